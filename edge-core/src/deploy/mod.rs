@@ -1,0 +1,1 @@
+//! From a manifest to what must be done: desired, observed, plan, restart, report.

@@ -1,0 +1,122 @@
+//! The topics on which a gateway and central speak of named identities; schemas::link has the payloads.
+//!
+//! | topic | from | payload |
+//! |---|---|---|
+//! | `devices/…/messages/events/…` | gateway | telemetry, with `$.ls-queue`, `$.ls-seq`, `$.ls-ms` in the bag |
+//! | `$ls/reported/{id}` | gateway | the whole reported section of an identity, `$version` included |
+//! | `$ls/presence` | gateway | schemas::link::Presence |
+//! | `$ls/answer/{command id}` | gateway | `Result<MethodResponse, MethodFailure>` as `{"Ok":…}` or `{"Err":…}` |
+//! | `$ls/children` | central | schemas::link::Children |
+//! | `$ls/desired/{id}` | central | the whole desired section of an identity, `$version` included |
+//! | `$ls/command/{command id}/{id}` | central | schemas::method::MethodRequest |
+//!
+//! `{id}` is `device` or `device/module`. All are QoS 1. Central sends the children and every desired section when
+//! the gateway subscribes to `$ls/#`, and each again when it changes.
+
+use std::fmt;
+
+use schemas::names::Identity;
+
+/// What a gateway tells central.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkUp {
+    /// The reported section of an identity.
+    Reported(Identity),
+    /// Who is connected.
+    Presence,
+    /// The answer to a command.
+    Answer {
+        /// As the command carried it.
+        command_id: String,
+    },
+}
+
+/// What central tells a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkDown {
+    /// The leaf devices behind the gateway.
+    Children,
+    /// The desired section of an identity.
+    Desired(Identity),
+    /// A command for an identity.
+    Command {
+        /// Chosen by central; a repeated one is answered again and not run again.
+        command_id: String,
+        /// Whom it is for.
+        target: Identity,
+    },
+}
+
+impl LinkUp {
+    /// Reads a topic; `None` when it is not one of these.
+    pub fn parse(topic: &str) -> Option<Self> {
+        let rest = topic.strip_prefix("$ls/")?;
+        match rest.split_once('/') {
+            None if rest == "presence" => Some(Self::Presence),
+            Some(("reported", id)) => Some(Self::Reported(id.parse().ok()?)),
+            Some(("answer", id)) if !id.is_empty() => Some(Self::Answer { command_id: id.to_owned() }),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for LinkUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reported(identity) => write!(f, "$ls/reported/{identity}"),
+            Self::Presence => f.write_str("$ls/presence"),
+            Self::Answer { command_id } => write!(f, "$ls/answer/{command_id}"),
+        }
+    }
+}
+
+impl LinkDown {
+    /// Reads a topic; `None` when it is not one of these.
+    pub fn parse(topic: &str) -> Option<Self> {
+        let rest = topic.strip_prefix("$ls/")?;
+        match rest.split_once('/') {
+            None if rest == "children" => Some(Self::Children),
+            Some(("desired", id)) => Some(Self::Desired(id.parse().ok()?)),
+            Some(("command", rest)) => {
+                let (command_id, target) = rest.split_once('/')?;
+                Some(Self::Command { command_id: command_id.to_owned(), target: target.parse().ok()? })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for LinkDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Children => f.write_str("$ls/children"),
+            Self::Desired(identity) => write!(f, "$ls/desired/{identity}"),
+            Self::Command { command_id, target } => write!(f, "$ls/command/{command_id}/{target}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_link_topic_reads_back_as_it_prints() {
+        for topic in
+            ["$ls/reported/gw1/$edgeAgent", "$ls/reported/press-1", "$ls/presence", "$ls/answer/5f-1"]
+        {
+            assert_eq!(LinkUp::parse(topic).unwrap().to_string(), topic);
+        }
+        for topic in [
+            "$ls/children",
+            "$ls/desired/gw1/$edgeHub",
+            "$ls/command/5f-1/gw1/sensor",
+            "$ls/command/1/press-1",
+        ] {
+            assert_eq!(LinkDown::parse(topic).unwrap().to_string(), topic);
+        }
+        for topic in ["$ls/", "$ls/answer/", "$ls/reported/", "$ls/presence/x", "devices/d"] {
+            assert_eq!(LinkUp::parse(topic), None, "{topic}");
+        }
+    }
+}

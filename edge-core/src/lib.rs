@@ -1,0 +1,9 @@
+//! The decisions that gateways and central share. No runtime, no Docker, no files, no clock: time is an argument.
+
+pub mod access;
+pub mod backoff;
+pub mod deploy;
+pub mod dialect;
+pub mod link;
+pub mod route;
+pub mod twin;

@@ -1,0 +1,3 @@
+//! The link between a gateway and central: the window of telemetry in flight.
+
+pub mod window;

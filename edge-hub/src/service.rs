@@ -1,0 +1,129 @@
+//! What a program must answer to stand behind the front door: one method for each thing a client can do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use edge_core::dialect::client::Subscribe;
+use edge_core::dialect::link::LinkUp;
+use futures_util::future::BoxFuture;
+use schemas::bag::PropertyBag;
+use schemas::names::Identity;
+use schemas::twin::Twin;
+use serde_json::{Map, Value};
+
+/// A CONNECT as the service sees it.
+#[derive(Clone)]
+pub struct ConnectRequest {
+    /// As sent.
+    pub client_id: String,
+    /// As sent.
+    pub user_name: Option<String>,
+    /// As sent; a SAS token, for the clients of issue 2.
+    pub password: Option<String>,
+    /// Where the connection comes from.
+    pub peer: SocketAddr,
+}
+
+/// A connected client: who it is and which of its connections this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Proven identity.
+    pub identity: Identity,
+    /// Grows with every connection that the door accepts; tells a client's new connection from its old one.
+    pub connection: u64,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+}
+
+/// Why a client may not come in. The reason goes to the log; the client learns only the code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// CONNACK 5: not who it says it is, unknown, or blocked.
+    #[error("{0}")]
+    NotAuthorized(String),
+    /// CONNACK 3: the service cannot tell yet; the client may try again (SDKs give up for good on 5).
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Why an operation was not done. A telemetry message rejected as [`Rejected::Temporary`] gets no PUBACK and its
+/// connection is closed, so that the client sends it again; one rejected for good is acknowledged, counted and logged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// The message or request itself is wrong: HTTP-like status 400 to 499, and why.
+    #[error("{1}")]
+    Wrong(u16, String),
+    /// Not possible now: HTTP-like status 429 or 500 to 599, and why.
+    #[error("{1}")]
+    Temporary(u16, String),
+}
+
+/// The program behind the door. Shared by all sessions.
+pub trait Service: Send + Sync + 'static {
+    /// Proves who a CONNECT is. A client id that is already connected is taken over by the new connection.
+    fn authenticate(
+        self: &Arc<Self>,
+        request: ConnectRequest,
+    ) -> impl Future<Output = Result<Identity, Refusal>> + Send;
+
+    /// Takes one telemetry message. The future ends when the message is on disk, and only then is it acknowledged.
+    ///
+    /// Order: whatever fixes a message's place in a queue must be done before this method returns, not when the future
+    /// is first polled; a session calls it once for each message in the order of arrival and keeps many futures.
+    fn telemetry(
+        self: &Arc<Self>,
+        client: &Client,
+        from: Identity,
+        bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>>;
+
+    /// The client's own twin.
+    fn twin(self: &Arc<Self>, client: &Client) -> impl Future<Output = Result<Twin, Rejected>> + Send;
+
+    /// Merges a patch into the client's own reported section; gives the new version. The patch is a valid one.
+    fn report(
+        self: &Arc<Self>,
+        client: &Client,
+        patch: Map<String, Value>,
+    ) -> impl Future<Output = Result<u64, Rejected>> + Send;
+
+    /// Whether `client` may publish telemetry of `other`: a gateway for the devices behind it. Itself is never asked.
+    fn may_speak_for(&self, _client: &Client, _other: &Identity) -> bool {
+        false
+    }
+
+    /// Whether `client` is a gateway, and may use the link's topics.
+    fn is_gateway(&self, _client: &Client) -> bool {
+        false
+    }
+
+    /// Takes what a gateway says on its link. Same rules as for [`Service::telemetry`].
+    fn link(
+        self: &Arc<Self>,
+        _client: &Client,
+        _operation: LinkUp,
+        _payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        Box::pin(async { Err(Rejected::Wrong(400, "the link is for gateways at central".into())) })
+    }
+
+    /// A client is connected, after its CONNACK was written.
+    fn connected(self: &Arc<Self>, _client: &Client) {}
+
+    /// A client's connection ended. Not called for a connection that a newer one of the same client replaced.
+    fn disconnected(self: &Arc<Self>, _client: &Client, _why: &str) {}
+
+    /// A client subscribed, after its SUBACK was written, or came back to a session that holds the subscription.
+    fn subscribed(self: &Arc<Self>, _client: &Client, _to: &Subscribe) {}
+
+    /// The filters (with QoS 0 or 1) of a client's session as last saved; `None` when it has none. Sessions outlive a
+    /// restart this way: Azure's Python SDK never subscribes again.
+    fn session(&self, _client_id: &str) -> Option<Vec<(String, u8)>> {
+        None
+    }
+
+    /// Saves the filters of a client's session, or forgets the session (`None`).
+    fn save_session(&self, _client_id: &str, _filters: Option<Vec<(String, u8)>>) {}
+}

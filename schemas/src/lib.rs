@@ -1,0 +1,13 @@
+//! The words that gateways, modules and central share: names, messages, twins, methods, status and manifests.
+//!
+//! Nothing here does input or output, reads a clock or knows a runtime. A name has one address, for example
+//! [`names::DeviceId`]; there are no shortcuts through this page.
+
+pub mod bag;
+pub mod connection_string;
+pub mod link;
+pub mod method;
+pub mod names;
+pub mod timestamp;
+pub mod topics;
+pub mod twin;

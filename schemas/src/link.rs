@@ -1,0 +1,58 @@
+//! What a gateway and central say to each other on their one connection, beside IoT Hub's own dialect.
+//!
+//! IoT Hub's twin and method topics speak only of the connected identity; a gateway speaks for its modules and leaf
+//! devices too, so the link's topics (`$ls/…`, built and read in edge-core's dialect) name the identity. State always
+//! travels whole and versioned, never as a difference: a lost or repeated message costs a delay, never a fault.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{DeviceId, Identity};
+
+/// The leaf devices that may connect through a gateway. Always the whole list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Children {
+    /// Every leaf device assigned to the gateway.
+    pub children: Vec<Child>,
+}
+
+/// A leaf device as its gateway must know it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Child {
+    /// The leaf's id.
+    pub device_id: DeviceId,
+    /// Base64 symmetric key.
+    pub primary_key: String,
+    /// Base64 symmetric key.
+    pub secondary_key: String,
+    /// A blocked leaf stays in the list with `false`.
+    pub enabled: bool,
+}
+
+impl std::fmt::Debug for Child {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Child({}, enabled: {}, keys not shown)", self.device_id, self.enabled)
+    }
+}
+
+/// Which clients of a gateway are connected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Presence {
+    /// Whether `clients` names every connected client; anyone not named is then disconnected.
+    pub is_complete: bool,
+    /// The clients.
+    pub clients: Vec<ClientPresence>,
+}
+
+/// One client's connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientPresence {
+    /// Whose.
+    pub identity: Identity,
+    /// Whether it is connected now.
+    pub is_connected: bool,
+    /// Since when, in milliseconds since the Unix epoch, by the gateway's clock.
+    pub since_ms: u64,
+}

@@ -1,0 +1,39 @@
+# Everything one does with Lineside. Each target installs what it lacks and says so.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+TARGET := x86_64-unknown-linux-gnu
+BIN := target/$(TARGET)/release
+STATIC := RUSTFLAGS="-C target-feature=+crt-static"
+
+.PHONY: build images demo test check lint bench clean
+
+build: ## static release binaries of every program
+	scripts/ensure-packages.sh gcc make
+	$(STATIC) cargo build --release --target $(TARGET) --workspace --bins
+
+images: build ## module images from those binaries
+	scripts/ensure-docker.sh
+	scripts/build-images.sh
+
+demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 proves each step and ends
+	LINESIDE_BIN_DIR=$(BIN) $(BIN)/demo $(if $(ONCE),--once)
+
+test: images ## every test, on real parts
+	cargo test --workspace --exclude site-tests
+	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests -- --test-threads=1 --nocapture
+
+check: ## format, lints and dependency audit
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	scripts/ensure-deny.sh
+	scripts/audit.sh
+
+lint: check
+
+bench: images ## benchmarks with their peers in the same run
+	scripts/ensure-packages.sh mosquitto
+	LINESIDE_BIN_DIR=$(BIN) $(BIN)/bench
+
+clean:
+	cargo clean

@@ -1,0 +1,123 @@
+//! A program of ours as a child process: started with its output in a log file, awaited by a line of that log, stopped
+//! or killed, and never left behind.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+/// Where the binaries under test are: `LINESIDE_BIN_DIR`, or cargo's target directory beside this very program.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let dir = match std::env::var_os("LINESIDE_BIN_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            let mut dir = std::env::current_exe().context("finding this program")?;
+            dir.pop();
+            if dir.ends_with("deps") {
+                dir.pop();
+            }
+            dir
+        }
+    };
+    let path = dir.join(name);
+    if !path.is_file() {
+        bail!("{} is not there; build it first: make build", path.display());
+    }
+    Ok(path)
+}
+
+/// A running child. Dropping it kills it.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    lines: watch::Receiver<Vec<String>>,
+}
+
+impl Process {
+    /// Starts `command`; both its outputs are appended to `log`.
+    pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
+        let (sender, lines) = watch::channel(Vec::new());
+        let streams: [Box<dyn tokio::io::AsyncRead + Send + Unpin>; 2] = [
+            Box::new(child.stdout.take().expect("stdout is piped")),
+            Box::new(child.stderr.take().expect("stderr is piped")),
+        ];
+        for stream in streams {
+            let (sender, log) = (sender.clone(), log.to_owned());
+            tokio::spawn(async move {
+                let mut file = tokio::fs::OpenOptions::new().create(true).append(true).open(log).await.ok();
+                let mut reader = BufReader::new(stream).lines();
+                while let Ok(Some(line)) = reader.next_line().await {
+                    if let Some(file) = &mut file {
+                        let _ = file.write_all(format!("{line}\n").as_bytes()).await;
+                    }
+                    sender.send_modify(|lines| lines.push(line));
+                }
+            });
+        }
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), lines })
+    }
+
+    /// Waits for a line of this process that holds `text`, and gives the line.
+    pub async fn line(&self, text: &str, within: Duration) -> Result<String> {
+        let mut lines = self.lines.clone();
+        let wait = lines.wait_for(|lines| lines.iter().any(|line| line.contains(text)));
+        match tokio::time::timeout(within, wait).await {
+            Ok(Ok(lines)) => {
+                Ok(lines.iter().find(|line| line.contains(text)).cloned().expect("it was just seen"))
+            }
+            Ok(Err(_)) => bail!("{} ended without saying \"{text}\"; its log:\n{}", self.name, self.tail()),
+            Err(_) => {
+                bail!("{} did not say \"{text}\" within {within:?}; its log:\n{}", self.name, self.tail())
+            }
+        }
+    }
+
+    /// The last lines of its log.
+    pub fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> Result<u32> {
+        self.child.id().with_context(|| format!("{} has ended; its log:\n{}", self.name, self.tail()))
+    }
+
+    /// SIGKILL: no goodbye.
+    pub async fn kill(mut self) -> Result<()> {
+        self.child.kill().await.with_context(|| format!("killing {}", self.name))
+    }
+
+    /// SIGTERM, and the wait for its orderly end.
+    pub async fn stop(mut self, within: Duration) -> Result<()> {
+        let id = self.id()?;
+        let status = Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
+        ensure!(status.success(), "could not signal {}", self.name);
+        match tokio::time::timeout(within, self.child.wait()).await {
+            Ok(status) => {
+                let status = status?;
+                ensure!(status.success(), "{} ended with {status}; its log:\n{}", self.name, self.tail());
+                Ok(())
+            }
+            Err(_) => bail!("{} did not stop within {within:?}; its log:\n{}", self.name, self.tail()),
+        }
+    }
+}
+
+/// Runs a command to its end and gives its exit code and both its outputs.
+pub async fn run(command: &mut Command) -> Result<(i32, String, String)> {
+    let output = command.stdin(Stdio::null()).output().await?;
+    Ok((
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    ))
+}

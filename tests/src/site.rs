@@ -1,0 +1,253 @@
+//! One site: central and one gateway as processes, with their data in a directory of their own.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::leaf::LeafOptions;
+use crate::process::{Process, binary, run};
+use crate::rest::{Rest, eventually};
+
+/// How long a program may take to be ready on a busy two-core machine.
+const READY: Duration = Duration::from_secs(60);
+
+/// Where everything is and listens. Ports are fixed at the start so that a restarted program comes back to its own.
+pub struct Site {
+    /// Data and logs of both programs.
+    pub dir: PathBuf,
+    /// central's REST API and status page.
+    pub http: SocketAddr,
+    /// central's MQTT over TLS.
+    pub central_mqtts: u16,
+    /// The gateway's MQTT over TLS. 8883 where modules run: they know no other.
+    pub gateway_mqtts: u16,
+    /// The gateway's plain MQTT on loopback.
+    pub gateway_mqtt: u16,
+    /// The gateway's device id.
+    pub gateway: String,
+    /// The gateway's Docker network.
+    pub network: String,
+    central: Option<Process>,
+    agent: Option<Process>,
+    rest: Option<Rest>,
+    token: String,
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+impl Site {
+    /// Lays out a site in `dir`; nothing runs yet. With `has_modules` the gateway listens on 8883 of all addresses, as
+    /// its modules need; only one such site fits on a machine.
+    pub fn new(dir: &Path, gateway: &str, has_modules: bool) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            http: SocketAddr::from(([127, 0, 0, 1], free_port()?)),
+            central_mqtts: free_port()?,
+            gateway_mqtts: if has_modules { 8883 } else { free_port()? },
+            gateway_mqtt: free_port()?,
+            gateway: gateway.to_owned(),
+            network: format!("lineside-{gateway}"),
+            central: None,
+            agent: None,
+            rest: None,
+            token: String::new(),
+        })
+    }
+
+    fn central_dir(&self) -> PathBuf {
+        self.dir.join("central")
+    }
+
+    fn agent_dir(&self) -> PathBuf {
+        self.dir.join("gateway")
+    }
+
+    /// The gateway's `edge.toml`.
+    pub fn edge_toml(&self) -> PathBuf {
+        self.dir.join("edge.toml")
+    }
+
+    /// The gateway's certificate authority, which leaf devices trust.
+    pub fn gateway_ca(&self) -> PathBuf {
+        self.agent_dir().join("ca.pem")
+    }
+
+    /// The API token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The REST client of the site's administrator.
+    pub fn rest(&self) -> Result<&Rest> {
+        self.rest.as_ref().context("central was not started yet")
+    }
+
+    fn central_command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary("central")?);
+        command
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(self.central_dir())
+            .env("CENTRAL__HTTP__LISTEN", self.http.to_string())
+            .env("CENTRAL__MQTT__MQTTS", format!("127.0.0.1:{}", self.central_mqtts))
+            .env("CENTRAL__HOSTNAME", "localhost");
+        Ok(command)
+    }
+
+    /// A command line of the gateway's `edge-agent`.
+    pub fn agent_command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary("edge-agent")?);
+        let everywhere = if self.gateway_mqtts == 8883 { "0.0.0.0" } else { "127.0.0.1" };
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.edge_toml())
+            .env("EDGE_AGENT__LISTEN__MQTTS", format!("{everywhere}:{}", self.gateway_mqtts))
+            .env("EDGE_AGENT__LISTEN__MQTT", format!("127.0.0.1:{}", self.gateway_mqtt))
+            .env("EDGE_AGENT__DOCKER__NETWORK", &self.network);
+        Ok(command)
+    }
+
+    /// Starts central and waits until it serves. The first time an API token is made.
+    pub async fn start_central(&mut self) -> Result<()> {
+        std::fs::create_dir_all(self.central_dir())?;
+        let log = self.dir.join("central.log");
+        let central = Process::start("central", self.central_command(&["serve"])?, &log)?;
+        central.line("central ready", READY).await?;
+        self.central = Some(central);
+        if self.rest.is_none() {
+            let (code, out, error) =
+                run(&mut self.central_command(&["token", "create", "--role", "administrator"])?).await?;
+            ensure!(code == 0, "central token create failed: {error}");
+            let token = out.lines().map(str::trim).rfind(|line| line.starts_with("SharedAccessSignature"));
+            self.token = token.context("central token create printed no token")?.to_owned();
+            self.rest = Some(Rest::new(&self.http.to_string(), &self.token));
+        }
+        let rest = self.rest()?.clone();
+        eventually("central's REST API", READY, || async { rest.get("/api/ext/health").await.map(Some) })
+            .await?;
+        Ok(())
+    }
+
+    /// Stops central in order.
+    pub async fn stop_central(&mut self) -> Result<()> {
+        self.central.take().context("central does not run")?.stop(Duration::from_secs(15)).await
+    }
+
+    /// Kills central.
+    pub async fn kill_central(&mut self) -> Result<()> {
+        self.central.take().context("central does not run")?.kill().await
+    }
+
+    /// The symmetric key of a device, as central gives it out.
+    pub async fn key(&self, device: &str) -> Result<String> {
+        let credentials = self.rest()?.get(&format!("/api/devices/{device}/credentials")).await?;
+        Ok(credentials["symmetricKey"]["primaryKey"]
+            .as_str()
+            .context("credentials hold no primaryKey")?
+            .to_owned())
+    }
+
+    /// Registers the gateway in central and writes its `edge.toml`, keys and certificates.
+    pub async fn init_gateway(&self) -> Result<()> {
+        let path = format!("/api/devices/{}", self.gateway);
+        self.rest()?.put(&path, &json!({"displayName": "Gateway of this site", "type": ["edge"]})).await?;
+        let key = self.key(&self.gateway).await?;
+        let upstream = format!(
+            "HostName=localhost:{};DeviceId={};SharedAccessKey={key}",
+            self.central_mqtts, self.gateway
+        );
+        let mut init = Command::new(binary("edge-agent")?);
+        init.args([
+            "init",
+            "--device-id",
+            &self.gateway,
+            "--hostname",
+            "edge-gateway",
+            "--upstream",
+            &upstream,
+        ]);
+        init.arg("--data-dir").arg(self.agent_dir()).arg("--config").arg(self.edge_toml());
+        init.arg("--upstream-ca").arg(self.central_dir().join("ca.pem"));
+        let (code, _, error) = run(&mut init).await?;
+        ensure!(code == 0, "edge-agent init failed: {error}");
+        Ok(())
+    }
+
+    /// Starts the gateway's daemon and waits until it serves.
+    pub async fn start_agent(&mut self) -> Result<()> {
+        let log = self.dir.join("edge-agent.log");
+        let agent = Process::start("edge-agent", self.agent_command(&["run"])?, &log)?;
+        agent.line("edge-agent ready", READY).await?;
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// SIGKILLs the gateway's daemon.
+    pub async fn kill_agent(&mut self) -> Result<()> {
+        self.agent.take().context("the agent does not run")?.kill().await
+    }
+
+    /// Stops the gateway's daemon in order.
+    pub async fn stop_agent(&mut self) -> Result<()> {
+        self.agent.take().context("the agent does not run")?.stop(Duration::from_secs(20)).await
+    }
+
+    /// The daemon's process id.
+    pub fn agent_id(&self) -> Result<u32> {
+        self.agent.as_ref().context("the agent does not run")?.id()
+    }
+
+    /// What the daemon has logged.
+    pub fn agent_log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("edge-agent.log")).unwrap_or_default()
+    }
+
+    /// Waits until central says that the gateway is connected.
+    pub async fn gateway_connected(&self, within: Duration) -> Result<()> {
+        let (rest, path) = (self.rest()?.clone(), format!("/api/ext/devices/{}/status", self.gateway));
+        eventually("the gateway is connected", within, || async {
+            Ok((rest.get(&path).await?["connected"] == json!(true)).then_some(()))
+        })
+        .await
+    }
+
+    /// Registers a leaf device, attaches it to the gateway, and gives what it needs to connect.
+    pub async fn add_leaf(&self, id: &str, interval: Duration) -> Result<LeafOptions> {
+        let rest = self.rest()?;
+        rest.put(&format!("/api/devices/{id}"), &json!({"displayName": id})).await?;
+        let relationship = json!({"name": "downstream", "source": self.gateway, "target": id});
+        rest.put(&format!("/api/devices/{}/relationships/to-{id}", self.gateway), &relationship).await?;
+        Ok(LeafOptions {
+            identity: id.parse()?,
+            key: STANDARD.decode(self.key(id).await?)?,
+            hub_name: "localhost".into(),
+            port: self.gateway_mqtts,
+            ca: Some(crate::leaf::trust(&std::fs::read(self.gateway_ca())?)?),
+            interval,
+        })
+    }
+
+    /// Stops what runs and removes the containers and the network. The data stay in `dir`.
+    pub async fn end(&mut self, has_modules: bool) -> Result<()> {
+        if let Some(agent) = self.agent.take() {
+            agent.stop(Duration::from_secs(20)).await?;
+        }
+        if has_modules {
+            crate::docker::remove_network(&self.network).await?;
+        }
+        if let Some(central) = self.central.take() {
+            central.stop(Duration::from_secs(15)).await?;
+        }
+        Ok(())
+    }
+}

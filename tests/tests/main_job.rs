@@ -1,5 +1,7 @@
 //! The main job, end to end, on a real Docker Engine.
 
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
 use std::path::PathBuf;
 
 use site_tests::job::{self, Report};

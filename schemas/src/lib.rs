@@ -6,8 +6,10 @@
 pub mod bag;
 pub mod connection_string;
 pub mod link;
+pub mod manifest;
 pub mod method;
 pub mod names;
+pub mod status;
 pub mod timestamp;
 pub mod topics;
 pub mod twin;

@@ -1,0 +1,234 @@
+//! The manifest as its authors write it: these types exist for their JSON Schema, `schemas/json/manifest.json`, which
+//! editors and central's API description use. [`super::Manifest::parse`] is what decides; a test holds the two together.
+
+// Nothing constructs these: only their shape and their words matter.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{DesiredStatus, ImagePullPolicy, RestartPolicy};
+
+/// An Azure IoT Edge deployment manifest, as Lineside reads it.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(title = "Deployment manifest")]
+pub enum Document {
+    /// As `az iot edge set-modules` takes it.
+    Plain(Plain),
+    /// As an IoT Hub configuration holds it.
+    Configuration(Configuration),
+}
+
+/// The manifest on top.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Plain {
+    /// The modules' desired sections.
+    pub modules_content: ModulesContent,
+}
+
+/// The manifest inside `content`.
+#[derive(Serialize, JsonSchema)]
+pub struct Configuration {
+    /// The manifest.
+    pub content: Plain,
+}
+
+/// Desired sections by module name.
+#[derive(Serialize, JsonSchema)]
+pub struct ModulesContent {
+    /// The deployment.
+    #[serde(rename = "$edgeAgent")]
+    pub edge_agent: Content<EdgeAgent>,
+    /// The routes.
+    #[serde(rename = "$edgeHub", skip_serializing_if = "Option::is_none")]
+    pub edge_hub: Option<Content<EdgeHub>>,
+    /// Ordinary modules.
+    #[serde(flatten)]
+    pub modules: BTreeMap<String, Content<Map<String, Value>>>,
+}
+
+/// A desired section; parts of it may stand under flat keys such as `properties.desired.routes.NAME` instead.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "{T}Content")]
+pub struct Content<T> {
+    /// The section.
+    #[serde(rename = "properties.desired", skip_serializing_if = "Option::is_none")]
+    pub desired: Option<T>,
+}
+
+/// `$edgeAgent`'s desired section.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeAgent {
+    /// 1.0 or 1.1.
+    #[schemars(regex(pattern = r"^1(\.[01](\.0)?)?$"))]
+    pub schema_version: String,
+    /// Docker and its registries.
+    pub runtime: Option<Runtime>,
+    /// Read and kept; Lineside's daemon is both.
+    pub system_modules: Option<SystemModules>,
+    /// The modules that become containers, by name.
+    pub modules: Option<BTreeMap<String, Module>>,
+}
+
+/// The container runtime.
+#[derive(Serialize, JsonSchema)]
+pub struct Runtime {
+    /// Only docker.
+    pub r#type: Option<Docker>,
+    /// Its settings.
+    pub settings: Option<RuntimeSettings>,
+}
+
+/// The only runtime.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Docker {
+    /// Docker.
+    Docker,
+}
+
+/// Settings of the runtime.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeSettings {
+    /// Not enforced.
+    pub min_docker_version: Option<String>,
+    /// Not used: a module's HostConfig.LogConfig takes effect.
+    pub logging_options: Option<String>,
+    /// Logins by name.
+    pub registry_credentials: Option<BTreeMap<String, RegistryCredential>>,
+}
+
+/// A login at a registry.
+#[derive(Serialize, JsonSchema)]
+pub struct RegistryCredential {
+    /// Who.
+    pub username: String,
+    /// The secret.
+    pub password: String,
+    /// The registry's host.
+    #[schemars(length(min = 1))]
+    pub address: String,
+}
+
+/// IoT Edge's own two modules.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemModules {
+    /// The agent.
+    pub edge_agent: Option<Module>,
+    /// The hub.
+    pub edge_hub: Option<Module>,
+}
+
+/// A module.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Module {
+    /// Only docker.
+    pub r#type: Option<Docker>,
+    /// Whether it runs; running if left out.
+    pub status: Option<DesiredStatus>,
+    /// When it is started again; on-unhealthy if left out.
+    pub restart_policy: Option<RestartPolicy>,
+    /// Whether its image is fetched; on-create if left out.
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Lower ones start first; last if left out.
+    pub startup_order: Option<u32>,
+    /// The operator's own word.
+    pub version: Option<String>,
+    /// Environment variables by name.
+    pub env: Option<BTreeMap<String, Variable>>,
+    /// Image and options.
+    pub settings: ModuleSettings,
+}
+
+/// An environment variable.
+#[derive(Serialize, JsonSchema)]
+pub struct Variable {
+    /// Its value.
+    pub value: VariableValue,
+}
+
+/// A value of an environment variable; numbers and booleans become text.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum VariableValue {
+    /// As it is.
+    Text(String),
+    /// In decimal.
+    Number(f64),
+    /// `true` or `false`.
+    Flag(bool),
+}
+
+/// What a module is made of.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModuleSettings {
+    /// `[host[:port]/]name[:tag][@digest]`.
+    #[schemars(length(min = 1))]
+    pub image: String,
+    /// The body of Docker's ContainerCreate as a text of JSON; a long one goes on in createOptions01 to createOptions99.
+    pub create_options: Option<CreateOptions>,
+}
+
+/// Docker's ContainerCreate body.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CreateOptions {
+    /// As IoT Edge has it.
+    Text(String),
+    /// As templates have it.
+    Object(Map<String, Value>),
+}
+
+/// `$edgeHub`'s desired section.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeHub {
+    /// 1.0 to 1.3.
+    #[schemars(regex(pattern = r"^1(\.[0-3](\.0)?)?$"))]
+    pub schema_version: String,
+    /// The routes by name.
+    pub routes: Option<BTreeMap<String, Route>>,
+    /// How long messages are kept.
+    pub store_and_forward_configuration: Option<StoreAndForward>,
+}
+
+/// A route.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Route {
+    /// `FROM … INTO …`.
+    Text(String),
+    /// With priority and time to live.
+    Object(RouteObject),
+}
+
+/// A route with its priority.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteObject {
+    /// `FROM … INTO …`.
+    pub route: String,
+    /// 0 is first; after all others if left out.
+    #[schemars(range(max = 9))]
+    pub priority: Option<u32>,
+    /// 0 or left out: storeAndForwardConfiguration's.
+    pub time_to_live_secs: Option<u32>,
+}
+
+/// How long messages are kept.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreAndForward {
+    /// Seconds; as long as there is room if negative or left out.
+    pub time_to_live_secs: Option<i64>,
+}

@@ -1,0 +1,258 @@
+//! The deployment manifest of a gateway: which modules run, with what, and which way their messages go.
+//!
+//! It is Azure IoT Edge's deployment manifest (schema versions 1.0 and 1.1 of `$edgeAgent`, 1.0 to 1.3 of `$edgeHub`),
+//! read into types that cannot be wrong. Keys are read without regard to case, as IoT Edge does, keys without a meaning
+//! here are ignored, and `null` is the same as leaving a key out. What IoT Edge requires only to choose a runtime
+//! (`runtime`, `type`, `systemModules`) may be left out: Docker is the only runtime here.
+//!
+//! [`document`] has the same manifest as its authors write it, for the JSON Schema.
+
+pub mod document;
+mod field;
+mod image;
+mod read;
+mod sections;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::names::ModuleId;
+
+/// The largest document, in bytes. IoT Edge's twins hold 32 KB; a manifest may be larger here, not endless.
+pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A route without a priority comes after every route with one (edgeHub's default).
+pub const PRIORITY_DEFAULT: u32 = 2_000_000_000;
+
+/// Where the sections stand in a document, and how errors call them wherever the sections came from.
+pub const ROOT: &str = "modulesContent";
+
+/// A whole manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// What runs.
+    pub edge_agent: EdgeAgent,
+    /// Which way messages go.
+    pub edge_hub: EdgeHub,
+    /// Desired sections of ordinary modules that the manifest writes into their twins.
+    pub module_twins: BTreeMap<ModuleId, Map<String, Value>>,
+}
+
+/// Why a manifest was refused. Nothing secret is ever part of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: found {found}; {allowed}")]
+pub struct ManifestError {
+    /// The field, from the top of the document, its parts joined with dots.
+    pub path: String,
+    /// What stood there.
+    pub found: String,
+    /// What may stand there.
+    pub allowed: String,
+}
+
+/// `$edgeAgent`: the modules, and what it takes to get their images.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EdgeAgent {
+    /// `1.0` or `1.1`, as written.
+    pub schema_version: String,
+    /// `runtime.settings.minDockerVersion`; carried, never enforced (IoT Edge does not either).
+    pub min_docker_version: String,
+    /// `runtime.settings.loggingOptions`; carried: a module's own `HostConfig.LogConfig` is what takes effect.
+    pub logging_options: String,
+    /// Who to be at which registry, by the name the manifest gives it.
+    pub registry_credentials: BTreeMap<String, RegistryCredential>,
+    /// `edgeAgent` and `edgeHub` as the manifest has them. They never become containers: this daemon is both.
+    pub system_modules: BTreeMap<String, Module>,
+    /// The modules that become containers. No name begins with `$`.
+    pub modules: BTreeMap<ModuleId, Module>,
+}
+
+/// A login at a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryCredential {
+    /// Who.
+    pub username: String,
+    /// Never printed.
+    pub password: String,
+    /// The registry's host, with its port if any, for example `ghcr.io`.
+    pub address: String,
+}
+
+impl fmt::Debug for RegistryCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RegistryCredential({} at {}, password not shown)", self.username, self.address)
+    }
+}
+
+/// A module as it shall be.
+#[derive(Clone, PartialEq)]
+pub struct Module {
+    /// A Docker image reference with a tag or a digest; `:latest` was added if there was neither.
+    pub image: String,
+    /// Docker's ContainerCreate body, its chunks joined and read.
+    pub create_options: Map<String, Value>,
+    /// Environment variables; numbers and booleans became text. No name is empty or contains `=`.
+    pub env: BTreeMap<String, String>,
+    /// Whether it shall run.
+    pub status: DesiredStatus,
+    /// When it is started again.
+    pub restart_policy: RestartPolicy,
+    /// Whether its image is fetched.
+    pub image_pull_policy: ImagePullPolicy,
+    /// Lower ones are started first.
+    pub startup_order: u32,
+    /// The operator's own word for this state of the module.
+    pub version: String,
+}
+
+/// Environment values and create options often hold secrets: only their names are printed.
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Module")
+            .field("image", &self.image)
+            .field("create_options", &self.create_options.keys().collect::<Vec<_>>())
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("status", &self.status)
+            .field("restart_policy", &self.restart_policy)
+            .field("image_pull_policy", &self.image_pull_policy)
+            .field("startup_order", &self.startup_order)
+            .field("version", &self.version)
+            .finish()
+    }
+}
+
+/// Declares an enum whose words are read without regard to case and printed as IoT Edge writes them.
+macro_rules! words {
+    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        pub enum $type {
+            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $type {
+            /// Every one of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// As it stands in a manifest.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// Whether a module shall run.
+    DesiredStatus {
+        /// The default.
+        Running = "running",
+        /// Its container exists and does not run.
+        Stopped = "stopped",
+    }
+}
+words! {
+    /// When a module is started again.
+    RestartPolicy {
+        /// It stays as it ended.
+        Never = "never",
+        /// When it ended with another code than 0.
+        OnFailure = "on-failure",
+        /// The default: also when its health check fails.
+        OnUnhealthy = "on-unhealthy",
+        /// Whenever it does not run, and when its health check fails.
+        Always = "always",
+    }
+}
+words! {
+    /// Whether a module's image is fetched.
+    ImagePullPolicy {
+        /// The default: before its container is created.
+        OnCreate = "on-create",
+        /// The image must be there already.
+        Never = "never",
+    }
+}
+
+/// `$edgeHub`: the routes, and how long messages are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EdgeHub {
+    /// `1.0` to `1.3`, as written; empty when the manifest has no `$edgeHub`.
+    pub schema_version: String,
+    /// The routes by name.
+    pub routes: BTreeMap<String, Route>,
+    /// How long a message may wait; `None` is as long as there is room (a negative number in the manifest, or none).
+    pub time_to_live_secs: Option<u64>,
+}
+
+/// One route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// `FROM … INTO …`, as written: edge-core reads it.
+    pub query: String,
+    /// 0 (first) to 9, or [`PRIORITY_DEFAULT`].
+    pub priority: u32,
+    /// Overrides [`EdgeHub::time_to_live_secs`].
+    pub time_to_live_secs: Option<u64>,
+}
+
+impl Manifest {
+    /// Reads a whole document, `modulesContent` or `content.modulesContent` on top.
+    ///
+    /// # Errors
+    /// [`ManifestError`] for the first field that is wrong. Route texts are not looked into here.
+    pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+        if text.len() > DOCUMENT_BYTES_MAX {
+            return Err(ManifestError {
+                path: "manifest".into(),
+                found: format!("{} bytes", text.len()),
+                allowed: format!("{DOCUMENT_BYTES_MAX} are allowed"),
+            });
+        }
+        let document: Value = serde_json::from_slice(text).map_err(|why| ManifestError {
+            path: "manifest".into(),
+            found: format!("text that is not JSON ({why})"),
+            allowed: "write a deployment manifest as JSON".into(),
+        })?;
+        let mut sections = Self::sections(&document)?;
+        let edge_agent = sections.remove(&ModuleId::edge_agent()).unwrap_or_default();
+        let edge_hub = sections.remove(&ModuleId::edge_hub()).unwrap_or_default();
+        Ok(Self { module_twins: sections, ..Self::from_twins(&edge_agent, &edge_hub)? })
+    }
+
+    /// Reads the desired sections as they stand in the twins of `$edgeAgent` and `$edgeHub`. An empty `$edgeHub` has
+    /// no routes; an empty `$edgeAgent` is an error, because it says nothing about what shall run.
+    ///
+    /// # Errors
+    /// [`ManifestError`] for the first field that is wrong, with the path it would have in a document.
+    pub fn from_twins(
+        edge_agent: &Map<String, Value>,
+        edge_hub: &Map<String, Value>,
+    ) -> Result<Self, ManifestError> {
+        Ok(Self {
+            edge_agent: read::edge_agent(edge_agent)?,
+            edge_hub: read::edge_hub(edge_hub)?,
+            module_twins: BTreeMap::new(),
+        })
+    }
+
+    /// The desired sections that a document writes into twins, by module; flat keys such as
+    /// `properties.desired.modules.sensor` are put where they belong. A module without any is not among them.
+    ///
+    /// # Errors
+    /// [`ManifestError`] when the envelope or a flat key is wrong; what the sections say is not looked into here.
+    pub fn sections(document: &Value) -> Result<BTreeMap<ModuleId, Map<String, Value>>, ManifestError> {
+        sections::of(document)
+    }
+}
+

@@ -1,0 +1,242 @@
+//! From the desired sections of `$edgeAgent` and `$edgeHub` to the types, field by field.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::field::{Field, Object, kind};
+use super::{
+    DesiredStatus, EdgeAgent, EdgeHub, ImagePullPolicy, ManifestError, Module, PRIORITY_DEFAULT, ROOT,
+    RegistryCredential, RestartPolicy, Route, image,
+};
+use crate::names::ModuleId;
+
+/// The last of the keys `createOptions`, `createOptions01` … that hold the parts of a long text.
+const CHUNK_LAST: u32 = 99;
+
+fn section<'a>(module: &str, members: &'a Map<String, Value>) -> Object<'a> {
+    Object { path: format!("{ROOT}.{module}.properties.desired"), members }
+}
+
+/// `1.0`, also written `1` or `1.0.0`, up to the given minor version.
+fn schema_version(section: &Object<'_>, minor_max: u32) -> Result<String, ManifestError> {
+    let allowed = match minor_max {
+        1 => "allowed are \"1.0\" and \"1.1\"".to_owned(),
+        _ => format!("allowed are \"1.0\" to \"1.{minor_max}\""),
+    };
+    let field = section.require("schemaVersion", &allowed)?;
+    let text = field.value.as_str().unwrap_or_default();
+    let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
+    match parts.as_deref() {
+        Some([1]) => Ok(text.to_owned()),
+        Some([1, minor] | [1, minor, 0]) if *minor <= minor_max => Ok(text.to_owned()),
+        _ => Err(field.refuse(field.quoted(), allowed)),
+    }
+}
+
+pub(super) fn edge_agent(members: &Map<String, Value>) -> Result<EdgeAgent, ManifestError> {
+    let section = section("$edgeAgent", members);
+    let mut edge_agent = EdgeAgent { schema_version: schema_version(&section, 1)?, ..EdgeAgent::default() };
+    if let Some(runtime) = section.object("runtime")? {
+        check_type(&runtime)?;
+        if let Some(settings) = runtime.object("settings")? {
+            edge_agent.min_docker_version = settings.text_or_empty("minDockerVersion")?;
+            edge_agent.logging_options = settings.text_or_empty("loggingOptions")?;
+            if let Some(credentials) = settings.object("registryCredentials")? {
+                for (name, field) in credentials.fields() {
+                    edge_agent.registry_credentials.insert(name.to_owned(), credential(&field.object()?)?);
+                }
+            }
+        }
+    }
+    if let Some(system) = section.object("systemModules")? {
+        for name in ["edgeAgent", "edgeHub"] {
+            if let Some(object) = system.object(name)? {
+                edge_agent.system_modules.insert(name.to_owned(), module(&object)?);
+            }
+        }
+    }
+    if let Some(modules) = section.object("modules")? {
+        for (name, field) in modules.fields() {
+            let id = container_name(name, &field)?;
+            edge_agent.modules.insert(id, module(&field.object()?)?);
+        }
+    }
+    Ok(edge_agent)
+}
+
+/// A module's name becomes its container's, so Docker's alphabet holds; a dot would be a key of a twin no more.
+fn container_name(name: &str, field: &Field<'_>) -> Result<ModuleId, ManifestError> {
+    let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    name.parse()
+        .ok()
+        .filter(|_| name.chars().all(is_inside) && name.starts_with(|c: char| c.is_ascii_alphanumeric()))
+        .ok_or_else(|| {
+            field.refuse(
+                format!("the module name {name:?}"),
+                "write 1 to 128 letters, digits, - and _, the first a letter or a digit",
+            )
+        })
+}
+
+fn check_type(object: &Object<'_>) -> Result<(), ManifestError> {
+    object.get("type").map(|field| field.word(&["docker"], |word| word)).transpose()?;
+    Ok(())
+}
+
+fn credential(object: &Object<'_>) -> Result<RegistryCredential, ManifestError> {
+    let required = |key| object.require(key, "a credential has username, password and address");
+    let address = required("address")?;
+    Ok(RegistryCredential {
+        username: required("username")?.text()?.to_owned(),
+        password: required("password")?.text()?.to_owned(),
+        address: match address.text()?.trim() {
+            "" => {
+                return Err(address.refuse("an empty text", "write the registry's host, for example ghcr.io"));
+            }
+            host => host.to_owned(),
+        },
+    })
+}
+
+fn module(object: &Object<'_>) -> Result<Module, ManifestError> {
+    check_type(object)?;
+    let settings = object.require("settings", "write an object with an image")?.object()?;
+    let image = settings.require("image", image::ALLOWED)?;
+    let word = |key| object.get(key);
+    Ok(Module {
+        image: image::normalize(image.text()?).ok_or_else(|| image.refuse(image.quoted(), image::ALLOWED))?,
+        create_options: create_options(&settings)?,
+        env: environment(object)?,
+        status: match word("status") {
+            Some(field) => field.word(DesiredStatus::ALL, DesiredStatus::as_str)?,
+            None => DesiredStatus::Running,
+        },
+        restart_policy: match word("restartPolicy") {
+            Some(field) => field.word(RestartPolicy::ALL, RestartPolicy::as_str)?,
+            None => RestartPolicy::OnUnhealthy,
+        },
+        image_pull_policy: match word("imagePullPolicy") {
+            Some(field) => field.word(ImagePullPolicy::ALL, ImagePullPolicy::as_str)?,
+            None => ImagePullPolicy::OnCreate,
+        },
+        startup_order: match object.get("startupOrder") {
+            Some(field) => u32::try_from(field.integer(0, u32::MAX.into())?).expect("the range was checked"),
+            None => u32::MAX,
+        },
+        version: object.text_or_empty("version")?,
+    })
+}
+
+/// Joins the chunks and reads them. An object instead of its text is taken as well: templates have it so.
+fn create_options(settings: &Object<'_>) -> Result<Map<String, Value>, ManifestError> {
+    const ALLOWED: &str = "write the body of Docker's ContainerCreate as a text of JSON";
+    let chunk_key = |index: u32| format!("createOptions{index:02}");
+    let Some(first) = settings.get("createOptions") else {
+        return match settings.get(&chunk_key(1)) {
+            Some(field) => Err(field.refuse("a chunk without createOptions before it", ALLOWED)),
+            None => Ok(Map::new()),
+        };
+    };
+    if let Value::Object(options) = first.value {
+        return Ok(options.clone());
+    }
+    let mut text = first.text().map_err(|_| first.refuse(kind(first.value), ALLOWED))?.to_owned();
+    let mut index = 1;
+    while let Some(chunk) = settings.get(&chunk_key(index)).filter(|_| index <= CHUNK_LAST) {
+        text.push_str(chunk.text()?);
+        index += 1;
+    }
+    if let Some(stray) = (index + 1..=CHUNK_LAST).find_map(|later| settings.get(&chunk_key(later))) {
+        return Err(stray.refuse(
+            format!("a chunk without {} before it", chunk_key(index)),
+            "number chunks without gaps",
+        ));
+    }
+    if text.trim().is_empty() {
+        return Ok(Map::new());
+    }
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(options)) => Ok(options),
+        Ok(Value::Null) => Ok(Map::new()),
+        Ok(other) => Err(first.refuse(format!("a text of JSON that holds {}", kind(&other)), ALLOWED)),
+        Err(why) => Err(first.refuse(format!("a text that is not JSON ({why})"), ALLOWED)),
+    }
+}
+
+fn environment(module: &Object<'_>) -> Result<BTreeMap<String, String>, ManifestError> {
+    let Some(env) = module.object("env")? else { return Ok(BTreeMap::new()) };
+    let mut variables = BTreeMap::new();
+    for (name, field) in env.fields() {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(field.refuse(
+                format!("the variable name {name:?}"),
+                "a name has at least one character, and no =",
+            ));
+        }
+        let value = field.object()?.require("value", "write a text, a number, true or false")?;
+        let text = match value.value {
+            Value::String(text) if text.contains('\0') => {
+                return Err(value.refuse("a text with the character U+0000", "leave it out"));
+            }
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Bool(flag) => flag.to_string(),
+            other => return Err(value.refuse(kind(other), "write a text, a number, true or false")),
+        };
+        variables.insert(name.to_owned(), text);
+    }
+    Ok(variables)
+}
+
+pub(super) fn edge_hub(members: &Map<String, Value>) -> Result<EdgeHub, ManifestError> {
+    let section = section("$edgeHub", members);
+    if members.keys().all(|key| key.starts_with('$')) {
+        return Ok(EdgeHub::default());
+    }
+    let mut edge_hub = EdgeHub { schema_version: schema_version(&section, 3)?, ..EdgeHub::default() };
+    if let Some(routes) = section.object("routes")? {
+        for (name, field) in routes.fields() {
+            if name.is_empty() || name.contains(['.', '$', '#', ' ']) {
+                return Err(field.refuse(
+                    format!("the route name {name:?}"),
+                    "a name has at least one character, and no dot, $, # or space",
+                ));
+            }
+            if let Some(route) = route(&field)? {
+                edge_hub.routes.insert(name.to_owned(), route);
+            }
+        }
+    }
+    if let Some(store) = section.object("storeAndForwardConfiguration")?
+        && let Some(field) = store.get("timeToLiveSecs")
+    {
+        edge_hub.time_to_live_secs = u64::try_from(field.integer(i64::from(i32::MIN), u32::MAX.into())?).ok();
+    }
+    Ok(edge_hub)
+}
+
+/// A route as a text or as an object; a blank text is no route (edgeHub skips it too).
+fn route(field: &Field<'_>) -> Result<Option<Route>, ManifestError> {
+    const ALLOWED: &str = "write \"FROM … INTO …\", or an object with route, priority and timeToLiveSecs";
+    let (query, priority, time_to_live_secs) = match field.value {
+        Value::String(query) => (query.as_str(), PRIORITY_DEFAULT, None),
+        Value::Object(_) => {
+            let object = field.clone().object()?;
+            let priority = match object.get("priority") {
+                Some(field) => u32::try_from(field.integer(0, 9)?).expect("the range was checked"),
+                None => PRIORITY_DEFAULT,
+            };
+            let time_to_live = match object.get("timeToLiveSecs") {
+                Some(field) => {
+                    u64::try_from(field.integer(0, u32::MAX.into())?).ok().filter(|secs| *secs > 0)
+                }
+                None => None,
+            };
+            (object.require("route", "write FROM … INTO …")?.text()?, priority, time_to_live)
+        }
+        other => return Err(field.refuse(kind(other), ALLOWED)),
+    };
+    let query = query.trim();
+    Ok((!query.is_empty()).then(|| Route { query: query.to_owned(), priority, time_to_live_secs }))
+}

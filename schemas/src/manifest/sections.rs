@@ -1,0 +1,84 @@
+//! From a document to the desired sections it writes into twins.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::field::{Field, Object};
+use super::{ManifestError, ROOT};
+use crate::names::ModuleId;
+
+const DESIRED: &str = "properties.desired";
+
+pub(super) fn of(document: &Value) -> Result<BTreeMap<ModuleId, Map<String, Value>>, ManifestError> {
+    let mut sections = BTreeMap::new();
+    for (name, content) in modules_content(document)?.fields() {
+        let module: ModuleId =
+            name.parse().map_err(|why| content.refuse(format!("a module name: {why}"), "rename it"))?;
+        if module.is_system() && module != ModuleId::edge_agent() && module != ModuleId::edge_hub() {
+            return Err(content.refuse(
+                format!("the module name {name:?}"),
+                "of the names that begin with $ only $edgeAgent and $edgeHub are allowed",
+            ));
+        }
+        if let Some(section) = section(&content.object()?)? {
+            sections.insert(module, section);
+        }
+    }
+    Ok(sections)
+}
+
+/// The envelope: `modulesContent`, alone or inside `content`.
+fn modules_content(document: &Value) -> Result<Object<'_>, ManifestError> {
+    const ALLOWED: &str =
+        "write an object with a key for $edgeAgent, for $edgeHub, and for each module with a twin";
+    let top = Field { path: "manifest".into(), value: document }.object()?;
+    let inside = match top.get(ROOT) {
+        Some(field) => Some(field),
+        None => top.object("content")?.and_then(|content| content.get(ROOT)),
+    };
+    match inside {
+        Some(Field { value, .. }) => Field { path: ROOT.into(), value }.object(),
+        None => Err(ManifestError { path: ROOT.into(), found: "nothing".into(), allowed: ALLOWED.into() }),
+    }
+}
+
+/// `properties.desired` with the flat keys merged into it; `None` when there is none of either.
+fn section(content: &Object<'_>) -> Result<Option<Map<String, Value>>, ManifestError> {
+    let mut section = content.object(DESIRED)?.map(|whole| whole.members.clone());
+    // Shorter keys first, so that `modules.a` does not wipe out what `modules.a.env` has written.
+    let mut flat: Vec<(Vec<&str>, Field<'_>)> = content
+        .fields()
+        .filter_map(|(key, field)| {
+            let (prefix, rest) = key.split_at_checked(DESIRED.len() + 1)?;
+            let is_flat = prefix.ends_with('.') && prefix[..DESIRED.len()].eq_ignore_ascii_case(DESIRED);
+            is_flat.then(|| (rest.split('.').collect(), field))
+        })
+        .collect();
+    flat.sort_by_key(|(keys, _)| keys.len());
+    for (keys, field) in flat {
+        put(section.get_or_insert_default(), &keys, &field)?;
+    }
+    if section.is_none()
+        && let Some(nested) = content.get("properties")
+    {
+        return Err(nested.refuse("the key `properties`", "write the one flat key `properties.desired`"));
+    }
+    Ok(section)
+}
+
+/// Puts a value at a place, making the objects on the way.
+fn put(section: &mut Map<String, Value>, keys: &[&str], field: &Field<'_>) -> Result<(), ManifestError> {
+    let (last, on_the_way) = keys.split_last().expect("splitting a text gives at least one part");
+    if keys.iter().any(|key| key.is_empty()) {
+        return Err(field.refuse("a key with an empty part", "write properties.desired.PART.PART"));
+    }
+    let mut place = section;
+    for key in on_the_way {
+        place = place.entry(*key).or_insert_with(|| Value::Object(Map::new())).as_object_mut().ok_or_else(
+            || field.refuse(format!("{key:?} written as a plain value too"), "write it only once"),
+        )?;
+    }
+    place.insert((*last).to_owned(), field.value.clone());
+    Ok(())
+}

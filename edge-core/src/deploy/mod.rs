@@ -1,1 +1,10 @@
 //! From a manifest to what must be done: desired, observed, plan, restart, report.
+
+pub mod check;
+pub mod desired;
+pub mod observed;
+pub mod plan;
+pub mod report;
+pub mod restart;
+
+pub use check::check;

@@ -1,1 +1,6 @@
 //! Where a message goes: route grammar and route table.
+
+mod grammar;
+pub mod table;
+
+pub use table::{RouteError, RouteTable, Sink};

@@ -1,0 +1,183 @@
+//! What a manifest wants to run, and how to know whether a container is already that.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use schemas::manifest::{Manifest, Module, RegistryCredential};
+use schemas::names::ModuleId;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// The modules that shall exist on a gateway.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    /// By name.
+    pub modules: BTreeMap<ModuleId, DesiredModule>,
+    /// Logins at registries.
+    pub credentials: Vec<RegistryCredential>,
+}
+
+/// A module that shall exist.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DesiredModule {
+    /// As the manifest has it.
+    pub spec: Module,
+    /// See [`fingerprint`].
+    pub fingerprint: String,
+}
+
+impl Desired {
+    /// What this manifest wants.
+    pub fn of(manifest: &Manifest) -> Self {
+        let modules = manifest
+            .edge_agent
+            .modules
+            .iter()
+            .map(|(name, spec)| {
+                (name.clone(), DesiredModule { fingerprint: fingerprint(spec), spec: spec.clone() })
+            })
+            .collect();
+        Self { modules, credentials: manifest.edge_agent.registry_credentials.values().cloned().collect() }
+    }
+
+    /// The login for an image's registry: the first whose address names the same host, without regard to case.
+    pub fn credential_for(&self, image: &str) -> Option<&RegistryCredential> {
+        let host = registry_of(image);
+        self.credentials.iter().find(|credential| {
+            let address = credential.address.split_once("://").map_or(&*credential.address, |(_, rest)| rest);
+            let address = address.split('/').next().unwrap_or_default();
+            let is_hub = |host: &str| ["docker.io", "index.docker.io"].contains(&&*host.to_ascii_lowercase());
+            address.eq_ignore_ascii_case(host) || (is_hub(address) && is_hub(host))
+        })
+    }
+}
+
+/// The host that an image comes from: its first part when that looks like a host, `docker.io` otherwise (Docker's rule).
+fn registry_of(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host == "localhost" || host.contains(['.', ':']) => host,
+        _ => "docker.io",
+    }
+}
+
+/// SHA-256 in hex over what a container cannot change once it exists: image, create options and environment.
+///
+/// The restart policy, the pull policy, the order of starting and the manifest's `version` are left out: here they take
+/// effect on the running container, where IoT Edge creates it anew. The order of keys and how the manifest's text was
+/// laid out make no difference.
+pub fn fingerprint(module: &Module) -> String {
+    let mut text = String::from("lineside module 1\n");
+    let quoted = |text: &str| Value::from(text).to_string();
+    let _ = writeln!(text, "{}", quoted(&module.image));
+    for (name, value) in &module.env {
+        let _ = writeln!(text, "{}={}", quoted(name), quoted(value));
+    }
+    canonical(&Value::Object(module.create_options.clone()), &mut text);
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(text.as_bytes()) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+/// JSON with its keys in order, whichever order serde_json's maps keep in this build.
+fn canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(key, _)| *key);
+            text.push('{');
+            for (key, value) in members {
+                let _ = write!(text, "{}:", Value::from(key.as_str()));
+                canonical(value, text);
+                text.push(',');
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for item in items {
+                canonical(item, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        plain => {
+            let _ = write!(text, "{plain}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn desired(module: Value) -> Desired {
+        let text = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
+            "schemaVersion": "1.1",
+            "runtime": {"settings": {"registryCredentials": {
+                "hub": {"username": "u", "password": "p", "address": "https://index.docker.io/v1/"},
+                "own": {"username": "u", "password": "p", "address": "Registry.Example:5000"}
+            }}},
+            "modules": {"m": module}
+        }}}});
+        Desired::of(&Manifest::parse(text.to_string().as_bytes()).unwrap())
+    }
+
+    fn print(module: Value) -> String {
+        desired(module).modules.into_values().next().unwrap().fingerprint
+    }
+
+    #[test]
+    fn only_what_a_container_cannot_change_makes_another_fingerprint() {
+        let options = r#"{"HostConfig": {"Memory": 1, "Binds": ["/a:/a"]}}"#;
+        let base =
+            json!({"settings": {"image": "a", "createOptions": options}, "env": {"A": {"value": "1"}}});
+        let changed = |pointer: &str, value: Value| {
+            let mut module = base.clone();
+            match module.pointer_mut(pointer) {
+                Some(place) => *place = value,
+                None => module[pointer.trim_start_matches('/')] = value,
+            }
+            print(module)
+        };
+        let same = print(base.clone());
+        for (pointer, value) in [
+            ("/settings/image", json!("a:latest")),
+            ("/settings/createOptions", json!(r#"{"HostConfig":{"Binds":["/a:/a"],"Memory":1}}"#)),
+            ("/env/A/value", json!(1)),
+            ("/restartPolicy", json!("always")),
+            ("/startupOrder", json!(3)),
+            ("/version", json!("7")),
+            ("/status", json!("stopped")),
+            ("/imagePullPolicy", json!("never")),
+        ] {
+            assert_eq!(changed(pointer, value), same, "{pointer}");
+        }
+        for (pointer, value) in [
+            ("/settings/image", json!("a:2")),
+            ("/settings/createOptions", json!("{}")),
+            ("/env/A/value", json!(2)),
+            ("/env", json!({"B": {"value": "1"}})),
+        ] {
+            assert_ne!(changed(pointer, value), same, "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_stays_the_same_from_release_to_release() {
+        // Another one would create every container on every gateway anew at the next update of the daemon.
+        assert_eq!(print(json!({"settings": {"image": "acme/a:1"}})), "FINGERPRINT");
+    }
+
+    #[test]
+    fn an_image_is_fetched_with_the_login_of_its_registry() {
+        let desired = desired(json!({"settings": {"image": "a"}}));
+        let address = |image: &str| desired.credential_for(image).map(|c| c.address.as_str());
+        assert_eq!(address("nginx:1"), Some("https://index.docker.io/v1/"));
+        assert_eq!(address("acme/a:1"), Some("https://index.docker.io/v1/"));
+        assert_eq!(address("registry.example:5000/a:1"), Some("Registry.Example:5000"));
+        assert_eq!(address("registry.example/a:1"), None);
+    }
+}

@@ -1,0 +1,58 @@
+//! What Docker says there is, of the containers that carry this gateway's labels.
+
+use std::collections::BTreeMap;
+
+use schemas::names::ModuleId;
+
+/// The containers that belong to modules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// By module.
+    pub modules: BTreeMap<ModuleId, ObservedModule>,
+}
+
+/// A module's container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedModule {
+    /// Docker's id.
+    pub container_id: String,
+    /// The image it was created from, as the manifest named it then.
+    pub image: String,
+    /// The fingerprint it was created with, from its label.
+    pub fingerprint: String,
+    /// Docker's word for how it is.
+    pub state: ContainerState,
+    /// Whether its health check says so.
+    pub is_unhealthy: bool,
+    /// When it last started, in milliseconds since the Unix epoch; `None` if never.
+    pub started_at_ms: Option<u64>,
+    /// When it last ended, in milliseconds since the Unix epoch; `None` if never.
+    pub finished_at_ms: Option<u64>,
+}
+
+/// How a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Never started.
+    Created,
+    /// Runs.
+    Running,
+    /// Docker's own restart policy is at work.
+    Restarting,
+    /// Somebody paused it.
+    Paused,
+    /// It ended.
+    Exited {
+        /// With this code.
+        code: i64,
+    },
+    /// Docker could not remove it.
+    Dead,
+}
+
+impl ObservedModule {
+    /// Whether it has processes that a removal would cut off without a word.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, ContainerState::Running | ContainerState::Restarting | ContainerState::Paused)
+    }
+}

@@ -1,0 +1,317 @@
+//! When a module that ended is started again, and when a step that failed is tried again.
+//!
+//! ```text
+//!             ends, and the policy wants it back
+//!   running ─────────────────────────────────────> waiting 10, 20, 40, 80, 160, 300, 300 … s
+//!      ^  ^                                            │            │
+//!      │  └────────────── Restarted ───────────────────┘            │ 20 restarts
+//!      │                                                            v
+//!      └── ran for 10 minutes: counted from 0 again             given up, until the next deployment or by hand
+//! ```
+//!
+//! The figures are IoT Edge's (MaxRestartCount, IntensiveCareTimeInMinutes, CoolOffTimeUnitInSeconds). Policies follow
+//! their documentation: `on-failure` leaves a module that ended with code 0 as it is, `on-unhealthy` and `always` look
+//! at the container's health check too, which IoT Edge never did. An end before the host's last boot says nothing about
+//! the module: unless its policy is `never`, it is started without being counted.
+
+use std::collections::BTreeMap;
+
+use schemas::manifest::RestartPolicy;
+use schemas::names::ModuleId;
+
+use super::desired::Desired;
+use super::observed::{ContainerState, Observed, ObservedModule};
+
+/// After this many restarts a module is given up.
+pub const RESTARTS_MAX: u32 = 20;
+/// A module that ran for this long is well again.
+pub const WELL_AFTER_MS: u64 = 10 * 60 * 1000;
+/// The first wait; each further one is twice as long.
+pub const WAIT_FIRST_MS: u64 = 10 * 1000;
+/// The longest wait.
+pub const WAIT_MAX_MS: u64 = 300 * 1000;
+
+/// What is remembered of each module that exists; nothing of any other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restarts {
+    modules: BTreeMap<ModuleId, Record>,
+    booted_at_ms: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Record {
+    restarts: u32,
+    restarted_at_ms: Option<u64>,
+    failures: u32,
+    failed_at_ms: u64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// Docker was asked: to be told before every plan. Modules that neither exist nor shall exist are forgotten, and
+    /// those that ran long enough are well.
+    Looked(&'a Desired, &'a Observed),
+    /// An [`super::plan::Action::Start`] of this module was done.
+    Started(&'a ModuleId),
+    /// An [`super::plan::Action::Restart`] of this module was done.
+    Restarted(&'a ModuleId),
+    /// An action of this module failed.
+    Failed(&'a ModuleId),
+    /// Another manifest is in force: every module gets all its chances again.
+    Deployed,
+}
+
+/// What to do with a module that shall run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: it runs.
+    Leave,
+    /// Start it; this is no restart.
+    Start,
+    /// Start it again.
+    Restart {
+        /// Which one this is, from 1.
+        attempt: u32,
+    },
+    /// Start it again, but not yet.
+    WaitUntil {
+        /// Milliseconds since the Unix epoch.
+        at_ms: u64,
+        /// Which one that will be, from 1.
+        attempt: u32,
+    },
+    /// Its policy leaves it as it ended.
+    Ended,
+    /// It was started again too often.
+    GivenUp,
+}
+
+impl Restarts {
+    /// Nothing remembered, on a host that booted at this time (milliseconds since the Unix epoch; 0 when unknown).
+    pub fn since_boot(booted_at_ms: u64) -> Self {
+        Self { modules: BTreeMap::new(), booted_at_ms }
+    }
+
+    /// Takes note of what happened.
+    pub fn handle(&mut self, now_ms: u64, event: Event<'_>) {
+        match event {
+            Event::Looked(desired, observed) => {
+                self.modules.retain(|module, record| {
+                    let seen = observed.modules.get(module);
+                    if seen.is_some_and(|seen| ran_ms(seen, now_ms) >= WELL_AFTER_MS) {
+                        record.restarts = 0;
+                    }
+                    seen.is_some() || desired.modules.contains_key(module)
+                });
+            }
+            Event::Started(module) => self.modules.entry(module.clone()).or_default().failures = 0,
+            Event::Restarted(module) => {
+                let record = self.modules.entry(module.clone()).or_default();
+                record.restarts = record.restarts.saturating_add(1);
+                record.restarted_at_ms = Some(now_ms);
+                record.failures = 0;
+            }
+            Event::Failed(module) => {
+                let record = self.modules.entry(module.clone()).or_default();
+                record.failures = record.failures.saturating_add(1);
+                record.failed_at_ms = now_ms;
+            }
+            Event::Deployed => self.modules.clear(),
+        }
+    }
+
+    /// Gives a module all its chances again: an operator restarted it by hand.
+    pub fn forget(&mut self, module: &ModuleId) {
+        self.modules.remove(module);
+    }
+
+    /// What to do with a module that shall run and has this container.
+    pub fn next(&self, module: &ModuleId, policy: RestartPolicy, seen: &ObservedModule, now_ms: u64) -> Next {
+        let (is_wanted, since_ms) = match seen.state {
+            ContainerState::Created => return Next::Start,
+            ContainerState::Running => {
+                let is_wanted = matches!(policy, RestartPolicy::OnUnhealthy | RestartPolicy::Always);
+                match seen.is_unhealthy && is_wanted {
+                    true => (true, seen.started_at_ms),
+                    false => return Next::Leave,
+                }
+            }
+            // Docker's own restart policy is at work on the one, an operator on the other.
+            ContainerState::Restarting | ContainerState::Paused => return Next::Leave,
+            ContainerState::Exited { code } => {
+                let is_from_before_boot = seen.finished_at_ms.is_some_and(|at| at < self.booted_at_ms);
+                if is_from_before_boot && policy != RestartPolicy::Never {
+                    return Next::Start;
+                }
+                let is_wanted = match policy {
+                    RestartPolicy::Never => false,
+                    RestartPolicy::OnFailure | RestartPolicy::OnUnhealthy => code != 0,
+                    RestartPolicy::Always => true,
+                };
+                (is_wanted, seen.finished_at_ms)
+            }
+            // The plan removes it and creates it anew.
+            ContainerState::Dead => return Next::Leave,
+        };
+        let restarts = self.count(module);
+        if !is_wanted {
+            return Next::Ended;
+        }
+        if restarts >= RESTARTS_MAX {
+            return Next::GivenUp;
+        }
+        let since_ms = since_ms.unwrap_or(0);
+        let at_ms = since_ms.saturating_add(wait_ms(restarts));
+        // A clock that was set back must not keep a module down: an end in the future is an end now.
+        match now_ms < since_ms || now_ms >= at_ms {
+            true => Next::Restart { attempt: restarts + 1 },
+            false => Next::WaitUntil { at_ms, attempt: restarts + 1 },
+        }
+    }
+
+    /// Until when the module's next step waits because the last ones failed, and how many did.
+    pub fn failed(&self, module: &ModuleId, now_ms: u64) -> Option<(u32, u64)> {
+        let record = self.modules.get(module).filter(|record| record.failures > 0)?;
+        let at_ms = record.failed_at_ms.saturating_add(wait_ms(record.failures - 1));
+        (record.failed_at_ms <= now_ms && now_ms < at_ms).then_some((record.failures, at_ms))
+    }
+
+    /// How often the module was started again since it was well, or since the last deployment.
+    pub fn count(&self, module: &ModuleId) -> u32 {
+        self.modules.get(module).map_or(0, |record| record.restarts)
+    }
+
+    /// When it was last started again, in milliseconds since the Unix epoch.
+    pub fn restarted_at_ms(&self, module: &ModuleId) -> Option<u64> {
+        self.modules.get(module).and_then(|record| record.restarted_at_ms)
+    }
+}
+
+/// How long the container runs, or ran.
+fn ran_ms(seen: &ObservedModule, now_ms: u64) -> u64 {
+    let until_ms = match seen.state {
+        ContainerState::Running if seen.is_unhealthy => return 0,
+        ContainerState::Running => Some(now_ms),
+        ContainerState::Exited { .. } => seen.finished_at_ms,
+        _ => None,
+    };
+    until_ms.zip(seen.started_at_ms).map_or(0, |(until, since)| until.saturating_sub(since))
+}
+
+/// 10 s × 2ⁿ, 300 s at the most.
+fn wait_ms(attempts: u32) -> u64 {
+    WAIT_FIRST_MS.saturating_mul(2u64.saturating_pow(attempts.min(30))).min(WAIT_MAX_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOT: u64 = 1_000_000;
+
+    fn ended(code: i64, started: u64, finished: u64) -> ObservedModule {
+        ObservedModule {
+            container_id: "c".into(),
+            image: "a:1".into(),
+            fingerprint: "f".into(),
+            state: ContainerState::Exited { code },
+            is_unhealthy: false,
+            started_at_ms: Some(started),
+            finished_at_ms: Some(finished),
+        }
+    }
+
+    fn module() -> ModuleId {
+        "m".parse().unwrap()
+    }
+
+    #[test]
+    fn a_module_that_keeps_failing_waits_longer_each_time_and_is_given_up_after_twenty() {
+        let (mut restarts, mut now, m) = (Restarts::since_boot(BOOT), BOOT + 1, module());
+        let mut waits = Vec::new();
+        loop {
+            let seen = ended(1, now, now);
+            match restarts.next(&m, RestartPolicy::OnFailure, &seen, now) {
+                Next::WaitUntil { at_ms, attempt } => {
+                    assert_eq!(attempt as usize, waits.len() + 1);
+                    waits.push((at_ms - now) / 1000);
+                    assert!(matches!(
+                        restarts.next(&m, RestartPolicy::OnFailure, &seen, at_ms),
+                        Next::Restart { .. }
+                    ));
+                    now = at_ms;
+                    restarts.handle(now, Event::Restarted(&m));
+                }
+                Next::GivenUp => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(waits[..7], [10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(waits.len(), 20);
+        restarts.forget(&m);
+        assert!(matches!(
+            restarts.next(&m, RestartPolicy::OnFailure, &ended(1, now, now), now),
+            Next::WaitUntil { attempt: 1, .. }
+        ));
+    }
+
+    #[test]
+    fn each_policy_wants_back_what_its_documentation_says() {
+        use RestartPolicy::*;
+        let (restarts, now, m) = (Restarts::since_boot(BOOT), BOOT + 1_000_000, module());
+        let next = |policy, seen: &ObservedModule| restarts.next(&m, policy, seen, now);
+        let again = Next::Restart { attempt: 1 };
+        let unhealthy = ObservedModule {
+            state: ContainerState::Running,
+            is_unhealthy: true,
+            ..ended(0, BOOT + 1, BOOT + 1)
+        };
+        for (policy, clean, crash, sick, before_boot) in [
+            (Never, Next::Ended, Next::Ended, Next::Leave, Next::Ended),
+            (OnFailure, Next::Ended, again, Next::Leave, Next::Start),
+            (OnUnhealthy, Next::Ended, again, again, Next::Start),
+            (Always, again, again, again, Next::Start),
+        ] {
+            assert_eq!(next(policy, &ended(0, BOOT + 1, BOOT + 2)), clean, "{policy}");
+            assert_eq!(next(policy, &ended(139, BOOT + 1, BOOT + 2)), crash, "{policy}");
+            assert_eq!(next(policy, &unhealthy), sick, "{policy}");
+            assert_eq!(next(policy, &ended(0, 1, BOOT - 1)), before_boot, "{policy}");
+        }
+    }
+
+    #[test]
+    fn ten_good_minutes_count_from_nothing_again_even_if_nobody_looked_meanwhile() {
+        let (m, desired) = (module(), Desired::default());
+        let mut restarts = Restarts::since_boot(BOOT);
+        restarts.handle(BOOT, Event::Restarted(&m));
+        let mut observed = Observed::default();
+        observed.modules.insert(m.clone(), ended(1, BOOT, BOOT + WELL_AFTER_MS - 1));
+        restarts.handle(BOOT + WELL_AFTER_MS, Event::Looked(&desired, &observed));
+        assert_eq!(restarts.count(&m), 1);
+        observed.modules.insert(m.clone(), ended(1, BOOT, BOOT + WELL_AFTER_MS));
+        restarts.handle(BOOT + WELL_AFTER_MS, Event::Looked(&desired, &observed));
+        assert_eq!(restarts.count(&m), 0);
+    }
+
+    #[test]
+    fn a_module_that_is_gone_is_forgotten() {
+        let m = module();
+        let mut restarts = Restarts::since_boot(BOOT);
+        restarts.handle(BOOT, Event::Failed(&m));
+        restarts.handle(BOOT, Event::Looked(&Desired::default(), &Observed::default()));
+        assert_eq!(restarts, Restarts::since_boot(BOOT));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_keeps_no_module_down() {
+        let (m, mut restarts) = (module(), Restarts::since_boot(0));
+        assert_eq!(
+            restarts.next(&m, RestartPolicy::Always, &ended(1, 5_000, 9_000), 6_000),
+            Next::Restart { attempt: 1 }
+        );
+        restarts.handle(9_000, Event::Failed(&m));
+        assert_eq!(restarts.failed(&m, 9_001), Some((1, 19_000)));
+        assert_eq!(restarts.failed(&m, 6_000), None);
+    }
+}

@@ -6,10 +6,12 @@ TARGET := x86_64-unknown-linux-gnu
 BIN := target/$(TARGET)/release
 STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
-.PHONY: build images demo test check lint bench clean
+.PHONY: compiler build images demo test check lint bench clean
 
-build: ## static release binaries of every program
-	scripts/ensure-packages.sh gcc make
+compiler: ## what Rust needs beside itself: a linker, and a C compiler for SQLite and TLS
+	scripts/ensure-packages.sh gcc libc6-dev
+
+build: compiler ## static release binaries of every program
 	$(STATIC) cargo build --release --target $(TARGET) --workspace --bins
 
 images: build ## module images from those binaries
@@ -23,7 +25,7 @@ test: images ## every test, on real parts
 	cargo test --workspace --exclude site-tests
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests -- --test-threads=1 --nocapture
 
-check: ## format, lints and dependency audit
+check: compiler ## format, lints and dependency audit
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	scripts/ensure-deny.sh

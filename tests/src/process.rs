@@ -99,7 +99,8 @@ impl Process {
     /// SIGTERM, and the wait for its orderly end.
     pub async fn stop(mut self, within: Duration) -> Result<()> {
         let id = self.id()?;
-        let status = Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
+        // The shell's own `kill`: the program of that name is not on every machine.
+        let status = Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().await?;
         ensure!(status.success(), "could not signal {}", self.name);
         match tokio::time::timeout(within, self.child.wait()).await {
             Ok(status) => {

@@ -45,6 +45,8 @@ pub struct DeploymentStatus {
 
 /// Codes of a [`DeploymentStatus`] (IoT Edge's).
 pub mod code {
+    use crate::manifest::ManifestError;
+
     /// Everything is as the manifest wants it.
     pub const SUCCESS: u16 = 200;
     /// The manifest was refused.
@@ -57,6 +59,14 @@ pub mod code {
     pub const EMPTY: u16 = 417;
     /// Something could not be done.
     pub const FAILED: u16 = 500;
+
+    /// The code of a refused manifest.
+    pub fn of(refused: &ManifestError) -> u16 {
+        match refused.path.ends_with(".schemaVersion") {
+            true => SCHEMA_VERSION,
+            false => REFUSED,
+        }
+    }
 }
 
 /// The reported section of `$edgeAgent`.

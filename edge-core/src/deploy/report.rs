@@ -154,3 +154,131 @@ fn how(
         (ContainerState::Dead, _) => (RuntimeStatus::Dead, "dead; it will be created anew".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::restart::{Event, WAIT_FIRST_MS};
+    use schemas::manifest::Manifest;
+    use serde_json::json;
+
+    const NOW: u64 = 1_795_450_312_000;
+
+    fn outcome() -> Outcome {
+        Outcome { desired_version: 7, code: 200, description: String::new() }
+    }
+
+    fn wanted(extra: Value) -> Desired {
+        let mut module = json!({
+            "env": {"TOKEN": {"value": "hunter2"}},
+            "settings": {"image": "acme/m:1", "createOptions": "{\"Env\": [\"TOKEN=hunter2\"]}"},
+            "restartPolicy": "always"
+        });
+        module.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let credential = json!({"username": "u", "password": "hunter2", "address": "ghcr.io"});
+        let document = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
+            "schemaVersion": "1.1",
+            "runtime": {"settings": {"registryCredentials": {"r": credential}}},
+            "modules": {"m": module}
+        }}}});
+        Desired::of(&Manifest::parse(document.to_string().as_bytes()).unwrap())
+    }
+
+    fn seen(state: ContainerState, is_unhealthy: bool) -> Observed {
+        let module = ObservedModule {
+            container_id: "c".into(),
+            image: "acme/m:1".into(),
+            fingerprint: "f".into(),
+            state,
+            is_unhealthy,
+            started_at_ms: Some(NOW - 2000),
+            finished_at_ms: matches!(state, ContainerState::Exited { .. }).then_some(NOW - 1000),
+        };
+        Observed { modules: [("m".parse().unwrap(), module)].into() }
+    }
+
+    fn report(desired: &Desired, observed: &Observed, restarts: &Restarts) -> Map<String, Value> {
+        let platform = Platform { os: "linux".into(), architecture: "x86_64".into(), version: "27.0".into() };
+        let host = Host { agent_version: "0.1.0".into(), platform };
+        edge_agent(&host, desired, observed, restarts, &outcome(), NOW)
+    }
+
+    #[test]
+    fn a_module_that_crashed_is_reported_in_iot_edges_words_without_secrets() {
+        let mut restarts = Restarts::default();
+        restarts.handle(NOW - 2000, Event::Restarted(&"m".parse().unwrap()));
+        let report = report(&wanted(json!({})), &seen(ContainerState::Exited { code: 3 }, false), &restarts);
+        assert_eq!(
+            Value::Object(report),
+            json!({
+                "schemaVersion": "1.0",
+                "version": {"version": "0.1.0"},
+                "lastDesiredVersion": 7,
+                "lastDesiredStatus": {"code": 200, "description": ""},
+                "runtime": {
+                    "type": "docker",
+                    "platform": {"os": "linux", "architecture": "x86_64", "version": "27.0"}
+                },
+                "systemModules": {
+                    "edgeAgent": {"type": "docker", "runtimeStatus": "running"},
+                    "edgeHub": {"type": "docker", "runtimeStatus": "running"}
+                },
+                "modules": {"m": {
+                    "type": "docker",
+                    "version": "",
+                    "status": "running",
+                    "restartPolicy": "always",
+                    "imagePullPolicy": "on-create",
+                    "startupOrder": 4_294_967_295_u32,
+                    "settings": {"image": "acme/m:1"},
+                    "runtimeStatus": "backoff",
+                    "statusDescription": "ended with code 3; restart 2 of 20 at 2026-11-23T16:12:11.000Z",
+                    "exitCode": 3,
+                    "lastStartTimeUtc": "2026-11-23T16:11:50.000Z",
+                    "lastExitTimeUtc": "2026-11-23T16:11:51.000Z",
+                    "restartCount": 1,
+                    "lastRestartTimeUtc": "2026-11-23T16:11:50.000Z"
+                }}
+            })
+        );
+    }
+
+    #[test]
+    fn each_state_of_a_container_has_its_runtime_status() {
+        use ContainerState::*;
+        let long_ago = Restarts::since_boot(NOW - WAIT_FIRST_MS * 100);
+        let status = |extra: Value, observed: &Observed| {
+            let report = report(&wanted(extra), observed, &long_ago);
+            report["modules"]["m"]["runtimeStatus"].as_str().unwrap().to_owned()
+        };
+        let failure = || json!({"restartPolicy": "on-failure"});
+        for (extra, observed, expected) in [
+            (json!({}), Observed::default(), "unknown"),
+            (json!({}), seen(Running, false), "running"),
+            (json!({}), seen(Running, true), "unhealthy"),
+            (json!({}), seen(Created, false), "stopped"),
+            (json!({}), seen(Paused, false), "stopped"),
+            (json!({}), seen(Restarting, false), "stopped"),
+            (json!({}), seen(Dead, false), "dead"),
+            (json!({}), seen(Exited { code: 0 }, false), "backoff"),
+            (failure(), seen(Exited { code: 0 }, false), "stopped"),
+            (failure(), seen(Exited { code: 1 }, false), "backoff"),
+            (json!({"restartPolicy": "never"}), seen(Exited { code: 1 }, false), "failed"),
+            (json!({"status": "stopped"}), seen(Exited { code: 143 }, false), "stopped"),
+        ] {
+            assert_eq!(status(extra.clone(), &observed), expected, "{extra} {observed:?}");
+        }
+    }
+
+    #[test]
+    fn the_hub_reports_whether_its_routes_are_in_force() {
+        assert_eq!(
+            Value::Object(edge_hub(&outcome())),
+            json!({
+                "schemaVersion": "1.0",
+                "lastDesiredVersion": 7,
+                "lastDesiredStatus": {"code": 200, "description": ""}
+            })
+        );
+    }
+}

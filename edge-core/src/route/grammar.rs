@@ -72,7 +72,7 @@ pub(super) fn parse(text: &str) -> Result<(Source, Sink), Wrong> {
     let source = parse_source(source)?;
     let (word, rest) = next_word(rest);
     if word.eq_ignore_ascii_case("WHERE") {
-        return Err(wrong("a WHERE clause", "conditions are not supported yet; leave it out"));
+        return Err(wrong("a WHERE clause", "conditions are not supported yet, leave it out"));
     }
     if !word.eq_ignore_ascii_case("INTO") {
         return Err(wrong(quoted(word), FORM));

@@ -140,6 +140,7 @@ pub struct Module {
     /// Whether its image is fetched; on-create if left out.
     pub image_pull_policy: Option<ImagePullPolicy>,
     /// Lower ones start first; last if left out.
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub startup_order: Option<u32>,
     /// The operator's own word.
     pub version: Option<String>,
@@ -222,6 +223,7 @@ pub struct RouteObject {
     #[schemars(range(max = 9))]
     pub priority: Option<u32>,
     /// 0 or left out: storeAndForwardConfiguration's.
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub time_to_live_secs: Option<u32>,
 }
 
@@ -230,5 +232,6 @@ pub struct RouteObject {
 #[serde(rename_all = "camelCase")]
 pub struct StoreAndForward {
     /// Seconds; as long as there is room if negative or left out.
+    #[schemars(range(min = -2_147_483_648_i64, max = 4_294_967_295_i64))]
     pub time_to_live_secs: Option<i64>,
 }

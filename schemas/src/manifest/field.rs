@@ -51,7 +51,7 @@ impl<'a> Field<'a> {
     pub(super) fn object(self) -> Result<Object<'a>, ManifestError> {
         match self.value {
             Value::Object(members) => Ok(Object { path: self.path, members }),
-            _ => Err(self.refuse(self.quoted(), "write an object")),
+            other => Err(self.refuse(kind(other), "write an object")),
         }
     }
 
@@ -79,7 +79,8 @@ impl<'a> Field<'a> {
         let found = self.value.as_str().unwrap_or_default();
         all.iter().copied().find(|word| as_str(*word).eq_ignore_ascii_case(found)).ok_or_else(|| {
             let allowed: Vec<_> = all.iter().copied().map(as_str).collect();
-            self.refuse(self.quoted(), format!("allowed are {}", allowed.join(", ")))
+            let verb = if allowed.len() == 1 { "is" } else { "are" };
+            self.refuse(self.quoted(), format!("allowed {verb} {}", allowed.join(", ")))
         })
     }
 }
@@ -87,7 +88,10 @@ impl<'a> Field<'a> {
 impl<'a> Object<'a> {
     /// The path of a member.
     pub(super) fn path_of(&self, key: &str) -> String {
-        format!("{}.{key}", self.path)
+        match key {
+            "" => format!("{}.\"\"", self.path),
+            key => format!("{}.{key}", self.path),
+        }
     }
 
     /// A member, if it is there and not null; its key without regard to case when there is none of exactly that case.

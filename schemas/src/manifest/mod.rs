@@ -225,7 +225,11 @@ impl Manifest {
             allowed: "write a deployment manifest as JSON".into(),
         })?;
         let mut sections = Self::sections(&document)?;
-        let edge_agent = sections.remove(&ModuleId::edge_agent()).unwrap_or_default();
+        let edge_agent = sections.remove(&ModuleId::edge_agent()).ok_or_else(|| ManifestError {
+            path: format!("{ROOT}.$edgeAgent"),
+            found: "nothing".into(),
+            allowed: "write an object with properties.desired, which has schemaVersion and modules".into(),
+        })?;
         let edge_hub = sections.remove(&ModuleId::edge_hub()).unwrap_or_default();
         Ok(Self { module_twins: sections, ..Self::from_twins(&edge_agent, &edge_hub)? })
     }
@@ -255,4 +259,3 @@ impl Manifest {
         sections::of(document)
     }
 }
-

@@ -1,1 +1,305 @@
+//! A model of Docker carries plans out; what is true of every plan is checked on arbitrary manifests and containers.
 
+use proptest::prelude::*;
+use schemas::manifest::{Manifest, RestartPolicy};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::deploy::restart::{Event, WAIT_MAX_MS};
+
+const NOW: u64 = 1_795_450_312_000;
+
+fn id(name: &str) -> ModuleId {
+    name.parse().unwrap()
+}
+
+fn desired(modules: Value) -> Desired {
+    let document = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
+        "schemaVersion": "1.1", "modules": modules
+    }}}});
+    Desired::of(&Manifest::parse(document.to_string().as_bytes()).unwrap())
+}
+
+/// A container that runs as it is wanted.
+fn running(desired: &Desired, name: &str) -> ObservedModule {
+    let wanted = &desired.modules[&id(name)];
+    ObservedModule {
+        container_id: format!("{name}-container"),
+        image: wanted.spec.image.clone(),
+        fingerprint: wanted.fingerprint.clone(),
+        state: ContainerState::Running,
+        is_unhealthy: false,
+        started_at_ms: Some(NOW - 1000),
+        finished_at_ms: None,
+    }
+}
+
+fn exited(seen: ObservedModule, code: i64) -> ObservedModule {
+    ObservedModule { state: ContainerState::Exited { code }, finished_at_ms: Some(NOW - 500), ..seen }
+}
+
+/// Docker, as far as plans know it. Panics when a step does not fit what is there.
+struct Docker {
+    observed: Observed,
+    created: u32,
+}
+
+impl Docker {
+    fn apply(&mut self, plan: &Plan, desired: &Desired, restarts: &mut Restarts, now_ms: u64) {
+        for action in &plan.actions {
+            let slot = self.observed.modules.get_mut(action.module());
+            match action {
+                Action::Pull { module, image } => assert_eq!(*image, desired.modules[module].spec.image),
+                Action::Create { module, image } => {
+                    assert!(slot.is_none(), "{module} exists already");
+                    self.created += 1;
+                    let container = ObservedModule {
+                        container_id: format!("created-{}", self.created),
+                        image: image.clone(),
+                        fingerprint: desired.modules[module].fingerprint.clone(),
+                        state: ContainerState::Created,
+                        is_unhealthy: false,
+                        started_at_ms: None,
+                        finished_at_ms: None,
+                    };
+                    self.observed.modules.insert(module.clone(), container);
+                }
+                Action::Start { module, container_id } => {
+                    let seen = slot.expect("started what is there");
+                    assert!(!seen.is_live(), "{module} was started while it ran");
+                    assert!(container_id.as_ref().is_none_or(|id| *id == seen.container_id));
+                    (seen.state, seen.started_at_ms) = (ContainerState::Running, Some(now_ms));
+                    restarts.handle(now_ms, Event::Started(module));
+                }
+                Action::Restart { module, container_id, attempt } => {
+                    let seen = slot.expect("restarted what is there");
+                    assert_eq!(*container_id, seen.container_id);
+                    assert_eq!(*attempt, restarts.count(module) + 1);
+                    (seen.state, seen.is_unhealthy) = (ContainerState::Running, false);
+                    seen.started_at_ms = Some(now_ms);
+                    restarts.handle(now_ms, Event::Restarted(module));
+                }
+                Action::Stop { container_id, .. } => {
+                    let seen = slot.expect("stopped what is there");
+                    assert!(seen.is_live() && *container_id == seen.container_id);
+                    (seen.state, seen.finished_at_ms) = (ContainerState::Exited { code: 143 }, Some(now_ms));
+                }
+                Action::Remove { module, container_id } => {
+                    let seen = slot.expect("removed what is there");
+                    assert!(!seen.is_live(), "{module} was cut off");
+                    assert_eq!(*container_id, seen.container_id);
+                    self.observed.modules.remove(module);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plan_prints_as_one_line_for_each_step() {
+    let desired = desired(json!({
+        "sensor": {"startupOrder": 2, "settings": {"image": "lineside/simulated-sensor:2"}},
+        "filter": {"startupOrder": 1, "imagePullPolicy": "never", "settings": {"image": "lineside/threshold-filter:1"}},
+        "cold": {"status": "stopped", "settings": {"image": "acme/cold:1"}},
+        "crash": {"restartPolicy": "always", "settings": {"image": "acme/crash:1"}},
+        "lost": {"settings": {"image": "acme/lost:1"}},
+        "job": {"restartPolicy": "on-failure", "settings": {"image": "acme/job:1"}},
+        "back": {"restartPolicy": "always", "settings": {"image": "acme/back:1"}},
+        "fresh": {"settings": {"image": "acme/fresh:1"}},
+        "fine": {"settings": {"image": "acme/fine:1"}}
+    }));
+    let mut observed = Observed::default();
+    let mut put = |name: &str, seen| observed.modules.insert(id(name), seen);
+    put("sensor", ObservedModule { fingerprint: "old".into(), ..running(&desired, "sensor") });
+    put("cold", running(&desired, "cold"));
+    put("crash", exited(running(&desired, "crash"), 1));
+    put("job", exited(running(&desired, "job"), 0));
+    put("fine", running(&desired, "fine"));
+    put("fresh", ObservedModule { state: ContainerState::Created, ..running(&desired, "fresh") });
+    put(
+        "back",
+        ObservedModule { finished_at_ms: Some(NOW - 10_000), ..exited(running(&desired, "back"), 1) },
+    );
+    put("gone", ObservedModule { container_id: "0123456789abcdef".into(), ..running(&desired, "fine") });
+    let mut restarts = Restarts::default();
+    restarts.handle(NOW - 1000, Event::Failed(&id("lost")));
+    let plan = plan(&desired, &observed, &restarts, NOW);
+    assert_eq!(
+        plan.to_string(),
+        "\
+pull     sensor  image lineside/simulated-sensor:2
+stop     gone    container 0123456789ab
+remove   gone    container 0123456789ab
+create   filter  image lineside/threshold-filter:1
+start    filter
+stop     sensor  container sensor-conta
+remove   sensor  container sensor-conta
+create   sensor  image lineside/simulated-sensor:2
+start    sensor
+restart  back    container back-contain, restart 1 of 20
+stop     cold    container cold-contain
+start    fresh   container fresh-contai
+wait     crash   until 2026-11-23T16:12:01.500Z: restart 1 of 20
+wait     job     ended with code 0; its restart policy leaves it so
+wait     lost    until 2026-11-23T16:12:01.000Z: the last try failed
+"
+    );
+    assert_eq!(plan.earliest(), Some(NOW + 9_000));
+}
+
+#[test]
+fn a_plan_with_nothing_in_it_says_so() {
+    let desired = desired(json!({"m": {"settings": {"image": "a"}}}));
+    let observed = Observed { modules: [(id("m"), running(&desired, "m"))].into() };
+    let plan = plan(&desired, &observed, &Restarts::default(), NOW);
+    assert_eq!((plan.to_string().as_str(), plan.earliest()), ("nothing to do\n", None));
+}
+
+#[test]
+fn a_change_that_needs_no_new_container_touches_none() {
+    let spec = |extra: Value| {
+        let mut module = json!({"settings": {"image": "a"}});
+        module.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        desired(json!({ "m": module }))
+    };
+    let observed = Observed { modules: [(id("m"), running(&spec(json!({})), "m"))].into() };
+    for extra in [
+        json!({"restartPolicy": "always"}),
+        json!({"startupOrder": 7}),
+        json!({"version": "2"}),
+        json!({"imagePullPolicy": "never"}),
+    ] {
+        assert!(plan(&spec(extra.clone()), &observed, &Restarts::default(), NOW).is_empty(), "{extra}");
+    }
+}
+
+fn module() -> impl Strategy<Value = Value> {
+    let policy = proptest::sample::select(RestartPolicy::ALL);
+    (0..3u8, 0..2u8, any::<bool>(), any::<bool>(), policy, 0..3u32).prop_map(
+        |(image, env, is_stopped, is_local, policy, order)| {
+            json!({
+                "settings": {"image": format!("acme/m:{image}")},
+                "env": {"E": {"value": env}},
+                "status": if is_stopped { "stopped" } else { "running" },
+                "imagePullPolicy": if is_local { "never" } else { "on-create" },
+                "restartPolicy": policy.as_str(),
+                "startupOrder": order,
+            })
+        },
+    )
+}
+
+fn manifest() -> impl Strategy<Value = Desired> {
+    proptest::collection::btree_map("[a-f]", module(), 0..6)
+        .prop_map(|modules| desired(Value::Object(modules.into_iter().collect())))
+}
+
+fn state() -> impl Strategy<Value = ContainerState> {
+    prop_oneof![
+        Just(ContainerState::Created),
+        Just(ContainerState::Running),
+        Just(ContainerState::Restarting),
+        Just(ContainerState::Paused),
+        (0..3i64).prop_map(|code| ContainerState::Exited { code }),
+        Just(ContainerState::Dead),
+    ]
+}
+
+/// Containers of an earlier manifest in any state, ended or started up to ten minutes ago.
+fn containers() -> impl Strategy<Value = Observed> {
+    let container = (state(), any::<bool>(), 0..600_000u64, 0..600_000u64);
+    (manifest(), proptest::collection::vec(container, 6)).prop_map(|(old, containers)| {
+        let modules = old.modules.keys().zip(containers);
+        let modules = modules.map(|(module, (state, is_unhealthy, started, finished))| {
+            let seen = ObservedModule {
+                state,
+                is_unhealthy: is_unhealthy && state == ContainerState::Running,
+                started_at_ms: Some(NOW - started),
+                finished_at_ms: Some(NOW - finished),
+                ..running(&old, module.as_str())
+            };
+            (module.clone(), seen)
+        });
+        Observed { modules: modules.collect() }
+    })
+}
+
+/// Restarts and failures of the past.
+fn past() -> impl Strategy<Value = Restarts> {
+    proptest::collection::vec(("[a-f]", any::<bool>(), 0..600_000u64), 0..30).prop_map(|events| {
+        let mut restarts = Restarts::default();
+        for (module, is_failure, ago) in events {
+            let module = id(&module);
+            let event = if is_failure { Event::Failed(&module) } else { Event::Restarted(&module) };
+            restarts.handle(NOW - ago, event);
+        }
+        restarts
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_plan_of_a_reached_state_is_empty(wanted in manifest(), observed in containers(), mut restarts in past()) {
+        let mut docker = Docker { observed, created: 0 };
+        // Every wait that time ends is over after the longest one, so the second pass does what the first put off.
+        for pass in 0..2 {
+            let now = NOW + pass * WAIT_MAX_MS;
+            restarts.handle(now, Event::Looked(&wanted, &docker.observed));
+            let plan = plan(&wanted, &docker.observed, &restarts, now);
+            docker.apply(&plan, &wanted, &mut restarts, now);
+            if plan.earliest().is_none() {
+                let again = super::plan(&wanted, &docker.observed, &restarts, now);
+                prop_assert!(again.is_empty(), "{again}");
+            }
+        }
+        let last = plan(&wanted, &docker.observed, &restarts, NOW + WAIT_MAX_MS);
+        prop_assert!(last.is_empty() && last.earliest().is_none(), "{last}");
+        prop_assert!(docker.observed.modules.keys().eq(wanted.modules.keys()));
+        for (module, seen) in &docker.observed.modules {
+            prop_assert_eq!(&seen.fingerprint, &wanted.modules[module].fingerprint);
+        }
+    }
+
+    #[test]
+    fn modules_that_are_as_wanted_are_never_in_a_plan(
+        wanted in manifest(),
+        observed in containers(),
+        restarts in past(),
+    ) {
+        let mut observed = observed;
+        let same: Vec<ModuleId> = wanted.modules.keys().filter(|m| m.as_str() < "d").cloned().collect();
+        for module in &same {
+            let mut seen = running(&wanted, module.as_str());
+            if wanted.modules[module].spec.status == DesiredStatus::Stopped {
+                seen.state = ContainerState::Exited { code: 143 };
+            }
+            observed.modules.insert(module.clone(), seen);
+        }
+        let plan = plan(&wanted, &observed, &restarts, NOW);
+        for module in same {
+            prop_assert!(plan.actions.iter().all(|action| *action.module() != module), "{plan}");
+        }
+    }
+
+    #[test]
+    fn images_come_before_stops_removals_before_creations_and_lower_orders_first(
+        wanted in manifest(),
+        observed in containers(),
+    ) {
+        let plan = plan(&wanted, &observed, &Restarts::default(), NOW);
+        let ranks: Vec<(u8, u32)> = plan
+            .actions
+            .iter()
+            .map(|action| match (action, wanted.modules.get(action.module())) {
+                (Action::Pull { .. }, _) => (0, 0),
+                (_, None) => (1, 0),
+                (_, Some(module)) => (2, module.spec.startup_order),
+            })
+            .collect();
+        prop_assert!(ranks.is_sorted(), "{plan}");
+        let pulled: Vec<_> = plan.actions.iter().filter(|a| matches!(a, Action::Pull { .. })).collect();
+        for action in pulled {
+            prop_assert_eq!(wanted.modules[action.module()].spec.image_pull_policy, ImagePullPolicy::OnCreate);
+        }
+    }
+}

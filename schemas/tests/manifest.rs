@@ -1,0 +1,162 @@
+//! How a deployment manifest is read: its forms, its defaults, and what it never says aloud.
+
+#![allow(clippy::unwrap_used)]
+
+use schemas::manifest::{DesiredStatus, ImagePullPolicy, Manifest, PRIORITY_DEFAULT, RestartPolicy};
+use schemas::names::ModuleId;
+use serde_json::{Map, Value, json};
+
+fn module(id: &str) -> ModuleId {
+    id.parse().unwrap()
+}
+
+fn parse(document: &Value) -> Manifest {
+    Manifest::parse(document.to_string().as_bytes()).unwrap()
+}
+
+fn refused(document: &Value) -> String {
+    Manifest::parse(document.to_string().as_bytes()).unwrap_err().to_string()
+}
+
+/// A document with this member in `$edgeAgent`'s section.
+fn agent(key: &str, value: Value) -> Value {
+    json!({"modulesContent": {"$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", key: value}}}})
+}
+
+#[test]
+fn what_is_left_out_gets_iot_edges_defaults() {
+    let manifest = parse(&agent("modules", json!({"m": {"settings": {"image": "acme/m"}}})));
+    let m = &manifest.edge_agent.modules[&module("m")];
+    assert_eq!(m.image, "acme/m:latest");
+    assert_eq!((m.create_options.len(), m.env.len(), m.version.as_str()), (0, 0, ""));
+    assert_eq!((m.status, m.restart_policy), (DesiredStatus::Running, RestartPolicy::OnUnhealthy));
+    assert_eq!((m.image_pull_policy, m.startup_order), (ImagePullPolicy::OnCreate, u32::MAX));
+    assert!(manifest.edge_hub.routes.is_empty() && manifest.module_twins.is_empty());
+}
+
+#[test]
+fn both_envelopes_and_flat_keys_say_the_same_in_any_case() {
+    let whole = json!({"modulesContent": {
+        "$edgeAgent": {"properties.desired": {"schemaVersion": "1.0", "modules": {
+            "m": {"restartPolicy": "always", "env": {"A": {"value": "1"}, "B": {"value": "2"}}, "settings": {"image": "a:1"}}
+        }}},
+        "$edgeHub": {"properties.desired": {"schemaVersion": "1.0", "routes": {"up": "FROM /* INTO $upstream"}}},
+        "m": {"properties.desired": {"limits": {"high": 3}}}
+    }});
+    let flat = json!({"id": "line-1", "content": {"ModulesContent": {
+        "$edgeAgent": {
+            "properties.desired": {"SchemaVersion": "1.0", "Modules": {}},
+            "properties.desired.Modules.m": {"RestartPolicy": "Always", "Env": {"A": {"value": "1"}}, "settings": {"Image": "a:1"}},
+            "properties.desired.Modules.m.Env.B": {"Value": 2}
+        },
+        "$edgeHub": {
+            "properties.desired.schemaVersion": "1.0",
+            "properties.desired.routes.up": "FROM /* INTO $upstream"
+        },
+        "m": {"properties.desired.limits.high": 3},
+        "untouched": {}
+    }}});
+    assert_eq!(parse(&whole), parse(&flat));
+    let sections = Manifest::sections(&flat).unwrap();
+    assert_eq!(sections.keys().map(ModuleId::as_str).collect::<Vec<_>>(), ["$edgeAgent", "$edgeHub", "m"]);
+}
+
+#[test]
+fn sections_written_into_twins_read_back_as_the_manifest() {
+    let document = agent("modules", json!({"m": {"settings": {"image": "a:1"}}}));
+    let mut twin = Manifest::sections(&document).unwrap().remove(&ModuleId::edge_agent()).unwrap();
+    twin.insert("$version".into(), json!(4));
+    let from_twins = Manifest::from_twins(&twin, &Map::new()).unwrap();
+    assert_eq!(from_twins, parse(&document));
+    let error = Manifest::from_twins(&Map::new(), &Map::new()).unwrap_err();
+    assert_eq!(error.path, "modulesContent.$edgeAgent.properties.desired.schemaVersion");
+}
+
+#[test]
+fn create_options_are_joined_from_a_hundred_chunks() {
+    let options = json!({"Labels": {"long": "x".repeat(2000)}});
+    let text = options.to_string();
+    let size = text.len().div_ceil(100);
+    let mut settings = json!({"image": "a"});
+    for (index, chunk) in text.as_bytes().chunks(size).enumerate() {
+        let key = if index == 0 { "createOptions".to_owned() } else { format!("createOptions{index:02}") };
+        settings[key] = json!(std::str::from_utf8(chunk).unwrap());
+    }
+    let manifest = parse(&agent("modules", json!({"m": {"settings": settings}})));
+    assert_eq!(Value::Object(manifest.edge_agent.modules[&module("m")].create_options.clone()), options);
+    for blank in ["", "  ", "null"] {
+        let settings = json!({"image": "a", "createOptions": blank});
+        let manifest = parse(&agent("modules", json!({"m": {"settings": settings}})));
+        assert!(manifest.edge_agent.modules[&module("m")].create_options.is_empty());
+    }
+}
+
+#[test]
+fn routes_are_texts_or_objects_and_blank_ones_are_none() {
+    let hub = json!({"schemaVersion": "1.1", "routes": {
+        "text": " FROM /* INTO $upstream ",
+        "object": {"route": "FROM /* INTO $upstream", "priority": 0, "timeToLiveSecs": 60},
+        "inherits": {"route": "FROM /* INTO $upstream", "timeToLiveSecs": 0},
+        "blank": " ",
+        "deleted": null
+    }, "storeAndForwardConfiguration": {"timeToLiveSecs": 7200}});
+    let agent = json!({"schemaVersion": "1.0"});
+    let manifest = Manifest::from_twins(agent.as_object().unwrap(), hub.as_object().unwrap()).unwrap();
+    let hub = manifest.edge_hub;
+    assert_eq!(hub.routes.keys().collect::<Vec<_>>(), ["inherits", "object", "text"]);
+    assert_eq!(hub.routes["text"].query, "FROM /* INTO $upstream");
+    assert_eq!((hub.routes["text"].priority, hub.routes["text"].time_to_live_secs), (PRIORITY_DEFAULT, None));
+    assert_eq!((hub.routes["object"].priority, hub.routes["object"].time_to_live_secs), (0, Some(60)));
+    assert_eq!(hub.routes["inherits"].time_to_live_secs, None);
+    assert_eq!(hub.time_to_live_secs, Some(7200));
+}
+
+#[test]
+fn system_modules_are_kept_and_never_become_containers() {
+    let image = "mcr.microsoft.com/azureiotedge-hub:1.5";
+    let manifest = parse(&agent("systemModules", json!({"edgeHub": {"settings": {"image": image}}})));
+    assert_eq!(manifest.edge_agent.system_modules["edgeHub"].image, image);
+    assert!(manifest.edge_agent.modules.is_empty());
+}
+
+#[test]
+fn secrets_are_neither_printed_nor_part_of_an_error() {
+    let credential = json!({"username": "u", "password": "hunter2", "address": "ghcr.io"});
+    let settings = json!({"image": "a", "createOptions": "{\"Env\": [\"TOKEN=hunter2\"]}"});
+    let document = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
+        "schemaVersion": "1.0",
+        "runtime": {"settings": {"registryCredentials": {"r": credential}}},
+        "modules": {"m": {"settings": settings, "env": {"TOKEN": {"value": "hunter2"}}}}
+    }}}});
+    assert!(!format!("{:?}", parse(&document)).contains("hunter2"));
+    for broken in [
+        agent("modules", json!({"m": {"settings": {"image": "a", "createOptions": "{\"TOKEN\": hunter2"}}})),
+        agent("modules", json!({"m": {"settings": {"image": "a"}, "env": {"A": {"value": ["hunter2"]}}}})),
+        agent("modules", json!({"m": {"settings": {"image": "a"}, "env": {"A": "hunter2"}}})),
+        agent("runtime", json!({"settings": {"registryCredentials": {"r": "hunter2"}}})),
+        agent(
+            "runtime",
+            json!({"settings": {"registryCredentials": {"r": {"username": "u", "password": ["hunter2"]}}}}),
+        ),
+    ] {
+        let message = refused(&broken);
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
+fn a_document_that_is_too_large_is_refused_before_it_is_read() {
+    let error = Manifest::parse(&vec![b' '; schemas::manifest::DOCUMENT_BYTES_MAX + 1]).unwrap_err();
+    assert!(error.to_string().starts_with("manifest: found 4194305 bytes"), "{error}");
+}
+
+#[test]
+fn a_flat_key_that_leads_through_a_plain_value_is_refused() {
+    let mut document = agent("modules", json!("x"));
+    document["modulesContent"]["$edgeAgent"]["properties.desired.modules.m"] = json!({});
+    assert_eq!(
+        refused(&document),
+        "modulesContent.$edgeAgent.properties.desired.modules.m: found \"modules\" written as a plain value too; \
+         write it only once"
+    );
+}

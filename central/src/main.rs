@@ -1,2 +1,146 @@
-//! Placeholder.
-fn main() {}
+//! `central`: serves, or makes an API token.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use central::config::Config;
+use central::server;
+use central::store::Store;
+use central::token::{self, Role};
+use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The operators' server of Lineside.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves the REST API, the status page and the gateways' front door until SIGTERM.
+    Serve {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// API tokens.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Makes a token and prints it once: the value of an Authorization header. Works while central serves.
+    Create {
+        #[command(flatten)]
+        place: Place,
+        /// What the token may do.
+        #[arg(long, value_enum)]
+        role: Role,
+        /// For people and for the log.
+        #[arg(long, default_value = "token")]
+        name: String,
+    },
+}
+
+#[derive(Args)]
+struct Place {
+    /// central.toml; the defaults when left out.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Where the store and the certificate authority are; overrides `data_dir`.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn config(&self) -> anyhow::Result<Config> {
+        let mut config = Config::load(self.config.as_deref(), std::env::vars())?;
+        if let Some(dir) = &self.data_dir {
+            config.data_dir.clone_from(dir);
+        }
+        make_dir(&config.data_dir)?;
+        Ok(config)
+    }
+}
+
+/// Makes the data directory for its owner alone: the store in it holds the keys of devices.
+fn make_dir(dir: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("making the data directory {}", dir.display()))
+}
+
+fn main() -> ExitCode {
+    let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
+    let done = match Cli::parse().command {
+        Command::Serve { place } => serve(&place),
+        Command::Token { command: TokenCommand::Create { place, role, name } } => {
+            create_token(&place, role, &name)
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("central: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(place: &Place) -> anyhow::Result<()> {
+    let config = place.config()?;
+    let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::spawn(stop_on_signal(stop.clone())?);
+        let running = server::start(config, stop).await?;
+        println!("central ready: http://{} mqtts://{}", running.http, running.mqtts);
+        running.ended().await;
+        anyhow::Ok(())
+    })
+}
+
+fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("central is stopping");
+        stop.cancel();
+    })
+}
+
+fn create_token(place: &Place, role: Role, name: &str) -> anyhow::Result<()> {
+    let config = place.config()?;
+    let now_ms = server::now_ms();
+    let new = token::create(&config.hostname, name, role, now_ms);
+    let line = new.line.clone();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().build().context("starting the async runtime")?;
+    runtime.block_on(async {
+        let store = Store::open(&config.data_dir, config.keep.limits())?;
+        let kept = store.submit(move |c| {
+            Ok::<_, central::store::StoreError>(central::store::tokens::insert(c, &new.hash, &new.grant)?)
+        });
+        kept.await?;
+        store.close().await;
+        anyhow::Ok(())
+    })?;
+    println!("{line}");
+    Ok(())
+}

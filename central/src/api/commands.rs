@@ -1,0 +1,157 @@
+//! `…/commands/{name}`: runs a command of a device or module, and shows its history.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use schemas::method::MethodRequest;
+use schemas::names::{DeviceId, Identity, ModuleId};
+use schemas::timestamp::rfc3339;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::{Answer, ApiError, ErrorBody};
+use super::extract::{ApiVersion, At, Body};
+use crate::fleet::{Fleet, FleetError, require};
+use crate::store::commands::{self, Command};
+
+/// Rows of a history.
+const HISTORY_MAX: u32 = 100;
+
+/// `/api/devices/{device_id}/commands/{command_name}`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfCommand {
+    /// A gateway or device.
+    #[param(value_type = String)]
+    device_id: DeviceId,
+    /// The method; `component*method` for one of a component.
+    command_name: String,
+}
+
+/// `/api/devices/{device_id}/modules/{module_name}/commands/{command_name}`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfModuleCommand {
+    /// A gateway.
+    #[param(value_type = String)]
+    device_id: DeviceId,
+    /// One of its modules.
+    #[param(value_type = String)]
+    module_name: ModuleId,
+    /// The method; `component*method` for one of a component.
+    command_name: String,
+}
+
+/// What to send, and how long to wait.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommandWish {
+    /// Any JSON.
+    #[serde(default)]
+    request: Value,
+    /// Seconds to wait for the target to be connected, 0 to 300; 0 when left out.
+    connection_timeout: Option<u64>,
+    /// Seconds to wait for the answer, 5 to 300; 30 when left out.
+    response_timeout: Option<u64>,
+}
+
+/// Runs a command of a device and gives its answer.
+#[utoipa::path(post, path = "/api/devices/{device_id}/commands/{command_name}", tag = "commands",
+    params(OfCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
+    responses((status = 201, body = Value), (status = 404, description = "unknown or not connected", body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
+pub(super) async fn run(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfCommand>,
+    Body(wish): Body<CommandWish>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    call(&fleet, Identity::device(of.device_id), of.command_name, wish).await
+}
+
+/// Runs a command of a module and gives its answer.
+#[utoipa::path(post, path = "/api/devices/{device_id}/modules/{module_name}/commands/{command_name}",
+    tag = "commands", params(OfModuleCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
+    responses((status = 201, body = Value), (status = 404, description = "unknown or not connected", body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
+pub(super) async fn run_of_module(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfModuleCommand>,
+    Body(wish): Body<CommandWish>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    call(&fleet, Identity::module(of.device_id, of.module_name), of.command_name, wish).await
+}
+
+/// The last runs of a device's command, newest first.
+#[utoipa::path(get, path = "/api/devices/{device_id}/commands/{command_name}", tag = "commands",
+    params(OfCommand, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn history(State(fleet): State<Arc<Fleet>>, At(of): At<OfCommand>) -> Answer<Json<Value>> {
+    past(&fleet, Identity::device(of.device_id), of.command_name).await
+}
+
+/// The last runs of a module's command, newest first.
+#[utoipa::path(get, path = "/api/devices/{device_id}/modules/{module_name}/commands/{command_name}",
+    tag = "commands", params(OfModuleCommand, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn history_of_module(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfModuleCommand>,
+) -> Answer<Json<Value>> {
+    past(&fleet, Identity::module(of.device_id, of.module_name), of.command_name).await
+}
+
+async fn call(
+    fleet: &Arc<Fleet>,
+    target: Identity,
+    name: String,
+    wish: CommandWish,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let request = MethodRequest {
+        method_name: name,
+        payload: wish.request,
+        response_timeout_in_seconds: wish.response_timeout.unwrap_or(30),
+        connect_timeout_in_seconds: wish.connection_timeout.unwrap_or(0),
+    };
+    let command = fleet.call(target, request).await?;
+    match &command.outcome {
+        Some(Err(failure)) => Err(ApiError::from(failure)),
+        _ => Ok((StatusCode::CREATED, Json(body(&command)))),
+    }
+}
+
+async fn past(fleet: &Arc<Fleet>, target: Identity, name: String) -> Answer<Json<Value>> {
+    let rows = fleet
+        .store
+        .read(move |c| {
+            require(c, &target)?;
+            Ok::<_, FleetError>(commands::history(c, &target, &name, HISTORY_MAX)?)
+        })
+        .await?;
+    let value: Vec<Value> = rows.iter().map(body).collect();
+    Ok(Json(json!({"value": value})))
+}
+
+fn body(command: &Command) -> Value {
+    let mut body = json!({
+        "id": command.id,
+        "request": command.request.payload,
+        "connectionTimeout": command.request.connect_timeout_in_seconds,
+        "responseTimeout": command.request.response_timeout_in_seconds,
+        "requestedTime": rfc3339(command.asked_ms),
+    });
+    if let Some(ended_ms) = command.ended_ms {
+        body["endedTime"] = rfc3339(ended_ms).into();
+    }
+    match &command.outcome {
+        None => {}
+        Some(Ok(answer)) => {
+            body["responseCode"] = answer.status.into();
+            body["response"] = answer.payload.clone();
+        }
+        Some(Err(failure)) => body["error"] = failure.to_string().into(),
+    }
+    body
+}

@@ -1,0 +1,136 @@
+//! Errors in IoT Central's shape: `{"error":{"code","message","requestId","time"}}`.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use schemas::method::MethodFailure;
+use schemas::timestamp::rfc3339;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::fleet::FleetError;
+use crate::server::now_ms;
+use crate::store::StoreError;
+
+/// What an API handler gives.
+pub type Answer<T> = Result<T, ApiError>;
+
+/// An error on its way out.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+/// The body of an error.
+#[derive(Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// What happened.
+    error: ErrorDetail,
+}
+
+/// What happened.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ErrorDetail {
+    /// One word for programs.
+    code: &'static str,
+    /// For people: what, where, and the next step.
+    message: String,
+    /// Stands in central's log too.
+    request_id: String,
+    /// RFC 3339.
+    time: String,
+}
+
+impl ApiError {
+    /// 400 with a code of its own.
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code, message: message.into() }
+    }
+
+    /// 401.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::UNAUTHORIZED, code: "Unauthorized", message: message.into() }
+    }
+
+    /// 403.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::FORBIDDEN, code: "Forbidden", message: message.into() }
+    }
+
+    /// 404.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, code: "NotFound", message: message.into() }
+    }
+
+    /// 405.
+    pub fn method_not_allowed() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            code: "MethodNotAllowed",
+            message: "this path does not have this method; /openapi.json has those it has".into(),
+        }
+    }
+
+    /// 422: understood, and wrong.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: "UnprocessableContent",
+            message: message.into(),
+        }
+    }
+}
+
+impl From<FleetError> for ApiError {
+    fn from(error: FleetError) -> Self {
+        let message = error.to_string();
+        let (status, code) = match error {
+            FleetError::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
+            FleetError::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
+            FleetError::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "UnprocessableContent"),
+            FleetError::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
+            FleetError::Busy(_) | FleetError::Store(StoreError::Busy) => {
+                (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests")
+            }
+            FleetError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        };
+        Self { status, code, message }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        FleetError::Store(error).into()
+    }
+}
+
+impl From<rusqlite::Error> for ApiError {
+    fn from(error: rusqlite::Error) -> Self {
+        FleetError::from(error).into()
+    }
+}
+
+impl From<&MethodFailure> for ApiError {
+    fn from(failure: &MethodFailure) -> Self {
+        let (status, code) = match failure {
+            MethodFailure::NotConnected { .. } => (StatusCode::NOT_FOUND, "DeviceNotConnected"),
+            MethodFailure::NoAnswer { .. } => (StatusCode::GATEWAY_TIMEOUT, "NoAnswer"),
+        };
+        Self { status, code, message: failure.to_string() }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let request_id = uuid::Uuid::new_v4().to_string();
+        if self.status.is_server_error() {
+            tracing::error!(request_id, code = self.code, message = self.message, "a request failed");
+        }
+        let time = rfc3339(now_ms());
+        let error = ErrorDetail { code: self.code, message: self.message, request_id, time };
+        (self.status, Json(ErrorBody { error })).into_response()
+    }
+}

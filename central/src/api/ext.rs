@@ -1,0 +1,145 @@
+//! `/api/ext`: what IoT Central has no path for.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemas::names::{Identity, ModuleId};
+use schemas::timestamp::rfc3339;
+use schemas::twin::Twin;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::IntoParams;
+
+use super::error::{Answer, ApiError, ErrorBody};
+use super::extract::{Asked, At, OfDevice};
+use crate::fleet::{self, Fleet, FleetError, no_device, require};
+use crate::store::telemetry::{self, Message};
+use crate::store::{StoreError, devices, twins};
+
+/// Whether central serves: it reads from its store.
+#[utoipa::path(get, path = "/api/ext/health", tag = "ext",
+    responses((status = 200, body = Value), (status = 503, body = ErrorBody)))]
+pub(super) async fn health(State(fleet): State<Arc<Fleet>>) -> Answer<Json<Value>> {
+    fleet.store.read(|c| Ok::<_, StoreError>(c.query_row("SELECT 1", [], |_| Ok(()))?)).await?;
+    Ok(Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})))
+}
+
+/// Whether a gateway or device is connected, since when, and through which gateway.
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/status", tag = "ext", params(OfDevice),
+    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn status(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Value>> {
+    let (device, received, modules) = fleet
+        .store
+        .read(move |c| {
+            let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
+            let received = telemetry::last_received(c, &device.id)?;
+            let modules = fleet::modules(c, &device.id)?;
+            Ok::<_, FleetError>((device, received, modules))
+        })
+        .await?;
+    let since = fleet.connections.since(&Identity::device(device.id.clone()));
+    let modules: Vec<Value> = modules
+        .into_iter()
+        .filter(|module| !module.is_system())
+        .map(|name| {
+            let since = fleet.connections.since(&Identity::module(device.id.clone(), name.clone()));
+            json!({"name": name, "connected": since.is_some(), "since": since.map(rfc3339)})
+        })
+        .collect();
+    Ok(Json(json!({
+        "id": device.id,
+        "connected": since.is_some(),
+        "since": since.map(rfc3339),
+        "lastSeen": device.last_seen_ms.max(received).map(rfc3339),
+        "gateway": device.gateway,
+        "modules": modules,
+    })))
+}
+
+/// Which messages.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct MessagesWish {
+    /// The id of the last message that is known; 0 when left out.
+    #[serde(default)]
+    after: i64,
+    /// At most so many, 1 to 1000; 100 when left out.
+    limit: Option<u32>,
+}
+
+/// Stored messages of a device, oldest first; a gateway's list has those of its modules too, with `module`. A page may
+/// hold fewer than `limit`; only an empty one is the end.
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/messages", tag = "ext", params(OfDevice, MessagesWish),
+    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn messages(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    Asked(wish): Asked<MessagesWish>,
+) -> Answer<Json<Value>> {
+    let limit = match wish.limit.unwrap_or(100) {
+        limit @ 1..=1000 => limit,
+        limit => {
+            return Err(ApiError::bad_request(
+                "InvalidQuery",
+                format!("limit: found {limit}; write 1 to 1000"),
+            ));
+        }
+    };
+    let page = fleet
+        .store
+        .read(move |c| {
+            devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
+            Ok::<_, FleetError>(telemetry::page(c, &of.device_id, wish.after, limit)?)
+        })
+        .await?;
+    let value: Vec<Value> = page.into_iter().map(message_body).collect();
+    Ok(Json(json!({"value": value})))
+}
+
+fn message_body(message: Message) -> Value {
+    let mut body = json!({
+        "id": message.id,
+        "device": message.device,
+        "enqueuedTime": rfc3339(message.enqueued_ms),
+        "properties": message.properties,
+    });
+    if let Some(module) = message.module {
+        body["module"] = json!(module);
+    }
+    match serde_json::from_slice::<Value>(&message.body) {
+        Ok(json) => body["body"] = json,
+        Err(_) => body["bodyBase64"] = STANDARD.encode(&message.body).into(),
+    }
+    body
+}
+
+/// Whose twin.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct TwinWish {
+    /// A module of the gateway; the device's own twin when left out.
+    #[param(value_type = Option<String>)]
+    module: Option<ModuleId>,
+}
+
+/// Both sections of a twin as the device or module sees them, `$version` included.
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/twin", tag = "ext", params(OfDevice, TwinWish),
+    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn twin(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    Asked(wish): Asked<TwinWish>,
+) -> Answer<Json<Twin>> {
+    let of = Identity { device: of.device_id, module: wish.module };
+    let twin = fleet
+        .store
+        .read(move |c| {
+            require(c, &of)?;
+            Ok::<_, FleetError>(twins::twin(c, &of)?)
+        })
+        .await?;
+    Ok(Json(twin))
+}

@@ -1,0 +1,165 @@
+//! What handlers take from a request; what is wrong with it is told in IoT Central's shape and names the field.
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use schemas::names::{DeviceId, Identity, ModuleId};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+
+use super::error::ApiError;
+
+/// Names in the path.
+pub struct At<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for At<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let wrong = |error: PathRejection| ApiError::bad_request("InvalidPath", error.body_text());
+        Ok(Self(Path::<T>::from_request_parts(parts, state).await.map_err(wrong)?.0))
+    }
+}
+
+/// Query parameters.
+pub struct Asked<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let wrong = |error: QueryRejection| ApiError::bad_request("InvalidQuery", error.body_text());
+        Ok(Self(Query::<T>::from_request_parts(parts, state).await.map_err(wrong)?.0))
+    }
+}
+
+/// A JSON body; an empty one reads as `{}`.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = axum::body::Bytes::from_request(request, state)
+            .await
+            .map_err(|error| ApiError::bad_request("InvalidBody", error.body_text()))?;
+        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            match error.inner().classify() {
+                serde_json::error::Category::Data => {
+                    ApiError::unprocessable(format!("{}: {}", error.path(), error.inner()))
+                }
+                _ => ApiError::bad_request("InvalidBody", format!("the body is not JSON: {}", error.inner())),
+            }
+        })?;
+        reader.end().map_err(|error| {
+            ApiError::bad_request("InvalidBody", format!("the body is not JSON: {error}"))
+        })?;
+        Ok(Self(read))
+    }
+}
+
+/// `/api/devices/{device_id}/…`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfDevice {
+    /// A gateway or device.
+    #[param(value_type = String)]
+    pub device_id: DeviceId,
+}
+
+/// `/api/devices/{device_id}/modules/{module_name}/…`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfModule {
+    /// A gateway.
+    #[param(value_type = String)]
+    pub device_id: DeviceId,
+    /// One of its modules.
+    #[param(value_type = String)]
+    pub module_name: ModuleId,
+}
+
+impl From<OfDevice> for Identity {
+    fn from(of: OfDevice) -> Self {
+        Self::device(of.device_id)
+    }
+}
+
+impl From<OfModule> for Identity {
+    fn from(of: OfModule) -> Self {
+        Self::module(of.device_id, of.module_name)
+    }
+}
+
+/// The version of IoT Central's API that the caller speaks. Needed under `/api`, not under `/api/ext`.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ApiVersion {
+    /// `2022-10-31-preview`, `2022-07-31` or `1.0`.
+    #[serde(rename = "api-version")]
+    #[allow(
+        dead_code,
+        reason = "checked for all paths at once, before the handler; stands here for the description"
+    )]
+    pub api_version: String,
+}
+
+/// Which page of a list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Paging {
+    /// `2022-10-31-preview`, `2022-07-31` or `1.0`.
+    #[serde(rename = "api-version")]
+    pub api_version: String,
+    /// Items on a page, 1 to 100; 25 when left out.
+    #[serde(rename = "$top")]
+    pub top: Option<u32>,
+    /// From a `nextLink`.
+    #[serde(rename = "$skiptoken")]
+    pub skip_token: Option<String>,
+}
+
+impl Paging {
+    /// How many items to give.
+    ///
+    /// # Errors
+    /// 400 outside 1 to 100.
+    pub fn limit(&self) -> Result<u32, ApiError> {
+        match self.top.unwrap_or(25) {
+            top @ 1..=100 => Ok(top),
+            top => Err(ApiError::bad_request("InvalidQuery", format!("$top: found {top}; write 1 to 100"))),
+        }
+    }
+
+    /// After which id the page begins.
+    pub fn after(&self) -> String {
+        self.skip_token.clone().unwrap_or_default()
+    }
+
+    /// A page of `items` as IoT Central gives it: with a `nextLink` when it is full.
+    pub fn page<T: serde::Serialize>(
+        &self,
+        path: &str,
+        limit: u32,
+        items: &[T],
+        last_id: Option<&str>,
+    ) -> serde_json::Value {
+        let mut page = serde_json::json!({"value": items});
+        if let Some(last_id) = last_id.filter(|_| u32::try_from(items.len()) == Ok(limit)) {
+            let encode = |text: &str| {
+                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+            };
+            page["nextLink"] = format!(
+                "{path}?api-version={}&$top={limit}&$skiptoken={}",
+                encode(&self.api_version),
+                encode(last_id)
+            )
+            .into();
+        }
+        page
+    }
+}

@@ -1,0 +1,116 @@
+//! `/api/deploymentManifests`: manifests that are stored; a device's PATCH assigns one.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::{Answer, ApiError, ErrorBody};
+use super::extract::{ApiVersion, Asked, At, Body, Paging};
+use crate::fleet::{Fleet, FleetError, no_manifest};
+use crate::store::manifests::{self, StoredManifest};
+
+/// `/api/deploymentManifests/{manifest_id}`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfManifest {
+    /// Chosen by the operator.
+    manifest_id: String,
+}
+
+/// A stored manifest.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestBody {
+    id: String,
+    display_name: String,
+    etag: String,
+    /// As it was given.
+    data: Value,
+}
+
+/// A manifest to store.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoreWish {
+    /// As in the path, when it is given.
+    id: Option<String>,
+    display_name: Option<String>,
+    /// An IoT Edge deployment manifest, `modulesContent` on top.
+    data: Value,
+    /// Given back by scripts that changed what they read; not compared.
+    #[serde(rename = "etag")]
+    _etag: Option<String>,
+}
+
+impl From<StoredManifest> for ManifestBody {
+    fn from(of: StoredManifest) -> Self {
+        let etag = format!("\"{:x}\"", of.revision);
+        Self { id: of.id, display_name: of.display_name, etag, data: of.data }
+    }
+}
+
+/// Lists stored manifests by id.
+#[utoipa::path(get, path = "/api/deploymentManifests", tag = "deploymentManifests", params(Paging),
+    security(("token" = [])), responses((status = 200, body = Value)))]
+pub(super) async fn list(
+    State(fleet): State<Arc<Fleet>>,
+    Asked(paging): Asked<Paging>,
+) -> Answer<Json<Value>> {
+    let (limit, after) = (paging.limit()?, paging.after());
+    let all = fleet.store.read(move |c| Ok::<_, FleetError>(manifests::list(c, &after, limit)?)).await?;
+    let bodies: Vec<ManifestBody> = all.into_iter().map(Into::into).collect();
+    let last_id = bodies.last().map(|last| last.id.clone());
+    Ok(Json(paging.page("/api/deploymentManifests", limit, &bodies, last_id.as_deref())))
+}
+
+/// One stored manifest.
+#[utoipa::path(get, path = "/api/deploymentManifests/{manifest_id}", tag = "deploymentManifests",
+    params(OfManifest, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = ManifestBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfManifest>,
+) -> Answer<Json<ManifestBody>> {
+    let found = fleet
+        .store
+        .read(move |c| manifests::get(c, &of.manifest_id)?.ok_or_else(|| no_manifest(&of.manifest_id)))
+        .await?;
+    Ok(Json(found.into()))
+}
+
+/// Stores a manifest. Gateways that have it assigned keep what they have until it is assigned again.
+#[utoipa::path(put, path = "/api/deploymentManifests/{manifest_id}", tag = "deploymentManifests",
+    params(OfManifest, ApiVersion), request_body = StoreWish, security(("token" = [])),
+    responses((status = 200, body = ManifestBody),
+        (status = 422, description = "names the field, what was found and what is allowed", body = ErrorBody)))]
+pub(super) async fn put(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfManifest>,
+    Body(wish): Body<StoreWish>,
+) -> Answer<Json<ManifestBody>> {
+    let path_id = of.manifest_id;
+    if let Some(id) = wish.id.filter(|id| *id != path_id) {
+        return Err(ApiError::unprocessable(format!("id: found `{id}`; the path says `{path_id}`")));
+    }
+    Ok(Json(fleet.store_manifest(path_id, wish.display_name, wish.data).await?.into()))
+}
+
+/// Deletes a stored manifest. Gateways that have it keep it.
+#[utoipa::path(delete, path = "/api/deploymentManifests/{manifest_id}", tag = "deploymentManifests",
+    params(OfManifest, ApiVersion), security(("token" = [])),
+    responses((status = 204), (status = 404, body = ErrorBody)))]
+pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfManifest>) -> Answer<StatusCode> {
+    fleet
+        .store
+        .submit(move |c| match manifests::delete(c, &of.manifest_id)? {
+            true => Ok(()),
+            false => Err(no_manifest(&of.manifest_id)),
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,77 @@
+//! The REST API: IoT Central's paths, bodies and status codes under `/api`, and ours under `/api/ext`.
+//!
+//! Every path is registered together with its description, so `/openapi.json` is the server and nothing else.
+
+pub mod auth;
+pub mod commands;
+pub mod devices;
+pub mod error;
+pub mod ext;
+pub mod extract;
+pub mod manifests;
+pub mod properties;
+pub mod relationships;
+pub mod telemetry;
+
+use std::sync::Arc;
+
+use axum::{Extension, Json, Router, middleware};
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::fleet::Fleet;
+use error::ApiError;
+
+/// Everything that central answers over HTTP.
+pub fn router(fleet: Arc<Fleet>) -> Router {
+    let (router, description) = described();
+    router
+        .layer(Extension(Arc::new(description)))
+        .fallback(|| async { ApiError::not_found("there is no such path; /openapi.json has all of them") })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(middleware::from_fn_with_state(fleet.clone(), auth::authorize))
+        .with_state(fleet)
+}
+
+/// The paths and their description.
+pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
+    let (router, mut description) = OpenApiRouter::<Arc<Fleet>>::new()
+        .routes(routes!(devices::list))
+        .routes(routes!(devices::get, devices::put, devices::patch, devices::delete))
+        .routes(routes!(devices::credentials))
+        .routes(routes!(devices::modules))
+        .routes(routes!(relationships::list))
+        .routes(routes!(relationships::get, relationships::put, relationships::delete))
+        .routes(routes!(properties::get, properties::patch, properties::put))
+        .routes(routes!(properties::get_of_module, properties::patch_of_module, properties::put_of_module))
+        .routes(routes!(telemetry::get))
+        .routes(routes!(telemetry::get_of_module))
+        .routes(routes!(commands::history, commands::run))
+        .routes(routes!(commands::history_of_module, commands::run_of_module))
+        .routes(routes!(manifests::list))
+        .routes(routes!(manifests::get, manifests::put, manifests::delete))
+        .routes(routes!(ext::health))
+        .routes(routes!(ext::status))
+        .routes(routes!(ext::messages))
+        .routes(routes!(ext::twin))
+        .routes(routes!(crate::page::page))
+        .routes(routes!(open_api))
+        .split_for_parts();
+    description.info.title = "Lineside central".into();
+    description.info.description =
+        Some("IoT Central's REST paths, and what it has no path for under /api/ext.".into());
+    let token = ApiKeyValue::with_description("Authorization", "SharedAccessSignature …, or Bearer …");
+    description
+        .components
+        .get_or_insert_default()
+        .add_security_scheme("token", SecurityScheme::ApiKey(ApiKey::Header(token)));
+    (router, description)
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "page", responses((status = 200, body = serde_json::Value)))]
+async fn open_api(Extension(description): Extension<Arc<OpenApi>>) -> Json<OpenApi> {
+    Json(OpenApi::clone(&description))
+}

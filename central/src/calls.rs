@@ -1,0 +1,230 @@
+//! Commands: written to the history, carried to their target, and ended exactly once.
+//!
+//! A command is on disk before it is sent. Its one end is the target's answer, "not connected", or "no answer by the
+//! deadline", whichever is written first; an answer that comes later is logged and changes nothing. central waits a
+//! little longer than the gateway, which counts the same seconds from when it received the command.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use edge_core::dialect::link::LinkDown;
+use schemas::method::{MethodFailure, MethodRequest};
+use schemas::names::{DeviceId, Identity};
+use tokio::sync::oneshot;
+
+use crate::fleet::{Fleet, FleetError, require};
+use crate::server::now_ms;
+use crate::store::commands::{self, Command, Outcome};
+
+/// Commands that may wait for their answers at once.
+const RUNNING_MAX: usize = 1000;
+/// How much longer central waits than the gateway: the way there and back.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A command that waits for its answer: who is told of its end.
+pub type Running = oneshot::Sender<()>;
+
+impl Fleet {
+    /// Runs a command and gives it with its end. It runs to its end even when the caller goes away.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for an unknown target, [`FleetError::Wrong`] for a wrong request,
+    /// [`FleetError::Busy`] when too many run; in these cases it is not in the history.
+    pub async fn call(
+        self: &Arc<Self>,
+        target: Identity,
+        request: MethodRequest,
+    ) -> Result<Command, FleetError> {
+        check(&request)?;
+        let asked_ms = now_ms();
+        let wait =
+            Duration::from_secs(request.connect_timeout_in_seconds + request.response_timeout_in_seconds);
+        let id = uuid::Uuid::new_v4().to_string();
+        let ended = self.wait_for(&id)?;
+        let inserted = self.store.submit({
+            let id = id.clone();
+            move |c| {
+                let device = require(c, &target)?;
+                let gateway = if device.is_gateway { Some(device.id) } else { device.gateway };
+                let deadline_ms = asked_ms + u64::try_from((wait + GRACE).as_millis()).unwrap_or(u64::MAX);
+                let command = Command {
+                    id,
+                    gateway,
+                    target,
+                    request,
+                    asked_ms,
+                    deadline_ms,
+                    ended_ms: None,
+                    outcome: None,
+                };
+                commands::insert(c, &command)?;
+                Ok::<_, FleetError>(command)
+            }
+        });
+        let command = match inserted.await {
+            Ok(command) => command,
+            Err(error) => {
+                self.forget_running(&id);
+                return Err(error);
+            }
+        };
+        let fleet = self.clone();
+        let run = tokio::spawn(async move {
+            fleet.carry(&command, ended, wait + GRACE).await?;
+            fleet
+                .store
+                .read(move |c| {
+                    commands::get(c, &command.id)?.ok_or_else(|| {
+                        FleetError::Busy("the history was trimmed before the command's end was read".into())
+                    })
+                })
+                .await
+        });
+        run.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    }
+
+    /// Takes up the commands that ran when central last stopped: their answers may still come.
+    ///
+    /// # Errors
+    /// [`FleetError::Store`].
+    pub async fn resume_commands(self: &Arc<Self>) -> Result<(), FleetError> {
+        let running = self.store.read(|c| Ok::<_, FleetError>(commands::running(c)?)).await?;
+        for command in running {
+            let left = Duration::from_millis(command.deadline_ms.saturating_sub(now_ms()));
+            let fleet = self.clone();
+            tokio::spawn(async move {
+                let stopped = fleet.stop.clone();
+                tokio::select! {
+                    () = tokio::time::sleep(left) => {
+                        if let Err(error) = fleet.end(command.id.clone(), None, no_answer(&command)).await {
+                            tracing::error!(command = command.id, %error, "the end of a command was not stored");
+                        }
+                    }
+                    () = stopped.cancelled() => {}
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Sends a command and sees to it that it ends.
+    async fn carry(
+        self: &Arc<Self>,
+        command: &Command,
+        mut ended: oneshot::Receiver<()>,
+        wait: Duration,
+    ) -> Result<(), FleetError> {
+        let until = tokio::time::Instant::now() + wait;
+        let is_direct = self.clients.is_connected(&command.target)
+            && command.gateway.as_ref() != Some(&command.target.device);
+        let outcome = match &command.gateway {
+            Some(gateway) if !is_direct => {
+                let operation =
+                    LinkDown::Command { command_id: command.id.clone(), target: command.target.clone() };
+                let payload = serde_json::to_vec(&command.request).expect("a request has text keys only");
+                let gateway = Identity::device(gateway.clone());
+                let sending = self.clients.send_link(&gateway, &operation, Bytes::from(payload));
+                tokio::select! {
+                    // The answer may come before the gateway's acknowledgement.
+                    _ = &mut ended => return Ok(()),
+                    sent = sending => if sent.is_err() {
+                        Some(Err(MethodFailure::NotConnected { target: gateway.to_string() }))
+                    } else {
+                        None
+                    },
+                    () = tokio::time::sleep_until(until) => Some(no_answer(command)),
+                    () = self.stop.cancelled() => return Err(stopping()),
+                }
+            }
+            _ => tokio::select! {
+                answer = self.clients.call(&command.target, &command.request) => Some(answer),
+                () = self.stop.cancelled() => return Err(stopping()),
+            },
+        };
+        if let Some(outcome) = outcome {
+            return self.end(command.id.clone(), None, outcome).await;
+        }
+        tokio::select! {
+            _ = &mut ended => Ok(()),
+            () = tokio::time::sleep_until(until) => self.end(command.id.clone(), None, no_answer(command)).await,
+            () = self.stop.cancelled() => Err(stopping()),
+        }
+    }
+
+    /// Ends a command. `by` is the gateway whose answer it is; the command must be one that it carries.
+    pub(crate) fn end(
+        self: &Arc<Self>,
+        id: String,
+        by: Option<DeviceId>,
+        outcome: Outcome,
+    ) -> futures_util::future::BoxFuture<'static, Result<(), FleetError>> {
+        let (fleet, now_ms, command_id) = (self.clone(), now_ms(), id.clone());
+        self.store.submit_then(
+            1024,
+            move |c| {
+                if let Some(gateway) = by {
+                    match commands::get(c, &id)? {
+                        Some(command) if command.gateway.as_ref() == Some(&gateway) => {}
+                        Some(_) => {
+                            return Err(FleetError::Forbidden(format!(
+                                "gateway `{gateway}` does not carry command `{id}`"
+                            )));
+                        }
+                        None => {
+                            tracing::warn!(command = id, %gateway, "answer to a command that is forgotten")
+                        }
+                    }
+                }
+                if !commands::end(c, &id, &outcome, now_ms)? {
+                    tracing::warn!(command = id, "a second end of a command was left out");
+                }
+                Ok(())
+            },
+            move |()| fleet.forget_running(&command_id),
+        )
+    }
+
+    fn wait_for(&self, id: &str) -> Result<oneshot::Receiver<()>, FleetError> {
+        let mut running = self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if running.len() >= RUNNING_MAX {
+            return Err(FleetError::Busy(format!(
+                "{RUNNING_MAX} commands wait for their answers; try again"
+            )));
+        }
+        let (end, ended) = oneshot::channel();
+        running.insert(id.to_owned(), end);
+        Ok(ended)
+    }
+
+    /// Tells the one who waits by dropping what he waits on.
+    fn forget_running(&self, id: &str) {
+        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(id);
+    }
+}
+
+fn stopping() -> FleetError {
+    FleetError::Busy("central is stopping; the command's end will stand in the history".into())
+}
+
+fn no_answer(command: &Command) -> Outcome {
+    let seconds = command.request.response_timeout_in_seconds + command.request.connect_timeout_in_seconds;
+    Err(MethodFailure::NoAnswer { target: command.target.to_string(), seconds })
+}
+
+/// IoT Hub's limits of a direct method.
+fn check(request: &MethodRequest) -> Result<(), FleetError> {
+    let wrong = |what: String| Err(FleetError::Wrong(what));
+    let name = &request.method_name;
+    if name.is_empty() || name.len() > 100 || name.contains(['/', '#', '+', '?']) {
+        return wrong(format!("command name: found `{name}`; write 1 to 100 characters without / # + ?"));
+    }
+    let (response, connect) = (request.response_timeout_in_seconds, request.connect_timeout_in_seconds);
+    if !(5..=300).contains(&response) {
+        return wrong(format!("responseTimeout: found {response}; write 5 to 300 seconds"));
+    }
+    if connect > 300 {
+        return wrong(format!("connectionTimeout: found {connect}; write 0 to 300 seconds"));
+    }
+    Ok(())
+}

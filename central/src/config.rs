@@ -1,0 +1,249 @@
+//! `central.toml`: what central listens on, what it is called, and how much it keeps.
+//!
+//! Every key may be overridden by an environment variable `CENTRAL__SECTION__KEY`; an unknown key is an error.
+//!
+//! ```toml
+//! hostname = "central.example"     # in the server certificate and in devices' SAS tokens; default: the machine's name
+//! data_dir = "/var/lib/central"
+//! [http]
+//! listen = "127.0.0.1:8080"        # REST API and status page
+//! [mqtt]
+//! mqtts = "0.0.0.0:8883"           # Azure SDKs know no other port; take 8884 where a gateway runs on the same machine
+//! mqtt = "127.0.0.1:1883"          # plain, loopback only; off when left out
+//! [keep]
+//! messages = 10000000              # of all devices together; the oldest go first
+//! commands = 100000
+//! ```
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::store::Keep;
+
+/// The prefix of environment variables that override the file.
+const OVERRIDE: &str = "CENTRAL__";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// central's name, in its server certificate and in the SAS tokens of devices.
+    pub hostname: String,
+    /// Where the store, the certificate authority and its key are.
+    pub data_dir: PathBuf,
+    /// REST API and status page.
+    pub http: Http,
+    /// The front door.
+    pub mqtt: Mqtt,
+    /// How much history is kept.
+    pub keep: KeepConfig,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Plain HTTP: put a TLS proxy before it when it shall be reached from other machines.
+    pub listen: SocketAddr,
+}
+
+/// `[mqtt]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mqtt {
+    /// MQTT over TLS.
+    pub mqtts: SocketAddr,
+    /// Plain MQTT; a loopback address.
+    pub mqtt: Option<SocketAddr>,
+}
+
+/// `[keep]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeepConfig {
+    /// Telemetry messages of all devices together.
+    pub messages: u64,
+    /// Commands of all devices together.
+    pub commands: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = name.trim();
+        Self {
+            hostname: if name.is_empty() { "localhost" } else { name }.to_owned(),
+            data_dir: "/var/lib/central".into(),
+            http: Http::default(),
+            mqtt: Mqtt::default(),
+            keep: KeepConfig::default(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)), mqtt: None }
+    }
+}
+
+impl Default for KeepConfig {
+    fn default() -> Self {
+        Self { messages: 10_000_000, commands: 100_000 }
+    }
+}
+
+impl KeepConfig {
+    /// As the store takes it.
+    pub fn limits(&self) -> Keep {
+        Keep { messages: self.messages, commands: self.commands }
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("reading the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("the configuration {path} is not TOML: {why}")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        why: String,
+    },
+    /// A key is unknown or its value is wrong.
+    #[error("configuration, `{key}`: {why}")]
+    Key {
+        /// For example `mqtt.mqtts`.
+        key: String,
+        /// What was found and what is allowed.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads the file (the defaults when there is none given) and the overriding variables.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the file or the key.
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let text = match file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+        };
+        let mut table: toml::Table = text.parse().map_err(|why: toml::de::Error| ConfigError::Toml {
+            path: file.unwrap_or(Path::new("")).to_owned(),
+            why: why.to_string(),
+        })?;
+        for (name, value) in variables {
+            if let Some(key) = name.strip_prefix(OVERRIDE) {
+                put(&mut table, &key.to_lowercase(), value)?;
+            }
+        }
+        let config: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
+            let key = error.path().to_string();
+            ConfigError::Key { key, why: error.into_inner().message().to_owned() }
+        })?;
+        match config.mqtt.mqtt {
+            Some(plain) if !plain.ip().is_loopback() => Err(ConfigError::Key {
+                key: "mqtt.mqtt".into(),
+                why: format!(
+                    "found {plain}; plain MQTT is for loopback addresses, use mqtt.mqtts for others"
+                ),
+            }),
+            _ => Ok(config),
+        }
+    }
+}
+
+/// Sets `section__key` to a value: a whole number where it reads as one, a text otherwise.
+fn put(table: &mut toml::Table, key: &str, value: String) -> Result<(), ConfigError> {
+    let value = value.parse().map_or(toml::Value::String(value), toml::Value::Integer);
+    match key.split_once("__") {
+        None => {
+            table.insert(key.to_owned(), value);
+            Ok(())
+        }
+        Some((section, key)) => {
+            let entry = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            match entry {
+                toml::Value::Table(section) => put(section, key, value_text(value)),
+                _ => Err(ConfigError::Key {
+                    key: section.to_owned(),
+                    why: "found a value, not a section".into(),
+                }),
+            }
+        }
+    }
+}
+
+fn value_text(value: toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("central.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Some(&path), variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn a_variable_overrides_the_file_and_the_file_the_defaults() {
+        let config = load(
+            "hostname = \"file\"\n[http]\nlisten = \"127.0.0.1:1\"\n[keep]\nmessages = 5",
+            &[
+                ("CENTRAL__HTTP__LISTEN", "127.0.0.1:2"),
+                ("CENTRAL__KEEP__COMMANDS", "7"),
+                ("CENTRAL__MQTT__MQTT", "127.0.0.1:1883"),
+                ("PATH", "x"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.hostname, "file");
+        assert_eq!(config.http.listen.port(), 2);
+        assert_eq!(config.keep, KeepConfig { messages: 5, commands: 7 });
+        assert_eq!(config.mqtt.mqtts.port(), 8883);
+        assert!(config.mqtt.mqtt.is_some());
+    }
+
+    #[test]
+    fn an_unknown_key_or_a_wrong_value_is_an_error_that_names_it() {
+        let error = |text: &str, variables: &[(&str, &str)]| load(text, variables).unwrap_err().to_string();
+        let unknown = error("[http]\nlistn = \"127.0.0.1:1\"", &[]);
+        assert!(unknown.contains("`http") && unknown.contains("listn"), "{unknown}");
+        let unknown = error("", &[("CENTRAL__MQTT__PORT", "1")]);
+        assert!(unknown.contains("mqtt") && unknown.contains("port"), "{unknown}");
+        let wrong = error("[mqtt]\nmqtts = \"8883\"", &[]);
+        assert!(wrong.contains("`mqtt.mqtts`"), "{wrong}");
+        let open = error("[mqtt]\nmqtt = \"0.0.0.0:1883\"", &[]);
+        assert!(open.contains("loopback"), "{open}");
+    }
+}

@@ -1,0 +1,310 @@
+//! What gateways and devices do at central's front door.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use edge_core::access;
+use edge_core::dialect::client::Subscribe;
+use edge_core::dialect::link::LinkUp;
+use edge_hub::service::{Client, ConnectRequest, Refusal, Rejected, Service};
+use futures_util::future::BoxFuture;
+use schemas::bag::{PropertyBag, system};
+use schemas::link::Presence;
+use schemas::names::{DeviceId, Identity};
+use schemas::twin::{Section, Twin};
+use serde_json::{Map, Value};
+
+use crate::fleet::{Fleet, FleetError, no_device, speak_for};
+use crate::server::now_ms;
+use crate::store::commands::Outcome;
+use crate::store::devices::{self, Device};
+use crate::store::telemetry::{self, NewMessage, Place, Stored};
+use crate::store::twins::{self, Half};
+use crate::store::{StoreError, sessions};
+
+impl From<FleetError> for Rejected {
+    fn from(error: FleetError) -> Self {
+        let why = error.to_string();
+        match error {
+            FleetError::NotFound(_) => Self::Wrong(404, why),
+            FleetError::Conflict(_) => Self::Wrong(409, why),
+            FleetError::Wrong(_) => Self::Wrong(400, why),
+            FleetError::Forbidden(_) => Self::Wrong(403, why),
+            FleetError::Busy(_) => Self::Temporary(429, why),
+            FleetError::Store(_) => Self::Temporary(503, why),
+        }
+    }
+}
+
+impl Service for Fleet {
+    async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Identity, Refusal> {
+        let refused = |error: access::AccessError| Refusal::NotAuthorized(error.to_string());
+        let identity = access::claim(&request.client_id, request.user_name.as_deref()).map_err(refused)?;
+        if identity.module.is_some() {
+            return Err(Refusal::NotAuthorized(format!(
+                "module {identity} connects at its gateway, not here"
+            )));
+        }
+        let device = self
+            .device(&identity.device)
+            .await
+            .map_err(|error| Refusal::Unavailable(error.to_string()))?
+            .ok_or_else(|| Refusal::NotAuthorized(format!("device `{identity}` is not registered")))?;
+        if !device.enabled {
+            return Err(Refusal::NotAuthorized(format!("device `{identity}` is blocked by an operator")));
+        }
+        let keys: Vec<Vec<u8>> = device
+            .keys
+            .iter()
+            .flat_map(|keys| [&keys.primary, &keys.secondary])
+            .filter_map(|key| STANDARD.decode(key).ok())
+            .collect();
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
+        let token = request.password.as_deref().unwrap_or("");
+        access::verify_sas(token, &identity, &hosts, &keys, now_ms() / 1000).map_err(refused)?;
+        if device.is_gateway {
+            self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(device.id);
+        }
+        Ok(identity)
+    }
+
+    fn telemetry(
+        self: &Arc<Self>,
+        client: &Client,
+        from: Identity,
+        mut bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        let received_ms = now_ms();
+        let carrier = self.is_gateway(client).then(|| client.identity.device.clone());
+        let (place, enqueued_ms) = match place(&mut bag, carrier.as_ref()) {
+            Ok(place) => place,
+            Err(why) => return Box::pin(async { Err(Rejected::Wrong(400, why)) }),
+        };
+        let message = NewMessage {
+            from,
+            enqueued_ms: enqueued_ms.unwrap_or(received_ms),
+            received_ms,
+            bag,
+            body: payload.into(),
+            place,
+        };
+        let stored = self.store.submit_then(
+            message.body.len() + 512,
+            move |c| {
+                if let Some(gateway) = &carrier {
+                    speak_for(c, gateway, &message.from)?;
+                }
+                match telemetry::insert(c, &message)? {
+                    Stored::New | Stored::Already => Ok(()),
+                    Stored::TooManyQueues => {
+                        Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
+                    }
+                }
+            },
+            |()| {},
+        );
+        Box::pin(async move { stored.await.map_err(Rejected::from) })
+    }
+
+    async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {
+        let of = client.identity.clone();
+        Ok(self.store.read(move |c| Ok::<_, FleetError>(twins::twin(c, &of)?)).await?)
+    }
+
+    async fn report(self: &Arc<Self>, client: &Client, patch: Map<String, Value>) -> Result<u64, Rejected> {
+        let (of, now_ms) = (client.identity.clone(), now_ms());
+        let written = self.store.submit(move |c| {
+            if devices::get(c, &of.device)?.is_none() {
+                return Err(no_device(&of.device));
+            }
+            let mut section = twins::section(c, &of, Half::Reported)?.section;
+            edge_core::twin::patch(&mut section, &patch)?;
+            twins::write(c, &of, Half::Reported, &section, now_ms)?;
+            Ok(section.version)
+        });
+        Ok(written.await?)
+    }
+
+    /// A gateway's word is looked at when it is stored, not here: refusing the topic would close the connection, and a
+    /// message of a device that was moved to another gateway would then keep everything behind it from ever arriving.
+    fn may_speak_for(&self, client: &Client, other: &Identity) -> bool {
+        self.is_gateway(client) && (other.module.is_none() || other.device == client.identity.device)
+    }
+
+    fn is_gateway(&self, client: &Client) -> bool {
+        let gateways = self.gateways.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        client.identity.module.is_none() && gateways.contains(&client.identity.device)
+    }
+
+    fn link(
+        self: &Arc<Self>,
+        client: &Client,
+        operation: LinkUp,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        let gateway = client.identity.device.clone();
+        let done = match &operation {
+            LinkUp::Reported(of) => read(&payload).map(|section| self.reported(gateway, of.clone(), section)),
+            LinkUp::Presence => read(&payload).map(|presence| self.presence(gateway, presence)),
+            LinkUp::Answer { command_id } => {
+                read::<Outcome>(&payload).map(|outcome| self.end(command_id.clone(), Some(gateway), outcome))
+            }
+        };
+        match done {
+            Ok(done) => Box::pin(async move { done.await.map_err(Rejected::from) }),
+            Err(why) => Box::pin(async move { Err(Rejected::Wrong(400, format!("{operation}: {why}"))) }),
+        }
+    }
+
+    fn connected(self: &Arc<Self>, client: &Client) {
+        self.connections.came(&client.identity, client.connection, now_ms());
+        let (fleet, identity) = (self.clone(), client.identity.clone());
+        tokio::spawn(async move {
+            fleet.note_seen(&identity.device).await;
+            // Blocked or deleted between its CONNECT and now: the disconnection found nobody then.
+            if let Ok(device) = fleet.device(&identity.device).await
+                && device.is_none_or(|device| !device.enabled)
+            {
+                fleet.clients.disconnect(&identity, "it was blocked or deleted while it connected");
+            }
+        });
+    }
+
+    fn disconnected(self: &Arc<Self>, client: &Client, _why: &str) {
+        self.connections.went(&client.identity, client.connection);
+        let (fleet, device) = (self.clone(), client.identity.device.clone());
+        tokio::spawn(async move { fleet.note_seen(&device).await });
+    }
+
+    fn subscribed(self: &Arc<Self>, client: &Client, to: &Subscribe) {
+        if *to == Subscribe::Link && self.is_gateway(client) {
+            self.tell_everything(client.identity.device.clone());
+        }
+    }
+
+    fn session(&self, client_id: &str) -> Option<Vec<(String, u8)>> {
+        self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(client_id).cloned()
+    }
+
+    fn save_session(&self, client_id: &str, filters: Option<Vec<(String, u8)>>) {
+        let mut sessions = self.sessions.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match &filters {
+            Some(filters) => sessions.insert(client_id.to_owned(), filters.clone()),
+            None => sessions.remove(client_id),
+        };
+        drop(sessions);
+        let client_id = client_id.to_owned();
+        let saved =
+            self.store.submit(move |c| Ok::<_, StoreError>(sessions::save(c, &client_id, filters.as_ref())?));
+        tokio::spawn(async move {
+            if let Err(error) = saved.await {
+                tracing::error!(%error, "a session was not saved; it will be lost when central stops");
+            }
+        });
+    }
+}
+
+impl Fleet {
+    async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError> {
+        let id = id.clone();
+        self.store.read(move |c| Ok::<_, StoreError>(devices::get(c, &id)?)).await
+    }
+
+    async fn note_seen(&self, device: &DeviceId) {
+        let (device, now_ms) = (device.clone(), now_ms());
+        let noted = self.store.submit(move |c| Ok::<_, StoreError>(devices::seen(c, &device, now_ms)?)).await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "when a device was seen was not stored");
+        }
+    }
+
+    fn reported(
+        &self,
+        gateway: DeviceId,
+        of: Identity,
+        section: Section,
+    ) -> BoxFuture<'static, Result<(), FleetError>> {
+        let now_ms = now_ms();
+        self.store.submit(move |c| {
+            speak_for(c, &gateway, &of)?;
+            let stands = twins::section(c, &of, Half::Reported)?.section;
+            // A gateway that lost its data counts from the beginning again: another version is news, not only a higher.
+            if stands.version != section.version || stands.properties != section.properties {
+                twins::write(c, &of, Half::Reported, &section, now_ms)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn presence(
+        self: &Arc<Self>,
+        gateway: DeviceId,
+        mut presence: Presence,
+    ) -> BoxFuture<'static, Result<(), FleetError>> {
+        let (fleet, now_ms) = (self.clone(), now_ms());
+        self.store
+            .submit_then(
+                1024,
+                move |c| {
+                    let mut known = Vec::with_capacity(presence.clients.len());
+                    for client in presence.clients {
+                        match speak_for(c, &gateway, &client.identity) {
+                            Ok(()) if client.identity.device == gateway => known.push(client),
+                            Ok(()) => {
+                                devices::seen(c, &client.identity.device, now_ms)?;
+                                known.push(client);
+                            }
+                            Err(FleetError::Store(error)) => return Err(error.into()),
+                            Err(error) => tracing::warn!(%error, "presence of a stranger was left out"),
+                        }
+                    }
+                    presence.clients = known;
+                    Ok((gateway, presence))
+                },
+                move |(gateway, presence)| fleet.connections.told(gateway, presence),
+            )
+            .map_ok_unit()
+    }
+}
+
+/// Forgets the value of a future's success.
+trait MapOkUnit {
+    fn map_ok_unit(self) -> BoxFuture<'static, Result<(), FleetError>>;
+}
+
+impl<T: Send + 'static> MapOkUnit for BoxFuture<'static, Result<T, FleetError>> {
+    fn map_ok_unit(self) -> BoxFuture<'static, Result<(), FleetError>> {
+        Box::pin(async move { self.await.map(|_| ()) })
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(payload).map_err(|error| error.to_string())
+}
+
+/// Takes the link's properties out of a bag: the message's place in its gateway's queue, and when the gateway accepted
+/// it. Only a gateway's own word counts; from others they are left out.
+fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<(Option<Place>, Option<u64>), String> {
+    let queue = bag.remove(system::LINESIDE_QUEUE);
+    let sequence = bag.remove(system::LINESIDE_SEQUENCE);
+    let enqueued_ms = bag.remove(system::LINESIDE_ENQUEUED_MS);
+    let Some(gateway) = gateway else { return Ok((None, None)) };
+    let number = |name: &str, text: Option<String>| match text {
+        None => Ok(None),
+        Some(text) => {
+            text.parse::<u64>().map(Some).map_err(|_| format!("{name}: found `{text}`; write a number"))
+        }
+    };
+    let enqueued_ms = number(system::LINESIDE_ENQUEUED_MS, enqueued_ms)?;
+    match (queue, number(system::LINESIDE_SEQUENCE, sequence)?) {
+        (None, None) => Ok((None, enqueued_ms)),
+        (Some(queue), Some(sequence)) => {
+            Ok((Some(Place { gateway: gateway.clone(), queue, sequence }), enqueued_ms))
+        }
+        _ => Err(format!("{} and {} come together", system::LINESIDE_QUEUE, system::LINESIDE_SEQUENCE)),
+    }
+}

@@ -1,0 +1,484 @@
+//! What an operator's wish does to gateways and devices: each change is stored, and then told to whom it concerns.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, RwLock};
+
+use edge_core::twin;
+use edge_hub::clients::Clients;
+use rusqlite::Connection;
+use schemas::manifest::{Manifest, ManifestError};
+use schemas::names::{DeviceId, Identity, ModuleId};
+use schemas::twin::Section;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::calls::Running;
+use crate::link::Outbox;
+use crate::presence::Connections;
+use crate::server::now_ms;
+use crate::store::devices::{self, Device, Relationship};
+use crate::store::manifests::{self, StoredManifest};
+use crate::store::sessions::{self, Filters};
+use crate::store::twins::{self, Half};
+use crate::store::{Store, StoreError};
+
+/// Devices behind one gateway. Every one of them is told to the gateway in one message.
+pub const CHILDREN_MAX: usize = 1000;
+
+/// Why something was not done. The variants are what a caller tells apart: IoT Central's status codes.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// There is no such thing. 404.
+    #[error("{0}")]
+    NotFound(String),
+    /// It contradicts what stands. 409.
+    #[error("{0}")]
+    Conflict(String),
+    /// It was understood and is wrong; the message names the field. 422.
+    #[error("{0}")]
+    Wrong(String),
+    /// Too much at once. 429.
+    #[error("{0}")]
+    Busy(String),
+    /// The sender may not speak for the identity. 403.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The store failed. 503.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<rusqlite::Error> for FleetError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<ManifestError> for FleetError {
+    fn from(error: ManifestError) -> Self {
+        Self::Wrong(error.to_string())
+    }
+}
+
+impl From<twin::PatchError> for FleetError {
+    fn from(error: twin::PatchError) -> Self {
+        Self::Wrong(error.to_string())
+    }
+}
+
+/// All gateways and devices, and the way to them. One for the whole program.
+pub struct Fleet {
+    /// What is kept.
+    pub store: Store,
+    /// Who is connected to central's own door.
+    pub clients: Clients,
+    /// Who is connected where.
+    pub connections: Connections,
+    /// The names by which devices may call central in their SAS tokens.
+    pub hosts: Vec<String>,
+    /// Gateways that have connected; every one of them is in the registry.
+    pub(crate) gateways: RwLock<HashSet<DeviceId>>,
+    /// Saved sessions of clients.
+    pub(crate) sessions: RwLock<HashMap<String, Filters>>,
+    /// What gateways are still to be told.
+    pub(crate) outbox: Outbox,
+    /// Commands that wait for their answer.
+    pub(crate) running: Mutex<HashMap<String, Running>>,
+    /// Ends what waits.
+    pub(crate) stop: CancellationToken,
+}
+
+/// A wish for a device's registration; `None` leaves what stands.
+#[derive(Debug, Default)]
+pub struct Registration {
+    /// For people; the id when nothing was ever given.
+    pub display_name: Option<String>,
+    /// A device template's id.
+    pub template: Option<String>,
+    /// Whether it is a gateway. Only for a new one.
+    pub is_gateway: Option<bool>,
+    /// False blocks it.
+    pub enabled: Option<bool>,
+    /// The manifest to assign.
+    pub manifest_id: Option<String>,
+}
+
+/// What a desired change makes of a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DesiredChange {
+    /// RFC 7396 merge.
+    Merge,
+    /// The whole section.
+    Replace,
+}
+
+impl Fleet {
+    /// Joins the store and the door; reads the saved sessions.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn new(
+        store: Store,
+        clients: Clients,
+        hosts: Vec<String>,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, StoreError> {
+        let sessions = store.read(|c| Ok::<_, StoreError>(sessions::all(c)?)).await?;
+        Ok(Arc::new(Self {
+            store,
+            clients,
+            connections: Connections::default(),
+            hosts,
+            gateways: RwLock::default(),
+            sessions: RwLock::new(sessions),
+            outbox: Outbox::default(),
+            running: Mutex::default(),
+            stop,
+        }))
+    }
+
+    /// Registers a device or changes its registration; a new one gets its keys. Blocking one disconnects it now, and
+    /// assigning a manifest writes the twins of its modules.
+    ///
+    /// # Errors
+    /// [`FleetError::Wrong`] with the field, [`FleetError::NotFound`] for the manifest, or for the device when
+    /// `must_exist`.
+    pub async fn register(
+        self: &Arc<Self>,
+        id: DeviceId,
+        wish: Registration,
+        must_exist: bool,
+    ) -> Result<Device, FleetError> {
+        let now_ms = now_ms();
+        let (written, changed) = self
+            .store
+            .submit(move |c| {
+                let mut device = match devices::get(c, &id)? {
+                    Some(device) => device,
+                    None if must_exist => return Err(no_device(&id)),
+                    None => new_device(id),
+                };
+                let is_new = device.revision == 0;
+                if let Some(is_gateway) = wish.is_gateway {
+                    if !is_new && is_gateway != device.is_gateway {
+                        return Err(FleetError::Wrong(format!(
+                            "type: device `{}` is {}a gateway and stays so; delete it and register it anew",
+                            device.id,
+                            if device.is_gateway { "" } else { "not " }
+                        )));
+                    }
+                    device.is_gateway = is_gateway;
+                }
+                device.display_name = wish.display_name.unwrap_or(device.display_name);
+                device.template = wish.template.or(device.template);
+                device.enabled = wish.enabled.unwrap_or(device.enabled);
+                let mut changed = Vec::new();
+                if let Some(manifest_id) = wish.manifest_id {
+                    let manifest =
+                        manifests::get(c, &manifest_id)?.ok_or_else(|| no_manifest(&manifest_id))?;
+                    changed = assign(c, &device, &manifest, now_ms)?;
+                    device.manifest_id = Some(manifest_id);
+                }
+                device.revision += 1;
+                devices::put(c, &device)?;
+                Ok((device, changed))
+            })
+            .await?;
+        let this = Identity::device(written.id.clone());
+        if !written.enabled {
+            self.clients.disconnect(&this, "an operator blocked it");
+        }
+        if let Some(gateway) = &written.gateway {
+            self.tell_children(gateway);
+        }
+        if !changed.is_empty() {
+            tracing::info!(gateway = %written.id, manifest = written.manifest_id, "manifest was assigned");
+        }
+        for identity in changed {
+            self.tell_desired(&written.id, identity);
+        }
+        Ok(written)
+    }
+
+    /// Forgets a device and disconnects it. Devices behind a deleted gateway stay registered.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub async fn remove(self: &Arc<Self>, id: DeviceId) -> Result<(), FleetError> {
+        let gone = self
+            .store
+            .submit(move |c| {
+                let device = devices::get(c, &id)?.ok_or_else(|| no_device(&id))?;
+                devices::delete(c, &id)?;
+                Ok::<_, FleetError>(device)
+            })
+            .await?;
+        self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&gone.id);
+        self.clients.disconnect(&Identity::device(gone.id.clone()), "an operator deleted it");
+        if let Some(gateway) = &gone.gateway {
+            self.tell_children(gateway);
+        }
+        tracing::info!(device = %gone.id, "device was deleted");
+        Ok(())
+    }
+
+    /// Puts a device behind a gateway.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`], [`FleetError::Wrong`] when the source is no gateway or the target is one, or
+    /// [`FleetError::Conflict`] when the target stands behind a gateway already.
+    pub async fn attach(self: &Arc<Self>, wish: Relationship) -> Result<Relationship, FleetError> {
+        let relationship = wish.clone();
+        self.store
+            .submit(move |c| {
+                let gateway = devices::get(c, &wish.source)?.ok_or_else(|| no_device(&wish.source))?;
+                let target = devices::get(c, &wish.target)?.ok_or_else(|| no_device(&wish.target))?;
+                if !gateway.is_gateway {
+                    return Err(FleetError::Wrong(format!(
+                        "source: device `{}` is not a gateway; register it with \"type\": [\"edge\"]",
+                        gateway.id
+                    )));
+                }
+                if target.is_gateway {
+                    return Err(FleetError::Wrong(format!(
+                        "target: device `{}` is a gateway itself",
+                        target.id
+                    )));
+                }
+                let same = devices::relationship(c, &wish.source, &wish.id)?;
+                let stands = same.is_some_and(|same| same.target == wish.target);
+                if let Some(other) = target.gateway.filter(|_| !stands) {
+                    return Err(FleetError::Conflict(format!(
+                        "target: device `{}` stands behind gateway `{other}`; delete that relationship first",
+                        target.id
+                    )));
+                }
+                check_room(c, &wish.source)?;
+                Ok(devices::put_relationship(c, &wish)?)
+            })
+            .await?;
+        self.tell_children(&relationship.source);
+        self.tell_desired(&relationship.source, Identity::device(relationship.target.clone()));
+        Ok(relationship)
+    }
+
+    /// Takes a device from behind its gateway.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub async fn detach(self: &Arc<Self>, gateway: DeviceId, id: String) -> Result<(), FleetError> {
+        let source = gateway.clone();
+        self.store
+            .submit(move |c| match devices::delete_relationship(c, &source, &id)? {
+                true => Ok(()),
+                false => Err(FleetError::NotFound(format!("gateway `{source}` has no relationship `{id}`"))),
+            })
+            .await?;
+        self.tell_children(&gateway);
+        Ok(())
+    }
+
+    /// Changes a desired section and tells whom it is for. `wish` has valid keys.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for the device or module; [`FleetError::Wrong`] when the section grows too large.
+    pub async fn desire(
+        self: &Arc<Self>,
+        of: Identity,
+        change: DesiredChange,
+        wish: Map<String, Value>,
+    ) -> Result<(), FleetError> {
+        let (now_ms, clients, target) = (now_ms(), self.clients.clone(), of.clone());
+        let whom = of.clone();
+        let written = self.store.submit_then(
+            1024,
+            move |c| {
+                let device = require(c, &of)?;
+                if of.module.as_ref().is_some_and(ModuleId::is_system) {
+                    return Err(FleetError::Wrong(format!(
+                        "module of `{of}`: the manifest writes its properties"
+                    )));
+                }
+                let mut section = twins::section(c, &of, Half::Desired)?.section;
+                let patch = match change {
+                    DesiredChange::Merge => wish,
+                    DesiredChange::Replace => twin::difference(&section.properties, &wish),
+                };
+                twin::patch(&mut section, &patch)?;
+                twins::write(c, &of, Half::Desired, &section, now_ms)?;
+                Ok((device, section.version, patch))
+            },
+            // On the writer's thread: a later version cannot overtake an earlier one on its way to the device.
+            move |(_, version, patch): &(Device, u64, _)| clients.send_desired(&target, *version, patch),
+        );
+        if let Some(gateway) = self.carrier_of(written.await?.0) {
+            self.tell_desired(&gateway, whom);
+        }
+        Ok(())
+    }
+
+    /// Stores a manifest.
+    ///
+    /// # Errors
+    /// [`FleetError::Wrong`] naming the field.
+    pub async fn store_manifest(
+        &self,
+        id: String,
+        display_name: Option<String>,
+        data: Value,
+    ) -> Result<StoredManifest, FleetError> {
+        check_manifest(&data)?;
+        self.store
+            .submit(move |c| {
+                let display_name = match (display_name, manifests::get(c, &id)?) {
+                    (Some(name), _) => name,
+                    (None, Some(stands)) => stands.display_name,
+                    (None, None) => id.clone(),
+                };
+                let revision = manifests::put(c, &id, &display_name, &data)?;
+                Ok(StoredManifest { id, display_name, data, revision })
+            })
+            .await
+    }
+}
+
+fn new_device(id: DeviceId) -> Device {
+    Device {
+        display_name: id.to_string(),
+        id,
+        template: None,
+        is_gateway: false,
+        enabled: true,
+        keys: Some(devices::Keys { primary: new_key(), secondary: new_key() }),
+        manifest_id: None,
+        revision: 0,
+        last_seen_ms: None,
+        gateway: None,
+    }
+}
+
+fn new_key() -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 32]>())
+}
+
+/// Reads the whole manifest, routes included, with what the gateway will read it with.
+fn check_manifest(data: &Value) -> Result<(), FleetError> {
+    let manifest = Manifest::parse(data.to_string().as_bytes())?;
+    edge_core::deploy::check(&manifest)?;
+    Ok(())
+}
+
+/// Writes a manifest's sections into the twins of a gateway's modules; gives those that changed. A module that is not in
+/// the manifest keeps its section; `$edgeHub` without a section has no routes.
+fn assign(
+    c: &Connection,
+    gateway: &Device,
+    manifest: &StoredManifest,
+    now_ms: u64,
+) -> Result<Vec<Identity>, FleetError> {
+    if !gateway.is_gateway {
+        return Err(FleetError::Wrong(format!(
+            "deploymentManifest: device `{}` is not a gateway; register it with \"type\": [\"edge\"]",
+            gateway.id
+        )));
+    }
+    check_manifest(&manifest.data)?;
+    let mut sections = Manifest::sections(&manifest.data)?;
+    sections.entry(ModuleId::edge_hub()).or_default();
+    let mut changed = Vec::new();
+    for (module, properties) in sections {
+        let identity = Identity::module(gateway.id.clone(), module);
+        let stands = twins::section(c, &identity, Half::Desired)?.section;
+        if stands.version == 0 || stands.properties != properties {
+            let section = Section { version: stands.version + 1, properties };
+            twins::write(c, &identity, Half::Desired, &section, now_ms)?;
+            changed.push(identity);
+        }
+    }
+    Ok(changed)
+}
+
+/// The device of an identity, which must be registered, and whose module must be known.
+///
+/// # Errors
+/// [`FleetError::NotFound`].
+pub fn require(c: &Connection, of: &Identity) -> Result<Device, FleetError> {
+    let device = devices::get(c, &of.device)?.ok_or_else(|| no_device(&of.device))?;
+    match &of.module {
+        Some(module) if !modules(c, &of.device)?.contains(module) => Err(FleetError::NotFound(format!(
+            "gateway `{}` has no module `{module}`; assign a manifest that has it",
+            of.device
+        ))),
+        _ => Ok(device),
+    }
+}
+
+/// The modules of a gateway: those of its manifest, and those that have a twin. `$edgeAgent` and `$edgeHub` included.
+///
+/// # Errors
+/// [`FleetError::Store`].
+pub fn modules(c: &Connection, gateway: &DeviceId) -> Result<BTreeSet<ModuleId>, FleetError> {
+    let agent = Identity::module(gateway.clone(), ModuleId::edge_agent());
+    let desired = twins::section(c, &agent, Half::Desired)?.section.properties;
+    let in_manifest = desired.get("modules").and_then(Value::as_object);
+    let named =
+        in_manifest.into_iter().flat_map(|modules| modules.keys()).filter_map(|name| name.parse().ok());
+    Ok(twins::modules(c, gateway)?.into_iter().chain(named).collect())
+}
+
+/// Makes sure that `gateway` may speak for `identity`: itself, its modules, and the devices behind it. A device that
+/// nobody knows was added at the gateway: it is registered behind it, without keys.
+///
+/// # Errors
+/// [`FleetError::Forbidden`] when it may not.
+pub fn speak_for(c: &Connection, gateway: &DeviceId, identity: &Identity) -> Result<(), FleetError> {
+    if identity.device == *gateway {
+        return Ok(());
+    }
+    let stands_behind = match devices::get(c, &identity.device)? {
+        _ if identity.module.is_some() => None,
+        Some(device) => device.gateway,
+        None => {
+            check_room(c, gateway)?;
+            let device = Device { keys: None, revision: 1, ..new_device(identity.device.clone()) };
+            devices::put(c, &device)?;
+            devices::put_relationship(
+                c,
+                &Relationship {
+                    id: format!("to-{}", device.id),
+                    name: "added at the gateway".into(),
+                    source: gateway.clone(),
+                    target: device.id.clone(),
+                },
+            )?;
+            tracing::info!(device = %device.id, %gateway, "device that the gateway brought was registered");
+            Some(gateway.clone())
+        }
+    };
+    match stands_behind.as_ref() == Some(gateway) {
+        true => Ok(()),
+        false => Err(FleetError::Forbidden(format!(
+            "gateway `{gateway}` does not speak for `{identity}`; attach the device to it by a relationship"
+        ))),
+    }
+}
+
+fn check_room(c: &Connection, gateway: &DeviceId) -> Result<(), FleetError> {
+    match devices::relationships(c, gateway)?.len() {
+        count if count >= CHILDREN_MAX => Err(FleetError::Wrong(format!(
+            "target: gateway `{gateway}` has {count} devices behind it, which is the most that one may have"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The error for a device that is not registered.
+pub fn no_device(id: &DeviceId) -> FleetError {
+    FleetError::NotFound(format!("device `{id}` is not registered"))
+}
+
+/// The error for a manifest that is not stored.
+pub fn no_manifest(id: &str) -> FleetError {
+    FleetError::NotFound(format!("deployment manifest `{id}` is not stored"))
+}

@@ -1,0 +1,17 @@
+//! The operators' server: registry of gateways and devices, twins, manifests, commands, telemetry, behind IoT Central's
+//! REST paths and the same MQTT front door that gateways open.
+//!
+//! A request comes in by `api` (REST) or `door` (MQTT); `fleet` decides; `store` keeps; `link` tells gateways.
+
+pub mod api;
+pub mod calls;
+pub mod config;
+pub mod door;
+pub mod fleet;
+pub mod identity;
+pub mod link;
+pub mod page;
+pub mod presence;
+pub mod server;
+pub mod store;
+pub mod token;

@@ -1,0 +1,172 @@
+//! What central tells gateways: the devices behind them and every desired section, whole, whenever they changed.
+//!
+//! It is level-triggered. A change only notes *what* is to be told; the state is read when it is told, by one task for
+//! each gateway, so that an older state never overtakes a newer one and many changes become one message. A gateway that
+//! is away is told everything when it subscribes again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use edge_core::dialect::link::LinkDown;
+use schemas::link::{Child, Children};
+use schemas::names::{DeviceId, Identity};
+
+use crate::fleet::{Fleet, FleetError, modules};
+use crate::store::devices::{self, Device};
+use crate::store::twins::{self, Half};
+
+/// What gateways are still to be told. Bounded by the registry: one entry for each thing that can be told.
+#[derive(Debug, Default)]
+pub struct Outbox(Mutex<HashMap<DeviceId, BTreeSet<News>>>);
+
+/// One thing to tell a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    /// The devices behind it. First: a gateway knows a device before it hears its desired section.
+    Children,
+    /// A desired section.
+    Desired(Identity),
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, BTreeSet<News>>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Notes news; true when nobody tells this gateway anything yet, and the caller must start somebody who does.
+    fn put(&self, gateway: &DeviceId, news: impl IntoIterator<Item = News>) -> bool {
+        let mut outbox = self.lock();
+        let is_idle = !outbox.contains_key(gateway);
+        outbox.entry(gateway.clone()).or_default().extend(news);
+        is_idle
+    }
+
+    /// The next thing to tell; `None` ends the teller.
+    fn next(&self, gateway: &DeviceId) -> Option<News> {
+        let mut outbox = self.lock();
+        let next = outbox.get_mut(gateway).and_then(BTreeSet::pop_first);
+        if next.is_none() {
+            outbox.remove(gateway);
+        }
+        next
+    }
+
+    fn forget(&self, gateway: &DeviceId) {
+        self.lock().remove(gateway);
+    }
+}
+
+impl Fleet {
+    /// Tells a gateway which devices stand behind it.
+    pub(crate) fn tell_children(self: &Arc<Self>, gateway: &DeviceId) {
+        self.tell(gateway, [News::Children]);
+    }
+
+    /// Tells a gateway the desired section of an identity.
+    pub(crate) fn tell_desired(self: &Arc<Self>, gateway: &DeviceId, of: Identity) {
+        self.tell(gateway, [News::Desired(of)]);
+    }
+
+    /// Tells a gateway everything: it has just subscribed.
+    pub(crate) fn tell_everything(self: &Arc<Self>, gateway: DeviceId) {
+        let fleet = self.clone();
+        tokio::spawn(async move {
+            match fleet.everything(gateway.clone()).await {
+                Ok(news) => fleet.tell(&gateway, news),
+                Err(error) => {
+                    // Without it the gateway would wait for ever; a new connection asks again.
+                    tracing::error!(%gateway, %error, "what the gateway must know could not be read");
+                    fleet.clients.disconnect(&Identity::device(gateway), "central could not read its state");
+                }
+            }
+        });
+    }
+
+    async fn everything(&self, gateway: DeviceId) -> Result<Vec<News>, FleetError> {
+        self.store
+            .read(move |c| {
+                let mut news = vec![News::Children, News::Desired(Identity::device(gateway.clone()))];
+                for module in modules(c, &gateway)? {
+                    news.push(News::Desired(Identity::module(gateway.clone(), module)));
+                }
+                for child in devices::children(c, &gateway)? {
+                    news.push(News::Desired(Identity::device(child.id)));
+                }
+                Ok(news)
+            })
+            .await
+    }
+
+    fn tell(self: &Arc<Self>, gateway: &DeviceId, news: impl IntoIterator<Item = News>) {
+        if self.outbox.put(gateway, news) {
+            let (fleet, gateway) = (self.clone(), gateway.clone());
+            tokio::spawn(async move { fleet.teller(gateway).await });
+        }
+    }
+
+    async fn teller(self: Arc<Self>, gateway: DeviceId) {
+        while let Some(news) = self.outbox.next(&gateway) {
+            let message = match self.message(&gateway, news).await {
+                Ok(Some(message)) => message,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(%gateway, %error, "what the gateway must know could not be read");
+                    self.outbox.forget(&gateway);
+                    self.clients.disconnect(&Identity::device(gateway), "central could not read its state");
+                    return;
+                }
+            };
+            let (operation, payload) = message;
+            if self.clients.send_link(&Identity::device(gateway.clone()), &operation, payload).await.is_err()
+            {
+                // It is away, or not listening yet: it is told everything when it subscribes.
+                tracing::debug!(%gateway, %operation, "gateway was not told");
+                self.outbox.forget(&gateway);
+                return;
+            }
+        }
+    }
+
+    /// The message for a piece of news as the state is now; `None` when there is nothing to say.
+    async fn message(&self, gateway: &DeviceId, news: News) -> Result<Option<(LinkDown, Bytes)>, FleetError> {
+        let gateway = gateway.clone();
+        self.store
+            .read(move |c| match news {
+                News::Children => {
+                    let children = devices::children(c, &gateway)?.into_iter().filter_map(child).collect();
+                    Ok(Some((LinkDown::Children, json(&Children { children }))))
+                }
+                News::Desired(of) => {
+                    let section = twins::section(c, &of, Half::Desired)?.section;
+                    // Version 0: no operator ever wanted anything, and the gateway's own empty section says so too.
+                    Ok((section.version > 0).then(|| (LinkDown::Desired(of), json(&section))))
+                }
+            })
+            .await
+    }
+
+    /// The gateway that carries messages for a device, itself when it is one; `None` for a device of central's own
+    /// door.
+    pub(crate) fn carrier_of(&self, device: Device) -> Option<DeviceId> {
+        match device.is_gateway {
+            true => Some(device.id),
+            false => device.gateway,
+        }
+    }
+}
+
+/// A device as its gateway must know it; `None` for one that the gateway brought and holds the keys of.
+fn child(device: Device) -> Option<Child> {
+    let keys = device.keys?;
+    Some(Child {
+        device_id: device.id,
+        primary_key: keys.primary,
+        secondary_key: keys.secondary,
+        enabled: device.enabled,
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("the link's types have text keys only").into()
+}

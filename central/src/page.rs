@@ -1,0 +1,152 @@
+//! The status page: every gateway with its modules, and every device, as they are now. Plain HTML; no script runs on it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{Html, IntoResponse};
+use rusqlite::Connection;
+use schemas::names::{Identity, ModuleId};
+use schemas::timestamp::rfc3339;
+use serde_json::Value;
+
+use crate::api::error::Answer;
+use crate::fleet::{Fleet, FleetError, modules};
+use crate::presence::Connections;
+use crate::server::now_ms;
+use crate::store::devices::{self, Device};
+use crate::store::twins::{self, Half};
+use crate::store::{manifests, telemetry};
+
+/// Rows on the page; beyond that it says so, and the REST API has the rest.
+const ROWS_MAX: u32 = 1000;
+
+const STYLE: &str = "body{font:15px system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
+table{border-collapse:collapse;width:100%;margin-bottom:2rem}th,td{text-align:left;padding:.3rem .6rem;
+border-bottom:1px solid #8884;vertical-align:top}.yes{color:#17803d}.no{color:#b3261e}:root{color-scheme:light dark}";
+
+/// One row.
+struct Row {
+    device: Device,
+    last_seen_ms: Option<u64>,
+    deployment: String,
+    /// Name and state as the gateway reported it.
+    modules: Vec<(ModuleId, String)>,
+}
+
+/// Shows gateways and devices.
+#[utoipa::path(get, path = "/", tag = "page", security(("token" = [])),
+    responses((status = 200, description = "the status page; a browser's password is the token", content_type = "text/html")))]
+pub(crate) async fn page(State(fleet): State<Arc<Fleet>>) -> Answer<impl IntoResponse> {
+    let rows = fleet.store.read(rows).await?;
+    let html = render(&rows, &fleet.connections);
+    // Nothing but the style of this page: should a name ever get through unescaped, it would still not run.
+    let policy = [(header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")];
+    Ok((policy, Html(html)))
+}
+
+fn rows(c: &Connection) -> Result<Vec<Row>, FleetError> {
+    devices::list(c, "", ROWS_MAX)?.into_iter().map(|device| row(c, device)).collect()
+}
+
+fn row(c: &Connection, device: Device) -> Result<Row, FleetError> {
+    let last_seen_ms = device.last_seen_ms.max(telemetry::last_received(c, &device.id)?);
+    let agent = Identity::module(device.id.clone(), ModuleId::edge_agent());
+    let desired = twins::section(c, &agent, Half::Desired)?.section.version;
+    let reported = twins::section(c, &agent, Half::Reported)?.section.properties;
+    let deployment = match &device.manifest_id {
+        None => String::new(),
+        Some(id) => {
+            let name = manifests::get(c, id)?.map_or_else(|| id.clone(), |manifest| manifest.display_name);
+            match reported.get("lastDesiredVersion").and_then(Value::as_u64) {
+                Some(version) if version == desired => {
+                    let status = reported.get("lastDesiredStatus");
+                    let code = status.and_then(|status| status.get("code")).and_then(Value::as_u64);
+                    let why = status.and_then(|status| status.get("description")).and_then(Value::as_str);
+                    match code {
+                        Some(200) => format!("{name}: done"),
+                        Some(code) => format!("{name}: {code} {}", why.unwrap_or("")),
+                        None => name,
+                    }
+                }
+                _ => format!("{name}: not yet taken up by the gateway"),
+            }
+        }
+    };
+    let mut states = Vec::new();
+    for module in modules(c, &device.id)?.into_iter().filter(|module| !module.is_system()) {
+        let state = reported.get("modules").and_then(|modules| modules.get(module.as_str()));
+        let state = state.and_then(|state| state.get("runtimeStatus")).and_then(Value::as_str);
+        states.push((module, state.unwrap_or("not reported").to_owned()));
+    }
+    Ok(Row { device, last_seen_ms, deployment, modules: states })
+}
+
+fn render(rows: &[Row], connections: &Connections) -> String {
+    let mut html = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>central</title><style>{STYLE}</style><h1>central</h1>\
+         <p>As of {}. <a href=\"/openapi.json\">REST API</a></p>",
+        rfc3339(now_ms())
+    );
+    html.push_str(
+        "<h2>Gateways</h2><table><tr><th>Gateway<th>Connected<th>Last seen<th>Deployment<th>Modules",
+    );
+    for row in rows.iter().filter(|row| row.device.is_gateway) {
+        let modules: Vec<String> = row
+            .modules
+            .iter()
+            .map(|(name, state)| format!("{}: {}", escape(name.as_str()), escape(state)))
+            .collect();
+        put(
+            &mut html,
+            row,
+            connections,
+            &format!("<td>{}<td>{}", escape(&row.deployment), modules.join("<br>")),
+        );
+    }
+    html.push_str("</table><h2>Devices</h2><table><tr><th>Device<th>Connected<th>Last seen<th>Gateway");
+    for row in rows.iter().filter(|row| !row.device.is_gateway) {
+        let gateway = row.device.gateway.as_ref().map_or("", |gateway| gateway.as_str());
+        put(&mut html, row, connections, &format!("<td>{}", escape(gateway)));
+    }
+    html.push_str("</table>");
+    if u32::try_from(rows.len()) == Ok(ROWS_MAX) {
+        let _ =
+            write!(html, "<p>Only the first {ROWS_MAX} are shown; GET /api/devices lists all of them.</p>");
+    }
+    html
+}
+
+fn put(html: &mut String, row: &Row, connections: &Connections, rest: &str) {
+    let device = &row.device;
+    let (class, connected) = match connections.since(&Identity::device(device.id.clone())) {
+        _ if !device.enabled => ("no", "blocked".to_owned()),
+        Some(since) => ("yes", format!("since {}", rfc3339(since))),
+        None => ("no", "no".to_owned()),
+    };
+    let seen = row.last_seen_ms.map_or("never".to_owned(), rfc3339);
+    // Writing to a String cannot fail.
+    let _ = write!(
+        html,
+        "<tr><td>{}<br><small>{}</small><td class=\"{class}\">{connected}<td>{seen}{rest}",
+        escape(&device.display_name),
+        escape(device.id.as_str())
+    );
+}
+
+/// Text as it may stand in HTML, in an attribute's quotes too.
+fn escape(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut escaped, character| {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+        escaped
+    })
+}

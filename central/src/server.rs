@@ -1,0 +1,112 @@
+//! Starts everything in order, and stops it in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use edge_hub::clients::Clients;
+use edge_hub::door::{Door, DoorSettings};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::fleet::Fleet;
+use crate::store::Store;
+
+/// How long requests and connections may take to end before they are cut.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    u64::try_from(since.as_millis()).expect("milliseconds since 1970 fit into 64 bits")
+}
+
+/// A central that serves.
+pub struct Started {
+    /// REST API and status page.
+    pub http: SocketAddr,
+    /// MQTT over TLS.
+    pub mqtts: SocketAddr,
+    /// Plain MQTT.
+    pub mqtt: Option<SocketAddr>,
+    fleet: Arc<Fleet>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// Opens the store, makes the certificate, and serves until `stop`.
+///
+/// # Errors
+/// What could not be opened, made or listened on.
+pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Started> {
+    let tls = crate::identity::server_tls(&config.data_dir, &config.hostname)?;
+    let store = Store::open(&config.data_dir, config.keep.limits())?;
+    let clients = Clients::new();
+    let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
+    let fleet = Fleet::new(store, clients.clone(), hosts, stop.clone()).await?;
+    fleet.resume_commands().await?;
+
+    let http = listen("http.listen", config.http.listen).await?;
+    let mqtts = listen("mqtt.mqtts", config.mqtt.mqtts).await?;
+    let mqtt = match config.mqtt.mqtt {
+        Some(address) => Some(listen("mqtt.mqtt", address).await?),
+        None => None,
+    };
+    let mut started = Started {
+        http: http.local_addr()?,
+        mqtts: mqtts.local_addr()?,
+        mqtt: mqtt.as_ref().map(TcpListener::local_addr).transpose()?,
+        fleet: fleet.clone(),
+        tasks: JoinSet::new(),
+        stop: stop.clone(),
+    };
+    let door = Door::new(fleet.clone(), clients, DoorSettings::default());
+    started.tasks.spawn(door.clone().serve_tls(mqtts, tls, stop.clone()));
+    if let Some(mqtt) = mqtt {
+        started.tasks.spawn(door.serve_tcp(mqtt, stop.clone()));
+    }
+    let api = crate::api::router(fleet);
+    started.tasks.spawn(async move {
+        let serving = axum::serve(http, api).with_graceful_shutdown(stop.cancelled_owned());
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the HTTP server ended");
+        }
+    });
+    tracing::info!(http = %started.http, mqtts = %started.mqtts, hostname = config.hostname, "central is serving");
+    Ok(started)
+}
+
+impl Started {
+    /// What central decides with; for tests that look behind the doors.
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// Waits for the stop, then until every connection has ended and everything taken in is committed. A server that
+    /// ends by itself ends all of central.
+    pub async fn ended(mut self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = self.tasks.join_next() => {
+                tracing::error!("a listener ended; central stops");
+                self.stop.cancel();
+            }
+        }
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_WITHIN, all).await.is_err() {
+            tracing::warn!(seconds = STOP_WITHIN.as_secs(), "connections that did not end in time were cut");
+            self.tasks.shutdown().await;
+        }
+        self.fleet.store.close().await;
+        tracing::info!("central has stopped");
+    }
+}
+
+async fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}; set {key} to a free address of this machine"))
+}

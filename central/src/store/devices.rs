@@ -1,0 +1,228 @@
+//! The registry: gateways and devices, their keys, and which device stands behind which gateway.
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use schemas::names::DeviceId;
+
+use super::{integer, parsed_column, unsigned};
+
+/// A gateway or a device.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Device {
+    /// What it connects as.
+    pub id: DeviceId,
+    /// For people.
+    pub display_name: String,
+    /// The id of its device template, kept for scripts that set it.
+    pub template: Option<String>,
+    /// Whether it is a gateway.
+    pub is_gateway: bool,
+    /// False when an operator blocked it.
+    pub enabled: bool,
+    /// Base64 keys; none for a leaf device that its gateway brought.
+    pub keys: Option<Keys>,
+    /// The manifest last assigned to it.
+    pub manifest_id: Option<String>,
+    /// Grows with every change of the registration.
+    pub revision: i64,
+    /// When it last came or went, in milliseconds since the Unix epoch.
+    pub last_seen_ms: Option<u64>,
+    /// The gateway that it stands behind.
+    pub gateway: Option<DeviceId>,
+}
+
+/// The two symmetric keys of a device, base64.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The one to use.
+    pub primary: String,
+    /// The one to change over with.
+    pub secondary: String,
+}
+
+/// A leaf device's place behind a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relationship {
+    /// Unique at the gateway.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// The gateway.
+    pub source: DeviceId,
+    /// The leaf device.
+    pub target: DeviceId,
+}
+
+const SELECT: &str = "SELECT devices.*, relationships.source AS gateway FROM devices
+    LEFT JOIN relationships ON relationships.target = devices.id";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
+    let keys = match (row.get("primary_key")?, row.get("secondary_key")?) {
+        (Some(primary), Some(secondary)) => Some(Keys { primary, secondary }),
+        _ => None,
+    };
+    let gateway: Option<String> = row.get("gateway")?;
+    Ok(Device {
+        id: parsed_column(row, "id")?,
+        display_name: row.get("display_name")?,
+        template: row.get("template")?,
+        is_gateway: row.get("is_gateway")?,
+        enabled: row.get("enabled")?,
+        keys,
+        manifest_id: row.get("manifest_id")?,
+        revision: row.get("revision")?,
+        last_seen_ms: row.get::<_, Option<i64>>("last_seen_ms")?.map(unsigned),
+        gateway: gateway.map(|_| parsed_column(row, "gateway")).transpose()?,
+    })
+}
+
+/// The device with this id.
+///
+/// # Errors
+/// SQLite's.
+pub fn get(connection: &Connection, id: &DeviceId) -> rusqlite::Result<Option<Device>> {
+    connection
+        .prepare_cached(&format!("{SELECT} WHERE devices.id = ?1"))?
+        .query_row([id.as_str()], read)
+        .optional()
+}
+
+/// Up to `limit` devices whose ids come after `after`.
+///
+/// # Errors
+/// SQLite's.
+pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Device>> {
+    connection
+        .prepare_cached(&format!("{SELECT} WHERE devices.id > ?1 ORDER BY devices.id LIMIT ?2"))?
+        .query_map((after, limit), read)?
+        .collect()
+}
+
+/// The devices behind a gateway, by id.
+///
+/// # Errors
+/// SQLite's.
+pub fn children(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Vec<Device>> {
+    connection
+        .prepare_cached(&format!("{SELECT} WHERE relationships.source = ?1 ORDER BY devices.id"))?
+        .query_map([gateway.as_str()], read)?
+        .collect()
+}
+
+/// Writes a registration, new or changed. The gateway and the time last seen are not part of it.
+///
+/// # Errors
+/// SQLite's.
+pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO devices (id, display_name, template, is_gateway, enabled, primary_key, secondary_key,
+                 manifest_id, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (id) DO UPDATE SET display_name = ?2, template = ?3, is_gateway = ?4, enabled = ?5,
+                 primary_key = ?6, secondary_key = ?7, manifest_id = ?8, revision = ?9",
+        )?
+        .execute((
+            device.id.as_str(),
+            &device.display_name,
+            &device.template,
+            device.is_gateway,
+            device.enabled,
+            device.keys.as_ref().map(|keys| &keys.primary),
+            device.keys.as_ref().map(|keys| &keys.secondary),
+            &device.manifest_id,
+            device.revision,
+        ))?;
+    Ok(())
+}
+
+/// Notes that a device came or went.
+///
+/// # Errors
+/// SQLite's.
+pub fn seen(connection: &Connection, id: &DeviceId, at_ms: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE devices SET last_seen_ms = max(ifnull(last_seen_ms, 0), ?2) WHERE id = ?1")?
+        .execute((id.as_str(), integer(at_ms)))?;
+    Ok(())
+}
+
+/// Forgets a device, its twins, its place behind a gateway, its command history, and (of a gateway) its watermarks.
+/// Its messages stay until newer ones push them out.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> {
+    for statement in [
+        "DELETE FROM relationships WHERE source = ?1 OR target = ?1",
+        "DELETE FROM twins WHERE device = ?1",
+        "DELETE FROM commands WHERE device = ?1",
+        "DELETE FROM watermarks WHERE gateway = ?1",
+    ] {
+        connection.prepare_cached(statement)?.execute([id.as_str()])?;
+    }
+    Ok(connection.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id.as_str()])? == 1)
+}
+
+fn read_relationship(row: &Row<'_>) -> rusqlite::Result<Relationship> {
+    Ok(Relationship {
+        id: row.get("id")?,
+        name: row.get("name")?,
+        source: parsed_column(row, "source")?,
+        target: parsed_column(row, "target")?,
+    })
+}
+
+/// The relationships of a gateway by id.
+///
+/// # Errors
+/// SQLite's.
+pub fn relationships(connection: &Connection, source: &DeviceId) -> rusqlite::Result<Vec<Relationship>> {
+    connection
+        .prepare_cached("SELECT * FROM relationships WHERE source = ?1 ORDER BY id")?
+        .query_map([source.as_str()], read_relationship)?
+        .collect()
+}
+
+/// One relationship of a gateway.
+///
+/// # Errors
+/// SQLite's.
+pub fn relationship(
+    connection: &Connection,
+    source: &DeviceId,
+    id: &str,
+) -> rusqlite::Result<Option<Relationship>> {
+    connection
+        .prepare_cached("SELECT * FROM relationships WHERE source = ?1 AND id = ?2")?
+        .query_row([source.as_str(), id], read_relationship)
+        .optional()
+}
+
+/// Puts a device behind a gateway, in place of the relationship with this id.
+///
+/// # Errors
+/// SQLite's; a constraint when the device stands behind a gateway already.
+pub fn put_relationship(connection: &Connection, relationship: &Relationship) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO relationships (source, id, name, target) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (source, id) DO UPDATE SET name = ?3, target = ?4",
+        )?
+        .execute((
+            relationship.source.as_str(),
+            &relationship.id,
+            &relationship.name,
+            relationship.target.as_str(),
+        ))?;
+    Ok(())
+}
+
+/// Takes a device from behind its gateway; false when the gateway has no such relationship.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete_relationship(connection: &Connection, source: &DeviceId, id: &str) -> rusqlite::Result<bool> {
+    let deleted = connection
+        .prepare_cached("DELETE FROM relationships WHERE source = ?1 AND id = ?2")?
+        .execute([source.as_str(), id])?;
+    Ok(deleted == 1)
+}

@@ -1,0 +1,138 @@
+//! The tables, and how a file comes to have them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::StoreError;
+
+/// Counts the steps in [`STEPS`]; stands in the file as `user_version`.
+const VERSION: i64 = STEPS.len() as i64;
+
+/// Each step brings a file from the version before it to its own. A step that was released is never changed.
+const STEPS: &[&str] = &["
+CREATE TABLE devices (
+    id TEXT PRIMARY KEY,
+    display_name TEXT NOT NULL,
+    template TEXT,
+    is_gateway INTEGER NOT NULL,
+    enabled INTEGER NOT NULL,
+    -- NULL: a leaf device that its gateway knows and central holds no keys of
+    primary_key TEXT,
+    secondary_key TEXT,
+    manifest_id TEXT,
+    revision INTEGER NOT NULL,
+    last_seen_ms INTEGER
+) WITHOUT ROWID;
+CREATE TABLE relationships (
+    source TEXT NOT NULL,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    target TEXT NOT NULL UNIQUE,
+    PRIMARY KEY (source, id)
+) WITHOUT ROWID;
+-- module '' is the device itself; touched: top-level key -> [unix ms, version] of its last change
+CREATE TABLE twins (
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    section TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    properties TEXT NOT NULL,
+    touched TEXT NOT NULL,
+    PRIMARY KEY (device, module, section)
+) WITHOUT ROWID;
+CREATE TABLE manifests (
+    id TEXT PRIMARY KEY,
+    display_name TEXT NOT NULL,
+    data TEXT NOT NULL,
+    revision INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE telemetry (
+    id INTEGER PRIMARY KEY,
+    device TEXT NOT NULL,
+    module TEXT,
+    enqueued_ms INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL,
+    bag TEXT NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX telemetry_by_device ON telemetry (device, id);
+-- the highest sequence stored of each gateway's queue: what makes a resend known
+CREATE TABLE watermarks (
+    gateway TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (gateway, queue)
+) WITHOUT ROWID;
+CREATE TABLE commands (
+    row INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    gateway TEXT,
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    request TEXT NOT NULL,
+    asked_ms INTEGER NOT NULL,
+    deadline_ms INTEGER NOT NULL,
+    ended_ms INTEGER,
+    outcome TEXT
+);
+CREATE INDEX commands_by_target ON commands (device, module, row);
+CREATE TABLE tokens (
+    hash TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    role TEXT NOT NULL,
+    expires_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE sessions (
+    client_id TEXT PRIMARY KEY,
+    filters TEXT NOT NULL
+) WITHOUT ROWID;
+"];
+
+/// Opens a connection and brings the file to this version's tables.
+///
+/// # Errors
+/// [`StoreError::Open`] or [`StoreError::Newer`].
+pub fn open(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    let mut connection = Connection::open(path).map_err(failed)?;
+    // `central token create` writes beside a running server: wait for its commit instead of failing.
+    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        .map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let found = upgrade(&mut connection).map_err(failed)?;
+    match found > VERSION {
+        true => Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION }),
+        false => Ok(connection),
+    }
+}
+
+fn upgrade(connection: &mut Connection) -> rusqlite::Result<i64> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(step)?;
+    }
+    if found < VERSION {
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_a_newer_central_is_refused_with_both_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("central.db");
+        open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let refused = open(&path).unwrap_err().to_string();
+        assert!(refused.contains("version 99") && refused.contains("up to 1"), "{refused}");
+    }
+}

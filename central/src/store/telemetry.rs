@@ -1,0 +1,284 @@
+//! Telemetry: every message once, oldest first, up to a number of messages.
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use schemas::bag::PropertyBag;
+use schemas::names::{DeviceId, Identity, ModuleId};
+
+use super::{integer, json_column, parsed_column, unsigned};
+
+/// Queues that one gateway may bring: one for each sink and priority, and those of former installations.
+const QUEUES_MAX: u32 = 1000;
+/// How far back the last value of a name is looked for, in messages of the device.
+const LOOK_BACK: u32 = 5000;
+/// Bytes of bodies in one page; the rest comes with the next.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A message on its way into the store.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// Who sent it.
+    pub from: Identity,
+    /// When the gateway accepted it, or central did from a device of its own; milliseconds since the Unix epoch.
+    pub enqueued_ms: u64,
+    /// When central received it.
+    pub received_ms: u64,
+    /// Its properties, without those of the link.
+    pub bag: PropertyBag,
+    /// As sent.
+    pub body: Vec<u8>,
+    /// Its place in a gateway's queue; none when the device is connected to central itself.
+    pub place: Option<Place>,
+}
+
+/// A message's place in a gateway's queue: what makes a resend known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The gateway.
+    pub gateway: DeviceId,
+    /// The id of its queue.
+    pub queue: String,
+    /// Ascends within the queue.
+    pub sequence: u64,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is new.
+    New,
+    /// It was stored before: a resend.
+    Already,
+    /// The gateway brings more queues than one may have.
+    TooManyQueues,
+}
+
+/// A message that is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Ascends over all devices.
+    pub id: i64,
+    /// The device, or the gateway of the module.
+    pub device: DeviceId,
+    /// The module that sent it.
+    pub module: Option<ModuleId>,
+    /// As in [`NewMessage`].
+    pub enqueued_ms: u64,
+    /// Its properties as a JSON object; a property without a value is `null`.
+    pub properties: serde_json::Map<String, serde_json::Value>,
+    /// As sent.
+    pub body: Vec<u8>,
+}
+
+/// Stores a message once.
+///
+/// # Errors
+/// SQLite's.
+pub fn insert(connection: &Connection, message: &NewMessage) -> rusqlite::Result<Stored> {
+    if let Some(place) = &message.place {
+        let highest: Option<i64> = connection
+            .prepare_cached("SELECT sequence FROM watermarks WHERE gateway = ?1 AND queue = ?2")?
+            .query_row([place.gateway.as_str(), &place.queue], |row| row.get(0))
+            .optional()?;
+        match highest {
+            Some(highest) if place.sequence <= unsigned(highest) => return Ok(Stored::Already),
+            Some(_) => {}
+            None => {
+                let queues: u32 = connection
+                    .prepare_cached("SELECT count(*) FROM watermarks WHERE gateway = ?1")?
+                    .query_row([place.gateway.as_str()], |row| row.get(0))?;
+                if queues >= QUEUES_MAX {
+                    return Ok(Stored::TooManyQueues);
+                }
+            }
+        }
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO watermarks (gateway, queue, sequence) VALUES (?1, ?2, ?3)",
+            )?
+            .execute((place.gateway.as_str(), &place.queue, integer(place.sequence)))?;
+    }
+    let bag: serde_json::Map<_, _> = message
+        .bag
+        .iter()
+        .map(|(key, value)| (key.to_owned(), value.map_or(serde_json::Value::Null, Into::into)))
+        .collect();
+    connection
+        .prepare_cached(
+            "INSERT INTO telemetry (device, module, enqueued_ms, received_ms, bag, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute((
+            message.from.device.as_str(),
+            message.from.module.as_ref().map(ModuleId::as_str),
+            integer(message.enqueued_ms),
+            integer(message.received_ms),
+            serde_json::Value::Object(bag).to_string(),
+            &message.body,
+        ))?;
+    Ok(Stored::New)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
+    let module: Option<String> = row.get("module")?;
+    Ok(Message {
+        id: row.get("id")?,
+        device: parsed_column(row, "device")?,
+        module: module.map(|_| parsed_column(row, "module")).transpose()?,
+        enqueued_ms: unsigned(row.get("enqueued_ms")?),
+        properties: json_column(row, "bag")?,
+        body: row.get("body")?,
+    })
+}
+
+/// Messages of a device and its modules with ids above `after`, oldest first: up to `limit`, fewer when they are large,
+/// none only when there are no more.
+///
+/// # Errors
+/// SQLite's.
+pub fn page(
+    connection: &Connection,
+    device: &DeviceId,
+    after: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<Message>> {
+    let mut statement = connection
+        .prepare_cached("SELECT * FROM telemetry WHERE device = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?;
+    let mut rows = statement.query((device.as_str(), after, limit))?;
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let message = read(row)?;
+        bytes += message.body.len();
+        page.push(message);
+        if bytes >= PAGE_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// The last value of a name in the JSON bodies of a device or module, with its time; looked for among the device's last
+/// 5000 messages.
+///
+/// # Errors
+/// SQLite's.
+pub fn last_value(
+    connection: &Connection,
+    of: &Identity,
+    name: &str,
+) -> rusqlite::Result<Option<(u64, serde_json::Value)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT enqueued_ms, body FROM
+             (SELECT * FROM telemetry WHERE device = ?1 ORDER BY id DESC LIMIT ?3) WHERE module IS ?2",
+    )?;
+    let module = of.module.as_ref().map(ModuleId::as_str);
+    let mut rows = statement.query((of.device.as_str(), module, LOOK_BACK))?;
+    while let Some(row) = rows.next()? {
+        let body: Vec<u8> = row.get("body")?;
+        let value = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body)
+            .ok()
+            .and_then(|mut body| body.remove(name));
+        if let Some(value) = value {
+            return Ok(Some((unsigned(row.get("enqueued_ms")?), value)));
+        }
+    }
+    Ok(None)
+}
+
+/// When central last received a message of a device or one of its modules.
+///
+/// # Errors
+/// SQLite's.
+pub fn last_received(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Option<u64>> {
+    let at: Option<i64> = connection
+        .prepare_cached("SELECT received_ms FROM telemetry WHERE device = ?1 ORDER BY id DESC LIMIT 1")?
+        .query_row([device.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(at.map(unsigned))
+}
+
+/// Forgets the oldest messages beyond `keep`.
+///
+/// # Errors
+/// SQLite's.
+pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM telemetry WHERE id <= (SELECT max(id) FROM telemetry) - ?1")?
+        .execute([integer(keep)])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Keep, Store, StoreError};
+    use super::*;
+
+    fn message(sequence: u64, queue: &str, body: &str) -> NewMessage {
+        let mut bag = PropertyBag::new();
+        bag.set("line", "4");
+        NewMessage {
+            from: "press-1".parse().unwrap(),
+            enqueued_ms: 1000 + sequence,
+            received_ms: 2000,
+            bag,
+            body: body.as_bytes().to_vec(),
+            place: Some(Place { gateway: "gw".parse().unwrap(), queue: queue.into(), sequence }),
+        }
+    }
+
+    async fn put(store: &Store, message: NewMessage) -> Stored {
+        store.submit(move |c| Ok::<_, StoreError>(insert(c, &message)?)).await.unwrap()
+    }
+
+    async fn all(store: &Store) -> Vec<Message> {
+        store.read(|c| Ok::<_, StoreError>(page(c, &"press-1".parse().unwrap(), 0, 1000)?)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_resent_message_is_stored_once_even_after_central_was_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep { messages: 1000, commands: 10 };
+        let store = Store::open(dir.path(), keep).unwrap();
+        assert_eq!(put(&store, message(1, "q", "{}")).await, Stored::New);
+        assert_eq!(put(&store, message(2, "q", "{}")).await, Stored::New);
+        assert_eq!(put(&store, message(1, "q", "{}")).await, Stored::Already);
+        assert_eq!(
+            put(&store, message(1, "other", "{}")).await,
+            Stored::New,
+            "another queue counts by itself"
+        );
+        store.close().await;
+        let store = Store::open(dir.path(), keep).unwrap();
+        assert_eq!(put(&store, message(2, "q", "{}")).await, Stored::Already);
+        assert_eq!(put(&store, message(5, "q", "{}")).await, Stored::New, "a gap is told elsewhere");
+        let stored = all(&store).await;
+        assert_eq!(stored.len(), 4);
+        assert_eq!(stored[0].enqueued_ms, 1001);
+        assert_eq!(stored[0].properties["line"], "4");
+    }
+
+    #[tokio::test]
+    async fn the_oldest_messages_go_when_there_are_more_than_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Keep { messages: 3, commands: 10 }).unwrap();
+        for sequence in 1..=10 {
+            put(&store, message(sequence, "q", "{}")).await;
+        }
+        let enqueued: Vec<u64> = all(&store).await.iter().map(|message| message.enqueued_ms).collect();
+        assert_eq!(enqueued, [1008, 1009, 1010]);
+    }
+
+    #[tokio::test]
+    async fn the_last_value_of_a_name_is_the_newest_that_carries_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Keep { messages: 1000, commands: 10 }).unwrap();
+        for (sequence, body) in [(1, r#"{"t":1}"#), (2, r#"{"t":2}"#), (3, r#"{"p":9}"#), (4, "not json")] {
+            put(&store, message(sequence, "q", body)).await;
+        }
+        let last = |name: &'static str, of: &'static str| {
+            store.read(move |c| Ok::<_, StoreError>(last_value(c, &of.parse().unwrap(), name)?))
+        };
+        assert_eq!(last("t", "press-1").await.unwrap(), Some((1002, serde_json::json!(2))));
+        assert_eq!(last("x", "press-1").await.unwrap(), None);
+        assert_eq!(last("t", "press-1/m").await.unwrap(), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! Twins: a desired and a reported section for each device and module, each with its version.
+
+use std::collections::BTreeMap;
+
+use edge_core::twin::difference;
+use rusqlite::{Connection, OptionalExtension as _};
+use schemas::names::{DeviceId, Identity, ModuleId};
+use schemas::twin::{Section, Twin};
+
+use super::{integer, json_column, parsed_column, unsigned};
+
+/// Which half of a twin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// Written by operators.
+    Desired,
+    /// Written by the device or module.
+    Reported,
+}
+
+impl Half {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Desired => "desired",
+            Self::Reported => "reported",
+        }
+    }
+}
+
+/// When each top-level property last changed: milliseconds since the Unix epoch, and the section's version then.
+pub type Touched = BTreeMap<String, (u64, u64)>;
+
+/// A section with the times of its properties.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StoredSection {
+    /// The section.
+    pub section: Section,
+    /// When each of its properties last changed.
+    pub touched: Touched,
+}
+
+fn module_column(identity: &Identity) -> &str {
+    identity.module.as_ref().map_or("", ModuleId::as_str)
+}
+
+/// One section; empty at version 0 when nothing was ever written.
+///
+/// # Errors
+/// SQLite's.
+pub fn section(connection: &Connection, of: &Identity, half: Half) -> rusqlite::Result<StoredSection> {
+    let found = connection
+        .prepare_cached(
+            "SELECT version, properties, touched FROM twins WHERE device = ?1 AND module = ?2 AND section = ?3",
+        )?
+        .query_row([of.device.as_str(), module_column(of), half.as_str()], |row| {
+            let section =
+                Section { version: unsigned(row.get("version")?), properties: json_column(row, "properties")? };
+            Ok(StoredSection { section, touched: json_column(row, "touched")? })
+        })
+        .optional()?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Both sections.
+///
+/// # Errors
+/// SQLite's.
+pub fn twin(connection: &Connection, of: &Identity) -> rusqlite::Result<Twin> {
+    Ok(Twin {
+        desired: section(connection, of, Half::Desired)?.section,
+        reported: section(connection, of, Half::Reported)?.section,
+    })
+}
+
+/// Writes a section in place of the one that stands, and notes which properties changed.
+///
+/// # Errors
+/// SQLite's.
+pub fn write(
+    connection: &Connection,
+    of: &Identity,
+    half: Half,
+    new: &Section,
+    now_ms: u64,
+) -> rusqlite::Result<()> {
+    let old = section(connection, of, half)?;
+    let mut touched = old.touched;
+    touched.retain(|key, _| new.properties.contains_key(key));
+    for (key, _) in difference(&old.section.properties, &new.properties) {
+        if new.properties.contains_key(&key) {
+            touched.insert(key, (now_ms, new.version));
+        }
+    }
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO twins (device, module, section, version, properties, touched)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute((
+            of.device.as_str(),
+            module_column(of),
+            half.as_str(),
+            integer(new.version),
+            serde_json::Value::Object(new.properties.clone()).to_string(),
+            serde_json::json!(touched).to_string(),
+        ))?;
+    Ok(())
+}
+
+/// The modules of a device that have a section.
+///
+/// # Errors
+/// SQLite's.
+pub fn modules(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<ModuleId>> {
+    connection
+        .prepare_cached(
+            "SELECT DISTINCT module FROM twins WHERE device = ?1 AND module <> '' ORDER BY module",
+        )?
+        .query_map([device.as_str()], |row| parsed_column(row, "module"))?
+        .collect()
+}

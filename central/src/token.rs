@@ -1,0 +1,150 @@
+//! API tokens in IoT Central's form, `SharedAccessSignature sr=…&sig=…&skn=…&se=…`, and what a role may do.
+//!
+//! `sig` is 32 random bytes: the secret. Only its SHA-256 is kept; a random secret of that size needs no salt and no slow
+//! hash. `sr`, `skn` and `se` tell people what the token is for; the store's copy of them is what counts.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use sha2::{Digest as _, Sha256};
+
+/// How long a token lives: IoT Central's year.
+const LIFE_MS: u64 = 365 * 24 * 3600 * 1000;
+
+/// What the bearer of a token may do.
+///
+/// A viewer reads everything but keys. An operator also writes, commands, and reads the keys of devices, because
+/// operators connect devices. An administrator also deletes: that destroys identities and their history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Reads, writes, commands.
+    Operator,
+    /// Everything.
+    Administrator,
+}
+
+impl Role {
+    /// As it is stored and printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Administrator => "administrator",
+        }
+    }
+}
+
+/// A role was not one of the three.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no role; allowed are viewer, operator, administrator")]
+pub struct UnknownRole(String);
+
+impl std::str::FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        [Self::Viewer, Self::Operator, Self::Administrator]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| UnknownRole(text.to_owned()))
+    }
+}
+
+/// What a token grants, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// For people and for the log.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Until when, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+}
+
+/// A new token: the line that is shown once, the hash that is kept, and what it grants.
+pub struct NewToken {
+    /// `SharedAccessSignature …`; secret.
+    pub line: String,
+    /// What is stored of it.
+    pub hash: String,
+    /// What it grants.
+    pub grant: Grant,
+}
+
+/// Makes a token for the central called `hostname`.
+pub fn create(hostname: &str, name: &str, role: Role, now_ms: u64) -> NewToken {
+    let secret = STANDARD.encode(rand::random::<[u8; 32]>());
+    let expires_ms = now_ms.saturating_add(LIFE_MS);
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let line = format!(
+        "SharedAccessSignature sr={}&sig={}&skn={}&se={expires_ms}",
+        encode(hostname),
+        encode(&secret),
+        encode(name)
+    );
+    NewToken { line, hash: hash(&secret), grant: Grant { name: name.to_owned(), role, expires_ms } }
+}
+
+/// The hash of the token in an Authorization header: the whole line, `Bearer` with the line or with its `sig` alone, or
+/// HTTP Basic with either as the password. `None` when there is no token in it.
+pub fn hash_of_header(header: &str) -> Option<String> {
+    let (scheme, rest) = header.trim().split_once(' ')?;
+    let secret = match scheme.to_ascii_lowercase().as_str() {
+        "sharedaccesssignature" => signature(rest)?,
+        "bearer" => signature(rest).unwrap_or_else(|| rest.trim().to_owned()),
+        "basic" => {
+            let decoded = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+            let (_user, password) = decoded.split_once(':')?;
+            signature(password).unwrap_or_else(|| password.trim().to_owned())
+        }
+        _ => return None,
+    };
+    Some(hash(&secret))
+}
+
+fn signature(fields: &str) -> Option<String> {
+    let fields = fields.trim().trim_start_matches("SharedAccessSignature ");
+    let value = fields.split('&').find_map(|pair| pair.strip_prefix("sig="))?;
+    Some(percent_decode_str(value).decode_utf8().ok()?.into_owned())
+}
+
+fn hash(secret: &str) -> String {
+    STANDARD.encode(Sha256::digest(secret.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_known_in_every_form_of_the_header_and_its_hash_does_not_hold_it() {
+        let token = create("central.example", "ci & co", Role::Operator, 1000);
+        assert!(token.line.starts_with("SharedAccessSignature sr="), "{}", token.line);
+        assert!(token.line.ends_with(&format!("&se={}", 1000 + LIFE_MS)));
+        let fields = token.line.split_once(' ').unwrap().1;
+        let secret = signature(fields).unwrap();
+        let basic = format!("Basic {}", STANDARD.encode(format!("anyone:{}", token.line)));
+        for header in
+            [token.line.clone(), format!("Bearer {}", token.line), format!("Bearer {secret}"), basic]
+        {
+            assert_eq!(hash_of_header(&header).as_deref(), Some(token.hash.as_str()), "{header}");
+        }
+        assert!(!token.hash.contains(&secret));
+        assert_ne!(token.hash, create("central.example", "ci & co", Role::Operator, 1000).hash);
+    }
+
+    #[test]
+    fn a_header_without_a_token_gives_none() {
+        for header in ["", "Bearer", "SharedAccessSignature sr=x", "Basic !", "Digest sig=x"] {
+            assert_eq!(hash_of_header(header), None, "{header}");
+        }
+    }
+
+    #[test]
+    fn roles_are_ordered_by_what_they_may_do() {
+        assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Administrator);
+        assert!("root".parse::<Role>().unwrap_err().to_string().contains("viewer, operator"));
+    }
+}

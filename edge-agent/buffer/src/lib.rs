@@ -1,1 +1,37 @@
-//! Placeholder.
+//! A durable queue of bytes: what was appended is on disk before it is acknowledged, and stays until it is done with.
+//!
+//! ```text
+//! append ─> queue in memory ─> commit thread ─> one write + one fdatasync per batch ─> the appends end
+//!           (bounded, FIFO)                         │
+//!                                             segment files ─> reader ─> whoever sends it on ─> advance ─> cursor
+//! ```
+//!
+//! # Guarantees
+//! - An append that ended well is read back after a kill or a power cut, in the order in which `append` was called.
+//! - A reader is only given what is on disk, so a sequence that has left the gateway never names another record later.
+//! - Whatever else becomes of an acknowledged record (expired, evicted, damaged) is counted and told by [`Log::losses`].
+//! - A full or failing disk fails the appends that it hits; the log goes on by itself when the disk does.
+//!
+//! # Assumptions
+//! - The disk keeps what it confirmed (`fdatasync`), and one process has the directory: a second open is refused.
+//! - A record may be read twice: the cursor on disk lags behind what was advanced by up to a second.
+//!
+//! The files are described in the module `format`. The log knows nothing of what the bytes mean and has no clock: the
+//! time is an argument.
+
+mod commit;
+mod format;
+mod log;
+mod losses;
+mod reader;
+mod recover;
+mod scan;
+mod state;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+pub use log::{Append, AppendError, Full, Log, LogOptions, OpenError, RECORD_BYTES_MAX};
+pub use losses::{Cause, Loss};
+pub use reader::{ReadError, Reader, Record};
+pub use state::Stats;

@@ -1,0 +1,244 @@
+//! The files of a log, in prose first.
+//!
+//! A log is a directory. Numbers are little-endian; times are milliseconds of Unix time; checksums are CRC32C.
+//!
+//! ```text
+//! lock                       empty; held with flock while the log is open
+//! cursor                     how far the records are done with
+//! 0000000000000001.segment   records, the first of which has sequence 1 (sixteen hexadecimal digits)
+//! 00000000000004d2.segment   … the next segment; the last one is being appended to
+//! *.new                      a segment that was not finished; removed at open
+//! ```
+//!
+//! Sequences start at 1 and have no holes: record, segment and log agree on them, so a record that is missing is known
+//! to be missing.
+//!
+//! **Segment**: a header of 64 bytes, then frames back to back up to the end of the file. The header is written to a
+//! `.new` file, synced and renamed before the first frame, so a crash never leaves half of one.
+//!
+//! ```text
+//!  0  8  "LSEGMENT"
+//!  8  4  version, 1
+//! 12 16  log id, a UUID: made when the log was created, the same in all its files
+//! 28  8  first sequence, as in the file's name
+//! 36  8  created, the enqueue time of the record that opened the segment
+//! 44 16  zero
+//! 60  4  checksum of bytes 0..60
+//! ```
+//!
+//! **Frame**: one record.
+//!
+//! ```text
+//!  0  4  mark, b5 1e f7 a3: where to look for the next frame behind a damaged one (no valid UTF-8 text holds it)
+//!  4  4  length of the payload
+//!  8  4  checksum, begun with log id and first sequence of the segment, of bytes 4..8 and 12..36+length
+//! 12  8  sequence
+//! 20  8  enqueued
+//! 28  8  expires; all ones when never
+//! 36  …  payload
+//! ```
+//!
+//! Because its checksum begins with the log id and the segment, bytes of another log or segment, such as a block that
+//! the file system used before, never pass for a frame; and a damaged segment header costs no record, for both are
+//! known from elsewhere (file name, other segments, cursor).
+//!
+//! **Reading.** A frame that does not check is followed by a search for the next mark with a frame that does and a
+//! sequence that fits; the sequences between are lost and told as damaged. In the last segment, when no frame follows,
+//! it is the torn end of a batch that was never acknowledged, and is cut off at open. In an earlier segment, frames at or
+//! above the first sequence of the next segment belong to a batch that failed, and do not count.
+//!
+//! **Cursor**: two slots of 512 bytes, written in turn, so that one is always whole; the valid one with the higher
+//! generation counts. The rest of a slot is zero. All records up to and including the cursor are done with.
+//!
+//! ```text
+//!  0  8  "LSCURSOR"
+//!  8  4  version, 1
+//! 12 16  log id
+//! 28  8  generation
+//! 36  8  cursor
+//! 44  4  checksum of bytes 0..44
+//! ```
+//!
+//! Not preallocated on purpose: appending costs the same as writing into `fallocate`d blocks when measured, and a
+//! gateway has a queue for each module, most of them empty.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::reader::Record;
+
+pub(crate) const VERSION: u32 = 1;
+pub(crate) const SEGMENT_HEADER: u64 = 64;
+pub(crate) const FRAME_HEADER: usize = 36;
+/// The sector that a disk writes whole or not at all.
+pub(crate) const SLOT: u64 = 512;
+pub(crate) const CURSOR_FILE: &str = "cursor";
+pub(crate) const LOCK_FILE: &str = "lock";
+pub(crate) const UNFINISHED: &str = ".new";
+pub(crate) const MARK: [u8; 4] = [0xb5, 0x1e, 0xf7, 0xa3];
+const SEGMENT_MAGIC: &[u8; 8] = b"LSEGMENT";
+const CURSOR_MAGIC: &[u8; 8] = b"LSCURSOR";
+const SUFFIX: &str = ".segment";
+const NEVER: u64 = u64::MAX;
+
+/// The file of the segment that begins with `first`.
+pub(crate) fn segment_name(first: u64) -> String {
+    format!("{first:016x}{SUFFIX}")
+}
+
+/// The first sequence of the segment in the file `name`; `None` when it is no segment.
+pub(crate) fn segment_first(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let first = u64::from_str_radix(digits, 16).ok()?;
+    (segment_name(first) == name && first > 0).then_some(first)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes were sliced"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes were sliced"))
+}
+
+fn uuid_at(bytes: &[u8], at: usize) -> Uuid {
+    Uuid::from_bytes(bytes[at..at + 16].try_into().expect("sixteen bytes were sliced"))
+}
+
+/// The first 64 bytes of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) id: Uuid,
+    pub(crate) first: u64,
+    pub(crate) created_ms: u64,
+}
+
+/// Why the start of a file is not what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadHeader {
+    Damaged,
+    /// Whole, but written by a program that is newer than this one.
+    Version(u32),
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER as usize] {
+        let mut bytes = [0; SEGMENT_HEADER as usize];
+        bytes[..8].copy_from_slice(SEGMENT_MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..28].copy_from_slice(self.id.as_bytes());
+        bytes[28..36].copy_from_slice(&self.first.to_le_bytes());
+        bytes[36..44].copy_from_slice(&self.created_ms.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..60]);
+        bytes[60..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
+        if bytes.len() < SEGMENT_HEADER as usize
+            || &bytes[..8] != SEGMENT_MAGIC
+            || u32_at(bytes, 60) != crc32c::crc32c(&bytes[..60])
+        {
+            return Err(BadHeader::Damaged);
+        }
+        match u32_at(bytes, 8) {
+            VERSION => {
+                Ok(Self { id: uuid_at(bytes, 12), first: u64_at(bytes, 28), created_ms: u64_at(bytes, 36) })
+            }
+            version => Err(BadHeader::Version(version)),
+        }
+    }
+}
+
+/// One slot of the cursor file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CursorSlot {
+    pub(crate) id: Uuid,
+    pub(crate) generation: u64,
+    pub(crate) cursor: u64,
+}
+
+impl CursorSlot {
+    pub(crate) fn encode(&self) -> [u8; SLOT as usize] {
+        let mut bytes = [0; SLOT as usize];
+        bytes[..8].copy_from_slice(CURSOR_MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..28].copy_from_slice(self.id.as_bytes());
+        bytes[28..36].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[36..44].copy_from_slice(&self.cursor.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..44]);
+        bytes[44..48].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// `None` when the slot is damaged or was never written.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let is_whole = bytes.len() >= 48
+            && &bytes[..8] == CURSOR_MAGIC
+            && u32_at(bytes, 44) == crc32c::crc32c(&bytes[..44])
+            && u32_at(bytes, 8) == VERSION;
+        is_whole.then(|| Self {
+            id: uuid_at(bytes, 12),
+            generation: u64_at(bytes, 28),
+            cursor: u64_at(bytes, 36),
+        })
+    }
+}
+
+/// What the checksums of a segment's frames begin with.
+pub(crate) fn frame_seed(id: Uuid, first: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(id.as_bytes()), &first.to_le_bytes())
+}
+
+/// Bytes that a payload of this length takes on disk.
+pub(crate) fn frame_len(payload: usize) -> u64 {
+    (FRAME_HEADER + payload) as u64
+}
+
+/// Adds one frame to `out`. The caller has checked that the payload's length fits 32 bits.
+pub(crate) fn encode_frame(
+    out: &mut Vec<u8>,
+    seed: u32,
+    sequence: u64,
+    enqueued_ms: u64,
+    expires_ms: Option<u64>,
+    payload: &[u8],
+) {
+    let length = u32::try_from(payload.len()).expect("append refuses longer payloads").to_le_bytes();
+    let mut stamps = [0; 24];
+    stamps[..8].copy_from_slice(&sequence.to_le_bytes());
+    stamps[8..16].copy_from_slice(&enqueued_ms.to_le_bytes());
+    stamps[16..].copy_from_slice(&expires_ms.unwrap_or(NEVER).to_le_bytes());
+    let mut checksum = crc32c::crc32c_append(seed, &length);
+    checksum = crc32c::crc32c_append(checksum, &stamps);
+    checksum = crc32c::crc32c_append(checksum, payload);
+    out.extend_from_slice(&MARK);
+    out.extend_from_slice(&length);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    out.extend_from_slice(&stamps);
+    out.extend_from_slice(payload);
+}
+
+/// What a frame's first 36 bytes say, before its checksum says whether to believe them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameHeader {
+    pub(crate) length: u32,
+    pub(crate) sequence: u64,
+}
+
+/// The header of a frame; `None` when there is no mark. `bytes` holds at least 36.
+pub(crate) fn frame_header(bytes: &[u8]) -> Option<FrameHeader> {
+    (bytes[..4] == MARK).then(|| FrameHeader { length: u32_at(bytes, 4), sequence: u64_at(bytes, 12) })
+}
+
+/// The record in a whole frame; `None` when its checksum is wrong.
+pub(crate) fn decode_frame(seed: u32, frame: &Bytes) -> Option<Record> {
+    let mut checksum = crc32c::crc32c_append(seed, &frame[4..8]);
+    checksum = crc32c::crc32c_append(checksum, &frame[12..]);
+    (checksum == u32_at(frame, 8)).then(|| Record {
+        sequence: u64_at(frame, 12),
+        enqueued_ms: u64_at(frame, 20),
+        expires_ms: Some(u64_at(frame, 28)).filter(|at| *at != NEVER),
+        payload: frame.slice(FRAME_HEADER..),
+    })
+}

@@ -1,0 +1,130 @@
+//! What was lost, told in ranges: the material of gap records.
+
+use std::collections::BTreeMap;
+
+/// Ranges that wait to be taken. Beyond it, a range is joined to the last one of its cause; no loss goes uncounted.
+const LOSSES_MAX: usize = 256;
+/// Ranges of records above the cursor that a reader passed over. Beyond it, one may be counted again after a rewind.
+const PASSED_MAX: usize = 65_536;
+
+/// Why a record that had been acknowledged will not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It was older than its expiry or the log's age limit.
+    Expired,
+    /// It was the oldest when there was no room for a new one.
+    Evicted,
+    /// Its bytes on disk are not what was written.
+    Damaged,
+}
+
+/// Records that were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Sequence of the first one.
+    pub first: u64,
+    /// Sequence of the last one.
+    pub last: u64,
+    /// How many in that range; fewer than its length when others in between were not lost.
+    pub count: u64,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Losses since they were last taken.
+#[derive(Debug, Default)]
+pub(crate) struct Losses(Vec<Loss>);
+
+impl Losses {
+    pub(crate) fn add(&mut self, loss: Loss) {
+        let is_full = self.0.len() >= LOSSES_MAX;
+        let same = self.0.iter_mut().rev().find(|last| last.cause == loss.cause);
+        match same {
+            Some(last) if is_full || last.last.checked_add(1) == Some(loss.first) => {
+                last.first = last.first.min(loss.first);
+                last.last = last.last.max(loss.last);
+                last.count += loss.count;
+            }
+            _ => self.0.push(loss),
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Loss> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// Sequences above the cursor that were passed over (expired or damaged), as ranges that do not touch.
+#[derive(Debug, Default)]
+pub(crate) struct Passed(BTreeMap<u64, u64>);
+
+impl Passed {
+    /// How many of `first..=last` are in here.
+    pub(crate) fn count(&self, first: u64, last: u64) -> u64 {
+        let reaching = self.0.range(..=last).rev().take_while(|(_, end)| **end >= first);
+        reaching.map(|(start, end)| (*end).min(last) - (*start).max(first) + 1).sum()
+    }
+
+    /// Adds `first..=last`; how many of them were not in here yet.
+    pub(crate) fn add(&mut self, first: u64, last: u64) -> u64 {
+        let new = (last - first + 1) - self.count(first, last);
+        if new == 0 || self.0.len() >= PASSED_MAX {
+            return new;
+        }
+        let (mut start, mut end) = (first, last);
+        // Those that overlap or touch become one with it.
+        while let Some((&s, &e)) = self.0.range(..=last.saturating_add(1)).next_back() {
+            if e.saturating_add(1) < first {
+                break;
+            }
+            self.0.remove(&s);
+            start = start.min(s);
+            end = end.max(e);
+        }
+        self.0.insert(start, end);
+        new
+    }
+
+    /// Forgets what is at or below the cursor, and says how far the cursor can go because all behind it was passed.
+    pub(crate) fn carry(&mut self, mut cursor: u64) -> u64 {
+        while let Some((&start, &end)) = self.0.first_key_value() {
+            if start > cursor.saturating_add(1) {
+                break;
+            }
+            self.0.remove(&start);
+            cursor = cursor.max(end);
+        }
+        cursor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passed_ranges_join_and_are_counted_once() {
+        let mut passed = Passed::default();
+        assert_eq!(passed.add(5, 6), 2);
+        assert_eq!(passed.add(8, 9), 2);
+        assert_eq!(passed.add(6, 8), 1);
+        assert_eq!(passed.count(1, 100), 5);
+        assert_eq!(passed.count(9, 9), 1);
+        assert_eq!(passed.carry(3), 3);
+        assert_eq!(passed.carry(4), 9);
+        assert_eq!(passed.count(1, 100), 0);
+    }
+
+    #[test]
+    fn no_loss_goes_uncounted_when_too_many_ranges_wait() {
+        let mut losses = Losses::default();
+        for n in 0..1000 {
+            losses.add(Loss { first: n * 2, last: n * 2, count: 1, cause: Cause::Expired });
+        }
+        let taken = losses.take();
+        assert!(taken.len() <= LOSSES_MAX);
+        assert_eq!(taken.iter().map(|loss| loss.count).sum::<u64>(), 1000);
+        assert_eq!(taken.last().map(|loss| loss.last), Some(1998));
+        assert!(losses.take().is_empty());
+    }
+}

@@ -1,0 +1,233 @@
+//! Reads the records that are on disk, in order, a stretch at a time and never on the runtime's own threads.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::format::{frame_seed, segment_name};
+use crate::losses::Cause;
+use crate::scan::{Scan, Step};
+use crate::state::{Published, Shared};
+
+/// A fetch ends after this many bytes or records; a reader holds at most two fetches.
+const FETCH_BYTES: usize = 256 << 10;
+const FETCH_RECORDS: usize = 1024;
+
+/// A record as it was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the log, from 1 on.
+    pub sequence: u64,
+    /// When it was appended, ms of Unix time.
+    pub enqueued_ms: u64,
+    /// From when on nobody wants it, ms of Unix time.
+    pub expires_ms: Option<u64>,
+    /// The bytes.
+    pub payload: Bytes,
+}
+
+/// Why there is no next record.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The disk said no. The reader stands where it stood: calling again tries again.
+    #[error("queue {dir}: could not read {file}; look at the disk and the system's log")]
+    Io {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The segment.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The log was closed and everything committed was read.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+/// Reads a log from its cursor on. Cheap to hold; several read independently.
+pub struct Reader {
+    shared: Arc<Shared>,
+    published: watch::Receiver<Published>,
+    /// The next sequence to be fetched.
+    next: u64,
+    fetched: VecDeque<Record>,
+    place: Option<Place>,
+    fetch: Option<JoinHandle<Fetched>>,
+}
+
+/// An open segment, read up to somewhere.
+struct Place {
+    segment: u64,
+    scan: Scan,
+}
+
+struct Fetched {
+    records: VecDeque<Record>,
+    next: u64,
+    place: Option<Place>,
+    error: Option<ReadError>,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let published = shared.published.subscribe();
+        let next = shared.state().cursor + 1;
+        Self { shared, published, next, fetched: VecDeque::new(), place: None, fetch: None }
+    }
+
+    /// Waits for the next record that is on disk. `now_ms` gives the time, ms of Unix time: records that are expired then
+    /// are passed over and counted. Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn next(&mut self, now_ms: impl Fn() -> u64) -> Result<Record, ReadError> {
+        loop {
+            if let Some(record) = self.take_fetched(&now_ms) {
+                if self.fetched.len() < FETCH_RECORDS / 2 {
+                    self.fetch_ahead();
+                }
+                return Ok(record);
+            }
+            if self.fetch.is_none() {
+                let next = self.next;
+                let has_news = |published: &Published| published.next_sequence > next || published.has_ended;
+                let news = *self.published.wait_for(has_news).await.map_err(|_| ReadError::Closed)?;
+                if news.next_sequence <= next {
+                    return Err(ReadError::Closed);
+                }
+                self.fetch_ahead();
+            }
+            let Some(fetch) = &mut self.fetch else { continue };
+            let fetched = match fetch.await {
+                Ok(fetched) => fetched,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The runtime is shutting down.
+                Err(_) => return Err(ReadError::Closed),
+            };
+            self.fetch = None;
+            (self.fetched, self.next, self.place) = (fetched.records, fetched.next, fetched.place);
+            if let Some(error) = fetched.error {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Goes back to the first record that is not done with, for example when a connection was lost with records in flight.
+    pub fn rewind(&mut self) {
+        self.fetched.clear();
+        self.place = None;
+        self.fetch = None;
+        self.next = self.shared.state().cursor + 1;
+    }
+
+    fn take_fetched(&mut self, now_ms: &impl Fn() -> u64) -> Option<Record> {
+        let age_max_ms = self.shared.options.age_max_ms;
+        loop {
+            let record = self.fetched.pop_front()?;
+            let mut state = self.shared.state();
+            if record.sequence <= state.cursor {
+                continue;
+            }
+            let too_old_ms = age_max_ms.map_or(u64::MAX, |max| record.enqueued_ms.saturating_add(max));
+            let gone_ms = record.expires_ms.unwrap_or(u64::MAX).min(too_old_ms);
+            if gone_ms == u64::MAX || now_ms() < gone_ms {
+                return Some(record);
+            }
+            state.pass(record.sequence, record.sequence, Cause::Expired);
+            if state.cursor_moved {
+                self.shared.work.notify_one();
+            }
+        }
+    }
+
+    /// Starts a fetch when there is something to fetch and none under way.
+    fn fetch_ahead(&mut self) {
+        if self.fetch.is_some() || self.published.borrow().next_sequence <= self.next {
+            return;
+        }
+        let (shared, next, place) = (self.shared.clone(), self.next, self.place.take());
+        self.fetch = Some(tokio::task::spawn_blocking(move || fetch(&shared, next, place)));
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("next", &self.next).field("fetched", &self.fetched.len()).finish()
+    }
+}
+
+/// Reads from `next` on until it has something or nothing is left. Blocking.
+fn fetch(shared: &Shared, next: u64, place: Option<Place>) -> Fetched {
+    let mut fetched = Fetched { records: VecDeque::new(), next, place, error: None };
+    while fetched.records.is_empty() {
+        let state = shared.state();
+        fetched.next = fetched.next.max(state.cursor + 1);
+        let Some(stretch) = state.stretch(fetched.next) else { break };
+        drop(state);
+        let held = fetched.place.take();
+        let held = held.filter(|held| held.segment == stretch.segment && held.scan.expected == fetched.next);
+        let mut place = match held {
+            Some(held) => held,
+            None => match shared.storage.open(&segment_name(stretch.segment)) {
+                Ok(file) => {
+                    let seed = frame_seed(shared.id, stretch.segment);
+                    let (offset, expected) = (stretch.start.offset, stretch.start.sequence);
+                    let scan = Scan::new(file, seed, offset, expected, stretch.end, stretch.until);
+                    Place { segment: stretch.segment, scan }
+                }
+                // It was dropped or deleted a moment ago: the cursor is behind it now.
+                Err(_) if shared.state().cursor + 1 > fetched.next => continue,
+                Err(source) => {
+                    fetched.error = Some(read_error(shared, stretch.segment, source));
+                    break;
+                }
+            },
+        };
+        place.scan.end = stretch.end;
+        place.scan.until = stretch.until;
+        if let Err(source) = read_on(shared, &mut place.scan, &mut fetched) {
+            fetched.error = Some(read_error(shared, stretch.segment, source));
+            break;
+        }
+        fetched.place = Some(place);
+    }
+    let mut state = shared.state();
+    for record in &fetched.records {
+        state.see(record.sequence, record.enqueued_ms);
+    }
+    drop(state);
+    fetched
+}
+
+fn read_on(shared: &Shared, scan: &mut Scan, fetched: &mut Fetched) -> io::Result<()> {
+    let mut bytes = 0;
+    while bytes < FETCH_BYTES && fetched.records.len() < FETCH_RECORDS && scan.expected < scan.until {
+        match scan.step()? {
+            Step::Record(record) if record.sequence < fetched.next => {}
+            Step::Record(record) => {
+                fetched.next = record.sequence + 1;
+                bytes += record.payload.len();
+                fetched.records.push_back(record);
+            }
+            Step::Hole { first, last } => {
+                shared.state().pass(first, last, Cause::Damaged);
+                fetched.next = fetched.next.max(last + 1);
+            }
+            Step::End => {
+                shared.state().pass(scan.expected, scan.until - 1, Cause::Damaged);
+                fetched.next = fetched.next.max(scan.until);
+                scan.expected = scan.until;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_error(shared: &Shared, segment: u64, source: io::Error) -> ReadError {
+    ReadError::Io { dir: shared.storage.path().to_owned(), file: segment_name(segment), source }
+}

@@ -102,8 +102,12 @@ impl Connection {
             let ended = match opened {
                 Err(error) => Ended::Lost(error),
                 Ok((client, mqtt)) => {
-                    failures = 0;
+                    let since = Instant::now();
                     let ended = self.serve(client, mqtt, stop.as_mut()).await;
+                    // A gateway that lets the module in and soon throws it out is not asked faster for it.
+                    if since.elapsed() >= BACKOFF_CAP {
+                        failures = 0;
+                    }
                     self.outbox.cut();
                     self.questions.cut();
                     ended
@@ -159,7 +163,7 @@ impl Connection {
     ) -> Ended {
         let number = self.number.fetch_add(1, Ordering::AcqRel) + 1;
         info!(gateway = self.settings.gateway, identity = %self.settings.identity, "gateway connected");
-        let mut link = Link::new(client, number, Instant::now());
+        let mut link = Link::new(client, number, Instant::now() + self.settings.token_valid * 5 / 6);
         if let Err(error) = link.subscribe(&self.settings) {
             return Ended::Lost(error);
         }
@@ -182,31 +186,30 @@ impl Connection {
         });
         let mut error = None;
         loop {
-            if error.is_none()
-                && let Err(error) = self.hand_over(&mut link)
-            {
-                return Ended::Lost(error);
-            }
+            let handed_over = if error.is_none() { self.hand_over(&mut link) } else { Ok(()) };
             let wake = self.wake(&link);
-            let step = tokio::select! {
-                ended = &mut pump, if error.is_none() => {
-                    error = Some(ended);
-                    Ok(ControlFlow::Continue(()))
-                }
-                event = arrivals.recv() => match (event, error.take()) {
-                    (Some(event), kept) => {
-                        error = kept;
-                        self.on_mqtt(&mut link, event)
+            let step = match handed_over {
+                Err(failed) => Err(failed),
+                Ok(()) => tokio::select! {
+                    ended = &mut pump, if error.is_none() => {
+                        error = Some(ended);
+                        Ok(ControlFlow::Continue(()))
                     }
-                    (None, Some(error)) => Err(self.lost(error)),
-                    (None, None) => unreachable!("the sender ends with the pump, which leaves its error"),
+                    event = arrivals.recv() => match (event, error.take()) {
+                        (Some(event), kept) => {
+                            error = kept;
+                            self.on_mqtt(&mut link, event)
+                        }
+                        (None, Some(error)) => Err(self.lost(error)),
+                        (None, None) => unreachable!("the sender ends with the pump, which leaves its error"),
+                    },
+                    Some(command) = self.commands.recv() => self.on_command(&link, command),
+                    () = &mut stop, if !link.is_stopping() => {
+                        link.leave(Reason::Stop, Instant::now());
+                        Ok(ControlFlow::Continue(()))
+                    }
+                    () = sleep_until(wake) => self.on_wake(&mut link),
                 },
-                Some(command) = self.commands.recv() => self.on_command(&link, command),
-                () = &mut stop, if !link.is_stopping() => {
-                    link.leave(Reason::Stop, Instant::now());
-                    Ok(ControlFlow::Continue(()))
-                }
-                () = sleep_until(wake) => self.on_wake(&mut link),
             };
             match step {
                 Ok(ControlFlow::Continue(())) => {}

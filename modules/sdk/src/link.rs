@@ -18,8 +18,6 @@ use crate::workload::{self, WorkloadError};
 
 /// How long leaving waits for what is under way. Docker's patience is ten seconds.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(3);
-/// A token is valid for an hour; ten minutes before, a new connection brings a new one (clocks may differ by five).
-const RENEW_AFTER: Duration = Duration::from_secs(3000);
 /// A dead gateway is noticed after twice this.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long a twin that the gateway could not give is left alone.
@@ -107,17 +105,18 @@ pub(crate) async fn open(settings: Arc<Settings>) -> Result<(AsyncClient, EventL
 }
 
 impl Link {
-    pub(crate) fn new(client: AsyncClient, number: u64, now: Instant) -> Self {
+    /// `renew_at` is when the token grows old.
+    pub(crate) fn new(client: AsyncClient, number: u64, renew_at: Instant) -> Self {
         Self {
             client,
             number,
-            renew_at: now + RENEW_AFTER,
+            renew_at,
             leaving: None,
             requests: 0,
             desired: None,
             desired_told: 0,
             twin_request: None,
-            twin_due: Some(now),
+            twin_due: Some(Instant::now()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who the module is and where its gateway is, as the container's environment says.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemas::names::Identity;
 
@@ -8,6 +9,8 @@ use schemas::names::Identity;
 const API_VERSION: &str = "2018-06-28";
 /// MQTT over TLS.
 const PORT: u16 = 8883;
+/// How long the Azure SDKs make a token valid.
+const TOKEN_VALID: Duration = Duration::from_secs(3600);
 
 /// What a module needs to know to connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,9 @@ pub struct Settings {
     pub workload_socket: PathBuf,
     /// The workload API's version.
     pub api_version: String,
+    /// How long a token is valid: an hour. After five sixths of it a new connection brings a new token; the rest is for
+    /// clocks that differ.
+    pub token_valid: Duration,
 }
 
 /// Why the environment is not that of a module container.
@@ -93,6 +99,7 @@ impl Settings {
             gateway_port,
             workload_socket: PathBuf::from(socket),
             api_version: optional("IOTEDGE_APIVERSION").unwrap_or_else(|| API_VERSION.to_owned()),
+            token_valid: TOKEN_VALID,
         })
     }
 }

@@ -22,8 +22,6 @@ use crate::settings::Settings;
 const ANSWER: Duration = Duration::from_secs(30);
 /// The largest answer: a trust bundle of some hundred certificates.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// How long a token is valid.
-const TOKEN_VALID: Duration = Duration::from_secs(3600);
 /// Characters that stay as they are: RFC 3986 "unreserved".
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -63,10 +61,10 @@ pub(crate) async fn trust(settings: &Settings) -> Result<Arc<rustls::ClientConfi
     Ok(Arc::new(config))
 }
 
-/// A SAS token for the module, valid for an hour from now.
+/// A SAS token for the module, valid from now.
 pub(crate) async fn token(settings: &Settings) -> Result<String, WorkloadError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
-    let (resource, expiry) = (resource(settings), (now + TOKEN_VALID).as_secs());
+    let (resource, expiry) = (resource(settings), (now + settings.token_valid).as_secs());
     let module = settings.identity.module.as_ref().map_or("", |module| module.as_str());
     let path = format!(
         "/modules/{}/genid/{}/sign?api-version={}",
@@ -156,6 +154,7 @@ mod tests {
             gateway_port: 8883,
             workload_socket: "/nowhere".into(),
             api_version: "2018-06-28".into(),
+            token_valid: Duration::from_secs(3600),
         };
         assert_eq!(resource(&settings), "hub.example%2Fdevices%2Fgw-1%2Fmodules%2F%24filter");
     }

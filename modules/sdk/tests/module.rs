@@ -4,8 +4,11 @@
 
 mod gateway;
 
+use std::time::Duration;
+
 use gateway::Gateway;
 use module_sdk::module::{Event, Module, SendError, TwinError};
+use module_sdk::settings::Settings;
 use rumqttc::{ConnAck, ConnectReturnCode, Packet, QoS};
 use schemas::bag::PropertyBag;
 use schemas::topics;
@@ -40,6 +43,20 @@ async fn a_module_proves_itself_with_a_token_that_the_workload_api_signed() {
     assert_eq!(login.password, format!("SharedAccessSignature sr={resource}&sig=a%2Bb%2Fc%3D&se={expiry}"));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     assert!((now + 3590..=now + 3600).contains(&expiry.parse().unwrap()), "{expiry} at {now}");
+}
+
+#[tokio::test]
+async fn before_its_token_expires_a_module_leaves_in_order_and_comes_back_with_a_new_one() {
+    let mut gateway = Gateway::start().await;
+    let settings = Settings { token_valid: Duration::from_secs(2), ..gateway.settings() };
+    let _module = Module::start(settings);
+    let mut session = gateway.welcome(json!({})).await;
+    assert_eq!(session.packet().await, Some(Packet::Disconnect));
+    let (connect, _session) = gateway.accept().await;
+    let expiry = |signed: String| signed.rsplit_once('\n').unwrap().1.parse::<u64>().unwrap();
+    let (first, second) = (gateway.signed.recv().await.unwrap(), gateway.signed.recv().await.unwrap());
+    assert!(connect.login.unwrap().password.ends_with(&format!("&se={}", expiry(second.clone()))));
+    assert!(expiry(second) > expiry(first));
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ impl Gateway {
             gateway_port: self.listener.local_addr().unwrap().port(),
             workload_socket: socket(self.dir.path()),
             api_version: "2018-06-28".into(),
+            token_valid: Duration::from_secs(3600),
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use proptest::prelude::*;
 use schemas::manifest::{DesiredStatus, ImagePullPolicy, Manifest, PRIORITY_DEFAULT, RestartPolicy};
 use schemas::names::ModuleId;
 use serde_json::{Map, Value, json};
@@ -113,7 +114,7 @@ fn routes_are_texts_or_objects_and_blank_ones_are_none() {
 
 #[test]
 fn system_modules_are_kept_and_never_become_containers() {
-    let image = "mcr.microsoft.com/azureiotedge-hub:1.5";
+    let image = "$upstream:443/azureiotedge-hub:1.5";
     let manifest = parse(&agent("systemModules", json!({"edgeHub": {"settings": {"image": image}}})));
     assert_eq!(manifest.edge_agent.system_modules["edgeHub"].image, image);
     assert!(manifest.edge_agent.modules.is_empty());
@@ -141,6 +142,51 @@ fn secrets_are_neither_printed_nor_part_of_an_error() {
     ] {
         let message = refused(&broken);
         assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "(\\PC|\\$){0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        let object = proptest::collection::btree_map(
+            "(value|settings|image|modules|[a-z.$]{0,6})",
+            inner.clone(),
+            0..3,
+        );
+        prop_oneof![
+            proptest::collection::vec(inner, 0..3).prop_map(Value::from),
+            object.prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// Every place in a document.
+fn places(value: &Value, here: &str, all: &mut Vec<String>) {
+    all.push(here.to_owned());
+    for (key, inner) in value.as_object().into_iter().flatten() {
+        places(inner, &format!("{here}/{key}"), all);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_value_at_any_place_is_read_or_refused_with_a_path(at in any::<prop::sample::Index>(), value in json_value()) {
+        let mut document: Value =
+            serde_json::from_slice(include_bytes!("../../manifests/limits.json")).unwrap();
+        let mut all = Vec::new();
+        places(&document, "", &mut all);
+        let place: &String = at.get(&all);
+        *document.pointer_mut(place).unwrap() = value;
+        match Manifest::parse(document.to_string().as_bytes()) {
+            Ok(manifest) => prop_assert!(manifest.edge_agent.modules.values().all(|m| !m.image.is_empty())),
+            Err(error) => prop_assert!(error.path == "manifest" || error.path.starts_with("modulesContent")),
+        }
     }
 }
 

@@ -16,10 +16,10 @@
 
 use std::collections::BTreeMap;
 
-use schemas::manifest::RestartPolicy;
+use schemas::manifest::{DesiredStatus, RestartPolicy};
 use schemas::names::ModuleId;
 
-use super::desired::Desired;
+use super::desired::{Desired, DesiredModule};
 use super::observed::{ContainerState, Observed, ObservedModule};
 
 /// After this many restarts a module is given up.
@@ -49,8 +49,8 @@ struct Record {
 /// What happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
-    /// Docker was asked: to be told before every plan. Modules that neither exist nor shall exist are forgotten, and
-    /// those that ran long enough are well.
+    /// Docker was asked: to be told before every plan. Modules that neither exist nor shall exist are forgotten, those
+    /// that ran long enough are well, and failures of those that are as wanted are over.
     Looked(&'a Desired, &'a Observed),
     /// An [`super::plan::Action::Start`] of this module was done.
     Started(&'a ModuleId),
@@ -102,7 +102,11 @@ impl Restarts {
                     if seen.is_some_and(|seen| ran_ms(seen, now_ms) >= WELL_AFTER_MS) {
                         record.restarts = 0;
                     }
-                    seen.is_some() || desired.modules.contains_key(module)
+                    let wanted = desired.modules.get(module);
+                    if seen.zip(wanted).is_some_and(|(seen, wanted)| is_as_wanted(seen, wanted)) {
+                        record.failures = 0;
+                    }
+                    seen.is_some() || wanted.is_some()
                 });
             }
             Event::Started(module) => self.modules.entry(module.clone()).or_default().failures = 0,
@@ -186,6 +190,16 @@ impl Restarts {
     pub fn restarted_at_ms(&self, module: &ModuleId) -> Option<u64> {
         self.modules.get(module).and_then(|record| record.restarted_at_ms)
     }
+}
+
+/// Whether a plan would have nothing to do for it.
+fn is_as_wanted(seen: &ObservedModule, wanted: &DesiredModule) -> bool {
+    let is_running = seen.state == ContainerState::Running && !seen.is_unhealthy;
+    seen.fingerprint == wanted.fingerprint
+        && match wanted.spec.status {
+            DesiredStatus::Running => is_running,
+            DesiredStatus::Stopped => !seen.is_live() && seen.state != ContainerState::Dead,
+        }
 }
 
 /// How long the container runs, or ran.
@@ -301,6 +315,29 @@ mod tests {
         restarts.handle(BOOT, Event::Failed(&m));
         restarts.handle(BOOT, Event::Looked(&Desired::default(), &Observed::default()));
         assert_eq!(restarts, Restarts::since_boot(BOOT));
+    }
+
+    #[test]
+    fn a_failed_step_waits_until_the_module_is_as_wanted_after_all() {
+        let m = module();
+        let document = br#"{"modulesContent": {"$edgeAgent": {"properties.desired":
+            {"schemaVersion": "1.0", "modules": {"m": {"settings": {"image": "a:1"}}}}}}}"#;
+        let desired = Desired::of(&schemas::manifest::Manifest::parse(document).unwrap());
+        let mut observed = Observed::default();
+        let mut restarts = Restarts::since_boot(BOOT);
+        for failures in 1..4 {
+            restarts.handle(BOOT, Event::Failed(&m));
+            restarts.handle(BOOT, Event::Looked(&desired, &observed));
+            assert_eq!(
+                restarts.failed(&m, BOOT),
+                Some((failures, BOOT + WAIT_FIRST_MS * 2u64.pow(failures - 1)))
+            );
+        }
+        let fingerprint = desired.modules[&m].fingerprint.clone();
+        let running = ObservedModule { fingerprint, state: ContainerState::Running, ..ended(0, BOOT, BOOT) };
+        observed.modules.insert(m.clone(), running);
+        restarts.handle(BOOT, Event::Looked(&desired, &observed));
+        assert_eq!(restarts.failed(&m, BOOT), None);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 /// What an image reference must look like, in words.
 pub(super) const ALLOWED: &str = "write [host[:port]/]name[:tag][@sha256:…], for example ghcr.io/acme/filter:1.2, its name in small letters";
 
+/// Said of `$upstream:443/name`, which in IoT Edge is an image at the parent gateway.
+pub(super) const NO_PARENT: &str = "gateways have no parent here, write the registry's own host";
+
 /// The longest name without tag and digest (distribution's limit).
 const NAME_LENGTH_MAX: usize = 255;
 /// The longest tag.

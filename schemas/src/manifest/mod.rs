@@ -63,7 +63,8 @@ pub struct EdgeAgent {
     pub logging_options: String,
     /// Who to be at which registry, by the name the manifest gives it.
     pub registry_credentials: BTreeMap<String, RegistryCredential>,
-    /// `edgeAgent` and `edgeHub` as the manifest has them. They never become containers: this daemon is both.
+    /// `edgeAgent` and `edgeHub` as the manifest has them. They never become containers, because this daemon is both;
+    /// so their images are not looked into, and may come from IoT Edge's parent gateway (`$upstream:443/…`).
     pub system_modules: BTreeMap<String, Module>,
     /// The modules that become containers. No name begins with `$`.
     pub modules: BTreeMap<ModuleId, Module>,

@@ -52,14 +52,15 @@ pub(super) fn edge_agent(members: &Map<String, Value>) -> Result<EdgeAgent, Mani
     if let Some(system) = section.object("systemModules")? {
         for name in ["edgeAgent", "edgeHub"] {
             if let Some(object) = system.object(name)? {
-                edge_agent.system_modules.insert(name.to_owned(), module(&object)?);
+                let system_module = module(&object, |image| Some(image.to_owned()))?;
+                edge_agent.system_modules.insert(name.to_owned(), system_module);
             }
         }
     }
     if let Some(modules) = section.object("modules")? {
         for (name, field) in modules.fields() {
             let id = container_name(name, &field)?;
-            edge_agent.modules.insert(id, module(&field.object()?)?);
+            edge_agent.modules.insert(id, module(&field.object()?, image::normalize)?);
         }
     }
     Ok(edge_agent)
@@ -99,13 +100,16 @@ fn credential(object: &Object<'_>) -> Result<RegistryCredential, ManifestError> 
     })
 }
 
-fn module(object: &Object<'_>) -> Result<Module, ManifestError> {
+fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Result<Module, ManifestError> {
     check_type(object)?;
     let settings = object.require("settings", "write an object with an image")?.object()?;
     let image = settings.require("image", image::ALLOWED)?;
     let word = |key| object.get(key);
     Ok(Module {
-        image: image::normalize(image.text()?).ok_or_else(|| image.refuse(image.quoted(), image::ALLOWED))?,
+        image: normalize(image.text()?).ok_or_else(|| {
+            let is_parents = image.value.as_str().is_some_and(|image| image.starts_with("$upstream"));
+            image.refuse(image.quoted(), if is_parents { image::NO_PARENT } else { image::ALLOWED })
+        })?,
         create_options: create_options(&settings)?,
         env: environment(object)?,
         status: match word("status") {

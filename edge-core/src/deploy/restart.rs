@@ -31,6 +31,9 @@ pub const WAIT_FIRST_MS: u64 = 10 * 1000;
 /// The longest wait.
 pub const WAIT_MAX_MS: u64 = 300 * 1000;
 
+/// Docker's times may be this much ahead of the caller's: the time that one look at every container may take.
+const CLOCK_AHEAD_MS: u64 = 60 * 1000;
+
 /// What is remembered of each module that exists; nothing of any other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restarts {
@@ -165,20 +168,17 @@ impl Restarts {
         if restarts >= RESTARTS_MAX {
             return Next::GivenUp;
         }
-        let since_ms = since_ms.unwrap_or(0);
-        let at_ms = since_ms.saturating_add(wait_ms(restarts));
-        // A clock that was set back must not keep a module down: an end in the future is an end now.
-        match now_ms < since_ms || now_ms >= at_ms {
-            true => Next::Restart { attempt: restarts + 1 },
-            false => Next::WaitUntil { at_ms, attempt: restarts + 1 },
+        match wait_over_at(since_ms.unwrap_or(0), wait_ms(restarts), now_ms) {
+            None => Next::Restart { attempt: restarts + 1 },
+            Some(at_ms) => Next::WaitUntil { at_ms, attempt: restarts + 1 },
         }
     }
 
     /// Until when the module's next step waits because the last ones failed, and how many did.
     pub fn failed(&self, module: &ModuleId, now_ms: u64) -> Option<(u32, u64)> {
         let record = self.modules.get(module).filter(|record| record.failures > 0)?;
-        let at_ms = record.failed_at_ms.saturating_add(wait_ms(record.failures - 1));
-        (record.failed_at_ms <= now_ms && now_ms < at_ms).then_some((record.failures, at_ms))
+        let at_ms = wait_over_at(record.failed_at_ms, wait_ms(record.failures - 1), now_ms)?;
+        Some((record.failures, at_ms))
     }
 
     /// How often the module was started again since it was well, or since the last deployment.
@@ -211,6 +211,13 @@ fn ran_ms(seen: &ObservedModule, now_ms: u64) -> u64 {
         _ => None,
     };
     until_ms.zip(seen.started_at_ms).map_or(0, |(until, since)| until.saturating_sub(since))
+}
+
+/// When a wait that began at `since_ms` is over; `None` when it is. A clock that was set back must keep nothing down, so
+/// a beginning far in the future is none; one just ahead is an end that Docker wrote after the caller read the clock.
+fn wait_over_at(since_ms: u64, wait_ms: u64, now_ms: u64) -> Option<u64> {
+    let at_ms = since_ms.saturating_add(wait_ms);
+    (since_ms <= now_ms.saturating_add(CLOCK_AHEAD_MS) && now_ms < at_ms).then_some(at_ms)
 }
 
 /// 10 s × 2ⁿ, 300 s at the most.
@@ -341,14 +348,16 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_keeps_no_module_down() {
-        let (m, mut restarts) = (module(), Restarts::since_boot(0));
-        assert_eq!(
-            restarts.next(&m, RestartPolicy::Always, &ended(1, 5_000, 9_000), 6_000),
-            Next::Restart { attempt: 1 }
-        );
-        restarts.handle(9_000, Event::Failed(&m));
-        assert_eq!(restarts.failed(&m, 9_001), Some((1, 19_000)));
-        assert_eq!(restarts.failed(&m, 6_000), None);
+    fn a_clock_that_was_set_back_keeps_no_module_down_and_an_end_during_the_look_still_waits() {
+        let (m, now) = (module(), 10_000_000);
+        let mut restarts = Restarts::since_boot(0);
+        let next = |restarts: &Restarts, ended_at| {
+            restarts.next(&m, RestartPolicy::Always, &ended(1, ended_at - 1, ended_at), now)
+        };
+        assert_eq!(next(&restarts, now + CLOCK_AHEAD_MS + 1), Next::Restart { attempt: 1 });
+        assert_eq!(next(&restarts, now + 5), Next::WaitUntil { at_ms: now + 5 + WAIT_FIRST_MS, attempt: 1 });
+        restarts.handle(now, Event::Failed(&m));
+        assert_eq!(restarts.failed(&m, now + 1), Some((1, now + WAIT_FIRST_MS)));
+        assert_eq!(restarts.failed(&m, now - CLOCK_AHEAD_MS - 1), None);
     }
 }

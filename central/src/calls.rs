@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
+use edge_hub::clients::NotDelivered;
 use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
@@ -128,10 +129,10 @@ impl Fleet {
                 tokio::select! {
                     // The answer may come before the gateway's acknowledgement.
                     _ = &mut ended => return Ok(()),
-                    sent = sending => if sent.is_err() {
-                        Some(Err(MethodFailure::NotConnected { target: gateway.to_string() }))
-                    } else {
-                        None
+                    sent = sending => match sent {
+                        // A gateway that went away with it may have it, and answers when it comes back.
+                        Ok(()) | Err(NotDelivered::Gone) => None,
+                        Err(_) => Some(Err(MethodFailure::NotConnected { target: gateway.to_string() })),
                     },
                     () = tokio::time::sleep_until(until) => Some(no_answer(command)),
                     () = self.stop.cancelled() => return Err(stopping()),

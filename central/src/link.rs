@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
+use edge_hub::clients::NotDelivered;
 use schemas::link::{Child, Children};
 use schemas::names::{DeviceId, Identity};
 
@@ -118,11 +119,15 @@ impl Fleet {
                 }
             };
             let (operation, payload) = message;
-            if self.clients.send_link(&Identity::device(gateway.clone()), &operation, payload).await.is_err()
-            {
+            let this = Identity::device(gateway.clone());
+            if let Err(why) = self.clients.send_link(&this, &operation, payload).await {
                 // It is away, or not listening yet: it is told everything when it subscribes.
-                tracing::debug!(%gateway, %operation, "gateway was not told");
+                tracing::debug!(%gateway, %operation, %why, "gateway was not told");
                 self.outbox.forget(&gateway);
+                if matches!(why, NotDelivered::Busy) {
+                    // It still listens, and would never learn what was left out.
+                    self.clients.disconnect(&this, "it takes too slowly what central tells it");
+                }
                 return;
             }
         }

@@ -1,0 +1,184 @@
+//! A central on free ports, with its REST client and foreign MQTT clients.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+#![allow(dead_code, reason = "each test file uses its part of this")]
+#![allow(unreachable_pub, reason = "a module of each test file, not of a library")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use central::config::Config;
+use central::server::{self, Started};
+use central::store::{StoreError, tokens};
+use central::token::{self, Role};
+use reqwest::Method;
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take on a busy machine.
+pub const STEP: Duration = Duration::from_secs(30);
+
+/// A running central and what it takes to speak to it.
+pub struct Central {
+    pub started: Started,
+    pub stop: CancellationToken,
+    pub http: reqwest::Client,
+    pub token: String,
+}
+
+/// Starts central on a directory; the token is an administrator's.
+pub async fn start(dir: &std::path::Path) -> Central {
+    let mut config =
+        Config { hostname: "central.test".into(), data_dir: dir.to_owned(), ..Config::default() };
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.http.listen = any;
+    config.mqtt.mqtts = any;
+    config.mqtt.mqtt = Some(any);
+    let stop = CancellationToken::new();
+    let started = server::start(config, stop.clone()).await.unwrap();
+    let mut central = Central { started, stop, http: reqwest::Client::new(), token: String::new() };
+    central.token = central.new_token(Role::Administrator).await;
+    central
+}
+
+impl Central {
+    pub async fn new_token(&self, role: Role) -> String {
+        let new = token::create("central.test", "a test", role, server::now_ms());
+        let line = new.line.clone();
+        let insert = move |c: &_| Ok::<_, StoreError>(tokens::insert(c, &new.hash, &new.grant)?);
+        self.started.fleet().store.submit(insert).await.unwrap();
+        line
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.started.http)
+    }
+
+    pub async fn send_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let url = format!("{}{separator}api-version=2022-10-31-preview", self.url(path));
+        let mut request = self.http.request(method, url).header("Authorization", token).timeout(STEP);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_str(&response.text().await.unwrap()).unwrap_or(Value::Null))
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.send_as(&self.token, method, path, body).await
+    }
+
+    /// A request that must succeed.
+    pub async fn ok(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let (status, answer) = self.send(method.clone(), path, body).await;
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        answer
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.ok(Method::GET, path, None).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Value {
+        self.ok(Method::PUT, path, Some(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Value {
+        self.ok(Method::PATCH, path, Some(body)).await
+    }
+
+    /// Asks until `check` gives a value.
+    pub async fn until<T>(&self, path: &str, check: impl Fn(&Value) -> Option<T>) -> T {
+        let deadline = tokio::time::Instant::now() + STEP;
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            ticks.tick().await;
+            let answer = self.get(path).await;
+            if let Some(value) = check(&answer) {
+                return value;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{path} stayed {answer}");
+        }
+    }
+
+    /// A client of the plain door with the key of a registered device.
+    pub async fn client(&self, device: &str) -> Mqtt {
+        let credentials = self.get(&format!("/api/devices/{device}/credentials")).await;
+        let key = STANDARD.decode(credentials["symmetricKey"]["primaryKey"].as_str().unwrap()).unwrap();
+        self.client_with_key(device, &key)
+    }
+
+    pub fn client_with_key(&self, device: &str, key: &[u8]) -> Mqtt {
+        let expires_at = server::now_ms() / 1000 + 3600;
+        let token = edge_core::access::sas_token("central.test", &device.parse().unwrap(), key, expires_at);
+        let port = self.started.mqtt.unwrap().port();
+        let mut options = MqttOptions::new(device, "127.0.0.1", port);
+        options
+            .set_credentials(format!("central.test/{device}/?api-version=2021-04-12"), token)
+            .set_keep_alive(Duration::from_secs(30));
+        let (client, events) = AsyncClient::new(options, 100);
+        Mqtt { client, events }
+    }
+
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.started.ended().await;
+    }
+}
+
+/// A foreign MQTT client, and what it hears.
+pub struct Mqtt {
+    pub client: AsyncClient,
+    pub events: EventLoop,
+}
+
+impl Mqtt {
+    /// The next packet that `pick` wants.
+    pub async fn next<T>(&mut self, pick: impl Fn(Packet) -> Option<T>) -> T {
+        tokio::time::timeout(STEP, async {
+            loop {
+                if let Event::Incoming(packet) = self.events.poll().await.unwrap()
+                    && let Some(value) = pick(packet)
+                {
+                    return value;
+                }
+            }
+        })
+        .await
+        .unwrap()
+    }
+
+    /// The next message on a topic that begins with `prefix`: the whole topic and its JSON.
+    pub async fn message(&mut self, prefix: &str) -> (String, Value) {
+        self.next(|packet| match packet {
+            Packet::Publish(publish) if publish.topic.starts_with(prefix) => {
+                let body = serde_json::from_slice(&publish.payload).unwrap();
+                Some((publish.topic, body))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn subscribe(&mut self, filter: &str) {
+        self.client.subscribe(filter, rumqttc::QoS::AtLeastOnce).await.unwrap();
+        self.next(|packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
+    }
+
+    /// Publishes and waits for the acknowledgement.
+    pub async fn publish(&mut self, topic: &str, body: impl Into<Vec<u8>>) {
+        self.client.publish(topic, rumqttc::QoS::AtLeastOnce, false, body.into()).await.unwrap();
+        self.next(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
+    }
+}

@@ -47,7 +47,7 @@ impl Fleet {
             let id = id.clone();
             move |c| {
                 let device = require(c, &target)?;
-                let gateway = if device.is_gateway { Some(device.id) } else { device.gateway };
+                let gateway = device.carrier().cloned();
                 let deadline_ms = asked_ms + u64::try_from((wait + GRACE).as_millis()).unwrap_or(u64::MAX);
                 let command = Command {
                     id,
@@ -205,7 +205,7 @@ impl Fleet {
 }
 
 fn stopping() -> FleetError {
-    FleetError::Busy("central is stopping; the command's end will stand in the history".into())
+    FleetError::Stopping("central is stopping; the command's end will stand in the history".into())
 }
 
 fn no_answer(command: &Command) -> Outcome {

@@ -9,7 +9,7 @@ use edge_core::access;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkUp;
 use edge_hub::service::{Client, ConnectRequest, Refusal, Rejected, Service};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
 use schemas::link::Presence;
 use schemas::names::{DeviceId, Identity};
@@ -33,7 +33,7 @@ impl From<FleetError> for Rejected {
             FleetError::Wrong(_) => Self::Wrong(400, why),
             FleetError::Forbidden(_) => Self::Wrong(403, why),
             FleetError::Busy(_) => Self::Temporary(429, why),
-            FleetError::Store(_) => Self::Temporary(503, why),
+            FleetError::Stopping(_) | FleetError::Store(_) => Self::Temporary(503, why),
         }
     }
 }
@@ -246,39 +246,27 @@ impl Fleet {
         mut presence: Presence,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
         let (fleet, now_ms) = (self.clone(), now_ms());
-        self.store
-            .submit_then(
-                1024,
-                move |c| {
-                    let mut known = Vec::with_capacity(presence.clients.len());
-                    for client in presence.clients {
-                        match speak_for(c, &gateway, &client.identity) {
-                            Ok(()) if client.identity.device == gateway => known.push(client),
-                            Ok(()) => {
-                                devices::seen(c, &client.identity.device, now_ms)?;
-                                known.push(client);
-                            }
-                            Err(FleetError::Store(error)) => return Err(error.into()),
-                            Err(error) => tracing::warn!(%error, "presence of a stranger was left out"),
+        let told = self.store.submit_then(
+            1024,
+            move |c| {
+                let mut known = Vec::with_capacity(presence.clients.len());
+                for client in presence.clients {
+                    match speak_for(c, &gateway, &client.identity) {
+                        Ok(()) if client.identity.device == gateway => known.push(client),
+                        Ok(()) => {
+                            devices::seen(c, &client.identity.device, now_ms)?;
+                            known.push(client);
                         }
+                        Err(FleetError::Store(error)) => return Err(error.into()),
+                        Err(error) => tracing::warn!(%error, "presence of a stranger was left out"),
                     }
-                    presence.clients = known;
-                    Ok((gateway, presence))
-                },
-                move |(gateway, presence)| fleet.connections.told(gateway, presence),
-            )
-            .map_ok_unit()
-    }
-}
-
-/// Forgets the value of a future's success.
-trait MapOkUnit {
-    fn map_ok_unit(self) -> BoxFuture<'static, Result<(), FleetError>>;
-}
-
-impl<T: Send + 'static> MapOkUnit for BoxFuture<'static, Result<T, FleetError>> {
-    fn map_ok_unit(self) -> BoxFuture<'static, Result<(), FleetError>> {
-        Box::pin(async move { self.await.map(|_| ()) })
+                }
+                presence.clients = known;
+                Ok((gateway, presence))
+            },
+            move |(gateway, presence)| fleet.connections.told(gateway, presence),
+        );
+        told.map_ok(|_| ()).boxed()
     }
 }
 

@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, RwLock};
 use edge_core::twin;
 use edge_hub::clients::Clients;
 use rusqlite::Connection;
-use schemas::manifest::{Manifest, ManifestError};
+use schemas::manifest::ManifestError;
 use schemas::names::{DeviceId, Identity, ModuleId};
-use schemas::twin::Section;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::calls::Running;
+use crate::deploy::assign;
 use crate::link::Outbox;
 use crate::presence::Connections;
 use crate::server::now_ms;
 use crate::store::devices::{self, Device, Relationship};
-use crate::store::manifests::{self, StoredManifest};
+use crate::store::manifests;
 use crate::store::sessions::{self, Filters};
 use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError};
@@ -43,6 +43,9 @@ pub enum FleetError {
     /// The sender may not speak for the identity. 403.
     #[error("{0}")]
     Forbidden(String),
+    /// central is stopping. 503.
+    #[error("{0}")]
+    Stopping(String),
     /// The store failed. 503.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -101,15 +104,6 @@ pub struct Registration {
     pub enabled: Option<bool>,
     /// The manifest to assign.
     pub manifest_id: Option<String>,
-}
-
-/// What a desired change makes of a section.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DesiredChange {
-    /// RFC 7396 merge.
-    Merge,
-    /// The whole section.
-    Replace,
 }
 
 impl Fleet {
@@ -277,69 +271,6 @@ impl Fleet {
         self.tell_children(&gateway);
         Ok(())
     }
-
-    /// Changes a desired section and tells whom it is for. `wish` has valid keys.
-    ///
-    /// # Errors
-    /// [`FleetError::NotFound`] for the device or module; [`FleetError::Wrong`] when the section grows too large.
-    pub async fn desire(
-        self: &Arc<Self>,
-        of: Identity,
-        change: DesiredChange,
-        wish: Map<String, Value>,
-    ) -> Result<(), FleetError> {
-        let (now_ms, clients, target) = (now_ms(), self.clients.clone(), of.clone());
-        let whom = of.clone();
-        let written = self.store.submit_then(
-            1024,
-            move |c| {
-                let device = require(c, &of)?;
-                if of.module.as_ref().is_some_and(ModuleId::is_system) {
-                    return Err(FleetError::Wrong(format!(
-                        "module of `{of}`: the manifest writes its properties"
-                    )));
-                }
-                let mut section = twins::section(c, &of, Half::Desired)?.section;
-                let patch = match change {
-                    DesiredChange::Merge => wish,
-                    DesiredChange::Replace => twin::difference(&section.properties, &wish),
-                };
-                twin::patch(&mut section, &patch)?;
-                twins::write(c, &of, Half::Desired, &section, now_ms)?;
-                Ok((device, section.version, patch))
-            },
-            // On the writer's thread: a later version cannot overtake an earlier one on its way to the device.
-            move |(_, version, patch): &(Device, u64, _)| clients.send_desired(&target, *version, patch),
-        );
-        if let Some(gateway) = self.carrier_of(written.await?.0) {
-            self.tell_desired(&gateway, whom);
-        }
-        Ok(())
-    }
-
-    /// Stores a manifest.
-    ///
-    /// # Errors
-    /// [`FleetError::Wrong`] naming the field.
-    pub async fn store_manifest(
-        &self,
-        id: String,
-        display_name: Option<String>,
-        data: Value,
-    ) -> Result<StoredManifest, FleetError> {
-        check_manifest(&data)?;
-        self.store
-            .submit(move |c| {
-                let display_name = match (display_name, manifests::get(c, &id)?) {
-                    (Some(name), _) => name,
-                    (None, Some(stands)) => stands.display_name,
-                    (None, None) => id.clone(),
-                };
-                let revision = manifests::put(c, &id, &display_name, &data)?;
-                Ok(StoredManifest { id, display_name, data, revision })
-            })
-            .await
-    }
 }
 
 fn new_device(id: DeviceId) -> Device {
@@ -360,43 +291,6 @@ fn new_device(id: DeviceId) -> Device {
 fn new_key() -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 32]>())
-}
-
-/// Reads the whole manifest, routes included, with what the gateway will read it with.
-fn check_manifest(data: &Value) -> Result<(), FleetError> {
-    let manifest = Manifest::parse(data.to_string().as_bytes())?;
-    edge_core::deploy::check(&manifest)?;
-    Ok(())
-}
-
-/// Writes a manifest's sections into the twins of a gateway's modules; gives those that changed. A module that is not in
-/// the manifest keeps its section; `$edgeHub` without a section has no routes.
-fn assign(
-    c: &Connection,
-    gateway: &Device,
-    manifest: &StoredManifest,
-    now_ms: u64,
-) -> Result<Vec<Identity>, FleetError> {
-    if !gateway.is_gateway {
-        return Err(FleetError::Wrong(format!(
-            "deploymentManifest: device `{}` is not a gateway; register it with \"type\": [\"edge\"]",
-            gateway.id
-        )));
-    }
-    check_manifest(&manifest.data)?;
-    let mut sections = Manifest::sections(&manifest.data)?;
-    sections.entry(ModuleId::edge_hub()).or_default();
-    let mut changed = Vec::new();
-    for (module, properties) in sections {
-        let identity = Identity::module(gateway.id.clone(), module);
-        let stands = twins::section(c, &identity, Half::Desired)?.section;
-        if stands.version == 0 || stands.properties != properties {
-            let section = Section { version: stands.version + 1, properties };
-            twins::write(c, &identity, Half::Desired, &section, now_ms)?;
-            changed.push(identity);
-        }
-    }
-    Ok(changed)
 }
 
 /// The device of an identity, which must be registered, and whose module must be known.

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod calls;
 pub mod config;
+pub mod deploy;
 pub mod door;
 pub mod fleet;
 pub mod identity;

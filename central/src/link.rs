@@ -150,15 +150,6 @@ impl Fleet {
             })
             .await
     }
-
-    /// The gateway that carries messages for a device, itself when it is one; `None` for a device of central's own
-    /// door.
-    pub(crate) fn carrier_of(&self, device: Device) -> Option<DeviceId> {
-        match device.is_gateway {
-            true => Some(device.id),
-            false => device.gateway,
-        }
-    }
 }
 
 /// A device as its gateway must know it; `None` for one that the gateway brought and holds the keys of.

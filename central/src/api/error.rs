@@ -95,7 +95,9 @@ impl From<FleetError> for ApiError {
             FleetError::Busy(_) | FleetError::Store(StoreError::Busy) => {
                 (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests")
             }
-            FleetError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+            FleetError::Stopping(_) | FleetError::Store(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+            }
         };
         Self { status, code, message }
     }

@@ -15,6 +15,7 @@ pub mod telemetry;
 
 use std::sync::Arc;
 
+use axum::extract::DefaultBodyLimit;
 use axum::{Extension, Json, Router, middleware};
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
@@ -24,6 +25,9 @@ use utoipa_axum::routes;
 use crate::fleet::Fleet;
 use error::ApiError;
 
+/// The largest body: the largest manifest, and what stands around it.
+const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
+
 /// Everything that central answers over HTTP.
 pub fn router(fleet: Arc<Fleet>) -> Router {
     let (router, description) = described();
@@ -31,6 +35,7 @@ pub fn router(fleet: Arc<Fleet>) -> Router {
         .layer(Extension(Arc::new(description)))
         .fallback(|| async { ApiError::not_found("there is no such path; /openapi.json has all of them") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(fleet.clone(), auth::authorize))
         .with_state(fleet)
 }

@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, At, OfDevice, OfModule};
-use crate::fleet::{DesiredChange, Fleet, FleetError, require};
+use crate::deploy::DesiredChange;
+use crate::fleet::{Fleet, FleetError, require};
 use crate::store::twins::{self, Half, StoredSection};
 
 /// The properties of a device.

@@ -30,6 +30,13 @@ pub struct Device {
     pub gateway: Option<DeviceId>,
 }
 
+impl Device {
+    /// The gateway that carries messages for it, which may be itself; `None` for a device of central's own door.
+    pub fn carrier(&self) -> Option<&DeviceId> {
+        if self.is_gateway { Some(&self.id) } else { self.gateway.as_ref() }
+    }
+}
+
 /// The two symmetric keys of a device, base64.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Keys {

@@ -1,5 +1,6 @@
 //! The tables, and how a file comes to have them.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Duration;
 
@@ -96,6 +97,7 @@ CREATE TABLE sessions (
 /// [`StoreError::Open`] or [`StoreError::Newer`].
 pub fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    make_private(path).map_err(|why| failed(rusqlite::Error::ToSqlConversionFailure(why.into())))?;
     let mut connection = Connection::open(path).map_err(failed)?;
     // `central token create` writes beside a running server: wait for its commit instead of failing.
     connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
@@ -110,9 +112,21 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
     }
 }
 
+/// The keys of all devices are in the file: it is made for its owner alone, and SQLite gives its log the same mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
 fn upgrade(connection: &mut Connection) -> rusqlite::Result<i64> {
+    let version = |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    // Only a file that needs it is locked for writing.
+    let found = version(connection)?;
+    if found >= VERSION {
+        return Ok(found);
+    }
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let found = version(&transaction)?;
     for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         transaction.execute_batch(step)?;
     }
@@ -126,6 +140,18 @@ fn upgrade(connection: &mut Connection) -> rusqlite::Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_file_and_its_log_are_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let _open = open(&dir.path().join("central.db")).unwrap();
+        let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap).collect();
+        assert!(files.len() > 1, "{files:?}");
+        for file in files {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+    }
 
     #[test]
     fn a_file_of_a_newer_central_is_refused_with_both_versions() {

@@ -1,0 +1,127 @@
+//! What operators want of gateways and devices: desired properties, and manifests, which are desired properties too.
+
+use std::sync::Arc;
+
+use edge_core::twin;
+use rusqlite::Connection;
+use schemas::manifest::Manifest;
+use schemas::names::{Identity, ModuleId};
+use schemas::twin::Section;
+use serde_json::{Map, Value};
+
+use crate::fleet::{Fleet, FleetError, require};
+use crate::server::now_ms;
+use crate::store::devices::Device;
+use crate::store::manifests::{self, StoredManifest};
+use crate::store::twins::{self, Half};
+
+/// What a desired change makes of a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DesiredChange {
+    /// RFC 7396 merge.
+    Merge,
+    /// The whole section.
+    Replace,
+}
+
+impl Fleet {
+    /// Changes a desired section and tells whom it is for. `wish` has valid keys.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for the device or module; [`FleetError::Wrong`] when the section grows too large.
+    pub async fn desire(
+        self: &Arc<Self>,
+        of: Identity,
+        change: DesiredChange,
+        wish: Map<String, Value>,
+    ) -> Result<(), FleetError> {
+        let (now_ms, clients, target) = (now_ms(), self.clients.clone(), of.clone());
+        let whom = of.clone();
+        let written = self.store.submit_then(
+            1024,
+            move |c| {
+                let device = require(c, &of)?;
+                if of.module.as_ref().is_some_and(ModuleId::is_system) {
+                    return Err(FleetError::Wrong(format!(
+                        "module of `{of}`: the manifest writes its properties"
+                    )));
+                }
+                let mut section = twins::section(c, &of, Half::Desired)?.section;
+                let patch = match change {
+                    DesiredChange::Merge => wish,
+                    DesiredChange::Replace => twin::difference(&section.properties, &wish),
+                };
+                twin::patch(&mut section, &patch)?;
+                twins::write(c, &of, Half::Desired, &section, now_ms)?;
+                Ok((device, section.version, patch))
+            },
+            // On the writer's thread: a later version cannot overtake an earlier one on its way to the device.
+            move |(_, version, patch): &(Device, u64, _)| clients.send_desired(&target, *version, patch),
+        );
+        if let Some(gateway) = written.await?.0.carrier() {
+            self.tell_desired(gateway, whom);
+        }
+        Ok(())
+    }
+
+    /// Stores a manifest.
+    ///
+    /// # Errors
+    /// [`FleetError::Wrong`] naming the field.
+    pub async fn store_manifest(
+        &self,
+        id: String,
+        display_name: Option<String>,
+        data: Value,
+    ) -> Result<StoredManifest, FleetError> {
+        check_manifest(&data)?;
+        self.store
+            .submit(move |c| {
+                let display_name = match (display_name, manifests::get(c, &id)?) {
+                    (Some(name), _) => name,
+                    (None, Some(stands)) => stands.display_name,
+                    (None, None) => id.clone(),
+                };
+                let revision = manifests::put(c, &id, &display_name, &data)?;
+                Ok(StoredManifest { id, display_name, data, revision })
+            })
+            .await
+    }
+}
+
+/// Reads the whole manifest, routes included, with what the gateway will read it with.
+fn check_manifest(data: &Value) -> Result<(), FleetError> {
+    let manifest = Manifest::parse(data.to_string().as_bytes())?;
+    edge_core::deploy::check(&manifest)?;
+    Ok(())
+}
+
+/// Writes a manifest's sections into the twins of a gateway's modules; gives those that changed. A module that is not in
+/// the manifest keeps its section; `$edgeHub` without a section has no routes.
+pub(crate) fn assign(
+    c: &Connection,
+    gateway: &Device,
+    manifest: &StoredManifest,
+    now_ms: u64,
+) -> Result<Vec<Identity>, FleetError> {
+    if !gateway.is_gateway {
+        return Err(FleetError::Wrong(format!(
+            "deploymentManifest: device `{}` is not a gateway; register it with \"type\": [\"edge\"]",
+            gateway.id
+        )));
+    }
+    check_manifest(&manifest.data)?;
+    let mut sections = Manifest::sections(&manifest.data)?;
+    sections.entry(ModuleId::edge_hub()).or_default();
+    let mut changed = Vec::new();
+    for (module, properties) in sections {
+        let identity = Identity::module(gateway.id.clone(), module);
+        let stands = twins::section(c, &identity, Half::Desired)?.section;
+        if stands.version == 0 || stands.properties != properties {
+            let section = Section { version: stands.version + 1, properties };
+            twins::write(c, &identity, Half::Desired, &section, now_ms)?;
+            changed.push(identity);
+        }
+    }
+    Ok(changed)
+}

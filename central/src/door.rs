@@ -148,8 +148,12 @@ impl Service for Fleet {
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         let gateway = client.identity.device.clone();
         let done = match &operation {
-            LinkUp::Reported(of) => read(&payload).map(|section| self.reported(gateway, of.clone(), section)),
-            LinkUp::Presence => read(&payload).map(|presence| self.presence(gateway, presence)),
+            LinkUp::Reported(of) => {
+                read(&payload).map(|section| self.reported(gateway, of.clone(), section, payload.len()))
+            }
+            LinkUp::Presence => {
+                read(&payload).map(|presence| self.presence(gateway, presence, payload.len()))
+            }
             LinkUp::Answer { command_id } => {
                 read::<Outcome>(&payload).map(|outcome| self.end(command_id.clone(), Some(gateway), outcome))
             }
@@ -227,9 +231,10 @@ impl Fleet {
         gateway: DeviceId,
         of: Identity,
         section: Section,
+        size_bytes: usize,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
         let now_ms = now_ms();
-        self.store.submit(move |c| {
+        let work = move |c: &rusqlite::Connection| {
             speak_for(c, &gateway, &of)?;
             let stands = twins::section(c, &of, Half::Reported)?.section;
             // A gateway that lost its data counts from the beginning again: another version is news, not only a higher.
@@ -237,17 +242,19 @@ impl Fleet {
                 twins::write(c, &of, Half::Reported, &section, now_ms)?;
             }
             Ok(())
-        })
+        };
+        self.store.submit_then(size_bytes, work, |()| {})
     }
 
     fn presence(
         self: &Arc<Self>,
         gateway: DeviceId,
         mut presence: Presence,
+        size_bytes: usize,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
         let (fleet, now_ms) = (self.clone(), now_ms());
         let told = self.store.submit_then(
-            1024,
+            size_bytes,
             move |c| {
                 let mut known = Vec::with_capacity(presence.clients.len());
                 for client in presence.clients {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use edge_core::twin;
 use edge_hub::clients::Clients;
+use edge_hub::service::Service as _;
 use rusqlite::Connection;
 use schemas::manifest::ManifestError;
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -209,6 +210,7 @@ impl Fleet {
             .await?;
         self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&gone.id);
         self.clients.disconnect(&Identity::device(gone.id.clone()), "an operator deleted it");
+        self.save_session(gone.id.as_str(), None);
         if let Some(gateway) = &gone.gateway {
             self.tell_children(gateway);
         }

@@ -1,5 +1,6 @@
 //! `central`: serves, or makes an API token.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -82,7 +83,12 @@ fn make_dir(dir: &Path) -> anyhow::Result<()> {
 
 fn main() -> ExitCode {
     let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(level)
+        .with_ansi(is_terminal)
+        .with_writer(std::io::stderr)
+        .init();
     let done = match Cli::parse().command {
         Command::Serve { place } => serve(&place),
         Command::Token { command: TokenCommand::Create { place, role, name } } => {

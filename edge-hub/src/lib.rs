@@ -1,4 +1,12 @@
 //! The front door: the MQTT listener that a gateway and central both open. It knows who connects, lets each touch only
 //! its own topics, and turns topics into calls of a [`service::Service`], which each program writes for itself.
 
+pub mod client;
+pub mod clients;
+mod codec;
+pub mod door;
+mod outbox;
 pub mod service;
+mod session;
+mod table;
+pub mod tls;

@@ -1,0 +1,260 @@
+//! The gateway's end of the link: one MQTT connection over TLS, in two halves, and no decisions.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::codec::{self, Malformed, Packet, Read};
+
+/// The largest packet taken: a deployment manifest travels whole and may be much larger than telemetry.
+const PACKET_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What is read at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Where to connect and as whom.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// Host name or address; the server's certificate must name it.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Whom to trust.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// MQTT client id.
+    pub client_id: String,
+    /// MQTT user name.
+    pub user_name: String,
+    /// MQTT password: a SAS token.
+    pub password: String,
+    /// Told to the server, in whole seconds; the caller pings.
+    pub keep_alive: Duration,
+    /// For TCP, TLS and the answer to CONNECT together.
+    pub connect_timeout: Duration,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Not reached, or lost on the way.
+    #[error("connecting: {0}")]
+    Io(io::Error),
+    /// Not the server that is trusted, or no TLS at all.
+    #[error("TLS handshake: {0}")]
+    Tls(String),
+    /// CONNACK with another code than 0: 3 means try again, 5 means not authorised.
+    #[error("refused by the server with CONNACK code {0}")]
+    Refused(u8),
+    /// Nothing came in time.
+    #[error("no answer within the connect timeout")]
+    TimedOut,
+    /// The server does not speak MQTT 3.1.1.
+    #[error("protocol: {0}")]
+    Protocol(String),
+}
+
+/// Why there is nothing more to receive.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The connection broke.
+    #[error("receiving: {0}")]
+    Io(#[from] io::Error),
+    /// The server closed the connection.
+    #[error("the server closed the connection")]
+    Closed,
+    /// The server refused a subscription.
+    #[error("the server refused subscription {0}")]
+    SubscriptionRefused(u16),
+    /// The server does not speak MQTT 3.1.1.
+    #[error("protocol: {0}")]
+    Protocol(String),
+}
+
+/// What the server says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// It has the message with this packet id.
+    Acknowledged(u16),
+    /// It granted the subscription with this packet id.
+    Subscribed(u16),
+    /// A message; `packet_id` is to be acknowledged when there is one.
+    Message {
+        /// As the server wrote it.
+        topic: String,
+        /// As the server wrote it.
+        payload: Bytes,
+        /// Of QoS 1.
+        packet_id: Option<u16>,
+    },
+    /// The answer to a ping.
+    Pong,
+}
+
+/// The writing half. What it is told waits in a buffer until [`Sender::flush`].
+pub struct Sender {
+    out: BytesMut,
+    last_id: u16,
+    in_flight: HashSet<u16>,
+    writer: WriteHalf<TlsStream<TcpStream>>,
+}
+
+/// The reading half.
+pub struct Receiver {
+    buffer: BytesMut,
+    reader: ReadHalf<TlsStream<TcpStream>>,
+}
+
+/// Connects, with a clean session.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect(options: &ClientOptions) -> Result<(Sender, Receiver), ConnectError> {
+    match tokio::time::timeout(options.connect_timeout, try_connect(options)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(ConnectError::TimedOut),
+    }
+}
+
+async fn try_connect(options: &ClientOptions) -> Result<(Sender, Receiver), ConnectError> {
+    let name = ServerName::try_from(options.host.clone())
+        .map_err(|_| ConnectError::Tls(format!("`{}` is not a host name", options.host)))?;
+    let stream = TcpStream::connect((options.host.as_str(), options.port)).await.map_err(ConnectError::Io)?;
+    stream.set_nodelay(true).map_err(ConnectError::Io)?;
+    let stream = TlsConnector::from(options.tls.clone())
+        .connect(name, stream)
+        .await
+        .map_err(|error| ConnectError::Tls(error.to_string()))?;
+    let (reader, writer) = tokio::io::split(stream);
+    let mut sender = Sender { out: BytesMut::new(), last_id: 0, in_flight: HashSet::new(), writer };
+    let mut receiver = Receiver { buffer: BytesMut::new(), reader };
+
+    let keep_alive = u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX);
+    codec::write_connect(
+        &mut sender.out,
+        &options.client_id,
+        &options.user_name,
+        &options.password,
+        keep_alive,
+    );
+    sender.flush().await.map_err(ConnectError::Io)?;
+    match receiver.packet().await {
+        Ok(Packet::ConnAck(0)) => Ok((sender, receiver)),
+        Ok(Packet::ConnAck(code)) => Err(ConnectError::Refused(code)),
+        Ok(_) => Err(ConnectError::Protocol("the first packet was no CONNACK".to_owned())),
+        Err(ReceiveError::Io(error)) => Err(ConnectError::Io(error)),
+        Err(ReceiveError::Closed) => Err(ConnectError::Io(io::ErrorKind::UnexpectedEof.into())),
+        Err(error) => Err(ConnectError::Protocol(error.to_string())),
+    }
+}
+
+impl Sender {
+    /// Queues a QoS 1 PUBLISH and gives its packet id, which is in flight until [`Sender::acknowledged`].
+    ///
+    /// # Panics
+    /// When all 65,535 packet ids are in flight, or the topic is longer than 65,535 bytes: the caller bounds both.
+    pub fn publish(&mut self, topic: &str, payload: &[u8]) -> u16 {
+        let id = self.take_id();
+        codec::write_publish(&mut self.out, topic.as_bytes(), payload, id);
+        id
+    }
+
+    /// Queues a SUBSCRIBE of one filter at QoS 1 and gives its packet id, in flight like that of a publish.
+    ///
+    /// # Panics
+    /// As [`Sender::publish`].
+    pub fn subscribe(&mut self, filter: &str) -> u16 {
+        let id = self.take_id();
+        codec::write_subscribe(&mut self.out, id, filter);
+        id
+    }
+
+    /// Queues the PUBACK of a message.
+    pub fn acknowledge(&mut self, packet_id: u16) {
+        codec::write_puback(&mut self.out, packet_id);
+    }
+
+    /// Queues a PINGREQ.
+    pub fn ping(&mut self) {
+        codec::write_pingreq(&mut self.out);
+    }
+
+    /// Queues a DISCONNECT.
+    pub fn disconnect(&mut self) {
+        codec::write_disconnect(&mut self.out);
+    }
+
+    /// Frees the packet id of an acknowledged publish or subscribe.
+    pub fn acknowledged(&mut self, packet_id: u16) {
+        self.in_flight.remove(&packet_id);
+    }
+
+    /// Writes everything that is queued. When it is dropped before it ended, the rest stays queued.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        while !self.out.is_empty() {
+            if self.writer.write_buf(&mut self.out).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        self.writer.flush().await
+    }
+
+    fn take_id(&mut self) -> u16 {
+        assert!(self.in_flight.len() < usize::from(u16::MAX), "every packet id is in flight");
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            if self.last_id != 0 && self.in_flight.insert(self.last_id) {
+                return self.last_id;
+            }
+        }
+    }
+}
+
+impl Receiver {
+    /// What the server says next. May be dropped at any time; nothing is lost.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]; the connection is then of no more use.
+    pub async fn next(&mut self) -> Result<Incoming, ReceiveError> {
+        loop {
+            return match self.packet().await? {
+                Packet::PubAck(id) => Ok(Incoming::Acknowledged(id)),
+                Packet::SubAck { id, is_granted: true } => Ok(Incoming::Subscribed(id)),
+                Packet::SubAck { id, .. } => Err(ReceiveError::SubscriptionRefused(id)),
+                Packet::Publish(publish) if publish.qos < 2 => Ok(Incoming::Message {
+                    topic: publish.topic().to_owned(),
+                    payload: publish.payload,
+                    packet_id: (publish.qos == 1).then_some(publish.id),
+                }),
+                Packet::PingResp => Ok(Incoming::Pong),
+                Packet::UnsubAck => continue,
+                _ => Err(ReceiveError::Protocol("a packet that no server sends here".to_owned())),
+            };
+        }
+    }
+
+    async fn packet(&mut self) -> Result<Packet, ReceiveError> {
+        loop {
+            let missing = match codec::read(&mut self.buffer, PACKET_BYTES_MAX) {
+                Ok(Read::Packet(packet)) => return Ok(packet),
+                Ok(Read::Missing(missing)) => missing,
+                Err(error @ (Malformed::Level(_) | Malformed::TooLarge(_) | Malformed::Packet(_))) => {
+                    return Err(ReceiveError::Protocol(error.to_string()));
+                }
+            };
+            self.buffer.reserve(missing.max(READ_BYTES));
+            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+                return Err(ReceiveError::Closed);
+            }
+        }
+    }
+}

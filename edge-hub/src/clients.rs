@@ -1,0 +1,319 @@
+//! Who is connected, and what a program tells them: deliveries, method calls, desired patches, the link's topics.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use edge_core::dialect::client::Subscribe;
+use edge_core::dialect::filter;
+use edge_core::dialect::link::LinkDown;
+use futures_util::future::BoxFuture;
+use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
+use schemas::names::Identity;
+use schemas::topics;
+use serde_json::{Map, Value};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::outbox::{Bound, Outbox, Outgoing};
+use crate::service::Client;
+
+/// Why a message did not reach a client. The sender still has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotDelivered {
+    /// Nobody is connected under that identity.
+    #[error("not connected")]
+    NotConnected,
+    /// Connected, but without a subscription that covers the topic.
+    #[error("not subscribed")]
+    NotSubscribed,
+    /// Its outgoing queue is full: it reads or acknowledges too slowly.
+    #[error("the client's outgoing queue is full")]
+    Busy,
+    /// The connection ended before the acknowledgement. The client may or may not have the message.
+    #[error("the connection ended before the message was acknowledged")]
+    Gone,
+}
+
+/// The clients of one program's doors. Cheap to clone; all clones are the same.
+#[derive(Clone, Default)]
+pub struct Clients(Arc<Inner>);
+
+struct Inner {
+    connections: Mutex<HashMap<Identity, Arc<Connection>>>,
+    /// Calls that wait for their answer, by request id; each entry belongs to one running [`Clients::call`].
+    calls: Mutex<HashMap<String, (Identity, oneshot::Sender<MethodResponse>)>>,
+    next_connection: AtomicU64,
+    next_call: AtomicU64,
+    /// Told when somebody connects or subscribes.
+    changed: watch::Sender<()>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            connections: Mutex::default(),
+            calls: Mutex::default(),
+            next_connection: AtomicU64::new(1),
+            // Not 1: an answer to a call of the program's last run must not fit one of this run.
+            next_call: AtomicU64::new(unix_ms() << 16),
+            changed: watch::channel(()).0,
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A subscription that a client holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub filter: String,
+    pub meaning: Subscribe,
+    /// 0 or 1.
+    pub qos: u8,
+}
+
+/// A connection as the rest of the program sees it; its session holds the other end.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub client: Client,
+    pub since_ms: u64,
+    pub outbox: Outbox,
+    held: Mutex<Vec<Held>>,
+    /// Cancelled to close the connection; `why` says why.
+    pub ended: CancellationToken,
+    why: OnceLock<String>,
+}
+
+impl Connection {
+    /// Closes the connection; the first reason stays.
+    pub(crate) fn end(&self, why: &str) {
+        self.why.get_or_init(|| why.to_owned());
+        self.ended.cancel();
+    }
+
+    /// Why [`Connection::end`] was called.
+    pub(crate) fn why(&self) -> &str {
+        self.why.get().map_or("closed by the program", String::as_str)
+    }
+
+    /// The filters that the client holds.
+    pub(crate) fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+        lock(&self.held)
+    }
+
+    /// The QoS granted for a reserved topic, when a subscription covers it.
+    pub(crate) fn granted(&self, topic: &str) -> Option<u8> {
+        let held = self.held();
+        let covering =
+            held.iter().filter(|h| h.meaning != Subscribe::Free && filter::matches(&h.filter, topic));
+        covering.map(|h| h.qos).max()
+    }
+
+    /// Puts a message in the queue; the receiver is told when it was acknowledged.
+    pub(crate) fn send(&self, topic: String, payload: Bytes) -> Result<oneshot::Receiver<()>, NotDelivered> {
+        // No subscription covers what is no topic; the longest one that is fits in a packet.
+        let qos = filter::check_topic(&topic).ok().and_then(|()| self.granted(&topic));
+        let qos = qos.ok_or(NotDelivered::NotSubscribed)?;
+        let (done, told) = oneshot::channel();
+        self.outbox.push(Outgoing { topic: topic.into(), payload, qos, done: Some(done) }, Bound::Soft)?;
+        Ok(told)
+    }
+}
+
+impl Clients {
+    /// Nobody connected.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether somebody is connected under this identity.
+    pub fn is_connected(&self, who: &Identity) -> bool {
+        lock(&self.0.connections).contains_key(who)
+    }
+
+    /// Everybody who is connected, each with the time since when, in milliseconds since the Unix epoch.
+    pub fn connected(&self) -> Vec<(Identity, u64)> {
+        lock(&self.0.connections).iter().map(|(who, c)| (who.clone(), c.since_ms)).collect()
+    }
+
+    /// Whether a client is connected and holds such a subscription.
+    pub fn has_subscribed(&self, who: &Identity, to: &Subscribe) -> bool {
+        self.get(who).is_some_and(|c| c.held().iter().any(|held| held.meaning == *to))
+    }
+
+    /// Sends a message on a topic that a subscription of the client covers. Its place in the order of messages to that
+    /// client is fixed before this returns. The future ends when the client acknowledged; for a subscription that was
+    /// granted at QoS 0, when the message was written.
+    ///
+    /// # Errors
+    /// [`NotDelivered`]; after [`NotDelivered::Gone`] the client may have the message.
+    pub fn deliver(
+        &self,
+        to: &Identity,
+        topic: String,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), NotDelivered>> {
+        let placed = self.get(to).ok_or(NotDelivered::NotConnected).and_then(|c| c.send(topic, payload));
+        Box::pin(async move { placed?.await.map_err(|_| NotDelivered::Gone) })
+    }
+
+    /// Calls a direct method: waits up to the request's connect timeout for the target to be connected and to listen,
+    /// calls it once, and waits up to the response timeout for its answer. A later answer is dropped and logged.
+    ///
+    /// # Errors
+    /// [`MethodFailure::NotConnected`] when it was not called, [`MethodFailure::NoAnswer`] when it was.
+    pub async fn call(
+        &self,
+        to: &Identity,
+        request: &MethodRequest,
+    ) -> Result<MethodResponse, MethodFailure> {
+        let not_connected = || MethodFailure::NotConnected { target: to.to_string() };
+        let connect_timeout = Duration::from_secs(request.connect_timeout_in_seconds);
+        tokio::time::timeout(connect_timeout, self.until_subscribed(to, &Subscribe::MethodCalls))
+            .await
+            .map_err(|_| not_connected())?;
+
+        let request_id = format!("{:x}", self.0.next_call.fetch_add(1, Ordering::Relaxed));
+        let (answer, answered) = oneshot::channel();
+        lock(&self.0.calls).insert(request_id.clone(), (to.clone(), answer));
+        let _entry = CallEntry { clients: self, request_id: &request_id };
+
+        let topic = topics::method_call(&request.method_name, &request_id);
+        let is_one_level = !request.method_name.is_empty() && !request.method_name.contains('/');
+        if !is_one_level || filter::check_topic(&topic).is_err() {
+            warn!(client = %to, method = ?request.method_name, "method not called: its name does not fit in a topic");
+            return Err(not_connected());
+        }
+        let body = serde_json::to_vec(&request.payload).expect("a JSON value always serialises");
+        let sent = self.get(to).ok_or(NotDelivered::NotConnected).and_then(|c| c.send(topic, body.into()));
+        if let Err(why) = sent {
+            warn!(client = %to, method = %request.method_name, %why, "method not called");
+            return Err(not_connected());
+        }
+        let seconds = request.response_timeout_in_seconds;
+        match tokio::time::timeout(Duration::from_secs(seconds), answered).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(MethodFailure::NoAnswer { target: to.to_string(), seconds }),
+        }
+    }
+
+    /// Sends a desired patch, `$version` added, to a client that has subscribed to them. For any other client it is
+    /// dropped: it asks for its twin when it needs it.
+    pub fn send_desired(&self, to: &Identity, version: u64, patch: &Map<String, Value>) {
+        let Some(connection) = self.get(to) else { return };
+        let mut patch = patch.clone();
+        patch.insert("$version".to_owned(), version.into());
+        let body = serde_json::to_vec(&patch).expect("a JSON object always serialises");
+        match connection.send(topics::twin_desired(version), body.into()) {
+            Ok(_) => {}
+            // A client that misses a patch would go on with an old section; one that reconnects reads its twin.
+            Err(NotDelivered::Busy) => connection.end("too slow to take a desired patch"),
+            Err(why) => debug!(client = %to, version, %why, "desired patch dropped"),
+        }
+    }
+
+    /// Sends to a gateway on its link. Same rules as for [`Clients::deliver`].
+    ///
+    /// # Errors
+    /// [`NotDelivered`].
+    pub fn send_link(
+        &self,
+        gateway: &Identity,
+        operation: &LinkDown,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), NotDelivered>> {
+        self.deliver(gateway, operation.to_string(), payload)
+    }
+
+    /// Closes a client's connection; it may come again.
+    pub fn disconnect(&self, who: &Identity, why: &str) {
+        if let Some(connection) = self.get(who) {
+            connection.end(why);
+        }
+    }
+
+    fn get(&self, who: &Identity) -> Option<Arc<Connection>> {
+        lock(&self.0.connections).get(who).cloned()
+    }
+
+    async fn until_subscribed(&self, who: &Identity, to: &Subscribe) {
+        let mut changed = self.0.changed.subscribe();
+        while !self.has_subscribed(who, to) {
+            // Fails only without a sender, and `self` holds it.
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// A number that no connection had before.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.next_connection.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Enters a connection and closes the one that it takes over from.
+    pub(crate) fn enter(&self, client: Client, held: Vec<Held>) -> Arc<Connection> {
+        let connection = Arc::new(Connection {
+            client,
+            since_ms: unix_ms(),
+            outbox: Outbox::default(),
+            held: Mutex::new(held),
+            ended: CancellationToken::new(),
+            why: OnceLock::new(),
+        });
+        let who = connection.client.identity.clone();
+        let older = lock(&self.0.connections).insert(who, connection.clone());
+        if let Some(older) = older {
+            older.outbox.close();
+            older.end("taken over by a newer connection of the same client");
+        }
+        self.changed();
+        connection
+    }
+
+    /// Takes a connection out; false when a newer one had taken over.
+    pub(crate) fn leave(&self, connection: &Arc<Connection>) -> bool {
+        match lock(&self.0.connections).entry(connection.client.identity.clone()) {
+            Entry::Occupied(entry) if Arc::ptr_eq(entry.get(), connection) => {
+                entry.remove();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells those who wait that somebody connected or subscribed.
+    pub(crate) fn changed(&self) {
+        self.0.changed.send_replace(());
+    }
+
+    /// Hands a method's answer to its call; false when nobody waits for it (any more).
+    pub(crate) fn answered(&self, from: &Identity, request_id: &str, response: MethodResponse) -> bool {
+        match lock(&self.0.calls).entry(request_id.to_owned()) {
+            Entry::Occupied(entry) if entry.get().0 == *from => entry.remove().1.send(response).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+/// Takes a call out of the map however it ends.
+struct CallEntry<'a> {
+    clients: &'a Clients,
+    request_id: &'a str,
+}
+
+impl Drop for CallEntry<'_> {
+    fn drop(&mut self) {
+        lock(&self.clients.0.calls).remove(self.request_id);
+    }
+}

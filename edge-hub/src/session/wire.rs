@@ -1,0 +1,118 @@
+//! The two halves of a connection with their buffers. Both are safe to drop and call again at any await.
+
+use std::io;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+
+use crate::codec::{self, Malformed, Packet, Read};
+
+/// What is read at once: from an idle client, and from a busy one.
+const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
+/// A write buffer that grew beyond this is given back when it is empty.
+const KEPT_BYTES: usize = 8 * 1024;
+
+/// The reading half.
+pub(super) struct Reader<T> {
+    half: ReadHalf<T>,
+    buffer: BytesMut,
+    /// What the next read asks for; follows how much the last ones gave.
+    chunk: usize,
+    /// What the packet at the front still lacks.
+    missing: usize,
+}
+
+impl<T: AsyncRead + Unpin> Reader<T> {
+    pub(super) fn new(half: ReadHalf<T>) -> Self {
+        Self { half, buffer: BytesMut::new(), chunk: *READ_BYTES.start(), missing: 0 }
+    }
+
+    /// The next packet that is here whole.
+    pub(super) fn packet(&mut self, bytes_max: usize) -> Result<Option<Packet>, Malformed> {
+        match codec::read(&mut self.buffer, bytes_max)? {
+            Read::Packet(packet) => Ok(Some(packet)),
+            Read::Missing(missing) => {
+                self.missing = missing;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads what is there; 0 is the end.
+    pub(super) async fn fill(&mut self) -> io::Result<usize> {
+        // Not all that a large packet lacks at once: its header is only a claim.
+        self.buffer.reserve(self.missing.clamp(self.chunk, *READ_BYTES.end()));
+        let read = self.half.read_buf(&mut self.buffer).await?;
+        self.missing = 0;
+        let is_more_there = self.buffer.len() == self.buffer.capacity();
+        if is_more_there {
+            self.chunk = (self.chunk * 2).min(*READ_BYTES.end());
+        } else if read < self.chunk / 4 {
+            self.chunk = (self.chunk / 2).max(*READ_BYTES.start());
+        }
+        Ok(read)
+    }
+
+    /// Lets an idle client's buffer go; the next read makes a small one.
+    pub(super) fn give_back_memory(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.chunk = *READ_BYTES.start();
+        }
+    }
+
+    /// Reads and throws away until the other side has closed.
+    pub(super) async fn drain(&mut self) {
+        loop {
+            self.buffer.clear();
+            match self.fill().await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// The writing half.
+pub(super) struct Writer<T> {
+    half: WriteHalf<T>,
+    /// What waits to be written.
+    pub out: BytesMut,
+    must_flush: bool,
+    /// Bytes written so far.
+    pub written: u64,
+}
+
+impl<T: AsyncWrite + Unpin> Writer<T> {
+    pub(super) fn new(half: WriteHalf<T>) -> Self {
+        Self { half, out: BytesMut::new(), must_flush: false, written: 0 }
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        !self.out.is_empty() || self.must_flush
+    }
+
+    /// Writes everything that waits.
+    pub(super) async fn write(&mut self) -> io::Result<()> {
+        while !self.out.is_empty() {
+            let written = self.half.write_buf(&mut self.out).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.must_flush = true;
+            self.written += written as u64;
+        }
+        self.half.flush().await?;
+        self.must_flush = false;
+        if self.out.capacity() > KEPT_BYTES {
+            self.out = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Writes everything that waits and says that nothing follows (TLS close_notify, TCP FIN).
+    pub(super) async fn shut_down(&mut self) -> io::Result<()> {
+        self.write().await?;
+        self.half.shutdown().await
+    }
+}

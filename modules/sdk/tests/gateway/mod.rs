@@ -1,6 +1,7 @@
 //! A small gateway for the SDK's tests: a workload API on a socket, and an MQTT door on TLS that the test answers for.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+#![allow(dead_code, reason = "the tests of each module use their part of it")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,6 +72,26 @@ impl Gateway {
             api_version: "2018-06-28".into(),
             token_valid: Duration::from_secs(3600),
         }
+    }
+
+    /// The same as a container's environment.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        let settings = self.settings();
+        vec![
+            ("IOTEDGE_WORKLOADURI", format!("unix://{}", settings.workload_socket.display())),
+            ("IOTEDGE_DEVICEID", "gw".to_owned()),
+            ("IOTEDGE_MODULEID", "filter".to_owned()),
+            ("IOTEDGE_MODULEGENERATIONID", settings.generation),
+            ("IOTEDGE_IOTHUBHOSTNAME", settings.hub_name),
+            ("IOTEDGE_GATEWAYHOSTNAME", settings.gateway),
+            ("IOTEDGE_GATEWAYPORT", settings.gateway_port.to_string()),
+            ("IOTEDGE_AUTHSCHEME", "sasToken".to_owned()),
+        ]
+    }
+
+    /// Starts a module's program as its container would.
+    pub(crate) fn run(&self, program: &str) -> tokio::process::Child {
+        tokio::process::Command::new(program).envs(self.environment()).kill_on_drop(true).spawn().unwrap()
     }
 
     /// The next connection up to its CONNECT, not answered yet.
@@ -218,6 +239,31 @@ impl Session {
             Some(Packet::Publish(publish)) => publish,
             other => panic!("expected PUBLISH, found {other:?}"),
         }
+    }
+
+    /// The next reported patch, granted.
+    pub(crate) async fn reported(&mut self) -> Value {
+        let report = self.published().await;
+        let id = report.topic.strip_prefix("$iothub/twin/PATCH/properties/reported/?$rid=").unwrap();
+        self.publish(topics::twin_response(204, id, Some(2)), QoS::AtMostOnce, 0, "").await;
+        serde_json::from_slice(&report.payload).unwrap()
+    }
+
+    /// Tells a module to stop as an engine does, and waits until it has said goodbye and ended well.
+    pub(crate) async fn stop(mut self, mut module: tokio::process::Child) {
+        let kill = format!("kill -TERM {}", module.id().unwrap());
+        assert!(tokio::process::Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
+        loop {
+            match self.packet().await {
+                Some(Packet::Publish(publish)) if publish.qos != QoS::AtMostOnce => {
+                    self.acknowledge(&publish).await
+                }
+                Some(Packet::Disconnect) => break,
+                Some(_) => {}
+                None => panic!("the module closed the line without a goodbye"),
+            }
+        }
+        assert!(within(module.wait()).await.unwrap().success());
     }
 
     pub(crate) async fn acknowledge(&mut self, publish: &Publish) {

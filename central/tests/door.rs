@@ -242,3 +242,46 @@ async fn a_command_travels_over_the_link_and_its_first_end_stands() {
     assert!(!is_acknowledged.await.unwrap());
     central.end().await;
 }
+
+#[tokio::test]
+async fn a_command_whose_answer_comes_after_a_restart_of_central_still_ends_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
+    let mut gateway = central.client("gw").await;
+    gateway.subscribe("$ls/#").await;
+    let path = "/api/devices/gw/commands/reset";
+    let request = central.http.post(central.url(&format!("{path}?api-version=1.0")));
+    let asked = tokio::spawn(request.header("Authorization", &central.token).json(&json!({})).send());
+    let (topic, _) = gateway.message("$ls/command/").await;
+    let id = topic.strip_prefix("$ls/command/").unwrap().split_once('/').unwrap().0.to_owned();
+    central.end().await;
+    assert_eq!(asked.await.unwrap().unwrap().status(), 503);
+
+    let central = start(dir.path()).await;
+    assert!(central.get(path).await["value"][0].get("endedTime").is_none());
+    let mut gateway = central.client("gw").await;
+    gateway.publish(&format!("$ls/answer/{id}"), r#"{"Ok":{"status":200,"payload":1}}"#).await;
+    let history = central.get(path).await;
+    assert_eq!((&history["value"][0]["id"], &history["value"][0]["responseCode"]), (&json!(id), &json!(200)));
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_device_that_keeps_its_session_is_found_again_after_a_restart_of_central() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/d", json!({})).await;
+    let mut device = central.lasting_client("d").await;
+    device.subscribe("$iothub/twin/PATCH/properties/desired/#").await;
+    central.end().await;
+
+    let central = start(dir.path()).await;
+    let mut device = central.lasting_client("d").await;
+    // It does not subscribe again, as Azure's Python SDK does not.
+    device.next(|packet| matches!(packet, Packet::ConnAck(_)).then_some(())).await;
+    central.patch("/api/devices/d/properties", json!({"interval": 5})).await;
+    let (_, patch) = device.message("$iothub/twin/PATCH/properties/desired/").await;
+    assert_eq!(patch["interval"], 5);
+    central.end().await;
+}

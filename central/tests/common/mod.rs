@@ -119,6 +119,13 @@ impl Central {
         self.client_with_key(device, &key)
     }
 
+    /// A client that asks the door to keep its session.
+    pub async fn lasting_client(&self, device: &str) -> Mqtt {
+        let mut mqtt = self.client(device).await;
+        mqtt.events.mqtt_options.set_clean_session(false);
+        mqtt
+    }
+
     pub fn client_with_key(&self, device: &str, key: &[u8]) -> Mqtt {
         let expires_at = server::now_ms() / 1000 + 3600;
         let token = edge_core::access::sas_token("central.test", &device.parse().unwrap(), key, expires_at);

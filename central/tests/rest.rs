@@ -299,6 +299,8 @@ async fn every_described_path_answers_and_the_server_has_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     let described = central.get("/openapi.json").await;
+    assert_eq!(described["info"]["title"], "Lineside central");
+    assert!(described["info"].get("contact").is_none(), "{}", described["info"]);
     let paths = described["paths"].as_object().unwrap();
     assert!(paths.len() > 15, "{paths:?}");
     for (path, operations) in paths {

@@ -47,7 +47,7 @@ pub struct OfModuleCommand {
 
 /// What to send, and how long to wait.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct CommandWish {
     /// Any JSON.
     #[serde(default)]

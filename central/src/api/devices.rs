@@ -50,7 +50,7 @@ struct ManifestOfDevice {
 
 /// A wish for a device's registration. What is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct DeviceWish {
     /// As in the path, when it is given.
     id: Option<String>,
@@ -73,7 +73,7 @@ pub struct DeviceWish {
 
 /// Which manifest a gateway shall have.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct ManifestWish {
     /// Of a stored manifest.
     id: String,

@@ -49,7 +49,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             match error.inner().classify() {
                 serde_json::error::Category::Data => {
-                    ApiError::unprocessable(format!("{}: {}", error.path(), error.inner()))
+                    let path = error.path().to_string();
+                    let field = if path == "." { "the body" } else { &path };
+                    ApiError::unprocessable(format!("{field}: {}", error.inner()))
                 }
                 _ => ApiError::bad_request("InvalidBody", format!("the body is not JSON: {}", error.inner())),
             }

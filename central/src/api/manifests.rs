@@ -35,7 +35,7 @@ pub struct ManifestBody {
 
 /// A manifest to store.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct StoreWish {
     /// As in the path, when it is given.
     id: Option<String>,

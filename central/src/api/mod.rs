@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::{Extension, Json, Router, middleware};
-use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::openapi::{InfoBuilder, License, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -64,9 +64,13 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(crate::page::page))
         .routes(routes!(open_api))
         .split_for_parts();
-    description.info.title = "Lineside central".into();
-    description.info.description =
-        Some("IoT Central's REST paths, and what it has no path for under /api/ext.".into());
+    // Not the router's own, which it takes from its crate.
+    description.info = InfoBuilder::new()
+        .title("Lineside central")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("IoT Central's REST paths, and what it has no path for under /api/ext."))
+        .license(Some(License::new(env!("CARGO_PKG_LICENSE"))))
+        .build();
     let token = ApiKeyValue::with_description("Authorization", "SharedAccessSignature …, or Bearer …");
     description
         .components

@@ -39,7 +39,7 @@ pub struct RelationshipBody {
 
 /// A wish for a relationship.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct RelationshipWish {
     /// As in the path, when it is given.
     id: Option<String>,

@@ -1,16 +1,21 @@
 # One static binary on nothing: no shell, no packages, nothing to patch but the binary itself.
-# The context holds just that binary: see scripts/build-images.sh.
-FROM scratch AS program
-ARG PROGRAM
-COPY ${PROGRAM} /program
-ENTRYPOINT ["/program"]
+# The context holds just that binary, named by PROGRAM: see scripts/build-images.sh.
 
 # A module needs no rights: the gateway opens its workload socket to any user of the container.
-FROM program AS module
+FROM scratch AS module
+ARG PROGRAM
+COPY ${PROGRAM} /module
 USER 65532:65532
+ENTRYPOINT ["/module"]
 
-FROM program AS edge-agent
+FROM scratch AS edge-agent
+ARG PROGRAM
+COPY ${PROGRAM} /edge-agent
+ENTRYPOINT ["/edge-agent"]
 CMD ["run"]
 
-FROM program AS central
+FROM scratch AS central
+ARG PROGRAM
+COPY ${PROGRAM} /central
+ENTRYPOINT ["/central"]
 CMD ["serve"]

@@ -282,11 +282,18 @@ fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
 }
 
 /// Takes the link's properties out of a bag: the message's place in its gateway's queue, and when the gateway accepted
-/// it. Only a gateway's own word counts; from others they are left out.
+/// it. Only a gateway's own word counts: from others they are left out, and of several the last is taken, which the
+/// gateway put behind whatever the device had written. A device could make later messages look like resends otherwise.
 fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<(Option<Place>, Option<u64>), String> {
-    let queue = bag.remove(system::LINESIDE_QUEUE);
-    let sequence = bag.remove(system::LINESIDE_SEQUENCE);
-    let enqueued_ms = bag.remove(system::LINESIDE_ENQUEUED_MS);
+    let mut take = |name: &str| {
+        let last = bag.iter().filter(|(key, _)| *key == name).last();
+        let value = last.map(|(_, value)| value.unwrap_or("").to_owned());
+        bag.remove(name);
+        value
+    };
+    let queue = take(system::LINESIDE_QUEUE);
+    let sequence = take(system::LINESIDE_SEQUENCE);
+    let enqueued_ms = take(system::LINESIDE_ENQUEUED_MS);
     let Some(gateway) = gateway else { return Ok((None, None)) };
     let number = |name: &str, text: Option<String>| match text {
         None => Ok(None),

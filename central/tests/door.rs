@@ -103,6 +103,10 @@ async fn a_gateway_speaks_for_its_modules_and_devices_once_each_over_a_restart_o
     gateway.publish(&telemetry("devices/local-leaf", 2), r#"{"n":2}"#).await;
     // A device that does not stand behind it: taken off its hands, and not stored.
     gateway.publish(&telemetry("devices/stranger", 3), r#"{"n":3}"#).await;
+    // A leaf that writes the link's properties itself gains nothing: the gateway's stand behind them.
+    let forged =
+        "devices/local-leaf/messages/events/%24.ls-queue=q-1&%24.ls-seq=999&%24.ls-queue=q-1&%24.ls-seq=3";
+    gateway.publish(forged, r#"{"n":3}"#).await;
     central.end().await;
 
     let central = start(dir.path()).await;
@@ -119,7 +123,7 @@ async fn a_gateway_speaks_for_its_modules_and_devices_once_each_over_a_restart_o
     assert_eq!((numbers(&of_gateway), &of_gateway[0]["module"]), (vec![1], &json!("filter")));
     assert_eq!(of_gateway[0]["enqueuedTime"], "2026-11-23T16:11:52.250Z");
     assert_eq!(of_gateway[0]["properties"], json!({"a": "b"}));
-    assert_eq!(numbers(&list("local-leaf").await), [2, 4]);
+    assert_eq!(numbers(&list("local-leaf").await), [2, 3, 4]);
     assert!(list("stranger").await.is_empty());
     assert_eq!(central.get("/api/ext/devices/local-leaf/status").await["gateway"], "gw");
     assert_eq!(central.send(Method::GET, "/api/devices/local-leaf/credentials", None).await.0, 404);

@@ -71,6 +71,7 @@ struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        self.0.storage.release();
         self.0.published.send_modify(|published| published.has_ended = true);
     }
 }

@@ -30,13 +30,15 @@ pub(crate) trait Storage: Send + Sync {
     fn sync_dir(&self) -> io::Result<()>;
     /// Bytes that an unprivileged program could still write to this file system.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// Nothing more will be written: someone else may open the directory.
+    fn release(&self);
 }
 
-/// A directory of a real file system, locked against a second program for as long as this lives.
+/// A directory of a real file system, locked against a second program until it is released.
 pub(crate) struct Directory {
     path: PathBuf,
     handle: fs::File,
-    _lock: fs::File,
+    lock: fs::File,
 }
 
 impl Directory {
@@ -51,7 +53,7 @@ impl Directory {
         let lock =
             fs::OpenOptions::new().create(true).write(true).truncate(false).open(path.join(LOCK_FILE))?;
         lock.try_lock()?;
-        Ok(Self { path: path.to_owned(), handle: fs::File::open(path)?, _lock: lock })
+        Ok(Self { path: path.to_owned(), handle: fs::File::open(path)?, lock })
     }
 }
 
@@ -89,6 +91,12 @@ impl Storage for Directory {
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = rustix::fs::fstatvfs(&self.handle)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn release(&self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(dir = %self.path.display(), %error, "a queue's lock was not released");
+        }
     }
 }
 

@@ -1,0 +1,327 @@
+//! A disk in memory that knows what a power cut would leave of it, and fails when told to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use crate::storage::{File, Storage};
+
+const SECTOR: usize = 512;
+
+#[derive(Clone)]
+enum Change {
+    Write(usize, Vec<u8>),
+    Len(usize),
+}
+
+fn apply(bytes: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Write(offset, written) => {
+            bytes.resize(bytes.len().max(offset + written.len()), 0);
+            bytes[*offset..offset + written.len()].copy_from_slice(written);
+        }
+        Change::Len(len) => bytes.resize(*len, 0),
+    }
+}
+
+/// What is on the platter, what the page cache shows, and what is between the two.
+#[derive(Clone, Default)]
+struct Inode {
+    durable: Vec<u8>,
+    cached: Vec<u8>,
+    pending: Vec<Change>,
+    has_failed_sync: bool,
+}
+
+#[derive(Clone)]
+enum Naming {
+    Link(String, usize),
+    Unlink(String),
+}
+
+fn rename(names: &mut BTreeMap<String, usize>, naming: &Naming) {
+    match naming {
+        Naming::Link(name, inode) => {
+            names.retain(|_, other| other != inode);
+            names.insert(name.clone(), *inode);
+        }
+        Naming::Unlink(name) => {
+            names.remove(name);
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Sim {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    pending_names: Vec<Naming>,
+    /// Changes and syncs until the power fails.
+    steps_left: Option<u64>,
+    fail_writes: u32,
+    fail_syncs: u32,
+    /// `fdatasync` that says yes and does nothing: the control that shows that the tests see a missing sync.
+    lies: bool,
+    capacity: Option<u64>,
+    syncs: u64,
+    holds_syncs: bool,
+    waiting_syncs: u32,
+    writes_after_failed_sync: u32,
+}
+
+impl Sim {
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.steps_left {
+            Some(0) => return Err(io::Error::from_raw_os_error(5)),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[*inode].cached.len() as u64).sum()
+    }
+
+    fn name(&mut self, naming: Naming) {
+        rename(&mut self.names, &naming);
+        self.pending_names.push(naming);
+    }
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Disk(Arc<(Mutex<Sim>, Condvar)>);
+
+impl Disk {
+    fn sim(&self) -> MutexGuard<'_, Sim> {
+        self.0.0.lock().unwrap()
+    }
+
+    pub(super) fn cut_power_after(&self, steps: u64) {
+        self.sim().steps_left = Some(steps);
+    }
+
+    pub(super) fn fail_writes(&self, count: u32) {
+        self.sim().fail_writes = count;
+    }
+
+    pub(super) fn fail_syncs(&self, count: u32) {
+        self.sim().fail_syncs = count;
+    }
+
+    pub(super) fn lie(&self) {
+        self.sim().lies = true;
+    }
+
+    pub(super) fn set_capacity(&self, bytes: u64) {
+        self.sim().capacity = Some(bytes);
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.sim().used()
+    }
+
+    pub(super) fn syncs(&self) -> u64 {
+        self.sim().syncs
+    }
+
+    pub(super) fn writes_after_failed_sync(&self) -> u32 {
+        self.sim().writes_after_failed_sync
+    }
+
+    pub(super) fn hold_syncs(&self) {
+        self.sim().holds_syncs = true;
+    }
+
+    /// Blocks until a sync waits.
+    pub(super) fn sync_waits(&self) {
+        let sim = self.sim();
+        drop(self.0.1.wait_while(sim, |sim| sim.waiting_syncs == 0).unwrap());
+    }
+
+    pub(super) fn release_syncs(&self) {
+        self.sim().holds_syncs = false;
+        self.0.1.notify_all();
+    }
+
+    /// Segment files, oldest first.
+    pub(super) fn segments(&self) -> Vec<String> {
+        self.sim().names.keys().filter(|name| name.ends_with(".segment")).cloned().collect()
+    }
+
+    pub(super) fn bytes(&self, name: &str) -> Vec<u8> {
+        let sim = self.sim();
+        sim.inodes[sim.names[name]].cached.clone()
+    }
+
+    /// A disk of its own with one file changed.
+    pub(super) fn with(&self, name: &str, bytes: Vec<u8>) -> Self {
+        let mut sim = self.sim().clone();
+        let inode = sim.names[name];
+        sim.inodes[inode] = Inode { durable: bytes.clone(), cached: bytes, ..Inode::default() };
+        Self(Arc::new((Mutex::new(sim), Condvar::new())))
+    }
+
+    /// A disk of its own as it comes back: of what was not synced, each sector is there or not, and directory changes up
+    /// to somewhere, as a journal keeps them in order.
+    pub(super) fn after_power_cut(&self, mut random: impl FnMut() -> u64) -> Self {
+        let mut sim = self.sim().clone();
+        let names = random() as usize % (sim.pending_names.len() + 1);
+        for naming in &sim.pending_names[..names] {
+            rename(&mut sim.durable_names, naming);
+        }
+        for inode in &mut sim.inodes {
+            for change in std::mem::take(&mut inode.pending) {
+                match change {
+                    Change::Write(offset, bytes) => {
+                        let mut at = 0;
+                        while at < bytes.len() {
+                            let end = (at + SECTOR - (offset + at) % SECTOR).min(bytes.len());
+                            if !random().is_multiple_of(3) {
+                                let part = Change::Write(offset + at, bytes[at..end].to_vec());
+                                apply(&mut inode.durable, &part);
+                            }
+                            at = end;
+                        }
+                    }
+                    len if random().is_multiple_of(2) => apply(&mut inode.durable, &len),
+                    Change::Len(_) => {}
+                }
+            }
+            inode.cached = inode.durable.clone();
+        }
+        let back = Sim {
+            inodes: sim.inodes,
+            names: sim.durable_names.clone(),
+            durable_names: sim.durable_names,
+            lies: sim.lies,
+            ..Sim::default()
+        };
+        Self(Arc::new((Mutex::new(back), Condvar::new())))
+    }
+}
+
+struct SimFile {
+    disk: Disk,
+    inode: usize,
+}
+
+impl File for SimFile {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let sim = self.disk.sim();
+        let rest = sim.inodes[self.inode].cached.get(offset as usize..).unwrap_or_default();
+        let len = rest.len().min(into.len());
+        into[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut sim = self.disk.sim();
+        sim.step()?;
+        let is_torn = sim.fail_writes > 0;
+        let kept = if is_torn { bytes.len() / 2 } else { bytes.len() };
+        sim.fail_writes -= u32::from(is_torn);
+        sim.writes_after_failed_sync += u32::from(sim.inodes[self.inode].has_failed_sync);
+        let change = Change::Write(offset as usize, bytes[..kept].to_vec());
+        let inode = &mut sim.inodes[self.inode];
+        apply(&mut inode.cached, &change);
+        inode.pending.push(change);
+        if is_torn { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut sim = self.disk.sim();
+        sim.step()?;
+        let inode = &mut sim.inodes[self.inode];
+        let change = Change::Len(len as usize);
+        apply(&mut inode.cached, &change);
+        inode.pending.push(change);
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.sim().inodes[self.inode].cached.len() as u64)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut sim = self.disk.sim();
+        if sim.holds_syncs {
+            sim.waiting_syncs += 1;
+            self.disk.0.1.notify_all();
+            sim = self.disk.0.1.wait_while(sim, |sim| sim.holds_syncs).unwrap();
+            sim.waiting_syncs -= 1;
+        }
+        sim.step()?;
+        sim.syncs += 1;
+        let (lies, fails) = (sim.lies, sim.fail_syncs > 0);
+        sim.fail_syncs -= u32::from(fails);
+        let inode = &mut sim.inodes[self.inode];
+        if fails {
+            // As Linux does: the pages are clean now, and a second sync would report success.
+            inode.pending.clear();
+            inode.has_failed_sync = true;
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        if !lies {
+            inode.pending.clear();
+            inode.durable = inode.cached.clone();
+        }
+        Ok(())
+    }
+}
+
+impl Storage for Disk {
+    fn path(&self) -> &Path {
+        Path::new("/simulated")
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.sim().names.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let mut sim = self.sim();
+        sim.step()?;
+        sim.inodes.push(Inode::default());
+        let inode = sim.inodes.len() - 1;
+        sim.name(Naming::Link(name.into(), inode));
+        Ok(Arc::new(SimFile { disk: self.clone(), inode }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let inode = *self.sim().names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(SimFile { disk: self.clone(), inode }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut sim = self.sim();
+        sim.step()?;
+        let inode = *sim.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        sim.name(Naming::Link(to.into(), inode));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut sim = self.sim();
+        sim.step()?;
+        sim.name(Naming::Unlink(name.into()));
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut sim = self.sim();
+        sim.step()?;
+        sim.durable_names = sim.names.clone();
+        sim.pending_names.clear();
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let sim = self.sim();
+        Ok(sim.capacity.map_or(u64::MAX / 2, |capacity| capacity.saturating_sub(sim.used())))
+    }
+
+    fn release(&self) {}
+}

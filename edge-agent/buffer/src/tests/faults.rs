@@ -1,0 +1,73 @@
+//! Writes and syncs that fail, and what a sync is worth.
+
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::*;
+use crate::AppendError;
+
+#[tokio::test]
+async fn one_sync_acknowledges_all_that_arrived_during_the_last_one() {
+    let disk = Disk::default();
+    let log =
+        Log::open_on(Arc::new(disk.clone()), LogOptions { segment_bytes: 1 << 18, ..options() }).unwrap();
+    disk.hold_syncs();
+    let before = disk.syncs();
+    let first = log.append(payload(1, 100), 0);
+    disk.sync_waits();
+    let rest: Vec<_> = (2..=50).map(|n| log.append(payload(n, 100), 0)).collect();
+    disk.release_syncs();
+    first.await.unwrap();
+    for append in rest {
+        append.await.unwrap();
+    }
+    assert_eq!(disk.syncs() - before, 2);
+}
+
+#[tokio::test]
+async fn a_reader_is_not_given_what_is_not_on_disk() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    let mut reader = log.reader();
+    disk.hold_syncs();
+    let append = log.append(payload(1, 100), 0);
+    disk.sync_waits();
+    assert!(poll_once(reader.next(|| 0)).is_none());
+    assert_eq!(log.stats().records, 0);
+    disk.release_syncs();
+    assert_eq!(append.await.unwrap(), 1);
+    assert_eq!(reader.next(|| 0).await.unwrap().sequence, 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_append_and_the_log_goes_on_when_there_is_space() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    fill(&log, 10, 100).await;
+    disk.fail_writes(1);
+    assert!(matches!(log.append(payload(0, 100), 0).await, Err(AppendError::Write { .. })));
+    fill(&log, 10, 100).await;
+    log.close().await;
+    let log = Log::open_on(Arc::new(disk), options()).unwrap();
+    assert_eq!(sequences(&close_and_read(&log).await), (1..=20).collect::<Vec<_>>());
+    assert!(log.losses().is_empty());
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_the_file_is_never_written_again() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    fill(&log, 10, 100).await;
+    for _ in 0..3 {
+        disk.fail_syncs(1);
+        assert!(matches!(log.append(payload(0, 100), 0).await, Err(AppendError::Write { .. })));
+    }
+    fill(&log, 10, 100).await;
+    assert_eq!(disk.writes_after_failed_sync(), 0);
+    log.close().await;
+    let log = Log::open_on(Arc::new(disk.after_power_cut(|| 0)), options()).unwrap();
+    let records = close_and_read(&log).await;
+    assert_eq!(sequences(&records), (1..=20).collect::<Vec<_>>());
+    assert!(records.iter().all(|record| record.payload == payload(record.sequence, 100)));
+    assert!(log.losses().is_empty());
+}

@@ -1,0 +1,140 @@
+//! Bytes, age, expiry and free disk space.
+
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::*;
+use crate::{AppendError, Cause, Loss};
+
+fn evicted(losses: &[Loss]) -> u64 {
+    losses.iter().filter(|loss| loss.cause == Cause::Evicted).map(|loss| loss.count).sum()
+}
+
+#[tokio::test]
+async fn the_oldest_give_way_when_the_bytes_are_used_up_and_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), LogOptions { bytes_max: 10_000, ..options() }).unwrap();
+    fill(&log, 1000, 100).await;
+    let stats = log.stats();
+    assert!(stats.bytes <= 10_000 && stats.bytes > 8000, "{stats:?}");
+    assert_eq!(stats.records + stats.evicted, 1000);
+    let losses = log.losses();
+    assert_eq!(losses, [Loss { first: 1, last: stats.evicted, count: stats.evicted, cause: Cause::Evicted }]);
+    let kept = sequences(&close_and_read(&log).await);
+    assert_eq!(kept, (stats.evicted + 1..=1000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_single_segment_gives_way_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = LogOptions { bytes_max: 1000, segment_bytes: 1 << 20, ..options() };
+    let log = Log::open(dir.path(), limits).unwrap();
+    fill(&log, 20, 700).await;
+    assert_eq!(log.stats().evicted, 19);
+    assert_eq!(sequences(&close_and_read(&log).await), [20]);
+}
+
+#[tokio::test]
+async fn a_log_that_refuses_takes_records_again_when_others_are_done_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = LogOptions { bytes_max: 5000, full: Full::Refuse, ..options() };
+    let log = Log::open(dir.path(), limits).unwrap();
+    let mut taken = 0;
+    while let Ok(sequence) = log.append(payload(taken, 100), 0).await {
+        taken = sequence;
+    }
+    assert!(matches!(log.append(payload(0, 100), 0).await, Err(AppendError::Full { .. })));
+    assert_eq!((log.stats().records, log.stats().refused, log.stats().evicted), (taken, 2, 0));
+    log.advance(taken / 2);
+    assert_eq!(log.append(payload(0, 100), 0).await.unwrap(), taken + 1);
+    assert!(log.losses().is_empty());
+}
+
+#[tokio::test]
+async fn a_record_that_can_never_fit_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), options()).unwrap();
+    let refused = log.append(payload(0, 2 << 20), 0).await;
+    assert!(matches!(refused, Err(AppendError::TooLong { bytes: 2_097_152, max: 1_048_476 })), "{refused:?}");
+    assert_eq!(log.stats().refused, 1);
+}
+
+#[tokio::test]
+async fn what_is_expired_is_passed_over_counted_once_and_done_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), options()).unwrap();
+    for n in 1..=4 {
+        log.append_expiring(payload(n, 100), 1000, 1000 + n * 10).await.unwrap();
+    }
+    log.append(payload(5, 100), 1000).await.unwrap();
+    let mut reader = log.reader();
+    for _ in 0..3 {
+        assert_eq!(reader.next(|| 1020).await.unwrap().sequence, 3);
+        reader.rewind();
+    }
+    // Nobody has to advance over what was never given out.
+    assert_eq!((log.stats().expired, log.stats().cursor, log.stats().records), (2, 2, 3));
+    assert_eq!(reader.next(|| 2000).await.unwrap().sequence, 5);
+    assert_eq!((log.stats().expired, log.stats().cursor), (4, 4));
+    assert_eq!(log.losses(), [Loss { first: 1, last: 4, count: 4, cause: Cause::Expired }]);
+}
+
+#[tokio::test]
+async fn records_over_the_age_limit_expire_and_their_segments_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), LogOptions { age_max_ms: Some(100), ..options() }).unwrap();
+    fill(&log, 200, 100).await; // Record n is of the time n.
+    let mut reader = log.reader();
+    assert_eq!(reader.next(|| 250).await.unwrap().sequence, 151);
+    assert_eq!((log.stats().expired, log.stats().cursor, log.stats().records), (150, 150, 50));
+    log.close().await;
+    assert!(log.stats().bytes < 10_000);
+}
+
+#[tokio::test]
+async fn the_disk_reserve_is_kept_by_dropping_the_oldest() {
+    let disk = Disk::default();
+    let limits = LogOptions { keep_free_bytes: 50_000, ..options() };
+    let log = Log::open_on(Arc::new(disk.clone()), limits).unwrap();
+    disk.set_capacity(60_000);
+    fill(&log, 500, 100).await;
+    assert!(disk.used() <= 10_000, "{} bytes", disk.used());
+    let (stats, losses) = (log.stats(), log.losses());
+    assert_eq!(evicted(&losses), stats.evicted);
+    assert_eq!(stats.records + stats.evicted, 500);
+    assert!(stats.records > 40);
+}
+
+#[tokio::test]
+async fn nothing_is_dropped_when_another_program_has_filled_the_disk() {
+    let disk = Disk::default();
+    let limits = LogOptions { keep_free_bytes: 50_000, ..options() };
+    let log = Log::open_on(Arc::new(disk.clone()), limits).unwrap();
+    fill(&log, 100, 100).await;
+    disk.set_capacity(disk.used() + 10_000);
+    assert!(matches!(log.append(payload(0, 100), 0).await, Err(AppendError::Full { .. })));
+    assert_eq!((log.stats().records, log.stats().evicted), (100, 0));
+    disk.set_capacity(1 << 30);
+    fill(&log, 1, 100).await;
+}
+
+#[tokio::test]
+async fn the_queue_in_memory_is_bounded() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), LogOptions { bytes_max: 1 << 30, ..options() }).unwrap();
+    disk.hold_syncs();
+    let first = log.append(payload(0, 100), 0);
+    disk.sync_waits();
+    let waiting: Vec<_> = (0..10).map(|n| log.append(payload(n, 1 << 20), 0)).collect();
+    disk.release_syncs();
+    first.await.unwrap();
+    let mut busy = 0;
+    for append in waiting {
+        match append.await {
+            Ok(_) => {}
+            Err(AppendError::Busy) => busy += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((busy, log.stats().refused, log.stats().records), (3, 3, 8));
+}

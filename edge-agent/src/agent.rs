@@ -1,0 +1,335 @@
+//! The daemon: the one file that joins the rooms, owns their tasks and ends them in order.
+//!
+//! Started: state, queues, deployment in force, front door, deployer, link, local door. Stopped the other way round:
+//! clients are let go first, what they handed in is synced, and the containers run on.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use edge_buffer::{Full, LogOptions};
+use edge_core::deploy::desired::Desired;
+use edge_core::deploy::report;
+use edge_hub::clients::Clients;
+use edge_hub::door::{Door, DoorSettings};
+use schemas::names::{DeviceId, Identity, ModuleId};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::now_ms;
+use crate::commands::Commands;
+use crate::config::{self, Config};
+use crate::control::{self, Control};
+use crate::deployer::{Deployer, DeployerStatus, Deployment};
+use crate::deployments::{Deployments, Judgement};
+use crate::devices::Devices;
+use crate::docker::{Engine, ModuleContext};
+use crate::front::{Front, Sessions};
+use crate::module_keys::ModuleKeys;
+use crate::queues::Queues;
+use crate::state::State;
+use crate::twins::Twins;
+use crate::uplink::{LinkStatus, Uplink};
+use crate::watch as watch_folder;
+use crate::workload::Workload;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When something that the daemon cannot do without fails: at the start, or a task that ended by itself.
+pub async fn run(config: Config) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut daemon = Daemon::start(config).await?;
+    tracing::info!("edge-agent ready");
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        Some(task) = daemon.tasks.join_next() => match task {
+            Ok((name, Err(error))) => Err(error.context(format!("task `{name}` failed"))),
+            Ok((name, Ok(()))) => Err(anyhow::anyhow!("task `{name}` ended by itself")),
+            Err(error) => Err(error.into()),
+        },
+    };
+    tracing::info!("edge-agent stops; containers run on");
+    daemon.stop().await;
+    tracing::info!("edge-agent stopped");
+    ended
+}
+
+struct Daemon {
+    tasks: JoinSet<(&'static str, Result<()>)>,
+    doors: JoinSet<()>,
+    stop_doors: CancellationToken,
+    stop: CancellationToken,
+    queues: Arc<Queues>,
+    state: State,
+}
+
+impl Daemon {
+    async fn start(config: Config) -> Result<Self> {
+        let config = Arc::new(config);
+        let (stop, stop_doors) = (CancellationToken::new(), CancellationToken::new());
+        let clients = Clients::new();
+        let (state, queues) = open(&config, clients.clone()).await?;
+        let twins = Twins::load(state.clone())?;
+        let devices = Devices::load(state.clone())?;
+        let commands = Commands::load(state.clone(), clients.clone(), config.device_id.clone())?;
+        let (deployments, outputs) = {
+            let (gateway, twins, state, queues) =
+                (config.device_id.clone(), twins.clone(), state.clone(), queues.clone());
+            tokio::task::spawn_blocking(move || Deployments::load(gateway, twins, state, queues)).await??
+        };
+        let deployments = Arc::new(deployments);
+        let presence = Arc::new(Notify::new());
+        let module_keys = ModuleKeys::load(&config.data_dir)?;
+        let upstream = config.upstream.as_ref();
+        let hub_name =
+            upstream.map_or(config.hostname.as_str(), |u| u.connection_string.hub_name()).to_owned();
+
+        // The front door.
+        let front = Arc::new(Front {
+            gateway: config.device_id.clone(),
+            hosts: vec![hub_name.clone(), config.hostname.clone(), "localhost".to_owned()],
+            module_keys: module_keys.clone(),
+            devices: devices.clone(),
+            twins: twins.clone(),
+            queues: queues.clone(),
+            routing: outputs.routing,
+            presence: presence.clone(),
+            sessions: Sessions::load(state.clone())?,
+        });
+        let doors = open_doors(&config, front, clients.clone(), &stop_doors).await?;
+
+        // The deployer and its report.
+        let mut tasks = JoinSet::new();
+        let (status, deployer_status) = watch::channel(DeployerStatus::default());
+        let reporter = Reporter {
+            gateway: config.device_id.clone(),
+            host: host(),
+            twins: twins.clone(),
+            deployment: outputs.deployer.clone(),
+            deployer: deployer_status.clone(),
+            judgement: outputs.judgement.clone(),
+        };
+        tasks.spawn(reporter.run(stop.clone()));
+        {
+            let trust_bundle = read(&config.tls.ca)?;
+            let workload =
+                Arc::new(Workload::new(&config.data_dir, module_keys, String::from_utf8(trust_bundle)?));
+            let deployer = Deployer {
+                engine: Engine::new(config.docker.socket.clone()),
+                workload,
+                context: ModuleContext::new(&config),
+                deployments: outputs.deployer,
+                status,
+            };
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                deployer.run(stop).await;
+                ("deployer", Ok(()))
+            });
+        }
+
+        // The link.
+        let link = match upstream {
+            None => {
+                tracing::warn!("no upstream is configured: telemetry stays on this gateway");
+                None
+            }
+            Some(upstream) => {
+                let ca = upstream.ca.as_ref().context("[upstream] ca: the CA file of central is needed")?;
+                let (status, receiver) = watch::channel(LinkStatus {
+                    is_connected: false,
+                    since_ms: now_ms(),
+                    why: String::new(),
+                });
+                let uplink = Uplink {
+                    upstream: upstream.connection_string.clone(),
+                    tls: edge_hub::tls::client_config(&read(ca)?)?,
+                    queues: queues.clone(),
+                    twins,
+                    devices: devices.clone(),
+                    deployments: deployments.clone(),
+                    commands: commands.clone(),
+                    clients: clients.clone(),
+                    presence,
+                    status,
+                };
+                let stop = stop.clone();
+                tasks.spawn(async move {
+                    uplink.run(stop).await;
+                    ("link", Ok(()))
+                });
+                Some(receiver)
+            }
+        };
+
+        if let Some(folder) = config.deploy.watch.clone() {
+            let watched =
+                watch_folder::run(folder, deployments.clone(), clients.clone(), state.clone(), stop.clone());
+            tasks.spawn(async move { ("folder of manifests", watched.await) });
+        }
+
+        // The local door.
+        let control = Arc::new(Control {
+            gateway: config.device_id.clone(),
+            hostname: config.hostname.clone(),
+            hub_name,
+            clients,
+            devices,
+            deployments,
+            judgement: outputs.judgement,
+            deployer: deployer_status,
+            queues: queues.clone(),
+            commands,
+            link,
+        });
+        {
+            let (stop, data_dir) = (stop.clone(), config.data_dir.clone());
+            tasks.spawn(async move {
+                let served = control::serve(control, &data_dir, stop).await;
+                ("local door", served.context("serving the command line"))
+            });
+        }
+        Ok(Self { tasks, doors, stop_doors, stop, queues, state })
+    }
+
+    async fn stop(mut self) {
+        self.stop_doors.cancel();
+        while self.doors.join_next().await.is_some() {}
+        self.stop.cancel();
+        while let Some(task) = self.tasks.join_next().await {
+            match task {
+                Ok((_, Ok(()))) => {}
+                Ok((name, Err(error))) => tracing::warn!(name, %error, "a task ended with an error"),
+                Err(error) => tracing::warn!(%error, "a task did not end in order"),
+            }
+        }
+        self.queues.close().await;
+        self.state.close().await;
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queues>)> {
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || {
+        let state = State::open(&config.data_dir.join("state"))?;
+        let options = LogOptions {
+            bytes_max: config.buffer.max_bytes,
+            age_max_ms: config.buffer.max_age_secs.map(|secs| secs.saturating_mul(1000)),
+            keep_free_bytes: config.buffer.keep_free_bytes,
+            full: match config.buffer.full {
+                config::Full::DropOldest => Full::DropOldest,
+                config::Full::Refuse => Full::Refuse,
+            },
+            ..LogOptions::default()
+        };
+        let queues =
+            Queues::open(&config.data_dir.join("buffer"), options, config.device_id.clone(), clients)?;
+        Ok((state, Arc::new(queues)))
+    })
+    .await?
+}
+
+async fn open_doors(
+    config: &Config,
+    front: Arc<Front>,
+    clients: Clients,
+    stop: &CancellationToken,
+) -> Result<JoinSet<()>> {
+    let tls = edge_hub::tls::server_config(&read(&config.tls.cert)?, &read(&config.tls.key)?)?;
+    let door = Door::new(front, clients, DoorSettings::default());
+    let mut doors = JoinSet::new();
+    let bind =
+        async |address| TcpListener::bind(address).await.with_context(|| format!("listening on {address}"));
+    let listener = bind(config.listen.mqtts).await?;
+    doors.spawn(door.clone().serve_tls(listener, tls, stop.clone()));
+    tracing::info!(address = %config.listen.mqtts, "MQTT over TLS is served");
+    if let Some(address) = config.listen.mqtt {
+        if !address.ip().is_loopback() {
+            bail!("[listen] mqtt: found {address}; plain MQTT is served on loopback only");
+        }
+        doors.spawn(door.serve_tcp(bind(address).await?, stop.clone()));
+        tracing::info!(%address, "plain MQTT is served on loopback");
+    }
+    Ok(doors)
+}
+
+/// Keeps the reported sections of `$edgeAgent` and `$edgeHub` true.
+struct Reporter {
+    gateway: DeviceId,
+    host: report::Host,
+    twins: Twins,
+    deployment: watch::Receiver<Option<Arc<Deployment>>>,
+    deployer: watch::Receiver<DeployerStatus>,
+    judgement: watch::Receiver<Judgement>,
+}
+
+impl Reporter {
+    async fn run(mut self, stop: CancellationToken) -> (&'static str, Result<()>) {
+        loop {
+            self.report();
+            let changed = tokio::select! {
+                changed = self.deployer.changed() => changed,
+                changed = self.judgement.changed() => changed,
+                () = stop.cancelled() => return ("report", Ok(())),
+            };
+            if changed.is_err() {
+                // The senders live until the daemon stops.
+                stop.cancelled().await;
+                return ("report", Ok(()));
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        let status = self.deployer.borrow_and_update().clone();
+        let judgement = self.judgement.borrow_and_update().clone();
+        let Some(versions) = judgement.versions else { return };
+        let outcome = |desired_version| match &judgement.problem {
+            Some(problem) => {
+                let code = schemas::status::code::REFUSED;
+                report::Outcome { desired_version, code, description: problem.clone() }
+            }
+            None => report::Outcome {
+                desired_version,
+                code: status.outcome.code,
+                description: status.outcome.description.clone(),
+            },
+        };
+        let identity = |module| Identity::module(self.gateway.clone(), module);
+        let in_force = self.deployment.borrow().clone();
+        let none = Desired::default();
+        let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
+        let agent = outcome(versions.edge_agent);
+        let agent =
+            report::edge_agent(&self.host, desired, &status.observed, &status.restarts, &agent, now_ms());
+        self.twins.replace_reported(&identity(ModuleId::edge_agent()), agent);
+        let mut hub = outcome(versions.edge_hub);
+        if judgement.problem.is_none() {
+            // What Docker does is no fault of the routes.
+            (hub.code, hub.description) = (schemas::status::code::SUCCESS, String::new());
+        }
+        self.twins.replace_reported(&identity(ModuleId::edge_hub()), report::edge_hub(&hub));
+    }
+}
+
+fn host() -> report::Host {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let version = release.lines().find_map(|line| line.strip_prefix("VERSION_ID=")).unwrap_or_default();
+    report::Host {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        platform: schemas::status::Platform {
+            os: std::env::consts::OS.to_owned(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            version: version.trim_matches('"').to_owned(),
+        },
+    }
+}

@@ -1,0 +1,311 @@
+//! The command line. Exit codes: 0 done, 1 failed, 2 the manifest or the command was refused.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use edge_core::deploy;
+use schemas::connection_string::ConnectionString;
+use schemas::manifest::Manifest;
+use schemas::names::DeviceId;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::control::client::{CallError, request};
+use crate::init::{InitOptions, init};
+
+const DEFAULT_CONFIG: &str = "/etc/edge-agent/edge.toml";
+
+/// The gateway's daemon, and the commands that speak to it.
+#[derive(Parser)]
+#[command(name = "edge-agent", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The configuration.
+    #[arg(long, global = true, default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Print JSON, for machines.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write edge.toml, keys and certificates; refuses to overwrite.
+    Init(Init),
+    /// Run the daemon.
+    Run,
+    /// What applying a manifest would do; changes nothing.
+    Plan {
+        /// A deployment manifest.
+        file: PathBuf,
+    },
+    /// Apply a manifest on this gateway, until central changes its own.
+    Apply {
+        /// A deployment manifest.
+        file: PathBuf,
+        /// Wait until its modules run, this many seconds at the most.
+        #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "120")]
+        wait: Option<u64>,
+    },
+    /// How this gateway is.
+    Status,
+    /// The modules.
+    List,
+    /// Call a direct method.
+    Call {
+        /// A module, or device/ID for a leaf device.
+        target: String,
+        /// The method.
+        method: String,
+        /// Its payload, as JSON.
+        payload: Option<String>,
+        /// How long to wait for the answer.
+        #[arg(long, value_name = "SECS", default_value_t = 30)]
+        timeout: u64,
+    },
+    /// Leaf devices.
+    #[command(subcommand)]
+    Device(Device),
+}
+
+#[derive(Args)]
+struct Init {
+    /// This gateway's id, as central knows it.
+    #[arg(long)]
+    device_id: DeviceId,
+    /// The name under which leaf devices and modules reach it.
+    #[arg(long)]
+    hostname: String,
+    /// Where it keeps its data.
+    #[arg(long, default_value = "/var/lib/edge-agent")]
+    data_dir: PathBuf,
+    /// The connection string that central gave for this gateway.
+    #[arg(long)]
+    upstream: Option<ConnectionString>,
+    /// The certificate authority of central, as a PEM file.
+    #[arg(long)]
+    upstream_ca: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Device {
+    /// Add a leaf device; prints its connection string.
+    Add {
+        /// Its id.
+        id: String,
+        /// Its symmetric key in base64; made when left out.
+        #[arg(long)]
+        key: Option<String>,
+    },
+    /// The known leaf devices.
+    List,
+    /// Remove a leaf device that was added here.
+    Remove {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Why the process ends with another code than 0.
+struct Exit(u8, anyhow::Error);
+
+impl From<anyhow::Error> for Exit {
+    fn from(error: anyhow::Error) -> Self {
+        let refused = error
+            .downcast_ref::<CallError>()
+            .is_some_and(|e| matches!(e, CallError::Refused { status: 422, .. }));
+        Self(if refused { 2 } else { 1 }, error)
+    }
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub async fn run(self) -> ExitCode {
+        match self.dispatch().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Exit(code, error)) => {
+                eprintln!("edge-agent: {error:#}");
+                ExitCode::from(code)
+            }
+        }
+    }
+
+    fn load(&self) -> Result<Config> {
+        Ok(Config::load(&self.config)?)
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        let config = self.load()?;
+        Ok(request(&config.data_dir, method, path, body).await?)
+    }
+
+    async fn dispatch(&self) -> Result<(), Exit> {
+        match &self.command {
+            Command::Init(options) => self.init(options)?,
+            Command::Run => crate::agent::run(self.load()?).await?,
+            Command::Plan { file } => {
+                let (_, desired) = read_manifest(file)?;
+                let config = self.load()?;
+                let plan =
+                    crate::deployer::plan_once(&config, &desired).await.map_err(anyhow::Error::from)?;
+                self.print(&json!({"plan": plan.to_string()}), || plan.to_string())?;
+            }
+            Command::Apply { file, wait } => {
+                let (document, _) = read_manifest(file)?;
+                let path = match wait {
+                    Some(secs) => format!("/apply?wait={secs}"),
+                    None => "/apply".to_owned(),
+                };
+                let answer = self.ask("POST", &path, Some(&document)).await?;
+                self.print(&answer, || match answer["settled"] == true {
+                    true => "applied: its modules run".to_owned(),
+                    false => "applied: `edge-agent status` shows how far it is".to_owned(),
+                })?;
+            }
+            Command::Status => {
+                let answer = self.ask("GET", "/status", None).await?;
+                self.print(&answer, || status_text(&answer))?;
+            }
+            Command::List => {
+                let answer = self.ask("GET", "/status", None).await?;
+                self.print(&answer["modules"], || modules_text(&answer["modules"]))?;
+            }
+            Command::Call { target, method, payload, timeout } => {
+                let payload: Value = match payload {
+                    None => Value::Null,
+                    Some(text) => serde_json::from_str(text).context("PAYLOAD is not JSON")?,
+                };
+                let body = json!({
+                    "target": target, "methodName": method, "payload": payload, "responseTimeoutInSeconds": timeout,
+                });
+                let answer = self.ask("POST", "/call", Some(&body)).await?;
+                self.print(&answer, || format!("{} {}", answer["status"], answer["payload"]))?;
+            }
+            Command::Device(Device::Add { id, key }) => {
+                let answer = self.ask("POST", "/devices", Some(&json!({"id": id, "key": key}))).await?;
+                let text = || answer["connectionString"].as_str().unwrap_or_default().to_owned();
+                self.print(&answer, text)?;
+            }
+            Command::Device(Device::List) => {
+                let answer = self.ask("GET", "/devices", None).await?;
+                self.print(&answer, || devices_text(&answer))?;
+            }
+            Command::Device(Device::Remove { id }) => {
+                let id: DeviceId = id.parse().context("ID")?;
+                let answer = self.ask("DELETE", &format!("/devices/{}", encoded(id.as_str())), None).await?;
+                self.print(&answer, || format!("removed {id}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn init(&self, options: &Init) -> Result<()> {
+        init(InitOptions {
+            device_id: options.device_id.clone(),
+            hostname: options.hostname.clone(),
+            data_dir: options.data_dir.clone(),
+            config: self.config.clone(),
+            upstream: options.upstream.clone(),
+            upstream_ca: options.upstream_ca.clone(),
+        })?;
+        self.print(&json!({"config": self.config}), || format!("wrote {}", self.config.display()))
+    }
+
+    fn print(&self, json: &Value, text: impl FnOnce() -> String) -> Result<()> {
+        let out = if self.json { format!("{json:#}") } else { text() };
+        // A reader that has seen enough (`| head`) is no failure.
+        let _ = writeln!(std::io::stdout(), "{}", out.trim_end());
+        Ok(())
+    }
+}
+
+/// Reads a manifest; a wrong one ends the process with code 2, without asking the daemon.
+fn read_manifest(file: &PathBuf) -> Result<(Value, deploy::desired::Desired), Exit> {
+    let text = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let checked = Manifest::parse(&text).and_then(|manifest| deploy::check(&manifest));
+    let (desired, _) = checked.map_err(|error| {
+        Exit(2, anyhow::Error::from(error).context(format!("{} refused", file.display())))
+    })?;
+    let document = serde_json::from_slice(&text).context("a manifest that was just read is JSON")?;
+    Ok((document, desired))
+}
+
+fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn modules_text(modules: &Value) -> String {
+    let Some(modules) = modules.as_object().filter(|modules| !modules.is_empty()) else {
+        return "no modules".to_owned();
+    };
+    let mut lines = vec![format!("{:<24} {:<16} {:>8}  {}", "MODULE", "STATE", "RESTARTS", "IMAGE")];
+    for (name, module) in modules {
+        lines.push(format!(
+            "{name:<24} {:<16} {:>8}  {}",
+            text_of(&module["state"]),
+            text_of(&module["restarts"]),
+            text_of(&module["image"])
+        ));
+    }
+    lines.join("\n")
+}
+
+fn devices_text(answer: &Value) -> String {
+    let devices = answer["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let line = |device: &Value| {
+        let connected = if device["connected"] == true { "connected" } else { "away" };
+        let from = if device["addedHere"] == true { "added here" } else { "from central" };
+        format!("{:<32} {connected:<10} {from}", text_of(&device["id"]))
+    };
+    match devices {
+        [] => "no leaf devices".to_owned(),
+        devices => devices.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn status_text(status: &Value) -> String {
+    let upstream = &status["upstream"];
+    let upstream = match (upstream.is_null(), upstream["connected"] == true) {
+        (true, _) => "none configured".to_owned(),
+        (_, true) => format!("connected since {}", text_of(&upstream["since"])),
+        (_, false) => format!("AWAY since {}: {}", text_of(&upstream["since"]), text_of(&upstream["why"])),
+    };
+    let deployment = &status["deployment"];
+    let in_force = match (&deployment["version"], &deployment["problem"]) {
+        (Value::Null, _) => "none yet".to_owned(),
+        (version, Value::String(problem)) => format!("version {version} REFUSED: {problem}"),
+        (version, _) => format!("version {version}: {}", text_of(&deployment["description"])),
+    };
+    let mut lines = vec![
+        format!("gateway     {} ({})", text_of(&status["deviceId"]), text_of(&status["hostname"])),
+        format!("central     {upstream}"),
+        format!("deployment  {in_force}"),
+        format!("clients     {}", status["clients"].as_array().map_or(0, Vec::len)),
+    ];
+    for queue in status["queues"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "queue       {}: {} messages, {} bytes, oldest {}; expired {}, evicted {}, refused {}",
+            text_of(&queue["name"]),
+            queue["messages"],
+            queue["bytes"],
+            text_of(&queue["oldest"]),
+            queue["expired"],
+            queue["evicted"],
+            queue["refused"]
+        ));
+    }
+    lines.push(modules_text(&status["modules"]));
+    lines.join("\n")
+}

@@ -1,0 +1,373 @@
+//! `edge.toml`: what it may say, its defaults, and the environment variables that override it.
+//!
+//! Every key may be overridden by `EDGE_AGENT__SECTION__KEY` (or `EDGE_AGENT__KEY` at the top). A key that this version
+//! does not know is an error that names it: a typing mistake must not become a default.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use schemas::connection_string::ConnectionString;
+use schemas::names::DeviceId;
+use serde::Deserialize;
+use toml::{Table, Value};
+
+const OVERRIDE: &str = "EDGE_AGENT__";
+
+/// The daemon's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// This gateway, as central knows it.
+    pub device_id: DeviceId,
+    /// The name under which leaf devices and modules reach it.
+    pub hostname: String,
+    /// Keys, state and queues.
+    pub data_dir: PathBuf,
+    /// Where it listens.
+    pub listen: Listen,
+    /// central; `None` for a gateway that stands alone.
+    pub upstream: Option<Upstream>,
+    /// The Docker Engine.
+    pub docker: DockerSection,
+    /// Where manifests come from beside central.
+    pub deploy: DeploySection,
+    /// Limits of each queue.
+    pub buffer: BufferSection,
+    /// Certificates.
+    pub tls: TlsSection,
+}
+
+/// `[listen]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listen {
+    /// MQTT over TLS.
+    pub mqtts: SocketAddr,
+    /// Plain MQTT, on loopback only; `None` when it is set to an empty text.
+    pub mqtt: Option<SocketAddr>,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// As central gave it.
+    pub connection_string: ConnectionString,
+    /// The authorities to trust, PEM.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[docker]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DockerSection {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// The modules' network; made when it is missing.
+    pub network: String,
+}
+
+/// `[deploy]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeploySection {
+    /// A folder whose newest manifest is applied.
+    pub watch: Option<PathBuf>,
+}
+
+/// `[buffer]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BufferSection {
+    /// Bytes of one queue on disk.
+    pub max_bytes: u64,
+    /// Seconds after which a message is dropped; for ever when left out.
+    pub max_age_secs: Option<u64>,
+    /// Bytes that stay free on the disk.
+    pub keep_free_bytes: u64,
+    /// What gives way at a limit.
+    pub full: Full,
+}
+
+/// What gives way when a queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Full {
+    /// The oldest messages.
+    DropOldest,
+    /// New messages: they are not acknowledged.
+    Refuse,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsSection {
+    /// The gateway's authority, which leaf devices and modules trust, PEM.
+    pub ca: PathBuf,
+    /// The server's certificate and its chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+}
+
+impl Default for DockerSection {
+    fn default() -> Self {
+        Self { socket: "/var/run/docker.sock".into(), network: "azure-iot-edge".to_owned() }
+    }
+}
+
+impl Default for BufferSection {
+    fn default() -> Self {
+        Self { max_bytes: 1 << 30, max_age_secs: None, keep_free_bytes: 64 << 20, full: Full::DropOldest }
+    }
+}
+
+/// Why the configuration cannot be used. The message names the file and the key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No such file, or no right to read it.
+    #[error("{path}: cannot be read; write it with `edge-agent init`, or name another with --config")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a wrong value.
+    #[error("{path}: {message}")]
+    Wrong {
+        /// Which.
+        path: PathBuf,
+        /// What was found where.
+        message: String,
+    },
+    /// An environment variable that overrides nothing.
+    #[error("{variable}: {message}")]
+    Override {
+        /// Its name.
+        variable: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    device_id: DeviceId,
+    hostname: String,
+    data_dir: PathBuf,
+    #[serde(default)]
+    listen: FileListen,
+    #[serde(default)]
+    upstream: FileUpstream,
+    #[serde(default)]
+    docker: DockerSection,
+    #[serde(default)]
+    deploy: DeploySection,
+    #[serde(default)]
+    buffer: BufferSection,
+    #[serde(default)]
+    tls: FileTls,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileListen {
+    mqtts: SocketAddr,
+    mqtt: String,
+}
+
+impl Default for FileListen {
+    fn default() -> Self {
+        Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)), mqtt: "127.0.0.1:1883".to_owned() }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileUpstream {
+    connection_string: Option<String>,
+    ca: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileTls {
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file and the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the file or the variable, and the key.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let overrides = std::env::vars().filter(|(name, _)| name.starts_with(OVERRIDE));
+        Self::read(path, &text, overrides)
+    }
+
+    fn read(
+        path: &Path,
+        text: &str,
+        overrides: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let wrong = |message: String| ConfigError::Wrong { path: path.to_owned(), message };
+        let mut table: Table =
+            text.parse().map_err(|error: toml::de::Error| wrong(error.to_string().trim_end().to_owned()))?;
+        // First without the environment, so that a mistake is told where it was made.
+        let file: File = table.clone().try_into().map_err(|e: toml::de::Error| wrong(one_line(&e)))?;
+        let mut last = file;
+        for (variable, value) in overrides {
+            let told = |message| ConfigError::Override { variable: variable.clone(), message };
+            set(&mut table, &variable[OVERRIDE.len()..], &value).map_err(told)?;
+            last = table.clone().try_into().map_err(|e: toml::de::Error| told(one_line(&e)))?;
+        }
+        Self::from_file(last).map_err(wrong)
+    }
+
+    fn from_file(file: File) -> Result<Self, String> {
+        let mqtt = match file.listen.mqtt.as_str() {
+            "" => None,
+            text => {
+                let address: SocketAddr = text.parse().map_err(|_| {
+                    format!("[listen] mqtt: found `{text}`; write address:port, or \"\" for none")
+                })?;
+                if !address.ip().is_loopback() {
+                    return Err(format!(
+                        "[listen] mqtt: found `{text}`; plain MQTT is served on loopback only, others use mqtts"
+                    ));
+                }
+                Some(address)
+            }
+        };
+        let upstream = match file.upstream.connection_string {
+            None => None,
+            Some(text) => {
+                let connection_string: ConnectionString =
+                    text.parse().map_err(|error| format!("[upstream] connection_string: {error}"))?;
+                if connection_string.device_id != file.device_id {
+                    return Err(format!(
+                        "[upstream] connection_string: found DeviceId={}; device_id is {}",
+                        connection_string.device_id, file.device_id
+                    ));
+                }
+                Some(Upstream { connection_string, ca: file.upstream.ca })
+            }
+        };
+        if file.hostname.is_empty()
+            || file.hostname.contains(|c: char| c.is_whitespace() || c == '/' || c == ':')
+        {
+            return Err(format!(
+                "hostname: found `{}`; write a DNS name or an address without a port",
+                file.hostname
+            ));
+        }
+        let in_data_dir = |name: &str| file.data_dir.join(name);
+        Ok(Self {
+            tls: TlsSection {
+                ca: file.tls.ca.unwrap_or_else(|| in_data_dir("ca.pem")),
+                cert: file.tls.cert.unwrap_or_else(|| in_data_dir("server.pem")),
+                key: file.tls.key.unwrap_or_else(|| in_data_dir("server-key.pem")),
+            },
+            device_id: file.device_id,
+            hostname: file.hostname,
+            data_dir: file.data_dir,
+            listen: Listen { mqtts: file.listen.mqtts, mqtt },
+            upstream,
+            docker: file.docker,
+            deploy: file.deploy,
+            buffer: file.buffer,
+        })
+    }
+}
+
+/// toml's errors show the place in the file over several lines; what is said of a table from elsewhere has none.
+fn one_line(error: &toml::de::Error) -> String {
+    error.message().to_owned()
+}
+
+/// Puts an override into the table: `SECTION__KEY` or `KEY`. Numbers stay numbers.
+fn set(table: &mut Table, name: &str, value: &str) -> Result<(), String> {
+    let name = name.to_ascii_lowercase();
+    let value = match value.parse::<i64>() {
+        Ok(number) => Value::Integer(number),
+        Err(_) => Value::String(value.to_owned()),
+    };
+    match name.split_once("__") {
+        None => {
+            table.insert(name, value);
+        }
+        Some((section, key)) => {
+            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            let Value::Table(section) = section else {
+                return Err("what stands before the second `__` is a key, not a section".to_owned());
+            };
+            section.insert(key.to_owned(), value);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "device_id = \"gw\"\nhostname = \"edge\"\ndata_dir = \"/data\"\n";
+
+    fn read(text: &str, overrides: &[(&str, &str)]) -> Result<Config, String> {
+        let overrides = overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::read(Path::new("edge.toml"), text, overrides).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default_and_the_environment_overrides_the_file() {
+        let config = read(TEXT, &[]).unwrap();
+        assert_eq!(config.listen.mqtts.port(), 8883);
+        assert_eq!(config.listen.mqtt.unwrap().to_string(), "127.0.0.1:1883");
+        assert_eq!(config.docker.network, "azure-iot-edge");
+        assert_eq!(config.tls.ca, Path::new("/data/ca.pem"));
+        assert_eq!((config.upstream, config.buffer.full), (None, Full::DropOldest));
+        let config = read(
+            &format!("{TEXT}[buffer]\nmax_bytes = 1000\nfull = \"refuse\"\n"),
+            &[
+                ("EDGE_AGENT__BUFFER__MAX_BYTES", "2000"),
+                ("EDGE_AGENT__HOSTNAME", "other"),
+                ("EDGE_AGENT__LISTEN__MQTT", ""),
+            ],
+        )
+        .unwrap();
+        assert_eq!((config.buffer.max_bytes, config.buffer.full), (2000, Full::Refuse));
+        assert_eq!((config.hostname.as_str(), config.listen.mqtt), ("other", None));
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_file_or_variable_and_its_key() {
+        for (text, overrides, parts) in [
+            (format!("{TEXT}[listen]\nmqts = \"1\"\n"), vec![], vec!["edge.toml", "mqts"]),
+            (format!("{TEXT}[listn]\n"), vec![], vec!["edge.toml", "listn"]),
+            (format!("{TEXT}[listen]\nmqtt = \"0.0.0.0:1883\"\n"), vec![], vec!["[listen] mqtt", "loopback"]),
+            (
+                format!(
+                    "{TEXT}[upstream]\nconnection_string = \"HostName=h;DeviceId=x;SharedAccessKey=YQ==\"\n"
+                ),
+                vec![],
+                vec!["[upstream] connection_string", "DeviceId=x", "gw"],
+            ),
+            (
+                TEXT.to_owned(),
+                vec![("EDGE_AGENT__DOCKER__NETWRK", "a")],
+                vec!["EDGE_AGENT__DOCKER__NETWRK", "netwrk"],
+            ),
+            (TEXT.replace("\"edge\"", "\"edge:1\""), vec![], vec!["hostname", "edge:1"]),
+            (TEXT.replace("\"gw\"", "\"g w\""), vec![], vec!["edge.toml", "g w"]),
+        ] {
+            let error = read(&text, &overrides).unwrap_err();
+            for part in parts {
+                assert!(error.contains(part), "{error} should name {part}");
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The daemon's local door: HTTP over the socket `DATA_DIR/edge-agent.sock`, which the command line speaks.
+//!
+//! Who may open the socket may command the gateway: it belongs to the daemon's user alone (mode 0600).
+
+pub mod client;
+
+use std::collections::BTreeMap;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use edge_core::deploy::observed::{ContainerState, ObservedModule};
+use edge_hub::clients::Clients;
+use schemas::connection_string::ConnectionString;
+use schemas::method::{MethodFailure, MethodRequest};
+use schemas::names::{DeviceId, Identity};
+use schemas::timestamp::rfc3339;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::Commands;
+use crate::deployer::DeployerStatus;
+use crate::deployments::{ApplyError, Deployments, Judgement};
+use crate::devices::{DeviceError, Devices};
+use crate::queues::Queues;
+use crate::uplink::LinkStatus;
+
+/// A manifest may be this large. Azure's limit is 32 KB; ours is what an operator could still read.
+const BODY_BYTES_MAX: usize = 8 << 20;
+/// The longest wait of `apply`.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Where the socket is.
+pub fn socket(data_dir: &FilePath) -> PathBuf {
+    data_dir.join("edge-agent.sock")
+}
+
+/// The rooms that the command line asks and commands.
+pub struct Control {
+    /// This gateway.
+    pub gateway: DeviceId,
+    /// Its name for leaf devices and modules.
+    pub hostname: String,
+    /// The hub's name in connection strings of leaf devices.
+    pub hub_name: String,
+    /// Who is connected.
+    pub clients: Clients,
+    /// The leaf devices.
+    pub devices: Devices,
+    /// The deployment.
+    pub deployments: Arc<Deployments>,
+    /// Whether the wanted deployment is in force.
+    pub judgement: watch::Receiver<Judgement>,
+    /// What the containers do.
+    pub deployer: watch::Receiver<DeployerStatus>,
+    /// The queues.
+    pub queues: Arc<Queues>,
+    /// Commands.
+    pub commands: Commands,
+    /// The link; `None` without an upstream.
+    pub link: Option<watch::Receiver<LinkStatus>>,
+}
+
+/// Listens until `stop`.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub async fn serve(
+    control: Arc<Control>,
+    data_dir: &FilePath,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = socket(data_dir);
+    // A socket file of a daemon that was killed. Two daemons on one directory are kept apart by the lock of the state.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let router = Router::new()
+        .route("/status", get(status))
+        .route("/apply", post(apply))
+        .route("/devices", get(devices).post(add_device))
+        .route("/devices/{id}", delete(remove_device))
+        .route("/call", post(call))
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(control);
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+struct Failure(StatusCode, String);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({"message": self.1}))).into_response()
+    }
+}
+
+async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
+    let deployer = control.deployer.borrow().clone();
+    let judgement = control.judgement.borrow().clone();
+    let modules: BTreeMap<String, Value> = deployer
+        .observed
+        .modules
+        .iter()
+        .map(|(module, observed)| {
+            (
+                module.to_string(),
+                json!({
+                    "state": state_text(observed),
+                    "image": observed.image,
+                    "startedAt": observed.started_at_ms.map(rfc3339),
+                    "restarts": deployer.restarts.count(module),
+                }),
+            )
+        })
+        .collect();
+    let queues: Vec<Value> = control
+        .queues
+        .stats()
+        .into_iter()
+        .map(|queue| {
+            json!({
+                "name": queue.name,
+                "messages": queue.stats.records,
+                "bytes": queue.stats.bytes,
+                "oldest": queue.stats.oldest_ms.map(rfc3339),
+                "expired": queue.stats.expired,
+                "evicted": queue.stats.evicted,
+                "refused": queue.stats.refused,
+            })
+        })
+        .collect();
+    let clients: Vec<Value> = control
+        .clients
+        .connected()
+        .into_iter()
+        .map(|(identity, since_ms)| json!({"id": identity.to_string(), "since": rfc3339(since_ms)}))
+        .collect();
+    let link = control.link.as_ref().map(|link| {
+        let link = link.borrow().clone();
+        json!({"connected": link.is_connected, "since": rfc3339(link.since_ms), "why": link.why})
+    });
+    Json(json!({
+        "deviceId": control.gateway,
+        "hostname": control.hostname,
+        "version": env!("CARGO_PKG_VERSION"),
+        "upstream": link,
+        "deployment": {
+            "version": judgement.versions.map(|versions| versions.edge_agent),
+            "problem": judgement.problem,
+            "settled": deployer.is_settled,
+            "code": deployer.outcome.code,
+            "description": deployer.outcome.description,
+            "plan": deployer.plan,
+        },
+        "modules": modules,
+        "clients": clients,
+        "queues": queues,
+    }))
+}
+
+fn state_text(module: &ObservedModule) -> String {
+    match module.state {
+        ContainerState::Running if module.is_unhealthy => "unhealthy".into(),
+        ContainerState::Running => "running".into(),
+        ContainerState::Created => "created".into(),
+        ContainerState::Restarting => "restarting".into(),
+        ContainerState::Paused => "paused".into(),
+        ContainerState::Exited { code } => format!("exited ({code})"),
+        ContainerState::Dead => "dead".into(),
+    }
+}
+
+#[derive(Deserialize)]
+struct ApplyQuery {
+    wait: Option<u64>,
+}
+
+async fn apply(
+    State(control): State<Arc<Control>>,
+    Query(query): Query<ApplyQuery>,
+    Json(document): Json<Value>,
+) -> Result<Json<Value>, Failure> {
+    let (version, changes) = control.deployments.apply(&document).await.map_err(|error| match error {
+        ApplyError::Refused(_) => Failure(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        ApplyError::State(_) | ApplyError::Failed(_) => {
+            Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        }
+    })?;
+    for (identity, change) in changes {
+        control.clients.send_desired(&identity, change.version, &change.patch);
+    }
+    let Some(wait) = query.wait else { return Ok(Json(json!({"version": version, "settled": false}))) };
+    let wait = Duration::from_secs(wait).min(WAIT_MAX);
+    let mut deployer = control.deployer.clone();
+    let is_settled = |status: &DeployerStatus| status.version == Some(version) && status.is_settled;
+    match tokio::time::timeout(wait, deployer.wait_for(is_settled)).await {
+        Ok(Ok(_)) => Ok(Json(json!({"version": version, "settled": true}))),
+        Ok(Err(_)) => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".into())),
+        Err(_) => {
+            let status = control.deployer.borrow().clone();
+            Err(Failure(
+                StatusCode::GATEWAY_TIMEOUT,
+                format!(
+                    "not all modules run after {} s: {}\n{}",
+                    wait.as_secs(),
+                    status.outcome.description,
+                    status.plan
+                ),
+            ))
+        }
+    }
+}
+
+async fn devices(State(control): State<Arc<Control>>) -> Json<Value> {
+    let devices: Vec<Value> = control
+        .devices
+        .list()
+        .into_iter()
+        .map(|(id, is_local)| {
+            let is_connected = control.clients.is_connected(&Identity::device(id.clone()));
+            json!({"id": id, "addedHere": is_local, "connected": is_connected})
+        })
+        .collect();
+    Json(json!({"devices": devices}))
+}
+
+#[derive(Deserialize)]
+struct NewDevice {
+    id: String,
+    /// Base64; made when left out.
+    key: Option<String>,
+}
+
+async fn add_device(
+    State(control): State<Arc<Control>>,
+    Json(new): Json<NewDevice>,
+) -> Result<Json<Value>, Failure> {
+    let wrong = |message: String| Failure(StatusCode::UNPROCESSABLE_ENTITY, message);
+    let id: DeviceId = new.id.parse().map_err(|error| wrong(format!("device id: {error}")))?;
+    if id == control.gateway {
+        return Err(wrong(format!("device id: {id} is this gateway's own")));
+    }
+    let key = match new.key {
+        None => rand::random::<[u8; 32]>().to_vec(),
+        Some(text) => match STANDARD.decode(text) {
+            Ok(key) if (16..=64).contains(&key.len()) => key,
+            // The bounds are IoT Hub's for symmetric keys.
+            _ => return Err(wrong("key: it must be base64 of 16 to 64 bytes".into())),
+        },
+    };
+    control.devices.add(id.clone(), &key).await.map_err(device_failure)?;
+    tracing::info!(device = %id, "leaf device added");
+    let connection_string = ConnectionString {
+        host_name: control.hub_name.clone(),
+        device_id: id,
+        module_id: None,
+        shared_access_key: key,
+        gateway_host_name: Some(control.hostname.clone()),
+    };
+    Ok(Json(json!({"connectionString": connection_string.to_string()})))
+}
+
+async fn remove_device(
+    State(control): State<Arc<Control>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let id: DeviceId = id
+        .parse()
+        .map_err(|error| Failure(StatusCode::UNPROCESSABLE_ENTITY, format!("device id: {error}")))?;
+    control.devices.remove(&id).await.map_err(device_failure)?;
+    tracing::info!(device = %id, "leaf device removed");
+    control.clients.disconnect(&Identity::device(id), "removed on the gateway");
+    Ok(Json(json!({})))
+}
+
+fn device_failure(error: DeviceError) -> Failure {
+    let status = match error {
+        DeviceError::Exists(_) | DeviceError::Full => StatusCode::CONFLICT,
+        DeviceError::Unknown(_) => StatusCode::NOT_FOUND,
+        DeviceError::State(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Failure(status, error.to_string())
+}
+
+#[derive(Deserialize)]
+struct Call {
+    /// A module of this gateway, or `device/…` for a leaf device.
+    target: String,
+    #[serde(flatten)]
+    request: MethodRequest,
+}
+
+async fn call(State(control): State<Arc<Control>>, Json(call): Json<Call>) -> Result<Json<Value>, Failure> {
+    let target = match call.target.strip_prefix("device/") {
+        Some(device) => device.parse().map(Identity::device),
+        None => call.target.parse().map(|module| Identity::module(control.gateway.clone(), module)),
+    };
+    let target =
+        target.map_err(|error| Failure(StatusCode::UNPROCESSABLE_ENTITY, format!("target: {error}")))?;
+    match control.commands.call(&target, &call.request).await {
+        Ok(response) => Ok(Json(json!(response))),
+        Err(failure @ MethodFailure::NotConnected { .. }) => {
+            Err(Failure(StatusCode::NOT_FOUND, failure.to_string()))
+        }
+        Err(failure @ MethodFailure::NoAnswer { .. }) => {
+            Err(Failure(StatusCode::GATEWAY_TIMEOUT, failure.to_string()))
+        }
+    }
+}

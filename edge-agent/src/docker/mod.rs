@@ -1,0 +1,119 @@
+//! The Docker Engine: what runs ([`observe`]), how a module becomes a container ([`spec`]), and one step of a plan done
+//! ([`apply`]).
+
+pub mod apply;
+pub mod observe;
+pub mod spec;
+
+use std::path::PathBuf;
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+use schemas::names::DeviceId;
+
+use crate::config::Config;
+
+/// Label with the id of the gateway that owns a container. Containers without it are never looked at.
+pub const LABEL_GATEWAY: &str = "lineside.gateway";
+/// Label with the module's name.
+pub const LABEL_MODULE: &str = "lineside.module";
+/// Label with the fingerprint of what the container was made from.
+pub const LABEL_FINGERPRINT: &str = "lineside.fingerprint";
+
+/// Seconds that the engine may take to answer; IoT Edge's limit for its own engine calls.
+const TIMEOUT_SECS: u64 = 300;
+
+/// Why the engine did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DockerError {
+    /// Nobody answers.
+    #[error("the Docker Engine does not answer on {socket}: is it running?")]
+    Away {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        #[source]
+        source: bollard::errors::Error,
+    },
+    /// It said no.
+    #[error("could not {doing}: {}", said(source))]
+    Said {
+        /// What was asked.
+        doing: String,
+        /// Its words.
+        source: bollard::errors::Error,
+    },
+    /// The manifest's create options are none.
+    #[error("module `{module}`: settings.createOptions: {why}")]
+    CreateOptions {
+        /// Whose.
+        module: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The host said no.
+    #[error("could not {doing}: {source}")]
+    Host {
+        /// What was tried.
+        doing: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// The engine's own words without what bollard puts around them.
+fn said(error: &bollard::errors::Error) -> String {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { message, .. } => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Where the engine is. It may come and go.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    socket: PathBuf,
+}
+
+impl Engine {
+    /// The engine behind a socket; nothing is asked yet.
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// A client that speaks a version of the API that both know.
+    ///
+    /// # Errors
+    /// [`DockerError::Away`].
+    pub async fn client(&self) -> Result<Docker, DockerError> {
+        let away = |source| DockerError::Away { socket: self.socket.clone(), source };
+        let path = self.socket.to_string_lossy();
+        let client = Docker::connect_with_unix(&path, TIMEOUT_SECS, API_DEFAULT_VERSION).map_err(away)?;
+        client.negotiate_version().await.map_err(away)
+    }
+}
+
+/// What every container of this gateway is told.
+#[derive(Debug, Clone)]
+pub struct ModuleContext {
+    /// This gateway.
+    pub gateway: DeviceId,
+    /// The name under which modules reach it.
+    pub hostname: String,
+    /// The hub's name in their tokens.
+    pub hub_name: String,
+    /// The network they are on.
+    pub network: String,
+}
+
+impl ModuleContext {
+    /// As the configuration has it.
+    pub fn new(config: &Config) -> Self {
+        let hub = config.upstream.as_ref().map(|upstream| upstream.connection_string.hub_name());
+        Self {
+            gateway: config.device_id.clone(),
+            hostname: config.hostname.clone(),
+            hub_name: hub.unwrap_or(&config.hostname).to_owned(),
+            network: config.docker.network.clone(),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! `edge-agent init`: the configuration, keys and certificates of a new gateway. It never overwrites anything.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use edge_hub::tls::{self, TlsError};
+use schemas::connection_string::ConnectionString;
+use schemas::names::DeviceId;
+use toml::{Table, Value};
+
+use crate::module_keys;
+
+/// What a new gateway is told.
+pub struct InitOptions {
+    /// Its id at central.
+    pub device_id: DeviceId,
+    /// The name under which leaf devices and modules reach it.
+    pub hostname: String,
+    /// Where it keeps its data.
+    pub data_dir: PathBuf,
+    /// Where its configuration goes.
+    pub config: PathBuf,
+    /// Its connection string at central.
+    pub upstream: Option<ConnectionString>,
+    /// central's authority, PEM; copied.
+    pub upstream_ca: Option<PathBuf>,
+}
+
+/// Why nothing, or not everything, was written.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// It is there already.
+    #[error(
+        "{path} is there already; nothing was overwritten. Remove it first if this gateway is to begin anew"
+    )]
+    Exists {
+        /// What.
+        path: PathBuf,
+    },
+    /// The disk said no.
+    #[error("{path}: could not {doing}")]
+    Io {
+        /// What.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The connection string is of another device.
+    #[error("--upstream: found DeviceId={found}; --device-id is {device_id}")]
+    Device {
+        /// In the connection string.
+        found: DeviceId,
+        /// As given.
+        device_id: DeviceId,
+    },
+    /// central's authority is needed with a connection string.
+    #[error(
+        "--upstream-ca: central's certificate authority is needed to trust its address; copy its ca.pem here"
+    )]
+    NoCa,
+    /// The file given as authority is none.
+    #[error("--upstream-ca {path}")]
+    Ca {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TlsError,
+    },
+    /// Certificates were not made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Writes everything that a new gateway needs.
+///
+/// # Errors
+/// [`InitError`]; what was written before stays.
+pub fn init(options: InitOptions) -> Result<(), InitError> {
+    let data_dir = std::path::absolute(&options.data_dir).map_err(|source| InitError::Io {
+        path: options.data_dir.clone(),
+        doing: "find its place",
+        source,
+    })?;
+    let file = |name: &str| data_dir.join(name);
+    // Everything that could be wrong is looked at before anything is written.
+    for path in ["ca.pem", "ca-key.pem", "server.pem", "server-key.pem", module_keys::FILE, "upstream-ca.pem"]
+        .map(&file)
+        .into_iter()
+        .chain([options.config.clone()])
+    {
+        if path.exists() {
+            return Err(InitError::Exists { path });
+        }
+    }
+    let upstream_ca = upstream_ca(&options)?;
+    let authority = tls::issue_ca(&format!("{} edge CA", options.device_id))?;
+    let server = tls::issue_server(&authority, &names(&options.hostname))?;
+
+    make_dir(&data_dir)?;
+    write(&file("ca.pem"), authority.cert_pem.as_bytes(), 0o644)?;
+    write(&file("ca-key.pem"), authority.key_pem.as_bytes(), 0o600)?;
+    write(&file("server.pem"), server.chain_pem.as_bytes(), 0o644)?;
+    write(&file("server-key.pem"), server.key_pem.as_bytes(), 0o600)?;
+    write(&file(module_keys::FILE), &rand::random::<[u8; module_keys::SECRET_BYTES]>(), 0o600)?;
+    if let Some(ca) = &upstream_ca {
+        write(&file("upstream-ca.pem"), ca, 0o644)?;
+    }
+    if let Some(parent) = options.config.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_dir(parent)?;
+    }
+    let text = config_text(&options, &data_dir);
+    // It holds the gateway's key.
+    write(&options.config, text.as_bytes(), 0o600)
+}
+
+fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
+    if let Some(upstream) = &options.upstream {
+        if upstream.device_id != options.device_id {
+            let (found, device_id) = (upstream.device_id.clone(), options.device_id.clone());
+            return Err(InitError::Device { found, device_id });
+        }
+        if options.upstream_ca.is_none() {
+            return Err(InitError::NoCa);
+        }
+    }
+    let Some(path) = &options.upstream_ca else { return Ok(None) };
+    let ca = std::fs::read(path).map_err(|source| InitError::Io {
+        path: path.clone(),
+        doing: "read it",
+        source,
+    })?;
+    tls::client_config(&ca).map_err(|source| InitError::Ca { path: path.clone(), source })?;
+    Ok(Some(ca))
+}
+
+/// The names under which a client may reach this gateway.
+fn names(hostname: &str) -> Vec<String> {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST).to_string();
+    let mut names = vec![hostname.to_owned(), machine.trim().to_owned(), "localhost".to_owned(), loopback];
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| !name.is_empty() && seen.insert(name.clone()));
+    names
+}
+
+fn config_text(options: &InitOptions, data_dir: &Path) -> String {
+    let text = |value: String| Value::String(value);
+    let mut table = Table::new();
+    table.insert("device_id".into(), text(options.device_id.to_string()));
+    table.insert("hostname".into(), text(options.hostname.clone()));
+    table.insert("data_dir".into(), text(data_dir.display().to_string()));
+    if let Some(upstream) = &options.upstream {
+        let mut section = Table::new();
+        section.insert("connection_string".into(), text(upstream.to_string()));
+        section.insert("ca".into(), text(data_dir.join("upstream-ca.pem").display().to_string()));
+        table.insert("upstream".into(), Value::Table(section));
+    }
+    format!("# The settings of this gateway's edge-agent. It holds a key: keep it to its owner.\n{table}")
+}
+
+fn make_dir(path: &Path) -> Result<(), InitError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o711).create(path).map_err(|source| InitError::Io {
+        path: path.to_owned(),
+        doing: "make the directory",
+        source,
+    })
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InitError> {
+    let mut options = OpenOptions::new();
+    let written = options
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => InitError::Exists { path: path.to_owned() },
+        _ => InitError::Io { path: path.to_owned(), doing: "write it", source },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn options(dir: &Path) -> InitOptions {
+        let ca = dir.join("central-ca.pem");
+        std::fs::write(&ca, tls::issue_ca("central").unwrap().cert_pem).unwrap();
+        InitOptions {
+            device_id: "gw".parse().unwrap(),
+            hostname: "edge".into(),
+            data_dir: dir.join("data"),
+            config: dir.join("etc/edge.toml"),
+            upstream: Some("HostName=c:1;DeviceId=gw;SharedAccessKey=YWJj".parse().unwrap()),
+            upstream_ca: Some(ca),
+        }
+    }
+
+    #[test]
+    fn what_init_writes_the_daemon_reads_and_secrets_are_for_their_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        init(options(dir.path())).unwrap();
+        let config = Config::load(&dir.path().join("etc/edge.toml")).unwrap();
+        assert_eq!(config.hostname, "edge");
+        assert_eq!(config.upstream.unwrap().connection_string.host_name, "c:1");
+        let cert = std::fs::read(&config.tls.cert).unwrap();
+        tls::server_config(&cert, &std::fs::read(&config.tls.key).unwrap()).unwrap();
+        module_keys::ModuleKeys::load(&config.data_dir).unwrap();
+        for secret in ["data/ca-key.pem", "data/server-key.pem", "data/module-key", "etc/edge.toml"] {
+            let mode = std::fs::metadata(dir.path().join(secret)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{secret}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_a_wrong_upstream_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let wrong = InitOptions { device_id: "other".parse().unwrap(), ..options(dir.path()) };
+        assert!(matches!(init(wrong), Err(InitError::Device { .. })));
+        assert!(matches!(
+            init(InitOptions { upstream_ca: None, ..options(dir.path()) }),
+            Err(InitError::NoCa)
+        ));
+        assert!(!dir.path().join("data").exists());
+        init(options(dir.path())).unwrap();
+        let before = std::fs::read(dir.path().join("data/ca.pem")).unwrap();
+        assert!(matches!(init(options(dir.path())), Err(InitError::Exists { .. })));
+        assert_eq!(std::fs::read(dir.path().join("data/ca.pem")).unwrap(), before);
+    }
+}

@@ -1,0 +1,25 @@
+//! The gateway's daemon: it makes the running containers match a deployment manifest, is the MQTT broker of the leaf
+//! devices and modules, keeps their telemetry on disk until central has it, and relays commands.
+//!
+//! [`agent`] joins the rooms; no other room imports its neighbours' tasks.
+
+pub mod agent;
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod control;
+pub mod deployer;
+pub mod deployments;
+pub mod devices;
+pub mod docker;
+pub mod front;
+pub mod init;
+pub mod module_keys;
+pub mod queues;
+pub mod record;
+pub mod state;
+pub mod twins;
+pub mod uplink;
+pub mod watch;
+pub mod workload;

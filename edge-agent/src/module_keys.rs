@@ -1,0 +1,87 @@
+//! The keys of this gateway's modules: made from one secret, so that none needs to be stored.
+
+use std::path::Path;
+
+use edge_core::access;
+use schemas::names::ModuleId;
+
+/// The secret's file in the data directory. `init` writes it.
+pub const FILE: &str = "module-key";
+/// Its length in bytes: that of the HMAC's hash.
+pub const SECRET_BYTES: usize = 32;
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The secret cannot be read.
+    #[error("{path}: the secret of the modules' keys cannot be read; `edge-agent init` writes it")]
+    Read {
+        /// Where it should be.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file holds something else.
+    #[error("{path}: found {found} bytes; the secret of the modules' keys has {SECRET_BYTES}")]
+    Length {
+        /// Where.
+        path: std::path::PathBuf,
+        /// How many.
+        found: usize,
+    },
+}
+
+/// Makes each module's key.
+#[derive(Clone)]
+pub struct ModuleKeys {
+    secret: Vec<u8>,
+}
+
+impl ModuleKeys {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub fn load(data_dir: &Path) -> Result<Self, KeysError> {
+        let path = data_dir.join(FILE);
+        let secret = std::fs::read(&path).map_err(|source| KeysError::Read { path: path.clone(), source })?;
+        match secret.len() {
+            SECRET_BYTES => Ok(Self { secret }),
+            found => Err(KeysError::Length { path, found }),
+        }
+    }
+
+    /// A module's symmetric key.
+    pub fn key(&self, module: &ModuleId) -> Vec<u8> {
+        access::sign(&self.secret, format!("key {module}").as_bytes())
+    }
+
+    /// A module's generation id, which IoT Hub makes anew when an identity is deleted and made again. Here it is the same
+    /// for as long as the secret is.
+    pub fn generation_id(&self, module: &ModuleId) -> String {
+        let digest = access::sign(&self.secret, format!("generation {module}").as_bytes());
+        let number = digest.iter().take(8).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        number.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_module_has_its_own_key_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(ModuleKeys::load(dir.path()), Err(KeysError::Read { .. })));
+        std::fs::write(dir.path().join(FILE), b"short").unwrap();
+        assert!(matches!(ModuleKeys::load(dir.path()), Err(KeysError::Length { found: 5, .. })));
+        std::fs::write(dir.path().join(FILE), [7; SECRET_BYTES]).unwrap();
+        let (one, two) = (ModuleKeys::load(dir.path()).unwrap(), ModuleKeys::load(dir.path()).unwrap());
+        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        assert_eq!(one.key(&a), two.key(&a));
+        assert_ne!(one.key(&a), one.key(&b));
+        assert_ne!(one.generation_id(&a), one.generation_id(&b));
+        assert!(one.generation_id(&a).parse::<u64>().is_ok());
+    }
+}

@@ -1,0 +1,46 @@
+//! A message as it stands in a queue: version 1, the length of its topic (u16, little endian), the topic, the body.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 3;
+
+/// Writes a record. The topic comes from an MQTT packet or is built from parts of one: it fits 65,535 bytes.
+///
+/// # Errors
+/// The topic's length, when it is longer.
+pub fn encode(topic: &str, body: &[u8]) -> Result<Bytes, usize> {
+    let length = u16::try_from(topic.len()).map_err(|_| topic.len())?;
+    let mut record = BytesMut::with_capacity(HEAD_BYTES + topic.len() + body.len());
+    record.put_u8(VERSION);
+    record.put_u16_le(length);
+    record.put_slice(topic.as_bytes());
+    record.put_slice(body);
+    Ok(record.freeze())
+}
+
+/// Reads a record: its topic and its body. `None` when it is of another version or cut.
+pub fn decode(record: &Bytes) -> Option<(&str, Bytes)> {
+    let (&[version, low, high], _) = record.split_first_chunk::<HEAD_BYTES>()?;
+    let end = HEAD_BYTES + usize::from(u16::from_le_bytes([low, high]));
+    if version != VERSION {
+        return None;
+    }
+    let topic = std::str::from_utf8(record.get(HEAD_BYTES..end)?).ok()?;
+    Some((topic, record.slice(end..)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written_and_a_cut_one_is_none() {
+        let record = encode("devices/d/messages/events/k=v", b"body").unwrap();
+        let (topic, body) = decode(&record).unwrap();
+        assert_eq!((topic, &body[..]), ("devices/d/messages/events/k=v", &b"body"[..]));
+        assert_eq!(decode(&record.slice(..10)), None);
+        assert_eq!(decode(&Bytes::from_static(b"\x02\x00\x00")), None);
+        assert_eq!(encode(&"x".repeat(70_000), b""), Err(70_000));
+    }
+}

@@ -1,0 +1,237 @@
+//! The twins of the gateway, its modules and its leaf devices: kept here so that they work without central.
+//!
+//! Desired sections come whole from central, or from a manifest applied on the gateway itself. A local change holds until
+//! central's section changes: `central_version` remembers which of central's versions was seen last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use edge_core::twin::{self, PatchError};
+use schemas::names::Identity;
+use schemas::twin::{Section, Twin};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+
+use crate::state::{Room, Saved, State, StateError};
+
+/// Why a reported patch was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The patch is wrong.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// It is not on disk.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A change of a desired section that its owner is to hear of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DesiredChange {
+    /// The new version.
+    pub version: u64,
+    /// From the old section to the new one.
+    pub patch: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Kept {
+    twin: Twin,
+    central_version: Option<u64>,
+}
+
+/// All twins. Cheap to clone.
+#[derive(Clone)]
+pub struct Twins {
+    kept: Arc<Mutex<BTreeMap<Identity, Kept>>>,
+    unsent: Arc<Mutex<BTreeSet<Identity>>>,
+    reported: Arc<Notify>,
+    state: State,
+}
+
+impl Twins {
+    /// The twins as last saved; every reported section counts as not yet sent.
+    ///
+    /// # Errors
+    /// [`StateError::Value`] when one cannot be read.
+    pub fn load(state: State) -> Result<Self, StateError> {
+        let mut kept = BTreeMap::new();
+        for (key, value) in state.load::<Kept>(Room::Twins)? {
+            match key.parse::<Identity>() {
+                Ok(identity) => drop(kept.insert(identity, value)),
+                Err(error) => tracing::error!(key, %error, "a twin with a wrong name was left out"),
+            }
+        }
+        let twins = Self {
+            kept: Arc::new(Mutex::new(kept)),
+            unsent: Arc::default(),
+            reported: Arc::default(),
+            state,
+        };
+        twins.all_unsent();
+        Ok(twins)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<Identity, Kept>> {
+        self.kept.lock().expect("nothing panics while it holds the twins")
+    }
+
+    fn unsent(&self) -> MutexGuard<'_, BTreeSet<Identity>> {
+        self.unsent.lock().expect("nothing panics while it holds the list")
+    }
+
+    /// A twin; an empty one for an identity that has none yet.
+    pub fn get(&self, identity: &Identity) -> Twin {
+        self.kept().get(identity).map(|kept| kept.twin.clone()).unwrap_or_default()
+    }
+
+    /// Merges a patch into a reported section; gives the new version once it is on disk.
+    ///
+    /// # Errors
+    /// [`ReportError`] when the patch is too large or was not saved.
+    pub async fn report(&self, identity: &Identity, patch: &Map<String, Value>) -> Result<u64, ReportError> {
+        let (version, saved) = {
+            let mut kept = self.kept();
+            let entry = kept.entry(identity.clone()).or_default();
+            twin::patch(&mut entry.twin.reported, patch)?;
+            (entry.twin.reported.version, self.save(identity, entry))
+        };
+        self.mark_unsent(identity);
+        saved.durable().await?;
+        Ok(version)
+    }
+
+    /// Replaces a reported section that the daemon itself writes, if it differs.
+    pub fn replace_reported(&self, identity: &Identity, properties: Map<String, Value>) {
+        {
+            let mut kept = self.kept();
+            let entry = kept.entry(identity.clone()).or_default();
+            if entry.twin.reported.properties == properties {
+                return;
+            }
+            entry.twin.reported.properties = properties;
+            entry.twin.reported.version += 1;
+            self.save(identity, entry).later();
+        }
+        self.mark_unsent(identity);
+    }
+
+    /// Takes central's desired section. Gives the change when there is one; `Saved` ends when it is on disk.
+    pub fn desired_from_central(
+        &self,
+        identity: &Identity,
+        section: Section,
+    ) -> (Option<DesiredChange>, Option<Saved>) {
+        let mut kept = self.kept();
+        let entry = kept.entry(identity.clone()).or_default();
+        if entry.central_version == Some(section.version) {
+            return (None, None);
+        }
+        entry.central_version = Some(section.version);
+        let patch = twin::difference(&entry.twin.desired.properties, &section.properties);
+        let change = (!patch.is_empty() || entry.twin.desired.version != section.version)
+            .then_some(DesiredChange { version: section.version, patch });
+        entry.twin.desired = section;
+        (change, Some(self.save(identity, entry)))
+    }
+
+    /// Replaces a desired section on the gateway itself, one version higher, until central's changes.
+    pub fn desired_from_here(
+        &self,
+        identity: &Identity,
+        properties: Map<String, Value>,
+    ) -> (Option<DesiredChange>, Saved) {
+        let mut kept = self.kept();
+        let entry = kept.entry(identity.clone()).or_default();
+        let patch = twin::difference(&entry.twin.desired.properties, &properties);
+        let mut change = None;
+        if !patch.is_empty() {
+            entry.twin.desired.version += 1;
+            entry.twin.desired.properties = properties;
+            change = Some(DesiredChange { version: entry.twin.desired.version, patch });
+        }
+        (change, self.save(identity, entry))
+    }
+
+    fn save(&self, identity: &Identity, kept: &Kept) -> Saved {
+        self.state.put(Room::Twins, &identity.to_string(), kept)
+    }
+
+    fn mark_unsent(&self, identity: &Identity) {
+        self.unsent().insert(identity.clone());
+        self.reported.notify_one();
+    }
+
+    /// Marks every reported section as not sent: a new link tells central everything.
+    pub fn all_unsent(&self) {
+        let identities: Vec<Identity> = self
+            .kept()
+            .iter()
+            .filter(|(_, kept)| kept.twin.reported.version > 0)
+            .map(|(identity, _)| identity.clone())
+            .collect();
+        self.unsent().extend(identities);
+        self.reported.notify_one();
+    }
+
+    /// Waits until a reported section is to be sent. For one waiter.
+    pub async fn has_unsent(&self) {
+        self.reported.notified().await;
+    }
+
+    /// Takes the next identity whose reported section central does not have, with that section.
+    pub fn next_unsent(&self) -> Option<(Identity, Section)> {
+        let identity = self.unsent().pop_first()?;
+        let section = self.get(&identity).reported;
+        Some((identity, section))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn section(version: u64, properties: Value) -> Section {
+        Section { version, properties: properties.as_object().unwrap().clone() }
+    }
+
+    #[tokio::test]
+    async fn a_local_change_holds_until_centrals_section_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let twins = Twins::load(state.clone()).unwrap();
+        let sensor: Identity = "gw/sensor".parse().unwrap();
+        let (change, _) = twins.desired_from_central(&sensor, section(3, json!({"a": 1})));
+        assert_eq!(change.unwrap().version, 3);
+        let (change, saved) = twins.desired_from_here(&sensor, json!({"a": 2}).as_object().unwrap().clone());
+        assert_eq!(change.unwrap().version, 4);
+        saved.durable().await.unwrap();
+        let (change, saved) = twins.desired_from_central(&sensor, section(3, json!({"a": 1})));
+        assert!(change.is_none() && saved.is_none(), "central said nothing new");
+        drop(twins);
+        state.close().await;
+
+        let twins = Twins::load(State::open(dir.path()).unwrap()).unwrap();
+        assert_eq!(twins.get(&sensor).desired, section(4, json!({"a": 2})));
+        let (change, _) = twins.desired_from_central(&sensor, section(4, json!({"b": 1})));
+        let change = change.unwrap();
+        assert_eq!((change.version, Value::Object(change.patch)), (4, json!({"a": null, "b": 1})));
+    }
+
+    #[tokio::test]
+    async fn a_reported_section_is_sent_until_central_has_it_and_once_more_on_a_new_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let twins = Twins::load(State::open(dir.path()).unwrap()).unwrap();
+        let press: Identity = "press-1".parse().unwrap();
+        let patch = json!({"speed": 3}).as_object().unwrap().clone();
+        assert_eq!(twins.report(&press, &patch).await.unwrap(), 1);
+        assert_eq!(twins.report(&press, &patch).await.unwrap(), 2);
+        twins.has_unsent().await;
+        assert_eq!(twins.next_unsent(), Some((press.clone(), section(2, json!({"speed": 3})))));
+        assert_eq!(twins.next_unsent(), None);
+        twins.all_unsent();
+        assert!(twins.next_unsent().is_some());
+    }
+}

@@ -21,6 +21,8 @@ use crate::service::{Client, ConnectRequest, Refusal, Service};
 
 /// The largest CONNECT: whoever sends it has proven nothing yet.
 const CONNECT_BYTES_MAX: usize = 128 * 1024;
+/// The first byte of every CONNECT.
+const CONNECT_BYTE: u8 = 0x10;
 /// The deepest free filter: the table of free topics is walked level by level.
 const LEVELS_MAX: usize = 128;
 
@@ -107,6 +109,10 @@ async fn read_connect<T: AsyncRead + Unpin>(reader: &mut Reader<T>) -> Result<Op
         match reader.packet(CONNECT_BYTES_MAX)? {
             Some(Packet::Connect(connect)) => return Ok(Some(*connect)),
             Some(_) => return Err(Malformed::Packet("the first packet is no CONNECT".to_owned())),
+            // What speaks another protocol is not waited for.
+            None if reader.first_byte().is_some_and(|byte| byte != CONNECT_BYTE) => {
+                return Err(Malformed::Packet("the first bytes are no CONNECT".to_owned()));
+            }
             None => {}
         }
         if !matches!(reader.fill().await, Ok(1..)) {

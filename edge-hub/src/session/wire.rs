@@ -38,6 +38,11 @@ impl<T: AsyncRead + Unpin> Reader<T> {
         }
     }
 
+    /// The first byte that was read and not taken yet.
+    pub(super) fn first_byte(&self) -> Option<u8> {
+        self.buffer.first().copied()
+    }
+
     /// Reads what is there; 0 is the end.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
         // Not all that a large packet lacks at once: its header is only a claim.

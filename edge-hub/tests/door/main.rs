@@ -1,0 +1,11 @@
+//! The front door through the eyes of its clients: real MQTT clients, real sockets, a small program behind it.
+
+#![allow(clippy::unwrap_used, reason = "tests; the leave for them does not reach helper functions")]
+
+mod free;
+mod link;
+mod methods;
+mod site;
+mod telemetry;
+mod twins;
+mod wire;

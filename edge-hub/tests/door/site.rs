@@ -1,0 +1,278 @@
+//! A program behind a door, in memory, and clients in front of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use edge_core::dialect::client::Subscribe;
+use edge_core::dialect::link::LinkUp;
+use edge_hub::clients::Clients;
+use edge_hub::door::{Door, DoorSettings};
+use edge_hub::service::{Client, ConnectRequest, Refusal, Rejected, Service};
+use futures_util::future::BoxFuture;
+use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS};
+use schemas::bag::PropertyBag;
+use schemas::names::Identity;
+use schemas::twin::Twin;
+use serde_json::{Map, Value};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Nothing here takes so long; a test that waits longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the program saw, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Seen {
+    Connected(String),
+    Disconnected(String),
+    Subscribed(String, Subscribe),
+    Telemetry(String, String),
+    Link(LinkUp, String),
+}
+
+pub(crate) struct Program {
+    seen: mpsc::UnboundedSender<Seen>,
+    /// Telemetry is "on disk" while this is true.
+    pub(crate) disk: watch::Sender<bool>,
+    twin: Mutex<Twin>,
+    pub(crate) sessions: Mutex<HashMap<String, Vec<(String, u8)>>>,
+}
+
+impl Service for Program {
+    async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Identity, Refusal> {
+        match request.password.as_deref() {
+            Some("wrong") => Err(Refusal::NotAuthorized("wrong password".into())),
+            Some("early") => Err(Refusal::Unavailable("not loaded yet".into())),
+            _ => request.client_id.parse().map_err(|why| Refusal::NotAuthorized(format!("{why}"))),
+        }
+    }
+
+    fn telemetry(
+        self: &Arc<Self>,
+        _client: &Client,
+        from: Identity,
+        _bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        let text = String::from_utf8_lossy(&payload).into_owned();
+        match text.as_str() {
+            "wrong" => return Box::pin(async { Err(Rejected::Wrong(400, "bad reading".into())) }),
+            "later" => return Box::pin(async { Err(Rejected::Temporary(503, "disk full".into())) }),
+            _ => {}
+        }
+        let _ = self.seen.send(Seen::Telemetry(from.to_string(), text));
+        let mut disk = self.disk.subscribe();
+        Box::pin(async move {
+            disk.wait_for(|is_open| *is_open).await.unwrap();
+            Ok(())
+        })
+    }
+
+    async fn twin(self: &Arc<Self>, _client: &Client) -> Result<Twin, Rejected> {
+        Ok(self.twin.lock().unwrap().clone())
+    }
+
+    async fn report(self: &Arc<Self>, _client: &Client, patch: Map<String, Value>) -> Result<u64, Rejected> {
+        // A report that waited would be overtaken by the next one, if the door let it.
+        tokio::task::yield_now().await;
+        let mut twin = self.twin.lock().unwrap();
+        edge_core::twin::patch(&mut twin.reported, &patch)
+            .map_err(|e| Rejected::Wrong(413, e.to_string()))?;
+        Ok(twin.reported.version)
+    }
+
+    fn may_speak_for(&self, client: &Client, _other: &Identity) -> bool {
+        self.is_gateway(client)
+    }
+
+    fn is_gateway(&self, client: &Client) -> bool {
+        client.identity.to_string() == "gw"
+    }
+
+    fn link(
+        self: &Arc<Self>,
+        _client: &Client,
+        operation: LinkUp,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        let _ = self.seen.send(Seen::Link(operation, String::from_utf8_lossy(&payload).into_owned()));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn connected(self: &Arc<Self>, client: &Client) {
+        let _ = self.seen.send(Seen::Connected(client.identity.to_string()));
+    }
+
+    fn disconnected(self: &Arc<Self>, client: &Client, _why: &str) {
+        let _ = self.seen.send(Seen::Disconnected(client.identity.to_string()));
+    }
+
+    fn subscribed(self: &Arc<Self>, client: &Client, to: &Subscribe) {
+        let _ = self.seen.send(Seen::Subscribed(client.identity.to_string(), to.clone()));
+    }
+
+    fn session(&self, client_id: &str) -> Option<Vec<(String, u8)>> {
+        self.sessions.lock().unwrap().get(client_id).cloned()
+    }
+
+    fn save_session(&self, client_id: &str, filters: Option<Vec<(String, u8)>>) {
+        let mut sessions = self.sessions.lock().unwrap();
+        match filters {
+            Some(filters) => sessions.insert(client_id.to_owned(), filters),
+            None => sessions.remove(client_id),
+        };
+    }
+}
+
+pub(crate) struct Site {
+    pub(crate) program: Arc<Program>,
+    pub(crate) clients: Clients,
+    pub(crate) door: Arc<Door<Program>>,
+    pub(crate) address: SocketAddr,
+    seen: mpsc::UnboundedReceiver<Seen>,
+    stop: CancellationToken,
+    served: JoinHandle<()>,
+}
+
+impl Site {
+    pub(crate) async fn open(settings: DoorSettings) -> Self {
+        Self::open_with(settings, None).await
+    }
+
+    pub(crate) async fn open_with(settings: DoorSettings, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        let (seen_by, seen) = mpsc::unbounded_channel();
+        let program = Arc::new(Program {
+            seen: seen_by,
+            disk: watch::channel(true).0,
+            twin: Mutex::default(),
+            sessions: Mutex::default(),
+        });
+        let (clients, stop) = (Clients::new(), CancellationToken::new());
+        let door = Door::new(program.clone(), clients.clone(), settings);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (serving, stopping) = (door.clone(), stop.clone());
+        let served = tokio::spawn(async move {
+            match tls {
+                None => serving.serve_tcp(listener, stopping).await,
+                Some(tls) => serving.serve_tls(listener, tls, stopping).await,
+            }
+        });
+        Self { program, clients, door, address, seen, stop, served }
+    }
+
+    /// What the program sees next.
+    pub(crate) async fn sees(&mut self) -> Seen {
+        tokio::time::timeout(PATIENCE, self.seen.recv()).await.expect("the program saw nothing").unwrap()
+    }
+
+    /// Waits until the program sees this, whatever it sees before.
+    pub(crate) async fn until_seen(&mut self, expected: Seen) {
+        while self.sees().await != expected {}
+    }
+
+    /// Tells the door to close.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Closes the door and waits until it is.
+    pub(crate) async fn close(self) {
+        self.stop();
+        tokio::time::timeout(PATIENCE, self.served).await.expect("the door did not close").unwrap();
+    }
+
+    pub(crate) async fn mqtt(&self, client_id: &str) -> Mqtt {
+        Mqtt::connect(self.options(client_id)).await.0
+    }
+
+    pub(crate) fn options(&self, client_id: &str) -> MqttOptions {
+        let mut options = MqttOptions::new(client_id, self.address.ip().to_string(), self.address.port());
+        options.set_credentials("hub/user/?api-version=1", "token");
+        options.set_max_packet_size(300_000, 300_000);
+        options
+    }
+}
+
+/// A client, and what it received while it waited for something else.
+pub(crate) struct Mqtt {
+    pub(crate) client: AsyncClient,
+    events: EventLoop,
+}
+
+impl Mqtt {
+    /// Connects and gives whether the session was present.
+    pub(crate) async fn connect(options: MqttOptions) -> (Self, bool) {
+        let (client, events) = AsyncClient::new(options, 1_000);
+        let mut mqtt = Self { client, events };
+        match mqtt.packet().await.unwrap() {
+            Packet::ConnAck(ack) => (mqtt, ack.session_present),
+            other => panic!("{other:?} instead of CONNACK"),
+        }
+    }
+
+    /// The CONNACK code of a refused connection.
+    pub(crate) async fn refused(options: MqttOptions) -> ConnectReturnCode {
+        let (_client, mut events) = AsyncClient::new(options, 10);
+        match events.poll().await {
+            Err(ConnectionError::ConnectionRefused(code)) => code,
+            other => panic!("{other:?} instead of a refusal"),
+        }
+    }
+
+    /// The next packet that the door sends, or that the connection ended.
+    pub(crate) async fn packet(&mut self) -> Result<Packet, ConnectionError> {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.events.poll()).await.expect("nothing came") {
+                Ok(Event::Incoming(packet)) => return Ok(packet),
+                Ok(Event::Outgoing(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(crate) async fn publish(&self, topic: &str, payload: &str) {
+        self.client.publish(topic, QoS::AtLeastOnce, false, payload).await.unwrap();
+    }
+
+    /// Subscribes and gives the code of the SUBACK.
+    pub(crate) async fn subscribe(&mut self, filter: &str, qos: QoS) -> rumqttc::SubscribeReasonCode {
+        self.client.subscribe(filter, qos).await.unwrap();
+        loop {
+            if let Packet::SubAck(ack) = self.packet().await.unwrap() {
+                return ack.return_codes[0];
+            }
+        }
+    }
+
+    /// The next message.
+    pub(crate) async fn message(&mut self) -> (String, String, QoS) {
+        loop {
+            if let Packet::Publish(publish) = self.packet().await.unwrap() {
+                let payload = String::from_utf8_lossy(&publish.payload).into_owned();
+                return (publish.topic, payload, publish.qos);
+            }
+        }
+    }
+
+    /// Waits for the next PUBACK.
+    pub(crate) async fn acknowledged(&mut self) {
+        while !matches!(self.packet().await.unwrap(), Packet::PubAck(_)) {}
+    }
+
+    /// Says DISCONNECT and waits for the connection to end.
+    pub(crate) async fn closed_by_client(self) {
+        self.client.disconnect().await.unwrap();
+        self.closed().await;
+    }
+
+    /// Waits for the connection to end.
+    pub(crate) async fn closed(mut self) {
+        while self.packet().await.is_ok() {}
+    }
+}

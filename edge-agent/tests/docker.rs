@@ -1,0 +1,316 @@
+//! The deployer on a real Docker Engine: modules become containers, change, crash and go, and others stay untouched.
+//!
+//! Needs the engine on /var/run/docker.sock and /bin/busybox as one static file (Debian: `apt-get install
+//! busybox-static`), from which the image of the test modules is made. Every test has its own gateway id, network and
+//! module names, and removes its containers and network.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use edge_agent::config::Config;
+use edge_agent::deployer::{Deployer, DeployerStatus, Deployment, plan_once};
+use edge_agent::docker::{Engine, ModuleContext};
+use edge_agent::module_keys::{self, ModuleKeys};
+use edge_agent::workload::Workload;
+use edge_core::deploy;
+use schemas::manifest::Manifest;
+use schemas::names::ModuleId;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const SOCKET: &str = "/var/run/docker.sock";
+const IMAGE: &str = "lineside/test-idle:1";
+/// What a module does: nothing, until it is asked to end.
+const IDLE: &str = "trap 'exit 0' TERM; /bin/busybox sleep 100000 & wait";
+/// A busy two-core machine, and the planner's first wait of 10 s.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `docker` and gives what it printed.
+fn docker(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(arguments).output().expect("the docker command is installed");
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+/// An image that holds busybox and nothing else; it stays for the next run.
+fn make_image() {
+    static MADE: Once = Once::new();
+    MADE.call_once(|| {
+        if docker(&["image", "inspect", IMAGE]).is_ok() {
+            return;
+        }
+        let busybox = Path::new("/bin/busybox");
+        assert!(busybox.exists(), "/bin/busybox is missing: apt-get install busybox-static");
+        let tar =
+            Command::new("tar").args(["-C", "/", "-c", "bin/busybox"]).output().expect("tar is installed");
+        let mut import = Command::new("docker")
+            .args(["import", "--change", "ENTRYPOINT [\"/bin/busybox\", \"sh\", \"-c\"]", "-", IMAGE])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the docker command is installed");
+        import.stdin.take().expect("it is piped").write_all(&tar.stdout).expect("docker import reads it all");
+        assert!(import.wait().expect("it was started").success(), "docker import failed");
+    });
+}
+
+/// A gateway's deployer with its engine, without the rest of the daemon.
+struct Gateway {
+    id: String,
+    data: tempfile::TempDir,
+    deployments: watch::Sender<Option<Arc<Deployment>>>,
+    status: watch::Receiver<DeployerStatus>,
+    running: Option<(JoinHandle<()>, CancellationToken)>,
+}
+
+impl Gateway {
+    /// `id` is part of everything that is made.
+    fn new(id: &str) -> Self {
+        clean(id);
+        make_image();
+        let data = tempfile::tempdir().expect("there is room for a directory");
+        std::fs::write(data.path().join(module_keys::FILE), [7; module_keys::SECRET_BYTES])
+            .expect("the directory can be written");
+        let (deployments, _) = watch::channel(None);
+        let (_, status) = watch::channel(DeployerStatus::default());
+        let mut gateway = Self { id: id.to_owned(), data, deployments, status, running: None };
+        gateway.start();
+        gateway
+    }
+
+    fn start(&mut self) {
+        let keys = ModuleKeys::load(self.data.path()).expect("the secret was written");
+        let (status, receiver) = watch::channel(DeployerStatus::default());
+        self.status = receiver;
+        let deployer = Deployer {
+            engine: Engine::new(SOCKET.into()),
+            workload: Arc::new(Workload::new(self.data.path(), keys, "PEM".into())),
+            context: ModuleContext {
+                gateway: self.id.parse().expect("the tests' ids are right"),
+                hostname: "edge".into(),
+                hub_name: "hub".into(),
+                network: self.id.clone(),
+            },
+            deployments: self.deployments.subscribe(),
+            status,
+        };
+        let stop = CancellationToken::new();
+        self.running = Some((tokio::spawn(deployer.run(stop.clone())), stop));
+    }
+
+    async fn stop(&mut self) {
+        let (task, stop) = self.running.take().expect("it runs");
+        stop.cancel();
+        tokio::time::timeout(PATIENCE, task).await.expect("it ends when told").expect("it does not panic");
+    }
+
+    /// The container's name of a module: its module id.
+    fn name(&self, module: &str) -> String {
+        format!("{}-{module}", self.id)
+    }
+
+    fn deploy(&self, version: u64, modules: &[(&str, Value)]) {
+        let modules: serde_json::Map<String, Value> =
+            modules.iter().map(|(name, module)| (self.name(name), module.clone())).collect();
+        let document = json!({"modulesContent": {
+            "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": modules}},
+            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {}}}
+        }});
+        let manifest =
+            Manifest::parse(document.to_string().as_bytes()).expect("the tests' manifests are right");
+        let (desired, _) = deploy::check(&manifest).expect("the tests' manifests are right");
+        self.deployments.send_replace(Some(Arc::new(Deployment { desired, version })));
+    }
+
+    async fn until(&mut self, what: &str, is_so: impl Fn(&DeployerStatus) -> bool) -> DeployerStatus {
+        let waited =
+            tokio::time::timeout(PATIENCE, self.status.wait_for(is_so)).await.map(|s| s.map(|s| s.clone()));
+        match waited {
+            Ok(Ok(status)) => status,
+            other => panic!("{what} did not happen ({}): {:?}", other.is_ok(), self.status.borrow()),
+        }
+    }
+
+    async fn settled(&mut self, version: u64) -> DeployerStatus {
+        self.until(&format!("version {version} in force"), |s| s.version == Some(version) && s.is_settled)
+            .await
+    }
+
+    /// The container's id, and when it was started last.
+    fn container(&self, module: &str) -> String {
+        docker(&["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", &self.name(module)])
+            .expect("the container exists")
+    }
+
+    fn is_running(&self, module: &str) -> bool {
+        docker(&["inspect", "--format", "{{.State.Running}}", &self.name(module)]).as_deref() == Ok("true")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some((task, stop)) = self.running.take() {
+            stop.cancel();
+            task.abort();
+        }
+        clean(&self.id);
+    }
+}
+
+/// Removes what a test of this gateway id made, or an earlier run of it that was killed.
+fn clean(id: &str) {
+    let listed = docker(&["ps", "-aq", "--filter", &format!("name=^/{id}-")]).expect("the engine answers");
+    for container in listed.lines() {
+        let _gone_already = docker(&["rm", "-f", container]);
+    }
+    let _never_made = docker(&["network", "rm", id]);
+}
+
+fn idle(extra: Value) -> Value {
+    let mut module = json!({
+        "imagePullPolicy": "never",
+        "restartPolicy": "always",
+        "settings": {"image": IMAGE, "createOptions": json!({"Cmd": [IDLE]}).to_string()},
+    });
+    module.as_object_mut().expect("it is one").extend(extra.as_object().expect("it is one").clone());
+    module
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_becomes_containers_and_a_change_touches_only_what_it_changes() {
+    let mut gateway = Gateway::new("lineside-test-change");
+    gateway.deploy(1, &[("a", idle(json!({}))), ("b", idle(json!({})))]);
+    gateway.settled(1).await;
+    let (a, b) = (gateway.container("a"), gateway.container("b"));
+    let seen = docker(&[
+        "exec",
+        &gateway.name("a"),
+        "/bin/busybox",
+        "sh",
+        "-c",
+        "/bin/busybox env; /bin/busybox ls /var/run/iotedge",
+    ]);
+    let seen = seen.unwrap();
+    for wanted in [
+        "IOTEDGE_DEVICEID=lineside-test-change",
+        "IOTEDGE_MODULEID=lineside-test-change-a",
+        "IOTEDGE_WORKLOADURI=unix:///var/run/iotedge/workload.sock",
+        "\nworkload.sock",
+    ] {
+        assert!(seen.contains(wanted), "{wanted:?} in {seen}");
+    }
+
+    gateway.deploy(2, &[("a", idle(json!({"env": {"LEVEL": {"value": "2"}}}))), ("b", idle(json!({})))]);
+    gateway.settled(2).await;
+    assert_ne!(gateway.container("a"), a, "another environment needs another container");
+    assert_eq!(gateway.container("b"), b, "b was touched");
+    let a = gateway.container("a");
+
+    let with_env = idle(json!({"env": {"LEVEL": {"value": "2"}}}));
+    gateway.deploy(3, &[("a", with_env.clone()), ("b", idle(json!({"status": "stopped"})))]);
+    gateway.settled(3).await;
+    assert!(!gateway.is_running("b"));
+    assert_eq!(gateway.container("b"), b, "to be stopped is no reason to be made anew");
+
+    gateway.deploy(4, &[("a", with_env)]);
+    let status = gateway.settled(4).await;
+    let left: Vec<&str> = status.observed.modules.keys().map(ModuleId::as_str).collect();
+    assert_eq!(left, [gateway.name("a")]);
+    assert!(docker(&["inspect", &gateway.name("b")]).is_err(), "b was removed");
+    assert_eq!(gateway.container("a"), a, "a was touched");
+    assert!(!gateway.data.path().join("workload").join(gateway.name("b")).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_crashed_is_started_again_and_its_neighbour_is_left_alone() {
+    let mut gateway = Gateway::new("lineside-test-crash");
+    gateway.deploy(1, &[("a", idle(json!({}))), ("b", idle(json!({})))]);
+    gateway.settled(1).await;
+    let (a, b) = (gateway.container("a"), gateway.container("b"));
+    docker(&["kill", &gateway.name("a")]).unwrap();
+    let status = gateway.until("the crash is seen", |s| !s.is_settled).await;
+    assert!(status.plan.contains("restart 1 of 20"), "{}", status.plan);
+    let id: ModuleId = gateway.name("a").parse().unwrap();
+    let status = gateway.until("a restart", |s| s.is_settled && s.restarts.count(&id) == 1).await;
+    assert_eq!((status.outcome.code, status.outcome.description.as_str()), (200, ""));
+    assert!(gateway.is_running("a"));
+    let container = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+    assert_eq!(container(&gateway.container("a")), container(&a), "the same container runs again");
+    assert_eq!(gateway.container("b"), b, "b was touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_starts_again_adopts_what_runs_and_serves_it() {
+    let mut gateway = Gateway::new("lineside-test-adopt");
+    gateway.deploy(1, &[("a", idle(json!({})))]);
+    gateway.settled(1).await;
+    let a = gateway.container("a");
+    gateway.stop().await;
+    assert_eq!(gateway.container("a"), a, "containers run on without the daemon");
+    gateway.start();
+    gateway.settled(1).await;
+    assert_eq!(gateway.container("a"), a, "a was touched");
+    let socket = gateway.data.path().join("workload").join(gateway.name("a")).join("workload.sock");
+    std::os::unix::net::UnixStream::connect(socket).unwrap();
+    docker(&["exec", &gateway.name("a"), "/bin/busybox", "test", "-S", "/var/run/iotedge/workload.sock"])
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_deployment_nothing_is_touched_and_a_strangers_container_never_is() {
+    let mut gateway = Gateway::new("lineside-test-stranger");
+    let stranger = gateway.name("a");
+    docker(&["run", "-d", "--name", &stranger, IMAGE, IDLE]).unwrap();
+    let before = gateway.container("a");
+    gateway.deploy(1, &[("a", idle(json!({}))), ("b", idle(json!({})))]);
+    let b: ModuleId = gateway.name("b").parse().unwrap();
+    let status = gateway
+        .until("a is told and b runs", |s| {
+            s.outcome.description.contains(&stranger) && s.observed.modules.contains_key(&b)
+        })
+        .await;
+    assert_eq!(status.outcome.code, 500);
+    assert!(status.outcome.description.contains("already in use"), "{}", status.outcome.description);
+    assert!(!status.is_settled && gateway.is_running("b"));
+    assert_eq!(gateway.container("a"), before, "the stranger was touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_away() {
+    let mut gateway = Gateway::new("lineside-test-plan");
+    gateway.deploy(1, &[("a", idle(json!({})))]);
+    gateway.settled(1).await;
+    let a = gateway.container("a");
+    gateway.stop().await;
+    gateway.deploy(2, &[("b", idle(json!({})))]);
+    let wanted = gateway.deployments.borrow().clone().unwrap();
+    let file = gateway.data.path().join("edge.toml");
+    let config = |socket: &str| {
+        let text = format!(
+            "device_id = \"{}\"\nhostname = \"edge\"\ndata_dir = \"/nowhere\"\n[docker]\nsocket = \"{socket}\"\n",
+            gateway.id
+        );
+        std::fs::write(&file, text).unwrap();
+        Config::load(&file).unwrap()
+    };
+    let plan = plan_once(&config(SOCKET), &wanted.desired).await.unwrap().to_string();
+    let steps: Vec<(&str, &str)> = plan
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(verb, rest)| (verb, rest.split_whitespace().next().unwrap_or_default()))
+        .collect();
+    let (name_a, name_b) = (gateway.name("a"), gateway.name("b"));
+    let expected = [("stop", &*name_a), ("remove", &*name_a), ("create", &*name_b), ("start", &*name_b)];
+    assert_eq!(steps, expected, "{plan}");
+    assert_eq!(gateway.container("a"), a, "a was touched");
+    assert!(docker(&["inspect", &name_b]).is_err(), "b was made");
+    let error = plan_once(&config("/nowhere/docker.sock"), &wanted.desired).await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere/docker.sock") && error.contains("does not answer"), "{error}");
+}

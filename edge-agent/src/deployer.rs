@@ -27,7 +27,7 @@ use futures_util::StreamExt as _;
 use schemas::names::ModuleId;
 use schemas::status::code;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
@@ -114,7 +114,8 @@ struct Memory {
     /// The last failure of each module whose steps are tried again.
     problems: BTreeMap<ModuleId, String>,
     pulls: JoinSet<(String, Result<(), DockerError>)>,
-    pulling: BTreeSet<String>,
+    /// The images that are being pulled.
+    pulling: BTreeMap<String, AbortHandle>,
     /// Pulls that failed since the last look.
     failed_pulls: BTreeMap<String, String>,
 }
@@ -153,7 +154,7 @@ impl Deployer {
             restarts: Restarts::since_boot(booted_at_ms()),
             problems: BTreeMap::new(),
             pulls: JoinSet::new(),
-            pulling: BTreeSet::new(),
+            pulling: BTreeMap::new(),
             failed_pulls: BTreeMap::new(),
         };
         let mut away = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
@@ -165,6 +166,7 @@ impl Deployer {
                 memory.problems.clear();
                 memory.failed_pulls.clear();
                 memory.deployment = latest;
+                memory.forget_unwanted_pulls();
             }
             let wait = match self.pass(&mut memory, stop).await {
                 Ok(Next::Look) => {
@@ -294,20 +296,33 @@ impl Memory {
             if let Some(problem) = failures.get(image) {
                 failed.insert(module.clone());
                 self.failed(module, problem.clone());
-            } else if !self.pulling.contains(image)
+            } else if !self.pulling.contains_key(image)
                 && self.pulling.len() < PULLS_MAX
                 && !is_present(docker, image).await?
             {
                 tracing::info!(%module, image, "image is being pulled");
-                self.pulling.insert(image.clone());
-                let (docker, deployment, image) = (docker.clone(), self.deployment.clone(), image.clone());
-                self.pulls.spawn(async move {
-                    let pulled = pull(&docker, &deployment.desired, &image).await;
-                    (image, pulled)
+                let (docker, deployment, name) = (docker.clone(), self.deployment.clone(), image.clone());
+                let task = self.pulls.spawn(async move {
+                    let pulled = pull(&docker, &deployment.desired, &name).await;
+                    (name, pulled)
                 });
+                self.pulling.insert(image.clone(), task);
             }
         }
         Ok(!self.pulling.is_empty())
+    }
+
+    /// Ends the pulls of images that no module needs any more: a slow one must not hold up the deployment that mends it.
+    fn forget_unwanted_pulls(&mut self) {
+        let modules = &self.deployment.desired.modules;
+        self.pulling.retain(|image, task| {
+            let is_wanted = modules.values().any(|module| module.spec.image == *image);
+            if !is_wanted {
+                tracing::info!(image, "pull ended: no module needs the image any more");
+                task.abort();
+            }
+            is_wanted
+        });
     }
 
     fn pulled(&mut self, ended: Result<(String, Result<(), DockerError>), tokio::task::JoinError>) {
@@ -320,6 +335,7 @@ impl Memory {
                 self.pulling.remove(&image);
                 self.failed_pulls.insert(image, error.to_string());
             }
+            Err(error) if error.is_cancelled() => {}
             // Which one it was is not known: those that are still needed are asked for again.
             Err(error) => {
                 tracing::error!(%error, "a pull ended by a fault of this program");

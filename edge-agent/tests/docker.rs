@@ -314,3 +314,26 @@ async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_
     let error = plan_once(&config("/nowhere/docker.sock"), &wanted.desired).await.unwrap_err().to_string();
     assert!(error.contains("/nowhere/docker.sock") && error.contains("does not answer"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_does_not_arrive_keeps_nobody_down_and_goes_with_the_manifest_that_wanted_it() {
+    let mut gateway = Gateway::new("lineside-test-pull");
+    gateway.deploy(1, &[("a", idle(json!({})))]);
+    gateway.settled(1).await;
+    // A registry that takes connections and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("127.0.0.1:{}/acme/b:1", silent.local_addr().unwrap().port());
+    let b = idle(json!({"imagePullPolicy": "on-create", "settings": {"image": image}}));
+    gateway.deploy(2, &[("a", idle(json!({}))), ("b", b)]);
+    gateway
+        .until("the pull begins", |s| s.version == Some(2) && s.outcome.description.contains("pulled"))
+        .await;
+    docker(&["kill", &gateway.name("a")]).unwrap();
+    let id: ModuleId = gateway.name("a").parse().unwrap();
+    gateway.until("a restart beside the pull", |s| s.restarts.count(&id) == 1).await;
+    assert!(gateway.is_running("a"));
+    gateway.deploy(3, &[("a", idle(json!({}))), ("c", idle(json!({})))]);
+    gateway.settled(3).await;
+    assert!(gateway.is_running("c"));
+    drop(silent);
+}

@@ -52,16 +52,28 @@ async fn nothing_that_was_acknowledged_is_lost_to_a_subscriber_that_lags() {
     let mut slow = site.mqtt("slow").await;
     slow.subscribe("a", QoS::AtLeastOnce).await;
     let mut publisher = site.mqtt("publisher").await;
-    let filled = tokio::spawn(async move {
+    let client = publisher.client.clone();
+    let sending = tokio::spawn(async move {
         for n in 0..MESSAGES {
-            let client = publisher.client.clone();
             client.publish("a", QoS::AtLeastOnce, false, n.to_string()).await.unwrap();
+        }
+    });
+    let (lagging, is_lagging) = tokio::sync::oneshot::channel();
+    let filled = tokio::spawn(async move {
+        for _ in 0..1_000 {
+            publisher.acknowledged().await;
+        }
+        lagging.send(()).unwrap();
+        for _ in 1_000..MESSAGES {
             publisher.acknowledged().await;
         }
     });
+    // Nothing of it was read or acknowledged by the subscriber until here.
+    is_lagging.await.unwrap();
     for n in 0..MESSAGES {
         assert_eq!(slow.message().await.1, n.to_string());
     }
+    sending.await.unwrap();
     filled.await.unwrap();
     site.close().await;
 }

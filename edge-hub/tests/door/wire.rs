@@ -118,7 +118,8 @@ async fn the_silent_are_let_go_and_the_door_has_a_bound() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_let_go() {
-    let settings = DoorSettings { write_timeout: Duration::from_millis(100), ..DoorSettings::default() };
+    let moment = Duration::from_millis(100);
+    let settings = DoorSettings { write_timeout: moment, finish_timeout: moment, ..DoorSettings::default() };
     let mut site = Site::open(settings).await;
     let mut stream = TcpStream::connect(site.address).await.unwrap();
     stream.write_all(&connect(0)).await.unwrap();

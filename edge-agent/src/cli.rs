@@ -101,6 +101,14 @@ enum Device {
         #[arg(long)]
         key: Option<String>,
     },
+    /// What a plain MQTT client writes as its client id, user name and password (a SAS token).
+    Token {
+        /// Its id.
+        id: String,
+        /// How long the token is valid.
+        #[arg(long, value_name = "SECS", default_value_t = 86_400)]
+        valid: u64,
+    },
     /// The known leaf devices.
     List,
     /// Remove a leaf device that was added here.
@@ -189,6 +197,16 @@ impl Cli {
                 let answer = self.ask("POST", "/devices", Some(&json!({"id": id, "key": key}))).await?;
                 let text = || answer["connectionString"].as_str().unwrap_or_default().to_owned();
                 self.print(&answer, text)?;
+            }
+            Command::Device(Device::Token { id, valid }) => {
+                let path = format!("/devices/{}/token?valid={valid}", encoded(id));
+                let answer = self.ask("GET", &path, None).await?;
+                self.print(&answer, || {
+                    let line = |name: &str, key: &str| format!("{name:<10} {}", text_of(&answer[key]));
+                    let lines =
+                        [("client id", "clientId"), ("user name", "userName"), ("password", "password")];
+                    lines.map(|(name, key)| line(name, key)).join("\n")
+                })?;
             }
             Command::Device(Device::List) => {
                 let answer = self.ask("GET", "/devices", None).await?;

@@ -215,16 +215,23 @@ impl Config {
         overrides: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let wrong = |message: String| ConfigError::Wrong { path: path.to_owned(), message };
-        let mut table: Table =
-            text.parse().map_err(|error: toml::de::Error| wrong(error.to_string().trim_end().to_owned()))?;
+        let parsed: Result<Table, toml::de::Error> = text.parse();
+        let mut table = parsed.map_err(|error| wrong(told(text, &error)))?;
         // First without the environment, so that a mistake is told where it was made.
-        let file: File = table.clone().try_into().map_err(|e: toml::de::Error| wrong(one_line(&e)))?;
-        let mut last = file;
+        toml::from_str::<File>(text).map_err(|error| wrong(told(text, &error)))?;
         for (variable, value) in overrides {
-            let told = |message| ConfigError::Override { variable: variable.clone(), message };
-            set(&mut table, &variable[OVERRIDE.len()..], &value).map_err(told)?;
-            last = table.clone().try_into().map_err(|e: toml::de::Error| told(one_line(&e)))?;
+            let failed = |message| ConfigError::Override { variable: variable.clone(), message };
+            let name = &variable[OVERRIDE.len()..];
+            set(&mut table, name, Value::String(value.clone())).map_err(failed)?;
+            let as_text: Result<File, _> = table.clone().try_into();
+            let Err(error) = as_text else { continue };
+            // Not a text: then a number, or wrong.
+            let Ok(number) = value.parse::<i64>() else { return Err(failed(error.message().to_owned())) };
+            set(&mut table, name, Value::Integer(number)).map_err(failed)?;
+            let as_number: Result<File, toml::de::Error> = table.clone().try_into();
+            as_number.map_err(|error| failed(error.message().to_owned()))?;
         }
+        let last: File = table.try_into().map_err(|e: toml::de::Error| wrong(e.message().to_owned()))?;
         Self::from_file(last).map_err(wrong)
     }
 
@@ -284,18 +291,18 @@ impl Config {
     }
 }
 
-/// toml's errors show the place in the file over several lines; what is said of a table from elsewhere has none.
-fn one_line(error: &toml::de::Error) -> String {
-    error.message().to_owned()
+/// What is wrong, and in which line. toml's own text shows the line itself, which may hold a key.
+fn told(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    match line {
+        Some(line) => format!("line {line}: {}", error.message()),
+        None => error.message().to_owned(),
+    }
 }
 
-/// Puts an override into the table: `SECTION__KEY` or `KEY`. Numbers stay numbers.
-fn set(table: &mut Table, name: &str, value: &str) -> Result<(), String> {
+/// Puts an override into the table: `SECTION__KEY` or `KEY`.
+fn set(table: &mut Table, name: &str, value: Value) -> Result<(), String> {
     let name = name.to_ascii_lowercase();
-    let value = match value.parse::<i64>() {
-        Ok(number) => Value::Integer(number),
-        Err(_) => Value::String(value.to_owned()),
-    };
     match name.split_once("__") {
         None => {
             table.insert(name, value);
@@ -314,6 +321,13 @@ fn set(table: &mut Table, name: &str, value: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_told_by_its_number_and_not_by_its_text() {
+        let error = read(&format!("{TEXT}[upstream]\nconnection_string = \"SharedAccessKey=SECRET\n"), &[]);
+        let error = error.unwrap_err();
+        assert!(error.contains("line 5") && !error.contains("SECRET"), "{error}");
+    }
 
     const TEXT: &str = "device_id = \"gw\"\nhostname = \"edge\"\ndata_dir = \"/data\"\n";
 
@@ -335,12 +349,14 @@ mod tests {
             &[
                 ("EDGE_AGENT__BUFFER__MAX_BYTES", "2000"),
                 ("EDGE_AGENT__HOSTNAME", "other"),
+                ("EDGE_AGENT__DEVICE_ID", "123"),
                 ("EDGE_AGENT__LISTEN__MQTT", ""),
             ],
         )
         .unwrap();
         assert_eq!((config.buffer.max_bytes, config.buffer.full), (2000, Full::Refuse));
         assert_eq!((config.hostname.as_str(), config.listen.mqtt), ("other", None));
+        assert_eq!(config.device_id.as_str(), "123");
     }
 
     #[test]
@@ -363,6 +379,7 @@ mod tests {
             ),
             (TEXT.replace("\"edge\"", "\"edge:1\""), vec![], vec!["hostname", "edge:1"]),
             (TEXT.replace("\"gw\"", "\"g w\""), vec![], vec!["edge.toml", "g w"]),
+            (format!("{TEXT}[buffer]\nmax_bytes = \"1\"\n"), vec![], vec!["line 5"]),
         ] {
             let error = read(&text, &overrides).unwrap_err();
             for part in parts {

@@ -39,6 +39,8 @@ use crate::workload::Workload;
 
 /// A lost event costs this much delay at the most.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// An engine that takes longer to tell what runs is stuck.
+const LOOK_WITHIN: Duration = Duration::from_secs(30);
 /// Images that are fetched at one time.
 const PULLS_MAX: usize = 3;
 /// The engine is away: how long until it is asked again.
@@ -203,7 +205,8 @@ impl Deployer {
         let docker = self.engine.client().await?;
         let deployment = memory.deployment.clone();
         let desired = &deployment.desired;
-        let observed = observe(&docker, &self.context.gateway).await?;
+        let looked = tokio::time::timeout(LOOK_WITHIN, observe(&docker, &self.context.gateway)).await;
+        let observed = looked.map_err(|_| DockerError::Silent { seconds: LOOK_WITHIN.as_secs() })??;
         // A module may run already: it must be served before anything else is done.
         for module in observed.modules.keys().chain(desired.modules.keys()) {
             self.workload.open(module).map_err(|source| DockerError::Host {

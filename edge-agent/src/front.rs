@@ -23,6 +23,15 @@ use crate::record;
 use crate::state::{Room, State, StateError};
 use crate::twins::{ReportError, Twins};
 
+/// Properties that the gateway writes; a client's own are taken out.
+const GATEWAY_KEYS: [&str; 5] = [
+    system::LINESIDE_QUEUE,
+    system::LINESIDE_SEQUENCE,
+    system::LINESIDE_ENQUEUED_MS,
+    system::CONNECTION_DEVICE_ID,
+    system::CONNECTION_MODULE_ID,
+];
+
 /// What the front door must know of the deployment in force.
 #[derive(Debug, Clone, Default)]
 pub struct Routing {
@@ -122,9 +131,13 @@ impl Service for Front {
         self: &Arc<Self>,
         _client: &Client,
         from: Identity,
-        bag: PropertyBag,
+        mut bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
+        // What the gateway alone may say of a message.
+        for key in GATEWAY_KEYS {
+            bag.remove(key);
+        }
         let routing = self.routing.borrow().clone();
         let output = bag.get(system::OUTPUT_NAME);
         let sinks = match &routing.table {

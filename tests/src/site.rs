@@ -39,6 +39,17 @@ pub struct Site {
     token: String,
 }
 
+/// The name under which devices on this machine and its containers reach the gateway: the machine's own, where it resolves.
+pub fn hostname() -> String {
+    use std::net::ToSocketAddrs as _;
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let resolves = (own.trim(), 8883).to_socket_addrs().is_ok_and(|mut addresses| addresses.next().is_some());
+    match resolves && own.trim() != "localhost" {
+        true => own.trim().to_owned(),
+        false => "edge-gateway".to_owned(),
+    }
+}
+
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -167,15 +178,7 @@ impl Site {
             self.central_mqtts, self.gateway
         );
         let mut init = Command::new(binary("edge-agent")?);
-        init.args([
-            "init",
-            "--device-id",
-            &self.gateway,
-            "--hostname",
-            "edge-gateway",
-            "--upstream",
-            &upstream,
-        ]);
+        init.args(["init", "--device-id", &self.gateway, "--hostname", &hostname(), "--upstream", &upstream]);
         init.arg("--data-dir").arg(self.agent_dir()).arg("--config").arg(self.edge_toml());
         init.arg("--upstream-ca").arg(self.central_dir().join("ca.pem"));
         let (code, _, error) = run(&mut init).await?;

@@ -28,6 +28,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::deployer::DeployerStatus;
 use crate::deployments::{ApplyError, Deployments, Judgement};
@@ -94,6 +95,7 @@ pub async fn serve(
         .route("/apply", post(apply))
         .route("/devices", get(devices).post(add_device))
         .route("/devices/{id}", delete(remove_device))
+        .route("/devices/{id}/token", get(device_token))
         .route("/call", post(call))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control);
@@ -285,6 +287,32 @@ async fn remove_device(
     tracing::info!(device = %id, "leaf device removed");
     control.clients.disconnect(&Identity::device(id), "removed on the gateway");
     Ok(Json(json!({})))
+}
+
+#[derive(Deserialize)]
+struct TokenQuery {
+    valid: u64,
+}
+
+/// A SAS token for clients that cannot make one.
+async fn device_token(
+    State(control): State<Arc<Control>>,
+    Path(id): Path<String>,
+    Query(query): Query<TokenQuery>,
+) -> Result<Json<Value>, Failure> {
+    let id: DeviceId = id
+        .parse()
+        .map_err(|error| Failure(StatusCode::UNPROCESSABLE_ENTITY, format!("device id: {error}")))?;
+    let unknown = || {
+        let message = format!("device {id} is not known here; `edge-agent device list` shows who is");
+        Failure(StatusCode::NOT_FOUND, message)
+    };
+    let key = control.devices.get(&id).and_then(|leaf| leaf.keys.into_iter().next()).ok_or_else(unknown)?;
+    let expires_at = (now_ms() / 1000).saturating_add(query.valid);
+    let identity = Identity::device(id);
+    let user_name = format!("{}/{identity}/?api-version=2021-04-12", control.hub_name);
+    let token = edge_core::access::sas_token(&control.hub_name, &identity, &key, expires_at);
+    Ok(Json(json!({"clientId": identity.to_string(), "userName": user_name, "password": token})))
 }
 
 fn device_failure(error: DeviceError) -> Failure {

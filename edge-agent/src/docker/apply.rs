@@ -92,7 +92,11 @@ impl Hands<'_> {
         let body = container(module, wanted, self.context, &own)?;
         let options =
             CreateContainerOptions { name: Some(module.to_string()), ..CreateContainerOptions::default() };
-        self.docker.create_container(Some(options), body).await.map(drop).map_err(said(action))
+        match self.docker.create_container(Some(options), body).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { module: module.to_string() }),
+            Err(error) => Err(said(action)(error)),
+        }
     }
 
     async fn ensure_network(&self, action: &Action) -> Result<(), DockerError> {

@@ -42,6 +42,20 @@ pub enum DockerError {
         /// Its words.
         source: bollard::errors::Error,
     },
+    /// It says nothing.
+    #[error("the Docker Engine has not answered for {seconds} s; look at its log, or restart it")]
+    Silent {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Somebody else's container has the module's name.
+    #[error(
+        "the name `{module}` is already in use by a container that is not this gateway's; remove or rename it"
+    )]
+    NameTaken {
+        /// Whose name.
+        module: String,
+    },
     /// The manifest's create options are none.
     #[error("module `{module}`: settings.createOptions: {why}")]
     CreateOptions {

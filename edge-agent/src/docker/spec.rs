@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use bollard::models::{ContainerCreateBody, EndpointSettings, HostConfig, NetworkingConfig};
+use bollard::models::{
+    ContainerCreateBody, EndpointSettings, HostConfig, Mount, MountType, NetworkingConfig,
+};
 use edge_core::deploy::desired::DesiredModule;
 use schemas::names::ModuleId;
 use serde_json::Value;
@@ -47,7 +49,13 @@ pub fn container(
     labels.insert(LABEL_FINGERPRINT.to_owned(), desired.fingerprint.clone());
 
     let host = body.host_config.get_or_insert_with(HostConfig::default);
-    host.binds.get_or_insert_with(Vec::new).push(format!("{}:{WORKLOAD_DIR}", own.workload_dir.display()));
+    // As a mount and not as a bind's text: a path may hold a colon.
+    host.mounts.get_or_insert_with(Vec::new).push(Mount {
+        typ: Some(MountType::BIND),
+        source: Some(own.workload_dir.display().to_string()),
+        target: Some(WORKLOAD_DIR.to_owned()),
+        ..Mount::default()
+    });
     // With the host's own network the gateway is on loopback, and the engine refuses extra networks.
     let is_on_host = host.network_mode.as_deref() == Some("host");
     let gateway_address = if is_on_host { "127.0.0.1" } else { "host-gateway" };
@@ -156,7 +164,12 @@ mod tests {
         }
         assert!(!env.contains(&"LEVEL=info") && !env.contains(&"IOTEDGE_MODULEID=thief"));
         let host = &body["HostConfig"];
-        assert_eq!(host["Binds"], json!(["/srv:/srv:ro", "/data/workload/m:/var/run/iotedge"]));
+        assert_eq!(host["Binds"], json!(["/srv:/srv:ro"]));
+        let mount = &host["Mounts"][0];
+        assert_eq!(
+            (&mount["Source"], &mount["Target"]),
+            (&json!("/data/workload/m"), &json!("/var/run/iotedge"))
+        );
         assert_eq!(host["ExtraHosts"], json!(["plc:10.0.0.7", "edge:host-gateway"]));
         for kept in ["Memory", "PortBindings", "CapAdd", "LogConfig"] {
             assert_eq!(host[kept], options["HostConfig"][kept], "{kept}");

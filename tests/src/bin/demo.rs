@@ -33,12 +33,18 @@ async fn demo(site: &mut Site, report: &mut Report, is_once: bool) -> Result<()>
     if is_once {
         return job::prove(site, &manifests, leaves, report).await;
     }
+    let agent = std::path::absolute(site_tests::process::binary("edge-agent")?)?;
     println!();
     println!("central            http://{}  (user: any, password: the token below)", site.http);
     println!("API token          {}", site.token());
-    println!("gateway, MQTT/TLS  localhost:{}  trust {}", site.gateway_mqtts, site.gateway_ca().display());
+    println!(
+        "gateway, MQTT/TLS  {}:{}  trust {}",
+        site_tests::site::hostname(),
+        site.gateway_mqtts,
+        site.gateway_ca().display()
+    );
     println!("gateway, plain     127.0.0.1:{}", site.gateway_mqtt);
-    println!("edge-agent status  --config {}", site.edge_toml().display());
+    println!("edge-agent         {} --config {}", agent.display(), site.edge_toml().display());
     println!("Leaf devices press-1 and press-2 publish; Ctrl-C ends it all and leaves nothing behind.");
     tokio::signal::ctrl_c().await?;
     for leaf in leaves {

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
-use edge_hub::clients::NotDelivered;
+use edge_hub::delivery::NotDelivered;
 use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
 
+use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, require};
-use crate::server::now_ms;
 use crate::store::commands::{self, Command, Outcome};
 
 /// Commands that may wait for their answers at once.

@@ -9,8 +9,8 @@ use schemas::names::{Identity, ModuleId};
 use schemas::twin::Section;
 use serde_json::{Map, Value};
 
+use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, require};
-use crate::server::now_ms;
 use crate::store::devices::Device;
 use crate::store::manifests::{self, StoredManifest};
 use crate::store::twins::{self, Half};

@@ -16,8 +16,8 @@ use schemas::names::{DeviceId, Identity};
 use schemas::twin::{Section, Twin};
 use serde_json::{Map, Value};
 
+use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device, speak_for};
-use crate::server::now_ms;
 use crate::store::commands::Outcome;
 use crate::store::devices::{self, Device};
 use crate::store::telemetry::{self, NewMessage, Place, Stored};

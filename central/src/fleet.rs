@@ -13,10 +13,10 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::calls::Running;
+use crate::clock::now_ms;
 use crate::deploy::assign;
 use crate::link::Outbox;
 use crate::presence::Connections;
-use crate::server::now_ms;
 use crate::store::devices::{self, Device, Relationship};
 use crate::store::manifests;
 use crate::store::sessions::{self, Filters};

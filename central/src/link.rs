@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
-use edge_hub::clients::NotDelivered;
+use edge_hub::delivery::NotDelivered;
 use schemas::link::{Child, Children};
 use schemas::names::{DeviceId, Identity};
 

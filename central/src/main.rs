@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use central::clock;
 use central::config::Config;
 use central::server;
 use central::store::Store;
@@ -133,7 +134,7 @@ fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output 
 
 fn create_token(place: &Place, role: Role, name: &str) -> anyhow::Result<()> {
     let config = place.config()?;
-    let now_ms = server::now_ms();
+    let now_ms = clock::now_ms();
     let new = token::create(&config.hostname, name, role, now_ms);
     let line = new.line.clone();
     let runtime =

@@ -12,9 +12,9 @@ use schemas::timestamp::rfc3339;
 use serde_json::Value;
 
 use crate::api::error::Answer;
+use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, modules};
 use crate::presence::Connections;
-use crate::server::now_ms;
 use crate::store::devices::{self, Device};
 use crate::store::twins::{self, Half};
 use crate::store::{manifests, telemetry};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use edge_hub::clients::Clients;
@@ -17,12 +17,6 @@ use crate::store::Store;
 
 /// How long requests and connections may take to end before they are cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-
-/// Milliseconds since the Unix epoch.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
-    u64::try_from(since.as_millis()).expect("milliseconds since 1970 fit into 64 bits")
-}
 
 /// A central that serves.
 pub struct Started {

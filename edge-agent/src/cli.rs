@@ -304,6 +304,7 @@ fn status_text(status: &Value) -> String {
     let in_force = match (&deployment["version"], &deployment["problem"]) {
         (Value::Null, _) => "none yet".to_owned(),
         (version, Value::String(problem)) => format!("version {version} REFUSED: {problem}"),
+        (version, _) if deployment["settled"] == true => format!("version {version}: everything as wanted"),
         (version, _) => format!("version {version}: {}", text_of(&deployment["description"])),
     };
     let mut lines = vec![
@@ -314,11 +315,11 @@ fn status_text(status: &Value) -> String {
     ];
     for queue in status["queues"].as_array().into_iter().flatten() {
         lines.push(format!(
-            "queue       {}: {} messages, {} bytes, oldest {}; expired {}, evicted {}, refused {}",
+            "queue       {}: {} messages wait, oldest {}; {} bytes on disk; expired {}, evicted {}, refused {}",
             text_of(&queue["name"]),
             queue["messages"],
-            queue["bytes"],
             text_of(&queue["oldest"]),
+            queue["bytes"],
             queue["expired"],
             queue["evicted"],
             queue["refused"]

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use edge_buffer::{Append, Log, LogOptions, OpenError, Stats};
-use edge_hub::clients::{Clients, NotDelivered};
+use edge_hub::clients::Clients;
+use edge_hub::delivery::NotDelivered;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use schemas::names::{DeviceId, Identity, ModuleId};

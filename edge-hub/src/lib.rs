@@ -4,7 +4,9 @@
 pub mod client;
 pub mod clients;
 mod codec;
+pub mod delivery;
 pub mod door;
+mod listener;
 mod outbox;
 pub mod service;
 mod session;

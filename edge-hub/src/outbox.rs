@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
-use crate::clients::NotDelivered;
+use crate::delivery::NotDelivered;
 
 /// Messages that wait for one client before senders are held back.
 const MESSAGES_SOFT: usize = 1_000;

@@ -8,8 +8,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::ApiError;
+use crate::clock::now_ms;
 use crate::fleet::Fleet;
-use crate::server::now_ms;
 use crate::store::{StoreError, tokens};
 use crate::token::{self, Grant, Role};
 

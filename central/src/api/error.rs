@@ -8,8 +8,8 @@ use schemas::timestamp::rfc3339;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::clock::now_ms;
 use crate::fleet::FleetError;
-use crate::server::now_ms;
 use crate::store::StoreError;
 
 /// What an API handler gives.

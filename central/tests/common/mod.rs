@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use central::clock;
 use central::config::Config;
 use central::server::{self, Started};
 use central::store::{StoreError, tokens};
@@ -46,7 +47,7 @@ pub async fn start(dir: &std::path::Path) -> Central {
 
 impl Central {
     pub async fn new_token(&self, role: Role) -> String {
-        let new = token::create("central.test", "a test", role, server::now_ms());
+        let new = token::create("central.test", "a test", role, clock::now_ms());
         let line = new.line.clone();
         let insert = move |c: &_| Ok::<_, StoreError>(tokens::insert(c, &new.hash, &new.grant)?);
         self.started.fleet().store.submit(insert).await.unwrap();
@@ -127,7 +128,7 @@ impl Central {
     }
 
     pub fn client_with_key(&self, device: &str, key: &[u8]) -> Mqtt {
-        let expires_at = server::now_ms() / 1000 + 3600;
+        let expires_at = clock::now_ms() / 1000 + 3600;
         let token = edge_core::access::sas_token("central.test", &device.parse().unwrap(), key, expires_at);
         let port = self.started.mqtt.unwrap().port();
         let mut options = MqttOptions::new(device, "127.0.0.1", port);

@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::error::AppendError;
 use crate::format::{
     CursorSlot, SEGMENT_HEADER, SLOT, SegmentHeader, UNFINISHED, encode_frame, frame_len, frame_seed,
     segment_name,
 };
-use crate::log::{AppendError, Full};
+use crate::limits::Full;
 use crate::losses::Cause;
 use crate::state::{Pending, Segment, Shared};
 use crate::storage::{File, Storage};

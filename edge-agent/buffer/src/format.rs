@@ -65,7 +65,18 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::reader::Record;
+/// A record as it was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the log, from 1 on.
+    pub sequence: u64,
+    /// When it was appended, ms of Unix time.
+    pub enqueued_ms: u64,
+    /// From when on nobody wants it, ms of Unix time.
+    pub expires_ms: Option<u64>,
+    /// The bytes.
+    pub payload: Bytes,
+}
 
 pub(crate) const VERSION: u32 = 1;
 pub(crate) const SEGMENT_HEADER: u64 = 64;

@@ -20,7 +20,9 @@
 //! time is an argument.
 
 mod commit;
+mod error;
 mod format;
+mod limits;
 mod log;
 mod losses;
 mod reader;
@@ -31,7 +33,10 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-pub use log::{Append, AppendError, Full, Log, LogOptions, OpenError, RECORD_BYTES_MAX};
+pub use error::{AppendError, OpenError};
+pub use format::Record;
+pub use limits::{Full, LogOptions, RECORD_BYTES_MAX};
+pub use log::{Append, Log};
 pub use losses::{Cause, Loss};
-pub use reader::{ReadError, Reader, Record};
+pub use reader::{ReadError, Reader};
 pub use state::Stats;

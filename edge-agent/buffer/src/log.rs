@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,153 +12,13 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::commit::Committer;
-use crate::format::{SEGMENT_HEADER, frame_len};
+use crate::error::{AppendError, OpenError};
+use crate::limits::LogOptions;
 use crate::losses::Loss;
 use crate::reader::Reader;
 use crate::recover::recover;
 use crate::state::{Pending, Shared, Stats};
 use crate::storage::{Directory, Storage};
-
-/// The longest record. Sixteen times the largest telemetry message of the dialect (256 KiB).
-pub const RECORD_BYTES_MAX: u64 = 4 << 20;
-
-/// The limits of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogOptions {
-    /// A segment is closed before it grows over this. Space is given back in segments, so it is never taken larger than
-    /// a quarter of `bytes_max`; a longer record gets a segment of its own.
-    pub segment_bytes: u64,
-    /// Bytes of all segments together.
-    pub bytes_max: u64,
-    /// Records older than this are expired, in ms.
-    pub age_max_ms: Option<u64>,
-    /// Bytes that the log leaves free on its file system.
-    pub keep_free_bytes: u64,
-    /// What gives way when a limit is met.
-    pub full: Full,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 8 << 20,
-            bytes_max: 1 << 30,
-            age_max_ms: None,
-            keep_free_bytes: 64 << 20,
-            full: Full::DropOldest,
-        }
-    }
-}
-
-impl LogOptions {
-    /// The size at which a segment is closed.
-    pub(crate) fn segment_len_max(&self) -> u64 {
-        self.segment_bytes.min(self.bytes_max / 4)
-    }
-
-    /// The longest record that these limits leave room for.
-    fn record_bytes_max(&self) -> u64 {
-        RECORD_BYTES_MAX.min(self.bytes_max.saturating_sub(SEGMENT_HEADER + frame_len(0)))
-    }
-}
-
-/// What gives way when there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// The oldest segment goes and is counted as evicted. When another program has filled the disk so far that
-    /// dropping everything would not help, nothing is dropped and the append is refused.
-    DropOldest,
-    /// The append ends with [`AppendError::Full`].
-    Refuse,
-}
-
-/// Why a log could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The disk said no.
-    #[error(
-        "queue {dir}: could not {doing}; check that the directory is on a working disk and belongs to this user"
-    )]
-    Io {
-        /// The log's directory.
-        dir: PathBuf,
-        /// What was being done, for example "read 0000000000000001.segment".
-        doing: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another process, or another log of this one, has it open.
-    #[error("queue {dir}: is open elsewhere; stop the other program that uses this directory")]
-    InUse {
-        /// The log's directory.
-        dir: PathBuf,
-    },
-    /// The files are of a newer program.
-    #[error(
-        "queue {dir}: {file} has format version {found}, this program reads up to {known}; update the program"
-    )]
-    Version {
-        /// The log's directory.
-        dir: PathBuf,
-        /// The file in it.
-        file: String,
-        /// Its version.
-        found: u32,
-        /// The latest version known here.
-        known: u32,
-    },
-    /// Segments of two logs lie in one directory.
-    #[error("queue {dir}: {file} belongs to another queue ({found}); move it away")]
-    Foreign {
-        /// The log's directory.
-        dir: PathBuf,
-        /// The file in it.
-        file: String,
-        /// The id of the log that it belongs to.
-        found: Uuid,
-    },
-    /// No header of any segment and no slot of the cursor is readable.
-    #[error("queue {dir}: every file header is damaged; move the directory away to begin an empty queue")]
-    Damaged {
-        /// The log's directory.
-        dir: PathBuf,
-    },
-}
-
-/// Why a record was not taken.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum AppendError {
-    /// More is being handed in than the disk takes. Try again later.
-    #[error("the queue's disk does not keep up; send slower or again later")]
-    Busy,
-    /// A limit is met and nothing may give way. Try again when records were read or space was freed.
-    #[error("queue {dir}: its limits of bytes or free disk space are reached; free space or raise them")]
-    Full {
-        /// The log's directory.
-        dir: PathBuf,
-    },
-    /// It would never fit.
-    #[error("the record has {bytes} bytes, the queue takes at most {max}; send smaller messages")]
-    TooLong {
-        /// Its length.
-        bytes: u64,
-        /// The limit.
-        max: u64,
-    },
-    /// The disk failed. The record is not promised to be there; the next append tries the disk again.
-    #[error("queue {dir}: could not {doing}; look at the disk and the system's log")]
-    Write {
-        /// The log's directory.
-        dir: PathBuf,
-        /// What was being done.
-        doing: &'static str,
-        /// What the system said.
-        source: Arc<io::Error>,
-    },
-    /// The log was closed.
-    #[error("the queue is closed")]
-    Closed,
-}
 
 struct Handle {
     shared: Arc<Shared>,

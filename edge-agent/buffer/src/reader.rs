@@ -5,11 +5,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::format::{frame_seed, segment_name};
+use crate::format::{Record, frame_seed, segment_name};
 use crate::losses::Cause;
 use crate::scan::{Scan, Step};
 use crate::state::{Published, Shared};
@@ -17,19 +16,6 @@ use crate::state::{Published, Shared};
 /// A fetch ends after this many bytes or records; a reader holds at most two fetches.
 const FETCH_BYTES: usize = 256 << 10;
 const FETCH_RECORDS: usize = 1024;
-
-/// A record as it was appended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its place in the log, from 1 on.
-    pub sequence: u64,
-    /// When it was appended, ms of Unix time.
-    pub enqueued_ms: u64,
-    /// From when on nobody wants it, ms of Unix time.
-    pub expires_ms: Option<u64>,
-    /// The bytes.
-    pub payload: Bytes,
-}
 
 /// Why there is no next record.
 #[derive(Debug, thiserror::Error)]

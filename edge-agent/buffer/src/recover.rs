@@ -7,11 +7,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::commit::{CursorFile, create_segment};
+use crate::error::OpenError;
 use crate::format::{
     BadHeader, CURSOR_FILE, CursorSlot, SEGMENT_HEADER, SLOT, SegmentHeader, UNFINISHED, VERSION, frame_len,
     frame_seed, segment_first, segment_name,
 };
-use crate::log::OpenError;
 use crate::losses::Cause;
 use crate::scan::{Scan, Step};
 use crate::state::{Mark, Segment, State};

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::format::{FRAME_HEADER, MARK, decode_frame, frame_header, frame_len};
-use crate::reader::Record;
+use crate::format::{FRAME_HEADER, MARK, Record, decode_frame, frame_header, frame_len};
 use crate::storage::File;
 
 /// Bytes read at once: many small records per system call, little memory per reader.

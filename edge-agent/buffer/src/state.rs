@@ -7,8 +7,9 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use crate::error::AppendError;
 use crate::format::{SEGMENT_HEADER, frame_len};
-use crate::log::{AppendError, LogOptions};
+use crate::limits::LogOptions;
 use crate::losses::{Cause, Loss, Losses, Passed};
 use crate::storage::Storage;
 

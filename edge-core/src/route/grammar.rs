@@ -13,7 +13,19 @@
 
 use schemas::names::ModuleId;
 
-use super::table::Sink;
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sink {
+    /// To central.
+    Upstream,
+    /// To a module's input.
+    Input {
+        /// Whose.
+        module: ModuleId,
+        /// Which.
+        input: String,
+    },
+}
 
 /// What a route matches.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,4 +3,5 @@
 mod grammar;
 pub mod table;
 
-pub use table::{RouteError, RouteTable, Sink};
+pub use grammar::Sink;
+pub use table::{RouteError, RouteTable};

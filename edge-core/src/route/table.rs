@@ -4,21 +4,7 @@ use std::collections::BTreeSet;
 
 use schemas::names::{DeviceId, Identity, ModuleId};
 
-use super::grammar::{self, Output, Source};
-
-/// Where a message goes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Sink {
-    /// To central.
-    Upstream,
-    /// To a module's input.
-    Input {
-        /// Whose.
-        module: ModuleId,
-        /// Which.
-        input: String,
-    },
-}
+use super::grammar::{self, Output, Sink, Source};
 
 /// Why a route was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

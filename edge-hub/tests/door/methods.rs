@@ -1,7 +1,7 @@
 //! Method calls: one request, one answer or the reason why there is none.
 
 use edge_core::dialect::client::Subscribe;
-use edge_hub::clients::NotDelivered;
+use edge_hub::delivery::NotDelivered;
 use edge_hub::door::DoorSettings;
 use rumqttc::QoS;
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};

@@ -1,0 +1,56 @@
+//! The limits of a log, and what gives way when one is met.
+
+use crate::format::{SEGMENT_HEADER, frame_len};
+
+/// The longest record. Sixteen times the largest telemetry message of the dialect (256 KiB).
+pub const RECORD_BYTES_MAX: u64 = 4 << 20;
+
+/// The limits of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// A segment is closed before it grows over this. Space is given back in segments, so it is never taken larger than
+    /// a quarter of `bytes_max`; a longer record gets a segment of its own.
+    pub segment_bytes: u64,
+    /// Bytes of all segments together.
+    pub bytes_max: u64,
+    /// Records older than this are expired, in ms.
+    pub age_max_ms: Option<u64>,
+    /// Bytes that the log leaves free on its file system.
+    pub keep_free_bytes: u64,
+    /// What gives way when a limit is met.
+    pub full: Full,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 8 << 20,
+            bytes_max: 1 << 30,
+            age_max_ms: None,
+            keep_free_bytes: 64 << 20,
+            full: Full::DropOldest,
+        }
+    }
+}
+
+impl LogOptions {
+    /// The size at which a segment is closed.
+    pub(crate) fn segment_len_max(&self) -> u64 {
+        self.segment_bytes.min(self.bytes_max / 4)
+    }
+
+    /// The longest record that these limits leave room for.
+    pub(crate) fn record_bytes_max(&self) -> u64 {
+        RECORD_BYTES_MAX.min(self.bytes_max.saturating_sub(SEGMENT_HEADER + frame_len(0)))
+    }
+}
+
+/// What gives way when there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The oldest segment goes and is counted as evicted. When another program has filled the disk so far that
+    /// dropping everything would not help, nothing is dropped and the append is refused.
+    DropOldest,
+    /// The append ends with [`AppendError::Full`].
+    Refuse,
+}

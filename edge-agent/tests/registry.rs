@@ -1,0 +1,165 @@
+//! Images come from a registry that asks for a login: Debian's `docker-registry`, on loopback, with a real engine.
+//!
+//! Needs the engine on /var/run/docker.sock, and the packages docker-registry and busybox-static.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edge_agent::deployer::{Deployer, DeployerStatus, Deployment};
+use edge_agent::docker::{Engine, ModuleContext};
+use edge_agent::module_keys::{self, ModuleKeys};
+use edge_agent::workload::Workload;
+use edge_core::deploy;
+use schemas::manifest::Manifest;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const ID: &str = "lineside-test-registry";
+const USER: &str = "plant";
+const PASSWORD: &str = "open sesame";
+/// bcrypt of [`PASSWORD`].
+const HASH: &str = "$2a$05$0UUweNbVQHq7v55nJwy2OOEkUQr1UI9UxwlzPSu8kWWxCF7731p5G";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn docker(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(arguments).output().expect("the docker command is installed");
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+/// Removes what the test makes, or what an earlier run that was killed has left.
+fn clean() {
+    let ours = ["ps", "-aq", "--filter", &format!("label=lineside.gateway={ID}")];
+    for container in docker(&ours).expect("the engine answers").lines() {
+        docker(&["rm", "-f", container]).expect("the container goes");
+    }
+    let _was_there = docker(&["network", "rm", ID]);
+    let images = docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).expect("the engine answers");
+    for image in images.lines().filter(|image| image.contains(&format!("/{ID}"))) {
+        docker(&["rmi", image]).expect("the image goes");
+    }
+}
+
+struct Registry {
+    child: Child,
+    address: String,
+}
+
+impl Registry {
+    fn start(dir: &Path) -> Self {
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let (dir_text, address) = (dir.display(), format!("127.0.0.1:{port}"));
+        std::fs::write(dir.join("htpasswd"), format!("{USER}:{HASH}\n"))
+            .expect("the directory can be written");
+        let config = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {dir_text}/blobs\n\
+             http:\n  addr: {address}\nauth:\n  htpasswd:\n    realm: plant\n    path: {dir_text}/htpasswd\n"
+        );
+        let file = dir.join("registry.yml");
+        std::fs::write(&file, config).expect("the directory can be written");
+        let mut command = Command::new("docker-registry");
+        let child = command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let registry = Self {
+            child: child.expect("docker-registry is missing: apt-get install docker-registry"),
+            address,
+        };
+        let since = Instant::now();
+        while std::net::TcpStream::connect(&registry.address).is_err() {
+            assert!(since.elapsed() < PATIENCE, "the registry does not listen");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        registry
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It holds nothing but this test's image.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        clean();
+    }
+}
+
+/// Puts an image into the registry and removes it from the engine.
+fn publish(dir: &Path, image: &str, address: &str) {
+    let busybox = Path::new("/bin/busybox");
+    assert!(busybox.exists(), "/bin/busybox is missing: apt-get install busybox-static");
+    let tar = dir.join("busybox.tar");
+    let packed = Command::new("tar").args(["-C", "/", "-cf"]).arg(&tar).arg("bin/busybox").status();
+    assert!(packed.expect("tar is installed").success());
+    let entry = "ENTRYPOINT [\"/bin/busybox\", \"sleep\", \"100000\"]";
+    docker(&["import", "--change", entry, &tar.display().to_string(), image]).expect("an image");
+    // A configuration of its own: the login must not be the one that the pull finds.
+    let config = dir.join("docker-config").display().to_string();
+    docker(&["--config", &config, "login", "-u", USER, "-p", PASSWORD, address]).expect("the login is right");
+    docker(&["--config", &config, "push", image]).expect("the registry takes it");
+    docker(&["rmi", image]).expect("the image goes");
+}
+
+fn deployment(version: u64, image: &str, address: &str, password: &str) -> Option<Arc<Deployment>> {
+    let document = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
+        "schemaVersion": "1.1",
+        "runtime": {"type": "docker", "settings": {"registryCredentials": {
+            "plant": {"username": USER, "password": password, "address": address}
+        }}},
+        "modules": {ID: {
+            "type": "docker", "status": "running", "restartPolicy": "always", "imagePullPolicy": "on-create",
+            "settings": {"image": image}
+        }}
+    }}}});
+    let manifest = Manifest::parse(document.to_string().as_bytes()).expect("the manifest is right");
+    let (desired, _) = deploy::check(&manifest).expect("the manifest is right");
+    Some(Arc::new(Deployment { desired, version }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_pulled_with_the_manifests_login_and_a_wrong_login_is_told() {
+    clean();
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::start(dir.path());
+    let image = format!("{}/{ID}:1", registry.address);
+    publish(dir.path(), &image, &registry.address);
+
+    std::fs::write(dir.path().join(module_keys::FILE), [7; module_keys::SECRET_BYTES]).unwrap();
+    let keys = ModuleKeys::load(dir.path()).unwrap();
+    let (deployments, receiver) = watch::channel(deployment(1, &image, &registry.address, "wrong"));
+    let (status, mut seen) = watch::channel(DeployerStatus::default());
+    let deployer = Deployer {
+        engine: Engine::new("/var/run/docker.sock".into()),
+        workload: Arc::new(Workload::new(dir.path(), keys, "PEM".into())),
+        context: ModuleContext {
+            gateway: ID.parse().unwrap(),
+            hostname: "edge".into(),
+            hub_name: "hub".into(),
+            network: ID.into(),
+        },
+        deployments: receiver,
+        status,
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(deployer.run(stop.clone()));
+
+    let told = |s: &DeployerStatus| s.outcome.code == 500 && s.outcome.description.contains("pull image");
+    let status = tokio::time::timeout(PATIENCE, seen.wait_for(told)).await.unwrap().unwrap().clone();
+    let description = &status.outcome.description;
+    assert!(description.contains(&image) && !description.contains(PASSWORD), "{description}");
+    assert!(docker(&["image", "inspect", &image]).is_err(), "it was pulled with a wrong login");
+
+    deployments.send_replace(deployment(2, &image, &registry.address, PASSWORD));
+    let settled = |s: &DeployerStatus| s.version == Some(2) && s.is_settled;
+    tokio::time::timeout(PATIENCE, seen.wait_for(settled)).await.unwrap().unwrap();
+    assert_eq!(
+        docker(&["inspect", "--format", "{{.State.Running}} {{.Config.Image}}", ID]).unwrap(),
+        format!("true {image}")
+    );
+
+    stop.cancel();
+    task.await.unwrap();
+}

@@ -12,7 +12,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::codec::{self, Malformed, Packet, Read};
+use crate::codec::packet::{Ack, Connect, ConnectProperties, Disconnect, Filter, Packet, Subscribe, Version};
+use crate::codec::read::{Read, read};
+use crate::codec::reason::Reason;
+use crate::codec::text::UserProperties;
+use crate::codec::write::{self, AckKind, Message};
 
 /// The largest packet taken: a deployment manifest travels whole and may be much larger than telemetry.
 const PACKET_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -136,17 +140,21 @@ async fn try_connect(options: &ClientOptions) -> Result<(Sender, Receiver), Conn
     let mut receiver = Receiver { buffer: BytesMut::new(), reader };
 
     let keep_alive = u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX);
-    codec::write_connect(
-        &mut sender.out,
-        &options.client_id,
-        &options.user_name,
-        &options.password,
+    let connect = Connect {
+        version: Version::V4,
+        client_id: options.client_id.clone(),
+        user_name: Some(options.user_name.clone()),
+        password: Some(options.password.clone().into_bytes()),
+        is_clean: true,
         keep_alive,
-    );
+        will: None,
+        properties: ConnectProperties::default(),
+    };
+    write::connect(&mut sender.out, &connect);
     sender.flush().await.map_err(ConnectError::Io)?;
     match receiver.packet().await {
-        Ok(Packet::ConnAck(0)) => Ok((sender, receiver)),
-        Ok(Packet::ConnAck(code)) => Err(ConnectError::Refused(code)),
+        Ok(Packet::ConnAck(ack)) if ack.reason == Reason::SUCCESS => Ok((sender, receiver)),
+        Ok(Packet::ConnAck(ack)) => Err(ConnectError::Refused(ack.reason.v4_connack())),
         Ok(_) => Err(ConnectError::Protocol("the first packet was no CONNACK".to_owned())),
         Err(ReceiveError::Io(error)) => Err(ConnectError::Io(error)),
         Err(ReceiveError::Closed) => Err(ConnectError::Io(io::ErrorKind::UnexpectedEof.into())),
@@ -161,7 +169,8 @@ impl Sender {
     /// When all 65,535 packet ids are in flight, or the topic is longer than 65,535 bytes: the caller bounds both.
     pub fn publish(&mut self, topic: &str, payload: &[u8]) -> u16 {
         let id = self.take_id();
-        codec::write_publish(&mut self.out, topic.as_bytes(), payload, id);
+        let message = Message { topic: topic.as_bytes(), payload, qos: 1, id, ..Message::default() };
+        write::publish(&mut self.out, Version::V4, &message);
         id
     }
 
@@ -171,23 +180,29 @@ impl Sender {
     /// As [`Sender::publish`].
     pub fn subscribe(&mut self, filter: &str) -> u16 {
         let id = self.take_id();
-        codec::write_subscribe(&mut self.out, id, filter);
+        let subscribe = Subscribe {
+            id,
+            filters: vec![Filter::v4(filter.to_owned(), 1)],
+            subscription_id: None,
+            user_properties: UserProperties::default(),
+        };
+        write::subscribe(&mut self.out, Version::V4, &subscribe);
         id
     }
 
     /// Queues the PUBACK of a message.
     pub fn acknowledge(&mut self, packet_id: u16) {
-        codec::write_puback(&mut self.out, packet_id);
+        write::ack(&mut self.out, Version::V4, AckKind::PubAck, &Ack::success(packet_id));
     }
 
     /// Queues a PINGREQ.
     pub fn ping(&mut self) {
-        codec::write_pingreq(&mut self.out);
+        write::pingreq(&mut self.out);
     }
 
     /// Queues a DISCONNECT.
     pub fn disconnect(&mut self) {
-        codec::write_disconnect(&mut self.out);
+        write::disconnect(&mut self.out, Version::V4, &Disconnect::because(Reason::SUCCESS));
     }
 
     /// Frees the packet id of an acknowledged publish or subscribe.
@@ -227,16 +242,18 @@ impl Receiver {
     pub async fn next(&mut self) -> Result<Incoming, ReceiveError> {
         loop {
             return match self.packet().await? {
-                Packet::PubAck(id) => Ok(Incoming::Acknowledged(id)),
-                Packet::SubAck { id, is_granted: true } => Ok(Incoming::Subscribed(id)),
-                Packet::SubAck { id, .. } => Err(ReceiveError::SubscriptionRefused(id)),
+                Packet::PubAck(ack) => Ok(Incoming::Acknowledged(ack.id)),
+                Packet::SubAck(ack) if ack.reasons.iter().any(|reason| reason.is_failure()) => {
+                    Err(ReceiveError::SubscriptionRefused(ack.id))
+                }
+                Packet::SubAck(ack) => Ok(Incoming::Subscribed(ack.id)),
                 Packet::Publish(publish) if publish.qos < 2 => Ok(Incoming::Message {
                     topic: publish.topic().to_owned(),
                     payload: publish.payload,
                     packet_id: (publish.qos == 1).then_some(publish.id),
                 }),
                 Packet::PingResp => Ok(Incoming::Pong),
-                Packet::UnsubAck => continue,
+                Packet::UnsubAck(_) => continue,
                 _ => Err(ReceiveError::Protocol("a packet that no server sends here".to_owned())),
             };
         }
@@ -244,12 +261,10 @@ impl Receiver {
 
     async fn packet(&mut self) -> Result<Packet, ReceiveError> {
         loop {
-            let missing = match codec::read(&mut self.buffer, PACKET_BYTES_MAX) {
+            let missing = match read(&mut self.buffer, Version::V4, PACKET_BYTES_MAX) {
                 Ok(Read::Packet(packet)) => return Ok(packet),
                 Ok(Read::Missing(missing)) => missing,
-                Err(error @ (Malformed::Level(_) | Malformed::TooLarge(_) | Malformed::Packet(_))) => {
-                    return Err(ReceiveError::Protocol(error.to_string()));
-                }
+                Err(error) => return Err(ReceiveError::Protocol(error.to_string())),
             };
             self.buffer.reserve(missing.max(READ_BYTES));
             if self.reader.read_buf(&mut self.buffer).await? == 0 {

@@ -3,7 +3,7 @@
 
 pub mod client;
 pub mod clients;
-mod codec;
+pub mod codec;
 pub mod delivery;
 pub mod door;
 mod listener;

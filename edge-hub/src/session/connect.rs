@@ -15,7 +15,10 @@ use tracing::{debug, info, warn};
 use super::wire::{Reader, Writer};
 use super::{Session, Shown};
 use crate::clients::Held;
-use crate::codec::{self, Connect, Malformed, Packet, Will};
+use crate::codec::error::ReadError;
+use crate::codec::packet::{ConnAck, ConnAckProperties, Connect, Packet, Version, Will};
+use crate::codec::reason::Reason;
+use crate::codec::write;
 use crate::door::Door;
 use crate::service::{Client, ConnectRequest, Refusal, Service};
 
@@ -25,12 +28,6 @@ const CONNECT_BYTES_MAX: usize = 128 * 1024;
 const CONNECT_BYTE: u8 = 0x10;
 /// The deepest free filter: the table of free topics is walked level by level.
 const LEVELS_MAX: usize = 128;
-
-/// CONNACK codes (MQTT 3.1.1 table 3.1).
-const REFUSED_LEVEL: u8 = 1;
-const REFUSED_CLIENT_ID: u8 = 2;
-const REFUSED_UNAVAILABLE: u8 = 3;
-const REFUSED_NOT_AUTHORIZED: u8 = 5;
 
 /// A CONNECT whose sender is who it says.
 pub(super) struct Proven {
@@ -57,8 +54,8 @@ where
             return None;
         }
         Ok(Err(why)) => {
-            if let Malformed::Level(_) = why {
-                codec::write_connack(&mut writer.out, false, REFUSED_LEVEL);
+            if let ReadError::Level(_) = why {
+                write_connack(writer, Version::V4, false, Reason::UNSUPPORTED_PROTOCOL_VERSION);
             }
             warn!(%peer, "connection refused: {why}");
             return None;
@@ -69,22 +66,27 @@ where
         }
     };
     let client = Shown(&connect.client_id);
-    let mut refuse = |code| codec::write_connack(&mut writer.out, false, code);
+    let mut refuse = |reason| write_connack(writer, connect.version, false, reason);
     if connect.client_id.is_empty() {
         warn!(%client, %peer, "connection refused: an empty client id");
-        refuse(REFUSED_CLIENT_ID);
+        refuse(Reason::CLIENT_ID_NOT_VALID);
         return None;
     }
     if let Some(will) = connect.will.as_ref().filter(|will| !is_allowed_will(will)) {
         let topic = Shown(&will.topic);
         warn!(%client, %topic, %peer, "connection refused: a will goes to a free topic at QoS 0 or 1");
-        refuse(REFUSED_NOT_AUTHORIZED);
+        refuse(Reason::NOT_AUTHORIZED);
         return None;
     }
+    let Ok(password) = connect.password.clone().map(String::from_utf8).transpose() else {
+        warn!(%client, %peer, "connection refused: the password is not UTF-8, and no password here is binary");
+        refuse(Reason::BAD_USER_NAME_OR_PASSWORD);
+        return None;
+    };
     let request = ConnectRequest {
         client_id: connect.client_id.clone(),
         user_name: connect.user_name.clone(),
-        password: connect.password.clone(),
+        password,
         peer,
     };
     let refusal = match tokio::time::timeout_at(deadline, door.service.authenticate(request)).await {
@@ -97,21 +99,21 @@ where
     let why = refusal.to_string();
     warn!(%client, %peer, "connection refused: {}", Shown(&why));
     refuse(match refusal {
-        Refusal::NotAuthorized(_) => REFUSED_NOT_AUTHORIZED,
-        Refusal::Unavailable(_) => REFUSED_UNAVAILABLE,
+        Refusal::NotAuthorized(_) => Reason::NOT_AUTHORIZED,
+        Refusal::Unavailable(_) => Reason::SERVER_UNAVAILABLE,
     });
     None
 }
 
 /// The CONNECT; `None` when the connection ends before it is whole.
-async fn read_connect<T: AsyncRead + Unpin>(reader: &mut Reader<T>) -> Result<Option<Connect>, Malformed> {
+async fn read_connect<T: AsyncRead + Unpin>(reader: &mut Reader<T>) -> Result<Option<Connect>, ReadError> {
     loop {
         match reader.packet(CONNECT_BYTES_MAX)? {
             Some(Packet::Connect(connect)) => return Ok(Some(*connect)),
-            Some(_) => return Err(Malformed::Packet("the first packet is no CONNECT".to_owned())),
+            Some(_) => return Err(ReadError::Malformed("the first packet is no CONNECT")),
             // What speaks another protocol is not waited for.
             None if reader.first_byte().is_some_and(|byte| byte != CONNECT_BYTE) => {
-                return Err(Malformed::Packet("the first bytes are no CONNECT".to_owned()));
+                return Err(ReadError::Malformed("the first bytes are no CONNECT"));
             }
             None => {}
         }
@@ -119,6 +121,11 @@ async fn read_connect<T: AsyncRead + Unpin>(reader: &mut Reader<T>) -> Result<Op
             return Ok(None);
         }
     }
+}
+
+fn write_connack<T>(writer: &mut Writer<T>, version: Version, is_session_present: bool, reason: Reason) {
+    let properties = ConnAckProperties::default();
+    write::connack(&mut writer.out, version, &ConnAck { is_session_present, reason, properties });
 }
 
 fn is_allowed_will(will: &Will) -> bool {
@@ -162,7 +169,7 @@ where
         }
     }
     info!(client = %connect.client_id, %peer, is_clean = connect.is_clean, filters = held.len(), "client connected");
-    codec::write_connack(&mut writer.out, is_present, 0);
+    write_connack(&mut writer, connect.version, is_present, Reason::SUCCESS);
     for free in held.iter().filter(|held| held.meaning == Subscribe::Free) {
         door.table.subscribe(&free.filter, &connection, free.qos);
     }

@@ -33,7 +33,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clients::Connection;
-use crate::codec::{self, Will};
+use crate::codec::packet::{Ack, Version, Will};
+use crate::codec::write::{self, AckKind, Message};
 use crate::door::{Door, count};
 use crate::outbox::{Bound, Outgoing};
 use crate::service::{Rejected, Service};
@@ -177,7 +178,14 @@ where
                     id
                 }
             };
-            codec::write_publish(&mut self.writer.out, &message.topic, &message.payload, id);
+            let publish = Message {
+                topic: &message.topic,
+                payload: &message.payload,
+                qos: message.qos,
+                id,
+                ..Message::default()
+            };
+            write::publish(&mut self.writer.out, Version::V4, &publish);
             match message.done {
                 Some(done) if id == 0 => {
                     // Whoever waited may have gone.
@@ -230,7 +238,7 @@ where
             }
         };
         if done.id != 0 {
-            codec::write_puback(&mut self.writer.out, done.id);
+            write::ack(&mut self.writer.out, Version::V4, AckKind::PubAck, &Ack::success(done.id));
         }
         match answer {
             Some((topic, body)) => self.answer(topic, body),

@@ -17,7 +17,9 @@ use super::end::End;
 use super::pending::{Done, Pending, Work};
 use super::{Session, Shown};
 use crate::clients::{Connection, Held};
-use crate::codec::{self, Packet, Publish};
+use crate::codec::packet::{Filter, Packet, Publish, SubAck, Version};
+use crate::codec::reason::Reason;
+use crate::codec::write;
 use crate::delivery::NotDelivered;
 use crate::door::{Door, count};
 use crate::outbox::{Bound, Outgoing};
@@ -49,32 +51,38 @@ where
     fn take(&mut self, packet: Packet) -> Result<(), End> {
         match packet {
             Packet::Publish(publish) => self.publish(publish),
-            Packet::PubAck(id) => {
-                match self.in_flight.remove(&id) {
+            Packet::PubAck(ack) => {
+                match self.in_flight.remove(&ack.id) {
                     // Whoever waited may have gone.
                     Some(Some(done)) => drop(done.send(())),
                     Some(None) => {}
-                    None => debug!(client = %Shown(&self.client_id), id, "PUBACK for nothing in flight"),
+                    None => {
+                        debug!(client = %Shown(&self.client_id), id = ack.id, "PUBACK for nothing in flight")
+                    }
                 }
                 Ok(())
             }
-            Packet::Subscribe { id, filters } => {
-                self.subscribe(id, filters);
+            Packet::Subscribe(subscribe) => {
+                self.subscribe(subscribe.id, subscribe.filters);
                 Ok(())
             }
-            Packet::Unsubscribe { id, filters } => {
-                self.unsubscribe(id, &filters);
+            Packet::Unsubscribe(unsubscribe) => {
+                self.unsubscribe(unsubscribe.id, &unsubscribe.filters);
                 Ok(())
             }
             Packet::PingReq => {
-                codec::write_pingresp(&mut self.writer.out);
+                write::pingresp(&mut self.writer.out);
                 Ok(())
             }
-            Packet::Disconnect => Err(End::Disconnected),
+            Packet::Disconnect(_) => Err(End::Disconnected),
             Packet::Connect(_) => Err(self.refuse(None, "a second CONNECT")),
-            Packet::ConnAck(_) | Packet::SubAck { .. } | Packet::UnsubAck | Packet::PingResp => {
+            Packet::PubRec(_) | Packet::PubRel(_) | Packet::PubComp(_) => {
+                Err(self.refuse(None, "QoS 2 is not spoken here"))
+            }
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(self.refuse(None, "a packet that only servers send"))
             }
+            Packet::Auth(_) => Err(self.refuse(None, "an AUTH without extended authentication")),
         }
     }
 
@@ -203,11 +211,11 @@ where
         })))
     }
 
-    fn subscribe(&mut self, id: u16, filters: Vec<(String, u8)>) {
+    fn subscribe(&mut self, id: u16, filters: Vec<Filter>) {
         let connection = self.connection.clone();
         let client = &connection.client;
-        let (mut codes, mut granted) = (Vec::with_capacity(filters.len()), Vec::new());
-        for (filter, qos) in filters {
+        let (mut reasons, mut granted) = (Vec::with_capacity(filters.len()), Vec::new());
+        for Filter { path: filter, qos, .. } in filters {
             let meaning = judge(&self.door, client, &filter).and_then(|meaning| {
                 let held = connection.held();
                 let is_room =
@@ -217,7 +225,7 @@ where
             match meaning {
                 Ok(meaning) => {
                     let held = Held { filter, meaning, qos: qos.min(1) };
-                    codes.push(held.qos);
+                    reasons.push(Reason::granted(held.qos));
                     if held.meaning == Subscribe::Free {
                         self.door.table.subscribe(&held.filter, &connection, held.qos);
                     }
@@ -227,7 +235,7 @@ where
                     all.push(held);
                 }
                 Err(why) => {
-                    codes.push(0x80);
+                    reasons.push(Reason::UNSPECIFIED);
                     let (id, topic, peer) = (Shown(&self.client_id), Shown(&filter), client.peer);
                     warn!(client = %id, %topic, %peer, "subscription refused: {}", Shown(&why));
                 }
@@ -236,7 +244,7 @@ where
         if !granted.is_empty() {
             self.save();
         }
-        codec::write_suback(&mut self.writer.out, id, &codes);
+        write::suback(&mut self.writer.out, Version::V4, &SubAck { id, reasons, told: None });
         self.door.clients.changed();
         for meaning in granted {
             self.door.service.subscribed(client, &meaning);
@@ -249,7 +257,8 @@ where
         }
         self.connection.held().retain(|held| !filters.contains(&held.filter));
         self.save();
-        codec::write_unsuback(&mut self.writer.out, id);
+        let answer = SubAck { id, reasons: Vec::new(), told: None };
+        write::unsuback(&mut self.writer.out, Version::V4, &answer);
     }
 
     /// Saves the filters of a session that outlives its connection.

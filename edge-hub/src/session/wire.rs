@@ -5,7 +5,9 @@ use std::io;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 
-use crate::codec::{self, Malformed, Packet, Read};
+use crate::codec::error::ReadError;
+use crate::codec::packet::{Packet, Version};
+use crate::codec::read::{Read, read};
 
 /// What is read at once: from an idle client, and from a busy one.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
@@ -20,16 +22,18 @@ pub(super) struct Reader<T> {
     chunk: usize,
     /// What the packet at the front still lacks.
     missing: usize,
+    /// What is read; a CONNECT says it itself.
+    pub version: Version,
 }
 
 impl<T: AsyncRead + Unpin> Reader<T> {
     pub(super) fn new(half: ReadHalf<T>) -> Self {
-        Self { half, buffer: BytesMut::new(), chunk: *READ_BYTES.start(), missing: 0 }
+        Self { half, buffer: BytesMut::new(), chunk: *READ_BYTES.start(), missing: 0, version: Version::V4 }
     }
 
     /// The next packet that is here whole.
-    pub(super) fn packet(&mut self, bytes_max: usize) -> Result<Option<Packet>, Malformed> {
-        match codec::read(&mut self.buffer, bytes_max)? {
+    pub(super) fn packet(&mut self, bytes_max: usize) -> Result<Option<Packet>, ReadError> {
+        match read(&mut self.buffer, self.version, bytes_max)? {
             Read::Packet(packet) => Ok(Some(packet)),
             Read::Missing(missing) => {
                 self.missing = missing;

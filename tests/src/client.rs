@@ -83,14 +83,7 @@ impl Client {
             }
         });
         let input = child.stdin.take();
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            input,
-            lines,
-            seen: VecDeque::new(),
-            log: log.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), child, input, lines, seen: VecDeque::new(), log: log.to_owned() })
     }
 
     /// Gives it one line.

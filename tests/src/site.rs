@@ -266,3 +266,21 @@ impl Site {
         Ok(())
     }
 }
+
+impl Drop for Site {
+    /// A test that failed never came to [`Site::end`]: the containers of its gateway must not stand in the way of the next.
+    fn drop(&mut self) {
+        if self.agent.take().is_none() {
+            return;
+        }
+        let filter = format!("network={}", self.network);
+        let remove =
+            "docker ps -aq --filter \"$0\" | xargs --no-run-if-empty docker rm -f; docker network rm \"$1\"";
+        let _ = std::process::Command::new("sh")
+            .args(["-c", remove, &filter, &self.network])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status();
+    }
+}

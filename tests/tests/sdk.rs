@@ -81,10 +81,8 @@ async fn everything_works(rest: &Rest, client: &mut Client, id: &str, round: u64
     // The desired section, as a patch and as a whole.
     let desired = json!({"interval": round, "nested": {"limit": 20.5 + round as f64}});
     rest.patch(&format!("/api/devices/{id}/properties"), &desired).await.unwrap();
-    let patch = client
-        .event_where("desired", STEP, |event| event["patch"]["interval"] == round)
-        .await
-        .unwrap();
+    let patch =
+        client.event_where("desired", STEP, |event| event["patch"]["interval"] == round).await.unwrap();
     assert_eq!(patch["patch"]["nested"], desired["nested"], "{patch}");
     client.tell(&json!({"do": "twin"})).await.unwrap();
     let twin = client.event("twin", STEP).await.unwrap();

@@ -58,7 +58,8 @@ class Told {
       });
     }
     for (const method of ["do", "echo"]) {
-      this.sdk.onDeviceMethod(method, (request, response) => this.method(request, response));
+      const listen = this.isModule ? "onMethod" : "onDeviceMethod";
+      this.sdk[listen](method, (request, response) => this.method(request, response));
     }
     this.twin = await called(this.sdk, "getTwin");
     // Called at once with the whole section, and then with each patch.

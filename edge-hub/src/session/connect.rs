@@ -67,6 +67,11 @@ where
         }
     };
     let client = Shown(&connect.client_id);
+    if connect.version == Version::V5 {
+        warn!(%client, %peer, "connection refused: MQTT 5 is not spoken yet");
+        write_connack(writer, Version::V4, false, Reason::UNSUPPORTED_PROTOCOL_VERSION);
+        return None;
+    }
     let mut refuse = |reason| write_connack(writer, connect.version, false, reason);
     if connect.client_id.is_empty() {
         warn!(%client, %peer, "connection refused: an empty client id");

@@ -33,8 +33,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clients::Connection;
+use crate::codec::message::Message;
 use crate::codec::packet::{Ack, Version, Will};
-use crate::codec::write::{self, AckKind, Message};
+use crate::codec::write::{self, AckKind};
 use crate::door::{Door, count};
 use crate::outbox::{Bound, Outgoing};
 use crate::service::{ClientCert, Rejected, Service};
@@ -188,7 +189,7 @@ where
                 id,
                 ..Message::default()
             };
-            write::publish(&mut self.writer.out, Version::V4, &publish);
+            publish.write(&mut self.writer.out, Version::V4);
             match message.done {
                 Some(done) if id == 0 => {
                     // Whoever waited may have gone.

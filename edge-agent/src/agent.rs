@@ -229,6 +229,7 @@ async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queu
                 config::Full::DropOldest => Full::DropOldest,
                 config::Full::Refuse => Full::Refuse,
             },
+            tag: Some(crate::record::sender),
             ..LogOptions::default()
         };
         let queues =

@@ -314,16 +314,31 @@ fn status_text(status: &Value) -> String {
         format!("clients     {}", status["clients"].as_array().map_or(0, Vec::len)),
     ];
     for queue in status["queues"].as_array().into_iter().flatten() {
+        let (name, lost) = (text_of(&queue["name"]), &queue["lost"]);
         lines.push(format!(
-            "queue       {}: {} messages wait, oldest {}; {} bytes on disk; expired {}, evicted {}, refused {}",
-            text_of(&queue["name"]),
+            "queue       {name}: {} messages wait, oldest {}; {} bytes on disk; lost since it was made: expired {}, \
+             evicted {}, damaged {}, refused {}",
             queue["messages"],
             text_of(&queue["oldest"]),
             queue["bytes"],
-            queue["expired"],
-            queue["evicted"],
-            queue["refused"]
+            lost["expired"],
+            lost["evicted"],
+            lost["damaged"],
+            lost["refused"]
         ));
+        for gap in queue["gaps"].as_array().into_iter().flatten() {
+            let sender = match text_of(&gap["sender"]) {
+                sender if sender.is_empty() => "senders unknown or many".to_owned(),
+                sender => sender,
+            };
+            lines.push(format!(
+                "lost        {name}: {} {} of {sender}, within sequences {} to {}",
+                gap["count"],
+                text_of(&gap["cause"]),
+                gap["firstSequence"],
+                gap["lastSequence"]
+            ));
+        }
     }
     lines.push(modules_text(&status["modules"]));
     lines.join("\n")

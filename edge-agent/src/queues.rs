@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use edge_buffer::{Append, Log, LogOptions, OpenError, Stats};
+use edge_buffer::{Append, Gap, Log, LogOptions, OpenError, Stats};
 use edge_hub::clients::Clients;
 use edge_hub::delivery::NotDelivered;
 use futures_util::StreamExt as _;
@@ -47,6 +47,14 @@ pub struct QueueStats {
     pub name: String,
     /// As the log counts.
     pub stats: Stats,
+    /// What was lost, by cause and sender.
+    pub gaps: Vec<Gap>,
+}
+
+impl QueueStats {
+    fn of(name: String, log: &Log) -> Self {
+        Self { name, stats: log.stats(), gaps: log.gaps() }
+    }
 }
 
 impl Queues {
@@ -164,11 +172,11 @@ impl Queues {
 
     /// The numbers of every queue.
     pub fn stats(&self) -> Vec<QueueStats> {
-        let mut all = vec![QueueStats { name: "upstream".into(), stats: self.upstream.stats() }];
-        all.extend(self.inputs().iter().map(|(module, input)| QueueStats {
-            name: format!("inputs/{module}"),
-            stats: input.log.stats(),
-        }));
+        let mut all = vec![QueueStats::of("upstream".into(), &self.upstream)];
+        let inputs = self.inputs();
+        all.extend(
+            inputs.iter().map(|(module, input)| QueueStats::of(format!("inputs/{module}"), &input.log)),
+        );
         all
     }
 

@@ -21,18 +21,45 @@ pub fn encode(topic: &str, body: &[u8]) -> Result<Bytes, usize> {
 
 /// Reads a record: its topic and its body. `None` when it is of another version or cut.
 pub fn decode(record: &Bytes) -> Option<(&str, Bytes)> {
+    let topic = topic(record)?;
+    Some((topic, record.slice(HEAD_BYTES + topic.len()..)))
+}
+
+fn topic(record: &[u8]) -> Option<&str> {
     let (&[version, low, high], _) = record.split_first_chunk::<HEAD_BYTES>()?;
     let end = HEAD_BYTES + usize::from(u16::from_le_bytes([low, high]));
     if version != VERSION {
         return None;
     }
-    let topic = std::str::from_utf8(record.get(HEAD_BYTES..end)?).ok()?;
-    Some((topic, record.slice(end..)))
+    std::str::from_utf8(record.get(HEAD_BYTES..end)?).ok()
+}
+
+/// Whose message it is, as its topic names it: what losses in a queue are told by.
+pub fn sender(record: &[u8]) -> Option<&str> {
+    let topic = topic(record)?;
+    // A module's input: the topic is the module's, and the bag says who sent it.
+    if let Some((_, rest)) = topic.split_once("%24.cdid=") {
+        return rest.split(['&', '/']).next();
+    }
+    let (identity, _) = topic.strip_prefix("devices/")?.split_once("/messages/")?;
+    Some(identity)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sender_is_the_device_or_the_module_that_sent_the_message() {
+        let of = |topic| encode(topic, b"{").unwrap();
+        let leaf = of("devices/press-1/messages/events/a=b");
+        assert_eq!(sender(&leaf), Some("press-1"));
+        let module = of("devices/gw/modules/filter/messages/events/");
+        assert_eq!(sender(&module), Some("gw/modules/filter"));
+        let input = of("devices/gw/modules/filter/inputs/in/%24.cdid=press-1&%24.cmid=m");
+        assert_eq!(sender(&input), Some("press-1"));
+        assert_eq!(sender(b"\x02"), None);
+    }
 
     #[test]
     fn a_record_reads_back_as_it_was_written_and_a_cut_one_is_none() {

@@ -1,4 +1,8 @@
 //! The one thread that writes: everything that arrived during the last sync goes to disk with the next one.
+//!
+//! How long it waits for company follows the load. One producer that waits for its answers is written at once, with one
+//! sync for each append. When the batch before had many, their producers are on the way back with their next records: it
+//! waits for as many again, but never longer than a fraction of what a sync takes here.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,33 +11,22 @@ use std::time::{Duration, Instant};
 
 use crate::error::AppendError;
 use crate::format::{
-    CursorSlot, SEGMENT_HEADER, SLOT, SegmentHeader, UNFINISHED, encode_frame, frame_len, frame_seed,
-    segment_name,
+    SEGMENT_HEADER, SegmentHeader, UNFINISHED, encode_frame, frame_len, frame_seed, segment_name,
 };
-use crate::limits::Full;
-use crate::losses::Cause;
+use crate::ledger::LedgerFile;
 use crate::state::{Pending, Segment, Shared};
 use crate::storage::{File, Storage};
 
 /// A moved cursor waits this long for company before it is written: a restart resends that much.
-const CURSOR_LAG: Duration = Duration::from_secs(1);
+const LEDGER_LAG: Duration = Duration::from_secs(1);
 /// Capacity that the write buffer keeps between batches.
 const KEPT_CAPACITY: usize = 256 << 10;
-
-/// The cursor file.
-pub(crate) struct CursorFile {
-    pub(crate) file: Arc<dyn File>,
-    pub(crate) generation: u64,
-}
-
-impl CursorFile {
-    pub(crate) fn write(&mut self, id: uuid::Uuid, cursor: u64) -> io::Result<()> {
-        self.generation += 1;
-        let slot = CursorSlot { id, generation: self.generation, cursor };
-        self.file.write_all_at(&slot.encode(), self.generation % 2 * SLOT)?;
-        self.file.sync_data()
-    }
-}
+/// Of the last sync's time, how much a busy log waits for company: one in so many.
+const PATIENCE: u32 = 4;
+/// And never more: a card that takes a second for a sync must not cost a quarter more.
+const PATIENCE_MAX: Duration = Duration::from_millis(2);
+/// What a segment allocates ahead at first.
+const AHEAD_MIN: u64 = 64 << 10;
 
 /// Makes an empty segment that is on disk, name and all, when this returns.
 pub(crate) fn create_segment(storage: &dyn Storage, header: SegmentHeader) -> io::Result<Arc<dyn File>> {
@@ -48,22 +41,29 @@ pub(crate) fn create_segment(storage: &dyn Storage, header: SegmentHeader) -> io
 }
 
 /// The segment that is appended to.
-struct Active {
+pub(crate) struct Active {
     file: Arc<dyn File>,
     seed: u32,
-    len: u64,
+    pub(crate) len: u64,
+    pub(crate) allocated: u64,
+    /// It follows one that was filled: its space is allocated at once.
+    is_one_of_many: bool,
     /// A write or sync failed: what is behind `len` is unknown, so nothing more is written to this file.
     is_abandoned: bool,
 }
 
 pub(crate) struct Committer {
-    shared: Arc<Shared>,
-    active: Active,
-    cursor: CursorFile,
-    cursor_due: Option<Instant>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) active: Active,
+    ledger: LedgerFile,
+    ledger_due: Option<Instant>,
     /// Then it is tried when it is due, not whenever there is a segment to delete.
-    cursor_failed: bool,
+    ledger_failed: bool,
+    /// The file system can allocate ahead.
+    can_allocate: bool,
     next_sequence: u64,
+    last_batch: usize,
+    last_sync: Duration,
     bytes: Vec<u8>,
 }
 
@@ -78,18 +78,23 @@ impl Drop for Ending {
 }
 
 impl Committer {
-    pub(crate) fn new(shared: Arc<Shared>, active: Arc<dyn File>, cursor: CursorFile) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, active: Arc<dyn File>, ledger: LedgerFile) -> Self {
         let mut state = shared.state();
+        let is_one_of_many = state.segments.len() > 1;
         let (len, first, next_sequence) = (state.active().len, state.active().first, state.next_sequence);
         drop(state);
-        let active = Active { file: active, seed: frame_seed(shared.id, first), len, is_abandoned: false };
+        let seed = frame_seed(shared.id, first);
+        let active = Active { file: active, seed, len, allocated: len, is_one_of_many, is_abandoned: false };
         Self {
             shared,
             active,
-            cursor,
-            cursor_due: None,
-            cursor_failed: false,
+            ledger,
+            ledger_due: None,
+            ledger_failed: false,
+            can_allocate: true,
             next_sequence,
+            last_batch: 0,
+            last_sync: Duration::ZERO,
             bytes: Vec::new(),
         }
     }
@@ -101,58 +106,72 @@ impl Committer {
             let is_closing = self.wait(&mut batch);
             self.commit(&mut batch);
             self.expire_segments();
-            self.persist_cursor(is_closing);
+            self.persist(is_closing);
             if is_closing {
                 break;
             }
         }
+        self.seal();
         drop(self);
         drop(ending);
     }
 
     /// Sleeps until there is something to do; takes all appends that wait. True when they are the last ones.
     fn wait(&mut self, batch: &mut VecDeque<Pending>) -> bool {
+        let unpoisoned = "no step on the state panics";
         let shared = self.shared.clone();
         let mut state = shared.state();
         loop {
-            if state.cursor_moved && self.cursor_due.is_none() {
-                self.cursor_due = Some(Instant::now() + CURSOR_LAG);
+            if state.is_ledger_behind && self.ledger_due.is_none() {
+                self.ledger_due = Some(Instant::now() + LEDGER_LAG);
             }
-            let has_done_segment = !self.cursor_failed && state.has_done_segment();
-            let left = self.cursor_due.map(|due| due.saturating_duration_since(Instant::now()));
+            let has_done_segment = !self.ledger_failed && state.has_done_segment();
+            let left = self.ledger_due.map(|due| due.saturating_duration_since(Instant::now()));
             if !state.queue.is_empty()
                 || state.is_closing
                 || has_done_segment
+                || !state.telling.is_empty()
                 || left.is_some_and(|left| left.is_zero())
             {
-                std::mem::swap(&mut state.queue, batch);
-                state.queue_bytes = 0;
-                return state.is_closing;
+                break;
             }
-            let unpoisoned = "no step on the state panics";
             state = match left {
                 None => shared.work.wait(state).expect(unpoisoned),
                 Some(left) => shared.work.wait_timeout(state, left).expect(unpoisoned).0,
             };
         }
+        let company = self.last_batch;
+        if (1..company).contains(&state.queue.len()) {
+            let patience = (self.last_sync / PATIENCE).min(PATIENCE_MAX);
+            state.wanted = company;
+            let is_alone = |state: &mut crate::state::State| state.queue.len() < company && !state.is_closing;
+            state = shared.work.wait_timeout_while(state, patience, is_alone).expect(unpoisoned).0;
+            state.wanted = 1;
+        }
+        std::mem::swap(&mut state.queue, batch);
+        state.queue_bytes = 0;
+        if !batch.is_empty() {
+            self.last_batch = batch.len();
+        }
+        state.is_closing
     }
 
     /// Writes a batch: one write and one sync per segment that it touches.
     fn commit(&mut self, batch: &mut VecDeque<Pending>) {
         while let Some(first) = batch.front() {
             let (need, now_ms) = (frame_len(first.record.len()), first.enqueued_ms);
-            let written = self.make_room(need, now_ms).and_then(|room| {
-                let is_over = self.active.len + need > self.shared.options.segment_len_max();
-                if self.active.is_abandoned || (is_over && self.active.len > SEGMENT_HEADER) {
+            let header = if self.must_roll(need) { SEGMENT_HEADER } else { 0 };
+            let written = self.make_room(need + header, now_ms).and_then(|room| {
+                if self.must_roll(need) {
                     self.roll(now_ms)?;
                 }
-                self.write_run(batch, room)
+                self.write_run(batch, room - header)
             });
             match written {
                 Ok(()) => {}
                 Err(full @ AppendError::Full { .. }) => {
-                    self.shared.state().refuse();
                     if let Some(refused) = batch.pop_front() {
+                        self.shared.state().refuse(self.shared.options.tag_of(&refused.record));
                         let _gone = refused.reply.send(Err(full));
                     }
                 }
@@ -170,6 +189,12 @@ impl Committer {
         }
     }
 
+    /// The last segment is full, or its file not to be written any more.
+    fn must_roll(&self, need: u64) -> bool {
+        let is_over = self.active.len + need > self.shared.options.segment_len_max();
+        self.active.is_abandoned || (is_over && self.active.len > SEGMENT_HEADER)
+    }
+
     /// Writes as many of the batch as fit into the segment and the room, syncs, and answers them.
     fn write_run(&mut self, batch: &mut VecDeque<Pending>, room: u64) -> Result<(), AppendError> {
         let left = self.shared.options.segment_len_max().saturating_sub(self.active.len).min(room);
@@ -185,6 +210,8 @@ impl Committer {
             encode_frame(&mut self.bytes, self.active.seed, sequence, *enqueued_ms, *expires_ms, record);
             count += 1;
         }
+        self.allocate(room)?;
+        let begun = Instant::now();
         let Active { file, len, .. } = &self.active;
         let written = file
             .write_all_at(&self.bytes, *len)
@@ -199,9 +226,12 @@ impl Committer {
             }
             return Err(self.failed(doing, source));
         }
+        self.last_sync = begun.elapsed();
         self.active.len += self.bytes.len() as u64;
+        self.active.allocated = self.active.allocated.max(self.active.len);
         let mut state = self.shared.state();
-        state.committed(batch.iter().take(count).map(|p| (frame_len(p.record.len()), p.enqueued_ms)));
+        state.committed(batch.iter().take(count));
+        state.wrote(self.bytes.len() as u64);
         let next_sequence = state.next_sequence;
         drop(state);
         for (pending, sequence) in batch.drain(..count).zip(self.next_sequence..) {
@@ -212,12 +242,60 @@ impl Committer {
         Ok(())
     }
 
-    fn failed(&self, doing: &'static str, source: io::Error) -> AppendError {
+    /// Makes sure that what is about to be written finds its space, and some ahead of it within `room`.
+    fn allocate(&mut self, room: u64) -> Result<(), AppendError> {
+        let Active { file, len, allocated, is_one_of_many, .. } = &self.active;
+        let end = len + self.bytes.len() as u64;
+        if end <= *allocated || !self.can_allocate {
+            return Ok(());
+        }
+        let whole = self.shared.options.segment_len_max();
+        let ahead = if *is_one_of_many { whole } else { allocated.max(len).saturating_mul(2).max(AHEAD_MIN) };
+        let ahead = ahead.min(whole).min(len.saturating_add(room)).max(end);
+        let is_full = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        let allocated = match file.allocate(ahead) {
+            // What a full disk gave of it stays with the file until it is sealed.
+            Err(error) if is_full(&error) => file.allocate(end).map(|()| end),
+            allocated => allocated.map(|()| ahead),
+        };
+        match allocated {
+            Ok(allocated) => {
+                self.active.allocated = allocated;
+                self.shared.state().active().allocated = allocated;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.can_allocate = false;
+                Ok(())
+            }
+            Err(error) if is_full(&error) => {
+                Err(AppendError::Full { dir: self.shared.storage.path().to_owned() })
+            }
+            Err(error) => Err(self.failed("allocate space", error)),
+        }
+    }
+
+    pub(crate) fn failed(&self, doing: &'static str, source: io::Error) -> AppendError {
         AppendError::Write { dir: self.shared.storage.path().to_owned(), doing, source: Arc::new(source) }
     }
 
+    /// Gives back what the last segment has allocated ahead. It is not worth a sync: what is behind its frames is not read.
+    fn seal(&mut self) {
+        if self.active.allocated > self.active.len
+            && let Err(error) = self.active.file.set_len(self.active.len)
+        {
+            tracing::warn!(dir = %self.shared.storage.path().display(), %error, "space allocated ahead was not given back");
+            return;
+        }
+        self.active.allocated = self.active.len;
+        self.shared.state().active().seal();
+    }
+
     /// Begins a new segment.
-    fn roll(&mut self, now_ms: u64) -> Result<(), AppendError> {
+    pub(crate) fn roll(&mut self, now_ms: u64) -> Result<(), AppendError> {
+        self.seal();
         let (id, first) = (self.shared.id, self.next_sequence);
         let header = SegmentHeader { id, first, created_ms: now_ms };
         let file = create_segment(&*self.shared.storage, header)
@@ -228,115 +306,61 @@ impl Committer {
             state.segments.pop_back();
         }
         state.segments.push_back(Segment::new(first, SEGMENT_HEADER, now_ms));
+        state.wrote(SEGMENT_HEADER);
         drop(state);
-        self.active = Active { file, seed: frame_seed(id, first), len: SEGMENT_HEADER, is_abandoned: false };
+        self.active = Active {
+            file,
+            seed: frame_seed(id, first),
+            len: SEGMENT_HEADER,
+            allocated: SEGMENT_HEADER,
+            is_one_of_many: !self.active.is_abandoned,
+            is_abandoned: false,
+        };
         Ok(())
     }
 
-    /// Bytes that may be written now, at least `need`; the oldest segments give way when the options say so.
-    fn make_room(&mut self, need: u64, now_ms: u64) -> Result<u64, AppendError> {
-        let options = self.shared.options.clone();
-        let free = self.shared.storage.free_bytes().map_err(|e| self.failed("ask for free space", e))?;
-        // A reader may still have a dropped file open, so the disk's own figure can come late.
-        let mut dropped = 0;
-        loop {
-            let mut state = self.shared.state();
-            let (total, segments, is_empty) =
-                (state.bytes(), state.segments.len(), state.active().is_empty());
-            let has_one_done = state.has_done_segment();
-            drop(state);
-            let by_bytes = options.bytes_max.saturating_sub(total);
-            let by_disk = (free + dropped).saturating_sub(options.keep_free_bytes);
-            let room = by_bytes.min(by_disk);
-            if room >= need {
-                return Ok(room);
-            }
-            let is_out_of_reach =
-                options.keep_free_bytes.saturating_add(need + SEGMENT_HEADER) > free + dropped + total;
-            let may_drop = has_one_done || (options.full == Full::DropOldest && !is_out_of_reach);
-            if !may_drop || (segments == 1 && is_empty) {
-                return Err(AppendError::Full { dir: self.shared.storage.path().to_owned() });
-            }
-            if segments == 1 {
-                self.roll(now_ms)?;
-            }
-            dropped += self.drop_oldest(Cause::Evicted);
-        }
-    }
-
-    /// Segments of which the newest record is over the age limit go as a whole.
-    fn expire_segments(&mut self) {
-        let Some(age_max_ms) = self.shared.options.age_max_ms else { return };
-        loop {
-            let state = self.shared.state();
-            let newest =
-                state.segments.back().and_then(|active| active.marks.last()).map(|mark| mark.enqueued_ms);
-            let oldest_end = state.segments.get(1).map(|next| next.created_ms);
-            drop(state);
-            match (newest, oldest_end) {
-                (Some(newest), Some(end)) if end.saturating_add(age_max_ms) <= newest => {
-                    self.drop_oldest(Cause::Expired);
-                }
-                _ => return,
-            }
-        }
-    }
-
-    /// Bytes given back.
-    fn drop_oldest(&mut self, cause: Cause) -> u64 {
+    /// Writes the ledger when it is due, and then deletes the segments below its cursor, in this order: a segment that is
+    /// missing at open is then a loss and not an advance that was forgotten.
+    fn persist(&mut self, is_closing: bool) {
+        let is_due = self.ledger_due.is_some_and(|due| due <= Instant::now());
         let mut state = self.shared.state();
-        let before = state.stats();
-        let Some(segment) = state.drop_oldest(cause) else { return 0 };
-        let records = before.records - state.stats().records;
+        let telling = std::mem::take(&mut state.telling);
+        if !telling.is_empty() && state.ledger.tell() {
+            state.is_ledger_behind = true;
+        }
+        let has_done_segment = !self.ledger_failed && state.has_done_segment();
+        let is_wanted = state.is_ledger_behind && (is_closing || is_due || !telling.is_empty());
         drop(state);
-        if records > 0 {
-            tracing::warn!(
-                segment = segment.first,
-                records,
-                ?cause,
-                "the oldest records of a queue were dropped"
-            );
-        }
-        self.remove(&[segment.first]);
-        segment.len
-    }
-
-    fn remove(&self, segments: &[u64]) {
-        if segments.is_empty() {
-            return;
-        }
-        let storage = &self.shared.storage;
-        let removed = segments.iter().try_for_each(|first| storage.remove(&segment_name(*first)));
-        if let Err(error) = removed.and_then(|()| storage.sync_dir()) {
-            // It is below the cursor: the next open removes it.
-            tracing::warn!(dir = %storage.path().display(), %error, "a segment was not removed");
+        let written = if is_wanted || has_done_segment { self.write_ledger() } else { Ok(()) };
+        let answer = match written {
+            Ok(()) => Ok(self.shared.state().ledger.telling()),
+            Err(error) => Err(self.failed("write the ledger", error)),
+        };
+        for waiting in telling {
+            let _gone = waiting.send(answer.clone());
         }
     }
 
-    /// Writes the cursor when it is due, and then deletes the segments below it, in this order: a gap between cursor and
-    /// first segment at open is then a loss and not an advance that was forgotten.
-    fn persist_cursor(&mut self, is_closing: bool) {
-        let is_due = self.cursor_due.is_some_and(|due| due <= Instant::now());
+    pub(crate) fn write_ledger(&mut self) -> io::Result<()> {
         let mut state = self.shared.state();
+        let image = self.ledger.image(self.shared.id, state.ledger_now());
         let cursor = state.cursor;
-        let is_wanted = state.cursor_moved && (is_closing || is_due);
-        if !is_wanted && (self.cursor_failed || !state.has_done_segment()) {
-            return;
-        }
-        state.cursor_moved = false;
+        state.is_ledger_behind = false;
         drop(state);
-        let written = self.cursor.write(self.shared.id, cursor);
-        self.cursor_failed = written.is_err();
-        self.cursor_due = None;
+        self.ledger_due = None;
+        let written = self.ledger.write(&image);
+        self.ledger_failed = written.is_err();
         let mut state = self.shared.state();
+        state.wrote(image.len() as u64);
         if let Err(error) = written {
-            state.cursor_moved = true;
+            state.is_ledger_behind = true;
             drop(state);
-            tracing::warn!(dir = %self.shared.storage.path().display(), %error, cursor, "a queue's cursor was not written");
-            return;
+            tracing::warn!(dir = %self.shared.storage.path().display(), %error, cursor, "a queue's ledger was not written");
+            return Err(error);
         }
         let done = state.drop_done(cursor);
         drop(state);
         self.remove(&done);
+        Ok(())
     }
 }

@@ -4,8 +4,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 /// Why a log could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -40,22 +38,6 @@ pub enum OpenError {
         found: u32,
         /// The latest version known here.
         known: u32,
-    },
-    /// Segments of two logs lie in one directory.
-    #[error("queue {dir}: {file} belongs to another queue ({found}); move it away")]
-    Foreign {
-        /// The log's directory.
-        dir: PathBuf,
-        /// The file in it.
-        file: String,
-        /// The id of the log that it belongs to.
-        found: Uuid,
-    },
-    /// No header of any segment and no slot of the cursor is readable.
-    #[error("queue {dir}: every file header is damaged; move the directory away to begin an empty queue")]
-    Damaged {
-        /// The log's directory.
-        dir: PathBuf,
     },
 }
 

@@ -4,17 +4,21 @@
 //!
 //! ```text
 //! lock                       empty; held with flock while the log is open
-//! cursor                     how far the records are done with
+//! ledger                     how far the records are done with, and what was lost
 //! 0000000000000001.segment   records, the first of which has sequence 1 (sixteen hexadecimal digits)
 //! 00000000000004d2.segment   … the next segment; the last one is being appended to
 //! *.new                      a segment that was not finished; removed at open
+//! *.segment.damaged          a segment in which something was damaged, set aside for whoever looks into it; never read
 //! ```
 //!
 //! Sequences start at 1 and have no holes: record, segment and log agree on them, so a record that is missing is known
 //! to be missing.
 //!
-//! **Segment**: a header of 64 bytes, then frames back to back up to the end of the file. The header is written to a
-//! `.new` file, synced and renamed before the first frame, so a crash never leaves half of one.
+//! **Segment**: a header of 64 bytes, then frames back to back, then zeros up to the end of the file: space that was
+//! allocated ahead, so that a full disk fails an append before it is begun. The space ahead doubles with what the first
+//! segment holds, so that a log of three records is small, and is a whole segment from the second one on. It is cut off
+//! when the segment is full or the log is closed. The header is written to a `.new` file, synced and renamed before the
+//! first frame, so a crash never leaves half of one.
 //!
 //! ```text
 //!  0  8  "LSEGMENT"
@@ -43,24 +47,37 @@
 //! known from elsewhere (file name, other segments, cursor).
 //!
 //! **Reading.** A frame that does not check is followed by a search for the next mark with a frame that does and a
-//! sequence that fits; the sequences between are lost and told as damaged. In the last segment, when no frame follows,
-//! it is the torn end of a batch that was never acknowledged, and is cut off at open. In an earlier segment, frames at or
-//! above the first sequence of the next segment belong to a batch that failed, and do not count.
+//! sequence that fits; the sequences between are lost and told as damaged. In the last segment, when no frame follows
+//! and the ledger knows of none, it is the torn end of a batch that was never acknowledged, and is cut off at open. In an
+//! earlier segment, frames at or above the first sequence of the next segment belong to a batch that failed, and do not
+//! count. Sectors that the disk cannot read count as zeros. A segment in which something was missing is set aside as
+//! `.damaged` once its other records are done with; one that holds nothing of this log is set aside at open.
 //!
-//! **Cursor**: two slots of 512 bytes, written in turn, so that one is always whole; the valid one with the higher
-//! generation counts. The rest of a slot is zero. All records up to and including the cursor are done with.
+//! **Ledger**: two slots of 16 KiB, written in turn, so that one is always whole; the valid one with the higher
+//! generation counts. Its place is allocated when the log is made: losses can be written down on a full disk. All records
+//! up to and including the cursor are done with; one that was lost is in a gap from the moment the cursor is behind it,
+//! in the same write, so that a crash neither forgets nor doubles a loss.
 //!
 //! ```text
-//!  0  8  "LSCURSOR"
-//!  8  4  version, 1
-//! 12 16  log id
-//! 28  8  generation
-//! 36  8  cursor
-//! 44  4  checksum of bytes 0..44
+//!   0  8  "LSLEDGER"
+//!   8  4  version, 1
+//!  12 16  log id
+//!  28  8  generation
+//!  36  8  cursor
+//!  44  8  next sequence: records below it were on disk when this was written
+//!  52  8  number of the newest gap
+//!  60  8  gaps below this number are being told upstream and do not grow
+//!  68 32  records lost since the log was made: expired, evicted, damaged, refused
+//! 100  2  count of gaps
+//! 102  2  count of passed ranges
+//! 104  4  length of all behind the checksum
+//! 108  4  checksum of bytes 0..108 and of what is behind the checksum
+//! 112  …  gaps: number, first and last sequence, count (8 each), cause (1), length of the tag (1), the tag
+//!      …  passed ranges, first and last (8 each): sequences above the cursor that are lost already
 //! ```
 //!
-//! Not preallocated on purpose: appending costs the same as writing into `fallocate`d blocks when measured, and a
-//! gateway has a queue for each module, most of them empty.
+//! A newer version keeps magic, version and the meaning of the checksum: a program that is too old can tell a newer file
+//! from a damaged one, and refuses it.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -81,14 +98,13 @@ pub struct Record {
 pub(crate) const VERSION: u32 = 1;
 pub(crate) const SEGMENT_HEADER: u64 = 64;
 pub(crate) const FRAME_HEADER: usize = 36;
-/// The sector that a disk writes whole or not at all.
-pub(crate) const SLOT: u64 = 512;
-pub(crate) const CURSOR_FILE: &str = "cursor";
+pub(crate) const LEDGER_FILE: &str = "ledger";
 pub(crate) const LOCK_FILE: &str = "lock";
 pub(crate) const UNFINISHED: &str = ".new";
+/// Behind the name of a segment that was set aside.
+pub(crate) const DAMAGED: &str = ".damaged";
 pub(crate) const MARK: [u8; 4] = [0xb5, 0x1e, 0xf7, 0xa3];
 const SEGMENT_MAGIC: &[u8; 8] = b"LSEGMENT";
-const CURSOR_MAGIC: &[u8; 8] = b"LSCURSOR";
 const SUFFIX: &str = ".segment";
 const NEVER: u64 = u64::MAX;
 
@@ -104,15 +120,15 @@ pub(crate) fn segment_first(name: &str) -> Option<u64> {
     (segment_name(first) == name && first > 0).then_some(first)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes were sliced"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes were sliced"))
 }
 
-fn uuid_at(bytes: &[u8], at: usize) -> Uuid {
+pub(crate) fn uuid_at(bytes: &[u8], at: usize) -> Uuid {
     Uuid::from_bytes(bytes[at..at + 16].try_into().expect("sixteen bytes were sliced"))
 }
 
@@ -158,41 +174,6 @@ impl SegmentHeader {
             }
             version => Err(BadHeader::Version(version)),
         }
-    }
-}
-
-/// One slot of the cursor file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CursorSlot {
-    pub(crate) id: Uuid,
-    pub(crate) generation: u64,
-    pub(crate) cursor: u64,
-}
-
-impl CursorSlot {
-    pub(crate) fn encode(&self) -> [u8; SLOT as usize] {
-        let mut bytes = [0; SLOT as usize];
-        bytes[..8].copy_from_slice(CURSOR_MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[12..28].copy_from_slice(self.id.as_bytes());
-        bytes[28..36].copy_from_slice(&self.generation.to_le_bytes());
-        bytes[36..44].copy_from_slice(&self.cursor.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..44]);
-        bytes[44..48].copy_from_slice(&checksum.to_le_bytes());
-        bytes
-    }
-
-    /// `None` when the slot is damaged or was never written.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let is_whole = bytes.len() >= 48
-            && &bytes[..8] == CURSOR_MAGIC
-            && u32_at(bytes, 44) == crc32c::crc32c(&bytes[..44])
-            && u32_at(bytes, 8) == VERSION;
-        is_whole.then(|| Self {
-            id: uuid_at(bytes, 12),
-            generation: u64_at(bytes, 28),
-            cursor: u64_at(bytes, 36),
-        })
     }
 }
 

@@ -9,7 +9,9 @@
 //! # Guarantees
 //! - An append that ended well is read back after a kill or a power cut, in the order in which `append` was called.
 //! - A reader is only given what is on disk, so a sequence that has left the gateway never names another record later.
-//! - Whatever else becomes of an acknowledged record (expired, evicted, damaged) is counted and told by [`Log::losses`].
+//! - Whatever else becomes of an acknowledged record (expired, evicted, damaged) is counted, by cause, sender and range of
+//!   sequences, exactly once, in a ledger on disk: [`Log::gaps`].
+//! - Damage costs the records that it hits: the log opens, and the segment is set aside for whoever looks into it.
 //! - A full or failing disk fails the appends that it hits; the log goes on by itself when the disk does.
 //!
 //! # Assumptions
@@ -22,11 +24,13 @@
 mod commit;
 mod error;
 mod format;
+mod ledger;
 mod limits;
 mod log;
 mod losses;
 mod reader;
 mod recover;
+mod room;
 mod scan;
 mod state;
 mod storage;
@@ -35,8 +39,9 @@ mod tests;
 
 pub use error::{AppendError, OpenError};
 pub use format::Record;
-pub use limits::{Full, LogOptions, RECORD_BYTES_MAX};
+pub use ledger::{Gap, Lost};
+pub use limits::{Full, LogOptions, RECORD_BYTES_MAX, Tag};
 pub use log::{Append, Log};
 pub use losses::{Cause, Loss};
-pub use reader::{ReadError, Reader};
+pub use reader::{ReadError, Reader, Records};
 pub use state::Stats;

@@ -5,11 +5,15 @@ use crate::format::{SEGMENT_HEADER, frame_len};
 /// The longest record. Sixteen times the largest telemetry message of the dialect (256 KiB).
 pub const RECORD_BYTES_MAX: u64 = 4 << 20;
 
+/// Says whose record it is, from the record's bytes: losses are told by it. It runs for records that are lost only.
+pub type Tag = fn(&[u8]) -> Option<&str>;
+
 /// The limits of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct LogOptions {
     /// A segment is closed before it grows over this. Space is given back in segments, so it is never taken larger than
-    /// a quarter of `bytes_max`; a longer record gets a segment of its own.
+    /// a quarter of `bytes_max`; a longer record gets a segment of its own. 1 to 64 MiB make sense; a log takes no more
+    /// than twice of what it holds, so a small one does not pay for it.
     pub segment_bytes: u64,
     /// Bytes of all segments together.
     pub bytes_max: u64,
@@ -19,16 +23,19 @@ pub struct LogOptions {
     pub keep_free_bytes: u64,
     /// What gives way when a limit is met.
     pub full: Full,
+    /// Whose a record is; without it losses are told by cause only.
+    pub tag: Option<Tag>,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            segment_bytes: 8 << 20,
+            segment_bytes: 16 << 20,
             bytes_max: 1 << 30,
             age_max_ms: None,
             keep_free_bytes: 64 << 20,
             full: Full::DropOldest,
+            tag: None,
         }
     }
 }
@@ -37,6 +44,11 @@ impl LogOptions {
     /// The size at which a segment is closed.
     pub(crate) fn segment_len_max(&self) -> u64 {
         self.segment_bytes.min(self.bytes_max / 4)
+    }
+
+    /// Whose the record is; empty when nobody says so.
+    pub(crate) fn tag_of<'a>(&self, record: &'a [u8]) -> &'a str {
+        self.tag.and_then(|tag| tag(record)).unwrap_or_default()
     }
 
     /// The longest record that these limits leave room for.

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -13,15 +14,17 @@ use uuid::Uuid;
 
 use crate::commit::Committer;
 use crate::error::{AppendError, OpenError};
+use crate::ledger::Gap;
 use crate::limits::LogOptions;
 use crate::losses::Loss;
-use crate::reader::Reader;
+use crate::reader::{Reader, Records};
 use crate::recover::recover;
 use crate::state::{Pending, Shared, Stats};
 use crate::storage::{Directory, Storage};
 
 struct Handle {
     shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Handle {
@@ -61,12 +64,12 @@ impl Log {
         let recovered = recover(&*storage)?;
         let dir = storage.path().to_owned();
         let shared = Arc::new(Shared::new(storage, recovered.id, options, recovered.state));
-        let committer = Committer::new(shared.clone(), recovered.active, recovered.cursor);
-        std::thread::Builder::new()
+        let committer = Committer::new(shared.clone(), recovered.active, recovered.ledger);
+        let thread = std::thread::Builder::new()
             .name("queue-commit".into())
             .spawn(move || committer.run())
             .map_err(|source| OpenError::Io { dir, doing: "start its thread".into(), source })?;
-        Ok(Self { handle: Arc::new(Handle { shared }) })
+        Ok(Self { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
     }
 
     fn shared(&self) -> &Shared {
@@ -89,18 +92,29 @@ impl Log {
     fn hand_in(&self, record: Bytes, enqueued_ms: u64, expires_ms: Option<u64>) -> Append {
         let (bytes, max) = (record.len() as u64, self.shared().options.record_bytes_max());
         let mut state = self.shared().state();
-        if bytes > max {
-            state.refuse();
-            return Append(Waiting::Refused(Some(AppendError::TooLong { bytes, max })));
-        }
         let (reply, answer) = oneshot::channel();
-        match state.hand_in(Pending { record, enqueued_ms, expires_ms, reply }) {
-            Ok(()) => {
+        let pending = Pending { record, enqueued_ms, expires_ms, reply };
+        let refused = if bytes > max {
+            Err((AppendError::TooLong { bytes, max }, pending))
+        } else {
+            state.hand_in(pending)
+        };
+        match refused {
+            Ok(is_news) => {
                 drop(state);
-                self.shared().work.notify_one();
+                if is_news {
+                    self.shared().work.notify_one();
+                }
                 Append(Waiting::Answer(answer))
             }
-            Err(error) => Append(Waiting::Refused(Some(error))),
+            Err((error, Pending { record, .. })) => {
+                if !matches!(error, AppendError::Closed) {
+                    state.refuse(self.shared().options.tag_of(&record));
+                    drop(state);
+                    self.shared().work.notify_one();
+                }
+                Append(Waiting::Refused(Some(error)))
+            }
         }
     }
 
@@ -109,14 +123,20 @@ impl Log {
         Reader::new(self.handle.shared.clone())
     }
 
+    /// The records that are on disk now and not done with, whether expired or not. Blocking, and without waiting for more.
+    pub fn records(&self) -> Records {
+        Records::new(self.handle.shared.clone())
+    }
+
     /// Everything up to and including `sequence` is done with; segments that hold nothing else are deleted. Goes forward
     /// only. The cursor reaches the disk within about a second, never ahead of this.
     pub fn advance(&self, sequence: u64) {
         let mut state = self.shared().state();
+        let was_behind = state.is_ledger_behind;
         state.advance(sequence);
-        let has_moved = state.cursor_moved;
+        let is_news = (state.is_ledger_behind && !was_behind) || state.has_done_segment();
         drop(state);
-        if has_moved {
+        if is_news {
             self.shared().work.notify_one();
         }
     }
@@ -131,9 +151,52 @@ impl Log {
         self.shared().state().stats()
     }
 
-    /// What was lost since this was last called, or since open.
+    /// What was lost and has not been told upstream yet, by cause and sender: it survives restarts, and is bounded by
+    /// joining the gaps of senders.
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.shared().state().ledger.gaps().to_vec()
+    }
+
+    /// The gaps to tell upstream. They are on disk and do not grow any more: later losses are in other gaps, so that a
+    /// gap that is told twice can be known by its number. Those told but not yet [`Log::gaps_told`] are among them.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the disk failed or the log was closed.
+    pub async fn gaps_to_tell(&self) -> Result<Vec<Gap>, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut state = self.shared().state();
+            if state.is_closing {
+                return Err(AppendError::Closed);
+            }
+            state.telling.push(reply);
+        }
+        self.shared().work.notify_one();
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Upstream has the gaps up to this number: they are forgotten here.
+    pub fn gaps_told(&self, number: u64) {
+        let mut state = self.shared().state();
+        if state.ledger.told(number) {
+            state.is_ledger_behind = true;
+            drop(state);
+            self.shared().work.notify_one();
+        }
+    }
+
+    /// What was lost since this was last called, or since open, whoever lost it.
     pub fn losses(&self) -> Vec<Loss> {
         self.shared().state().take_losses()
+    }
+
+    /// As [`Log::close`], for threads that are not a runtime's. Blocking.
+    pub fn close_blocking(&self) {
+        self.handle.stop();
+        let thread = self.handle.thread.lock().expect("nothing panics with it").take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!(dir = %self.shared().storage.path().display(), "a queue's thread ended in a panic");
+        }
     }
 
     /// Takes nothing more in, commits what was handed in, persists the cursor and ends the commit thread.
@@ -152,6 +215,8 @@ impl std::fmt::Debug for Log {
 }
 
 /// Ends with the record's sequence when it is on disk.
+///
+/// Threads that are not a runtime's wait with [`Append::wait`].
 #[derive(Debug)]
 #[must_use = "only the answer says that the record is on disk"]
 pub struct Append(Waiting);
@@ -160,6 +225,19 @@ pub struct Append(Waiting);
 enum Waiting {
     Refused(Option<AppendError>),
     Answer(oneshot::Receiver<Result<u64, AppendError>>),
+}
+
+impl Append {
+    /// Blocks until the record is on disk. Not for threads of a runtime.
+    ///
+    /// # Errors
+    /// [`AppendError`], as when it is awaited.
+    pub fn wait(self) -> Result<u64, AppendError> {
+        match self.0 {
+            Waiting::Refused(error) => Err(error.unwrap_or(AppendError::Closed)),
+            Waiting::Answer(answer) => answer.blocking_recv().unwrap_or(Err(AppendError::Closed)),
+        }
+    }
 }
 
 impl Future for Append {

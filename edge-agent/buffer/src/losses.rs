@@ -7,7 +7,7 @@ const LOSSES_MAX: usize = 256;
 /// Ranges of records above the cursor that a reader passed over. Beyond it, one may be counted again after a rewind.
 const PASSED_MAX: usize = 65_536;
 
-/// Why a record that had been acknowledged will not be read.
+/// Why a record will not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// It was older than its expiry or the log's age limit.
@@ -16,6 +16,36 @@ pub enum Cause {
     Evicted,
     /// Its bytes on disk are not what was written.
     Damaged,
+    /// It was never acknowledged: there was no room, the queue in memory was full, or it was too long.
+    Refused,
+}
+
+impl Cause {
+    /// Its number in the ledger's file.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Expired => 1,
+            Self::Evicted => 2,
+            Self::Damaged => 3,
+            Self::Refused => 4,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::Expired, Self::Evicted, Self::Damaged, Self::Refused]
+            .into_iter()
+            .find(|cause| cause.code() == code)
+    }
+
+    /// One word, for logs and pages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Damaged => "damaged",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// Records that were lost.
@@ -55,10 +85,19 @@ impl Losses {
 }
 
 /// Sequences above the cursor that were passed over (expired or damaged), as ranges that do not touch.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Passed(BTreeMap<u64, u64>);
 
 impl Passed {
+    /// All of them, ascending.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter().map(|(first, last)| (*first, *last))
+    }
+
+    pub(crate) fn holds(&self, sequence: u64) -> bool {
+        self.0.range(..=sequence).next_back().is_some_and(|(_, last)| *last >= sequence)
+    }
+
     /// How many of `first..=last` are in here.
     pub(crate) fn count(&self, first: u64, last: u64) -> u64 {
         let reaching = self.0.range(..=last).rev().take_while(|(_, end)| **end >= first);

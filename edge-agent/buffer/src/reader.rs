@@ -124,8 +124,9 @@ impl Reader {
             if gone_ms == u64::MAX || now_ms() < gone_ms {
                 return Some(record);
             }
-            state.pass(record.sequence, record.sequence, Cause::Expired);
-            if state.cursor_moved {
+            let tag = self.shared.options.tag_of(&record.payload);
+            state.pass(record.sequence, record.sequence, Cause::Expired, tag);
+            if state.is_ledger_behind {
                 self.shared.work.notify_one();
             }
         }
@@ -138,6 +139,39 @@ impl Reader {
         }
         let (shared, next, place) = (self.shared.clone(), self.next, self.place.take());
         self.fetch = Some(tokio::task::spawn_blocking(move || fetch(&shared, next, place)));
+    }
+}
+
+/// The records that were on disk when it was made, for a start that reads them all before anything else. Blocking.
+pub struct Records {
+    shared: Arc<Shared>,
+    next: u64,
+    end: u64,
+    fetched: VecDeque<Record>,
+    place: Option<Place>,
+}
+
+impl Records {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let state = shared.state();
+        let (next, end) = (state.cursor + 1, state.next_sequence);
+        drop(state);
+        Self { shared, next, end, fetched: VecDeque::new(), place: None }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.fetched.is_empty() && self.next < self.end {
+            let fetched = fetch(&self.shared, self.next, self.place.take());
+            (self.fetched, self.next, self.place) = (fetched.records, fetched.next, fetched.place);
+            if let Some(error) = fetched.error {
+                return Some(Err(error));
+            }
+        }
+        self.fetched.pop_front().filter(|record| record.sequence < self.end).map(Ok)
     }
 }
 
@@ -201,11 +235,11 @@ fn read_on(shared: &Shared, scan: &mut Scan, fetched: &mut Fetched) -> io::Resul
                 fetched.records.push_back(record);
             }
             Step::Hole { first, last } => {
-                shared.state().pass(first, last, Cause::Damaged);
+                shared.state().pass(first, last, Cause::Damaged, "");
                 fetched.next = fetched.next.max(last + 1);
             }
             Step::End => {
-                shared.state().pass(scan.expected, scan.until - 1, Cause::Damaged);
+                shared.state().pass(scan.expected, scan.until - 1, Cause::Damaged, "");
                 fetched.next = fetched.next.max(scan.until);
                 scan.expected = scan.until;
             }

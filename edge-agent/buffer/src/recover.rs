@@ -1,4 +1,5 @@
-//! Opens what is in the directory: finds the id, the cursor and the end of the log, and cuts off a torn tail.
+//! Opens what is in the directory: finds the id, the cursor and the end of the log, cuts off a torn tail, and sets aside
+//! what is no segment of this log.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,14 +7,15 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::commit::{CursorFile, create_segment};
+use crate::commit::create_segment;
 use crate::error::OpenError;
 use crate::format::{
-    BadHeader, CURSOR_FILE, CursorSlot, SEGMENT_HEADER, SLOT, SegmentHeader, UNFINISHED, VERSION, frame_len,
+    BadHeader, DAMAGED, LEDGER_FILE, SEGMENT_HEADER, SegmentHeader, UNFINISHED, VERSION, frame_len,
     frame_seed, segment_first, segment_name,
 };
+use crate::ledger::{LedgerFile, Slot};
 use crate::losses::Cause;
-use crate::scan::{Scan, Step};
+use crate::scan::{Scan, Step, read_around_bad_sectors};
 use crate::state::{Mark, Segment, State};
 use crate::storage::{File, Storage};
 
@@ -22,13 +24,12 @@ pub(crate) struct Recovered {
     pub(crate) state: State,
     /// The last segment's file.
     pub(crate) active: Arc<dyn File>,
-    pub(crate) cursor: CursorFile,
+    pub(crate) ledger: LedgerFile,
 }
 
 /// A segment file as it was found.
 struct Found {
     first: u64,
-    file: Arc<dyn File>,
     len: u64,
     header: Option<SegmentHeader>,
 }
@@ -45,29 +46,35 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     for first in firsts {
         found.push(look(storage, first)?);
     }
-    let has_cursor = names.iter().any(|name| name == CURSOR_FILE);
-    let slot =
-        if has_cursor { read_cursor(storage).map_err(told(format!("read {CURSOR_FILE}")))? } else { None };
-
-    let known = found.iter().find_map(|segment| segment.header.map(|header| header.id));
-    let id = match (known, slot) {
-        (Some(id), _) => id,
-        // Without segments it is not known which sequences were given away: a new log, with a new id.
-        (None, _) if found.is_empty() => Uuid::new_v4(),
-        (None, Some(slot)) => slot.id,
-        (None, None) => return Err(OpenError::Damaged { dir: storage.path().to_owned() }),
+    let (file, slot) = match names.iter().any(|name| name == LEDGER_FILE) {
+        false => (None, None),
+        true => match LedgerFile::open(storage).map_err(told(format!("read {LEDGER_FILE}")))? {
+            Ok((file, slot)) => (Some(file), slot),
+            Err(found) => {
+                let (dir, file) = (storage.path().to_owned(), LEDGER_FILE.to_owned());
+                return Err(OpenError::Version { dir, file, found, known: VERSION });
+            }
+        },
     };
-    for segment in &found {
-        if let Some(header) = segment.header.filter(|header| header.id != id) {
-            let (dir, file) = (storage.path().to_owned(), segment_name(segment.first));
-            return Err(OpenError::Foreign { dir, file, found: header.id });
-        }
+    if slot.is_none() && (file.is_some() || !found.is_empty()) {
+        tracing::error!(dir = %storage.path().display(), "a queue's ledger is damaged or missing: what was done with is read again");
     }
-    let slot = slot.filter(|slot| slot.id == id);
-    let mut log = Recovering { storage, id, found, slot };
-    let (state, active) = log.recover().map_err(|(doing, source)| told(doing)(source))?;
-    let cursor = log.cursor_file(&state, has_cursor).map_err(told(format!("write {CURSOR_FILE}")))?;
-    Ok(Recovered { id, state, active, cursor })
+    let set_aside = names.iter().filter(|name| name.ends_with(DAMAGED)).count() as u64;
+    // Most segments are of the log that the ledger or the first good header names.
+    let of_header = found.iter().find_map(|segment| segment.header.map(|header| header.id));
+    let id = slot.as_ref().map(|slot| slot.id).or(of_header).unwrap_or_else(Uuid::new_v4);
+    let is_known = slot.is_some() || of_header.is_some();
+    let mut recovering = Recovering { storage, id, found, slot, set_aside };
+    let strangers =
+        recovering.set_strangers_aside(is_known).map_err(|(doing, source)| told(doing)(source))?;
+    let (mut state, active) = recovering.recover().map_err(|(doing, source)| told(doing)(source))?;
+    if let Some((first, last)) = strangers.filter(|_| !is_known) {
+        // Not even their id is known; at least so many records were in them.
+        state.ledger.lose(Cause::Damaged, "", first, last, last - first + 1);
+    }
+    state.set_aside = recovering.set_aside;
+    let ledger = recovering.ledger_file(&mut state, file).map_err(told(format!("write {LEDGER_FILE}")))?;
+    Ok(Recovered { id, state, active, ledger })
 }
 
 /// Reads the header of one segment.
@@ -77,57 +84,84 @@ fn look(storage: &dyn Storage, first: u64) -> Result<Found, OpenError> {
         let file = storage.open(&name)?;
         let len = file.len()?;
         let mut bytes = [0; SEGMENT_HEADER as usize];
-        let read = file.read_at(&mut bytes, 0)?;
-        Ok((file, len, SegmentHeader::decode(&bytes[..read])))
+        let read = read_around_bad_sectors(&*file, &mut bytes, 0)?;
+        Ok((len, SegmentHeader::decode(&bytes[..read])))
     };
     match read() {
-        Ok((file, len, Ok(header))) => Ok(Found { first, file, len, header: Some(header) }),
-        Ok((file, len, Err(BadHeader::Damaged))) => {
+        Ok((len, Ok(header))) => Ok(Found { first, len, header: Some(header) }),
+        Ok((len, Err(BadHeader::Damaged))) => {
             tracing::error!(dir = %dir.display(), segment = name, "a segment's header was found damaged; its records are kept");
-            Ok(Found { first, file, len, header: None })
+            Ok(Found { first, len, header: None })
         }
-        Ok((_, _, Err(BadHeader::Version(found)))) => {
+        Ok((_, Err(BadHeader::Version(found)))) => {
             Err(OpenError::Version { dir, file: name, found, known: VERSION })
         }
         Err(source) => Err(OpenError::Io { dir, doing: format!("read {name}"), source }),
     }
 }
 
-fn read_cursor(storage: &dyn Storage) -> io::Result<Option<CursorSlot>> {
-    let file = storage.open(CURSOR_FILE)?;
-    let mut bytes = [0; 2 * SLOT as usize];
-    let read = file.read_at(&mut bytes, 0)?;
-    let slots = bytes[..read].chunks(SLOT as usize).filter_map(CursorSlot::decode);
-    Ok(slots.max_by_key(|slot| slot.generation))
-}
-
 struct Recovering<'a> {
     storage: &'a dyn Storage,
     id: Uuid,
     found: Vec<Found>,
-    slot: Option<CursorSlot>,
+    slot: Option<Slot>,
+    set_aside: u64,
 }
 
 /// What was being done when the disk said no.
 type Failed = (String, io::Error);
 
 impl Recovering<'_> {
+    /// Renames what holds nothing of this log: segments of another one, and those too short for a record. With no id
+    /// known, that is all of them. Their range of first sequences.
+    fn set_strangers_aside(&mut self, is_known: bool) -> Result<Option<(u64, u64)>, Failed> {
+        let (mut range, mut kept) = (None, Vec::with_capacity(self.found.len()));
+        for found in std::mem::take(&mut self.found) {
+            let is_stranger = match found.header {
+                Some(header) => header.id != self.id || header.first != found.first,
+                None => !is_known || found.len <= SEGMENT_HEADER,
+            };
+            if !is_stranger {
+                kept.push(found);
+                continue;
+            }
+            let name = segment_name(found.first);
+            let aside = format!("{name}{DAMAGED}");
+            tracing::error!(dir = %self.storage.path().display(), segment = name, aside, "a file that holds no records of this queue was set aside");
+            self.storage.rename(&name, &aside).map_err(|error| (format!("set {name} aside"), error))?;
+            self.set_aside += 1;
+            let (first, last) = range.get_or_insert((found.first, found.first));
+            (*first, *last) = ((*first).min(found.first), (*last).max(found.first));
+        }
+        self.found = kept;
+        Ok(range)
+    }
+
     fn recover(&mut self) -> Result<(State, Arc<dyn File>), Failed> {
-        let cursor = self.slot.map_or(0, |slot| slot.cursor);
+        let ledger = self.slot.as_ref().map(|slot| slot.ledger.clone()).unwrap_or_default();
+        let (cursor, known_end) = (ledger.cursor, ledger.next_sequence);
         let mut segments: VecDeque<Segment> = VecDeque::with_capacity(self.found.len() + 1);
         for found in &self.found {
             let created_ms = found.header.map_or(0, |header| header.created_ms);
-            segments.push_back(Segment::new(found.first, found.len, created_ms));
+            let segment = Segment::new(found.first, found.len, created_ms);
+            // What its records expire at is not known before they are read.
+            segments.push_back(Segment {
+                is_damaged: found.header.is_none(),
+                expires_ms: u64::MAX,
+                ..segment
+            });
         }
         let mut holes = Vec::new();
         let mut last = None;
         if let (Some(found), Some(segment)) = (self.found.last(), segments.back_mut()) {
             let name = segment_name(found.first);
-            let next = self.end(found, segment, &mut holes).map_err(|e| (format!("recover {name}"), e))?;
-            last = Some((found.file.clone(), next));
+            let end = self.end(found, segment, known_end, &mut holes);
+            last = Some(end.map_err(|error| (format!("recover {name}"), error))?);
         }
-        // The tail behind the cursor can be gone only through damage; its sequences are never given away again.
-        let next_sequence = last.as_ref().map_or(0, |(_, next)| *next).max(cursor + 1);
+        // What is behind the last record that can be read was there when the ledger was written: its sequences are
+        // never given away again.
+        let end = last.as_ref().map_or(0, |(_, next)| *next);
+        let next_sequence = end.max(cursor + 1).max(known_end);
         let active = match last {
             Some((file, next)) if next == next_sequence => file,
             _ => {
@@ -135,63 +169,100 @@ impl Recovering<'_> {
                 let name = segment_name(next_sequence);
                 let file = create_segment(self.storage, header).map_err(|e| (format!("make {name}"), e))?;
                 segments.push_back(Segment::new(next_sequence, SEGMENT_HEADER, 0));
+                holes.push((end.max(1), next_sequence - 1));
                 file
             }
         };
         let oldest = segments.front().map_or(next_sequence, |segment| segment.first);
-        let mut state = State::new(segments, next_sequence, cursor);
-        match self.slot {
-            Some(_) => state.pass(cursor + 1, oldest - 1, Cause::Evicted),
-            // Nobody knows what became of them: the cursor is gone.
-            None => state.advance(oldest - 1),
+        let has_ledger = self.slot.is_some();
+        let mut state = State::new(segments, next_sequence, ledger);
+        if has_ledger {
+            // A segment is deleted after the ledger says why; this one went otherwise.
+            state.pass(cursor + 1, oldest - 1, Cause::Damaged, "");
+        } else {
+            // Nobody knows what became of those before: the cursor is gone.
+            state.advance(oldest - 1);
         }
         for (first, last) in holes {
-            state.pass(first, last, Cause::Damaged);
+            state.pass(first, last, Cause::Damaged, "");
         }
         Ok((state, active))
     }
 
-    /// Finds where the last segment ends and cuts off what is behind; the next sequence.
-    fn end(&self, found: &Found, segment: &mut Segment, holes: &mut Vec<(u64, u64)>) -> io::Result<u64> {
-        let file = &found.file;
+    /// Finds where the last segment ends and cuts off what is behind; its file and the next sequence.
+    fn end(
+        &self,
+        found: &Found,
+        segment: &mut Segment,
+        known_end: u64,
+        holes: &mut Vec<(u64, u64)>,
+    ) -> io::Result<(Arc<dyn File>, u64)> {
+        let file = self.storage.open(&segment_name(found.first))?;
         if found.header.is_none() {
             let header = SegmentHeader { id: self.id, first: found.first, created_ms: 0 };
             file.write_all_at(&header.encode(), 0)?;
         }
         let seed = frame_seed(self.id, found.first);
         let mut scan = Scan::new(file.clone(), seed, SEGMENT_HEADER, found.first, found.len, u64::MAX);
+        segment.expires_ms = 0;
         loop {
             match scan.step()? {
                 Step::Record(record) => {
                     let offset = scan.offset - frame_len(record.payload.len());
+                    segment.expires_ms = segment.expires_ms.max(record.expires_ms.unwrap_or(u64::MAX));
                     segment.mark(Mark { sequence: record.sequence, offset, enqueued_ms: record.enqueued_ms });
                 }
                 Step::Hole { first, last } => holes.push((first, last)),
                 Step::End => break,
             }
         }
-        segment.len = scan.offset;
-        if found.len > scan.offset {
-            let torn = found.len - scan.offset;
-            tracing::warn!(segment = found.first, torn_bytes = torn, "the torn tail of a queue was cut off");
+        let (end, next) = (scan.offset, scan.expected);
+        if next < known_end {
+            // Not torn: it was whole once. Nothing is written to this file again, and it is set aside later as it is.
+            segment.len = found.len;
+        } else {
+            if found.len > end && !is_zero(&*file, end, found.len)? {
+                let torn_bytes = found.len - end;
+                tracing::warn!(segment = found.first, torn_bytes, "the torn tail of a queue was cut off");
+            }
+            if found.len != end {
+                file.set_len(end)?;
+            }
+            segment.len = end;
         }
-        if found.len != scan.offset {
-            file.set_len(scan.offset)?;
-        }
+        segment.allocated = segment.len;
         // After a kill the records may be in the page cache only; they are given to readers as being on disk.
         file.sync_data()?;
-        Ok(scan.expected)
+        Ok((file, next))
     }
 
-    fn cursor_file(&self, state: &State, exists: bool) -> io::Result<CursorFile> {
-        let file = if exists { self.storage.open(CURSOR_FILE)? } else { self.storage.create(CURSOR_FILE)? };
-        let mut cursor = CursorFile { file, generation: self.slot.map_or(0, |slot| slot.generation) };
+    fn ledger_file(&self, state: &mut State, file: Option<LedgerFile>) -> io::Result<LedgerFile> {
+        let mut file = match file {
+            Some(file) => file,
+            None => LedgerFile::create(self.storage)?,
+        };
         if self.slot.is_none() {
             // Both slots: one of a log that was here before must not win.
-            cursor.write(self.id, state.cursor)?;
-            cursor.write(self.id, state.cursor)?;
+            for _ in 0..2 {
+                let image = file.image(self.id, state.ledger_now());
+                file.write(&image)?;
+            }
             self.storage.sync_dir()?;
         }
-        Ok(cursor)
+        Ok(file)
     }
+}
+
+/// Space that was allocated ahead, and nothing else.
+fn is_zero(file: &dyn File, mut from: u64, to: u64) -> io::Result<bool> {
+    let mut bytes = vec![0; 64 << 10];
+    while from < to {
+        let len = bytes.len().min((to - from) as usize);
+        let read = file.read_at(&mut bytes[..len], from)?;
+        if read == 0 || bytes[..read].iter().any(|byte| *byte != 0) {
+            return Ok(read == 0);
+        }
+        from += read as u64;
+    }
+    Ok(true)
 }

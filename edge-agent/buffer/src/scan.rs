@@ -104,8 +104,13 @@ impl Scan {
         while from + FRAME_HEADER as u64 <= self.end {
             let len = CHUNK.min(self.end - from);
             let Some(bytes) = self.bytes(from, len)? else { return Ok(None) };
-            if let Some(at) = bytes.windows(MARK.len()).position(|window| window == MARK) {
-                return Ok(Some(from + at as u64));
+            let mut at = 0;
+            while let Some(found) = bytes[at..].iter().position(|byte| *byte == MARK[0]) {
+                at += found;
+                if bytes[at..].starts_with(&MARK) {
+                    return Ok(Some(from + at as u64));
+                }
+                at += 1;
             }
             from += bytes.len() as u64 - (MARK.len() as u64 - 1);
         }
@@ -120,7 +125,7 @@ impl Scan {
         let held = self.chunk_at..self.chunk_at + self.chunk.len() as u64;
         if !(held.contains(&offset) && offset + len <= held.end) {
             let mut chunk = vec![0; len.max(CHUNK.min(self.end - offset)) as usize];
-            let read = self.file.read_at(&mut chunk, offset)?;
+            let read = read_around_bad_sectors(&*self.file, &mut chunk, offset)?;
             chunk.truncate(read);
             (self.chunk, self.chunk_at) = (chunk.into(), offset);
             if (read as u64) < len {
@@ -130,4 +135,34 @@ impl Scan {
         let start = (offset - self.chunk_at) as usize;
         Ok(Some(self.chunk.slice(start..start + len as usize)))
     }
+}
+
+/// Reads like the file does, with zeros in place of what the disk cannot read (`EIO`): a bad sector costs the records in
+/// it, not the queue.
+pub(crate) fn read_around_bad_sectors(file: &dyn File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    const EIO: i32 = 5;
+    let is_bad = |error: &io::Error| error.raw_os_error() == Some(EIO);
+    match file.read_at(into, offset) {
+        Err(error) if is_bad(&error) => {
+            tracing::error!(offset, %error, "a part of a queue's file cannot be read")
+        }
+        read => return read,
+    }
+    // The kernel reads a whole page or none of it.
+    const PAGE: u64 = 4096;
+    let mut read = 0;
+    while read < into.len() {
+        let at = offset + read as u64;
+        let end = into.len().min(read + (PAGE - at % PAGE) as usize);
+        match file.read_at(&mut into[read..end], at) {
+            Ok(0) => break,
+            Ok(n) => read += n,
+            Err(error) if is_bad(&error) => {
+                into[read..end].fill(0);
+                read = end;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
 }

@@ -9,15 +9,18 @@ use uuid::Uuid;
 
 use crate::error::AppendError;
 use crate::format::{SEGMENT_HEADER, frame_len};
+use crate::ledger::{Gap, Ledger, Lost};
 use crate::limits::LogOptions;
-use crate::losses::{Cause, Loss, Losses, Passed};
+use crate::losses::{Cause, Loss, Losses};
 use crate::storage::Storage;
 
 /// Bytes handed in that the commit thread has not taken yet; over it an append ends with `Busy`. About a second of
 /// what a slow SD card writes.
 pub(crate) const QUEUE_BYTES_MAX: u64 = 8 << 20;
-/// One mark per this many bytes of a segment: how far a reader that seeks must scan.
+/// One mark per this many bytes of the last segment: how far a reader that seeks must scan.
 const MARK_BYTES: u64 = 64 << 10;
+/// Of the marks of a full segment one in so many is kept: memory that a long backlog does not feel.
+const MARKS_KEPT: usize = 16;
 /// Enqueue times of the oldest pending records that are remembered one by one.
 const HEAD_MAX: usize = 4096;
 
@@ -26,7 +29,8 @@ const HEAD_MAX: usize = 4096;
 pub struct Stats {
     /// Records on disk that are not done with.
     pub records: u64,
-    /// Bytes of all segment files. At least one segment stays, so it is not zero when `records` is.
+    /// Bytes of all segment files, with what is allocated ahead. At least one segment stays, so it is not zero when
+    /// `records` is.
     pub bytes: u64,
     /// When the oldest pending record was enqueued, ms of Unix time; behind a long backlog without a reader it may be
     /// the time of a somewhat older record.
@@ -43,6 +47,16 @@ pub struct Stats {
     pub evicted: u64,
     /// Appends refused since the log was opened: no room, queue full, or too long.
     pub refused: u64,
+    /// Records lost since the log was made, however often it was opened.
+    pub lost: Lost,
+    /// Bytes of the records committed since the log was opened.
+    pub payload_bytes: u64,
+    /// Bytes written to files for them since the log was opened; over `payload_bytes`, how fast flash wears.
+    pub written_bytes: u64,
+    /// `fdatasync`s since the log was opened.
+    pub syncs: u64,
+    /// Segments with damage in them that were set aside and are kept for whoever looks into it.
+    pub set_aside: u64,
 }
 
 /// An append that waits for the commit thread.
@@ -67,6 +81,12 @@ pub(crate) struct Segment {
     pub(crate) first: u64,
     /// Bytes that are on disk, header included.
     pub(crate) len: u64,
+    /// Bytes of its file: `len` and what is allocated ahead.
+    pub(crate) allocated: u64,
+    /// Something that should stand in it does not.
+    pub(crate) is_damaged: bool,
+    /// From when on nobody wants any of its records.
+    pub(crate) expires_ms: u64,
     pub(crate) created_ms: u64,
     /// Never empty: the first is the place behind the header.
     pub(crate) marks: Vec<Mark>,
@@ -75,11 +95,17 @@ pub(crate) struct Segment {
 impl Segment {
     pub(crate) fn new(first: u64, len: u64, created_ms: u64) -> Self {
         let start = Mark { sequence: first, offset: SEGMENT_HEADER, enqueued_ms: created_ms };
-        Self { first, len, created_ms, marks: vec![start] }
+        Self { first, len, allocated: len, is_damaged: false, expires_ms: 0, created_ms, marks: vec![start] }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len <= SEGMENT_HEADER
+    }
+
+    /// Nothing more will be written to it, and its file was cut to its length.
+    pub(crate) fn seal(&mut self) {
+        self.allocated = self.len;
+        self.marks = self.marks.iter().copied().step_by(MARKS_KEPT).collect();
     }
 
     pub(crate) fn mark(&mut self, mark: Mark) {
@@ -105,18 +131,32 @@ pub(crate) struct Stretch {
     pub(crate) until: u64,
 }
 
+/// What is lost with one segment, read before it is dropped.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// (sequence, which of `groups`), ascending.
+    pub(crate) records: Vec<(u64, u16)>,
+    /// For which cause, and whose.
+    pub(crate) groups: Vec<(Cause, String)>,
+}
+
 pub(crate) struct State {
     pub(crate) queue: VecDeque<Pending>,
     pub(crate) queue_bytes: u64,
+    /// The commit thread wants to be woken when so many appends wait.
+    pub(crate) wanted: usize,
     /// Nothing more is taken in.
     pub(crate) is_closing: bool,
     /// Never empty.
     pub(crate) segments: VecDeque<Segment>,
     pub(crate) next_sequence: u64,
     pub(crate) cursor: u64,
-    /// The cursor in the file is behind.
-    pub(crate) cursor_moved: bool,
-    passed: Passed,
+    /// The ledger's file is behind.
+    pub(crate) is_ledger_behind: bool,
+    pub(crate) ledger: Ledger,
+    /// Who wants to tell the gaps upstream, once they are on disk.
+    pub(crate) telling: Vec<oneshot::Sender<Result<Vec<Gap>, AppendError>>>,
+    pub(crate) set_aside: u64,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
     head: VecDeque<(u64, u64)>,
     losses: Losses,
@@ -124,63 +164,93 @@ pub(crate) struct State {
     expired: u64,
     evicted: u64,
     refused: u64,
+    payload_bytes: u64,
+    written_bytes: u64,
+    syncs: u64,
 }
 
 impl State {
-    pub(crate) fn new(segments: VecDeque<Segment>, next_sequence: u64, cursor: u64) -> Self {
+    pub(crate) fn new(segments: VecDeque<Segment>, next_sequence: u64, ledger: Ledger) -> Self {
         Self {
             queue: VecDeque::new(),
             queue_bytes: 0,
+            wanted: 1,
             is_closing: false,
             segments,
             next_sequence,
-            cursor,
-            cursor_moved: true,
-            passed: Passed::default(),
+            cursor: ledger.cursor,
+            is_ledger_behind: false,
+            ledger,
+            telling: Vec::new(),
+            set_aside: 0,
             head: VecDeque::new(),
             losses: Losses::default(),
             appended: 0,
             expired: 0,
             evicted: 0,
             refused: 0,
+            payload_bytes: 0,
+            written_bytes: 0,
+            syncs: 0,
         }
     }
 
-    /// Puts an append behind the others.
-    pub(crate) fn hand_in(&mut self, pending: Pending) -> Result<(), AppendError> {
+    /// Puts an append behind the others. True when the commit thread should hear of it.
+    pub(crate) fn hand_in(&mut self, pending: Pending) -> Result<bool, (AppendError, Pending)> {
         if self.is_closing {
-            return Err(AppendError::Closed);
+            return Err((AppendError::Closed, pending));
         }
         let bytes = frame_len(pending.record.len());
         if self.queue_bytes > 0 && self.queue_bytes + bytes > QUEUE_BYTES_MAX {
-            self.refused += 1;
-            return Err(AppendError::Busy);
+            return Err((AppendError::Busy, pending));
         }
         self.queue_bytes += bytes;
         self.queue.push_back(pending);
-        Ok(())
+        Ok(self.queue.len() >= self.wanted)
     }
 
-    pub(crate) fn refuse(&mut self) {
+    /// Counts an append that was refused.
+    pub(crate) fn refuse(&mut self, tag: &str) {
         self.refused += 1;
+        self.ledger.lose(Cause::Refused, tag, self.next_sequence, self.next_sequence, 1);
+        self.is_ledger_behind = true;
     }
 
+    /// Counts a write to the files.
+    pub(crate) fn wrote(&mut self, bytes: u64) {
+        self.written_bytes += bytes;
+        self.syncs += 1;
+    }
+
+    /// Bytes of the records, with frames and headers.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.len).sum()
+    }
+
+    /// The ledger as it should stand on disk now.
+    pub(crate) fn ledger_now(&mut self) -> &Ledger {
+        self.ledger.cursor = self.cursor;
+        self.ledger.next_sequence = self.next_sequence;
+        &self.ledger
     }
 
     pub(crate) fn active(&mut self) -> &mut Segment {
         self.segments.back_mut().expect("a log has a segment from open to end")
     }
 
-    /// Records that follow what the last segment holds are on disk now: (frame length, enqueued) of each.
-    pub(crate) fn committed(&mut self, written: impl Iterator<Item = (u64, u64)>) {
-        for (len, enqueued_ms) in written {
+    /// Records that follow what the last segment holds are on disk now.
+    pub(crate) fn committed<'a>(&mut self, written: impl Iterator<Item = &'a Pending>) {
+        self.is_ledger_behind = true;
+        for &Pending { ref record, enqueued_ms, expires_ms, .. } in written {
+            let len = frame_len(record.len());
             let sequence = self.next_sequence;
             let segment = self.active();
             segment.mark(Mark { sequence, offset: segment.len, enqueued_ms });
             segment.len += len;
+            segment.expires_ms = segment.expires_ms.max(expires_ms.unwrap_or(u64::MAX));
+            segment.allocated = segment.allocated.max(segment.len);
             self.appended += 1;
+            self.payload_bytes += len - frame_len(0);
             if self.head.back().map_or(self.cursor, |(last, _)| *last) + 1 == sequence {
                 self.see(sequence, enqueued_ms);
             }
@@ -198,49 +268,77 @@ impl State {
 
     pub(crate) fn advance(&mut self, sequence: u64) {
         let to = sequence.min(self.next_sequence - 1).max(self.cursor);
-        let to = self.passed.carry(to);
+        let to = self.ledger.passed.carry(to);
         if to == self.cursor {
             return;
         }
         self.cursor = to;
-        self.cursor_moved = true;
+        self.is_ledger_behind = true;
         while self.head.front().is_some_and(|(first, _)| *first <= to) {
             self.head.pop_front();
         }
     }
 
     /// `first..=last` will not be read; counted once however often a reader comes by.
-    pub(crate) fn pass(&mut self, first: u64, last: u64, cause: Cause) {
+    pub(crate) fn pass(&mut self, first: u64, last: u64, cause: Cause, tag: &str) {
         let first = first.max(self.cursor + 1);
         if first > last {
             return;
         }
-        let count = self.passed.add(first, last);
-        self.lose(first, last, count, cause);
+        let count = self.ledger.passed.add(first, last);
+        self.lose(first, last, count, cause, tag);
         self.advance(self.cursor);
     }
 
-    fn lose(&mut self, first: u64, last: u64, count: u64, cause: Cause) {
+    fn lose(&mut self, first: u64, last: u64, count: u64, cause: Cause, tag: &str) {
         if count == 0 {
             return;
         }
+        self.ledger.lose(cause, tag, first, last, count);
+        self.is_ledger_behind = true;
         match cause {
             Cause::Expired => self.expired += count,
             Cause::Evicted => self.evicted += count,
             Cause::Damaged => {
+                let at = self.segments.partition_point(|segment| segment.first <= first);
+                if let Some(segment) = self.segments.get_mut(at.saturating_sub(1)) {
+                    segment.is_damaged = true;
+                }
                 tracing::error!(first, last, count, "queued records on disk were found damaged")
             }
+            Cause::Refused => self.refused += count,
         }
         self.losses.add(Loss { first, last, count, cause });
     }
 
     /// Takes the oldest segment out, with what in it was not done with. Not the last one.
-    pub(crate) fn drop_oldest(&mut self, cause: Cause) -> Option<Segment> {
-        let next_first = self.segments.get(1)?.first;
-        let segment = self.segments.pop_front()?;
-        self.pass(segment.first, next_first - 1, cause);
-        self.advance(next_first - 1);
-        Some(segment)
+    pub(crate) fn drop_oldest(&mut self, cause: Cause, tally: Option<Tally>) -> Option<Segment> {
+        let last = self.segments.get(1)?.first - 1;
+        let segment = self.segments.front()?.first;
+        if let Some(tally) = tally {
+            let mut groups: Vec<Option<(u64, u64, u64)>> = vec![None; tally.groups.len()];
+            let behind = tally.records.partition_point(|(sequence, _)| *sequence <= self.cursor);
+            for (sequence, group) in &tally.records[behind..] {
+                if !self.ledger.passed.holds(*sequence) {
+                    let (_, last, count) =
+                        groups[usize::from(*group)].get_or_insert((*sequence, *sequence, 0));
+                    (*last, *count) = (*sequence, *count + 1);
+                }
+            }
+            let first = segment.max(self.cursor + 1);
+            let mut left = if first > last { 0 } else { self.ledger.passed.add(first, last) };
+            for ((cause, tag), lost) in tally.groups.iter().zip(groups) {
+                let Some((first, last, count)) = lost else { continue };
+                self.lose(first, last, count, *cause, tag);
+                left = left.saturating_sub(count);
+            }
+            // What could not be read was not evicted: it was gone before.
+            self.lose(first, last, left, Cause::Damaged, "");
+        } else {
+            self.pass(segment, last, cause, "");
+        }
+        self.advance(last);
+        self.segments.pop_front()
     }
 
     /// A whole segment is done with.
@@ -248,11 +346,11 @@ impl State {
         self.segments.get(1).is_some_and(|next| next.first <= self.cursor + 1)
     }
 
-    /// Takes out the segments of which every record is at or below `cursor`; their first sequences.
-    pub(crate) fn drop_done(&mut self, cursor: u64) -> Vec<u64> {
+    /// Takes out the segments of which every record is at or below `cursor`.
+    pub(crate) fn drop_done(&mut self, cursor: u64) -> Vec<Segment> {
         let mut done = Vec::new();
         while self.segments.get(1).is_some_and(|next| next.first <= cursor + 1) {
-            done.extend(self.segments.pop_front().map(|segment| segment.first));
+            done.extend(self.segments.pop_front());
         }
         done
     }
@@ -279,14 +377,15 @@ impl State {
     pub(crate) fn stats(&self) -> Stats {
         let last = self.next_sequence - 1;
         let pending = last - self.cursor;
-        let records = if pending == 0 { 0 } else { pending - self.passed.count(self.cursor + 1, last) };
+        let records =
+            if pending == 0 { 0 } else { pending - self.ledger.passed.count(self.cursor + 1, last) };
         let oldest = || {
             let start = self.stretch(self.cursor + 1).map(|stretch| stretch.start.enqueued_ms);
             self.head.front().map(|(_, enqueued_ms)| *enqueued_ms).or(start)
         };
         Stats {
             records,
-            bytes: self.bytes(),
+            bytes: self.segments.iter().map(|segment| segment.allocated).sum(),
             oldest_ms: (records > 0).then(oldest).flatten(),
             next_sequence: self.next_sequence,
             cursor: self.cursor,
@@ -294,6 +393,11 @@ impl State {
             expired: self.expired,
             evicted: self.evicted,
             refused: self.refused,
+            lost: self.ledger.lost,
+            payload_bytes: self.payload_bytes,
+            written_bytes: self.written_bytes,
+            syncs: self.syncs,
+            set_aside: self.set_aside,
         }
     }
 }

@@ -13,6 +13,9 @@ pub(crate) trait File: Send + Sync {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes the file `len` bytes long with blocks that are its own, so that writing them cannot fail for want of space.
+    /// `Unsupported` where the file system cannot.
+    fn allocate(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
     /// `fdatasync`: contents and length are on disk when it returns well.
     fn sync_data(&self) -> io::Result<()>;
@@ -120,6 +123,10 @@ impl File for fs::File {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         fs::File::set_len(self, len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, len).map_err(io::Error::from)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -142,6 +142,16 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
                 "expired": queue.stats.expired,
                 "evicted": queue.stats.evicted,
                 "refused": queue.stats.refused,
+                "lost": {
+                    "expired": queue.stats.lost.expired,
+                    "evicted": queue.stats.lost.evicted,
+                    "damaged": queue.stats.lost.damaged,
+                    "refused": queue.stats.lost.refused,
+                },
+                "gaps": queue.gaps.iter().map(gap_json).collect::<Vec<_>>(),
+                "writtenPerPayloadByte": (queue.stats.payload_bytes > 0)
+                    .then(|| queue.stats.written_bytes as f64 / queue.stats.payload_bytes as f64),
+                "damagedSegmentsSetAside": queue.stats.set_aside,
             })
         })
         .collect();
@@ -172,6 +182,17 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         "clients": clients,
         "queues": queues,
     }))
+}
+
+/// A loss that central has not been told yet.
+fn gap_json(gap: &edge_buffer::Gap) -> Value {
+    json!({
+        "cause": gap.cause.name(),
+        "sender": gap.tag,
+        "firstSequence": gap.first,
+        "lastSequence": gap.last,
+        "count": gap.count,
+    })
 }
 
 fn state_text(module: &ObservedModule) -> String {
@@ -311,7 +332,7 @@ async fn device_token(
     let expires_at = (now_ms() / 1000).saturating_add(query.valid);
     let identity = Identity::device(id);
     let user_name = format!("{}/{identity}/?api-version=2021-04-12", control.hub_name);
-    let token = edge_core::access::sas::token(&control.hub_name, &identity, &key, expires_at);
+    let token = edge_core::access::sas_token(&control.hub_name, &identity, &key, expires_at);
     Ok(Json(json!({"clientId": identity.to_string(), "userName": user_name, "password": token})))
 }
 

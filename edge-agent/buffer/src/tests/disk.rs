@@ -60,8 +60,11 @@ struct Sim {
     pending_names: Vec<Naming>,
     /// Changes and syncs until the power fails.
     steps_left: Option<u64>,
+    steps: u64,
     fail_writes: u32,
     fail_syncs: u32,
+    /// Bytes of a file that cannot be read: name, from, to.
+    bad_sectors: Option<(usize, u64, u64)>,
     /// `fdatasync` that says yes and does nothing: the control that shows that the tests see a missing sync.
     lies: bool,
     capacity: Option<u64>,
@@ -78,7 +81,16 @@ impl Sim {
             Some(left) => *left -= 1,
             None => {}
         }
+        self.steps += 1;
         Ok(())
+    }
+
+    /// How much of a file's growth to `len` finds space.
+    fn space_for(&self, inode: usize, len: usize) -> usize {
+        let has = self.inodes[inode].cached.len();
+        let growth = len.saturating_sub(has);
+        let free = self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.used()) as usize);
+        if growth <= free { len } else { has + free }
     }
 
     fn used(&self) -> u64 {
@@ -101,6 +113,28 @@ impl Disk {
 
     pub(super) fn cut_power_after(&self, steps: u64) {
         self.sim().steps_left = Some(steps);
+    }
+
+    /// Changes and syncs so far.
+    pub(super) fn steps(&self) -> u64 {
+        self.sim().steps
+    }
+
+    /// Reads that touch these bytes of a file fail.
+    pub(super) fn break_sectors(&self, name: &str, from: u64, to: u64) {
+        let mut sim = self.sim();
+        sim.bad_sectors = Some((sim.names[name], from, to));
+    }
+
+    /// A disk of its own as a killed program leaves it: the page cache lives on.
+    pub(super) fn after_kill(&self) -> Self {
+        let mut sim = self.sim().clone();
+        sim.steps_left = None;
+        Self(Arc::new((Mutex::new(sim), Condvar::new())))
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.sim().names.keys().cloned().collect()
     }
 
     pub(super) fn fail_writes(&self, count: u32) {
@@ -211,6 +245,10 @@ struct SimFile {
 impl File for SimFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let sim = self.disk.sim();
+        let end = offset + into.len() as u64;
+        if sim.bad_sectors.is_some_and(|(inode, from, to)| inode == self.inode && offset < to && from < end) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let rest = sim.inodes[self.inode].cached.get(offset as usize..).unwrap_or_default();
         let len = rest.len().min(into.len());
         into[..len].copy_from_slice(&rest[..len]);
@@ -220,9 +258,11 @@ impl File for SimFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut sim = self.disk.sim();
         sim.step()?;
-        let is_torn = sim.fail_writes > 0;
-        let kept = if is_torn { bytes.len() / 2 } else { bytes.len() };
-        sim.fail_writes -= u32::from(is_torn);
+        let is_failing = sim.fail_writes > 0;
+        let fits = sim.space_for(self.inode, offset as usize + bytes.len()).saturating_sub(offset as usize);
+        let kept = if is_failing { bytes.len() / 2 } else { bytes.len().min(fits) };
+        let is_torn = kept < bytes.len();
+        sim.fail_writes -= u32::from(is_failing);
         sim.writes_after_failed_sync += u32::from(sim.inodes[self.inode].has_failed_sync);
         let change = Change::Write(offset as usize, bytes[..kept].to_vec());
         let inode = &mut sim.inodes[self.inode];
@@ -236,6 +276,19 @@ impl File for SimFile {
         sim.step()?;
         let inode = &mut sim.inodes[self.inode];
         let change = Change::Len(len as usize);
+        apply(&mut inode.cached, &change);
+        inode.pending.push(change);
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut sim = self.disk.sim();
+        sim.step()?;
+        if sim.space_for(self.inode, len as usize) < len as usize {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let inode = &mut sim.inodes[self.inode];
+        let change = Change::Len(inode.cached.len().max(len as usize));
         apply(&mut inode.cached, &change);
         inode.pending.push(change);
         Ok(())

@@ -96,9 +96,9 @@ async fn the_disk_reserve_is_kept_by_dropping_the_oldest() {
     let disk = Disk::default();
     let limits = LogOptions { keep_free_bytes: 50_000, ..options() };
     let log = Log::open_on(Arc::new(disk.clone()), limits).unwrap();
-    disk.set_capacity(60_000);
+    disk.set_capacity(100_000);
     fill(&log, 500, 100).await;
-    assert!(disk.used() <= 10_000, "{} bytes", disk.used());
+    assert!(disk.used() <= 50_000, "{} bytes", disk.used());
     let (stats, losses) = (log.stats(), log.losses());
     assert_eq!(evicted(&losses), stats.evicted);
     assert_eq!(stats.records + stats.evicted, 500);
@@ -116,6 +116,31 @@ async fn nothing_is_dropped_when_another_program_has_filled_the_disk() {
     assert_eq!((log.stats().records, log.stats().evicted), (100, 0));
     disk.set_capacity(1 << 30);
     fill(&log, 1, 100).await;
+}
+
+#[tokio::test]
+async fn a_log_that_refuses_fills_a_disk_to_the_last_byte_and_goes_on_when_there_is_space() {
+    let disk = Disk::default();
+    let limits = LogOptions { full: Full::Refuse, ..options() };
+    let log = Log::open_on(Arc::new(disk.clone()), limits.clone()).unwrap();
+    disk.set_capacity(disk.used() + 5000);
+    let mut taken = 0;
+    while let Ok(sequence) = log.append(payload(taken + 1, 100), 0).await {
+        taken = sequence;
+    }
+    assert!(taken >= 30, "{taken}");
+    let refused = log.append(payload(0, 100), 0).await;
+    assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
+    // Done with on a full disk: the ledger has its space, and the segments go.
+    log.advance(taken);
+    while log.stats().bytes > 2000 {
+        tokio::task::yield_now().await;
+    }
+    fill(&log, 10, 100).await;
+    log.close().await;
+    let log = Log::open_on(Arc::new(disk.after_kill()), limits).unwrap();
+    assert_eq!(sequences(&close_and_read(&log).await), (taken + 1..=taken + 10).collect::<Vec<_>>());
+    assert_eq!(log.stats().lost.refused, 2);
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 mod damage;
 mod disk;
+mod every_step;
 mod faults;
+mod gaps;
 mod limits;
 mod power;
 mod queue;
@@ -23,6 +25,7 @@ fn options() -> LogOptions {
         age_max_ms: None,
         keep_free_bytes: 0,
         full: Full::DropOldest,
+        tag: None,
     }
 }
 

@@ -121,7 +121,7 @@ impl Model {
 }
 
 /// SplitMix64: a seed is enough to see a failure again.
-fn random(mut seed: u64) -> impl FnMut() -> u64 {
+pub(super) fn random(mut seed: u64) -> impl FnMut() -> u64 {
     move || {
         seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,0 +1,330 @@
+//! What is done with and what was lost, as it stands on disk.
+
+use std::io;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::format::{LEDGER_FILE, VERSION, u32_at, u64_at, uuid_at};
+use crate::losses::{Cause, Passed};
+use crate::scan::read_around_bad_sectors;
+use crate::storage::{File, Storage};
+
+pub(crate) const SLOT: u64 = 16 << 10;
+const MAGIC: &[u8; 8] = b"LSLEDGER";
+const HEADER: usize = 112;
+/// What a disk writes at once.
+const SECTOR: usize = 512;
+const GAP_BYTES: usize = 34;
+const PASSED_BYTES: usize = 16;
+/// Longer tags are cut. A device id of IoT Hub has up to 128 characters; most names are short.
+pub(crate) const TAG_BYTES_MAX: usize = 64;
+/// With tags of full length, and one more gap for each cause, they fit into three quarters of a slot.
+const GAPS_MAX: usize = 120;
+/// Gaps that are being told: the others have room for as many.
+const TELLING_MAX: usize = GAPS_MAX / 2;
+/// Ranges that are written; more of them are forgotten by a restart, and counted again.
+const PASSED_WRITTEN_MAX: usize = 200;
+
+/// Records that were lost for one cause, of one sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Names the gap in its log for ever; from 1 on.
+    pub number: u64,
+    /// Why.
+    pub cause: Cause,
+    /// Whose they were, as [`LogOptions::tag`](crate::LogOptions::tag) says; empty when that is not known, or when more
+    /// senders lost records than are kept apart.
+    pub tag: String,
+    /// Sequence of the first one. For refused ones, the sequence that it would have got.
+    pub first: u64,
+    /// Sequence of the last one, likewise.
+    pub last: u64,
+    /// How many in that range; the others in between were not lost, or are in other gaps.
+    pub count: u64,
+}
+
+/// Records lost since the log was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Over their expiry or the log's age limit.
+    pub expired: u64,
+    /// Gave way to newer ones.
+    pub evicted: u64,
+    /// Not on disk any more as they were written.
+    pub damaged: u64,
+    /// Never taken: no room, queue full, or too long.
+    pub refused: u64,
+}
+
+impl Lost {
+    fn of(&mut self, cause: Cause) -> &mut u64 {
+        match cause {
+            Cause::Expired => &mut self.expired,
+            Cause::Evicted => &mut self.evicted,
+            Cause::Damaged => &mut self.damaged,
+            Cause::Refused => &mut self.refused,
+        }
+    }
+}
+
+/// All that a slot holds beside the log's id and its generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    pub(crate) cursor: u64,
+    pub(crate) next_sequence: u64,
+    pub(crate) lost: Lost,
+    pub(crate) passed: Passed,
+    /// By number.
+    gaps: Vec<Gap>,
+    last_gap: u64,
+    telling_below: u64,
+}
+
+impl Ledger {
+    pub(crate) fn lose(&mut self, cause: Cause, tag: &str, first: u64, last: u64, count: u64) {
+        *self.lost.of(cause) += count;
+        let tag = cut(tag);
+        let is_full = self.gaps.len() >= GAPS_MAX;
+        let telling_below = self.telling_below;
+        let mut growing =
+            self.gaps.iter_mut().filter(|gap| gap.number >= telling_below && gap.cause == cause);
+        // With too many senders, those that come late share one gap for their cause.
+        let same = growing.find(|gap| gap.tag == tag || (is_full && gap.tag.is_empty()));
+        if let Some(gap) = same {
+            gap.first = gap.first.min(first);
+            gap.last = gap.last.max(last);
+            gap.count += count;
+            return;
+        }
+        let tag = if is_full { String::new() } else { tag.to_owned() };
+        self.last_gap += 1;
+        self.gaps.push(Gap { number: self.last_gap, cause, tag, first, last, count });
+    }
+
+    pub(crate) fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// Gaps that do not grow any more.
+    pub(crate) fn telling(&self) -> Vec<Gap> {
+        self.gaps.iter().filter(|gap| gap.number < self.telling_below).cloned().collect()
+    }
+
+    /// What was lost up to now will not grow any more, as far as there is room. True when that is news.
+    pub(crate) fn tell(&mut self) -> bool {
+        let below = match self.gaps.get(TELLING_MAX) {
+            Some(gap) => gap.number,
+            None => self.last_gap + 1,
+        };
+        let is_news =
+            below > self.telling_below && self.gaps.iter().any(|gap| gap.number >= self.telling_below);
+        self.telling_below = self.telling_below.max(below);
+        is_news
+    }
+
+    /// Forgets the gaps up to `number` that were told. True when there were any.
+    pub(crate) fn told(&mut self, number: u64) -> bool {
+        let before = self.gaps.len();
+        self.gaps.retain(|gap| gap.number > number || gap.number >= self.telling_below);
+        self.gaps.len() < before
+    }
+
+    fn encode(&self, id: Uuid, generation: u64) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER];
+        for gap in &self.gaps {
+            for number in [gap.number, gap.first, gap.last, gap.count] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            bytes.extend_from_slice(&[gap.cause.code(), gap.tag.len() as u8]);
+            bytes.extend_from_slice(gap.tag.as_bytes());
+        }
+        let mut ranges = 0_u16;
+        for (first, last) in self.passed.ranges().take(PASSED_WRITTEN_MAX) {
+            bytes.extend_from_slice(&first.to_le_bytes());
+            bytes.extend_from_slice(&last.to_le_bytes());
+            ranges += 1;
+        }
+        let length = (bytes.len() - HEADER) as u32;
+        let Lost { expired, evicted, damaged, refused } = self.lost;
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..28].copy_from_slice(id.as_bytes());
+        let numbers = [generation, self.cursor, self.next_sequence, self.last_gap, self.telling_below];
+        for (at, number) in numbers.into_iter().chain([expired, evicted, damaged, refused]).enumerate() {
+            bytes[28 + at * 8..36 + at * 8].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes[100..102].copy_from_slice(&(self.gaps.len() as u16).to_le_bytes());
+        bytes[102..104].copy_from_slice(&ranges.to_le_bytes());
+        bytes[104..108].copy_from_slice(&length.to_le_bytes());
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..108]), &bytes[HEADER..]);
+        bytes[108..112].copy_from_slice(&checksum.to_le_bytes());
+        bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
+        bytes
+    }
+}
+
+/// The longest start of a tag that is kept.
+fn cut(tag: &str) -> &str {
+    let end = (0..=TAG_BYTES_MAX.min(tag.len())).rev().find(|end| tag.is_char_boundary(*end));
+    &tag[..end.unwrap_or(0)]
+}
+
+/// One slot, when it is whole.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: Uuid,
+    pub(crate) generation: u64,
+    pub(crate) ledger: Ledger,
+}
+
+/// `None` when the slot is damaged or was never written; the version when it is not known here.
+fn decode(bytes: &[u8]) -> Option<Result<Slot, u32>> {
+    if bytes.len() < HEADER || &bytes[..8] != MAGIC {
+        return None;
+    }
+    let length = u32_at(bytes, 104) as usize;
+    let body = bytes.get(HEADER..HEADER.checked_add(length)?)?;
+    if u32_at(bytes, 108) != crc32c::crc32c_append(crc32c::crc32c(&bytes[..108]), body) {
+        return None;
+    }
+    let version = u32_at(bytes, 8);
+    if version != VERSION {
+        return Some(Err(version));
+    }
+    let count = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let mut ledger = Ledger {
+        cursor: u64_at(bytes, 36),
+        next_sequence: u64_at(bytes, 44),
+        last_gap: u64_at(bytes, 52),
+        telling_below: u64_at(bytes, 60),
+        lost: Lost {
+            expired: u64_at(bytes, 68),
+            evicted: u64_at(bytes, 76),
+            damaged: u64_at(bytes, 84),
+            refused: u64_at(bytes, 92),
+        },
+        ..Ledger::default()
+    };
+    let mut rest = body;
+    for _ in 0..count(100) {
+        let (head, behind) = rest.split_at_checked(GAP_BYTES)?;
+        let (tag, behind) = behind.split_at_checked(usize::from(head[33]))?;
+        rest = behind;
+        ledger.gaps.push(Gap {
+            number: u64_at(head, 0),
+            first: u64_at(head, 8),
+            last: u64_at(head, 16),
+            count: u64_at(head, 24),
+            cause: Cause::from_code(head[32])?,
+            tag: std::str::from_utf8(tag).ok()?.to_owned(),
+        });
+    }
+    for _ in 0..count(102) {
+        let (range, behind) = rest.split_at_checked(PASSED_BYTES)?;
+        rest = behind;
+        ledger.passed.add(u64_at(range, 0), u64_at(range, 8));
+    }
+    Some(Ok(Slot { id: uuid_at(bytes, 12), generation: u64_at(bytes, 28), ledger }))
+}
+
+/// The file, open.
+pub(crate) struct LedgerFile {
+    file: Arc<dyn File>,
+    generation: u64,
+}
+
+impl LedgerFile {
+    /// A ledger of nothing, with its space, on disk when this returns.
+    pub(crate) fn create(storage: &dyn Storage) -> io::Result<Self> {
+        let file = storage.create(LEDGER_FILE)?;
+        match file.allocate(2 * SLOT) {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+            _ => {}
+        }
+        file.sync_data()?;
+        storage.sync_dir()?;
+        Ok(Self { file, generation: 0 })
+    }
+
+    /// Opens the file and reads the slot that counts.
+    ///
+    /// # Errors
+    /// The disk's, or in the inner result the version of a newer program.
+    pub(crate) fn open(storage: &dyn Storage) -> io::Result<Result<(Self, Option<Slot>), u32>> {
+        let file = storage.open(LEDGER_FILE)?;
+        // After a kill it may be in the page cache only, and segments are deleted by what it says.
+        file.sync_data()?;
+        let mut newest: Option<Slot> = None;
+        for at in [0, SLOT] {
+            let mut bytes = vec![0; SLOT as usize];
+            let read = read_around_bad_sectors(&*file, &mut bytes, at)?;
+            match decode(&bytes[..read]) {
+                Some(Err(version)) => return Ok(Err(version)),
+                Some(Ok(slot)) if newest.as_ref().is_none_or(|other| other.generation < slot.generation) => {
+                    newest = Some(slot);
+                }
+                _ => {}
+            }
+        }
+        let generation = newest.as_ref().map_or(0, |slot| slot.generation);
+        Ok(Ok((Self { file, generation }, newest)))
+    }
+
+    /// What [`LedgerFile::write`] writes.
+    pub(crate) fn image(&self, id: Uuid, ledger: &Ledger) -> Vec<u8> {
+        ledger.encode(id, self.generation + 1)
+    }
+
+    /// On disk when it returns well. After an error the same slot is written again: the other one is whole.
+    pub(crate) fn write(&mut self, image: &[u8]) -> io::Result<()> {
+        let generation = self.generation + 1;
+        self.file.write_all_at(image, generation % 2 * SLOT)?;
+        self.file.sync_data()?;
+        self.generation = generation;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_as_full_as_can_be_fits_its_slot_and_reads_back() {
+        let mut ledger = Ledger { cursor: 7, next_sequence: 1 << 60, ..Ledger::default() };
+        let causes = [Cause::Expired, Cause::Evicted, Cause::Damaged, Cause::Refused];
+        for round in 0..3 {
+            for n in 0..1000_u64 {
+                let tag = format!("{n:é>80}");
+                ledger.lose(causes[n as usize % 4], &tag, n, n, 1);
+            }
+            ledger.tell();
+            assert_eq!(ledger.lost.expired, (round + 1) * 250);
+        }
+        for n in 0..1000 {
+            ledger.passed.add(n * 2, n * 2);
+        }
+        assert!(ledger.gaps.len() <= GAPS_MAX + 4, "{}", ledger.gaps.len());
+        assert_eq!(ledger.gaps.iter().map(|gap| gap.count).sum::<u64>(), 3000, "no loss goes uncounted");
+        let bytes = ledger.encode(Uuid::nil(), 1);
+        assert!(bytes.len() as u64 <= SLOT, "{}", bytes.len());
+        let read = decode(&bytes).unwrap().unwrap().ledger;
+        assert_eq!((&read.gaps, read.lost, read.cursor), (&ledger.gaps, ledger.lost, 7));
+        assert_eq!(read.passed.ranges().count(), PASSED_WRITTEN_MAX);
+    }
+
+    #[test]
+    fn a_gap_that_is_being_told_does_not_grow_and_is_forgotten_once_told() {
+        let mut ledger = Ledger::default();
+        ledger.lose(Cause::Expired, "press-1", 1, 2, 2);
+        assert!(ledger.tell());
+        assert!(!ledger.tell());
+        ledger.lose(Cause::Expired, "press-1", 3, 3, 1);
+        let told = ledger.telling();
+        assert_eq!((told.len(), told[0].count), (1, 2));
+        assert!(!ledger.told(told[0].number - 1));
+        assert!(ledger.told(u64::MAX));
+        assert_eq!(ledger.gaps().iter().map(|gap| (gap.first, gap.count)).collect::<Vec<_>>(), [(3, 1)]);
+    }
+}

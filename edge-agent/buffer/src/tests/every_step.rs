@@ -1,0 +1,108 @@
+//! A life of the log, ended at every single write, sync, rename and delete: by a kill, and by a power cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::power::random;
+use super::*;
+use crate::Cause;
+
+/// What was seen of a life before it ended.
+#[derive(Default)]
+struct Seen {
+    acknowledged: BTreeMap<u64, Bytes>,
+    /// Read and advanced over.
+    arrived: BTreeSet<u64>,
+}
+
+fn limits() -> LogOptions {
+    LogOptions { bytes_max: 6000, ..options() }
+}
+
+/// Two lives on one disk: segments fill and are done with, others are evicted and expire.
+async fn live(disk: &Disk, seen: &mut Seen) {
+    for life in 0..2_u64 {
+        let Ok(log) = Log::open_on(Arc::new(disk.clone()), limits()) else { return };
+        let mut reader = log.reader();
+        for round in 0..12_u64 {
+            let appends: Vec<_> = (0..5)
+                .map(|n| {
+                    let record = payload(life * 1000 + round * 10 + n, 120);
+                    let expires = if n == 3 {
+                        log.append_expiring(record.clone(), 0, 10)
+                    } else {
+                        log.append(record.clone(), 0)
+                    };
+                    (record, expires)
+                })
+                .collect();
+            for (record, append) in appends {
+                if let Ok(sequence) = append.await {
+                    let before = seen.acknowledged.insert(sequence, record);
+                    assert!(before.is_none(), "sequence {sequence} was given twice");
+                }
+            }
+            // It falls behind in the middle, so that records are evicted.
+            let reads = if (4..9).contains(&round) { 0 } else { 6 };
+            for _ in 0..reads.min(log.stats().records) {
+                let Ok(Ok(record)) =
+                    tokio::time::timeout(std::time::Duration::from_millis(5), reader.next(|| 20)).await
+                else {
+                    break;
+                };
+                log.advance(record.sequence);
+                seen.arrived.insert(record.sequence);
+            }
+        }
+        log.close().await;
+    }
+}
+
+/// (acknowledged, arrived, told as lost, twice) of one life and what came after.
+async fn check(disk: &Disk, seen: &Seen, what: &str) -> [u64; 4] {
+    let log = Log::open_on(Arc::new(disk.clone()), limits()).unwrap();
+    let read: BTreeMap<u64, Bytes> =
+        close_and_read(&log).await.into_iter().map(|record| (record.sequence, record.payload)).collect();
+    let end = log.stats().next_sequence;
+    for (sequence, record) in &seen.acknowledged {
+        assert!(*sequence < end, "{what}: acknowledged {sequence} is behind the end");
+        assert!(read.get(sequence).is_none_or(|read| read == record), "{what}: {sequence} names two records");
+    }
+    let missing = (1..end).filter(|n| !read.contains_key(n) && !seen.arrived.contains(n)).count() as u64;
+    let gaps: u64 = log.gaps().iter().map(|gap| gap.count).sum();
+    // A batch that was never acknowledged may be on disk with holes in it: told, for nobody can know.
+    for gap in log.gaps().iter().filter(|gap| gap.cause == Cause::Damaged) {
+        assert_eq!(seen.acknowledged.range(gap.first..=gap.last).count(), 0, "{what}: {gap:?}");
+    }
+    assert_eq!(missing, gaps, "{what}: every record that is gone is told once: {:?}", log.gaps());
+    let twice = seen.arrived.iter().filter(|n| read.contains_key(n)).count() as u64;
+    [seen.acknowledged.len() as u64, (seen.arrived.len() + read.len()) as u64 - twice, gaps, twice]
+}
+
+#[tokio::test]
+async fn killed_or_cut_at_every_step_nothing_acknowledged_is_lost_untold() {
+    let seeds = if std::env::var_os("LINESIDE_FAULTS").is_some() { 20 } else { 2 };
+    let (mut cuts, mut sum) = (0, [0; 4]);
+    for steps in 0.. {
+        let (disk, mut seen) = (Disk::default(), Seen::default());
+        disk.cut_power_after(steps);
+        live(&disk, &mut seen).await;
+        let has_ended_well = disk.steps() < steps;
+        let killed = std::iter::once(disk.after_kill());
+        let cut = (0..seeds).map(|seed| disk.after_power_cut(random(steps * 1000 + seed)));
+        for (how, disk) in killed.chain(cut).enumerate() {
+            let counts = check(&disk, &seen, &format!("step {steps}, end {how}")).await;
+            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            cuts += 1;
+        }
+        if has_ended_well {
+            assert!(steps > 80, "{steps} steps");
+            break;
+        }
+    }
+    let [acknowledged, arrived, told, twice] = sum;
+    println!(
+        "{cuts} ends: acknowledged {acknowledged}, arrived {arrived}, lost 0, told as evicted or expired {told}, read twice {twice}"
+    );
+}

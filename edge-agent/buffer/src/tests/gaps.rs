@@ -1,0 +1,123 @@
+//! The ledger: what was lost is told by cause and sender, exactly once, whatever dies in between.
+
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::*;
+use crate::{AppendError, Cause, Gap};
+
+/// The sender is what stands before the first `:`.
+fn sender(record: &[u8]) -> Option<&str> {
+    let end = record.iter().position(|byte| *byte == b':')?;
+    std::str::from_utf8(&record[..end]).ok()
+}
+
+fn told(options: LogOptions) -> LogOptions {
+    LogOptions { tag: Some(sender), ..options }
+}
+
+fn of(who: &str) -> Bytes {
+    format!("{who}:{}", "x".repeat(90)).into()
+}
+
+fn short(gaps: &[Gap]) -> Vec<(Cause, &str, u64, u64, u64)> {
+    gaps.iter().map(|gap| (gap.cause, gap.tag.as_str(), gap.first, gap.last, gap.count)).collect()
+}
+
+#[tokio::test]
+async fn losses_are_told_by_cause_and_sender_and_survive_restarts() {
+    let disk = Disk::default();
+    let options = told(LogOptions { bytes_max: 3000, ..options() });
+    let log = Log::open_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    // Sequences 1 to 10 in turn; press-2's are wanted until 100 only.
+    for n in 1..=10 {
+        match n % 2 {
+            0 => log.append_expiring(of("press-2"), 0, 100).await.unwrap(),
+            _ => log.append(of("press-1"), 0).await.unwrap(),
+        };
+    }
+    let mut reader = log.reader();
+    assert_eq!(reader.next(|| 50).await.unwrap().sequence, 1);
+    log.advance(1);
+    for expected in [3, 5] {
+        assert_eq!(reader.next(|| 200).await.unwrap().sequence, expected);
+    }
+    let too_long = log.append(Bytes::from(vec![b'x'; 4000]), 200).await;
+    assert!(matches!(too_long, Err(AppendError::TooLong { .. })));
+    // Everything gives way to these.
+    for _ in 0..40 {
+        log.append(of("press-3"), 200).await.unwrap();
+    }
+    log.close().await;
+    let log = Log::open_on(Arc::new(disk), options).unwrap();
+    let gaps = log.gaps();
+    let lost = log.stats().lost;
+    let find = |cause, tag: &str| {
+        gaps.iter().filter(|gap| gap.cause == cause && gap.tag == tag).map(|gap| gap.count).sum::<u64>()
+    };
+    assert_eq!(find(Cause::Expired, "press-2"), 5, "{:?}", short(&gaps));
+    assert_eq!(find(Cause::Evicted, "press-1"), 4, "{:?}", short(&gaps));
+    assert_eq!(find(Cause::Refused, ""), 1);
+    assert_eq!(lost.expired + lost.evicted + log.stats().records, 49);
+    assert_eq!((lost.refused, lost.damaged), (1, 0));
+}
+
+#[tokio::test]
+async fn what_upstream_acknowledged_is_forgotten_and_what_was_lost_since_is_not() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), told(options())).unwrap();
+    assert_eq!(log.gaps_to_tell().await.unwrap(), []);
+    let refuse = || log.append(format!("press-1:{}", "x".repeat(2 << 20)).into(), 0);
+    for _ in 0..3 {
+        assert!(refuse().await.is_err());
+    }
+    let first = log.gaps_to_tell().await.unwrap();
+    assert_eq!(short(&first), [(Cause::Refused, "press-1", 1, 1, 3)]);
+    assert!(refuse().await.is_err());
+
+    // Killed before upstream had answered: the same gap has the same number.
+    let log = Log::open_on(Arc::new(disk.after_kill()), told(options())).unwrap();
+    assert_eq!(log.gaps_to_tell().await.unwrap(), first);
+    assert!(log.append(format!("press-1:{}", "x".repeat(2 << 20)).into(), 0).await.is_err());
+    log.gaps_told(first[0].number);
+    let second = log.gaps_to_tell().await.unwrap();
+    assert_eq!(short(&second), [(Cause::Refused, "press-1", 1, 1, 1)]);
+    assert!(second[0].number > first[0].number);
+    log.gaps_told(second[0].number);
+    assert_eq!(log.gaps(), []);
+    log.close().await;
+    assert!(matches!(log.gaps_to_tell().await, Err(AppendError::Closed)));
+}
+
+#[tokio::test]
+async fn a_record_passed_over_while_others_are_in_flight_is_not_counted_again_after_a_restart() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), told(options())).unwrap();
+    log.append(of("press-1"), 0).await.unwrap();
+    for _ in 0..5 {
+        log.append_expiring(of("press-2"), 0, 10).await.unwrap();
+    }
+    log.append(of("press-1"), 0).await.unwrap();
+    let mut reader = log.reader();
+    for expected in [1, 7] {
+        assert_eq!(reader.next(|| 20).await.unwrap().sequence, expected);
+    }
+    assert_eq!((log.stats().cursor, log.stats().expired), (0, 5));
+    log.close().await;
+    let log = Log::open_on(Arc::new(disk), told(options())).unwrap();
+    let mut reader = log.reader();
+    for expected in [1, 7] {
+        assert_eq!(reader.next(|| 20).await.unwrap().sequence, expected);
+    }
+    assert_eq!((log.stats().lost.expired, log.stats().records), (5, 2));
+    assert_eq!(short(&log.gaps()), [(Cause::Expired, "press-2", 2, 6, 5)]);
+}
+
+#[tokio::test]
+async fn what_wears_the_flash_is_counted() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk), options()).unwrap();
+    fill(&log, 7, 100).await;
+    let stats = log.stats();
+    assert_eq!((stats.payload_bytes, stats.written_bytes, stats.syncs), (700, 7 * 136, 7));
+}

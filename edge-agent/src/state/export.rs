@@ -1,30 +1,43 @@
 //! The export: every value as one line of text with its checksum, written whole and renamed into place.
 //!
-//! A line is `crc32c-hex room key-json value-json`; a line whose checksum does not fit is left out and told.
+//! A line is `crc32c-hex room key-json value-json`. The last one is `crc32c-hex end journal-id sequence count`: what of the
+//! journal it holds, and of how many values; without it the export is not whole.
 
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::Room;
+use uuid::Uuid;
+
+use super::{Change, keeper::Values, line};
+
+/// How far into which journal a copy of the state reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reach {
+    pub(super) journal: Uuid,
+    pub(super) sequence: u64,
+}
+
+/// What an export holds.
+pub(super) struct Export {
+    pub(super) values: Values,
+    pub(super) reach: Reach,
+}
 
 fn paths(dir: &Path) -> [PathBuf; 3] {
     ["export.new", "export", "export.old"].map(|name| dir.join(name))
 }
 
 /// Writes all values; the export before this one is kept beside it.
-pub(super) fn write(dir: &Path, values: &[(Room, String, Vec<u8>)]) -> io::Result<()> {
+pub(super) fn write(dir: &Path, values: &Values, reach: Reach) -> io::Result<()> {
     let [new, current, old] = paths(dir);
-    let mut text = String::new();
-    for (room, key, value) in values {
-        let key = serde_json::to_string(key)?;
-        let line = format!("{} {key} {}", room.name(), String::from_utf8_lossy(value));
-        let _ = writeln!(text, "{:08x} {line}", crc32c::crc32c(line.as_bytes()));
+    let mut file = BufWriter::new(File::create(&new)?);
+    let mut put = |line: String| writeln!(file, "{:08x} {line}", crc32c::crc32c(line.as_bytes()));
+    for ((room, key), value) in values {
+        put(line::write(*room, key, Some(value)))?;
     }
-    let mut file = File::create(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    put(format!("end {} {} {}", reach.journal, reach.sequence, values.len()))?;
+    file.into_inner()?.sync_all()?;
     if current.exists() {
         std::fs::rename(&current, &old)?;
     }
@@ -32,51 +45,74 @@ pub(super) fn write(dir: &Path, values: &[(Room, String, Vec<u8>)]) -> io::Resul
     File::open(dir)?.sync_all()
 }
 
-/// Reads the newest export that is there; `None` when there is none.
-pub(super) fn read(dir: &Path) -> Option<Vec<(Room, String, Vec<u8>)>> {
+/// Reads the newest export that is whole.
+pub(super) fn read(dir: &Path) -> Option<Export> {
     let [_, current, old] = paths(dir);
-    let text = std::fs::read_to_string(current).or_else(|_| std::fs::read_to_string(old)).ok()?;
-    let values: Vec<_> = text.lines().map(parse).collect();
-    let damaged = values.iter().filter(|value| value.is_none()).count();
-    if damaged > 0 {
-        tracing::error!(damaged, "lines of the state's export were damaged and left out");
-    }
-    Some(values.into_iter().flatten().collect())
+    [current, old].iter().find_map(|path| {
+        let bytes = std::fs::read(path).ok()?;
+        let export = parse(&bytes);
+        if export.is_none() {
+            tracing::error!(path = %path.display(), "an export of the state is damaged and was passed over");
+        }
+        export
+    })
 }
 
-fn parse(line: &str) -> Option<(Room, String, Vec<u8>)> {
-    let (checksum, line) = line.split_once(' ')?;
-    if u32::from_str_radix(checksum, 16).ok()? != crc32c::crc32c(line.as_bytes()) {
-        return None;
+/// How far the export before the newest one reaches: the journal is kept from there on.
+pub(super) fn older_reach(dir: &Path) -> Option<Reach> {
+    let [_, _, old] = paths(dir);
+    parse(&std::fs::read(old).ok()?).map(|export| export.reach)
+}
+
+fn parse(bytes: &[u8]) -> Option<Export> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut lines = text.lines().map(|line| {
+        let (checksum, line) = line.split_once(' ')?;
+        (u32::from_str_radix(checksum, 16).ok()? == crc32c::crc32c(line.as_bytes())).then_some(line)
+    });
+    let mut values = Values::new();
+    loop {
+        let line = lines.next()??;
+        let Some(end) = line.strip_prefix("end ") else {
+            // Of a room that this version does not know.
+            let Some(Change { room, key, value }) = line::parse(line) else { continue };
+            values.insert((room, key), value?);
+            continue;
+        };
+        let mut words = end.split(' ');
+        let reach = Reach { journal: words.next()?.parse().ok()?, sequence: words.next()?.parse().ok()? };
+        let count: usize = words.next()?.parse().ok()?;
+        return (values.len() <= count).then_some(Export { values, reach });
     }
-    let (room, rest) = line.split_once(' ')?;
-    let room = Room::ALL.into_iter().find(|r| r.name() == room)?;
-    let mut keys = serde_json::Deserializer::from_str(rest).into_iter::<String>();
-    let key = keys.next()?.ok()?;
-    let value = rest.get(keys.byte_offset() + 1..)?;
-    Some((room, key, value.as_bytes().to_vec()))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Room;
     use super::*;
 
     #[test]
-    fn an_export_reads_back_without_its_damaged_lines() {
+    fn an_export_reads_back_and_a_damaged_one_gives_way_to_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
-        let values = vec![
-            (Room::Twins, "gw/a \"b\"".to_owned(), br#"{"a":"b c"}"#.to_vec()),
-            (Room::Sessions, "press-1".to_owned(), b"[]".to_vec()),
-        ];
-        assert_eq!(read(dir.path()), None);
-        write(dir.path(), &values[..1]).unwrap();
-        write(dir.path(), &values).unwrap();
-        assert_eq!(read(dir.path()).as_ref(), Some(&values));
+        let reach = |sequence| Reach { journal: Uuid::from_u128(7), sequence };
+        let mut values = Values::from([((Room::Twins, "gw/a \"b\"".to_owned()), br#"{"a":"b c"}"#.to_vec())]);
+        assert!(read(dir.path()).is_none());
+        write(dir.path(), &values, reach(1)).unwrap();
+        let before = values.clone();
+        values.insert((Room::Sessions, "press-1".to_owned()), b"[]".to_vec());
+        write(dir.path(), &values, reach(2)).unwrap();
+        let export = read(dir.path()).unwrap();
+        assert_eq!((export.values, export.reach), (values, reach(2)));
         let path = dir.path().join("export");
-        let text = std::fs::read_to_string(&path).unwrap().replace("[]", "{}");
-        std::fs::write(&path, text).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), &values[..1]);
-        std::fs::remove_file(path).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), &values[..1], "the export before it takes its place");
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() - 1 {
+            let mut hurt = whole.clone();
+            hurt[at] ^= 1;
+            std::fs::write(&path, hurt).unwrap();
+            let export = read(dir.path()).unwrap();
+            assert_eq!((&export.values, export.reach), (&before, reach(1)), "byte {at}");
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert_eq!(read(dir.path()).unwrap().reach, reach(1), "cut at {at}");
+        }
     }
 }

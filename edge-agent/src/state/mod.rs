@@ -1,18 +1,32 @@
 //! The gateway's small durable state: identities, twins, the deployment in force, command answers, sessions.
 //!
-//! It lives in sled 0.34, which nobody else in the program knows, because sled alone does not keep its word:
-//! `flush` leaves the data in the page cache, and a damaged file makes `open` panic. So one thread owns the database,
-//! syncs its file after every flush before it says "saved", opens it under guard, and exports everything to a plain
-//! file from which a damaged database is restored.
+//! Nobody else in the program knows how it is kept:
 //!
-//! Every room keeps its own part in memory; the database is read once, when the daemon starts.
+//! ```text
+//! put ─> journal (a log of edge-buffer: one fdatasync for all that arrived) ─> "saved"
+//!           │ every minute, what changed
+//!           ├─> sled, synced and stamped with the journal's sequence
+//!           └─> every few MB: export, lines of text with checksums ─> the journal forgets what both exports hold
+//! ```
+//!
+//! sled 0.34 alone does not keep its word: its flush does not survive a power cut, and one flipped bit makes its open
+//! panic. Here nothing depends on it alone. A start takes sled's values when they are what the stamp says, otherwise the
+//! export's, and in either case applies what the journal holds beyond. See docs/decisions, "A journal before sled".
+//!
+//! Every room keeps its own part in memory; all this is read once, when the daemon starts.
 
 mod export;
+mod journal;
+mod keeper;
+mod line;
+mod reserve;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,13 +78,22 @@ pub enum StateError {
         #[source]
         source: std::io::Error,
     },
-    /// The database did not open and no export could take its place.
-    #[error("state in {dir}: the database is damaged and was set aside as {set_aside}; no export to restore")]
+    /// The journal could not be used.
+    #[error("state in {dir}: its journal cannot be used")]
+    Journal {
+        /// Which.
+        dir: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: edge_buffer::OpenError,
+    },
+    /// Neither the database nor an export can be read, and the journal does not reach back to the beginning.
+    #[error(
+        "state in {dir}: the database is damaged and no export can take its place; restore {dir} from a backup"
+    )]
     Damaged {
         /// Which.
         dir: std::path::PathBuf,
-        /// Its new name.
-        set_aside: String,
     },
     /// A value does not have the shape that this version writes.
     #[error("state: {room} `{key}` cannot be read")]
@@ -88,10 +111,15 @@ pub enum StateError {
     NotSaved(String),
 }
 
-struct Write {
+/// A value, or that it is gone.
+struct Change {
     room: Room,
     key: String,
     value: Option<Vec<u8>>,
+}
+
+struct Write {
+    change: Change,
     saved: oneshot::Sender<Result<(), String>>,
 }
 
@@ -104,34 +132,37 @@ pub struct State {
 }
 
 impl State {
-    /// Opens the state in `dir`, restoring it from its export when the database is damaged. Blocking.
+    /// Opens the state in `dir`, restoring it from export and journal when the database is damaged. Blocking.
     ///
     /// # Errors
-    /// [`StateError`] when the directory cannot be used, or neither database nor export can be read.
+    /// [`StateError`] when the directory cannot be used, or too much of it is damaged.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        let mut store = store::Store::open(dir)?;
-        let loaded = Arc::new(store.all());
+        let (mut keeper, values) = keeper::Keeper::open(dir)?;
+        let loaded = Arc::new(values.into_iter().map(|((room, key), value)| (room, key, value)).collect());
         let (writes, incoming) = sync_channel::<Write>(WAITING_MAX);
         let (ending, ended) = tokio::sync::watch::channel(());
         std::thread::Builder::new()
             .name("state".into())
             .spawn(move || {
-                while let Ok(first) = incoming.recv() {
-                    // One sync for all that arrived while the last one ran.
-                    let batch: Vec<Write> = std::iter::once(first).chain(incoming.try_iter()).collect();
-                    let changes = batch.iter().map(|w| (w.room, w.key.as_str(), w.value.as_deref()));
-                    let result = store.save(changes).map_err(|error| {
-                        tracing::error!(%error, writes = batch.len(), "state was not saved");
-                        error.to_string()
-                    });
-                    for write in batch {
-                        // A caller that did not wait for the disk is not told.
-                        let _ = write.saved.send(result.clone());
+                loop {
+                    match incoming.recv_timeout(keeper.checkpoint_due()) {
+                        Ok(first) => {
+                            // One sync for all that arrived while the last one ran.
+                            let (changes, answers): (Vec<_>, Vec<_>) = std::iter::once(first)
+                                .chain(incoming.try_iter())
+                                .map(|write| (write.change, write.saved))
+                                .unzip();
+                            for (result, saved) in keeper.save(changes).into_iter().zip(answers) {
+                                // A caller that did not wait for the disk is not told.
+                                let _ = saved.send(result);
+                            }
+                        }
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => break,
                     }
-                    store.export_when_due();
+                    keeper.checkpoint_when_due();
                 }
-                store.export();
-                drop(store);
+                keeper.close();
                 drop(ending);
             })
             .map_err(|source| StateError::Directory {
@@ -172,7 +203,8 @@ impl State {
 
     fn write(&self, room: Room, key: &str, value: Option<Vec<u8>>) -> Saved {
         let (saved, answer) = oneshot::channel();
-        match self.writes.try_send(Write { room, key: key.to_owned(), value, saved }) {
+        let change = Change { room, key: key.to_owned(), value };
+        match self.writes.try_send(Write { change, saved }) {
             Ok(()) => Saved(Ok(answer)),
             Err(TrySendError::Full(_)) => {
                 Saved(Err(StateError::NotSaved(format!("{WAITING_MAX} writes wait for the disk already"))))
@@ -216,53 +248,5 @@ impl Saved {
         if let Err(error) = self.0 {
             tracing::error!(%error, "a write was not taken");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_was_saved_is_there_after_a_restart_and_what_was_removed_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = State::open(dir.path()).unwrap();
-        state.put(Room::Twins, "press-1", &"first").durable().await.unwrap();
-        state.put(Room::Twins, "press-1", &"second").durable().await.unwrap();
-        state.put(Room::Twins, "press-2", &"gone").durable().await.unwrap();
-        state.remove(Room::Twins, "press-2").durable().await.unwrap();
-        // Larger than what sled would put into a file of its own.
-        let large = "x".repeat(300_000);
-        state.put(Room::Deployment, "large", &large).durable().await.unwrap();
-        state.close().await;
-
-        let state = State::open(dir.path()).unwrap();
-        let twins: Vec<(String, String)> = state.load(Room::Twins).unwrap();
-        assert_eq!(twins, [("press-1".to_owned(), "second".to_owned())]);
-        assert_eq!(state.load::<String>(Room::Deployment).unwrap(), [("large".to_owned(), large)]);
-        assert!(state.load::<u8>(Room::Twins).is_err(), "a value of another shape is an error");
-    }
-
-    #[tokio::test]
-    async fn a_damaged_database_is_set_aside_and_restored_from_the_export() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = State::open(dir.path()).unwrap();
-        state.put(Room::Devices, "press-1", &"key").durable().await.unwrap();
-        state.close().await;
-        for entry in std::fs::read_dir(dir.path().join("sled")).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                let length = std::fs::metadata(&path).unwrap().len() as usize;
-                std::fs::write(&path, vec![0xA5; length.min(4096)]).unwrap();
-            }
-        }
-        let state = State::open(dir.path()).unwrap();
-        let devices: Vec<(String, String)> = state.load(Room::Devices).unwrap();
-        assert_eq!(devices, [("press-1".to_owned(), "key".to_owned())]);
-        let aside = std::fs::read_dir(dir.path()).unwrap().filter(|entry| {
-            entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("sled.damaged-")
-        });
-        assert_eq!(aside.count(), 1);
-        state.put(Room::Devices, "press-2", &"key").durable().await.unwrap();
     }
 }

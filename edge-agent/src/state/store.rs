@@ -1,182 +1,200 @@
-//! sled behind guard: opened so that a panic is an error, synced after every flush, restored from the export.
+//! sled behind guard: opened so that a panic is an error, synced after every flush, and believed only when its values are
+//! what its stamp says.
+//!
+//! The stamp says how far into which journal the values reach, and holds the sum of a hash of each: sled drops a torn
+//! part of its file without a word, and then the sum does not fit.
 //!
 //! Values of more than [`PART_BYTES`] are stored in parts: sled puts large values into files of their own, which the
 //! sync of its main file does not cover.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
-use super::{Room, StateError, export};
+use uuid::Uuid;
+
+use super::Room;
+use super::export::Reach;
+use super::keeper::Values;
 
 const PART_BYTES: usize = 16 * 1024;
+/// A NUL and the part's number.
+const PART_NAME_BYTES: usize = 5;
 /// sled's page cache. The rooms hold everything in memory themselves.
 const CACHE_BYTES: u64 = 4 << 20;
-/// How far the export may lag behind the database.
-const EXPORT_EVERY: Duration = Duration::from_secs(60);
+/// The key of the stamp: journal id, sequence, sum. No room's name is empty.
+const STAMP: &[u8] = b"\0stamp";
+const STAMP_BYTES: usize = 32;
 
-pub(super) struct Store {
-    dir: PathBuf,
-    open: Option<Open>,
-    exported: Instant,
-    is_changed: bool,
+/// Why sled could not be opened.
+pub(super) enum OpenFailure {
+    /// The disk said no, for example because it is full: the files may be whole.
+    Unavailable(String),
+    /// The files are not what was written.
+    Damaged(String),
 }
 
-struct Open {
+pub(super) struct Store {
     db: sled::Db,
     file: File,
+    sum: u64,
+}
+
+/// sled panics on some damaged files, in opening and later; that is an error like others here.
+fn guarded<T>(what: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, sled::Error> {
+    catch_unwind(AssertUnwindSafe(what))
+        .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it could not be read".into())))
 }
 
 impl Store {
-    pub(super) fn open(dir: &Path) -> Result<Self, StateError> {
-        let failed = |doing| move |source| StateError::Directory { dir: dir.to_owned(), doing, source };
-        std::fs::create_dir_all(dir).map_err(failed("making the directory"))?;
-        let path = dir.join("sled");
-        let is_new = !path.exists();
-        let open = match Open::guarded(&path) {
-            Ok(open) => open,
-            Err(error) if is_new => {
-                return Err(failed("making the database")(std::io::Error::other(error)));
-            }
-            Err(error) => {
-                let set_aside = format!("sled.damaged-{}", uuid::Uuid::new_v4().simple());
-                tracing::error!(%error, %set_aside, "the state's database is damaged; it was set aside");
-                std::fs::rename(&path, dir.join(&set_aside)).map_err(failed("setting the database aside"))?;
-                let values =
-                    export::read(dir).ok_or(StateError::Damaged { dir: dir.to_owned(), set_aside })?;
-                let open = Open::guarded(&path)
-                    .map_err(|e| failed("making a new database")(std::io::Error::other(e)))?;
-                let changes = values.iter().map(|(room, key, value)| (*room, key.as_str(), Some(&value[..])));
-                open.save(changes).map_err(|e| failed("restoring the export")(std::io::Error::other(e)))?;
-                tracing::warn!(values = values.len(), "the state was restored from its export");
-                open
-            }
-        };
-        // The database's directory entries must be durable too, its parent's as well.
-        for dir in [&path, dir] {
-            File::open(dir).and_then(|d| d.sync_all()).map_err(failed("syncing the directory"))?;
-        }
-        Ok(Self { dir: dir.to_owned(), open: Some(open), exported: Instant::now(), is_changed: false })
-    }
-
-    /// Every value.
-    pub(super) fn all(&mut self) -> Vec<(Room, String, Vec<u8>)> {
-        self.open.as_ref().map(Open::all).unwrap_or_default()
-    }
-
-    /// Writes and syncs. After a failure the database is opened anew at the next write: what the kernel dropped from
-    /// its cache cannot be synced later.
-    pub(super) fn save<'a>(
-        &mut self,
-        changes: impl Iterator<Item = (Room, &'a str, Option<&'a [u8]>)>,
-    ) -> Result<(), sled::Error> {
-        if self.open.is_none() {
-            self.open = Some(Open::guarded(&self.dir.join("sled")).map_err(io_error)?);
-            tracing::warn!("the state's database was opened again after a failed write");
-        }
-        let open = self.open.as_ref().expect("it was just opened");
-        let result = open.save(changes);
-        match result {
-            Ok(()) => self.is_changed = true,
-            Err(_) => self.open = None,
-        }
-        result
-    }
-
-    pub(super) fn export_when_due(&mut self) {
-        if self.exported.elapsed() >= EXPORT_EVERY {
-            self.export();
-        }
-    }
-
-    pub(super) fn export(&mut self) {
-        if !self.is_changed {
-            return;
-        }
-        if let Some(open) = &self.open {
-            match export::write(&self.dir, &open.all()) {
-                Ok(()) => self.is_changed = false,
-                Err(error) => tracing::warn!(%error, "the state's export was not written"),
-            }
-        }
-        self.exported = Instant::now();
-    }
-}
-
-fn io_error(text: String) -> sled::Error {
-    sled::Error::Io(std::io::Error::other(text))
-}
-
-impl Open {
-    /// sled panics on some damaged files; that is an error like others here.
-    fn guarded(path: &Path) -> Result<Self, String> {
-        let attempt = || -> Result<Self, String> {
+    /// Opens the database, its values and how far they reach; `None` when it is new.
+    pub(super) fn open(path: &Path) -> Result<(Self, Values, Option<Reach>), OpenFailure> {
+        let opened = guarded(|| {
             let db = sled::Config::new()
                 .path(path)
                 .mode(sled::Mode::HighThroughput)
                 .cache_capacity(CACHE_BYTES)
                 .flush_every_ms(None)
-                .open()
-                .map_err(|e| e.to_string())?;
-            if db.was_recovered() {
-                for room in Room::ALL {
-                    let tree = db.open_tree(room.name()).map_err(|e| e.to_string())?;
-                    tree.iter().try_for_each(|pair| pair.map(drop)).map_err(|e| e.to_string())?;
-                }
+                .open()?;
+            db.flush()?;
+            let file = File::open(path.join("db"))?;
+            file.sync_all()?;
+            // The directory's entries must be durable too.
+            File::open(path)?.sync_all()?;
+            let mut store = Self { db, file, sum: 0 };
+            let values = store.read()?;
+            store.sum =
+                values.iter().map(|((room, key), value)| hash(*room, key, value)).fold(0, u64::wrapping_add);
+            let stamp = store.db.get(STAMP)?;
+            Ok((store, values, stamp))
+        });
+        let (store, values, stamp) = opened.map_err(|error| match error {
+            sled::Error::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+                OpenFailure::Unavailable(error.to_string())
             }
-            db.flush().map_err(|e| e.to_string())?;
-            let file = File::open(path.join("db")).map_err(|e| e.to_string())?;
-            file.sync_all().map_err(|e| e.to_string())?;
-            Ok(Self { db, file })
+            error => OpenFailure::Damaged(error.to_string()),
+        })?;
+        let Some(stamp) = stamp else {
+            return if values.is_empty() {
+                Ok((store, values, None))
+            } else {
+                Err(OpenFailure::Damaged("its stamp is missing".into()))
+            };
         };
-        std::panic::catch_unwind(attempt).unwrap_or_else(|_| Err("the database could not be read".into()))
-    }
-
-    fn save<'a>(
-        &self,
-        changes: impl Iterator<Item = (Room, &'a str, Option<&'a [u8]>)>,
-    ) -> Result<(), sled::Error> {
-        for (room, key, value) in changes {
-            let tree = self.db.open_tree(room.name())?;
-            let mut batch = sled::Batch::default();
-            for part in tree.scan_prefix(prefix(key)).keys() {
-                batch.remove(part?);
+        let number =
+            |at: usize| stamp.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+        let journal = stamp.get(..16).and_then(|id| Uuid::from_slice(id).ok());
+        match (journal, number(16), number(24)) {
+            (Some(journal), Some(sequence), Some(sum)) if sum == store.sum => {
+                Ok((store, values, Some(Reach { journal, sequence })))
             }
-            if let Some(value) = value {
-                // At least one part: an empty value is a value too.
-                for (index, part) in value.chunks(PART_BYTES).enumerate() {
-                    let mut name = prefix(key);
-                    name.extend_from_slice(&u32::try_from(index).unwrap_or(u32::MAX).to_be_bytes());
-                    batch.insert(name, part);
-                }
-            }
-            tree.apply_batch(batch)?;
+            _ => Err(OpenFailure::Damaged("some of its values are not what was written".into())),
         }
-        self.db.flush()?;
-        self.file.sync_data()?;
-        Ok(())
     }
 
-    fn all(&self) -> Vec<(Room, String, Vec<u8>)> {
-        let mut values: Vec<(Room, String, Vec<u8>)> = Vec::new();
+    fn read(&self) -> Result<Values, sled::Error> {
+        let mut values = Values::new();
         for room in Room::ALL {
-            let Ok(tree) = self.db.open_tree(room.name()) else { continue };
-            for (name, part) in tree.iter().flatten() {
-                let Some(key) = name.len().checked_sub(5).map(|end| &name[..end]) else { continue };
-                let key = String::from_utf8_lossy(key).into_owned();
-                match values.last_mut() {
-                    Some((r, k, value)) if *r == room && *k == key => value.extend_from_slice(&part),
-                    _ => values.push((room, key, part.to_vec())),
-                }
+            for pair in self.db.scan_prefix(prefix(&[room.name()])) {
+                let (name, part) = pair?;
+                let key = name.get(room.name().len() + 1..name.len().saturating_sub(PART_NAME_BYTES));
+                let key = String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
+                values.entry((room, key)).or_default().extend_from_slice(&part);
             }
         }
-        values
+        Ok(values)
+    }
+
+    /// Every value.
+    pub(super) fn all(&self) -> Result<Values, String> {
+        guarded(|| self.read()).map_err(|error| error.to_string())
+    }
+
+    /// Changes what differs from `values`.
+    pub(super) fn follow(&mut self, values: &Values, reach: Reach) -> Result<(), String> {
+        let has = self.all()?;
+        let mut changes = BTreeMap::new();
+        for (name, value) in values.iter().filter(|(name, value)| has.get(*name) != Some(*value)) {
+            changes.insert(name.clone(), Some(value.clone()));
+        }
+        for name in has.into_keys().filter(|name| !values.contains_key(name)) {
+            changes.insert(name, None);
+        }
+        self.save(&changes, reach)
+    }
+
+    /// On disk, stamp and all, when it returns well. After a failure this must not be used any more: what the kernel
+    /// dropped from its cache cannot be synced later.
+    pub(super) fn save(
+        &mut self,
+        changes: &BTreeMap<(Room, String), Option<Vec<u8>>>,
+        reach: Reach,
+    ) -> Result<(), String> {
+        let result = guarded(|| {
+            // In one batch: sled keeps all of it or nothing.
+            let mut batch = sled::Batch::default();
+            for ((room, key), value) in changes {
+                self.change(&mut batch, *room, key, value.as_deref())?;
+            }
+            let mut stamp = [0; STAMP_BYTES];
+            stamp[..16].copy_from_slice(reach.journal.as_bytes());
+            stamp[16..24].copy_from_slice(&reach.sequence.to_le_bytes());
+            stamp[24..].copy_from_slice(&self.sum.to_le_bytes());
+            batch.insert(STAMP, &stamp);
+            self.db.apply_batch(batch)?;
+            self.db.flush()?;
+            self.file.sync_data()?;
+            Ok(())
+        });
+        result.map_err(|error| error.to_string())
+    }
+
+    fn change(
+        &mut self,
+        batch: &mut sled::Batch,
+        room: Room,
+        key: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), sled::Error> {
+        let prefix = prefix(&[room.name(), key]);
+        let mut old: Option<Vec<u8>> = None;
+        for pair in self.db.scan_prefix(&prefix) {
+            let (name, part) = pair?;
+            old.get_or_insert_default().extend_from_slice(&part);
+            batch.remove(name);
+        }
+        if let Some(old) = old {
+            self.sum = self.sum.wrapping_sub(hash(room, key, &old));
+        }
+        if let Some(value) = value {
+            self.sum = self.sum.wrapping_add(hash(room, key, value));
+            // Values are JSON: none is empty and without a part.
+            for (index, part) in value.chunks(PART_BYTES).enumerate() {
+                let mut name = prefix.clone();
+                name.extend_from_slice(&u32::try_from(index).unwrap_or(u32::MAX).to_be_bytes());
+                batch.insert(name, part);
+            }
+        }
+        Ok(())
     }
 }
 
-/// Keys are names without NUL, so that no key's parts are another's.
-fn prefix(key: &str) -> Vec<u8> {
-    let mut name = key.as_bytes().to_vec();
-    name.push(0);
-    name
+/// Of one value, to be summed up: two checksums, mixed so that sums of different values rarely agree (SplitMix64).
+fn hash(room: Room, key: &str, value: &[u8]) -> u64 {
+    let name = crc32c::crc32c_append(crc32c::crc32c(room.name().as_bytes()), key.as_bytes());
+    let mixed = u64::from(name) << 32 | u64::from(crc32c::crc32c_append(name, value));
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Names are without NUL, so that no key's parts are another's.
+fn prefix(names: &[&str]) -> Vec<u8> {
+    let mut prefix = Vec::new();
+    for name in names {
+        prefix.extend_from_slice(name.as_bytes());
+        prefix.push(0);
+    }
+    prefix
 }

@@ -1,0 +1,130 @@
+//! The journal: every change of the state, in order, on disk before anybody is told that it is saved.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use edge_buffer::{AppendError, Full, Log, LogOptions, OpenError, RECORD_BYTES_MAX};
+
+use super::export::Reach;
+use super::keeper::Values;
+use super::{Change, line};
+use crate::clock::now_ms;
+
+const SEGMENT_BYTES: u64 = 1 << 20;
+/// Far more than lies between two exports. Beyond it, with sled and exports failing, changes are refused.
+const BYTES_MAX: u64 = 256 << 20;
+/// What a record begins with: the change goes on in the next one, or ends here.
+const MORE: u8 = b'+';
+const LAST: u8 = b'.';
+const PART_BYTES: usize = RECORD_BYTES_MAX as usize / 2;
+
+pub(super) struct Journal {
+    log: Log,
+}
+
+impl Journal {
+    pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
+        let options = LogOptions {
+            segment_bytes: SEGMENT_BYTES,
+            bytes_max: BYTES_MAX,
+            age_max_ms: None,
+            // Everybody else keeps space free for this.
+            keep_free_bytes: 0,
+            full: Full::Refuse,
+            tag: None,
+        };
+        Ok(Self { log: Log::open(&dir.join("journal"), options)? })
+    }
+
+    /// Writes changes with one sync; the answer to each.
+    pub(super) fn append(&self, changes: &[Change]) -> Vec<Result<(), AppendError>> {
+        let appends: Vec<Vec<_>> = changes
+            .iter()
+            .map(|change| {
+                let line = line::write(change.room, &change.key, change.value.as_deref());
+                let parts = line.as_bytes().chunks(PART_BYTES);
+                let last = parts.len() - 1;
+                let record = |(at, part): (usize, &[u8])| {
+                    let mark = if at == last { LAST } else { MORE };
+                    self.log.append(Bytes::from([&[mark], part].concat()), now_ms())
+                };
+                parts.enumerate().map(record).collect()
+            })
+            .collect();
+        let wait =
+            |parts: Vec<edge_buffer::Append>| parts.into_iter().try_for_each(|part| part.wait().map(drop));
+        appends.into_iter().map(wait).collect()
+    }
+
+    /// How far the journal reaches.
+    pub(super) fn reach(&self) -> Reach {
+        Reach { journal: self.log.id(), sequence: self.log.stats().next_sequence - 1 }
+    }
+
+    /// Everything that was ever written is still in here.
+    pub(super) fn is_complete(&self) -> bool {
+        self.log.stats().cursor == 0
+    }
+
+    /// Bytes of the changes since the daemon started.
+    pub(super) fn written(&self) -> u64 {
+        self.log.stats().payload_bytes
+    }
+
+    /// Applies what is beyond a copy of the state to it.
+    pub(super) fn apply_to(
+        &self,
+        values: &mut Values,
+        copied: Option<Reach>,
+    ) -> Result<(), edge_buffer::ReadError> {
+        // Of another journal, one that was lost, nothing is in here: then all of this one came later.
+        let copied = copied.filter(|reach| reach.journal == self.log.id()).map_or(0, |reach| reach.sequence);
+        let (mut line, mut expected) = (Vec::new(), 0);
+        for record in self.log.records() {
+            let record = record?;
+            if record.sequence != expected {
+                // The rest of a change whose beginning is damaged would be another change.
+                line.clear();
+            }
+            expected = record.sequence + 1;
+            let Some((mark, part)) = record.payload.split_first() else { continue };
+            line.extend_from_slice(part);
+            if *mark == MORE {
+                continue;
+            }
+            let text = String::from_utf8(std::mem::take(&mut line)).unwrap_or_default();
+            if record.sequence <= copied {
+                continue;
+            }
+            match line::parse(&text) {
+                Some(Change { room, key, value: Some(value) }) => {
+                    values.insert((room, key), value);
+                }
+                Some(Change { room, key, value: None }) => {
+                    values.remove(&(room, key));
+                }
+                None => tracing::error!(
+                    sequence = record.sequence,
+                    "a change of the state is damaged or of a newer program"
+                ),
+            }
+        }
+        let lost = self.log.stats().lost.damaged;
+        if lost > 0 {
+            tracing::error!(lost, "changes of the state in its journal were damaged");
+        }
+        Ok(())
+    }
+
+    /// Forgets what copies of the state hold.
+    pub(super) fn forget(&self, copied: Reach) {
+        if copied.journal == self.log.id() {
+            self.log.advance(copied.sequence);
+        }
+    }
+
+    /// Ends the thread of the log; the directory is free for another one.
+    pub(super) fn close(self) {
+        self.log.close_blocking();
+    }
+}

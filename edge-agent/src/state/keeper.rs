@@ -1,0 +1,261 @@
+//! Keeps journal, sled and export in step, and finds the state again from whichever of them is whole.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use edge_buffer::AppendError;
+
+use super::export::{self, Reach};
+use super::journal::Journal;
+use super::reserve::Reserve;
+use super::store::{OpenFailure, Store};
+use super::{Change, Room, StateError};
+
+/// How far sled may lag behind the journal.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// Nothing waits for it while nothing changes.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Changes that are remembered for sled before the minute is over.
+const CHANGED_BYTES_MAX: usize = 1 << 20;
+/// How much may be in the journal that is in no export.
+const EXPORT_BYTES: u64 = 4 << 20;
+
+/// All of the state.
+pub(super) type Values = BTreeMap<(Room, String), Vec<u8>>;
+
+pub(super) struct Keeper {
+    dir: PathBuf,
+    journal: Journal,
+    reserve: Reserve,
+    /// `None` while it cannot be used: then the journal alone grows.
+    store: Option<Store>,
+    /// What sled does not have yet.
+    changed: BTreeMap<(Room, String), Option<Vec<u8>>>,
+    changed_bytes: usize,
+    changed_since: Option<Instant>,
+    exported_at_bytes: u64,
+    has_export: bool,
+}
+
+impl Keeper {
+    /// Everything that was saved, and the keeper of it.
+    pub(super) fn open(dir: &Path) -> Result<(Self, Values), StateError> {
+        let failed = |doing| move |source| StateError::Directory { dir: dir.to_owned(), doing, source };
+        std::fs::create_dir_all(dir).map_err(failed("making the directory"))?;
+        for synced in
+            [Some(dir), dir.parent().filter(|parent| !parent.as_os_str().is_empty())].into_iter().flatten()
+        {
+            File::open(synced).and_then(|d| d.sync_all()).map_err(failed("syncing the directory"))?;
+        }
+        let reserve = Reserve::new(dir);
+        let journal = match Journal::open(dir) {
+            Err(_) if reserve.release() => Journal::open(dir),
+            opened => opened,
+        };
+        let journal = journal.map_err(|source| StateError::Journal { dir: dir.to_owned(), source })?;
+        let (store, mut values, reach) = find(dir, &journal, &reserve)?;
+        let unreadable =
+            |source: edge_buffer::ReadError| failed("reading its journal")(std::io::Error::other(source));
+        journal.apply_to(&mut values, reach).map_err(unreadable)?;
+        let mut keeper = Self {
+            dir: dir.to_owned(),
+            journal,
+            reserve,
+            store,
+            changed: BTreeMap::new(),
+            changed_bytes: 0,
+            changed_since: None,
+            exported_at_bytes: 0,
+            has_export: false,
+        };
+        keeper.follow(&values);
+        keeper.reserve.restore();
+        Ok((keeper, values))
+    }
+
+    /// Brings sled and the export to what was just read: what was damaged is whole again before anything relies on it.
+    fn follow(&mut self, values: &Values) {
+        let reach = self.journal.reach();
+        if let Some(store) = &mut self.store
+            && let Err(error) = store.follow(values, reach)
+        {
+            tracing::warn!(
+                error,
+                "the state's database could not be brought up to date; its journal goes on"
+            );
+            self.store = None;
+        }
+        self.export(values, reach);
+    }
+
+    fn export(&mut self, values: &Values, reach: Reach) {
+        match export::write(&self.dir, values, reach) {
+            Ok(()) => {
+                self.has_export = true;
+                self.exported_at_bytes = self.journal.written();
+                // The older export and the journal from there on are enough to begin with, too.
+                if let Some(older) = export::older_reach(&self.dir) {
+                    self.journal.forget(older);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the state's export was not written"),
+        }
+    }
+
+    /// On disk when it returns; the answer to each change.
+    pub(super) fn save(&mut self, changes: Vec<Change>) -> Vec<Result<(), String>> {
+        let mut answers = self.journal.append(&changes);
+        let is_full = |answer: &Result<(), AppendError>| answer.as_ref().is_err_and(is_for_want_of_space);
+        if answers.iter().any(is_full) && self.reserve.release() {
+            // All of them, in their order: a later change of a key must not be undone by an earlier one.
+            answers = self.journal.append(&changes);
+        }
+        let failed = answers.iter().filter_map(|answer| answer.as_ref().err());
+        if let Some(error) = failed.clone().next() {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                writes = failed.count(),
+                "state was not saved"
+            );
+        }
+        for (change, _) in changes.into_iter().zip(&answers).filter(|(_, answer)| answer.is_ok()) {
+            self.changed_bytes += change.value.as_ref().map_or(0, Vec::len);
+            self.changed.insert((change.room, change.key), change.value);
+            self.changed_since.get_or_insert_with(Instant::now);
+        }
+        answers.into_iter().map(|answer| answer.map_err(|error| error.to_string())).collect()
+    }
+
+    /// How long until sled should hear of the changes.
+    pub(super) fn checkpoint_due(&self) -> Duration {
+        self.changed_since.map_or(IDLE, |since| CHECKPOINT_EVERY.saturating_sub(since.elapsed()))
+    }
+
+    pub(super) fn checkpoint_when_due(&mut self) {
+        let is_due = self.checkpoint_due().is_zero() || self.changed_bytes > CHANGED_BYTES_MAX;
+        if is_due && self.changed_since.is_some() {
+            self.checkpoint();
+        }
+    }
+
+    /// Gives sled what changed, and writes an export when the journal has grown.
+    fn checkpoint(&mut self) {
+        // Tried again in a minute when it fails; the journal has it all.
+        self.changed_since = Some(Instant::now());
+        self.changed_bytes = 0;
+        if self.store.is_none() && !self.reopen() {
+            return;
+        }
+        let reach = self.journal.reach();
+        let Some(store) = &mut self.store else { return };
+        if let Err(error) = store.save(&self.changed, reach) {
+            tracing::warn!(error, "the state's database did not take the changes; its journal has them");
+            self.store = None;
+            return;
+        }
+        self.changed.clear();
+        self.changed_since = None;
+        self.reserve.restore();
+        let is_export_due = !self.has_export || self.journal.written() - self.exported_at_bytes >= EXPORT_BYTES;
+        if is_export_due {
+            match store.all() {
+                Ok(values) => self.export(&values, reach),
+                Err(error) => {
+                    tracing::warn!(error, "the state's database could not be read for an export");
+                    self.store = None;
+                }
+            }
+        }
+    }
+
+    /// Opens sled again, or makes it again from export and journal.
+    fn reopen(&mut self) -> bool {
+        let found = find(&self.dir, &self.journal, &self.reserve).map_err(|error| error.to_string());
+        let opened = found.and_then(|(store, mut values, reach)| {
+            let mut store = store.ok_or("the database cannot be opened for now")?;
+            self.journal.apply_to(&mut values, reach).map_err(|error| error.to_string())?;
+            store.follow(&values, self.journal.reach())?;
+            Ok(store)
+        });
+        match opened {
+            Ok(store) => {
+                tracing::info!("the state's database is in use again");
+                self.store = Some(store);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(error, "the state's database cannot be used; its journal goes on");
+                false
+            }
+        }
+    }
+
+    /// Leaves everything in step.
+    pub(super) fn close(mut self) {
+        if self.changed_since.is_some() {
+            self.checkpoint();
+        }
+        drop(self.store);
+        self.journal.close();
+    }
+}
+
+/// The newest whole copy of the state: sled's, or the export's with a new sled; and how far it reaches.
+fn find(
+    dir: &Path,
+    journal: &Journal,
+    reserve: &Reserve,
+) -> Result<(Option<Store>, Values, Option<Reach>), StateError> {
+    let path = dir.join("sled");
+    let opened = match Store::open(&path) {
+        Err(OpenFailure::Unavailable(_)) if reserve.release() => Store::open(&path),
+        opened => opened,
+    };
+    let store = match opened {
+        Ok((store, values, Some(reach))) => return Ok((Some(store), values, Some(reach))),
+        // New, or never stamped.
+        Ok((store, _, None)) => Some(store),
+        Err(OpenFailure::Unavailable(error)) => {
+            tracing::warn!(error, "the state's database cannot be used for now");
+            None
+        }
+        Err(OpenFailure::Damaged(error)) => {
+            let set_aside = format!("sled.damaged-{}", uuid::Uuid::new_v4().simple());
+            tracing::error!(error, set_aside, "the state's database is damaged; it was set aside");
+            let failed = |source| StateError::Directory {
+                dir: dir.to_owned(),
+                doing: "setting the database aside",
+                source,
+            };
+            forget_set_aside(dir);
+            std::fs::rename(&path, dir.join(&set_aside)).map_err(failed)?;
+            Store::open(&path).ok().map(|(store, _, _)| store)
+        }
+    };
+    if let Some(export) = export::read(dir) {
+        return Ok((store, export.values, Some(export.reach)));
+    }
+    if journal.is_complete() {
+        return Ok((store, Values::new(), None));
+    }
+    Err(StateError::Damaged { dir: dir.to_owned() })
+}
+
+/// One damaged database is kept for whoever looks into it.
+fn forget_set_aside(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("sled.damaged-") {
+            let _best_effort = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn is_for_want_of_space(error: &AppendError) -> bool {
+    match error {
+        AppendError::Full { .. } => true,
+        AppendError::Write { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+        _ => false,
+    }
+}

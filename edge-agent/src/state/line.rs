@@ -1,0 +1,22 @@
+//! A value as one line of text: `room key-json value-json`, or without the value when it is gone.
+
+use super::{Change, Room};
+
+pub(super) fn write(room: Room, key: &str, value: Option<&[u8]>) -> String {
+    let key = serde_json::Value::from(key);
+    match value {
+        Some(value) => format!("{} {key} {}", room.name(), String::from_utf8_lossy(value)),
+        None => format!("{} {key}", room.name()),
+    }
+}
+
+/// `None` for what this version does not know.
+pub(super) fn parse(line: &str) -> Option<Change> {
+    let (room, rest) = line.split_once(' ')?;
+    let room = Room::ALL.into_iter().find(|r| r.name() == room)?;
+    let mut keys = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+    let key = keys.next()?.ok()?;
+    let value = rest.get(keys.byte_offset()..)?;
+    let value = value.strip_prefix(' ').map(|value| value.as_bytes().to_vec());
+    Some(Change { room, key, value })
+}

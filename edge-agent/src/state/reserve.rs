@@ -1,0 +1,51 @@
+//! Disk space that state keeps for itself: a file that is deleted when everybody else has filled the disk.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What the journal, sled and an export of a busy gateway write in a day of changes, several times over.
+const RESERVE_BYTES: u64 = 8 << 20;
+/// It is made only while so much more is free: it must not be what fills the disk.
+const FREE_BYTES_MIN: u64 = 4 * RESERVE_BYTES;
+
+pub(super) struct Reserve {
+    path: PathBuf,
+}
+
+impl Reserve {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { path: dir.join("reserve") }
+    }
+
+    /// Makes the file where it is missing and there is space.
+    pub(super) fn restore(&self) {
+        if self.path.exists() {
+            return;
+        }
+        let Some(dir) = self.path.parent() else { return };
+        let made = rustix::fs::statvfs(dir).map_err(std::io::Error::from).and_then(|stat| {
+            if stat.f_bavail.saturating_mul(stat.f_frsize) < FREE_BYTES_MIN {
+                return Ok(());
+            }
+            let file = File::create(&self.path)?;
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?;
+            file.sync_all()
+        });
+        if let Err(error) = made {
+            let _incomplete = std::fs::remove_file(&self.path);
+            tracing::warn!(%error, "no disk space could be reserved for state");
+        }
+    }
+
+    /// Gives the space away, for state. True when there was some.
+    pub(super) fn release(&self) -> bool {
+        let is_released = std::fs::remove_file(&self.path).is_ok();
+        if is_released {
+            tracing::warn!(
+                bytes = RESERVE_BYTES,
+                "the disk is full: state is written to the space reserved for it"
+            );
+        }
+        is_released
+    }
+}

@@ -1,1 +1,0 @@
-//! rumqttd's codec of MQTT 5 as the other end.

@@ -23,6 +23,7 @@ demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 prove
 
 test: images ## every test, on real parts
 	scripts/ensure-packages.sh busybox-static docker-registry
+	scripts/ensure-clients.sh
 	cargo test --workspace --exclude site-tests
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests -- --test-threads=1 --nocapture
 

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use edge_core::access;
+use edge_core::access::claim::{Claim, claim};
+use edge_core::access::error::AccessError;
+use edge_core::access::proof::Proof;
+use edge_core::access::sas;
+use edge_core::access::secret::Secret;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkUp;
-use edge_hub::service::{Client, ConnectRequest, Refusal, Rejected, Service};
+use edge_hub::service::{Admitted, Client, ConnectRequest, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
 use schemas::link::Presence;
@@ -39,9 +43,14 @@ impl From<FleetError> for Rejected {
 }
 
 impl Service for Fleet {
-    async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Identity, Refusal> {
-        let refused = |error: access::AccessError| Refusal::NotAuthorized(error.to_string());
-        let identity = access::claim(&request.client_id, request.user_name.as_deref()).map_err(refused)?;
+    async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
+        let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
+        let identity = match claim(&request.client_id, request.user_name.as_deref()).map_err(refused)? {
+            Claim::Identity(identity) => identity,
+            Claim::User(user) => {
+                return Err(Refusal::NotAuthorized(format!("user `{user}`: users connect at gateways")));
+            }
+        };
         if identity.module.is_some() {
             return Err(Refusal::NotAuthorized(format!(
                 "module {identity} connects at its gateway, not here"
@@ -63,12 +72,12 @@ impl Service for Fleet {
             .collect();
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
-        let token = request.password.as_deref().unwrap_or("");
-        access::verify_sas(token, &identity, &hosts, &keys, now_ms() / 1000).map_err(refused)?;
+        let token = request.password.as_ref().and_then(Secret::text).unwrap_or("");
+        let token = sas::verify(token, &identity, &hosts, &keys, now_ms() / 1000).map_err(refused)?;
         if device.is_gateway {
             self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(device.id);
         }
-        Ok(identity)
+        Ok(Admitted { identity, proof: Proof::Key(token.key), ends_at: Some(token.ends_at()) })
     }
 
     fn telemetry(

@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use edge_core::access;
+use edge_core::access::claim::{Claim, claim};
+use edge_core::access::error::AccessError;
+use edge_core::access::proof::Proof;
+use edge_core::access::sas;
+use edge_core::access::secret::Secret;
 use edge_core::dialect::client::Subscribe;
 use edge_core::route::{RouteTable, Sink};
-use edge_hub::service::{Client, ConnectRequest, Refusal, Rejected, Service};
+use edge_hub::service::{Admitted, Client, ConnectRequest, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, try_join_all};
 use schemas::bag::{PropertyBag, system};
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -116,15 +120,20 @@ fn encode(topic: &str, payload: &[u8]) -> Result<Bytes, Rejected> {
 }
 
 impl Service for Front {
-    async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Identity, Refusal> {
-        let refused = |error: access::AccessError| Refusal::NotAuthorized(error.to_string());
-        let identity = access::claim(&request.client_id, request.user_name.as_deref()).map_err(refused)?;
+    async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
+        let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
+        let identity = match claim(&request.client_id, request.user_name.as_deref()).map_err(refused)? {
+            Claim::Identity(identity) => identity,
+            Claim::User(user) => {
+                return Err(Refusal::NotAuthorized(format!("user `{user}` is not known here")));
+            }
+        };
         let keys = self.keys_of(&identity)?;
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
-        let password = request.password.as_deref().unwrap_or("");
-        access::verify_sas(password, &identity, &hosts, &keys, now_ms() / 1000).map_err(refused)?;
-        Ok(identity)
+        let token = request.password.as_ref().and_then(Secret::text).unwrap_or("");
+        let token = sas::verify(token, &identity, &hosts, &keys, now_ms() / 1000).map_err(refused)?;
+        Ok(Admitted { identity, proof: Proof::Key(token.key), ends_at: Some(token.ends_at()) })
     }
 
     fn telemetry(

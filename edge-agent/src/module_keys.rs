@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use edge_core::access;
+use edge_core::access::sas;
 use schemas::names::ModuleId;
 
 /// The secret's file in the data directory. `init` writes it.
@@ -54,13 +54,13 @@ impl ModuleKeys {
 
     /// A module's symmetric key.
     pub fn key(&self, module: &ModuleId) -> Vec<u8> {
-        access::sign(&self.secret, format!("key {module}").as_bytes())
+        sas::sign(&self.secret, format!("key {module}").as_bytes())
     }
 
     /// A module's generation id, which IoT Hub makes anew when an identity is deleted and made again. Here it is the same
     /// for as long as the secret is.
     pub fn generation_id(&self, module: &ModuleId) -> String {
-        let digest = access::sign(&self.secret, format!("generation {module}").as_bytes());
+        let digest = sas::sign(&self.secret, format!("generation {module}").as_bytes());
         let number = digest.iter().take(8).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         number.to_string()
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edge_core::access;
+use edge_core::access::sas;
 use edge_core::backoff::Backoff;
 use edge_core::dialect::link::{LinkDown, LinkUp};
 use edge_core::link::window::Window;
@@ -155,7 +155,7 @@ impl Uplink {
             tls: self.tls.clone(),
             client_id: identity.to_string(),
             user_name: format!("{hub}/{identity}/?api-version=2021-04-12"),
-            password: access::sas_token(hub, &identity, &self.upstream.shared_access_key, expires_at),
+            password: sas::token(hub, &identity, &self.upstream.shared_access_key, expires_at),
             keep_alive: KEEP_ALIVE,
             connect_timeout: CONNECT_TIMEOUT,
         }

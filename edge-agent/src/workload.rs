@@ -17,7 +17,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use edge_core::access;
+use edge_core::access::sas;
 use schemas::names::ModuleId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -174,7 +174,7 @@ async fn sign(
     }
     let data =
         STANDARD.decode(request.data).map_err(|_| wrong("data: found text that is not base64".into()))?;
-    let digest = access::sign(&served.keys.key(&served.module), &data);
+    let digest = sas::sign(&served.keys.key(&served.module), &data);
     Ok(Json(json!({"digest": STANDARD.encode(digest)})))
 }
 
@@ -229,7 +229,7 @@ mod tests {
             json!({"keyId": "primary", "algo": "HMACSHA256", "data": STANDARD.encode("sr\n1")}).to_string();
         let (status, body) =
             ask(&socket, "POST", "/modules/sensor/genid/7/sign?api-version=x", &request).await;
-        let expected = STANDARD.encode(access::sign(&keys.key(&sensor), b"sr\n1"));
+        let expected = STANDARD.encode(sas::sign(&keys.key(&sensor), b"sr\n1"));
         assert_eq!((status, &body["digest"]), (200, &json!(expected)));
         let (status, _) = ask(&socket, "POST", "/modules/filter/genid/7/sign", &request).await;
         assert_eq!(status, 403);

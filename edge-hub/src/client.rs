@@ -12,11 +12,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::codec::message::Message;
 use crate::codec::packet::{Ack, Connect, ConnectProperties, Disconnect, Filter, Packet, Subscribe, Version};
 use crate::codec::read::{Read, read};
 use crate::codec::reason::Reason;
 use crate::codec::text::UserProperties;
-use crate::codec::write::{self, AckKind, Message};
+use crate::codec::write::{self, AckKind};
 
 /// The largest packet taken: a deployment manifest travels whole and may be much larger than telemetry.
 const PACKET_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -170,7 +171,7 @@ impl Sender {
     pub fn publish(&mut self, topic: &str, payload: &[u8]) -> u16 {
         let id = self.take_id();
         let message = Message { topic: topic.as_bytes(), payload, qos: 1, id, ..Message::default() };
-        write::publish(&mut self.out, Version::V4, &message);
+        message.write(&mut self.out, Version::V4);
         id
     }
 

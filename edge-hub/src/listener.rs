@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::door::{Door, count};
-use crate::service::Service;
+use crate::service::{ClientCert, Service};
 use crate::session;
 
 /// How long accepting pauses after an error such as "too many open files", which no event announces the end of.
@@ -92,21 +92,30 @@ impl<S: Service> Door<S> {
             debug!(%peer, %error, "connection ended before it began");
             return;
         }
-        let Some(tls) = tls else { return self.hold(stream, peer, deadline, stop).await };
+        let Some(tls) = tls else { return self.hold(stream, peer, None, deadline, stop).await };
         let handshake = tokio::select! {
             () = stop.cancelled() => return,
             handshake = tokio::time::timeout_at(deadline, tls.accept(stream)) => handshake,
         };
         match handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => self.hold(stream, peer, deadline, stop).await,
+            Ok(stream) => {
+                let client_cert = stream.get_ref().1.peer_certificates().and_then(ClientCert::new);
+                self.hold(stream, peer, client_cert, deadline, stop).await;
+            }
             Err(error) => warn!(%peer, %error, "connection refused: no TLS handshake"),
         }
     }
 
-    async fn hold<T>(self: Arc<Self>, stream: T, peer: SocketAddr, deadline: Instant, stop: CancellationToken)
-    where
+    async fn hold<T>(
+        self: Arc<Self>,
+        stream: T,
+        peer: SocketAddr,
+        client_cert: Option<ClientCert>,
+        deadline: Instant,
+        stop: CancellationToken,
+    ) where
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        session::hold(self, stream, peer, deadline, stop).await;
+        session::hold(self, stream, peer, client_cert, deadline, stop).await;
     }
 }

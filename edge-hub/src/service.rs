@@ -4,13 +4,41 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use edge_core::access::proof::Proof;
+use edge_core::access::secret::Secret;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkUp;
 use futures_util::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
 use schemas::bag::PropertyBag;
 use schemas::names::Identity;
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
+
+/// The certificates that a client showed in its TLS handshake, where it also proved to hold the key of the first; what
+/// they are worth is decided when it connects. Cheap to clone.
+#[derive(Clone)]
+pub struct ClientCert(Arc<[CertificateDer<'static>]>);
+
+impl ClientCert {
+    /// From a handshake, the client's own certificate first; `None` for an empty chain.
+    pub fn new(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        match chain {
+            [] => None,
+            chain => Some(Self(chain.iter().map(|der| der.clone().into_owned()).collect())),
+        }
+    }
+
+    /// The client's own certificate, DER.
+    pub fn leaf(&self) -> &[u8] {
+        self.0.first().map_or(&[], |der| der.as_ref())
+    }
+
+    /// What it showed beside its own certificate, DER.
+    pub fn intermediates(&self) -> &[CertificateDer<'static>] {
+        self.0.get(1..).unwrap_or(&[])
+    }
+}
 
 /// A CONNECT as the service sees it.
 #[derive(Clone)]
@@ -19,10 +47,34 @@ pub struct ConnectRequest {
     pub client_id: String,
     /// As sent.
     pub user_name: Option<String>,
-    /// As sent; a SAS token, for the clients of issue 2.
-    pub password: Option<String>,
+    /// As sent: a SAS token, or a user's password.
+    pub password: Option<Secret>,
+    /// What the client showed in its TLS handshake.
+    pub client_cert: Option<ClientCert>,
     /// Where the connection comes from.
     pub peer: SocketAddr,
+}
+
+/// A CONNECT that was proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// Who it is.
+    pub identity: Identity,
+    /// What proved it.
+    pub proof: Proof,
+    /// When the proof is worth nothing any more and the connection ends, in seconds since the Unix epoch.
+    pub ends_at: Option<u64>,
+}
+
+/// How a client came in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Login {
+    /// As sent.
+    pub client_id: String,
+    /// As sent.
+    pub user_name: String,
+    /// What proved it.
+    pub proof: Proof,
 }
 
 /// A connected client: who it is and which of its connections this is.
@@ -34,6 +86,8 @@ pub struct Client {
     pub connection: u64,
     /// Where it comes from.
     pub peer: SocketAddr,
+    /// How it came in.
+    pub login: Arc<Login>,
 }
 
 /// Why a client may not come in. The reason goes to the log; the client learns only the code.
@@ -65,7 +119,7 @@ pub trait Service: Send + Sync + 'static {
     fn authenticate(
         self: &Arc<Self>,
         request: ConnectRequest,
-    ) -> impl Future<Output = Result<Identity, Refusal>> + Send;
+    ) -> impl Future<Output = Result<Admitted, Refusal>> + Send;
 
     /// Takes one telemetry message. The future ends when the message is on disk, and only then is it acknowledged.
     ///

@@ -110,7 +110,7 @@ mod tests {
     fn connection(number: u64) -> Arc<Connection> {
         let peer = "127.0.0.1:1".parse().unwrap();
         let identity = format!("d{number}").parse().unwrap();
-        Clients::new().enter(Client { identity, connection: number, peer }, Vec::new())
+        Clients::new().enter(Client { identity, connection: number, peer, login: Arc::default() }, Vec::new())
     }
 
     #[test]

@@ -30,13 +30,29 @@ pub enum NameError {
         /// The alphabet, in words.
         allowed: &'static str,
     },
+    /// A beginning that is kept for local users.
+    #[error("found `{name}`; names that begin with `$user:` are those of local MQTT users")]
+    Reserved {
+        /// The whole name.
+        name: String,
+    },
 }
 
 /// IoT Hub's identity alphabet (IoT Hub identity registry, "deviceId"), less `+` and `#`: those are MQTT's wildcards,
 /// and a device named `+` could neither publish under its own topics nor be told from a filter for all of them.
 const ALLOWED: &str = "letters, digits and - : . % _ * ? ! ( ) , = @ $ '";
 
+/// How the device part of a local user's identity begins; no device id may.
+const USER: &str = "$user:";
+
 fn check(name: &str) -> Result<(), NameError> {
+    if name.starts_with(USER) {
+        return Err(NameError::Reserved { name: name.to_owned() });
+    }
+    check_text(name)
+}
+
+fn check_text(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty { allowed: ALLOWED });
     }
@@ -120,7 +136,55 @@ impl ModuleId {
     }
 }
 
+/// The name of a local user: a plain MQTT client that proves itself by a password. 1 to 64 letters, digits and `-._@`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UserName(String);
+
+impl UserName {
+    /// The name as it stands on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UserName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        const ALLOWED: &str = "letters, digits and - . _ @";
+        match name.chars().find(|c| !(c.is_ascii_alphanumeric() || "-._@".contains(*c))) {
+            Some(found) => Err(NameError::Character { found, name: name.to_owned(), allowed: ALLOWED }),
+            None if name.is_empty() => Err(NameError::Empty { allowed: ALLOWED }),
+            None if name.len() > 64 => Err(NameError::TooLong { length: name.len() }),
+            None => Ok(Self(name.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for UserName {
+    type Error = NameError;
+    fn try_from(name: String) -> Result<Self, NameError> {
+        name.parse()
+    }
+}
+
+impl From<UserName> for String {
+    fn from(name: UserName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Who a client is: a device, or a module of a device. Prints as its MQTT client id: `device` or `device/module`.
+///
+/// A local user's client has one too, `$user:{name}/{client id}`, which no device or module can have, so that whatever
+/// is kept by identity is kept apart. It never leaves the program: it does not read back from its text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     /// The device, or the gateway on which the module runs.
@@ -139,6 +203,34 @@ impl Identity {
     /// A module of a device.
     pub fn module(device: DeviceId, module: ModuleId) -> Self {
         Self { device, module: Some(module) }
+    }
+
+    /// A client of a local user. Each of its client ids, which are free, is an identity of its own; characters that a
+    /// module id cannot hold are percent-encoded.
+    ///
+    /// # Errors
+    /// [`NameError`] when there is no client id, or it is too long for a name (128 characters, encoded).
+    pub fn user(user: &UserName, client_id: &str) -> Result<Self, NameError> {
+        let mut encoded = String::with_capacity(client_id.len());
+        for byte in client_id.bytes() {
+            let is_plain = byte.is_ascii_alphanumeric() || b"-:._*?!(),=@'".contains(&byte);
+            match is_plain {
+                true => encoded.push(char::from(byte)),
+                false => encoded.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        check(&encoded)?;
+        Ok(Self { device: DeviceId(format!("{USER}{user}")), module: Some(ModuleId(encoded)) })
+    }
+
+    /// The local user, when this is a client of one.
+    pub fn user_name(&self) -> Option<UserName> {
+        self.device.as_str().strip_prefix(USER).map(|name| UserName(name.to_owned()))
+    }
+
+    /// Whether this is a client of a local user.
+    pub fn is_user(&self) -> bool {
+        self.device.as_str().starts_with(USER)
     }
 }
 
@@ -171,6 +263,23 @@ mod tests {
     fn an_identity_reads_back_as_it_prints() {
         for text in ["press-1", "gw1/filter", "gw1/$edgeAgent"] {
             assert_eq!(text.parse::<Identity>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_local_users_clients_are_told_apart_and_no_device_or_module_can_be_one() {
+        let plc: UserName = "plc1".parse().unwrap();
+        let identity = |client_id: &str| Identity::user(&plc, client_id);
+        assert_eq!(identity("press-1").unwrap().to_string(), "$user:plc1/press-1");
+        assert_eq!(identity("a b/c%").unwrap().to_string(), "$user:plc1/a%20b%2Fc%25");
+        assert_ne!(identity("a b"), identity("a%20b"));
+        assert_eq!(identity("x").unwrap().user_name(), Some(plc.clone()));
+        assert!(identity("").is_err() && identity(&"x".repeat(129)).is_err());
+        assert!("$user:plc1/press-1".parse::<Identity>().is_err());
+        assert!("$user:plc1".parse::<DeviceId>().is_err());
+        assert!(!"press-1".parse::<Identity>().unwrap().is_user());
+        for name in ["", "a/b", "a b", "$user", &"x".repeat(65)] {
+            assert!(name.parse::<UserName>().is_err(), "{name}");
         }
     }
 

@@ -79,7 +79,7 @@ impl LeafOptions {
             .duration_since(std::time::UNIX_EPOCH)
             .expect("the clock is past 1970");
         let token =
-            edge_core::access::sas_token(&self.hub_name, &self.identity, &self.key, now.as_secs() + 3600);
+            edge_core::access::sas::token(&self.hub_name, &self.identity, &self.key, now.as_secs() + 3600);
         let mut options = MqttOptions::new(self.identity.to_string(), "localhost", self.port);
         options
             .set_credentials(format!("{}/{}/?api-version=2021-04-12", self.hub_name, self.identity), token)

@@ -224,6 +224,18 @@ impl Site {
         .await
     }
 
+    /// Waits until the gateway says that a leaf device is connected.
+    pub async fn leaf_connected(&self, id: &str, within: Duration) -> Result<()> {
+        eventually(&format!("{id} is connected"), within, || async {
+            let (code, out, error) = run(&mut self.agent_command(&["device", "list", "--json"])?).await?;
+            ensure!(code == 0, "edge-agent device list failed: {error}");
+            let listed: serde_json::Value = serde_json::from_str(&out)?;
+            let mut devices = listed["devices"].as_array().into_iter().flatten();
+            Ok(devices.any(|device| device["id"] == id && device["connected"] == true).then_some(()))
+        })
+        .await
+    }
+
     /// Registers a leaf device, attaches it to the gateway, and gives what it needs to connect.
     pub async fn add_leaf(&self, id: &str, interval: Duration) -> Result<LeafOptions> {
         let rest = self.rest()?;
@@ -252,5 +264,23 @@ impl Site {
             central.stop(Duration::from_secs(15)).await?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Site {
+    /// A test that failed never came to [`Site::end`]: the containers of its gateway must not stand in the way of the next.
+    fn drop(&mut self) {
+        if self.agent.take().is_none() {
+            return;
+        }
+        let filter = format!("network={}", self.network);
+        let remove =
+            "docker ps -aq --filter \"$0\" | xargs --no-run-if-empty docker rm -f; docker network rm \"$1\"";
+        let _ = std::process::Command::new("sh")
+            .args(["-c", remove, &filter, &self.network])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status();
     }
 }

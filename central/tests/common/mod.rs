@@ -129,7 +129,7 @@ impl Central {
 
     pub fn client_with_key(&self, device: &str, key: &[u8]) -> Mqtt {
         let expires_at = clock::now_ms() / 1000 + 3600;
-        let token = edge_core::access::sas_token("central.test", &device.parse().unwrap(), key, expires_at);
+        let token = edge_core::access::sas::token("central.test", &device.parse().unwrap(), key, expires_at);
         let port = self.started.mqtt.unwrap().port();
         let mut options = MqttOptions::new(device, "127.0.0.1", port);
         options

@@ -332,7 +332,7 @@ async fn device_token(
     let expires_at = (now_ms() / 1000).saturating_add(query.valid);
     let identity = Identity::device(id);
     let user_name = format!("{}/{identity}/?api-version=2021-04-12", control.hub_name);
-    let token = edge_core::access::sas_token(&control.hub_name, &identity, &key, expires_at);
+    let token = edge_core::access::sas::token(&control.hub_name, &identity, &key, expires_at);
     Ok(Json(json!({"clientId": identity.to_string(), "userName": user_name, "password": token})))
 }
 

@@ -3,6 +3,7 @@
 use bytes::{Buf as _, Bytes};
 
 use super::error::ReadError;
+use super::reason::Reason;
 use super::text::Text;
 
 /// What is left of a body.
@@ -19,6 +20,11 @@ impl Fields {
         self.0.is_empty()
     }
 
+    /// Bytes left.
+    pub(super) fn left(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn u8(&mut self) -> Result<u8, ReadError> {
         self.0.try_get_u8().map_err(|_| TOO_SHORT)
     }
@@ -27,13 +33,11 @@ impl Fields {
         self.0.try_get_u16().map_err(|_| TOO_SHORT)
     }
 
-    #[expect(dead_code, reason = "for MQTT 5")]
     pub(super) fn u32(&mut self) -> Result<u32, ReadError> {
         self.0.try_get_u32().map_err(|_| TOO_SHORT)
     }
 
     /// A variable byte integer (MQTT 5.0 section 1.5.5).
-    #[expect(dead_code, reason = "for MQTT 5")]
     pub(super) fn variable(&mut self) -> Result<u32, ReadError> {
         match variable(&self.0)? {
             Variable::Whole { value, bytes, is_minimal: true } => {
@@ -71,7 +75,7 @@ impl Fields {
     /// A packet identifier (MQTT-2.3.1-1; MQTT 5.0: MQTT-2.2.1-3).
     pub(super) fn packet_id(&mut self) -> Result<u16, ReadError> {
         match self.u16()? {
-            0 => Err(ReadError::Malformed("packet id 0")),
+            0 => Err(ReadError::Protocol(Reason::PROTOCOL_ERROR, "packet id 0")),
             id => Ok(id),
         }
     }

@@ -5,7 +5,7 @@ use bytes::{Buf as _, BytesMut};
 use super::error::ReadError;
 use super::fields::{Variable, variable};
 use super::packet::{Packet, Version};
-use super::{connect, v4};
+use super::{connect, v4, v5};
 
 /// What a look at the buffer gave.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +49,17 @@ pub(super) struct Header {
     pub(super) body_bytes: usize,
 }
 
+/// The version of the CONNECT at the front of a buffer, whether it is whole and right or not: who sent a wrong one is
+/// answered in its own version. `None` when the bytes do not say, or say another.
+pub fn connect_version(buffer: &[u8]) -> Option<Version> {
+    let Ok(Variable::Whole { bytes, .. }) = variable(buffer.get(1..)?) else { return None };
+    match buffer.get(1 + bytes..)?.strip_prefix(b"\0\x04MQTT")?.first()? {
+        4 => Some(Version::V4),
+        5 => Some(Version::V5),
+        _ => None,
+    }
+}
+
 /// Takes the first packet off the buffer. A CONNECT is read by its own protocol level, everything else by `version`.
 /// `bytes_max` bounds what follows the fixed header.
 ///
@@ -84,7 +95,11 @@ pub fn read(buffer: &mut BytesMut, version: Version, bytes_max: usize) -> Result
         (Kind::PingReq, _) => Packet::PingReq,
         (Kind::PingResp, _) => Packet::PingResp,
         (_, Version::V4) => v4::read(header, frame)?,
-        (_, Version::V5) => return Err(ReadError::Level(5)),
+        (_, Version::V5) => {
+            let mut body = frame.freeze();
+            body.advance(header.bytes);
+            v5::read(header, body)?
+        }
     };
     Ok(Read::Packet(packet))
 }

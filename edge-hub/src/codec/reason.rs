@@ -90,6 +90,11 @@ impl Reason {
         self.0 >= 0x80
     }
 
+    /// The SUBACK return code of MQTT 3.1.1 (section 3.9.3).
+    pub(super) fn v4_suback(self) -> u8 {
+        if self.is_failure() { 0x80 } else { self.0 }
+    }
+
     /// The CONNACK return code of MQTT 3.1.1 (table 3.1) that comes nearest.
     pub(crate) fn v4_connack(self) -> u8 {
         match self {

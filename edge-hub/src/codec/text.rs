@@ -33,6 +33,11 @@ impl Text {
         &self.0
     }
 
+    /// Its UTF-8 bytes.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
     /// A copy that does not keep the packet in memory.
     #[must_use]
     pub fn detached(&self) -> Self {
@@ -79,14 +84,12 @@ pub struct UserProperties(Bytes);
 
 impl UserProperties {
     /// Takes checked properties as they stand in a packet, identifiers included.
-    #[expect(dead_code, reason = "for MQTT 5")]
     pub(super) fn from_wire(encoded: Bytes) -> Self {
         Self(encoded)
     }
 
     /// As they stand in a packet.
-    #[expect(dead_code, reason = "for MQTT 5")]
-    pub(super) fn wire(&self) -> &[u8] {
+    pub(super) fn wire(&self) -> &Bytes {
         &self.0
     }
 

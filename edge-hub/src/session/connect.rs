@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use edge_core::access::secret::Secret;
 use edge_core::dialect::client::{Publish, Subscribe, parse_publish, parse_subscribe};
 use futures_util::stream::FuturesOrdered;
-use schemas::names::Identity;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -20,7 +20,7 @@ use crate::codec::packet::{ConnAck, ConnAckProperties, Connect, Packet, Version,
 use crate::codec::reason::Reason;
 use crate::codec::write;
 use crate::door::Door;
-use crate::service::{Client, ConnectRequest, Refusal, Service};
+use crate::service::{Admitted, Client, ClientCert, ConnectRequest, Login, Refusal, Service};
 
 /// The largest CONNECT: whoever sends it has proven nothing yet.
 const CONNECT_BYTES_MAX: usize = 128 * 1024;
@@ -32,7 +32,7 @@ const LEVELS_MAX: usize = 128;
 /// A CONNECT whose sender is who it says.
 pub(super) struct Proven {
     connect: Connect,
-    identity: Identity,
+    admitted: Admitted,
 }
 
 /// Reads the CONNECT and has it proven. `None` when there is to be no session; a CONNACK may wait to be written.
@@ -41,6 +41,7 @@ pub(super) async fn prove<S, T>(
     reader: &mut Reader<T>,
     writer: &mut Writer<T>,
     peer: SocketAddr,
+    client_cert: Option<ClientCert>,
     deadline: Instant,
 ) -> Option<Proven>
 where
@@ -66,6 +67,11 @@ where
         }
     };
     let client = Shown(&connect.client_id);
+    if connect.version == Version::V5 {
+        warn!(%client, %peer, "connection refused: MQTT 5 is not spoken yet");
+        write_connack(writer, Version::V4, false, Reason::UNSUPPORTED_PROTOCOL_VERSION);
+        return None;
+    }
     let mut refuse = |reason| write_connack(writer, connect.version, false, reason);
     if connect.client_id.is_empty() {
         warn!(%client, %peer, "connection refused: an empty client id");
@@ -78,19 +84,15 @@ where
         refuse(Reason::NOT_AUTHORIZED);
         return None;
     }
-    let Ok(password) = connect.password.clone().map(String::from_utf8).transpose() else {
-        warn!(%client, %peer, "connection refused: the password is not UTF-8, and no password here is binary");
-        refuse(Reason::BAD_USER_NAME_OR_PASSWORD);
-        return None;
-    };
     let request = ConnectRequest {
         client_id: connect.client_id.clone(),
         user_name: connect.user_name.clone(),
-        password,
+        password: connect.password.clone().map(Secret::new),
+        client_cert,
         peer,
     };
     let refusal = match tokio::time::timeout_at(deadline, door.service.authenticate(request)).await {
-        Ok(Ok(identity)) => return Some(Proven { connect, identity }),
+        Ok(Ok(admitted)) => return Some(Proven { connect, admitted }),
         Ok(Err(refusal)) => refusal,
         Err(_) => {
             Refusal::Unavailable("the client could not be proven within the connect timeout".to_owned())
@@ -128,6 +130,14 @@ fn write_connack<T>(writer: &mut Writer<T>, version: Version, is_session_present
     write::connack(&mut writer.out, version, &ConnAck { is_session_present, reason, properties });
 }
 
+/// When a time of the wall clock will be.
+fn from_now(unix_secs: u64) -> Instant {
+    // Farther than any connection lives, and an Instant cannot hold all that a token can say.
+    const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Instant::now() + Duration::from_secs(unix_secs).saturating_sub(since).min(FAR)
+}
+
 fn is_allowed_will(will: &Will) -> bool {
     will.qos < 2 && parse_publish(&will.topic) == Ok(Publish::Free)
 }
@@ -144,10 +154,24 @@ where
     S: Service,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Proven { connect, identity } = proven;
+    let Proven { mut connect, admitted } = proven;
+    let login = Login {
+        client_id: connect.client_id.clone(),
+        user_name: connect.user_name.take().unwrap_or_default(),
+        proof: admitted.proof,
+    };
+    if admitted.identity.is_user() {
+        // Its client id is free, and must not meet a device's: neither its connection nor its session.
+        connect.client_id = admitted.identity.to_string();
+    }
     // Entered first, so that an older connection of the client is over before its session is read.
-    let connection =
-        door.clients.enter(Client { identity, connection: door.clients.number(), peer }, Vec::new());
+    let client = Client {
+        identity: admitted.identity,
+        connection: door.clients.number(),
+        peer,
+        login: Arc::new(login),
+    };
+    let connection = door.clients.enter(client, Vec::new());
     let client = &connection.client;
     let kept = match connect.is_clean {
         true => None,
@@ -197,6 +221,7 @@ where
         in_flight: HashMap::new(),
         last_id: 0,
         silence_max,
+        ends_at: admitted.ends_at.map(from_now),
         last_read: now,
         written_at_check: None,
         has_logged_retain: false,

@@ -33,11 +33,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clients::Connection;
+use crate::codec::message::Message;
 use crate::codec::packet::{Ack, Version, Will};
-use crate::codec::write::{self, AckKind, Message};
+use crate::codec::write::{self, AckKind};
 use crate::door::{Door, count};
 use crate::outbox::{Bound, Outgoing};
-use crate::service::{Rejected, Service};
+use crate::service::{ClientCert, Rejected, Service};
 use end::End;
 use pending::{Done, Pending};
 use wire::{Reader, Writer};
@@ -62,6 +63,7 @@ pub(crate) async fn hold<S, T>(
     door: Arc<Door<S>>,
     stream: T,
     peer: SocketAddr,
+    client_cert: Option<ClientCert>,
     deadline: Instant,
     stop: CancellationToken,
 ) where
@@ -71,7 +73,7 @@ pub(crate) async fn hold<S, T>(
     let (reader, writer) = tokio::io::split(stream);
     let (mut reader, mut writer) = (Reader::new(reader), Writer::new(writer));
     let proven = tokio::select! {
-        proven = connect::prove(&door, &mut reader, &mut writer, peer, deadline) => proven,
+        proven = connect::prove(&door, &mut reader, &mut writer, peer, client_cert, deadline) => proven,
         () = stop.cancelled() => None,
     };
     let Some(proven) = proven else {
@@ -103,6 +105,8 @@ struct Session<S, T> {
     last_id: u16,
     /// The client is closed when it is silent for so long.
     silence_max: Option<Duration>,
+    /// When its proof is worth nothing any more.
+    ends_at: Option<Instant>,
     last_read: Instant,
     stall_check_at: Instant,
     /// Bytes written at the last check, when more was waiting.
@@ -185,7 +189,7 @@ where
                 id,
                 ..Message::default()
             };
-            write::publish(&mut self.writer.out, Version::V4, &publish);
+            publish.write(&mut self.writer.out, Version::V4);
             match message.done {
                 Some(done) if id == 0 => {
                     // Whoever waited may have gone.
@@ -260,15 +264,16 @@ where
     }
 
     fn next_tick(&self) -> Instant {
-        match self.silence_max {
-            Some(max) => self.stall_check_at.min(self.last_read + max),
-            None => self.stall_check_at,
-        }
+        let silent_at = self.silence_max.map(|max| self.last_read + max);
+        [silent_at, self.ends_at].into_iter().flatten().fold(self.stall_check_at, Instant::min)
     }
 
     /// Looks whether the client still reads and still speaks.
     fn tick(&mut self) -> Result<(), End> {
         let now = Instant::now();
+        if self.ends_at.is_some_and(|at| now >= at) {
+            return Err(End::Closed("its SAS token expired".to_owned()));
+        }
         if !self.may_take() {
             // Its silence is ours: nothing is read.
             self.last_read = now;

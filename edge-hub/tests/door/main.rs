@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests; the leave for them does not reach helper functions")]
 
+mod access;
 mod free;
 mod link;
 mod methods;

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use edge_core::access::proof::Proof;
+use edge_core::access::secret::Secret;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkUp;
 use edge_hub::clients::Clients;
 use edge_hub::door::{Door, DoorSettings};
-use edge_hub::service::{Client, ConnectRequest, Refusal, Rejected, Service};
+use edge_hub::service::{Admitted, Client, ConnectRequest, Refusal, Rejected, Service};
 use futures_util::future::BoxFuture;
 use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS};
 use schemas::bag::PropertyBag;
@@ -44,11 +46,25 @@ pub(crate) struct Program {
 }
 
 impl Service for Program {
-    async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Identity, Refusal> {
-        match request.password.as_deref() {
+    async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
+        let admit = |identity| Admitted { identity, proof: Proof::Standing, ends_at: None };
+        match request.password.as_ref().and_then(Secret::text) {
             Some("wrong") => Err(Refusal::NotAuthorized("wrong password".into())),
             Some("early") => Err(Refusal::Unavailable("not loaded yet".into())),
-            _ => request.client_id.parse().map_err(|why| Refusal::NotAuthorized(format!("{why}"))),
+            Some("expired") => {
+                let admitted = admit(request.client_id.parse().unwrap());
+                Ok(Admitted { ends_at: Some(1), ..admitted })
+            }
+            _ => match request.user_name.as_deref() {
+                Some(name @ "plc") => {
+                    Ok(admit(Identity::user(&name.parse().unwrap(), &request.client_id).unwrap()))
+                }
+                _ => request
+                    .client_id
+                    .parse()
+                    .map(admit)
+                    .map_err(|why| Refusal::NotAuthorized(format!("{why}"))),
+            },
         }
     }
 

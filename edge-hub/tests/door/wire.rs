@@ -35,7 +35,7 @@ async fn what_is_no_mqtt_closes_its_connection_in_order() {
     for (bytes, answer, why) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], &b""[..], "HTTP"),
         (b"\xc0\0", b"", "PINGREQ before CONNECT"),
-        (b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x02d1", b"\x20\x02\0\x01", "MQTT 5"),
+        (b"\x10\x0f\0\x04MQTT\x05\x02\0\0\0\0\x02d1", b"\x20\x02\0\x01", "MQTT 5"),
         (b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0", b"\x20\x02\0\x02", "an empty client id"),
         (b"\x10\x0c\0\x04MQTT\x04\x03\0\0\0\0", b"", "a reserved CONNECT flag"),
         (b"\x10\xff\xff\x7f", b"", "a CONNECT larger than allowed"),

@@ -1,16 +1,9 @@
-//! What is read, what is refused, and that both versions read back what they write.
+//! MQTT 3.1.1: malformed packets.
 
-use bytes::BytesMut;
-use proptest::prelude::*;
-
-use super::error::ReadError;
-use super::packet::{Packet, Version};
-use super::read::{Read, read};
-use super::write::{self, Message};
-
-fn read_one(version: Version, bytes: &[u8]) -> Result<Read, ReadError> {
-    read(&mut BytesMut::from(bytes), version, 1024)
-}
+use super::read_one;
+use crate::codec::error::ReadError;
+use crate::codec::packet::{Packet, Version};
+use crate::codec::read::Read;
 
 #[test]
 fn malformed_packets_of_3_1_1_are_told_from_incomplete_ones() {
@@ -79,25 +72,4 @@ fn a_password_may_be_any_bytes() {
         panic!("no CONNECT")
     };
     assert_eq!(connect.password.as_deref(), Some(&b"\xff\0"[..]));
-}
-
-proptest! {
-    #[test]
-    fn a_publish_reads_back_as_it_was_written(topic in "[a-z/]{1,200}", payload in proptest::collection::vec(any::<u8>(), 0..600), id in any::<u16>()) {
-        let mut bytes = BytesMut::new();
-        let qos = u8::from(id != 0) * (1 + u8::from(id.is_multiple_of(2)));
-        let message = Message { topic: topic.as_bytes(), payload: &payload, qos, id, ..Message::default() };
-        write::publish(&mut bytes, Version::V4, &message);
-        prop_assert_eq!(bytes.len(), message.packet_bytes(Version::V4));
-        let Ok(Read::Packet(Packet::Publish(publish))) = read(&mut bytes, Version::V4, 1024) else { panic!("no PUBLISH") };
-        prop_assert_eq!((publish.topic(), &publish.payload[..], publish.id), (&topic[..], &payload[..], id));
-        prop_assert_eq!(publish.qos, qos);
-    }
-
-    #[test]
-    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64), is_v5 in any::<bool>()) {
-        let mut buffer = BytesMut::from(&bytes[..]);
-        let version = if is_v5 { Version::V5 } else { Version::V4 };
-        while let Ok(Read::Packet(_)) = read(&mut buffer, version, 1024) {}
-    }
 }

@@ -1,0 +1,1 @@
+//! rumqttd's codec of MQTT 5 as the other end.

@@ -1,0 +1,146 @@
+//! The unmodified Azure device SDKs for Python and Node as leaf devices of a gateway: send, receive, methods, twins, and
+//! a gateway that restarts.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use site_tests::client::{Client, Kind};
+use site_tests::rest::{Rest, eventually};
+use site_tests::site::Site;
+
+/// How long a step may take; the Python SDK waits 10 s before some of its retries.
+const STEP: Duration = Duration::from_secs(60);
+
+/// A site whose gateway listens where the SDKs connect: they know no other port than 8883 and 443.
+async fn site(dir: &std::path::Path) -> Site {
+    let mut site = Site::new(dir, "sdk-gateway", true).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    site
+}
+
+fn script(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Node => "azure_client.js",
+        Kind::AzurePython | Kind::PlainPython => "azure_client.py",
+    }
+}
+
+/// Starts a device on what `how` says about its connection.
+async fn device(site: &Site, kind: Kind, id: &str, how: Value) -> Client {
+    let mut command = kind.command(script(kind)).unwrap();
+    command.arg("device");
+    let mut client = Client::start(id, command, &site.dir.join(format!("{id}.log"))).unwrap();
+    client.tell(&how).await.unwrap();
+    client.event("ready", STEP).await.unwrap();
+    client
+}
+
+/// How a device with a symmetric key connects.
+async fn by_key(site: &Site, id: &str) -> Value {
+    site.add_leaf(id, Duration::ZERO).await.unwrap();
+    let key = site.key(id).await.unwrap();
+    json!({
+        "connection_string":
+            format!("HostName=localhost;DeviceId={id};SharedAccessKey={key};GatewayHostName=localhost"),
+        "ca": site.gateway_ca(),
+    })
+}
+
+/// What a device can do at any time; `round` makes what it does different each time.
+async fn everything_works(rest: &Rest, client: &mut Client, id: &str, round: u64) {
+    // A message with properties that need escaping.
+    let properties = json!({"line": "A&B", "plus+space": "1 + 1 = 2/1", "round": round.to_string()});
+    client
+        .tell(&json!({"do": "send", "body": json!({"round": round}).to_string(), "properties": properties}))
+        .await
+        .unwrap();
+    client.event("sent", STEP).await.unwrap();
+    let message = eventually("the message in central", STEP, || async {
+        let messages = rest.messages(id).await?;
+        Ok(messages.into_iter().find(|message| message["body"]["round"] == round))
+    })
+    .await
+    .unwrap();
+    for (key, value) in properties.as_object().unwrap() {
+        assert_eq!(&message["properties"][key], value, "{message}");
+    }
+
+    // A direct method.
+    let request = json!({"round": round, "text": "grüß dich", "list": [1, null, 2.5]});
+    let path = format!("/api/devices/{id}/commands/echo");
+    let answer = rest.post(&path, &json!({"request": request, "responseTimeout": 30})).await.unwrap();
+    assert_eq!((&answer["responseCode"], &answer["response"]), (&json!(200), &request), "{answer}");
+    let call = client.event("method", STEP).await.unwrap();
+    assert_eq!((&call["name"], &call["payload"]), (&json!("echo"), &request));
+
+    // The desired section, as a patch and as a whole.
+    let desired = json!({"interval": round, "nested": {"limit": 20.5 + round as f64}});
+    rest.patch(&format!("/api/devices/{id}/properties"), &desired).await.unwrap();
+    let patch =
+        client.event_where("desired", STEP, |event| event["patch"]["interval"] == round).await.unwrap();
+    assert_eq!(patch["patch"]["nested"], desired["nested"], "{patch}");
+    client.tell(&json!({"do": "twin"})).await.unwrap();
+    let twin = client.event("twin", STEP).await.unwrap();
+    assert_eq!(twin["twin"]["desired"]["interval"], round, "{twin}");
+    assert!(twin["twin"]["desired"]["$version"].as_u64() > Some(0), "{twin}");
+
+    // The reported section; a null takes a key out.
+    client.tell(&json!({"do": "report", "patch": {"interval": round, "gone": round}})).await.unwrap();
+    client.event("reported", STEP).await.unwrap();
+    client.tell(&json!({"do": "report", "patch": {"gone": null}})).await.unwrap();
+    client.event("reported", STEP).await.unwrap();
+    eventually("the reported section in central", STEP, || async {
+        let twin = rest.get(&format!("/api/ext/devices/{id}/twin")).await?;
+        let reported = &twin["reported"];
+        Ok((reported["interval"] == round && reported.get("gone").is_none()).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+/// Everything, before and after the gateway is restarted in order and killed. The Python SDK never subscribes anew, so
+/// that what works afterwards works by what the gateway kept.
+async fn holds_over_restarts(site: &mut Site, kind: Kind, id: &str, how: Value) {
+    let rest = site.rest().unwrap().clone();
+    let mut client = device(site, kind, id, how).await;
+    everything_works(&rest, &mut client, id, 1).await;
+
+    site.stop_agent().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    site.leaf_connected(id, STEP).await.unwrap();
+    everything_works(&rest, &mut client, id, 2).await;
+
+    site.kill_agent().await.unwrap();
+    // While the gateway is away the wish changes: the device must learn of it.
+    rest.patch(&format!("/api/devices/{id}/properties"), &json!({"meanwhile": "changed"})).await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    site.leaf_connected(id, STEP).await.unwrap();
+    client.event_where("desired", STEP, |event| event["patch"]["meanwhile"] == "changed").await.unwrap();
+    everything_works(&rest, &mut client, id, 3).await;
+    client.end(STEP).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_python_device_with_a_symmetric_key_does_everything_and_goes_on_after_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path()).await;
+    let how = by_key(&site, "python-sas").await;
+    holds_over_restarts(&mut site, Kind::AzurePython, "python-sas", how).await;
+    site.end(true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_device_with_a_symmetric_key_does_everything_and_goes_on_after_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path()).await;
+    let how = by_key(&site, "node-sas").await;
+    holds_over_restarts(&mut site, Kind::Node, "node-sas", how).await;
+    site.end(true).await.unwrap();
+}

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod backoff;
+pub mod certificate;
 pub mod deploy;
 pub mod dialect;
 pub mod link;

@@ -1,11 +1,12 @@
 //! The listener: accepts connections up to a bound, gives each a session, and ends when told to and all of them ended.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -14,16 +15,36 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::door::{Door, count};
+use crate::https::{self, Caller};
 use crate::service::{ClientCert, Service};
 use crate::session;
 
 /// How long accepting pauses after an error such as "too many open files", which no event announces the end of.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// What a connection of a listener speaks.
+#[derive(Clone)]
+enum Speaks {
+    Mqtt,
+    Mqtts(TlsAcceptor),
+    /// With the program's own API.
+    Https(TlsAcceptor, Router),
+}
+
+impl fmt::Display for Speaks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mqtt => "MQTT",
+            Self::Mqtts(_) => "MQTT over TLS",
+            Self::Https(..) => "HTTPS and MQTT over WebSocket",
+        })
+    }
+}
+
 impl<S: Service> Door<S> {
     /// Serves plain TCP. Returns when it was stopped and all its sessions have ended in order.
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        self.serve(listener, None, stop).await;
+        self.serve(listener, Speaks::Mqtt, stop).await;
     }
 
     /// Serves TLS. Returns when it was stopped and all its sessions have ended in order.
@@ -33,17 +54,24 @@ impl<S: Service> Door<S> {
         tls: Arc<rustls::ServerConfig>,
         stop: CancellationToken,
     ) {
-        self.serve(listener, Some(TlsAcceptor::from(tls)), stop).await;
+        self.serve(listener, Speaks::Mqtts(TlsAcceptor::from(tls)), stop).await;
     }
 
-    async fn serve(
+    /// Serves MQTT over WebSocket over TLS on the paths of [`crate::https`], and the program's own `api` on all others,
+    /// with a [`crate::https::Caller`] as an extension of each request. Returns as [`Door::serve_tls`] does.
+    pub async fn serve_https(
         self: Arc<Self>,
         listener: TcpListener,
-        tls: Option<TlsAcceptor>,
+        tls: Arc<rustls::ServerConfig>,
+        api: Router,
         stop: CancellationToken,
     ) {
+        self.serve(listener, Speaks::Https(TlsAcceptor::from(tls), api), stop).await;
+    }
+
+    async fn serve(self: Arc<Self>, listener: TcpListener, speaks: Speaks, stop: CancellationToken) {
         let address = listener.local_addr().map_or_else(|error| error.to_string(), |a| a.to_string());
-        info!(%address, is_tls = tls.is_some(), "door opened");
+        info!(%address, %speaks, "door opened");
         let sessions = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -67,9 +95,9 @@ impl<S: Service> Door<S> {
                 warn!(%peer, connections_max = max, "connection refused: the door is full");
                 continue;
             };
-            let (door, tls, stop) = (self.clone(), tls.clone(), stop.clone());
+            let (door, speaks, stop) = (self.clone(), speaks.clone(), stop.clone());
             sessions.spawn(async move {
-                door.admit(stream, peer, tls, stop).await;
+                door.admit(stream, peer, speaks, stop).await;
                 drop(place);
             });
         }
@@ -84,7 +112,7 @@ impl<S: Service> Door<S> {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        tls: Option<TlsAcceptor>,
+        speaks: Speaks,
         stop: CancellationToken,
     ) {
         let deadline = Instant::now() + self.settings.connect_timeout;
@@ -92,7 +120,11 @@ impl<S: Service> Door<S> {
             debug!(%peer, %error, "connection ended before it began");
             return;
         }
-        let Some(tls) = tls else { return self.hold(stream, peer, None, deadline, stop).await };
+        let (tls, api) = match speaks {
+            Speaks::Mqtt => return session::hold(self, stream, peer, None, deadline, stop).await,
+            Speaks::Mqtts(tls) => (tls, None),
+            Speaks::Https(tls, api) => (tls, Some(api)),
+        };
         let handshake = tokio::select! {
             () = stop.cancelled() => return,
             handshake = tokio::time::timeout_at(deadline, tls.accept(stream)) => handshake,
@@ -100,22 +132,14 @@ impl<S: Service> Door<S> {
         match handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 let client_cert = stream.get_ref().1.peer_certificates().and_then(ClientCert::new);
-                self.hold(stream, peer, client_cert, deadline, stop).await;
+                match api {
+                    None => session::hold(self, stream, peer, client_cert, deadline, stop).await,
+                    Some(api) => {
+                        https::hold(self, stream, Caller { peer, client_cert }, api, deadline, stop).await;
+                    }
+                }
             }
             Err(error) => warn!(%peer, %error, "connection refused: no TLS handshake"),
         }
-    }
-
-    async fn hold<T>(
-        self: Arc<Self>,
-        stream: T,
-        peer: SocketAddr,
-        client_cert: Option<ClientCert>,
-        deadline: Instant,
-        stop: CancellationToken,
-    ) where
-        T: AsyncRead + AsyncWrite + Unpin + Send,
-    {
-        session::hold(self, stream, peer, client_cert, deadline, stop).await;
     }
 }

@@ -8,5 +8,7 @@ mod link;
 mod methods;
 mod site;
 mod telemetry;
+mod tls;
 mod twins;
+mod websocket;
 mod wire;

@@ -12,7 +12,7 @@ use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkUp;
 use edge_hub::clients::Clients;
 use edge_hub::door::{Door, DoorSettings};
-use edge_hub::service::{Admitted, Client, ConnectRequest, Refusal, Rejected, Service};
+use edge_hub::service::{Admitted, Client, ClientCert, ConnectRequest, Refusal, Rejected, Service};
 use futures_util::future::BoxFuture;
 use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS};
 use schemas::bag::PropertyBag;
@@ -43,10 +43,13 @@ pub(crate) struct Program {
     pub(crate) disk: watch::Sender<bool>,
     twin: Mutex<Twin>,
     pub(crate) sessions: Mutex<HashMap<String, Vec<(String, u8)>>>,
+    /// What the client showed that connected last.
+    pub(crate) shown: Mutex<Option<ClientCert>>,
 }
 
 impl Service for Program {
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
+        self.shown.lock().unwrap().clone_from(&request.client_cert);
         let admit = |identity| Admitted { identity, proof: Proof::Standing, ends_at: None };
         match request.password.as_ref().and_then(Secret::text) {
             Some("wrong") => Err(Refusal::NotAuthorized("wrong password".into())),
@@ -161,24 +164,33 @@ impl Site {
     }
 
     pub(crate) async fn open_with(settings: DoorSettings, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        Self::serve(settings, |door, listener, stop| async move {
+            match tls {
+                None => door.serve_tcp(listener, stop).await,
+                Some(tls) => door.serve_tls(listener, tls, stop).await,
+            }
+        })
+        .await
+    }
+
+    /// A site whose door is opened by `open`.
+    pub(crate) async fn serve<F: Future<Output = ()> + Send + 'static>(
+        settings: DoorSettings,
+        open: impl FnOnce(Arc<Door<Program>>, TcpListener, CancellationToken) -> F,
+    ) -> Self {
         let (seen_by, seen) = mpsc::unbounded_channel();
         let program = Arc::new(Program {
             seen: seen_by,
             disk: watch::channel(true).0,
             twin: Mutex::default(),
             sessions: Mutex::default(),
+            shown: Mutex::default(),
         });
         let (clients, stop) = (Clients::new(), CancellationToken::new());
         let door = Door::new(program.clone(), clients.clone(), settings);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (serving, stopping) = (door.clone(), stop.clone());
-        let served = tokio::spawn(async move {
-            match tls {
-                None => serving.serve_tcp(listener, stopping).await,
-                Some(tls) => serving.serve_tls(listener, tls, stopping).await,
-            }
-        });
+        let served = tokio::spawn(open(door.clone(), listener, stop.clone()));
         Self { program, clients, door, address, seen, stop, served }
     }
 

@@ -1,0 +1,147 @@
+//! One HTTPS connection of the door: an upgrade to MQTT over WebSocket, or one request to the program's own API.
+//!
+//! Every wait of such a connection has an end: the handshake and the request's head by the connect timeout, everything
+//! else by [`REQUEST_MAX`]. One connection carries one request, so that an idle client holds no place; the SDKs open one
+//! per call anyway.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use axum::{Router, response::IntoResponse as _};
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::door::Door;
+use crate::service::{ClientCert, Service};
+use crate::session;
+use crate::websocket::{self, WebSocket};
+
+/// From accepting a connection to the last byte of its answer: a method call may wait 300 s for its target to connect and
+/// 300 s for the answer (IoT Hub's limits).
+const REQUEST_MAX: Duration = Duration::from_secs(630);
+/// What hyper holds of a request; its least.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+type Tls = TlsStream<TcpStream>;
+
+/// Who sends a request, as far as the connection tells. An extension of each request that the API gets.
+#[derive(Clone)]
+pub struct Caller {
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// What it showed in its TLS handshake.
+    pub client_cert: Option<ClientCert>,
+}
+
+/// Serves a connection: its request, then the session that it was upgraded to.
+pub(crate) async fn hold<S: Service>(
+    door: Arc<Door<S>>,
+    stream: Tls,
+    caller: Caller,
+    api: Router,
+    deadline: Instant,
+    stop: CancellationToken,
+) {
+    let peer = caller.peer;
+    let upgrade = Arc::new(Mutex::new(None));
+    // In a box of its own: a session that lasts for months shall not keep its room.
+    Box::pin(serve(&door, stream, caller.clone(), api, upgrade.clone(), deadline, &stop)).await;
+    let upgrade = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(upgrade) = upgrade else { return };
+    match tokio::time::timeout_at(deadline, opened(upgrade)).await {
+        Ok(Some((stream, ahead))) => {
+            let stream = WebSocket::new(stream, ahead);
+            session::hold(door, stream, peer, caller.client_cert, deadline, stop).await;
+        }
+        Ok(None) | Err(_) => debug!(%peer, "connection ended before its WebSocket was open"),
+    }
+}
+
+/// The connection under an upgrade that was answered, and what was read of it already.
+async fn opened(upgrade: OnUpgrade) -> Option<(Tls, Bytes)> {
+    let upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Tls>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+async fn serve<S: Service>(
+    door: &Door<S>,
+    stream: Tls,
+    caller: Caller,
+    api: Router,
+    upgrade: Arc<Mutex<Option<OnUpgrade>>>,
+    deadline: Instant,
+    stop: &CancellationToken,
+) {
+    let peer = caller.peer;
+    let api = TowerToHyperService::new(api);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let answered = if websocket::is_path(request.uri().path()) {
+            Err(upgraded(&mut request, &upgrade, peer))
+        } else {
+            request.extensions_mut().insert(caller.clone());
+            Ok(api.call(request))
+        };
+        async move {
+            match answered {
+                Ok(answer) => answer.await,
+                Err(response) => Ok(response),
+            }
+        }
+    });
+    let head_timeout = deadline.saturating_duration_since(Instant::now());
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .keep_alive(false)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(timeout(REQUEST_MAX, connection));
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        // What is being answered may be answered still.
+        () = stop.cancelled() => match timeout(door.settings.finish_timeout, connection).await {
+            Ok(ended) => ended,
+            Err(_) => return info!(%peer, "request cut: the door closes"),
+        },
+    };
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%peer, %error, "HTTPS connection ended"),
+        Err(_) => warn!(%peer, "request cut: it took too long"),
+    }
+}
+
+/// The answer to a request on a WebSocket's path. One that is upgraded is put into `upgrade`.
+fn upgraded(
+    request: &mut Request<Incoming>,
+    upgrade: &Mutex<Option<OnUpgrade>>,
+    peer: SocketAddr,
+) -> Response<Body> {
+    match websocket::accept(request) {
+        Ok(response) => {
+            *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(request));
+            response
+        }
+        Err(why) => {
+            warn!(%peer, "connection refused: no WebSocket for MQTT: {}", session::Shown(&why));
+            let body = serde_json::json!({ "message": why }).to_string();
+            (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        }
+    }
+}

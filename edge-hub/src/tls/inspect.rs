@@ -1,0 +1,43 @@
+//! What a certificate says of itself, as far as its keeper must know.
+
+use std::net::IpAddr;
+
+use edge_core::certificate::Served;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::{Authority, TlsError, certificates};
+
+/// Reads the first certificate of a PEM text; `authority` is the site's own.
+///
+/// # Errors
+/// [`TlsError::NoCertificate`] or [`TlsError::Pem`].
+pub fn inspect(cert_pem: &[u8], authority: Option<&Authority>) -> Result<Served, TlsError> {
+    let chain = certificates(cert_pem)?;
+    let der = chain.first().ok_or(TlsError::NoCertificate)?;
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| TlsError::NoCertificate)?;
+    let secs = |time: i64| u64::try_from(time).unwrap_or_default();
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+        _ => None,
+    });
+    Ok(Served {
+        not_before_secs: secs(certificate.validity().not_before.timestamp()),
+        not_after_secs: secs(certificate.validity().not_after.timestamp()),
+        names: names.collect(),
+        is_own: authority.is_some_and(|authority| is_signed_by(&certificate, authority)),
+    })
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+fn is_signed_by(certificate: &X509Certificate<'_>, authority: &Authority) -> bool {
+    let Ok(chain) = certificates(authority.cert_pem.as_bytes()) else { return false };
+    let Some(Ok((_, ca))) = chain.first().map(|der| X509Certificate::from_der(der)) else { return false };
+    certificate.verify_signature(Some(ca.public_key())).is_ok()
+}

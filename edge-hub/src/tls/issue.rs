@@ -1,0 +1,157 @@
+//! A site's own certificate authority and what it signs. All keys are ECDSA P-256.
+
+use std::time::Duration as Lifetime;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
+};
+use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::{TlsError, certificates};
+
+/// How long an authority is valid.
+const CA_LIFETIME: Duration = Duration::days(10 * 365);
+/// How long a server certificate of the site's own authority is valid. Some clients refuse longer ones.
+pub const SERVER_LIFETIME: Lifetime = Lifetime::from_secs(365 * 24 * 3_600);
+/// Validity begins this much in the past, or a tenth of the lifetime when that is less: clocks of devices differ.
+const CLOCK_SKEW: Duration = Duration::hours(24);
+/// A common name has at most 64 characters (RFC 5280 ub-common-name); a longer one is left to the other names.
+const COMMON_NAME_MAX: usize = 64;
+
+/// A certificate authority of our own. The key signs server certificates and must stay secret.
+#[derive(Clone)]
+pub struct Authority {
+    /// The trust bundle.
+    pub cert_pem: String,
+    /// PKCS #8.
+    pub key_pem: String,
+}
+
+impl Authority {
+    /// Whether the key is the certificate's.
+    ///
+    /// # Errors
+    /// [`TlsError::NotAPair`], or what cannot be read.
+    pub fn check(&self) -> Result<(), TlsError> {
+        let key = KeyPair::from_pem(&self.key_pem)?;
+        let ca = certificates(self.cert_pem.as_bytes())?;
+        let ca = ca.first().ok_or(TlsError::NoCertificate)?;
+        let (_, ca) = X509Certificate::from_der(ca).map_err(|_| TlsError::NoCertificate)?;
+        match ca.public_key().raw == key.subject_public_key_info() {
+            true => Ok(()),
+            false => Err(TlsError::NotAPair),
+        }
+    }
+}
+
+/// A certificate and its key.
+#[derive(Clone)]
+pub struct Issued {
+    /// The certificate, then the authority's: SDKs that are given only the root need the whole chain.
+    pub chain_pem: String,
+    /// PKCS #8.
+    pub key_pem: String,
+    /// Its last second, since the Unix epoch.
+    pub not_after_secs: u64,
+}
+
+/// What a certificate may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// TLS server.
+    Server,
+    /// TLS client.
+    Client,
+}
+
+/// A certificate to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Left out of the certificate when it is longer than 64 characters.
+    pub common_name: &'a str,
+    /// DNS names and addresses.
+    pub names: &'a [String],
+    /// URIs.
+    pub uris: &'a [String],
+    /// What for.
+    pub purpose: Purpose,
+    /// How long; shorter when the authority itself ends earlier.
+    pub lifetime: Lifetime,
+}
+
+/// Makes an authority, valid for 10 years.
+///
+/// # Errors
+/// [`TlsError::Made`].
+pub fn issue_ca(common_name: &str) -> Result<Authority, TlsError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name = subject(common_name);
+    let now = OffsetDateTime::now_utc();
+    (params.not_before, params.not_after) = (now - CLOCK_SKEW, now + CA_LIFETIME);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = params.self_signed(&key)?;
+    Ok(Authority { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
+}
+
+/// Makes a server certificate for DNS names and IP addresses, the first one as its common name; valid for a year.
+///
+/// # Errors
+/// [`TlsError::Made`] when a name cannot stand in a certificate, or the authority cannot be read.
+pub fn issue_server(authority: &Authority, names: &[String]) -> Result<Issued, TlsError> {
+    let common_name = names.first().map_or("", String::as_str);
+    let purpose = Purpose::Server;
+    issue(authority, &Wanted { common_name, names, uris: &[], purpose, lifetime: SERVER_LIFETIME })
+}
+
+/// Makes a certificate.
+///
+/// # Errors
+/// [`TlsError::Made`] when a name cannot stand in a certificate, or the authority cannot be read.
+pub fn issue(authority: &Authority, wanted: &Wanted<'_>) -> Result<Issued, TlsError> {
+    let issuer = Issuer::from_ca_cert_pem(&authority.cert_pem, KeyPair::from_pem(&authority.key_pem)?)?;
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(wanted.names.to_vec())?;
+    for uri in wanted.uris {
+        params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
+    }
+    params.distinguished_name = subject(wanted.common_name);
+    let (now, lifetime) =
+        (OffsetDateTime::now_utc(), Duration::try_from(wanted.lifetime).unwrap_or(CA_LIFETIME));
+    params.not_before = now - CLOCK_SKEW.min(lifetime / 10);
+    // Nobody would accept it longer than its authority.
+    params.not_after = (now + lifetime).min(not_after(authority)?);
+    params.use_authority_key_identifier_extension = true;
+    (params.key_usages, params.extended_key_usages) = match wanted.purpose {
+        Purpose::Server => (
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment],
+            vec![ExtendedKeyUsagePurpose::ServerAuth],
+        ),
+        Purpose::Client => {
+            (vec![KeyUsagePurpose::DigitalSignature], vec![ExtendedKeyUsagePurpose::ClientAuth])
+        }
+    };
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok(Issued {
+        chain_pem: format!("{}{}", certificate.pem(), authority.cert_pem),
+        key_pem: key.serialize_pem(),
+        not_after_secs: u64::try_from(params.not_after.unix_timestamp()).unwrap_or_default(),
+    })
+}
+
+fn subject(common_name: &str) -> DistinguishedName {
+    let mut subject = DistinguishedName::new();
+    let is_fitting = (1..=COMMON_NAME_MAX).contains(&common_name.chars().count());
+    subject.push(DnType::CommonName, if is_fitting { common_name } else { "lineside" });
+    subject
+}
+
+fn not_after(authority: &Authority) -> Result<OffsetDateTime, TlsError> {
+    let ca = certificates(authority.cert_pem.as_bytes())?;
+    let ca = ca.first().ok_or(TlsError::NoCertificate)?;
+    let (_, ca) = X509Certificate::from_der(ca).map_err(|_| TlsError::NoCertificate)?;
+    Ok(ca.validity().not_after.to_datetime())
+}

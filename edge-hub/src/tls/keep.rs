@@ -1,0 +1,345 @@
+//! Keeps the door's certificate fresh: reads its files again when they change or at SIGHUP, and makes a new one in time
+//! when it is the site's own. Sessions never notice.
+//!
+//! Files that cannot be used change nothing: the certificate served before is kept, and the log names the file. A
+//! certificate that another authority signed is never overwritten.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use edge_core::certificate::{self, Judgement, Reason};
+use notify::{RecursiveMode, Watcher as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{
+    Authority, Issued, Purpose, SERVER_LIFETIME, ServedCertificate, TlsError, Wanted, inspect, issue,
+};
+
+/// Files are read when nothing has happened beside them for so long: certificate and key are two files.
+const QUIET: Duration = Duration::from_millis(300);
+/// How often a certificate is looked at. The wall clock may jump, so nothing waits for months in one piece.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long a renewal that failed waits, and how often an operator is reminded.
+const REMIND_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Where the certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In two PEM files: the chain, and the key of its first certificate.
+    Files {
+        /// The chain.
+        cert: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+    /// In memory only, made anew at each start.
+    Memory,
+}
+
+/// What certificate the door is to serve.
+#[derive(Clone)]
+pub struct KeepOptions {
+    /// Where it is.
+    pub place: Place,
+    /// The site's own authority with its key, where it is on this machine.
+    pub authority: Option<Authority>,
+    /// DNS names and addresses that the site's own certificate is for, the first as its common name.
+    pub names: Vec<String>,
+    /// How long the site's own certificate is valid.
+    pub lifetime: Duration,
+    /// How often it is looked at.
+    pub look_every: Duration,
+}
+
+impl KeepOptions {
+    /// With the usual times.
+    pub fn new(place: Place, authority: Option<Authority>, names: Vec<String>) -> Self {
+        Self { place, authority, names, lifetime: SERVER_LIFETIME, look_every: LOOK_EVERY }
+    }
+}
+
+/// Why there is no certificate to serve.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// A file cannot be read or written.
+    #[error("{path}: could not {doing}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The files hold no certificate that can be used.
+    #[error("{cert} with its key {key}")]
+    Files {
+        /// The chain.
+        cert: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        source: TlsError,
+    },
+    /// There is no authority to make one with.
+    #[error("no certificate authority of this site's own is here to make a certificate with")]
+    NoAuthority,
+    /// It was not made.
+    #[error("making the server's certificate")]
+    Made(#[source] TlsError),
+    /// Changes of the files would not be seen.
+    #[error("{path}: changes cannot be watched")]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: notify::Error,
+    },
+    /// SIGHUP would not be heard.
+    #[error("listening for SIGHUP")]
+    Signal(#[source] io::Error),
+}
+
+/// The certificate of a door and what keeps it fresh.
+pub struct Keeper {
+    options: KeepOptions,
+    served: Arc<ServedCertificate>,
+    known: certificate::Served,
+}
+
+fn now_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+impl Keeper {
+    /// Reads or makes the certificate; one of the site's own that is due, expired or lacks a name is made anew at once.
+    ///
+    /// # Errors
+    /// [`KeepError`]: there is none to serve.
+    pub fn open(options: KeepOptions) -> Result<Self, KeepError> {
+        let (cert_pem, key_pem, known) = match &options.place {
+            Place::Memory => make(&options)?,
+            Place::Files { cert, key } => match found(&options, cert, key)? {
+                Some(found) => found,
+                None => make(&options)?,
+            },
+        };
+        let served = ServedCertificate::new(&cert_pem, &key_pem).map_err(|source| options.failed(source))?;
+        Ok(Self { options, served: Arc::new(served), known })
+    }
+
+    /// What new handshakes get.
+    pub fn served(&self) -> Arc<ServedCertificate> {
+        self.served.clone()
+    }
+
+    /// Keeps it fresh until `stop`.
+    ///
+    /// # Errors
+    /// [`KeepError::Watch`] or [`KeepError::Signal`] when changes cannot be noticed.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), KeepError> {
+        let mut hangup = signal(SignalKind::hangup()).map_err(KeepError::Signal)?;
+        let changed = Arc::new(Notify::new());
+        let _watcher = self.options.place.watch(&changed)?;
+        let mut looks = tokio::time::interval(self.options.look_every);
+        let mut told_at: Option<tokio::time::Instant> = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = changed.notified() => {
+                    while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
+                    self.reload();
+                }
+                Some(()) = hangup.recv() => {
+                    info!("SIGHUP: the certificate's files are read again");
+                    self.reload();
+                }
+                _ = looks.tick() => {
+                    if told_at.is_some_and(|at| at.elapsed() < REMIND_EVERY) {
+                        continue;
+                    }
+                    told_at = self.look().then(tokio::time::Instant::now);
+                }
+            }
+        }
+    }
+
+    /// Reads the files again.
+    fn reload(&mut self) {
+        let Place::Files { cert, key } = &self.options.place else { return };
+        let read = read(cert).and_then(|cert| Ok((cert, read(key)?)));
+        let replaced = read.and_then(|(cert_pem, key_pem)| {
+            let known = inspect(&cert_pem, self.options.authority.as_ref());
+            let known = known.map_err(|source| self.options.failed(source))?;
+            if known.not_after_secs < now_secs() && self.known.not_after_secs > known.not_after_secs {
+                return Err(self.options.failed(TlsError::Expired));
+            }
+            let is_new =
+                self.served.replace(&cert_pem, &key_pem).map_err(|source| self.options.failed(source))?;
+            Ok(is_new.then_some(known))
+        });
+        match replaced {
+            Ok(None) => {}
+            Ok(Some(known)) => {
+                self.known = known;
+                info!(file = %cert.display(), "new connections get the new certificate");
+            }
+            Err(error) => {
+                let error = chain(&error);
+                error!(file = %cert.display(), error, "certificate not taken; the one served before is kept");
+            }
+        }
+    }
+
+    /// Makes a new certificate when it is time; `true` when that failed or somebody else must.
+    fn look(&mut self) -> bool {
+        match certificate::judge(&self.known, &self.options.names, now_secs()) {
+            Judgement::Keep { .. } => false,
+            Judgement::Tell { not_after_secs } => {
+                let seconds_left = not_after_secs.saturating_sub(now_secs());
+                warn!(
+                    seconds_left,
+                    "the server's certificate ends soon and another authority made it: replace its files"
+                );
+                true
+            }
+            Judgement::Renew(reason) => match self.renew(&reason) {
+                Ok(()) => false,
+                Err(error) => {
+                    error!(error = chain(&error), %reason, "the server's certificate was not made anew");
+                    true
+                }
+            },
+        }
+    }
+
+    fn renew(&mut self, reason: &Reason) -> Result<(), KeepError> {
+        let (cert_pem, key_pem, known) = make(&self.options)?;
+        self.served.replace(&cert_pem, &key_pem).map_err(KeepError::Made)?;
+        self.known = known;
+        info!(%reason, "the server's certificate was made anew; sessions go on");
+        Ok(())
+    }
+}
+
+type Found = (Vec<u8>, Vec<u8>, certificate::Served);
+
+/// The certificate of the files, unless it must be made anew.
+fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>, KeepError> {
+    if options.authority.is_some() && !(cert.exists() && key.exists()) {
+        info!(file = %cert.display(), "the server's certificate is made: there is none");
+        return Ok(None);
+    }
+    let (cert_pem, key_pem) = (read(cert)?, read(key)?);
+    let known = inspect(&cert_pem, options.authority.as_ref()).map_err(|source| options.failed(source))?;
+    if known.is_own && ServedCertificate::new(&cert_pem, &key_pem).is_err() {
+        // The power went between the two renames.
+        warn!(file = %cert.display(), "the server's certificate is made anew: its key is another one's");
+        return Ok(None);
+    }
+    if let Judgement::Renew(reason) = certificate::judge(&known, &options.names, now_secs()) {
+        info!(file = %cert.display(), %reason, "the server's certificate is made anew");
+        return Ok(None);
+    }
+    Ok(Some((cert_pem, key_pem, known)))
+}
+
+/// Makes a certificate and puts it where it belongs.
+fn make(options: &KeepOptions) -> Result<Found, KeepError> {
+    let authority = options.authority.as_ref().ok_or(KeepError::NoAuthority)?;
+    let wanted = Wanted {
+        common_name: options.names.first().map_or("", String::as_str),
+        names: &options.names,
+        uris: &[],
+        purpose: Purpose::Server,
+        lifetime: options.lifetime,
+    };
+    let Issued { chain_pem, key_pem, .. } = issue(authority, &wanted).map_err(KeepError::Made)?;
+    let known = inspect(chain_pem.as_bytes(), Some(authority)).map_err(KeepError::Made)?;
+    if let Place::Files { cert, key } = &options.place {
+        write(key, key_pem.as_bytes(), 0o600)?;
+        write(cert, chain_pem.as_bytes(), 0o644)?;
+    }
+    Ok((chain_pem.into_bytes(), key_pem.into_bytes(), known))
+}
+
+impl KeepOptions {
+    fn failed(&self, source: TlsError) -> KeepError {
+        match &self.place {
+            Place::Files { cert, key } => KeepError::Files { cert: cert.clone(), key: key.clone(), source },
+            Place::Memory => KeepError::Made(source),
+        }
+    }
+}
+
+impl Place {
+    /// Watches the directories of the files: whoever replaces a file renames another one onto it.
+    fn watch(&self, changed: &Arc<Notify>) -> Result<Option<notify::RecommendedWatcher>, KeepError> {
+        let Self::Files { cert, key } = self else { return Ok(None) };
+        let told = changed.clone();
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
+                Ok(event) if event.kind.is_access() => {}
+                // An event that was lost counts as one.
+                Ok(_) | Err(_) => told.notify_one(),
+            })
+            .map_err(|source| KeepError::Watch { path: cert.clone(), source })?;
+        let directories: BTreeSet<PathBuf> = [cert, key].map(|file| directory(file)).into_iter().collect();
+        for path in directories {
+            let watched = watcher.watch(&path, RecursiveMode::NonRecursive);
+            watched.map_err(|source| KeepError::Watch { path, source })?;
+        }
+        Ok(Some(watcher))
+    }
+}
+
+fn directory(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, KeepError> {
+    fs::read(path).map_err(|source| KeepError::File { path: path.to_owned(), doing: "read it", source })
+}
+
+/// Replaces a file whole: a power cut leaves the old one or the new one.
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeepError> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let written = || {
+        // A file that a power cut left may have another mode.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(directory(path))?.sync_all()
+    };
+    written().map_err(|source| KeepError::File { path: path.to_owned(), doing: "replace it", source })
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! TLS for the door and the link: who serves with which certificate, who is trusted, and the certificates that a site
+//! without its own authority makes for itself.
+
+mod client_certificate;
+mod inspect;
+mod issue;
+pub mod keep;
+mod served;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+pub use inspect::inspect;
+pub use issue::{Authority, Issued, Purpose, SERVER_LIFETIME, Wanted, issue, issue_ca, issue_server};
+pub use served::ServedCertificate;
+
+use client_certificate::OptionalClientCertificate;
+
+/// Why certificates or keys could not be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The text holds no certificate.
+    #[error("found no certificate; write PEM (`-----BEGIN CERTIFICATE-----`)")]
+    NoCertificate,
+    /// The text is not PEM, or holds no key.
+    #[error("reading PEM: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// Key and certificate do not fit, or neither is usable.
+    #[error("using the certificate: {0}")]
+    Unusable(#[from] rustls::Error),
+    /// The key is another one's.
+    #[error("certificate and key are no pair")]
+    NotAPair,
+    /// Nobody would accept it.
+    #[error("the certificate has expired")]
+    Expired,
+    /// Not made.
+    #[error("making a certificate: {0}")]
+    Made(#[from] rcgen::Error),
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>()?;
+    if certificates.is_empty() { Err(TlsError::NoCertificate) } else { Ok(certificates) }
+}
+
+/// The server's side for one certificate that stays. See [`server_config_for`].
+///
+/// # Errors
+/// [`TlsError`] when the PEM cannot be read, or certificate and key do not fit.
+pub fn server_config(cert_pem: &[u8], key_pem: &[u8]) -> Result<Arc<ServerConfig>, TlsError> {
+    server_config_for(Arc::new(ServedCertificate::new(cert_pem, key_pem)?))
+}
+
+/// The server's side, TLS 1.2 (Azure's Python SDK speaks nothing newer) and 1.3. A client certificate is asked for and
+/// may be left out; who its owner is, the door's service decides.
+///
+/// # Errors
+/// [`TlsError::Unusable`] when the crypto library offers no such protocol version.
+pub fn server_config_for(certificate: Arc<ServedCertificate>) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = provider();
+    let clients = OptionalClientCertificate::new(provider.signature_verification_algorithms);
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(clients))
+        .with_cert_resolver(certificate);
+    Ok(Arc::new(config))
+}
+
+/// The client's side: trusts the authorities given and no other.
+///
+/// # Errors
+/// [`TlsError`] when the PEM holds no usable certificate.
+pub fn client_config(ca_pem: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca_pem)? {
+        roots.add(certificate)?;
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_chain_serves_and_a_wrong_key_does_not() {
+        let ca = issue_ca("site").unwrap();
+        let names = ["gw1".to_owned(), "127.0.0.1".to_owned()];
+        let issued = issue_server(&ca, &names).unwrap();
+        assert_eq!(certificates(issued.chain_pem.as_bytes()).unwrap().len(), 2);
+        server_config(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+        client_config(ca.cert_pem.as_bytes()).unwrap();
+        let other = issue_server(&ca, &names).unwrap();
+        assert!(matches!(
+            server_config(issued.chain_pem.as_bytes(), other.key_pem.as_bytes()),
+            Err(TlsError::Unusable(_))
+        ));
+        assert!(matches!(client_config(b"nothing"), Err(TlsError::NoCertificate)));
+    }
+}

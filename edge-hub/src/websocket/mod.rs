@@ -1,0 +1,94 @@
+//! MQTT over WebSocket (RFC 6455, MQTT 3.1.1 section 6): the upgrade of an HTTP request, and the stream of bytes inside.
+//!
+//! The handshake and the frame headers are tungstenite's; its buffered messages are not used. MQTT needs the bytes of
+//! binary frames in order and nothing else, so the stream takes them through as they come: an idle connection has no
+//! buffer here, and nobody can make the door hold a large frame before its CONNECT is proven.
+
+mod stream;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, Response, StatusCode, header};
+use tungstenite::handshake::server::create_response_with_body;
+
+pub(crate) use stream::WebSocket;
+
+/// The sub-protocol, and the only one: MQTT 3.1.1 and 5 share its name.
+const MQTT: &str = "mqtt";
+/// Where WebSockets are served: the usual path, and IoT Hub's.
+const PATHS: [&str; 3] = ["/mqtt", "/$iothub/websocket", "/%24iothub/websocket"];
+
+/// Whether a request's path is one of MQTT over WebSocket.
+pub(crate) fn is_path(path: &str) -> bool {
+    PATHS.contains(&path)
+}
+
+/// The answer that turns a request into a WebSocket. Extensions that were offered are not accepted.
+///
+/// # Errors
+/// Why the request is none: it gets status 400.
+pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Body>, String> {
+    let mut response = create_response_with_body(request, Body::empty).map_err(|error| error.to_string())?;
+    if !offers_mqtt(request.headers()) {
+        return Err("Sec-WebSocket-Protocol: the sub-protocol `mqtt` is spoken here and no other".to_owned());
+    }
+    debug_assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mqtt = header::HeaderValue::from_static(MQTT);
+    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, mqtt);
+    Ok(response)
+}
+
+fn offers_mqtt(headers: &HeaderMap) -> bool {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    offers
+        .filter_map(|offer| offer.to_str().ok())
+        .flat_map(|offer| offer.split(','))
+        .any(|p| p.trim() == MQTT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&str, &str)]) -> Request<()> {
+        let request = Request::builder().uri("/mqtt");
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(()).unwrap()
+    }
+
+    const UPGRADE: [(&str, &str); 4] = [
+        ("connection", "keep-alive, Upgrade"),
+        ("UPGRADE", "WebSocket"),
+        // As Azure's Python SDK writes it.
+        ("Sec-Websocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    #[test]
+    fn the_sub_protocol_mqtt_is_echoed_alone_and_no_extension_is_accepted() {
+        let mut headers = UPGRADE.to_vec();
+        headers.push(("Sec-WebSocket-Protocol", "mqttv3.1, mqtt"));
+        headers.push(("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"));
+        let response = accept(&request(&headers)).unwrap();
+        assert_eq!(response.status(), 101);
+        assert_eq!(response.headers()["sec-websocket-protocol"], "mqtt");
+        // RFC 6455, section 1.3.
+        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(!response.headers().contains_key("sec-websocket-extensions"));
+    }
+
+    #[test]
+    fn what_is_no_websocket_for_mqtt_is_refused_with_the_reason() {
+        let error = accept(&request(&UPGRADE)).unwrap_err();
+        assert!(error.contains("`mqtt`"), "{error}");
+        for protocol in ["mqttv3.1", "MQTT", "amqp"] {
+            let mut headers = UPGRADE.to_vec();
+            headers.push(("Sec-WebSocket-Protocol", protocol));
+            accept(&request(&headers)).unwrap_err();
+        }
+        for left_out in 0..UPGRADE.len() {
+            let mut headers = UPGRADE.to_vec();
+            headers.push(("Sec-WebSocket-Protocol", "mqtt"));
+            headers.remove(left_out);
+            accept(&request(&headers)).unwrap_err();
+        }
+    }
+}

@@ -18,6 +18,8 @@ use schemas::names::Identity;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::raw::Login;
+
 /// Messages a leaf keeps in flight.
 const WINDOW: u16 = 50;
 
@@ -73,16 +75,27 @@ pub fn trust(ca_pem: &[u8]) -> Result<Arc<rustls::ClientConfig>> {
 }
 
 impl LeafOptions {
-    /// An MQTT client of this identity with `window` messages in flight, not connected yet.
-    pub fn client(&self, window: u16) -> (AsyncClient, EventLoop) {
+    /// Its user name, and a token that is valid for an hour.
+    fn account(&self) -> (String, String) {
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .expect("the clock is past 1970");
         let token =
             edge_core::access::sas::token(&self.hub_name, &self.identity, &self.key, now.as_secs() + 3600);
+        (format!("{}/{}/?api-version=2021-04-12", self.hub_name, self.identity), token)
+    }
+
+    /// What it connects with.
+    pub fn login(&self) -> Login {
+        Login { client_id: self.identity.to_string(), account: Some(self.account()) }
+    }
+
+    /// An MQTT client of this identity with `window` messages in flight, not connected yet.
+    pub fn client(&self, window: u16) -> (AsyncClient, EventLoop) {
+        let (user_name, token) = self.account();
         let mut options = MqttOptions::new(self.identity.to_string(), "localhost", self.port);
         options
-            .set_credentials(format!("{}/{}/?api-version=2021-04-12", self.hub_name, self.identity), token)
+            .set_credentials(user_name, token)
             .set_keep_alive(Duration::from_secs(30))
             .set_inflight(window)
             .set_max_packet_size(1 << 20, 1 << 20)

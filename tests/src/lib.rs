@@ -1,10 +1,12 @@
 //! A whole Lineside site on real parts: central, a gateway with its containers, and leaf devices, as processes of this
 //! machine. The demo, the end-to-end tests and the benchmarks are all written on it.
 
+pub mod bench;
 pub mod client;
 pub mod docker;
 pub mod job;
 pub mod leaf;
 pub mod process;
+pub mod raw;
 pub mod rest;
 pub mod site;

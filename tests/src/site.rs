@@ -7,15 +7,19 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::leaf::LeafOptions;
 use crate::process::{Process, binary, run};
+use crate::raw::Login;
 use crate::rest::{Rest, eventually};
 
 /// How long a program may take to be ready on a busy two-core machine.
 const READY: Duration = Duration::from_secs(60);
+
+/// The key of the devices that [`Site::add_here`] adds.
+const KEY_HERE: [u8; 32] = [7; 32];
 
 /// Where everything is and listens. Ports are fixed at the start so that a restarted program comes back to its own.
 pub struct Site {
@@ -224,16 +228,88 @@ impl Site {
         .await
     }
 
+    /// What `edge-agent` prints for machines.
+    pub async fn agent_json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut command = self.agent_command(arguments)?;
+        let (code, out, error) = run(command.arg("--json")).await?;
+        ensure!(code == 0, "edge-agent {} exited {code}: {error}", arguments.join(" "));
+        Ok(serde_json::from_str(&out)?)
+    }
+
     /// Waits until the gateway says that a leaf device is connected.
     pub async fn leaf_connected(&self, id: &str, within: Duration) -> Result<()> {
         eventually(&format!("{id} is connected"), within, || async {
-            let (code, out, error) = run(&mut self.agent_command(&["device", "list", "--json"])?).await?;
-            ensure!(code == 0, "edge-agent device list failed: {error}");
-            let listed: serde_json::Value = serde_json::from_str(&out)?;
+            let listed = self.agent_json(&["device", "list"]).await?;
             let mut devices = listed["devices"].as_array().into_iter().flatten();
             Ok(devices.any(|device| device["id"] == id && device["connected"] == true).then_some(()))
         })
         .await
+    }
+
+    /// Waits until the gateway knows all these leaf devices.
+    pub async fn leaves_known(&self, logins: &[Login]) -> Result<()> {
+        eventually("the gateway knows the leaf devices", READY, || async {
+            let listed = self.agent_json(&["device", "list"]).await?;
+            let devices = listed["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let is_known = |login: &Login| devices.iter().any(|d| d["id"] == login.client_id.as_str());
+            Ok(logins.iter().all(is_known).then_some(()))
+        })
+        .await
+    }
+
+    /// Adds leaf devices on the gateway itself, as `edge-agent device add` does, and gives what each connects with.
+    pub async fn add_here(&self, ids: &[String]) -> Result<Vec<Login>> {
+        let http =
+            reqwest::Client::builder().unix_socket(self.agent_dir().join("edge-agent.sock")).build()?;
+        let mut logins = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(50) {
+            let mut adding = tokio::task::JoinSet::new();
+            for id in ids {
+                let (http, body) = (http.clone(), json!({"id": id, "key": STANDARD.encode(KEY_HERE)}));
+                adding.spawn(async move {
+                    let answer = http.post("http://localhost/devices").json(&body).send().await?;
+                    let status = answer.status();
+                    ensure!(status.is_success(), "adding {body}: {status} {}", answer.text().await?);
+                    Ok(())
+                });
+                let options = LeafOptions {
+                    identity: id.parse()?,
+                    key: KEY_HERE.to_vec(),
+                    hub_name: "localhost".into(),
+                    port: self.gateway_mqtt,
+                    ca: None,
+                    interval: Duration::ZERO,
+                };
+                logins.push(options.login());
+            }
+            while let Some(added) = adding.join_next().await {
+                added??;
+            }
+        }
+        Ok(logins)
+    }
+
+    /// Applies a manifest without modules whose one rule lets everybody publish and subscribe below a filter.
+    pub async fn open_free_topics(&self, filter: &str) -> Result<()> {
+        let mut manifest: Value = serde_json::from_str(include_str!("../../manifests/demo.json"))?;
+        let content = manifest["modulesContent"].as_object_mut().context("modulesContent is an object")?;
+        content.retain(|key, _| key.starts_with('$'));
+        content["$edgeAgent"]["properties.desired"]["modules"] = json!({});
+        content["$edgeHub"]["properties.desired"] = json!({
+            "schemaVersion": "1.2",
+            "routes": {"upstream": "FROM /messages/* INTO $upstream"},
+            "storeAndForwardConfiguration": {"timeToLiveSecs": -1},
+            "mqttBroker": {"authorizations": [{
+                "identities": ["{{iot:identity}}"],
+                "allow": [{"operations": ["mqtt:publish", "mqtt:subscribe"], "resources": [filter]}],
+            }]},
+        });
+        let file = self.dir.join("free-topics.json");
+        std::fs::write(&file, manifest.to_string())?;
+        let file = file.to_str().context("the path is not UTF-8")?;
+        let (code, out, error) = run(&mut self.agent_command(&["apply", file, "--wait", "60"])?).await?;
+        ensure!(code == 0, "edge-agent apply {file} exited {code}: {out} {error}");
+        Ok(())
     }
 
     /// Registers a leaf device, attaches it to the gateway, and gives what it needs to connect.

@@ -1,0 +1,80 @@
+//! Telemetry: fifty publishers at QoS 1. A gateway acknowledges what is on disk, mosquitto what is in memory. Then how fast
+//! the gateway's backlog goes up to central.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::free::{MANY, PAYLOAD_BYTES, Parts};
+use super::load::{Load, Outcome};
+use super::peer::anonymous;
+use super::table::{ROUNDS, Spread, head, ratio};
+use crate::raw::Login;
+use crate::rest::eventually;
+use crate::site::Site;
+
+/// Messages of each publisher in flight.
+const WINDOW: u16 = 100;
+/// How long one round sends. What a round stores has to go up to central before the next.
+const LENGTH: Duration = Duration::from_secs(2);
+/// How long that may take.
+const DRAIN: Duration = Duration::from_secs(300);
+
+/// A device's telemetry topic with an empty bag.
+pub fn topic(device: &str) -> String {
+    format!("devices/{device}/messages/events/")
+}
+
+/// Runs it, each side in turn.
+///
+/// # Errors
+/// When a side acknowledges nothing any more, or the backlog does not go up.
+pub async fn run(site: &Site, parts: &Parts<'_>) -> Result<()> {
+    let theirs: Vec<Login> = (0..MANY).map(|index| anonymous(&format!("bench-{index:02}"))).collect();
+    let (mut our_rates, mut their_rates, mut drains) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let ours = outcome(&parts.ours[..MANY], parts.port).await?;
+        our_rates.push(ours.sent as f64 / ours.took.as_secs_f64());
+        // The link must not take the machine from mosquitto's round: it goes up first, which is a figure of its own.
+        let (left, since) = (waiting(site).await?, Instant::now());
+        eventually("the backlog is in central", DRAIN, || async {
+            Ok((waiting(site).await? == 0).then_some(()))
+        })
+        .await?;
+        drains.push(left as f64 / since.elapsed().as_secs_f64());
+        let peer = outcome(&theirs, parts.mosquitto.port).await?;
+        their_rates.push(peer.sent as f64 / peer.took.as_secs_f64());
+    }
+    let (ours, theirs) = (Spread::of(our_rates), Spread::of(their_rates));
+    let what = format!(
+        "QoS 1 telemetry, {MANY} publishers, {PAYLOAD_BYTES} B, {WINDOW} in flight each, {ROUNDS} rounds of \
+         {LENGTH:?}; the gateway sends what it stores on to central in the same time, mosquitto has no subscriber"
+    );
+    head(&what, "acknowledged/s");
+    ours.row("edge-agent, on disk before PUBACK", 0);
+    theirs.row("mosquitto, in memory", 0);
+    ratio("durable-telemetry-50", ours.median / theirs.median, "3 or more");
+
+    head("Drain: the backlog of each of those rounds goes up to central, which stores it", "messages/s");
+    Spread::of(drains).row("edge-agent to central", 0);
+    Ok(())
+}
+
+async fn outcome(logins: &[Login], port: u16) -> Result<Outcome> {
+    let load = Load {
+        publishers: logins.iter().map(|login| (login.clone(), topic(&login.client_id))).collect(),
+        subscribers: Vec::new(),
+        qos: 1,
+        window: WINDOW,
+        lag_max: u64::MAX,
+        payload_bytes: PAYLOAD_BYTES,
+        length: LENGTH,
+    };
+    load.run(port).await
+}
+
+/// Messages that wait in all queues of the gateway.
+async fn waiting(site: &Site) -> Result<u64> {
+    let status = site.agent_json(&["status"]).await?;
+    Ok(status["queues"].as_array().into_iter().flatten().filter_map(|queue| queue["messages"].as_u64()).sum())
+}

@@ -1,0 +1,107 @@
+//! What an idle connection costs in memory: the difference in PSS over some thousand of them.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::peer::{Mosquitto, anonymous, pss_kb};
+use super::table::ratio;
+use crate::raw::{self, Login};
+use crate::rest::eventually;
+use crate::site::Site;
+
+/// Connections of a run.
+const CONNECTIONS: usize = 5_000;
+/// Connections and registrations under way at the same time.
+const AT_ONCE: usize = 50;
+
+/// What a connection costs: when it is just connected, and with one subscription.
+struct Cost {
+    connected_kb: f64,
+    subscribed_kb: f64,
+}
+
+/// Runs it on a gateway and a mosquitto that have not had so many clients before: a heap that has grown hides the cost.
+///
+/// # Errors
+/// When a connection is refused.
+pub async fn run(site: &Site, mosquitto: &Mosquitto) -> Result<()> {
+    let names: Vec<String> = (0..CONNECTIONS).map(|index| format!("idle-{index:04}")).collect();
+    let ours = site.add_here(&names).await?;
+    let theirs = names.iter().map(|name| anonymous(name)).collect();
+    let filter = |login: &Login| format!("devices/{}/messages/devicebound/#", login.client_id);
+    let ours = cost(site.agent_id()?, site.gateway_mqtt, ours, filter).await?;
+    let theirs = cost(mosquitto.id()?, mosquitto.port, theirs, filter).await?;
+    println!("\nMemory of {CONNECTIONS} idle connections: difference in PSS, for each, in kB\n");
+    println!("| | connected | with one subscription |\n|---|---|---|");
+    for (name, cost) in [("edge-agent", &ours), ("mosquitto", &theirs)] {
+        println!("| {name} | {:.2} | {:.2} |", cost.connected_kb, cost.subscribed_kb);
+    }
+    ratio("idle-connection-kb", ours.connected_kb, "4 kB or less; a figure, no ratio");
+    Ok(())
+}
+
+async fn cost(
+    process: u32,
+    port: u16,
+    logins: Vec<Login>,
+    filter: impl Fn(&Login) -> String,
+) -> Result<Cost> {
+    let before = settled(process).await?;
+    let mut streams = each(logins, move |login| async move {
+        let stream = login.open(port).await?;
+        Ok((login, stream))
+    })
+    .await?;
+    let connected = settled(process).await?;
+    for (login, stream) in &mut streams {
+        raw::subscribed(stream, &filter(login), 1).await?;
+    }
+    let subscribed = settled(process).await?;
+    for (login, stream) in &streams {
+        ensure!(is_open(stream), "{} was let go", login.client_id);
+    }
+    let each_kb = |kb: u64| (kb as f64 - before as f64) / CONNECTIONS as f64;
+    Ok(Cost { connected_kb: each_kb(connected), subscribed_kb: each_kb(subscribed) })
+}
+
+fn is_open(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0; 1]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Does something for each, some at a time; the results are in no order.
+pub async fn each<T, R, F>(items: Vec<T>, act: impl Fn(T) -> F + Clone + Send + 'static) -> Result<Vec<R>>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+    F: Future<Output = Result<R>> + Send,
+{
+    let (mut tasks, mut done) = (JoinSet::new(), Vec::with_capacity(items.len()));
+    for item in items {
+        if tasks.len() >= AT_ONCE
+            && let Some(ended) = tasks.join_next().await
+        {
+            done.push(ended??);
+        }
+        let act = act.clone();
+        tasks.spawn(async move { act(item).await });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        done.push(ended??);
+    }
+    Ok(done)
+}
+
+/// The PSS when it has stopped to change.
+async fn settled(process: u32) -> Result<u64> {
+    let last = std::sync::Mutex::new(0);
+    eventually("the memory settles", Duration::from_secs(60), || async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = pss_kb(process)?;
+        let before = std::mem::replace(&mut *last.lock().expect("nothing panics while it holds it"), now);
+        Ok((now.abs_diff(before) * 200 < now).then_some(now))
+    })
+    .await
+}

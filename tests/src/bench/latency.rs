@@ -1,0 +1,118 @@
+//! From PUBLISH to PUBACK with one message in flight, beside one fdatasync of the same disk in the same run.
+
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::durable::topic;
+use super::free::{PAYLOAD_BYTES, Parts};
+use super::peer::anonymous;
+use super::table::{ROUNDS, Spread, head, ratio};
+use crate::raw::{self, Login};
+
+/// Messages of one round.
+const MESSAGES: usize = 2_000;
+/// What a queue adds to a message on disk, about.
+const FRAME_BYTES: usize = 64;
+
+/// Half and nearly all of a round's times, in microseconds.
+struct Percentiles {
+    p50: Vec<f64>,
+    p99: Vec<f64>,
+}
+
+impl Percentiles {
+    const fn new() -> Self {
+        Self { p50: Vec::new(), p99: Vec::new() }
+    }
+
+    fn note(&mut self, mut times: Vec<Duration>) {
+        times.sort();
+        let at = |percent: usize| times[times.len() * percent / 100].as_secs_f64() * 1e6;
+        self.p50.push(at(50));
+        self.p99.push(at(99));
+    }
+
+    fn rows(&self, name: &str) -> Spread {
+        let p50 = Spread::of(self.p50.clone());
+        p50.row(&format!("{name}, p50"), 0);
+        Spread::of(self.p99.clone()).row(&format!("{name}, p99"), 0);
+        p50
+    }
+}
+
+/// Runs it, each side in turn. `data` is a directory on the gateway's disk.
+///
+/// # Errors
+/// When a side does not answer.
+pub async fn run(parts: &Parts<'_>, data: &Path) -> Result<()> {
+    let ours = &parts.ours[0];
+    let theirs = anonymous(&ours.client_id);
+    let telemetry = topic(&ours.client_id);
+    let (mut sync, mut durable) = (Percentiles::new(), Percentiles::new());
+    let (mut free, mut peer) = (Percentiles::new(), Percentiles::new());
+    let record = vec![b'x'; FRAME_BYTES + telemetry.len() + PAYLOAD_BYTES];
+    for _ in 0..ROUNDS {
+        sync.note(fdatasyncs(data.join("bench-fdatasync"), record.clone()).await?);
+        durable.note(one_in_flight(ours, parts.port, &telemetry).await?);
+        free.note(one_in_flight(ours, parts.port, "bench/latency").await?);
+        peer.note(one_in_flight(&theirs, parts.mosquitto.port, "bench/latency").await?);
+    }
+    let what = format!(
+        "PUBLISH to PUBACK at QoS 1, one in flight, {PAYLOAD_BYTES} B, {ROUNDS} rounds of {MESSAGES}; beside a \
+         write of {} B and one fdatasync on the same disk",
+        record.len()
+    );
+    head(&what, "µs");
+    let of_disk = sync.rows("one fdatasync");
+    let of_ours = durable.rows("edge-agent, telemetry on disk");
+    let of_free = free.rows("edge-agent, free topic");
+    let of_peer = peer.rows("mosquitto, in memory");
+    ratio("durable-latency-p50-to-fdatasync", of_ours.median / of_disk.median, "1.5 or less");
+    ratio("free-latency-p50", of_free.median / of_peer.median, "none");
+    Ok(())
+}
+
+/// Into a file whose blocks are written already, as a queue's next segment is: no sync has to write the file's length.
+async fn fdatasyncs(path: PathBuf, record: Vec<u8>) -> Result<Vec<Duration>> {
+    let measured = tokio::task::spawn_blocking(move || {
+        let mut file = std::fs::File::create(&path)?;
+        file.write_all(&vec![0; record.len() * MESSAGES])?;
+        file.sync_all()?;
+        file.rewind()?;
+        let times = (0..MESSAGES).map(|_| {
+            let since = Instant::now();
+            file.write_all(&record)?;
+            file.sync_data()?;
+            Ok(since.elapsed())
+        });
+        let times: std::io::Result<Vec<Duration>> = times.collect();
+        std::fs::remove_file(&path)?;
+        times
+    });
+    measured.await?.context("measuring fdatasync")
+}
+
+async fn one_in_flight(login: &Login, port: u16, topic: &str) -> Result<Vec<Duration>> {
+    let stream = login.open(port).await?.into_std()?;
+    let packet = raw::publish(topic, 1, 1, &[b'x'; PAYLOAD_BYTES]);
+    // A blocking socket: nothing between the answer and the clock.
+    let measured = tokio::task::spawn_blocking(move || {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let (mut stream, mut answer) = (stream, [0; 4]);
+        (0..MESSAGES)
+            .map(|_| {
+                let since = Instant::now();
+                stream.write_all(&packet)?;
+                stream.read_exact(&mut answer)?;
+                let took = since.elapsed();
+                ensure!(answer == [0x40, 2, 0, 1], "the answer was {answer:?}");
+                Ok(took)
+            })
+            .collect()
+    });
+    measured.await?
+}

@@ -1,0 +1,10 @@
+//! The benchmarks: what Lineside costs and does, each beside its peer in the same run.
+
+pub mod deployment;
+pub mod durable;
+pub mod free;
+pub mod idle;
+pub mod latency;
+pub mod load;
+pub mod peer;
+pub mod table;

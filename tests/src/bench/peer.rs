@@ -1,0 +1,64 @@
+//! mosquitto as the peer of a run: Debian's, with every limit off that would make it drop.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::process::Command;
+
+use crate::process::Process;
+use crate::raw::Login;
+
+/// A running mosquitto.
+pub struct Mosquitto {
+    /// Its port on loopback, without TLS.
+    pub port: u16,
+    process: Process,
+}
+
+impl Mosquitto {
+    /// Starts it on a free port; it persists nothing.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start.
+    pub async fn start(dir: &Path) -> Result<Self> {
+        let config = dir.join("mosquitto.conf");
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        std::fs::write(
+            &config,
+            format!(
+                "listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\n\
+                 max_queued_messages 0\nset_tcp_nodelay true\nlog_dest stderr\nlog_type information\n\
+                 log_type notice\nlog_type error\nconnection_messages false\n"
+            ),
+        )?;
+        let mut command = Command::new("mosquitto");
+        command.arg("-c").arg(&config);
+        let process = Process::start("mosquitto", command, &dir.join("mosquitto.log"))?;
+        process.line("running", Duration::from_secs(10)).await?;
+        Ok(Self { port, process })
+    }
+
+    /// Its process.
+    pub fn id(&self) -> Result<u32> {
+        self.process.id()
+    }
+
+    /// Stops it.
+    pub async fn stop(self) -> Result<()> {
+        self.process.stop(Duration::from_secs(10)).await
+    }
+}
+
+/// A client that needs no account.
+pub fn anonymous(client_id: &str) -> Login {
+    Login { client_id: client_id.to_owned(), account: None }
+}
+
+/// The proportional set size of a process: its own pages and its share of the shared ones.
+pub fn pss_kb(process: u32) -> Result<u64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+    let line =
+        rollup.lines().find(|line| line.starts_with("Pss:")).context("smaps_rollup has no Pss line")?;
+    Ok(line.split_whitespace().nth(1).context("Pss has no value")?.parse()?)
+}

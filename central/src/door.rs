@@ -35,6 +35,8 @@ impl From<FleetError> for Rejected {
             FleetError::NotFound(_) => Self::Wrong(404, why),
             FleetError::Conflict(_) => Self::Wrong(409, why),
             FleetError::Wrong(_) => Self::Wrong(400, why),
+            FleetError::TooLarge(_) => Self::Wrong(413, why),
+            FleetError::QueueFull(_) => Self::Wrong(403, why),
             FleetError::Forbidden(_) => Self::Wrong(403, why),
             FleetError::Busy(_) => Self::Temporary(429, why),
             FleetError::Stopping(_) | FleetError::Store(_) => Self::Temporary(503, why),
@@ -156,17 +158,19 @@ impl Service for Fleet {
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         let gateway = client.identity.device.clone();
-        let done = match &operation {
-            LinkUp::Reported(of) => {
-                read(&payload).map(|section| self.reported(gateway, of.clone(), section, payload.len()))
-            }
-            LinkUp::Presence => {
-                read(&payload).map(|presence| self.presence(gateway, presence, payload.len()))
-            }
-            LinkUp::Answer { command_id } => {
-                read::<Outcome>(&payload).map(|outcome| self.end(command_id.clone(), Some(gateway), outcome))
-            }
-        };
+        let done =
+            match &operation {
+                LinkUp::Reported(of) => {
+                    read(&payload).map(|section| self.reported(gateway, of.clone(), section, payload.len()))
+                }
+                LinkUp::Presence => {
+                    read(&payload).map(|presence| self.presence(gateway, presence, payload.len()))
+                }
+                LinkUp::Answer { command_id } => read::<Outcome>(&payload)
+                    .map(|outcome| self.end(command_id.clone(), Some(gateway), outcome)),
+                LinkUp::Settled { device, sequence } => read(&payload)
+                    .map(|settlement| self.settled(gateway, device.clone(), *sequence, settlement)),
+            };
         match done {
             Ok(done) => Box::pin(async move { done.await.map_err(Rejected::from) }),
             Err(why) => Box::pin(async move { Err(Rejected::Wrong(400, format!("{operation}: {why}"))) }),
@@ -190,12 +194,21 @@ impl Service for Fleet {
     fn disconnected(self: &Arc<Self>, client: &Client, _why: &str) {
         self.connections.went(&client.identity, client.connection);
         let (fleet, device) = (self.clone(), client.identity.device.clone());
-        tokio::spawn(async move { fleet.note_seen(&device).await });
+        tokio::spawn(async move {
+            fleet.note_seen(&device).await;
+            if let Err(error) = fleet.send_on_all(device).await {
+                tracing::error!(%error, "cloud-to-device messages were not handed to the gateway");
+            }
+        });
     }
 
     fn subscribed(self: &Arc<Self>, client: &Client, to: &Subscribe) {
-        if *to == Subscribe::Link && self.is_gateway(client) {
-            self.tell_everything(client.identity.device.clone());
+        match to {
+            Subscribe::Link if self.is_gateway(client) => {
+                self.tell_everything(client.identity.device.clone())
+            }
+            Subscribe::Inbox { of } if of.module.is_none() => self.postman.wake(&of.device),
+            _ => {}
         }
     }
 

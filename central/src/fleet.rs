@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use edge_core::twin;
 use edge_hub::clients::Clients;
+use edge_hub::postman::Postman;
 use edge_hub::service::Service as _;
 use rusqlite::Connection;
 use schemas::manifest::ManifestError;
@@ -16,7 +17,9 @@ use crate::calls::Running;
 use crate::clock::now_ms;
 use crate::deploy::assign;
 use crate::link::Outbox;
+use crate::mail::{self, StoredMail};
 use crate::presence::Connections;
+use crate::store::cloud_messages;
 use crate::store::devices::{self, Device, Relationship};
 use crate::store::manifests;
 use crate::store::sessions::{self, Filters};
@@ -38,6 +41,12 @@ pub enum FleetError {
     /// It was understood and is wrong; the message names the field. 422.
     #[error("{0}")]
     Wrong(String),
+    /// Larger than it may be. 413.
+    #[error("{0}")]
+    TooLarge(String),
+    /// As much waits as may. 403, as IoT Hub answers.
+    #[error("{0}")]
+    QueueFull(String),
     /// Too much at once. 429.
     #[error("{0}")]
     Busy(String),
@@ -86,6 +95,8 @@ pub struct Fleet {
     pub(crate) sessions: RwLock<HashMap<String, Filters>>,
     /// What gateways are still to be told.
     pub(crate) outbox: Outbox,
+    /// Brings cloud-to-device messages at central's own door.
+    pub postman: Postman<StoredMail>,
     /// Commands that wait for their answer.
     pub(crate) running: Mutex<HashMap<String, Running>>,
     /// Ends what waits.
@@ -120,6 +131,7 @@ impl Fleet {
     ) -> Result<Arc<Self>, StoreError> {
         let sessions = store.read(|c| Ok::<_, StoreError>(sessions::all(c)?)).await?;
         Ok(Arc::new(Self {
+            postman: mail::postman(&store, clients.clone()),
             store,
             clients,
             connections: Connections::default(),
@@ -250,11 +262,15 @@ impl Fleet {
                     )));
                 }
                 check_room(c, &wish.source)?;
+                if !stands {
+                    cloud_messages::taken_back(c, &wish.target)?;
+                }
                 Ok(devices::put_relationship(c, &wish)?)
             })
             .await?;
         self.tell_children(&relationship.source);
         self.tell_desired(&relationship.source, Identity::device(relationship.target.clone()));
+        self.send_on_all(relationship.target.clone()).await?;
         Ok(relationship)
     }
 
@@ -264,13 +280,18 @@ impl Fleet {
     /// [`FleetError::NotFound`].
     pub async fn detach(self: &Arc<Self>, gateway: DeviceId, id: String) -> Result<(), FleetError> {
         let source = gateway.clone();
-        self.store
-            .submit(move |c| match devices::delete_relationship(c, &source, &id)? {
-                true => Ok(()),
-                false => Err(FleetError::NotFound(format!("gateway `{source}` has no relationship `{id}`"))),
+        let target = self
+            .store
+            .submit(move |c| {
+                let none = || FleetError::NotFound(format!("gateway `{source}` has no relationship `{id}`"));
+                let target = devices::relationship(c, &source, &id)?.ok_or_else(none)?.target;
+                devices::delete_relationship(c, &source, &id)?;
+                cloud_messages::taken_back(c, &target)?;
+                Ok::<_, FleetError>(target)
             })
             .await?;
         self.tell_children(&gateway);
+        self.send_on_all(target).await?;
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ pub mod door;
 pub mod fleet;
 pub mod identity;
 pub mod link;
+pub mod mail;
 pub mod page;
 pub mod presence;
 pub mod server;

@@ -10,10 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
 use edge_hub::delivery::NotDelivered;
-use schemas::link::{Child, Children};
+use schemas::link::{Child, Children, Purges};
 use schemas::names::{DeviceId, Identity};
 
+use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, modules};
+use crate::store::StoreError;
+use crate::store::cloud_messages;
 use crate::store::devices::{self, Device};
 use crate::store::twins::{self, Half};
 
@@ -28,6 +31,10 @@ enum News {
     Children,
     /// A desired section.
     Desired(Identity),
+    /// The cloud-to-device messages that were taken back.
+    Purges,
+    /// A cloud-to-device message of a device, by its sequence: they are told in this order.
+    Message(DeviceId, u64),
 }
 
 impl Outbox {
@@ -69,6 +76,21 @@ impl Fleet {
         self.tell(gateway, [News::Desired(of)]);
     }
 
+    /// Tells a gateway the messages of a device behind it.
+    pub(crate) fn tell_messages(
+        self: &Arc<Self>,
+        gateway: &DeviceId,
+        device: &DeviceId,
+        sequences: impl IntoIterator<Item = u64>,
+    ) {
+        self.tell(gateway, sequences.into_iter().map(|sequence| News::Message(device.clone(), sequence)));
+    }
+
+    /// Tells a gateway which messages were taken back.
+    pub(crate) fn tell_purges(self: &Arc<Self>, gateway: &DeviceId) {
+        self.tell(gateway, [News::Purges]);
+    }
+
     /// Tells a gateway everything: it has just subscribed.
     pub(crate) fn tell_everything(self: &Arc<Self>, gateway: DeviceId) {
         let fleet = self.clone();
@@ -92,8 +114,12 @@ impl Fleet {
                     news.push(News::Desired(Identity::module(gateway.clone(), module)));
                 }
                 for child in devices::children(c, &gateway)? {
+                    for sequence in cloud_messages::sequences(c, &child.id)? {
+                        news.push(News::Message(child.id.clone(), sequence));
+                    }
                     news.push(News::Desired(Identity::device(child.id)));
                 }
+                news.push(News::Purges);
                 Ok(news)
             })
             .await
@@ -130,6 +156,21 @@ impl Fleet {
                 }
                 return;
             }
+            if let LinkDown::Message { sequence, .. } = operation {
+                self.note_taken(gateway.clone(), sequence).await;
+            }
+        }
+    }
+
+    async fn note_taken(&self, gateway: DeviceId, sequence: u64) {
+        let now_ms = now_ms();
+        let noted = self
+            .store
+            .submit(move |c| Ok::<_, StoreError>(cloud_messages::taken(c, &gateway, sequence, now_ms)?))
+            .await;
+        if let Err(error) = noted {
+            // The gateway knows the message when it is told again.
+            tracing::warn!(sequence, %error, "that a gateway took a message was not stored");
         }
     }
 
@@ -146,6 +187,18 @@ impl Fleet {
                     let section = twins::section(c, &of, Half::Desired)?.section;
                     // Version 0: no operator ever wanted anything, and the gateway's own empty section says so too.
                     Ok((section.version > 0).then(|| (LinkDown::Desired(of), json(&section))))
+                }
+                News::Purges => {
+                    let purged = cloud_messages::purges(c, &gateway)?;
+                    Ok((!purged.is_empty()).then(|| (LinkDown::Purges, json(&Purges { purged }))))
+                }
+                News::Message(device, sequence) => {
+                    // It may have ended since, or its device stands behind another gateway now.
+                    let stands_behind = devices::get(c, &device)?.and_then(|device| device.gateway);
+                    let waits = cloud_messages::get(c, sequence)?.filter(|message| message.ended.is_none());
+                    Ok(waits
+                        .filter(|_| stands_behind.as_ref() == Some(&gateway))
+                        .map(|stored| (LinkDown::Message { device, sequence }, json(&stored.message))))
                 }
             })
             .await

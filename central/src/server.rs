@@ -57,6 +57,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         tasks: JoinSet::new(),
         stop: stop.clone(),
     };
+    {
+        let (postman, stop) = (fleet.postman.clone(), stop.clone());
+        started.tasks.spawn(async move { postman.expire(stop).await });
+    }
     let door = Door::new(fleet.clone(), clients, DoorSettings::default());
     started.tasks.spawn(door.clone().serve_tls(mqtts, tls, stop.clone()));
     if let Some(mqtt) = mqtt {

@@ -11,6 +11,7 @@ use edge_core::deploy::desired::Desired;
 use edge_core::deploy::report;
 use edge_hub::clients::Clients;
 use edge_hub::door::{Door, DoorSettings};
+use edge_hub::postman::Postman;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +28,7 @@ use crate::deployments::{Deployments, Judgement};
 use crate::devices::Devices;
 use crate::docker::{Engine, ModuleContext};
 use crate::front::{Front, Sessions};
+use crate::mailbox::Mailbox;
 use crate::module_keys::ModuleKeys;
 use crate::queues::Queues;
 use crate::state::State;
@@ -77,6 +79,8 @@ impl Daemon {
         let twins = Twins::load(state.clone())?;
         let devices = Devices::load(state.clone())?;
         let commands = Commands::load(state.clone(), clients.clone(), config.device_id.clone())?;
+        let mailbox = Mailbox::load(state.clone())?;
+        let postman = Postman::new(Arc::new(mailbox.clone()), clients.clone());
         let (deployments, outputs) = {
             let (gateway, twins, state, queues) =
                 (config.device_id.clone(), twins.clone(), state.clone(), queues.clone());
@@ -100,11 +104,19 @@ impl Daemon {
             routing: outputs.routing,
             presence: presence.clone(),
             sessions: Sessions::load(state.clone())?,
+            postman: postman.clone(),
         });
         let doors = open_doors(&config, front, clients.clone(), &stop_doors).await?;
 
         // The deployer and its report.
         let mut tasks = JoinSet::new();
+        {
+            let (postman, stop) = (postman.clone(), stop.clone());
+            tasks.spawn(async move {
+                postman.expire(stop).await;
+                ("end of messages", Ok(()))
+            });
+        }
         let (status, deployer_status) = watch::channel(DeployerStatus::default());
         let reporter = Reporter {
             gateway: config.device_id.clone(),
@@ -154,6 +166,8 @@ impl Daemon {
                     devices: devices.clone(),
                     deployments: deployments.clone(),
                     commands: commands.clone(),
+                    mailbox,
+                    postman,
                     clients: clients.clone(),
                     presence,
                     status,

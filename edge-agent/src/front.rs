@@ -11,6 +11,7 @@ use edge_core::access::sas;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::Subscribe;
 use edge_core::route::{RouteTable, Sink};
+use edge_hub::postman::Postman;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, try_join_all};
 use schemas::bag::{PropertyBag, system};
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::now_ms;
 use crate::devices::Devices;
+use crate::mailbox::Mailbox;
 use crate::module_keys::ModuleKeys;
 use crate::queues::Queues;
 use crate::record;
@@ -67,6 +69,8 @@ pub struct Front {
     pub presence: Arc<Notify>,
     /// The subscriptions of clients that come back.
     pub sessions: Sessions,
+    /// Who brings cloud-to-device messages.
+    pub postman: Postman<Mailbox>,
 }
 
 impl Front {
@@ -206,8 +210,11 @@ impl Service for Front {
     }
 
     fn subscribed(self: &Arc<Self>, client: &Client, to: &Subscribe) {
-        if let (Subscribe::Inbox { .. }, Some(module)) = (to, &client.identity.module) {
-            self.queues.wake(module);
+        if let Subscribe::Inbox { of } = to {
+            match &of.module {
+                Some(module) => self.queues.wake(module),
+                None => self.postman.wake(&client.identity.device),
+            }
         }
     }
 

@@ -15,6 +15,7 @@ pub mod devices;
 pub mod docker;
 pub mod front;
 pub mod init;
+pub mod mailbox;
 pub mod module_keys;
 pub mod queues;
 pub mod record;

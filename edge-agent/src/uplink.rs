@@ -20,10 +20,12 @@ use edge_core::dialect::link::{LinkDown, LinkUp};
 use edge_core::link::window::Window;
 use edge_hub::client::{self, ClientOptions, Incoming, Receiver, Sender};
 use edge_hub::clients::Clients;
+use edge_hub::postman::Postman;
 use futures_util::FutureExt as _;
 use schemas::bag::system;
+use schemas::cloud_message::CloudMessage;
 use schemas::connection_string::ConnectionString;
-use schemas::link::{Children, ClientPresence, Presence};
+use schemas::link::{Children, ClientPresence, Presence, Purges};
 use schemas::method::MethodRequest;
 use schemas::names::{DeviceId, Identity};
 use schemas::twin::Section;
@@ -35,6 +37,7 @@ use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::deployments::Deployments;
 use crate::devices::Devices;
+use crate::mailbox::Mailbox;
 use crate::queues::Queues;
 use crate::record;
 use crate::twins::Twins;
@@ -91,6 +94,7 @@ enum Other {
     Told,
     Presence,
     Answer(String),
+    Settled((DeviceId, u64)),
 }
 
 /// The link and the rooms that it joins with central.
@@ -109,6 +113,10 @@ pub struct Uplink {
     pub deployments: Arc<Deployments>,
     /// The commands.
     pub commands: Commands,
+    /// Cloud-to-device messages.
+    pub mailbox: Mailbox,
+    /// Who brings them.
+    pub postman: Postman<Mailbox>,
     /// Who is connected here.
     pub clients: Clients,
     /// Told when somebody came or went.
@@ -194,6 +202,7 @@ impl Connection<'_> {
         self.sender.subscribe(schemas::topics::LINK);
         link.twins.all_unsent();
         link.commands.all_unsent();
+        link.mailbox.all_unsent();
         let mut reader = link.queues.upstream().reader();
         let mut ping = tokio::time::interval_at(Instant::now() + KEEP_ALIVE / 2, KEEP_ALIVE / 2);
         let mut heard = Instant::now();
@@ -228,6 +237,7 @@ impl Connection<'_> {
                 // Each of these has left its work in its room: `tell` takes it up.
                 () = link.twins.has_unsent(), if has_room => {}
                 () = link.commands.has_unsent(), if has_room => {}
+                () = link.mailbox.has_unsent(), if has_room => {}
                 () = link.presence.notified() => self.is_presence_due = true,
                 _ = ping.tick() => {
                     if heard.elapsed() > KEEP_ALIVE * 2 {
@@ -271,6 +281,9 @@ impl Connection<'_> {
                 (LinkUp::Presence, to_json(&self.presence()), Other::Presence)
             } else if let Some((id, answer)) = self.link.commands.next_unsent() {
                 (LinkUp::Answer { command_id: id.clone() }, to_json(&answer), Other::Answer(id))
+            } else if let Some((of, settlement)) = self.link.mailbox.next_unsent() {
+                let operation = LinkUp::Settled { device: of.0.clone(), sequence: of.1 };
+                (operation, to_json(&settlement), Other::Settled(of))
             } else if let Some((identity, section)) = self.link.twins.next_unsent() {
                 (LinkUp::Reported(identity), to_json(&section), Other::Told)
             } else {
@@ -299,6 +312,7 @@ impl Connection<'_> {
                     Some(Other::Told) => {}
                     Some(Other::Presence) => self.is_presence_in_flight = false,
                     Some(Other::Answer(id)) => self.link.commands.acknowledged(&id),
+                    Some(Other::Settled(of)) => self.link.mailbox.acknowledged(&of),
                     None => {
                         if let Some(sequence) = self.window.acknowledged(packet_id) {
                             self.link.queues.upstream().advance(sequence);
@@ -326,6 +340,7 @@ impl Uplink {
                 let Some(list) = from_json::<Children>(topic, payload) else { return Ok(()) };
                 let (gone, saved) = self.devices.told(list);
                 saved.durable().await?;
+                self.mailbox.keep_only(|device| self.devices.get(device).is_some());
                 for device in gone {
                     self.clients
                         .disconnect(&Identity::device(device), "blocked, removed or given another key");
@@ -338,6 +353,16 @@ impl Uplink {
             Some(LinkDown::Command { command_id, target }) => {
                 let Some(request) = from_json::<MethodRequest>(topic, payload) else { return Ok(()) };
                 self.commands.take(command_id, target, request).await?;
+            }
+            Some(LinkDown::Message { device, sequence }) => {
+                let Some(message) = from_json::<CloudMessage>(topic, payload) else { return Ok(()) };
+                self.mailbox.take(&device, sequence, message).await?;
+                self.postman.wake(&device);
+            }
+            Some(LinkDown::Purges) => {
+                if let Some(purges) = from_json::<Purges>(topic, payload) {
+                    self.mailbox.purge(&purges);
+                }
             }
             None => tracing::warn!(topic, "central said something that this version does not know"),
         }

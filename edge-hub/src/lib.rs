@@ -9,6 +9,7 @@ pub mod door;
 pub mod https;
 mod listener;
 mod outbox;
+pub mod postman;
 pub mod service;
 mod session;
 mod table;

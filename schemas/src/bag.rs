@@ -19,6 +19,14 @@ pub mod system {
     pub const CONTENT_TYPE: &str = "$.ct";
     /// Content encoding, for example `utf-8`.
     pub const CONTENT_ENCODING: &str = "$.ce";
+    /// User id.
+    pub const USER_ID: &str = "$.uid";
+    /// Where a message goes to, as a path of IoT Hub.
+    pub const TO: &str = "$.to";
+    /// When a message is of no use any more, RFC 3339.
+    pub const EXPIRY_TIME: &str = "$.exp";
+    /// Which ends of a cloud-to-device message its sender wants to be told; no `$.` before it.
+    pub const ACK: &str = "iothub-ack";
     /// Output name of a module's message.
     pub const OUTPUT_NAME: &str = "$.on";
     /// Component of the device's model that sent the message.

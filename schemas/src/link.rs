@@ -4,6 +4,8 @@
 //! devices too, so the link's topics (`$ls/…`, built and read in edge-core's dialect) name the identity. State always
 //! travels whole and versioned, never as a difference: a lost or repeated message costs a delay, never a fault.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::names::{DeviceId, Identity};
@@ -33,6 +35,13 @@ impl std::fmt::Debug for Child {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Child({}, enabled: {}, keys not shown)", self.device_id, self.enabled)
     }
+}
+
+/// The cloud-to-device messages that operators took back. Always the whole list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purges {
+    /// By device: every message up to this sequence is void.
+    pub purged: BTreeMap<DeviceId, u64>,
 }
 
 /// Which clients of a gateway are connected.

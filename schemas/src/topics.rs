@@ -2,7 +2,7 @@
 //! Source: IoT Hub MQTT support; measured forms of the Python and Node SDKs (docs/protocol.md has the table).
 
 use crate::bag::PropertyBag;
-use crate::names::Identity;
+use crate::names::{DeviceId, Identity};
 
 /// Filter for answers to twin requests.
 pub const TWIN_RESPONSES: &str = "$iothub/twin/res/#";
@@ -29,6 +29,12 @@ pub fn telemetry(identity: &Identity, bag: &PropertyBag) -> String {
 /// Where a module receives messages on an input. The slash before the bag stays even when the bag is empty.
 pub fn module_input(identity: &Identity, input: &str, bag: &PropertyBag) -> String {
     format!("{}/inputs/{input}/{bag}", identity_prefix(identity))
+}
+
+/// Where a device receives cloud-to-device messages. The slash before the bag stays even when the bag is empty: Azure's
+/// Node SDK drops a message without it.
+pub fn cloud_message(device: &DeviceId, bag: &PropertyBag) -> String {
+    format!("devices/{device}/messages/devicebound/{bag}")
 }
 
 /// The filter under which a module receives all its inputs.

@@ -91,6 +91,8 @@ impl From<FleetError> for ApiError {
             FleetError::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
             FleetError::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
             FleetError::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "UnprocessableContent"),
+            FleetError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge"),
+            FleetError::QueueFull(_) => (StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded"),
             FleetError::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
             FleetError::Busy(_) | FleetError::Store(StoreError::Busy) => {
                 (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests")

@@ -3,6 +3,7 @@
 //! Every path is registered together with its description, so `/openapi.json` is the server and nothing else.
 
 pub mod auth;
+pub mod cloud_messages;
 pub mod commands;
 pub mod devices;
 pub mod error;
@@ -60,6 +61,8 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(ext::health))
         .routes(routes!(ext::status))
         .routes(routes!(ext::messages))
+        .routes(routes!(cloud_messages::list, cloud_messages::send, cloud_messages::purge))
+        .routes(routes!(cloud_messages::feedback))
         .routes(routes!(ext::twin))
         .routes(routes!(crate::page::page))
         .routes(routes!(open_api))

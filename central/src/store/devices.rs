@@ -152,8 +152,8 @@ pub fn seen(connection: &Connection, id: &DeviceId, at_ms: u64) -> rusqlite::Res
     Ok(())
 }
 
-/// Forgets a device, its twins, its place behind a gateway, its command history, and (of a gateway) its watermarks.
-/// Its messages stay until newer ones push them out.
+/// Forgets a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, and (of a
+/// gateway) its watermarks. Its telemetry messages stay until newer ones push them out.
 ///
 /// # Errors
 /// SQLite's.
@@ -163,6 +163,8 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
         "DELETE FROM twins WHERE device = ?1",
         "DELETE FROM commands WHERE device = ?1",
         "DELETE FROM watermarks WHERE gateway = ?1",
+        "DELETE FROM cloud_messages WHERE device = ?1",
+        "DELETE FROM cloud_purges WHERE device = ?1",
     ] {
         connection.prepare_cached(statement)?.execute([id.as_str()])?;
     }

@@ -12,7 +12,8 @@ use super::StoreError;
 const VERSION: i64 = STEPS.len() as i64;
 
 /// Each step brings a file from the version before it to its own. A step that was released is never changed.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE devices (
     id TEXT PRIMARY KEY,
     display_name TEXT NOT NULL,
@@ -89,7 +90,33 @@ CREATE TABLE sessions (
     client_id TEXT PRIMARY KEY,
     filters TEXT NOT NULL
 ) WITHOUT ROWID;
-"];
+",
+    "
+-- sequence: see cloud_messages.rs; message: JSON with the body; taken_ms: when the device's gateway took it
+CREATE TABLE cloud_messages (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    device TEXT NOT NULL,
+    message TEXT NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    taken_ms INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    ended TEXT
+);
+CREATE INDEX cloud_messages_by_device ON cloud_messages (device, sequence);
+CREATE INDEX cloud_messages_by_expiry ON cloud_messages (expires_ms) WHERE ended IS NULL;
+-- every message of the device up to this sequence is void
+CREATE TABLE cloud_purges (
+    device TEXT PRIMARY KEY,
+    up_to INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE cloud_feedback (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    device TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    settlement TEXT NOT NULL
+);
+",
+];
 
 /// Opens a connection and brings the file to this version's tables.
 ///
@@ -159,6 +186,6 @@ mod tests {
         let path = dir.path().join("central.db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let refused = open(&path).unwrap_err().to_string();
-        assert!(refused.contains("version 99") && refused.contains("up to 1"), "{refused}");
+        assert!(refused.contains("version 99") && refused.contains(&format!("up to {VERSION}")), "{refused}");
     }
 }

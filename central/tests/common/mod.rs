@@ -127,6 +127,14 @@ impl Central {
         mqtt
     }
 
+    /// A client that acknowledges nothing by itself.
+    pub async fn silent_client(&self, device: &str) -> Mqtt {
+        let mut options = self.client(device).await.events.mqtt_options;
+        options.set_manual_acks(true);
+        let (client, events) = AsyncClient::new(options, 100);
+        Mqtt { client, events }
+    }
+
     pub fn client_with_key(&self, device: &str, key: &[u8]) -> Mqtt {
         let expires_at = clock::now_ms() / 1000 + 3600;
         let token = edge_core::access::sas::token("central.test", &device.parse().unwrap(), key, expires_at);

@@ -158,7 +158,8 @@ impl Keeper {
         self.changed.clear();
         self.changed_since = None;
         self.reserve.restore();
-        let is_export_due = !self.has_export || self.journal.written() - self.exported_at_bytes >= EXPORT_BYTES;
+        let is_export_due =
+            !self.has_export || self.journal.written() - self.exported_at_bytes >= EXPORT_BYTES;
         if is_export_due {
             match store.all() {
                 Ok(values) => self.export(&values, reach),

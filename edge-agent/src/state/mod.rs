@@ -48,10 +48,13 @@ pub enum Room {
     Commands,
     /// Subscriptions by MQTT client id.
     Sessions,
+    /// Cloud-to-device messages that wait for their devices, and how others ended.
+    CloudMessages,
 }
 
 impl Room {
-    const ALL: [Self; 5] = [Self::Twins, Self::Devices, Self::Deployment, Self::Commands, Self::Sessions];
+    const ALL: [Self; 6] =
+        [Self::Twins, Self::Devices, Self::Deployment, Self::Commands, Self::Sessions, Self::CloudMessages];
 
     fn name(self) -> &'static str {
         match self {
@@ -60,6 +63,7 @@ impl Room {
             Self::Deployment => "deployment",
             Self::Commands => "commands",
             Self::Sessions => "sessions",
+            Self::CloudMessages => "cloud-messages",
         }
     }
 }

@@ -6,16 +6,22 @@
 //! | `$ls/reported/{id}` | gateway | the whole reported section of an identity, `$version` included |
 //! | `$ls/presence` | gateway | schemas::link::Presence |
 //! | `$ls/answer/{command id}` | gateway | `Result<MethodResponse, MethodFailure>` as `{"Ok":…}` or `{"Err":…}` |
+//! | `$ls/settled/{device}/{sequence}` | gateway | schemas::cloud_message::Settlement |
 //! | `$ls/children` | central | schemas::link::Children |
 //! | `$ls/desired/{id}` | central | the whole desired section of an identity, `$version` included |
 //! | `$ls/command/{command id}/{id}` | central | schemas::method::MethodRequest |
+//! | `$ls/purges` | central | schemas::link::Purges |
+//! | `$ls/message/{device}/{sequence}` | central | schemas::cloud_message::CloudMessage |
 //!
-//! `{id}` is `device` or `device/module`. All are QoS 1. Central sends the children and every desired section when
-//! the gateway subscribes to `$ls/#`, and each again when it changes.
+//! `{id}` is `device` or `device/module`. All are QoS 1. Central sends the children, every desired section, the purges and
+//! every cloud-to-device message that waits when the gateway subscribes to `$ls/#`, and each again when it changes.
+//!
+//! The sequences of cloud-to-device messages ascend per device: a gateway knows what it has taken before, and central
+//! takes the first settlement of a message. A gateway tells a settlement until central has acknowledged it.
 
 use std::fmt;
 
-use schemas::names::Identity;
+use schemas::names::{DeviceId, Identity};
 
 /// What a gateway tells central.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +34,13 @@ pub enum LinkUp {
     Answer {
         /// As the command carried it.
         command_id: String,
+    },
+    /// How a cloud-to-device message ended.
+    Settled {
+        /// Whom it was for.
+        device: DeviceId,
+        /// As the message carried it.
+        sequence: u64,
     },
 }
 
@@ -45,6 +58,20 @@ pub enum LinkDown {
         /// Whom it is for.
         target: Identity,
     },
+    /// The cloud-to-device messages that operators took back.
+    Purges,
+    /// A cloud-to-device message.
+    Message {
+        /// Whom it is for.
+        device: DeviceId,
+        /// Chosen by central; ascends per device.
+        sequence: u64,
+    },
+}
+
+fn device_and_sequence(text: &str) -> Option<(DeviceId, u64)> {
+    let (device, sequence) = text.split_once('/')?;
+    Some((device.parse().ok()?, sequence.parse().ok()?))
 }
 
 impl LinkUp {
@@ -55,6 +82,9 @@ impl LinkUp {
             None if rest == "presence" => Some(Self::Presence),
             Some(("reported", id)) => Some(Self::Reported(id.parse().ok()?)),
             Some(("answer", id)) if !id.is_empty() => Some(Self::Answer { command_id: id.to_owned() }),
+            Some(("settled", rest)) => {
+                device_and_sequence(rest).map(|(device, sequence)| Self::Settled { device, sequence })
+            }
             _ => None,
         }
     }
@@ -66,6 +96,7 @@ impl fmt::Display for LinkUp {
             Self::Reported(identity) => write!(f, "$ls/reported/{identity}"),
             Self::Presence => f.write_str("$ls/presence"),
             Self::Answer { command_id } => write!(f, "$ls/answer/{command_id}"),
+            Self::Settled { device, sequence } => write!(f, "$ls/settled/{device}/{sequence}"),
         }
     }
 }
@@ -76,6 +107,10 @@ impl LinkDown {
         let rest = topic.strip_prefix("$ls/")?;
         match rest.split_once('/') {
             None if rest == "children" => Some(Self::Children),
+            None if rest == "purges" => Some(Self::Purges),
+            Some(("message", rest)) => {
+                device_and_sequence(rest).map(|(device, sequence)| Self::Message { device, sequence })
+            }
             Some(("desired", id)) => Some(Self::Desired(id.parse().ok()?)),
             Some(("command", rest)) => {
                 let (command_id, target) = rest.split_once('/')?;
@@ -92,6 +127,8 @@ impl fmt::Display for LinkDown {
             Self::Children => f.write_str("$ls/children"),
             Self::Desired(identity) => write!(f, "$ls/desired/{identity}"),
             Self::Command { command_id, target } => write!(f, "$ls/command/{command_id}/{target}"),
+            Self::Purges => f.write_str("$ls/purges"),
+            Self::Message { device, sequence } => write!(f, "$ls/message/{device}/{sequence}"),
         }
     }
 }
@@ -102,9 +139,13 @@ mod tests {
 
     #[test]
     fn every_link_topic_reads_back_as_it_prints() {
-        for topic in
-            ["$ls/reported/gw1/$edgeAgent", "$ls/reported/press-1", "$ls/presence", "$ls/answer/5f-1"]
-        {
+        for topic in [
+            "$ls/reported/gw1/$edgeAgent",
+            "$ls/reported/press-1",
+            "$ls/presence",
+            "$ls/answer/5f-1",
+            "$ls/settled/press-1/1795450312250",
+        ] {
             assert_eq!(LinkUp::parse(topic).unwrap().to_string(), topic);
         }
         for topic in [
@@ -112,10 +153,20 @@ mod tests {
             "$ls/desired/gw1/$edgeHub",
             "$ls/command/5f-1/gw1/sensor",
             "$ls/command/1/press-1",
+            "$ls/purges",
+            "$ls/message/press-1/1795450312250",
         ] {
             assert_eq!(LinkDown::parse(topic).unwrap().to_string(), topic);
         }
-        for topic in ["$ls/", "$ls/answer/", "$ls/reported/", "$ls/presence/x", "devices/d"] {
+        for topic in [
+            "$ls/",
+            "$ls/answer/",
+            "$ls/reported/",
+            "$ls/presence/x",
+            "$ls/settled/d",
+            "$ls/settled/d/x",
+            "devices/d",
+        ] {
             assert_eq!(LinkUp::parse(topic), None, "{topic}");
         }
     }

@@ -1,0 +1,240 @@
+//! `/api/ext/devices/{device_id}/messages/devicebound`: cloud-to-device messages, which IoT Central has no path for. The
+//! words are those of IoT Hub.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemas::cloud_message::{Ack, CloudMessage, TIME_TO_LIVE_MS};
+use schemas::timestamp::{parse_rfc3339, rfc3339};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::{Answer, ApiError, ErrorBody};
+use super::extract::{Asked, At, Body, OfDevice};
+use crate::clock::now_ms;
+use crate::fleet::{Fleet, FleetError, no_device};
+use crate::store::cloud_messages::{self, StoredMessage};
+use crate::store::devices;
+
+/// A message to send. One of `body`, `bodyText` and `bodyBase64` holds what is sent; all left out, it is empty.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub struct MessageWish {
+    /// Up to 128 characters; one is made when it is left out.
+    message_id: Option<String>,
+    correlation_id: Option<String>,
+    user_id: Option<String>,
+    /// `application/json` when it is left out and `body` is given.
+    content_type: Option<String>,
+    /// `utf-8` when it is left out and `body` is given.
+    content_encoding: Option<String>,
+    /// `none`, `positive`, `negative` or `full`: which ends of the message stand in the feedback.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    ack: Ack,
+    /// RFC 3339, at most 48 hours ahead; in an hour when it and `timeToLiveSecs` are left out.
+    expiry_time: Option<String>,
+    /// Instead of `expiryTime`.
+    time_to_live_secs: Option<u64>,
+    /// Application properties.
+    #[serde(default)]
+    properties: BTreeMap<String, String>,
+    /// Any JSON, sent as such.
+    body: Option<Value>,
+    /// Text, sent as it is.
+    body_text: Option<String>,
+    /// Bytes.
+    body_base64: Option<String>,
+}
+
+impl MessageWish {
+    fn message(self, now_ms: u64) -> Result<CloudMessage, ApiError> {
+        let wrong = |why: String| Err(ApiError::unprocessable(why));
+        let (mut content_type, mut content_encoding) = (self.content_type, self.content_encoding);
+        let body = match (self.body, self.body_text, self.body_base64) {
+            (None, None, None) => Vec::new(),
+            (Some(json), None, None) => {
+                content_type.get_or_insert_with(|| "application/json".into());
+                content_encoding.get_or_insert_with(|| "utf-8".into());
+                json.to_string().into_bytes()
+            }
+            (None, Some(text), None) => text.into_bytes(),
+            (None, None, Some(base64)) => match STANDARD.decode(&base64) {
+                Ok(bytes) => bytes,
+                Err(error) => return wrong(format!("bodyBase64: {error}")),
+            },
+            _ => return wrong("body: give one of body, bodyText and bodyBase64".into()),
+        };
+        let expires_ms = match (self.expiry_time, self.time_to_live_secs) {
+            (None, None) => now_ms + TIME_TO_LIVE_MS,
+            (None, Some(secs)) => now_ms.saturating_add(secs.saturating_mul(1000)),
+            (Some(text), None) => match parse_rfc3339(&text) {
+                Some(at) => at,
+                None => return wrong(format!("expiryTime: found `{text}`; write RFC 3339")),
+            },
+            (Some(_), Some(_)) => {
+                return wrong("expiryTime: give it or timeToLiveSecs, not both".into());
+            }
+        };
+        Ok(CloudMessage {
+            message_id: self.message_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+            correlation_id: self.correlation_id,
+            user_id: self.user_id,
+            content_type,
+            content_encoding,
+            ack: self.ack,
+            properties: self.properties,
+            enqueued_ms: now_ms,
+            expires_ms,
+            body,
+        })
+    }
+}
+
+/// Sends a message to a device. It waits, at most until its expiry, until the device has acknowledged it.
+#[utoipa::path(post, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext", params(OfDevice),
+    request_body = MessageWish, security(("token" = [])),
+    responses((status = 201, body = Value), (status = 404, body = ErrorBody),
+        (status = 403, description = "50 messages wait already", body = ErrorBody),
+        (status = 413, description = "more than 64 KB with its properties", body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+pub(super) async fn send(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    Body(wish): Body<MessageWish>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let stored = fleet.send_message(of.device_id, wish.message(now_ms())?).await?;
+    Ok((StatusCode::CREATED, Json(body(&stored))))
+}
+
+/// Which messages.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ListWish {
+    /// The sequence or feedback id of the last one that is known; 0 when left out.
+    #[serde(default)]
+    after: u64,
+    /// At most so many, 1 to 100; 25 when left out.
+    limit: Option<u32>,
+    #[serde(rename = "api-version", default)]
+    #[param(value_type = Option<String>)]
+    _api_version: Option<String>,
+}
+
+impl ListWish {
+    fn limit(&self) -> Result<u32, ApiError> {
+        match self.limit.unwrap_or(25) {
+            limit @ 1..=100 => Ok(limit),
+            limit => {
+                Err(ApiError::bad_request("InvalidQuery", format!("limit: found {limit}; write 1 to 100")))
+            }
+        }
+    }
+}
+
+/// The messages of a device that wait, and the last 100 that ended, oldest first, each with its state.
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext",
+    params(OfDevice, ListWish), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn list(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    Asked(wish): Asked<ListWish>,
+) -> Answer<Json<Value>> {
+    let limit = wish.limit()?;
+    let read = move |c: &rusqlite::Connection| {
+        devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
+        Ok::<_, FleetError>(cloud_messages::page(c, &of.device_id, wish.after, limit)?)
+    };
+    let page = fleet.store.read(read).await?;
+    Ok(Json(json!({"value": page.iter().map(body).collect::<Vec<_>>()})))
+}
+
+/// Takes every message back that waits for a device.
+#[utoipa::path(delete, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext", params(OfDevice),
+    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn purge(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Value>> {
+    let purged = fleet.purge_messages(of.device_id.clone()).await?;
+    Ok(Json(json!({"deviceId": of.device_id, "totalMessagesPurged": purged})))
+}
+
+/// The ends of messages whose senders asked for them by `ack`, of all devices, oldest first; the last 10,000 are kept.
+#[utoipa::path(get, path = "/api/ext/messages/feedback", tag = "ext", params(ListWish), security(("token" = [])),
+    responses((status = 200, body = Value)))]
+pub(super) async fn feedback(
+    State(fleet): State<Arc<Fleet>>,
+    Asked(wish): Asked<ListWish>,
+) -> Answer<Json<Value>> {
+    let limit = wish.limit()?;
+    let read =
+        move |c: &rusqlite::Connection| Ok::<_, FleetError>(cloud_messages::feedback(c, wish.after, limit)?);
+    let records = fleet.store.read(read).await?;
+    let value: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            json!({
+                "id": record.id,
+                "deviceId": record.device,
+                "originalMessageId": record.message_id,
+                "statusCode": record.settlement.end.feedback_code(),
+                "description": description(&record.settlement.end),
+                "enqueuedTimeUtc": rfc3339(record.settlement.at_ms),
+            })
+        })
+        .collect();
+    Ok(Json(json!({"value": value})))
+}
+
+fn description(end: &schemas::cloud_message::End) -> &str {
+    match end {
+        schemas::cloud_message::End::Rejected { reason } => reason,
+        other => other.feedback_code(),
+    }
+}
+
+fn body(stored: &StoredMessage) -> Value {
+    let message = &stored.message;
+    let mut body = json!({
+        "sequence": stored.sequence,
+        "deviceId": stored.device,
+        "messageId": message.message_id,
+        "ack": message.ack,
+        "properties": message.properties,
+        "enqueuedTime": rfc3339(message.enqueued_ms),
+        "expiryTime": rfc3339(message.expires_ms),
+    });
+    for (key, value) in [
+        ("correlationId", &message.correlation_id),
+        ("userId", &message.user_id),
+        ("contentType", &message.content_type),
+        ("contentEncoding", &message.content_encoding),
+    ] {
+        if let Some(value) = value {
+            body[key] = value.as_str().into();
+        }
+    }
+    match serde_json::from_slice::<Value>(&message.body) {
+        Ok(json) => body["body"] = json,
+        Err(_) => body["bodyBase64"] = STANDARD.encode(&message.body).into(),
+    }
+    match &stored.ended {
+        None if stored.taken_ms.is_some() => body["state"] = "atGateway".into(),
+        None => body["state"] = "queued".into(),
+        Some(settlement) => {
+            let ended = json!(settlement);
+            body["state"] = ended["end"].clone();
+            body["endedTime"] = rfc3339(settlement.at_ms).into();
+            if let Some(reason) = ended.get("reason") {
+                body["reason"] = reason.clone();
+            }
+        }
+    }
+    body
+}

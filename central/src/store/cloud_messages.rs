@@ -1,0 +1,354 @@
+//! Cloud-to-device messages: those that wait, how the last ones ended, and the feedback that their senders asked for.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use schemas::cloud_message::{CloudMessage, End, Settlement};
+use schemas::names::DeviceId;
+
+use super::{integer, json_column, parsed_column, unsigned};
+
+/// Ended messages that are kept for each device.
+const ENDED_KEPT: u32 = 100;
+/// Feedback records that are kept.
+const FEEDBACK_KEPT: u32 = 10_000;
+
+/// A message and what became of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredMessage {
+    /// Ascends over all devices, also over a store that was begun anew: it is not below the time of the message.
+    pub sequence: u64,
+    /// Whom it is for.
+    pub device: DeviceId,
+    /// The message.
+    pub message: CloudMessage,
+    /// When its gateway took it, in milliseconds since the Unix epoch; it waits there.
+    pub taken_ms: Option<u64>,
+    /// How often the device was given it in vain, at central's own door.
+    pub attempts: u32,
+    /// How it ended, and when.
+    pub ended: Option<Settlement>,
+}
+
+/// What a sender asked to be told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Feedback {
+    /// Ascends.
+    pub id: u64,
+    /// Whom the message was for.
+    pub device: DeviceId,
+    /// The sender's name for it.
+    pub message_id: String,
+    /// How it ended, and when.
+    pub settlement: Settlement,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<StoredMessage> {
+    let ended: Option<String> = row.get("ended")?;
+    Ok(StoredMessage {
+        sequence: unsigned(row.get("sequence")?),
+        device: parsed_column(row, "device")?,
+        message: json_column(row, "message")?,
+        taken_ms: row.get::<_, Option<i64>>("taken_ms")?.map(unsigned),
+        attempts: row.get("attempts")?,
+        ended: ended.map(|_| json_column(row, "ended")).transpose()?,
+    })
+}
+
+/// How many messages wait for a device, at its gateway or here.
+///
+/// # Errors
+/// SQLite's.
+pub fn count_waiting(c: &Connection, device: &DeviceId) -> rusqlite::Result<usize> {
+    c.prepare_cached("SELECT count(*) FROM cloud_messages WHERE device = ?1 AND ended IS NULL")?
+        .query_row([device.as_str()], |row| row.get::<_, u32>(0))
+        .map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// Queues a message and gives its sequence.
+///
+/// # Errors
+/// SQLite's.
+pub fn insert(c: &Connection, device: &DeviceId, message: &CloudMessage) -> rusqlite::Result<u64> {
+    // Above all before it (SQLite remembers the highest), and above those of a store that was lost: gateways remember too.
+    c.prepare_cached(
+        "INSERT INTO cloud_messages (sequence, device, message, expires_ms)
+         SELECT max(?1, 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'cloud_messages'), 0)), ?2, ?3, ?4",
+    )?
+    .execute((
+        integer(message.enqueued_ms),
+        device.as_str(),
+        serde_json::json!(message).to_string(),
+        integer(message.expires_ms),
+    ))?;
+    Ok(unsigned(c.last_insert_rowid()))
+}
+
+/// The message with this sequence.
+///
+/// # Errors
+/// SQLite's.
+pub fn get(c: &Connection, sequence: u64) -> rusqlite::Result<Option<StoredMessage>> {
+    c.prepare_cached("SELECT * FROM cloud_messages WHERE sequence = ?1")?
+        .query_row([integer(sequence)], read)
+        .optional()
+}
+
+/// Up to `limit` messages of a device with sequences above `after`, oldest first.
+///
+/// # Errors
+/// SQLite's.
+pub fn page(
+    c: &Connection,
+    device: &DeviceId,
+    after: u64,
+    limit: u32,
+) -> rusqlite::Result<Vec<StoredMessage>> {
+    c.prepare_cached(
+        "SELECT * FROM cloud_messages WHERE device = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+    )?
+    .query_map((device.as_str(), integer(after), limit), read)?
+    .collect()
+}
+
+/// Up to `limit` messages that wait here, not at a gateway, with sequences above `after`, oldest first.
+///
+/// # Errors
+/// SQLite's.
+pub fn waiting_here(
+    c: &Connection,
+    device: &DeviceId,
+    after: u64,
+    limit: u32,
+) -> rusqlite::Result<Vec<StoredMessage>> {
+    c.prepare_cached(
+        "SELECT * FROM cloud_messages WHERE device = ?1 AND sequence > ?2 AND ended IS NULL AND taken_ms IS NULL
+         ORDER BY sequence LIMIT ?3",
+    )?
+    .query_map((device.as_str(), integer(after), limit), read)?
+    .collect()
+}
+
+/// The sequences of all messages that wait for a device, oldest first.
+///
+/// # Errors
+/// SQLite's.
+pub fn sequences(c: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<u64>> {
+    c.prepare_cached(
+        "SELECT sequence FROM cloud_messages WHERE device = ?1 AND ended IS NULL ORDER BY sequence",
+    )?
+    .query_map([device.as_str()], |row| row.get(0).map(unsigned))?
+    .collect()
+}
+
+/// Notes that a gateway has a message now, if it is still the device's.
+///
+/// # Errors
+/// SQLite's.
+pub fn taken(c: &Connection, gateway: &DeviceId, sequence: u64, now_ms: u64) -> rusqlite::Result<()> {
+    c.prepare_cached(
+        "UPDATE cloud_messages SET taken_ms = ifnull(taken_ms, ?3) WHERE sequence = ?2
+         AND EXISTS (SELECT 1 FROM relationships WHERE source = ?1 AND target = device)",
+    )?
+    .execute((gateway.as_str(), integer(sequence), integer(now_ms)))?;
+    Ok(())
+}
+
+/// The device has another gateway, or none: what its gateway had, central has again.
+///
+/// # Errors
+/// SQLite's.
+pub fn taken_back(c: &Connection, device: &DeviceId) -> rusqlite::Result<()> {
+    c.prepare_cached("UPDATE cloud_messages SET taken_ms = NULL WHERE device = ?1 AND ended IS NULL")?
+        .execute([device.as_str()])?;
+    Ok(())
+}
+
+/// Counts that a device was given a message in vain.
+///
+/// # Errors
+/// SQLite's.
+pub fn attempted(c: &Connection, sequence: u64) -> rusqlite::Result<()> {
+    c.prepare_cached("UPDATE cloud_messages SET attempts = attempts + 1 WHERE sequence = ?1")?
+        .execute([integer(sequence)])?;
+    Ok(())
+}
+
+/// Ends a message; false when it has ended already, or is not known. The first end stands, with one exception: central
+/// takes a message for expired when its time is over, and the gateway that had delivered it in time may tell so later.
+///
+/// # Errors
+/// SQLite's.
+pub fn end(
+    c: &Connection,
+    device: &DeviceId,
+    sequence: u64,
+    settlement: &Settlement,
+) -> rusqlite::Result<bool> {
+    let Some(stored) = get(c, sequence)?.filter(|stored| stored.device == *device) else { return Ok(false) };
+    let stands = match &stored.ended {
+        None => false,
+        Some(ended) => !(ended.end == End::Expired && settlement.end == End::Delivered),
+    };
+    if stands {
+        return Ok(false);
+    }
+    c.prepare_cached("UPDATE cloud_messages SET ended = ?2 WHERE sequence = ?1")?
+        .execute((integer(sequence), serde_json::json!(settlement).to_string()))?;
+    c.prepare_cached(
+        "DELETE FROM cloud_messages WHERE device = ?1 AND ended IS NOT NULL AND sequence <=
+             (SELECT sequence FROM cloud_messages WHERE device = ?1 AND ended IS NOT NULL
+              ORDER BY sequence DESC LIMIT 1 OFFSET ?2)",
+    )?
+    .execute((device.as_str(), ENDED_KEPT))?;
+    if stored.message.ack.asks_for(&settlement.end) {
+        c.prepare_cached("INSERT INTO cloud_feedback (device, message_id, settlement) VALUES (?1, ?2, ?3)")?
+            .execute((
+                device.as_str(),
+                &stored.message.message_id,
+                serde_json::json!(settlement).to_string(),
+            ))?;
+        c.prepare_cached("DELETE FROM cloud_feedback WHERE id <= ?1")?
+            .execute([c.last_insert_rowid() - i64::from(FEEDBACK_KEPT)])?;
+    }
+    Ok(true)
+}
+
+/// Takes every message of a device back that waits; gives how many.
+///
+/// # Errors
+/// SQLite's.
+pub fn purge(c: &Connection, device: &DeviceId, now_ms: u64) -> rusqlite::Result<usize> {
+    let waiting = sequences(c, device)?;
+    if let Some(last) = waiting.last() {
+        c.prepare_cached("INSERT OR REPLACE INTO cloud_purges (device, up_to) VALUES (?1, ?2)")?
+            .execute((device.as_str(), integer(*last)))?;
+    }
+    for sequence in &waiting {
+        end(c, device, *sequence, &Settlement { end: End::Purged, at_ms: now_ms })?;
+    }
+    Ok(waiting.len())
+}
+
+/// What operators took back from the devices behind a gateway.
+///
+/// # Errors
+/// SQLite's.
+pub fn purges(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<DeviceId, u64>> {
+    c.prepare_cached(
+        "SELECT device, up_to FROM cloud_purges JOIN relationships ON relationships.target = device
+         WHERE relationships.source = ?1",
+    )?
+    .query_map([gateway.as_str()], |row| Ok((parsed_column(row, "device")?, unsigned(row.get("up_to")?))))?
+    .collect()
+}
+
+/// Messages whose time is over, by device and sequence, and when the next one's is.
+pub type Expired = (Vec<(DeviceId, u64)>, Option<u64>);
+
+/// Up to 1000 messages whose time is over.
+///
+/// # Errors
+/// SQLite's.
+pub fn expired(c: &Connection, now_ms: u64) -> rusqlite::Result<Expired> {
+    let over = c
+        .prepare_cached(
+            "SELECT device, sequence FROM cloud_messages WHERE ended IS NULL AND expires_ms <= ?1
+             ORDER BY expires_ms LIMIT 1000",
+        )?
+        .query_map([integer(now_ms)], |row| {
+            Ok((parsed_column(row, "device")?, unsigned(row.get("sequence")?)))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let next: Option<i64> = c
+        .prepare_cached("SELECT min(expires_ms) FROM cloud_messages WHERE ended IS NULL AND expires_ms > ?1")?
+        .query_row([integer(now_ms)], |row| row.get(0))?;
+    Ok((over, next.map(unsigned)))
+}
+
+/// Up to `limit` feedback records with ids above `after`, oldest first.
+///
+/// # Errors
+/// SQLite's.
+pub fn feedback(c: &Connection, after: u64, limit: u32) -> rusqlite::Result<Vec<Feedback>> {
+    c.prepare_cached("SELECT * FROM cloud_feedback WHERE id > ?1 ORDER BY id LIMIT ?2")?
+        .query_map((integer(after), limit), |row| {
+            Ok(Feedback {
+                id: unsigned(row.get("id")?),
+                device: parsed_column(row, "device")?,
+                message_id: row.get("message_id")?,
+                settlement: json_column(row, "settlement")?,
+            })
+        })?
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::cloud_message::Ack;
+
+    use super::*;
+
+    fn message(id: &str, enqueued_ms: u64, ack: Ack) -> CloudMessage {
+        CloudMessage {
+            message_id: id.to_owned(),
+            correlation_id: None,
+            user_id: None,
+            content_type: None,
+            content_encoding: None,
+            ack,
+            properties: BTreeMap::new(),
+            enqueued_ms,
+            expires_ms: enqueued_ms + 100,
+            body: Vec::new(),
+        }
+    }
+
+    fn settled(end: End) -> Settlement {
+        Settlement { end, at_ms: 9 }
+    }
+
+    #[test]
+    fn sequences_ascend_also_when_the_clock_goes_back_and_rows_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
+        let device: DeviceId = "d".parse().unwrap();
+        assert_eq!(insert(&c, &device, &message("a", 1000, Ack::None)).unwrap(), 1000);
+        assert_eq!(insert(&c, &device, &message("b", 1000, Ack::None)).unwrap(), 1001);
+        c.execute("DELETE FROM cloud_messages", []).unwrap();
+        assert_eq!(insert(&c, &device, &message("c", 10, Ack::None)).unwrap(), 1002);
+        assert_eq!(sequences(&c, &device).unwrap(), [1002]);
+    }
+
+    #[test]
+    fn the_first_end_stands_but_what_was_delivered_in_time_was_not_expired() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
+        let (device, other): (DeviceId, DeviceId) = ("d".parse().unwrap(), "e".parse().unwrap());
+        let sequence = insert(&c, &device, &message("a", 1000, Ack::Full)).unwrap();
+        assert_eq!(expired(&c, 1099).unwrap(), (vec![], Some(1100)));
+        assert_eq!(expired(&c, 1100).unwrap(), (vec![(device.clone(), sequence)], None));
+        assert!(!end(&c, &other, sequence, &settled(End::Delivered)).unwrap(), "another device's");
+        assert!(end(&c, &device, sequence, &settled(End::Expired)).unwrap());
+        assert!(!end(&c, &device, sequence, &settled(End::Purged)).unwrap());
+        assert!(end(&c, &device, sequence, &settled(End::Delivered)).unwrap());
+        assert!(!end(&c, &device, sequence, &settled(End::Expired)).unwrap());
+        let told: Vec<_> = feedback(&c, 0, 10).unwrap().into_iter().map(|f| f.settlement.end).collect();
+        assert_eq!(told, [End::Expired, End::Delivered]);
+        assert_eq!(count_waiting(&c, &device).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_last_hundred_ends_of_a_device_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
+        let device: DeviceId = "d".parse().unwrap();
+        for n in 0..150 {
+            let sequence = insert(&c, &device, &message("m", n, Ack::None)).unwrap();
+            end(&c, &device, sequence, &settled(End::Delivered)).unwrap();
+        }
+        let kept = page(&c, &device, 0, 1000).unwrap();
+        assert_eq!(kept.len(), 100);
+        assert_eq!(purge(&c, &device, 1).unwrap(), 0);
+    }
+}

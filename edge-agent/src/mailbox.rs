@@ -1,0 +1,402 @@
+//! The cloud-to-device messages of this gateway's leaf devices, kept on disk while their devices are away.
+//!
+//! ```text
+//! central ── message ──► waiting ── delivered, expired, given up ──► settled ── central has it ──► forgotten
+//!                           └── purged, or the device left: dropped without a word, central has ended it
+//! ```
+//!
+//! Sequences ascend per device: what is not above the highest one taken is known. The first end of a message stands.
+//! Messages with their bodies are held in memory too, within [`BYTES_MAX`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use edge_hub::postman::{Mail, Waiting};
+use schemas::cloud_message::{CloudMessage, End, Settlement};
+use schemas::link::Purges;
+use schemas::names::DeviceId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::clock::now_ms;
+use crate::state::{Room, State, StateError};
+
+/// Bytes of all messages that wait here. Beyond it a message is rejected, and central told.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Keys in the room: `high/{device}`, `wait/{device}/{sequence}`, `end/{device}/{sequence}`.
+const HIGH: &str = "high/";
+const WAIT: &str = "wait/";
+const END: &str = "end/";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Kept {
+    message: CloudMessage,
+    #[serde(default)]
+    attempts: u32,
+}
+
+/// The messages of one device.
+#[derive(Debug, Default)]
+struct Letters {
+    /// The highest sequence that was taken.
+    high: u64,
+    /// The highest sequence of those that are forgotten: on disk it stands for all below it.
+    high_forgotten: u64,
+    waiting: BTreeMap<u64, Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Boxes {
+    of: BTreeMap<DeviceId, Letters>,
+    bytes: usize,
+    /// What central has not acknowledged yet.
+    settled: BTreeMap<(DeviceId, u64), Settlement>,
+    unsent: BTreeSet<(DeviceId, u64)>,
+}
+
+impl Boxes {
+    /// Takes a waiting message out.
+    fn take(&mut self, device: &DeviceId, sequence: u64) -> bool {
+        let taken = self.of.get_mut(device).and_then(|letters| letters.waiting.remove(&sequence));
+        if let Some(kept) = &taken {
+            self.bytes -= kept.message.size_bytes();
+        }
+        taken.is_some()
+    }
+}
+
+/// All boxes. Cheap to clone.
+#[derive(Clone)]
+pub struct Mailbox {
+    boxes: Arc<Mutex<Boxes>>,
+    settled: Arc<Notify>,
+    state: State,
+}
+
+fn waiting_key(device: &DeviceId, sequence: u64) -> String {
+    format!("{WAIT}{device}/{sequence}")
+}
+
+fn end_key(device: &DeviceId, sequence: u64) -> String {
+    format!("{END}{device}/{sequence}")
+}
+
+fn read_key(rest: &str) -> Option<(DeviceId, u64)> {
+    let (device, sequence) = rest.split_once('/')?;
+    Some((device.parse().ok()?, sequence.parse().ok()?))
+}
+
+impl Mailbox {
+    /// The messages as last saved; every settlement counts as not yet sent.
+    ///
+    /// # Errors
+    /// [`StateError::Value`] when one cannot be read.
+    pub fn load(state: State) -> Result<Self, StateError> {
+        let mut boxes = Boxes::default();
+        for (key, value) in state.load::<serde_json::Value>(Room::CloudMessages)? {
+            let wrong = |source| StateError::Value { room: "cloud-messages", key: key.clone(), source };
+            if let Some(device) = key.strip_prefix(HIGH).and_then(|device| device.parse().ok()) {
+                let high = serde_json::from_value(value).map_err(wrong)?;
+                let letters: &mut Letters = boxes.of.entry(device).or_default();
+                letters.high = letters.high.max(high);
+                letters.high_forgotten = high;
+            } else if let Some((device, sequence)) = key.strip_prefix(WAIT).and_then(read_key) {
+                let kept: Kept = serde_json::from_value(value).map_err(wrong)?;
+                boxes.bytes += kept.message.size_bytes();
+                let letters = boxes.of.entry(device).or_default();
+                letters.high = letters.high.max(sequence);
+                letters.waiting.insert(sequence, kept);
+            } else if let Some(of) = key.strip_prefix(END).and_then(read_key) {
+                let letters = boxes.of.entry(of.0.clone()).or_default();
+                letters.high = letters.high.max(of.1);
+                boxes.settled.insert(of, serde_json::from_value(value).map_err(wrong)?);
+            }
+        }
+        // What had ended was not forgotten yet when the daemon ended.
+        let ended: Vec<_> = boxes.settled.keys().cloned().collect();
+        for (device, sequence) in &ended {
+            if boxes.take(device, *sequence) {
+                state.remove(Room::CloudMessages, &waiting_key(device, *sequence)).later();
+            }
+        }
+        let mailbox = Self { boxes: Arc::new(Mutex::new(boxes)), settled: Arc::default(), state };
+        mailbox.all_unsent();
+        Ok(mailbox)
+    }
+
+    fn boxes(&self) -> MutexGuard<'_, Boxes> {
+        self.boxes.lock().expect("nothing panics while it holds the boxes")
+    }
+
+    /// Takes a message from central. `Ok` when it is on disk, or was taken before: it may be acknowledged then.
+    ///
+    /// # Errors
+    /// [`StateError`] when it was not saved.
+    pub async fn take(
+        &self,
+        device: &DeviceId,
+        sequence: u64,
+        message: CloudMessage,
+    ) -> Result<(), StateError> {
+        let bytes = message.size_bytes();
+        let saved = {
+            let mut boxes = self.boxes();
+            let has_room = boxes.bytes + bytes <= BYTES_MAX;
+            let letters = boxes.of.entry(device.clone()).or_default();
+            if sequence <= letters.high {
+                return Ok(());
+            }
+            letters.high = sequence;
+            match has_room {
+                false => None,
+                true => {
+                    let kept = Kept { message, attempts: 0 };
+                    let saved = self.state.put(Room::CloudMessages, &waiting_key(device, sequence), &kept);
+                    letters.waiting.insert(sequence, kept);
+                    boxes.bytes += bytes;
+                    Some(saved)
+                }
+            }
+        };
+        let Some(saved) = saved else {
+            let reason = format!("the gateway holds {BYTES_MAX} bytes of messages already");
+            tracing::error!(%device, sequence, "cloud-to-device message rejected: {reason}");
+            self.settle(device, sequence, End::Rejected { reason }).await;
+            return Ok(());
+        };
+        let saved = saved.durable().await;
+        if saved.is_err() {
+            let mut boxes = self.boxes();
+            boxes.take(device, sequence);
+            if let Some(letters) = boxes.of.get_mut(device) {
+                // central sends it again on the next connection.
+                letters.high = letters.high.min(sequence - 1);
+            }
+        }
+        saved
+    }
+
+    /// Drops what operators took back.
+    pub fn purge(&self, purges: &Purges) {
+        for (device, up_to) in &purges.purged {
+            let void: Vec<u64> = {
+                let boxes = self.boxes();
+                let waiting = boxes.of.get(device).map(|letters| letters.waiting.range(..=up_to));
+                waiting.into_iter().flatten().map(|(sequence, _)| *sequence).collect()
+            };
+            for sequence in void {
+                self.boxes().take(device, sequence);
+                self.state.remove(Room::CloudMessages, &waiting_key(device, sequence)).later();
+                tracing::info!(%device, sequence, "cloud-to-device message purged by an operator");
+            }
+        }
+    }
+
+    /// Forgets the boxes of devices that do not stand behind this gateway any more: central has their messages still.
+    pub fn keep_only(&self, stays: impl Fn(&DeviceId) -> bool) {
+        let gone: Vec<DeviceId> = self.boxes().of.keys().filter(|device| !stays(device)).cloned().collect();
+        for device in gone {
+            let mut boxes = self.boxes();
+            let Some(letters) = boxes.of.remove(&device) else { continue };
+            for (sequence, kept) in &letters.waiting {
+                boxes.bytes -= kept.message.size_bytes();
+                self.state.remove(Room::CloudMessages, &waiting_key(&device, *sequence)).later();
+            }
+            self.state.remove(Room::CloudMessages, &format!("{HIGH}{device}")).later();
+            tracing::info!(%device, messages = letters.waiting.len(), "the device left: its messages are central's again");
+        }
+    }
+
+    async fn settle(&self, device: &DeviceId, sequence: u64, end: End) {
+        let settlement = Settlement { end, at_ms: now_ms() };
+        let key = (device.clone(), sequence);
+        let saved = {
+            let mut boxes = self.boxes();
+            let is_rejected = matches!(settlement.end, End::Rejected { .. });
+            if !boxes.take(device, sequence) && !is_rejected {
+                return;
+            }
+            let saved = self.state.put(Room::CloudMessages, &end_key(device, sequence), &settlement);
+            self.state.remove(Room::CloudMessages, &waiting_key(device, sequence)).later();
+            boxes.settled.insert(key.clone(), settlement);
+            boxes.unsent.insert(key);
+            saved
+        };
+        self.settled.notify_one();
+        if let Err(error) = saved.durable().await {
+            // It is told to central from memory; a restart before that delivers the message once more.
+            tracing::error!(%device, sequence, %error, "the end of a cloud-to-device message was not saved");
+        }
+    }
+
+    /// Marks every settlement as not sent: a new link tells central again.
+    pub fn all_unsent(&self) {
+        let mut boxes = self.boxes();
+        boxes.unsent = boxes.settled.keys().cloned().collect();
+        drop(boxes);
+        self.settled.notify_one();
+    }
+
+    /// Waits until there is a settlement to send. For one waiter.
+    pub async fn has_unsent(&self) {
+        self.settled.notified().await;
+    }
+
+    /// Takes the next settlement that central does not have.
+    pub fn next_unsent(&self) -> Option<((DeviceId, u64), Settlement)> {
+        let mut boxes = self.boxes();
+        let key = boxes.unsent.pop_first()?;
+        boxes.settled.get(&key).cloned().map(|settlement| (key, settlement))
+    }
+
+    /// central has the settlement: it is forgotten here.
+    pub fn acknowledged(&self, (device, sequence): &(DeviceId, u64)) {
+        let mut boxes = self.boxes();
+        if boxes.settled.remove(&(device.clone(), *sequence)).is_none() {
+            return;
+        }
+        if let Some(letters) = boxes.of.get_mut(device).filter(|letters| letters.high_forgotten < *sequence) {
+            letters.high_forgotten = *sequence;
+            self.state.put(Room::CloudMessages, &format!("{HIGH}{device}"), sequence).later();
+        }
+        self.state.remove(Room::CloudMessages, &end_key(device, *sequence)).later();
+    }
+
+    /// Messages that wait for a device.
+    pub fn count(&self, device: &DeviceId) -> usize {
+        self.boxes().of.get(device).map_or(0, |letters| letters.waiting.len())
+    }
+}
+
+impl Mail for Mailbox {
+    async fn waiting(&self, device: &DeviceId, after: u64, limit: usize) -> Vec<Waiting> {
+        let boxes = self.boxes();
+        let above = boxes.of.get(device).map(|letters| letters.waiting.range(after + 1..));
+        let above = above.into_iter().flatten().take(limit);
+        above
+            .map(|(sequence, kept)| Waiting {
+                sequence: *sequence,
+                attempts: kept.attempts,
+                message: kept.message.clone(),
+            })
+            .collect()
+    }
+
+    async fn ended(&self, device: &DeviceId, sequence: u64, end: End) {
+        self.settle(device, sequence, end).await;
+    }
+
+    async fn not_acknowledged(&self, device: &DeviceId, sequence: u64) {
+        let mut boxes = self.boxes();
+        let kept = boxes.of.get_mut(device).and_then(|letters| letters.waiting.get_mut(&sequence));
+        if let Some(kept) = kept {
+            kept.attempts += 1;
+            self.state.put(Room::CloudMessages, &waiting_key(device, sequence), kept).later();
+        }
+    }
+
+    async fn expired(&self, now_ms: u64, busy: &BTreeSet<DeviceId>) -> (Vec<(DeviceId, u64)>, Option<u64>) {
+        let (mut over, mut next) = (Vec::new(), None::<u64>);
+        let boxes = self.boxes();
+        for (device, letters) in boxes.of.iter().filter(|(device, _)| !busy.contains(*device)) {
+            for (sequence, kept) in &letters.waiting {
+                let at = kept.message.expires_ms;
+                match at <= now_ms {
+                    true => over.push((device.clone(), *sequence)),
+                    false => next = Some(next.map_or(at, |next| next.min(at))),
+                }
+            }
+        }
+        (over, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::cloud_message::Ack;
+
+    use super::*;
+
+    fn message(id: &str, expires_ms: u64) -> CloudMessage {
+        CloudMessage {
+            message_id: id.to_owned(),
+            correlation_id: None,
+            user_id: None,
+            content_type: None,
+            content_encoding: None,
+            ack: Ack::None,
+            properties: BTreeMap::new(),
+            enqueued_ms: 1,
+            expires_ms,
+            body: b"x".to_vec(),
+        }
+    }
+
+    fn ids(waiting: &[Waiting]) -> Vec<&str> {
+        waiting.iter().map(|waiting| waiting.message.message_id.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn messages_and_their_ends_outlive_a_restart_and_a_resend_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let mailbox = Mailbox::load(state.clone()).unwrap();
+        let press: DeviceId = "press-1".parse().unwrap();
+        for (sequence, id) in [(10, "a"), (11, "b"), (12, "c"), (11, "again")] {
+            mailbox.take(&press, sequence, message(id, u64::MAX)).await.unwrap();
+        }
+        mailbox.ended(&press, 10, End::Delivered).await;
+        mailbox.not_acknowledged(&press, 11).await;
+        drop(mailbox);
+        state.close().await;
+
+        let state = State::open(dir.path()).unwrap();
+        let mailbox = Mailbox::load(state.clone()).unwrap();
+        let waiting = mailbox.waiting(&press, 0, 10).await;
+        assert_eq!((ids(&waiting), waiting[0].attempts), (vec!["b", "c"], 1));
+        mailbox.take(&press, 10, message("a", u64::MAX)).await.unwrap();
+        assert_eq!(mailbox.count(&press), 2, "what has ended does not come back");
+        let (key, settlement) = mailbox.next_unsent().unwrap();
+        assert_eq!((key.1, &settlement.end), (10, &End::Delivered));
+        assert!(mailbox.next_unsent().is_none());
+        mailbox.acknowledged(&key);
+        mailbox.all_unsent();
+        assert!(mailbox.next_unsent().is_none());
+        // The first end stands.
+        mailbox.ended(&press, 10, End::Expired).await;
+        assert!(mailbox.next_unsent().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_found_what_is_purged_goes_and_a_device_that_left_starts_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mailbox = Mailbox::load(State::open(dir.path()).unwrap()).unwrap();
+        let press: DeviceId = "press-1".parse().unwrap();
+        for (sequence, expires_ms) in [(1, 50), (2, 200), (3, 300)] {
+            mailbox.take(&press, sequence, message("m", expires_ms)).await.unwrap();
+        }
+        let none = BTreeSet::new();
+        assert_eq!(mailbox.expired(100, &none).await, (vec![(press.clone(), 1)], Some(200)));
+        assert_eq!(mailbox.expired(100, &BTreeSet::from([press.clone()])).await, (vec![], None));
+        mailbox.purge(&Purges { purged: BTreeMap::from([(press.clone(), 2)]) });
+        assert_eq!(mailbox.waiting(&press, 0, 10).await[0].sequence, 3);
+        assert!(mailbox.next_unsent().is_none(), "central ended what it purged itself");
+        mailbox.keep_only(|_| false);
+        assert_eq!(mailbox.count(&press), 0);
+        mailbox.take(&press, 3, message("m", 300)).await.unwrap();
+        assert_eq!(mailbox.count(&press), 1, "central's again, and sent again");
+    }
+
+    #[tokio::test]
+    async fn a_message_for_which_there_is_no_room_is_told_to_central() {
+        let dir = tempfile::tempdir().unwrap();
+        let mailbox = Mailbox::load(State::open(dir.path()).unwrap()).unwrap();
+        mailbox.boxes().bytes = BYTES_MAX;
+        let press: DeviceId = "press-1".parse().unwrap();
+        mailbox.take(&press, 1, message("m", u64::MAX)).await.unwrap();
+        let (key, settlement) = mailbox.next_unsent().unwrap();
+        assert_eq!(key.1, 1);
+        assert!(matches!(settlement.end, End::Rejected { reason } if reason.contains("bytes")));
+    }
+}

@@ -22,11 +22,11 @@ use serde_json::{Map, Value};
 
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device, speak_for};
+use crate::store::StoreError;
 use crate::store::commands::Outcome;
 use crate::store::devices::{self, Device};
 use crate::store::telemetry::{self, NewMessage, Place, Stored};
 use crate::store::twins::{self, Half};
-use crate::store::{StoreError, sessions};
 
 impl From<FleetError> for Rejected {
     fn from(error: FleetError) -> Self {
@@ -210,27 +210,6 @@ impl Service for Fleet {
             Subscribe::Inbox { of } if of.module.is_none() => self.postman.wake(&of.device),
             _ => {}
         }
-    }
-
-    fn session(&self, client_id: &str) -> Option<Vec<(String, u8)>> {
-        self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(client_id).cloned()
-    }
-
-    fn save_session(&self, client_id: &str, filters: Option<Vec<(String, u8)>>) {
-        let mut sessions = self.sessions.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match &filters {
-            Some(filters) => sessions.insert(client_id.to_owned(), filters.clone()),
-            None => sessions.remove(client_id),
-        };
-        drop(sessions);
-        let client_id = client_id.to_owned();
-        let saved =
-            self.store.submit(move |c| Ok::<_, StoreError>(sessions::save(c, &client_id, filters.as_ref())?));
-        tokio::spawn(async move {
-            if let Err(error) = saved.await {
-                tracing::error!(%error, "a session was not saved; it will be lost when central stops");
-            }
-        });
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, RwLock};
 use edge_core::twin;
 use edge_hub::clients::Clients;
 use edge_hub::postman::Postman;
-use edge_hub::service::Service as _;
 use rusqlite::Connection;
 use schemas::manifest::ManifestError;
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -22,7 +21,6 @@ use crate::presence::Connections;
 use crate::store::cloud_messages;
 use crate::store::devices::{self, Device, Relationship};
 use crate::store::manifests;
-use crate::store::sessions::{self, Filters};
 use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError};
 
@@ -91,8 +89,6 @@ pub struct Fleet {
     pub hosts: Vec<String>,
     /// Gateways that have connected; every one of them is in the registry.
     pub(crate) gateways: RwLock<HashSet<DeviceId>>,
-    /// Saved sessions of clients.
-    pub(crate) sessions: RwLock<HashMap<String, Filters>>,
     /// What gateways are still to be told.
     pub(crate) outbox: Outbox,
     /// Brings cloud-to-device messages at central's own door.
@@ -119,29 +115,19 @@ pub struct Registration {
 }
 
 impl Fleet {
-    /// Joins the store and the door; reads the saved sessions.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn new(
-        store: Store,
-        clients: Clients,
-        hosts: Vec<String>,
-        stop: CancellationToken,
-    ) -> Result<Arc<Self>, StoreError> {
-        let sessions = store.read(|c| Ok::<_, StoreError>(sessions::all(c)?)).await?;
-        Ok(Arc::new(Self {
+    /// Joins the store and the door.
+    pub fn new(store: Store, clients: Clients, hosts: Vec<String>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
             postman: mail::postman(&store, clients.clone()),
             store,
             clients,
             connections: Connections::default(),
             hosts,
             gateways: RwLock::default(),
-            sessions: RwLock::new(sessions),
             outbox: Outbox::default(),
             running: Mutex::default(),
             stop,
-        }))
+        })
     }
 
     /// Registers a device or changes its registration; a new one gets its keys. Blocking one disconnects it now, and
@@ -221,8 +207,7 @@ impl Fleet {
             })
             .await?;
         self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&gone.id);
-        self.clients.disconnect(&Identity::device(gone.id.clone()), "an operator deleted it");
-        self.save_session(gone.id.as_str(), None);
+        self.clients.forget(&Identity::device(gone.id.clone()), "an operator deleted it");
         if let Some(gateway) = &gone.gateway {
             self.tell_children(gateway);
         }

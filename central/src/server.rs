@@ -27,6 +27,7 @@ pub struct Started {
     /// Plain MQTT.
     pub mqtt: Option<SocketAddr>,
     fleet: Arc<Fleet>,
+    door: Arc<Door<Fleet>>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -40,9 +41,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let store = Store::open(&config.data_dir, config.keep.limits())?;
     let clients = Clients::new();
     let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
-    let fleet = Fleet::new(store, clients.clone(), hosts, stop.clone()).await?;
+    let fleet = Fleet::new(store, clients.clone(), hosts, stop.clone());
     fleet.resume_commands().await?;
 
+    let door =
+        Door::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, DoorSettings::default()).await?;
     let http = listen("http.listen", config.http.listen).await?;
     let mqtts = listen("mqtt.mqtts", config.mqtt.mqtts).await?;
     let mqtt = match config.mqtt.mqtt {
@@ -54,6 +57,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         mqtts: mqtts.local_addr()?,
         mqtt: mqtt.as_ref().map(TcpListener::local_addr).transpose()?,
         fleet: fleet.clone(),
+        door: door.clone(),
         tasks: JoinSet::new(),
         stop: stop.clone(),
     };
@@ -61,10 +65,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         let (postman, stop) = (fleet.postman.clone(), stop.clone());
         started.tasks.spawn(async move { postman.expire(stop).await });
     }
-    let door = Door::new(fleet.clone(), clients, DoorSettings::default());
     started.tasks.spawn(door.clone().serve_tls(mqtts, tls, stop.clone()));
     if let Some(mqtt) = mqtt {
-        started.tasks.spawn(door.serve_tcp(mqtt, stop.clone()));
+        started.tasks.spawn(door.clone().serve_tcp(mqtt, stop.clone()));
     }
     let api = crate::api::router(fleet);
     started.tasks.spawn(async move {
@@ -98,6 +101,7 @@ impl Started {
             tracing::warn!(seconds = STOP_WITHIN.as_secs(), "connections that did not end in time were cut");
             self.tasks.shutdown().await;
         }
+        self.door.close().await;
         self.fleet.store.close().await;
         tracing::info!("central has stopped");
     }

@@ -27,7 +27,7 @@ use crate::deployer::{Deployer, DeployerStatus, Deployment};
 use crate::deployments::{Deployments, Judgement};
 use crate::devices::Devices;
 use crate::docker::{Engine, ModuleContext};
-use crate::front::{Front, Sessions};
+use crate::front::Front;
 use crate::mailbox::Mailbox;
 use crate::module_keys::ModuleKeys;
 use crate::queues::Queues;
@@ -63,6 +63,7 @@ pub async fn run(config: Config) -> Result<()> {
 
 struct Daemon {
     tasks: JoinSet<(&'static str, Result<()>)>,
+    door: Arc<Door<Front>>,
     doors: JoinSet<()>,
     stop_doors: CancellationToken,
     stop: CancellationToken,
@@ -103,10 +104,9 @@ impl Daemon {
             queues: queues.clone(),
             routing: outputs.routing,
             presence: presence.clone(),
-            sessions: Sessions::load(state.clone())?,
             postman: postman.clone(),
         });
-        let doors = open_doors(&config, front, clients.clone(), &stop_doors).await?;
+        let (door, doors) = open_doors(&config, front, clients.clone(), &stop_doors).await?;
 
         // The deployer and its report.
         let mut tasks = JoinSet::new();
@@ -208,12 +208,13 @@ impl Daemon {
                 ("local door", served.context("serving the command line"))
             });
         }
-        Ok(Self { tasks, doors, stop_doors, stop, queues, state })
+        Ok(Self { tasks, door, doors, stop_doors, stop, queues, state })
     }
 
     async fn stop(mut self) {
         self.stop_doors.cancel();
         while self.doors.join_next().await.is_some() {}
+        self.door.close().await;
         self.stop.cancel();
         while let Some(task) = self.tasks.join_next().await {
             match task {
@@ -258,9 +259,9 @@ async fn open_doors(
     front: Arc<Front>,
     clients: Clients,
     stop: &CancellationToken,
-) -> Result<JoinSet<()>> {
+) -> Result<(Arc<Door<Front>>, JoinSet<()>)> {
     let tls = edge_hub::tls::server_config(&read(&config.tls.cert)?, &read(&config.tls.key)?)?;
-    let door = Door::new(front, clients, DoorSettings::default());
+    let door = Door::open(&config.data_dir.join("mqtt"), front, clients, DoorSettings::default()).await?;
     let mut doors = JoinSet::new();
     let bind =
         async |address| TcpListener::bind(address).await.with_context(|| format!("listening on {address}"));
@@ -271,10 +272,10 @@ async fn open_doors(
         if !address.ip().is_loopback() {
             bail!("[listen] mqtt: found {address}; plain MQTT is served on loopback only");
         }
-        doors.spawn(door.serve_tcp(bind(address).await?, stop.clone()));
+        doors.spawn(door.clone().serve_tcp(bind(address).await?, stop.clone()));
         tracing::info!(%address, "plain MQTT is served on loopback");
     }
-    Ok(doors)
+    Ok((door, doors))
 }
 
 /// Keeps the reported sections of `$edgeAgent` and `$edgeHub` true.

@@ -1,7 +1,7 @@
 //! The gateway behind its front door: who may come in, and what happens to what they say.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use edge_core::access::claim::{Claim, claim};
@@ -26,7 +26,6 @@ use crate::mailbox::Mailbox;
 use crate::module_keys::ModuleKeys;
 use crate::queues::Queues;
 use crate::record;
-use crate::state::{Room, State, StateError};
 use crate::twins::{ReportError, Twins};
 
 /// Properties that the gateway writes; a client's own are taken out.
@@ -67,8 +66,6 @@ pub struct Front {
     pub routing: watch::Receiver<Arc<Routing>>,
     /// Told when somebody came or went.
     pub presence: Arc<Notify>,
-    /// The subscriptions of clients that come back.
-    pub sessions: Sessions,
     /// Who brings cloud-to-device messages.
     pub postman: Postman<Mailbox>,
 }
@@ -214,52 +211,6 @@ impl Service for Front {
             match &of.module {
                 Some(module) => self.queues.wake(module),
                 None => self.postman.wake(&client.identity.device),
-            }
-        }
-    }
-
-    fn session(&self, client_id: &str) -> Option<Vec<(String, u8)>> {
-        self.sessions.get(client_id)
-    }
-
-    fn save_session(&self, client_id: &str, filters: Option<Vec<(String, u8)>>) {
-        self.sessions.save(client_id, filters);
-    }
-}
-
-/// The subscriptions of clients with a persistent session. They outlive a restart of the daemon: Azure's Python SDK
-/// never subscribes again. Only proven identities have one, so their number is bounded by the registry.
-pub struct Sessions {
-    filters: Mutex<BTreeMap<String, Vec<(String, u8)>>>,
-    state: State,
-}
-
-impl Sessions {
-    /// The sessions as last saved.
-    ///
-    /// # Errors
-    /// [`StateError::Value`] when they cannot be read.
-    pub fn load(state: State) -> Result<Self, StateError> {
-        let filters = state.load(Room::Sessions)?.into_iter().collect();
-        Ok(Self { filters: Mutex::new(filters), state })
-    }
-
-    fn get(&self, client_id: &str) -> Option<Vec<(String, u8)>> {
-        self.filters.lock().expect("nothing panics while it holds the sessions").get(client_id).cloned()
-    }
-
-    fn save(&self, client_id: &str, new: Option<Vec<(String, u8)>>) {
-        let mut filters = self.filters.lock().expect("nothing panics while it holds the sessions");
-        match new {
-            Some(new) if filters.get(client_id) == Some(&new) => {}
-            Some(new) => {
-                self.state.put(Room::Sessions, client_id, &new).later();
-                filters.insert(client_id.to_owned(), new);
-            }
-            None => {
-                if filters.remove(client_id).is_some() {
-                    self.state.remove(Room::Sessions, client_id).later();
-                }
             }
         }
     }

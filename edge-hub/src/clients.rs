@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use edge_core::dialect::client::Subscribe;
@@ -19,8 +19,13 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::broker::Broker;
+use crate::codec::packet::Version;
+use crate::codec::reason::Reason;
 use crate::delivery::NotDelivered;
-use crate::outbox::{Bound, Outbox, Outgoing};
+use crate::inbox;
+use crate::mailbox::{Bound, Mailbox};
+use crate::message::{Delivery, Message, unix_ms};
 use crate::service::Client;
 
 /// The clients of one program's doors. Cheap to clone; all clones are the same.
@@ -35,6 +40,8 @@ struct Inner {
     next_call: AtomicU64,
     /// Told when somebody connects or subscribes.
     changed: watch::Sender<()>,
+    /// The sessions of the door.
+    broker: OnceLock<Weak<Broker>>,
 }
 
 impl Default for Inner {
@@ -46,72 +53,63 @@ impl Default for Inner {
             // Not 1: an answer to a call of the program's last run must not fit one of this run.
             next_call: AtomicU64::new(unix_ms() << 16),
             changed: watch::channel(()).0,
+            broker: OnceLock::new(),
         }
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A subscription that a client holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub filter: String,
-    pub meaning: Subscribe,
-    /// 0 or 1.
-    pub qos: u8,
-}
-
 /// A connection as the rest of the program sees it; its session holds the other end.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub client: Client,
+    pub version: Version,
     pub since_ms: u64,
-    pub outbox: Outbox,
-    held: Mutex<Vec<Held>>,
+    /// The client's session.
+    pub mailbox: Arc<Mailbox>,
     /// Cancelled to close the connection; `why` says why.
     pub ended: CancellationToken,
-    why: OnceLock<String>,
+    why: OnceLock<(String, Reason)>,
 }
 
 impl Connection {
     /// Closes the connection; the first reason stays.
-    pub(crate) fn end(&self, why: &str) {
-        self.why.get_or_init(|| why.to_owned());
+    pub(crate) fn end(&self, why: &str, reason: Reason) {
+        self.why.get_or_init(|| (why.to_owned(), reason));
         self.ended.cancel();
     }
 
     /// Why [`Connection::end`] was called.
-    pub(crate) fn why(&self) -> &str {
-        self.why.get().map_or("closed by the program", String::as_str)
+    pub(crate) fn why(&self) -> (&str, Reason) {
+        let by_default = ("closed by the program", Reason::ADMINISTRATIVE_ACTION);
+        self.why.get().map_or(by_default, |(why, reason)| (why.as_str(), *reason))
     }
 
-    /// The filters that the client holds.
-    pub(crate) fn held(&self) -> MutexGuard<'_, Vec<Held>> {
-        lock(&self.held)
-    }
-
-    /// The QoS granted for a reserved topic, when a subscription covers it.
-    pub(crate) fn granted(&self, topic: &str) -> Option<u8> {
-        let held = self.held();
-        let covering =
-            held.iter().filter(|h| h.meaning != Subscribe::Free && filter::matches(&h.filter, topic));
-        covering.map(|h| h.qos).max()
-    }
-
-    /// Puts a message in the queue; the receiver is told when it was acknowledged.
+    /// Puts a message to a reserved topic in the queue; the receiver is told when it was acknowledged.
     pub(crate) fn send(&self, topic: String, payload: Bytes) -> Result<oneshot::Receiver<()>, NotDelivered> {
         // No subscription covers what is no topic; the longest one that is fits in a packet.
-        let qos = filter::check_topic(&topic).ok().and_then(|()| self.granted(&topic));
+        let qos = filter::check_topic(&topic).ok().and_then(|()| self.mailbox.granted(&topic));
         let qos = qos.ok_or(NotDelivered::NotSubscribed)?;
         let (done, told) = oneshot::channel();
-        self.outbox.push(Outgoing { topic: topic.into(), payload, qos, done: Some(done) }, Bound::Soft)?;
+        let properties = match self.version {
+            Version::V4 => None,
+            Version::V5 => inbox::properties(&topic),
+        };
+        let message = Message {
+            topic: topic.into(),
+            payload,
+            qos,
+            retain: false,
+            publisher: 0,
+            expires_ms: None,
+            properties,
+        };
+        let delivery =
+            Delivery { is_reserved: true, done: Some(done), ..Delivery::new(Arc::new(message), qos) };
+        self.mailbox.push(delivery, Bound::Soft)?;
         Ok(told)
     }
 }
@@ -134,7 +132,7 @@ impl Clients {
 
     /// Whether a client is connected and holds such a subscription.
     pub fn has_subscribed(&self, who: &Identity, to: &Subscribe) -> bool {
-        self.get(who).is_some_and(|c| c.held().iter().any(|held| held.meaning == *to))
+        self.get(who).is_some_and(|c| c.mailbox.held().iter().any(|held| held.meaning == *to))
     }
 
     /// Sends a message on a topic that a subscription of the client covers. Its place in the order of messages to that
@@ -203,7 +201,9 @@ impl Clients {
         match connection.send(topics::twin_desired(version), body.into()) {
             Ok(_) => {}
             // A client that misses a patch would go on with an old section; one that reconnects reads its twin.
-            Err(NotDelivered::Busy) => connection.end("too slow to take a desired patch"),
+            Err(NotDelivered::Busy) => {
+                connection.end("too slow to take a desired patch", Reason::QUOTA_EXCEEDED);
+            }
             Err(why) => debug!(client = %to, version, %why, "desired patch dropped"),
         }
     }
@@ -224,8 +224,21 @@ impl Clients {
     /// Closes a client's connection; it may come again.
     pub fn disconnect(&self, who: &Identity, why: &str) {
         if let Some(connection) = self.get(who) {
-            connection.end(why);
+            connection.end(why, Reason::ADMINISTRATIVE_ACTION);
         }
+    }
+
+    /// Ends a client's connection and its session: it does not come back.
+    pub fn forget(&self, who: &Identity, why: &str) {
+        self.disconnect(who, why);
+        if let Some(broker) = self.0.broker.get().and_then(Weak::upgrade) {
+            broker.forget(&who.to_string());
+        }
+    }
+
+    /// Joins the sessions of a door; the first door's, when there are several.
+    pub(crate) fn attach(&self, broker: &Arc<Broker>) {
+        let _ = self.0.broker.set(Arc::downgrade(broker));
     }
 
     fn get(&self, who: &Identity) -> Option<Arc<Connection>> {
@@ -246,22 +259,20 @@ impl Clients {
     }
 
     /// Enters a connection and closes the one that it takes over from.
-    pub(crate) fn enter(&self, client: Client, held: Vec<Held>) -> Arc<Connection> {
+    pub(crate) fn enter(&self, client: Client, version: Version, mailbox: Arc<Mailbox>) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             client,
+            version,
             since_ms: unix_ms(),
-            outbox: Outbox::default(),
-            held: Mutex::new(held),
+            mailbox,
             ended: CancellationToken::new(),
             why: OnceLock::new(),
         });
         let who = connection.client.identity.clone();
         let older = lock(&self.0.connections).insert(who, connection.clone());
         if let Some(older) = older {
-            older.outbox.close();
-            older.end("taken over by a newer connection of the same client");
+            older.end("taken over by a newer connection of the same client", Reason::SESSION_TAKEN_OVER);
         }
-        self.changed();
         connection
     }
 

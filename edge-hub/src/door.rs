@@ -1,14 +1,20 @@
 //! The door: its bounds, its counts, and what its listeners and sessions share.
 
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use edge_buffer::OpenError;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::broker::Broker;
 use crate::clients::Clients;
+use crate::journal::{Journal, JournalMax};
+use crate::keeper;
 use crate::service::Service;
-use crate::table::Table;
 
 /// The bounds of a door.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,17 +25,40 @@ pub struct DoorSettings {
     pub connect_timeout: Duration,
     /// The largest packet, without its first two to five bytes.
     pub packet_bytes_max: usize,
-    /// Messages per session that are not acknowledged yet; beyond, the session stops reading.
+    /// Messages per session that are not acknowledged yet; beyond, the session stops reading. A client of MQTT 5 is told
+    /// it as the receive maximum.
     pub pending_max: usize,
     /// Their bytes; beyond, the session stops reading.
     pub pending_bytes_max: usize,
-    /// QoS 1 messages to one client that it has not acknowledged yet; the next ones wait in its queue.
+    /// QoS 1 and 2 messages to one client that it has not settled yet; the next ones wait in its queue. A client of MQTT 5
+    /// may ask for fewer.
     pub in_flight_max: usize,
-    /// Filters per client; beyond, SUBACK 0x80.
+    /// Filters per client; beyond, the SUBACK refuses.
     pub filters_max: usize,
+    /// Topic aliases that a client of MQTT 5 may use.
+    pub topic_aliases_max: u16,
+    /// Sessions that outlive their connection; beyond, a session ends with it.
+    pub sessions_max: usize,
+    /// QoS 1 and 2 messages that are kept for one client that is away; beyond, its oldest gives way.
+    pub session_messages_max: usize,
+    /// Their bytes; beyond, its oldest gives way.
+    pub session_bytes_max: usize,
+    /// Bytes that wait in all sessions that outlive their connection; beyond, the absent client with the most loses half.
+    pub queued_bytes_max: usize,
+    /// Retained messages; beyond, a message is given to its subscribers and not retained.
+    pub retained_messages_max: usize,
+    /// Their bytes.
+    pub retained_bytes_max: usize,
+    /// Bytes of the journal's files; beyond, what has to be kept is refused.
+    pub journal_bytes_max: u64,
+    /// Bytes that the journal leaves free on its file system.
+    pub keep_free_bytes: u64,
+    /// How long the will of a client waits at least that was connected when the program ended: it gets the time to come
+    /// back.
+    pub will_grace: Duration,
     /// A client that takes none of the bytes written to it for so long (to twice that) is closed.
     pub write_timeout: Duration,
-    /// How long the PUBACK of a free topic's publisher may wait for a slow subscriber; then the publisher is closed.
+    /// How long the PUBACK of a free topic's publisher may wait for a slow subscriber; then the publisher is refused.
     pub room_timeout: Duration,
     /// How long an ending session waits for what it has taken to be stored, and for its last bytes to be written.
     pub finish_timeout: Duration,
@@ -38,7 +67,7 @@ pub struct DoorSettings {
 impl Default for DoorSettings {
     fn default() -> Self {
         Self {
-            connections_max: 1_000,
+            connections_max: 10_000,
             connect_timeout: Duration::from_secs(10),
             // IoT Hub's 256 KiB message, and the longest topic with its length and packet id.
             packet_bytes_max: 256 * 1024 + 65_535 + 4,
@@ -46,6 +75,16 @@ impl Default for DoorSettings {
             pending_bytes_max: 4 * 1024 * 1024,
             in_flight_max: 100,
             filters_max: 100,
+            topic_aliases_max: 32,
+            sessions_max: 10_000,
+            session_messages_max: 10_000,
+            session_bytes_max: 16 << 20,
+            queued_bytes_max: 128 << 20,
+            retained_messages_max: 10_000,
+            retained_bytes_max: 32 << 20,
+            journal_bytes_max: 1 << 30,
+            keep_free_bytes: 64 << 20,
+            will_grace: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             room_timeout: Duration::from_secs(30),
             finish_timeout: Duration::from_secs(5),
@@ -58,14 +97,34 @@ impl Default for DoorSettings {
 pub struct Counts {
     /// Connections beyond the bound.
     pub connections_refused: AtomicU64,
-    /// Messages acknowledged and dropped because they were wrong in themselves.
+    /// Messages dropped because they were wrong in themselves.
     pub messages_wrong: AtomicU64,
+    /// Messages refused because their client may not publish them.
+    pub publishes_refused: AtomicU64,
     /// QoS 0 copies dropped because a subscriber's queue was full.
     pub copies_dropped: AtomicU64,
+    /// Copies passed over because they are larger than their client takes.
+    pub copies_too_large: AtomicU64,
+    /// Copies that expired in a queue.
+    pub copies_expired: AtomicU64,
+    /// Kept messages of clients that are away that gave way to newer ones.
+    pub messages_dropped_away: AtomicU64,
+    /// Messages that were not retained because there was no room.
+    pub not_retained: AtomicU64,
+    /// Sessions that end with their connection because there are too many that do not.
+    pub sessions_refused: AtomicU64,
+    /// Sessions that expired.
+    pub sessions_expired: AtomicU64,
+    /// Records of the journal that could not be read when it was opened.
+    pub records_skipped: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+    add(counter, 1);
+}
+
+pub(crate) fn add(counter: &AtomicU64, number: u64) {
+    counter.fetch_add(number, Ordering::Relaxed);
 }
 
 /// A door: one set of clients and free topics, over any number of listeners.
@@ -73,27 +132,49 @@ pub struct Door<S> {
     pub(crate) service: Arc<S>,
     pub(crate) clients: Clients,
     pub(crate) settings: DoorSettings,
-    pub(crate) table: Table,
-    pub(crate) counts: Counts,
+    pub(crate) broker: Arc<Broker>,
     pub(crate) places: Arc<Semaphore>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    stop_keeper: DropGuard,
 }
 
 impl<S: Service> Door<S> {
-    /// A door that is not open yet.
-    pub fn new(service: Arc<S>, clients: Clients, settings: DoorSettings) -> Arc<Self> {
+    /// A door whose listeners are not open yet, with the sessions and retained messages that are in `dir`.
+    ///
+    /// # Errors
+    /// [`OpenError`] when `dir` cannot be used, or another program uses it.
+    pub async fn open(
+        dir: &Path,
+        service: Arc<S>,
+        clients: Clients,
+        settings: DoorSettings,
+    ) -> Result<Arc<Self>, OpenError> {
+        let max = JournalMax { bytes: settings.journal_bytes_max, keep_free_bytes: settings.keep_free_bytes };
+        let recovered = Journal::open(dir, max).await?;
+        let broker = Arc::new(Broker::restore(recovered.journal, &recovered.state, settings.clone()));
+        add(&broker.counts.records_skipped, recovered.skipped);
+        clients.attach(&broker);
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn(keeper::keep(broker.clone(), stop.clone()));
         let places = Arc::new(Semaphore::new(settings.connections_max));
-        Arc::new(Self {
-            service,
-            clients,
-            settings,
-            table: Table::default(),
-            counts: Counts::default(),
-            places,
-        })
+        let (keeper, stop_keeper) = (Mutex::new(Some(keeper)), stop.drop_guard());
+        Ok(Arc::new(Self { service, clients, settings, broker, places, keeper, stop_keeper }))
     }
 
-    /// What was refused so far.
+    /// What was refused or let go so far.
     pub fn counts(&self) -> &Counts {
-        &self.counts
+        &self.broker.counts
+    }
+
+    /// Writes what the journal was handed and lets its directory go. After the listeners have ended.
+    pub async fn close(&self) {
+        self.stop_keeper.token().cancel();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper
+            && let Err(error) = keeper.await
+        {
+            tracing::error!(%error, "the keeper of the MQTT sessions failed");
+        }
+        self.broker.journal.close().await;
     }
 }

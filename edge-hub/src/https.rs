@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 use crate::door::Door;
 use crate::service::{ClientCert, Service};
 use crate::session;
+use crate::shown::Shown;
 use crate::websocket::{self, WebSocket};
 
 /// From accepting a connection to the last byte of its answer: a method call may wait 300 s for its target to connect and
@@ -139,7 +140,7 @@ fn upgraded(
             response
         }
         Err(why) => {
-            warn!(%peer, "connection refused: no WebSocket for MQTT: {}", session::Shown(&why));
+            warn!(%peer, "connection refused: no WebSocket for MQTT: {}", Shown(&why));
             let body = serde_json::json!({ "message": why }).to_string();
             (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/json")], body).into_response()
         }

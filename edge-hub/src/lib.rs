@@ -1,17 +1,25 @@
 //! The front door: the MQTT listener that a gateway and central both open. It knows who connects, lets each touch only
 //! its own topics, and turns topics into calls of a [`service::Service`], which each program writes for itself.
 
+mod broker;
 pub mod client;
 pub mod clients;
 pub mod codec;
 pub mod delivery;
 pub mod door;
+mod flight;
 pub mod https;
+mod inbox;
+mod journal;
+mod keeper;
 mod listener;
-mod outbox;
+mod mailbox;
+mod message;
 pub mod postman;
+mod retained;
 pub mod service;
 mod session;
+mod shown;
 mod table;
 pub mod tls;
 mod websocket;

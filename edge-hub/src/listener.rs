@@ -90,7 +90,7 @@ impl<S: Service> Door<S> {
                 }
             };
             let Ok(place) = self.places.clone().try_acquire_owned() else {
-                count(&self.counts.connections_refused);
+                count(&self.counts().connections_refused);
                 let max = self.settings.connections_max;
                 warn!(%peer, connections_max = max, "connection refused: the door is full");
                 continue;

@@ -171,13 +171,4 @@ pub trait Service: Send + Sync + 'static {
 
     /// A client subscribed, after its SUBACK was written, or came back to a session that holds the subscription.
     fn subscribed(self: &Arc<Self>, _client: &Client, _to: &Subscribe) {}
-
-    /// The filters (with QoS 0 or 1) of a client's session as last saved; `None` when it has none. Sessions outlive a
-    /// restart this way: Azure's Python SDK never subscribes again.
-    fn session(&self, _client_id: &str) -> Option<Vec<(String, u8)>> {
-        None
-    }
-
-    /// Saves the filters of a client's session, or forgets the session (`None`).
-    fn save_session(&self, _client_id: &str, _filters: Option<Vec<(String, u8)>>) {}
 }

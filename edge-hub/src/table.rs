@@ -1,137 +1,368 @@
 //! Who receives what on free topics: one tree of filter levels, shared by all sessions of a door.
 //!
 //! ```text
-//! line1 ─ + ─ temperature : [panel (QoS 1)]
+//! line1 ─ + ─ temperature : [panel (QoS 1)], group "loggers": [a, b]
 //!       └ #               : [logger (QoS 0)]
 //! ```
 //!
-//! A message walks down the tree by its topic, taking at each level the branch of that name, `+` and `#`.
+//! A message walks down the tree by its topic, taking at each level the branch of that name, `+` and `#`. What it finds
+//! is a [`Route`], which holds for that topic until anybody subscribes or unsubscribes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::clients::Connection;
+use crate::mailbox::Mailbox;
+use crate::message::Share;
+
+/// The deepest free filter, and the deepest retained topic: the trees are walked level by level.
+pub(crate) const LEVELS_MAX: usize = 128;
 
 /// The subscriptions to free topics.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     root: RwLock<Node>,
+    generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Node {
     branches: HashMap<Box<str>, Node>,
     subscribers: Vec<Subscriber>,
+    groups: Vec<Arc<Group>>,
 }
 
-/// One who receives, and at which QoS at most.
-#[derive(Debug, Clone)]
-pub(crate) struct Subscriber {
-    pub connection: Arc<Connection>,
+/// How a subscription is served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// At most.
     pub qos: u8,
+    /// Not the client's own messages.
+    pub no_local: bool,
+    /// The retain flag is passed on as it was published.
+    pub retain_as_published: bool,
+    /// The subscription identifier.
+    pub id: Option<u32>,
+}
+
+#[derive(Debug, Clone)]
+struct Subscriber {
+    mailbox: Arc<Mailbox>,
+    options: Options,
 }
 
 impl Subscriber {
-    fn is(&self, connection: &Connection) -> bool {
-        self.connection.client.connection == connection.client.connection
+    fn is(&self, mailbox: &Mailbox) -> bool {
+        self.mailbox.number == mailbox.number
     }
 }
 
+/// The members of a shared subscription, one of which receives each message.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub share: Arc<Share>,
+    members: Vec<Subscriber>,
+    next: AtomicUsize,
+}
+
+impl Group {
+    /// Every member with the way it is served, beginning with whose turn it is.
+    pub(crate) fn in_turn(&self) -> impl Iterator<Item = Receiver> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        (0..self.members.len()).map(move |n| {
+            let member = &self.members[(first.wrapping_add(n)) % self.members.len()];
+            Receiver::new(member.mailbox.clone(), member.options)
+        })
+    }
+}
+
+/// Who receives the messages on a topic.
+#[derive(Debug, Default)]
+pub(crate) struct Route {
+    generation: u64,
+    /// Each session once.
+    pub receivers: Vec<Receiver>,
+    pub groups: Vec<Arc<Group>>,
+}
+
+/// A session that receives, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Receiver {
+    pub mailbox: Arc<Mailbox>,
+    pub served: Served,
+    /// How its own messages are served, where that differs: some of its filters have no-local.
+    own: Option<Option<Box<Served>>>,
+}
+
+/// What all filters of a session that match come to: the highest QoS, and every identifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub qos: u8,
+    pub retain_as_published: bool,
+    pub ids: Option<Arc<[u32]>>,
+}
+
+impl Served {
+    fn by(options: Options) -> Self {
+        let ids = options.id.map(|id| Arc::from([id]));
+        Self { qos: options.qos, retain_as_published: options.retain_as_published, ids }
+    }
+
+    fn and(&self, other: &Self) -> Self {
+        let ids = match (&self.ids, &other.ids) {
+            (Some(some), Some(more)) => Some(some.iter().chain(more.iter()).copied().collect()),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        };
+        Self {
+            qos: self.qos.max(other.qos),
+            retain_as_published: self.retain_as_published || other.retain_as_published,
+            ids,
+        }
+    }
+}
+
+impl Receiver {
+    fn new(mailbox: Arc<Mailbox>, options: Options) -> Self {
+        let own = if options.no_local { Some(None) } else { None };
+        Self { mailbox, served: Served::by(options), own }
+    }
+
+    /// How it is served a message of this publisher; `None` when it does not want it.
+    pub(crate) fn serves(&self, publisher: u64) -> Option<&Served> {
+        match &self.own {
+            Some(own) if publisher == self.mailbox.number => own.as_deref(),
+            _ => Some(&self.served),
+        }
+    }
+
+    fn join(&mut self, other: &Self) {
+        if self.own.is_some() || other.own.is_some() {
+            let own = |receiver: &Self| receiver.serves(receiver.mailbox.number).cloned();
+            self.own = Some(match (own(self), own(other)) {
+                (Some(one), Some(more)) => Some(Box::new(one.and(&more))),
+                (one, more) => one.or(more).map(Box::new),
+            });
+        }
+        self.served = self.served.and(&other.served);
+    }
+}
+
+/// The group and the filter of `$share/{group}/{filter}`; `None` for any other filter.
+pub(crate) fn split_share(filter: &str) -> Option<(&str, &str)> {
+    filter.strip_prefix("$share/")?.split_once('/')
+}
+
 impl Table {
-    /// Enters a well-formed filter; the same filter of the same connection is replaced.
-    pub(crate) fn subscribe(&self, filter: &str, connection: &Arc<Connection>, qos: u8) {
+    /// Enters a well-formed filter, `$share/...` included; the same filter of the same session is replaced. False when it
+    /// was replaced.
+    pub(crate) fn subscribe(&self, filter: &str, mailbox: &Arc<Mailbox>, options: Options) -> bool {
+        let (group, filter) = match split_share(filter) {
+            Some((group, filter)) => (Some(group), filter),
+            None => (None, filter),
+        };
         let mut node = &mut *self.root.write().unwrap_or_else(PoisonError::into_inner);
         for level in filter.split('/') {
-            node = node.branches.entry(level.into()).or_default();
+            if !node.branches.contains_key(level) {
+                node.branches.insert(level.into(), Node::default());
+            }
+            node = node.branches.get_mut(level).expect("it was just looked for, and put there");
         }
-        node.subscribers.retain(|s| !s.is(connection));
-        node.subscribers.push(Subscriber { connection: connection.clone(), qos });
+        let subscriber = Subscriber { mailbox: mailbox.clone(), options };
+        let is_new = match group {
+            None => put(&mut node.subscribers, subscriber),
+            Some(name) => match node.groups.iter_mut().find(|group| &*group.share.group == name) {
+                Some(group) => {
+                    let mut members = group.members.clone();
+                    let is_new = put(&mut members, subscriber);
+                    *group = group.with(members);
+                    is_new
+                }
+                None => {
+                    let share = Arc::new(Share { group: name.into(), filter: filter.into() });
+                    let next = AtomicUsize::new(0);
+                    node.groups.push(Arc::new(Group { share, members: vec![subscriber], next }));
+                    true
+                }
+            },
+        };
+        self.generation.fetch_add(1, Ordering::Release);
+        is_new
     }
 
     /// Takes a filter out, and the branches that nobody needs any more.
-    pub(crate) fn unsubscribe(&self, filter: &str, connection: &Connection) {
-        fn take_out(node: &mut Node, filter: Option<&str>, connection: &Connection) {
+    pub(crate) fn unsubscribe(&self, filter: &str, mailbox: &Mailbox) {
+        fn take_out(node: &mut Node, filter: Option<&str>, group: Option<&str>, mailbox: &Mailbox) {
             let Some(filter) = filter else {
-                return node.subscribers.retain(|s| !s.is(connection));
+                let Some(name) = group else { return node.subscribers.retain(|s| !s.is(mailbox)) };
+                for group in node.groups.iter_mut().filter(|group| &*group.share.group == name) {
+                    *group = group.with(group.members.iter().filter(|s| !s.is(mailbox)).cloned().collect());
+                }
+                return node.groups.retain(|group| !group.members.is_empty());
             };
-            let (level, rest) = match filter.split_once('/') {
-                Some((level, rest)) => (level, Some(rest)),
-                None => (filter, None),
-            };
+            let (level, rest) = split_level(filter);
             let Some(branch) = node.branches.get_mut(level) else { return };
-            take_out(branch, rest, connection);
-            if branch.branches.is_empty() && branch.subscribers.is_empty() {
+            take_out(branch, rest, group, mailbox);
+            if branch.branches.is_empty() && branch.subscribers.is_empty() && branch.groups.is_empty() {
                 node.branches.remove(level);
             }
         }
+        let (group, filter) = match split_share(filter) {
+            Some((group, filter)) => (Some(group), filter),
+            None => (None, filter),
+        };
         let mut root = self.root.write().unwrap_or_else(PoisonError::into_inner);
-        take_out(&mut root, Some(filter), connection);
+        take_out(&mut root, Some(filter), group, mailbox);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Who receives a message on this topic: each connection once, at the highest QoS of its filters that match.
-    pub(crate) fn receivers(&self, topic: &str) -> Vec<Subscriber> {
-        fn walk(node: &Node, topic: Option<&str>, is_first: bool, found: &mut Vec<Subscriber>) {
+    /// Whether a route still holds.
+    pub(crate) fn is_current(&self, route: &Route) -> bool {
+        route.generation == self.generation.load(Ordering::Acquire)
+    }
+
+    /// Who receives a message on this topic: each session once, and each shared subscription once.
+    pub(crate) fn route(&self, topic: &str) -> Route {
+        fn find(node: &Node, route: &mut Route) {
+            route
+                .receivers
+                .extend(node.subscribers.iter().map(|s| Receiver::new(s.mailbox.clone(), s.options)));
+            route.groups.extend_from_slice(&node.groups);
+        }
+        fn walk(node: &Node, topic: Option<&str>, is_first: bool, route: &mut Route) {
             // MQTT-4.7.2-1: a wildcard in the first level does not match a `$` topic.
             let is_wild = !(is_first && topic.is_some_and(|topic| topic.starts_with('$')));
             // `a/#` matches `a` too.
             if let Some(all) = node.branches.get("#").filter(|_| is_wild) {
-                found.extend_from_slice(&all.subscribers);
+                find(all, route);
             }
-            let Some(topic) = topic else { return found.extend_from_slice(&node.subscribers) };
-            let (level, rest) = match topic.split_once('/') {
-                Some((level, rest)) => (level, Some(rest)),
-                None => (topic, None),
-            };
+            let Some(topic) = topic else { return find(node, route) };
+            let (level, rest) = split_level(topic);
             if let Some(branch) = node.branches.get(level) {
-                walk(branch, rest, false, found);
+                walk(branch, rest, false, route);
             }
             if let Some(branch) = node.branches.get("+").filter(|_| is_wild) {
-                walk(branch, rest, false, found);
+                walk(branch, rest, false, route);
             }
         }
-        let mut found = Vec::new();
-        walk(&self.root.read().unwrap_or_else(PoisonError::into_inner), Some(topic), true, &mut found);
-        if found.len() > 1 {
-            found.sort_unstable_by_key(|s| (s.connection.client.connection, std::cmp::Reverse(s.qos)));
-            found.dedup_by_key(|s| s.connection.client.connection);
+        let root = self.root.read().unwrap_or_else(PoisonError::into_inner);
+        let mut route = Route { generation: self.generation.load(Ordering::Acquire), ..Route::default() };
+        walk(&root, Some(topic), true, &mut route);
+        drop(root);
+        if route.receivers.len() > 1 {
+            route.receivers.sort_by_key(|receiver| receiver.mailbox.number);
+            route.receivers.dedup_by(|other, first| {
+                let is_same = other.mailbox.number == first.mailbox.number;
+                if is_same {
+                    first.join(other);
+                }
+                is_same
+            });
         }
-        found
+        route
+    }
+
+    /// The members of one shared subscription.
+    pub(crate) fn group(&self, share: &Share) -> Option<Arc<Group>> {
+        let root = self.root.read().unwrap_or_else(PoisonError::into_inner);
+        let mut node = &*root;
+        for level in share.filter.split('/') {
+            node = node.branches.get(level)?;
+        }
+        node.groups.iter().find(|group| group.share.group == share.group).cloned()
+    }
+}
+
+impl Group {
+    fn with(&self, members: Vec<Subscriber>) -> Arc<Self> {
+        let next = AtomicUsize::new(self.next.load(Ordering::Relaxed));
+        Arc::new(Self { share: self.share.clone(), members, next })
+    }
+}
+
+fn put(subscribers: &mut Vec<Subscriber>, new: Subscriber) -> bool {
+    match subscribers.iter_mut().find(|s| s.is(&new.mailbox)) {
+        Some(old) => {
+            *old = new;
+            false
+        }
+        None => {
+            subscribers.push(new);
+            true
+        }
+    }
+}
+
+fn split_level(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        Some((level, rest)) => (level, Some(rest)),
+        None => (text, None),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clients::Clients;
-    use crate::service::Client;
+    use crate::mailbox::Keeps;
     use edge_core::dialect::filter;
     use proptest::prelude::*;
 
-    fn connection(number: u64) -> Arc<Connection> {
-        let peer = "127.0.0.1:1".parse().unwrap();
-        let identity = format!("d{number}").parse().unwrap();
-        Clients::new().enter(Client { identity, connection: number, peer, login: Arc::default() }, Vec::new())
+    fn mailbox(number: u64) -> Arc<Mailbox> {
+        Arc::new(Mailbox::new(number, format!("d{number}"), false, Keeps { messages: 0, bytes: 0 }))
+    }
+
+    fn qos(qos: u8) -> Options {
+        Options { qos, ..Options::default() }
     }
 
     #[test]
-    fn overlapping_filters_of_one_client_give_one_copy_at_the_highest_qos() {
-        let (table, one, two) = (Table::default(), connection(1), connection(2));
-        table.subscribe("a/#", &one, 0);
-        table.subscribe("a/+", &one, 1);
-        table.subscribe("a/b", &one, 0);
-        table.subscribe("a/b", &two, 0);
-        let found: Vec<_> =
-            table.receivers("a/b").iter().map(|s| (s.connection.client.connection, s.qos)).collect();
-        assert_eq!(found, [(1, 1), (2, 0)]);
+    fn overlapping_filters_of_one_client_give_one_copy_at_the_highest_qos_with_every_identifier() {
+        let (table, one, two) = (Table::default(), mailbox(1), mailbox(2));
+        table.subscribe("a/#", &one, Options { id: Some(7), ..qos(0) });
+        table.subscribe("a/+", &one, Options { id: Some(8), ..qos(1) });
+        table.subscribe("a/b", &one, qos(0));
+        table.subscribe("a/b", &two, qos(0));
+        let found: Vec<_> = table
+            .route("a/b")
+            .receivers
+            .iter()
+            .map(|r| (r.mailbox.number, r.served.qos, r.served.ids.as_deref().map(<[u32]>::to_vec)))
+            .collect();
+        assert_eq!(found, [(1, 1, Some(vec![7, 8])), (2, 0, None)]);
+    }
+
+    #[test]
+    fn a_filter_with_no_local_does_not_keep_another_filter_from_its_own_messages() {
+        let (table, one) = (Table::default(), mailbox(1));
+        table.subscribe("a", &one, Options { no_local: true, ..qos(2) });
+        assert_eq!(table.route("a").receivers[0].serves(1), None);
+        assert_eq!(table.route("a").receivers[0].serves(2).unwrap().qos, 2);
+        table.subscribe("+", &one, qos(1));
+        assert_eq!(table.route("a").receivers[0].serves(1).unwrap().qos, 1);
+        assert_eq!(table.route("a").receivers[0].serves(2).unwrap().qos, 2);
+    }
+
+    #[test]
+    fn the_members_of_a_group_take_turns() {
+        let (table, one, two) = (Table::default(), mailbox(1), mailbox(2));
+        table.subscribe("$share/g/a/+", &one, qos(1));
+        table.subscribe("$share/g/a/+", &two, qos(1));
+        let route = table.route("a/b");
+        assert!(route.receivers.is_empty());
+        let turns: Vec<u64> =
+            (0..4).map(|_| route.groups[0].in_turn().next().unwrap().mailbox.number).collect();
+        assert_eq!(turns, [1, 2, 1, 2]);
+        table.unsubscribe("$share/g/a/+", &one);
+        assert!(!table.is_current(&route));
+        assert_eq!(table.route("a/b").groups[0].in_turn().count(), 1);
     }
 
     #[test]
     fn a_table_without_subscribers_holds_nothing() {
-        let (table, one) = (Table::default(), connection(1));
-        for filter in ["a/b/c", "a/#", "+/b", "/"] {
-            table.subscribe(filter, &one, 1);
+        let (table, one) = (Table::default(), mailbox(1));
+        for filter in ["a/b/c", "a/#", "+/b", "/", "$share/g/x/y"] {
+            table.subscribe(filter, &one, qos(1));
         }
-        for filter in ["a/b", "a/b/c", "a/#", "+/b", "/", "never/there"] {
+        for filter in ["a/b", "a/b/c", "a/#", "+/b", "/", "never/there", "$share/g/x/y"] {
             table.unsubscribe(filter, &one);
         }
         assert!(table.root.read().unwrap().branches.is_empty());
@@ -146,13 +377,13 @@ mod tests {
             prop_assume!(!topic.is_empty());
             let filters: Vec<_> = filters.into_iter().filter(|f| !f.is_empty()).collect();
             let table = Table::default();
-            let connections: Vec<_> = (0..filters.len() as u64).map(connection).collect();
-            for (filter, connection) in filters.iter().zip(&connections) {
-                table.subscribe(filter, connection, 1);
+            let mailboxes: Vec<_> = (0..filters.len() as u64).map(mailbox).collect();
+            for (filter, mailbox) in filters.iter().zip(&mailboxes) {
+                table.subscribe(filter, mailbox, qos(1));
             }
             let expected: Vec<u64> =
                 (0..).zip(&filters).filter(|(_, f)| filter::matches(f, &topic)).map(|(n, _)| n).collect();
-            let found: Vec<u64> = table.receivers(&topic).iter().map(|s| s.connection.client.connection).collect();
+            let found: Vec<u64> = table.route(&topic).receivers.iter().map(|r| r.mailbox.number).collect();
             prop_assert_eq!(found, expected);
         }
     }

@@ -86,10 +86,6 @@ CREATE TABLE tokens (
     role TEXT NOT NULL,
     expires_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE sessions (
-    client_id TEXT PRIMARY KEY,
-    filters TEXT NOT NULL
-) WITHOUT ROWID;
 ",
     "
 -- sequence: see cloud_messages.rs; message: JSON with the body; taken_ms: when the device's gateway took it

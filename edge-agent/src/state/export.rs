@@ -99,7 +99,7 @@ mod tests {
         assert!(read(dir.path()).is_none());
         write(dir.path(), &values, reach(1)).unwrap();
         let before = values.clone();
-        values.insert((Room::Sessions, "press-1".to_owned()), b"[]".to_vec());
+        values.insert((Room::Commands, "press-1".to_owned()), b"[]".to_vec());
         write(dir.path(), &values, reach(2)).unwrap();
         let export = read(dir.path()).unwrap();
         assert_eq!((export.values, export.reach), (values, reach(2)));

@@ -46,15 +46,13 @@ pub enum Room {
     Deployment,
     /// Commands that run, and answers that central has not acknowledged.
     Commands,
-    /// Subscriptions by MQTT client id.
-    Sessions,
     /// Cloud-to-device messages that wait for their devices, and how others ended.
     CloudMessages,
 }
 
 impl Room {
-    const ALL: [Self; 6] =
-        [Self::Twins, Self::Devices, Self::Deployment, Self::Commands, Self::Sessions, Self::CloudMessages];
+    const ALL: [Self; 5] =
+        [Self::Twins, Self::Devices, Self::Deployment, Self::Commands, Self::CloudMessages];
 
     fn name(self) -> &'static str {
         match self {
@@ -62,7 +60,6 @@ impl Room {
             Self::Devices => "devices",
             Self::Deployment => "deployment",
             Self::Commands => "commands",
-            Self::Sessions => "sessions",
             Self::CloudMessages => "cloud-messages",
         }
     }

@@ -1,33 +1,39 @@
-//! From the first byte to an open session: CONNECT read, proven, answered.
+//! From the first byte to an open connection: CONNECT read, proven, answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edge_core::access::secret::Secret;
-use edge_core::dialect::client::{Publish, Subscribe, parse_publish, parse_subscribe};
+use edge_core::dialect::client::{Publish, parse_publish};
 use futures_util::stream::FuturesOrdered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::publish::{passed_on, receive_max};
+use super::subscribe::judge;
 use super::wire::{Reader, Writer};
-use super::{Session, Shown};
-use crate::clients::Held;
+use super::{Peer, Session};
+use crate::broker::{FOR_EVER, Will};
 use crate::codec::error::ReadError;
-use crate::codec::packet::{ConnAck, ConnAckProperties, Connect, Packet, Version, Will};
+use crate::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Packet, Version};
 use crate::codec::reason::Reason;
+use crate::codec::text::Text;
 use crate::codec::write;
 use crate::door::Door;
+use crate::message::Message;
 use crate::service::{Admitted, Client, ClientCert, ConnectRequest, Login, Refusal, Service};
+use crate::shown::Shown;
+use crate::table::LEVELS_MAX;
 
 /// The largest CONNECT: whoever sends it has proven nothing yet.
 const CONNECT_BYTES_MAX: usize = 128 * 1024;
 /// The first byte of every CONNECT.
 const CONNECT_BYTE: u8 = 0x10;
-/// The deepest free filter: the table of free topics is walked level by level.
-const LEVELS_MAX: usize = 128;
+/// The fixed header of the largest packet.
+const FIXED_HEADER_BYTES_MAX: usize = 5;
 
 /// A CONNECT whose sender is who it says.
 pub(super) struct Proven {
@@ -56,7 +62,7 @@ where
         }
         Ok(Err(why)) => {
             if let ReadError::Level(_) = why {
-                write_connack(writer, Version::V4, false, Reason::UNSUPPORTED_PROTOCOL_VERSION);
+                refuse(writer, Version::V4, Reason::UNSUPPORTED_PROTOCOL_VERSION, "");
             }
             warn!(%peer, "connection refused: {why}");
             return None;
@@ -67,21 +73,9 @@ where
         }
     };
     let client = Shown(&connect.client_id);
-    if connect.version == Version::V5 {
-        warn!(%client, %peer, "connection refused: MQTT 5 is not spoken yet");
-        write_connack(writer, Version::V4, false, Reason::UNSUPPORTED_PROTOCOL_VERSION);
-        return None;
-    }
-    let mut refuse = |reason| write_connack(writer, connect.version, false, reason);
-    if connect.client_id.is_empty() {
-        warn!(%client, %peer, "connection refused: an empty client id");
-        refuse(Reason::CLIENT_ID_NOT_VALID);
-        return None;
-    }
-    if let Some(will) = connect.will.as_ref().filter(|will| !is_allowed_will(will)) {
-        let topic = Shown(&will.topic);
-        warn!(%client, %topic, %peer, "connection refused: a will goes to a free topic at QoS 0 or 1");
-        refuse(Reason::NOT_AUTHORIZED);
+    if let Err((reason, why)) = check(&connect) {
+        warn!(%client, %peer, "connection refused: {}", Shown(&why));
+        refuse(writer, connect.version, reason, &why);
         return None;
     }
     let request = ConnectRequest {
@@ -100,10 +94,12 @@ where
     };
     let why = refusal.to_string();
     warn!(%client, %peer, "connection refused: {}", Shown(&why));
-    refuse(match refusal {
+    // Why goes to the log only: whoever it is has proven nothing.
+    let reason = match refusal {
         Refusal::NotAuthorized(_) => Reason::NOT_AUTHORIZED,
         Refusal::Unavailable(_) => Reason::SERVER_UNAVAILABLE,
-    });
+    };
+    refuse(writer, connect.version, reason, "");
     None
 }
 
@@ -125,9 +121,139 @@ async fn read_connect<T: AsyncRead + Unpin>(reader: &mut Reader<T>) -> Result<Op
     }
 }
 
-fn write_connack<T>(writer: &mut Writer<T>, version: Version, is_session_present: bool, reason: Reason) {
-    let properties = ConnAckProperties::default();
-    write::connack(&mut writer.out, version, &ConnAck { is_session_present, reason, properties });
+/// What is refused whoever asks.
+fn check(connect: &Connect) -> Result<(), (Reason, String)> {
+    if connect.client_id.is_empty() {
+        return Err((Reason::CLIENT_ID_NOT_VALID, "an empty client id".to_owned()));
+    }
+    if let Some(method) = &connect.properties.authentication_method {
+        let why = format!("authentication method {} is not known here", method.as_str());
+        return Err((Reason::BAD_AUTHENTICATION_METHOD, why));
+    }
+    match &connect.will {
+        Some(will) if parse_publish(&will.topic) != Ok(Publish::Free) => {
+            Err((Reason::NOT_AUTHORIZED, format!("a will goes to a free topic, not to {}", will.topic)))
+        }
+        Some(will) if will.retain && will.topic.split('/').count() > LEVELS_MAX => Err((
+            Reason::TOPIC_NAME_INVALID,
+            format!("a retained will topic of more than {LEVELS_MAX} levels"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn refuse<T>(writer: &mut Writer<T>, version: Version, reason: Reason, why: &str) {
+    let reason_string = (!why.is_empty()).then(|| Text::from(why));
+    let properties = ConnAckProperties { reason_string, ..ConnAckProperties::default() };
+    let connack = ConnAck { is_session_present: false, reason, properties };
+    write::connack(&mut writer.out, version, &connack);
+}
+
+/// Writes the CONNACK and opens the connection: the client has its session, old or new.
+pub(super) fn open<S, T>(
+    door: Arc<Door<S>>,
+    proven: Proven,
+    peer: SocketAddr,
+    mut reader: Reader<T>,
+    mut writer: Writer<T>,
+) -> Session<S, T>
+where
+    S: Service,
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let Proven { connect, admitted } = proven;
+    let Connect { version, client_id, user_name, is_clean, keep_alive, will, properties, .. } = connect;
+    let login = Login {
+        client_id: client_id.clone(),
+        user_name: user_name.unwrap_or_default(),
+        proof: admitted.proof,
+    };
+    let client_id = match admitted.identity.is_user() {
+        // Its client id is free, and must not meet a device's: neither its connection nor its session.
+        true => admitted.identity.to_string(),
+        false => client_id,
+    };
+    let asked_expiry_s = match version {
+        Version::V4 if is_clean => 0,
+        Version::V4 => FOR_EVER,
+        Version::V5 => properties.session_expiry.unwrap_or(0),
+    };
+    let will = will.map(|will| Box::new(will_of(will)));
+    let number = door.clients.number();
+    let entered = door.broker.enter(&client_id, number, is_clean, asked_expiry_s, will.as_deref());
+    let client = Client { identity: admitted.identity, connection: number, peer, login: Arc::new(login) };
+    let connection = door.clients.enter(client, version, entered.mailbox.clone());
+    let client = &connection.client;
+
+    // What the session's filters mean, and whether the client may still have them, is judged anew.
+    let held = connection.mailbox.held().clone();
+    let mut granted = Vec::new();
+    for held in held {
+        match judge(&door, client, &held.filter) {
+            Ok(meaning) => granted.push(meaning),
+            Err((_, why)) => {
+                let (client, topic, why) = (Shown(&client_id), Shown(&held.filter), Shown(&why));
+                warn!(%client, %topic, %peer, "subscription of an earlier connection refused: {why}");
+                if let Some(Some(stored)) = door.broker.unsubscribe(&connection.mailbox, &held.filter) {
+                    stored.unawaited();
+                }
+            }
+        }
+    }
+    let is_present = entered.is_present;
+    let session_expiry_s = entered.expiry_s;
+    info!(client = %Shown(&client_id), %peer, version = ?version, is_present, session_expiry_s, filters = granted.len(), "client connected");
+    reader.version = version;
+    let settings = &door.settings;
+    let told = match version {
+        Version::V4 => ConnAckProperties::default(),
+        Version::V5 => ConnAckProperties {
+            session_expiry: (entered.expiry_s != asked_expiry_s).then_some(entered.expiry_s),
+            receive_max: Some(receive_max(settings.pending_max)),
+            packet_bytes_max: u32::try_from(settings.packet_bytes_max + FIXED_HEADER_BYTES_MAX).ok(),
+            topic_alias_max: Some(settings.topic_aliases_max),
+            ..ConnAckProperties::default()
+        },
+    };
+    let connack = ConnAck { is_session_present: is_present, reason: Reason::SUCCESS, properties: told };
+    write::connack(&mut writer.out, version, &connack);
+
+    door.clients.changed();
+    door.service.connected(client);
+    for meaning in granted {
+        door.service.subscribed(client, &meaning);
+    }
+    let now = Instant::now();
+    let silence_max = Some(Duration::from_millis(1_500) * u32::from(keep_alive)).filter(|max| !max.is_zero());
+    let asked_window = properties.receive_max.map_or(usize::MAX, usize::from);
+    let peer = Peer {
+        version,
+        expiry_s: entered.expiry_s,
+        window: settings.in_flight_max.min(asked_window),
+        packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
+        wants_reasons: properties.wants_problem_information,
+    };
+    Session {
+        stall_check_at: now + door.settings.write_timeout,
+        door,
+        connection,
+        peer,
+        will,
+        reader,
+        writer,
+        pending: FuturesOrdered::new(),
+        pending_bytes: 0,
+        requests: VecDeque::new(),
+        unanswered: 0,
+        twin_turn: None,
+        gate: None,
+        routes: HashMap::new(),
+        aliases: HashMap::new(),
+        silence_max,
+        ends_at: admitted.ends_at.map(from_now),
+        last_read: now,
+        written_at_check: None,
+    }
 }
 
 /// When a time of the wall clock will be.
@@ -138,105 +264,22 @@ fn from_now(unix_secs: u64) -> Instant {
     Instant::now() + Duration::from_secs(unix_secs).saturating_sub(since).min(FAR)
 }
 
-fn is_allowed_will(will: &Will) -> bool {
-    will.qos < 2 && parse_publish(&will.topic) == Ok(Publish::Free)
-}
-
-/// Writes the CONNACK and opens the session; what its filters were when it was here before, they are again.
-pub(super) fn open<S, T>(
-    door: Arc<Door<S>>,
-    proven: Proven,
-    peer: SocketAddr,
-    reader: Reader<T>,
-    mut writer: Writer<T>,
-) -> Session<S, T>
-where
-    S: Service,
-    T: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let Proven { mut connect, admitted } = proven;
-    let login = Login {
-        client_id: connect.client_id.clone(),
-        user_name: connect.user_name.take().unwrap_or_default(),
-        proof: admitted.proof,
+fn will_of(will: packet::Will) -> Will {
+    let properties = will.properties.map(|properties| {
+        // Its expiry counts from its publication on.
+        let message_expiry = properties.message_expiry;
+        let mut properties = passed_on(Some(properties)).unwrap_or_default();
+        properties.message_expiry = message_expiry;
+        properties
+    });
+    let message = Message {
+        topic: will.topic.into(),
+        payload: will.payload,
+        qos: will.qos,
+        retain: will.retain,
+        publisher: 0,
+        expires_ms: None,
+        properties,
     };
-    if admitted.identity.is_user() {
-        // Its client id is free, and must not meet a device's: neither its connection nor its session.
-        connect.client_id = admitted.identity.to_string();
-    }
-    // Entered first, so that an older connection of the client is over before its session is read.
-    let client = Client {
-        identity: admitted.identity,
-        connection: door.clients.number(),
-        peer,
-        login: Arc::new(login),
-    };
-    let connection = door.clients.enter(client, Vec::new());
-    let client = &connection.client;
-    let kept = match connect.is_clean {
-        true => None,
-        false => door.service.session(&connect.client_id),
-    };
-    let is_present = kept.is_some();
-    if !is_present {
-        let fresh = (!connect.is_clean).then(Vec::new);
-        door.service.save_session(&connect.client_id, fresh);
-    }
-    let mut held = Vec::new();
-    for (filter, qos) in kept.unwrap_or_default().into_iter().take(door.settings.filters_max) {
-        match judge(&door, client, &filter) {
-            Ok(meaning) => held.push(Held { filter, meaning, qos: qos.min(1) }),
-            Err(why) => {
-                let (client, topic, why) = (Shown(&connect.client_id), Shown(&filter), Shown(&why));
-                warn!(%client, %topic, %peer, "subscription of an earlier session refused: {why}");
-            }
-        }
-    }
-    info!(client = %connect.client_id, %peer, is_clean = connect.is_clean, filters = held.len(), "client connected");
-    write_connack(&mut writer, connect.version, is_present, Reason::SUCCESS);
-    for free in held.iter().filter(|held| held.meaning == Subscribe::Free) {
-        door.table.subscribe(&free.filter, &connection, free.qos);
-    }
-    *connection.held() = held.clone();
-    door.clients.changed();
-    door.service.connected(client);
-    for held in held {
-        door.service.subscribed(client, &held.meaning);
-    }
-    let now = Instant::now();
-    let silence_max =
-        Some(Duration::from_millis(1_500) * u32::from(connect.keep_alive)).filter(|max| !max.is_zero());
-    Session {
-        stall_check_at: now + door.settings.write_timeout,
-        door,
-        connection,
-        client_id: connect.client_id,
-        is_clean: connect.is_clean,
-        will: connect.will,
-        reader,
-        writer,
-        pending: FuturesOrdered::new(),
-        pending_bytes: 0,
-        twin_turn: None,
-        in_flight: HashMap::new(),
-        last_id: 0,
-        silence_max,
-        ends_at: admitted.ends_at.map(from_now),
-        last_read: now,
-        written_at_check: None,
-        has_logged_retain: false,
-    }
-}
-
-/// What a filter means for this client, or why it may not have it.
-pub(super) fn judge<S: Service>(door: &Door<S>, client: &Client, filter: &str) -> Result<Subscribe, String> {
-    match parse_subscribe(filter) {
-        Err(error) => Err(error.to_string()),
-        Ok(Subscribe::Inbox { of }) if of != client.identity => Err("another identity's messages".to_owned()),
-        Ok(Subscribe::Link) if !door.service.is_gateway(client) => Err("the link is for gateways".to_owned()),
-        Ok(Subscribe::Free) if filter.split('/').count() > LEVELS_MAX => {
-            Err(format!("more than {LEVELS_MAX} levels"))
-        }
-        Ok(meaning) => Ok(meaning),
-    }
+    Will { message: Arc::new(message), delay_s: will.delay }
 }

@@ -1,32 +1,36 @@
-//! How a session ends: it is taken out, what it had taken in is stored and acknowledged, and the connection is closed
-//! in order. A reset would make Azure's Node SDK stay away; a FIN makes it come again.
+//! How a connection ends: its session goes on without it or ends too, what it had taken in is stored and acknowledged, and
+//! it is closed in order. A reset would make Azure's Node SDK stay away; a FIN makes it come again.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use edge_core::dialect::client::Subscribe;
-use futures_util::StreamExt as _;
+use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use super::packets::fan_out;
+use super::Session;
+use super::pending;
 use super::wire::{Reader, Writer};
-use super::{Session, Shown};
+use crate::broker::Parting;
+use crate::codec::packet::{Disconnect, Version};
+use crate::codec::reason::Reason;
+use crate::codec::text::Text;
+use crate::codec::write;
 use crate::service::Service;
+use crate::shown::Shown;
 
 /// How long a client that was told "nothing follows" may take to close its side.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Why an open session ends.
+/// Why an open connection ends.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The client said DISCONNECT: its will is not published.
+    /// The client said goodbye: its will is not published.
     Disconnected,
-    /// The connection broke, or the client closed it without a word.
+    /// The connection broke, or the client closed it without a word, or asked for its will.
     Lost(String),
-    /// Closed from here.
-    Closed(String),
+    /// Closed from here; a client of MQTT 5 is told the reason.
+    Closed(String, Reason),
     /// The door closes.
     Stopped,
 }
@@ -35,8 +39,16 @@ impl End {
     fn why(&self) -> &str {
         match self {
             Self::Disconnected => "the client disconnected",
-            Self::Lost(why) | Self::Closed(why) => why,
+            Self::Lost(why) | Self::Closed(why, _) => why,
             Self::Stopped => "the door closes",
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Disconnected | Self::Lost(_) => None,
+            Self::Closed(_, reason) => Some(*reason),
+            Self::Stopped => Some(Reason::SERVER_SHUTTING_DOWN),
         }
     }
 }
@@ -49,20 +61,24 @@ where
     pub(super) async fn finish(mut self, end: End) {
         let deadline = Instant::now() + self.door.settings.finish_timeout;
         let was_current = self.door.clients.leave(&self.connection);
-        for free in self.connection.held().iter().filter(|held| held.meaning == Subscribe::Free) {
-            self.door.table.unsubscribe(&free.filter, &self.connection);
-        }
+        info!(client = %Shown(self.client_id()), why = %Shown(end.why()), "client disconnected");
         // Whoever waits for an acknowledgement of this client learns that it will not come.
-        self.connection.outbox.close();
-        self.in_flight.clear();
-        info!(client = %Shown(&self.client_id), why = %Shown(end.why()), "client disconnected");
+        let parting = match end {
+            End::Disconnected => Parting::Goodbye,
+            End::Stopped => Parting::Stopped,
+            End::Lost(_) | End::Closed(..) => Parting::Lost(self.will.take().map(|will| *will)),
+        };
+        let (mailbox, connection) = (self.connection.mailbox.clone(), self.connection.client.connection);
+        self.door.broker.leave(&mailbox, connection, self.peer.expiry_s, parting);
         if was_current {
             self.door.service.disconnected(&self.connection.client, end.why());
         }
-        if !matches!(end, End::Disconnected | End::Stopped) {
-            self.publish_will();
-        }
         self.settle_rest(deadline).await;
+        if let (Version::V5, Some(reason)) = (self.peer.version, end.reason()) {
+            let reason_string = Some(Text::from(end.why()));
+            let disconnect = Disconnect { reason_string, ..Disconnect::because(reason) };
+            write::disconnect(&mut self.writer.out, self.peer.version, &disconnect);
+        }
         if !matches!(end, End::Lost(_)) {
             close(&mut self.reader, &mut self.writer, deadline).await;
         }
@@ -70,6 +86,12 @@ where
 
     /// Waits for what was taken in. A report may not even have begun, and is not lost because its client left.
     async fn settle_rest(&mut self, deadline: Instant) {
+        while !self.requests.is_empty() {
+            let Ok(reply) = timeout_at(deadline, pending::ready(&mut self.requests)).await else { break };
+            if self.answer_ready(reply).is_err() {
+                break;
+            }
+        }
         while let Ok(Some(done)) = timeout_at(deadline, self.pending.next()).await {
             if self.settle_ready(done).is_err() {
                 // Nothing behind a message that was not acknowledged may be.
@@ -80,16 +102,7 @@ where
         }
         if !self.pending.is_empty() {
             let messages = self.pending.len();
-            warn!(client = %Shown(&self.client_id), messages, "session closed before everything was stored; not acknowledged");
-        }
-    }
-
-    fn publish_will(&mut self) {
-        let Some(will) = self.will.take() else { return };
-        let topic = Bytes::from(will.topic.clone());
-        if let Err(slow) = fan_out(&self.door, &will.topic, &topic, &will.payload, will.qos) {
-            let subscriber = &slow.client.identity;
-            warn!(client = %Shown(&self.client_id), %subscriber, "will not given to every subscriber: one is too slow");
+            warn!(client = %Shown(self.client_id()), messages, "connection closed before everything was stored; not acknowledged");
         }
     }
 }

@@ -1,28 +1,78 @@
-//! What a session has taken in and not acknowledged yet.
+//! What a session has taken in and not answered yet.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use edge_buffer::AppendError;
+use edge_core::dialect::client::Subscribe;
 use futures_util::future::BoxFuture;
 
+use crate::codec::packet::SubAck;
+use crate::codec::reason::Reason;
+use crate::journal::Stored;
+use crate::mailbox::Held;
 use crate::service::Rejected;
 
 /// What is being done about a packet of the client.
 pub(super) enum Work {
-    /// Nothing: only its place in the order of acknowledgements counts.
+    /// Nothing: only its place in the order of answers counts.
     Ready,
+    /// It was refused; a client of MQTT 5 is told.
+    Refused(Reason, String),
     /// A message is being stored, or waits for room in a subscriber's queue.
     Message(BoxFuture<'static, Result<(), Rejected>>),
+    /// An event is on its way to the disk.
+    Stored(Stored),
     /// A twin request is being answered, with topic and body.
     Twin(BoxFuture<'static, Option<(String, Bytes)>>),
 }
 
-/// One packet of the client; ends when it may be acknowledged.
+/// The packet that answers it.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// QoS 0.
+    Nothing,
+    PubAck(u16),
+    PubRec(u16),
+    PubRel(u16, Reason),
+    PubComp(u16, Reason),
+    SubAck(Box<Subscribed>),
+    UnsubAck(Box<SubAck>),
+}
+
+/// A SUBSCRIBE that was judged.
+#[derive(Debug)]
+pub(super) struct Subscribed {
+    pub answer: SubAck,
+    /// What was granted.
+    pub granted: Vec<Subscribe>,
+    /// The filters whose retained messages are to be sent.
+    pub retained: Vec<Held>,
+}
+
+/// A packet that is answered when the journal has it, in the order in which the journal gets it. It does not wait for the
+/// client's messages: they may wait for another client, and that one for these.
+pub(super) struct Request {
+    pub stored: Option<Stored>,
+    pub reply: Reply,
+}
+
+/// Ends when the first request may be answered.
+pub(super) async fn ready(requests: &mut VecDeque<Request>) -> Result<Reply, AppendError> {
+    match requests.front_mut() {
+        None => std::future::pending().await,
+        Some(Request { stored: Some(stored), .. }) => stored.await?,
+        Some(Request { stored: None, .. }) => {}
+    }
+    Ok(requests.pop_front().map_or(Reply::Nothing, |request| request.reply))
+}
+
+/// One message of the client; ends when it may be answered.
 pub(super) struct Pending {
     pub work: Work,
-    /// Packet id of the PUBACK; 0 for none.
-    pub id: u16,
+    pub reply: Reply,
     /// What it holds in memory.
     pub bytes: usize,
     /// For the log.
@@ -31,10 +81,18 @@ pub(super) struct Pending {
 
 /// How it ended.
 pub(super) struct Done {
-    pub result: Result<Option<(String, Bytes)>, Rejected>,
-    pub id: u16,
+    pub result: Result<Option<(String, Bytes)>, Failed>,
+    pub reply: Reply,
     pub bytes: usize,
     pub topic: Bytes,
+}
+
+/// Why it was not done.
+pub(super) enum Failed {
+    /// By the service.
+    Rejected(Rejected),
+    /// By the door.
+    Refused(Reason, String),
 }
 
 impl Future for Pending {
@@ -43,15 +101,24 @@ impl Future for Pending {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Done> {
         let result = match &mut self.work {
             Work::Ready => Ok(None),
+            Work::Refused(reason, why) => Err(Failed::Refused(*reason, std::mem::take(why))),
             Work::Message(work) => match work.as_mut().poll(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => result.map(|()| None),
+                Poll::Ready(result) => result.map(|()| None).map_err(Failed::Rejected),
+            },
+            Work::Stored(stored) => match Pin::new(stored).poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => Ok(None),
+                Poll::Ready(Err(error)) => {
+                    Err(Failed::Rejected(Rejected::Temporary(503, format!("not written to disk: {error}"))))
+                }
             },
             Work::Twin(work) => match work.as_mut().poll(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(answer) => Ok(answer),
             },
         };
-        Poll::Ready(Done { result, id: self.id, bytes: self.bytes, topic: std::mem::take(&mut self.topic) })
+        let reply = std::mem::replace(&mut self.reply, Reply::Nothing);
+        Poll::Ready(Done { result, reply, bytes: self.bytes, topic: std::mem::take(&mut self.topic) })
     }
 }

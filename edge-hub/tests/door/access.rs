@@ -30,8 +30,12 @@ async fn a_users_client_id_is_free_and_takes_over_no_device() {
     site.until_seen(Seen::Connected("$user:plc/press-1".into())).await;
     device.publish("devices/press-1/messages/events/", "still here").await;
     device.acknowledged().await;
-    let sessions: Vec<String> = site.program.sessions.lock().unwrap().keys().cloned().collect();
-    assert_eq!(sessions, ["$user:plc/press-1"]);
     drop(user);
+    let mut options = site.options("press-1");
+    options.set_clean_session(false);
+    let (_device, was_present) = Mqtt::connect(options.clone()).await;
+    assert!(!was_present, "the session is the user's");
+    options.set_credentials("plc", "password");
+    assert!(Mqtt::connect(options).await.1);
     site.close().await;
 }

@@ -6,6 +6,8 @@ mod access;
 mod free;
 mod link;
 mod methods;
+mod raw;
+mod sessions;
 mod site;
 mod telemetry;
 mod tls;

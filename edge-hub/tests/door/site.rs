@@ -1,11 +1,12 @@
 //! A program behind a door, in memory, and clients in front of it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use edge_buffer::OpenError;
 use edge_core::access::proof::Proof;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::Subscribe;
@@ -19,6 +20,7 @@ use schemas::bag::PropertyBag;
 use schemas::names::Identity;
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -42,7 +44,6 @@ pub(crate) struct Program {
     /// Telemetry is "on disk" while this is true.
     pub(crate) disk: watch::Sender<bool>,
     twin: Mutex<Twin>,
-    pub(crate) sessions: Mutex<HashMap<String, Vec<(String, u8)>>>,
     /// What the client showed that connected last.
     pub(crate) shown: Mutex<Option<ClientCert>>,
 }
@@ -134,18 +135,6 @@ impl Service for Program {
     fn subscribed(self: &Arc<Self>, client: &Client, to: &Subscribe) {
         let _ = self.seen.send(Seen::Subscribed(client.identity.to_string(), to.clone()));
     }
-
-    fn session(&self, client_id: &str) -> Option<Vec<(String, u8)>> {
-        self.sessions.lock().unwrap().get(client_id).cloned()
-    }
-
-    fn save_session(&self, client_id: &str, filters: Option<Vec<(String, u8)>>) {
-        let mut sessions = self.sessions.lock().unwrap();
-        match filters {
-            Some(filters) => sessions.insert(client_id.to_owned(), filters),
-            None => sessions.remove(client_id),
-        };
-    }
 }
 
 pub(crate) struct Site {
@@ -156,6 +145,7 @@ pub(crate) struct Site {
     seen: mpsc::UnboundedReceiver<Seen>,
     stop: CancellationToken,
     served: JoinHandle<()>,
+    dir: Option<TempDir>,
 }
 
 impl Site {
@@ -164,13 +154,12 @@ impl Site {
     }
 
     pub(crate) async fn open_with(settings: DoorSettings, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
-        Self::serve(settings, |door, listener, stop| async move {
-            match tls {
-                None => door.serve_tcp(listener, stop).await,
-                Some(tls) => door.serve_tls(listener, tls, stop).await,
-            }
-        })
-        .await
+        Self::serve(settings, plain_or_tls(tls)).await
+    }
+
+    /// A site whose sessions are in `dir`, which it does not remove.
+    pub(crate) async fn open_in(dir: &Path, settings: DoorSettings) -> Self {
+        Self::serve_in(dir, settings, plain_or_tls(None)).await
     }
 
     /// A site whose door is opened by `open`.
@@ -178,20 +167,30 @@ impl Site {
         settings: DoorSettings,
         open: impl FnOnce(Arc<Door<Program>>, TcpListener, CancellationToken) -> F,
     ) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut site = Self::serve_in(dir.path(), settings, open).await;
+        site.dir = Some(dir);
+        site
+    }
+
+    async fn serve_in<F: Future<Output = ()> + Send + 'static>(
+        dir: &Path,
+        settings: DoorSettings,
+        serve: impl FnOnce(Arc<Door<Program>>, TcpListener, CancellationToken) -> F,
+    ) -> Self {
         let (seen_by, seen) = mpsc::unbounded_channel();
         let program = Arc::new(Program {
             seen: seen_by,
             disk: watch::channel(true).0,
             twin: Mutex::default(),
-            sessions: Mutex::default(),
             shown: Mutex::default(),
         });
         let (clients, stop) = (Clients::new(), CancellationToken::new());
-        let door = Door::new(program.clone(), clients.clone(), settings);
+        let door = open(dir, &program, &clients, settings).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let served = tokio::spawn(open(door.clone(), listener, stop.clone()));
-        Self { program, clients, door, address, seen, stop, served }
+        let served = tokio::spawn(serve(door.clone(), listener, stop.clone()));
+        Self { program, clients, door, address, seen, stop, served, dir: None }
     }
 
     /// What the program sees next.
@@ -213,6 +212,7 @@ impl Site {
     pub(crate) async fn close(self) {
         self.stop();
         tokio::time::timeout(PATIENCE, self.served).await.expect("the door did not close").unwrap();
+        tokio::time::timeout(PATIENCE, self.door.close()).await.expect("the journal did not close");
     }
 
     pub(crate) async fn mqtt(&self, client_id: &str) -> Mqtt {
@@ -224,6 +224,40 @@ impl Site {
         options.set_credentials("hub/user/?api-version=1", "token");
         options.set_max_packet_size(300_000, 300_000);
         options
+    }
+}
+
+type Serving = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn plain_or_tls(
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> impl FnOnce(Arc<Door<Program>>, TcpListener, CancellationToken) -> Serving {
+    |door, listener, stop| {
+        Box::pin(async move {
+            match tls {
+                None => door.serve_tcp(listener, stop).await,
+                Some(tls) => door.serve_tls(listener, tls, stop).await,
+            }
+        })
+    }
+}
+
+/// Opens a door as soon as whoever had the directory lets it go.
+async fn open(
+    dir: &Path,
+    program: &Arc<Program>,
+    clients: &Clients,
+    settings: DoorSettings,
+) -> Arc<Door<Program>> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match Door::open(dir, program.clone(), clients.clone(), settings.clone()).await {
+            Ok(door) => return door,
+            Err(OpenError::InUse { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

@@ -1,0 +1,232 @@
+//! The journal: what outlives the daemon, as events in one log on disk and as the state that they make, in memory.
+//!
+//! ```text
+//! event ─> state in memory ─> record in the log ─> on disk: the publisher may be acknowledged
+//!               │
+//!               └─ when the log has grown: a snapshot is appended, and what is before it goes
+//! ```
+//!
+//! # Guarantees
+//! - After a kill or a power cut the state is that of all events up to some moment, and every event that was waited for is
+//!   before that moment.
+//! - A record that cannot be read is skipped, counted and logged; it never keeps the door from opening.
+//!
+//! Why one log for all sessions: docs/decisions/0005-one-journal-for-all-sessions.md. The records are described in the
+//! module `record`.
+
+pub(crate) mod event;
+mod fold;
+mod record;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use edge_buffer::{Append, AppendError, Full, Log, LogOptions, OpenError};
+use futures_util::FutureExt as _;
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+
+use self::event::Event;
+use self::state::State;
+use crate::message::unix_ms;
+
+/// A snapshot is due when so much was written since the last one, and more than so many times what it would hold.
+const SNAPSHOT_BYTES: u64 = 16 << 20;
+const SNAPSHOT_TIMES: u64 = 2;
+/// Bytes of a snapshot that wait for the disk at once; well below what the log takes in before it is busy.
+const SNAPSHOT_AHEAD: usize = 1 << 20;
+
+/// An open journal. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log: Log,
+    inner: Mutex<Inner>,
+    /// A snapshot is due.
+    due: Notify,
+    unwritten: AtomicU64,
+}
+
+struct Inner {
+    state: State,
+    /// Bytes written since the last snapshot.
+    written: u64,
+    /// An event did not reach the disk: what is there is not what is true until the next snapshot.
+    is_behind: bool,
+}
+
+/// What a journal takes on its disk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JournalMax {
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Bytes that it leaves free on its file system.
+    pub keep_free_bytes: u64,
+}
+
+/// A journal and what it holds.
+pub(crate) struct Recovered {
+    pub journal: Journal,
+    pub state: State,
+    /// Records that could not be read.
+    pub skipped: u64,
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, or makes it there, and reads it.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the disk says no or another program has it.
+    pub(crate) async fn open(dir: &Path, max: JournalMax) -> Result<Recovered, OpenError> {
+        let options = LogOptions {
+            segment_bytes: 4 << 20,
+            bytes_max: max.bytes,
+            keep_free_bytes: max.keep_free_bytes,
+            // The oldest segment may hold the only word of a session.
+            full: Full::Refuse,
+            ..LogOptions::default()
+        };
+        let dir = dir.to_owned();
+        let opening = tokio::task::spawn_blocking(move || Log::open(&dir, options));
+        let log = opening.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
+        let (state, skipped) = fold::read(&log).await;
+        let (sessions, retained, wills) = (state.sessions.len(), state.retained.len(), state.wills.len());
+        info!(sessions, retained, wills, bytes = log.stats().bytes, "MQTT journal was read");
+        if skipped > 0 {
+            error!(records = skipped, "records of the MQTT journal were unreadable and skipped");
+        }
+        let inner = Inner { state: state.clone(), written: log.stats().bytes, is_behind: false };
+        let shared =
+            Shared { log, inner: Mutex::new(inner), due: Notify::new(), unwritten: AtomicU64::new(0) };
+        Ok(Recovered { journal: Self { shared: Arc::new(shared) }, state, skipped })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of what is true now.
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> State {
+        self.lock().state.clone()
+    }
+
+    /// What the messages in the queues of durable sessions hold in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lock().state.bytes()
+    }
+
+    /// Makes an event true now, in the order of the calls; the answer comes when it is on disk.
+    pub(crate) fn write(&self, event: &Event) -> Stored {
+        let record = record::of_event(event);
+        let bytes = record.len() as u64;
+        let mut inner = self.lock();
+        inner.state.apply(event);
+        inner.written += bytes;
+        let append = self.shared.log.append(record, unix_ms());
+        let limit = SNAPSHOT_BYTES.max(SNAPSHOT_TIMES * inner.state.bytes() as u64);
+        let is_due = inner.written > limit;
+        drop(inner);
+        if is_due {
+            self.shared.due.notify_one();
+        }
+        Stored { append, journal: self.clone() }
+    }
+
+    /// As [`Journal::write`], for an event that nobody waits for.
+    pub(crate) fn note(&self, event: &Event) {
+        self.write(event).unawaited();
+    }
+
+    fn fell_behind(&self, why: &AppendError) {
+        self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
+        let was_behind = std::mem::replace(&mut self.lock().is_behind, true);
+        if !was_behind {
+            error!("MQTT journal not written: {why}");
+        }
+        self.shared.due.notify_one();
+    }
+
+    /// Events that did not reach the disk.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.shared.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Ends when a snapshot is due.
+    pub(crate) async fn snapshot_due(&self) {
+        self.shared.due.notified().await;
+    }
+
+    /// Writes what is true now as a snapshot, and lets what is before it go. Events go on meanwhile.
+    ///
+    /// # Errors
+    /// [`AppendError`]; what was written of the snapshot is then ignored.
+    pub(crate) async fn snapshot(&self) -> Result<(), AppendError> {
+        let (state, begun, unwritten) = {
+            let mut inner = self.lock();
+            inner.written = 0;
+            let begun = self.shared.log.append(record::SNAPSHOT_BEGUN, unix_ms());
+            (inner.state.clone(), begun, self.unwritten())
+        };
+        let begun = begun.await?;
+        let mut ahead = 0;
+        for event in state.events() {
+            let part = record::of_part(&event);
+            ahead += part.len();
+            let append = self.shared.log.append(part, unix_ms());
+            if ahead >= SNAPSHOT_AHEAD {
+                ahead = 0;
+                append.await?;
+            }
+        }
+        self.shared.log.append(record::SNAPSHOT_ENDED, unix_ms()).await?;
+        self.shared.log.advance(begun - 1);
+        let mut inner = self.lock();
+        if inner.is_behind && unwritten == self.unwritten() {
+            inner.is_behind = false;
+            warn!("MQTT journal is whole again");
+        }
+        Ok(())
+    }
+
+    /// Writes what was handed in and takes nothing more.
+    pub(crate) async fn close(&self) {
+        self.shared.log.close().await;
+    }
+}
+
+/// Ends when an event is on disk.
+#[must_use = "only the answer says that the event is on disk"]
+pub(crate) struct Stored {
+    append: Append,
+    journal: Journal,
+}
+
+impl Stored {
+    /// For an event that nobody waits for.
+    pub(crate) fn unawaited(self) {
+        // An append that is refused says so at once; one that the disk fails is told to those who wait for others.
+        let _ = self.now_or_never();
+    }
+}
+
+impl Future for Stored {
+    type Output = Result<(), AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(answer) = Pin::new(&mut self.append).poll(context) else { return Poll::Pending };
+        if let Err(why) = &answer {
+            self.journal.fell_behind(why);
+        }
+        Poll::Ready(answer.map(|_| ()))
+    }
+}

@@ -1,0 +1,135 @@
+//! A message on its way from a publisher to those who receive it, shared by all of them and never changed.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::codec::packet::PublishProperties;
+
+/// What a message and its places in queues hold in memory beside its bytes.
+const OVERHEAD_BYTES: usize = 160;
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A message as it was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// UTF-8.
+    pub topic: Bytes,
+    pub payload: Bytes,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    pub retain: bool,
+    /// The session that published it; 0 for none.
+    pub publisher: u64,
+    /// From when on nobody wants it, ms of Unix time.
+    pub expires_ms: Option<u64>,
+    /// Of MQTT 5, when there are any that are passed on. Alias and expiry are not among them.
+    pub properties: Option<Box<PublishProperties>>,
+}
+
+impl Message {
+    /// One that nobody sees: what was in it is not needed any more.
+    pub(crate) fn empty() -> Self {
+        Self {
+            topic: Bytes::new(),
+            payload: Bytes::new(),
+            qos: 2,
+            retain: false,
+            publisher: 0,
+            expires_ms: None,
+            properties: None,
+        }
+    }
+
+    /// The topic as text.
+    pub(crate) fn topic(&self) -> &str {
+        std::str::from_utf8(&self.topic).expect("a message is only made of a topic that was checked")
+    }
+
+    /// What it holds in memory, about.
+    pub(crate) fn size(&self) -> usize {
+        let properties = self.properties.as_ref().map_or(0, |p| properties_size(p));
+        OVERHEAD_BYTES + self.topic.len() + self.payload.len() + properties
+    }
+
+    /// A copy that does not keep the packet in memory in which it came.
+    pub(crate) fn detached(&self) -> Self {
+        Self {
+            topic: Bytes::copy_from_slice(&self.topic),
+            payload: Bytes::copy_from_slice(&self.payload),
+            properties: self.properties.as_ref().map(|p| Box::new(p.detached())),
+            ..*self
+        }
+    }
+
+    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|at| at <= now_ms)
+    }
+
+    /// What is left of its expiry interval, in seconds; at least 1 while it is not expired.
+    pub(crate) fn expiry_left(&self, now_ms: u64) -> Option<u32> {
+        let left = self.expires_ms?.saturating_sub(now_ms).div_ceil(1_000);
+        Some(u32::try_from(left).unwrap_or(u32::MAX))
+    }
+}
+
+fn properties_size(properties: &PublishProperties) -> usize {
+    let text = |text: &Option<crate::codec::text::Text>| text.as_ref().map_or(0, |t| t.bytes().len());
+    size_of::<PublishProperties>()
+        + text(&properties.response_topic)
+        + text(&properties.content_type)
+        + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+        + properties.user_properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum::<usize>()
+}
+
+/// Who else may have a copy that its receiver leaves behind: the other members of a shared subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub group: Box<str>,
+    pub filter: Box<str>,
+}
+
+/// A message in the queue of one session.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub message: Arc<Message>,
+    /// As granted.
+    pub qos: u8,
+    /// The flag that the receiver sees.
+    pub retain: bool,
+    /// The receiver may have seen it before.
+    pub is_again: bool,
+    /// It goes to a reserved topic: its queue is its sender's, and it ends with the connection.
+    pub is_reserved: bool,
+    /// Its name in the journal; 0 when it is not in there.
+    pub key: u64,
+    /// Subscription identifiers.
+    pub ids: Option<Arc<[u32]>>,
+    pub share: Option<Arc<Share>>,
+    /// Told when the client acknowledged (QoS 0: when it was written); dropped when that will never be.
+    pub done: Option<oneshot::Sender<()>>,
+}
+
+impl Delivery {
+    /// A plain copy.
+    pub(crate) fn new(message: Arc<Message>, qos: u8) -> Self {
+        Self {
+            message,
+            qos,
+            retain: false,
+            is_again: false,
+            is_reserved: false,
+            key: 0,
+            ids: None,
+            share: None,
+            done: None,
+        }
+    }
+}

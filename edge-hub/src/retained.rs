@@ -1,0 +1,211 @@
+//! The retained messages of a door: a tree of topic levels, so that a filter finds what it matches without asking every
+//! topic.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::message::Message;
+
+/// The bounds of what is retained.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RetainedMax {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+/// The retained messages.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    tree: RwLock<Tree>,
+    max: RetainedMax,
+}
+
+#[derive(Debug, Default)]
+struct Tree {
+    root: Node,
+    messages: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    branches: HashMap<Box<str>, Node>,
+    message: Option<Arc<Message>>,
+}
+
+impl Retained {
+    pub(crate) fn new(max: RetainedMax) -> Self {
+        Self { tree: RwLock::default(), max }
+    }
+
+    /// Retains a message in place of the one on its topic. False when there is no room: the one before stays.
+    pub(crate) fn set(&self, message: &Arc<Message>) -> bool {
+        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let before = tree.root.get(message.topic()).map_or(0, |before| before.size());
+        let messages = tree.messages + usize::from(before == 0);
+        let bytes = tree.bytes - before + message.size();
+        if messages > self.max.messages || bytes > self.max.bytes {
+            return false;
+        }
+        (tree.messages, tree.bytes) = (messages, bytes);
+        let mut node = &mut tree.root;
+        for level in message.topic().split('/') {
+            if !node.branches.contains_key(level) {
+                node.branches.insert(level.into(), Node::default());
+            }
+            node = node.branches.get_mut(level).expect("it was just looked for, and put there");
+        }
+        node.message = Some(message.clone());
+        true
+    }
+
+    /// Retains nothing on this topic any more; false when nothing was.
+    pub(crate) fn clear(&self, topic: &str) -> bool {
+        self.clear_if(topic, |_| true)
+    }
+
+    /// As [`Retained::clear`], when the message is such a one.
+    pub(crate) fn clear_if(&self, topic: &str, is_such: impl Fn(&Message) -> bool) -> bool {
+        fn take_out(node: &mut Node, topic: Option<&str>, is_such: &impl Fn(&Message) -> bool) -> usize {
+            let Some(topic) = topic else {
+                return node.message.take_if(|message| is_such(message)).map_or(0, |message| message.size());
+            };
+            let (level, rest) = split_level(topic);
+            let Some(branch) = node.branches.get_mut(level) else { return 0 };
+            let bytes = take_out(branch, rest, is_such);
+            if branch.branches.is_empty() && branch.message.is_none() {
+                node.branches.remove(level);
+            }
+            bytes
+        }
+        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let bytes = take_out(&mut tree.root, Some(topic), &is_such);
+        tree.bytes -= bytes;
+        tree.messages -= usize::from(bytes > 0);
+        bytes > 0
+    }
+
+    /// What a well-formed filter matches and is not expired.
+    pub(crate) fn matching(&self, filter: &str, now_ms: u64) -> Vec<Arc<Message>> {
+        fn add(node: &Node, found: &mut Vec<Arc<Message>>) {
+            found.extend(node.message.clone());
+        }
+        fn all(node: &Node, found: &mut Vec<Arc<Message>>) {
+            add(node, found);
+            node.branches.values().for_each(|branch| all(branch, found));
+        }
+        fn walk(node: &Node, filter: Option<&str>, is_first: bool, found: &mut Vec<Arc<Message>>) {
+            let Some(filter) = filter else { return add(node, found) };
+            let (level, rest) = split_level(filter);
+            // MQTT-4.7.2-1: a wildcard in the first level does not match a `$` topic.
+            let is_found = |name: &str| !(is_first && name.starts_with('$'));
+            match level {
+                // `a/#` matches `a` too.
+                "#" => {
+                    add(node, found);
+                    let branches = node.branches.iter().filter(|(name, _)| is_found(name));
+                    branches.for_each(|(_, branch)| all(branch, found));
+                }
+                "+" => {
+                    let branches = node.branches.iter().filter(|(name, _)| is_found(name));
+                    branches.for_each(|(_, branch)| walk(branch, rest, false, found));
+                }
+                level => {
+                    if let Some(branch) = node.branches.get(level) {
+                        walk(branch, rest, false, found);
+                    }
+                }
+            }
+        }
+        let mut found = Vec::new();
+        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        walk(&tree.root, Some(filter), true, &mut found);
+        drop(tree);
+        found.retain(|message| !message.is_expired(now_ms));
+        found
+    }
+
+    /// The topics whose messages are expired.
+    pub(crate) fn expired(&self, now_ms: u64) -> Vec<Arc<Message>> {
+        fn walk(node: &Node, now_ms: u64, found: &mut Vec<Arc<Message>>) {
+            found.extend(node.message.clone().filter(|message| message.is_expired(now_ms)));
+            node.branches.values().for_each(|branch| walk(branch, now_ms, found));
+        }
+        let mut found = Vec::new();
+        walk(&self.tree.read().unwrap_or_else(PoisonError::into_inner).root, now_ms, &mut found);
+        found
+    }
+}
+
+impl Node {
+    fn get(&self, topic: &str) -> Option<&Arc<Message>> {
+        let node = topic.split('/').try_fold(self, |node, level| node.branches.get(level))?;
+        node.message.as_ref()
+    }
+}
+
+fn split_level(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        Some((level, rest)) => (level, Some(rest)),
+        None => (text, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use edge_core::dialect::filter;
+    use proptest::prelude::*;
+
+    fn message(topic: &str) -> Arc<Message> {
+        Arc::new(Message {
+            topic: Bytes::copy_from_slice(topic.as_bytes()),
+            payload: Bytes::from_static(b"x"),
+            qos: 0,
+            retain: true,
+            publisher: 0,
+            expires_ms: None,
+            properties: None,
+        })
+    }
+
+    const MAX: RetainedMax = RetainedMax { messages: 100, bytes: 1 << 20 };
+
+    #[test]
+    fn beyond_the_bound_nothing_new_is_retained_and_what_is_there_may_still_change() {
+        let retained = Retained::new(RetainedMax { messages: 1, bytes: 1 << 20 });
+        assert!(retained.set(&message("a/b")));
+        assert!(!retained.set(&message("a")));
+        assert!(retained.set(&message("a/b")));
+        assert!(retained.clear("a/b"));
+        assert!(!retained.clear("a/b"));
+        assert!(retained.set(&message("a")));
+        assert_eq!(retained.matching("#", 0).len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_finds_the_topics_that_it_matches(
+            topics in proptest::collection::btree_set("[ab$]?(/[ab]?){0,3}", 1..12),
+            filter in "(\\+|[ab$]|)(/(\\+|[ab]|)){0,3}(/#)?",
+        ) {
+            prop_assume!(!filter.is_empty());
+            let retained = Retained::new(MAX);
+            let topics: Vec<_> = topics.into_iter().filter(|t| !t.is_empty()).collect();
+            for topic in &topics {
+                prop_assert!(retained.set(&message(topic)));
+            }
+            let mut found: Vec<String> =
+                retained.matching(&filter, 0).iter().map(|m| m.topic().to_owned()).collect();
+            found.sort();
+            let expected: Vec<_> = topics.iter().filter(|t| filter::matches(&filter, t)).cloned().collect();
+            prop_assert_eq!(found, expected);
+            for topic in &topics {
+                prop_assert!(retained.clear(topic));
+            }
+            prop_assert!(retained.tree.read().unwrap().root.branches.is_empty());
+            prop_assert_eq!(retained.tree.read().unwrap().bytes, 0);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! How what was taken in is answered, when it is done.
+
+use bytes::Bytes;
+use edge_buffer::AppendError;
+use futures_util::{FutureExt as _, StreamExt as _};
+use schemas::topics;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::{info, warn};
+
+use super::Session;
+use super::end::End;
+use super::pending::{Done, Failed, Pending, Reply, Request, Work};
+use crate::codec::packet::{Ack, Told, Version};
+use crate::codec::reason::Reason;
+use crate::codec::text::Text;
+use crate::codec::write::{self, AckKind};
+use crate::door::count;
+use crate::journal::Stored;
+use crate::service::{Rejected, Service};
+use crate::shown::Shown;
+
+/// What a pending packet holds besides its payload: its future, its places in queues.
+const PENDING_BYTES: usize = 512;
+
+impl<S, T> Session<S, T>
+where
+    S: Service,
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    /// Answers a message when its work is done and what came before it is answered.
+    pub(super) fn answer_after(
+        &mut self,
+        work: Work,
+        reply: Reply,
+        topic: Bytes,
+        bytes: usize,
+    ) -> Result<(), End> {
+        if self.pending.is_empty() && matches!(work, Work::Ready) {
+            return self.settle(Done { result: Ok(None), reply, bytes: 0, topic });
+        }
+        let bytes = bytes + topic.len() + PENDING_BYTES;
+        self.pending_bytes += bytes;
+        self.pending.push_back(Pending { work, reply, bytes, topic });
+        Ok(())
+    }
+
+    /// Answers a packet when the journal has what it did.
+    pub(super) fn answer_stored(&mut self, stored: Option<Stored>, reply: Reply) {
+        match stored.is_none() && self.requests.is_empty() {
+            true => self.reply(reply, None),
+            false => self.requests.push_back(Request { stored, reply }),
+        }
+    }
+
+    /// Answers the first of those that waited for the journal.
+    pub(super) fn answer_ready(&mut self, reply: Result<Reply, AppendError>) -> Result<(), End> {
+        match reply {
+            Ok(reply) => {
+                self.reply(reply, None);
+                Ok(())
+            }
+            Err(error) => Err(End::Closed(format!("not written to disk: {error}"), Reason::SERVER_BUSY)),
+        }
+    }
+
+    /// Settles what has ended, and everything behind it that has ended too: their answers leave in one write.
+    pub(super) fn settle_ready(&mut self, done: Done) -> Result<(), End> {
+        self.settle(done)?;
+        while let Some(Some(done)) = self.pending.next().now_or_never() {
+            self.settle(done)?;
+        }
+        Ok(())
+    }
+
+    /// Answers what was done, or ends the connection without an answer.
+    fn settle(&mut self, done: Done) -> Result<(), End> {
+        self.pending_bytes -= done.bytes;
+        let (answer, failure) = match done.result {
+            Ok(answer) => (answer, None),
+            Err(Failed::Refused(reason, why)) => (None, Some((reason, why))),
+            Err(Failed::Rejected(Rejected::Wrong(status, why))) => {
+                count(&self.door.counts().messages_wrong);
+                self.log_refused(&done.topic, &format!("{status}, dropped: {why}"));
+                // MQTT 3.1.1 has no word for it, and a client that is not answered sends it for ever.
+                (None, (self.peer.version == Version::V5).then(|| (reason_of(status), why)))
+            }
+            Err(Failed::Rejected(Rejected::Temporary(status, why))) => {
+                self.log_refused(&done.topic, &format!("{status}, for now, not acknowledged: {why}"));
+                if let Reply::PubRec(id) = done.reply {
+                    self.connection.mailbox.release(id);
+                }
+                let why = "a message could not be taken now".to_owned();
+                return Err(End::Closed(why, Reason::SERVER_BUSY));
+            }
+        };
+        self.reply(done.reply, failure);
+        match answer {
+            Some((topic, body)) => self.answer_twin(topic, body),
+            None => Ok(()),
+        }
+    }
+
+    fn log_refused(&self, topic: &Bytes, why: &str) {
+        let (client, peer) = (Shown(self.client_id()), self.connection.client.peer);
+        let topic = std::str::from_utf8(topic).unwrap_or_default();
+        warn!(%client, topic = %Shown(topic), %peer, "message refused: {}", Shown(why));
+    }
+
+    fn reply(&mut self, reply: Reply, failure: Option<(Reason, String)>) {
+        let (reason, told) = match failure {
+            None => (Reason::SUCCESS, None),
+            Some((reason, why)) => (reason, self.told(&why)),
+        };
+        let (kind, id, reason) = match reply {
+            Reply::Nothing => return,
+            Reply::PubAck(id) => (AckKind::PubAck, id, reason),
+            Reply::PubRec(id) => {
+                if reason.is_failure() {
+                    // The id is free again.
+                    self.connection.mailbox.release(id);
+                }
+                (AckKind::PubRec, id, reason)
+            }
+            Reply::PubRel(id, reason) => (AckKind::PubRel, id, reason),
+            Reply::PubComp(id, reason) => (AckKind::PubComp, id, reason),
+            Reply::SubAck(subscribed) => return self.subscribed(*subscribed),
+            Reply::UnsubAck(answer) => {
+                return write::unsuback(&mut self.writer.out, self.peer.version, &answer);
+            }
+        };
+        let is_the_end = match kind {
+            AckKind::PubAck | AckKind::PubComp => true,
+            AckKind::PubRec => reason.is_failure(),
+            AckKind::PubRel => false,
+        };
+        if is_the_end {
+            self.unanswered = self.unanswered.saturating_sub(1);
+        }
+        write::ack(&mut self.writer.out, self.peer.version, kind, &Ack { id, reason, told });
+    }
+
+    /// A reason string, for a client that may be sent one.
+    pub(super) fn told(&self, why: &str) -> Option<Box<Told>> {
+        let is_wanted = self.peer.version == Version::V5 && self.peer.wants_reasons;
+        is_wanted.then(|| Box::new(Told { reason_string: Some(Text::from(why)), ..Told::default() }))
+    }
+
+    /// Sends the answer to a twin request, when the client has subscribed to them.
+    fn answer_twin(&mut self, topic: String, body: Bytes) -> Result<(), End> {
+        use crate::delivery::NotDelivered;
+        match self.connection.send(topic, body) {
+            Ok(_) => Ok(()),
+            Err(NotDelivered::Busy) => {
+                let why = "the client asks for more than it reads or acknowledges".to_owned();
+                Err(End::Closed(why, Reason::QUOTA_EXCEEDED))
+            }
+            Err(NotDelivered::NotSubscribed) => {
+                let client = Shown(self.client_id());
+                info!(%client, filter = topics::TWIN_RESPONSES, "twin answer dropped: no subscription");
+                Ok(())
+            }
+            // The connection ends.
+            Err(NotDelivered::NotConnected | NotDelivered::Gone) => Ok(()),
+        }
+    }
+}
+
+/// What a client of MQTT 5 is told of an HTTP-like status.
+fn reason_of(status: u16) -> Reason {
+    match status {
+        401 | 403 => Reason::NOT_AUTHORIZED,
+        404 => Reason::TOPIC_NAME_INVALID,
+        413 | 429 => Reason::QUOTA_EXCEEDED,
+        400 | 415 | 422 => Reason::PAYLOAD_FORMAT_INVALID,
+        _ => Reason::IMPLEMENTATION_SPECIFIC,
+    }
+}

@@ -1,0 +1,382 @@
+//! What a PUBLISH of the client does: an operation of the service by its topic, or free publish/subscribe.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use edge_core::dialect::client::{Publish as Meaning, parse_publish};
+use futures_util::future::{BoxFuture, join_all};
+use schemas::method::MethodResponse;
+use schemas::topics;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::Session;
+use super::end::End;
+use super::pending::{Reply, Work};
+use crate::broker::{Given, TooSlow};
+use crate::codec::packet::{Publish, PublishProperties, Version};
+use crate::codec::reason::Reason;
+use crate::door::count;
+use crate::inbox;
+use crate::journal::event::Event;
+use crate::message::{Message, unix_ms};
+use crate::service::{Client, Rejected, Service};
+use crate::shown::Shown;
+use crate::table::{LEVELS_MAX, Route};
+
+/// The longest telemetry topic. Forwarding adds to the bag and encodes it anew, at worst threefold, and the topic that
+/// comes of it must still fit in MQTT's 65,535 bytes.
+const TELEMETRY_TOPIC_BYTES_MAX: usize = 16 * 1024;
+/// Topics of a publisher whose receivers are remembered.
+const ROUTES_MAX: usize = 64;
+
+impl<S, T> Session<S, T>
+where
+    S: Service,
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    pub(super) fn publish(&mut self, mut publish: Publish) -> Result<(), End> {
+        if publish.qos > 0 {
+            self.unanswered += 1;
+            if self.peer.version == Version::V5 && self.unanswered > self.receive_max() {
+                return Err(
+                    self.refuse(Reason::RECEIVE_MAXIMUM_EXCEEDED, "more messages at once than allowed")
+                );
+            }
+        }
+        self.resolve_alias(&mut publish)?;
+        let reply = match publish.qos {
+            0 => Reply::Nothing,
+            1 => Reply::PubAck(publish.id),
+            _ => Reply::PubRec(publish.id),
+        };
+        let (topic, bytes) = (publish.topic.clone(), publish.payload.len());
+        let work = match publish.qos == 2 && self.connection.mailbox.has_received(publish.id) {
+            // It came before (MQTT-4.3.3-2): only its acknowledgement was lost.
+            true => self.after_what_came(publish.id),
+            false => self.operation(publish)?,
+        };
+        self.answer_after(work, reply, topic, bytes)
+    }
+
+    /// QoS 1 and 2 messages that a client of MQTT 5 may send before it is told the end of one.
+    pub(super) fn receive_max(&self) -> usize {
+        receive_max(self.door.settings.pending_max).into()
+    }
+
+    /// Puts the topic in the place of its alias.
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), End> {
+        let Some(alias) = publish.properties.as_ref().and_then(|properties| properties.topic_alias) else {
+            return match publish.topic.is_empty() {
+                true => Err(self.refuse(Reason::PROTOCOL_ERROR, "neither a topic nor an alias of one")),
+                false => Ok(()),
+            };
+        };
+        if alias > self.door.settings.topic_aliases_max {
+            return Err(self.refuse(Reason::TOPIC_ALIAS_INVALID, "a topic alias beyond the maximum"));
+        }
+        if !publish.topic.is_empty() {
+            self.aliases.insert(alias, Bytes::copy_from_slice(&publish.topic));
+            return Ok(());
+        }
+        match self.aliases.get(&alias) {
+            Some(topic) => {
+                publish.topic = topic.clone();
+                Ok(())
+            }
+            None => Err(self.refuse(Reason::PROTOCOL_ERROR, "a topic alias that was not set")),
+        }
+    }
+
+    /// Waits until a QoS 2 message is on disk that came before, on this connection or another.
+    fn after_what_came(&self, id: u16) -> Work {
+        let mailbox = &self.connection.mailbox;
+        match mailbox.is_durable {
+            // What the journal is handed now reaches the disk after it.
+            true => {
+                Work::Stored(self.door.broker.journal.write(&Event::Received { session: mailbox.number, id }))
+            }
+            false => Work::Ready,
+        }
+    }
+
+    fn operation(&mut self, publish: Publish) -> Result<Work, End> {
+        let topic = publish.topic();
+        let meaning = match parse_publish(topic) {
+            Ok(meaning) => meaning,
+            Err(error) => return self.may_not(&publish, Reason::TOPIC_NAME_INVALID, error.to_string()),
+        };
+        let (service, client) = (&self.door.service, &self.connection.client);
+        let work = match meaning {
+            Meaning::Free => return self.publish_free(publish),
+            Meaning::Telemetry { from, mut bag } => {
+                if from != client.identity && !service.may_speak_for(client, &from) {
+                    return self.may_not(
+                        &publish,
+                        Reason::NOT_AUTHORIZED,
+                        "another identity's topic".to_owned(),
+                    );
+                }
+                if let Some(properties) = &publish.properties {
+                    inbox::add_to_bag(&mut bag, properties);
+                }
+                let bytes = topic.len() + publish.properties.as_deref().map_or(0, bag_bytes);
+                match bytes > TELEMETRY_TOPIC_BYTES_MAX {
+                    true => {
+                        let why = format!("a property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes");
+                        Work::Message(Box::pin(async { Err(Rejected::Wrong(413, why)) }))
+                    }
+                    false => Work::Message(service.telemetry(client, from, bag, publish.payload.clone())),
+                }
+            }
+            Meaning::Link(operation) => {
+                if !service.is_gateway(client) {
+                    return self.may_not(
+                        &publish,
+                        Reason::NOT_AUTHORIZED,
+                        "the link is for gateways".to_owned(),
+                    );
+                }
+                Work::Message(service.link(client, operation, publish.payload.clone()))
+            }
+            Meaning::TwinGet { request_id } => {
+                let answer = twin(service.clone(), client.clone(), request_id);
+                Work::Twin(self.in_turn(answer))
+            }
+            Meaning::TwinReported { request_id } => {
+                let payload = publish.payload.clone();
+                let answer = report(service.clone(), client.clone(), request_id, payload);
+                Work::Twin(self.in_turn(answer))
+            }
+            Meaning::MethodResponse { status, request_id } => {
+                self.method_answered(status, &request_id, &publish.payload);
+                Work::Ready
+            }
+        };
+        Ok(match (publish.qos, work) {
+            (2, work) => self.received_after(publish.id, work),
+            (_, work) => work,
+        })
+    }
+
+    /// An operation at QoS 2: its packet id is remembered when it is done, so that it is not done again.
+    fn received_after(&self, id: u16, work: Work) -> Work {
+        let (mailbox, journal) = (self.connection.mailbox.clone(), self.door.broker.journal.clone());
+        let remember = async move || {
+            mailbox.receive(id);
+            if !mailbox.is_durable {
+                return Ok(());
+            }
+            let stored = journal.write(&Event::Received { session: mailbox.number, id }).await;
+            stored.map_err(|error| Rejected::Temporary(503, format!("not written to disk: {error}")))
+        };
+        match work {
+            Work::Message(work) => Work::Message(Box::pin(async move {
+                work.await?;
+                remember().await
+            })),
+            work => {
+                // Their answers are messages of their own, and doing them twice changes nothing.
+                self.connection.mailbox.receive(id);
+                work
+            }
+        }
+    }
+
+    /// Refuses a message: MQTT 5 has a word for that, MQTT 3.1.1 can only close.
+    fn may_not(&self, publish: &Publish, reason: Reason, why: String) -> Result<Work, End> {
+        count(&self.door.counts().publishes_refused);
+        let (client, peer) = (Shown(self.client_id()), self.connection.client.peer);
+        warn!(%client, topic = %Shown(publish.topic()), %peer, "publish refused: {}", Shown(&why));
+        match self.peer.version {
+            Version::V4 => Err(End::Closed(format!("refused: {why}"), reason)),
+            Version::V5 => Ok(Work::Refused(reason, why)),
+        }
+    }
+
+    /// Runs after the twin request before it: patches apply in the order in which they came.
+    fn in_turn<O: Send + 'static>(
+        &mut self,
+        work: impl Future<Output = O> + Send + 'static,
+    ) -> BoxFuture<'static, O> {
+        let (turn, next) = oneshot::channel::<()>();
+        let before = self.twin_turn.replace(next);
+        Box::pin(async move {
+            if let Some(before) = before {
+                // It ends by being dropped, with the request before this one.
+                let _ = before.await;
+            }
+            let done = work.await;
+            drop(turn);
+            done
+        })
+    }
+
+    fn method_answered(&self, status: i64, request_id: &str, payload: &[u8]) {
+        let payload = match payload {
+            b"" => Value::Null,
+            json => serde_json::from_slice(json)
+                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(json).into_owned())),
+        };
+        let response = MethodResponse { status, payload };
+        if !self.door.clients.answered(&self.connection.client.identity, request_id, response) {
+            let request_id = Shown(request_id);
+            info!(client = %Shown(self.client_id()), %request_id, "method answer dropped: nobody waits for it any more");
+        }
+    }
+
+    /// Gives a message on a free topic to its subscribers.
+    fn publish_free(&mut self, publish: Publish) -> Result<Work, End> {
+        let topic = publish.topic();
+        if publish.retain && topic.split('/').count() > LEVELS_MAX {
+            let why = format!("a retained topic of more than {LEVELS_MAX} levels");
+            return self.may_not(&publish, Reason::TOPIC_NAME_INVALID, why);
+        }
+        let route = self.route(&publish.topic);
+        let mailbox = self.connection.mailbox.clone();
+        let received = (publish.qos == 2 && mailbox.is_durable).then_some((mailbox.number, publish.id));
+        let (qos, id) = (publish.qos, publish.id);
+        let message = message(publish, mailbox.number);
+        if qos == 2 {
+            mailbox.receive(id);
+        }
+        let given = match self.door.broker.publish(&route, message, received) {
+            Ok(given) => given,
+            Err(TooSlow { client_id }) => {
+                mailbox.release(id);
+                count(&self.door.counts().publishes_refused);
+                let why = format!("subscriber {client_id} is too slow");
+                warn!(client = %Shown(self.client_id()), "publish refused: {}", Shown(&why));
+                return match self.peer.version {
+                    Version::V4 => Err(End::Closed(format!("refused: {why}"), Reason::QUOTA_EXCEEDED)),
+                    Version::V5 => {
+                        Ok(Work::Refused(Reason::QUOTA_EXCEEDED, "a subscriber is too slow".to_owned()))
+                    }
+                };
+            }
+        };
+        let Given { full, stored, is_not_retained, .. } = given;
+        if is_not_retained {
+            let why = "the message was given to its subscribers, and not retained: there are too many";
+            warn!(client = %Shown(self.client_id()), "{why}");
+            if self.peer.version == Version::V5 && stored.is_none() {
+                return Ok(Work::Refused(Reason::QUOTA_EXCEEDED, why.to_owned()));
+            }
+        }
+        // QoS 0 promises nothing and waits for nothing.
+        let work = match (stored, full.is_empty()) {
+            (Some(stored), _) if qos == 0 => {
+                stored.unawaited();
+                Work::Ready
+            }
+            (None, true) => Work::Ready,
+            (Some(stored), true) => Work::Stored(stored),
+            (stored, false) => {
+                let timeout = self.door.settings.room_timeout;
+                Work::Message(Box::pin(async move {
+                    if let Some(stored) = stored {
+                        let unwritten =
+                            |error| Rejected::Temporary(503, format!("not written to disk: {error}"));
+                        stored.await.map_err(unwritten)?;
+                    }
+                    let room = join_all(full.iter().map(|mailbox| mailbox.room()));
+                    if tokio::time::timeout(timeout, room).await.is_ok() {
+                        return Ok(());
+                    }
+                    let who = full.iter().map(|mailbox| &*mailbox.client_id).collect::<Vec<_>>().join(", ");
+                    Err(Rejected::Temporary(503, format!("no room in the queue of a subscriber among {who}")))
+                }))
+            }
+        };
+        Ok(work)
+    }
+
+    /// Who receives on a topic.
+    fn route(&mut self, topic: &Bytes) -> Arc<Route> {
+        let table = &self.door.broker.table;
+        if let Some(route) = self.routes.get(topic).filter(|route| table.is_current(route)) {
+            return route.clone();
+        }
+        let route = Arc::new(table.route(std::str::from_utf8(topic).unwrap_or_default()));
+        if self.routes.len() >= ROUTES_MAX {
+            self.routes.clear();
+        }
+        self.routes.insert(Bytes::copy_from_slice(topic), route.clone());
+        route
+    }
+}
+
+/// QoS 1 and 2 messages that a client of MQTT 5 may send before it is told the end of one.
+pub(super) fn receive_max(pending_max: usize) -> u16 {
+    u16::try_from(pending_max.max(1)).unwrap_or(u16::MAX)
+}
+
+/// The message in a PUBLISH.
+fn message(publish: Publish, publisher: u64) -> Message {
+    let expiry_s = publish.properties.as_ref().and_then(|properties| properties.message_expiry);
+    Message {
+        topic: publish.topic,
+        payload: publish.payload,
+        qos: publish.qos,
+        retain: publish.retain,
+        publisher,
+        expires_ms: expiry_s.map(|seconds| unix_ms().saturating_add(u64::from(seconds) * 1_000)),
+        properties: passed_on(publish.properties),
+    }
+}
+
+/// The properties that receivers see; `None` when there are none.
+pub(super) fn passed_on(properties: Option<Box<PublishProperties>>) -> Option<Box<PublishProperties>> {
+    let mut properties = properties?;
+    (properties.topic_alias, properties.message_expiry) = (None, None);
+    (*properties != PublishProperties::default()).then_some(properties)
+}
+
+/// What the properties of a telemetry message add to its topic, at most.
+fn bag_bytes(properties: &PublishProperties) -> usize {
+    let text = properties.content_type.as_ref().map_or(0, |text| text.bytes().len());
+    let correlation = properties.correlation_data.as_ref().map_or(0, Bytes::len);
+    let own: usize =
+        properties.user_properties.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    text + correlation + own
+}
+
+async fn twin<S: Service>(service: Arc<S>, client: Client, request_id: String) -> Option<(String, Bytes)> {
+    Some(match service.twin(&client).await {
+        Ok(twin) => {
+            let body = serde_json::to_vec(&twin).expect("a twin always serialises");
+            (topics::twin_response(200, &request_id, None), body.into())
+        }
+        Err(rejected) => rejection(&request_id, &rejected),
+    })
+}
+
+async fn report<S: Service>(
+    service: Arc<S>,
+    client: Client,
+    request_id: Option<String>,
+    payload: Bytes,
+) -> Option<(String, Bytes)> {
+    let done = match edge_core::twin::parse_patch(&payload) {
+        Ok(patch) => service.report(&client, patch).await,
+        Err(error) => Err(Rejected::Wrong(400, error.to_string())),
+    };
+    if let Err(rejected) = &done {
+        let why = rejected.to_string();
+        warn!(client = %client.identity, peer = %client.peer, "reported patch refused: {}", Shown(&why));
+    }
+    let request_id = request_id?;
+    Some(match done {
+        Ok(version) => (topics::twin_response(204, &request_id, Some(version)), Bytes::new()),
+        Err(rejected) => rejection(&request_id, &rejected),
+    })
+}
+
+/// The answer to a twin request that failed. Azure's Node SDK looks at the body only, the Python SDK at the status.
+fn rejection(request_id: &str, rejected: &Rejected) -> (String, Bytes) {
+    let (Rejected::Wrong(status, message) | Rejected::Temporary(status, message)) = rejected;
+    let body = json!({"errorCode": status, "message": message});
+    (topics::twin_response(*status, request_id, None), body.to_string().into())
+}

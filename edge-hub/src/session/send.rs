@@ -1,0 +1,166 @@
+//! From the client's mailbox to the wire.
+
+use bytes::BytesMut;
+use edge_buffer::AppendError;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::warn;
+
+use super::end::End;
+use super::{OUT_BYTES_MAX, Session};
+use crate::codec::message::Message;
+use crate::codec::packet::Ack;
+use crate::codec::reason::Reason;
+use crate::codec::write::{self, AckKind};
+use crate::door::{add, count};
+use crate::journal::Stored;
+use crate::journal::event::Event;
+use crate::mailbox::{Budget, Copy, Outgoing, Taken};
+use crate::message::unix_ms;
+use crate::service::Service;
+use crate::shown::Shown;
+
+/// Packets that may be written when their packet ids are on disk: a QoS 2 message that was sent under one id and comes
+/// again under another would be taken twice.
+pub(super) struct Gate {
+    stored: Stored,
+    packets: BytesMut,
+}
+
+/// Ends when what is behind the gate may be written.
+pub(super) async fn opened(gate: &mut Option<Box<Gate>>) -> Result<(), AppendError> {
+    match gate {
+        Some(gate) => (&mut gate.stored).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<S, T> Session<S, T>
+where
+    S: Service,
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    /// Whether more may be sent to the client.
+    pub(super) fn may_send(&self) -> bool {
+        self.gate.is_none() && self.writer.out.len() < OUT_BYTES_MAX
+    }
+
+    /// Moves messages from the client's mailbox to the wire, as many as fit.
+    pub(super) fn send_waiting(&mut self) {
+        while self.gate.is_none() && self.writer.out.len() < OUT_BYTES_MAX {
+            let budget = Budget {
+                window: self.peer.window,
+                bytes: OUT_BYTES_MAX - self.writer.out.len(),
+                now_ms: unix_ms(),
+            };
+            let taken = self.connection.mailbox.take(self.connection.client.connection, budget);
+            if taken.outgoing.is_empty() && taken.expired == 0 {
+                return;
+            }
+            self.send(taken, budget.now_ms);
+        }
+    }
+
+    fn send(&mut self, taken: Taken, now_ms: u64) {
+        let mailbox = self.connection.mailbox.clone();
+        let broker = self.door.broker.clone();
+        if taken.expired > 0 {
+            add(&broker.counts.copies_expired, taken.expired as u64);
+        }
+        if !taken.expired_keys.is_empty() {
+            broker.journal.note(&Event::Dropped { session: mailbox.number, keys: taken.expired_keys });
+        }
+        let (mut keys, mut is_gated) = (Vec::new(), false);
+        for outgoing in &taken.outgoing {
+            if let Outgoing::Publish(copy) = outgoing
+                && copy.key != 0
+            {
+                keys.push((copy.key, copy.id));
+                is_gated |= copy.qos == 2;
+            }
+        }
+        let stored =
+            (!keys.is_empty()).then(|| broker.journal.write(&Event::Sent { session: mailbox.number, keys }));
+        let mut gated = BytesMut::new();
+        for outgoing in taken.outgoing {
+            let out = if is_gated { &mut gated } else { &mut self.writer.out };
+            match outgoing {
+                Outgoing::Publish(copy) => {
+                    let is_written = write_copy(out, &copy, self.peer, now_ms);
+                    if !is_written {
+                        self.pass_over(copy);
+                    } else if let Some(done) = copy.done {
+                        // Whoever waited may have gone.
+                        let _ = done.send(());
+                    }
+                }
+                Outgoing::Release(id) => {
+                    write::ack(out, self.peer.version, AckKind::PubRel, &Ack::success(id))
+                }
+            }
+        }
+        match stored {
+            Some(stored) if is_gated => self.gate = Some(Box::new(Gate { stored, packets: gated })),
+            Some(stored) => stored.unawaited(),
+            None => {}
+        }
+    }
+
+    /// Settles a message that the client cannot take (MQTT-3.1.2-25 of MQTT 5: as if it had been sent).
+    fn pass_over(&mut self, copy: Copy) {
+        count(&self.door.broker.counts.copies_too_large);
+        let (client, topic) = (Shown(self.client_id()), Shown(copy.message.topic()));
+        let bytes_max = self.peer.packet_bytes_max;
+        warn!(%client, %topic, bytes_max, "message passed over: it is larger than the client takes");
+        if copy.id != 0 {
+            self.settled(copy.id, copy.qos);
+        }
+    }
+
+    /// The packet ids are on disk, or will not be.
+    pub(super) fn open_gate(&mut self, stored: Result<(), AppendError>) -> Result<(), End> {
+        let Some(gate) = self.gate.take() else { return Ok(()) };
+        match stored {
+            Ok(()) => {
+                self.writer.out.extend_from_slice(&gate.packets);
+                Ok(())
+            }
+            Err(error) => Err(End::Closed(format!("not written to disk: {error}"), Reason::SERVER_BUSY)),
+        }
+    }
+
+    /// The client has a message for good.
+    pub(super) fn settled(&mut self, id: u16, qos: u8) -> bool {
+        let mailbox = &self.connection.mailbox;
+        let Some(settled) = mailbox.settle(id, qos) else { return false };
+        if settled.is_journaled && mailbox.is_durable {
+            self.door.broker.journal.note(&Event::Settled { session: mailbox.number, id });
+        }
+        if let Some(done) = settled.done {
+            // Whoever waited may have gone.
+            let _ = done.send(());
+        }
+        true
+    }
+}
+
+/// Writes a message; false when the client does not take one so large.
+fn write_copy(out: &mut BytesMut, copy: &Copy, peer: super::Peer, now_ms: u64) -> bool {
+    let message = &copy.message;
+    let publish = Message {
+        topic: &message.topic,
+        payload: &message.payload,
+        qos: copy.qos,
+        id: copy.id,
+        dup: copy.is_again && copy.qos > 0,
+        retain: copy.retain,
+        properties: message.properties.as_deref(),
+        message_expiry: message.expiry_left(now_ms),
+        topic_alias: None,
+        subscription_ids: copy.ids.as_deref().unwrap_or_default(),
+    };
+    if peer.packet_bytes_max < usize::MAX && publish.packet_bytes(peer.version) > peer.packet_bytes_max {
+        return false;
+    }
+    publish.write(out, peer.version);
+    true
+}

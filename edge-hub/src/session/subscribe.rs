@@ -1,0 +1,152 @@
+//! What a client asks to receive.
+
+use edge_core::dialect::client::{DialectError, Subscribe as Meaning, parse_subscribe};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::warn;
+
+use super::Session;
+use super::pending::{Reply, Subscribed};
+use crate::codec::packet::{Filter, RetainHandling, SubAck, Subscribe, Unsubscribe, Version};
+use crate::codec::reason::Reason;
+use crate::codec::write;
+use crate::door::Door;
+use crate::journal::Stored;
+use crate::mailbox::Held;
+use crate::service::{Client, Service};
+use crate::shown::Shown;
+use crate::table::{LEVELS_MAX, Options, split_share};
+
+impl<S, T> Session<S, T>
+where
+    S: Service,
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
+        let mailbox = self.connection.mailbox.clone();
+        let mut subscribed = Subscribed {
+            answer: SubAck { id: subscribe.id, reasons: Vec::new(), told: None },
+            granted: Vec::new(),
+            retained: Vec::new(),
+        };
+        let mut stored = Vec::new();
+        for filter in subscribe.filters {
+            let meaning = match self.judge_new(&filter) {
+                Ok(meaning) => meaning,
+                Err((reason, why)) => {
+                    let (client, topic) = (Shown(self.client_id()), Shown(&filter.path));
+                    let peer = self.connection.client.peer;
+                    warn!(%client, %topic, %peer, "subscription refused: {}", Shown(&why));
+                    let told = self.told(&format!("{}: {why}", filter.path));
+                    subscribed.answer.told = subscribed.answer.told.take().or(told);
+                    subscribed.answer.reasons.push(match self.peer.version {
+                        // The only one that MQTT 3.1.1 knows.
+                        Version::V4 => Reason::UNSPECIFIED,
+                        Version::V5 => reason,
+                    });
+                    continue;
+                }
+            };
+            let is_free = meaning == Meaning::Free;
+            let options = Options {
+                // IoT Hub's topics are of QoS 0 and 1.
+                qos: if is_free { filter.qos } else { filter.qos.min(1) },
+                no_local: filter.no_local,
+                retain_as_published: filter.retain_as_published,
+                id: subscribe.subscription_id,
+            };
+            let held = Held { filter: filter.path, meaning, options };
+            subscribed.answer.reasons.push(Reason::granted(options.qos));
+            subscribed.granted.push(held.meaning.clone());
+            let (is_new, on_disk) = self.door.broker.subscribe(&mailbox, held.clone());
+            stored.extend(on_disk);
+            let wants_retained = match filter.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => is_new,
+                RetainHandling::DoNotSend => false,
+            };
+            if wants_retained && is_free && split_share(&held.filter).is_none() {
+                subscribed.retained.push(held);
+            }
+        }
+        self.answer_when(stored, Reply::SubAck(Box::new(subscribed)));
+    }
+
+    fn judge_new(&self, filter: &Filter) -> Result<Meaning, (Reason, String)> {
+        let meaning = judge(&self.door, &self.connection.client, &filter.path)?;
+        if filter.no_local && split_share(&filter.path).is_some() {
+            // MQTT-3.8.3-4 of MQTT 5.
+            return Err((Reason::PROTOCOL_ERROR, "no-local on a shared subscription".to_owned()));
+        }
+        let held = self.connection.mailbox.held();
+        let filters_max = self.door.settings.filters_max;
+        match held.len() < filters_max || held.iter().any(|held| held.filter == filter.path) {
+            true => Ok(meaning),
+            false => Err((Reason::QUOTA_EXCEEDED, format!("more than {filters_max} filters"))),
+        }
+    }
+
+    /// Answers a SUBSCRIBE whose filters are on disk, where they must be.
+    pub(super) fn subscribed(&mut self, subscribed: Subscribed) {
+        write::suback(&mut self.writer.out, self.peer.version, &subscribed.answer);
+        self.door.clients.changed();
+        for meaning in &subscribed.granted {
+            self.door.service.subscribed(&self.connection.client, meaning);
+        }
+        for held in subscribed.retained {
+            self.door.broker.give_retained(&self.connection.mailbox, &held.filter, held.options);
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
+        let (mut reasons, mut stored) = (Vec::new(), Vec::new());
+        for filter in &unsubscribe.filters {
+            let held = self.door.broker.unsubscribe(&self.connection.mailbox, filter);
+            reasons.push(if held.is_some() { Reason::SUCCESS } else { Reason::NO_SUBSCRIPTION_EXISTED });
+            stored.extend(held.flatten());
+        }
+        if self.peer.version == Version::V4 {
+            reasons.clear();
+        }
+        let answer = SubAck { id: unsubscribe.id, reasons, told: None };
+        self.answer_when(stored, Reply::UnsubAck(Box::new(answer)));
+    }
+
+    /// Answers when all of these are on disk.
+    fn answer_when(&mut self, mut stored: Vec<Stored>, reply: Reply) {
+        let last = stored.pop();
+        for before in stored {
+            self.answer_stored(Some(before), Reply::Nothing);
+        }
+        self.answer_stored(last, reply);
+    }
+}
+
+/// What a filter means for this client, or why it may not have it.
+pub(super) fn judge<S: Service>(
+    door: &Door<S>,
+    client: &Client,
+    filter: &str,
+) -> Result<Meaning, (Reason, String)> {
+    let invalid = |why: &str| (Reason::TOPIC_FILTER_INVALID, why.to_owned());
+    let not_yours = |why: &str| (Reason::NOT_AUTHORIZED, why.to_owned());
+    let (is_shared, plain) = match filter.starts_with("$share/") || filter == "$share" {
+        false => (false, filter),
+        true => match split_share(filter) {
+            // MQTT-4.8.2-1 and -2 of MQTT 5.
+            Some((group, plain)) if !group.is_empty() && !group.contains(['+', '#']) => (true, plain),
+            _ => return Err(invalid("a shared subscription is $share/{group}/{filter}")),
+        },
+    };
+    match parse_subscribe(plain) {
+        Err(error @ DialectError::Malformed(..)) => Err(invalid(&error.to_string())),
+        Err(error) => Err(not_yours(&error.to_string())),
+        Ok(Meaning::Free) if plain.split('/').count() > LEVELS_MAX => {
+            Err(invalid(&format!("more than {LEVELS_MAX} levels")))
+        }
+        Ok(Meaning::Free) => Ok(Meaning::Free),
+        Ok(_) if is_shared => Err(not_yours("IoT Hub's topics are not shared")),
+        Ok(Meaning::Inbox { of }) if of != client.identity => Err(not_yours("another identity's messages")),
+        Ok(Meaning::Link) if !door.service.is_gateway(client) => Err(not_yours("the link is for gateways")),
+        Ok(meaning) => Ok(meaning),
+    }
+}

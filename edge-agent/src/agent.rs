@@ -31,6 +31,7 @@ use crate::front::Front;
 use crate::mailbox::Mailbox;
 use crate::module_keys::ModuleKeys;
 use crate::queues::Queues;
+use crate::routing::Router;
 use crate::state::State;
 use crate::twins::Twins;
 use crate::uplink::{LinkStatus, Uplink};
@@ -101,7 +102,12 @@ impl Daemon {
             module_keys: module_keys.clone(),
             devices: devices.clone(),
             twins: twins.clone(),
-            queues: queues.clone(),
+            router: Router {
+                gateway: config.device_id.clone(),
+                queues: queues.clone(),
+                twins: twins.clone(),
+                routing: outputs.routing.clone(),
+            },
             routing: outputs.routing,
             presence: presence.clone(),
             postman: postman.clone(),
@@ -331,7 +337,10 @@ impl Reporter {
         let mut hub = outcome(versions.edge_hub);
         if judgement.problem.is_none() {
             // What Docker does is no fault of the routes.
-            (hub.code, hub.description) = (schemas::status::code::SUCCESS, String::new());
+            (hub.code, hub.description) = match judgement.routes_refused.is_empty() {
+                true => (schemas::status::code::SUCCESS, String::new()),
+                false => (schemas::status::code::REFUSED, judgement.routes_refused.join("\n")),
+            };
         }
         self.twins.replace_reported(&identity(ModuleId::edge_hub()), report::edge_hub(&hub));
     }

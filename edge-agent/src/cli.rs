@@ -313,6 +313,9 @@ fn status_text(status: &Value) -> String {
         format!("deployment  {in_force}"),
         format!("clients     {}", status["clients"].as_array().map_or(0, Vec::len)),
     ];
+    for refused in deployment["routesRefused"].as_array().into_iter().flatten() {
+        lines.push(format!("route       REFUSED: {}", text_of(refused)));
+    }
     for queue in status["queues"].as_array().into_iter().flatten() {
         let (name, lost) = (text_of(&queue["name"]), &queue["lost"]);
         lines.push(format!(

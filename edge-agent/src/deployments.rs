@@ -1,13 +1,14 @@
 //! From the desired twins of `$edgeAgent` and `$edgeHub` to the deployment in force.
 //!
 //! A manifest that is wrong changes nothing: the last good one stays in force, here and over a restart, and the error
-//! is reported with the path of the field.
+//! is reported with the path of the field. A route that is wrong leaves the rest in force: it stays as it was in force
+//! last, if ever, and is reported by name.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard};
 
 use edge_core::deploy;
-use schemas::manifest::{Manifest, ManifestError};
+use schemas::manifest::{Manifest, ManifestError, Route};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Section;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::deployer::Deployment;
-use crate::front::Routing;
 use crate::queues::Queues;
+use crate::routing::Routing;
 use crate::state::{Room, State, StateError};
 use crate::twins::{DesiredChange, Twins};
 
@@ -28,6 +29,22 @@ const IN_FORCE: &str = "in-force";
 struct Sections {
     edge_agent: Section,
     edge_hub: Section,
+    /// Routes that are wrong in `edge_hub`, as they were when they were last right.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    kept_routes: BTreeMap<String, Route>,
+}
+
+impl Sections {
+    fn wants_the_same(&self, other: &Self) -> bool {
+        (&self.edge_agent, &self.edge_hub) == (&other.edge_agent, &other.edge_hub)
+    }
+}
+
+/// What is in force.
+struct InForce {
+    sections: Sections,
+    routes: BTreeMap<String, Route>,
+    routes_refused: Vec<String>,
 }
 
 /// The desired versions of which a deployment is made.
@@ -46,6 +63,8 @@ pub struct Judgement {
     pub versions: Option<Versions>,
     /// Why it is not in force.
     pub problem: Option<String>,
+    /// The routes in it that are wrong, and what became of them; the rest is in force.
+    pub routes_refused: Vec<String>,
 }
 
 /// The deployment in force, for those who act on it.
@@ -54,7 +73,7 @@ pub struct Deployments {
     twins: Twins,
     state: State,
     queues: Arc<Queues>,
-    in_force: std::sync::Mutex<Option<Sections>>,
+    in_force: std::sync::Mutex<Option<InForce>>,
     deployer: watch::Sender<Option<Arc<Deployment>>>,
     routing: watch::Sender<Arc<Routing>>,
     judgement: watch::Sender<Judgement>,
@@ -115,6 +134,7 @@ impl Deployments {
         let wanted = Sections {
             edge_agent: self.twins.get(&self.identity(ModuleId::edge_agent())).desired,
             edge_hub: self.twins.get(&self.identity(ModuleId::edge_hub())).desired,
+            kept_routes: BTreeMap::new(),
         };
         if wanted.edge_agent.properties.is_empty() {
             return;
@@ -122,26 +142,56 @@ impl Deployments {
         let version = wanted.edge_agent.version;
         let versions = Versions { edge_agent: version, edge_hub: wanted.edge_hub.version };
         let is_in_force =
-            self.in_force.lock().expect("nothing panics while it holds it").as_ref() == Some(&wanted);
+            self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&wanted));
         let problem = match is_in_force {
             true => None,
-            false => self.put_in_force(wanted.clone()).err(),
+            false => self.put_in_force(wanted).err(),
         };
+        let routes_refused =
+            self.in_force().as_ref().map(|in_force| in_force.routes_refused.clone()).unwrap_or_default();
         if let Some(problem) = &problem {
             tracing::error!(version, problem, "the deployment was refused; the one before it stays in force");
         } else if !is_in_force {
             tracing::info!(version, "deployment in force");
-            self.state.put(Room::Deployment, IN_FORCE, &wanted).later();
+            for refused in &routes_refused {
+                tracing::error!(version, refused, "a route was refused; the others are in force");
+            }
+            if let Some(in_force) = self.in_force().as_ref() {
+                self.state.put(Room::Deployment, IN_FORCE, &in_force.sections).later();
+            }
         }
-        self.judgement.send_replace(Judgement { versions: Some(versions), problem });
+        self.judgement.send_replace(Judgement { versions: Some(versions), problem, routes_refused });
     }
 
-    fn put_in_force(&self, sections: Sections) -> Result<(), String> {
-        let manifest = Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)
-            .map_err(|error| error.to_string())?;
-        let (desired, table) = deploy::check(&manifest).map_err(|error| error.to_string())?;
-        let targets: BTreeSet<ModuleId> = table.inputs().into_iter().map(|(module, _)| module).collect();
-        self.queues.route_to(&targets).map_err(|error| error.to_string())?;
+    fn in_force(&self) -> MutexGuard<'_, Option<InForce>> {
+        self.in_force.lock().expect("nothing panics while it holds it")
+    }
+
+    fn put_in_force(&self, mut sections: Sections) -> Result<(), String> {
+        let mut manifest =
+            Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)
+                .map_err(|error| error.to_string())?;
+        let (desired, _, refused) = deploy::take(&manifest);
+        // What flowed flows on: a route that is wrong now stays as it was in force last.
+        let mut last_good = std::mem::take(&mut sections.kept_routes);
+        if let Some(in_force) = self.in_force().as_ref() {
+            last_good.extend(in_force.routes.clone());
+        }
+        let mut routes_refused = Vec::new();
+        for (name, error) in refused {
+            manifest.edge_hub.routes.remove(&name);
+            let became = match last_good.remove(&name) {
+                None => "the route is left out",
+                Some(route) => {
+                    manifest.edge_hub.routes.insert(name.clone(), route.clone());
+                    sections.kept_routes.insert(name, route);
+                    "the route stays as it was before"
+                }
+            };
+            routes_refused.push(format!("{error}; {became}"));
+        }
+        let (_, table, _) = deploy::take(&manifest);
+        self.queues.route_to(&table.queues()).map_err(|error| error.to_string())?;
         self.routing.send_replace(Arc::new(Routing {
             table: Some(table),
             modules: desired.modules.keys().cloned().collect(),
@@ -149,7 +199,7 @@ impl Deployments {
         }));
         let deployment = Deployment { desired, version: sections.edge_agent.version };
         self.deployer.send_replace(Some(Arc::new(deployment)));
-        *self.in_force.lock().expect("nothing panics while it holds it") = Some(sections);
+        *self.in_force() = Some(InForce { sections, routes: manifest.edge_hub.routes, routes_refused });
         Ok(())
     }
 
@@ -199,4 +249,135 @@ pub enum ApplyError {
     /// It could not be put in force.
     #[error("{0}")]
     Failed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_buffer::LogOptions;
+    use edge_hub::clients::Clients;
+    use serde_json::json;
+
+    struct Gateway {
+        dir: tempfile::TempDir,
+    }
+
+    struct Running {
+        state: State,
+        queues: Arc<Queues>,
+        twins: Twins,
+        deployments: Arc<Deployments>,
+        outputs: Outputs,
+    }
+
+    impl Gateway {
+        fn start(&self) -> Running {
+            let state = State::open(&self.dir.path().join("state")).unwrap();
+            let id: DeviceId = "gw".parse().unwrap();
+            let buffer = self.dir.path().join("buffer");
+            let queues = Queues::open(&buffer, LogOptions::default(), id.clone(), Clients::new()).unwrap();
+            let queues = Arc::new(queues);
+            let twins = Twins::load(state.clone()).unwrap();
+            let (deployments, outputs) =
+                Deployments::load(id, twins.clone(), state.clone(), queues.clone()).unwrap();
+            Running { state, queues, twins, deployments: Arc::new(deployments), outputs }
+        }
+    }
+
+    impl Running {
+        fn central_wants(&self, version: u64, routes: Value) {
+            for (module, properties) in [
+                (ModuleId::edge_agent(), json!({"schemaVersion": "1.1"})),
+                (ModuleId::edge_hub(), json!({"schemaVersion": "1.1", "routes": routes})),
+            ] {
+                let section = Section { version, properties: properties.as_object().unwrap().clone() };
+                let _ = self
+                    .twins
+                    .desired_from_central(&Identity::module("gw".parse().unwrap(), module), section);
+            }
+            self.deployments.consider();
+        }
+
+        fn judgement(&self) -> Judgement {
+            self.outputs.judgement.borrow().clone()
+        }
+
+        /// Whether a module's message goes upstream, by its output.
+        fn goes_upstream(&self, output: &str) -> bool {
+            use edge_core::route::{Kind, Message, Sink};
+            let routing = self.outputs.routing.borrow().clone();
+            let mut bag = schemas::bag::PropertyBag::new();
+            bag.set(schemas::bag::system::OUTPUT_NAME, output);
+            let (from, gateway) = ("gw/m".parse().unwrap(), "gw".parse().unwrap());
+            let twin_of = |_: &Identity| schemas::twin::Twin::default();
+            let message = Message::new(Kind::Telemetry, &from, &gateway, &bag, b"", &twin_of);
+            let table = routing.table.as_ref().unwrap();
+            table.targets(&message).iter().any(|target| *target.sink == Sink::Upstream)
+        }
+
+        async fn stop(self) {
+            let Self { state, queues, twins, deployments, outputs } = self;
+            drop((twins, deployments, outputs));
+            queues.close().await;
+            state.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_route_is_told_by_name_and_stays_as_it_was_while_the_others_change() {
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start();
+        running.central_wants(1, json!({"a": "FROM /messages/modules/m/outputs/a INTO $upstream"}));
+        assert!(running.judgement().routes_refused.is_empty());
+        running.central_wants(
+            2,
+            json!({
+                "a": "FROM /messages/* WHERE x == 1 INTO $upstream",
+                "b": "FROM /messages/modules/m/outputs/b INTO $upstream",
+                "c": {"route": "FROM /* INTO $upstream", "priority": 10},
+            }),
+        );
+        let judgement = running.judgement();
+        assert_eq!(judgement.problem, None);
+        let path = "modulesContent.$edgeHub.properties.desired.routes";
+        let told = [
+            format!(
+                "{path}.a: found \"=\" at line 1, column 27; write one = for equality; the route stays as it was before"
+            ),
+            format!("{path}.c.priority: found 10; write an integer from 0 to 9; the route is left out"),
+        ];
+        assert_eq!(judgement.routes_refused, told);
+        let goes = |running: &Running| ["a", "b", "c"].map(|output| running.goes_upstream(output));
+        assert_eq!(goes(&running), [true, true, false]);
+        running.stop().await;
+
+        let running = gateway.start();
+        assert_eq!(running.judgement().routes_refused, told, "a restart changes nothing");
+        assert_eq!(goes(&running), [true, true, false]);
+        running.central_wants(3, json!({"b": "FROM /messages/modules/m/outputs/b INTO $upstream"}));
+        assert!(running.judgement().routes_refused.is_empty());
+        assert_eq!(goes(&running), [false, true, false], "a route that nobody wants any more is gone");
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_manifest_given_on_the_gateway_with_a_wrong_route_changes_nothing() {
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start();
+        running.central_wants(1, json!({"a": "FROM /messages/modules/m/outputs/a INTO $upstream"}));
+        let document = json!({"modulesContent": {
+            "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1"}},
+            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {
+                "b": "FROM /messages/modules/m/outputs/b INTO $upstream", "z": "FROM /* INTO nowhere"
+            }}}
+        }});
+        let refused = running.deployments.apply(&document).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("routes.z: found sink \"nowhere\" at line 1, column 14"),
+            "{refused}"
+        );
+        assert!(running.goes_upstream("a") && !running.goes_upstream("b"));
+        assert_eq!(running.judgement().versions.unwrap().edge_hub, 1);
+        running.stop().await;
+    }
 }

@@ -1,6 +1,5 @@
 //! The gateway behind its front door: who may come in, and what happens to what they say.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,12 +9,11 @@ use edge_core::access::proof::Proof;
 use edge_core::access::sas;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::Subscribe;
-use edge_core::route::{RouteTable, Sink};
 use edge_hub::postman::Postman;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Refusal, Rejected, Service};
-use futures_util::future::{BoxFuture, try_join_all};
-use schemas::bag::{PropertyBag, system};
-use schemas::names::{DeviceId, Identity, ModuleId};
+use futures_util::future::BoxFuture;
+use schemas::bag::PropertyBag;
+use schemas::names::{DeviceId, Identity};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
@@ -24,29 +22,8 @@ use crate::clock::now_ms;
 use crate::devices::Devices;
 use crate::mailbox::Mailbox;
 use crate::module_keys::ModuleKeys;
-use crate::queues::Queues;
-use crate::record;
+use crate::routing::{Router, Routing};
 use crate::twins::{ReportError, Twins};
-
-/// Properties that the gateway writes; a client's own are taken out.
-const GATEWAY_KEYS: [&str; 5] = [
-    system::LINESIDE_QUEUE,
-    system::LINESIDE_SEQUENCE,
-    system::LINESIDE_ENQUEUED_MS,
-    system::CONNECTION_DEVICE_ID,
-    system::CONNECTION_MODULE_ID,
-];
-
-/// What the front door must know of the deployment in force.
-#[derive(Debug, Clone, Default)]
-pub struct Routing {
-    /// `None` before the first deployment: then everything goes to central, so that nothing is lost.
-    pub table: Option<RouteTable>,
-    /// The modules that may connect.
-    pub modules: BTreeSet<ModuleId>,
-    /// How long a message may wait for its sink; `None` for ever.
-    pub time_to_live_ms: Option<u64>,
-}
 
 /// What the gateway does with its clients.
 pub struct Front {
@@ -60,8 +37,8 @@ pub struct Front {
     pub devices: Devices,
     /// Their twins.
     pub twins: Twins,
-    /// Its queues.
-    pub queues: Arc<Queues>,
+    /// Where their messages go.
+    pub router: Router,
     /// The deployment in force.
     pub routing: watch::Receiver<Arc<Routing>>,
     /// Told when somebody came or went.
@@ -95,29 +72,6 @@ impl Front {
             None => Err(unknown("neither assigned to this gateway by central nor added on it")),
         }
     }
-
-    fn input_record(
-        &self,
-        from: &Identity,
-        module: &ModuleId,
-        input: &str,
-        bag: &PropertyBag,
-        payload: &[u8],
-    ) -> Result<Bytes, Rejected> {
-        let mut bag = bag.clone();
-        bag.set(system::CONNECTION_DEVICE_ID, from.device.as_str());
-        if let Some(module) = &from.module {
-            bag.set(system::CONNECTION_MODULE_ID, module.as_str());
-        }
-        let to = Identity::module(self.gateway.clone(), module.clone());
-        encode(&schemas::topics::module_input(&to, input, &bag), payload)
-    }
-}
-
-fn encode(topic: &str, payload: &[u8]) -> Result<Bytes, Rejected> {
-    record::encode(topic, payload).map_err(|length| {
-        Rejected::Wrong(413, format!("the topic would be {length} bytes; 65,535 are allowed"))
-    })
 }
 
 impl Service for Front {
@@ -141,48 +95,10 @@ impl Service for Front {
         self: &Arc<Self>,
         _client: &Client,
         from: Identity,
-        mut bag: PropertyBag,
+        bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        // What the gateway alone may say of a message.
-        for key in GATEWAY_KEYS {
-            bag.remove(key);
-        }
-        let routing = self.routing.borrow().clone();
-        let output = bag.get(system::OUTPUT_NAME);
-        let sinks = match &routing.table {
-            Some(table) => table.sinks(&from, &self.gateway, output),
-            None => vec![Sink::Upstream],
-        };
-        let expires_ms = routing.time_to_live_ms.map(|ttl| now_ms().saturating_add(ttl));
-        let mut appends = Vec::with_capacity(sinks.len());
-        for sink in sinks {
-            let append = match sink {
-                Sink::Upstream => encode(&schemas::topics::telemetry(&from, &bag), &payload).map(|record| {
-                    let log = self.queues.upstream();
-                    Some(match expires_ms {
-                        None => log.append(record, now_ms()),
-                        Some(at) => log.append_expiring(record, now_ms(), at),
-                    })
-                }),
-                Sink::Input { module, input } => self
-                    .input_record(&from, &module, &input, &bag, &payload)
-                    .map(|record| self.queues.append_input(&module, record, expires_ms)),
-            };
-            match append {
-                Ok(append) => appends.extend(append),
-                Err(rejected) => return Box::pin(std::future::ready(Err(rejected))),
-            }
-        }
-        if appends.is_empty() {
-            tracing::debug!(client = %from, "a message matched no route and was dropped");
-        }
-        Box::pin(async move {
-            match try_join_all(appends).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(Rejected::Temporary(503, error.to_string())),
-            }
-        })
+        self.router.telemetry(&from, bag, &payload)
     }
 
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {
@@ -209,7 +125,7 @@ impl Service for Front {
     fn subscribed(self: &Arc<Self>, client: &Client, to: &Subscribe) {
         if let Subscribe::Inbox { of } = to {
             match &of.module {
-                Some(module) => self.queues.wake(module),
+                Some(module) => self.router.queues.wake(module),
                 None => self.postman.wake(&client.identity.device),
             }
         }

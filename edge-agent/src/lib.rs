@@ -19,6 +19,7 @@ pub mod mailbox;
 pub mod module_keys;
 pub mod queues;
 pub mod record;
+pub mod routing;
 pub mod state;
 pub mod twins;
 pub mod uplink;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use edge_core::access::sas;
 use edge_core::backoff::Backoff;
 use edge_core::dialect::link::{LinkDown, LinkUp};
-use edge_core::link::window::Window;
+use edge_core::link::window::Windows;
 use edge_hub::client::{self, ClientOptions, Incoming, Receiver, Sender};
 use edge_hub::clients::Clients;
 use edge_hub::postman::Postman;
@@ -39,6 +39,7 @@ use crate::deployments::Deployments;
 use crate::devices::Devices;
 use crate::mailbox::Mailbox;
 use crate::queues::Queues;
+use crate::queues::place::Queue;
 use crate::record;
 use crate::twins::Twins;
 
@@ -178,7 +179,8 @@ impl Uplink {
         let connection = Connection {
             link: self,
             sender,
-            window: Window::new(WINDOW),
+            window: Windows::new(WINDOW),
+            queues: HashMap::new(),
             others: HashMap::new(),
             is_presence_in_flight: false,
             is_presence_due: true,
@@ -190,7 +192,9 @@ impl Uplink {
 struct Connection<'a> {
     link: &'a Uplink,
     sender: Sender,
-    window: Window,
+    window: Windows,
+    /// The queues with something in the window.
+    queues: HashMap<u64, Arc<Queue>>,
     others: HashMap<u16, Other>,
     is_presence_in_flight: bool,
     is_presence_due: bool,
@@ -227,11 +231,13 @@ impl Connection<'_> {
                         self.hear(incoming?).await?;
                     }
                 }
-                next = reader.next(now_ms), if self.window.free() > 0 => {
-                    self.send(next?);
+                next = reader.next(), if self.window.free() > 0 => {
+                    let (queue, next) = next?;
+                    self.send(&queue, next);
                     for _ in 1..BATCH.min(self.window.free() + 1) {
-                        let Some(next) = reader.next(now_ms).now_or_never() else { break };
-                        self.send(next?);
+                        let Some(next) = reader.next().now_or_never() else { break };
+                        let (queue, next) = next?;
+                        self.send(&queue, next);
                     }
                 }
                 // Each of these has left its work in its room: `tell` takes it up.
@@ -250,12 +256,12 @@ impl Connection<'_> {
     }
 
     /// Writes one queued message, with what makes it known again at central.
-    fn send(&mut self, queued: edge_buffer::Record) {
+    fn send(&mut self, queue: &Arc<Queue>, queued: edge_buffer::Record) {
         let sequence = queued.sequence;
         let Some((topic, body)) = record::decode(&queued.payload) else {
             // Nothing else will ever read it either.
             tracing::error!(sequence, "a queued message could not be read and was skipped");
-            self.link.queues.upstream().advance(sequence);
+            queue.log.advance(sequence);
             return;
         };
         let joint = if topic.ends_with('/') { "" } else { "&" };
@@ -263,13 +269,14 @@ impl Connection<'_> {
         let topic = format!(
             "{topic}{joint}{}={}&{}={sequence}&{}={}",
             key(system::LINESIDE_QUEUE),
-            self.link.queues.upstream().id(),
+            queue.log.id(),
             key(system::LINESIDE_SEQUENCE),
             key(system::LINESIDE_ENQUEUED_MS),
             queued.enqueued_ms,
         );
         let packet_id = self.sender.publish(&topic, &body);
-        self.window.sent(packet_id, sequence);
+        self.window.sent(packet_id, queue.key, sequence);
+        self.queues.entry(queue.key).or_insert_with(|| queue.clone());
     }
 
     /// Writes what central does not know yet, as far as there is room.
@@ -314,8 +321,10 @@ impl Connection<'_> {
                     Some(Other::Answer(id)) => self.link.commands.acknowledged(&id),
                     Some(Other::Settled(of)) => self.link.mailbox.acknowledged(&of),
                     None => {
-                        if let Some(sequence) = self.window.acknowledged(packet_id) {
-                            self.link.queues.upstream().advance(sequence);
+                        if let Some((key, sequence)) = self.window.acknowledged(packet_id)
+                            && let Some(queue) = self.queues.get(&key)
+                        {
+                            queue.log.advance(sequence);
                         }
                     }
                 }

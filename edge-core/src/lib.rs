@@ -4,6 +4,7 @@ pub mod access;
 pub mod backoff;
 pub mod certificate;
 pub mod cloud_message;
+pub mod condition;
 pub mod deploy;
 pub mod dialect;
 pub mod link;

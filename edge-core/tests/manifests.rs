@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 
 use edge_core::deploy::check;
 use edge_core::deploy::desired::Desired;
-use edge_core::route::{RouteTable, Sink};
+use edge_core::route::{Kind, Message, RouteTable, Sink};
+use schemas::bag::PropertyBag;
 use schemas::manifest::{Manifest, ManifestError, RestartPolicy};
+use schemas::names::Identity;
+use schemas::twin::Twin;
 use serde_json::json;
 
 fn manifests() -> PathBuf {
@@ -63,10 +66,18 @@ fn the_demo_leads_the_sensor_to_the_filter_and_everything_upstream() {
     let (manifest, desired, routes) = read(&manifests().join("demo.json")).unwrap();
     let gateway = "gw".parse().unwrap();
     let readings = Sink::Input { module: "filter".parse().unwrap(), input: "readings".into() };
-    let sinks = |from: &str, output| routes.sinks(&from.parse().unwrap(), &gateway, output);
-    assert_eq!(sinks("gw/sensor", Some("temperatureOutput")), [Sink::Upstream, readings]);
-    assert_eq!(sinks("gw/filter", Some("alarms")), [Sink::Upstream]);
-    assert_eq!(sinks("press-1", None), [Sink::Upstream]);
+    let sinks = |from: &str, bag: &str| {
+        let (from, bag) = (from.parse().unwrap(), PropertyBag::parse(bag).unwrap());
+        let twin_of = |_: &Identity| Twin::default();
+        let message = Message::new(Kind::Telemetry, &from, &gateway, &bag, b"", &twin_of);
+        let mut sinks: Vec<Sink> =
+            routes.targets(&message).iter().map(|target| target.sink.clone()).collect();
+        sinks.sort();
+        sinks
+    };
+    assert_eq!(sinks("gw/sensor", "%24.on=temperatureOutput"), [Sink::Upstream, readings]);
+    assert_eq!(sinks("gw/filter", "%24.on=alarms"), [Sink::Upstream]);
+    assert_eq!(sinks("press-1", ""), [Sink::Upstream]);
     assert_eq!(manifest.module_twins[&"filter".parse().unwrap()]["temperatureLimit"], json!(25));
 
     let (_, without, _) = read(&manifests().join("demo-without-filter.json")).unwrap();

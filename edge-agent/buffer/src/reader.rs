@@ -73,22 +73,28 @@ impl Reader {
     /// [`ReadError`].
     pub async fn next(&mut self, now_ms: impl Fn() -> u64) -> Result<Record, ReadError> {
         loop {
+            if let Some(record) = self.next_present(&now_ms).await? {
+                return Ok(record);
+            }
+            self.more().await?;
+        }
+    }
+
+    /// The next record that is on disk already, `None` when there is none: it waits for the disk, and for nobody else.
+    /// Otherwise as [`Reader::next`].
+    ///
+    /// # Errors
+    /// [`ReadError::Io`].
+    pub async fn next_present(&mut self, now_ms: impl Fn() -> u64) -> Result<Option<Record>, ReadError> {
+        loop {
             if let Some(record) = self.take_fetched(&now_ms) {
                 if self.fetched.len() < FETCH_RECORDS / 2 {
                     self.fetch_ahead();
                 }
-                return Ok(record);
+                return Ok(Some(record));
             }
-            if self.fetch.is_none() {
-                let next = self.next;
-                let has_news = |published: &Published| published.next_sequence > next || published.has_ended;
-                let news = *self.published.wait_for(has_news).await.map_err(|_| ReadError::Closed)?;
-                if news.next_sequence <= next {
-                    return Err(ReadError::Closed);
-                }
-                self.fetch_ahead();
-            }
-            let Some(fetch) = &mut self.fetch else { continue };
+            self.fetch_ahead();
+            let Some(fetch) = &mut self.fetch else { return Ok(None) };
             let fetched = match fetch.await {
                 Ok(fetched) => fetched,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -101,6 +107,25 @@ impl Reader {
                 return Err(error);
             }
         }
+    }
+
+    /// Waits until there is more on disk than was read.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`].
+    pub async fn more(&mut self) -> Result<(), ReadError> {
+        if self.fetch.is_some() || !self.fetched.is_empty() {
+            return Ok(());
+        }
+        let next = self.next;
+        let has_news = |published: &Published| published.next_sequence > next || published.has_ended;
+        let news = *self.published.wait_for(has_news).await.map_err(|_| ReadError::Closed)?;
+        if news.next_sequence <= next { Err(ReadError::Closed) } else { Ok(()) }
+    }
+
+    /// Gives back the record that was read last, to be read again: it is passed over when it is expired by then.
+    pub fn unread(&mut self, record: Record) {
+        self.fetched.push_front(record);
     }
 
     /// Goes back to the first record that is not done with, for example when a connection was lost with records in flight.

@@ -136,6 +136,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         .map(|queue| {
             json!({
                 "name": queue.name,
+                "priority": queue.priority,
                 "messages": queue.stats.records,
                 "bytes": queue.stats.bytes,
                 "oldest": queue.stats.oldest_ms.map(rfc3339),
@@ -173,6 +174,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         "deployment": {
             "version": judgement.versions.map(|versions| versions.edge_agent),
             "problem": judgement.problem,
+            "routesRefused": judgement.routes_refused,
             "settled": deployer.is_settled,
             "code": deployer.outcome.code,
             "description": deployer.outcome.description,

@@ -7,4 +7,4 @@ pub mod plan;
 pub mod report;
 pub mod restart;
 
-pub use check::check;
+pub use check::{check, take};

@@ -1,17 +1,10 @@
 //! The text of a route: `[SELECT *] FROM source [WHERE condition] INTO sink`, keywords without regard to case.
-//!
-//! Sources match by segment, where Azure's edgeHub matches by prefix and takes module `camera1` for `cam`. A `*` stands
-//! for a whole segment, at the end for all that follows.
-//!
-//! | source | matches |
-//! |---|---|
-//! | `/*`, `/messages/*` | telemetry of leaf devices and modules |
-//! | `/messages/modules/*` | of every module |
-//! | `/messages/modules/m/*` | of module `m`, whatever its output |
-//! | `/messages/modules/m/outputs/*` | of module `m`, from any output |
-//! | `/messages/modules/m/outputs/o` | of module `m`, from output `o` |
 
 use schemas::names::ModuleId;
+
+use super::source::Source;
+use crate::condition::ast::Expr;
+use crate::condition::{Condition, SyntaxError, TEXT_BYTES_MAX, Wrong};
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,113 +20,126 @@ pub enum Sink {
     },
 }
 
-/// What a route matches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
-    /// Telemetry of leaf devices and modules.
-    All,
-    /// Telemetry of modules.
-    Modules {
-        /// `None`: any.
-        module: Option<String>,
-        output: Output,
-    },
+/// As it stands in a route.
+impl std::fmt::Display for Sink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Upstream => f.write_str("$upstream"),
+            Self::Input { module, input } => {
+                write!(f, "BrokeredEndpoint(\"/modules/{module}/inputs/{input}\")")
+            }
+        }
+    }
 }
 
-/// Which of a module's messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Output {
-    /// With an output or without.
-    Any,
-    /// With an output.
-    Some,
-    /// With this one.
-    Named(String),
+/// What a route says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Parsed {
+    pub(super) source: Source,
+    pub(super) condition: Option<Condition>,
+    pub(super) sink: Sink,
 }
 
-/// What is wrong with the text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub(super) found: String,
-    pub(super) allowed: String,
-}
-
-fn wrong(found: impl Into<String>, allowed: &str) -> Wrong {
-    Wrong { found: found.into(), allowed: allowed.to_owned() }
-}
-
-const FORM: &str = "write FROM source INTO sink, for example FROM /messages/* INTO $upstream";
-const SOURCES: &str = "sources are /*, /messages/*, /messages/modules/NAME/* and /messages/modules/NAME/outputs/NAME, \
-                       with * for any NAME";
+const FORM: &str =
+    "write FROM source [WHERE condition] INTO sink, for example FROM /messages/* INTO $upstream";
 const SINKS: &str = "sinks are $upstream and BrokeredEndpoint(\"/modules/NAME/inputs/NAME\")";
 
 /// Reads a route.
-pub(super) fn parse(text: &str) -> Result<(Source, Sink), Wrong> {
-    let (mut word, mut rest) = next_word(text);
-    if word.eq_ignore_ascii_case("SELECT") {
-        let (selected, after) = next_word(rest);
-        if selected != "*" {
-            return Err(wrong(format!("SELECT {selected}"), "only SELECT * is allowed; it may be left out"));
+pub(super) fn parse(text: &str) -> Result<Parsed, SyntaxError> {
+    read(text).map_err(|wrong| wrong.in_text(text))
+}
+
+fn read(text: &str) -> Result<Parsed, Wrong> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Wrong::new(0, format!("{} bytes", text.len()), format!("{TEXT_BYTES_MAX} are allowed")));
+    }
+    let mut word = next_word(text, 0);
+    if word.is("SELECT") {
+        let selected = next_word(text, word.end);
+        if selected.text != "*" {
+            let found = format!("SELECT {}", selected.text);
+            return Err(Wrong::new(selected.start, found, "only SELECT * is allowed; it may be left out"));
         }
-        (word, rest) = next_word(after);
+        word = next_word(text, selected.end);
     }
-    if !word.eq_ignore_ascii_case("FROM") {
-        return Err(wrong(quoted(word), FORM));
+    if !word.is("FROM") {
+        return Err(Wrong::new(word.start, word.quoted(), FORM));
     }
-    let (source, rest) = next_word(rest);
-    let source = parse_source(source)?;
-    let (word, rest) = next_word(rest);
-    if word.eq_ignore_ascii_case("WHERE") {
-        return Err(wrong("a WHERE clause", "conditions are not supported yet, leave it out"));
+    let source_word = next_word(text, word.end);
+    let source = Source::parse(source_word.text, source_word.start)?;
+    word = next_word(text, source_word.end);
+    let mut condition = None;
+    if word.is("WHERE") {
+        let (read, end) = Condition::parse_part(text, word.end, "INTO")?;
+        if source != Source::TwinChanges
+            && let Some(at) = asks_for_twin_changes(read.expr()).then_some(word.start)
+        {
+            let allowed = "only twin changes have that: write FROM /twinChangeNotifications";
+            return Err(Wrong::new(at, "twin_change_includes", allowed));
+        }
+        condition = Some(read);
+        word = next_word(text, end);
     }
-    if !word.eq_ignore_ascii_case("INTO") {
-        return Err(wrong(quoted(word), FORM));
+    if !word.is("INTO") {
+        return Err(Wrong::new(word.start, word.quoted(), FORM));
     }
-    Ok((source, parse_sink(rest.trim())?))
+    let rest = &text[word.end..];
+    let sink = rest.trim();
+    let start = word.end + (rest.len() - rest.trim_start().len());
+    Ok(Parsed { source, condition, sink: read_sink(sink, start)? })
 }
 
-fn next_word(text: &str) -> (&str, &str) {
-    let text = text.trim_start();
-    text.split_once(char::is_whitespace).unwrap_or((text, ""))
-}
-
-fn quoted(word: &str) -> String {
-    match word {
-        "" => "the end of the route".into(),
-        word => format!("{word:?}"),
+fn asks_for_twin_changes(expr: &Expr) -> bool {
+    match expr {
+        Expr::TwinChangeIncludes(..) => true,
+        Expr::Literal(_) | Expr::Reference(_) => false,
+        Expr::Negate(part) | Expr::Not(part) => asks_for_twin_changes(part),
+        Expr::Arithmetic(_, left, right) | Expr::Compare(_, left, right) | Expr::Coalesce(left, right) => {
+            asks_for_twin_changes(left) || asks_for_twin_changes(right)
+        }
+        Expr::And(parts) | Expr::Or(parts) | Expr::Call(_, parts) => parts.iter().any(asks_for_twin_changes),
     }
 }
 
-fn parse_source(text: &str) -> Result<Source, Wrong> {
-    let refused = || wrong(format!("source {}", quoted(text)), SOURCES);
-    let mut segments: Vec<&str> = text.strip_prefix('/').ok_or_else(refused)?.split('/').collect();
-    // edgeHub trims `*` and `/` at the end too: `/messages`, `/messages/` and `/messages/*` are one.
-    while segments.last().is_some_and(|last| last.is_empty() || *last == "*") {
-        segments.pop();
-    }
-    let is =
-        |at: usize, word: &str| segments.get(at).is_none_or(|segment| segment.eq_ignore_ascii_case(word));
-    let is_shape = is(0, "messages") && is(1, "modules") && is(3, "outputs") && segments.len() <= 5;
-    // A `*` that is only a part of a segment would be edgeHub's prefix match.
-    let is_whole = |segment: &&str| *segment == "*" || (!segment.is_empty() && !segment.contains('*'));
-    if !is_shape || !segments.iter().all(is_whole) {
-        return Err(refused());
-    }
-    let module = segments.get(2).filter(|module| **module != "*").map(|module| (*module).to_owned());
-    Ok(match segments.len() {
-        0 | 1 => Source::All,
-        2 | 3 => Source::Modules { module, output: Output::Any },
-        4 => Source::Modules { module, output: Output::Some },
-        _ => Source::Modules { module, output: Output::Named(segments[4].to_owned()) },
-    })
+/// A word of the text and its place.
+struct Word<'a> {
+    text: &'a str,
+    start: usize,
+    end: usize,
 }
 
-fn parse_sink(text: &str) -> Result<Sink, Wrong> {
+impl Word<'_> {
+    fn is(&self, keyword: &str) -> bool {
+        self.text.eq_ignore_ascii_case(keyword)
+    }
+
+    fn quoted(&self) -> String {
+        match self.text {
+            "" => "the end of the route".into(),
+            word => format!("{word:?}"),
+        }
+    }
+}
+
+fn next_word(text: &str, from: usize) -> Word<'_> {
+    let rest = &text[from..];
+    let start = from + (rest.len() - rest.trim_start().len());
+    let end = text[start..].find(char::is_whitespace).map_or(text.len(), |length| start + length);
+    Word { text: &text[start..end], start, end }
+}
+
+fn read_sink(text: &str, offset: usize) -> Result<Sink, Wrong> {
     const KEYWORD: &str = "BrokeredEndpoint";
     if text.eq_ignore_ascii_case("$upstream") {
         return Ok(Sink::Upstream);
     }
-    let refused = || wrong(format!("sink {}", quoted(text)), SINKS);
+    let refused = || {
+        let has_where = text.split_whitespace().any(|word| word.eq_ignore_ascii_case("WHERE"));
+        let allowed = if has_where { "WHERE goes before INTO" } else { SINKS };
+        let found =
+            if text.is_empty() { "the end of the route".to_owned() } else { format!("sink {text:?}") };
+        Wrong::new(offset, found, allowed)
+    };
     let endpoint = text
         .split_at_checked(KEYWORD.len())
         .filter(|(keyword, _)| keyword.eq_ignore_ascii_case(KEYWORD))

@@ -1,7 +1,12 @@
-//! Where a message goes: route grammar and route table.
+//! Where a message goes: the grammar of routes, what they are asked about, and the table of all of them.
 
 mod grammar;
+mod message;
+mod source;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 pub use grammar::Sink;
-pub use table::{RouteError, RouteTable};
+pub use message::{Kind, Message, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA};
+pub use table::{QueuesNeeded, RouteError, RouteTable, RouteText, Target, Told, Verdict};

@@ -1,194 +1,259 @@
-//! All routes of a gateway: from who sent a message and on which output, to the places it must reach.
+//! All routes of a gateway: from a message to the places it must reach, each with a priority and a time to live.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use schemas::names::{DeviceId, Identity, ModuleId};
+use schemas::manifest::{PRIORITY_DEFAULT, Route as ManifestRoute};
+use schemas::names::ModuleId;
 
-use super::grammar::{self, Output, Sink, Source};
+use super::grammar::{self, Parsed, Sink};
+use super::message::{Kind, Message};
+use super::source::Source;
+use crate::condition::{SyntaxError, Value};
 
 /// Why a route was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("route `{route}`: found {found}; {allowed}")]
+#[error("route `{route}`: {error}")]
 pub struct RouteError {
     /// The route's name.
     pub route: String,
-    /// What stood there.
-    pub found: String,
-    /// What may stand there.
-    pub allowed: String,
+    /// What is wrong with its text, and where.
+    pub error: SyntaxError,
+}
+
+/// A route as it is given: its text, its priority and how long its messages live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteText<'a> {
+    /// `FROM … INTO …`
+    pub query: &'a str,
+    /// 0 (first) to 9, or [`PRIORITY_DEFAULT`].
+    pub priority: u32,
+    /// `None`: as long as the gateway keeps messages.
+    pub time_to_live_secs: Option<u64>,
+}
+
+impl<'a> From<&'a str> for RouteText<'a> {
+    fn from(query: &'a str) -> Self {
+        Self { query, priority: PRIORITY_DEFAULT, time_to_live_secs: None }
+    }
+}
+
+impl<'a> From<&'a ManifestRoute> for RouteText<'a> {
+    fn from(route: &'a ManifestRoute) -> Self {
+        Self { query: &route.query, priority: route.priority, time_to_live_secs: route.time_to_live_secs }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Route {
+    name: String,
+    parsed: Parsed,
+    priority: u32,
+    time_to_live_ms: Option<u64>,
 }
 
 /// The routes in force.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RouteTable {
-    /// In the order of their names.
-    routes: Vec<(Source, Sink)>,
+    /// The highest priority first, then by name: of several routes to one sink the first that takes a message counts.
+    routes: Vec<Route>,
+    takes_twin_changes: bool,
+    takes_free: bool,
+}
+
+/// A place that a message must reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The place.
+    pub sink: &'a Sink,
+    /// Lower is earlier.
+    pub priority: u32,
+    /// `None`: as long as the gateway keeps messages.
+    pub time_to_live_ms: Option<u64>,
+}
+
+/// The queues that the routes need: the priorities that lead to each place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueuesNeeded {
+    /// To central.
+    pub upstream: BTreeSet<u32>,
+    /// To the inputs of each module.
+    pub modules: BTreeMap<ModuleId, BTreeSet<u32>>,
 }
 
 impl RouteTable {
-    /// Reads all routes, given by name and text. A blank text is no route, as in edgeHub.
-    ///
-    /// # Errors
-    /// [`RouteError`] for the first one that is wrong: all of them hold, or none.
-    pub fn parse<'a>(routes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, RouteError> {
-        let mut parsed = Vec::new();
+    /// Reads all routes, given by name. A blank text is no route, as in edgeHub. A wrong one is left out and told; the
+    /// others hold.
+    pub fn parse<'a, R: Into<RouteText<'a>>>(
+        routes: impl IntoIterator<Item = (&'a str, R)>,
+    ) -> (Self, Vec<RouteError>) {
+        let (mut table, mut refused) = (Self::default(), Vec::new());
         for (name, text) in routes {
-            if text.trim().is_empty() {
+            let text: RouteText<'a> = text.into();
+            if text.query.trim().is_empty() {
                 continue;
             }
-            let route = grammar::parse(text).map_err(|why| RouteError {
-                route: name.to_owned(),
-                found: why.found,
-                allowed: why.allowed,
-            })?;
-            parsed.push(route);
-        }
-        Ok(Self { routes: parsed })
-    }
-
-    /// Where telemetry of this client goes: each place once, upstream first, inputs by module and name. `output` is the
-    /// one that the message names. Empty: no route wants it.
-    pub fn sinks(&self, from: &Identity, gateway: &DeviceId, output: Option<&str>) -> Vec<Sink> {
-        // A module of a leaf device is not a module of this gateway: to the routes it is a leaf device.
-        let module = from.module.as_ref().filter(|_| from.device == *gateway);
-        let module = module.map(|module| (module.as_str(), output.filter(|output| !output.is_empty())));
-        let sinks: BTreeSet<&Sink> =
-            self.routes.iter().filter(|(source, _)| source.matches(module)).map(|(_, sink)| sink).collect();
-        sinks.into_iter().cloned().collect()
-    }
-
-    /// Every module input that some route leads to.
-    pub fn inputs(&self) -> BTreeSet<(ModuleId, String)> {
-        self.routes
-            .iter()
-            .filter_map(|(_, sink)| match sink {
-                Sink::Upstream => None,
-                Sink::Input { module, input } => Some((module.clone(), input.clone())),
-            })
-            .collect()
-    }
-}
-
-impl Source {
-    /// Names are compared without regard to case, as edgeHub does.
-    fn matches(&self, from: Option<(&str, Option<&str>)>) -> bool {
-        match (self, from) {
-            (Self::All, _) => true,
-            (Self::Modules { .. }, None) => false,
-            (Self::Modules { module, output }, Some((from, on))) => {
-                module.as_ref().is_none_or(|module| module.eq_ignore_ascii_case(from))
-                    && match output {
-                        Output::Any => true,
-                        Output::Some => on.is_some(),
-                        Output::Named(name) => on.is_some_and(|on| on.eq_ignore_ascii_case(name)),
-                    }
+            match grammar::parse(text.query) {
+                Ok(parsed) => table.routes.push(Route {
+                    name: name.to_owned(),
+                    parsed,
+                    priority: text.priority,
+                    time_to_live_ms: text.time_to_live_secs.map(|secs| secs.saturating_mul(1000)),
+                }),
+                Err(error) => refused.push(RouteError { route: name.to_owned(), error }),
             }
         }
+        table.routes.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+        let has = |is: fn(&Source) -> bool| table.routes.iter().any(|route| is(&route.parsed.source));
+        let takes_twin_changes = has(|source| matches!(source, Source::All | Source::TwinChanges));
+        let takes_free = has(|source| matches!(source, Source::Free(_)));
+        (Self { takes_twin_changes, takes_free, ..table }, refused)
+    }
+
+    /// Where a message goes: each place once, with the priority and the time to live of the first route that takes it.
+    /// Empty: no route wants it.
+    pub fn targets(&self, message: &Message<'_>) -> Vec<Target<'_>> {
+        let mut targets: Vec<Target<'_>> = Vec::new();
+        for route in &self.routes {
+            let sink = &route.parsed.sink;
+            // What would change nothing is not asked: a condition may have to read the body.
+            if targets.iter().any(|target| target.sink == sink) || !route.parsed.source.takes(message) {
+                continue;
+            }
+            if route.parsed.condition.as_ref().is_none_or(|condition| condition.holds(message)) {
+                targets.push(Target {
+                    sink,
+                    priority: route.priority,
+                    time_to_live_ms: route.time_to_live_ms,
+                });
+            }
+        }
+        targets
+    }
+
+    /// Whether some route may take a twin change.
+    pub fn takes_twin_changes(&self) -> bool {
+        self.takes_twin_changes
+    }
+
+    /// Whether some route takes messages on free topics.
+    pub fn takes_free(&self) -> bool {
+        self.takes_free
+    }
+
+    /// The queues that the routes need.
+    pub fn queues(&self) -> QueuesNeeded {
+        let mut needed = QueuesNeeded::default();
+        for route in &self.routes {
+            let priorities = match &route.parsed.sink {
+                Sink::Upstream => &mut needed.upstream,
+                Sink::Input { module, .. } => needed.modules.entry(module.clone()).or_default(),
+            };
+            priorities.insert(route.priority);
+        }
+        needed
+    }
+
+    /// What each route makes of a message and why, in the order in which they are asked.
+    pub fn explain(&self, message: &Message<'_>) -> Vec<Told> {
+        let mut reached: Vec<&Sink> = Vec::new();
+        let told = |route: &Route, verdict, reason| Told {
+            route: route.name.clone(),
+            sink: route.parsed.sink.clone(),
+            priority: route.priority,
+            time_to_live_ms: route.time_to_live_ms,
+            verdict,
+            reason,
+        };
+        let mut all = Vec::with_capacity(self.routes.len());
+        for route in &self.routes {
+            if !route.parsed.source.takes(message) {
+                let reason = format!("its source does not take {}", message.described());
+                all.push(told(route, Verdict::OtherSource, reason));
+                continue;
+            }
+            let (mut verdict, mut reason) = match &route.parsed.condition {
+                None => (Verdict::Matches, "it has no condition".to_owned()),
+                Some(condition) => {
+                    let explained = condition.explain(message);
+                    let verdict = match explained.value {
+                        Value::Bool(true) => Verdict::Matches,
+                        Value::Undefined => Verdict::Undefined,
+                        _ => Verdict::False,
+                    };
+                    (verdict, explained.reason)
+                }
+            };
+            if verdict == Verdict::Matches {
+                if reached.contains(&&route.parsed.sink) {
+                    verdict = Verdict::Already;
+                    reason = "a route before it leads there already".to_owned();
+                } else {
+                    reached.push(&route.parsed.sink);
+                }
+            }
+            all.push(told(route, verdict, reason));
+        }
+        all
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a route makes of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Its name.
+    pub route: String,
+    /// Where it leads.
+    pub sink: Sink,
+    /// Its priority.
+    pub priority: u32,
+    /// How long its messages live; `None`: as long as the gateway keeps messages.
+    pub time_to_live_ms: Option<u64>,
+    /// Whether it takes the message.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: String,
+}
 
-    fn table(routes: &[&str]) -> RouteTable {
-        RouteTable::parse(routes.iter().map(|route| ("r", *route))).unwrap()
+/// Whether a route takes a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does.
+    Matches,
+    /// It would, and another route leads to the same place.
+    Already,
+    /// Its source takes other messages.
+    OtherSource,
+    /// Its condition is false.
+    False,
+    /// Its condition is undefined, which counts as false.
+    Undefined,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Matches => "matches",
+            Self::Already => "matches as well",
+            Self::OtherSource => "other source",
+            Self::False => "condition false",
+            Self::Undefined => "condition undefined",
+        })
     }
+}
 
-    fn reaches(source: &str, from: &str, output: Option<&str>) -> bool {
-        let table = table(&[&format!("FROM {source} INTO $upstream")]);
-        !table.sinks(&from.parse().unwrap(), &"gw".parse().unwrap(), output).is_empty()
-    }
-
-    #[test]
-    fn a_source_matches_by_segment() {
-        // Sender and output, and then whether each source matches it.
-        let senders = [
-            ("leaf", None),
-            ("leaf/cam", Some("o")),
-            ("gw/cam", None),
-            ("gw/cam", Some("o")),
-            ("gw/camera1", Some("p")),
-        ];
-        for (source, matches) in [
-            ("/*", [true, true, true, true, true]),
-            ("/", [true, true, true, true, true]),
-            ("/messages", [true, true, true, true, true]),
-            ("/messages/*", [true, true, true, true, true]),
-            ("/MESSAGES/Modules/*", [false, false, true, true, true]),
-            ("/messages/modules/cam", [false, false, true, true, false]),
-            ("/messages/modules/CAM/*", [false, false, true, true, false]),
-            ("/messages/modules/cam/outputs/*", [false, false, false, true, false]),
-            ("/messages/modules/cam/outputs/O", [false, false, false, true, false]),
-            ("/messages/modules/cam/outputs/p", [false, false, false, false, false]),
-            ("/messages/modules/*/outputs/*", [false, false, false, true, true]),
-            ("/messages/modules/*/outputs/p", [false, false, false, false, true]),
-        ] {
-            let found = senders.map(|(from, output)| reaches(source, from, output));
-            assert_eq!(found, matches, "{source}");
-        }
-    }
-
-    #[test]
-    fn a_message_reaches_each_place_once_in_a_fixed_order() {
-        let table = table(&[
-            "FROM /messages/modules/sensor/* INTO BrokeredEndpoint(\"/modules/filter/inputs/readings\")",
-            "select * from /messages/* into $UPSTREAM",
-            "FROM /messages/modules/sensor/outputs/t INTO brokeredendpoint( '/modules/filter/inputs/readings/' )",
-            "FROM /* INTO $upstream",
-            "  ",
-            "FROM /*\n  INTO\tBrokeredEndpoint(\"modules/audit/inputs/all\")",
-        ]);
-        let input =
-            |module: &str, input: &str| Sink::Input { module: module.parse().unwrap(), input: input.into() };
-        let gateway = "gw".parse().unwrap();
-        assert_eq!(
-            table.sinks(&"gw/sensor".parse().unwrap(), &gateway, Some("t")),
-            [Sink::Upstream, input("audit", "all"), input("filter", "readings")]
-        );
-        assert_eq!(
-            table.sinks(&"leaf".parse().unwrap(), &gateway, None),
-            [Sink::Upstream, input("audit", "all")]
-        );
-        let inputs: Vec<_> = table.inputs().into_iter().map(|(m, i)| format!("{m}/{i}")).collect();
-        assert_eq!(inputs, ["audit/all", "filter/readings"]);
-    }
-
-    #[test]
-    fn a_wrong_route_is_refused_by_name_with_what_was_found() {
-        for (text, found) in [
-            ("INTO $upstream", "\"INTO\""),
-            ("FROM", "source the end of the route"),
-            ("FROM /messages/*", "the end of the route"),
-            ("SELECT a FROM /* INTO $upstream", "SELECT a"),
-            ("FROM /* WHERE a = 1 INTO $upstream", "a WHERE clause"),
-            ("FROM messages INTO $upstream", "source \"messages\""),
-            ("FROM /twinChangeNotifications INTO $upstream", "source \"/twinChangeNotifications\""),
-            ("FROM /messages/modules/cam* INTO $upstream", "source \"/messages/modules/cam*\""),
-            ("FROM /messages//modules INTO $upstream", "source \"/messages//modules\""),
-            ("FROM /messages/modules/m/inputs/i INTO $upstream", "source \"/messages/modules/m/inputs/i\""),
-            (
-                "FROM /messages/modules/m/outputs/o/p INTO $upstream",
-                "source \"/messages/modules/m/outputs/o/p\"",
-            ),
-            ("FROM /* INTO upstream", "sink \"upstream\""),
-            ("FROM /* INTO $upstream extra", "sink \"$upstream extra\""),
-            ("FROM /* INTO BrokeredEndpoint(\"/modules/m\")", r#"sink "BrokeredEndpoint(\"/modules/m\")""#),
-            (
-                "FROM /* INTO BrokeredEndpoint(/modules/m/inputs/i)",
-                r#"sink "BrokeredEndpoint(/modules/m/inputs/i)""#,
-            ),
-            ("FROM /* INTO BrokeredEndpoint", "sink \"BrokeredEndpoint\""),
-        ] {
-            let error = RouteTable::parse([("good", "FROM /* INTO $upstream"), ("bad", text)]).unwrap_err();
-            assert_eq!((error.route.as_str(), error.found.as_str()), ("bad", found), "{text}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_text_makes_the_reader_panic(text in "(?i)(select|from|where|into|\\*|/|m|\\$upstream|BrokeredEndpoint|[()\"' ]|é){0,24}") {
-            let _ = RouteTable::parse([("r", text.as_str())]);
+impl Message<'_> {
+    fn described(&self) -> String {
+        match (self.kind, self.module(), self.output()) {
+            (Kind::Free { topic }, ..) => format!("free topic `{topic}`"),
+            (Kind::TwinChange { .. }, ..) => "twin changes".to_owned(),
+            (Kind::Telemetry, None, _) => "telemetry of a leaf device".to_owned(),
+            (Kind::Telemetry, Some(module), None) => {
+                format!("telemetry of module `{module}` without an output")
+            }
+            (Kind::Telemetry, Some(module), Some(output)) => {
+                format!("telemetry of module `{module}` from output `{output}`")
+            }
         }
     }
 }

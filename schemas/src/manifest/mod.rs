@@ -192,12 +192,14 @@ pub struct EdgeHub {
     pub schema_version: String,
     /// The routes by name.
     pub routes: BTreeMap<String, Route>,
+    /// Routes of the twin that are wrong and were left out, so that the others hold. A document with one is refused.
+    pub routes_refused: BTreeMap<String, ManifestError>,
     /// How long a message may wait; `None` is as long as there is room (a negative number in the manifest, or none).
     pub time_to_live_secs: Option<u64>,
 }
 
 /// One route.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Route {
     /// `FROM … INTO …`, as written: edge-core reads it.
     pub query: String,
@@ -232,7 +234,14 @@ impl Manifest {
             allowed: "write an object with properties.desired, which has schemaVersion and modules".into(),
         })?;
         let edge_hub = sections.remove(&ModuleId::edge_hub()).unwrap_or_default();
-        Ok(Self { module_twins: sections, ..Self::from_twins(&edge_agent, &edge_hub)? })
+        let manifest = Self { module_twins: sections, ..Self::from_twins(&edge_agent, &edge_hub)? };
+        match manifest.edge_hub.routes_refused.into_values().next() {
+            Some(refused) => Err(refused),
+            None => Ok(Self {
+                edge_hub: EdgeHub { routes_refused: BTreeMap::new(), ..manifest.edge_hub },
+                ..manifest
+            }),
+        }
     }
 
     /// Reads the desired sections as they stand in the twins of `$edgeAgent` and `$edgeHub`. An empty `$edgeHub` has

@@ -201,14 +201,10 @@ pub(super) fn edge_hub(members: &Map<String, Value>) -> Result<EdgeHub, Manifest
     let mut edge_hub = EdgeHub { schema_version: schema_version(&section, 3)?, ..EdgeHub::default() };
     if let Some(routes) = section.object("routes")? {
         for (name, field) in routes.fields() {
-            if name.is_empty() || name.contains(['.', '$', '#', ' ']) {
-                return Err(field.refuse(
-                    format!("the route name {name:?}"),
-                    "a name has at least one character, and no dot, $, # or space",
-                ));
-            }
-            if let Some(route) = route(&field)? {
-                edge_hub.routes.insert(name.to_owned(), route);
+            match route(name, &field) {
+                Ok(Some(route)) => drop(edge_hub.routes.insert(name.to_owned(), route)),
+                Ok(None) => {}
+                Err(refused) => drop(edge_hub.routes_refused.insert(name.to_owned(), refused)),
             }
         }
     }
@@ -221,7 +217,13 @@ pub(super) fn edge_hub(members: &Map<String, Value>) -> Result<EdgeHub, Manifest
 }
 
 /// A route as a text or as an object; a blank text is no route (edgeHub skips it too).
-fn route(field: &Field<'_>) -> Result<Option<Route>, ManifestError> {
+fn route(name: &str, field: &Field<'_>) -> Result<Option<Route>, ManifestError> {
+    if name.is_empty() || name.contains(['.', '$', '#', ' ']) {
+        return Err(field.refuse(
+            format!("the route name {name:?}"),
+            "a name has at least one character, and no dot, $, # or space",
+        ));
+    }
     const ALLOWED: &str = "write \"FROM … INTO …\", or an object with route, priority and timeToLiveSecs";
     let (query, priority, time_to_live_secs) = match field.value {
         Value::String(query) => (query.as_str(), PRIORITY_DEFAULT, None),

@@ -1,0 +1,82 @@
+//! Delivers what waits for a module, while the module is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_hub::clients::Clients;
+use edge_hub::delivery::NotDelivered;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use schemas::names::Identity;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::place::{PlaceReader, Queue};
+use crate::record;
+
+/// Messages on their way to one module at a time.
+const WINDOW: usize = 64;
+/// When a module is there but slow, how long until it is tried again.
+const SLOW_MODULE: Duration = Duration::from_secs(1);
+
+/// A message on its way: its queue, its sequence there, and how it went.
+type Sent = (Arc<Queue>, u64, Result<(), NotDelivered>);
+
+/// The task that delivers the inputs of one module.
+pub(super) struct Delivery {
+    pub(super) to: Identity,
+    pub(super) reader: PlaceReader,
+    pub(super) clients: Clients,
+    pub(super) wake: Arc<Notify>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Delivery {
+    /// Delivers each queue in order, forgets what the module acknowledged, and starts over from there when the module was away.
+    pub(super) async fn run(mut self) {
+        let mut in_flight: FuturesOrdered<BoxFuture<'static, Sent>> = FuturesOrdered::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                Some((queue, sequence, delivered)) = in_flight.next(), if !in_flight.is_empty() => match delivered {
+                    Ok(()) => queue.log.advance(sequence),
+                    Err(why) => {
+                        in_flight = FuturesOrdered::new();
+                        if !self.module_is_back(why).await {
+                            return;
+                        }
+                        self.reader.rewind();
+                    }
+                },
+                next = self.reader.next(), if in_flight.len() < WINDOW => match next {
+                    Ok((queue, next)) => {
+                        let delivery = match record::decode(&next.payload) {
+                            Some((topic, body)) => self.clients.deliver(&self.to, topic.to_owned(), body),
+                            None => {
+                                tracing::error!(module = %self.to, sequence = next.sequence, "a queued message could not be read and was skipped");
+                                Box::pin(std::future::ready(Ok(())))
+                            }
+                        };
+                        in_flight.push_back(Box::pin(async move { (queue, next.sequence, delivery.await) }));
+                    }
+                    Err(error) => {
+                        tracing::error!(module = %self.to, %error, "the module's queue cannot be read; deliveries ended");
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn module_is_back(&self, why: NotDelivered) -> bool {
+        let is_slow = matches!(why, NotDelivered::Busy);
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = self.wake.notified() => true,
+            // A queue of the session that was full says nothing when it has room again.
+            () = tokio::time::sleep(SLOW_MODULE), if is_slow => true,
+        }
+    }
+}

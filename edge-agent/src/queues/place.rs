@@ -1,0 +1,368 @@
+//! The queues that lead to one place, one for each priority, and what reads them in the order of their priorities.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use edge_buffer::{Append, Log, LogOptions, OpenError, ReadError, Reader, Record};
+use edge_core::link::turns::Turns;
+use futures_util::FutureExt as _;
+use futures_util::future::select_all;
+use schemas::manifest::PRIORITY_DEFAULT;
+use tokio::sync::watch;
+
+use crate::clock::now_ms;
+
+/// One queue.
+pub struct Queue {
+    /// Names it while the daemon runs.
+    pub key: u64,
+    /// Lower is earlier.
+    pub priority: u32,
+    /// What it holds.
+    pub log: Log,
+    /// Whether a route leads to it. One without drains, and its files go when the daemon stops.
+    is_used: AtomicBool,
+}
+
+/// The queues of one place, the highest priority first.
+type Queues = Arc<Vec<Arc<Queue>>>;
+
+/// A place that messages go to.
+pub struct Place {
+    /// Where the queue of the default priority is. That of priority 3 is beside it, with `@3` behind its name.
+    dir: PathBuf,
+    options: LogOptions,
+    queues: watch::Sender<Queues>,
+}
+
+static KEYS: AtomicU64 = AtomicU64::new(0);
+
+impl Place {
+    /// Opens the queues that are there, so that they drain. Blocking.
+    ///
+    /// # Errors
+    /// [`OpenError`] when one cannot be opened.
+    pub fn open(dir: PathBuf, options: LogOptions) -> Result<Self, OpenError> {
+        let place = Self { dir, options, queues: watch::Sender::new(Queues::default()) };
+        for priority in (0..=9).chain([PRIORITY_DEFAULT]) {
+            if place.dir_of(priority).is_dir() {
+                place.add(priority, false)?;
+            }
+        }
+        Ok(place)
+    }
+
+    fn dir_of(&self, priority: u32) -> PathBuf {
+        match priority {
+            PRIORITY_DEFAULT => self.dir.clone(),
+            priority => {
+                let mut name = self.dir.file_name().unwrap_or_default().to_owned();
+                name.push(format!("@{priority}"));
+                self.dir.with_file_name(name)
+            }
+        }
+    }
+
+    fn add(&self, priority: u32, is_used: bool) -> Result<(), OpenError> {
+        let log = Log::open(&self.dir_of(priority), self.options.clone())?;
+        let key = KEYS.fetch_add(1, Ordering::Relaxed);
+        let queue = Arc::new(Queue { key, priority, log, is_used: AtomicBool::new(is_used) });
+        self.queues.send_modify(|queues| {
+            let mut all = queues.to_vec();
+            all.push(queue);
+            all.sort_by_key(|queue| queue.priority);
+            *queues = Arc::new(all);
+        });
+        Ok(())
+    }
+
+    /// Opens the queues of these priorities; the others take nothing more in and drain. Blocking.
+    ///
+    /// # Errors
+    /// [`OpenError`] when one cannot be opened; those before it are open.
+    pub fn need(&self, priorities: impl IntoIterator<Item = u32>) -> Result<(), OpenError> {
+        let before = self.queues();
+        let mut needed = Vec::new();
+        for priority in priorities {
+            if !before.iter().any(|queue| queue.priority == priority) {
+                self.add(priority, true)?;
+            }
+            needed.push(priority);
+        }
+        for queue in self.queues().iter() {
+            queue.is_used.store(needed.contains(&queue.priority), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The queues, the highest priority first.
+    pub fn queues(&self) -> Queues {
+        self.queues.borrow().clone()
+    }
+
+    /// Puts a record into a queue; into the last one when routes have just changed and there is none of that priority.
+    pub fn append(&self, priority: u32, record: bytes::Bytes, expires_ms: Option<u64>) -> Option<Append> {
+        let queues = self.queues.borrow();
+        let queue = queues.iter().find(|queue| queue.priority == priority).or(queues.last())?;
+        Some(match expires_ms {
+            None => queue.log.append(record, now_ms()),
+            Some(at) => queue.log.append_expiring(record, now_ms(), at),
+        })
+    }
+
+    /// Reads all of them from where each is done with.
+    pub fn reader(&self) -> PlaceReader {
+        PlaceReader {
+            changes: self.queues.subscribe(),
+            followed: Queues::default(),
+            lanes: Vec::new(),
+            turns: Turns::default(),
+        }
+    }
+
+    /// Commits everything that was handed in and closes the queues. Those that no route leads to and that are empty are
+    /// removed.
+    pub async fn close(&self) {
+        for queue in self.queues().iter() {
+            queue.log.close().await;
+            if queue.is_over() {
+                remove(&self.dir_of(queue.priority));
+            }
+        }
+    }
+
+    /// Removes the files of all queues.
+    pub fn remove(&self) {
+        for queue in self.queues().iter() {
+            remove(&self.dir_of(queue.priority));
+        }
+    }
+}
+
+impl Queue {
+    /// Whether no route leads to it, nothing waits in it, and nothing is to be told of it.
+    pub fn is_over(&self) -> bool {
+        !self.is_used.load(Ordering::Relaxed) && self.log.stats().records == 0 && self.log.gaps().is_empty()
+    }
+}
+
+fn remove(dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir) {
+        tracing::warn!(dir = %dir.display(), %error, "a queue's files were not removed");
+    }
+}
+
+/// Reads the queues of a place as one: the highest priority first, lower ones in their turn.
+pub struct PlaceReader {
+    changes: watch::Receiver<Queues>,
+    /// The queues that the lanes are of.
+    followed: Queues,
+    lanes: Vec<Lane>,
+    turns: Turns,
+}
+
+/// A queue, and its next record when that has been read.
+struct Lane {
+    queue: Arc<Queue>,
+    reader: Reader,
+    head: Option<Record>,
+}
+
+impl PlaceReader {
+    /// Waits for the next record. Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// [`ReadError`] of the queue that cannot be read.
+    pub async fn next(&mut self) -> Result<(Arc<Queue>, Record), ReadError> {
+        loop {
+            self.follow_changes();
+            // The usual case: one priority, nothing to choose.
+            if let [lane] = &mut self.lanes[..] {
+                if let Some(head) = lane.head.take() {
+                    lane.reader.unread(head);
+                }
+                if let Some(record) = lane.reader.next_present(now_ms).await? {
+                    return Ok((lane.queue.clone(), record));
+                }
+                self.wait().await?;
+                continue;
+            }
+            // A higher priority is waited for as long as the disk takes; a lower one is not while there is something to send.
+            let mut has_head = false;
+            for lane in &mut self.lanes {
+                let now_ms = now_ms();
+                if let Some(expired) =
+                    lane.head.take_if(|head| head.expires_ms.is_some_and(|at| at <= now_ms))
+                {
+                    // It waited for its turn too long; the reader counts it.
+                    lane.reader.unread(expired);
+                }
+                if lane.head.is_none() {
+                    let read = lane.reader.next_present(|| now_ms);
+                    lane.head = match has_head {
+                        true => read.now_or_never().transpose()?.flatten(),
+                        false => read.await?,
+                    };
+                }
+                has_head |= lane.head.is_some();
+            }
+            let mut heads: Vec<&mut Lane> =
+                self.lanes.iter_mut().filter(|lane| lane.head.is_some()).collect();
+            let waiting: Vec<u64> =
+                heads.iter().filter_map(|lane| lane.head.as_ref().map(|head| head.enqueued_ms)).collect();
+            if let Some(index) = self.turns.next(now_ms(), &waiting)
+                && let Some(head) = heads[index].head.take()
+            {
+                return Ok((heads[index].queue.clone(), head));
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Waits until a queue has more, or there are other queues.
+    async fn wait(&mut self) -> Result<(), ReadError> {
+        let lanes = select_all(self.lanes.iter_mut().map(|lane| lane.reader.more().boxed()).chain([
+            // There is always one to wait for.
+            std::future::pending().boxed(),
+        ]));
+        tokio::select! {
+            (more, ..) = lanes => more,
+            changed = self.changes.changed() => changed.map_err(|_| ReadError::Closed),
+        }
+    }
+
+    /// Goes back to the first record of each queue that is not done with.
+    pub fn rewind(&mut self) {
+        for lane in &mut self.lanes {
+            lane.head = None;
+            lane.reader.rewind();
+        }
+    }
+
+    fn follow_changes(&mut self) {
+        let queues = {
+            let queues = self.changes.borrow_and_update();
+            if Arc::ptr_eq(&queues, &self.followed) {
+                return;
+            }
+            queues.clone()
+        };
+        self.followed = queues.clone();
+        self.lanes.retain(|lane| queues.iter().any(|queue| queue.key == lane.queue.key));
+        for queue in queues.iter() {
+            if !self.lanes.iter().any(|lane| lane.queue.key == queue.key) {
+                let reader = queue.log.reader();
+                self.lanes.push(Lane { queue: queue.clone(), reader, head: None });
+            }
+        }
+        self.lanes.sort_by_key(|lane| lane.queue.priority);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    async fn put(place: &Place, priority: u32, text: &'static str) {
+        place.append(priority, Bytes::from_static(text.as_bytes()), None).unwrap().await.unwrap();
+    }
+
+    async fn take(reader: &mut PlaceReader, count: usize) -> Vec<String> {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let (queue, record) = reader.next().await.unwrap();
+            queue.log.advance(record.sequence);
+            all.push(String::from_utf8(record.payload.to_vec()).unwrap());
+        }
+        all
+    }
+
+    fn place(dir: &Path) -> Place {
+        Place::open(dir.join("upstream"), LogOptions::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_highest_priority_leaves_first_and_each_in_its_own_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        place.need([PRIORITY_DEFAULT, 3, 0]).unwrap();
+        for (priority, text) in
+            [(PRIORITY_DEFAULT, "c1"), (3, "b1"), (PRIORITY_DEFAULT, "c2"), (0, "a1"), (3, "b2"), (0, "a2")]
+        {
+            put(&place, priority, text).await;
+        }
+        let mut reader = place.reader();
+        assert_eq!(take(&mut reader, 4).await, ["a1", "a2", "b1", "b2"]);
+        // A head of the default queue was read already: an alarm still overtakes it.
+        put(&place, 0, "a3").await;
+        assert_eq!(take(&mut reader, 2).await, ["a3", "c1"]);
+        let (queue, unsent) = reader.next().await.unwrap();
+        assert_eq!((&unsent.payload[..], queue.priority), (&b"c2"[..], PRIORITY_DEFAULT));
+        reader.rewind();
+        assert_eq!(take(&mut reader, 1).await, ["c2"], "what was not done with is read again");
+        assert!(reader.next().now_or_never().is_none());
+        place.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_no_route_leads_to_drains_and_its_files_go_when_the_daemon_stops() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("upstream@3");
+        let opened = place(dir.path());
+        opened.need([PRIORITY_DEFAULT, 3]).unwrap();
+        put(&opened, 3, "old").await;
+        opened.need([PRIORITY_DEFAULT]).unwrap();
+        opened.close().await;
+        assert!(old.is_dir(), "something still waits there");
+
+        let opened = place(dir.path());
+        opened.need([PRIORITY_DEFAULT]).unwrap();
+        let mut reader = opened.reader();
+        put(&opened, PRIORITY_DEFAULT, "new").await;
+        assert_eq!(take(&mut reader, 2).await, ["old", "new"]);
+        // A message that was routed a moment before the routes changed is not lost either.
+        put(&opened, 7, "late").await;
+        assert_eq!(take(&mut reader, 1).await, ["late"]);
+        drop(reader);
+        opened.close().await;
+        assert!(!old.is_dir() && dir.path().join("upstream").is_dir());
+    }
+
+    #[tokio::test]
+    async fn a_reader_follows_when_routes_bring_a_new_priority() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        place.need([PRIORITY_DEFAULT]).unwrap();
+        let mut reader = place.reader();
+        let (next, ()) = tokio::join!(reader.next(), async {
+            place.need([PRIORITY_DEFAULT, 1]).unwrap();
+            put(&place, 1, "first").await;
+        });
+        assert_eq!(next.unwrap().0.priority, 1);
+        place.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_message_that_expires_while_it_waits_for_its_turn_is_counted_and_not_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        place.need([PRIORITY_DEFAULT, 0]).unwrap();
+        let soon = now_ms() + 300;
+        let short = Bytes::from_static(b"short");
+        place.append(PRIORITY_DEFAULT, short, Some(soon)).unwrap().await.unwrap();
+        put(&place, 0, "alarm").await;
+        put(&place, 0, "alarm 2").await;
+        let mut reader = place.reader();
+        assert_eq!(take(&mut reader, 1).await, ["alarm"]);
+        while now_ms() <= soon {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(take(&mut reader, 1).await, ["alarm 2"]);
+        assert!(reader.next().now_or_never().is_none());
+        let expired: u64 = place.queues().iter().map(|queue| queue.log.stats().expired).sum();
+        assert_eq!(expired, 1);
+        place.close().await;
+    }
+}

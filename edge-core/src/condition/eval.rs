@@ -1,0 +1,198 @@
+//! Asks a condition: what it comes to for a subject.
+//!
+//! Three values and null. Undefined AND false is false, undefined OR true is true, everything else that undefined is part
+//! of is undefined. Null counts as false: `null AND true` is null, `null OR x` is x, `NOT null` is true (IoT Edge's rules).
+
+use std::cmp::Ordering;
+
+use super::ast::{Arithmetic, Compare, Expr, Place, Reference};
+use super::subject::{Nothing, Subject, in_section};
+use super::value::Value;
+
+/// What an expression comes to.
+pub(super) fn evaluate<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) -> Value<'a> {
+    match expr {
+        Expr::Literal(value) => borrowed(value),
+        Expr::Reference(reference) => look_up(reference, subject),
+        Expr::Negate(part) => {
+            evaluate(part, subject).as_number().map_or(Value::Undefined, |number| Value::number(-number))
+        }
+        Expr::Not(part) => not(&evaluate(part, subject)),
+        Expr::Arithmetic(operator, left, right) => {
+            arithmetic(*operator, &evaluate(left, subject), &evaluate(right, subject))
+        }
+        Expr::Compare(operator, left, right) => {
+            compare(*operator, &evaluate(left, subject), &evaluate(right, subject))
+        }
+        Expr::And(parts) => {
+            let mut all = Value::Bool(true);
+            for part in parts {
+                all = and(all, evaluate(part, subject));
+                if all == Value::Bool(false) {
+                    break;
+                }
+            }
+            all
+        }
+        Expr::Or(parts) => {
+            let mut any = evaluate(&parts[0], subject);
+            for part in &parts[1..] {
+                if any == Value::Bool(true) {
+                    break;
+                }
+                any = or(any, evaluate(part, subject));
+            }
+            any
+        }
+        Expr::Coalesce(left, right) => match evaluate(left, subject) {
+            Value::Undefined => evaluate(right, subject),
+            defined => defined,
+        },
+        Expr::Call(function, arguments) => {
+            let values: Vec<Value<'a>> =
+                arguments.iter().map(|argument| evaluate(argument, subject)).collect();
+            function.apply(&values)
+        }
+        Expr::TwinChangeIncludes(section, path) => match subject.twin_change() {
+            None => Value::Undefined,
+            // A null deletes: the change does not include it (IoT Edge).
+            Some((changed, patch)) => {
+                Value::Bool(changed == *section && path.walk(patch).is_some_and(|value| !value.is_null()))
+            }
+        },
+    }
+}
+
+fn borrowed<'a>(value: &'a Value<'static>) -> Value<'a> {
+    match value {
+        Value::Text(text) => Value::Text(std::borrow::Cow::Borrowed(text)),
+        Value::Property(text) => Value::Property(std::borrow::Cow::Borrowed(text)),
+        Value::Undefined => Value::Undefined,
+        Value::Null => Value::Null,
+        Value::Bool(flag) => Value::Bool(*flag),
+        Value::Number(number) => Value::Number(*number),
+    }
+}
+
+fn look_up<'a, S: Subject + ?Sized>(reference: &Reference, subject: &'a S) -> Value<'a> {
+    let property = |text: Option<&'a str>| text.map(|text| Value::Property(text.into()));
+    let at = |place: &Place| match place {
+        Place::System(name) => property(subject.system(name)).unwrap_or(Value::Undefined),
+        Place::Body(path) => {
+            subject.body().ok().and_then(|body| path.walk(body)).map_or(Value::Undefined, Value::of_json)
+        }
+        Place::Twin(section, path) => subject
+            .twin(*section)
+            .and_then(|section| in_section(section, path))
+            .map_or(Value::Undefined, Value::of_json),
+    };
+    match reference {
+        Reference::Property(name) => property(subject.property(name)).unwrap_or(Value::Undefined),
+        Reference::Dollar { place, property: name } => {
+            let own = name.as_deref().and_then(|name| property(subject.property(name)));
+            own.unwrap_or_else(|| at(place))
+        }
+        Reference::Braced(place) => at(place),
+    }
+}
+
+pub(super) fn not<'a>(value: &Value<'_>) -> Value<'a> {
+    match value {
+        Value::Bool(flag) => Value::Bool(!flag),
+        Value::Null => Value::Bool(true),
+        _ => Value::Undefined,
+    }
+}
+
+pub(super) fn and<'a>(left: Value<'_>, right: Value<'_>) -> Value<'a> {
+    match (left, right) {
+        (Value::Bool(false), _) | (_, Value::Bool(false)) => Value::Bool(false),
+        (Value::Null, _) | (_, Value::Null) => Value::Null,
+        (Value::Bool(true), Value::Bool(true)) => Value::Bool(true),
+        _ => Value::Undefined,
+    }
+}
+
+pub(super) fn or<'a>(left: Value<'_>, right: Value<'_>) -> Value<'a> {
+    match (left, right) {
+        (Value::Bool(true), _) | (_, Value::Bool(true)) => Value::Bool(true),
+        (Value::Null, Value::Null) => Value::Null,
+        (Value::Bool(false) | Value::Null, Value::Bool(false) | Value::Null) => Value::Bool(false),
+        _ => Value::Undefined,
+    }
+}
+
+fn arithmetic<'a>(operator: Arithmetic, left: &Value<'_>, right: &Value<'_>) -> Value<'a> {
+    let (Some(left), Some(right)) = (left.as_number(), right.as_number()) else { return Value::Undefined };
+    Value::number(match operator {
+        Arithmetic::Add => left + right,
+        Arithmetic::Subtract => left - right,
+        Arithmetic::Multiply => left * right,
+        Arithmetic::Divide => left / right,
+        Arithmetic::Modulo => left % right,
+    })
+}
+
+/// What is of different kinds cannot be compared: neither equal nor different, undefined.
+fn compare<'a>(operator: Compare, left: &Value<'_>, right: &Value<'_>) -> Value<'a> {
+    let ordering = match (left, right) {
+        (Value::Number(_), _) | (_, Value::Number(_)) => match (left.as_number(), right.as_number()) {
+            (Some(left), Some(right)) => left.partial_cmp(&right),
+            _ => None,
+        },
+        (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
+        (Value::Null, Value::Null) => Some(Ordering::Equal),
+        _ => match (left.as_text(), right.as_text()) {
+            (Some(left), Some(right)) => Some(left.cmp(right)),
+            _ => None,
+        },
+    };
+    let Some(ordering) = ordering else { return Value::Undefined };
+    Value::Bool(match operator {
+        Compare::Equal => ordering.is_eq(),
+        Compare::NotEqual => ordering.is_ne(),
+        Compare::Less => ordering.is_lt(),
+        Compare::LessOrEqual => ordering.is_le(),
+        Compare::Greater => ordering.is_gt(),
+        Compare::GreaterOrEqual => ordering.is_ge(),
+    })
+}
+
+/// The same condition with every part worked out that depends on nothing.
+pub(super) fn fold(expr: Expr) -> Expr {
+    let pair = |left: Box<Expr>, right: Box<Expr>| (Box::new(fold(*left)), Box::new(fold(*right)));
+    let is_fixed = |parts: &[Expr]| parts.iter().all(|part| matches!(part, Expr::Literal(_)));
+    let each = |parts: Vec<Expr>| parts.into_iter().map(fold).collect::<Vec<_>>();
+    let folded = match expr {
+        Expr::Negate(part) => Expr::Negate(Box::new(fold(*part))),
+        Expr::Not(part) => Expr::Not(Box::new(fold(*part))),
+        Expr::Arithmetic(operator, left, right) => {
+            let (left, right) = pair(left, right);
+            Expr::Arithmetic(operator, left, right)
+        }
+        Expr::Compare(operator, left, right) => {
+            let (left, right) = pair(left, right);
+            Expr::Compare(operator, left, right)
+        }
+        Expr::Coalesce(left, right) => {
+            let (left, right) = pair(left, right);
+            Expr::Coalesce(left, right)
+        }
+        Expr::And(parts) => Expr::And(each(parts)),
+        Expr::Or(parts) => Expr::Or(each(parts)),
+        Expr::Call(function, arguments) => Expr::Call(function, each(arguments)),
+        other @ (Expr::Literal(_) | Expr::Reference(_) | Expr::TwinChangeIncludes(..)) => return other,
+    };
+    let depends_on_nothing = match &folded {
+        Expr::Negate(part) | Expr::Not(part) => is_fixed(std::slice::from_ref(part)),
+        Expr::Arithmetic(_, left, right) | Expr::Compare(_, left, right) | Expr::Coalesce(left, right) => {
+            is_fixed(std::slice::from_ref(left)) && is_fixed(std::slice::from_ref(right))
+        }
+        Expr::And(parts) | Expr::Or(parts) | Expr::Call(_, parts) => is_fixed(parts),
+        Expr::Literal(_) | Expr::Reference(_) | Expr::TwinChangeIncludes(..) => false,
+    };
+    match depends_on_nothing {
+        true => Expr::Literal(evaluate(&folded, &Nothing).into_owned()),
+        false => folded,
+    }
+}

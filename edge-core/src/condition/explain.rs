@@ -1,0 +1,123 @@
+//! Why a condition comes to what it comes to, in words: for operators, never on the way of a message.
+
+use super::ast::{Expr, Place, Reference};
+use super::body::shown;
+use super::eval::evaluate;
+use super::subject::{Subject, in_section};
+use super::value::Value;
+
+/// What a condition comes to, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// What it comes to; it matches when that is `true`.
+    pub value: Value<'static>,
+    /// Why: the values that it looked at, or what made it undefined.
+    pub reason: String,
+}
+
+pub(super) fn explain<S: Subject + ?Sized>(expr: &Expr, subject: &S) -> Explanation {
+    let value = evaluate(expr, subject).into_owned();
+    let reason = match value {
+        Value::Undefined => why_undefined(expr, subject),
+        _ => {
+            let mut looked_up = Vec::new();
+            values(expr, subject, &mut looked_up);
+            match looked_up.is_empty() {
+                true => "it looks at nothing".to_owned(),
+                false => looked_up.join(", "),
+            }
+        }
+    };
+    Explanation { value, reason }
+}
+
+/// The parts of an expression.
+fn parts(expr: &Expr) -> Vec<&Expr> {
+    match expr {
+        Expr::Literal(_) | Expr::Reference(_) | Expr::TwinChangeIncludes(..) => Vec::new(),
+        Expr::Negate(part) | Expr::Not(part) => vec![part],
+        Expr::Arithmetic(_, left, right) | Expr::Compare(_, left, right) | Expr::Coalesce(left, right) => {
+            vec![left, right]
+        }
+        Expr::And(parts) | Expr::Or(parts) | Expr::Call(_, parts) => parts.iter().collect(),
+    }
+}
+
+/// The places that an expression looks at, with what is there.
+fn values<S: Subject + ?Sized>(expr: &Expr, subject: &S, found: &mut Vec<String>) {
+    if matches!(expr, Expr::Reference(_) | Expr::TwinChangeIncludes(..)) {
+        let value = evaluate(expr, subject).to_string();
+        let line = format!("{} is {}", name(expr), shown(&value));
+        if !found.contains(&line) {
+            found.push(line);
+        }
+    }
+    for part in parts(expr) {
+        values(part, subject, found);
+    }
+}
+
+/// A reference as people write it.
+fn name(expr: &Expr) -> String {
+    match expr {
+        Expr::Reference(Reference::Property(name)) => name.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn why_undefined<S: Subject + ?Sized>(expr: &Expr, subject: &S) -> String {
+    let is_undefined = |part: &&Expr| evaluate(part, subject) == Value::Undefined;
+    // A part that is undefined, unless its text is what made it so.
+    if let Some(part) = parts(expr).into_iter().find(|part| is_undefined(part)) {
+        return why_undefined(part, subject);
+    }
+    match expr {
+        Expr::Reference(reference) => why_not_there(reference, subject),
+        Expr::TwinChangeIncludes(..) => "it is no twin change".to_owned(),
+        Expr::Compare(_, left, right) => {
+            let (left, right) = (evaluate(left, subject), evaluate(right, subject));
+            format!("{} and {} are of different kinds", with_kind(&left), with_kind(&right))
+        }
+        other => {
+            let inputs: Vec<String> =
+                parts(other).iter().map(|part| with_kind(&evaluate(part, subject))).collect();
+            match inputs.is_empty() {
+                true => format!("it says {other}"),
+                false => format!("`{other}` has no value for {}", inputs.join(", ")),
+            }
+        }
+    }
+}
+
+fn why_not_there<S: Subject + ?Sized>(reference: &Reference, subject: &S) -> String {
+    let place = match reference {
+        Reference::Property(name) => return format!("there is no property `{name}`"),
+        Reference::Dollar { place, .. } | Reference::Braced(place) => place,
+    };
+    let (name, value) = match place {
+        Place::System(_) => return format!("there is no system property `${place}`"),
+        Place::Body(path) => match subject.body() {
+            Err(why) => return format!("`${place}`: {why}"),
+            Ok(body) => ("the body", path.walk(body)),
+        },
+        Place::Twin(section, path) => match subject.twin(*section) {
+            None => return format!("`${place}`: there is no twin"),
+            Some(members) => ("the twin", in_section(members, path)),
+        },
+    };
+    match value {
+        None => format!("{name} has no `${place}`"),
+        Some(json) if json.is_array() => format!("`${place}` is an array"),
+        Some(_) => format!("`${place}` is an object"),
+    }
+}
+
+fn with_kind(value: &Value<'_>) -> String {
+    let kind = match value {
+        Value::Undefined | Value::Null | Value::Bool(_) => return value.to_string(),
+        Value::Number(_) => "the number",
+        Value::Text(_) => "the text",
+        Value::Property(_) => "the property",
+    };
+    format!("{kind} {}", shown(&value.to_string()))
+}

@@ -1,0 +1,127 @@
+//! What a route takes: the part behind FROM.
+//!
+//! Sources match by segment, where Azure's edgeHub matches by prefix and takes module `camera1` for `cam`. A `*` stands
+//! for a whole segment, at the end for all that follows.
+//!
+//! | source | takes |
+//! |---|---|
+//! | `/*` | telemetry of leaf devices and modules, and twin changes |
+//! | `/messages/*` | telemetry of leaf devices and modules |
+//! | `/messages/modules/*` | of every module |
+//! | `/messages/modules/m/*` | of module `m`, whatever its output |
+//! | `/messages/modules/m/outputs/*` | of module `m`, from any output |
+//! | `/messages/modules/m/outputs/o` | of module `m`, from output `o` |
+//! | `/twinChangeNotifications` | reported properties that a device or module has changed |
+//! | `/mqtt/a/+/b`, `/mqtt/#` | ours: messages on free topics, by MQTT's filters. No other source takes those |
+
+use crate::condition::Wrong;
+use crate::dialect::client::{Subscribe, parse_subscribe};
+use crate::dialect::filter;
+
+use super::message::{Kind, Message};
+
+/// What a route takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Telemetry and twin changes.
+    All,
+    /// Telemetry of leaf devices and modules.
+    Messages,
+    /// Telemetry of modules.
+    Modules {
+        /// `None`: any.
+        module: Option<String>,
+        output: Output,
+    },
+    /// Reported properties that changed.
+    TwinChanges,
+    /// Messages on free topics that this filter matches.
+    Free(String),
+}
+
+/// Which of a module's messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Output {
+    /// With an output or without.
+    Any,
+    /// With an output.
+    Some,
+    /// With this one.
+    Named(String),
+}
+
+const SOURCES: &str = "sources are /*, /messages/*, /messages/modules/NAME/*, /messages/modules/NAME/outputs/NAME with * \
+                       for any NAME, /twinChangeNotifications, and /mqtt/FILTER for free topics";
+const MQTT: &str =
+    "behind /mqtt/ goes an MQTT filter of free topics, with + for one level and # for all that follow";
+
+impl Source {
+    /// Reads one; `offset` is its place in the route.
+    pub(super) fn parse(text: &str, offset: usize) -> Result<Self, Wrong> {
+        let refused = || {
+            let found = if text.is_empty() { "the end".to_owned() } else { format!("source {text:?}") };
+            Wrong::new(offset, found, SOURCES)
+        };
+        if let Some((slash_mqtt, topics)) = text.split_at_checked("/mqtt/".len())
+            && slash_mqtt.eq_ignore_ascii_case("/mqtt/")
+        {
+            return free(topics, offset + slash_mqtt.len());
+        }
+        let mut segments: Vec<&str> = text.strip_prefix('/').ok_or_else(refused)?.split('/').collect();
+        // edgeHub trims `*` and `/` at the end too: `/messages`, `/messages/` and `/messages/*` are one.
+        while segments.last().is_some_and(|last| last.is_empty() || *last == "*") {
+            segments.pop();
+        }
+        if let [one] = segments[..]
+            && one.eq_ignore_ascii_case("twinChangeNotifications")
+        {
+            return Ok(Self::TwinChanges);
+        }
+        let is =
+            |at: usize, word: &str| segments.get(at).is_none_or(|found| found.eq_ignore_ascii_case(word));
+        let is_shape = is(0, "messages") && is(1, "modules") && is(3, "outputs") && segments.len() <= 5;
+        // A `*` that is only a part of a segment would be edgeHub's prefix match.
+        let is_whole = |segment: &&str| *segment == "*" || (!segment.is_empty() && !segment.contains('*'));
+        if !is_shape || !segments.iter().all(is_whole) {
+            return Err(refused());
+        }
+        let module = segments.get(2).filter(|module| **module != "*").map(|module| (*module).to_owned());
+        Ok(match segments.len() {
+            0 => Self::All,
+            1 => Self::Messages,
+            2 | 3 => Self::Modules { module, output: Output::Any },
+            4 => Self::Modules { module, output: Output::Some },
+            _ => Self::Modules { module, output: Output::Named(segments[4].to_owned()) },
+        })
+    }
+
+    /// Whether it takes this message. Names are compared without regard to case, as edgeHub does; topics with.
+    pub(super) fn takes(&self, message: &Message<'_>) -> bool {
+        match (self, message.kind) {
+            (Self::Free(filter), Kind::Free { topic }) => filter::matches(filter, topic),
+            (Self::Free(_), _) | (_, Kind::Free { .. }) => false,
+            (Self::All, _)
+            | (Self::Messages, Kind::Telemetry)
+            | (Self::TwinChanges, Kind::TwinChange { .. }) => true,
+            (Self::Modules { module, output }, Kind::Telemetry) => message.module().is_some_and(|from| {
+                module.as_ref().is_none_or(|module| module.eq_ignore_ascii_case(from))
+                    && match output {
+                        Output::Any => true,
+                        Output::Some => message.output().is_some(),
+                        Output::Named(name) => {
+                            message.output().is_some_and(|on| on.eq_ignore_ascii_case(name))
+                        }
+                    }
+            }),
+            _ => false,
+        }
+    }
+}
+
+fn free(topics: &str, offset: usize) -> Result<Source, Wrong> {
+    match (filter::check_filter(topics), parse_subscribe(topics)) {
+        (Ok(()), Ok(Subscribe::Free)) => Ok(Source::Free(topics.to_owned())),
+        (Err(why), _) => Err(Wrong::new(offset, format!("filter {topics:?}: {why}"), MQTT)),
+        (Ok(()), _) => Err(Wrong::new(offset, format!("filter {topics:?} of a reserved topic"), MQTT)),
+    }
+}

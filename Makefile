@@ -6,7 +6,7 @@ TARGET := x86_64-unknown-linux-gnu
 BIN := target/$(TARGET)/release
 STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
-.PHONY: compiler build images demo test check lint bench clean
+.PHONY: compiler build images demo test faults check lint bench clean
 
 compiler: ## what Rust needs beside itself: a linker, and a C compiler for SQLite and TLS
 	scripts/ensure-packages.sh gcc libc6-dev
@@ -22,10 +22,18 @@ demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 prove
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/demo $(if $(ONCE),--once)
 
 test: images ## every test, on real parts
-	scripts/ensure-packages.sh busybox-static docker-registry
+	scripts/ensure-packages.sh busybox-static docker-registry eatmydata e2fsprogs
 	scripts/ensure-clients.sh
 	cargo test --workspace --exclude site-tests
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests -- --test-threads=1 --nocapture
+
+faults: images ## the long form of the tests that break things: as root, about half an hour
+	scripts/ensure-packages.sh eatmydata e2fsprogs
+	export LINESIDE_FAULTS=1
+	cargo test -p edge-buffer --lib -- --nocapture every_step power damage
+	cargo test -p edge-agent --lib -- --nocapture state
+	cargo test -p edge-agent --test disk -- --nocapture --test-threads=1
+	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test storms -- --nocapture --test-threads=1
 
 check: compiler ## format, lints and dependency audit
 	cargo fmt --all --check

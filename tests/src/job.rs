@@ -201,7 +201,7 @@ pub async fn exactly_once(rest: &Rest, device: &str, seen: impl Fn() -> Seen) ->
         eventually(&format!("{} acknowledged messages of {device} in central", goal.len()), STEP, || async {
             let messages = rest.messages(device).await?;
             let numbers: Vec<u64> = messages.iter().filter_map(|m| m["body"]["n"].as_u64()).collect();
-            Ok(goal.iter().all(|n| numbers.contains(n)).then_some(numbers))
+            Ok(goal.is_subset(&numbers.iter().copied().collect()).then_some(numbers))
         })
         .await?;
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();

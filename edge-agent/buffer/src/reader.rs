@@ -227,6 +227,12 @@ fn fetch(shared: &Shared, next: u64, place: Option<Place>) -> Fetched {
                 }
                 // It was dropped or deleted a moment ago: the cursor is behind it now.
                 Err(_) if shared.state().cursor + 1 > fetched.next => continue,
+                // Somebody else took it away: what it held is lost, and the queue goes on.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    shared.state().pass(fetched.next, stretch.until - 1, Cause::Damaged, "");
+                    fetched.next = stretch.until;
+                    continue;
+                }
                 Err(source) => {
                     fetched.error = Some(read_error(shared, stretch.segment, source));
                     break;

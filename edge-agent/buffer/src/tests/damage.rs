@@ -80,6 +80,17 @@ async fn a_missing_segment_is_told_as_lost() {
 }
 
 #[tokio::test]
+async fn a_segment_that_is_taken_away_under_a_running_log_does_not_stop_its_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), options()).unwrap();
+    fill(&log, 21, 100).await;
+    std::fs::remove_file(dir.path().join(crate::format::segment_name(8))).unwrap();
+    let read = sequences(&close_and_read(&log).await);
+    assert_eq!(read, (1..=7).chain(15..=21).collect::<Vec<_>>());
+    assert_eq!(log.stats().lost.damaged, 7);
+}
+
+#[tokio::test]
 async fn damage_does_not_give_a_sequence_away_twice() {
     let disk = Disk::default();
     let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();

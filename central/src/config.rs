@@ -13,6 +13,8 @@
 //! [keep]
 //! messages = 10000000              # of all devices together; the oldest go first
 //! commands = 100000
+//! [tls]
+//! device_ca = ["/etc/central/devices.pem"]   # authorities that give certificates to devices; none when left out
 //! ```
 
 use std::net::SocketAddr;
@@ -39,6 +41,16 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// How much history is kept.
     pub keep: KeepConfig,
+    /// Certificates.
+    pub tls: Tls,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Authorities that give certificates to devices, PEM files.
+    pub device_ca: Vec<PathBuf>,
 }
 
 /// `[http]`
@@ -79,6 +91,7 @@ impl Default for Config {
             http: Http::default(),
             mqtt: Mqtt::default(),
             keep: KeepConfig::default(),
+            tls: Tls::default(),
         }
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use edge_core::access::attestation::{Attestation, Circumstances, Evidence};
+use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
 use edge_core::access::error::AccessError;
-use edge_core::access::proof::Proof;
-use edge_core::access::sas;
-use edge_core::access::secret::Secret;
+use edge_core::access::x509::Shown;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkUp;
-use edge_hub::service::{Admitted, Client, ConnectRequest, Refusal, Rejected, Service};
+use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
 use schemas::link::Presence;
@@ -66,20 +66,25 @@ impl Service for Fleet {
         if !device.enabled {
             return Err(Refusal::NotAuthorized(format!("device `{identity}` is blocked by an operator")));
         }
-        let keys: Vec<Vec<u8>> = device
-            .keys
-            .iter()
-            .flat_map(|keys| [&keys.primary, &keys.secondary])
-            .filter_map(|key| STANDARD.decode(key).ok())
-            .collect();
-        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
-        let token = request.password.as_ref().and_then(Secret::text).unwrap_or("");
-        let token = sas::verify(token, &identity, &hosts, &keys, now_ms() / 1000).map_err(refused)?;
+        let under =
+            Circumstances { hosts: &hosts, authorities: &self.authorities, now_secs: now_ms() / 1000 };
+        let certificate = request
+            .client_cert
+            .as_ref()
+            .map(|shown| Shown { leaf: shown.leaf(), intermediates: shown.intermediates() });
+        let evidence = Evidence { password: request.password.as_ref(), certificate };
+        let (proof, ends_at) = attestation(&device).prove(&identity, &evidence, &under).map_err(refused)?;
         if device.is_gateway {
             self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(device.id);
         }
-        Ok(Admitted { identity, proof: Proof::Key(token.key), ends_at: Some(token.ends_at()) })
+        Ok(Admitted { identity, proof, ends_at: Some(ends_at) })
+    }
+
+    /// Nothing on free topics: central has no rules for them. Who is blocked or has another key is found in the store
+    /// by [`Fleet::review`], when that has changed.
+    fn standing(&self, _identity: &Identity, _login: &Login) -> Result<Rights, String> {
+        Ok(Rights::default())
     }
 
     fn telemetry(
@@ -182,11 +187,13 @@ impl Service for Fleet {
         let (fleet, identity) = (self.clone(), client.identity.clone());
         tokio::spawn(async move {
             fleet.note_seen(&identity.device).await;
-            // Blocked or deleted between its CONNECT and now: the disconnection found nobody then.
-            if let Ok(device) = fleet.device(&identity.device).await
-                && device.is_none_or(|device| !device.enabled)
-            {
-                fleet.clients.disconnect(&identity, "it was blocked or deleted while it connected");
+            // Blocked, deleted or given another key between its CONNECT and now: nobody was found to close then.
+            match fleet.device(&identity.device).await {
+                Ok(Some(device)) => fleet.review(&device),
+                Ok(None) => fleet.clients.disconnect(&identity, "it was deleted while it connected"),
+                Err(error) => {
+                    tracing::warn!(%identity, %error, "a client that came in could not be judged again")
+                }
             }
         });
     }
@@ -213,7 +220,36 @@ impl Service for Fleet {
     }
 }
 
+/// What a device must show.
+fn attestation(device: &Device) -> Attestation {
+    match (&device.x509, &device.keys) {
+        (Some(x509), _) if x509.is_ca_signed => Attestation::Authority,
+        (Some(x509), _) => {
+            let thumbprints = x509.thumbprints();
+            Attestation::Thumbprints(thumbprints.iter().filter_map(|text| text.parse().ok()).collect())
+        }
+        (None, keys) => {
+            let keys = keys.iter().flat_map(|keys| [&keys.primary, &keys.secondary]);
+            let decode = |key: &String| STANDARD.decode(key).ok().filter(|key| !key.is_empty());
+            Attestation::Keys(keys.filter_map(decode).collect())
+        }
+    }
+}
+
 impl Fleet {
+    /// Closes the connection of a device at central's own door when it may not stay any more: blocked, or proven by
+    /// what proves it no longer.
+    pub(crate) fn review(&self, device: &Device) {
+        let (attestation, is_enabled) = (attestation(device), device.enabled);
+        self.clients.review_one(&Identity::device(device.id.clone()), |_, login| {
+            match (is_enabled, attestation.stands(&login.proof)) {
+                (false, _) => Err("an operator blocked it".to_owned()),
+                (true, false) => Err("its key or certificate is not accepted any more".to_owned()),
+                (true, true) => Ok(Rights::default()),
+            }
+        });
+    }
+
     async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError> {
         let id = id.clone();
         self.store.read(move |c| Ok::<_, StoreError>(devices::get(c, &id)?)).await

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 
+use edge_core::access::x509::Authorities;
 use edge_core::twin;
 use edge_hub::clients::Clients;
 use edge_hub::postman::Postman;
@@ -87,6 +88,8 @@ pub struct Fleet {
     pub connections: Connections,
     /// The names by which devices may call central in their SAS tokens.
     pub hosts: Vec<String>,
+    /// Those whose certificates devices may show.
+    pub authorities: Authorities,
     /// Gateways that have connected; every one of them is in the registry.
     pub(crate) gateways: RwLock<HashSet<DeviceId>>,
     /// What gateways are still to be told.
@@ -116,13 +119,20 @@ pub struct Registration {
 
 impl Fleet {
     /// Joins the store and the door.
-    pub fn new(store: Store, clients: Clients, hosts: Vec<String>, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        store: Store,
+        clients: Clients,
+        hosts: Vec<String>,
+        authorities: Authorities,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             postman: mail::postman(&store, clients.clone()),
             store,
             clients,
             connections: Connections::default(),
             hosts,
+            authorities,
             gateways: RwLock::default(),
             outbox: Outbox::default(),
             running: Mutex::default(),
@@ -177,10 +187,7 @@ impl Fleet {
                 Ok((device, changed))
             })
             .await?;
-        let this = Identity::device(written.id.clone());
-        if !written.enabled {
-            self.clients.disconnect(&this, "an operator blocked it");
-        }
+        self.review(&written);
         if let Some(gateway) = &written.gateway {
             self.tell_children(gateway);
         }
@@ -288,12 +295,18 @@ fn new_device(id: DeviceId) -> Device {
         template: None,
         is_gateway: false,
         enabled: true,
-        keys: Some(devices::Keys { primary: new_key(), secondary: new_key() }),
+        keys: Some(new_keys()),
+        x509: None,
         manifest_id: None,
         revision: 0,
         last_seen_ms: None,
         gateway: None,
     }
+}
+
+/// Two keys that nobody has had before.
+pub(crate) fn new_keys() -> devices::Keys {
+    devices::Keys { primary: new_key(), secondary: new_key() }
 }
 
 fn new_key() -> String {

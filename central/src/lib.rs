@@ -4,6 +4,7 @@
 //! A request comes in by `api` (REST) or `door` (MQTT); `fleet` decides; `store` keeps; `link` tells gateways.
 
 pub mod api;
+pub mod attest;
 pub mod calls;
 pub mod clock;
 pub mod config;

@@ -207,11 +207,19 @@ impl Fleet {
 
 /// A device as its gateway must know it; `None` for one that the gateway brought and holds the keys of.
 fn child(device: Device) -> Option<Child> {
-    let keys = device.keys?;
+    let (primary_key, secondary_key) = match (&device.x509, device.keys) {
+        // A gateway is not given keys that prove nothing.
+        (Some(_), _) => (String::new(), String::new()),
+        (None, Some(keys)) => (keys.primary, keys.secondary),
+        (None, None) => return None,
+    };
+    let x509 = device.x509.unwrap_or_default();
     Some(Child {
         device_id: device.id,
-        primary_key: keys.primary,
-        secondary_key: keys.secondary,
+        primary_key,
+        secondary_key,
+        thumbprints: x509.thumbprints(),
+        is_ca_signed: x509.is_ca_signed,
         enabled: device.enabled,
     })
 }

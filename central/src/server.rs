@@ -1,10 +1,12 @@
 //! Starts everything in order, and stops it in order.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use edge_core::access::x509::Authorities;
 use edge_hub::clients::Clients;
 use edge_hub::door::{Door, DoorSettings};
 use tokio::net::TcpListener;
@@ -41,7 +43,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let store = Store::open(&config.data_dir, config.keep.limits())?;
     let clients = Clients::new();
     let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
-    let fleet = Fleet::new(store, clients.clone(), hosts, stop.clone());
+    let authorities = authorities(&config.tls.device_ca)?;
+    let fleet = Fleet::new(store, clients.clone(), hosts, authorities, stop.clone());
     fleet.resume_commands().await?;
 
     let door =
@@ -105,6 +108,17 @@ impl Started {
         self.fleet.store.close().await;
         tracing::info!("central has stopped");
     }
+}
+
+/// The authorities of devices, out of PEM files.
+fn authorities(files: &[PathBuf]) -> anyhow::Result<Authorities> {
+    let mut certificates = Vec::new();
+    for file in files {
+        let named = || format!("tls.device_ca: {}", file.display());
+        let pem = std::fs::read(file).with_context(named)?;
+        certificates.extend(edge_hub::tls::certificates(&pem).with_context(named)?);
+    }
+    Authorities::new(&certificates).map_err(|why| anyhow::anyhow!("tls.device_ca: {why}"))
 }
 
 async fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

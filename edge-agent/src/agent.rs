@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use edge_buffer::{Full, LogOptions};
+use edge_core::access::x509::Authorities;
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::report;
 use edge_hub::clients::Clients;
@@ -15,7 +16,7 @@ use edge_hub::postman::Postman;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -32,11 +33,16 @@ use crate::mailbox::Mailbox;
 use crate::module_keys::ModuleKeys;
 use crate::queues::Queues;
 use crate::routing::Router;
+use crate::standing::Standing;
 use crate::state::State;
 use crate::twins::Twins;
 use crate::uplink::{LinkStatus, Uplink};
+use crate::users::Users;
 use crate::watch as watch_folder;
 use crate::workload::Workload;
+
+/// Passwords that are judged at once; the others wait, and other clients do not wait for them.
+const PASSWORDS_AT_ONCE: usize = 2;
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -96,11 +102,22 @@ impl Daemon {
             upstream.map_or(config.hostname.as_str(), |u| u.connection_string.hub_name()).to_owned();
 
         // The front door.
+        let hosts = vec![hub_name.clone(), config.hostname.clone(), "localhost".to_owned()];
+        let standing = Standing {
+            gateway: config.device_id.clone(),
+            hosts: hosts.clone().into(),
+            module_keys: module_keys.clone(),
+            devices,
+            users: Users::load(state.clone())?,
+            rules: outputs.rules,
+            clients: clients.clone(),
+        };
         let front = Arc::new(Front {
             gateway: config.device_id.clone(),
-            hosts: vec![hub_name.clone(), config.hostname.clone(), "localhost".to_owned()],
-            module_keys: module_keys.clone(),
-            devices: devices.clone(),
+            hosts,
+            standing: standing.clone(),
+            authorities: authorities(&config.tls.device_ca)?,
+            judging: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
             twins: twins.clone(),
             router: Router {
                 gateway: config.device_id.clone(),
@@ -121,6 +138,13 @@ impl Daemon {
             tasks.spawn(async move {
                 postman.expire(stop).await;
                 ("end of messages", Ok(()))
+            });
+        }
+        {
+            let (standing, stop) = (standing.clone(), stop.clone());
+            tasks.spawn(async move {
+                standing.run(stop).await;
+                ("standing of clients", Ok(()))
             });
         }
         let (status, deployer_status) = watch::channel(DeployerStatus::default());
@@ -169,7 +193,7 @@ impl Daemon {
                     tls: edge_hub::tls::client_config(&read(ca)?)?,
                     queues: queues.clone(),
                     twins,
-                    devices: devices.clone(),
+                    standing: standing.clone(),
                     deployments: deployments.clone(),
                     commands: commands.clone(),
                     mailbox,
@@ -199,7 +223,7 @@ impl Daemon {
             hostname: config.hostname.clone(),
             hub_name,
             clients,
-            devices,
+            standing,
             deployments,
             judgement: outputs.judgement,
             deployer: deployer_status,
@@ -232,6 +256,16 @@ impl Daemon {
         self.queues.close().await;
         self.state.close().await;
     }
+}
+
+/// The authorities of devices, out of PEM files.
+fn authorities(files: &[std::path::PathBuf]) -> Result<Authorities> {
+    let mut certificates = Vec::new();
+    for file in files {
+        let found = edge_hub::tls::certificates(&read(file)?);
+        certificates.extend(found.with_context(|| format!("[tls] device_ca: {}", file.display()))?);
+    }
+    Authorities::new(&certificates).map_err(|why| anyhow::anyhow!("[tls] device_ca: {why}"))
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>> {

@@ -1,5 +1,7 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 the manifest or the command was refused.
 
+mod access;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +13,8 @@ use schemas::connection_string::ConnectionString;
 use schemas::manifest::Manifest;
 use schemas::names::DeviceId;
 use serde_json::{Value, json};
+
+use access::{Device, User};
 
 use crate::config::Config;
 use crate::control::client::{CallError, request};
@@ -70,6 +74,9 @@ enum Command {
     /// Leaf devices.
     #[command(subcommand)]
     Device(Device),
+    /// Users: plain MQTT clients that know a name and a password.
+    #[command(subcommand)]
+    User(User),
 }
 
 #[derive(Args)]
@@ -89,33 +96,6 @@ struct Init {
     /// The certificate authority of central, as a PEM file.
     #[arg(long)]
     upstream_ca: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Device {
-    /// Add a leaf device; prints its connection string.
-    Add {
-        /// Its id.
-        id: String,
-        /// Its symmetric key in base64; made when left out.
-        #[arg(long)]
-        key: Option<String>,
-    },
-    /// What a plain MQTT client writes as its client id, user name and password (a SAS token).
-    Token {
-        /// Its id.
-        id: String,
-        /// How long the token is valid.
-        #[arg(long, value_name = "SECS", default_value_t = 86_400)]
-        valid: u64,
-    },
-    /// The known leaf devices.
-    List,
-    /// Remove a leaf device that was added here.
-    Remove {
-        /// Its id.
-        id: String,
-    },
 }
 
 /// Why the process ends with another code than 0.
@@ -193,30 +173,8 @@ impl Cli {
                 let answer = self.ask("POST", "/call", Some(&body)).await?;
                 self.print(&answer, || format!("{} {}", answer["status"], answer["payload"]))?;
             }
-            Command::Device(Device::Add { id, key }) => {
-                let answer = self.ask("POST", "/devices", Some(&json!({"id": id, "key": key}))).await?;
-                let text = || answer["connectionString"].as_str().unwrap_or_default().to_owned();
-                self.print(&answer, text)?;
-            }
-            Command::Device(Device::Token { id, valid }) => {
-                let path = format!("/devices/{}/token?valid={valid}", encoded(id));
-                let answer = self.ask("GET", &path, None).await?;
-                self.print(&answer, || {
-                    let line = |name: &str, key: &str| format!("{name:<10} {}", text_of(&answer[key]));
-                    let lines =
-                        [("client id", "clientId"), ("user name", "userName"), ("password", "password")];
-                    lines.map(|(name, key)| line(name, key)).join("\n")
-                })?;
-            }
-            Command::Device(Device::List) => {
-                let answer = self.ask("GET", "/devices", None).await?;
-                self.print(&answer, || devices_text(&answer))?;
-            }
-            Command::Device(Device::Remove { id }) => {
-                let id: DeviceId = id.parse().context("ID")?;
-                let answer = self.ask("DELETE", &format!("/devices/{}", encoded(id.as_str())), None).await?;
-                self.print(&answer, || format!("removed {id}"))?;
-            }
+            Command::Device(device) => access::device(self, device).await?,
+            Command::User(user) => access::user(self, user).await?,
         }
         Ok(())
     }
@@ -278,19 +236,6 @@ fn modules_text(modules: &Value) -> String {
         ));
     }
     lines.join("\n")
-}
-
-fn devices_text(answer: &Value) -> String {
-    let devices = answer["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let line = |device: &Value| {
-        let connected = if device["connected"] == true { "connected" } else { "away" };
-        let from = if device["addedHere"] == true { "added here" } else { "from central" };
-        format!("{:<32} {connected:<10} {from}", text_of(&device["id"]))
-    };
-    match devices {
-        [] => "no leaf devices".to_owned(),
-        devices => devices.iter().map(line).collect::<Vec<_>>().join("\n"),
-    }
 }
 
 fn status_text(status: &Value) -> String {

@@ -105,6 +105,8 @@ pub struct TlsSection {
     pub cert: PathBuf,
     /// Its key, PEM.
     pub key: PathBuf,
+    /// Authorities that give certificates to leaf devices (`--x509-ca`), PEM files.
+    pub device_ca: Vec<PathBuf>,
 }
 
 impl Default for DockerSection {
@@ -195,6 +197,15 @@ struct FileTls {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    device_ca: Option<OneOrMore>,
+}
+
+/// A path, or an array of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(PathBuf),
+    More(Vec<PathBuf>),
 }
 
 impl Config {
@@ -278,6 +289,11 @@ impl Config {
                 ca: file.tls.ca.unwrap_or_else(|| in_data_dir("ca.pem")),
                 cert: file.tls.cert.unwrap_or_else(|| in_data_dir("server.pem")),
                 key: file.tls.key.unwrap_or_else(|| in_data_dir("server-key.pem")),
+                device_ca: match file.tls.device_ca {
+                    None => Vec::new(),
+                    Some(OneOrMore::One(path)) => vec![path],
+                    Some(OneOrMore::More(paths)) => paths,
+                },
             },
             device_id: file.device_id,
             hostname: file.hostname,

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::deployer::Deployment;
 use crate::queues::Queues;
 use crate::routing::Routing;
+use crate::standing::Rules;
 use crate::state::{Room, State, StateError};
 use crate::twins::{DesiredChange, Twins};
 
@@ -76,6 +77,7 @@ pub struct Deployments {
     in_force: std::sync::Mutex<Option<InForce>>,
     deployer: watch::Sender<Option<Arc<Deployment>>>,
     routing: watch::Sender<Arc<Routing>>,
+    rules: watch::Sender<Arc<Rules>>,
     judgement: watch::Sender<Judgement>,
 }
 
@@ -85,6 +87,8 @@ pub struct Outputs {
     pub deployer: watch::Receiver<Option<Arc<Deployment>>>,
     /// For the front door.
     pub routing: watch::Receiver<Arc<Routing>>,
+    /// For the standing of clients.
+    pub rules: watch::Receiver<Arc<Rules>>,
     /// For the report.
     pub judgement: watch::Receiver<Judgement>,
 }
@@ -102,6 +106,7 @@ impl Deployments {
     ) -> Result<(Self, Outputs), StateError> {
         let (deployer, deployer_out) = watch::channel(None);
         let (routing, routing_out) = watch::channel(Arc::default());
+        let (rules, rules_out) = watch::channel(Arc::default());
         let (judgement, judgement_out) = watch::channel(Judgement::default());
         let last: Option<Sections> =
             state.load(Room::Deployment)?.into_iter().find(|(key, _)| key == IN_FORCE).map(|(_, s)| s);
@@ -113,6 +118,7 @@ impl Deployments {
             in_force: std::sync::Mutex::new(None),
             deployer,
             routing,
+            rules,
             judgement,
         };
         if let Some(sections) = last
@@ -121,7 +127,12 @@ impl Deployments {
             tracing::error!(problem, "the deployment that was in force cannot be taken up again");
         }
         deployments.consider();
-        let outputs = Outputs { deployer: deployer_out, routing: routing_out, judgement: judgement_out };
+        let outputs = Outputs {
+            deployer: deployer_out,
+            routing: routing_out,
+            rules: rules_out,
+            judgement: judgement_out,
+        };
         Ok((deployments, outputs))
     }
 
@@ -196,6 +207,10 @@ impl Deployments {
             table: Some(table),
             modules: desired.modules.keys().cloned().collect(),
             time_to_live_ms: manifest.edge_hub.time_to_live_secs.map(|secs| secs.saturating_mul(1000)),
+        }));
+        self.rules.send_replace(Arc::new(Rules {
+            modules: desired.modules.keys().cloned().collect(),
+            authorizations: manifest.edge_hub.authorizations.clone(),
         }));
         let deployment = Deployment { desired, version: sections.edge_agent.version };
         self.deployer.send_replace(Some(Arc::new(deployment)));

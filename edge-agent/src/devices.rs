@@ -1,10 +1,11 @@
 //! The leaf devices that may connect here: those that central assigned to this gateway, and those added on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use edge_core::access::attestation::Attestation;
 use schemas::link::{Child, Children};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
@@ -12,22 +13,38 @@ use serde::{Deserialize, Serialize};
 use crate::state::{Room, Saved, State, StateError};
 
 const FROM_CENTRAL: &str = "central";
+const BLOCKED: &str = "blocked";
 const ADDED: &str = "added/";
 /// Leaf devices of one gateway. IoT Edge allows 100 clients by default.
 const ADDED_MAX: usize = 1000;
+/// Devices blocked here; more than may stand behind a gateway.
+const BLOCKED_MAX: usize = 4000;
 
-/// A leaf device with its decoded keys.
-#[derive(Clone)]
+/// A leaf device.
+#[derive(Debug, Clone)]
 pub struct Leaf {
-    /// Symmetric keys, in the order in which they are tried.
-    pub keys: Vec<Vec<u8>>,
-    /// A blocked device is known and refused.
+    /// What it must show.
+    pub attestation: Attestation,
+    /// Whether central lets it in; a blocked device is known and refused.
     pub is_enabled: bool,
+    /// Whether it was blocked on this gateway, which holds whatever central says.
+    pub is_blocked_here: bool,
     /// Whether it was added on the gateway itself.
     pub is_local: bool,
 }
 
-/// Why a device was not added or removed.
+impl Leaf {
+    /// Why it may not come in, if so.
+    pub fn blocked(&self) -> Option<&'static str> {
+        match (self.is_blocked_here, self.is_enabled) {
+            (true, _) => Some("it is blocked on this gateway"),
+            (false, false) => Some("it is blocked at central"),
+            (false, true) => None,
+        }
+    }
+}
+
+/// Why a device was not added, blocked or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The id is taken.
@@ -36,17 +53,59 @@ pub enum DeviceError {
     /// Nobody of that name was added here.
     #[error("device {0} was not added on this gateway; `edge-agent device list` shows who was")]
     Unknown(DeviceId),
+    /// Nobody of that name is known or blocked.
+    #[error("device {0} is not known here; `edge-agent device list` shows who is")]
+    Nobody(DeviceId),
     /// The list is full.
     #[error("{ADDED_MAX} devices were added on this gateway already; remove one first")]
     Full,
+    /// The list of blocked devices is full.
+    #[error("{BLOCKED_MAX} devices are blocked on this gateway already; unblock one first")]
+    BlockedFull,
     /// Not on disk.
     #[error(transparent)]
     State(#[from] StateError),
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+/// A device that was added here. Older versions wrote the key alone.
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Added {
-    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    thumbprints: Vec<String>,
+    #[serde(default)]
+    is_ca_signed: bool,
+}
+
+impl Added {
+    fn of(attestation: &Attestation) -> Self {
+        match attestation {
+            Attestation::Keys(keys) => {
+                Self { key: keys.first().map(|key| STANDARD.encode(key)), ..Self::default() }
+            }
+            Attestation::Thumbprints(thumbprints) => {
+                Self { thumbprints: thumbprints.iter().map(ToString::to_string).collect(), ..Self::default() }
+            }
+            Attestation::Authority => Self { is_ca_signed: true, ..Self::default() },
+        }
+    }
+}
+
+/// What a device must show, from how it is written in state and on the link.
+fn attestation<'a>(
+    keys: impl IntoIterator<Item = &'a String>,
+    thumbprints: &[String],
+    is_ca_signed: bool,
+) -> Attestation {
+    if is_ca_signed {
+        return Attestation::Authority;
+    }
+    if !thumbprints.is_empty() {
+        return Attestation::Thumbprints(thumbprints.iter().filter_map(|text| text.parse().ok()).collect());
+    }
+    let decode = |key: &String| STANDARD.decode(key).ok().filter(|key| !key.is_empty());
+    Attestation::Keys(keys.into_iter().filter_map(decode).collect())
 }
 
 #[derive(Default)]
@@ -54,6 +113,25 @@ struct Known {
     /// `None` until central has told once.
     from_central: Option<BTreeMap<DeviceId, Child>>,
     added: BTreeMap<DeviceId, Added>,
+    blocked: BTreeSet<DeviceId>,
+}
+
+impl Known {
+    fn get(&self, id: &DeviceId) -> Option<Leaf> {
+        let is_blocked_here = self.blocked.contains(id);
+        if let Some(added) = self.added.get(id) {
+            let attestation = attestation(&added.key, &added.thumbprints, added.is_ca_signed);
+            return Some(Leaf { attestation, is_enabled: true, is_blocked_here, is_local: true });
+        }
+        let child = self.from_central.as_ref()?.get(id)?;
+        let keys = [&child.primary_key, &child.secondary_key];
+        Some(Leaf {
+            attestation: attestation(keys, &child.thumbprints, child.is_ca_signed),
+            is_enabled: child.enabled,
+            is_blocked_here,
+            is_local: false,
+        })
+    }
 }
 
 /// All leaf devices. Cheap to clone.
@@ -75,6 +153,8 @@ impl Devices {
             if key == FROM_CENTRAL {
                 let list: Children = serde_json::from_value(value).map_err(wrong)?;
                 known.from_central = Some(by_id(list));
+            } else if key == BLOCKED {
+                known.blocked = serde_json::from_value(value).map_err(wrong)?;
             } else if let Some(id) = key.strip_prefix(ADDED).and_then(|id| id.parse().ok()) {
                 known.added.insert(id, serde_json::from_value(value).map_err(wrong)?);
             }
@@ -88,23 +168,7 @@ impl Devices {
 
     /// A leaf device; `None` when it is unknown. The one added here wins over central's.
     pub fn get(&self, id: &DeviceId) -> Option<Leaf> {
-        let decode = |key: &str| STANDARD.decode(key).ok().filter(|key| !key.is_empty());
-        self.read(|known| {
-            if let Some(added) = known.added.get(id) {
-                return Some(Leaf {
-                    keys: decode(&added.key).into_iter().collect(),
-                    is_enabled: true,
-                    is_local: true,
-                });
-            }
-            let child = known.from_central.as_ref()?.get(id)?;
-            let keys = [&child.primary_key, &child.secondary_key];
-            Some(Leaf {
-                keys: keys.into_iter().filter_map(|key| decode(key)).collect(),
-                is_enabled: child.enabled,
-                is_local: false,
-            })
-        })
+        self.read(|known| known.get(id))
     }
 
     /// Whether central has told its list at least once.
@@ -112,37 +176,30 @@ impl Devices {
         self.read(|known| known.from_central.is_some())
     }
 
-    /// Every known id, and whether it was added here.
-    pub fn list(&self) -> Vec<(DeviceId, bool)> {
+    /// Every known device by id.
+    pub fn list(&self) -> Vec<(DeviceId, Leaf)> {
         self.read(|known| {
-            let mut all: BTreeMap<DeviceId, bool> =
-                known.from_central.iter().flatten().map(|(id, _)| (id.clone(), false)).collect();
-            all.extend(known.added.keys().map(|id| (id.clone(), true)));
-            all.into_iter().collect()
+            let ids: BTreeSet<&DeviceId> =
+                known.from_central.iter().flat_map(BTreeMap::keys).chain(known.added.keys()).collect();
+            ids.into_iter().filter_map(|id| Some((id.clone(), known.get(id)?))).collect()
         })
     }
 
-    /// Takes central's whole list. Gives who may no longer stay, or has other keys now, and when the list is on disk.
-    pub fn told(&self, list: Children) -> (Vec<DeviceId>, Saved) {
-        let saved = self.state.put(Room::Devices, FROM_CENTRAL, &list);
-        let new = by_id(list);
+    /// Takes central's whole list; the caller then has every connection judged anew.
+    pub fn told(&self, list: Children) -> Saved {
         let mut known = self.known.write().expect("nothing panics while it holds the devices");
-        let old = known.from_central.replace(new).unwrap_or_default();
-        let new = known.from_central.as_ref().expect("it was just put there");
-        let is_gone = |id: &DeviceId, before: &Child| {
-            !known.added.contains_key(id)
-                && new.get(id).is_none_or(|now| !now.enabled || now.primary_key != before.primary_key)
-        };
-        let gone = old.iter().filter(|(id, before)| is_gone(id, before)).map(|(id, _)| id.clone()).collect();
-        (gone, saved)
+        // Saved under the lock, so that the disk gets the lists in the order of the memory.
+        let saved = self.state.put(Room::Devices, FROM_CENTRAL, &list);
+        known.from_central = Some(by_id(list));
+        saved
     }
 
-    /// Adds a device with a key.
+    /// Adds a device.
     ///
     /// # Errors
     /// [`DeviceError`]: the id is taken, the list is full, or it was not saved.
-    pub async fn add(&self, id: DeviceId, key: &[u8]) -> Result<(), DeviceError> {
-        let added = Added { key: STANDARD.encode(key) };
+    pub async fn add(&self, id: DeviceId, attestation: &Attestation) -> Result<(), DeviceError> {
+        let added = Added::of(attestation);
         let saved = {
             let mut known = self.known.write().expect("nothing panics while it holds the devices");
             let is_central = known.from_central.as_ref().is_some_and(|list| list.contains_key(&id));
@@ -170,6 +227,24 @@ impl Devices {
         };
         Ok(saved.durable().await?)
     }
+
+    /// Blocks a device on this gateway, or lifts that block. It holds whoever brought the device, also when central
+    /// takes it away and gives it back. It is in force at once; the caller then has every connection judged anew.
+    ///
+    /// # Errors
+    /// [`DeviceError`]: nobody of that id is known (for a lifting: or blocked), or it was not saved.
+    pub fn block(&self, id: &DeviceId, is_blocked: bool) -> Result<Saved, DeviceError> {
+        let mut known = self.known.write().expect("nothing panics while it holds the devices");
+        if known.get(id).is_none() && !known.blocked.contains(id) {
+            return Err(DeviceError::Nobody(id.clone()));
+        }
+        match is_blocked {
+            true if known.blocked.len() >= BLOCKED_MAX => return Err(DeviceError::BlockedFull),
+            true => known.blocked.insert(id.clone()),
+            false => known.blocked.remove(id),
+        };
+        Ok(self.state.put(Room::Devices, BLOCKED, &known.blocked))
+    }
 }
 
 fn by_id(list: Children) -> BTreeMap<DeviceId, Child> {
@@ -178,6 +253,8 @@ fn by_id(list: Children) -> BTreeMap<DeviceId, Child> {
 
 #[cfg(test)]
 mod tests {
+    use edge_core::access::x509::Thumbprint;
+
     use super::*;
 
     fn child(id: &str, key: &str, enabled: bool) -> Child {
@@ -185,30 +262,63 @@ mod tests {
             device_id: id.parse().unwrap(),
             primary_key: STANDARD.encode(key),
             secondary_key: String::new(),
+            thumbprints: Vec::new(),
+            is_ca_signed: false,
             enabled,
         }
     }
 
+    fn id(text: &str) -> DeviceId {
+        text.parse().unwrap()
+    }
+
     #[tokio::test]
-    async fn who_is_blocked_removed_or_has_a_new_key_must_leave_and_who_was_added_here_stays() {
+    async fn what_central_told_and_what_was_added_here_is_known_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let devices = Devices::load(state.clone()).unwrap();
         assert!(!devices.is_told());
-        let ids = ["a", "b", "c", "d"];
-        let (gone, _) =
-            devices.told(Children { children: ids.iter().map(|id| child(id, "k", true)).collect() });
-        assert!(gone.is_empty() && devices.is_told());
-        devices.add("here".parse().unwrap(), b"local").await.unwrap();
-        let (gone, saved) = devices.told(Children {
-            children: vec![child("a", "k", true), child("b", "k", false), child("c", "other", true)],
-        });
-        saved.durable().await.unwrap();
-        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
-        assert_eq!(gone, ["b", "c", "d"]);
-        assert_eq!(devices.get(&"here".parse().unwrap()).unwrap().keys, [b"local".to_vec()]);
-        assert!(!devices.get(&"b".parse().unwrap()).unwrap().is_enabled);
-        assert!(devices.get(&"d".parse().unwrap()).is_none());
-        assert!(matches!(devices.add("a".parse().unwrap(), b"x").await, Err(DeviceError::Exists(_))));
-        assert!(matches!(devices.remove(&"a".parse().unwrap()).await, Err(DeviceError::Unknown(_))));
+        let keys = |key: &[u8]| Attestation::Keys(vec![key.to_vec()]);
+        devices.add(id("here"), &keys(b"local")).await.unwrap();
+        let thumbprints = Attestation::Thumbprints(vec![Thumbprint::Sha1([7; 20])]);
+        devices.add(id("cert"), &thumbprints).await.unwrap();
+        devices.add(id("ca"), &Attestation::Authority).await.unwrap();
+        let mut by_certificate = child("c", "", true);
+        by_certificate.thumbprints = vec!["ab".repeat(32)];
+        let children = vec![child("a", "k", true), child("b", "k", false), by_certificate];
+        devices.told(Children { children }).durable().await.unwrap();
+        assert!(matches!(devices.add(id("a"), &keys(b"x")).await, Err(DeviceError::Exists(_))));
+        assert!(matches!(devices.remove(&id("a")).await, Err(DeviceError::Unknown(_))));
+        drop(devices);
+        state.close().await;
+
+        let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
+        assert!(devices.is_told());
+        let shows = |who: &str| devices.get(&id(who)).unwrap().attestation;
+        assert_eq!(shows("here"), keys(b"local"));
+        assert_eq!(shows("cert"), thumbprints);
+        assert_eq!(shows("ca"), Attestation::Authority);
+        assert_eq!(shows("a"), keys(b"k"));
+        assert_eq!(shows("c"), Attestation::Thumbprints(vec![Thumbprint::Sha256([0xab; 32])]));
+        assert!(!devices.get(&id("b")).unwrap().is_enabled && devices.get(&id("d")).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_block_on_the_gateway_holds_whatever_central_says_until_it_is_lifted_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let devices = Devices::load(state.clone()).unwrap();
+        assert!(matches!(devices.block(&id("a"), true), Err(DeviceError::Nobody(_))));
+        devices.told(Children { children: vec![child("a", "k", true)] }).durable().await.unwrap();
+        devices.block(&id("a"), true).unwrap().durable().await.unwrap();
+        devices.told(Children::default()).later();
+        devices.told(Children { children: vec![child("a", "new", true)] }).durable().await.unwrap();
+        drop(devices);
+        state.close().await;
+        let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
+        let blocked = || devices.get(&id("a")).unwrap().blocked();
+        assert_eq!(blocked(), Some("it is blocked on this gateway"));
+        devices.block(&id("a"), false).unwrap().durable().await.unwrap();
+        assert_eq!(blocked(), None);
     }
 }

@@ -3,26 +3,27 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use edge_core::access::attestation::{Circumstances, Evidence};
+use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
 use edge_core::access::error::AccessError;
-use edge_core::access::proof::Proof;
-use edge_core::access::sas;
-use edge_core::access::secret::Secret;
+use edge_core::access::password;
+use edge_core::access::proof::{Mark, Proof};
+use edge_core::access::x509::{Authorities, Shown};
 use edge_core::dialect::client::Subscribe;
 use edge_hub::postman::Postman;
-use edge_hub::service::{Admitted, Client, ConnectRequest, Refusal, Rejected, Service};
+use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::BoxFuture;
 use schemas::bag::PropertyBag;
-use schemas::names::{DeviceId, Identity};
+use schemas::names::{DeviceId, Identity, UserName};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::clock::now_ms;
-use crate::devices::Devices;
 use crate::mailbox::Mailbox;
-use crate::module_keys::ModuleKeys;
 use crate::routing::{Router, Routing};
+use crate::standing::{Out, Standing};
 use crate::twins::{ReportError, Twins};
 
 /// What the gateway does with its clients.
@@ -31,10 +32,12 @@ pub struct Front {
     pub gateway: DeviceId,
     /// The host names that SAS tokens may carry.
     pub hosts: Vec<String>,
-    /// Keys of its modules.
-    pub module_keys: ModuleKeys,
-    /// Its leaf devices.
-    pub devices: Devices,
+    /// Who may come in and stay, and what it may do.
+    pub standing: Standing,
+    /// Those whose certificates devices may show.
+    pub authorities: Authorities,
+    /// How many passwords are judged at once: each costs 19 MiB and some 20 ms of a core.
+    pub judging: Arc<Semaphore>,
     /// Their twins.
     pub twins: Twins,
     /// Where their messages go.
@@ -48,28 +51,32 @@ pub struct Front {
 }
 
 impl Front {
-    fn keys_of(&self, identity: &Identity) -> Result<Vec<Vec<u8>>, Refusal> {
-        let unknown = |why: &str| Refusal::NotAuthorized(format!("{identity} is not known here: {why}"));
-        if identity.device == self.gateway {
-            return match &identity.module {
-                Some(module) if self.routing.borrow().modules.contains(module) => {
-                    Ok(vec![self.module_keys.key(module)])
-                }
-                Some(_) => Err(unknown("no such module in the deployment")),
-                None => Err(unknown("the gateway itself does not connect to its own door")),
-            };
+    async fn authenticate_user(&self, name: UserName, request: ConnectRequest) -> Result<Admitted, Refusal> {
+        let wrong = || Refusal::NotAuthorized(format!("user `{name}` is unknown or has another password"));
+        let identity = Identity::user(&name, &request.client_id)
+            .map_err(|why| Refusal::NotAuthorized(format!("the client id of user `{name}`: {why}")))?;
+        let password = request.password.ok_or_else(wrong)?;
+        let hash = self.standing.users.get(&name).map(|user| user.hash);
+        let proof = Proof::Password(Mark::of(hash.as_deref().unwrap_or_default().as_bytes()));
+        let permit = self.judging.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let judged = tokio::task::spawn_blocking(move || {
+            // Held here: a client that gives up waiting does not make room for another judgement beside this one.
+            let _permit = permit;
+            password::verify(password.bytes(), hash.as_deref())
+        });
+        match judged.await {
+            Ok(true) => Ok(Admitted { identity, proof, ends_at: None }),
+            Ok(false) => Err(wrong()),
+            Err(error) => Err(Refusal::Unavailable(format!("the password could not be judged: {error}"))),
         }
-        if identity.module.is_some() {
-            return Err(unknown("it is a module of another gateway"));
-        }
-        match self.devices.get(&identity.device) {
-            Some(leaf) if leaf.is_enabled => Ok(leaf.keys),
-            Some(_) => Err(Refusal::NotAuthorized(format!("{identity} is blocked"))),
-            // Azure's Python SDK gives up for good on "not authorised": say it only when it is certain.
-            None if !self.devices.is_told() => {
-                Err(Refusal::Unavailable("central has not told yet which leaf devices belong here".into()))
-            }
-            None => Err(unknown("neither assigned to this gateway by central nor added on it")),
+    }
+}
+
+impl From<Out> for Refusal {
+    fn from(out: Out) -> Self {
+        match out {
+            Out::NotYet => Self::Unavailable(out.to_string()),
+            Out::Refused(why) => Self::NotAuthorized(why),
         }
     }
 }
@@ -79,16 +86,27 @@ impl Service for Front {
         let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
         let identity = match claim(&request.client_id, request.user_name.as_deref()).map_err(refused)? {
             Claim::Identity(identity) => identity,
-            Claim::User(user) => {
-                return Err(Refusal::NotAuthorized(format!("user `{user}` is not known here")));
-            }
+            Claim::User(name) => return self.authenticate_user(name, request).await,
         };
-        let keys = self.keys_of(&identity)?;
-        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let attestation = self.standing.attestation(&identity)?;
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
-        let token = request.password.as_ref().and_then(Secret::text).unwrap_or("");
-        let token = sas::verify(token, &identity, &hosts, &keys, now_ms() / 1000).map_err(refused)?;
-        Ok(Admitted { identity, proof: Proof::Key(token.key), ends_at: Some(token.ends_at()) })
+        let under =
+            Circumstances { hosts: &hosts, authorities: &self.authorities, now_secs: now_ms() / 1000 };
+        let certificate = request
+            .client_cert
+            .as_ref()
+            .map(|shown| Shown { leaf: shown.leaf(), intermediates: shown.intermediates() });
+        let evidence = Evidence { password: request.password.as_ref(), certificate };
+        let (proof, ends_at) = attestation.prove(&identity, &evidence, &under).map_err(refused)?;
+        Ok(Admitted { identity, proof, ends_at: Some(ends_at) })
+    }
+
+    fn standing(&self, identity: &Identity, login: &Login) -> Result<Rights, String> {
+        self.standing.judge(identity, login)
+    }
+
+    fn may_speak_for(&self, client: &Client, other: &Identity) -> bool {
+        self.standing.may_speak_for(client, other)
     }
 
     fn telemetry(

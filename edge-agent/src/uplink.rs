@@ -36,11 +36,11 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::deployments::Deployments;
-use crate::devices::Devices;
 use crate::mailbox::Mailbox;
 use crate::queues::Queues;
 use crate::queues::place::Queue;
 use crate::record;
+use crate::standing::Standing;
 use crate::twins::Twins;
 
 /// Telemetry in flight. At 100 ms to central it allows 10,000 messages per second.
@@ -108,8 +108,8 @@ pub struct Uplink {
     pub queues: Arc<Queues>,
     /// Desired and reported sections.
     pub twins: Twins,
-    /// The leaf devices.
-    pub devices: Devices,
+    /// The leaf devices, and the standing of those that are connected.
+    pub standing: Standing,
     /// The deployment.
     pub deployments: Arc<Deployments>,
     /// The commands.
@@ -302,7 +302,8 @@ impl Connection<'_> {
     }
 
     fn presence(&self) -> Presence {
-        let clients = self.link.clients.connected().into_iter();
+        // A local user is no identity of central's.
+        let clients = self.link.clients.connected().into_iter().filter(|(who, _)| !who.is_user());
         Presence {
             is_complete: true,
             clients: clients
@@ -347,13 +348,11 @@ impl Uplink {
         match LinkDown::parse(topic) {
             Some(LinkDown::Children) => {
                 let Some(list) = from_json::<Children>(topic, payload) else { return Ok(()) };
-                let (gone, saved) = self.devices.told(list);
+                let saved = self.standing.devices.told(list);
+                // At once: the disk may be slow, and who was blocked must not wait for it.
+                self.standing.review();
                 saved.durable().await?;
-                self.mailbox.keep_only(|device| self.devices.get(device).is_some());
-                for device in gone {
-                    self.clients
-                        .disconnect(&Identity::device(device), "blocked, removed or given another key");
-                }
+                self.mailbox.keep_only(|device| self.standing.devices.get(device).is_some());
             }
             Some(LinkDown::Desired(identity)) => {
                 let Some(section) = from_json::<Section>(topic, payload) else { return Ok(()) };

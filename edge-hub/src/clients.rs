@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use edge_core::access::authorization::Rights;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::filter;
 use edge_core::dialect::link::LinkDown;
@@ -72,6 +73,8 @@ pub(crate) struct Connection {
     pub mailbox: Arc<Mailbox>,
     /// Cancelled to close the connection; `why` says why.
     pub ended: CancellationToken,
+    /// What the client may do on free topics; nothing until it was judged.
+    pub rights: Mutex<Arc<Rights>>,
     why: OnceLock<(String, Reason)>,
 }
 
@@ -241,7 +244,12 @@ impl Clients {
         let _ = self.0.broker.set(Arc::downgrade(broker));
     }
 
-    fn get(&self, who: &Identity) -> Option<Arc<Connection>> {
+    /// Every connection.
+    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
+        lock(&self.0.connections).values().cloned().collect()
+    }
+
+    pub(crate) fn get(&self, who: &Identity) -> Option<Arc<Connection>> {
         lock(&self.0.connections).get(who).cloned()
     }
 
@@ -266,6 +274,7 @@ impl Clients {
             since_ms: unix_ms(),
             mailbox,
             ended: CancellationToken::new(),
+            rights: Mutex::default(),
             why: OnceLock::new(),
         });
         let who = connection.client.identity.clone();

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use edge_buffer::OpenError;
+use edge_core::access::throttle::ThrottleSettings;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::attempts::Attempts;
 use crate::broker::Broker;
 use crate::clients::Clients;
 use crate::journal::{Journal, JournalMax};
@@ -60,6 +62,8 @@ pub struct DoorSettings {
     pub write_timeout: Duration,
     /// How long the PUBACK of a free topic's publisher may wait for a slow subscriber; then the publisher is refused.
     pub room_timeout: Duration,
+    /// How failed logins slow down the next ones.
+    pub throttle: ThrottleSettings,
     /// How long an ending session waits for what it has taken to be stored, and for its last bytes to be written.
     pub finish_timeout: Duration,
 }
@@ -87,6 +91,7 @@ impl Default for DoorSettings {
             will_grace: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             room_timeout: Duration::from_secs(30),
+            throttle: ThrottleSettings::default(),
             finish_timeout: Duration::from_secs(5),
         }
     }
@@ -97,6 +102,12 @@ impl Default for DoorSettings {
 pub struct Counts {
     /// Connections beyond the bound.
     pub connections_refused: AtomicU64,
+    /// Logins that were judged and were wrong.
+    pub logins_failed: AtomicU64,
+    /// Logins that had to wait because of earlier ones that failed.
+    pub logins_delayed: AtomicU64,
+    /// Logins refused unjudged because too many waited already.
+    pub logins_refused: AtomicU64,
     /// Messages dropped because they were wrong in themselves.
     pub messages_wrong: AtomicU64,
     /// Messages refused because their client may not publish them.
@@ -133,6 +144,7 @@ pub struct Door<S> {
     pub(crate) clients: Clients,
     pub(crate) settings: DoorSettings,
     pub(crate) broker: Arc<Broker>,
+    pub(crate) attempts: Attempts,
     pub(crate) places: Arc<Semaphore>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     stop_keeper: DropGuard,
@@ -158,7 +170,8 @@ impl<S: Service> Door<S> {
         let keeper = tokio::spawn(keeper::keep(broker.clone(), stop.clone()));
         let places = Arc::new(Semaphore::new(settings.connections_max));
         let (keeper, stop_keeper) = (Mutex::new(Some(keeper)), stop.drop_guard());
-        Ok(Arc::new(Self { service, clients, settings, broker, places, keeper, stop_keeper }))
+        let attempts = Attempts::new(settings.throttle.clone());
+        Ok(Arc::new(Self { service, clients, settings, broker, attempts, places, keeper, stop_keeper }))
     }
 
     /// What was refused or let go so far.

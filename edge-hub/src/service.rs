@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use edge_core::access::authorization::Rights;
 use edge_core::access::proof::Proof;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::Subscribe;
@@ -71,8 +72,6 @@ pub struct Admitted {
 pub struct Login {
     /// As sent.
     pub client_id: String,
-    /// As sent.
-    pub user_name: String,
     /// What proved it.
     pub proof: Proof,
 }
@@ -120,6 +119,11 @@ pub trait Service: Send + Sync + 'static {
         self: &Arc<Self>,
         request: ConnectRequest,
     ) -> impl Future<Output = Result<Admitted, Refusal>> + Send;
+
+    /// What a proven client may do on free topics now; an error, in words, when it may not stay. Asked before it is let
+    /// in and once more when it is in; the program has everybody judged anew by `Clients::review` whenever the answer
+    /// may have changed.
+    fn standing(&self, identity: &Identity, login: &Login) -> Result<Rights, String>;
 
     /// Takes one telemetry message. The future ends when the message is on disk, and only then is it acknowledged.
     ///

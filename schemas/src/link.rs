@@ -23,12 +23,24 @@ pub struct Children {
 pub struct Child {
     /// The leaf's id.
     pub device_id: DeviceId,
-    /// Base64 symmetric key.
+    /// Base64 symmetric key; empty for a device that proves itself by certificate.
+    #[serde(default)]
     pub primary_key: String,
     /// Base64 symmetric key.
+    #[serde(default)]
     pub secondary_key: String,
+    /// Thumbprints of its certificates, in hexadecimal digits; none for a device with keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thumbprints: Vec<String>,
+    /// Whether a certificate that one of the gateway's device authorities gave to it proves it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_ca_signed: bool,
     /// A blocked leaf stays in the list with `false`.
     pub enabled: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl std::fmt::Debug for Child {

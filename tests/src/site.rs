@@ -37,6 +37,8 @@ pub struct Site {
     pub gateway: String,
     /// The gateway's Docker network.
     pub network: String,
+    /// What both programs log (`RUST_LOG`).
+    pub log_level: &'static str,
     central: Option<Process>,
     agent: Option<Process>,
     rest: Option<Rest>,
@@ -71,6 +73,7 @@ impl Site {
             gateway_mqtt: free_port()?,
             gateway: gateway.to_owned(),
             network: format!("lineside-{gateway}"),
+            log_level: "info",
             central: None,
             agent: None,
             rest: None,
@@ -114,7 +117,8 @@ impl Site {
             .arg(self.central_dir())
             .env("CENTRAL__HTTP__LISTEN", self.http.to_string())
             .env("CENTRAL__MQTT__MQTTS", format!("127.0.0.1:{}", self.central_mqtts))
-            .env("CENTRAL__HOSTNAME", "localhost");
+            .env("CENTRAL__HOSTNAME", "localhost")
+            .env("RUST_LOG", self.log_level);
         Ok(command)
     }
 
@@ -128,7 +132,8 @@ impl Site {
             .arg(self.edge_toml())
             .env("EDGE_AGENT__LISTEN__MQTTS", format!("{everywhere}:{}", self.gateway_mqtts))
             .env("EDGE_AGENT__LISTEN__MQTT", format!("127.0.0.1:{}", self.gateway_mqtt))
-            .env("EDGE_AGENT__DOCKER__NETWORK", &self.network);
+            .env("EDGE_AGENT__DOCKER__NETWORK", &self.network)
+            .env("RUST_LOG", self.log_level);
         Ok(command)
     }
 

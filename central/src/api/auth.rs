@@ -65,11 +65,15 @@ pub async fn authorize(State(fleet): State<Arc<Fleet>>, request: Request, next: 
 /// See [`Role`] for why.
 fn needed_role(method: &Method, path: &str) -> Role {
     match *method {
-        Method::GET | Method::HEAD if path.trim_end_matches('/').ends_with("/credentials") => Role::Operator,
+        Method::GET | Method::HEAD if shows_keys(path.trim_end_matches('/')) => Role::Operator,
         Method::GET | Method::HEAD => Role::Viewer,
         Method::DELETE => Role::Administrator,
         _ => Role::Operator,
     }
+}
+
+fn shows_keys(path: &str) -> bool {
+    path.ends_with("/credentials") || path.ends_with("/attestation")
 }
 
 async fn grant(fleet: &Fleet, header: Option<String>) -> Result<Grant, ApiError> {

@@ -2,6 +2,7 @@
 //!
 //! Every path is registered together with its description, so `/openapi.json` is the server and nothing else.
 
+pub mod attestation;
 pub mod auth;
 pub mod cloud_messages;
 pub mod commands;
@@ -47,6 +48,7 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(devices::list))
         .routes(routes!(devices::get, devices::put, devices::patch, devices::delete))
         .routes(routes!(devices::credentials))
+        .routes(routes!(attestation::get, attestation::put, attestation::patch, attestation::delete))
         .routes(routes!(devices::modules))
         .routes(routes!(relationships::list))
         .routes(routes!(relationships::get, relationships::put, relationships::delete))

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::names::DeviceId;
+use serde::{Deserialize, Serialize};
 
 use super::{integer, parsed_column, unsigned};
 
@@ -20,6 +21,8 @@ pub struct Device {
     pub enabled: bool,
     /// Base64 keys; none for a leaf device that its gateway brought.
     pub keys: Option<Keys>,
+    /// Its certificates, which then prove it in place of its keys.
+    pub x509: Option<X509>,
     /// The manifest last assigned to it.
     pub manifest_id: Option<String>,
     /// Grows with every change of the registration.
@@ -34,6 +37,27 @@ impl Device {
     /// The gateway that carries messages for it, which may be itself; `None` for a device of central's own door.
     pub fn carrier(&self) -> Option<&DeviceId> {
         if self.is_gateway { Some(&self.id) } else { self.gateway.as_ref() }
+    }
+}
+
+/// How a device proves itself by certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct X509 {
+    /// Thumbprint of the certificate to use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// Thumbprint of the certificate to change over with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secondary: Option<String>,
+    /// Whether a certificate of a device authority proves it, instead of thumbprints.
+    #[serde(default)]
+    pub is_ca_signed: bool,
+}
+
+impl X509 {
+    /// The thumbprints that are set.
+    pub fn thumbprints(&self) -> Vec<String> {
+        self.primary.iter().chain(&self.secondary).cloned().collect()
     }
 }
 
@@ -75,6 +99,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
         is_gateway: row.get("is_gateway")?,
         enabled: row.get("enabled")?,
         keys,
+        x509: match row.get_ref("x509")? {
+            rusqlite::types::ValueRef::Null => None,
+            _ => Some(super::json_column(row, "x509")?),
+        },
         manifest_id: row.get("manifest_id")?,
         revision: row.get("revision")?,
         last_seen_ms: row.get::<_, Option<i64>>("last_seen_ms")?.map(unsigned),
@@ -120,12 +148,14 @@ pub fn children(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result
 /// # Errors
 /// SQLite's.
 pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
+    let x509 = device.x509.as_ref().map(serde_json::to_string).transpose();
+    let x509 = x509.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     connection
         .prepare_cached(
             "INSERT INTO devices (id, display_name, template, is_gateway, enabled, primary_key, secondary_key,
-                 manifest_id, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                 manifest_id, revision, x509) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (id) DO UPDATE SET display_name = ?2, template = ?3, is_gateway = ?4, enabled = ?5,
-                 primary_key = ?6, secondary_key = ?7, manifest_id = ?8, revision = ?9",
+                 primary_key = ?6, secondary_key = ?7, manifest_id = ?8, revision = ?9, x509 = ?10",
         )?
         .execute((
             device.id.as_str(),
@@ -137,6 +167,7 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
             device.keys.as_ref().map(|keys| &keys.secondary),
             &device.manifest_id,
             device.revision,
+            x509,
         ))?;
     Ok(())
 }

@@ -112,6 +112,10 @@ CREATE TABLE cloud_feedback (
     settlement TEXT NOT NULL
 );
 ",
+    "
+-- JSON of devices::X509; NULL: the device proves itself by its keys
+ALTER TABLE devices ADD COLUMN x509 TEXT;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

@@ -3,22 +3,21 @@
 //! Who may open the socket may command the gateway: it belongs to the daemon's user alone (mode 0600).
 
 pub mod client;
+mod devices;
+mod users;
 
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use edge_hub::clients::Clients;
-use schemas::connection_string::ConnectionString;
 use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity};
 use schemas::timestamp::rfc3339;
@@ -28,12 +27,11 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::deployer::DeployerStatus;
 use crate::deployments::{ApplyError, Deployments, Judgement};
-use crate::devices::{DeviceError, Devices};
 use crate::queues::Queues;
+use crate::standing::Standing;
 use crate::uplink::LinkStatus;
 
 /// A manifest may be this large. Azure's limit is 32 KB; ours is what an operator could still read.
@@ -56,8 +54,8 @@ pub struct Control {
     pub hub_name: String,
     /// Who is connected.
     pub clients: Clients,
-    /// The leaf devices.
-    pub devices: Devices,
+    /// Leaf devices, local users, and what their clients may do.
+    pub standing: Standing,
     /// The deployment.
     pub deployments: Arc<Deployments>,
     /// Whether the wanted deployment is in force.
@@ -93,9 +91,13 @@ pub async fn serve(
     let router = Router::new()
         .route("/status", get(status))
         .route("/apply", post(apply))
-        .route("/devices", get(devices).post(add_device))
-        .route("/devices/{id}", delete(remove_device))
-        .route("/devices/{id}/token", get(device_token))
+        .route("/devices", get(devices::list).post(devices::add))
+        .route("/devices/{id}", get(devices::show).delete(devices::remove))
+        .route("/devices/{id}/block", post(devices::block))
+        .route("/devices/{id}/unblock", post(devices::unblock))
+        .route("/devices/{id}/token", get(devices::token))
+        .route("/users", get(users::list).post(users::add))
+        .route("/users/{name}", delete(users::remove))
         .route("/call", post(call))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control);
@@ -248,103 +250,6 @@ async fn apply(
             ))
         }
     }
-}
-
-async fn devices(State(control): State<Arc<Control>>) -> Json<Value> {
-    let devices: Vec<Value> = control
-        .devices
-        .list()
-        .into_iter()
-        .map(|(id, is_local)| {
-            let is_connected = control.clients.is_connected(&Identity::device(id.clone()));
-            json!({"id": id, "addedHere": is_local, "connected": is_connected})
-        })
-        .collect();
-    Json(json!({"devices": devices}))
-}
-
-#[derive(Deserialize)]
-struct NewDevice {
-    id: String,
-    /// Base64; made when left out.
-    key: Option<String>,
-}
-
-async fn add_device(
-    State(control): State<Arc<Control>>,
-    Json(new): Json<NewDevice>,
-) -> Result<Json<Value>, Failure> {
-    let wrong = |message: String| Failure(StatusCode::UNPROCESSABLE_ENTITY, message);
-    let id: DeviceId = new.id.parse().map_err(|error| wrong(format!("device id: {error}")))?;
-    if id == control.gateway {
-        return Err(wrong(format!("device id: {id} is this gateway's own")));
-    }
-    let key = match new.key {
-        None => rand::random::<[u8; 32]>().to_vec(),
-        Some(text) => match STANDARD.decode(text) {
-            Ok(key) if (16..=64).contains(&key.len()) => key,
-            // The bounds are IoT Hub's for symmetric keys.
-            _ => return Err(wrong("key: it must be base64 of 16 to 64 bytes".into())),
-        },
-    };
-    control.devices.add(id.clone(), &key).await.map_err(device_failure)?;
-    tracing::info!(device = %id, "leaf device added");
-    let connection_string = ConnectionString {
-        host_name: control.hub_name.clone(),
-        device_id: id,
-        module_id: None,
-        shared_access_key: key,
-        gateway_host_name: Some(control.hostname.clone()),
-    };
-    Ok(Json(json!({"connectionString": connection_string.to_string()})))
-}
-
-async fn remove_device(
-    State(control): State<Arc<Control>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Failure> {
-    let id: DeviceId = id
-        .parse()
-        .map_err(|error| Failure(StatusCode::UNPROCESSABLE_ENTITY, format!("device id: {error}")))?;
-    control.devices.remove(&id).await.map_err(device_failure)?;
-    tracing::info!(device = %id, "leaf device removed");
-    control.clients.disconnect(&Identity::device(id), "removed on the gateway");
-    Ok(Json(json!({})))
-}
-
-#[derive(Deserialize)]
-struct TokenQuery {
-    valid: u64,
-}
-
-/// A SAS token for clients that cannot make one.
-async fn device_token(
-    State(control): State<Arc<Control>>,
-    Path(id): Path<String>,
-    Query(query): Query<TokenQuery>,
-) -> Result<Json<Value>, Failure> {
-    let id: DeviceId = id
-        .parse()
-        .map_err(|error| Failure(StatusCode::UNPROCESSABLE_ENTITY, format!("device id: {error}")))?;
-    let unknown = || {
-        let message = format!("device {id} is not known here; `edge-agent device list` shows who is");
-        Failure(StatusCode::NOT_FOUND, message)
-    };
-    let key = control.devices.get(&id).and_then(|leaf| leaf.keys.into_iter().next()).ok_or_else(unknown)?;
-    let expires_at = (now_ms() / 1000).saturating_add(query.valid);
-    let identity = Identity::device(id);
-    let user_name = format!("{}/{identity}/?api-version=2021-04-12", control.hub_name);
-    let token = edge_core::access::sas::token(&control.hub_name, &identity, &key, expires_at);
-    Ok(Json(json!({"clientId": identity.to_string(), "userName": user_name, "password": token})))
-}
-
-fn device_failure(error: DeviceError) -> Failure {
-    let status = match error {
-        DeviceError::Exists(_) | DeviceError::Full => StatusCode::CONFLICT,
-        DeviceError::Unknown(_) => StatusCode::NOT_FOUND,
-        DeviceError::State(_) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    Failure(status, error.to_string())
 }
 
 #[derive(Deserialize)]

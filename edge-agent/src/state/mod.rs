@@ -48,11 +48,13 @@ pub enum Room {
     Commands,
     /// Cloud-to-device messages that wait for their devices, and how others ended.
     CloudMessages,
+    /// Local users by name.
+    Users,
 }
 
 impl Room {
-    const ALL: [Self; 5] =
-        [Self::Twins, Self::Devices, Self::Deployment, Self::Commands, Self::CloudMessages];
+    const ALL: [Self; 6] =
+        [Self::Twins, Self::Devices, Self::Deployment, Self::Commands, Self::CloudMessages, Self::Users];
 
     fn name(self) -> &'static str {
         match self {
@@ -61,6 +63,7 @@ impl Room {
             Self::Deployment => "deployment",
             Self::Commands => "commands",
             Self::CloudMessages => "cloud-messages",
+            Self::Users => "users",
         }
     }
 }

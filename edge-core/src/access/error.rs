@@ -48,4 +48,12 @@ pub enum AccessError {
         /// Who connects.
         identity: String,
     },
+    /// No certificate, or one that does not prove this identity.
+    #[error("{identity} is not proven by certificate: {why}")]
+    Certificate {
+        /// Who connects.
+        identity: String,
+        /// What is wrong.
+        why: String,
+    },
 }

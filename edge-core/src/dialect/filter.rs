@@ -59,9 +59,94 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
+/// Whether every topic that `filter` matches is matched by `rule`, both well formed. It is "no" wherever a subscription
+/// to `filter` could bring a topic outside `rule`.
+pub fn covers(rule: &str, filter: &str) -> bool {
+    if filter.starts_with('$') && rule.starts_with(['+', '#']) {
+        return false;
+    }
+    // A topic has at least one level, so these two are the same.
+    let rule = if rule == "+/#" { "#" } else { rule };
+    let (mut rule, mut filter) = (rule.split('/'), filter.split('/'));
+    loop {
+        match (rule.next(), filter.next()) {
+            (Some("#"), _) => return true,
+            (Some("+"), Some(level)) if level != "#" => {}
+            (Some(r), Some(f)) if r == f && f != "#" => {}
+            (None, None) => return true,
+            _ => return false,
+        }
+    }
+}
+
+/// Whether there is a topic that both filters match.
+pub fn overlaps(one: &str, other: &str) -> bool {
+    let is_apart = |one: &str, other: &str| one.starts_with('$') && other.starts_with(['+', '#']);
+    if is_apart(one, other) || is_apart(other, one) {
+        return false;
+    }
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (Some("#"), _) | (_, Some("#")) => return true,
+            (Some("+"), Some(_)) | (Some(_), Some("+")) => {}
+            (Some(a), Some(b)) if a == b => {}
+            (None, None) => return true,
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Few names and few levels, so that filters and topics often meet.
+    fn filter() -> impl Strategy<Value = String> {
+        let level = prop_oneof!["[ab]", "[ab]", Just("+".to_owned()), Just(String::new())];
+        let first = prop_oneof!["[ab]", "[ab]", Just("+".to_owned())];
+        let end = prop_oneof![Just(""), Just("/#")];
+        let filter = (first, prop::collection::vec(level, 0..3), end)
+            .prop_map(|(first, levels, end)| format!("{}{end}", [vec![first], levels].concat().join("/")));
+        prop_oneof![1 => Just("#".to_owned()), 9 => filter]
+    }
+
+    /// Every topic of up to four levels over the names of [`filter`] and one that it does not use.
+    fn topics() -> Vec<String> {
+        let names = ["a", "b", "c", ""];
+        let mut all: Vec<String> = names.map(str::to_owned).to_vec();
+        let mut last = all.clone();
+        for _ in 1..5 {
+            last = last.iter().flat_map(|t| names.map(|name| format!("{t}/{name}"))).collect();
+            all.extend(last.iter().cloned());
+        }
+        all.retain(|topic| !topic.is_empty());
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_filter_is_covered_when_the_rule_matches_whatever_it_matches(rule in filter(), wanted in filter()) {
+            let topics = topics();
+            let inside = topics.iter().filter(|t| matches(&wanted, t)).all(|topic| matches(&rule, topic));
+            prop_assert_eq!(covers(&rule, &wanted), inside, "{} {}", rule, wanted);
+        }
+
+        #[test]
+        fn filters_overlap_when_some_topic_is_matched_by_both(one in filter(), other in filter()) {
+            let meet = topics().iter().any(|topic| matches(&one, topic) && matches(&other, topic));
+            prop_assert_eq!(overlaps(&one, &other), meet, "{} {}", one, other);
+        }
+    }
+
+    #[test]
+    fn reserved_topics_are_not_covered_by_a_wildcard() {
+        assert!(!covers("#", "$SYS/#") && covers("$SYS/#", "$SYS/+") && covers("#", "+/a"));
+        assert!(!overlaps("#", "$SYS/x") && overlaps("$SYS/#", "$SYS/x"));
+    }
 
     #[test]
     fn filters_match_as_the_specification_says() {

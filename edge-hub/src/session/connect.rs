@@ -39,6 +39,7 @@ const FIXED_HEADER_BYTES_MAX: usize = 5;
 pub(super) struct Proven {
     connect: Connect,
     admitted: Admitted,
+    login: Login,
 }
 
 /// Reads the CONNECT and has it proven. `None` when there is to be no session; a CONNACK may wait to be written.
@@ -85,8 +86,14 @@ where
         client_cert,
         peer,
     };
-    let refusal = match tokio::time::timeout_at(deadline, door.service.authenticate(request)).await {
-        Ok(Ok(admitted)) => return Some(Proven { connect, admitted }),
+    let refusal = match tokio::time::timeout_at(deadline, judged(door, request)).await {
+        Ok(Ok(admitted)) => {
+            let login = Login { client_id: connect.client_id.clone(), proof: admitted.proof.clone() };
+            match may_enter(&*door.service, &admitted, &login, connect.will.as_ref()) {
+                Ok(()) => return Some(Proven { connect, admitted, login }),
+                Err(why) => Refusal::NotAuthorized(why),
+            }
+        }
         Ok(Err(refusal)) => refusal,
         Err(_) => {
             Refusal::Unavailable("the client could not be proven within the connect timeout".to_owned())
@@ -101,6 +108,36 @@ where
     };
     refuse(writer, connect.version, reason, "");
     None
+}
+
+/// Has a CONNECT judged when it is its turn.
+async fn judged<S: Service>(door: &Arc<Door<S>>, request: ConnectRequest) -> Result<Admitted, Refusal> {
+    let address = request.peer.ip();
+    let claimed = match request.user_name.as_deref() {
+        // A local user's client id is free: another one does not make another identity of it.
+        Some(name) if !name.contains('/') => format!("$user:{name}"),
+        _ => request.client_id.clone(),
+    };
+    door.attempts.turn(address, &claimed, door.counts()).await?;
+    let result = door.service.authenticate(request).await;
+    door.attempts.ended(address, &claimed, &result, door.counts());
+    result
+}
+
+/// Whether a client that was proven may come in, with this will.
+fn may_enter<S: Service>(
+    service: &S,
+    admitted: &Admitted,
+    login: &Login,
+    will: Option<&packet::Will>,
+) -> Result<(), String> {
+    let rights = service.standing(&admitted.identity, login)?;
+    match will {
+        Some(will) if !rights.may_publish(&will.topic) => {
+            Err(format!("no rule allows it to publish on the topic of its will, {}", will.topic))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The CONNECT; `None` when the connection ends before it is whole.
@@ -161,13 +198,8 @@ where
     S: Service,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Proven { connect, admitted } = proven;
-    let Connect { version, client_id, user_name, is_clean, keep_alive, will, properties, .. } = connect;
-    let login = Login {
-        client_id: client_id.clone(),
-        user_name: user_name.unwrap_or_default(),
-        proof: admitted.proof,
-    };
+    let Proven { connect, admitted, login } = proven;
+    let Connect { version, client_id, is_clean, keep_alive, will, properties, .. } = connect;
     let client_id = match admitted.identity.is_user() {
         // Its client id is free, and must not meet a device's: neither its connection nor its session.
         true => admitted.identity.to_string(),
@@ -183,13 +215,15 @@ where
     let entered = door.broker.enter(&client_id, number, is_clean, asked_expiry_s, will.as_deref());
     let client = Client { identity: admitted.identity, connection: number, peer, login: Arc::new(login) };
     let connection = door.clients.enter(client, version, entered.mailbox.clone());
+    // What the session's filters mean, and whether the client may still have them, is judged anew; those that it may not
+    // have are dropped before anybody is closed for holding one.
+    connection.judge(|identity, login| door.service.standing(identity, login));
     let client = &connection.client;
 
-    // What the session's filters mean, and whether the client may still have them, is judged anew.
     let held = connection.mailbox.held().clone();
     let mut granted = Vec::new();
     for held in held {
-        match judge(&door, client, &held.filter) {
+        match judge(&door, &connection, &held.filter) {
             Ok(meaning) => granted.push(meaning),
             Err((_, why)) => {
                 let (client, topic, why) = (Shown(&client_id), Shown(&held.filter), Shown(&why));

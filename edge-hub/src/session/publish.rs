@@ -108,6 +108,9 @@ where
             Ok(meaning) => meaning,
             Err(error) => return self.may_not(&publish, Reason::TOPIC_NAME_INVALID, error.to_string()),
         };
+        if let Err(why) = self.may_say(&meaning, topic) {
+            return self.may_not(&publish, Reason::NOT_AUTHORIZED, why.to_owned());
+        }
         let (service, client) = (&self.door.service, &self.connection.client);
         let work = match meaning {
             Meaning::Free => return self.publish_free(publish),
@@ -159,6 +162,20 @@ where
             (2, work) => self.received_after(publish.id, work),
             (_, work) => work,
         })
+    }
+
+    /// Whether the client may say this at all, whoever it speaks for.
+    fn may_say(&self, meaning: &Meaning, topic: &str) -> Result<(), &'static str> {
+        match meaning {
+            Meaning::Free if !self.connection.rights().may_publish(topic) => {
+                Err("no rule of the manifest allows it")
+            }
+            Meaning::Free | Meaning::Telemetry { .. } => Ok(()),
+            _ if self.connection.client.identity.is_user() => {
+                Err("a user has free topics, and its device's telemetry")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// An operation at QoS 2: its packet id is remembered when it is done, so that it is not done again.

@@ -6,13 +6,14 @@ use tracing::warn;
 
 use super::Session;
 use super::pending::{Reply, Subscribed};
+use crate::clients::Connection;
 use crate::codec::packet::{Filter, RetainHandling, SubAck, Subscribe, Unsubscribe, Version};
 use crate::codec::reason::Reason;
 use crate::codec::write;
 use crate::door::Door;
 use crate::journal::Stored;
 use crate::mailbox::Held;
-use crate::service::{Client, Service};
+use crate::service::Service;
 use crate::shown::Shown;
 use crate::table::{LEVELS_MAX, Options, split_share};
 
@@ -72,7 +73,7 @@ where
     }
 
     fn judge_new(&self, filter: &Filter) -> Result<Meaning, (Reason, String)> {
-        let meaning = judge(&self.door, &self.connection.client, &filter.path)?;
+        let meaning = judge(&self.door, &self.connection, &filter.path)?;
         if filter.no_local && split_share(&filter.path).is_some() {
             // MQTT-3.8.3-4 of MQTT 5.
             return Err((Reason::PROTOCOL_ERROR, "no-local on a shared subscription".to_owned()));
@@ -124,9 +125,10 @@ where
 /// What a filter means for this client, or why it may not have it.
 pub(super) fn judge<S: Service>(
     door: &Door<S>,
-    client: &Client,
+    connection: &Connection,
     filter: &str,
 ) -> Result<Meaning, (Reason, String)> {
+    let client = &connection.client;
     let invalid = |why: &str| (Reason::TOPIC_FILTER_INVALID, why.to_owned());
     let not_yours = |why: &str| (Reason::NOT_AUTHORIZED, why.to_owned());
     let (is_shared, plain) = match filter.starts_with("$share/") || filter == "$share" {
@@ -143,7 +145,11 @@ pub(super) fn judge<S: Service>(
         Ok(Meaning::Free) if plain.split('/').count() > LEVELS_MAX => {
             Err(invalid(&format!("more than {LEVELS_MAX} levels")))
         }
+        Ok(Meaning::Free) if !connection.rights().may_subscribe(plain) => {
+            Err(not_yours("no rule of the manifest allows it"))
+        }
         Ok(Meaning::Free) => Ok(Meaning::Free),
+        Ok(_) if client.identity.is_user() => Err(not_yours("a user has free topics only")),
         Ok(_) if is_shared => Err(not_yours("IoT Hub's topics are not shared")),
         Ok(Meaning::Inbox { of }) if of != client.identity => Err(not_yours("another identity's messages")),
         Ok(Meaning::Link) if !door.service.is_gateway(client) => Err(not_yours("the link is for gateways")),

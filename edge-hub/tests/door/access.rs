@@ -1,6 +1,16 @@
 //! Who is there: proofs that end, and users that are no devices.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use edge_core::access::authorization::{Place, Rights, Subject};
+use edge_core::access::throttle::ThrottleSettings;
 use edge_hub::door::DoorSettings;
+use rumqttc::SubscribeReasonCode::{Failure, Success};
+use rumqttc::{ConnectReturnCode, LastWill, QoS};
+use schemas::manifest::Manifest;
+use schemas::names::Identity;
+use serde_json::json;
 
 use crate::site::{Mqtt, Seen, Site};
 
@@ -37,5 +47,144 @@ async fn a_users_client_id_is_free_and_takes_over_no_device() {
     assert!(!was_present, "the session is the user's");
     options.set_credentials("plc", "password");
     assert!(Mqtt::connect(options).await.1);
+    site.close().await;
+}
+
+/// Rights as a manifest gives them to `identity`.
+fn rights(identity: &Identity, authorizations: serde_json::Value) -> Rights {
+    let hub = json!({"schemaVersion": "1.2", "mqttBroker": {"authorizations": authorizations}});
+    let agent = json!({"schemaVersion": "1.1"});
+    let manifest = Manifest::from_twins(agent.as_object().unwrap(), hub.as_object().unwrap()).unwrap();
+    let subject = Subject { identity, client_id: "x", speaks_for: None };
+    let device = "gw".parse().unwrap();
+    Rights::read(&manifest.edge_hub.authorizations, &subject, &Place { device: &device, hosts: &[] })
+}
+
+fn own_line_only(identity: &Identity) -> Result<Rights, String> {
+    Ok(rights(
+        identity,
+        json!([{"identities": ["{{iot:identity}}"], "allow": [
+            {"operations": ["mqtt:publish"], "resources": ["lines/{{iot:identity}}/#"]},
+            {"operations": ["mqtt:subscribe"], "resources": ["lines/#"]}]}]),
+    ))
+}
+
+#[tokio::test]
+async fn free_topics_are_what_the_rules_say_and_wills_too() {
+    let site = Site::open(DoorSettings::default()).await;
+    *site.program.rights.lock().unwrap() = Some(Box::new(own_line_only));
+    let mut panel = site.mqtt("panel").await;
+    assert_eq!(panel.subscribe("lines/+/temperature", QoS::AtLeastOnce).await, Success(QoS::AtLeastOnce));
+    assert_eq!(panel.subscribe("#", QoS::AtLeastOnce).await, Failure);
+    let mut press = site.mqtt("press-1").await;
+    press.publish("lines/press-1/temperature", "21").await;
+    press.acknowledged().await;
+    assert_eq!(panel.message().await.0, "lines/press-1/temperature");
+    press.publish("lines/press-2/temperature", "21").await;
+    press.closed().await;
+
+    let with_will = |topic: &str| {
+        let mut options = site.options("press-3");
+        options.set_last_will(LastWill::new(topic, "gone", QoS::AtMostOnce, false));
+        options
+    };
+    let refused = Mqtt::refused(with_will("lines/press-1/gone")).await;
+    assert_eq!(refused, ConnectReturnCode::NotAuthorized);
+    drop(Mqtt::connect(with_will("lines/press-3/gone")).await);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn what_is_taken_back_ends_the_live_connection_within_a_second() {
+    let site = Site::open(DoorSettings::default()).await;
+    let judge_all = || {
+        let judge = site.program.rights.lock().unwrap();
+        site.clients.review(|identity, _| judge.as_ref().unwrap()(identity));
+    };
+    *site.program.rights.lock().unwrap() = Some(Box::new(own_line_only));
+    let mut reader = site.mqtt("reader").await;
+    reader.subscribe("lines/a", QoS::AtMostOnce).await;
+    let mut quiet = site.mqtt("quiet").await;
+    let blocked = site.mqtt("blocked").await;
+    judge_all();
+    assert!(site.clients.is_connected(&"reader".parse().unwrap()), "nothing has changed");
+
+    let since = Instant::now();
+    *site.program.rights.lock().unwrap() = Some(Box::new(|identity| match identity.device.as_str() {
+        "blocked" => Err("blocked by an operator".into()),
+        _ => Ok(rights(identity, json!([]))),
+    }));
+    judge_all();
+    blocked.closed().await;
+    reader.closed().await;
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    // One that holds nothing stays, with the rights of now.
+    assert_eq!(quiet.subscribe("lines/a", QoS::AtMostOnce).await, Failure);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn a_user_has_free_topics_and_none_of_the_dialect() {
+    let site = Site::open(DoorSettings::default()).await;
+    let user = async || {
+        let mut options = site.options("anything");
+        options.set_credentials("plc", "password");
+        Mqtt::connect(options).await.0
+    };
+    let mut first = user().await;
+    for filter in
+        ["$iothub/twin/res/#", "$iothub/methods/POST/#", "devices/d/messages/devicebound/#", "$ls/#"]
+    {
+        assert_eq!(first.subscribe(filter, QoS::AtMostOnce).await, Failure, "{filter}");
+    }
+    first.publish("a/b", "free").await;
+    first.acknowledged().await;
+    for topic in ["$iothub/twin/GET/?$rid=1", "devices/d/messages/events/", "$iothub/methods/res/200/?$rid=1"]
+    {
+        let client = user().await;
+        client.publish(topic, "").await;
+        client.closed().await;
+    }
+    site.close().await;
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_and_nobody_else_waits_for_it() {
+    let throttle = ThrottleSettings { first_ms: 200, longest_ms: 400, ..ThrottleSettings::default() };
+    let site = Site::open(DoorSettings { throttle, ..DoorSettings::default() }).await;
+    // Known from this address before somebody there begins to guess.
+    site.mqtt("honest").await.closed_by_client().await;
+    let login = |client_id: &str, token: &str| {
+        let mut options = site.options(client_id);
+        options.set_credentials("hub/d/?api-version=1", token);
+        options
+    };
+    let since = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(Mqtt::refused(login("guessed", "wrong")).await, ConnectReturnCode::NotAuthorized);
+    }
+    let took = since.elapsed();
+    assert!(took >= Duration::from_millis(600), "0 + 200 + 400 ms, and it took {took:?}");
+
+    // Now the next one waits 400 ms, and those behind it are not looked at.
+    let guesses = (0..4).map(|_| tokio::spawn(Mqtt::refused(login("guessed", "wrong")))).collect::<Vec<_>>();
+    let since = Instant::now();
+    site.mqtt("honest").await.closed_by_client().await;
+    site.mqtt("new").await.closed_by_client().await;
+    assert!(since.elapsed() < Duration::from_millis(300), "others waited {:?}", since.elapsed());
+    let mut codes = Vec::new();
+    for guess in guesses {
+        codes.push(guess.await.unwrap());
+    }
+    assert!(
+        codes.contains(&ConnectReturnCode::NotAuthorized)
+            && codes.contains(&ConnectReturnCode::ServiceUnavailable),
+        "{codes:?}"
+    );
+    // Who knows better by now is let in, in its turn.
+    drop(Mqtt::connect(login("guessed", "right")).await);
+    let counts = site.door.counts();
+    assert!(counts.logins_failed.load(Relaxed) >= 4 && counts.logins_delayed.load(Relaxed) >= 3);
+    assert!(counts.logins_refused.load(Relaxed) >= 1);
     site.close().await;
 }

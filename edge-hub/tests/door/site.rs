@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edge_buffer::OpenError;
+use edge_core::access::authorization::Rights;
 use edge_core::access::proof::Proof;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkUp;
 use edge_hub::clients::Clients;
 use edge_hub::door::{Door, DoorSettings};
-use edge_hub::service::{Admitted, Client, ClientCert, ConnectRequest, Refusal, Rejected, Service};
+use edge_hub::service::{Admitted, Client, ClientCert, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::BoxFuture;
 use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS};
 use schemas::bag::PropertyBag;
@@ -46,7 +47,11 @@ pub(crate) struct Program {
     twin: Mutex<Twin>,
     /// What the client showed that connected last.
     pub(crate) shown: Mutex<Option<ClientCert>>,
+    /// What a client may do; everything when there is nothing here.
+    pub(crate) rights: Mutex<Option<Judge>>,
 }
+
+pub(crate) type Judge = Box<dyn Fn(&Identity) -> Result<Rights, String> + Send>;
 
 impl Service for Program {
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
@@ -70,6 +75,11 @@ impl Service for Program {
                     .map_err(|why| Refusal::NotAuthorized(format!("{why}"))),
             },
         }
+    }
+
+    fn standing(&self, identity: &Identity, _login: &Login) -> Result<Rights, String> {
+        let rights = self.rights.lock().unwrap();
+        rights.as_ref().map_or_else(|| Ok(Rights::all()), |rights| rights(identity))
     }
 
     fn telemetry(
@@ -184,6 +194,7 @@ impl Site {
             disk: watch::channel(true).0,
             twin: Mutex::default(),
             shown: Mutex::default(),
+            rights: Mutex::default(),
         });
         let (clients, stop) = (Clients::new(), CancellationToken::new());
         let door = open(dir, &program, &clients, settings).await;

@@ -201,6 +201,41 @@ pub struct EdgeHub {
     pub routes: Option<BTreeMap<String, Route>>,
     /// How long messages are kept.
     pub store_and_forward_configuration: Option<StoreAndForward>,
+    /// Who may do what on free topics (schema 1.2).
+    pub mqtt_broker: Option<MqttBroker>,
+}
+
+/// The part of schema 1.2 that Azure dropped and that is in force here.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MqttBroker {
+    /// Statements in order; the first that says anything about a topic decides.
+    #[schemars(length(max = 1_000))]
+    pub authorizations: Option<Vec<Authorization>>,
+}
+
+/// A statement about some identities.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorization {
+    /// `device`, `gateway/module`, `$user:name`, or `{{iot:identity}}` for everybody.
+    #[schemars(length(min = 1))]
+    pub identities: Vec<String>,
+    /// What they may do.
+    pub allow: Option<Vec<Rule>>,
+    /// What they may not do; comes first.
+    pub deny: Option<Vec<Rule>>,
+}
+
+/// Operations on topics.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rule {
+    /// `mqtt:connect`, `mqtt:publish`, `mqtt:subscribe`.
+    #[schemars(length(min = 1), inner(regex(pattern = r"^(?i)mqtt:(connect|publish|subscribe)$")))]
+    pub operations: Vec<String>,
+    /// Topic filters with variables such as `{{iot:device_id}}`; may be left out for `mqtt:connect` alone.
+    pub resources: Option<Vec<String>>,
 }
 
 /// A route.

@@ -7,6 +7,7 @@
 //!
 //! [`document`] has the same manifest as its authors write it, for the JSON Schema.
 
+pub mod authorization;
 pub mod document;
 mod field;
 mod image;
@@ -17,6 +18,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Value};
+
+use authorization::Authorization;
 
 use crate::names::ModuleId;
 
@@ -196,6 +199,8 @@ pub struct EdgeHub {
     pub routes_refused: BTreeMap<String, ManifestError>,
     /// How long a message may wait; `None` is as long as there is room (a negative number in the manifest, or none).
     pub time_to_live_secs: Option<u64>,
+    /// What clients may do on free topics, in the order in which it is decided; nothing without it.
+    pub authorizations: Vec<Authorization>,
 }
 
 /// One route.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::field::{Field, Object, kind};
 use super::{
     DesiredStatus, EdgeAgent, EdgeHub, ImagePullPolicy, ManifestError, Module, PRIORITY_DEFAULT, ROOT,
-    RegistryCredential, RestartPolicy, Route, image,
+    RegistryCredential, RestartPolicy, Route, authorization, image,
 };
 use crate::names::ModuleId;
 
@@ -213,6 +213,7 @@ pub(super) fn edge_hub(members: &Map<String, Value>) -> Result<EdgeHub, Manifest
     {
         edge_hub.time_to_live_secs = u64::try_from(field.integer(i64::from(i32::MIN), u32::MAX.into())?).ok();
     }
+    edge_hub.authorizations = authorization::authorizations(&section)?;
     Ok(edge_hub)
 }
 

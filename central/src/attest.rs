@@ -1,0 +1,89 @@
+//! How a device proves itself, as an operator changes it: stored, told to its gateway, and in force on the connection
+//! that it has.
+
+use std::sync::Arc;
+
+use schemas::names::DeviceId;
+
+use crate::fleet::{Fleet, FleetError, new_keys, no_device};
+use crate::store::devices::{self, Device, Keys, X509};
+
+/// A wish; `None` in a key or thumbprint leaves what stands.
+#[derive(Debug)]
+pub enum Attest {
+    /// By symmetric keys, base64; new ones where nothing is given or stands.
+    Keys {
+        /// The one to use.
+        primary: Option<String>,
+        /// The one to change over with.
+        secondary: Option<String>,
+    },
+    /// By certificate.
+    X509(X509),
+    /// By new symmetric keys, whatever stands.
+    Anew,
+}
+
+impl Fleet {
+    /// Changes how a device proves itself. A connection that was proven by what proves it no longer is closed. With
+    /// `must_merge` what is not given stays, if the device proves itself in that way already.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`], or [`FleetError::Wrong`] for a certificate without a thumbprint.
+    pub async fn attest(
+        self: &Arc<Self>,
+        id: DeviceId,
+        wish: Attest,
+        must_merge: bool,
+    ) -> Result<Device, FleetError> {
+        let written = self
+            .store
+            .submit(move |c| {
+                let mut device = devices::get(c, &id)?.ok_or_else(|| no_device(&id))?;
+                change(&mut device, wish, must_merge)?;
+                device.revision += 1;
+                devices::put(c, &device)?;
+                Ok::<_, FleetError>(device)
+            })
+            .await?;
+        tracing::info!(device = %written.id, "how the device proves itself was changed");
+        self.review(&written);
+        if let Some(gateway) = &written.gateway {
+            self.tell_children(gateway);
+        }
+        Ok(written)
+    }
+}
+
+fn change(device: &mut Device, wish: Attest, must_merge: bool) -> Result<(), FleetError> {
+    match wish {
+        Attest::Anew => (device.x509, device.keys) = (None, Some(new_keys())),
+        Attest::Keys { primary, secondary } => {
+            let stands = device.keys.take().filter(|_| must_merge && device.x509.is_none());
+            let stands = stands.unwrap_or_else(new_keys);
+            device.x509 = None;
+            device.keys = Some(Keys {
+                primary: primary.unwrap_or(stands.primary),
+                secondary: secondary.unwrap_or(stands.secondary),
+            });
+        }
+        Attest::X509(wish) => {
+            let stands =
+                device.x509.take().filter(|x509| must_merge && !wish.is_ca_signed && !x509.is_ca_signed);
+            let stands = stands.unwrap_or_default();
+            let x509 = X509 {
+                primary: wish.primary.or(stands.primary),
+                secondary: wish.secondary.or(stands.secondary),
+                is_ca_signed: wish.is_ca_signed,
+            };
+            if !x509.is_ca_signed && x509.primary.is_none() {
+                return Err(FleetError::Wrong(
+                    "x509.clientCertificates.primary: found nothing; write a certificate or a thumbprint"
+                        .into(),
+                ));
+            }
+            device.x509 = Some(x509);
+        }
+    }
+    Ok(())
+}

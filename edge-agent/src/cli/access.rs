@@ -1,0 +1,254 @@
+//! `edge-agent device` and `edge-agent user`: who may come in at the front door.
+
+use std::io::Read as _;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use schemas::names::{DeviceId, UserName};
+use serde_json::{Value, json};
+
+use super::{Cli, encoded, text_of};
+
+/// Leaf devices.
+#[derive(Subcommand)]
+pub(super) enum Device {
+    /// Add a leaf device; prints the connection string that an Azure SDK takes.
+    Add {
+        /// Its id.
+        id: String,
+        /// Its symmetric key in base64; made when no other proof is chosen.
+        #[arg(long, conflicts_with_all = ["x509_thumbprint", "x509_ca"])]
+        key: Option<String>,
+        /// SHA-1 or SHA-256 of its certificate, in hexadecimal digits; a second one is its secondary certificate.
+        #[arg(long, value_name = "HEX", conflicts_with = "x509_ca")]
+        x509_thumbprint: Vec<String>,
+        /// A certificate of one of the authorities in `[tls] device_ca`, with the id as its common name.
+        #[arg(long)]
+        x509_ca: bool,
+        /// Make a user of its name too, for a plain MQTT client that publishes its telemetry.
+        #[arg(long)]
+        password: bool,
+    },
+    /// What a plain MQTT client writes as its client id, user name and password (a SAS token).
+    Token {
+        /// Its id.
+        id: String,
+        /// How long the token is valid.
+        #[arg(long, value_name = "SECS", default_value_t = 86_400)]
+        valid: u64,
+    },
+    /// The known leaf devices.
+    List,
+    /// One leaf device.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Disconnect a leaf device now and keep it out, also one that central assigned.
+    Block {
+        /// Its id.
+        id: String,
+    },
+    /// Let a leaf device in again that was blocked here.
+    Unblock {
+        /// Its id.
+        id: String,
+    },
+    /// Remove a leaf device that was added here, with its users.
+    Remove {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// MQTT users.
+#[derive(Subcommand)]
+pub(super) enum User {
+    /// Add a user; prints its password once when it is made here.
+    Add {
+        /// Its name: letters, digits and - . _ @.
+        name: String,
+        /// Read the password from the standard input instead of making one.
+        #[arg(long)]
+        password_stdin: bool,
+        /// A leaf device whose telemetry it may publish.
+        #[arg(long, value_name = "ID")]
+        device: Option<DeviceId>,
+    },
+    /// The users.
+    List,
+    /// Remove a user and disconnect its clients.
+    Remove {
+        /// Its name.
+        name: UserName,
+    },
+}
+
+pub(super) async fn device(cli: &Cli, command: &Device) -> Result<()> {
+    let path = |id: &str, verb: &str| format!("/devices/{}{verb}", encoded(id));
+    match command {
+        Device::Add { id, key, x509_thumbprint, x509_ca, password } => {
+            let body = json!({
+                "id": id,
+                "key": key,
+                "x509Thumbprints": x509_thumbprint,
+                "x509Ca": x509_ca,
+                "password": password,
+            });
+            let answer = cli.ask("POST", "/devices", Some(&body)).await?;
+            cli.print(&answer, || added_text(&answer))
+        }
+        Device::Token { id, valid } => {
+            let answer = cli.ask("GET", &path(id, &format!("/token?valid={valid}")), None).await?;
+            cli.print(&answer, || {
+                lines(
+                    &answer,
+                    &[("client id", "clientId"), ("user name", "userName"), ("password", "password")],
+                )
+            })
+        }
+        Device::List => {
+            let answer = cli.ask("GET", "/devices", None).await?;
+            cli.print(&answer, || devices_text(&answer))
+        }
+        Device::Show { id } => {
+            let answer = cli.ask("GET", &path(id, ""), None).await?;
+            cli.print(&answer, || shown_text(&answer))
+        }
+        Device::Block { id } => {
+            let answer = cli.ask("POST", &path(id, "/block"), None).await?;
+            cli.print(&answer, || {
+                format!("blocked {id}: it stays out until `edge-agent device unblock {id}`")
+            })
+        }
+        Device::Unblock { id } => {
+            let answer = cli.ask("POST", &path(id, "/unblock"), None).await?;
+            cli.print(&answer, || match answer["enabled"] == true {
+                true => format!("unblocked {id}"),
+                false => {
+                    format!("unblocked {id} here; it is still blocked at central, or not known any more")
+                }
+            })
+        }
+        Device::Remove { id } => {
+            let answer = cli.ask("DELETE", &path(id, ""), None).await?;
+            cli.print(&answer, || format!("removed {id}"))
+        }
+    }
+}
+
+pub(super) async fn user(cli: &Cli, command: &User) -> Result<()> {
+    match command {
+        User::Add { name, password_stdin, device } => {
+            let password = if *password_stdin { Some(read_password()?) } else { None };
+            let body = json!({"name": name, "password": password, "device": device});
+            let answer = cli.ask("POST", "/users", Some(&body)).await?;
+            cli.print(&answer, || user_text(&answer))
+        }
+        User::List => {
+            let answer = cli.ask("GET", "/users", None).await?;
+            cli.print(&answer, || users_text(&answer))
+        }
+        User::Remove { name } => {
+            let answer = cli.ask("DELETE", &format!("/users/{}", encoded(name.as_str())), None).await?;
+            cli.print(&answer, || format!("removed {name}"))
+        }
+    }
+}
+
+/// One line, without its end: `echo secret | edge-agent user add …` must not make `secret\n` the password.
+fn read_password() -> Result<String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("reading the password from the standard input")?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() || password.contains('\n') {
+        bail!("the standard input must hold the password as its only line");
+    }
+    Ok(password.to_owned())
+}
+
+fn lines(answer: &Value, fields: &[(&str, &str)]) -> String {
+    let line = |(name, key): &(&str, &str)| format!("{name:<12} {}", text_of(&answer[*key]));
+    fields.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Of a device with a key the connection string alone, for `$(…)`.
+fn added_text(answer: &Value) -> String {
+    let mut text = text_of(&answer["connectionString"]);
+    if !answer["user"].is_null() {
+        text = format!("{text}\n{}", user_text(&answer["user"]));
+    }
+    text
+}
+
+fn user_text(user: &Value) -> String {
+    let mut fields = vec![("server", "gatewayHostName"), ("user name", "name")];
+    if !user["password"].is_null() {
+        fields.push(("password", "password"));
+    }
+    if !user["device"].is_null() {
+        fields.push(("telemetry of", "device"));
+    }
+    lines(user, &fields)
+}
+
+fn shown_text(device: &Value) -> String {
+    let state = match (device["enabled"] == true, device["blockedHere"] == true) {
+        (true, _) => "let in",
+        (false, true) => "BLOCKED on this gateway",
+        (false, false) => "BLOCKED at central",
+    };
+    let connected = match &device["since"] {
+        Value::Null => "away".to_owned(),
+        since => format!("connected since {}", text_of(since)),
+    };
+    let joined = |list: &Value| {
+        let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().map(text_of).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = vec![
+        format!("device       {}", text_of(&device["id"])),
+        format!("from         {}", from_text(device)),
+        format!("proven by    {}", text_of(&device["attestation"])),
+        format!("state        {state}, {connected}"),
+    ];
+    for (name, list) in [("thumbprints", &device["thumbprints"]), ("users", &device["users"])] {
+        if list.as_array().is_some_and(|list| !list.is_empty()) {
+            text.push(format!("{name:<12} {}", joined(list)));
+        }
+    }
+    text.join("\n")
+}
+
+fn from_text(device: &Value) -> &'static str {
+    if device["addedHere"] == true { "added here" } else { "from central" }
+}
+
+fn devices_text(answer: &Value) -> String {
+    let devices = answer["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let line = |device: &Value| {
+        let state = match (device["enabled"] == true, device["connected"] == true) {
+            (false, _) => "BLOCKED",
+            (true, true) => "connected",
+            (true, false) => "away",
+        };
+        format!("{:<32} {state:<10} {}", text_of(&device["id"]), from_text(device))
+    };
+    match devices {
+        [] => "no leaf devices".to_owned(),
+        devices => devices.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn users_text(answer: &Value) -> String {
+    let users = answer["users"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let line = |user: &Value| {
+        let connections = text_of(&user["connections"]);
+        format!("{:<32} {connections:>3} connected  {}", text_of(&user["name"]), text_of(&user["device"]))
+    };
+    match users {
+        [] => "no users".to_owned(),
+        users => users.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }
+}

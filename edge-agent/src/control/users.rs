@@ -1,0 +1,123 @@
+//! The local door's MQTT users: added, listed, removed.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use edge_core::access::password;
+use schemas::names::{DeviceId, UserName};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::devices::read_id;
+use super::{Control, Failure};
+use crate::users::{User, UserError};
+
+/// The shortest password that is taken. A made one has 24 characters.
+const PASSWORD_BYTES_MIN: usize = 8;
+const PASSWORD_BYTES_MAX: usize = 1024;
+
+pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<Value> {
+    let connected = control.clients.connected();
+    let users = control.standing.users.list();
+    let users: Vec<Value> = users
+        .into_iter()
+        .map(|(name, user)| {
+            let its_own = connected.iter().filter(|(who, _)| who.user_name().as_ref() == Some(&name));
+            json!({"name": name, "device": user.device, "connections": its_own.count()})
+        })
+        .collect();
+    Json(json!({"users": users}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewUser {
+    name: String,
+    /// Made when left out.
+    password: Option<String>,
+    /// Whose telemetry it may publish.
+    device: Option<String>,
+}
+
+pub(super) async fn add(
+    State(control): State<Arc<Control>>,
+    Json(new): Json<NewUser>,
+) -> Result<Json<Value>, Failure> {
+    let device = new.device.as_deref().map(read_id).transpose()?;
+    if let Some(device) = &device
+        && control.standing.devices.get(device).is_none()
+    {
+        let message = format!("device {device} is not known here; `edge-agent device list` shows who is");
+        return Err(Failure(StatusCode::NOT_FOUND, message));
+    }
+    Ok(Json(new_user(&control, &new.name, new.password, device).await?))
+}
+
+fn read_name(name: &str) -> Result<UserName, Failure> {
+    name.parse().map_err(|error| Failure(StatusCode::UNPROCESSABLE_ENTITY, format!("user name: {error}")))
+}
+
+/// Makes sure that a user of this name can be made.
+pub(super) fn check_name(control: &Control, name: &str) -> Result<(), Failure> {
+    let name = read_name(name)?;
+    match control.standing.users.get(&name) {
+        None => Ok(()),
+        Some(_) => Err(failure(UserError::Exists(name))),
+    }
+}
+
+/// Adds a user; gives its name and, when it was made here, its password. It is never told again.
+pub(super) async fn new_user(
+    control: &Control,
+    name: &str,
+    given: Option<String>,
+    device: Option<DeviceId>,
+) -> Result<Value, Failure> {
+    let name = read_name(name)?;
+    let made = given.is_none();
+    let password = given.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>()));
+    if !(PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX).contains(&password.len()) {
+        let message = format!("password: it must have {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes");
+        return Err(Failure(StatusCode::UNPROCESSABLE_ENTITY, message));
+    }
+    let hashed = {
+        let password = password.clone();
+        tokio::task::spawn_blocking(move || password::hash(password.as_bytes(), rand::random())).await
+    };
+    let hash = hashed
+        .map_err(|error| error.to_string())
+        .and_then(|hash| hash.map_err(|error| error.to_string()))
+        .map_err(|why| Failure(StatusCode::INTERNAL_SERVER_ERROR, why))?;
+    control.standing.users.add(name.clone(), User { hash, device: device.clone() }).await.map_err(failure)?;
+    tracing::info!(user = %name, device = ?device, "user added");
+    let mut answer = json!({"name": name, "device": device, "gatewayHostName": control.hostname});
+    if made {
+        answer["password"] = password.into();
+    }
+    Ok(answer)
+}
+
+pub(super) async fn remove(
+    State(control): State<Arc<Control>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let name = read_name(&name)?;
+    let removed = control.standing.users.remove(&name).await;
+    control.standing.review();
+    removed.map_err(failure)?;
+    tracing::info!(user = %name, "user removed");
+    Ok(Json(json!({})))
+}
+
+fn failure(error: UserError) -> Failure {
+    let status = match error {
+        UserError::Exists(_) | UserError::Full => StatusCode::CONFLICT,
+        UserError::Unknown(_) => StatusCode::NOT_FOUND,
+        UserError::State(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Failure(status, error.to_string())
+}

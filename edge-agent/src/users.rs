@@ -1,0 +1,148 @@
+//! The local users of this gateway: plain MQTT clients that know a name and a password and nothing of the dialect.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use schemas::names::{DeviceId, UserName};
+use serde::{Deserialize, Serialize};
+
+use crate::state::{Room, State, StateError};
+
+/// Users of one gateway.
+const USERS_MAX: usize = 1000;
+
+/// A local user.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Argon2id, in PHC form.
+    pub hash: String,
+    /// The device whose telemetry it may publish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+}
+
+/// Why a user was not added or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// The name is taken.
+    #[error("user {0} is there already; remove it first, or choose another name")]
+    Exists(UserName),
+    /// Nobody of that name.
+    #[error("user {0} is not known here; `edge-agent user list` shows who is")]
+    Unknown(UserName),
+    /// The list is full.
+    #[error("{USERS_MAX} users are there already; remove one first")]
+    Full,
+    /// Not on disk.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// All local users. Cheap to clone.
+#[derive(Clone)]
+pub struct Users {
+    known: Arc<RwLock<BTreeMap<UserName, User>>>,
+    state: State,
+}
+
+impl Users {
+    /// The users as last saved.
+    ///
+    /// # Errors
+    /// [`StateError::Value`] when they cannot be read.
+    pub fn load(state: State) -> Result<Self, StateError> {
+        let saved = state.load::<User>(Room::Users)?;
+        let known = saved.into_iter().filter_map(|(name, user)| Some((name.parse().ok()?, user))).collect();
+        Ok(Self { known: Arc::new(RwLock::new(known)), state })
+    }
+
+    /// A user.
+    pub fn get(&self, name: &UserName) -> Option<User> {
+        self.known.read().expect("nothing panics while it holds the users").get(name).cloned()
+    }
+
+    /// Every user by name.
+    pub fn list(&self) -> Vec<(UserName, User)> {
+        let known = self.known.read().expect("nothing panics while it holds the users");
+        known.iter().map(|(name, user)| (name.clone(), user.clone())).collect()
+    }
+
+    /// Adds a user.
+    ///
+    /// # Errors
+    /// [`UserError`]: the name is taken, the list is full, or it was not saved.
+    pub async fn add(&self, name: UserName, user: User) -> Result<(), UserError> {
+        let saved = {
+            let mut known = self.known.write().expect("nothing panics while it holds the users");
+            if known.contains_key(&name) {
+                return Err(UserError::Exists(name));
+            }
+            if known.len() >= USERS_MAX {
+                return Err(UserError::Full);
+            }
+            known.insert(name.clone(), user.clone());
+            self.state.put(Room::Users, name.as_str(), &user)
+        };
+        Ok(saved.durable().await?)
+    }
+
+    /// Removes a user.
+    ///
+    /// # Errors
+    /// [`UserError`]: nobody of that name, or the removal was not saved.
+    pub async fn remove(&self, name: &UserName) -> Result<(), UserError> {
+        let saved = {
+            let mut known = self.known.write().expect("nothing panics while it holds the users");
+            known.remove(name).ok_or_else(|| UserError::Unknown(name.clone()))?;
+            self.state.remove(Room::Users, name.as_str())
+        };
+        Ok(saved.durable().await?)
+    }
+
+    /// Removes the users that speak for a device. Gives their names.
+    ///
+    /// # Errors
+    /// [`UserError::State`] when a removal was not saved.
+    pub async fn remove_of(&self, device: &DeviceId) -> Result<Vec<UserName>, UserError> {
+        let of_device = self.list().into_iter().filter(|(_, user)| user.device.as_ref() == Some(device));
+        let names: Vec<UserName> = of_device.map(|(name, _)| name).collect();
+        for name in &names {
+            match self.remove(name).await {
+                // Removed by somebody else meanwhile.
+                Ok(()) | Err(UserError::Unknown(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn users_are_kept_as_hashes_over_a_restart_and_leave_with_their_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let users = Users::load(state.clone()).unwrap();
+        let user = |device: Option<&str>| User {
+            hash: "$argon2id$".into(),
+            device: device.map(|device| device.parse().unwrap()),
+        };
+        let name = |text: &str| text.parse::<UserName>().unwrap();
+        users.add(name("plc1"), user(None)).await.unwrap();
+        users.add(name("esp32"), user(Some("press-1"))).await.unwrap();
+        assert!(matches!(users.add(name("plc1"), user(None)).await, Err(UserError::Exists(_))));
+        drop(users);
+        state.close().await;
+
+        let state = State::open(dir.path()).unwrap();
+        let users = Users::load(state.clone()).unwrap();
+        assert_eq!(users.list().len(), 2);
+        assert_eq!(users.remove_of(&"press-1".parse().unwrap()).await.unwrap(), [name("esp32")]);
+        assert!(users.get(&name("esp32")).is_none() && users.get(&name("plc1")) == Some(user(None)));
+        users.remove(&name("plc1")).await.unwrap();
+        assert!(matches!(users.remove(&name("plc1")).await, Err(UserError::Unknown(_))));
+    }
+}

@@ -1,0 +1,78 @@
+//! What clients may do now, and who may not stay: judged when a client has come in, and again whenever the program says
+//! that keys, blocks or rules have changed. It takes effect on the live connection at once.
+
+use std::sync::{Arc, PoisonError};
+
+use edge_core::access::authorization::Rights;
+use edge_core::dialect::client::Subscribe;
+use schemas::names::Identity;
+use tracing::info;
+
+use crate::clients::{Clients, Connection};
+use crate::codec::reason::Reason;
+use crate::service::Login;
+use crate::table::split_share;
+
+impl Clients {
+    /// Judges every client that is connected. `judge` gives what it may do now, or why it may not stay; a client that
+    /// may not stay is closed, and so is one that holds a subscription that it may not have any more.
+    pub fn review(&self, judge: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
+        for connection in self.all() {
+            connection.review(&judge);
+        }
+    }
+
+    /// Judges one client, when it is connected.
+    pub fn review_one(&self, who: &Identity, judge: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
+        if let Some(connection) = self.get(who) {
+            connection.review(judge);
+        }
+    }
+}
+
+impl Connection {
+    /// Judges this client, and closes it if it may not stay. What is judged is read under the lock, so that of two
+    /// judgements at once the later one stays. Gives what it may do.
+    pub(crate) fn judge(
+        &self,
+        judge: impl Fn(&Identity, &Login) -> Result<Rights, String>,
+    ) -> Option<Arc<Rights>> {
+        let mut rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        match judge(&self.client.identity, &self.client.login) {
+            Ok(now) => {
+                let now = Arc::new(now);
+                rights.clone_from(&now);
+                Some(now)
+            }
+            Err(why) => {
+                *rights = Arc::default();
+                drop(rights);
+                info!(client = %self.client.identity, peer = %self.client.peer, "client may not stay: {why}");
+                self.end(&why, Reason::NOT_AUTHORIZED);
+                None
+            }
+        }
+    }
+
+    /// Judges this client, and closes it also if it holds a subscription that it may not have any more.
+    fn review(&self, judge: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
+        let Some(rights) = self.judge(judge) else { return };
+        let held = self.mailbox.held().clone();
+        if let Some(lost) = held.iter().find(|held| !may_hold(&rights, &held.meaning, &held.filter)) {
+            let (client, filter) = (&self.client.identity, &lost.filter);
+            info!(%client, %filter, "client may not have its subscription any more");
+            self.end("the rules do not allow one of its subscriptions any more", Reason::NOT_AUTHORIZED);
+        }
+    }
+
+    /// What the client may do on free topics now.
+    pub(crate) fn rights(&self) -> Arc<Rights> {
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Whether the rules allow a subscription; those of the dialect need no rule.
+fn may_hold(rights: &Rights, meaning: &Subscribe, filter: &str) -> bool {
+    *meaning != Subscribe::Free
+        || rights.may_subscribe(split_share(filter).map_or(filter, |(_, plain)| plain))
+}

@@ -1,0 +1,317 @@
+//! Who may stay at the doors, on real processes: what is taken back takes effect on the live connection.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS,
+    SubscribeReasonCode, TlsConfiguration, Transport,
+};
+use serde_json::{Value, json};
+use site_tests::leaf::{Leaf, LeafOptions, trust};
+use site_tests::process::run;
+use site_tests::site::Site;
+
+const STEP: Duration = Duration::from_secs(60);
+/// The promise: block, unblock and changed keys take effect within a second.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+async fn site(dir: &Path, name: &str) -> Site {
+    let mut site = Site::new(dir, name, false).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    site
+}
+
+/// A client that is connected and says nothing.
+struct Held {
+    _client: AsyncClient,
+    events: EventLoop,
+}
+
+impl Held {
+    async fn new(options: &LeafOptions) -> Self {
+        let (client, mut events) = options.client(10);
+        match events.poll().await.unwrap() {
+            Event::Incoming(Packet::ConnAck(_)) => Self { _client: client, events },
+            other => panic!("{other:?} instead of CONNACK"),
+        }
+    }
+
+    /// Waits until its connection ends; gives when.
+    async fn ended(mut self) -> Instant {
+        let ended = async {
+            while self.events.poll().await.is_ok() {}
+            Instant::now()
+        };
+        tokio::time::timeout(STEP, ended).await.expect("the connection did not end")
+    }
+}
+
+/// Does `change` and makes sure that it ends the client's connection within a second of its beginning.
+async fn ends_at_once(client: Held, change: impl Future<Output = ()>) {
+    let ended = tokio::spawn(client.ended());
+    let since = Instant::now();
+    change.await;
+    let took = ended.await.unwrap().duration_since(since);
+    println!("the live connection ended {took:?} after the change was asked for");
+    assert!(took < AT_ONCE, "{took:?}");
+}
+
+async fn refused(options: &LeafOptions) -> ConnectReturnCode {
+    let (_client, mut events) = options.client(10);
+    match events.poll().await {
+        Err(ConnectionError::ConnectionRefused(code)) => code,
+        other => panic!("{other:?} instead of a refusal"),
+    }
+}
+
+/// Waits until the gateway knows a leaf that central attached, by the leaf's first acknowledged message.
+async fn known(options: &LeafOptions) {
+    let mut leaf = Leaf::start(options.clone());
+    leaf.acknowledged_more(1, STEP).await.unwrap();
+    leaf.stop().await.unwrap();
+}
+
+async fn agent(site: &Site, arguments: &[&str]) -> Value {
+    let arguments = [arguments, &["--json"]].concat();
+    let (code, out, error) = run(&mut site.agent_command(&arguments).unwrap()).await.unwrap();
+    assert_eq!(code, 0, "{arguments:?}: {error}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[tokio::test]
+async fn block_unblock_and_new_keys_take_effect_on_the_live_connection_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path(), "block-gateway").await;
+    let leaf = site.add_leaf("leaf-one", Duration::from_millis(20)).await.unwrap();
+    let neighbour = site.add_leaf("leaf-two", Duration::from_millis(20)).await.unwrap();
+    known(&leaf).await;
+    known(&neighbour).await;
+    let stays = Held::new(&neighbour).await;
+    let rest = site.rest().unwrap().clone();
+    let enable = async |device: &str, is_enabled: bool| {
+        rest.patch(&format!("/api/devices/{device}"), &json!({"enabled": is_enabled})).await.unwrap();
+    };
+
+    // From central, of a leaf behind the gateway.
+    ends_at_once(Held::new(&leaf).await, enable("leaf-one", false)).await;
+    assert_eq!(refused(&leaf).await, ConnectReturnCode::NotAuthorized);
+    let since = Instant::now();
+    enable("leaf-one", true).await;
+    known(&leaf).await;
+    println!("connected again {:?} after it was unblocked", since.elapsed());
+
+    // On the gateway; central's word does not lift it.
+    ends_at_once(Held::new(&leaf).await, async {
+        let shown = agent(&site, &["device", "block", "leaf-one"]).await;
+        assert_eq!((&shown["enabled"], &shown["blockedHere"]), (&json!(false), &json!(true)));
+    })
+    .await;
+    assert_eq!(agent(&site, &["device", "show", "leaf-two"]).await["connected"], json!(true));
+    enable("leaf-one", false).await;
+    enable("leaf-one", true).await;
+    assert_eq!(refused(&leaf).await, ConnectReturnCode::NotAuthorized);
+    site.kill_agent().await.unwrap();
+    site.start_agent().await.unwrap();
+    stays.ended().await;
+    assert_eq!(refused(&leaf).await, ConnectReturnCode::NotAuthorized, "it holds over a restart");
+    agent(&site, &["device", "unblock", "leaf-one"]).await;
+    known(&leaf).await;
+    assert_eq!(agent(&site, &["device", "show", "leaf-one"]).await["enabled"], json!(true));
+
+    // A key that was changed ends what it had proven; the other key goes on.
+    let attestation = "/api/devices/leaf-one/attestation";
+    let keys = rest.get(attestation).await.unwrap();
+    let secondary = LeafOptions {
+        key: STANDARD.decode(keys["symmetricKey"]["secondaryKey"].as_str().unwrap()).unwrap(),
+        ..leaf.clone()
+    };
+    let new_key = STANDARD.encode([9; 32]);
+    ends_at_once(Held::new(&leaf).await, async {
+        let wish = json!({"symmetricKey": {"primaryKey": new_key}});
+        rest.patch(attestation, &wish).await.unwrap();
+    })
+    .await;
+    assert_eq!(refused(&leaf).await, ConnectReturnCode::NotAuthorized);
+    known(&secondary).await;
+    known(&LeafOptions { key: vec![9; 32], ..leaf.clone() }).await;
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn centrals_own_door_lets_go_of_a_blocked_device_and_of_a_changed_key_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "unused", false).unwrap();
+    site.start_central().await.unwrap();
+    let rest = site.rest().unwrap().clone();
+    rest.put("/api/devices/direct", &json!({})).await.unwrap();
+    let direct = LeafOptions {
+        identity: "direct".parse().unwrap(),
+        key: STANDARD.decode(site.key("direct").await.unwrap()).unwrap(),
+        hub_name: "localhost".into(),
+        port: site.central_mqtts,
+        ca: Some(trust(&std::fs::read(dir.path().join("central/ca.pem")).unwrap()).unwrap()),
+        interval: Duration::from_millis(20),
+    };
+    ends_at_once(Held::new(&direct).await, async {
+        rest.patch("/api/devices/direct", &json!({"enabled": false})).await.unwrap();
+    })
+    .await;
+    assert_eq!(refused(&direct).await, ConnectReturnCode::NotAuthorized);
+    rest.patch("/api/devices/direct", &json!({"enabled": true})).await.unwrap();
+    ends_at_once(Held::new(&direct).await, async {
+        let (status, _) = rest.send(Method::DELETE, "/api/devices/direct/attestation", None).await.unwrap();
+        assert_eq!(status, 204);
+    })
+    .await;
+    // Free topics are nobody's at central.
+    let key = STANDARD.decode(site.key("direct").await.unwrap()).unwrap();
+    let (client, mut events) = LeafOptions { key, ..direct }.client(10);
+    client.subscribe("#", QoS::AtMostOnce).await.unwrap();
+    let codes = loop {
+        if let Event::Incoming(Packet::SubAck(ack)) = events.poll().await.unwrap() {
+            break ack.return_codes;
+        }
+    };
+    assert_eq!(codes, [SubscribeReasonCode::Failure]);
+    site.end(false).await.unwrap();
+}
+
+/// A plain client with a user name and a password.
+fn user(site: &Site, client_id: &str, name: &str, password: &str) -> (AsyncClient, EventLoop) {
+    let mut options = MqttOptions::new(client_id, "localhost", site.gateway_mqtts);
+    options.set_credentials(name, password);
+    let ca = trust(&std::fs::read(site.gateway_ca()).unwrap()).unwrap();
+    options.set_transport(Transport::Tls(TlsConfiguration::Rustls(ca)));
+    AsyncClient::new(options, 10)
+}
+
+async fn until_acknowledged(events: &mut EventLoop) {
+    loop {
+        if let Event::Incoming(Packet::PubAck(_)) = events.poll().await.unwrap() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_user_with_a_password_publishes_what_the_manifest_allows_and_its_devices_telemetry() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path(), "user-gateway").await;
+    let manifest = dir.path().join("rules.json");
+    let rules = |resources: &[&str]| {
+        json!({"modulesContent": {
+            "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": {}}},
+            "$edgeHub": {"properties.desired": {
+                "schemaVersion": "1.2",
+                "routes": {"up": "FROM /messages/* INTO $upstream"},
+                "mqttBroker": {"authorizations": [{"identities": ["$user:press-9"], "allow": [
+                    {"operations": ["mqtt:publish", "mqtt:subscribe"], "resources": resources}]}]}
+            }}
+        }})
+    };
+    std::fs::write(&manifest, rules(&["line1/#"]).to_string()).unwrap();
+    agent(&site, &["apply", manifest.to_str().unwrap()]).await;
+    let added = agent(&site, &["device", "add", "press-9", "--password"]).await;
+    let password = added["user"]["password"].as_str().unwrap().to_owned();
+
+    let (client, mut events) = user(&site, "esp32 no 7", "press-9", &password);
+    client.subscribe("line1/#", QoS::AtMostOnce).await.unwrap();
+    client.publish("line1/press", QoS::AtLeastOnce, false, "free").await.unwrap();
+    until_acknowledged(&mut events).await;
+    client.publish("devices/press-9/messages/events/", QoS::AtLeastOnce, false, "{\"t\":1}").await.unwrap();
+    until_acknowledged(&mut events).await;
+    let rest = site.rest().unwrap().clone();
+    site_tests::rest::eventually("the telemetry at central", STEP, || async {
+        Ok((!rest.messages("press-9").await?.is_empty()).then_some(()))
+    })
+    .await
+    .unwrap();
+    let listed = agent(&site, &["user", "list"]).await;
+    assert_eq!(listed["users"][0]["connections"], json!(1));
+
+    // Another rule: the live subscription is not allowed any more.
+    std::fs::write(&manifest, rules(&["line2/#"]).to_string()).unwrap();
+    ends_at_once(Held { _client: client, events }, async {
+        agent(&site, &["apply", manifest.to_str().unwrap()]).await;
+    })
+    .await;
+    let (client, mut events) = user(&site, "esp32 no 7", "press-9", &password);
+    client.publish("line1/press", QoS::AtLeastOnce, false, "not allowed").await.unwrap();
+    while events.poll().await.is_ok() {}
+
+    // A wrong password, a removed user.
+    let wrong = user(&site, "x", "press-9", "wrong").1.poll().await;
+    assert!(matches!(wrong, Err(ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized))));
+    let (client, mut events) = user(&site, "y", "press-9", &password);
+    assert!(matches!(events.poll().await, Ok(Event::Incoming(Packet::ConnAck(_)))));
+    ends_at_once(Held { _client: client, events }, async {
+        agent(&site, &["user", "remove", "press-9"]).await;
+    })
+    .await;
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_secret_is_in_the_logs_even_at_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "trace-gateway", false).unwrap();
+    site.log_level = "trace";
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let leaf = site.add_leaf("leaf-one", Duration::from_millis(20)).await.unwrap();
+    known(&leaf).await;
+    let keys = site.rest().unwrap().get("/api/devices/leaf-one/attestation").await.unwrap();
+    let gateway_key = site.key("trace-gateway").await.unwrap();
+    let added = agent(&site, &["device", "add", "local-leaf"]).await;
+    let local_key = added["connectionString"].as_str().unwrap().split("SharedAccessKey=").nth(1).unwrap();
+    let local_key = local_key.split(';').next().unwrap().to_owned();
+    let local = LeafOptions {
+        identity: "local-leaf".parse().unwrap(),
+        key: STANDARD.decode(&local_key).unwrap(),
+        ..leaf.clone()
+    };
+    known(&local).await;
+    let token = agent(&site, &["device", "token", "local-leaf"]).await;
+    let user_added = agent(&site, &["user", "add", "plc1"]).await;
+    let password = user_added["password"].as_str().unwrap().to_owned();
+    let (_client, mut events) = user(&site, "plc", "plc1", &password);
+    assert!(matches!(events.poll().await, Ok(Event::Incoming(Packet::ConnAck(_)))));
+    let wrong = "a-wrong-password-that-somebody-typed";
+    assert!(user(&site, "plc", "plc1", wrong).1.poll().await.is_err());
+    let thief = LeafOptions { key: vec![1; 32], ..leaf.clone() };
+    refused(&thief).await;
+    site.end(false).await.unwrap();
+
+    let secrets = [
+        keys["symmetricKey"]["primaryKey"].as_str().unwrap().to_owned(),
+        keys["symmetricKey"]["secondaryKey"].as_str().unwrap().to_owned(),
+        gateway_key,
+        local_key,
+        token["password"].as_str().unwrap().to_owned(),
+        password,
+        wrong.to_owned(),
+        site.token().to_owned(),
+        "$argon2id$".to_owned(),
+        // Whatever signature a token had.
+        "&sig=".to_owned(),
+    ];
+    for log in ["edge-agent.log", "central.log"] {
+        let text = std::fs::read_to_string(dir.path().join(log)).unwrap();
+        assert!(text.contains("TRACE") && text.contains("leaf-one"), "{log} is not what was wanted");
+        for secret in &secrets {
+            let line = text.lines().find(|line| line.contains(secret.as_str()));
+            assert!(line.is_none(), "{log} holds {secret}: {line:?}");
+        }
+    }
+}

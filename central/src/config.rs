@@ -10,10 +10,13 @@
 //! [mqtt]
 //! mqtts = "0.0.0.0:8883"           # Azure SDKs know no other port; take 8884 where a gateway runs on the same machine
 //! mqtt = "127.0.0.1:1883"          # plain, loopback only; off when left out
+//! wss = "0.0.0.0:443"              # MQTT over WebSocket over TLS; off when left out, SDKs know no other port
 //! [keep]
 //! messages = 10000000              # of all devices together; the oldest go first
 //! commands = 100000
 //! [tls]
+//! cert = "/etc/central/server.pem" # of another authority; read again when it changes, and at SIGHUP
+//! key = "/etc/central/server-key.pem"   # central makes both for itself when they are left out
 //! device_ca = ["/etc/central/devices.pem"]   # authorities that give certificates to devices; none when left out
 //! ```
 
@@ -49,6 +52,10 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
+    /// The front door's chain, PEM; central's own when left out.
+    pub cert: Option<PathBuf>,
+    /// The key of its first certificate, PEM.
+    pub key: Option<PathBuf>,
     /// Authorities that give certificates to devices, PEM files.
     pub device_ca: Vec<PathBuf>,
 }
@@ -69,6 +76,8 @@ pub struct Mqtt {
     pub mqtts: SocketAddr,
     /// Plain MQTT; a loopback address.
     pub mqtt: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS.
+    pub wss: Option<SocketAddr>,
 }
 
 /// `[keep]`
@@ -104,7 +113,7 @@ impl Default for Http {
 
 impl Default for Mqtt {
     fn default() -> Self {
-        Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)), mqtt: None }
+        Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)), mqtt: None, wss: None }
     }
 }
 
@@ -177,6 +186,10 @@ impl Config {
             let key = error.path().to_string();
             ConfigError::Key { key, why: error.into_inner().message().to_owned() }
         })?;
+        if config.tls.cert.is_some() != config.tls.key.is_some() {
+            let why = "found one of cert and key; write both or neither".to_owned();
+            return Err(ConfigError::Key { key: "tls".into(), why });
+        }
         match config.mqtt.mqtt {
             Some(plain) if !plain.ip().is_loopback() => Err(ConfigError::Key {
                 key: "mqtt.mqtt".into(),
@@ -258,5 +271,7 @@ mod tests {
         assert!(wrong.contains("`mqtt.mqtts`"), "{wrong}");
         let open = error("[mqtt]\nmqtt = \"0.0.0.0:1883\"", &[]);
         assert!(open.contains("loopback"), "{open}");
+        let half = error("[tls]\ncert = \"/a\"", &[]);
+        assert!(half.contains("`tls`") && half.contains("key"), "{half}");
     }
 }

@@ -1,15 +1,18 @@
 //! central's own certificate authority, made at the first start and kept in the data directory.
 //!
 //! `ca.pem` is what gateways and devices trust; `ca-key.pem` never leaves the directory. The server certificate is
-//! made anew at every start, so that a changed host name needs no further step, and its key is never on disk.
+//! made anew at every start, so that a changed host name needs no further step, and again in time; its key is never on
+//! disk. An operator may give a certificate of another authority instead (`[tls]`).
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use edge_hub::tls::keep::{KeepError, KeepOptions, Keeper, Place};
 use edge_hub::tls::{self, Authority};
+
+use crate::config::Config;
 
 /// Why central has no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -32,21 +35,31 @@ pub enum IdentityError {
         /// What is not.
         missing: PathBuf,
     },
-    /// The certificate or key cannot be used.
-    #[error("making the server certificate")]
+    /// The authority was not made.
+    #[error("making the certificate authority")]
     Tls(#[from] tls::TlsError),
+    /// There is no certificate to serve.
+    #[error("the server's certificate")]
+    Keep(#[from] KeepError),
 }
 
-/// TLS for the front door, with a certificate for `hostname` and `localhost`.
+/// The keeper of the front door's certificate: of `[tls] cert` and `key` when they are set, otherwise one of central's own
+/// authority for `hostname` and `localhost`.
 ///
 /// # Errors
 /// [`IdentityError`], naming the file.
-pub fn server_tls(data_dir: &Path, hostname: &str) -> Result<Arc<rustls::ServerConfig>, IdentityError> {
-    let authority = authority(data_dir)?;
-    let mut names = vec![hostname.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
+pub fn keeper(config: &Config) -> Result<Keeper, IdentityError> {
+    // Gateways may still trust it: it is there in any case.
+    let authority = authority(&config.data_dir)?;
+    let mut names = vec![config.hostname.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()];
     names.dedup();
-    let issued = tls::issue_server(&authority, &names)?;
-    Ok(tls::server_config(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes())?)
+    let place = match (&config.tls.cert, &config.tls.key) {
+        (Some(cert), Some(key)) => Place::Files { cert: cert.clone(), key: key.clone() },
+        _ => Place::Memory,
+    };
+    // Files are an operator's: what is in them is never overwritten.
+    let authority = (place == Place::Memory).then_some(authority);
+    Ok(Keeper::open(KeepOptions::new(place, authority, names))?)
 }
 
 fn authority(data_dir: &Path) -> Result<Authority, IdentityError> {
@@ -89,14 +102,34 @@ mod tests {
     #[test]
     fn the_authority_is_made_once_its_key_is_private_and_half_of_it_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        server_tls(dir.path(), "central.example").unwrap();
+        let config = |hostname: &str| Config {
+            hostname: hostname.into(),
+            data_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
+        keeper(&config("central.example")).unwrap();
         let first = fs::read(dir.path().join("ca.pem")).unwrap();
-        server_tls(dir.path(), "another.example").unwrap();
+        keeper(&config("another.example")).unwrap();
         assert_eq!(fs::read(dir.path().join("ca.pem")).unwrap(), first);
         let key = dir.path().join("ca-key.pem");
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         fs::remove_file(key).unwrap();
-        let refused = server_tls(dir.path(), "central.example").unwrap_err().to_string();
+        let refused = keeper(&config("central.example")).map(|_| ()).unwrap_err().to_string();
         assert!(refused.contains("ca-key.pem") && refused.contains("backup"), "{refused}");
+    }
+
+    #[test]
+    fn an_operators_own_certificate_is_served_and_named_when_it_cannot_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let works = tls::issue_ca("works").unwrap();
+        let issued = tls::issue_server(&works, &["central.example".to_owned()]).unwrap();
+        let (cert, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+        fs::write(&cert, &issued.chain_pem).unwrap();
+        let tls = crate::config::Tls { cert: Some(cert), key: Some(key.clone()), ..Default::default() };
+        let config = Config { data_dir: dir.path().to_owned(), tls, ..Config::default() };
+        let refused = keeper(&config).map(|_| ()).unwrap_err();
+        assert!(std::error::Error::source(&refused).unwrap().to_string().contains("k.pem"), "{refused:?}");
+        fs::write(&key, &issued.key_pem).unwrap();
+        keeper(&config).unwrap();
     }
 }

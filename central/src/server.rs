@@ -28,6 +28,8 @@ pub struct Started {
     pub mqtts: SocketAddr,
     /// Plain MQTT.
     pub mqtt: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS.
+    pub wss: Option<SocketAddr>,
     fleet: Arc<Fleet>,
     door: Arc<Door<Fleet>>,
     tasks: JoinSet<()>,
@@ -39,7 +41,8 @@ pub struct Started {
 /// # Errors
 /// What could not be opened, made or listened on.
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Started> {
-    let tls = crate::identity::server_tls(&config.data_dir, &config.hostname)?;
+    let keeper = crate::identity::keeper(&config)?;
+    let tls = edge_hub::tls::server_config_for(keeper.served())?;
     let store = Store::open(&config.data_dir, config.keep.limits())?;
     let clients = Clients::new();
     let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
@@ -55,10 +58,15 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         Some(address) => Some(listen("mqtt.mqtt", address).await?),
         None => None,
     };
+    let wss = match config.mqtt.wss {
+        Some(address) => Some(listen("mqtt.wss", address).await?),
+        None => None,
+    };
     let mut started = Started {
         http: http.local_addr()?,
         mqtts: mqtts.local_addr()?,
         mqtt: mqtt.as_ref().map(TcpListener::local_addr).transpose()?,
+        wss: wss.as_ref().map(TcpListener::local_addr).transpose()?,
         fleet: fleet.clone(),
         door: door.clone(),
         tasks: JoinSet::new(),
@@ -68,7 +76,19 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         let (postman, stop) = (fleet.postman.clone(), stop.clone());
         started.tasks.spawn(async move { postman.expire(stop).await });
     }
-    started.tasks.spawn(door.clone().serve_tls(mqtts, tls, stop.clone()));
+    started.tasks.spawn(door.clone().serve_tls(mqtts, tls.clone(), stop.clone()));
+    if let Some(wss) = wss {
+        // Nothing but WebSockets: the REST API has a listener of its own.
+        started.tasks.spawn(door.clone().serve_https(wss, tls, axum::Router::new(), stop.clone()));
+    }
+    {
+        let stop = stop.clone();
+        started.tasks.spawn(async move {
+            if let Err(error) = keeper.run(stop).await {
+                tracing::error!(%error, "the server's certificate is not kept fresh any more");
+            }
+        });
+    }
     if let Some(mqtt) = mqtt {
         started.tasks.spawn(door.clone().serve_tcp(mqtt, stop.clone()));
     }

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificate;
 use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::config::{self, Config};
@@ -30,6 +31,7 @@ use crate::devices::Devices;
 use crate::docker::{Engine, ModuleContext};
 use crate::front::Front;
 use crate::mailbox::Mailbox;
+use crate::methods;
 use crate::module_keys::ModuleKeys;
 use crate::queues::Queues;
 use crate::routing::Router;
@@ -39,7 +41,8 @@ use crate::twins::Twins;
 use crate::uplink::{LinkStatus, Uplink};
 use crate::users::Users;
 use crate::watch as watch_folder;
-use crate::workload::Workload;
+use crate::workload::certificates::ModuleCertificates;
+use crate::workload::{About, Workload};
 
 /// Passwords that are judged at once; the others wait, and other clients do not wait for them.
 const PASSWORDS_AT_ONCE: usize = 2;
@@ -129,10 +132,18 @@ impl Daemon {
             presence: presence.clone(),
             postman: postman.clone(),
         });
-        let (door, doors) = open_doors(&config, front, clients.clone(), &stop_doors).await?;
+        let authority = certificate::authority(&config)?;
+        let keeper = certificate::keeper(&config, authority.clone())?;
+        let tls = edge_hub::tls::server_config_for(keeper.served())?;
+        let (door, doors) = open_doors(&config, front, clients.clone(), tls, &stop_doors).await?;
 
-        // The deployer and its report.
         let mut tasks = JoinSet::new();
+        {
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                ("certificate", keeper.run(stop).await.context("keeping the server's certificate"))
+            });
+        }
         {
             let (postman, stop) = (postman.clone(), stop.clone());
             tasks.spawn(async move {
@@ -147,6 +158,8 @@ impl Daemon {
                 ("standing of clients", Ok(()))
             });
         }
+
+        // The deployer and its report.
         let (status, deployer_status) = watch::channel(DeployerStatus::default());
         let reporter = Reporter {
             gateway: config.device_id.clone(),
@@ -158,9 +171,17 @@ impl Daemon {
         };
         tasks.spawn(reporter.run(stop.clone()));
         {
-            let trust_bundle = read(&config.tls.ca)?;
-            let workload =
-                Arc::new(Workload::new(&config.data_dir, module_keys, String::from_utf8(trust_bundle)?));
+            let about = About {
+                keys: module_keys,
+                trust_bundle: String::from_utf8(read(&config.tls.ca)?)?,
+                certificates: authority.map(|authority| ModuleCertificates {
+                    authority,
+                    gateway: config.device_id.clone(),
+                    hub_name: hub_name.clone(),
+                }),
+                deployer: deployer_status.clone(),
+            };
+            let workload = Arc::new(Workload::new(&config.data_dir, about));
             let deployer = Deployer {
                 engine: Engine::new(config.docker.socket.clone()),
                 workload,
@@ -298,16 +319,24 @@ async fn open_doors(
     config: &Config,
     front: Arc<Front>,
     clients: Clients,
+    tls: Arc<rustls::ServerConfig>,
     stop: &CancellationToken,
 ) -> Result<(Arc<Door<Front>>, JoinSet<()>)> {
-    let tls = edge_hub::tls::server_config(&read(&config.tls.cert)?, &read(&config.tls.key)?)?;
+    let api = methods::router(front.clone(), clients.clone());
     let door = Door::open(&config.data_dir.join("mqtt"), front, clients, DoorSettings::default()).await?;
     let mut doors = JoinSet::new();
     let bind =
         async |address| TcpListener::bind(address).await.with_context(|| format!("listening on {address}"));
     let listener = bind(config.listen.mqtts).await?;
-    doors.spawn(door.clone().serve_tls(listener, tls, stop.clone()));
+    doors.spawn(door.clone().serve_tls(listener, tls.clone(), stop.clone()));
     tracing::info!(address = %config.listen.mqtts, "MQTT over TLS is served");
+    if let Some(address) = config.listen.https {
+        let listener = bind(address).await.context(
+            "[listen] https: MQTT over WebSocket and the modules' method API; write \"\" for none",
+        )?;
+        doors.spawn(door.clone().serve_https(listener, tls, api, stop.clone()));
+        tracing::info!(%address, "MQTT over WebSocket and the modules' method API are served");
+    }
     if let Some(address) = config.listen.mqtt {
         if !address.ip().is_loopback() {
             bail!("[listen] mqtt: found {address}; plain MQTT is served on loopback only");

@@ -12,6 +12,8 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 const OVERRIDE: &str = "EDGE_AGENT__";
+/// Where `[listen] https` is when it is left out. The SDKs know no other port.
+pub const HTTPS_DEFAULT: &str = "0.0.0.0:443";
 
 /// The daemon's settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +45,8 @@ pub struct Listen {
     pub mqtts: SocketAddr,
     /// Plain MQTT, on loopback only; `None` when it is set to an empty text.
     pub mqtt: Option<SocketAddr>,
+    /// MQTT over WebSocket and the modules' method API; `None` when it is set to an empty text.
+    pub https: Option<SocketAddr>,
 }
 
 /// `[upstream]`
@@ -105,6 +109,8 @@ pub struct TlsSection {
     pub cert: PathBuf,
     /// Its key, PEM.
     pub key: PathBuf,
+    /// The key of the gateway's authority, PEM; makes certificates for the server and for modules.
+    pub ca_key: PathBuf,
     /// Authorities that give certificates to leaf devices (`--x509-ca`), PEM files.
     pub device_ca: Vec<PathBuf>,
 }
@@ -176,11 +182,16 @@ struct File {
 struct FileListen {
     mqtts: SocketAddr,
     mqtt: String,
+    https: String,
 }
 
 impl Default for FileListen {
     fn default() -> Self {
-        Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)), mqtt: "127.0.0.1:1883".to_owned() }
+        Self {
+            mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)),
+            mqtt: "127.0.0.1:1883".to_owned(),
+            https: HTTPS_DEFAULT.to_owned(),
+        }
     }
 }
 
@@ -197,6 +208,7 @@ struct FileTls {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    ca_key: Option<PathBuf>,
     device_ca: Option<OneOrMore>,
 }
 
@@ -247,6 +259,12 @@ impl Config {
     }
 
     fn from_file(file: File) -> Result<Self, String> {
+        let https = match file.listen.https.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| {
+                format!("[listen] https: found `{text}`; write address:port, or \"\" for none")
+            })?),
+        };
         let mqtt = match file.listen.mqtt.as_str() {
             "" => None,
             text => {
@@ -289,6 +307,7 @@ impl Config {
                 ca: file.tls.ca.unwrap_or_else(|| in_data_dir("ca.pem")),
                 cert: file.tls.cert.unwrap_or_else(|| in_data_dir("server.pem")),
                 key: file.tls.key.unwrap_or_else(|| in_data_dir("server-key.pem")),
+                ca_key: file.tls.ca_key.unwrap_or_else(|| in_data_dir("ca-key.pem")),
                 device_ca: match file.tls.device_ca {
                     None => Vec::new(),
                     Some(OneOrMore::One(path)) => vec![path],
@@ -298,7 +317,7 @@ impl Config {
             device_id: file.device_id,
             hostname: file.hostname,
             data_dir: file.data_dir,
-            listen: Listen { mqtts: file.listen.mqtts, mqtt },
+            listen: Listen { mqtts: file.listen.mqtts, mqtt, https },
             upstream,
             docker: file.docker,
             deploy: file.deploy,
@@ -357,6 +376,7 @@ mod tests {
         let config = read(TEXT, &[]).unwrap();
         assert_eq!(config.listen.mqtts.port(), 8883);
         assert_eq!(config.listen.mqtt.unwrap().to_string(), "127.0.0.1:1883");
+        assert_eq!(config.listen.https.unwrap().to_string(), "0.0.0.0:443");
         assert_eq!(config.docker.network, "azure-iot-edge");
         assert_eq!(config.tls.ca, Path::new("/data/ca.pem"));
         assert_eq!((config.upstream, config.buffer.full), (None, Full::DropOldest));
@@ -367,11 +387,13 @@ mod tests {
                 ("EDGE_AGENT__HOSTNAME", "other"),
                 ("EDGE_AGENT__DEVICE_ID", "123"),
                 ("EDGE_AGENT__LISTEN__MQTT", ""),
+                ("EDGE_AGENT__LISTEN__HTTPS", ""),
             ],
         )
         .unwrap();
         assert_eq!((config.buffer.max_bytes, config.buffer.full), (2000, Full::Refuse));
         assert_eq!((config.hostname.as_str(), config.listen.mqtt), ("other", None));
+        assert_eq!(config.listen.https, None);
         assert_eq!(config.device_id.as_str(), "123");
     }
 
@@ -380,6 +402,7 @@ mod tests {
         for (text, overrides, parts) in [
             (format!("{TEXT}[listen]\nmqts = \"1\"\n"), vec![], vec!["edge.toml", "mqts"]),
             (format!("{TEXT}[listn]\n"), vec![], vec!["edge.toml", "listn"]),
+            (format!("{TEXT}[listen]\nhttps = \"443\"\n"), vec![], vec!["[listen] https", "`443`"]),
             (format!("{TEXT}[listen]\nmqtt = \"0.0.0.0:1883\"\n"), vec![], vec!["[listen] mqtt", "loopback"]),
             (
                 format!(

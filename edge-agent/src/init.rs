@@ -11,6 +11,7 @@ use schemas::connection_string::ConnectionString;
 use schemas::names::DeviceId;
 use toml::{Table, Value};
 
+use crate::config::HTTPS_DEFAULT;
 use crate::module_keys;
 
 /// What a new gateway is told.
@@ -141,7 +142,7 @@ fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
 }
 
 /// The names under which a client may reach this gateway.
-fn names(hostname: &str) -> Vec<String> {
+pub(crate) fn names(hostname: &str) -> Vec<String> {
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST).to_string();
     let mut names = vec![hostname.to_owned(), machine.trim().to_owned(), "localhost".to_owned(), loopback];
@@ -156,6 +157,9 @@ fn config_text(options: &InitOptions, data_dir: &Path) -> String {
     table.insert("device_id".into(), text(options.device_id.to_string()));
     table.insert("hostname".into(), text(options.hostname.clone()));
     table.insert("data_dir".into(), text(data_dir.display().to_string()));
+    let mut listen = Table::new();
+    listen.insert("https".into(), text(HTTPS_DEFAULT.to_owned()));
+    table.insert("listen".into(), Value::Table(listen));
     if let Some(upstream) = &options.upstream {
         let mut section = Table::new();
         section.insert("connection_string".into(), text(upstream.to_string()));

@@ -4,6 +4,7 @@
 //! [`agent`] joins the rooms; no other room imports its neighbours' tasks.
 
 pub mod agent;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -16,6 +17,7 @@ pub mod docker;
 pub mod front;
 pub mod init;
 pub mod mailbox;
+pub mod methods;
 pub mod module_keys;
 pub mod queues;
 pub mod record;

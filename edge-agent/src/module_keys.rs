@@ -57,6 +57,12 @@ impl ModuleKeys {
         sas::sign(&self.secret, format!("key {module}").as_bytes())
     }
 
+    /// The key that a module's data is encrypted with.
+    pub fn encryption_key(&self, module: &ModuleId) -> [u8; 32] {
+        let key = sas::sign(&self.secret, format!("encryption {module}").as_bytes());
+        key.try_into().expect("HMAC-SHA256 gives 32 bytes")
+    }
+
     /// A module's generation id, which IoT Hub makes anew when an identity is deleted and made again. Here it is the same
     /// for as long as the secret is.
     pub fn generation_id(&self, module: &ModuleId) -> String {

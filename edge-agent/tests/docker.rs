@@ -14,7 +14,7 @@ use edge_agent::config::Config;
 use edge_agent::deployer::{Deployer, DeployerStatus, Deployment, plan_once};
 use edge_agent::docker::{Engine, ModuleContext};
 use edge_agent::module_keys::{self, ModuleKeys};
-use edge_agent::workload::Workload;
+use edge_agent::workload::{About, Workload};
 use edge_core::deploy;
 use schemas::manifest::Manifest;
 use schemas::names::ModuleId;
@@ -89,9 +89,11 @@ impl Gateway {
         let keys = ModuleKeys::load(self.data.path()).expect("the secret was written");
         let (status, receiver) = watch::channel(DeployerStatus::default());
         self.status = receiver;
+        let about =
+            About { keys, trust_bundle: "PEM".into(), certificates: None, deployer: self.status.clone() };
         let deployer = Deployer {
             engine: Engine::new(SOCKET.into()),
-            workload: Arc::new(Workload::new(self.data.path(), keys, "PEM".into())),
+            workload: Arc::new(Workload::new(self.data.path(), about)),
             context: ModuleContext {
                 gateway: self.id.parse().expect("the tests' ids are right"),
                 hostname: "edge".into(),

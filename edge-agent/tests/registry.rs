@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use edge_agent::deployer::{Deployer, DeployerStatus, Deployment};
 use edge_agent::docker::{Engine, ModuleContext};
 use edge_agent::module_keys::{self, ModuleKeys};
-use edge_agent::workload::Workload;
+use edge_agent::workload::{About, Workload};
 use edge_core::deploy;
 use schemas::manifest::Manifest;
 use serde_json::json;
@@ -131,9 +131,10 @@ async fn an_image_is_pulled_with_the_manifests_login_and_a_wrong_login_is_told()
     let keys = ModuleKeys::load(dir.path()).unwrap();
     let (deployments, receiver) = watch::channel(deployment(1, &image, &registry.address, "wrong"));
     let (status, mut seen) = watch::channel(DeployerStatus::default());
+    let about = About { keys, trust_bundle: "PEM".into(), certificates: None, deployer: seen.clone() };
     let deployer = Deployer {
         engine: Engine::new("/var/run/docker.sock".into()),
-        workload: Arc::new(Workload::new(dir.path(), keys, "PEM".into())),
+        workload: Arc::new(Workload::new(dir.path(), about)),
         context: ModuleContext {
             gateway: ID.parse().unwrap(),
             hostname: "edge".into(),

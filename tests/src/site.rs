@@ -33,6 +33,8 @@ pub struct Site {
     pub gateway_mqtts: u16,
     /// The gateway's plain MQTT on loopback.
     pub gateway_mqtt: u16,
+    /// The gateway's HTTPS: WebSockets and the modules' method API. 443 where modules run: they know no other.
+    pub gateway_https: u16,
     /// The gateway's device id.
     pub gateway: String,
     /// The gateway's Docker network.
@@ -71,6 +73,7 @@ impl Site {
             central_mqtts: free_port()?,
             gateway_mqtts: if has_modules { 8883 } else { free_port()? },
             gateway_mqtt: free_port()?,
+            gateway_https: if has_modules { 443 } else { free_port()? },
             gateway: gateway.to_owned(),
             network: format!("lineside-{gateway}"),
             log_level: "info",
@@ -131,6 +134,7 @@ impl Site {
             .arg("--config")
             .arg(self.edge_toml())
             .env("EDGE_AGENT__LISTEN__MQTTS", format!("{everywhere}:{}", self.gateway_mqtts))
+            .env("EDGE_AGENT__LISTEN__HTTPS", format!("{everywhere}:{}", self.gateway_https))
             .env("EDGE_AGENT__LISTEN__MQTT", format!("127.0.0.1:{}", self.gateway_mqtt))
             .env("EDGE_AGENT__DOCKER__NETWORK", &self.network)
             .env("RUST_LOG", self.log_level);

@@ -1,0 +1,54 @@
+//! Certificates that a module asks its gateway for: to serve with, and to show who it is.
+//!
+//! Both are of the gateway's own authority, in the trust bundle of every module. A server certificate is good for the
+//! names that the module wants, as in IoT Edge: which modules run is the operator's word. It is no proof of an identity,
+//! because it may not be used by a client. An identity certificate names this module alone.
+
+use std::time::Duration;
+
+use edge_hub::tls::{self, Authority, Issued, Purpose, TlsError, Wanted};
+use schemas::names::{DeviceId, ModuleId};
+
+/// How long a module's certificates are valid: they ask again at each start and before the end that they are told.
+const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
+
+/// Makes the certificates of this gateway's modules.
+#[derive(Clone)]
+pub struct ModuleCertificates {
+    /// The gateway's own authority with its key.
+    pub authority: Authority,
+    /// This gateway.
+    pub gateway: DeviceId,
+    /// The hub's name, as modules know it.
+    pub hub_name: String,
+}
+
+impl ModuleCertificates {
+    /// For a module's own server, good for `common_name` (a DNS name or an address) and for the module's name.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the name cannot stand in a certificate.
+    pub(super) fn server(&self, module: &ModuleId, common_name: &str) -> Result<Issued, TlsError> {
+        let mut names = vec![common_name.to_owned(), module.to_string()];
+        names.dedup();
+        let purpose = Purpose::Server;
+        let wanted = Wanted { common_name, names: &names, uris: &[], purpose, lifetime: LIFETIME };
+        tls::issue(&self.authority, &wanted)
+    }
+
+    /// For a module that shows who it is. Its URI is IoT Edge's.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub(super) fn identity(&self, module: &ModuleId) -> Result<Issued, TlsError> {
+        let uri = format!("azureiot://{}/devices/{}/modules/{module}", self.hub_name, self.gateway);
+        let wanted = Wanted {
+            common_name: module.as_str(),
+            names: &[],
+            uris: &[uri],
+            purpose: Purpose::Client,
+            lifetime: LIFETIME,
+        };
+        tls::issue(&self.authority, &wanted)
+    }
+}

@@ -1,0 +1,122 @@
+//! The workload API: what a module asks its gateway for, over a socket of its own. Source: IoT Edge workload API.
+//!
+//! A module's socket lies in a directory of its own, and it is the directory that its container mounts: a daemon that
+//! was restarted makes a new socket there, which the container that runs on sees. Whoever reaches the socket is that
+//! module: it signs for nobody else.
+
+mod api;
+pub mod certificates;
+mod encryption;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use schemas::names::ModuleId;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::deployer::DeployerStatus;
+use crate::module_keys::ModuleKeys;
+use certificates::ModuleCertificates;
+
+/// The socket's name in a module's directory.
+pub const SOCKET: &str = "workload.sock";
+
+/// What the modules' sockets answer with.
+pub struct About {
+    /// The modules' keys.
+    pub keys: ModuleKeys,
+    /// The authorities that modules trust, PEM.
+    pub trust_bundle: String,
+    /// `None` where the gateway has not its authority's key.
+    pub certificates: Option<ModuleCertificates>,
+    /// What runs.
+    pub deployer: watch::Receiver<DeployerStatus>,
+}
+
+/// The sockets of all modules.
+pub struct Workload {
+    dir: PathBuf,
+    about: Arc<About>,
+    open: Mutex<BTreeMap<ModuleId, CancellationToken>>,
+}
+
+impl Workload {
+    /// Sockets under `data_dir`; none is open yet.
+    pub fn new(data_dir: &FilePath, about: About) -> Self {
+        Self { dir: data_dir.join("workload"), about: Arc::new(about), open: Mutex::default() }
+    }
+
+    /// The directory that a module's container mounts. Manifests allow module names of letters, digits, `_` and `-` only.
+    pub fn dir_of(&self, module: &ModuleId) -> PathBuf {
+        self.dir.join(module.as_str())
+    }
+
+    /// A module's generation id, as its environment names it.
+    pub fn generation_id(&self, module: &ModuleId) -> String {
+        self.about.keys.generation_id(module)
+    }
+
+    /// Serves a module, if it is not served already.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn open(&self, module: &ModuleId) -> std::io::Result<()> {
+        let mut open = self.open.lock().expect("nothing panics while it holds the list");
+        if open.contains_key(module) {
+            return Ok(());
+        }
+        let dir = self.dir_of(module);
+        std::fs::create_dir_all(&dir)?;
+        // Only the module's container sees this directory; any user in it may connect. Others on this machine may not
+        // look into the directory above it.
+        std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o700))?;
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755))?;
+        let path = dir.join(SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+        let router = api::router(module.clone(), self.about.clone());
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let name = module.clone();
+        // Ends with `close`, or with the daemon: it holds nothing that must be finished.
+        tokio::spawn(async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
+            if let Err(error) = served {
+                tracing::error!(module = %name, %error, "the module's workload socket failed");
+            }
+        });
+        open.insert(module.clone(), stop);
+        Ok(())
+    }
+
+    /// Ends a module's service and removes its directory.
+    pub fn close(&self, module: &ModuleId) {
+        let stop = self.open.lock().expect("nothing panics while it holds the list").remove(module);
+        if let Some(stop) = stop {
+            stop.cancel();
+        }
+        let dir = self.dir_of(module);
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%module, %error, "the module's workload directory was not removed");
+            }
+            _ => {}
+        }
+    }
+
+    /// The modules that are served.
+    pub fn modules(&self) -> Vec<ModuleId> {
+        self.open.lock().expect("nothing panics while it holds the list").keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use edge_core::access::sas;
+use edge_hub::tls::{self, ServedCertificate};
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+use super::*;
+
+async fn ask(socket: &FilePath, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    // As the Python SDK does it: without a Content-Type.
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("Host", "localhost")
+        .body(Full::new(Bytes::from(body.to_owned())))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status().as_u16();
+    // Node's SDK does without no answer's Content-Type.
+    assert_eq!(response.headers()["content-type"], "application/json", "{path}");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+/// A gateway's workload API, and the keys of its modules.
+fn workload(dir: &FilePath, trust_bundle: &str, has_authority: bool) -> (Workload, ModuleKeys) {
+    std::fs::write(dir.join(crate::module_keys::FILE), [1; 32]).unwrap();
+    let keys = ModuleKeys::load(dir).unwrap();
+    let certificates = has_authority.then(|| ModuleCertificates {
+        authority: tls::issue_ca("gw edge CA").unwrap(),
+        gateway: "gw".parse().unwrap(),
+        hub_name: "hub.example".into(),
+    });
+    // The receiver reads the last value of a sender that has gone.
+    let deployer = watch::channel(DeployerStatus::default()).1;
+    let about = About { keys: keys.clone(), trust_bundle: trust_bundle.to_owned(), certificates, deployer };
+    (Workload::new(dir, about), keys)
+}
+
+#[tokio::test]
+async fn a_module_gets_the_trust_bundle_and_signs_for_itself_only_also_after_a_restart_of_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let sensor: ModuleId = "sensor".parse().unwrap();
+    // The first one stands for a daemon that was killed: its socket file stays.
+    workload(dir.path(), "OLD", true).0.open(&sensor).unwrap();
+    let (workload, keys) = workload(dir.path(), "PEM", true);
+    workload.open(&sensor).unwrap();
+    workload.open(&sensor).unwrap();
+    let socket = workload.dir_of(&sensor).join(SOCKET);
+    let (status, body) = ask(&socket, "GET", "/trust-bundle?api-version=2018-06-28", "").await;
+    assert_eq!((status, &body["certificate"]), (200, &json!("PEM")));
+    let request =
+        json!({"keyId": "primary", "algo": "HMACSHA256", "data": STANDARD.encode("sr\n1")}).to_string();
+    let (status, body) =
+        ask(&socket, "POST", "/modules/sensor/genid/7/sign?api-version=2019-01-30", &request).await;
+    let expected = STANDARD.encode(sas::sign(&keys.key(&sensor), b"sr\n1"));
+    assert_eq!((status, &body["digest"]), (200, &json!(expected)));
+    for path in ["genid/7/sign", "genid/7/encrypt", "genid/7/certificate/server", "certificate/identity"] {
+        let (status, body) = ask(&socket, "POST", &format!("/modules/filter/{path}"), &request).await;
+        assert_eq!(status, 403, "{path}");
+        assert!(body["message"].as_str().unwrap().contains("sensor"));
+    }
+    workload.close(&sensor);
+    assert!(workload.modules().is_empty() && !socket.exists());
+}
+
+#[tokio::test]
+async fn a_module_gets_a_certificate_to_serve_with_and_one_that_says_who_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let sensor: ModuleId = "sensor".parse().unwrap();
+    let (workload, _) = workload(dir.path(), "PEM", true);
+    workload.open(&sensor).unwrap();
+    let socket = workload.dir_of(&sensor).join(SOCKET);
+    let authority = workload.about.certificates.as_ref().map(|c| c.authority.clone());
+    let server = json!({"commonName": "10.0.0.7", "expiration": "2020-01-01T00:00:00Z"}).to_string();
+    for (path, body, names) in [
+        ("genid/7/certificate/server", server.as_str(), &["10.0.0.7", "sensor"][..]),
+        ("certificate/identity", "", &[]),
+    ] {
+        let path = format!("/modules/sensor/{path}?api-version=2018-06-28");
+        let (status, body) = ask(&socket, "POST", &path, body).await;
+        assert_eq!((status, &body["privateKey"]["type"]), (201, &json!("key")), "{path}");
+        let certificate = body["certificate"].as_str().unwrap();
+        let key = body["privateKey"]["bytes"].as_str().unwrap();
+        ServedCertificate::new(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let seen = tls::inspect(certificate.as_bytes(), authority.as_ref()).unwrap();
+        assert!(seen.is_own);
+        assert_eq!(seen.names, names);
+        let expiration = body["expiration"].as_str().unwrap();
+        assert_eq!(expiration, schemas::timestamp::rfc3339(seen.not_after_secs * 1000));
+        let life = seen.not_after_secs - crate::clock::now_ms() / 1000;
+        assert!((89 * 86_400..=90 * 86_400).contains(&life), "{life} s");
+    }
+}
+
+#[tokio::test]
+async fn what_a_module_encrypts_only_the_same_generation_and_vector_decrypt() {
+    let dir = tempfile::tempdir().unwrap();
+    let sensor: ModuleId = "sensor".parse().unwrap();
+    let (workload, _) = workload(dir.path(), "PEM", false);
+    workload.open(&sensor).unwrap();
+    let socket = workload.dir_of(&sensor).join(SOCKET);
+    let (plaintext, vector) = (STANDARD.encode("secret"), STANDARD.encode("iv"));
+    let request = json!({"plaintext": plaintext, "initializationVector": vector}).to_string();
+    let (status, body) = ask(&socket, "POST", "/modules/sensor/genid/7/encrypt", &request).await;
+    assert_eq!(status, 200);
+    let request = json!({"ciphertext": body["ciphertext"], "initializationVector": vector}).to_string();
+    let (status, body) = ask(&socket, "POST", "/modules/sensor/genid/7/decrypt", &request).await;
+    assert_eq!((status, &body["plaintext"]), (200, &json!(plaintext)));
+    let (status, body) = ask(&socket, "POST", "/modules/sensor/genid/8/decrypt", &request).await;
+    assert_eq!(status, 400);
+    assert!(body["message"].as_str().unwrap().contains("ciphertext"));
+}
+
+#[tokio::test]
+async fn what_is_wrong_or_not_served_is_told_in_a_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let sensor: ModuleId = "sensor".parse().unwrap();
+    let (workload, _) = workload(dir.path(), "PEM", false);
+    workload.open(&sensor).unwrap();
+    let socket = workload.dir_of(&sensor).join(SOCKET);
+    let (status, body) = ask(&socket, "GET", "/manifest-trust-bundle?api-version=2020-07-07", "").await;
+    assert_eq!((status, body), (200, json!({"certificate": ""})));
+    let (status, body) = ask(&socket, "GET", "/modules", "").await;
+    assert_eq!((status, body), (200, json!({"modules": []})));
+    let own = "/modules/sensor/genid/7";
+    for (method, path, body, status, part) in [
+        ("GET", "/trust-bundle?api-version=2018-01-01", "", 400, "api-version"),
+        ("POST", &format!("{own}/sign"), "{", 400, "EOF"),
+        ("POST", &format!("{own}/sign"), r#"{"algo": "MD5", "data": ""}"#, 400, "HMACSHA256"),
+        ("POST", &format!("{own}/sign"), r#"{"algo": "HMACSHA256", "data": "-"}"#, 400, "base64"),
+        ("POST", &format!("{own}/encrypt"), r#"{"plaintext": ""}"#, 400, "initializationVector"),
+        ("POST", &format!("{own}/certificate/server"), r#"{"commonName": ""}"#, 400, "commonName"),
+        ("POST", &format!("{own}/certificate/server"), r#"{"commonName": "a"}"#, 500, "ca_key"),
+        ("POST", "/modules/sensor/certificate/identity", "", 500, "ca_key"),
+        ("DELETE", "/trust-bundle", "", 405, "/trust-bundle"),
+        ("GET", "/systeminfo", "", 404, "/systeminfo"),
+    ] {
+        let (found, answer) = ask(&socket, method, path, body).await;
+        let message = answer["message"].as_str().unwrap();
+        assert!(found == status && message.contains(part), "{path}: {found} {message}");
+    }
+}

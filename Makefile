@@ -6,7 +6,7 @@ TARGET := x86_64-unknown-linux-gnu
 BIN := target/$(TARGET)/release
 STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
-.PHONY: compiler build images demo test faults check lint bench clean
+.PHONY: compiler build images demo test faults fuzz check lint bench clean
 
 compiler: ## what Rust needs beside itself: a linker, and a C compiler for SQLite and TLS
 	scripts/ensure-packages.sh gcc libc6-dev
@@ -34,6 +34,9 @@ faults: images ## the long form of the tests that break things: as root, about h
 	cargo test -p edge-agent --lib -- --nocapture state
 	cargo test -p edge-agent --test disk -- --nocapture --test-threads=1
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test storms -- --nocapture --test-threads=1
+
+fuzz: compiler ## every parser with libFuzzer, SECONDS_EACH (600); TARGETS="packets sas" for some only
+	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(TARGETS)
 
 check: compiler ## format, lints and dependency audit
 	cargo fmt --all --check

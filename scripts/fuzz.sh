@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs every fuzz target, or those that are named, for a time each: scripts/fuzz.sh SECONDS [TARGET...]
+# What is new and interesting stays in .cache/fuzz; a crash is left there too, and ends this with a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly SECONDS_EACH="${1:?seconds for each target}"
+shift
+readonly TARGET=x86_64-unknown-linux-gnu
+scripts/ensure-packages.sh g++
+
+# libFuzzer's coverage, by rustc's own instrumentation; no sanitizer, because nothing here is unsafe.
+RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+-Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code" \
+    cargo build --quiet --locked --release --target "$TARGET" --manifest-path fuzz/driver/Cargo.toml --target-dir target/fuzz
+
+targets=("$@")
+if [ ${#targets[@]} -eq 0 ]; then
+    for corpus in fuzz/corpus/*/; do targets+=("$(basename "$corpus")"); done
+fi
+for name in "${targets[@]}"; do
+    found=".cache/fuzz/$name"
+    mkdir -p "$found"
+    echo "fuzz: $name for $SECONDS_EACH s"
+    if ! LINESIDE_FUZZ_TARGET="$name" "target/fuzz/$TARGET/release/fuzz-driver" "$found" "fuzz/corpus/$name" \
+        -artifact_prefix=".cache/fuzz/crash-$name-" -max_total_time="$SECONDS_EACH" -timeout=10 -rss_limit_mb=1024 \
+        -max_len=4096 -print_final_stats=1 >".cache/fuzz/$name.log" 2>&1; then
+        tail -40 ".cache/fuzz/$name.log"
+        echo "fuzz: $name broke a promise; make the file a test with a name, and a file of fuzz/corpus/$name"
+        exit 1
+    fi
+    grep -E "stat::number_of_executed_units|Done" ".cache/fuzz/$name.log" || true
+done

@@ -1,4 +1,4 @@
-//! MQTT 5, read by ourselves: docs/decisions/0001 says what rumqttd's codec gets wrong of it.
+//! MQTT 5, read by ourselves: docs/decisions/0001-own-subscription-table.md says what rumqttd's codec gets wrong of it.
 
 use bytes::Bytes;
 use edge_core::dialect::filter;

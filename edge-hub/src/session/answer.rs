@@ -109,7 +109,7 @@ where
     fn reply(&mut self, reply: Reply, failure: Option<(Reason, String)>) {
         let (reason, told) = match failure {
             None => (Reason::SUCCESS, None),
-            Some((reason, why)) => (reason, self.told(&why)),
+            Some((reason, why)) => (reason, self.told(&why, 1)),
         };
         let (kind, id, reason) = match reply {
             Reply::Nothing => return,
@@ -139,9 +139,12 @@ where
         write::ack(&mut self.writer.out, self.peer.version, kind, &Ack { id, reason, told });
     }
 
-    /// A reason string, for a client that may be sent one.
-    pub(super) fn told(&self, why: &str) -> Option<Box<Told>> {
-        let is_wanted = self.peer.version == Version::V5 && self.peer.wants_reasons;
+    /// A reason string beside so many reason codes, for a client that may be sent one. One that makes the packet larger
+    /// than the client takes is left out (MQTT-3.4.2-2 and its like of MQTT 5).
+    pub(super) fn told(&self, why: &str, codes: usize) -> Option<Box<Told>> {
+        let is_wanted = self.peer.version == Version::V5
+            && self.peer.wants_reasons
+            && fits(why, codes, self.peer.packet_bytes_max);
         is_wanted.then(|| Box::new(Told { reason_string: Some(Text::from(why)), ..Told::default() }))
     }
 
@@ -163,6 +166,13 @@ where
             Err(NotDelivered::NotConnected | NotDelivered::Gone) => Ok(()),
         }
     }
+}
+
+/// Whether a packet of a reason string, so many reason codes and not much more is small enough.
+pub(super) fn fits(why: &str, codes: usize, packet_bytes_max: usize) -> bool {
+    /// Two lengths, a packet id, and the head of the property.
+    const BESIDE: usize = 16;
+    why.len() + codes + BESIDE <= packet_bytes_max
 }
 
 /// What a client of MQTT 5 is told of an HTTP-like status.

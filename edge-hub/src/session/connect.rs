@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::answer::fits;
 use super::publish::{passed_on, receive_max};
 use super::subscribe::judge;
 use super::wire::{Reader, Writer};
@@ -61,9 +62,16 @@ where
             debug!(%peer, "connection ended before its CONNECT");
             return None;
         }
-        Ok(Err(why)) => {
-            if let ReadError::Level(_) = why {
-                refuse(writer, Version::V4, Reason::UNSUPPORTED_PROTOCOL_VERSION, "");
+        Ok(Err((version, why))) => {
+            match (version, &why) {
+                // A bridge of mosquitto sets the highest bit, and tries again without it when it is told so.
+                (_, ReadError::Level(level)) => {
+                    let version = if (level & 0x7f) < 5 { Version::V4 } else { Version::V5 };
+                    refuse(writer, version, why.reason(), "");
+                }
+                (Some(Version::V5), why) => refuse(writer, Version::V5, why.reason(), ""),
+                // MQTT-3.1.4-1: MQTT 3.1.1 has no code for it.
+                (Some(Version::V4) | None, _) => {}
             }
             warn!(%peer, "connection refused: {why}");
             return None;
@@ -76,7 +84,10 @@ where
     let client = Shown(&connect.client_id);
     if let Err((reason, why)) = check(&connect) {
         warn!(%client, %peer, "connection refused: {}", Shown(&why));
-        refuse(writer, connect.version, reason, &why);
+        let bytes_max = connect.properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize);
+        // MQTT-3.2.2-19 of MQTT 5.
+        let why = if fits(&why, 1, bytes_max) { &why } else { "" };
+        refuse(writer, connect.version, reason, why);
         return None;
     }
     let request = ConnectRequest {
@@ -141,15 +152,19 @@ fn may_enter<S: Service>(
 }
 
 /// The CONNECT; `None` when the connection ends before it is whole.
-async fn read_connect<T: AsyncRead + Unpin>(reader: &mut Reader<T>) -> Result<Option<Connect>, ReadError> {
+/// With an error comes the version of a CONNECT that is wrong.
+async fn read_connect<T: AsyncRead + Unpin>(
+    reader: &mut Reader<T>,
+) -> Result<Option<Connect>, (Option<Version>, ReadError)> {
     loop {
-        match reader.packet(CONNECT_BYTES_MAX)? {
+        // What speaks another protocol is not waited for.
+        if reader.first_byte().is_some_and(|byte| byte >> 4 != CONNECT_BYTE >> 4) {
+            return Err((None, ReadError::Malformed("the first bytes are no CONNECT")));
+        }
+        let version = reader.connect_version();
+        match reader.packet(CONNECT_BYTES_MAX).map_err(|why| (version, why))? {
             Some(Packet::Connect(connect)) => return Ok(Some(*connect)),
-            Some(_) => return Err(ReadError::Malformed("the first packet is no CONNECT")),
-            // What speaks another protocol is not waited for.
-            None if reader.first_byte().is_some_and(|byte| byte != CONNECT_BYTE) => {
-                return Err(ReadError::Malformed("the first bytes are no CONNECT"));
-            }
+            Some(_) => return Err((None, ReadError::Malformed("the first packet is no CONNECT"))),
             None => {}
         }
         if !matches!(reader.fill().await, Ok(1..)) {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::Session;
+use super::answer::fits;
 use super::pending;
 use super::wire::{Reader, Writer};
 use crate::broker::Parting;
@@ -75,7 +76,8 @@ where
         }
         self.settle_rest(deadline).await;
         if let (Version::V5, Some(reason)) = (self.peer.version, end.reason()) {
-            let reason_string = Some(Text::from(end.why()));
+            let is_told = fits(end.why(), 1, self.peer.packet_bytes_max);
+            let reason_string = is_told.then(|| Text::from(end.why()));
             let disconnect = Disconnect { reason_string, ..Disconnect::because(reason) };
             write::disconnect(&mut self.writer.out, self.peer.version, &disconnect);
         }

@@ -46,6 +46,12 @@ where
                 );
             }
         }
+        if publish.properties.as_ref().is_some_and(|properties| !properties.subscription_ids.is_empty()) {
+            // MQTT-3.3.4-6 of MQTT 5.
+            return Err(
+                self.refuse(Reason::PROTOCOL_ERROR, "a subscription identifier in a client's PUBLISH")
+            );
+        }
         self.resolve_alias(&mut publish)?;
         let reply = match publish.qos {
             0 => Reply::Nothing,

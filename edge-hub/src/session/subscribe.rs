@@ -30,6 +30,7 @@ where
             retained: Vec::new(),
         };
         let mut stored = Vec::new();
+        let filters = subscribe.filters.len();
         for filter in subscribe.filters {
             let meaning = match self.judge_new(&filter) {
                 Ok(meaning) => meaning,
@@ -37,7 +38,7 @@ where
                     let (client, topic) = (Shown(self.client_id()), Shown(&filter.path));
                     let peer = self.connection.client.peer;
                     warn!(%client, %topic, %peer, "subscription refused: {}", Shown(&why));
-                    let told = self.told(&format!("{}: {why}", filter.path));
+                    let told = self.told(&format!("{}: {why}", filter.path), filters);
                     subscribed.answer.told = subscribed.answer.told.take().or(told);
                     subscribed.answer.reasons.push(match self.peer.version {
                         // The only one that MQTT 3.1.1 knows.

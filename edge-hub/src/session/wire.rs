@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 
 use crate::codec::error::ReadError;
 use crate::codec::packet::{Packet, Version};
-use crate::codec::read::{Read, read};
+use crate::codec::read::{Read, connect_version, read};
 
 /// What is read at once: from an idle client, and from a busy one.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
@@ -45,6 +45,11 @@ impl<T: AsyncRead + Unpin> Reader<T> {
     /// The first byte that was read and not taken yet.
     pub(super) fn first_byte(&self) -> Option<u8> {
         self.buffer.first().copied()
+    }
+
+    /// The version of the CONNECT that is first.
+    pub(super) fn connect_version(&self) -> Option<Version> {
+        connect_version(&self.buffer)
     }
 
     /// Reads what is there; 0 is the end.

@@ -37,7 +37,7 @@ async fn what_is_no_mqtt_closes_its_connection_in_order() {
         (b"\xc0\0", b"", "PINGREQ before CONNECT"),
         (
             b"\x10\x0e\0\x04MQTT\x06\x02\0\0\0\0\x02d1",
-            b"\x20\x02\0\x01",
+            b"\x20\x03\0\x84\0",
             "a protocol level that does not exist",
         ),
         (b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0", b"\x20\x02\0\x02", "an empty client id"),

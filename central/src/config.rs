@@ -11,6 +11,7 @@
 //! mqtts = "0.0.0.0:8883"           # Azure SDKs know no other port; take 8884 where a gateway runs on the same machine
 //! mqtt = "127.0.0.1:1883"          # plain, loopback only; off when left out
 //! wss = "0.0.0.0:443"              # MQTT over WebSocket over TLS; off when left out, SDKs know no other port
+//! connections_max = 10000
 //! [keep]
 //! messages = 10000000              # of all devices together; the oldest go first
 //! commands = 100000
@@ -78,6 +79,8 @@ pub struct Mqtt {
     pub mqtt: Option<SocketAddr>,
     /// MQTT over WebSocket over TLS.
     pub wss: Option<SocketAddr>,
+    /// Clients connected at once.
+    pub connections_max: usize,
 }
 
 /// `[keep]`
@@ -113,7 +116,7 @@ impl Default for Http {
 
 impl Default for Mqtt {
     fn default() -> Self {
-        Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)), mqtt: None, wss: None }
+        Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)), mqtt: None, wss: None, connections_max: 10_000 }
     }
 }
 

@@ -50,8 +50,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let fleet = Fleet::new(store, clients.clone(), hosts, authorities, stop.clone());
     fleet.resume_commands().await?;
 
-    let door =
-        Door::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, DoorSettings::default()).await?;
+    let settings = DoorSettings { connections_max: config.mqtt.connections_max, ..DoorSettings::default() };
+    let door = Door::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, settings).await?;
     let http = listen("http.listen", config.http.listen).await?;
     let mqtts = listen("mqtt.mqtts", config.mqtt.mqtts).await?;
     let mqtt = match config.mqtt.mqtt {

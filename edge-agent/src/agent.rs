@@ -323,7 +323,8 @@ async fn open_doors(
     stop: &CancellationToken,
 ) -> Result<(Arc<Door<Front>>, JoinSet<()>)> {
     let api = methods::router(front.clone(), clients.clone());
-    let door = Door::open(&config.data_dir.join("mqtt"), front, clients, DoorSettings::default()).await?;
+    let settings = DoorSettings { connections_max: config.listen.connections_max, ..DoorSettings::default() };
+    let door = Door::open(&config.data_dir.join("mqtt"), front, clients, settings).await?;
     let mut doors = JoinSet::new();
     let bind =
         async |address| TcpListener::bind(address).await.with_context(|| format!("listening on {address}"));

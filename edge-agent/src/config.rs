@@ -47,6 +47,8 @@ pub struct Listen {
     pub mqtt: Option<SocketAddr>,
     /// MQTT over WebSocket and the modules' method API; `None` when it is set to an empty text.
     pub https: Option<SocketAddr>,
+    /// Clients connected at once, over all listeners.
+    pub connections_max: usize,
 }
 
 /// `[upstream]`
@@ -183,6 +185,7 @@ struct FileListen {
     mqtts: SocketAddr,
     mqtt: String,
     https: String,
+    connections_max: usize,
 }
 
 impl Default for FileListen {
@@ -191,6 +194,7 @@ impl Default for FileListen {
             mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)),
             mqtt: "127.0.0.1:1883".to_owned(),
             https: HTTPS_DEFAULT.to_owned(),
+            connections_max: 10_000,
         }
     }
 }
@@ -317,7 +321,12 @@ impl Config {
             device_id: file.device_id,
             hostname: file.hostname,
             data_dir: file.data_dir,
-            listen: Listen { mqtts: file.listen.mqtts, mqtt, https },
+            listen: Listen {
+                mqtts: file.listen.mqtts,
+                mqtt,
+                https,
+                connections_max: file.listen.connections_max,
+            },
             upstream,
             docker: file.docker,
             deploy: file.deploy,

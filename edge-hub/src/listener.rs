@@ -95,11 +95,27 @@ impl<S: Service> Door<S> {
                 warn!(%peer, connections_max = max, "connection refused: the door is full");
                 continue;
             };
-            let (door, speaks, stop) = (self.clone(), speaks.clone(), stop.clone());
-            sessions.spawn(async move {
-                door.admit(stream, peer, speaks, stop).await;
-                drop(place);
-            });
+            let deadline = Instant::now() + self.settings.connect_timeout;
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(%peer, %error, "connection ended before it began");
+                continue;
+            }
+            let (door, stop) = (self.clone(), stop.clone());
+            // A task is as large as the largest thing that it may do: plain connections do not pay for TLS and HTTP.
+            match speaks.clone() {
+                Speaks::Mqtt => sessions.spawn(async move {
+                    session::hold(door, stream, peer, None, deadline, stop).await;
+                    drop(place);
+                }),
+                Speaks::Mqtts(tls) => sessions.spawn(async move {
+                    door.admit(stream, peer, tls, None, deadline, stop).await;
+                    drop(place);
+                }),
+                Speaks::Https(tls, api) => sessions.spawn(async move {
+                    door.admit(stream, peer, tls, Some(api), deadline, stop).await;
+                    drop(place);
+                }),
+            };
         }
         // A client that comes now is refused at once instead of waiting in the backlog.
         drop(listener);
@@ -112,30 +128,25 @@ impl<S: Service> Door<S> {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        speaks: Speaks,
+        tls: TlsAcceptor,
+        api: Option<Router>,
+        deadline: Instant,
         stop: CancellationToken,
     ) {
-        let deadline = Instant::now() + self.settings.connect_timeout;
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%peer, %error, "connection ended before it began");
-            return;
-        }
-        let (tls, api) = match speaks {
-            Speaks::Mqtt => return session::hold(self, stream, peer, None, deadline, stop).await,
-            Speaks::Mqtts(tls) => (tls, None),
-            Speaks::Https(tls, api) => (tls, Some(api)),
-        };
+        let mut accepting = Box::pin(tokio::time::timeout_at(deadline, tls.accept(stream)));
         let handshake = tokio::select! {
             () = stop.cancelled() => return,
-            handshake = tokio::time::timeout_at(deadline, tls.accept(stream)) => handshake,
+            handshake = &mut accepting => handshake,
         };
+        drop(accepting);
         match handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 let client_cert = stream.get_ref().1.peer_certificates().and_then(ClientCert::new);
                 match api {
                     None => session::hold(self, stream, peer, client_cert, deadline, stop).await,
                     Some(api) => {
-                        https::hold(self, stream, Caller { peer, client_cert }, api, deadline, stop).await;
+                        let caller = Caller { peer, client_cert };
+                        Box::pin(https::hold(self, stream, caller, api, deadline, stop)).await;
                     }
                 }
             }

@@ -131,6 +131,16 @@ pub(crate) enum Outgoing {
     Release(u16),
 }
 
+impl Outgoing {
+    /// About what its packet has.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Publish(copy) => copy.message.topic.len() + copy.message.payload.len() + 16,
+            Self::Release(_) => 4,
+        }
+    }
+}
+
 /// A message to send.
 #[derive(Debug)]
 pub(crate) struct Copy {

@@ -86,9 +86,7 @@ where
             }
             Err(Failed::Rejected(Rejected::Temporary(status, why))) => {
                 self.log_refused(&done.topic, &format!("{status}, for now, not acknowledged: {why}"));
-                if let Reply::PubRec(id) = done.reply {
-                    self.connection.mailbox.release(id);
-                }
+                // A QoS 2 message keeps its id: its subscribers may have it, and it must not be given to them again.
                 let why = "a message could not be taken now".to_owned();
                 return Err(End::Closed(why, Reason::SERVER_BUSY));
             }

@@ -61,17 +61,21 @@ pub(crate) async fn hold<S, T>(
 {
     let (reader, writer) = tokio::io::split(stream);
     let (mut reader, mut writer) = (Reader::new(reader), Writer::new(writer));
+    // What a connection does once is boxed: its task is as large as what it waits in for days.
+    let mut proving = Box::pin(connect::prove(&door, &mut reader, &mut writer, peer, client_cert, deadline));
     let proven = tokio::select! {
-        proven = connect::prove(&door, &mut reader, &mut writer, peer, client_cert, deadline) => proven,
+        proven = &mut proving => proven,
         () = stop.cancelled() => None,
     };
+    drop(proving);
     let Some(proven) = proven else {
         // What was written is the CONNACK of the refusal.
-        return end::close(&mut reader, &mut writer, Instant::now() + door.settings.finish_timeout).await;
+        let deadline = Instant::now() + door.settings.finish_timeout;
+        return Box::pin(end::close(&mut reader, &mut writer, deadline)).await;
     };
-    let mut session = connect::open(door, proven, peer, reader, writer);
+    let mut session = Box::new(connect::open(door, proven, peer, reader, writer));
     let end = session.run(&stop).await;
-    session.finish(end).await;
+    Box::pin(session.finish(end)).await;
 }
 
 /// An open connection.

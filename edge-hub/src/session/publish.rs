@@ -268,7 +268,9 @@ where
         let given = match self.door.broker.publish(&route, message, received) {
             Ok(given) => given,
             Err(TooSlow { client_id }) => {
-                mailbox.release(id);
+                if qos == 2 {
+                    mailbox.release(id);
+                }
                 count(&self.door.counts().publishes_refused);
                 let why = format!("subscriber {client_id} is too slow");
                 warn!(client = %Shown(self.client_id()), "publish refused: {}", Shown(&why));

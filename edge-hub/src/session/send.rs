@@ -81,6 +81,12 @@ where
         let stored =
             (!keys.is_empty()).then(|| broker.journal.write(&Event::Sent { session: mailbox.number, keys }));
         let mut gated = BytesMut::new();
+        let bytes = taken.outgoing.iter().map(Outgoing::bytes).sum();
+        if is_gated {
+            gated.reserve(bytes)
+        } else {
+            self.writer.out.reserve(bytes)
+        }
         for outgoing in taken.outgoing {
             let out = if is_gated { &mut gated } else { &mut self.writer.out };
             match outgoing {

@@ -1,9 +1,13 @@
 //! The two halves of a connection with their buffers. Both are safe to drop and call again at any await.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 
 use crate::codec::error::ReadError;
 use crate::codec::packet::{Packet, Version};
@@ -11,8 +15,10 @@ use crate::codec::read::{Read, connect_version, read};
 
 /// What is read at once: from an idle client, and from a busy one.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
+/// What is read at once without a buffer of its own.
+const SMALL_BYTES: usize = *READ_BYTES.start();
 /// A write buffer that grew beyond this is given back when it is empty.
-const KEPT_BYTES: usize = 8 * 1024;
+const KEPT_BYTES: usize = 256;
 
 /// The reading half.
 pub(super) struct Reader<T> {
@@ -52,10 +58,15 @@ impl<T: AsyncRead + Unpin> Reader<T> {
         connect_version(&self.buffer)
     }
 
-    /// Reads what is there; 0 is the end.
+    /// Reads what is there; 0 is the end. A client that says little has no buffer while it says nothing.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
+        let wanted = self.missing.max(self.chunk);
+        if self.buffer.is_empty() && wanted <= SMALL_BYTES {
+            self.buffer = BytesMut::new();
+            return poll_fn(|context| self.poll_small(context)).await;
+        }
         // Not all that a large packet lacks at once: its header is only a claim.
-        self.buffer.reserve(self.missing.clamp(self.chunk, *READ_BYTES.end()));
+        self.buffer.reserve(wanted.min(*READ_BYTES.end()));
         let read = self.half.read_buf(&mut self.buffer).await?;
         self.missing = 0;
         let is_more_there = self.buffer.len() == self.buffer.capacity();
@@ -65,6 +76,18 @@ impl<T: AsyncRead + Unpin> Reader<T> {
             self.chunk = (self.chunk / 2).max(*READ_BYTES.start());
         }
         Ok(read)
+    }
+
+    fn poll_small(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [MaybeUninit::<u8>::uninit(); SMALL_BYTES];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        std::task::ready!(Pin::new(&mut self.half).poll_read(context, &mut read))?;
+        self.buffer.extend_from_slice(read.filled());
+        self.missing = 0;
+        if read.remaining() == 0 {
+            self.chunk = SMALL_BYTES * 2;
+        }
+        Poll::Ready(Ok(self.buffer.len()))
     }
 
     /// Lets an idle client's buffer go; the next read makes a small one.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests; the leave for them does not reach helper functions")]
 
 mod access;
+mod five;
 mod free;
 mod link;
 mod methods;
@@ -14,6 +15,7 @@ mod telemetry;
 mod tls;
 mod twins;
 mod v3_statements;
+mod v5;
 mod v5_statements;
 mod websocket;
 mod wire;

@@ -33,7 +33,7 @@ fn main() -> Result<(), Failure> {
     let backlog_mb: u64 = arguments.next().map_or(Ok(2048), |text| text.parse())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
     let time = Duration::from_secs(seconds);
-    println!("Durable appends, records of {RECORD_BYTES} B, {ROUNDS} rounds of {seconds} s in turns.\\n");
+    println!("Durable appends, records of {RECORD_BYTES} B, {ROUNDS} rounds of {seconds} s in turns.\n");
     println!(
         "| producers x in flight | records/batch | queue records/s | raw records/s | ratio | queue p50 us | raw p50 us |"
     );
@@ -183,8 +183,8 @@ fn backlog(runtime: &tokio::runtime::Runtime, parent: &Path, mb: u64) -> Result<
     let read = begin.elapsed();
     runtime.block_on(log.close());
     let payload = (count * BYTES as u64) as f64;
-    println!("\\nA backlog of {mb} MB in {count} records of {BYTES} B.\\n");
-    println!("| | |\\n|---|---|");
+    println!("\nA backlog of {mb} MB in {count} records of {BYTES} B.\n");
+    println!("| | |\n|---|---|");
     println!("| filled, records/s | {:.0} |", count as f64 / fill.as_secs_f64());
     println!("| open again, ms | {} |", open.as_millis());
     println!("| memory for it (RSS) after open, kB | {} |", memory_opened.saturating_sub(memory_before));

@@ -13,10 +13,14 @@ use crate::clock::now_ms;
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// Far more than lies between two exports. Beyond it, with sled and exports failing, changes are refused.
 const BYTES_MAX: u64 = 256 << 20;
-/// What a record begins with: the change goes on in the next one, or ends here.
-const MORE: u8 = b'+';
-const LAST: u8 = b'.';
+/// What a record begins with: a whole change, or the first, a further or the last part of a long one.
+const WHOLE: u8 = b'.';
+const FIRST: u8 = b'(';
+const FURTHER: u8 = b'+';
+const LAST: u8 = b')';
 const PART_BYTES: usize = RECORD_BYTES_MAX as usize / 2;
+/// Bytes handed to the log before its answers are waited for: half of what it holds in memory.
+const HANDED_IN_MAX: usize = 4 << 20;
 
 pub(super) struct Journal {
     log: Log,
@@ -36,24 +40,39 @@ impl Journal {
         Ok(Self { log: Log::open(&dir.join("journal"), options)? })
     }
 
-    /// Writes changes with one sync; the answer to each.
+    /// Writes changes, with one sync unless they are large; the answer to each.
     pub(super) fn append(&self, changes: &[Change]) -> Vec<Result<(), AppendError>> {
-        let appends: Vec<Vec<_>> = changes
-            .iter()
-            .map(|change| {
-                let line = line::write(change.room, &change.key, change.value.as_deref());
-                let parts = line.as_bytes().chunks(PART_BYTES);
-                let last = parts.len() - 1;
-                let record = |(at, part): (usize, &[u8])| {
-                    let mark = if at == last { LAST } else { MORE };
-                    self.log.append(Bytes::from([&[mark], part].concat()), now_ms())
+        let mut answers = vec![Ok(()); changes.len()];
+        let (mut waiting, mut bytes) = (Vec::new(), 0);
+        let settle = |waiting: &mut Vec<(usize, edge_buffer::Append)>,
+                      answers: &mut [Result<(), AppendError>]| {
+            for (at, append) in waiting.drain(..) {
+                if let Err(error) = append.wait() {
+                    answers[at] = Err(error);
+                }
+            }
+        };
+        for (at, change) in changes.iter().enumerate() {
+            let line = line::write(change.room, &change.key, change.value.as_deref());
+            let parts = line.as_bytes().chunks(PART_BYTES);
+            let last = parts.len() - 1;
+            for (number, part) in parts.enumerate() {
+                if bytes + part.len() > HANDED_IN_MAX {
+                    settle(&mut waiting, &mut answers);
+                    bytes = 0;
+                }
+                let mark = match number {
+                    0 if last == 0 => WHOLE,
+                    0 => FIRST,
+                    _ if number == last => LAST,
+                    _ => FURTHER,
                 };
-                parts.enumerate().map(record).collect()
-            })
-            .collect();
-        let wait =
-            |parts: Vec<edge_buffer::Append>| parts.into_iter().try_for_each(|part| part.wait().map(drop));
-        appends.into_iter().map(wait).collect()
+                bytes += part.len();
+                waiting.push((at, self.log.append(Bytes::from([&[mark], part].concat()), now_ms())));
+            }
+        }
+        settle(&mut waiting, &mut answers);
+        answers
     }
 
     /// How far the journal reaches.
@@ -79,17 +98,19 @@ impl Journal {
     ) -> Result<(), edge_buffer::ReadError> {
         // Of another journal, one that was lost, nothing is in here: then all of this one came later.
         let copied = copied.filter(|reach| reach.journal == self.log.id()).map_or(0, |reach| reach.sequence);
-        let (mut line, mut expected) = (Vec::new(), 0);
+        let (mut line, mut expected, mut is_broken) = (Vec::new(), 0, false);
         for record in self.log.records() {
             let record = record?;
-            if record.sequence != expected {
-                // The rest of a change whose beginning is damaged would be another change.
+            let Some((mark, part)) = record.payload.split_first() else { continue };
+            // A change of which a part is damaged, or was never written, must not be mixed with another.
+            let begins = matches!(*mark, WHOLE | FIRST);
+            if begins || record.sequence != expected {
                 line.clear();
+                is_broken = !begins;
             }
             expected = record.sequence + 1;
-            let Some((mark, part)) = record.payload.split_first() else { continue };
             line.extend_from_slice(part);
-            if *mark == MORE {
+            if is_broken || !matches!(*mark, WHOLE | LAST) {
                 continue;
             }
             let text = String::from_utf8(std::mem::take(&mut line)).unwrap_or_default();

@@ -53,19 +53,37 @@ async fn what_was_saved_is_there_after_a_restart_and_what_was_removed_is_not() {
     // Larger than a record of the journal and than what sled puts into one page.
     let large = "x".repeat(9_000_000);
     state.put(Room::Deployment, "large", &large).durable().await.unwrap();
+    state.close().await;
+    only_the_journal(dir.path());
+    // From the journal, then from what was made of it.
     for _ in 0..2 {
-        // As a kill leaves it: in the journal only. Then as a clean end does.
-        let killed = tempfile::tempdir().unwrap();
-        copy(dir.path(), killed.path());
-        let state = State::open(killed.path()).unwrap();
+        let state = State::open(dir.path()).unwrap();
         assert_eq!(all(&state), [("press-1".to_owned(), "second".to_owned())]);
         assert_eq!(state.load::<String>(Room::Deployment).unwrap(), [("large".to_owned(), large.clone())]);
         assert!(state.load::<u8>(Room::Twins).is_err(), "a value of another shape is an error");
         state.close().await;
-        let state = State::open(killed.path()).unwrap();
-        assert_eq!(all(&state), [("press-1".to_owned(), "second".to_owned())]);
-        state.close().await;
     }
+}
+
+/// As a kill in the first minute leaves it: nothing else has the values yet.
+fn only_the_journal(dir: &Path) {
+    std::fs::remove_dir_all(dir.join("sled")).unwrap();
+    std::fs::remove_file(dir.join("export")).unwrap();
+    std::fs::remove_file(dir.join("export.old")).unwrap();
+}
+
+#[tokio::test]
+async fn more_at_once_than_the_journal_takes_at_one_time_is_saved_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(dir.path()).unwrap();
+    let large = "x".repeat(3_000_000);
+    let saved: Vec<_> = (0..8).map(|n| state.put(Room::Twins, &format!("press-{n}"), &large)).collect();
+    for saved in saved {
+        saved.durable().await.unwrap();
+    }
+    state.close().await;
+    let state = State::open(dir.path()).unwrap();
+    assert!(all(&state).iter().all(|(_, value)| *value == large) && all(&state).len() == 8);
     state.close().await;
 }
 

@@ -268,13 +268,15 @@ impl Mailbox {
         inner.flight.rewind();
     }
 
-    /// Ends the session: gives up what waits and lets nothing more in. Gives what was not settled.
+    /// Ends the session: gives up what waits and lets nothing more in. Gives what was not settled and may be given to
+    /// another member of a shared subscription: no QoS 2 message that was sent (MQTT-4.8.2-5 of MQTT 5).
     pub(crate) fn close(&self) -> Vec<Delivery> {
         let mut inner = self.lock();
         inner.is_closed = true;
         inner.connection = None;
         inner.bytes = 0;
         let mut left = inner.flight.retain(|_| false);
+        left.retain(|delivery| delivery.qos < 2);
         left.extend(std::mem::take(&mut inner.queue));
         drop(inner);
         self.room.notify_waiters();

@@ -607,3 +607,55 @@ async fn a_reason_string_that_does_not_fit_is_left_out() {
     assert_eq!(raw.rest().await, b"\xe0\x01\x82");
     site.close().await;
 }
+
+#[tokio::test]
+async fn a_qos_2_message_that_was_sent_is_ended_though_it_has_expired() {
+    let site = site().await;
+    let (raw, _) = Octets::v5(&site, "d2", 0, &AN_HOUR).await;
+    let mut raw = raw.subscribed_v5("a", 2, None).await;
+    let mut publisher = Octets::clean_v5(&site, "d1").await;
+    publisher.ask(&publish_v5(0x34, "a", 1, b"\x02\0\0\0\x01", "short"), b"\x50\x02\0\x01").await;
+    publisher.ask(b"\x62\x02\0\x01", b"\x70\x02\0\x01").await;
+    let sent = raw.packet().await;
+    assert_eq!((sent[0], sent.ends_with(b"short")), (0x34, true), "{sent:02x?}");
+    raw.lost().await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let (mut raw, _) = Octets::v5(&site, "d2", 0, &AN_HOUR).await;
+    let again = raw.packet().await;
+    assert_eq!((again[0], again.ends_with(b"short")), (0x3c, true), "{again:02x?}");
+    raw.ask(b"\x50\x02\0\x01", b"\x62\x02\0\x01").await;
+    raw.send(b"\x70\x02\0\x01").await;
+    raw.expect_nothing().await;
+    site.close().await;
+}
+
+#[tokio::test]
+async fn a_shared_message_stays_with_the_member_that_has_it() {
+    let site = site().await;
+    let (one, _) = Octets::v5(&site, "d2", 0, &AN_HOUR).await;
+    let mut one = one.subscribed_v5("$share/g/s", 2, None).await;
+    let mut publisher = Octets::clean_v5(&site, "d1").await;
+    publisher.ask(&publish_v5(0x34, "s", 1, b"", "x"), b"\x50\x02\0\x01").await;
+    publisher.ask(b"\x62\x02\0\x01", b"\x70\x02\0\x01").await;
+    one.expect(&publish_v5(0x34, "s", 1, b"", "x")).await;
+    let mut two = Octets::clean_v5(&site, "d3").await.subscribed_v5("$share/g/s", 2, None).await;
+    one.lost().await;
+    two.expect_nothing().await;
+    let (mut one, _) = Octets::v5(&site, "d2", 0, &AN_HOUR).await;
+    one.expect(&publish_v5(0x3c, "s", 1, b"", "x")).await;
+    // One that answers with a failure has ended it for everybody.
+    one.send(b"\x50\x03\0\x01\x97").await;
+    one.expect_nothing().await;
+    two.expect_nothing().await;
+    two.leave().await;
+    // So has one whose session ends.
+    publisher.ask(&publish_v5(0x34, "s", 2, b"", "y"), b"\x50\x02\0\x02").await;
+    publisher.ask(b"\x62\x02\0\x02", b"\x70\x02\0\x02").await;
+    let sent = one.packet().await;
+    assert_eq!((sent[0], sent.ends_with(b"y")), (0x34, true), "{sent:02x?}");
+    let mut two = Octets::clean_v5(&site, "d3").await.subscribed_v5("$share/g/s", 2, None).await;
+    one.send(&packet(0xe0, &[b"\0\x05\x11\0\0\0\0"])).await;
+    one.closed().await;
+    two.expect_nothing().await;
+    site.close().await;
+}

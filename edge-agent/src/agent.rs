@@ -11,7 +11,7 @@ use edge_core::access::x509::Authorities;
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::report;
 use edge_hub::clients::Clients;
-use edge_hub::door::{Door, DoorSettings};
+use edge_hub::door::Door;
 use edge_hub::postman::Postman;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::net::TcpListener;
@@ -250,6 +250,7 @@ impl Daemon {
             deployer: deployer_status,
             queues: queues.clone(),
             commands,
+            door: door.clone(),
             link,
         });
         {
@@ -323,7 +324,7 @@ async fn open_doors(
     stop: &CancellationToken,
 ) -> Result<(Arc<Door<Front>>, JoinSet<()>)> {
     let api = methods::router(front.clone(), clients.clone());
-    let settings = DoorSettings { connections_max: config.listen.connections_max, ..DoorSettings::default() };
+    let settings = config.limits.settings(config.listen.connections_max);
     let door = Door::open(&config.data_dir.join("mqtt"), front, clients, settings).await?;
     let mut doors = JoinSet::new();
     let bind =

@@ -288,6 +288,16 @@ fn status_text(status: &Value) -> String {
             ));
         }
     }
+    let counts: Vec<String> = status["door"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, count)| **count != 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if !counts.is_empty() {
+        lines.push(format!("front door  {}", counts.join(", ")));
+    }
     lines.push(modules_text(&status["modules"]));
     lines.join("\n")
 }

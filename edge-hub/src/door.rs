@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::addresses::Addresses;
 use crate::attempts::Attempts;
 use crate::broker::Broker;
 use crate::clients::Clients;
@@ -23,6 +24,12 @@ use crate::service::Service;
 pub struct DoorSettings {
     /// Connections at once, over all listeners of the door.
     pub connections_max: usize,
+    /// Connections at once from one address.
+    pub address_connections_max: usize,
+    /// Messages that a client may publish in a second; 0 for no limit. Beyond, it is not read from for a while.
+    pub messages_per_second: u64,
+    /// Their bytes, topics included; 0 for no limit. Beyond, it is not read from for a while.
+    pub bytes_per_second: u64,
     /// From accepting a connection to its proven CONNECT, TLS handshake included.
     pub connect_timeout: Duration,
     /// The largest packet, without its first two to five bytes.
@@ -72,6 +79,10 @@ impl Default for DoorSettings {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            address_connections_max: 10_000,
+            // More than one client can send in a second on the machines that gateways are.
+            messages_per_second: 200_000,
+            bytes_per_second: 256 << 20,
             connect_timeout: Duration::from_secs(10),
             // IoT Hub's 256 KiB message, and the longest topic with its length and packet id.
             packet_bytes_max: 256 * 1024 + 65_535 + 4,
@@ -102,6 +113,12 @@ impl Default for DoorSettings {
 pub struct Counts {
     /// Connections beyond the bound.
     pub connections_refused: AtomicU64,
+    /// Connections beyond the bound of their address.
+    pub address_connections_refused: AtomicU64,
+    /// Times that a client was over its rate and was not read from for a while.
+    pub clients_paused: AtomicU64,
+    /// Subscriptions beyond a client's bound.
+    pub subscriptions_refused: AtomicU64,
     /// Logins that were judged and were wrong.
     pub logins_failed: AtomicU64,
     /// Logins that had to wait because of earlier ones that failed.
@@ -130,6 +147,32 @@ pub struct Counts {
     pub records_skipped: AtomicU64,
 }
 
+impl Counts {
+    /// Every count with its name, for people and programs.
+    pub fn all(&self) -> Vec<(&'static str, u64)> {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        vec![
+            ("connectionsRefused", read(&self.connections_refused)),
+            ("addressConnectionsRefused", read(&self.address_connections_refused)),
+            ("clientsPaused", read(&self.clients_paused)),
+            ("subscriptionsRefused", read(&self.subscriptions_refused)),
+            ("loginsFailed", read(&self.logins_failed)),
+            ("loginsDelayed", read(&self.logins_delayed)),
+            ("loginsRefused", read(&self.logins_refused)),
+            ("messagesWrong", read(&self.messages_wrong)),
+            ("publishesRefused", read(&self.publishes_refused)),
+            ("copiesDropped", read(&self.copies_dropped)),
+            ("copiesTooLarge", read(&self.copies_too_large)),
+            ("copiesExpired", read(&self.copies_expired)),
+            ("messagesDroppedAway", read(&self.messages_dropped_away)),
+            ("notRetained", read(&self.not_retained)),
+            ("sessionsRefused", read(&self.sessions_refused)),
+            ("sessionsExpired", read(&self.sessions_expired)),
+            ("recordsSkipped", read(&self.records_skipped)),
+        ]
+    }
+}
+
 pub(crate) fn count(counter: &AtomicU64) {
     add(counter, 1);
 }
@@ -145,6 +188,7 @@ pub struct Door<S> {
     pub(crate) settings: DoorSettings,
     pub(crate) broker: Arc<Broker>,
     pub(crate) attempts: Attempts,
+    pub(crate) addresses: Addresses,
     pub(crate) places: Arc<Semaphore>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     stop_keeper: DropGuard,
@@ -170,8 +214,18 @@ impl<S: Service> Door<S> {
         let keeper = tokio::spawn(keeper::keep(broker.clone(), stop.clone()));
         let places = Arc::new(Semaphore::new(settings.connections_max));
         let (keeper, stop_keeper) = (Mutex::new(Some(keeper)), stop.drop_guard());
-        let attempts = Attempts::new(settings.throttle.clone());
-        Ok(Arc::new(Self { service, clients, settings, broker, attempts, places, keeper, stop_keeper }))
+        let (attempts, addresses) = (Attempts::new(settings.throttle.clone()), Addresses::default());
+        Ok(Arc::new(Self {
+            service,
+            clients,
+            settings,
+            broker,
+            attempts,
+            addresses,
+            places,
+            keeper,
+            stop_keeper,
+        }))
     }
 
     /// What was refused or let go so far.

@@ -1,6 +1,7 @@
 //! The front door: the MQTT listener that a gateway and central both open. It knows who connects, lets each touch only
 //! its own topics, and turns topics into calls of a [`service::Service`], which each program writes for itself.
 
+mod addresses;
 mod attempts;
 mod broker;
 pub mod client;

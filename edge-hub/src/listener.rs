@@ -95,6 +95,13 @@ impl<S: Service> Door<S> {
                 warn!(%peer, connections_max = max, "connection refused: the door is full");
                 continue;
             };
+            let max = self.settings.address_connections_max;
+            let Some(address_place) = self.addresses.take(peer.ip(), max) else {
+                count(&self.counts().address_connections_refused);
+                warn!(%peer, address_connections_max = max, "connection refused: its address has too many");
+                continue;
+            };
+            let place = (place, address_place);
             let deadline = Instant::now() + self.settings.connect_timeout;
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%peer, %error, "connection ended before it began");

@@ -18,6 +18,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use edge_hub::clients::Clients;
+use edge_hub::door::Door;
 use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity};
 use schemas::timestamp::rfc3339;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::Commands;
 use crate::deployer::DeployerStatus;
 use crate::deployments::{ApplyError, Deployments, Judgement};
+use crate::front::Front;
 use crate::queues::Queues;
 use crate::standing::Standing;
 use crate::uplink::LinkStatus;
@@ -66,6 +68,8 @@ pub struct Control {
     pub queues: Arc<Queues>,
     /// Commands.
     pub commands: Commands,
+    /// The front door, for its counts.
+    pub door: Arc<Door<Front>>,
     /// The link; `None` without an upstream.
     pub link: Option<watch::Receiver<LinkStatus>>,
 }
@@ -185,6 +189,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         "modules": modules,
         "clients": clients,
         "queues": queues,
+        "door": control.door.counts().all().into_iter().collect::<BTreeMap<_, _>>(),
     }))
 }
 

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::answer::fits;
 use super::publish::{passed_on, receive_max};
+use super::rate::Rates;
 use super::subscribe::judge;
 use super::wire::{Reader, Writer};
 use super::{Peer, Session};
@@ -283,6 +284,7 @@ where
         wants_reasons: properties.wants_problem_information,
     };
     Session {
+        rates: Rates::new(&door.settings),
         stall_check_at: now + door.settings.write_timeout,
         door,
         connection,

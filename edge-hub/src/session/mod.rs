@@ -14,6 +14,7 @@ mod end;
 mod packets;
 mod pending;
 mod publish;
+mod rate;
 mod send;
 mod subscribe;
 mod wire;
@@ -41,6 +42,7 @@ use crate::service::{ClientCert, Service};
 use crate::table::Route;
 use end::End;
 use pending::{Pending, Request};
+use rate::Rates;
 use send::Gate;
 use wire::{Reader, Writer};
 
@@ -104,6 +106,8 @@ struct Session<S, T> {
     aliases: HashMap<u16, Bytes>,
     /// The client is closed when it is silent for so long.
     silence_max: Option<Duration>,
+    /// How much more the client may send.
+    rates: Rates,
     /// When its proof is worth nothing any more.
     ends_at: Option<Instant>,
     last_read: Instant,
@@ -135,10 +139,16 @@ where
         let connection = self.connection.clone();
         let mut timer = pin!(tokio::time::sleep_until(self.next_tick()));
         loop {
+            // Looked at first: what was read before a pause is taken when it is over.
+            self.rates.paused_until();
             if let Err(end) = self.take_packets() {
                 return end;
             }
             self.send_waiting();
+            // Nothing else announces the end of a pause.
+            if let Some(until) = self.rates.paused_until().filter(|until| *until < timer.deadline()) {
+                timer.as_mut().reset(until);
+            }
             let may_take = self.may_take();
             let may_send = self.may_send();
             // All of these lose nothing when dropped. Not biased: a busy one must not starve the others.
@@ -184,6 +194,7 @@ where
         self.pending.len() + self.requests.len() < self.door.settings.pending_max
             && self.pending_bytes < self.door.settings.pending_bytes_max
             && self.writer.out.len() < OUT_BYTES_MAX
+            && !self.rates.is_paused()
     }
 
     fn next_tick(&self) -> Instant {

@@ -9,6 +9,7 @@ use super::pending::Reply;
 use crate::codec::packet::{Ack, Packet, Version};
 use crate::codec::reason::Reason;
 use crate::codec::write;
+use crate::door::count;
 use crate::journal::event::Event;
 use crate::service::Service;
 use crate::shown::Shown;
@@ -32,7 +33,12 @@ where
 
     fn take(&mut self, packet: Packet) -> Result<(), End> {
         match packet {
-            Packet::Publish(publish) => self.publish(publish),
+            Packet::Publish(publish) => {
+                if self.rates.take(publish.topic.len() + publish.payload.len()) {
+                    count(&self.door.counts().clients_paused);
+                }
+                self.publish(publish)
+            }
             Packet::PubAck(ack) => {
                 self.note_settled(ack.id, 1, "PUBACK");
                 Ok(())

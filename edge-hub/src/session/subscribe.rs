@@ -10,7 +10,7 @@ use crate::clients::Connection;
 use crate::codec::packet::{Filter, RetainHandling, SubAck, Subscribe, Unsubscribe, Version};
 use crate::codec::reason::Reason;
 use crate::codec::write;
-use crate::door::Door;
+use crate::door::{Door, count};
 use crate::journal::Stored;
 use crate::mailbox::Held;
 use crate::service::Service;
@@ -83,7 +83,10 @@ where
         let filters_max = self.door.settings.filters_max;
         match held.len() < filters_max || held.iter().any(|held| held.filter == filter.path) {
             true => Ok(meaning),
-            false => Err((Reason::QUOTA_EXCEEDED, format!("more than {filters_max} filters"))),
+            false => {
+                count(&self.door.counts().subscriptions_refused);
+                Err((Reason::QUOTA_EXCEEDED, format!("more than {filters_max} filters")))
+            }
         }
     }
 

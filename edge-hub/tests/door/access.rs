@@ -188,3 +188,47 @@ async fn guessing_is_slowed_and_nobody_else_waits_for_it() {
     assert!(counts.logins_refused.load(Relaxed) >= 1);
     site.close().await;
 }
+
+#[tokio::test]
+async fn a_client_over_its_rate_waits_and_loses_nothing_and_others_do_not_wait() {
+    let settings = DoorSettings { messages_per_second: 50, ..DoorSettings::default() };
+    let site = Site::open(settings).await;
+    let mut reader = site.mqtt("reader").await;
+    reader.subscribe("fast/#", QoS::AtLeastOnce).await;
+    let mut fast = site.mqtt("fast").await;
+    let since = Instant::now();
+    for n in 0..75 {
+        fast.publish("fast/n", &n.to_string()).await;
+    }
+    let slow = async {
+        let mut other = site.mqtt("other").await;
+        other.publish("slow/n", "1").await;
+        other.acknowledged().await;
+        since.elapsed()
+    };
+    let flood = async {
+        for n in 0..75 {
+            fast.acknowledged().await;
+            assert_eq!(reader.message().await.1, n.to_string());
+        }
+    };
+    let (other_took, ()) = tokio::join!(slow, flood);
+    let took = since.elapsed();
+    assert!(took >= Duration::from_millis(450), "50 at once, the 25 others in half a second: {took:?}");
+    assert!(other_took < Duration::from_millis(400), "another client waited {other_took:?}");
+    assert!(site.door.counts().clients_paused.load(Relaxed) >= 1);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn one_address_has_as_many_connections_as_it_may() {
+    let site = Site::open(DoorSettings { address_connections_max: 2, ..DoorSettings::default() }).await;
+    let held = (site.mqtt("a").await, site.mqtt("b").await);
+    let mut third = tokio::net::TcpStream::connect(site.address).await.unwrap();
+    let mut rest = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut third, &mut rest).await;
+    assert!(matches!(read, Ok(0) | Err(_)));
+    assert_eq!(site.door.counts().address_connections_refused.load(Relaxed), 1);
+    drop(held);
+    site.close().await;
+}

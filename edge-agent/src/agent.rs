@@ -127,6 +127,7 @@ impl Daemon {
                 queues: queues.clone(),
                 twins: twins.clone(),
                 routing: outputs.routing.clone(),
+                takes_free: outputs.takes_free,
             },
             routing: outputs.routing,
             presence: presence.clone(),

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use edge_core::deploy;
+use edge_core::route::RouteTable;
 use schemas::connection_string::ConnectionString;
 use schemas::manifest::Manifest;
 use schemas::names::DeviceId;
@@ -19,6 +20,7 @@ use access::{Device, User};
 use crate::config::Config;
 use crate::control::client::{CallError, request};
 use crate::init::{InitOptions, init};
+use crate::routes_test;
 
 const DEFAULT_CONFIG: &str = "/etc/edge-agent/edge.toml";
 
@@ -77,6 +79,22 @@ enum Command {
     /// Users: plain MQTT clients that know a name and a password.
     #[command(subcommand)]
     User(User),
+    /// Routes.
+    #[command(subcommand)]
+    Routes(Routes),
+}
+
+#[derive(Subcommand)]
+enum Routes {
+    /// Where a message would go by the routes of a manifest, and why; asks neither the daemon nor central.
+    Test {
+        /// A deployment manifest.
+        file: PathBuf,
+        /// The message, as JSON: {"from": "device/module", "output": …, "topic": …, "properties": {…},
+        /// "systemProperties": {…}, "body": …}.
+        #[arg(long, value_name = "JSON")]
+        message: String,
+    },
 }
 
 #[derive(Args)]
@@ -136,14 +154,14 @@ impl Cli {
             Command::Init(options) => self.init(options)?,
             Command::Run => crate::agent::run(self.load()?).await?,
             Command::Plan { file } => {
-                let (_, desired) = read_manifest(file)?;
+                let (_, desired, _) = read_manifest(file)?;
                 let config = self.load()?;
                 let plan =
                     crate::deployer::plan_once(&config, &desired).await.map_err(anyhow::Error::from)?;
                 self.print(&json!({"plan": plan.to_string()}), || plan.to_string())?;
             }
             Command::Apply { file, wait } => {
-                let (document, _) = read_manifest(file)?;
+                let (document, ..) = read_manifest(file)?;
                 let path = match wait {
                     Some(secs) => format!("/apply?wait={secs}"),
                     None => "/apply".to_owned(),
@@ -175,6 +193,15 @@ impl Cli {
             }
             Command::Device(device) => access::device(self, device).await?,
             Command::User(user) => access::user(self, user).await?,
+            Command::Routes(Routes::Test { file, message }) => {
+                let (_, _, table) = read_manifest(file)?;
+                let wrong = |why: String| Exit(2, anyhow::anyhow!("--message: {why}"));
+                let asked = serde_json::from_str(message).map_err(|error| wrong(error.to_string()))?;
+                // Which modules are its own, when this is a gateway.
+                let gateway = self.load().ok().map(|config| config.device_id);
+                let told = routes_test::ask(&table, &asked, gateway).map_err(wrong)?;
+                self.print(&routes_test::to_json(&told), || routes_test::to_text(&told))?;
+            }
         }
         Ok(())
     }
@@ -200,14 +227,14 @@ impl Cli {
 }
 
 /// Reads a manifest; a wrong one ends the process with code 2, without asking the daemon.
-fn read_manifest(file: &PathBuf) -> Result<(Value, deploy::desired::Desired), Exit> {
+fn read_manifest(file: &PathBuf) -> Result<(Value, deploy::desired::Desired, RouteTable), Exit> {
     let text = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let checked = Manifest::parse(&text).and_then(|manifest| deploy::check(&manifest));
-    let (desired, _) = checked.map_err(|error| {
+    let (desired, table) = checked.map_err(|error| {
         Exit(2, anyhow::Error::from(error).context(format!("{} refused", file.display())))
     })?;
     let document = serde_json::from_slice(&text).context("a manifest that was just read is JSON")?;
-    Ok((document, desired))
+    Ok((document, desired, table))
 }
 
 fn encoded(text: &str) -> String {

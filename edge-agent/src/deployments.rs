@@ -5,6 +5,7 @@
 //! last, if ever, and is reported by name.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 
 use edge_core::deploy;
@@ -78,6 +79,7 @@ pub struct Deployments {
     deployer: watch::Sender<Option<Arc<Deployment>>>,
     routing: watch::Sender<Arc<Routing>>,
     rules: watch::Sender<Arc<Rules>>,
+    takes_free: Arc<AtomicBool>,
     judgement: watch::Sender<Judgement>,
 }
 
@@ -89,6 +91,8 @@ pub struct Outputs {
     pub routing: watch::Receiver<Arc<Routing>>,
     /// For the standing of clients.
     pub rules: watch::Receiver<Arc<Rules>>,
+    /// For the front door: whether a route takes messages on free topics.
+    pub takes_free: Arc<AtomicBool>,
     /// For the report.
     pub judgement: watch::Receiver<Judgement>,
 }
@@ -119,6 +123,7 @@ impl Deployments {
             deployer,
             routing,
             rules,
+            takes_free: Arc::default(),
             judgement,
         };
         if let Some(sections) = last
@@ -131,6 +136,7 @@ impl Deployments {
             deployer: deployer_out,
             routing: routing_out,
             rules: rules_out,
+            takes_free: deployments.takes_free.clone(),
             judgement: judgement_out,
         };
         Ok((deployments, outputs))
@@ -203,6 +209,7 @@ impl Deployments {
         }
         let (_, table, _) = deploy::take(&manifest);
         self.queues.route_to(&table.queues()).map_err(|error| error.to_string())?;
+        self.takes_free.store(table.takes_free(), Ordering::Relaxed);
         self.routing.send_replace(Arc::new(Routing {
             table: Some(table),
             modules: desired.modules.keys().cloned().collect(),

@@ -1,6 +1,7 @@
 //! The gateway behind its front door: who may come in, and what happens to what they say.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use edge_core::access::attestation::{Circumstances, Evidence};
@@ -119,15 +120,31 @@ impl Service for Front {
         self.router.telemetry(&from, bag, &payload)
     }
 
+    fn takes_free(&self) -> bool {
+        self.router.takes_free.load(Ordering::Relaxed)
+    }
+
+    fn free(
+        self: &Arc<Self>,
+        client: &Client,
+        topic: &str,
+        bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        self.router.free(&client.identity, topic, bag, &payload)
+    }
+
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {
         Ok(self.twins.get(&client.identity))
     }
 
     async fn report(self: &Arc<Self>, client: &Client, patch: Map<String, Value>) -> Result<u64, Rejected> {
-        self.twins.report(&client.identity, &patch).await.map_err(|error| match error {
+        let version = self.twins.report(&client.identity, &patch).await.map_err(|error| match error {
             ReportError::Patch(error) => Rejected::Wrong(400, error.to_string()),
             ReportError::State(error) => Rejected::Temporary(503, error.to_string()),
-        })
+        })?;
+        self.router.twin_change(&client.identity, &patch).await?;
+        Ok(version)
     }
 
     fn connected(self: &Arc<Self>, client: &Client) {

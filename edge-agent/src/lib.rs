@@ -21,6 +21,7 @@ pub mod methods;
 pub mod module_keys;
 pub mod queues;
 pub mod record;
+pub mod routes_test;
 pub mod routing;
 pub mod standing;
 pub mod state;

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use edge_core::route::{Kind, Message, RouteTable, Sink};
+use edge_core::route::{Kind, Message, RouteTable, Sink, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA};
 use edge_hub::service::Rejected;
 use futures_util::future::{BoxFuture, try_join_all};
 use schemas::bag::{PropertyBag, system};
 use schemas::manifest::PRIORITY_DEFAULT;
 use schemas::names::{DeviceId, Identity, ModuleId};
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::clock::now_ms;
@@ -25,6 +27,9 @@ const GATEWAY_KEYS: [&str; 5] = [
     system::CONNECTION_DEVICE_ID,
     system::CONNECTION_MODULE_ID,
 ];
+
+/// How the local user is called in the property bag of a routed free message.
+const USER_PROPERTY: &str = "mqtt-user";
 
 /// What the front door must know of the deployment in force.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +52,8 @@ pub struct Router {
     pub twins: Twins,
     /// The routes in force.
     pub routing: watch::Receiver<Arc<Routing>>,
+    /// Whether any of them takes messages on free topics; looked at for every such message.
+    pub takes_free: Arc<AtomicBool>,
 }
 
 /// A place, a priority and a time to live.
@@ -66,10 +73,57 @@ impl Router {
         for key in GATEWAY_KEYS {
             bag.remove(key);
         }
-        self.route(Kind::Telemetry, from, &bag, payload)
+        self.route(Kind::Telemetry, from, from, &bag, payload)
     }
 
-    fn route(&self, kind: Kind<'_>, from: &Identity, bag: &PropertyBag, payload: &Bytes) -> Stored {
+    /// Routes a message on a free topic. To central it is telemetry of whoever published it, with the topic as a property.
+    pub fn free(&self, from: &Identity, topic: &str, mut bag: PropertyBag, payload: &Bytes) -> Stored {
+        let is_taken = self.routing.borrow().table.as_ref().is_some_and(|table| table.takes_topic(topic));
+        if !is_taken {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        for key in GATEWAY_KEYS {
+            bag.remove(key);
+        }
+        bag.set(TOPIC_PROPERTY, topic);
+        // central knows devices, not the local users of a gateway: their messages are the gateway's.
+        let as_whom = match from.user_name() {
+            None => from.clone(),
+            Some(user) => {
+                bag.set(USER_PROPERTY, user.as_str());
+                Identity::device(self.gateway.clone())
+            }
+        };
+        self.route(Kind::Free { topic }, from, &as_whom, &bag, payload)
+    }
+
+    /// Routes a change of reported properties, as a message of the hub's (edgeHub's form): the patch is its body, and
+    /// whoever reported it stands in the properties of the sender.
+    pub fn twin_change(&self, from: &Identity, patch: &Map<String, Value>) -> Stored {
+        let takes = self.routing.borrow().table.as_ref().is_some_and(RouteTable::takes_twin_changes);
+        if !takes {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let mut bag = PropertyBag::new();
+        bag.set(system::MESSAGE_SCHEMA, TWIN_CHANGE_SCHEMA);
+        bag.set(system::CONTENT_TYPE, "application/json");
+        bag.set(system::CONTENT_ENCODING, "utf-8");
+        name_sender(&mut bag, from);
+        let patch = Value::Object(patch.clone());
+        let hub = Identity::module(self.gateway.clone(), ModuleId::edge_hub());
+        let body = Bytes::from(patch.to_string());
+        self.route(Kind::TwinChange { patch: &patch }, from, &hub, &bag, &body)
+    }
+
+    /// `as_whom`: whose message central gets.
+    fn route(
+        &self,
+        kind: Kind<'_>,
+        from: &Identity,
+        as_whom: &Identity,
+        bag: &PropertyBag,
+        payload: &Bytes,
+    ) -> Stored {
         let routing = self.routing.borrow().clone();
         let goes = match &routing.table {
             None => vec![Goes { sink: Sink::Upstream, priority: PRIORITY_DEFAULT, time_to_live_ms: None }],
@@ -90,7 +144,7 @@ impl Router {
             let time_to_live_ms = time_to_live_ms.or(routing.time_to_live_ms);
             let expires_ms = time_to_live_ms.map(|ms| now_ms().saturating_add(ms));
             let record = match &sink {
-                Sink::Upstream => encode(&schemas::topics::telemetry(from, bag), payload),
+                Sink::Upstream => encode(&schemas::topics::telemetry(as_whom, bag), payload),
                 Sink::Input { module, input } => self.input_record(from, module, input, bag, payload),
             };
             match record {
@@ -98,7 +152,7 @@ impl Router {
                 Err(rejected) => return Box::pin(std::future::ready(Err(rejected))),
             }
         }
-        if appends.is_empty() {
+        if appends.is_empty() && matches!(kind, Kind::Telemetry) {
             tracing::debug!(client = %from, "a message matched no route and was dropped");
         }
         Box::pin(async move {
@@ -118,12 +172,17 @@ impl Router {
         payload: &[u8],
     ) -> Result<Bytes, Rejected> {
         let mut bag = bag.clone();
-        bag.set(system::CONNECTION_DEVICE_ID, from.device.as_str());
-        if let Some(module) = &from.module {
-            bag.set(system::CONNECTION_MODULE_ID, module.as_str());
-        }
+        name_sender(&mut bag, from);
         let to = Identity::module(self.gateway.clone(), module.clone());
         encode(&schemas::topics::module_input(&to, input, &bag), payload)
+    }
+}
+
+/// Writes who a message is from.
+fn name_sender(bag: &mut PropertyBag, from: &Identity) {
+    bag.set(system::CONNECTION_DEVICE_ID, from.device.as_str());
+    if let Some(module) = &from.module {
+        bag.set(system::CONNECTION_MODULE_ID, module.as_str());
     }
 }
 
@@ -131,4 +190,94 @@ fn encode(topic: &str, payload: &[u8]) -> Result<Bytes, Rejected> {
     record::encode(topic, payload).map_err(|length| {
         Rejected::Wrong(413, format!("the topic would be {length} bytes; 65,535 are allowed"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_buffer::LogOptions;
+    use edge_hub::clients::Clients;
+    use serde_json::json;
+
+    use crate::state::State;
+
+    async fn router(dir: &std::path::Path, routes: &[(&str, &str)]) -> Router {
+        let gateway: DeviceId = "gw".parse().unwrap();
+        let state = State::open(&dir.join("state")).unwrap();
+        let queues =
+            Queues::open(&dir.join("buffer"), LogOptions::default(), gateway.clone(), Clients::new())
+                .unwrap();
+        let (table, refused) = RouteTable::parse(routes.iter().copied());
+        assert!(refused.is_empty(), "{refused:?}");
+        let takes_free = Arc::new(AtomicBool::new(table.takes_free()));
+        queues.route_to(&table.queues()).unwrap();
+        let routing = Routing { table: Some(table), ..Routing::default() };
+        let (_, routing) = watch::channel(Arc::new(routing));
+        Router { gateway, queues: Arc::new(queues), twins: Twins::load(state).unwrap(), routing, takes_free }
+    }
+
+    /// What waits for central, as topic and body.
+    async fn waiting(router: &Router, count: usize) -> Vec<(String, String)> {
+        let mut reader = router.queues.upstream().reader();
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let (_, record) = reader.next().await.unwrap();
+            let (topic, body) = record::decode(&record.payload).unwrap();
+            all.push((topic.to_owned(), String::from_utf8(body.to_vec()).unwrap()));
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_free_message_reaches_central_as_telemetry_of_its_publisher_with_the_topic_as_a_property() {
+        let dir = tempfile::tempdir().unwrap();
+        let routes = [("t", "FROM /mqtt/line1/+/temperature WHERE $body > 20 INTO $upstream")];
+        let router = router(dir.path(), &routes).await;
+        let mut claims = PropertyBag::new();
+        claims.set("unit", "C");
+        claims.set(system::CONNECTION_DEVICE_ID, "somebody-else");
+        let plc = Identity::user(&"plc".parse().unwrap(), "plc 7").unwrap();
+        for (from, topic, body) in [
+            ("press-1".parse().unwrap(), "line1/press/temperature", "21.5"),
+            ("press-1".parse().unwrap(), "line1/press/temperature", "19"),
+            ("press-1".parse().unwrap(), "line1/press/pressure", "30"),
+            (plc, "line1/oven/temperature", "200"),
+        ] {
+            router.free(&from, topic, claims.clone(), &Bytes::from(body)).await.unwrap();
+        }
+        let message = |topic: &str, body: &str| (topic.to_owned(), body.to_owned());
+        assert_eq!(
+            waiting(&router, 2).await,
+            [
+                message(
+                    "devices/press-1/messages/events/unit=C&mqtt-topic=line1%2Fpress%2Ftemperature",
+                    "21.5"
+                ),
+                message(
+                    "devices/gw/messages/events/unit=C&mqtt-topic=line1%2Foven%2Ftemperature&mqtt-user=plc",
+                    "200"
+                ),
+            ]
+        );
+        assert_eq!(router.queues.upstream().queues()[0].log.stats().records, 2);
+    }
+
+    #[tokio::test]
+    async fn a_twin_change_is_a_message_of_the_hub_that_names_who_reported_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let routes = [("c", "FROM /twinChangeNotifications WHERE $body.mode = 'eco' INTO $upstream")];
+        let router = router(dir.path(), &routes).await;
+        let patch = |value: Value| value.as_object().unwrap().clone();
+        let sensor = "gw/sensor".parse().unwrap();
+        router.twin_change(&sensor, &patch(json!({"mode": "full"}))).await.unwrap();
+        router.twin_change(&sensor, &patch(json!({"mode": "eco"}))).await.unwrap();
+        let [(topic, body)] = &waiting(&router, 1).await[..] else { panic!("one message") };
+        assert_eq!(
+            topic,
+            "devices/gw/modules/$edgeHub/messages/events/%24.schema=twinChangeNotification\
+             &%24.ct=application%2Fjson&%24.ce=utf-8&%24.cdid=gw&%24.cmid=sensor"
+        );
+        assert_eq!(body, r#"{"mode":"eco"}"#);
+        assert_eq!(router.queues.upstream().queues()[0].log.stats().records, 1);
+    }
 }

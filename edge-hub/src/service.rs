@@ -137,6 +137,23 @@ pub trait Service: Send + Sync + 'static {
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>>;
 
+    /// Whether any message on a free topic is wanted beside its subscribers: asked for every one of them.
+    fn takes_free(&self) -> bool {
+        false
+    }
+
+    /// Takes a message on a free topic, which its subscribers get all the same; `bag` has its MQTT 5 properties. Same rules
+    /// as for [`Service::telemetry`]: its acknowledgement waits for the future. One with QoS 0 waits for nothing.
+    fn free(
+        self: &Arc<Self>,
+        _client: &Client,
+        _topic: &str,
+        _bag: PropertyBag,
+        _payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// The client's own twin.
     fn twin(self: &Arc<Self>, client: &Client) -> impl Future<Output = Result<Twin, Rejected>> + Send;
 

@@ -29,6 +29,8 @@ pub mod system {
     pub const ACK: &str = "iothub-ack";
     /// Output name of a module's message.
     pub const OUTPUT_NAME: &str = "$.on";
+    /// What kind of message it is, for example `twinChangeNotification`.
+    pub const MESSAGE_SCHEMA: &str = "$.schema";
     /// Component of the device's model that sent the message.
     pub const COMPONENT: &str = "$.sub";
     /// Creation time, RFC 3339.

@@ -56,7 +56,7 @@ const SYSTEM: [(&str, &str); 16] = [
     ("to", "$.to"),
     ("absolute-expiry-time", "$.exp"),
     ("creationTime", system::CREATION_TIME),
-    ("messageSchema", "$.schema"),
+    ("messageSchema", system::MESSAGE_SCHEMA),
     ("dt-subject", system::COMPONENT),
     ("dt-dataschema", "$.ifid"),
     ("iothub-interface-id", "$.ifid"),
@@ -101,6 +101,12 @@ impl<'a> Message<'a> {
     fn sender(&self) -> (&str, Option<&str>) {
         (self.from.device.as_str(), self.from.module.as_ref().map(ModuleId::as_str))
     }
+}
+
+/// How a system property is called on the wire, by its name in conditions or its name on the wire.
+pub fn system_on_the_wire(name: &str) -> Option<&'static str> {
+    let is = |(known, wire): &&(&str, &str)| known.eq_ignore_ascii_case(name) || *wire == name;
+    SYSTEM.iter().find(is).map(|(_, wire)| *wire)
 }
 
 /// Whether a key of the bag is one of the system's.

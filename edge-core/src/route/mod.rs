@@ -8,5 +8,5 @@ pub mod table;
 mod tests;
 
 pub use grammar::Sink;
-pub use message::{Kind, Message, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA};
+pub use message::{Kind, Message, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA, system_on_the_wire};
 pub use table::{QueuesNeeded, RouteError, RouteTable, RouteText, Target, Told, Verdict};

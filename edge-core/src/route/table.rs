@@ -10,6 +10,7 @@ use super::grammar::{self, Parsed, Sink};
 use super::message::{Kind, Message};
 use super::source::Source;
 use crate::condition::{SyntaxError, Value};
+use crate::dialect::filter::matches;
 
 /// Why a route was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +140,13 @@ impl RouteTable {
     /// Whether some route takes messages on free topics.
     pub fn takes_free(&self) -> bool {
         self.takes_free
+    }
+
+    /// Whether some route may take a message on this free topic.
+    pub fn takes_topic(&self, topic: &str) -> bool {
+        let takes =
+            |route: &Route| matches!(&route.parsed.source, Source::Free(filter) if matches(filter, topic));
+        self.takes_free && self.routes.iter().any(takes)
     }
 
     /// The queues that the routes need.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use edge_core::dialect::client::{Publish as Meaning, parse_publish};
 use futures_util::future::{BoxFuture, join_all};
+use schemas::bag::PropertyBag;
 use schemas::method::MethodResponse;
 use schemas::topics;
 use serde_json::{Value, json};
@@ -119,6 +120,7 @@ where
         }
         let (service, client) = (&self.door.service, &self.connection.client);
         let work = match meaning {
+            Meaning::Free if service.takes_free() => return self.publish_taken(publish),
             Meaning::Free => return self.publish_free(publish),
             Meaning::Telemetry { from, mut bag } => {
                 if from != client.identity && !service.may_speak_for(client, &from) {
@@ -248,6 +250,41 @@ where
             let request_id = Shown(request_id);
             info!(client = %Shown(self.client_id()), %request_id, "method answer dropped: nobody waits for it any more");
         }
+    }
+
+    /// Gives a message on a free topic to its subscribers and to the service.
+    fn publish_taken(&mut self, publish: Publish) -> Result<Work, End> {
+        let (qos, id) = (publish.qos, publish.id);
+        let (topic, payload) = (publish.topic.clone(), publish.payload.clone());
+        let mut bag = PropertyBag::new();
+        if let Some(properties) = &publish.properties {
+            inbox::add_to_bag(&mut bag, properties);
+        }
+        let work = self.publish_free(publish)?;
+        if matches!(work, Work::Refused(..)) {
+            return Ok(work);
+        }
+        let topic = std::str::from_utf8(&topic).unwrap_or_default();
+        let taken = self.door.service.free(&self.connection.client, topic, bag, payload);
+        if qos == 0 {
+            // It has its place in the queue, and nobody waits for more.
+            return Ok(work);
+        }
+        let mailbox = self.connection.mailbox.clone();
+        Ok(Work::Message(Box::pin(async move {
+            let unwritten = |error| Rejected::Temporary(503, format!("not written to disk: {error}"));
+            match work {
+                Work::Message(given) => given.await?,
+                Work::Stored(stored) => stored.await.map_err(unwritten)?,
+                _ => {}
+            }
+            let taken = taken.await;
+            if qos == 2 && matches!(taken, Err(Rejected::Temporary(..))) {
+                // It is sent again, and must not pass for one that came before.
+                mailbox.release(id);
+            }
+            taken
+        })))
     }
 
     /// Gives a message on a free topic to its subscribers.

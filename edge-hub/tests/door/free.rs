@@ -127,3 +127,25 @@ async fn a_will_is_published_for_a_client_that_vanishes_and_not_for_one_that_lea
     assert_eq!(watcher.message().await.0, "gone/rude");
     site.close().await;
 }
+
+#[tokio::test]
+async fn a_free_message_that_the_program_takes_too_is_acknowledged_when_it_has_it_and_its_subscribers_do_not_wait()
+ {
+    let mut site = Site::open(DoorSettings::default()).await;
+    site.program.takes_free.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (mut reader, mut d1) = (site.mqtt("reader").await, site.mqtt("d1").await);
+    reader.subscribe("line1/#", QoS::AtMostOnce).await;
+    site.program.disk.send_replace(false);
+    d1.publish("line1/t", "21.5").await;
+    // QoS 0 is taken as well, and has nothing to be acknowledged.
+    d1.client.publish("line1/t", QoS::AtMostOnce, false, "22").await.unwrap();
+    d1.client.subscribe("a", QoS::AtMostOnce).await.unwrap();
+    assert!(matches!(d1.packet().await.unwrap(), Packet::SubAck(_)), "acknowledged before it was taken");
+    for payload in ["21.5", "22"] {
+        site.until_seen(Seen::Free("d1".into(), "line1/t".into(), payload.into())).await;
+        assert!(matches!(reader.packet().await.unwrap(), Packet::Publish(got) if got.payload == payload));
+    }
+    site.program.disk.send_replace(true);
+    assert!(matches!(d1.packet().await.unwrap(), Packet::PubAck(_)));
+    site.close().await;
+}

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,12 +39,15 @@ pub(crate) enum Seen {
     Subscribed(String, Subscribe),
     Telemetry(String, String),
     Link(LinkUp, String),
+    Free(String, String, String),
 }
 
 pub(crate) struct Program {
     seen: mpsc::UnboundedSender<Seen>,
     /// Telemetry is "on disk" while this is true.
     pub(crate) disk: watch::Sender<bool>,
+    /// Whether messages on free topics are taken.
+    pub(crate) takes_free: AtomicBool,
     twin: Mutex<Twin>,
     /// What the client showed that connected last.
     pub(crate) shown: Mutex<Option<ClientCert>>,
@@ -96,6 +100,26 @@ impl Service for Program {
             _ => {}
         }
         let _ = self.seen.send(Seen::Telemetry(from.to_string(), text));
+        let mut disk = self.disk.subscribe();
+        Box::pin(async move {
+            disk.wait_for(|is_open| *is_open).await.unwrap();
+            Ok(())
+        })
+    }
+
+    fn takes_free(&self) -> bool {
+        self.takes_free.load(Ordering::Relaxed)
+    }
+
+    fn free(
+        self: &Arc<Self>,
+        client: &Client,
+        topic: &str,
+        _bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        let text = String::from_utf8_lossy(&payload).into_owned();
+        let _ = self.seen.send(Seen::Free(client.identity.to_string(), topic.to_owned(), text));
         let mut disk = self.disk.subscribe();
         Box::pin(async move {
             disk.wait_for(|is_open| *is_open).await.unwrap();
@@ -192,6 +216,7 @@ impl Site {
         let program = Arc::new(Program {
             seen: seen_by,
             disk: watch::channel(true).0,
+            takes_free: AtomicBool::new(false),
             twin: Mutex::default(),
             shown: Mutex::default(),
             rights: Mutex::default(),

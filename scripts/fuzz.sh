@@ -13,7 +13,7 @@ scripts/ensure-packages.sh g++
 RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code" \
-    cargo build --quiet --locked --release --target "$TARGET" --manifest-path fuzz/driver/Cargo.toml --target-dir target/fuzz
+    cargo build --quiet --release --target "$TARGET" --manifest-path fuzz/driver/Cargo.toml --target-dir target/fuzz
 
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then

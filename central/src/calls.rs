@@ -20,6 +20,8 @@ use crate::store::commands::{self, Command, Outcome};
 
 /// Commands that may wait for their answers at once.
 const RUNNING_MAX: usize = 1000;
+/// The largest request of a method (IoT Hub: 128 KB).
+const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 /// How much longer central waits than the gateway: the way there and back.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -217,8 +219,12 @@ fn no_answer(command: &Command) -> Outcome {
 fn check(request: &MethodRequest) -> Result<(), FleetError> {
     let wrong = |what: String| Err(FleetError::Wrong(what));
     let name = &request.method_name;
-    if name.is_empty() || name.len() > 100 || name.contains(['/', '#', '+', '?']) {
+    if name.is_empty() || name.chars().count() > 100 || name.contains(['/', '#', '+', '?', '\0']) {
         return wrong(format!("command name: found `{name}`; write 1 to 100 characters without / # + ?"));
+    }
+    let bytes = request.payload.to_string().len();
+    if bytes > PAYLOAD_BYTES_MAX {
+        return wrong(format!("request: found {bytes} bytes of JSON; {PAYLOAD_BYTES_MAX} are allowed"));
     }
     let (response, connect) = (request.response_timeout_in_seconds, request.connect_timeout_in_seconds);
     if !(5..=300).contains(&response) {

@@ -19,6 +19,8 @@
 //! cert = "/etc/central/server.pem" # of another authority; read again when it changes, and at SIGHUP
 //! key = "/etc/central/server-key.pem"   # central makes both for itself when they are left out
 //! device_ca = ["/etc/central/devices.pem"]   # authorities that give certificates to devices; none when left out
+//! [dps]
+//! id_scope = "0ne00A1B2C3"         # of devices that enrol themselves; made at the first start when left out
 //! ```
 
 use std::net::SocketAddr;
@@ -47,6 +49,8 @@ pub struct Config {
     pub keep: KeepConfig,
     /// Certificates.
     pub tls: Tls,
+    /// Devices that enrol themselves.
+    pub dps: Dps,
 }
 
 /// `[tls]`
@@ -59,6 +63,14 @@ pub struct Tls {
     pub key: Option<PathBuf>,
     /// Authorities that give certificates to devices, PEM files.
     pub device_ca: Vec<PathBuf>,
+}
+
+/// `[dps]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dps {
+    /// The site's ID scope; made at the first start when left out.
+    pub id_scope: Option<String>,
 }
 
 /// `[http]`
@@ -104,6 +116,7 @@ impl Default for Config {
             mqtt: Mqtt::default(),
             keep: KeepConfig::default(),
             tls: Tls::default(),
+            dps: Dps::default(),
         }
     }
 }
@@ -192,6 +205,14 @@ impl Config {
         if config.tls.cert.is_some() != config.tls.key.is_some() {
             let why = "found one of cert and key; write both or neither".to_owned();
             return Err(ConfigError::Key { key: "tls".into(), why });
+        }
+        if let Some(scope) = config.dps.id_scope.as_ref().filter(|scope| {
+            scope.is_empty()
+                || scope.len() > 64
+                || !scope.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        }) {
+            let why = format!("found `{scope}`; write 1 to 64 letters, digits and -");
+            return Err(ConfigError::Key { key: "dps.id_scope".into(), why });
         }
         match config.mqtt.mqtt {
             Some(plain) if !plain.ip().is_loopback() => Err(ConfigError::Key {

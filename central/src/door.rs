@@ -8,15 +8,18 @@ use bytes::Bytes;
 use edge_core::access::attestation::{Attestation, Circumstances, Evidence};
 use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
+use edge_core::access::enrolment::{self, EnrolmentClaim};
 use edge_core::access::error::AccessError;
+use edge_core::access::secret::Secret;
 use edge_core::access::x509::Shown;
 use edge_core::dialect::client::Subscribe;
-use edge_core::dialect::link::LinkUp;
+use edge_core::dialect::link::{LinkDown, LinkUp};
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
 use schemas::link::Presence;
 use schemas::names::{DeviceId, Identity};
+use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
 use schemas::twin::{Section, Twin};
 use serde_json::{Map, Value};
 
@@ -47,6 +50,14 @@ impl From<FleetError> for Rejected {
 impl Service for Fleet {
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
         let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
+        if let Some(claim) = enrolment::claim(&request.client_id, request.user_name.as_deref().unwrap_or(""))
+        {
+            let EnrolmentClaim { id_scope, registration_id } = claim.map_err(refused)?;
+            let token = request.password.as_ref().and_then(Secret::text).unwrap_or("").to_owned();
+            return self
+                .admit_enrolling(Enrolment { id_scope, registration_id, token, wish: Wish::Prove })
+                .await;
+        }
         let identity = match claim(&request.client_id, request.user_name.as_deref()).map_err(refused)? {
             Claim::Identity(identity) => identity,
             Claim::User(user) => {
@@ -138,7 +149,10 @@ impl Service for Fleet {
                 return Err(no_device(&of.device));
             }
             let mut section = twins::section(c, &of, Half::Reported)?.section;
-            edge_core::twin::patch(&mut section, &patch)?;
+            edge_core::twin::patch(&mut section, &patch).map_err(|error| match error.status() {
+                413 => FleetError::TooLarge(error.to_string()),
+                _ => error.into(),
+            })?;
             twins::write(c, &of, Half::Reported, &section, now_ms)?;
             Ok(section.version)
         });
@@ -173,6 +187,8 @@ impl Service for Fleet {
                 }
                 LinkUp::Answer { command_id } => read::<Outcome>(&payload)
                     .map(|outcome| self.end(command_id.clone(), Some(gateway), outcome)),
+                LinkUp::Enrol { request_id } => read(&payload)
+                    .map(|enrolment| self.enroll_through(gateway, request_id.clone(), enrolment)),
                 LinkUp::Settled { device, sequence } => read(&payload)
                     .map(|settlement| self.settled(gateway, device.clone(), *sequence, settlement)),
             };
@@ -182,7 +198,17 @@ impl Service for Fleet {
         }
     }
 
+    async fn enrol(self: &Arc<Self>, client: &Client, wish: Wish) -> EnrolmentAnswer {
+        match self.enrolling.asks(&client.identity, wish) {
+            Some(enrolment) => self.enroll(enrolment, None).await,
+            None => EnrolmentAnswer::later("connect again"),
+        }
+    }
+
     fn connected(self: &Arc<Self>, client: &Client) {
+        if client.identity.is_local() {
+            return;
+        }
         self.connections.came(&client.identity, client.connection, now_ms());
         let (fleet, identity) = (self.clone(), client.identity.clone());
         tokio::spawn(async move {
@@ -199,6 +225,9 @@ impl Service for Fleet {
     }
 
     fn disconnected(self: &Arc<Self>, client: &Client, _why: &str) {
+        if self.enrolling.leave(&client.identity) {
+            return;
+        }
         self.connections.went(&client.identity, client.connection);
         let (fleet, device) = (self.clone(), client.identity.device.clone());
         tokio::spawn(async move {
@@ -261,6 +290,27 @@ impl Fleet {
         if let Err(error) = noted {
             tracing::warn!(%error, "when a device was seen was not stored");
         }
+    }
+
+    /// Answers a device that enrols itself through a gateway.
+    fn enroll_through(
+        self: &Arc<Self>,
+        gateway: DeviceId,
+        request_id: String,
+        enrolment: Enrolment,
+    ) -> BoxFuture<'static, Result<(), FleetError>> {
+        let fleet = self.clone();
+        Box::pin(async move {
+            let answer = fleet.enroll(enrolment, Some(gateway.clone())).await;
+            let body = serde_json::to_vec(&answer).expect("an answer has text keys only");
+            // Sent now; a gateway that is gone asks again, as its device does.
+            drop(fleet.clients.send_link(
+                &Identity::device(gateway),
+                &LinkDown::Enrolled { request_id },
+                body.into(),
+            ));
+            Ok(())
+        })
     }
 
     fn reported(

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use edge_core::access::x509::Authorities;
 use edge_core::twin;
 use edge_hub::clients::Clients;
+use edge_hub::enrolling::Enrolling;
 use edge_hub::postman::Postman;
 use rusqlite::Connection;
 use schemas::manifest::ManifestError;
@@ -21,6 +22,7 @@ use crate::mail::{self, StoredMail};
 use crate::presence::Connections;
 use crate::store::cloud_messages;
 use crate::store::devices::{self, Device, Relationship};
+use crate::store::enrollments;
 use crate::store::manifests;
 use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError};
@@ -90,6 +92,10 @@ pub struct Fleet {
     pub hosts: Vec<String>,
     /// Those whose certificates devices may show.
     pub authorities: Authorities,
+    /// What devices that enrol themselves must know of this site.
+    pub id_scope: String,
+    /// Devices that enrol themselves now.
+    pub(crate) enrolling: Enrolling,
     /// Gateways that have connected; every one of them is in the registry.
     pub(crate) gateways: RwLock<HashSet<DeviceId>>,
     /// What gateways are still to be told.
@@ -119,25 +125,34 @@ pub struct Registration {
 
 impl Fleet {
     /// Joins the store and the door.
-    pub fn new(
+    ///
+    /// # Errors
+    /// [`StoreError`] when the site's ID scope cannot be read.
+    pub async fn new(
         store: Store,
         clients: Clients,
         hosts: Vec<String>,
         authorities: Authorities,
+        id_scope: Option<String>,
         stop: CancellationToken,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    ) -> Result<Arc<Self>, StoreError> {
+        let scope =
+            store.submit(move |c| Ok::<_, StoreError>(enrollments::id_scope(c, id_scope.as_deref())?));
+        let id_scope = scope.await?;
+        Ok(Arc::new(Self {
             postman: mail::postman(&store, clients.clone()),
             store,
             clients,
             connections: Connections::default(),
             hosts,
             authorities,
+            id_scope,
+            enrolling: Enrolling::default(),
             gateways: RwLock::default(),
             outbox: Outbox::default(),
             running: Mutex::default(),
             stop,
-        })
+        }))
     }
 
     /// Registers a device or changes its registration; a new one gets its keys. Blocking one disconnects it now, and
@@ -288,7 +303,8 @@ impl Fleet {
     }
 }
 
-fn new_device(id: DeviceId) -> Device {
+/// A device that nobody has connected as yet, with keys of its own.
+pub(crate) fn new_device(id: DeviceId) -> Device {
     Device {
         display_name: id.to_string(),
         id,
@@ -309,7 +325,8 @@ pub(crate) fn new_keys() -> devices::Keys {
     devices::Keys { primary: new_key(), secondary: new_key() }
 }
 
-fn new_key() -> String {
+/// A symmetric key, base64.
+pub(crate) fn new_key() -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 32]>())
 }
@@ -379,7 +396,11 @@ pub fn speak_for(c: &Connection, gateway: &DeviceId, identity: &Identity) -> Res
     }
 }
 
-fn check_room(c: &Connection, gateway: &DeviceId) -> Result<(), FleetError> {
+/// Makes sure that one more device may stand behind a gateway.
+///
+/// # Errors
+/// [`FleetError::Wrong`] when it may not.
+pub(crate) fn check_room(c: &Connection, gateway: &DeviceId) -> Result<(), FleetError> {
     match devices::relationships(c, gateway)?.len() {
         count if count >= CHILDREN_MAX => Err(FleetError::Wrong(format!(
             "target: gateway `{gateway}` has {count} devices behind it, which is the most that one may have"

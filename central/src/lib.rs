@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod deploy;
 pub mod door;
+pub mod enroll;
 pub mod fleet;
 pub mod identity;
 pub mod link;

@@ -29,6 +29,11 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Prints the ID scope of devices that enrol themselves. Works while central serves.
+    IdScope {
+        #[command(flatten)]
+        place: Place,
+    },
     /// API tokens.
     Token {
         #[command(subcommand)]
@@ -92,6 +97,7 @@ fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::Serve { place } => serve(&place),
+        Command::IdScope { place } => id_scope(&place),
         Command::Token { command: TokenCommand::Create { place, role, name } } => {
             create_token(&place, role, &name)
         }
@@ -130,6 +136,24 @@ fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output 
         tracing::info!("central is stopping");
         stop.cancel();
     })
+}
+
+fn id_scope(place: &Place) -> anyhow::Result<()> {
+    let config = place.config()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().build().context("starting the async runtime")?;
+    let scope = runtime.block_on(async {
+        let store = Store::open(&config.data_dir, config.keep.limits())?;
+        let read = store.submit(move |c| {
+            let wanted = config.dps.id_scope.as_deref();
+            Ok::<_, central::store::StoreError>(central::store::enrollments::id_scope(c, wanted)?)
+        });
+        let scope = read.await?;
+        store.close().await;
+        anyhow::Ok(scope)
+    })?;
+    println!("{scope}");
+    Ok(())
 }
 
 fn create_token(place: &Place, role: Role, name: &str) -> anyhow::Result<()> {

@@ -47,7 +47,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let clients = Clients::new();
     let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
     let authorities = authorities(&config.tls.device_ca)?;
-    let fleet = Fleet::new(store, clients.clone(), hosts, authorities, stop.clone());
+    let id_scope = config.dps.id_scope.clone();
+    let fleet = Fleet::new(store, clients.clone(), hosts, authorities, id_scope, stop.clone()).await?;
     fleet.resume_commands().await?;
 
     let settings = DoorSettings { connections_max: config.mqtt.connections_max, ..DoorSettings::default() };

@@ -33,7 +33,7 @@ async fn a_device_is_registered_read_changed_listed_and_deleted() {
     assert!(made.get("type").is_none(), "{made}");
 
     let keys = central.get("/api/devices/press-1/credentials").await;
-    assert_eq!(keys["idScope"], "central.test");
+    assert_eq!(keys["idScope"], central.get("/api/ext/provisioning").await["idScope"]);
     let primary = keys["symmetricKey"]["primaryKey"].as_str().unwrap().to_owned();
     assert_ne!(keys["symmetricKey"]["secondaryKey"], primary.as_str());
 

@@ -29,6 +29,7 @@ use crate::deployer::{Deployer, DeployerStatus, Deployment};
 use crate::deployments::{Deployments, Judgement};
 use crate::devices::Devices;
 use crate::docker::{Engine, ModuleContext};
+use crate::enrolments::Enrolments;
 use crate::front::Front;
 use crate::mailbox::Mailbox;
 use crate::methods;
@@ -91,6 +92,7 @@ impl Daemon {
         let devices = Devices::load(state.clone())?;
         let commands = Commands::load(state.clone(), clients.clone(), config.device_id.clone())?;
         let mailbox = Mailbox::load(state.clone())?;
+        let enrolments = Enrolments::new(config.hostname.clone(), devices.clone());
         let postman = Postman::new(Arc::new(mailbox.clone()), clients.clone());
         let (deployments, outputs) = {
             let (gateway, twins, state, queues) =
@@ -132,6 +134,7 @@ impl Daemon {
             routing: outputs.routing,
             presence: presence.clone(),
             postman: postman.clone(),
+            enrolments: enrolments.clone(),
         });
         let authority = certificate::authority(&config)?;
         let keeper = certificate::keeper(&config, authority.clone())?;
@@ -220,6 +223,7 @@ impl Daemon {
                     commands: commands.clone(),
                     mailbox,
                     postman,
+                    enrolments,
                     clients: clients.clone(),
                     presence,
                     status,

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use edge_core::access::attestation::{Circumstances, Evidence};
 use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
+use edge_core::access::enrolment::{self, EnrolmentClaim};
 use edge_core::access::error::AccessError;
 use edge_core::access::password;
 use edge_core::access::proof::{Mark, Proof};
+use edge_core::access::secret::Secret;
 use edge_core::access::x509::{Authorities, Shown};
 use edge_core::dialect::client::Subscribe;
 use edge_hub::postman::Postman;
@@ -17,11 +19,13 @@ use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Reject
 use futures_util::future::BoxFuture;
 use schemas::bag::PropertyBag;
 use schemas::names::{DeviceId, Identity, UserName};
+use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::clock::now_ms;
+use crate::enrolments::Enrolments;
 use crate::mailbox::Mailbox;
 use crate::routing::{Router, Routing};
 use crate::standing::{Out, Standing};
@@ -49,6 +53,8 @@ pub struct Front {
     pub presence: Arc<Notify>,
     /// Who brings cloud-to-device messages.
     pub postman: Postman<Mailbox>,
+    /// Devices that enrol themselves.
+    pub enrolments: Enrolments,
 }
 
 impl Front {
@@ -82,9 +88,26 @@ impl From<Out> for Refusal {
     }
 }
 
+impl Front {
+    async fn enrolling(&self, claim: EnrolmentClaim, request: &ConnectRequest) -> Result<Admitted, Refusal> {
+        let token = request.password.as_ref().and_then(Secret::text).unwrap_or("").to_owned();
+        let EnrolmentClaim { id_scope, registration_id } = claim;
+        let enrolment = Enrolment { id_scope, registration_id, token, wish: Wish::Prove };
+        match self.enrolments.admit(enrolment).await {
+            Ok(identity) => Ok(Admitted { identity, proof: Proof::Standing, ends_at: None }),
+            Err((true, why)) => Err(Refusal::Unavailable(why)),
+            Err((false, why)) => Err(Refusal::NotAuthorized(why)),
+        }
+    }
+}
+
 impl Service for Front {
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
         let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
+        if let Some(claim) = enrolment::claim(&request.client_id, request.user_name.as_deref().unwrap_or(""))
+        {
+            return self.enrolling(claim.map_err(refused)?, &request).await;
+        }
         let identity = match claim(&request.client_id, request.user_name.as_deref()).map_err(refused)? {
             Claim::Identity(identity) => identity,
             Claim::User(name) => return self.authenticate_user(name, request).await,
@@ -140,11 +163,15 @@ impl Service for Front {
 
     async fn report(self: &Arc<Self>, client: &Client, patch: Map<String, Value>) -> Result<u64, Rejected> {
         let version = self.twins.report(&client.identity, &patch).await.map_err(|error| match error {
-            ReportError::Patch(error) => Rejected::Wrong(400, error.to_string()),
+            ReportError::Patch(error) => Rejected::Wrong(error.status(), error.to_string()),
             ReportError::State(error) => Rejected::Temporary(503, error.to_string()),
         })?;
         self.router.twin_change(&client.identity, &patch).await?;
         Ok(version)
+    }
+
+    async fn enrol(self: &Arc<Self>, client: &Client, wish: Wish) -> EnrolmentAnswer {
+        self.enrolments.answer(&client.identity, wish).await
     }
 
     fn connected(self: &Arc<Self>, client: &Client) {
@@ -154,6 +181,9 @@ impl Service for Front {
 
     fn disconnected(self: &Arc<Self>, client: &Client, why: &str) {
         tracing::info!(client = %client.identity, why, "client disconnected");
+        if self.enrolments.leave(&client.identity) {
+            return;
+        }
         self.presence.notify_one();
     }
 

@@ -14,6 +14,7 @@ pub mod deployer;
 pub mod deployments;
 pub mod devices;
 pub mod docker;
+pub mod enrolments;
 pub mod front;
 pub mod init;
 pub mod mailbox;

@@ -172,6 +172,10 @@ impl Router {
         payload: &[u8],
     ) -> Result<Bytes, Rejected> {
         let mut bag = bag.clone();
+        // What edgeHub adds to a message on its way to a module.
+        bag.set("edgeMessageId", uuid::Uuid::new_v4().to_string());
+        let is_own = from.device == self.gateway;
+        bag.set("edgeHubOriginInterface", if is_own { "internal" } else { "downstream" });
         name_sender(&mut bag, from);
         let to = Identity::module(self.gateway.clone(), module.clone());
         encode(&schemas::topics::module_input(&to, input, &bag), payload)

@@ -28,6 +28,7 @@ use schemas::connection_string::ConnectionString;
 use schemas::link::{Children, ClientPresence, Presence, Purges};
 use schemas::method::MethodRequest;
 use schemas::names::{DeviceId, Identity};
+use schemas::provisioning::EnrolmentAnswer;
 use schemas::twin::Section;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::deployments::Deployments;
+use crate::enrolments::Enrolments;
 use crate::mailbox::Mailbox;
 use crate::queues::Queues;
 use crate::queues::place::Queue;
@@ -118,6 +120,8 @@ pub struct Uplink {
     pub mailbox: Mailbox,
     /// Who brings them.
     pub postman: Postman<Mailbox>,
+    /// Devices that enrol themselves.
+    pub enrolments: Enrolments,
     /// Who is connected here.
     pub clients: Clients,
     /// Told when somebody came or went.
@@ -135,6 +139,7 @@ impl Uplink {
                 ended = self.connection(&mut backoff, &stop) => ended,
                 () = stop.cancelled() => Ok(()),
             };
+            self.enrolments.linked(false);
             let Err(why) = ended else { return };
             let wait = backoff.failed(rand::random());
             let before = self.status.borrow().clone();
@@ -207,6 +212,7 @@ impl Connection<'_> {
         link.twins.all_unsent();
         link.commands.all_unsent();
         link.mailbox.all_unsent();
+        link.enrolments.linked(true);
         let mut reader = link.queues.upstream().reader();
         let mut ping = tokio::time::interval_at(Instant::now() + KEEP_ALIVE / 2, KEEP_ALIVE / 2);
         let mut heard = Instant::now();
@@ -244,6 +250,7 @@ impl Connection<'_> {
                 () = link.twins.has_unsent(), if has_room => {}
                 () = link.commands.has_unsent(), if has_room => {}
                 () = link.mailbox.has_unsent(), if has_room => {}
+                () = link.enrolments.has_unsent(), if has_room => {}
                 () = link.presence.notified() => self.is_presence_due = true,
                 _ = ping.tick() => {
                     if heard.elapsed() > KEEP_ALIVE * 2 {
@@ -288,6 +295,8 @@ impl Connection<'_> {
                 (LinkUp::Presence, to_json(&self.presence()), Other::Presence)
             } else if let Some((id, answer)) = self.link.commands.next_unsent() {
                 (LinkUp::Answer { command_id: id.clone() }, to_json(&answer), Other::Answer(id))
+            } else if let Some((request_id, enrolment)) = self.link.enrolments.next_unsent() {
+                (LinkUp::Enrol { request_id }, to_json(&enrolment), Other::Told)
             } else if let Some((of, settlement)) = self.link.mailbox.next_unsent() {
                 let operation = LinkUp::Settled { device: of.0.clone(), sequence: of.1 };
                 (operation, to_json(&settlement), Other::Settled(of))
@@ -302,8 +311,8 @@ impl Connection<'_> {
     }
 
     fn presence(&self) -> Presence {
-        // A local user is no identity of central's.
-        let clients = self.link.clients.connected().into_iter().filter(|(who, _)| !who.is_user());
+        // central knows nothing of clients that only this gateway knows.
+        let clients = self.link.clients.connected().into_iter().filter(|(identity, _)| !identity.is_local());
         Presence {
             is_complete: true,
             clients: clients
@@ -366,6 +375,11 @@ impl Uplink {
                 let Some(message) = from_json::<CloudMessage>(topic, payload) else { return Ok(()) };
                 self.mailbox.take(&device, sequence, message).await?;
                 self.postman.wake(&device);
+            }
+            Some(LinkDown::Enrolled { request_id }) => {
+                if let Some(answer) = from_json::<EnrolmentAnswer>(topic, payload) {
+                    self.enrolments.answered(&request_id, answer);
+                }
             }
             Some(LinkDown::Purges) => {
                 if let Some(purges) = from_json::<Purges>(topic, payload) {

@@ -9,6 +9,12 @@ use serde_json::{Map, Value};
 pub const SECTION_BYTES_MAX: usize = 32 * 1024;
 /// The deepest nesting (IoT Hub: 10).
 pub const DEPTH_MAX: usize = 10;
+/// The longest key, in bytes of UTF-8 (IoT Hub: 1 KB).
+pub const KEY_BYTES_MAX: usize = 1024;
+/// The longest text value, in bytes of UTF-8 (IoT Hub: 4 KB).
+pub const TEXT_BYTES_MAX: usize = 4096;
+/// Whole numbers lie between minus this and one less than this (IoT Hub: -2^52 to 2^52-1).
+pub const INTEGER_MAX: i64 = 1 << 52;
 
 /// Why a patch was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +23,22 @@ pub enum PatchError {
     #[error("a twin patch must be a JSON object, found {0}")]
     NotAnObject(&'static str),
     /// A key that twins forbid.
-    #[error("twin key `{0}`: found a dot, a dollar sign, a space or a control character")]
+    #[error(
+        "twin key `{0}`: found a dot, a dollar sign, a number sign, a space or a control character, or nothing"
+    )]
     Key(String),
+    /// A key that is too long.
+    #[error("twin key `{0}…`: found {1} bytes; {KEY_BYTES_MAX} are allowed")]
+    KeyTooLong(String, usize),
+    /// A text that is too long.
+    #[error("twin value `{0}`: found a text of {1} bytes; {TEXT_BYTES_MAX} are allowed")]
+    TextTooLong(String, usize),
+    /// A whole number that not every program can hold.
+    #[error("twin value `{0}`: found {1}; whole numbers go from -2^52 to 2^52-1")]
+    Integer(String, String),
+    /// `null` in a list: it deletes, and there is nothing to delete.
+    #[error("twin value `{0}`: found null in an array")]
+    NullInArray(String),
     /// Nested too deep.
     #[error("twin value `{0}` is nested deeper than {DEPTH_MAX} levels")]
     TooDeep(String),
@@ -28,6 +48,16 @@ pub enum PatchError {
         /// After the patch.
         bytes: usize,
     },
+}
+
+impl PatchError {
+    /// The HTTP-like status of the refusal.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::TooLarge { .. } => 413,
+            _ => 400,
+        }
+    }
 }
 
 /// Reads a patch as a client sends it.
@@ -49,17 +79,37 @@ pub fn parse_patch(payload: &[u8]) -> Result<Map<String, Value>, PatchError> {
 
 fn check_keys(object: &Map<String, Value>, depth: usize) -> Result<(), PatchError> {
     for (key, value) in object {
-        if key.is_empty() || key.contains(['.', '$', ' ']) || key.chars().any(char::is_control) {
+        if key.is_empty() || key.contains(['.', '$', ' ', '#']) || key.chars().any(char::is_control) {
             return Err(PatchError::Key(key.clone()));
         }
-        if let Value::Object(inner) = value {
-            if depth == DEPTH_MAX {
-                return Err(PatchError::TooDeep(key.clone()));
-            }
-            check_keys(inner, depth + 1)?;
+        if key.len() > KEY_BYTES_MAX {
+            return Err(PatchError::KeyTooLong(key.chars().take(32).collect(), key.len()));
         }
+        check_value(key, value, depth)?;
     }
     Ok(())
+}
+
+/// Checks a value that stands `depth` levels deep; `key` is the nearest, for the error.
+fn check_value(key: &str, value: &Value, depth: usize) -> Result<(), PatchError> {
+    match value {
+        Value::Object(_) | Value::Array(_) if depth == DEPTH_MAX => Err(PatchError::TooDeep(key.to_owned())),
+        Value::Object(inner) => check_keys(inner, depth + 1),
+        Value::Array(items) => items.iter().try_for_each(|item| match item {
+            Value::Null => Err(PatchError::NullInArray(key.to_owned())),
+            item => check_value(key, item, depth + 1),
+        }),
+        Value::String(text) if text.len() > TEXT_BYTES_MAX => {
+            Err(PatchError::TextTooLong(key.to_owned(), text.len()))
+        }
+        Value::Number(number) if number.is_u64() || number.is_i64() => {
+            match number.as_i64().is_some_and(|n| (-INTEGER_MAX..INTEGER_MAX).contains(&n)) {
+                true => Ok(()),
+                false => Err(PatchError::Integer(key.to_owned(), number.to_string())),
+            }
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Applies a client's patch to a section: merged, version one higher.
@@ -145,8 +195,26 @@ mod tests {
         assert_eq!(parse_patch(b" "), Err(PatchError::NotAnObject("text that is not JSON")));
         assert_eq!(parse_patch(br#"{"a":{"b.c":1}}"#), Err(PatchError::Key("b.c".into())));
         assert_eq!(parse_patch(br#"{"$version":3,"a":1}"#), Ok(object(json!({"a": 1}))));
+        let refused = |patch: Value| parse_patch(patch.to_string().as_bytes()).unwrap_err();
+        let fits = |patch: Value| assert!(parse_patch(patch.to_string().as_bytes()).is_ok(), "{patch}");
+        assert!(matches!(refused(json!({"k".repeat(1025): 1})), PatchError::KeyTooLong(_, 1025)));
+        assert!(
+            matches!(refused(json!({"a": {"b": "é".repeat(2049)}})), PatchError::TextTooLong(key, 4098) if key == "b")
+        );
+        assert_eq!(
+            refused(json!({"a": 1_u64 << 52})),
+            PatchError::Integer("a".into(), "4503599627370496".into())
+        );
+        assert_eq!(refused(json!({"a": u64::MAX})), PatchError::Integer("a".into(), u64::MAX.to_string()));
+        assert_eq!(refused(json!({"a": [1, null]})), PatchError::NullInArray("a".into()));
+        fits(
+            json!({"k".repeat(1024): ["é".repeat(2048), -(1_i64 << 52), (1_i64 << 52) - 1, 1e300], "gone": null}),
+        );
+        let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"n": inner}));
+        fits(nested(10));
+        assert_eq!(refused(nested(11)), PatchError::TooDeep("n".into()));
         let mut section = Section::default();
-        let large = object(json!({"a": "x".repeat(SECTION_BYTES_MAX)}));
+        let large = object(json!({"a": vec!["x".repeat(TEXT_BYTES_MAX); 8]}));
         assert!(matches!(patch(&mut section, &large), Err(PatchError::TooLarge { .. })));
         assert_eq!(section, Section::default());
     }

@@ -9,6 +9,7 @@ pub mod clients;
 pub mod codec;
 pub mod delivery;
 pub mod door;
+pub mod enrolling;
 mod flight;
 pub mod https;
 mod inbox;

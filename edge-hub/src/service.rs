@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use rustls::pki_types::CertificateDer;
 use schemas::bag::PropertyBag;
 use schemas::names::Identity;
+use schemas::provisioning::{EnrolmentAnswer, Wish};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
 
@@ -182,6 +183,15 @@ pub trait Service: Send + Sync + 'static {
         _payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         Box::pin(async { Err(Rejected::Wrong(400, "the link is for gateways at central".into())) })
+    }
+
+    /// Answers a device that enrols itself; its identity is one of [`Identity::enrolling`].
+    fn enrol(
+        self: &Arc<Self>,
+        _client: &Client,
+        _wish: Wish,
+    ) -> impl Future<Output = EnrolmentAnswer> + Send {
+        async { EnrolmentAnswer::failure(404, "nobody can enrol here") }
     }
 
     /// A client is connected, after its CONNACK was written.

@@ -10,6 +10,7 @@ pub mod link;
 pub mod manifest;
 pub mod method;
 pub mod names;
+pub mod provisioning;
 pub mod status;
 pub mod timestamp;
 pub mod topics;

@@ -30,8 +30,8 @@ pub enum NameError {
         /// The alphabet, in words.
         allowed: &'static str,
     },
-    /// A beginning that is kept for local users.
-    #[error("found `{name}`; names that begin with `$user:` are those of local MQTT users")]
+    /// A beginning that is kept for local users, or for devices that enrol themselves.
+    #[error("found `{name}`; names that begin with `$user:` or `$dps:` are the gateway's own")]
     Reserved {
         /// The whole name.
         name: String,
@@ -45,8 +45,11 @@ const ALLOWED: &str = "letters, digits and - : . % _ * ? ! ( ) , = @ $ '";
 /// How the device part of a local user's identity begins; no device id may.
 const USER: &str = "$user:";
 
+/// How the identity of a device that enrols itself begins; no device id may.
+const ENROLLING: &str = "$dps:";
+
 fn check(name: &str) -> Result<(), NameError> {
-    if name.starts_with(USER) {
+    if name.starts_with(USER) || name.starts_with(ENROLLING) {
         return Err(NameError::Reserved { name: name.to_owned() });
     }
     check_text(name)
@@ -228,6 +231,22 @@ impl Identity {
         self.device.as_str().strip_prefix(USER).map(|name| UserName(name.to_owned()))
     }
 
+    /// A device that enrols itself: it is no device yet, and shares neither connection nor session with the one that it
+    /// becomes.
+    pub fn enrolling(registration_id: &DeviceId) -> Self {
+        Self::device(DeviceId(format!("{ENROLLING}{registration_id}")))
+    }
+
+    /// What a device that enrols itself calls itself, when this is one.
+    pub fn registration_id(&self) -> Option<DeviceId> {
+        self.device.as_str().strip_prefix(ENROLLING).map(|id| DeviceId(id.to_owned()))
+    }
+
+    /// Whether this is a client that only this program knows: a local user's, or a device that enrols itself.
+    pub fn is_local(&self) -> bool {
+        self.is_user() || self.device.as_str().starts_with(ENROLLING)
+    }
+
     /// Whether this is a client of a local user.
     pub fn is_user(&self) -> bool {
         self.device.as_str().starts_with(USER)
@@ -277,6 +296,10 @@ mod tests {
         assert!(identity("").is_err() && identity(&"x".repeat(129)).is_err());
         assert!("$user:plc1/press-1".parse::<Identity>().is_err());
         assert!("$user:plc1".parse::<DeviceId>().is_err());
+        let enrolling = Identity::enrolling(&"press-1".parse().unwrap());
+        assert_eq!((enrolling.to_string().as_str(), enrolling.is_local()), ("$dps:press-1", true));
+        assert_eq!(enrolling.registration_id(), Some("press-1".parse().unwrap()));
+        assert!("$dps:press-1".parse::<DeviceId>().is_err());
         assert!(!"press-1".parse::<Identity>().unwrap().is_user());
         for name in ["", "a/b", "a b", "$user", &"x".repeat(65)] {
             assert!(name.parse::<UserName>().is_err(), "{name}");

@@ -223,9 +223,8 @@ pub(super) async fn credentials(
         device.keys.ok_or_else(no_keys)
     };
     let keys = fleet.store.read(read).await?;
-    // IoT Central's ID scope names the application; here that is the host that devices connect to.
     Ok(Json(json!({
-        "idScope": fleet.hosts[0],
+        "idScope": fleet.id_scope,
         "symmetricKey": {"primaryKey": keys.primary, "secondaryKey": keys.secondary},
     })))
 }

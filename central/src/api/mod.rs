@@ -7,6 +7,7 @@ pub mod auth;
 pub mod cloud_messages;
 pub mod commands;
 pub mod devices;
+pub mod enrollment_groups;
 pub mod error;
 pub mod ext;
 pub mod extract;
@@ -60,6 +61,14 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(commands::history_of_module, commands::run_of_module))
         .routes(routes!(manifests::list))
         .routes(routes!(manifests::get, manifests::put, manifests::delete))
+        .routes(routes!(enrollment_groups::list))
+        .routes(routes!(
+            enrollment_groups::get,
+            enrollment_groups::put,
+            enrollment_groups::patch,
+            enrollment_groups::delete
+        ))
+        .routes(routes!(enrollment_groups::provisioning))
         .routes(routes!(ext::health))
         .routes(routes!(ext::status))
         .routes(routes!(ext::messages))

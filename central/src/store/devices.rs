@@ -196,6 +196,7 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
         "DELETE FROM watermarks WHERE gateway = ?1",
         "DELETE FROM cloud_messages WHERE device = ?1",
         "DELETE FROM cloud_purges WHERE device = ?1",
+        "DELETE FROM enrollments WHERE device = ?1",
     ] {
         connection.prepare_cached(statement)?.execute([id.as_str()])?;
     }

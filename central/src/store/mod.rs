@@ -9,6 +9,7 @@
 pub mod cloud_messages;
 pub mod commands;
 pub mod devices;
+pub mod enrollments;
 pub mod manifests;
 pub mod schema;
 pub mod telemetry;

@@ -116,6 +116,29 @@ CREATE TABLE cloud_feedback (
 -- JSON of devices::X509; NULL: the device proves itself by its keys
 ALTER TABLE devices ADD COLUMN x509 TEXT;
 ",
+    "
+CREATE TABLE settings (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE enrollment_groups (
+    id TEXT PRIMARY KEY,
+    display_name TEXT NOT NULL,
+    enabled INTEGER NOT NULL,
+    is_edge INTEGER NOT NULL,
+    primary_key TEXT NOT NULL,
+    secondary_key TEXT NOT NULL,
+    revision INTEGER NOT NULL
+) WITHOUT ROWID;
+-- group_id '': the device enrolled with keys of its own
+CREATE TABLE enrollments (
+    device TEXT PRIMARY KEY,
+    group_id TEXT NOT NULL,
+    operation_id TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

@@ -3,6 +3,7 @@
 pub mod attestation;
 pub mod authorization;
 pub mod claim;
+pub mod enrolment;
 pub mod error;
 pub mod password;
 pub mod proof;

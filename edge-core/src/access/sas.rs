@@ -49,6 +49,28 @@ pub fn verify(
     keys: &[&[u8]],
     now_secs: u64,
 ) -> Result<Token, AccessError> {
+    let of_device = format!("devices/{}", identity.device);
+    let of_module = identity.module.as_ref().map(|module| format!("{of_device}/modules/{module}"));
+    let is_audience = |resource: &str| {
+        let (host, path) = resource.split_once('/').unwrap_or((resource, ""));
+        hosts.iter().any(|h| h.eq_ignore_ascii_case(host))
+            && (path.eq_ignore_ascii_case(&of_device)
+                || of_module.as_ref().is_some_and(|module| path.eq_ignore_ascii_case(module)))
+    };
+    verify_for(token, &identity.to_string(), is_audience, keys, now_secs)
+}
+
+/// Proves a SAS token for any resource; `who` is for the error only.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_for(
+    token: &str,
+    who: &str,
+    is_audience: impl Fn(&str) -> bool,
+    keys: &[&[u8]],
+    now_secs: u64,
+) -> Result<Token, AccessError> {
     let fields = token.strip_prefix("SharedAccessSignature ").ok_or(AccessError::NotAToken)?;
     let field = |name: &str| {
         fields.split('&').find_map(|pair| pair.split_once('=').filter(|(k, _)| *k == name)).map(|(_, v)| v)
@@ -58,14 +80,8 @@ pub fn verify(
     };
     let expires_at: u64 = expiry.parse().map_err(|_| AccessError::NotAToken)?;
     let decoded = percent_decode_str(resource).decode_utf8().map_err(|_| AccessError::NotAToken)?;
-    let (host, path) = decoded.split_once('/').unwrap_or((&decoded, ""));
-    let of_device = format!("devices/{}", identity.device);
-    let of_module = identity.module.as_ref().map(|module| format!("{of_device}/modules/{module}"));
-    let is_audience = hosts.iter().any(|h| h.eq_ignore_ascii_case(host))
-        && (path.eq_ignore_ascii_case(&of_device)
-            || of_module.is_some_and(|module| path.eq_ignore_ascii_case(&module)));
-    if !is_audience {
-        return Err(AccessError::Audience { found: decoded.into_owned(), expected: identity.to_string() });
+    if !is_audience(&decoded) {
+        return Err(AccessError::Audience { found: decoded.into_owned(), expected: who.to_owned() });
     }
     if expires_at.saturating_add(CLOCK_SKEW_SECS) < now_secs {
         return Err(AccessError::Expired { seconds: now_secs - expires_at });
@@ -75,7 +91,7 @@ pub fn verify(
     let signed = format!("{resource}\n{expiry}");
     match keys.iter().find(|key| bool::from(sign(key, signed.as_bytes()).ct_eq(&signature))) {
         Some(key) => Ok(Token { expires_at, key: Mark::of(key) }),
-        None => Err(AccessError::Signature { identity: identity.to_string() }),
+        None => Err(AccessError::Signature { identity: who.to_owned() }),
     }
 }
 

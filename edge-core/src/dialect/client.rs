@@ -5,6 +5,7 @@ use schemas::names::{Identity, NameError};
 
 use super::filter;
 use super::link::LinkUp;
+use super::provisioning;
 
 /// The meaning of a PUBLISH from a client.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,8 @@ pub enum Publish {
     },
     /// A gateway speaking to central.
     Link(LinkUp),
+    /// A device that enrols itself.
+    Provisioning(provisioning::Request),
     /// Any other topic: free publish/subscribe.
     Free,
 }
@@ -55,6 +58,8 @@ pub enum Subscribe {
     TwinDesired,
     /// What central tells a gateway.
     Link,
+    /// Answers to a device that enrols itself.
+    Provisioning,
     /// Any other filter: free publish/subscribe.
     Free,
 }
@@ -123,6 +128,9 @@ pub fn parse_publish(topic: &str) -> Result<Publish, DialectError> {
     if topic.starts_with("$ls/") {
         return LinkUp::parse(topic).map(Publish::Link).ok_or_else(unknown);
     }
+    if let Some(rest) = topic.strip_prefix("$dps/") {
+        return provisioning::parse(rest).map(Publish::Provisioning).ok_or_else(unknown);
+    }
     if topic.starts_with('$') {
         return Err(unknown());
     }
@@ -149,6 +157,7 @@ pub fn parse_subscribe(text: &str) -> Result<Subscribe, DialectError> {
         schemas::topics::TWIN_RESPONSES => Ok(Subscribe::TwinResponses),
         schemas::topics::TWIN_DESIRED => Ok(Subscribe::TwinDesired),
         schemas::topics::LINK => Ok(Subscribe::Link),
+        provisioning::RESPONSES => Ok(Subscribe::Provisioning),
         _ if text.starts_with('$') => Err(unknown()),
         _ => Ok(Subscribe::Free),
     }

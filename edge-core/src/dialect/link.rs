@@ -10,6 +10,8 @@
 //! | `$ls/children` | central | schemas::link::Children |
 //! | `$ls/desired/{id}` | central | the whole desired section of an identity, `$version` included |
 //! | `$ls/command/{command id}/{id}` | central | schemas::method::MethodRequest |
+//! | `$ls/enrol/{request id}` | gateway | schemas::provisioning::Enrolment |
+//! | `$ls/enrolled/{request id}` | central | schemas::provisioning::EnrolmentAnswer |
 //! | `$ls/purges` | central | schemas::link::Purges |
 //! | `$ls/message/{device}/{sequence}` | central | schemas::cloud_message::CloudMessage |
 //!
@@ -42,6 +44,11 @@ pub enum LinkUp {
         /// As the message carried it.
         sequence: u64,
     },
+    /// A device enrols itself through the gateway.
+    Enrol {
+        /// Returned in the answer.
+        request_id: String,
+    },
 }
 
 /// What central tells a gateway.
@@ -57,6 +64,11 @@ pub enum LinkDown {
         command_id: String,
         /// Whom it is for.
         target: Identity,
+    },
+    /// The answer to a device that enrols itself.
+    Enrolled {
+        /// Of the question.
+        request_id: String,
     },
     /// The cloud-to-device messages that operators took back.
     Purges,
@@ -82,6 +94,7 @@ impl LinkUp {
             None if rest == "presence" => Some(Self::Presence),
             Some(("reported", id)) => Some(Self::Reported(id.parse().ok()?)),
             Some(("answer", id)) if !id.is_empty() => Some(Self::Answer { command_id: id.to_owned() }),
+            Some(("enrol", id)) if !id.is_empty() => Some(Self::Enrol { request_id: id.to_owned() }),
             Some(("settled", rest)) => {
                 device_and_sequence(rest).map(|(device, sequence)| Self::Settled { device, sequence })
             }
@@ -96,6 +109,7 @@ impl fmt::Display for LinkUp {
             Self::Reported(identity) => write!(f, "$ls/reported/{identity}"),
             Self::Presence => f.write_str("$ls/presence"),
             Self::Answer { command_id } => write!(f, "$ls/answer/{command_id}"),
+            Self::Enrol { request_id } => write!(f, "$ls/enrol/{request_id}"),
             Self::Settled { device, sequence } => write!(f, "$ls/settled/{device}/{sequence}"),
         }
     }
@@ -108,6 +122,7 @@ impl LinkDown {
         match rest.split_once('/') {
             None if rest == "children" => Some(Self::Children),
             None if rest == "purges" => Some(Self::Purges),
+            Some(("enrolled", id)) if !id.is_empty() => Some(Self::Enrolled { request_id: id.to_owned() }),
             Some(("message", rest)) => {
                 device_and_sequence(rest).map(|(device, sequence)| Self::Message { device, sequence })
             }
@@ -127,6 +142,7 @@ impl fmt::Display for LinkDown {
             Self::Children => f.write_str("$ls/children"),
             Self::Desired(identity) => write!(f, "$ls/desired/{identity}"),
             Self::Command { command_id, target } => write!(f, "$ls/command/{command_id}/{target}"),
+            Self::Enrolled { request_id } => write!(f, "$ls/enrolled/{request_id}"),
             Self::Purges => f.write_str("$ls/purges"),
             Self::Message { device, sequence } => write!(f, "$ls/message/{device}/{sequence}"),
         }
@@ -145,6 +161,7 @@ mod tests {
             "$ls/presence",
             "$ls/answer/5f-1",
             "$ls/settled/press-1/1795450312250",
+            "$ls/enrol/7f",
         ] {
             assert_eq!(LinkUp::parse(topic).unwrap().to_string(), topic);
         }
@@ -154,6 +171,7 @@ mod tests {
             "$ls/command/5f-1/gw1/sensor",
             "$ls/command/1/press-1",
             "$ls/purges",
+            "$ls/enrolled/7f",
             "$ls/message/press-1/1795450312250",
         ] {
             assert_eq!(LinkDown::parse(topic).unwrap().to_string(), topic);

@@ -216,14 +216,18 @@ where
 {
     let Proven { connect, admitted, login } = proven;
     let Connect { version, client_id, is_clean, keep_alive, will, properties, .. } = connect;
-    let client_id = match admitted.identity.is_user() {
-        // Its client id is free, and must not meet a device's: neither its connection nor its session.
+    // Nothing of a device that enrols itself outlives its connection: it may not even be proven yet.
+    let is_enrolling = admitted.identity.registration_id().is_some();
+    let (is_clean, will) = (is_clean || is_enrolling, will.filter(|_| !is_enrolling));
+    let client_id = match admitted.identity.is_local() {
+        // Its client id must not meet a device's: neither its connection nor its session.
         true => admitted.identity.to_string(),
         false => client_id,
     };
     let asked_expiry_s = match version {
         Version::V4 if is_clean => 0,
         Version::V4 => FOR_EVER,
+        Version::V5 if is_enrolling => 0,
         Version::V5 => properties.session_expiry.unwrap_or(0),
     };
     let will = will.map(|will| Box::new(will_of(will)));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use edge_core::dialect::client::{Publish as Meaning, parse_publish};
+use edge_core::dialect::provisioning;
 use futures_util::future::{BoxFuture, join_all};
 use schemas::bag::PropertyBag;
 use schemas::method::MethodResponse;
@@ -119,7 +120,20 @@ where
             return self.may_not(&publish, Reason::NOT_AUTHORIZED, why.to_owned());
         }
         let (service, client) = (&self.door.service, &self.connection.client);
+        let is_enrolling = client.identity.registration_id().is_some();
         let work = match meaning {
+            Meaning::Provisioning(request) if is_enrolling => {
+                let answer = enrol(service.clone(), client.clone(), request);
+                Work::Twin(self.in_turn(answer))
+            }
+            Meaning::Provisioning(_) => {
+                let why = "the provisioning topics are for devices that enrol themselves".to_owned();
+                return self.may_not(&publish, Reason::NOT_AUTHORIZED, why);
+            }
+            _ if is_enrolling => {
+                let why = "a device that enrols itself has the provisioning topics only".to_owned();
+                return self.may_not(&publish, Reason::NOT_AUTHORIZED, why);
+            }
             Meaning::Free if service.takes_free() => return self.publish_taken(publish),
             Meaning::Free => return self.publish_free(publish),
             Meaning::Telemetry { from, mut bag } => {
@@ -129,6 +143,15 @@ where
                         Reason::NOT_AUTHORIZED,
                         "another identity's topic".to_owned(),
                     );
+                }
+                if from == client.identity {
+                    // As edgeHub does: the flags are told and have no effect.
+                    for (key, _) in [("mqtt-retain", publish.retain), ("mqtt-dup", publish.dup)]
+                        .into_iter()
+                        .filter(|(_, is_set)| *is_set)
+                    {
+                        bag.set(key, "true");
+                    }
                 }
                 if let Some(properties) = &publish.properties {
                     inbox::add_to_bag(&mut bag, properties);
@@ -415,6 +438,20 @@ async fn twin<S: Service>(service: Arc<S>, client: Client, request_id: String) -
     })
 }
 
+async fn enrol<S: Service>(
+    service: Arc<S>,
+    client: Client,
+    request: provisioning::Request,
+) -> Option<(String, Bytes)> {
+    let provisioning::Request { request_id, wish } = request;
+    let answer = service.enrol(&client, wish).await;
+    let body = match &answer.body {
+        Value::Null => Bytes::new(),
+        body => body.to_string().into(),
+    };
+    Some((provisioning::response_topic(answer.status, &request_id, answer.retry_after), body))
+}
+
 async fn report<S: Service>(
     service: Arc<S>,
     client: Client,
@@ -423,7 +460,7 @@ async fn report<S: Service>(
 ) -> Option<(String, Bytes)> {
     let done = match edge_core::twin::parse_patch(&payload) {
         Ok(patch) => service.report(&client, patch).await,
-        Err(error) => Err(Rejected::Wrong(400, error.to_string())),
+        Err(error) => Err(Rejected::Wrong(error.status(), error.to_string())),
     };
     if let Err(rejected) = &done {
         let why = rejected.to_string();

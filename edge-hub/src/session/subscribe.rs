@@ -143,7 +143,11 @@ pub(super) fn judge<S: Service>(
             _ => return Err(invalid("a shared subscription is $share/{group}/{filter}")),
         },
     };
+    let is_enrolling = client.identity.registration_id().is_some();
     match parse_subscribe(plain) {
+        Ok(meaning) if (meaning == Meaning::Provisioning) != is_enrolling => Err(not_yours(
+            "the provisioning topics are for devices that enrol themselves, and they have no others",
+        )),
         Err(error @ DialectError::Malformed(..)) => Err(invalid(&error.to_string())),
         Err(error) => Err(not_yours(&error.to_string())),
         Ok(Meaning::Free) if plain.split('/').count() > LEVELS_MAX => {

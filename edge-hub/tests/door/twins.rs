@@ -38,7 +38,9 @@ async fn a_wrong_patch_is_answered_with_its_status_and_why() {
     for (body, status, says) in [
         ("[]".to_owned(), 400, "must be a JSON object"),
         (json!({"a.b": 1}).to_string(), 400, "twin key `a.b`"),
-        (json!({"a": "x".repeat(40_000)}).to_string(), 413, "bytes"),
+        (json!({"a": [1, null]}).to_string(), 400, "null in an array"),
+        (json!({"a": "x".repeat(5_000)}).to_string(), 400, "4096 are allowed"),
+        (json!({"a": vec!["x".repeat(4_000); 9]}).to_string(), 413, "bytes"),
     ] {
         d1.publish(&topics::twin_reported("r"), &body).await;
         let (topic, answer, qos) = d1.message().await;

@@ -1,0 +1,246 @@
+//! `/api/enrollmentGroups`: IoT Central's paths for groups of devices that enrol themselves.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rusqlite::Connection;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::{Answer, ApiError, ErrorBody};
+use super::extract::{ApiVersion, Asked, At, Body, Paging};
+use crate::enroll::GROUPS_MAX;
+use crate::fleet::{Fleet, FleetError, new_key};
+use crate::store::devices::Keys;
+use crate::store::enrollments::{self, Group};
+
+/// `/api/enrollmentGroups/{group_id}`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfGroup {
+    /// Chosen by the operator.
+    group_id: String,
+}
+
+/// A wish for a group. What is left out stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub struct GroupWish {
+    /// As in the path, when it is given.
+    id: Option<String>,
+    display_name: Option<String>,
+    /// False: nobody enrols by it.
+    enabled: Option<bool>,
+    /// `iot`, or `iotEdge` for gateways; only for a new group.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    attestation: Option<AttestationWish>,
+    /// Given back by scripts that changed what they read; not compared.
+    #[serde(rename = "etag")]
+    _etag: Option<String>,
+    /// As etag.
+    #[serde(rename = "idScope")]
+    _id_scope: Option<String>,
+}
+
+/// How devices of a group prove themselves.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+struct AttestationWish {
+    /// `symmetricKey`.
+    #[serde(rename = "type")]
+    kind: String,
+    symmetric_key: Option<KeysWish>,
+}
+
+/// Base64 keys of 16 to 64 bytes; made when they are left out.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+struct KeysWish {
+    primary_key: Option<String>,
+    secondary_key: Option<String>,
+}
+
+impl GroupWish {
+    /// The group that is wished for, in place of the one that stands.
+    fn group(self, id: String, standing: Option<Group>) -> Result<Group, FleetError> {
+        let wrong = |why: String| Err(FleetError::Wrong(why));
+        if let Some(other) = self.id.filter(|other| *other != id) {
+            return wrong(format!("id: found `{other}`; the path says `{id}`"));
+        }
+        if id.is_empty()
+            || id.len() > 128
+            || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        {
+            return wrong(format!("id: found `{id}`; write 1 to 128 letters, digits and - _ ."));
+        }
+        let is_new = standing.is_none();
+        let mut group = standing.unwrap_or_else(|| Group {
+            display_name: id.clone(),
+            id,
+            enabled: true,
+            is_edge: false,
+            keys: Keys { primary: new_key(), secondary: new_key() },
+            revision: 0,
+        });
+        if let Some(kind) = self.kind {
+            let is_edge = match kind.as_str() {
+                "iot" => false,
+                "iotEdge" => true,
+                other => return wrong(format!("type: found `{other}`; allowed are iot and iotEdge")),
+            };
+            if !is_new && is_edge != group.is_edge {
+                return wrong("type: it is chosen when the group is made; make another group".into());
+            }
+            group.is_edge = is_edge;
+        }
+        match self.attestation {
+            None if is_new => {
+                return wrong("attestation: missing; write {\"type\": \"symmetricKey\"}".into());
+            }
+            None => {}
+            Some(attestation) => {
+                if attestation.kind != "symmetricKey" {
+                    return wrong(format!(
+                        "attestation.type: found `{}`; symmetricKey is what is offered",
+                        attestation.kind
+                    ));
+                }
+                let keys = attestation.symmetric_key;
+                let (primary, secondary) =
+                    keys.map_or((None, None), |keys| (keys.primary_key, keys.secondary_key));
+                for (name, key) in [("primaryKey", &primary), ("secondaryKey", &secondary)] {
+                    let bytes = key.as_ref().map(|key| STANDARD.decode(key).map_or(0, |key| key.len()));
+                    if bytes.is_some_and(|bytes| !(16..=64).contains(&bytes)) {
+                        return wrong(format!(
+                            "attestation.symmetricKey.{name}: write base64 of 16 to 64 bytes"
+                        ));
+                    }
+                }
+                group.keys.primary = primary.unwrap_or(group.keys.primary);
+                group.keys.secondary = secondary.unwrap_or(group.keys.secondary);
+            }
+        }
+        group.display_name = self.display_name.unwrap_or(group.display_name);
+        group.enabled = self.enabled.unwrap_or(group.enabled);
+        group.revision += 1;
+        Ok(group)
+    }
+}
+
+/// Keys are shown to those who may change the group; a list, which viewers may read, has none.
+fn body(group: &Group, id_scope: &str, has_keys: bool) -> Value {
+    let mut attestation = json!({"type": "symmetricKey"});
+    if has_keys {
+        attestation["symmetricKey"] =
+            json!({"primaryKey": group.keys.primary, "secondaryKey": group.keys.secondary});
+    }
+    json!({
+        "id": group.id,
+        "displayName": group.display_name,
+        "enabled": group.enabled,
+        "type": if group.is_edge { "iotEdge" } else { "iot" },
+        "attestation": attestation,
+        "etag": format!("\"{:x}\"", group.revision),
+        "idScope": id_scope,
+    })
+}
+
+fn no_group(id: &str) -> FleetError {
+    FleetError::NotFound(format!("enrolment group `{id}` is not stored"))
+}
+
+/// Lists enrolment groups by id, without their keys.
+#[utoipa::path(get, path = "/api/enrollmentGroups", tag = "enrollmentGroups", params(Paging),
+    security(("token" = [])), responses((status = 200, body = Value)))]
+pub(super) async fn list(
+    State(fleet): State<Arc<Fleet>>,
+    Asked(paging): Asked<Paging>,
+) -> Answer<Json<Value>> {
+    let (limit, after) = (paging.limit()?, paging.after());
+    let groups =
+        fleet.store.read(move |c| Ok::<_, FleetError>(enrollments::groups(c, &after, limit)?)).await?;
+    let bodies: Vec<Value> = groups.iter().map(|group| body(group, &fleet.id_scope, false)).collect();
+    let last_id = groups.last().map(|last| last.id.clone());
+    Ok(Json(paging.page("/api/enrollmentGroups", limit, &bodies, last_id.as_deref())))
+}
+
+/// One enrolment group, with its keys.
+#[utoipa::path(get, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
+    params(OfGroup, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>) -> Answer<Json<Value>> {
+    let read =
+        move |c: &Connection| enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id));
+    let group = fleet.store.read(read).await?;
+    Ok(Json(body(&group, &fleet.id_scope, true)))
+}
+
+/// Makes an enrolment group or changes it. A new one gets keys when none are given.
+#[utoipa::path(put, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
+    params(OfGroup, ApiVersion), request_body = GroupWish, security(("token" = [])),
+    responses((status = 200, body = Value), (status = 422, body = ErrorBody)))]
+pub(super) async fn put(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfGroup>,
+    Body(wish): Body<GroupWish>,
+) -> Answer<Json<Value>> {
+    write(&fleet, of.group_id, wish, false).await
+}
+
+/// Changes an enrolment group.
+#[utoipa::path(patch, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
+    params(OfGroup, ApiVersion), request_body = GroupWish, security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn patch(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfGroup>,
+    Body(wish): Body<GroupWish>,
+) -> Answer<Json<Value>> {
+    write(&fleet, of.group_id, wish, true).await
+}
+
+async fn write(fleet: &Arc<Fleet>, id: String, wish: GroupWish, must_exist: bool) -> Answer<Json<Value>> {
+    let written = fleet.store.submit(move |c| {
+        let standing = enrollments::group(c, &id)?;
+        if standing.is_none() {
+            if must_exist {
+                return Err(no_group(&id));
+            }
+            if enrollments::groups(c, "", GROUPS_MAX)?.len() >= GROUPS_MAX as usize {
+                return Err(FleetError::Wrong(format!(
+                    "id: {GROUPS_MAX} groups are stored; delete one first"
+                )));
+            }
+        }
+        let group = wish.group(id, standing)?;
+        enrollments::put_group(c, &group)?;
+        Ok(group)
+    });
+    Ok(Json(body(&written.await?, &fleet.id_scope, true)))
+}
+
+/// Deletes an enrolment group. Its devices stay registered and connect as before.
+#[utoipa::path(delete, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
+    params(OfGroup, ApiVersion), security(("token" = [])),
+    responses((status = 204), (status = 404, body = ErrorBody)))]
+pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>) -> Answer<StatusCode> {
+    let deleted = fleet.store.submit(move |c| match enrollments::delete_group(c, &of.group_id)? {
+        true => Ok(()),
+        false => Err(no_group(&of.group_id)),
+    });
+    deleted.await.map_err(ApiError::from)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where devices enrol, and with which ID scope.
+#[utoipa::path(get, path = "/api/ext/provisioning", tag = "ext", security(("token" = [])),
+    responses((status = 200, body = Value)))]
+pub(super) async fn provisioning(State(fleet): State<Arc<Fleet>>) -> Json<Value> {
+    Json(json!({"idScope": fleet.id_scope, "host": fleet.hosts[0]}))
+}

@@ -1,0 +1,146 @@
+//! Enrolment groups, which of them each device came by, and the ID scope of the site.
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use schemas::names::DeviceId;
+
+use super::devices::Keys;
+use super::{integer, unsigned};
+
+/// An enrolment group: whoever has a key derived from one of its keys may enrol.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Chosen by the operator.
+    pub id: String,
+    /// For people.
+    pub display_name: String,
+    /// False: nobody enrols by it, nor does anybody again.
+    pub enabled: bool,
+    /// Whether its devices are gateways.
+    pub is_edge: bool,
+    /// Base64; either may be changed over to the other.
+    pub keys: Keys,
+    /// Grows with every change.
+    pub revision: i64,
+}
+
+/// How a device came to be registered, when it enrolled itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrollment {
+    /// The group; empty for a device that has keys of its own.
+    pub group: String,
+    /// Of its last registration.
+    pub operation_id: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Milliseconds since the Unix epoch.
+    pub updated_ms: u64,
+}
+
+/// The site's ID scope: `wanted`, or the one that was made when the store was.
+///
+/// # Errors
+/// SQLite's.
+pub fn id_scope(c: &Connection, wanted: Option<&str>) -> rusqlite::Result<String> {
+    if let Some(wanted) = wanted {
+        return Ok(wanted.to_owned());
+    }
+    // Azure's have this shape; a script may look for it.
+    let made = format!("0ne{:08X}", rand::random::<u32>());
+    c.execute("INSERT OR IGNORE INTO settings (name, value) VALUES ('id_scope', ?1)", [&made])?;
+    c.query_row("SELECT value FROM settings WHERE name = 'id_scope'", [], |row| row.get(0))
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Group> {
+    Ok(Group {
+        id: row.get("id")?,
+        display_name: row.get("display_name")?,
+        enabled: row.get("enabled")?,
+        is_edge: row.get("is_edge")?,
+        keys: Keys { primary: row.get("primary_key")?, secondary: row.get("secondary_key")? },
+        revision: row.get("revision")?,
+    })
+}
+
+/// The group with this id.
+///
+/// # Errors
+/// SQLite's.
+pub fn group(c: &Connection, id: &str) -> rusqlite::Result<Option<Group>> {
+    c.prepare_cached("SELECT * FROM enrollment_groups WHERE id = ?1")?.query_row([id], read).optional()
+}
+
+/// Up to `limit` groups whose ids come after `after`.
+///
+/// # Errors
+/// SQLite's.
+pub fn groups(c: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Group>> {
+    c.prepare_cached("SELECT * FROM enrollment_groups WHERE id > ?1 ORDER BY id LIMIT ?2")?
+        .query_map((after, limit), read)?
+        .collect()
+}
+
+/// Writes a group, new or changed.
+///
+/// # Errors
+/// SQLite's.
+pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
+    c.prepare_cached(
+        "INSERT OR REPLACE INTO enrollment_groups
+             (id, display_name, enabled, is_edge, primary_key, secondary_key, revision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute((
+        &group.id,
+        &group.display_name,
+        group.enabled,
+        group.is_edge,
+        &group.keys.primary,
+        &group.keys.secondary,
+        group.revision,
+    ))?;
+    Ok(())
+}
+
+/// Forgets a group; its devices stay registered.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete_group(c: &Connection, id: &str) -> rusqlite::Result<bool> {
+    Ok(c.prepare_cached("DELETE FROM enrollment_groups WHERE id = ?1")?.execute([id])? == 1)
+}
+
+/// How a device enrolled; `None` when it never did.
+///
+/// # Errors
+/// SQLite's.
+pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<Enrollment>> {
+    c.prepare_cached("SELECT * FROM enrollments WHERE device = ?1")?
+        .query_row([device.as_str()], |row| {
+            Ok(Enrollment {
+                group: row.get("group_id")?,
+                operation_id: row.get("operation_id")?,
+                created_ms: unsigned(row.get("created_ms")?),
+                updated_ms: unsigned(row.get("updated_ms")?),
+            })
+        })
+        .optional()
+}
+
+/// Notes how a device enrolled.
+///
+/// # Errors
+/// SQLite's.
+pub fn put_enrollment(c: &Connection, device: &DeviceId, enrollment: &Enrollment) -> rusqlite::Result<()> {
+    c.prepare_cached(
+        "INSERT OR REPLACE INTO enrollments (device, group_id, operation_id, created_ms, updated_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute((
+        device.as_str(),
+        &enrollment.group,
+        &enrollment.operation_id,
+        integer(enrollment.created_ms),
+        integer(enrollment.updated_ms),
+    ))?;
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! How a device enrols itself: what it shows and asks for, and what it is told. Sources: Azure Device Provisioning Service
+//! over MQTT (`$dps/registrations/…`), as the Azure SDKs speak it; the link's two messages are ours.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::names::DeviceId;
+
+/// What a device shows and asks for. A gateway hands it on to central, which alone holds the keys of enrolment groups.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enrolment {
+    /// Of the site, as the device says it.
+    pub id_scope: String,
+    /// What the device calls itself; becomes its device id.
+    pub registration_id: DeviceId,
+    /// A SAS token for `{scope}/registrations/{registration id}`, made with the device's key.
+    pub token: String,
+    /// What it asks for.
+    pub wish: Wish,
+}
+
+impl std::fmt::Debug for Enrolment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Enrolment({}, {:?}, token not shown)", self.registration_id, self.wish)
+    }
+}
+
+/// What an enrolling device asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Wish {
+    /// To be let in: nothing is changed.
+    Prove,
+    /// To be registered.
+    Register,
+    /// To hear how its registration went.
+    Status {
+        /// From the answer to its registration.
+        operation_id: String,
+    },
+}
+
+/// What it is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrolmentAnswer {
+    /// HTTP-like: 200, 202, 401, 404, 503.
+    pub status: u16,
+    /// Seconds after which it may ask again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+    /// The body; `null` for an empty one.
+    #[serde(default)]
+    pub body: Value,
+}
+
+impl EnrolmentAnswer {
+    /// An answer that says what is wrong, in the shape that the SDKs show.
+    pub fn failure(status: u16, message: &str) -> Self {
+        let code = u32::from(status) * 1000;
+        Self { status, retry_after: None, body: serde_json::json!({"errorCode": code, "message": message}) }
+    }
+
+    /// An answer that asks to try again.
+    pub fn later(message: &str) -> Self {
+        Self { retry_after: Some(RETRY_AFTER_SECS), ..Self::failure(503, message) }
+    }
+}
+
+/// How long a device waits before it asks again.
+pub const RETRY_AFTER_SECS: u64 = 3;

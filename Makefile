@@ -46,9 +46,11 @@ check: compiler ## format, lints and dependency audit
 
 lint: check
 
-bench: images ## benchmarks with their peers in the same run
+bench: images ## benchmarks with their peers in the same run; ONLY="free idle" runs some of them
 	scripts/ensure-packages.sh mosquitto
-	LINESIDE_BIN_DIR=$(BIN) $(BIN)/bench
+	LINESIDE_BIN_DIR=$(BIN) $(BIN)/bench $(ONLY)
+	$(if $(ONLY),exit 0)
+	$(STATIC) cargo run --release --target $(TARGET) -p edge-buffer --example append_rate -- target 3 512
 
 clean:
 	cargo clean

@@ -24,6 +24,8 @@ pub enum Kind {
     PlainPython,
     /// Node: Azure's device SDK and MQTT.js.
     Node,
+    /// Rust: an example of this crate, which cargo builds beside its tests.
+    Rust,
 }
 
 /// The directory of the test clients' scripts.
@@ -42,10 +44,16 @@ impl Kind {
     /// # Errors
     /// When the clients are not installed.
     pub fn command(self, script: &str) -> Result<Command> {
+        if self == Self::Rust {
+            let mut dir = std::env::current_exe().context("finding this program")?;
+            dir.pop();
+            dir.pop();
+            return Ok(Command::new(dir.join("examples").join(script)));
+        }
         let (program, file) = match self {
             Self::AzurePython => (cache().join("azure/bin/python3"), scripts().join("python").join(script)),
             Self::PlainPython => (cache().join("plain/bin/python3"), scripts().join("python").join(script)),
-            Self::Node => (PathBuf::from("node"), scripts().join("node").join(script)),
+            Self::Node | Self::Rust => (PathBuf::from("node"), scripts().join("node").join(script)),
         };
         let modules = cache().join("node/node_modules");
         if !(if self == Self::Node { &modules } else { &program }).exists() {

@@ -3,9 +3,11 @@
 
 pub mod bench;
 pub mod client;
+pub mod crowd;
 pub mod docker;
 pub mod job;
 pub mod leaf;
+pub mod probe;
 pub mod process;
 pub mod raw;
 pub mod rest;

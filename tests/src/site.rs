@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use crate::crowd::each;
 use crate::leaf::LeafOptions;
 use crate::process::{Process, binary, run};
 use crate::raw::Login;
@@ -199,6 +200,16 @@ impl Site {
         Ok(())
     }
 
+    /// Writes `edge.toml`, keys and certificates of a gateway that stands alone.
+    pub async fn init_alone(&self) -> Result<()> {
+        let mut init = Command::new(binary("edge-agent")?);
+        init.args(["init", "--device-id", &self.gateway, "--hostname", &hostname()]);
+        init.arg("--data-dir").arg(self.agent_dir()).arg("--config").arg(self.edge_toml());
+        let (code, _, error) = run(&mut init).await?;
+        ensure!(code == 0, "edge-agent init failed: {error}");
+        Ok(())
+    }
+
     /// Starts the gateway's daemon and waits until it serves.
     pub async fn start_agent(&mut self) -> Result<()> {
         let log = self.dir.join("edge-agent.log");
@@ -270,32 +281,26 @@ impl Site {
     pub async fn add_here(&self, ids: &[String]) -> Result<Vec<Login>> {
         let http =
             reqwest::Client::builder().unix_socket(self.agent_dir().join("edge-agent.sock")).build()?;
-        let mut logins = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(50) {
-            let mut adding = tokio::task::JoinSet::new();
-            for id in ids {
-                let (http, body) = (http.clone(), json!({"id": id, "key": STANDARD.encode(KEY_HERE)}));
-                adding.spawn(async move {
-                    let answer = http.post("http://localhost/devices").json(&body).send().await?;
-                    let status = answer.status();
-                    ensure!(status.is_success(), "adding {body}: {status} {}", answer.text().await?);
-                    Ok(())
-                });
+        let port = self.gateway_mqtt;
+        each(ids.to_vec(), move |id| {
+            let http = http.clone();
+            async move {
+                let body = json!({"id": id, "key": STANDARD.encode(KEY_HERE)});
+                let answer = http.post("http://localhost/devices").json(&body).send().await?;
+                let status = answer.status();
+                ensure!(status.is_success(), "adding {id}: {status} {}", answer.text().await?);
                 let options = LeafOptions {
                     identity: id.parse()?,
                     key: KEY_HERE.to_vec(),
                     hub_name: "localhost".into(),
-                    port: self.gateway_mqtt,
+                    port,
                     ca: None,
                     interval: Duration::ZERO,
                 };
-                logins.push(options.login());
+                Ok(options.login())
             }
-            while let Some(added) = adding.join_next().await {
-                added??;
-            }
-        }
-        Ok(logins)
+        })
+        .await
     }
 
     /// Applies a manifest without modules whose one rule lets everybody publish and subscribe below a filter.

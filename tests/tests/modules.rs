@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use site_tests::client::{Client, scripts};
+use site_tests::client::{Client, Kind, scripts};
 use site_tests::docker::docker;
 use site_tests::process::run;
 use site_tests::rest::{Rest, eventually};
@@ -16,6 +16,9 @@ use tokio::process::Command;
 
 /// How long a step may take; the Python SDK waits 10 s before some of its retries.
 const STEP: Duration = Duration::from_secs(60);
+
+/// A device behind the same gateway, of which modules call a method.
+const LEAF: &str = "modules-leaf";
 
 fn image(kind: &str) -> String {
     format!("lineside-test/{kind}-module:1")
@@ -85,6 +88,19 @@ async fn everything_works(
     .await
     .unwrap();
 
+    // A method of the other module, and of a leaf device, through the gateway's HTTPS endpoint.
+    for target in [json!({"device": gateway, "module": to}), json!({"device": LEAF})] {
+        let mut invoke =
+            json!({"do": "invoke", "method": "echo", "payload": {"asked by": from, "round": round}});
+        invoke.as_object_mut().unwrap().extend(target.as_object().unwrap().clone());
+        let answer = call(&rest, gateway, from, "do", &invoke).await;
+        assert_eq!(
+            (&answer["status"], &answer["payload"]),
+            (&json!(200), &invoke["payload"]),
+            "{target}: {answer}"
+        );
+    }
+
     // A wish of central's arrives as a patch, and what the module reports arrives in central.
     let path = format!("/api/devices/{gateway}/modules/{from}/properties");
     rest.patch(&path, &json!({"round": round})).await.unwrap();
@@ -104,6 +120,21 @@ async fn both_ways(site: &Site, python: &mut Client, node: &mut Client, round: u
     everything_works(site, "python", "node", node, python, round).await;
     // The same functions with the parts exchanged: Node's output, Python's input.
     everything_works(site, "node", "python", python, node, round + 100).await;
+}
+
+async fn leaf(site: &Site) -> Client {
+    site.add_leaf(LEAF, Duration::ZERO).await.unwrap();
+    let key = site.key(LEAF).await.unwrap();
+    let mut command = Kind::AzurePython.command("azure_client.py").unwrap();
+    command.arg("device");
+    let mut client = Client::start(LEAF, command, &site.dir.join("leaf.log")).unwrap();
+    let how = json!({
+        "connection_string":
+            format!("HostName=localhost;DeviceId={LEAF};SharedAccessKey={key};GatewayHostName=localhost"),
+        "ca": site.gateway_ca(),
+    });
+    client.tell(&how).await.unwrap();
+    client
 }
 
 /// What a module's container prints, from its start on.
@@ -132,6 +163,8 @@ async fn python_and_node_modules_in_containers_do_everything_and_go_on_after_res
     job::assign(site.rest().unwrap(), &site.gateway, "modules", &file).await.unwrap();
     let running = job::containers_are(&site.network, &["node", "python"]).await.unwrap();
 
+    let mut leaf = leaf(&site).await;
+    leaf.event("ready", STEP).await.unwrap();
     let (mut python, mut node) = (follow(&site, "python"), follow(&site, "node"));
     python.event("ready", STEP).await.unwrap();
     node.event("ready", STEP).await.unwrap();
@@ -148,6 +181,7 @@ async fn python_and_node_modules_in_containers_do_everything_and_go_on_after_res
     both_ways(&site, &mut python, &mut node, 3).await;
     assert_eq!(docker::running(&site.network).await.unwrap(), running, "a container was restarted");
 
+    leaf.end(STEP).await.unwrap();
     site.end(true).await.unwrap();
     for kind in ["python", "node"] {
         docker(&["rmi", &image(kind)]).await.unwrap();

@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use super::peer::{Mosquitto, anonymous, pss_kb};
 use super::table::ratio;
+use crate::crowd::each;
 use crate::raw::{self, Login};
 use crate::rest::eventually;
 use crate::site::Site;
 
 /// Connections of a run.
 const CONNECTIONS: usize = 5_000;
-/// Connections and registrations under way at the same time.
-const AT_ONCE: usize = 50;
 
 /// What a connection costs: when it is just connected, and with one subscription.
 struct Cost {
@@ -69,29 +67,6 @@ async fn cost(
 
 fn is_open(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0; 1]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-}
-
-/// Does something for each, some at a time; the results are in no order.
-pub async fn each<T, R, F>(items: Vec<T>, act: impl Fn(T) -> F + Clone + Send + 'static) -> Result<Vec<R>>
-where
-    T: Send + 'static,
-    R: Send + 'static,
-    F: Future<Output = Result<R>> + Send,
-{
-    let (mut tasks, mut done) = (JoinSet::new(), Vec::with_capacity(items.len()));
-    for item in items {
-        if tasks.len() >= AT_ONCE
-            && let Some(ended) = tasks.join_next().await
-        {
-            done.push(ended??);
-        }
-        let act = act.clone();
-        tasks.spawn(async move { act(item).await });
-    }
-    while let Some(ended) = tasks.join_next().await {
-        done.push(ended??);
-    }
-    Ok(done)
 }
 
 /// The PSS when it has stopped to change.

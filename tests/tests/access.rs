@@ -315,3 +315,115 @@ async fn nothing_secret_is_in_the_logs_even_at_trace() {
         }
     }
 }
+
+/// An authority of devices, and what it gives to them.
+struct DeviceCa {
+    params: rcgen::CertificateParams,
+    key: rcgen::KeyPair,
+    pem: String,
+}
+
+fn certificate(name: &str) -> rcgen::CertificateParams {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params
+}
+
+impl DeviceCa {
+    fn new() -> Self {
+        let mut params = certificate("devices of line 1");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { params, key, pem }
+    }
+
+    fn device(&self, name: &str) -> (rcgen::Certificate, rcgen::KeyPair) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::Issuer::from_params(&self.params, &self.key);
+        (certificate(name).signed_by(&key, &issuer).unwrap(), key)
+    }
+}
+
+/// A device that shows a certificate and has no password.
+fn by_certificate(
+    site: &Site,
+    id: &str,
+    shown: &(rcgen::Certificate, rcgen::KeyPair),
+) -> (AsyncClient, EventLoop) {
+    let trusted = trust(&std::fs::read(site.gateway_ca()).unwrap()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    for der in edge_hub::tls::certificates(&std::fs::read(site.gateway_ca()).unwrap()).unwrap() {
+        roots.add(der).unwrap();
+    }
+    let config = rustls::ClientConfig::builder_with_provider(trusted.crypto_provider().clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![shown.0.der().clone()],
+            rustls::pki_types::PrivateKeyDer::Pkcs8(shown.1.serialize_der().into()),
+        )
+        .unwrap();
+    let mut options = MqttOptions::new(id, "localhost", site.gateway_mqtts);
+    options.set_credentials(format!("localhost/{id}/?api-version=2021-04-12"), "");
+    options.set_transport(Transport::Tls(TlsConfiguration::Rustls(std::sync::Arc::new(config))));
+    AsyncClient::new(options, 10)
+}
+
+#[tokio::test]
+async fn a_device_proves_itself_by_certificate_until_it_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = DeviceCa::new();
+    let file = dir.path().join("devices.pem");
+    std::fs::write(&file, &ca.pem).unwrap();
+    let mut site = Site::new(dir.path(), "x509-gateway", false).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    let toml = std::fs::read_to_string(site.edge_toml()).unwrap();
+    std::fs::write(site.edge_toml(), format!("{toml}\n[tls]\ndevice_ca = {file:?}\n")).unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let comes_in = async |id: &str, shown: &(rcgen::Certificate, rcgen::KeyPair)| {
+        let (client, mut events) = by_certificate(&site, id, shown);
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => Some(Held { _client: client, events }),
+            Err(ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized)) => None,
+            other => panic!("{other:?} instead of CONNACK"),
+        }
+    };
+
+    // By thumbprint and by authority, added on the gateway.
+    let own = ca.device("any name");
+    let mark: String = edge_core::access::x509::Thumbprint::sha256(own.0.der())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let added = agent(&site, &["device", "add", "by-mark", "--x509-thumbprint", &mark]).await;
+    assert!(added["connectionString"].as_str().unwrap().contains("x509=true"));
+    agent(&site, &["device", "add", "by-ca", "--x509-ca"]).await;
+    assert!(comes_in("by-mark", &own).await.is_some());
+    assert!(comes_in("by-ca", &ca.device("by-ca")).await.is_some());
+    assert!(comes_in("by-mark", &ca.device("by-mark")).await.is_none(), "another certificate");
+    assert!(comes_in("by-ca", &own).await.is_none(), "another name");
+    assert!(comes_in("by-ca", &DeviceCa::new().device("by-ca")).await.is_none(), "another authority");
+
+    // By thumbprint, told by central; another certificate takes its place.
+    let leaf = site.add_leaf("leaf-one", Duration::from_millis(20)).await.unwrap();
+    known(&leaf).await;
+    let rest = site.rest().unwrap().clone();
+    let attest = async |pem: String| {
+        let primary = json!({"primary": {"certificate": pem}});
+        let wish = json!({"type": "x509", "x509": {"clientCertificates": primary}});
+        rest.put("/api/devices/leaf-one/attestation", &wish).await.unwrap();
+    };
+    let (first, second) = (ca.device("leaf-one"), ca.device("leaf-one"));
+    ends_at_once(Held::new(&leaf).await, attest(first.0.pem())).await;
+    let held = comes_in("leaf-one", &first).await.unwrap();
+    ends_at_once(held, attest(second.0.pem())).await;
+    assert!(comes_in("leaf-one", &first).await.is_none());
+    assert!(comes_in("leaf-one", &second).await.is_some());
+    assert_eq!(refused(&leaf).await, ConnectReturnCode::NotAuthorized, "its key proves nothing any more");
+    site.end(false).await.unwrap();
+}

@@ -72,7 +72,7 @@ async fn paho(site: &Site, login: &Login, end: &str, qos: u8) -> Client {
 
 /// What publishes, and tells what was acknowledged.
 enum Publisher {
-    Paho(Client),
+    Paho(Box<Client>),
     Rumqttc { acknowledged: watch::Receiver<BTreeSet<u64>>, stop: watch::Sender<bool> },
 }
 
@@ -210,7 +210,7 @@ async fn killed(publisher: &str, qos: u8) {
             let qos = if qos == 1 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
             Publisher::rumqttc(&site, &logins["kill-rpub"], qos)
         }
-        _ => Publisher::Paho(paho(&site, &logins["kill-pub"], "publisher", qos).await),
+        _ => Publisher::Paho(Box::new(paho(&site, &logins["kill-pub"], "publisher", qos).await)),
     };
     let (acknowledged, arrived, twice) = stream(&mut site, &logins, publishing, subscriber).await;
     let lost: Vec<&u64> = acknowledged.difference(&arrived).collect();

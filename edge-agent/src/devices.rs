@@ -15,8 +15,8 @@ use crate::state::{Room, Saved, State, StateError};
 const FROM_CENTRAL: &str = "central";
 const BLOCKED: &str = "blocked";
 const ADDED: &str = "added/";
-/// Leaf devices of one gateway. IoT Edge allows 100 clients by default.
-const ADDED_MAX: usize = 1000;
+/// Leaf devices added on one gateway: as many as its door has places. IoT Edge allows 100 clients by default.
+const ADDED_MAX: usize = 10_000;
 /// Devices blocked here; more than may stand behind a gateway.
 const BLOCKED_MAX: usize = 4000;
 

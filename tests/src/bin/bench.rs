@@ -43,16 +43,15 @@ async fn measure(site: &mut Site, dir: &Path, wanted: &[String]) -> Result<()> {
     }
     site.open_free_topics("bench/#").await?;
     let mosquitto = Mosquitto::start(dir).await?;
-    // First, while neither side's heap has grown.
-    if is_wanted("idle") {
-        idle::run(site, &mosquitto).await?;
-    }
-
     let mut ours: Vec<Login> = Vec::new();
     for index in 0..=MANY {
         ours.push(site.add_leaf(&format!("bench-{index:02}"), Duration::ZERO).await?.login());
     }
     site.leaves_known(&ours).await?;
+    // First, while neither side's heap has grown.
+    if is_wanted("idle") {
+        idle::run(site, &mosquitto).await?;
+    }
     let parts = Parts { ours: &ours, port: site.gateway_mqtt, mosquitto: &mosquitto };
     if is_wanted("free") {
         free::run(&parts).await?;

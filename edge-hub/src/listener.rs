@@ -150,7 +150,8 @@ impl<S: Service> Door<S> {
             Ok(stream) => {
                 let client_cert = stream.get_ref().1.peer_certificates().and_then(ClientCert::new);
                 match api {
-                    None => session::hold(self, stream, peer, client_cert, deadline, stop).await,
+                    // In a box, so that the task holds it once.
+                    None => session::hold(self, Box::new(stream), peer, client_cert, deadline, stop).await,
                     Some(api) => {
                         let caller = Caller { peer, client_cert };
                         Box::pin(https::hold(self, stream, caller, api, deadline, stop)).await;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use edge_buffer::AppendError;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use schemas::topics;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{info, warn};

@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::{Publish, parse_publish};
-use futures_util::stream::FuturesOrdered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::answer::fits;
+use super::pending::PendingQueue;
 use super::publish::{passed_on, receive_max};
 use super::rate::Rates;
 use super::subscribe::judge;
@@ -296,7 +296,7 @@ where
         will,
         reader,
         writer,
-        pending: FuturesOrdered::new(),
+        pending: PendingQueue::default(),
         pending_bytes: 0,
         requests: VecDeque::new(),
         unanswered: 0,

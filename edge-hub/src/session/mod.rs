@@ -26,8 +26,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesOrdered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -41,7 +39,7 @@ use crate::door::Door;
 use crate::service::{ClientCert, Service};
 use crate::table::Route;
 use end::End;
-use pending::{Pending, Request};
+use pending::{PendingQueue, Request};
 use rate::Rates;
 use send::Gate;
 use wire::{Reader, Writer};
@@ -61,23 +59,39 @@ pub(crate) async fn hold<S, T>(
     S: Service,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    // What a connection does once is boxed: its task is as large as what it waits in for days.
+    let begun = Box::pin(begin(door, stream, peer, client_cert, deadline, stop.clone())).await;
+    let Some(mut session) = begun else { return };
+    let end = session.run(&stop).await;
+    Box::pin(session.finish(end)).await;
+}
+
+/// From the first byte to an open connection; `None` when there is none.
+async fn begin<S, T>(
+    door: Arc<Door<S>>,
+    stream: T,
+    peer: SocketAddr,
+    client_cert: Option<ClientCert>,
+    deadline: Instant,
+    stop: CancellationToken,
+) -> Option<Box<Session<S, T>>>
+where
+    S: Service,
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let (reader, writer) = tokio::io::split(stream);
     let (mut reader, mut writer) = (Reader::new(reader), Writer::new(writer));
-    // What a connection does once is boxed: its task is as large as what it waits in for days.
-    let mut proving = Box::pin(connect::prove(&door, &mut reader, &mut writer, peer, client_cert, deadline));
     let proven = tokio::select! {
-        proven = &mut proving => proven,
+        proven = connect::prove(&door, &mut reader, &mut writer, peer, client_cert, deadline) => proven,
         () = stop.cancelled() => None,
     };
-    drop(proving);
     let Some(proven) = proven else {
         // What was written is the CONNACK of the refusal.
         let deadline = Instant::now() + door.settings.finish_timeout;
-        return Box::pin(end::close(&mut reader, &mut writer, deadline)).await;
+        end::close(&mut reader, &mut writer, deadline).await;
+        return None;
     };
-    let mut session = Box::new(connect::open(door, proven, peer, reader, writer));
-    let end = session.run(&stop).await;
-    Box::pin(session.finish(end)).await;
+    Some(Box::new(connect::open(door, proven, peer, reader, writer)))
 }
 
 /// An open connection.
@@ -90,7 +104,7 @@ struct Session<S, T> {
     reader: Reader<T>,
     writer: Writer<T>,
     /// Messages that were taken in and are not answered yet, in the order of arrival.
-    pending: FuturesOrdered<Pending>,
+    pending: PendingQueue,
     pending_bytes: usize,
     /// What is answered when the journal has it.
     requests: VecDeque<Request>,
@@ -223,6 +237,7 @@ where
             if now.duration_since(self.last_read) >= self.door.settings.write_timeout {
                 self.reader.give_back_memory();
                 self.routes = HashMap::new();
+                self.pending.give_back_memory();
             }
         }
         match self.silence_max {

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use edge_buffer::AppendError;
 use edge_core::dialect::client::Subscribe;
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
 
 use crate::codec::packet::SubAck;
 use crate::codec::reason::Reason;
@@ -93,6 +95,33 @@ pub(super) enum Failed {
     Rejected(Rejected),
     /// By the door.
     Refused(Reason, String),
+}
+
+/// The messages that are not answered yet, in the order of arrival. A client that says nothing has no memory for them.
+#[derive(Default)]
+pub(super) struct PendingQueue(Option<FuturesOrdered<Pending>>);
+
+impl PendingQueue {
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, FuturesOrdered::len)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn push_back(&mut self, pending: Pending) {
+        self.0.get_or_insert_default().push_back(pending);
+    }
+
+    /// The first of them, when it may be answered; `None` when there is none.
+    pub(super) async fn next(&mut self) -> Option<Done> {
+        self.0.as_mut()?.next().await
+    }
+
+    pub(super) fn give_back_memory(&mut self) {
+        self.0.take_if(|pending| pending.is_empty());
+    }
 }
 
 impl Future for Pending {

@@ -22,6 +22,9 @@ const TOPIC: &str = "kill/stream";
 const RETAINED: &str = "kill/retained";
 /// Messages that a publisher has in flight.
 const WINDOW: u16 = 40;
+/// rumqttc publishes one message in this time: paho, the subscriber, is away for a second or two after each kill, and what
+/// its session keeps meanwhile has a bound (10,000 messages; beyond, the oldest gives way and is counted).
+const PACE: Duration = Duration::from_millis(1);
 
 fn number_of(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
@@ -86,7 +89,10 @@ impl Publisher {
         let (seen, acknowledged) = watch::channel(BTreeSet::new());
         let (stop, mut stopped) = watch::channel(false);
         tokio::spawn(async move {
+            let mut pace = tokio::time::interval(PACE);
+            pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             for number in 1_u64.. {
+                pace.tick().await;
                 let publish = client.publish(TOPIC, qos, false, number.to_string());
                 tokio::select! {
                     _ = stopped.changed() => return,

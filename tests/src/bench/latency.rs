@@ -11,9 +11,12 @@ use super::free::{PAYLOAD_BYTES, Parts};
 use super::peer::anonymous;
 use super::table::{ROUNDS, Spread, head, ratio};
 use crate::raw::{self, Login};
+use crate::site::Site;
 
 /// Messages of one round.
 const MESSAGES: usize = 2_000;
+/// How long the gateway may take to find central again.
+const CONNECTED: Duration = Duration::from_secs(60);
 /// What a queue adds to a message on disk, about.
 const FRAME_BYTES: usize = 64;
 
@@ -47,16 +50,22 @@ impl Percentiles {
 ///
 /// # Errors
 /// When a side does not answer.
-pub async fn run(parts: &Parts<'_>, data: &Path) -> Result<()> {
+pub async fn run(site: &mut Site, parts: &Parts<'_>, data: &Path) -> Result<()> {
     let ours = &parts.ours[0];
     let theirs = anonymous(&ours.client_id);
     let telemetry = topic(&ours.client_id);
     let (mut sync, mut durable) = (Percentiles::new(), Percentiles::new());
     let (mut free, mut peer) = (Percentiles::new(), Percentiles::new());
+    let mut beside_central = Percentiles::new();
     let record = vec![b'x'; FRAME_BYTES + telemetry.len() + PAYLOAD_BYTES];
     for _ in 0..ROUNDS {
+        // central stands on the same disk here, which it does nowhere else: its syncs and the gateway's wait for each other.
+        beside_central.note(one_in_flight(ours, parts.port, &telemetry).await?);
+        site.stop_central().await?;
         sync.note(fdatasyncs(data.join("bench-fdatasync"), record.clone()).await?);
         durable.note(one_in_flight(ours, parts.port, &telemetry).await?);
+        site.start_central().await?;
+        site.gateway_connected(CONNECTED).await?;
         free.note(one_in_flight(ours, parts.port, "bench/latency").await?);
         peer.note(one_in_flight(&theirs, parts.mosquitto.port, "bench/latency").await?);
     }
@@ -68,6 +77,7 @@ pub async fn run(parts: &Parts<'_>, data: &Path) -> Result<()> {
     head(&what, "µs");
     let of_disk = sync.rows("one fdatasync");
     let of_ours = durable.rows("edge-agent, telemetry on disk");
+    beside_central.rows("the same, while central stores each on the same disk");
     let of_free = free.rows("edge-agent, free topic");
     let of_peer = peer.rows("mosquitto, in memory");
     ratio("durable-latency-p50-to-fdatasync", of_ours.median / of_disk.median, "1.5 or less");

@@ -57,7 +57,7 @@ async fn measure(site: &mut Site, dir: &Path, wanted: &[String]) -> Result<()> {
         free::run(&parts).await?;
     }
     if is_wanted("latency") {
-        latency::run(&parts, dir).await?;
+        latency::run(site, &parts, dir).await?;
     }
     if is_wanted("durable") {
         durable::run(site, &parts).await?;

@@ -10,6 +10,7 @@ pub mod codec;
 pub mod delivery;
 pub mod door;
 pub mod enrolling;
+mod files;
 mod flight;
 pub mod https;
 mod inbox;

@@ -145,5 +145,5 @@ async fn a_module_calls_a_leaf_device_and_gets_the_answer_and_everybody_else_the
         .await
         .unwrap();
     assert_eq!(caller.post("/twins/leaf/methods", who, &own, &body).await.0, 200);
-    site.end(false).await.unwrap();
+    site.end(true).await.unwrap();
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use edge_core::access::attestation::{Attestation, Circumstances, Evidence};
+use edge_core::access::attestation::{Attestation, Circumstances};
 use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
 use edge_core::access::enrolment::{self, EnrolmentClaim};
 use edge_core::access::error::AccessError;
 use edge_core::access::secret::Secret;
-use edge_core::access::x509::Shown;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::{LinkDown, LinkUp};
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
@@ -80,12 +79,8 @@ impl Service for Fleet {
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
         let under =
             Circumstances { hosts: &hosts, authorities: &self.authorities, now_secs: now_ms() / 1000 };
-        let certificate = request
-            .client_cert
-            .as_ref()
-            .map(|shown| Shown { leaf: shown.leaf(), intermediates: shown.intermediates() });
-        let evidence = Evidence { password: request.password.as_ref(), certificate };
-        let (proof, ends_at) = attestation(&device).prove(&identity, &evidence, &under).map_err(refused)?;
+        let (proof, ends_at) =
+            attestation(&device).prove(&identity, &request.evidence(), &under).map_err(refused)?;
         if device.is_gateway {
             self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(device.id);
         }

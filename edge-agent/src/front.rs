@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use edge_core::access::attestation::{Circumstances, Evidence};
+use edge_core::access::attestation::Circumstances;
 use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
 use edge_core::access::enrolment::{self, EnrolmentClaim};
@@ -12,7 +12,7 @@ use edge_core::access::error::AccessError;
 use edge_core::access::password;
 use edge_core::access::proof::{Mark, Proof};
 use edge_core::access::secret::Secret;
-use edge_core::access::x509::{Authorities, Shown};
+use edge_core::access::x509::Authorities;
 use edge_core::dialect::client::Subscribe;
 use edge_hub::postman::Postman;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
@@ -116,12 +116,7 @@ impl Service for Front {
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
         let under =
             Circumstances { hosts: &hosts, authorities: &self.authorities, now_secs: now_ms() / 1000 };
-        let certificate = request
-            .client_cert
-            .as_ref()
-            .map(|shown| Shown { leaf: shown.leaf(), intermediates: shown.intermediates() });
-        let evidence = Evidence { password: request.password.as_ref(), certificate };
-        let (proof, ends_at) = attestation.prove(&identity, &evidence, &under).map_err(refused)?;
+        let (proof, ends_at) = attestation.prove(&identity, &request.evidence(), &under).map_err(refused)?;
         Ok(Admitted { identity, proof, ends_at: Some(ends_at) })
     }
 

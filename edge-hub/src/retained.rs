@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::message::Message;
+use crate::table::split_level;
 
 /// The bounds of what is retained.
 #[derive(Debug, Clone, Copy)]
@@ -141,13 +142,6 @@ impl Node {
     fn get(&self, topic: &str) -> Option<&Arc<Message>> {
         let node = topic.split('/').try_fold(self, |node, level| node.branches.get(level))?;
         node.message.as_ref()
-    }
-}
-
-fn split_level(text: &str) -> (&str, Option<&str>) {
-    match text.split_once('/') {
-        Some((level, rest)) => (level, Some(rest)),
-        None => (text, None),
     }
 }
 

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use edge_core::access::attestation::Evidence;
 use edge_core::access::authorization::Rights;
 use edge_core::access::proof::Proof;
 use edge_core::access::secret::Secret;
+use edge_core::access::x509::Shown;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkUp;
 use futures_util::future::BoxFuture;
@@ -55,6 +57,18 @@ pub struct ConnectRequest {
     pub client_cert: Option<ClientCert>,
     /// Where the connection comes from.
     pub peer: SocketAddr,
+}
+
+impl ConnectRequest {
+    /// What it shows to prove who it is.
+    pub fn evidence(&self) -> Evidence<'_> {
+        let certificate = self.client_cert.as_ref();
+        Evidence {
+            password: self.password.as_ref(),
+            certificate: certificate
+                .map(|shown| Shown { leaf: shown.leaf(), intermediates: shown.intermediates() }),
+        }
+    }
 }
 
 /// A CONNECT that was proven.

@@ -1,0 +1,165 @@
+//! The link to central: one MQTT connection over TLS, kept up for ever.
+//!
+//! ```text
+//! away ── connected ──► told everything ──► in step ── connection lost ──► away (waits, longer each time)
+//! ```
+//!
+//! [`connection`] is the machine of one connection; what goes over it is in the rooms beside it.
+//!
+//! Telemetry goes out from the queue's cursor in a window of unacknowledged messages; a message leaves the disk when
+//! central has acknowledged it. Everything else that central must know (reported sections, who is connected, answers to
+//! commands) is told whole on every new connection and again when it changes. What central tells (children, desired
+//! sections, commands) is acknowledged when it is on this gateway's disk.
+
+mod connection;
+mod telemetry;
+mod tell;
+mod told;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_core::access::sas;
+use edge_core::backoff::Backoff;
+use edge_hub::client::{self, ClientOptions};
+use edge_hub::clients::Clients;
+use edge_hub::postman::Postman;
+use schemas::connection_string::ConnectionString;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::connection::Connection;
+use crate::clock::now_ms;
+use crate::commands::Commands;
+use crate::deployments::Deployments;
+use crate::enrolments::Enrolments;
+use crate::mailbox::Mailbox;
+use crate::queues::Queues;
+use crate::standing::Standing;
+use crate::twins::Twins;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// A write that central does not take for so long means that the line is dead.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// As the Azure SDKs do.
+const TOKEN_SECS: u64 = 3600;
+
+/// Whether central can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Now.
+    pub is_connected: bool,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Why not.
+    pub why: String,
+}
+
+/// Why a connection ended. Each of them leads to the next attempt.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("could not connect: {0}")]
+    Connect(#[from] client::ConnectError),
+    #[error("connection lost: {0}")]
+    Receive(#[from] client::ReceiveError),
+    #[error("connection lost while writing: {0}")]
+    Write(#[from] std::io::Error),
+    #[error("central took nothing for {WRITE_TIMEOUT:?}")]
+    Stalled,
+    #[error("central said nothing for {0:?}")]
+    Silent(Duration),
+    #[error("the queue cannot be read: {0}")]
+    Queue(#[from] edge_buffer::ReadError),
+    #[error("what central told could not be saved: {0}")]
+    State(#[from] crate::state::StateError),
+    #[error("a task of the daemon ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The link and the rooms that it joins with central.
+pub struct Uplink {
+    /// Where central is, and as whom to speak.
+    pub upstream: ConnectionString,
+    /// Whom to trust.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// The telemetry.
+    pub queues: Arc<Queues>,
+    /// Desired and reported sections.
+    pub twins: Twins,
+    /// The leaf devices, and the standing of those that are connected.
+    pub standing: Standing,
+    /// The deployment.
+    pub deployments: Arc<Deployments>,
+    /// The commands.
+    pub commands: Commands,
+    /// Cloud-to-device messages.
+    pub mailbox: Mailbox,
+    /// Who brings them.
+    pub postman: Postman<Mailbox>,
+    /// Devices that enrol themselves.
+    pub enrolments: Enrolments,
+    /// Who is connected here.
+    pub clients: Clients,
+    /// Told when somebody came or went.
+    pub presence: Arc<Notify>,
+    /// Whether central can be reached.
+    pub status: watch::Sender<LinkStatus>,
+}
+
+impl Uplink {
+    /// Keeps the link up until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        loop {
+            let ended = tokio::select! {
+                ended = self.connection(&mut backoff, &stop) => ended,
+                () = stop.cancelled() => Ok(()),
+            };
+            self.enrolments.linked(false);
+            let Err(why) = ended else { return };
+            let wait = backoff.failed(rand::random());
+            let before = self.status.borrow().clone();
+            let is_news = before.is_connected || before.why.is_empty();
+            if is_news {
+                tracing::warn!(%why, ?wait, "central is away");
+            } else {
+                tracing::info!(%why, ?wait, "central is still away");
+            }
+            let since_ms = if is_news { now_ms() } else { before.since_ms };
+            self.status.send_replace(LinkStatus { is_connected: false, since_ms, why: why.to_string() });
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn options(&self) -> ClientOptions {
+        let hub = self.upstream.hub_name();
+        let identity = self.upstream.identity();
+        let port = self.upstream.host_name.split_once(':').and_then(|(_, port)| port.parse().ok());
+        let expires_at = now_ms() / 1000 + TOKEN_SECS;
+        ClientOptions {
+            host: hub.to_owned(),
+            port: port.unwrap_or(8883),
+            tls: self.tls.clone(),
+            client_id: identity.to_string(),
+            user_name: format!("{hub}/{identity}/?api-version=2021-04-12"),
+            password: sas::token(hub, &identity, &self.upstream.shared_access_key, expires_at),
+            keep_alive: KEEP_ALIVE,
+            connect_timeout: CONNECT_TIMEOUT,
+        }
+    }
+
+    /// One connection from its start to its end; `Ok` when it was stopped.
+    async fn connection(&self, backoff: &mut Backoff, stop: &CancellationToken) -> Result<(), Ended> {
+        let (sender, receiver) = client::connect(&self.options()).await?;
+        backoff.succeeded();
+        tracing::info!(central = self.upstream.host_name, "central connected");
+        self.status.send_replace(LinkStatus { is_connected: true, since_ms: now_ms(), why: String::new() });
+        Connection::new(self, sender).run(receiver, stop).await
+    }
+}

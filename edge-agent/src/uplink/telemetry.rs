@@ -1,0 +1,68 @@
+//! The telemetry of one connection: what is in flight, and which queue it came from.
+//!
+//! It goes out from each queue's cursor; a message leaves the disk when central has acknowledged it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use edge_core::link::window::Windows;
+use edge_hub::client::Sender;
+use schemas::bag::system;
+
+use crate::queues::place::Queue;
+use crate::record;
+
+/// Telemetry in flight. At 100 ms to central it allows 10,000 messages per second.
+const WINDOW: usize = 1000;
+
+/// The telemetry in flight.
+pub(super) struct Telemetry {
+    window: Windows,
+    /// The queues with something in the window.
+    queues: HashMap<u64, Arc<Queue>>,
+}
+
+impl Telemetry {
+    /// Of a new connection: nothing is in flight.
+    pub(super) fn new() -> Self {
+        Self { window: Windows::new(WINDOW), queues: HashMap::new() }
+    }
+
+    /// How many messages may be sent now.
+    pub(super) fn free(&self) -> usize {
+        self.window.free()
+    }
+
+    /// Writes one queued message, with what makes it known again at central.
+    pub(super) fn send(&mut self, sender: &mut Sender, queue: &Arc<Queue>, queued: edge_buffer::Record) {
+        let sequence = queued.sequence;
+        let Some((topic, body)) = record::decode(&queued.payload) else {
+            // Nothing else will ever read it either.
+            tracing::error!(sequence, "a queued message could not be read and was skipped");
+            queue.log.advance(sequence);
+            return;
+        };
+        let joint = if topic.ends_with('/') { "" } else { "&" };
+        let key = |name: &'static str| name.replace('$', "%24");
+        let topic = format!(
+            "{topic}{joint}{}={}&{}={sequence}&{}={}",
+            key(system::LINESIDE_QUEUE),
+            queue.log.id(),
+            key(system::LINESIDE_SEQUENCE),
+            key(system::LINESIDE_ENQUEUED_MS),
+            queued.enqueued_ms,
+        );
+        let packet_id = sender.publish(&topic, &body);
+        self.window.sent(packet_id, queue.key, sequence);
+        self.queues.entry(queue.key).or_insert_with(|| queue.clone());
+    }
+
+    /// Notes an acknowledgement; the queue forgets what is done. Of an unknown packet id it changes nothing.
+    pub(super) fn acknowledged(&mut self, packet_id: u16) {
+        if let Some((key, sequence)) = self.window.acknowledged(packet_id)
+            && let Some(queue) = self.queues.get(&key)
+        {
+            queue.log.advance(sequence);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What central is told beside telemetry: reported sections, who is connected, answers to commands, how messages ended.
+//!
+//! Each room knows what central has not acknowledged yet; a new connection tells all of it again.
+
+use std::collections::HashMap;
+
+use edge_core::dialect::link::LinkUp;
+use edge_hub::client::Sender;
+use schemas::link::{ClientPresence, Presence};
+use schemas::names::DeviceId;
+
+use super::Uplink;
+
+/// What may be in flight of it.
+const IN_FLIGHT_MAX: usize = 64;
+
+enum Told {
+    /// Its room does not wait for the acknowledgement.
+    Once,
+    Presence,
+    Answer(String),
+    Settled((DeviceId, u64)),
+}
+
+/// What one connection has told.
+pub(super) struct Telling<'a> {
+    link: &'a Uplink,
+    in_flight: HashMap<u16, Told>,
+    is_presence_in_flight: bool,
+    is_presence_due: bool,
+}
+
+impl<'a> Telling<'a> {
+    /// Of a new connection, on which everything is to be told.
+    pub(super) fn all(link: &'a Uplink) -> Self {
+        link.twins.all_unsent();
+        link.commands.all_unsent();
+        link.mailbox.all_unsent();
+        Self { link, in_flight: HashMap::new(), is_presence_in_flight: false, is_presence_due: true }
+    }
+
+    /// Waits until there is something to tell, and room to tell it.
+    pub(super) async fn due(&mut self) {
+        let link = self.link;
+        let has_room = self.in_flight.len() < IN_FLIGHT_MAX;
+        // Each of these has left its work in its room: `tell` takes it up.
+        tokio::select! {
+            () = link.twins.has_unsent(), if has_room => {}
+            () = link.commands.has_unsent(), if has_room => {}
+            () = link.mailbox.has_unsent(), if has_room => {}
+            () = link.enrolments.has_unsent(), if has_room => {}
+            () = link.presence.notified() => self.is_presence_due = true,
+        }
+    }
+
+    /// Writes what central does not know yet, as far as there is room.
+    pub(super) fn tell(&mut self, sender: &mut Sender) {
+        while self.in_flight.len() < IN_FLIGHT_MAX {
+            let (topic, payload, told) = if self.is_presence_due && !self.is_presence_in_flight {
+                self.is_presence_due = false;
+                self.is_presence_in_flight = true;
+                (LinkUp::Presence, to_json(&self.presence()), Told::Presence)
+            } else if let Some((id, answer)) = self.link.commands.next_unsent() {
+                (LinkUp::Answer { command_id: id.clone() }, to_json(&answer), Told::Answer(id))
+            } else if let Some((request_id, enrolment)) = self.link.enrolments.next_unsent() {
+                (LinkUp::Enrol { request_id }, to_json(&enrolment), Told::Once)
+            } else if let Some((of, settlement)) = self.link.mailbox.next_unsent() {
+                let operation = LinkUp::Settled { device: of.0.clone(), sequence: of.1 };
+                (operation, to_json(&settlement), Told::Settled(of))
+            } else if let Some((identity, section)) = self.link.twins.next_unsent() {
+                (LinkUp::Reported(identity), to_json(&section), Told::Once)
+            } else {
+                break;
+            };
+            let packet_id = sender.publish(&topic.to_string(), &payload);
+            self.in_flight.insert(packet_id, told);
+        }
+    }
+
+    /// Whether the acknowledgement was of something told; its room is told then.
+    pub(super) fn acknowledged(&mut self, packet_id: u16) -> bool {
+        match self.in_flight.remove(&packet_id) {
+            None => return false,
+            Some(Told::Once) => {}
+            Some(Told::Presence) => self.is_presence_in_flight = false,
+            Some(Told::Answer(id)) => self.link.commands.acknowledged(&id),
+            Some(Told::Settled(of)) => self.link.mailbox.acknowledged(&of),
+        }
+        true
+    }
+
+    fn presence(&self) -> Presence {
+        // central knows nothing of clients that only this gateway knows.
+        let clients = self.link.clients.connected().into_iter().filter(|(identity, _)| !identity.is_local());
+        Presence {
+            is_complete: true,
+            clients: clients
+                .map(|(identity, since_ms)| ClientPresence { identity, is_connected: true, since_ms })
+                .collect(),
+        }
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("words of the link have a JSON form")
+}

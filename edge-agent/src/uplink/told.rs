@@ -1,0 +1,83 @@
+//! What central tells: children, desired sections, commands, messages for devices.
+//!
+//! Each is acknowledged when it is on this gateway's disk, or can never be taken.
+
+use bytes::Bytes;
+use edge_core::dialect::link::LinkDown;
+use schemas::cloud_message::CloudMessage;
+use schemas::link::{Children, Purges};
+use schemas::method::MethodRequest;
+use schemas::names::{DeviceId, Identity};
+use schemas::provisioning::EnrolmentAnswer;
+use schemas::twin::Section;
+
+use super::{Ended, Uplink};
+
+impl Uplink {
+    /// Takes what central tells; `Ok` when it is on disk, or can never be taken.
+    pub(super) async fn told(&self, topic: &str, payload: &Bytes) -> Result<(), Ended> {
+        match LinkDown::parse(topic) {
+            Some(LinkDown::Children) => {
+                let Some(list) = from_json::<Children>(topic, payload) else { return Ok(()) };
+                let saved = self.standing.devices.told(list);
+                // At once: the disk may be slow, and who was blocked must not wait for it.
+                self.standing.review();
+                saved.durable().await?;
+                self.mailbox.keep_only(|device| self.standing.devices.get(device).is_some());
+            }
+            Some(LinkDown::Desired(identity)) => {
+                let Some(section) = from_json::<Section>(topic, payload) else { return Ok(()) };
+                self.desired(identity, section).await?;
+            }
+            Some(LinkDown::Command { command_id, target }) => {
+                let Some(request) = from_json::<MethodRequest>(topic, payload) else { return Ok(()) };
+                self.commands.take(command_id, target, request).await?;
+            }
+            Some(LinkDown::Message { device, sequence }) => {
+                let Some(message) = from_json::<CloudMessage>(topic, payload) else { return Ok(()) };
+                self.mailbox.take(&device, sequence, message).await?;
+                self.postman.wake(&device);
+            }
+            Some(LinkDown::Enrolled { request_id }) => {
+                if let Some(answer) = from_json::<EnrolmentAnswer>(topic, payload) {
+                    self.enrolments.answered(&request_id, answer);
+                }
+            }
+            Some(LinkDown::Purges) => {
+                if let Some(purges) = from_json::<Purges>(topic, payload) {
+                    self.mailbox.purge(&purges);
+                }
+            }
+            None => tracing::warn!(topic, "central said something that this version does not know"),
+        }
+        Ok(())
+    }
+
+    async fn desired(&self, identity: Identity, section: Section) -> Result<(), Ended> {
+        let (change, saved) = self.twins.desired_from_central(&identity, section);
+        if let Some(saved) = saved {
+            saved.durable().await?;
+        }
+        let Some(change) = change else { return Ok(()) };
+        if self.is_own_system_module(&identity) {
+            let deployments = self.deployments.clone();
+            tokio::task::spawn_blocking(move || deployments.consider()).await?;
+        } else {
+            self.clients.send_desired(&identity, change.version, &change.patch);
+        }
+        Ok(())
+    }
+
+    fn is_own_system_module(&self, identity: &Identity) -> bool {
+        let gateway: &DeviceId = &self.upstream.device_id;
+        identity.device == *gateway
+            && identity.module.as_ref().is_some_and(schemas::names::ModuleId::is_system)
+    }
+}
+
+/// `None`, and a line in the log, for what can never be read: it is acknowledged, or central would send it for ever.
+fn from_json<T: serde::de::DeserializeOwned>(topic: &str, payload: &Bytes) -> Option<T> {
+    serde_json::from_slice(payload)
+        .map_err(|error| tracing::error!(topic, %error, "what central told could not be read"))
+        .ok()
+}

@@ -34,15 +34,24 @@ fn topic(record: &[u8]) -> Option<&str> {
     std::str::from_utf8(record.get(HEAD_BYTES..end)?).ok()
 }
 
-/// Whose message it is, as its topic names it: what losses in a queue are told by.
-pub fn sender(record: &[u8]) -> Option<&str> {
+/// Whose message it is, as its topic names it, `device` or `device/module`: what losses in a queue are told by.
+pub fn sender(record: &[u8]) -> Option<String> {
     let topic = topic(record)?;
     // A module's input: the topic is the module's, and the bag says who sent it.
-    if let Some((_, rest)) = topic.split_once("%24.cdid=") {
-        return rest.split(['&', '/']).next();
+    if let Some((_, bag)) = topic.split_once("/inputs/") {
+        let value = |key: &str| {
+            let (_, value) = bag.split_once(key)?;
+            let value = value.split(['&', '/']).next()?;
+            percent_encoding::percent_decode_str(value).decode_utf8().ok()
+        };
+        let device = value("%24.cdid=")?;
+        return Some(match value("%24.cmid=") {
+            Some(module) => format!("{device}/{module}"),
+            None => device.into_owned(),
+        });
     }
     let (identity, _) = topic.strip_prefix("devices/")?.split_once("/messages/")?;
-    Some(identity)
+    Some(identity.replacen("/modules/", "/", 1))
 }
 
 #[cfg(test)]
@@ -53,11 +62,13 @@ mod tests {
     fn the_sender_is_the_device_or_the_module_that_sent_the_message() {
         let of = |topic| encode(topic, b"{").unwrap();
         let leaf = of("devices/press-1/messages/events/a=b");
-        assert_eq!(sender(&leaf), Some("press-1"));
+        assert_eq!(sender(&leaf).as_deref(), Some("press-1"));
         let module = of("devices/gw/modules/filter/messages/events/");
-        assert_eq!(sender(&module), Some("gw/modules/filter"));
-        let input = of("devices/gw/modules/filter/inputs/in/%24.cdid=press-1&%24.cmid=m");
-        assert_eq!(sender(&input), Some("press-1"));
+        assert_eq!(sender(&module).as_deref(), Some("gw/filter"));
+        let input = of("devices/gw/modules/filter/inputs/in/a=b&%24.cdid=press%401&%24.cmid=m");
+        assert_eq!(sender(&input).as_deref(), Some("press@1/m"));
+        let of_leaf = of("devices/gw/modules/filter/inputs/in/%24.cdid=press-1");
+        assert_eq!(sender(&of_leaf).as_deref(), Some("press-1"));
         assert_eq!(sender(b"\x02"), None);
     }
 

@@ -171,7 +171,7 @@ impl Committer {
                 Ok(()) => {}
                 Err(full @ AppendError::Full { .. }) => {
                     if let Some(refused) = batch.pop_front() {
-                        self.shared.state().refuse(self.shared.options.tag_of(&refused.record));
+                        self.shared.state().refuse(&self.shared.options.tag_of(&refused.record));
                         let _gone = refused.reply.send(Err(full));
                     }
                 }

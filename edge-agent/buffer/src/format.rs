@@ -53,7 +53,7 @@
 //! count. Sectors that the disk cannot read count as zeros. A segment in which something was missing is set aside as
 //! `.damaged` once its other records are done with; one that holds nothing of this log is set aside at open.
 //!
-//! **Ledger**: two slots of 16 KiB, written in turn, so that one is always whole; the valid one with the higher
+//! **Ledger**: two slots of 32 KiB, written in turn, so that one is always whole; the valid one with the higher
 //! generation counts. Its place is allocated when the log is made: losses can be written down on a full disk. All records
 //! up to and including the cursor are done with; one that was lost is in a gap from the moment the cursor is behind it,
 //! in the same write, so that a crash neither forgets nor doubles a loss.
@@ -67,12 +67,13 @@
 //!  44  8  next sequence: records below it were on disk when this was written
 //!  52  8  number of the newest gap
 //!  60  8  gaps below this number are being told upstream and do not grow
-//!  68 32  records lost since the log was made: expired, evicted, damaged, refused
-//! 100  2  count of gaps
-//! 102  2  count of passed ranges
-//! 104  4  length of all behind the checksum
-//! 108  4  checksum of bytes 0..108 and of what is behind the checksum
-//! 112  …  gaps: number, first and last sequence, count (8 each), cause (1), length of the tag (1), the tag
+//!  68 40  records lost since the log was made: expired, evicted, damaged, refused, dropped
+//! 108  2  count of gaps
+//! 110  2  count of passed ranges
+//! 112  4  length of all behind the checksum
+//! 116  4  checksum of bytes 0..116 and of what is behind the checksum
+//! 120  …  gaps: number, first and last sequence, count, time of the first and of the last loss (8 each), cause (1),
+//!         length of the tag (1), the tag
 //!      …  passed ranges, first and last (8 each): sequences above the cursor that are lost already
 //! ```
 //!

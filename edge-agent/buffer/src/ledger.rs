@@ -10,21 +10,22 @@ use crate::losses::{Cause, Passed};
 use crate::scan::read_around_bad_sectors;
 use crate::storage::{File, Storage};
 
-pub(crate) const SLOT: u64 = 16 << 10;
+pub(crate) const SLOT: u64 = 32 << 10;
 const MAGIC: &[u8; 8] = b"LSLEDGER";
-const HEADER: usize = 112;
+const HEADER: usize = 120;
 /// What a disk writes at once.
 const SECTOR: usize = 512;
-const GAP_BYTES: usize = 34;
+const GAP_BYTES: usize = 50;
 const PASSED_BYTES: usize = 16;
-/// Longer tags are cut. A device id of IoT Hub has up to 128 characters; most names are short.
-pub(crate) const TAG_BYTES_MAX: usize = 64;
-/// With tags of full length, and one more gap for each cause, they fit into three quarters of a slot.
-const GAPS_MAX: usize = 120;
-/// Gaps that are being told: the others have room for as many.
-const TELLING_MAX: usize = GAPS_MAX / 2;
-/// Ranges that are written; more of them are forgotten by a restart, and counted again.
-const PASSED_WRITTEN_MAX: usize = 200;
+/// Longer tags are cut. A device id of IoT Hub has up to 128 characters, and so has a module's.
+pub(crate) const TAG_BYTES_MAX: usize = 255;
+/// Ranges that are written; more of them are forgotten by a restart, and counted again. As many as a window of 1,000
+/// records in flight can leave, every other of which has expired.
+const PASSED_WRITTEN_MAX: usize = 600;
+/// What gaps may take of a slot: some 300 with names as they are in plants, 70 of the longest.
+const GAPS_BYTES_MAX: usize = SLOT as usize - HEADER - PASSED_WRITTEN_MAX * PASSED_BYTES - SPARE_BYTES;
+/// One more gap for each cause, without a tag, told and growing.
+const SPARE_BYTES: usize = 2 * Cause::ALL.len() * GAP_BYTES;
 
 /// Records that were lost for one cause, of one sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,16 @@ pub struct Gap {
     pub last: u64,
     /// How many in that range; the others in between were not lost, or are in other gaps.
     pub count: u64,
+    /// When the first of them was lost, ms of Unix time, as the log was told the time last.
+    pub from_ms: u64,
+    /// When the last of them was lost, likewise.
+    pub until_ms: u64,
+}
+
+impl Gap {
+    fn bytes(&self) -> usize {
+        GAP_BYTES + self.tag.len()
+    }
 }
 
 /// Records lost since the log was made.
@@ -55,6 +66,8 @@ pub struct Lost {
     pub damaged: u64,
     /// Never taken: no room, queue full, or too long.
     pub refused: u64,
+    /// Given up because somebody said so.
+    pub dropped: u64,
 }
 
 impl Lost {
@@ -64,6 +77,7 @@ impl Lost {
             Cause::Evicted => &mut self.evicted,
             Cause::Damaged => &mut self.damaged,
             Cause::Refused => &mut self.refused,
+            Cause::Dropped => &mut self.dropped,
         }
     }
 }
@@ -82,10 +96,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn lose(&mut self, cause: Cause, tag: &str, first: u64, last: u64, count: u64) {
+    pub(crate) fn lose(&mut self, cause: Cause, tag: &str, first: u64, last: u64, count: u64, now_ms: u64) {
         *self.lost.of(cause) += count;
         let tag = cut(tag);
-        let is_full = self.gaps.len() >= GAPS_MAX;
+        let taken: usize = self.gaps.iter().map(Gap::bytes).sum();
+        let is_full = taken + GAP_BYTES + tag.len() > GAPS_BYTES_MAX;
         let telling_below = self.telling_below;
         let mut growing =
             self.gaps.iter_mut().filter(|gap| gap.number >= telling_below && gap.cause == cause);
@@ -95,11 +110,13 @@ impl Ledger {
             gap.first = gap.first.min(first);
             gap.last = gap.last.max(last);
             gap.count += count;
+            gap.until_ms = now_ms;
             return;
         }
         let tag = if is_full { String::new() } else { tag.to_owned() };
         self.last_gap += 1;
-        self.gaps.push(Gap { number: self.last_gap, cause, tag, first, last, count });
+        let (number, from_ms, until_ms) = (self.last_gap, now_ms, now_ms);
+        self.gaps.push(Gap { number, cause, tag, first, last, count, from_ms, until_ms });
     }
 
     pub(crate) fn gaps(&self) -> &[Gap] {
@@ -113,10 +130,13 @@ impl Ledger {
 
     /// What was lost up to now will not grow any more, as far as there is room. True when that is news.
     pub(crate) fn tell(&mut self) -> bool {
-        let below = match self.gaps.get(TELLING_MAX) {
-            Some(gap) => gap.number,
-            None => self.last_gap + 1,
-        };
+        // The others have room for as many bytes.
+        let mut bytes = 0;
+        let beyond = self.gaps.iter().find(|gap| {
+            bytes += gap.bytes();
+            bytes > GAPS_BYTES_MAX / 2
+        });
+        let below = beyond.map_or(self.last_gap + 1, |gap| gap.number);
         let is_news =
             below > self.telling_below && self.gaps.iter().any(|gap| gap.number >= self.telling_below);
         self.telling_below = self.telling_below.max(below);
@@ -130,10 +150,16 @@ impl Ledger {
         self.gaps.len() < before
     }
 
+    /// The ledger that was here is gone, and gaps of its numbers may have been told: new ones are not to be taken for
+    /// them. `latest_ms` is the latest time that the log knows of; no log has a million gaps in a millisecond.
+    pub(crate) fn begin_anew(&mut self, latest_ms: u64) {
+        self.last_gap = latest_ms << 20;
+    }
+
     fn encode(&self, id: Uuid, generation: u64) -> Vec<u8> {
         let mut bytes = vec![0; HEADER];
         for gap in &self.gaps {
-            for number in [gap.number, gap.first, gap.last, gap.count] {
+            for number in [gap.number, gap.first, gap.last, gap.count, gap.from_ms, gap.until_ms] {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
             bytes.extend_from_slice(&[gap.cause.code(), gap.tag.len() as u8]);
@@ -146,19 +172,20 @@ impl Ledger {
             ranges += 1;
         }
         let length = (bytes.len() - HEADER) as u32;
-        let Lost { expired, evicted, damaged, refused } = self.lost;
+        let Lost { expired, evicted, damaged, refused, dropped } = self.lost;
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[12..28].copy_from_slice(id.as_bytes());
         let numbers = [generation, self.cursor, self.next_sequence, self.last_gap, self.telling_below];
-        for (at, number) in numbers.into_iter().chain([expired, evicted, damaged, refused]).enumerate() {
+        let lost = [expired, evicted, damaged, refused, dropped];
+        for (at, number) in numbers.into_iter().chain(lost).enumerate() {
             bytes[28 + at * 8..36 + at * 8].copy_from_slice(&number.to_le_bytes());
         }
-        bytes[100..102].copy_from_slice(&(self.gaps.len() as u16).to_le_bytes());
-        bytes[102..104].copy_from_slice(&ranges.to_le_bytes());
-        bytes[104..108].copy_from_slice(&length.to_le_bytes());
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..108]), &bytes[HEADER..]);
-        bytes[108..112].copy_from_slice(&checksum.to_le_bytes());
+        bytes[108..110].copy_from_slice(&(self.gaps.len() as u16).to_le_bytes());
+        bytes[110..112].copy_from_slice(&ranges.to_le_bytes());
+        bytes[112..116].copy_from_slice(&length.to_le_bytes());
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..116]), &bytes[HEADER..]);
+        bytes[116..120].copy_from_slice(&checksum.to_le_bytes());
         bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
         bytes
     }
@@ -183,9 +210,9 @@ fn decode(bytes: &[u8]) -> Option<Result<Slot, u32>> {
     if bytes.len() < HEADER || &bytes[..8] != MAGIC {
         return None;
     }
-    let length = u32_at(bytes, 104) as usize;
+    let length = u32_at(bytes, 112) as usize;
     let body = bytes.get(HEADER..HEADER.checked_add(length)?)?;
-    if u32_at(bytes, 108) != crc32c::crc32c_append(crc32c::crc32c(&bytes[..108]), body) {
+    if u32_at(bytes, 116) != crc32c::crc32c_append(crc32c::crc32c(&bytes[..116]), body) {
         return None;
     }
     let version = u32_at(bytes, 8);
@@ -203,24 +230,27 @@ fn decode(bytes: &[u8]) -> Option<Result<Slot, u32>> {
             evicted: u64_at(bytes, 76),
             damaged: u64_at(bytes, 84),
             refused: u64_at(bytes, 92),
+            dropped: u64_at(bytes, 100),
         },
         ..Ledger::default()
     };
     let mut rest = body;
-    for _ in 0..count(100) {
+    for _ in 0..count(108) {
         let (head, behind) = rest.split_at_checked(GAP_BYTES)?;
-        let (tag, behind) = behind.split_at_checked(usize::from(head[33]))?;
+        let (tag, behind) = behind.split_at_checked(usize::from(head[49]))?;
         rest = behind;
         ledger.gaps.push(Gap {
             number: u64_at(head, 0),
             first: u64_at(head, 8),
             last: u64_at(head, 16),
             count: u64_at(head, 24),
-            cause: Cause::from_code(head[32])?,
+            from_ms: u64_at(head, 32),
+            until_ms: u64_at(head, 40),
+            cause: Cause::from_code(head[48])?,
             tag: std::str::from_utf8(tag).ok()?.to_owned(),
         });
     }
-    for _ in 0..count(102) {
+    for _ in 0..count(110) {
         let (range, behind) = rest.split_at_checked(PASSED_BYTES)?;
         rest = behind;
         ledger.passed.add(u64_at(range, 0), u64_at(range, 8));
@@ -293,19 +323,17 @@ mod tests {
     #[test]
     fn a_ledger_as_full_as_can_be_fits_its_slot_and_reads_back() {
         let mut ledger = Ledger { cursor: 7, next_sequence: 1 << 60, ..Ledger::default() };
-        let causes = [Cause::Expired, Cause::Evicted, Cause::Damaged, Cause::Refused];
         for round in 0..3 {
             for n in 0..1000_u64 {
-                let tag = format!("{n:é>80}");
-                ledger.lose(causes[n as usize % 4], &tag, n, n, 1);
+                let tag = format!("{n:é>150}");
+                ledger.lose(Cause::ALL[n as usize % 5], &tag, n, n, 1, n);
             }
             ledger.tell();
-            assert_eq!(ledger.lost.expired, (round + 1) * 250);
+            assert_eq!(ledger.lost.expired, (round + 1) * 200);
         }
         for n in 0..1000 {
             ledger.passed.add(n * 2, n * 2);
         }
-        assert!(ledger.gaps.len() <= GAPS_MAX + 4, "{}", ledger.gaps.len());
         assert_eq!(ledger.gaps.iter().map(|gap| gap.count).sum::<u64>(), 3000, "no loss goes uncounted");
         let bytes = ledger.encode(Uuid::nil(), 1);
         assert!(bytes.len() as u64 <= SLOT, "{}", bytes.len());
@@ -317,14 +345,17 @@ mod tests {
     #[test]
     fn a_gap_that_is_being_told_does_not_grow_and_is_forgotten_once_told() {
         let mut ledger = Ledger::default();
-        ledger.lose(Cause::Expired, "press-1", 1, 2, 2);
+        ledger.lose(Cause::Expired, "press-1", 1, 2, 2, 10);
         assert!(ledger.tell());
         assert!(!ledger.tell());
-        ledger.lose(Cause::Expired, "press-1", 3, 3, 1);
+        ledger.lose(Cause::Expired, "press-1", 3, 3, 1, 20);
+        ledger.lose(Cause::Expired, "press-1", 5, 5, 1, 30);
         let told = ledger.telling();
         assert_eq!((told.len(), told[0].count), (1, 2));
         assert!(!ledger.told(told[0].number - 1));
         assert!(ledger.told(u64::MAX));
-        assert_eq!(ledger.gaps().iter().map(|gap| (gap.first, gap.count)).collect::<Vec<_>>(), [(3, 1)]);
+        let left: Vec<_> = ledger.gaps().iter().map(|gap| (gap.first, gap.last, gap.count)).collect();
+        assert_eq!(left, [(3, 5, 2)]);
+        assert_eq!((ledger.gaps()[0].from_ms, ledger.gaps()[0].until_ms), (20, 30));
     }
 }

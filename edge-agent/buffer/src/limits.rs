@@ -6,7 +6,7 @@ use crate::format::{SEGMENT_HEADER, frame_len};
 pub const RECORD_BYTES_MAX: u64 = 4 << 20;
 
 /// Says whose record it is, from the record's bytes: losses are told by it. It runs for records that are lost only.
-pub type Tag = fn(&[u8]) -> Option<&str>;
+pub type Tag = fn(&[u8]) -> Option<String>;
 
 /// The limits of a log.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl LogOptions {
     }
 
     /// Whose the record is; empty when nobody says so.
-    pub(crate) fn tag_of<'a>(&self, record: &'a [u8]) -> &'a str {
+    pub(crate) fn tag_of(&self, record: &[u8]) -> String {
         self.tag.and_then(|tag| tag(record)).unwrap_or_default()
     }
 

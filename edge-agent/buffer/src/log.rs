@@ -16,7 +16,7 @@ use crate::commit::Committer;
 use crate::error::{AppendError, OpenError};
 use crate::ledger::Gap;
 use crate::limits::LogOptions;
-use crate::losses::Loss;
+use crate::losses::{Cause, Loss};
 use crate::reader::{Reader, Records};
 use crate::recover::recover;
 use crate::state::{Pending, Shared, Stats};
@@ -92,6 +92,7 @@ impl Log {
     fn hand_in(&self, record: Bytes, enqueued_ms: u64, expires_ms: Option<u64>) -> Append {
         let (bytes, max) = (record.len() as u64, self.shared().options.record_bytes_max());
         let mut state = self.shared().state();
+        state.now_ms = enqueued_ms;
         let (reply, answer) = oneshot::channel();
         let pending = Pending { record, enqueued_ms, expires_ms, reply };
         let refused = if bytes > max {
@@ -109,7 +110,7 @@ impl Log {
             }
             Err((error, Pending { record, .. })) => {
                 if !matches!(error, AppendError::Closed) {
-                    state.refuse(self.shared().options.tag_of(&record));
+                    state.refuse(&self.shared().options.tag_of(&record));
                     drop(state);
                     self.shared().work.notify_one();
                 }
@@ -183,6 +184,22 @@ impl Log {
             drop(state);
             self.shared().work.notify_one();
         }
+    }
+
+    /// Counts a record as [`Cause::Dropped`] that was taken out of the log by [`Log::advance`], kept elsewhere, and is
+    /// given up now. The ledger has it on disk within about a second.
+    pub fn give_up(&self, sequence: u64, tag: &str, now_ms: u64) {
+        let mut state = self.shared().state();
+        state.now_ms = now_ms;
+        state.lose(sequence, sequence, 1, Cause::Dropped, tag);
+        drop(state);
+        self.shared().work.notify_one();
+    }
+
+    /// Passes over a record that its reader cannot make sense of: it is done with, and counted as damaged.
+    pub fn pass_damaged(&self, sequence: u64) {
+        self.shared().state().pass(sequence, sequence, Cause::Damaged, "");
+        self.shared().work.notify_one();
     }
 
     /// What was lost since this was last called, or since open, whoever lost it.

@@ -18,9 +18,14 @@ pub enum Cause {
     Damaged,
     /// It was never acknowledged: there was no room, the queue in memory was full, or it was too long.
     Refused,
+    /// Somebody said so: an operator gave it up, or nothing leads to where it was to go any more.
+    Dropped,
 }
 
 impl Cause {
+    /// Every one of them.
+    pub const ALL: [Self; 5] = [Self::Expired, Self::Evicted, Self::Damaged, Self::Refused, Self::Dropped];
+
     /// Its number in the ledger's file.
     pub(crate) fn code(self) -> u8 {
         match self {
@@ -28,13 +33,12 @@ impl Cause {
             Self::Evicted => 2,
             Self::Damaged => 3,
             Self::Refused => 4,
+            Self::Dropped => 5,
         }
     }
 
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::Expired, Self::Evicted, Self::Damaged, Self::Refused]
-            .into_iter()
-            .find(|cause| cause.code() == code)
+        Self::ALL.into_iter().find(|cause| cause.code() == code)
     }
 
     /// One word, for logs and pages.
@@ -44,6 +48,7 @@ impl Cause {
             Self::Evicted => "evicted",
             Self::Damaged => "damaged",
             Self::Refused => "refused",
+            Self::Dropped => "dropped",
         }
     }
 }

@@ -89,11 +89,11 @@ impl Reader {
         loop {
             if let Some(record) = self.take_fetched(&now_ms) {
                 if self.fetched.len() < FETCH_RECORDS / 2 {
-                    self.fetch_ahead();
+                    self.fetch_ahead(&now_ms);
                 }
                 return Ok(Some(record));
             }
-            self.fetch_ahead();
+            self.fetch_ahead(&now_ms);
             let Some(fetch) = &mut self.fetch else { return Ok(None) };
             let fetched = match fetch.await {
                 Ok(fetched) => fetched,
@@ -146,11 +146,16 @@ impl Reader {
             }
             let too_old_ms = age_max_ms.map_or(u64::MAX, |max| record.enqueued_ms.saturating_add(max));
             let gone_ms = record.expires_ms.unwrap_or(u64::MAX).min(too_old_ms);
-            if gone_ms == u64::MAX || now_ms() < gone_ms {
+            if gone_ms == u64::MAX {
+                return Some(record);
+            }
+            let now_ms = now_ms();
+            if now_ms < gone_ms {
                 return Some(record);
             }
             let tag = self.shared.options.tag_of(&record.payload);
-            state.pass(record.sequence, record.sequence, Cause::Expired, tag);
+            state.now_ms = now_ms;
+            state.pass(record.sequence, record.sequence, Cause::Expired, &tag);
             if state.is_ledger_behind {
                 self.shared.work.notify_one();
             }
@@ -158,10 +163,11 @@ impl Reader {
     }
 
     /// Starts a fetch when there is something to fetch and none under way.
-    fn fetch_ahead(&mut self) {
+    fn fetch_ahead(&mut self, now_ms: &impl Fn() -> u64) {
         if self.fetch.is_some() || self.published.borrow().next_sequence <= self.next {
             return;
         }
+        self.shared.state().now_ms = now_ms();
         let (shared, next, place) = (self.shared.clone(), self.next, self.place.take());
         self.fetch = Some(tokio::task::spawn_blocking(move || fetch(&shared, next, place)));
     }

@@ -70,7 +70,7 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let (mut state, active) = recovering.recover().map_err(|(doing, source)| told(doing)(source))?;
     if let Some((first, last)) = strangers.filter(|_| !is_known) {
         // Not even their id is known; at least so many records were in them.
-        state.ledger.lose(Cause::Damaged, "", first, last, last - first + 1);
+        state.ledger.lose(Cause::Damaged, "", first, last, last - first + 1, 0);
     }
     state.set_aside = recovering.set_aside;
     let ledger = recovering.ledger_file(&mut state, file).map_err(told(format!("write {LEDGER_FILE}")))?;
@@ -152,11 +152,12 @@ impl Recovering<'_> {
             });
         }
         let mut holes = Vec::new();
-        let mut last = None;
+        let (mut last, mut latest_ms) = (None, 0);
         if let (Some(found), Some(segment)) = (self.found.last(), segments.back_mut()) {
             let name = segment_name(found.first);
             let end = self.end(found, segment, known_end, &mut holes);
-            last = Some(end.map_err(|error| (format!("recover {name}"), error))?);
+            let (file, next, newest_ms) = end.map_err(|error| (format!("recover {name}"), error))?;
+            (last, latest_ms) = (Some((file, next)), newest_ms);
         }
         // What is behind the last record that can be read was there when the ledger was written: its sequences are
         // never given away again.
@@ -175,13 +176,16 @@ impl Recovering<'_> {
         };
         let oldest = segments.front().map_or(next_sequence, |segment| segment.first);
         let has_ledger = self.slot.is_some();
+        let latest_ms = segments.iter().map(|segment| segment.created_ms).fold(latest_ms, u64::max);
         let mut state = State::new(segments, next_sequence, ledger);
+        state.now_ms = latest_ms;
         if has_ledger {
             // A segment is deleted after the ledger says why; this one went otherwise.
             state.pass(cursor + 1, oldest - 1, Cause::Damaged, "");
         } else {
             // Nobody knows what became of those before: the cursor is gone.
             state.advance(oldest - 1);
+            state.ledger.begin_anew(latest_ms);
         }
         for (first, last) in holes {
             state.pass(first, last, Cause::Damaged, "");
@@ -189,14 +193,15 @@ impl Recovering<'_> {
         Ok((state, active))
     }
 
-    /// Finds where the last segment ends and cuts off what is behind; its file and the next sequence.
+    /// Finds where the last segment ends and cuts off what is behind; its file, the next sequence, and when the last record
+    /// was enqueued.
     fn end(
         &self,
         found: &Found,
         segment: &mut Segment,
         known_end: u64,
         holes: &mut Vec<(u64, u64)>,
-    ) -> io::Result<(Arc<dyn File>, u64)> {
+    ) -> io::Result<(Arc<dyn File>, u64, u64)> {
         let file = self.storage.open(&segment_name(found.first))?;
         if found.header.is_none() {
             let header = SegmentHeader { id: self.id, first: found.first, created_ms: 0 };
@@ -205,9 +210,11 @@ impl Recovering<'_> {
         let seed = frame_seed(self.id, found.first);
         let mut scan = Scan::new(file.clone(), seed, SEGMENT_HEADER, found.first, found.len, u64::MAX);
         segment.expires_ms = 0;
+        let mut newest_ms = 0;
         loop {
             match scan.step()? {
                 Step::Record(record) => {
+                    newest_ms = record.enqueued_ms;
                     let offset = scan.offset - frame_len(record.payload.len());
                     segment.expires_ms = segment.expires_ms.max(record.expires_ms.unwrap_or(u64::MAX));
                     segment.mark(Mark { sequence: record.sequence, offset, enqueued_ms: record.enqueued_ms });
@@ -233,7 +240,7 @@ impl Recovering<'_> {
         segment.allocated = segment.len;
         // After a kill the records may be in the page cache only; they are given to readers as being on disk.
         file.sync_data()?;
-        Ok((file, next))
+        Ok((file, next, newest_ms))
     }
 
     fn ledger_file(&self, state: &mut State, file: Option<LedgerFile>) -> io::Result<LedgerFile> {

@@ -93,6 +93,7 @@ impl Committer {
                 .ok()
         };
         let mut state = self.shared.state();
+        state.now_ms = now_ms;
         let Some(segment) = state.drop_oldest(cause, tally) else { return 0 };
         let records = before.saturating_sub(state.stats().records);
         drop(state);
@@ -126,12 +127,12 @@ impl Committer {
             };
             let cause = if record.expires_ms.is_some_and(|at| at <= now_ms) { Cause::Expired } else { cause };
             let tag = self.shared.options.tag_of(&record.payload);
-            let key = (cause.code(), tag.to_owned());
+            let key = (cause.code(), tag.clone());
             let group = match known.get(&key) {
                 Some(group) => *group,
                 None => match u16::try_from(tally.groups.len()) {
                     Ok(group) => {
-                        tally.groups.push((cause, tag.to_owned()));
+                        tally.groups.push((cause, tag));
                         known.insert(key, group);
                         group
                     }

@@ -159,6 +159,8 @@ pub(crate) struct State {
     pub(crate) set_aside: u64,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
     head: VecDeque<(u64, u64)>,
+    /// The time as it was told last, ms of Unix time: losses are dated by it.
+    pub(crate) now_ms: u64,
     losses: Losses,
     appended: u64,
     expired: u64,
@@ -184,6 +186,7 @@ impl State {
             telling: Vec::new(),
             set_aside: 0,
             head: VecDeque::new(),
+            now_ms: 0,
             losses: Losses::default(),
             appended: 0,
             expired: 0,
@@ -212,7 +215,7 @@ impl State {
     /// Counts an append that was refused.
     pub(crate) fn refuse(&mut self, tag: &str) {
         self.refused += 1;
-        self.ledger.lose(Cause::Refused, tag, self.next_sequence, self.next_sequence, 1);
+        self.ledger.lose(Cause::Refused, tag, self.next_sequence, self.next_sequence, 1, self.now_ms);
         self.is_ledger_behind = true;
     }
 
@@ -290,11 +293,11 @@ impl State {
         self.advance(self.cursor);
     }
 
-    fn lose(&mut self, first: u64, last: u64, count: u64, cause: Cause, tag: &str) {
+    pub(crate) fn lose(&mut self, first: u64, last: u64, count: u64, cause: Cause, tag: &str) {
         if count == 0 {
             return;
         }
-        self.ledger.lose(cause, tag, first, last, count);
+        self.ledger.lose(cause, tag, first, last, count, self.now_ms);
         self.is_ledger_behind = true;
         match cause {
             Cause::Expired => self.expired += count,
@@ -307,6 +310,9 @@ impl State {
                 tracing::error!(first, last, count, "queued records on disk were found damaged")
             }
             Cause::Refused => self.refused += count,
+            Cause::Dropped => {
+                tracing::warn!(first, last, count, sender = tag, "queued records were given up")
+            }
         }
         self.losses.add(Loss { first, last, count, cause });
     }

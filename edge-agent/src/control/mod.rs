@@ -154,6 +154,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
                     "evicted": queue.stats.lost.evicted,
                     "damaged": queue.stats.lost.damaged,
                     "refused": queue.stats.lost.refused,
+                    "dropped": queue.stats.lost.dropped,
                 },
                 "gaps": queue.gaps.iter().map(gap_json).collect::<Vec<_>>(),
                 "writtenPerPayloadByte": (queue.stats.payload_bytes > 0)
@@ -201,6 +202,8 @@ fn gap_json(gap: &edge_buffer::Gap) -> Value {
         "firstSequence": gap.first,
         "lastSequence": gap.last,
         "count": gap.count,
+        "from": rfc3339(gap.from_ms),
+        "until": rfc3339(gap.until_ms),
     })
 }
 

@@ -139,12 +139,12 @@ async fn files_of_a_newer_program_are_refused_and_not_touched() {
     assert!(matches!(Log::open_on(Arc::new(newer), options()), Err(OpenError::Version { found: 2, .. })));
 
     let mut bytes = disk.bytes("ledger");
-    for at in [0, 16 << 10] {
+    for at in [0, crate::ledger::SLOT as usize] {
         bytes[at + 8] = 3;
         let body =
-            at + 112..at + 112 + u32::from_le_bytes(bytes[at + 104..at + 108].try_into().unwrap()) as usize;
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[at..at + 108]), &bytes[body]);
-        bytes[at + 108..at + 112].copy_from_slice(&checksum.to_le_bytes());
+            at + 120..at + 120 + u32::from_le_bytes(bytes[at + 112..at + 116].try_into().unwrap()) as usize;
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[at..at + 116]), &bytes[body]);
+        bytes[at + 116..at + 120].copy_from_slice(&checksum.to_le_bytes());
     }
     let newer = disk.with("ledger", bytes);
     let refused = Log::open_on(Arc::new(newer.clone()), options());

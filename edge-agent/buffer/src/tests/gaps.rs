@@ -7,9 +7,9 @@ use super::*;
 use crate::{AppendError, Cause, Gap};
 
 /// The sender is what stands before the first `:`.
-fn sender(record: &[u8]) -> Option<&str> {
+fn sender(record: &[u8]) -> Option<String> {
     let end = record.iter().position(|byte| *byte == b':')?;
-    std::str::from_utf8(&record[..end]).ok()
+    String::from_utf8(record[..end].to_vec()).ok()
 }
 
 fn told(options: LogOptions) -> LogOptions {
@@ -87,6 +87,26 @@ async fn what_upstream_acknowledged_is_forgotten_and_what_was_lost_since_is_not(
     assert_eq!(log.gaps(), []);
     log.close().await;
     assert!(matches!(log.gaps_to_tell().await, Err(AppendError::Closed)));
+}
+
+#[tokio::test]
+async fn a_gap_says_when_and_one_behind_a_lost_ledger_has_a_number_that_was_never_told() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), told(options())).unwrap();
+    assert_eq!(log.append(of("press-1"), 1_000).await.unwrap(), 1);
+    log.advance(1);
+    log.give_up(1, "press-1", 5_000);
+    log.give_up(1, "press-1", 7_000);
+    let told_gaps = log.gaps_to_tell().await.unwrap();
+    let [gap] = &told_gaps[..] else { panic!("{told_gaps:?}") };
+    assert_eq!((gap.cause, gap.count, gap.from_ms, gap.until_ms), (Cause::Dropped, 2, 5_000, 7_000));
+    log.close().await;
+    let damaged = disk.with("ledger", vec![0; 2 * crate::ledger::SLOT as usize]);
+    let log = Log::open_on(Arc::new(damaged), told(options())).unwrap();
+    log.give_up(1, "press-1", 9_000);
+    let again = log.gaps_to_tell().await.unwrap();
+    assert!(again[0].number > gap.number, "{again:?}");
+    assert_eq!(again[0].until_ms, 9_000);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use edge_core::dialect::link::{LinkDown, LinkUp};
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
-use schemas::link::Presence;
+use schemas::link::{Losses, Presence};
 use schemas::names::{DeviceId, Identity};
 use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
 use schemas::twin::{Section, Twin};
@@ -27,6 +27,7 @@ use crate::fleet::{Fleet, FleetError, no_device, speak_for};
 use crate::store::StoreError;
 use crate::store::commands::Outcome;
 use crate::store::devices::{self, Device};
+use crate::store::losses;
 use crate::store::telemetry::{self, NewMessage, Place, Stored};
 use crate::store::twins::{self, Half};
 
@@ -182,6 +183,7 @@ impl Service for Fleet {
                 }
                 LinkUp::Answer { command_id } => read::<Outcome>(&payload)
                     .map(|outcome| self.end(command_id.clone(), Some(gateway), outcome)),
+                LinkUp::Losses => read(&payload).map(|losses| self.lost(gateway, losses, payload.len())),
                 LinkUp::Enrol { request_id } => read(&payload)
                     .map(|enrolment| self.enroll_through(gateway, request_id.clone(), enrolment)),
                 LinkUp::Settled { device, sequence } => read(&payload)
@@ -324,6 +326,20 @@ impl Fleet {
                 twins::write(c, &of, Half::Reported, &section, now_ms)?;
             }
             Ok(())
+        };
+        self.store.submit_then(size_bytes, work, |()| {})
+    }
+
+    fn lost(
+        &self,
+        gateway: DeviceId,
+        losses: Losses,
+        size_bytes: usize,
+    ) -> BoxFuture<'static, Result<(), FleetError>> {
+        let now_ms = now_ms();
+        let work = move |c: &rusqlite::Connection| match losses::insert(c, &gateway, &losses, now_ms)? {
+            true => Ok(()),
+            false => Err(FleetError::Forbidden("the gateway brings more queues than one may have".into())),
         };
         self.store.submit_then(size_bytes, work, |()| {})
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
 use edge_hub::delivery::NotDelivered;
-use schemas::link::{Child, Children, Purges};
+use schemas::link::{Child, Children, Purges, Stored};
 use schemas::names::{DeviceId, Identity};
 
 use crate::clock::now_ms;
@@ -18,6 +18,7 @@ use crate::fleet::{Fleet, FleetError, modules};
 use crate::store::StoreError;
 use crate::store::cloud_messages;
 use crate::store::devices::{self, Device};
+use crate::store::telemetry;
 use crate::store::twins::{self, Half};
 
 /// What gateways are still to be told. Bounded by the registry: one entry for each thing that can be told.
@@ -27,7 +28,9 @@ pub struct Outbox(Mutex<HashMap<DeviceId, BTreeSet<News>>>);
 /// One thing to tell a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum News {
-    /// The devices behind it. First: a gateway knows a device before it hears its desired section.
+    /// How far central has what its queues hold. First: it sends telemetry from there.
+    Stored,
+    /// The devices behind it: a gateway knows a device before it hears its desired section.
     Children,
     /// A desired section.
     Desired(Identity),
@@ -109,7 +112,8 @@ impl Fleet {
     async fn everything(&self, gateway: DeviceId) -> Result<Vec<News>, FleetError> {
         self.store
             .read(move |c| {
-                let mut news = vec![News::Children, News::Desired(Identity::device(gateway.clone()))];
+                let mut news =
+                    vec![News::Stored, News::Children, News::Desired(Identity::device(gateway.clone()))];
                 for module in modules(c, &gateway)? {
                     news.push(News::Desired(Identity::module(gateway.clone(), module)));
                 }
@@ -179,6 +183,10 @@ impl Fleet {
         let gateway = gateway.clone();
         self.store
             .read(move |c| match news {
+                News::Stored => {
+                    let queues = telemetry::stored(c, &gateway)?;
+                    Ok(Some((LinkDown::Stored, json(&Stored { queues }))))
+                }
                 News::Children => {
                     let children = devices::children(c, &gateway)?.into_iter().filter_map(child).collect();
                     Ok(Some((LinkDown::Children, json(&Children { children }))))

@@ -56,6 +56,46 @@ pub struct Purges {
     pub purged: BTreeMap<DeviceId, u64>,
 }
 
+/// How far central has what a gateway's queues hold: by the id of the queue, the highest sequence that is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Every queue of which central has anything.
+    pub queues: BTreeMap<String, u64>,
+}
+
+/// What one queue of a gateway has lost since central was told last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// The id of the queue, made with it: with a loss's number it names the loss for ever.
+    pub queue: String,
+    /// How the gateway calls it: `upstream`, `inputs/{module}`, with `@3` behind it for priority 3.
+    pub name: String,
+    /// By number.
+    pub losses: Vec<Loss>,
+}
+
+/// Messages that were lost for one cause, of one sender. It never changes once it was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// Ascends in its queue.
+    pub number: u64,
+    /// `expired`, `evicted`, `refused`, `damaged` or `dropped`; a later gateway may have more words.
+    pub cause: String,
+    /// `device` or `device/module`; empty when it is not known, or when more senders lost messages than are kept apart.
+    pub sender: String,
+    /// The first sequence. Of refused ones, that which it would have got.
+    pub first: u64,
+    /// The last sequence, likewise.
+    pub last: u64,
+    /// How many of that range.
+    pub count: u64,
+    /// When the first was lost, by the gateway's clock, in milliseconds since the Unix epoch.
+    pub from_ms: u64,
+    /// When the last was lost, likewise.
+    pub until_ms: u64,
+}
+
 /// Which clients of a gateway are connected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

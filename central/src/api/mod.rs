@@ -11,6 +11,7 @@ pub mod enrollment_groups;
 pub mod error;
 pub mod ext;
 pub mod extract;
+pub mod losses;
 pub mod manifests;
 pub mod properties;
 pub mod relationships;
@@ -72,6 +73,8 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(ext::health))
         .routes(routes!(ext::status))
         .routes(routes!(ext::messages))
+        .routes(routes!(losses::list))
+        .routes(routes!(losses::totals))
         .routes(routes!(cloud_messages::list, cloud_messages::send, cloud_messages::purge))
         .routes(routes!(cloud_messages::feedback))
         .routes(routes!(ext::twin))

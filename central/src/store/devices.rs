@@ -184,7 +184,7 @@ pub fn seen(connection: &Connection, id: &DeviceId, at_ms: u64) -> rusqlite::Res
 }
 
 /// Forgets a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, and (of a
-/// gateway) its watermarks. Its telemetry messages stay until newer ones push them out.
+/// gateway) its watermarks. Its telemetry messages stay until newer ones push them out, and so does what it has lost.
 ///
 /// # Errors
 /// SQLite's.

@@ -10,6 +10,7 @@ pub mod cloud_messages;
 pub mod commands;
 pub mod devices;
 pub mod enrollments;
+pub mod losses;
 pub mod manifests;
 pub mod schema;
 pub mod telemetry;

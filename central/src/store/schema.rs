@@ -139,6 +139,45 @@ CREATE TABLE enrollments (
     updated_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 ",
+    "
+-- what gateways' queues have lost; device and module '': not known
+CREATE TABLE losses (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    gateway TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    from_ms INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL
+);
+CREATE INDEX losses_by_gateway ON losses (gateway, id);
+CREATE INDEX losses_by_device ON losses (device, id);
+-- they outlive the losses that were trimmed
+CREATE TABLE loss_totals (
+    gateway TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    from_ms INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL,
+    PRIMARY KEY (gateway, queue, device, module, cause)
+) WITHOUT ROWID;
+CREATE INDEX loss_totals_by_device ON loss_totals (device);
+-- the highest number stored of each gateway's queue, by the queue's id: what makes a loss that is told again known
+CREATE TABLE loss_marks (
+    gateway TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (gateway, queue)
+) WITHOUT ROWID;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

@@ -1,5 +1,7 @@
 //! Telemetry: every message once, oldest first, up to a number of messages.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::bag::PropertyBag;
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -116,6 +118,18 @@ pub fn insert(connection: &Connection, message: &NewMessage) -> rusqlite::Result
             &message.body,
         ))?;
     Ok(Stored::New)
+}
+
+/// The highest sequence stored of each queue of a gateway, by the queue's id.
+///
+/// # Errors
+/// SQLite's.
+pub fn stored(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<String, u64>> {
+    let mut statement =
+        connection.prepare_cached("SELECT queue, sequence FROM watermarks WHERE gateway = ?1")?;
+    let rows = statement
+        .query_map([gateway.as_str()], |row| Ok((row.get("queue")?, unsigned(row.get("sequence")?))))?;
+    rows.collect()
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Message> {

@@ -7,6 +7,8 @@
 //! | `$ls/presence` | gateway | schemas::link::Presence |
 //! | `$ls/answer/{command id}` | gateway | `Result<MethodResponse, MethodFailure>` as `{"Ok":…}` or `{"Err":…}` |
 //! | `$ls/settled/{device}/{sequence}` | gateway | schemas::cloud_message::Settlement |
+//! | `$ls/losses` | gateway | schemas::link::Losses |
+//! | `$ls/stored` | central | schemas::link::Stored |
 //! | `$ls/children` | central | schemas::link::Children |
 //! | `$ls/desired/{id}` | central | the whole desired section of an identity, `$version` included |
 //! | `$ls/command/{command id}/{id}` | central | schemas::method::MethodRequest |
@@ -15,8 +17,11 @@
 //! | `$ls/purges` | central | schemas::link::Purges |
 //! | `$ls/message/{device}/{sequence}` | central | schemas::cloud_message::CloudMessage |
 //!
-//! `{id}` is `device` or `device/module`. All are QoS 1. Central sends the children, every desired section, the purges and
-//! every cloud-to-device message that waits when the gateway subscribes to `$ls/#`, and each again when it changes.
+//! `{id}` is `device` or `device/module`. All are QoS 1. Central sends how far it has what the gateway's queues hold, the
+//! children, every desired section, the purges and every cloud-to-device message that waits when the gateway subscribes to
+//! `$ls/#`; the first once, each of the others again when it changes. A gateway sends telemetry when it knows how far.
+//!
+//! What a queue has lost is told until central has acknowledged it, and central keeps a loss of one queue and number once.
 //!
 //! The sequences of cloud-to-device messages ascend per device: a gateway knows what it has taken before, and central
 //! takes the first settlement of a message. A gateway tells a settlement until central has acknowledged it.
@@ -44,6 +49,8 @@ pub enum LinkUp {
         /// As the message carried it.
         sequence: u64,
     },
+    /// What a queue has lost.
+    Losses,
     /// A device enrols itself through the gateway.
     Enrol {
         /// Returned in the answer.
@@ -54,6 +61,8 @@ pub enum LinkUp {
 /// What central tells a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkDown {
+    /// How far central has what the gateway's queues hold.
+    Stored,
     /// The leaf devices behind the gateway.
     Children,
     /// The desired section of an identity.
@@ -92,6 +101,7 @@ impl LinkUp {
         let rest = topic.strip_prefix("$ls/")?;
         match rest.split_once('/') {
             None if rest == "presence" => Some(Self::Presence),
+            None if rest == "losses" => Some(Self::Losses),
             Some(("reported", id)) => Some(Self::Reported(id.parse().ok()?)),
             Some(("answer", id)) if !id.is_empty() => Some(Self::Answer { command_id: id.to_owned() }),
             Some(("enrol", id)) if !id.is_empty() => Some(Self::Enrol { request_id: id.to_owned() }),
@@ -108,6 +118,7 @@ impl fmt::Display for LinkUp {
         match self {
             Self::Reported(identity) => write!(f, "$ls/reported/{identity}"),
             Self::Presence => f.write_str("$ls/presence"),
+            Self::Losses => f.write_str("$ls/losses"),
             Self::Answer { command_id } => write!(f, "$ls/answer/{command_id}"),
             Self::Enrol { request_id } => write!(f, "$ls/enrol/{request_id}"),
             Self::Settled { device, sequence } => write!(f, "$ls/settled/{device}/{sequence}"),
@@ -120,6 +131,7 @@ impl LinkDown {
     pub fn parse(topic: &str) -> Option<Self> {
         let rest = topic.strip_prefix("$ls/")?;
         match rest.split_once('/') {
+            None if rest == "stored" => Some(Self::Stored),
             None if rest == "children" => Some(Self::Children),
             None if rest == "purges" => Some(Self::Purges),
             Some(("enrolled", id)) if !id.is_empty() => Some(Self::Enrolled { request_id: id.to_owned() }),
@@ -139,6 +151,7 @@ impl LinkDown {
 impl fmt::Display for LinkDown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Stored => f.write_str("$ls/stored"),
             Self::Children => f.write_str("$ls/children"),
             Self::Desired(identity) => write!(f, "$ls/desired/{identity}"),
             Self::Command { command_id, target } => write!(f, "$ls/command/{command_id}/{target}"),
@@ -159,6 +172,7 @@ mod tests {
             "$ls/reported/gw1/$edgeAgent",
             "$ls/reported/press-1",
             "$ls/presence",
+            "$ls/losses",
             "$ls/answer/5f-1",
             "$ls/settled/press-1/1795450312250",
             "$ls/enrol/7f",
@@ -166,6 +180,7 @@ mod tests {
             assert_eq!(LinkUp::parse(topic).unwrap().to_string(), topic);
         }
         for topic in [
+            "$ls/stored",
             "$ls/children",
             "$ls/desired/gw1/$edgeHub",
             "$ls/command/5f-1/gw1/sensor",

@@ -1,0 +1,261 @@
+//! What the queues of gateways have lost: every loss once, the newest of them one by one, and sums for ever.
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use schemas::link::{Loss, Losses};
+use schemas::names::DeviceId;
+
+use super::{integer, unsigned};
+
+/// Losses that are kept one by one, of all gateways together.
+const KEPT_MAX: u64 = 100_000;
+/// Queues of one gateway; those of former installations count.
+const QUEUES_MAX: u32 = 1000;
+/// Sums of one gateway. Beyond, what further senders lost is added up without their names.
+const TOTALS_MAX: u32 = 50_000;
+
+/// A loss that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredLoss {
+    /// Ascends over all gateways.
+    pub id: i64,
+    /// Whose queue.
+    pub gateway: String,
+    /// The queue's name.
+    pub queue: String,
+    /// Who sent the messages; empty when it is not known.
+    pub device: String,
+    /// Which of its modules; empty for none.
+    pub module: String,
+    /// One word.
+    pub cause: String,
+    /// The first and the last sequence.
+    pub sequences: (u64, u64),
+    /// How many of them.
+    pub count: u64,
+    /// When the first and the last were lost, by the gateway's clock, in milliseconds since the Unix epoch.
+    pub times_ms: (u64, u64),
+    /// When central heard of it.
+    pub received_ms: u64,
+}
+
+/// What one sender lost in one queue for one cause, ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Total {
+    /// Whose queue.
+    pub gateway: String,
+    /// The queue's name.
+    pub queue: String,
+    /// As in [`StoredLoss`].
+    pub device: String,
+    /// As in [`StoredLoss`].
+    pub module: String,
+    /// One word.
+    pub cause: String,
+    /// How many.
+    pub count: u64,
+    /// When the first and the last were lost.
+    pub times_ms: (u64, u64),
+}
+
+/// Stores what is new of it. False when the gateway brings more queues than one may have.
+///
+/// # Errors
+/// SQLite's.
+pub fn insert(c: &Connection, gateway: &DeviceId, told: &Losses, received_ms: u64) -> rusqlite::Result<bool> {
+    let highest: Option<i64> = c
+        .prepare_cached("SELECT number FROM loss_marks WHERE gateway = ?1 AND queue = ?2")?
+        .query_row([gateway.as_str(), &told.queue], |row| row.get(0))
+        .optional()?;
+    if highest.is_none() && count(c, "loss_marks", gateway)? >= QUEUES_MAX {
+        return Ok(false);
+    }
+    let mut mark = highest.map_or(0, unsigned);
+    for loss in &told.losses {
+        if loss.number > mark {
+            mark = loss.number;
+            insert_one(c, gateway, &told.name, loss, received_ms)?;
+        }
+    }
+    c.prepare_cached("INSERT OR REPLACE INTO loss_marks (gateway, queue, number) VALUES (?1, ?2, ?3)")?
+        .execute((gateway.as_str(), &told.queue, integer(mark)))?;
+    c.prepare_cached("DELETE FROM losses WHERE id <= (SELECT max(id) FROM losses) - ?1")?
+        .execute([integer(KEPT_MAX)])?;
+    Ok(true)
+}
+
+fn count(c: &Connection, table: &str, gateway: &DeviceId) -> rusqlite::Result<u32> {
+    c.prepare_cached(&format!("SELECT count(*) FROM {table} WHERE gateway = ?1"))?
+        .query_row([gateway.as_str()], |row| row.get(0))
+}
+
+fn insert_one(
+    c: &Connection,
+    gateway: &DeviceId,
+    queue: &str,
+    loss: &Loss,
+    received_ms: u64,
+) -> rusqlite::Result<()> {
+    let (device, module) = loss.sender.split_once('/').unwrap_or((&loss.sender, ""));
+    c.prepare_cached(
+        "INSERT INTO losses (gateway, queue, device, module, cause, first, last, count, from_ms, until_ms, received_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute((
+        gateway.as_str(),
+        queue,
+        device,
+        module,
+        &loss.cause,
+        integer(loss.first),
+        integer(loss.last),
+        integer(loss.count),
+        integer(loss.from_ms),
+        integer(loss.until_ms),
+        integer(received_ms),
+    ))?;
+    let add = |device: &str, module: &str| {
+        c.prepare_cached(
+            "UPDATE loss_totals SET count = count + ?6, from_ms = min(from_ms, ?7), until_ms = max(until_ms, ?8)
+             WHERE gateway = ?1 AND queue = ?2 AND device = ?3 AND module = ?4 AND cause = ?5",
+        )?
+        .execute((
+            gateway.as_str(),
+            queue,
+            device,
+            module,
+            &loss.cause,
+            integer(loss.count),
+            integer(loss.from_ms),
+            integer(loss.until_ms),
+        ))
+    };
+    if add(device, module)? > 0 {
+        return Ok(());
+    }
+    let is_full = count(c, "loss_totals", gateway)? >= TOTALS_MAX;
+    let (device, module) = if is_full { ("", "") } else { (device, module) };
+    if is_full && add(device, module)? > 0 {
+        return Ok(());
+    }
+    c.prepare_cached(
+        "INSERT INTO loss_totals (gateway, queue, device, module, cause, count, from_ms, until_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute((
+        gateway.as_str(),
+        queue,
+        device,
+        module,
+        &loss.cause,
+        integer(loss.count),
+        integer(loss.from_ms),
+        integer(loss.until_ms),
+    ))?;
+    Ok(())
+}
+
+fn pair(row: &Row<'_>, first: &str, second: &str) -> rusqlite::Result<(u64, u64)> {
+    Ok((unsigned(row.get(first)?), unsigned(row.get(second)?)))
+}
+
+/// The losses in the queues of a gateway, and those of a device's own messages wherever, with ids above `after`, oldest
+/// first, up to `limit`.
+///
+/// # Errors
+/// SQLite's.
+pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::Result<Vec<StoredLoss>> {
+    let mut statement = c.prepare_cached(
+        "SELECT * FROM losses WHERE (gateway = ?1 OR device = ?1) AND id > ?2 ORDER BY id LIMIT ?3",
+    )?;
+    let rows = statement.query_map((of.as_str(), after, limit), |row| {
+        Ok(StoredLoss {
+            id: row.get("id")?,
+            gateway: row.get("gateway")?,
+            queue: row.get("queue")?,
+            device: row.get("device")?,
+            module: row.get("module")?,
+            cause: row.get("cause")?,
+            sequences: pair(row, "first", "last")?,
+            count: unsigned(row.get("count")?),
+            times_ms: pair(row, "from_ms", "until_ms")?,
+            received_ms: unsigned(row.get("received_ms")?),
+        })
+    })?;
+    rows.collect()
+}
+
+/// The sums for the queues of a gateway, and for a device's own messages wherever.
+///
+/// # Errors
+/// SQLite's.
+pub fn totals(c: &Connection, of: &DeviceId) -> rusqlite::Result<Vec<Total>> {
+    let mut statement = c.prepare_cached(
+        "SELECT * FROM loss_totals WHERE gateway = ?1 OR device = ?1 ORDER BY gateway, queue, device, module, cause",
+    )?;
+    let rows = statement.query_map([of.as_str()], |row| {
+        Ok(Total {
+            gateway: row.get("gateway")?,
+            queue: row.get("queue")?,
+            device: row.get("device")?,
+            module: row.get("module")?,
+            cause: row.get("cause")?,
+            count: unsigned(row.get("count")?),
+            times_ms: pair(row, "from_ms", "until_ms")?,
+        })
+    })?;
+    rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+
+    fn loss(number: u64, sender: &str, cause: &str, count: u64) -> Loss {
+        Loss {
+            number,
+            cause: cause.into(),
+            sender: sender.into(),
+            first: number * 10,
+            last: number * 10 + 9,
+            count,
+            from_ms: number * 1000,
+            until_ms: number * 1000 + 5,
+        }
+    }
+
+    fn told(losses: Vec<Loss>) -> Losses {
+        Losses { queue: "id-1".into(), name: "upstream@3".into(), losses }
+    }
+
+    #[test]
+    fn a_loss_that_is_told_again_counts_once_and_the_sums_outlive_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (c, gateway) = (schema::open(&dir.path().join("central.db")).unwrap(), "gw".parse().unwrap());
+        let first = told(vec![loss(1, "press-1", "expired", 4), loss(2, "gw/filter", "evicted", 2)]);
+        assert!(insert(&c, &gateway, &first, 9).unwrap());
+        // The gateway was killed before it heard of the acknowledgement, and has lost more since.
+        let again = told(vec![
+            loss(1, "press-1", "expired", 4),
+            loss(2, "gw/filter", "evicted", 2),
+            loss(3, "press-1", "expired", 1),
+        ]);
+        assert!(insert(&c, &gateway, &again, 10).unwrap());
+        let other = Losses { queue: "id-2".into(), ..told(vec![loss(1, "press-1", "expired", 8)]) };
+        assert!(insert(&c, &gateway, &other, 11).unwrap(), "another queue counts by itself");
+
+        let counts: Vec<_> = page(&c, &gateway, 0, 100).unwrap().iter().map(|loss| loss.count).collect();
+        assert_eq!(counts, [4, 2, 1, 8]);
+        let of_press = page(&c, &"press-1".parse().unwrap(), 1, 100).unwrap();
+        assert_eq!(of_press.iter().map(|loss| loss.id).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!((of_press[0].sequences, of_press[0].times_ms), ((30, 39), (3000, 3005)));
+        c.execute("DELETE FROM losses", []).unwrap();
+        let sums = totals(&c, &gateway).unwrap();
+        let short: Vec<_> =
+            sums.iter().map(|t| (&*t.device, &*t.module, &*t.cause, t.count, t.times_ms)).collect();
+        assert_eq!(
+            short,
+            [("gw", "filter", "evicted", 2, (2000, 2005)), ("press-1", "", "expired", 13, (1000, 3005))]
+        );
+    }
+}

@@ -158,6 +158,11 @@ impl Log {
         self.shared().state().ledger.gaps().to_vec()
     }
 
+    /// Whether anything was lost that has not been told upstream yet.
+    pub fn has_gaps(&self) -> bool {
+        !self.shared().state().ledger.gaps().is_empty()
+    }
+
     /// The gaps to tell upstream. They are on disk and do not grow any more: later losses are in other gaps, so that a
     /// gap that is told twice can be known by its number. Those told but not yet [`Log::gaps_told`] are among them.
     ///

@@ -163,26 +163,24 @@ impl Queues {
         self.dir.join("inputs").join(name)
     }
 
-    /// The numbers of every queue.
-    pub fn stats(&self) -> Vec<QueueStats> {
-        let of = |name: &str, place: &Place| {
-            let queues = place.queues();
-            let shown = queues.iter().filter(|queue| !queue.is_over());
-            let one = |queue: &Arc<place::Queue>| {
-                let priority = Some(queue.priority).filter(|priority| *priority != PRIORITY_DEFAULT);
-                let name = match priority {
-                    None => name.to_owned(),
-                    Some(priority) => format!("{name}@{priority}"),
-                };
-                QueueStats { name, priority, stats: queue.log.stats(), gaps: queue.log.gaps() }
-            };
-            shown.map(one).collect::<Vec<_>>()
-        };
-        let mut all = of("upstream", &self.upstream);
+    /// Every queue that is not over, with its name: `upstream`, or `inputs/{module}`; with `@3` behind it for priority 3.
+    pub fn all(&self) -> Vec<(String, Arc<place::Queue>)> {
+        let mut all = named("upstream", &self.upstream);
         for (module, input) in self.inputs().iter() {
-            all.extend(of(&format!("inputs/{module}"), &input.place));
+            all.extend(named(&format!("inputs/{module}"), &input.place));
         }
         all
+    }
+
+    /// The numbers of every queue.
+    pub fn stats(&self) -> Vec<QueueStats> {
+        let of = |(name, queue): (String, Arc<place::Queue>)| QueueStats {
+            name,
+            priority: Some(queue.priority).filter(|priority| *priority != PRIORITY_DEFAULT),
+            stats: queue.log.stats(),
+            gaps: queue.log.gaps(),
+        };
+        self.all().into_iter().map(of).collect()
     }
 
     /// Ends the deliveries and commits everything that was handed in.
@@ -198,4 +196,14 @@ impl Queues {
         }
         self.upstream.close().await;
     }
+}
+
+fn named(place_name: &str, place: &Place) -> Vec<(String, Arc<place::Queue>)> {
+    let queues = place.queues();
+    let shown = queues.iter().filter(|queue| !queue.is_over());
+    let one = |queue: &Arc<place::Queue>| match queue.priority {
+        PRIORITY_DEFAULT => (place_name.to_owned(), queue.clone()),
+        priority => (format!("{place_name}@{priority}"), queue.clone()),
+    };
+    shown.map(one).collect()
 }

@@ -1,5 +1,6 @@
 //! The queues that lead to one place, one for each priority, and what reads them in the order of their priorities.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -111,6 +112,15 @@ impl Place {
         })
     }
 
+    /// Whoever is at this place has the queues of these ids up to these sequences: that much is done with.
+    pub fn is_stored(&self, up_to: &BTreeMap<String, u64>) {
+        for queue in self.queues().iter() {
+            if let Some(sequence) = up_to.get(&queue.log.id().to_string()) {
+                queue.log.advance(*sequence);
+            }
+        }
+    }
+
     /// Reads all of them from where each is done with.
     pub fn reader(&self) -> PlaceReader {
         PlaceReader {
@@ -143,7 +153,7 @@ impl Place {
 impl Queue {
     /// Whether no route leads to it, nothing waits in it, and nothing is to be told of it.
     pub fn is_over(&self) -> bool {
-        !self.is_used.load(Ordering::Relaxed) && self.log.stats().records == 0 && self.log.gaps().is_empty()
+        !self.is_used.load(Ordering::Relaxed) && self.log.stats().records == 0 && !self.log.has_gaps()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use edge_core::dialect::link::LinkDown;
 use edge_hub::client::{Incoming, Receiver, Sender};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
@@ -87,7 +88,10 @@ impl<'a> Connection<'a> {
             }
             Incoming::Subscribed(_) | Incoming::Pong => {}
             Incoming::Message { topic, payload, packet_id } => {
-                self.link.told(&topic, &payload).await?;
+                let told = self.link.told(&topic, &payload).await?;
+                if matches!(told, Some(LinkDown::Stored)) {
+                    self.telemetry.resume();
+                }
                 if let Some(packet_id) = packet_id {
                     self.sender.acknowledge(packet_id);
                 }

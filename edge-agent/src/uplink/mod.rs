@@ -8,10 +8,11 @@
 //!
 //! Telemetry goes out from the queue's cursor in a window of unacknowledged messages; a message leaves the disk when
 //! central has acknowledged it. Everything else that central must know (reported sections, who is connected, answers to
-//! commands) is told whole on every new connection and again when it changes. What central tells (children, desired
+//! commands) is told whole on every new connection and again when it changes, and what queues have lost until central has it. What central tells (children, desired
 //! sections, commands) is acknowledged when it is on this gateway's disk.
 
 mod connection;
+mod losses;
 mod telemetry;
 mod tell;
 mod told;

@@ -1,6 +1,8 @@
 //! The telemetry of one connection: what is in flight, and which queue it came from.
 //!
-//! It goes out from each queue's cursor; a message leaves the disk when central has acknowledged it.
+//! It goes out from each queue's cursor; a message leaves the disk when central has acknowledged it. On a new connection
+//! central says first how far it has each queue: what it had taken when the last one was lost is done with, and is neither
+//! sent again nor counted as expired.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,17 +22,24 @@ pub(super) struct Telemetry {
     window: Windows,
     /// The queues with something in the window.
     queues: HashMap<u64, Arc<Queue>>,
+    /// central has said how far it has them.
+    is_resumed: bool,
 }
 
 impl Telemetry {
     /// Of a new connection: nothing is in flight.
     pub(super) fn new() -> Self {
-        Self { window: Windows::new(WINDOW), queues: HashMap::new() }
+        Self { window: Windows::new(WINDOW), queues: HashMap::new(), is_resumed: false }
     }
 
     /// How many messages may be sent now.
     pub(super) fn free(&self) -> usize {
-        self.window.free()
+        if self.is_resumed { self.window.free() } else { 0 }
+    }
+
+    /// central has said how far it has the queues.
+    pub(super) fn resume(&mut self) {
+        self.is_resumed = true;
     }
 
     /// Writes one queued message, with what makes it known again at central.
@@ -39,7 +48,7 @@ impl Telemetry {
         let Some((topic, body)) = record::decode(&queued.payload) else {
             // Nothing else will ever read it either.
             tracing::error!(sequence, "a queued message could not be read and was skipped");
-            queue.log.advance(sequence);
+            queue.log.pass_damaged(sequence);
             return;
         };
         let joint = if topic.ends_with('/') { "" } else { "&" };

@@ -1,4 +1,5 @@
-//! What central is told beside telemetry: reported sections, who is connected, answers to commands, how messages ended.
+//! What central is told beside telemetry: reported sections, who is connected, answers to commands, how messages ended,
+//! what queues have lost.
 //!
 //! Each room knows what central has not acknowledged yet; a new connection tells all of it again.
 
@@ -10,6 +11,7 @@ use schemas::link::{ClientPresence, Presence};
 use schemas::names::DeviceId;
 
 use super::Uplink;
+use super::losses::{Losing, Sent};
 
 /// What may be in flight of it.
 const IN_FLIGHT_MAX: usize = 64;
@@ -20,6 +22,7 @@ enum Told {
     Presence,
     Answer(String),
     Settled((DeviceId, u64)),
+    Losses(Sent),
 }
 
 /// What one connection has told.
@@ -28,6 +31,7 @@ pub(super) struct Telling<'a> {
     in_flight: HashMap<u16, Told>,
     is_presence_in_flight: bool,
     is_presence_due: bool,
+    losing: Losing,
 }
 
 impl<'a> Telling<'a> {
@@ -36,7 +40,13 @@ impl<'a> Telling<'a> {
         link.twins.all_unsent();
         link.commands.all_unsent();
         link.mailbox.all_unsent();
-        Self { link, in_flight: HashMap::new(), is_presence_in_flight: false, is_presence_due: true }
+        Self {
+            link,
+            in_flight: HashMap::new(),
+            is_presence_in_flight: false,
+            is_presence_due: true,
+            losing: Losing::new(),
+        }
     }
 
     /// Waits until there is something to tell, and room to tell it.
@@ -49,6 +59,7 @@ impl<'a> Telling<'a> {
             () = link.commands.has_unsent(), if has_room => {}
             () = link.mailbox.has_unsent(), if has_room => {}
             () = link.enrolments.has_unsent(), if has_room => {}
+            () = self.losing.due(&link.queues), if has_room => {}
             () = link.presence.notified() => self.is_presence_due = true,
         }
     }
@@ -69,6 +80,8 @@ impl<'a> Telling<'a> {
                 (operation, to_json(&settlement), Told::Settled(of))
             } else if let Some((identity, section)) = self.link.twins.next_unsent() {
                 (LinkUp::Reported(identity), to_json(&section), Told::Once)
+            } else if let Some((losses, sent)) = self.losing.next_unsent() {
+                (LinkUp::Losses, to_json(&losses), Told::Losses(sent))
             } else {
                 break;
             };
@@ -85,6 +98,7 @@ impl<'a> Telling<'a> {
             Some(Told::Presence) => self.is_presence_in_flight = false,
             Some(Told::Answer(id)) => self.link.commands.acknowledged(&id),
             Some(Told::Settled(of)) => self.link.mailbox.acknowledged(&of),
+            Some(Told::Losses(sent)) => self.losing.acknowledged(sent),
         }
         true
     }

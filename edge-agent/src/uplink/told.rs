@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
 use schemas::cloud_message::CloudMessage;
-use schemas::link::{Children, Purges};
+use schemas::link::{Children, Purges, Stored};
 use schemas::method::MethodRequest;
 use schemas::names::{DeviceId, Identity};
 use schemas::provisioning::EnrolmentAnswer;
@@ -14,10 +14,25 @@ use schemas::twin::Section;
 use super::{Ended, Uplink};
 
 impl Uplink {
-    /// Takes what central tells; `Ok` when it is on disk, or can never be taken.
-    pub(super) async fn told(&self, topic: &str, payload: &Bytes) -> Result<(), Ended> {
-        match LinkDown::parse(topic) {
-            Some(LinkDown::Children) => {
+    /// Takes what central tells; `Ok` when it is on disk, or can never be taken. Gives what it was, when that is known.
+    pub(super) async fn told(&self, topic: &str, payload: &Bytes) -> Result<Option<LinkDown>, Ended> {
+        let operation = LinkDown::parse(topic);
+        if let Some(operation) = &operation {
+            self.take(operation.clone(), topic, payload).await?;
+        } else {
+            tracing::warn!(topic, "central said something that this version does not know");
+        }
+        Ok(operation)
+    }
+
+    async fn take(&self, operation: LinkDown, topic: &str, payload: &Bytes) -> Result<(), Ended> {
+        match operation {
+            LinkDown::Stored => {
+                if let Some(stored) = from_json::<Stored>(topic, payload) {
+                    self.queues.upstream().is_stored(&stored.queues);
+                }
+            }
+            LinkDown::Children => {
                 let Some(list) = from_json::<Children>(topic, payload) else { return Ok(()) };
                 let saved = self.standing.devices.told(list);
                 // At once: the disk may be slow, and who was blocked must not wait for it.
@@ -25,30 +40,29 @@ impl Uplink {
                 saved.durable().await?;
                 self.mailbox.keep_only(|device| self.standing.devices.get(device).is_some());
             }
-            Some(LinkDown::Desired(identity)) => {
+            LinkDown::Desired(identity) => {
                 let Some(section) = from_json::<Section>(topic, payload) else { return Ok(()) };
                 self.desired(identity, section).await?;
             }
-            Some(LinkDown::Command { command_id, target }) => {
+            LinkDown::Command { command_id, target } => {
                 let Some(request) = from_json::<MethodRequest>(topic, payload) else { return Ok(()) };
                 self.commands.take(command_id, target, request).await?;
             }
-            Some(LinkDown::Message { device, sequence }) => {
+            LinkDown::Message { device, sequence } => {
                 let Some(message) = from_json::<CloudMessage>(topic, payload) else { return Ok(()) };
                 self.mailbox.take(&device, sequence, message).await?;
                 self.postman.wake(&device);
             }
-            Some(LinkDown::Enrolled { request_id }) => {
+            LinkDown::Enrolled { request_id } => {
                 if let Some(answer) = from_json::<EnrolmentAnswer>(topic, payload) {
                     self.enrolments.answered(&request_id, answer);
                 }
             }
-            Some(LinkDown::Purges) => {
+            LinkDown::Purges => {
                 if let Some(purges) = from_json::<Purges>(topic, payload) {
                     self.mailbox.purge(&purges);
                 }
             }
-            None => tracing::warn!(topic, "central said something that this version does not know"),
         }
         Ok(())
     }

@@ -85,7 +85,8 @@ async fn a_loss_is_kept_once_over_a_restart_and_shown_for_its_gateway_and_its_de
     let described: Vec<&String> = schemas["LossBody"]["properties"].as_object().unwrap().keys().collect();
     let mut shown: Vec<&String> = all[1].as_object().unwrap().keys().collect();
     let mut wanted = described.clone();
-    (shown.sort(), wanted.sort());
+    shown.sort();
+    wanted.sort();
     assert_eq!(shown, wanted, "{}", schemas["LossBody"]);
     central.end().await;
 }

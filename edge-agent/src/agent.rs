@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use edge_buffer::{Full, LogOptions};
 use edge_core::access::x509::Authorities;
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::report;
@@ -23,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::certificate;
 use crate::clock::now_ms;
 use crate::commands::Commands;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::control::{self, Control};
 use crate::deployer::{Deployer, DeployerStatus, Deployment};
 use crate::deployments::{Deployments, Judgement};
@@ -35,10 +34,12 @@ use crate::mailbox::Mailbox;
 use crate::methods;
 use crate::module_keys::ModuleKeys;
 use crate::queues::Queues;
+use crate::queues::limits::Limits;
 use crate::routing::Router;
 use crate::standing::Standing;
 use crate::state::State;
 use crate::twins::Twins;
+use crate::unrouted::Unrouted;
 use crate::uplink::{LinkStatus, Uplink};
 use crate::users::Users;
 use crate::watch as watch_folder;
@@ -101,6 +102,7 @@ impl Daemon {
         };
         let deployments = Arc::new(deployments);
         let presence = Arc::new(Notify::new());
+        let unrouted = Arc::new(Unrouted::default());
         let module_keys = ModuleKeys::load(&config.data_dir)?;
         let upstream = config.upstream.as_ref();
         let hub_name =
@@ -130,6 +132,7 @@ impl Daemon {
                 twins: twins.clone(),
                 routing: outputs.routing.clone(),
                 takes_free: outputs.takes_free,
+                unrouted: unrouted.clone(),
             },
             routing: outputs.routing,
             presence: presence.clone(),
@@ -254,6 +257,7 @@ impl Daemon {
             judgement: outputs.judgement,
             deployer: deployer_status,
             queues: queues.clone(),
+            unrouted,
             commands,
             door: door.clone(),
             link,
@@ -303,19 +307,9 @@ async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queu
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
         let state = State::open(&config.data_dir.join("state"))?;
-        let options = LogOptions {
-            bytes_max: config.buffer.max_bytes,
-            age_max_ms: config.buffer.max_age_secs.map(|secs| secs.saturating_mul(1000)),
-            keep_free_bytes: config.buffer.keep_free_bytes,
-            full: match config.buffer.full {
-                config::Full::DropOldest => Full::DropOldest,
-                config::Full::Refuse => Full::Refuse,
-            },
-            tag: Some(crate::record::sender),
-            ..LogOptions::default()
-        };
+        let limits = Limits::new(&config.buffer);
         let queues =
-            Queues::open(&config.data_dir.join("buffer"), options, config.device_id.clone(), clients)?;
+            Queues::open(&config.data_dir.join("buffer"), limits, config.device_id.clone(), clients)?;
         Ok((state, Arc::new(queues)))
     })
     .await?

@@ -292,14 +292,15 @@ fn status_text(status: &Value) -> String {
         let (name, lost) = (text_of(&queue["name"]), &queue["lost"]);
         lines.push(format!(
             "queue       {name}: {} messages wait, oldest {}; {} bytes on disk; lost since it was made: expired {}, \
-             evicted {}, damaged {}, refused {}",
+             evicted {}, damaged {}, refused {}, dropped {}",
             queue["messages"],
             text_of(&queue["oldest"]),
             queue["bytes"],
             lost["expired"],
             lost["evicted"],
             lost["damaged"],
-            lost["refused"]
+            lost["refused"],
+            lost["dropped"]
         ));
         for gap in queue["gaps"].as_array().into_iter().flatten() {
             let sender = match text_of(&gap["sender"]) {
@@ -307,13 +308,43 @@ fn status_text(status: &Value) -> String {
                 sender => sender,
             };
             lines.push(format!(
-                "lost        {name}: {} {} of {sender}, within sequences {} to {}",
+                "lost        {name}: {} {} of {sender}, within sequences {} to {}; central does not know yet",
                 gap["count"],
                 text_of(&gap["cause"]),
                 gap["firstSequence"],
                 gap["lastSequence"]
             ));
         }
+    }
+    let lost = status["lostByCause"].as_object().into_iter().flatten();
+    let lost: Vec<String> =
+        lost.filter(|(_, count)| **count != 0).map(|(cause, count)| format!("{cause} {count}")).collect();
+    if !lost.is_empty() {
+        let not_told = &status["lostNotTold"];
+        lines
+            .push(format!("lost        in all queues: {}; {not_told} not told central yet", lost.join(", ")));
+    }
+    let unrouted = &status["unrouted"];
+    if unrouted["messages"] != 0 {
+        let mut senders: Vec<(u64, &String)> = unrouted["bySender"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(who, n)| (n.as_u64().unwrap_or(0), who))
+            .collect();
+        senders.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+        let most: Vec<String> = senders.iter().take(5).map(|(count, who)| format!("{who} {count}")).collect();
+        lines.push(format!(
+            "unrouted    {} messages that no route takes were acknowledged and dropped; most of {}",
+            unrouted["messages"],
+            most.join(", ")
+        ));
+    }
+    if status["acknowledgedAndPartlyRefused"] != 0 {
+        lines.push(format!(
+            "refused     {} messages that only some of their routes had room for",
+            status["acknowledgedAndPartlyRefused"]
+        ));
     }
     let counts: Vec<String> = status["door"]
         .as_object()

@@ -3,11 +3,13 @@
 //! Every key may be overridden by `EDGE_AGENT__SECTION__KEY` (or `EDGE_AGENT__KEY` at the top). A key that this version
 //! does not know is an error that names it: a typing mistake must not become a default.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use edge_hub::door::DoorSettings;
 use schemas::connection_string::ConnectionString;
+use schemas::manifest::WhenFull;
 use schemas::names::DeviceId;
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -33,7 +35,7 @@ pub struct Config {
     pub docker: DockerSection,
     /// Where manifests come from beside central.
     pub deploy: DeploySection,
-    /// Limits of each queue.
+    /// Limits of the queues.
     pub buffer: BufferSection,
     /// Certificates.
     pub tls: TlsSection,
@@ -85,24 +87,54 @@ pub struct DeploySection {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BufferSection {
-    /// Bytes of one queue on disk.
+    /// Bytes of all queues together on disk.
     pub max_bytes: u64,
     /// Seconds after which a message is dropped; for ever when left out.
     pub max_age_secs: Option<u64>,
     /// Bytes that stay free on the disk.
     pub keep_free_bytes: u64,
-    /// What gives way at a limit.
-    pub full: Full,
+    /// What gives way at a limit, unless a route says.
+    pub full: WhenFull,
+    /// Limits of single queues, by their names in `edge-agent status`.
+    pub queues: BTreeMap<String, QueueSection>,
 }
 
-/// What gives way when a queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Full {
-    /// The oldest messages.
-    DropOldest,
-    /// New messages: they are not acknowledged.
-    Refuse,
+/// `[buffer.queues.NAME]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueSection {
+    /// Bytes of this queue on disk; as many as all together when left out.
+    pub max_bytes: Option<u64>,
+    /// Seconds after which a message in it is dropped; as in `[buffer]` when left out.
+    pub max_age_secs: Option<u64>,
+}
+
+/// The least that a queue may be limited to: two of the largest messages, with their topics.
+const QUEUE_BYTES_MIN: u64 = 1 << 20;
+
+impl BufferSection {
+    fn check(&self) -> Result<(), String> {
+        for (name, queue) in &self.queues {
+            let at = format!("[buffer.queues.\"{name}\"]");
+            let is_known = name.split_once('/').map_or(name.starts_with("upstream"), |(first, module)| {
+                first == "inputs" && !module.is_empty()
+            });
+            if !is_known {
+                return Err(format!(
+                    "{at}: no such queue; write `upstream`, `inputs/MODULE`, or a name that `edge-agent status` shows"
+                ));
+            }
+            if let Some(bytes) = queue.max_bytes.filter(|bytes| *bytes < QUEUE_BYTES_MIN) {
+                return Err(format!("{at} max_bytes: found {bytes}; write at least {QUEUE_BYTES_MIN}"));
+            }
+        }
+        match self.max_bytes {
+            bytes if bytes < QUEUE_BYTES_MIN => {
+                Err(format!("[buffer] max_bytes: found {bytes}; write at least {QUEUE_BYTES_MIN}"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// `[tls]`
@@ -128,7 +160,13 @@ impl Default for DockerSection {
 
 impl Default for BufferSection {
     fn default() -> Self {
-        Self { max_bytes: 1 << 30, max_age_secs: None, keep_free_bytes: 64 << 20, full: Full::DropOldest }
+        Self {
+            max_bytes: 1 << 30,
+            max_age_secs: None,
+            keep_free_bytes: 64 << 20,
+            full: WhenFull::DropOldest,
+            queues: BTreeMap::new(),
+        }
     }
 }
 
@@ -312,6 +350,7 @@ impl Config {
     }
 
     fn from_file(file: File) -> Result<Self, String> {
+        file.buffer.check()?;
         let https = match file.listen.https.as_str() {
             "" => None,
             text => Some(text.parse().map_err(|_| {
@@ -438,11 +477,11 @@ mod tests {
         assert_eq!(config.listen.https.unwrap().to_string(), "0.0.0.0:443");
         assert_eq!(config.docker.network, "azure-iot-edge");
         assert_eq!(config.tls.ca, Path::new("/data/ca.pem"));
-        assert_eq!((config.upstream, config.buffer.full), (None, Full::DropOldest));
+        assert_eq!((config.upstream, config.buffer.full), (None, WhenFull::DropOldest));
         let config = read(
-            &format!("{TEXT}[buffer]\nmax_bytes = 1000\nfull = \"refuse\"\n"),
+            &format!("{TEXT}[buffer]\nmax_bytes = 2000000\nfull = \"refuse\"\n"),
             &[
-                ("EDGE_AGENT__BUFFER__MAX_BYTES", "2000"),
+                ("EDGE_AGENT__BUFFER__MAX_BYTES", "3000000"),
                 ("EDGE_AGENT__HOSTNAME", "other"),
                 ("EDGE_AGENT__DEVICE_ID", "123"),
                 ("EDGE_AGENT__LISTEN__MQTT", ""),
@@ -450,7 +489,7 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!((config.buffer.max_bytes, config.buffer.full), (2000, Full::Refuse));
+        assert_eq!((config.buffer.max_bytes, config.buffer.full), (3_000_000, WhenFull::Refuse));
         assert_eq!((config.hostname.as_str(), config.listen.mqtt), ("other", None));
         assert_eq!(config.listen.https, None);
         assert_eq!(config.device_id.as_str(), "123");
@@ -478,6 +517,19 @@ mod tests {
             (TEXT.replace("\"edge\"", "\"edge:1\""), vec![], vec!["hostname", "edge:1"]),
             (TEXT.replace("\"gw\"", "\"g w\""), vec![], vec!["edge.toml", "g w"]),
             (format!("{TEXT}[buffer]\nmax_bytes = \"1\"\n"), vec![], vec!["line 5"]),
+            (format!("{TEXT}[buffer]\nfull = \"no\"\n"), vec![], vec!["line 5", "drop-oldest"]),
+            (format!("{TEXT}[buffer]\nmax_bytes = 1000\n"), vec![], vec!["[buffer] max_bytes", "1000"]),
+            (
+                format!("{TEXT}[buffer.queues.\"upstream@3\"]\nmax_bytes = 5\n"),
+                vec![],
+                vec!["[buffer.queues.\"upstream@3\"] max_bytes", "found 5"],
+            ),
+            (
+                format!("{TEXT}[buffer.queues.input]\n"),
+                vec![],
+                vec!["[buffer.queues.\"input\"]", "inputs/MODULE"],
+            ),
+            (format!("{TEXT}[buffer.queues.upstream]\nfull = \"refuse\"\n"), vec![], vec!["full"]),
         ] {
             let error = read(&text, &overrides).unwrap_err();
             for part in parts {

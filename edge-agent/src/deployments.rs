@@ -276,7 +276,7 @@ pub enum ApplyError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_buffer::LogOptions;
+    use crate::queues::limits::Limits;
     use edge_hub::clients::Clients;
     use serde_json::json;
 
@@ -297,7 +297,7 @@ mod tests {
             let state = State::open(&self.dir.path().join("state")).unwrap();
             let id: DeviceId = "gw".parse().unwrap();
             let buffer = self.dir.path().join("buffer");
-            let queues = Queues::open(&buffer, LogOptions::default(), id.clone(), Clients::new()).unwrap();
+            let queues = Queues::open(&buffer, Limits::default(), id.clone(), Clients::new()).unwrap();
             let queues = Arc::new(queues);
             let twins = Twins::load(state.clone()).unwrap();
             let (deployments, outputs) =

@@ -161,7 +161,10 @@ impl Service for Front {
             ReportError::Patch(error) => Rejected::Wrong(error.status(), error.to_string()),
             ReportError::State(error) => Rejected::Temporary(503, error.to_string()),
         })?;
-        self.router.twin_change(&client.identity, &patch).await?;
+        if let Err(rejected) = self.router.twin_change(&client.identity, &patch).await {
+            // The twin is on disk: a full queue must not make its owner report again. The ledger has the lost message.
+            tracing::debug!(client = %client.identity, %rejected, "a twin change was not taken by its routes");
+        }
         Ok(version)
     }
 

@@ -27,6 +27,7 @@ pub mod routing;
 pub mod standing;
 pub mod state;
 pub mod twins;
+pub mod unrouted;
 pub mod uplink;
 pub mod users;
 pub mod watch;

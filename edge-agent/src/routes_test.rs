@@ -2,7 +2,7 @@
 
 use edge_core::route::{Kind, Message, RouteTable, Told, Verdict, system_on_the_wire};
 use schemas::bag::{PropertyBag, system};
-use schemas::manifest::PRIORITY_DEFAULT;
+use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
 use schemas::names::{DeviceId, Identity};
 use schemas::twin::Twin;
 use serde::Deserialize;
@@ -96,7 +96,7 @@ fn text_of(value: &Value) -> Option<String> {
 
 /// For machines.
 pub fn to_json(told: &[Told]) -> Value {
-    let priority = |told: &Told| Some(told.priority).filter(|priority| *priority != PRIORITY_DEFAULT);
+    let priority = |told: &Told| Some(told.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT);
     let goes: Vec<Value> = told
         .iter()
         .filter(|told| told.verdict == Verdict::Matches)
@@ -106,6 +106,7 @@ pub fn to_json(told: &[Told]) -> Value {
                 "route": told.route,
                 "priority": priority(told),
                 "timeToLiveSecs": told.time_to_live_ms.map(|ms| ms / 1000),
+                "full": told.class.full,
             })
         })
         .collect();
@@ -136,12 +137,17 @@ pub fn to_text(told: &[Told]) -> String {
     match goes.is_empty() {
         true => lines.push("goes nowhere: it would be acknowledged and dropped".to_owned()),
         false => lines.extend(goes.iter().map(|told| {
-            let priority = match told.priority {
+            let priority = match told.class.priority {
                 PRIORITY_DEFAULT => "without a priority".to_owned(),
                 priority => format!("priority {priority}"),
             };
             let life = told.time_to_live_ms.map_or(String::new(), |ms| format!(", for {} s", ms / 1000));
-            format!("goes to {} by `{}`, {priority}{life}", told.sink, told.route)
+            let full = match told.class.full {
+                None => "",
+                Some(WhenFull::DropOldest) => "; when its queue is full the oldest give way",
+                Some(WhenFull::Refuse) => "; refused when its queue is full",
+            };
+            format!("goes to {} by `{}`, {priority}{life}{full}", told.sink, told.route)
         })),
     }
     lines.join("\n")
@@ -190,7 +196,7 @@ mod tests {
             ask_of(&routes, json!({"from": "leaf", "topic": "line1/press/t", "body": "21.5"})).unwrap();
         assert_eq!(
             to_json(&told)["goesTo"],
-            json!([{"sink": "$upstream", "route": "topics", "priority": null, "timeToLiveSecs": null}])
+            json!([{"sink": "$upstream", "route": "topics", "priority": null, "timeToLiveSecs": null, "full": null}])
         );
         let told =
             ask_of(&routes, json!({"from": "leaf", "topic": "line1/press/t", "body": "warm"})).unwrap();

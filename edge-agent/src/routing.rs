@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use edge_core::route::{Kind, Message, RouteTable, Sink, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA};
+use edge_buffer::AppendError;
+use edge_core::route::{Kind, Message, QueueClass, RouteTable, Sink, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA};
 use edge_hub::service::Rejected;
-use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::future::{BoxFuture, join_all};
 use schemas::bag::{PropertyBag, system};
-use schemas::manifest::PRIORITY_DEFAULT;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use crate::clock::now_ms;
 use crate::queues::Queues;
 use crate::record;
 use crate::twins::Twins;
+use crate::unrouted::Unrouted;
 
 /// Properties that the gateway writes; a client's own are taken out.
 const GATEWAY_KEYS: [&str; 5] = [
@@ -54,16 +55,19 @@ pub struct Router {
     pub routing: watch::Receiver<Arc<Routing>>,
     /// Whether any of them takes messages on free topics; looked at for every such message.
     pub takes_free: Arc<AtomicBool>,
+    /// What they did not take.
+    pub unrouted: Arc<Unrouted>,
 }
 
-/// A place, a priority and a time to live.
+/// A place, one of its queues and a time to live.
 struct Goes {
     sink: Sink,
-    priority: u32,
+    class: QueueClass,
     time_to_live_ms: Option<u64>,
 }
 
-/// Ends when every queue that a message goes to has it on disk.
+/// Ends when the queues that a message goes to have it on disk. Where some have no room, and others took it, it is stored: the
+/// copies that were refused stand in the ledgers of their queues (docs/decisions, "One acknowledgement for several routes").
 pub type Stored = BoxFuture<'static, Result<(), Rejected>>;
 
 impl Router {
@@ -126,21 +130,21 @@ impl Router {
     ) -> Stored {
         let routing = self.routing.borrow().clone();
         let goes = match &routing.table {
-            None => vec![Goes { sink: Sink::Upstream, priority: PRIORITY_DEFAULT, time_to_live_ms: None }],
+            None => vec![Goes { sink: Sink::Upstream, class: QueueClass::DEFAULT, time_to_live_ms: None }],
             Some(table) => {
                 let twin_of = |identity: &Identity| self.twins.get(identity);
                 let message = Message::new(kind, from, &self.gateway, bag, payload, &twin_of);
                 let targets = table.targets(&message);
                 let goes = targets.into_iter().map(|target| Goes {
                     sink: target.sink.clone(),
-                    priority: target.priority,
+                    class: target.class,
                     time_to_live_ms: target.time_to_live_ms,
                 });
                 goes.collect()
             }
         };
         let mut appends = Vec::with_capacity(goes.len());
-        for Goes { sink, priority, time_to_live_ms } in goes {
+        for Goes { sink, class, time_to_live_ms } in goes {
             let time_to_live_ms = time_to_live_ms.or(routing.time_to_live_ms);
             let expires_ms = time_to_live_ms.map(|ms| now_ms().saturating_add(ms));
             let record = match &sink {
@@ -148,19 +152,15 @@ impl Router {
                 Sink::Input { module, input } => self.input_record(from, module, input, bag, payload),
             };
             match record {
-                Ok(record) => appends.extend(self.queues.append(&sink, priority, record, expires_ms)),
+                Ok(record) => appends.extend(self.queues.append(&sink, class, record, expires_ms)),
                 Err(rejected) => return Box::pin(std::future::ready(Err(rejected))),
             }
         }
-        if appends.is_empty() && matches!(kind, Kind::Telemetry) {
-            tracing::debug!(client = %from, "a message matched no route and was dropped");
+        if appends.is_empty() && matches!(kind, Kind::Telemetry) && self.unrouted.count(from) {
+            tracing::info!(client = %from, "a message matched no route and was dropped; further ones are counted");
         }
-        Box::pin(async move {
-            match try_join_all(appends).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(Rejected::Temporary(503, error.to_string())),
-            }
-        })
+        let unrouted = self.unrouted.clone();
+        Box::pin(async move { outcome(join_all(appends).await, &unrouted) })
     }
 
     fn input_record(
@@ -182,6 +182,31 @@ impl Router {
     }
 }
 
+/// What the sender is told of a message that was handed to some queues.
+fn outcome(stored: Vec<Result<u64, AppendError>>, unrouted: &Unrouted) -> Result<(), Rejected> {
+    let is_taken = stored.iter().any(Result::is_ok);
+    let mut full = None;
+    for error in stored.into_iter().filter_map(Result::err) {
+        match error {
+            AppendError::Full { .. } | AppendError::Busy => full = Some(error),
+            // It will never fit, however often it is sent.
+            AppendError::TooLong { .. } => return Err(Rejected::Wrong(413, error.to_string())),
+            // Nothing is known of this copy: the sender is to send it again.
+            AppendError::Write { .. } | AppendError::Closed => {
+                return Err(Rejected::Temporary(503, error.to_string()));
+            }
+        }
+    }
+    match full {
+        None => Ok(()),
+        Some(_) if is_taken => {
+            unrouted.count_partly();
+            Ok(())
+        }
+        Some(error) => Err(Rejected::Full(error.to_string())),
+    }
+}
+
 /// Writes who a message is from.
 fn name_sender(bag: &mut PropertyBag, from: &Identity) {
     bag.set(system::CONNECTION_DEVICE_ID, from.device.as_str());
@@ -199,25 +224,36 @@ fn encode(topic: &str, payload: &[u8]) -> Result<Bytes, Rejected> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_buffer::LogOptions;
+    use edge_core::route::RouteText;
+    use schemas::manifest::WhenFull;
+
+    use crate::config::{BufferSection, QueueSection};
+    use crate::queues::limits::Limits;
     use edge_hub::clients::Clients;
     use serde_json::json;
 
     use crate::state::State;
 
     async fn router(dir: &std::path::Path, routes: &[(&str, &str)]) -> Router {
+        router_with(dir, routes, Limits::default()).await
+    }
+
+    async fn router_with<'a, R: Into<RouteText<'a>> + Copy>(
+        dir: &std::path::Path,
+        routes: &[(&'a str, R)],
+        limits: Limits,
+    ) -> Router {
         let gateway: DeviceId = "gw".parse().unwrap();
         let state = State::open(&dir.join("state")).unwrap();
-        let queues =
-            Queues::open(&dir.join("buffer"), LogOptions::default(), gateway.clone(), Clients::new())
-                .unwrap();
+        let queues = Queues::open(&dir.join("buffer"), limits, gateway.clone(), Clients::new()).unwrap();
         let (table, refused) = RouteTable::parse(routes.iter().copied());
         assert!(refused.is_empty(), "{refused:?}");
         let takes_free = Arc::new(AtomicBool::new(table.takes_free()));
         queues.route_to(&table.queues()).unwrap();
         let routing = Routing { table: Some(table), ..Routing::default() };
         let (_, routing) = watch::channel(Arc::new(routing));
-        Router { gateway, queues: Arc::new(queues), twins: Twins::load(state).unwrap(), routing, takes_free }
+        let (queues, twins) = (Arc::new(queues), Twins::load(state).unwrap());
+        Router { gateway, queues, twins, routing, takes_free, unrouted: Arc::default() }
     }
 
     /// What waits for central, as topic and body.
@@ -283,5 +319,93 @@ mod tests {
         );
         assert_eq!(body, r#"{"mode":"eco"}"#);
         assert_eq!(router.queues.upstream().queues()[0].log.stats().records, 1);
+    }
+
+    /// Limits of one queue: all others have room.
+    fn limited(name: &str) -> Limits {
+        let own = QueueSection { max_bytes: Some(2_000), max_age_secs: None };
+        let queues = [(name.to_owned(), own)].into();
+        Limits::new(&BufferSection { keep_free_bytes: 0, queues, ..BufferSection::default() })
+    }
+
+    fn text(query: &str, full: WhenFull) -> RouteText<'_> {
+        RouteText { full: Some(full), ..query.into() }
+    }
+
+    #[tokio::test]
+    async fn one_of_several_routes_that_refuses_holds_nothing_up_and_counts_its_copies() {
+        let dir = tempfile::tempdir().unwrap();
+        let routes = [
+            ("up", text("FROM /messages/* INTO $upstream", WhenFull::DropOldest)),
+            ("in", text("FROM /* INTO BrokeredEndpoint(\"/modules/m/inputs/i\")", WhenFull::Refuse)),
+        ];
+        let router = router_with(dir.path(), &routes, limited("inputs/m.refuse")).await;
+        let press = "press-1".parse().unwrap();
+        for _ in 0..20 {
+            router.telemetry(&press, PropertyBag::new(), &Bytes::from(vec![b'x'; 200])).await.unwrap();
+        }
+        let stats = router.queues.stats();
+        let of = |name: &str| stats.iter().find(|queue| queue.name == name).unwrap();
+        let input = of("inputs/m.refuse");
+        assert_eq!(of("upstream").stats.records, 20);
+        assert!(input.stats.records > 0 && input.stats.refused > 0, "{:?}", input.stats);
+        assert_eq!(input.stats.records + input.stats.refused, 20, "the first ones are kept");
+        assert_eq!((&*input.gaps[0].tag, input.gaps[0].count), ("press-1", input.stats.refused));
+        assert_eq!(router.unrouted.partly(), input.stats.refused);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_no_queue_took_is_refused_and_so_its_sender_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let routes = [("up", text("FROM /messages/* INTO $upstream", WhenFull::Refuse))];
+        let router = router_with(dir.path(), &routes, limited("upstream.refuse")).await;
+        let press = "press-1".parse().unwrap();
+        let mut taken = 0;
+        let refused = loop {
+            match router.telemetry(&press, PropertyBag::new(), &Bytes::from(vec![b'x'; 200])).await {
+                Ok(()) => taken += 1,
+                Err(refused) => break refused,
+            }
+        };
+        assert!(
+            taken > 0 && matches!(&refused, Rejected::Full(why) if why.contains("limits")),
+            "{refused:?}"
+        );
+        // A twin change that finds no room does not fail whoever reported it: see Front::report.
+        assert_eq!(router.unrouted.partly(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_module_gets_edge_hubs_properties_and_none_that_a_sender_made_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let routes = [("in", "FROM /messages/* INTO BrokeredEndpoint('/modules/m/inputs/i')")];
+        let router = router(dir.path(), &routes).await;
+        let mut bag = PropertyBag::new();
+        bag.set("edgeMessageId", "made-up");
+        bag.set("mqtt-retain", "true");
+        bag.set(system::CONNECTION_DEVICE_ID, "somebody-else");
+        for from in ["press-1", "press-1", "gw/cam"] {
+            router.telemetry(&from.parse().unwrap(), bag.clone(), &Bytes::from_static(b"x")).await.unwrap();
+        }
+        let stats = router.queues.all();
+        let (_, queue) = stats.iter().find(|(name, _)| name == "inputs/m").unwrap();
+        let mut ids = BTreeSet::new();
+        for (record, origin) in queue.log.records().zip(["downstream", "downstream", "internal"]) {
+            let record = record.unwrap();
+            let (topic, _) = record::decode(&record.payload).unwrap();
+            let (place, bag) = topic.rsplit_once('/').unwrap();
+            assert_eq!(place, "devices/gw/modules/m/inputs/i");
+            let bag = PropertyBag::parse(bag).unwrap();
+            let of = |key: &str| {
+                bag.iter().filter(|(name, _)| *name == key).filter_map(|(_, value)| value).collect::<Vec<_>>()
+            };
+            assert_eq!(of("mqtt-retain"), ["true"]);
+            assert_eq!(of("edgeHubOriginInterface"), [origin]);
+            let [id] = of("edgeMessageId")[..] else { panic!("{topic}") };
+            assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
+            assert!(ids.insert(id.to_owned()), "two messages of one id");
+            assert_eq!(of(system::CONNECTION_DEVICE_ID).len(), 1, "{topic}");
+        }
+        assert_eq!(ids.len(), 3);
     }
 }

@@ -70,6 +70,9 @@ pub struct DoorSettings {
     pub write_timeout: Duration,
     /// How long the PUBACK of a free topic's publisher may wait for a slow subscriber; then the publisher is refused.
     pub room_timeout: Duration,
+    /// How long a client of MQTT 3.1.1 with a message that there was no room for stays connected. It gets no PUBACK for that
+    /// one, and when it is closed it sends it again.
+    pub full_timeout: Duration,
     /// How failed logins slow down the next ones.
     pub throttle: ThrottleSettings,
     /// How long an ending session waits for what it has taken to be stored, and for its last bytes to be written.
@@ -103,6 +106,9 @@ impl Default for DoorSettings {
             will_grace: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             room_timeout: Duration::from_secs(30),
+            // Azure's Node SDK waits 30 s for a PUBACK and then fails the message; the Python SDK waits for ever. Both send
+            // again what was not acknowledged when they have connected again.
+            full_timeout: Duration::from_secs(20),
             throttle: ThrottleSettings::default(),
             finish_timeout: Duration::from_secs(5),
         }
@@ -128,6 +134,8 @@ pub struct Counts {
     pub logins_refused: AtomicU64,
     /// Messages dropped because they were wrong in themselves.
     pub messages_wrong: AtomicU64,
+    /// Messages that there was no room for.
+    pub messages_without_room: AtomicU64,
     /// Messages refused because their client may not publish them.
     pub publishes_refused: AtomicU64,
     /// QoS 0 copies dropped because a subscriber's queue was full.
@@ -161,6 +169,7 @@ impl Counts {
             ("loginsDelayed", read(&self.logins_delayed)),
             ("loginsRefused", read(&self.logins_refused)),
             ("messagesWrong", read(&self.messages_wrong)),
+            ("messagesWithoutRoom", read(&self.messages_without_room)),
             ("publishesRefused", read(&self.publishes_refused)),
             ("copiesDropped", read(&self.copies_dropped)),
             ("copiesTooLarge", read(&self.copies_too_large)),

@@ -144,13 +144,19 @@ fn schema_and_reader_agree_on_the_shape_of_a_manifest() {
         (
             &format!("{HUB}/routes"),
             "r",
-            vec![json!({"route": "x", "priority": 9, "timeToLiveSecs": 0})],
+            vec![
+                json!({"route": "x", "priority": 9, "timeToLiveSecs": 0}),
+                json!({"route": "x", "full": "refuse"}),
+                json!({"route": "x", "full": null}),
+            ],
             vec![
                 json!(1),
                 json!({"priority": 1}),
                 json!({"route": "x", "priority": 10}),
                 json!({"route": "x", "priority": -1}),
                 json!({"route": "x", "timeToLiveSecs": -1}),
+                json!({"route": "x", "full": "drop-newest"}),
+                json!({"route": "x", "full": true}),
             ],
         ),
         (

@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use edge_buffer::Lost;
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use edge_hub::clients::Clients;
 use edge_hub::door::Door;
@@ -32,8 +33,9 @@ use crate::commands::Commands;
 use crate::deployer::DeployerStatus;
 use crate::deployments::{ApplyError, Deployments, Judgement};
 use crate::front::Front;
-use crate::queues::Queues;
+use crate::queues::{QueueStats, Queues};
 use crate::standing::Standing;
+use crate::unrouted::Unrouted;
 use crate::uplink::LinkStatus;
 
 /// A manifest may be this large. Azure's limit is 32 KB; ours is what an operator could still read.
@@ -66,6 +68,8 @@ pub struct Control {
     pub deployer: watch::Receiver<DeployerStatus>,
     /// The queues.
     pub queues: Arc<Queues>,
+    /// What went into none of them.
+    pub unrouted: Arc<Unrouted>,
     /// Commands.
     pub commands: Commands,
     /// The front door, for its counts.
@@ -135,10 +139,10 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
             )
         })
         .collect();
-    let queues: Vec<Value> = control
-        .queues
-        .stats()
-        .into_iter()
+    let stats = control.queues.stats();
+    let (by_sender, of_others) = control.unrouted.all();
+    let queues: Vec<Value> = stats
+        .iter()
         .map(|queue| {
             json!({
                 "name": queue.name,
@@ -190,8 +194,28 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         "modules": modules,
         "clients": clients,
         "queues": queues,
+        "lostByCause": lost_by_cause(&stats),
+        "lostNotTold": stats.iter().flat_map(|queue| &queue.gaps).map(|gap| gap.count).sum::<u64>(),
+        "unrouted": {
+            "messages": by_sender.values().sum::<u64>() + of_others,
+            "bySender": by_sender.iter().map(|(who, count)| (who.to_string(), *count)).collect::<BTreeMap<_, _>>(),
+            "ofOtherSenders": of_others,
+        },
+        "acknowledgedAndPartlyRefused": control.unrouted.partly(),
         "door": control.door.counts().all().into_iter().collect::<BTreeMap<_, _>>(),
     }))
+}
+
+/// What all queues have lost since they were made.
+fn lost_by_cause(stats: &[QueueStats]) -> Value {
+    let sum = |of: fn(&Lost) -> u64| stats.iter().map(|queue| of(&queue.stats.lost)).sum::<u64>();
+    json!({
+        "expired": sum(|lost| lost.expired),
+        "evicted": sum(|lost| lost.evicted),
+        "refused": sum(|lost| lost.refused),
+        "damaged": sum(|lost| lost.damaged),
+        "dropped": sum(|lost| lost.dropped),
+    })
 }
 
 /// A loss that central has not been told yet.

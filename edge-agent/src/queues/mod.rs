@@ -2,14 +2,15 @@
 //! queue is a place and a priority.
 
 mod delivery;
+pub mod limits;
 pub mod place;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use edge_buffer::{Append, Gap, LogOptions, OpenError, Stats};
-use edge_core::route::{QueuesNeeded, Sink};
+use edge_buffer::{Append, Gap, OpenError, Stats};
+use edge_core::route::{QueueClass, QueuesNeeded, Sink};
 use edge_hub::clients::Clients;
 use schemas::manifest::PRIORITY_DEFAULT;
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use delivery::Delivery;
+use limits::Limits;
 use place::Place;
 
 struct Input {
@@ -30,7 +32,7 @@ struct Input {
 /// All queues of the gateway.
 pub struct Queues {
     dir: PathBuf,
-    options: LogOptions,
+    limits: Limits,
     gateway: DeviceId,
     upstream: Place,
     inputs: Mutex<BTreeMap<ModuleId, Input>>,
@@ -40,7 +42,7 @@ pub struct Queues {
 
 /// The numbers of one queue.
 pub struct QueueStats {
-    /// `upstream`, or `inputs/{module}`; with `@3` behind it for priority 3.
+    /// `upstream`, or `inputs/{module}`; with `@3` behind it for priority 3, and `.refuse` for one that refuses.
     pub name: String,
     /// 0 (first) to 9; `None` for routes without one, which come last.
     pub priority: Option<u32>,
@@ -55,18 +57,13 @@ impl Queues {
     ///
     /// # Errors
     /// [`OpenError`] when one cannot be opened.
-    pub fn open(
-        dir: &Path,
-        options: LogOptions,
-        gateway: DeviceId,
-        clients: Clients,
-    ) -> Result<Self, OpenError> {
-        let upstream = Place::open(dir.join("upstream"), options.clone())?;
+    pub fn open(dir: &Path, limits: Limits, gateway: DeviceId, clients: Clients) -> Result<Self, OpenError> {
+        let upstream = Place::open("upstream".to_owned(), dir.join("upstream"), limits.clone())?;
         // What comes before there are routes goes there.
-        upstream.need([PRIORITY_DEFAULT])?;
+        upstream.need([QueueClass::DEFAULT])?;
         Ok(Self {
             dir: dir.to_owned(),
-            options,
+            limits,
             gateway,
             upstream,
             inputs: Mutex::default(),
@@ -88,15 +85,13 @@ impl Queues {
     pub fn append(
         &self,
         sink: &Sink,
-        priority: u32,
+        class: QueueClass,
         record: bytes::Bytes,
         expires_ms: Option<u64>,
     ) -> Option<Append> {
         match sink {
-            Sink::Upstream => self.upstream.append(priority, record, expires_ms),
-            Sink::Input { module, .. } => {
-                self.inputs().get(module)?.place.append(priority, record, expires_ms)
-            }
+            Sink::Upstream => self.upstream.append(class, record, expires_ms),
+            Sink::Input { module, .. } => self.inputs().get(module)?.place.append(class, record, expires_ms),
         }
     }
 
@@ -113,7 +108,7 @@ impl Queues {
     /// # Errors
     /// [`OpenError`] naming the directory; the queues opened before it stay.
     pub fn route_to(&self, needed: &QueuesNeeded) -> Result<(), OpenError> {
-        self.upstream.need(needed.upstream.iter().copied().chain([PRIORITY_DEFAULT]))?;
+        self.upstream.need(needed.upstream.iter().copied().chain([QueueClass::DEFAULT]))?;
         let mut inputs = self.inputs();
         inputs.retain(|module, input| {
             let is_kept = needed.modules.contains_key(module);
@@ -126,13 +121,14 @@ impl Queues {
             }
             is_kept
         });
-        for (module, priorities) in &needed.modules {
+        for (module, classes) in &needed.modules {
             if let Some(input) = inputs.get(module) {
-                input.place.need(priorities.iter().copied())?;
+                input.place.need(classes.iter().copied())?;
                 continue;
             }
-            let place = Place::open(self.input_dir(module), self.options.clone())?;
-            place.need(priorities.iter().copied())?;
+            let name = format!("inputs/{module}");
+            let place = Place::open(name, self.input_dir(module), self.limits.clone())?;
+            place.need(classes.iter().copied())?;
             let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
             let delivery = Delivery {
                 to: Identity::module(self.gateway.clone(), module.clone()),
@@ -165,9 +161,9 @@ impl Queues {
 
     /// Every queue that is not over, with its name: `upstream`, or `inputs/{module}`; with `@3` behind it for priority 3.
     pub fn all(&self) -> Vec<(String, Arc<place::Queue>)> {
-        let mut all = named("upstream", &self.upstream);
-        for (module, input) in self.inputs().iter() {
-            all.extend(named(&format!("inputs/{module}"), &input.place));
+        let mut all = named(&self.upstream);
+        for input in self.inputs().values() {
+            all.extend(named(&input.place));
         }
         all
     }
@@ -176,7 +172,7 @@ impl Queues {
     pub fn stats(&self) -> Vec<QueueStats> {
         let of = |(name, queue): (String, Arc<place::Queue>)| QueueStats {
             name,
-            priority: Some(queue.priority).filter(|priority| *priority != PRIORITY_DEFAULT),
+            priority: Some(queue.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT),
             stats: queue.log.stats(),
             gaps: queue.log.gaps(),
         };
@@ -198,12 +194,8 @@ impl Queues {
     }
 }
 
-fn named(place_name: &str, place: &Place) -> Vec<(String, Arc<place::Queue>)> {
+fn named(place: &Place) -> Vec<(String, Arc<place::Queue>)> {
     let queues = place.queues();
     let shown = queues.iter().filter(|queue| !queue.is_over());
-    let one = |queue: &Arc<place::Queue>| match queue.priority {
-        PRIORITY_DEFAULT => (place_name.to_owned(), queue.clone()),
-        priority => (format!("{place_name}@{priority}"), queue.clone()),
-    };
-    shown.map(one).collect()
+    shown.map(|queue| (place.name_of(queue.class), queue.clone())).collect()
 }

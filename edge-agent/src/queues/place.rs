@@ -1,25 +1,27 @@
-//! The queues that lead to one place, one for each priority, and what reads them in the order of their priorities.
+//! The queues that lead to one place, one for each priority and what gives way when it is full, and what reads them in the
+//! order of their priorities.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use edge_buffer::{Append, Log, LogOptions, OpenError, ReadError, Reader, Record};
+use edge_buffer::{Append, Log, OpenError, ReadError, Reader, Record};
 use edge_core::link::turns::Turns;
+use edge_core::route::QueueClass;
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
-use schemas::manifest::PRIORITY_DEFAULT;
 use tokio::sync::watch;
 
+use super::limits::{Limits, suffix};
 use crate::clock::now_ms;
 
 /// One queue.
 pub struct Queue {
     /// Names it while the daemon runs.
     pub key: u64,
-    /// Lower is earlier.
-    pub priority: u32,
+    /// Its priority, and what gives way when it is full.
+    pub class: QueueClass,
     /// What it holds.
     pub log: Log,
     /// Whether a route leads to it. One without drains, and its files go when the daemon stops.
@@ -31,9 +33,11 @@ type Queues = Arc<Vec<Arc<Queue>>>;
 
 /// A place that messages go to.
 pub struct Place {
-    /// Where the queue of the default priority is. That of priority 3 is beside it, with `@3` behind its name.
+    /// `upstream`, or `inputs/{module}`.
+    name: String,
+    /// Where the queue of the default class is. That of priority 3 is beside it, with `@3` behind its name.
     dir: PathBuf,
-    options: LogOptions,
+    limits: Limits,
     queues: watch::Sender<Queues>,
 }
 
@@ -44,55 +48,56 @@ impl Place {
     ///
     /// # Errors
     /// [`OpenError`] when one cannot be opened.
-    pub fn open(dir: PathBuf, options: LogOptions) -> Result<Self, OpenError> {
-        let place = Self { dir, options, queues: watch::Sender::new(Queues::default()) };
-        for priority in (0..=9).chain([PRIORITY_DEFAULT]) {
-            if place.dir_of(priority).is_dir() {
-                place.add(priority, false)?;
+    pub fn open(name: String, dir: PathBuf, limits: Limits) -> Result<Self, OpenError> {
+        let place = Self { name, dir, limits, queues: watch::Sender::new(Queues::default()) };
+        for class in place.limits.classes() {
+            if place.dir_of(class).is_dir() {
+                place.add(class, false)?;
             }
         }
         Ok(place)
     }
 
-    fn dir_of(&self, priority: u32) -> PathBuf {
-        match priority {
-            PRIORITY_DEFAULT => self.dir.clone(),
-            priority => {
-                let mut name = self.dir.file_name().unwrap_or_default().to_owned();
-                name.push(format!("@{priority}"));
-                self.dir.with_file_name(name)
-            }
-        }
+    fn dir_of(&self, class: QueueClass) -> PathBuf {
+        let mut name = self.dir.file_name().unwrap_or_default().to_owned();
+        name.push(suffix(class));
+        self.dir.with_file_name(name)
     }
 
-    fn add(&self, priority: u32, is_used: bool) -> Result<(), OpenError> {
-        let log = Log::open(&self.dir_of(priority), self.options.clone())?;
+    /// The name of one of its queues.
+    pub fn name_of(&self, class: QueueClass) -> String {
+        format!("{}{}", self.name, suffix(class))
+    }
+
+    fn add(&self, class: QueueClass, is_used: bool) -> Result<(), OpenError> {
+        let log = Log::open(&self.dir_of(class), self.limits.options(&self.name_of(class), class))?;
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        let queue = Arc::new(Queue { key, priority, log, is_used: AtomicBool::new(is_used) });
+        let queue = Arc::new(Queue { key, class, log, is_used: AtomicBool::new(is_used) });
         self.queues.send_modify(|queues| {
             let mut all = queues.to_vec();
             all.push(queue);
-            all.sort_by_key(|queue| queue.priority);
+            all.sort_by_key(|queue| queue.class);
             *queues = Arc::new(all);
         });
         Ok(())
     }
 
-    /// Opens the queues of these priorities; the others take nothing more in and drain. Blocking.
+    /// Opens the queues of these classes; the others take nothing more in and drain. Blocking.
     ///
     /// # Errors
     /// [`OpenError`] when one cannot be opened; those before it are open.
-    pub fn need(&self, priorities: impl IntoIterator<Item = u32>) -> Result<(), OpenError> {
+    pub fn need(&self, classes: impl IntoIterator<Item = QueueClass>) -> Result<(), OpenError> {
         let before = self.queues();
         let mut needed = Vec::new();
-        for priority in priorities {
-            if !before.iter().any(|queue| queue.priority == priority) {
-                self.add(priority, true)?;
+        for class in classes {
+            let class = self.limits.resolved(class);
+            if !before.iter().any(|queue| queue.class == class) && !needed.contains(&class) {
+                self.add(class, true)?;
             }
-            needed.push(priority);
+            needed.push(class);
         }
         for queue in self.queues().iter() {
-            queue.is_used.store(needed.contains(&queue.priority), Ordering::Relaxed);
+            queue.is_used.store(needed.contains(&queue.class), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -102,10 +107,10 @@ impl Place {
         self.queues.borrow().clone()
     }
 
-    /// Puts a record into a queue; into the last one when routes have just changed and there is none of that priority.
-    pub fn append(&self, priority: u32, record: bytes::Bytes, expires_ms: Option<u64>) -> Option<Append> {
-        let queues = self.queues.borrow();
-        let queue = queues.iter().find(|queue| queue.priority == priority).or(queues.last())?;
+    /// Puts a record into a queue; into the last one when routes have just changed and there is none of that class.
+    pub fn append(&self, class: QueueClass, record: bytes::Bytes, expires_ms: Option<u64>) -> Option<Append> {
+        let (queues, class) = (self.queues.borrow(), self.limits.resolved(class));
+        let queue = queues.iter().find(|queue| queue.class == class).or(queues.last())?;
         Some(match expires_ms {
             None => queue.log.append(record, now_ms()),
             Some(at) => queue.log.append_expiring(record, now_ms(), at),
@@ -137,7 +142,7 @@ impl Place {
         for queue in self.queues().iter() {
             queue.log.close().await;
             if queue.is_over() {
-                remove(&self.dir_of(queue.priority));
+                remove(&self.dir_of(queue.class));
             }
         }
     }
@@ -145,7 +150,7 @@ impl Place {
     /// Removes the files of all queues.
     pub fn remove(&self) {
         for queue in self.queues().iter() {
-            remove(&self.dir_of(queue.priority));
+            remove(&self.dir_of(queue.class));
         }
     }
 }
@@ -199,7 +204,7 @@ impl PlaceReader {
                 continue;
             }
             // A higher priority is waited for as long as the disk takes; a lower one is not while there is something to send.
-            let mut has_head = false;
+            let mut highest = u32::MAX;
             for lane in &mut self.lanes {
                 let now_ms = now_ms();
                 if let Some(expired) =
@@ -210,15 +215,22 @@ impl PlaceReader {
                 }
                 if lane.head.is_none() {
                     let read = lane.reader.next_present(|| now_ms);
-                    lane.head = match has_head {
+                    lane.head = match highest < lane.queue.class.priority {
                         true => read.now_or_never().transpose()?.flatten(),
                         false => read.await?,
                     };
                 }
-                has_head |= lane.head.is_some();
+                if lane.head.is_some() {
+                    highest = highest.min(lane.queue.class.priority);
+                }
             }
             let mut heads: Vec<&mut Lane> =
                 self.lanes.iter_mut().filter(|lane| lane.head.is_some()).collect();
+            // Of those of one priority, what waits longest.
+            heads.sort_by_key(|lane| {
+                (lane.queue.class.priority, lane.head.as_ref().map(|head| head.enqueued_ms))
+            });
+            heads.dedup_by_key(|lane| lane.queue.class.priority);
             let waiting: Vec<u64> =
                 heads.iter().filter_map(|lane| lane.head.as_ref().map(|head| head.enqueued_ms)).collect();
             if let Some(index) = self.turns.next(now_ms(), &waiting)
@@ -266,7 +278,7 @@ impl PlaceReader {
                 self.lanes.push(Lane { queue: queue.clone(), reader, head: None });
             }
         }
-        self.lanes.sort_by_key(|lane| lane.queue.priority);
+        self.lanes.sort_by_key(|lane| lane.queue.class);
     }
 }
 
@@ -274,9 +286,14 @@ impl PlaceReader {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
+
+    fn of(priority: u32) -> QueueClass {
+        QueueClass { priority, full: None }
+    }
 
     async fn put(place: &Place, priority: u32, text: &'static str) {
-        place.append(priority, Bytes::from_static(text.as_bytes()), None).unwrap().await.unwrap();
+        place.append(of(priority), Bytes::from_static(text.as_bytes()), None).unwrap().await.unwrap();
     }
 
     async fn take(reader: &mut PlaceReader, count: usize) -> Vec<String> {
@@ -290,14 +307,14 @@ mod tests {
     }
 
     fn place(dir: &Path) -> Place {
-        Place::open(dir.join("upstream"), LogOptions::default()).unwrap()
+        Place::open("upstream".into(), dir.join("upstream"), Limits::default()).unwrap()
     }
 
     #[tokio::test]
     async fn the_highest_priority_leaves_first_and_each_in_its_own_order() {
         let dir = tempfile::tempdir().unwrap();
         let place = place(dir.path());
-        place.need([PRIORITY_DEFAULT, 3, 0]).unwrap();
+        place.need([PRIORITY_DEFAULT, 3, 0].map(of)).unwrap();
         for (priority, text) in
             [(PRIORITY_DEFAULT, "c1"), (3, "b1"), (PRIORITY_DEFAULT, "c2"), (0, "a1"), (3, "b2"), (0, "a2")]
         {
@@ -309,7 +326,7 @@ mod tests {
         put(&place, 0, "a3").await;
         assert_eq!(take(&mut reader, 2).await, ["a3", "c1"]);
         let (queue, unsent) = reader.next().await.unwrap();
-        assert_eq!((&unsent.payload[..], queue.priority), (&b"c2"[..], PRIORITY_DEFAULT));
+        assert_eq!((&unsent.payload[..], queue.class), (&b"c2"[..], QueueClass::DEFAULT));
         reader.rewind();
         assert_eq!(take(&mut reader, 1).await, ["c2"], "what was not done with is read again");
         assert!(reader.next().now_or_never().is_none());
@@ -321,14 +338,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let old = dir.path().join("upstream@3");
         let opened = place(dir.path());
-        opened.need([PRIORITY_DEFAULT, 3]).unwrap();
+        opened.need([PRIORITY_DEFAULT, 3].map(of)).unwrap();
         put(&opened, 3, "old").await;
-        opened.need([PRIORITY_DEFAULT]).unwrap();
+        opened.need([QueueClass::DEFAULT]).unwrap();
         opened.close().await;
         assert!(old.is_dir(), "something still waits there");
 
         let opened = place(dir.path());
-        opened.need([PRIORITY_DEFAULT]).unwrap();
+        opened.need([QueueClass::DEFAULT]).unwrap();
         let mut reader = opened.reader();
         put(&opened, PRIORITY_DEFAULT, "new").await;
         assert_eq!(take(&mut reader, 2).await, ["old", "new"]);
@@ -344,13 +361,37 @@ mod tests {
     async fn a_reader_follows_when_routes_bring_a_new_priority() {
         let dir = tempfile::tempdir().unwrap();
         let place = place(dir.path());
-        place.need([PRIORITY_DEFAULT]).unwrap();
+        place.need([QueueClass::DEFAULT]).unwrap();
         let mut reader = place.reader();
         let (next, ()) = tokio::join!(reader.next(), async {
-            place.need([PRIORITY_DEFAULT, 1]).unwrap();
+            place.need([PRIORITY_DEFAULT, 1].map(of)).unwrap();
             put(&place, 1, "first").await;
         });
-        assert_eq!(next.unwrap().0.priority, 1);
+        assert_eq!(next.unwrap().0.class.priority, 1);
+        place.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_route_that_refuses_has_a_queue_of_its_own_which_has_equal_turns_with_the_other_of_its_priority()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        let refusing = QueueClass { priority: 3, full: Some(WhenFull::Refuse) };
+        // What the gateway does anyway is no class of its own.
+        let dropping = QueueClass { priority: 3, full: Some(WhenFull::DropOldest) };
+        place.need([of(3), refusing, dropping]).unwrap();
+        let names: Vec<String> = place.queues().iter().map(|queue| place.name_of(queue.class)).collect();
+        assert_eq!(names, ["upstream@3", "upstream@3.refuse"]);
+        for n in 0..6 {
+            let class = if n % 2 == 0 { refusing } else { dropping };
+            place.append(class, Bytes::from(n.to_string()), None).unwrap().await.unwrap();
+            let now = now_ms();
+            while now_ms() == now {
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut reader = place.reader();
+        assert_eq!(take(&mut reader, 6).await, ["0", "1", "2", "3", "4", "5"]);
         place.close().await;
     }
 
@@ -358,10 +399,10 @@ mod tests {
     async fn a_message_that_expires_while_it_waits_for_its_turn_is_counted_and_not_sent() {
         let dir = tempfile::tempdir().unwrap();
         let place = place(dir.path());
-        place.need([PRIORITY_DEFAULT, 0]).unwrap();
+        place.need([PRIORITY_DEFAULT, 0].map(of)).unwrap();
         let soon = now_ms() + 300;
         let short = Bytes::from_static(b"short");
-        place.append(PRIORITY_DEFAULT, short, Some(soon)).unwrap().await.unwrap();
+        place.append(QueueClass::DEFAULT, short, Some(soon)).unwrap().await.unwrap();
         put(&place, 0, "alarm").await;
         put(&place, 0, "alarm 2").await;
         let mut reader = place.reader();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use schemas::manifest::{PRIORITY_DEFAULT, Route as ManifestRoute};
+use schemas::manifest::{PRIORITY_DEFAULT, Route as ManifestRoute, WhenFull};
 use schemas::names::ModuleId;
 
 use super::grammar::{self, Parsed, Sink};
@@ -31,17 +31,34 @@ pub struct RouteText<'a> {
     pub priority: u32,
     /// `None`: as long as the gateway keeps messages.
     pub time_to_live_secs: Option<u64>,
+    /// `None`: as the gateway does.
+    pub full: Option<WhenFull>,
+}
+
+/// A queue of a place. A route's messages stand in that of its class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueueClass {
+    /// 0 (first) to 9, or [`PRIORITY_DEFAULT`].
+    pub priority: u32,
+    /// What gives way when it is full; `None`: as the gateway does.
+    pub full: Option<WhenFull>,
+}
+
+impl QueueClass {
+    /// That of routes that say nothing.
+    pub const DEFAULT: Self = Self { priority: PRIORITY_DEFAULT, full: None };
 }
 
 impl<'a> From<&'a str> for RouteText<'a> {
     fn from(query: &'a str) -> Self {
-        Self { query, priority: PRIORITY_DEFAULT, time_to_live_secs: None }
+        Self { query, priority: PRIORITY_DEFAULT, time_to_live_secs: None, full: None }
     }
 }
 
 impl<'a> From<&'a ManifestRoute> for RouteText<'a> {
     fn from(route: &'a ManifestRoute) -> Self {
-        Self { query: &route.query, priority: route.priority, time_to_live_secs: route.time_to_live_secs }
+        let ManifestRoute { query, priority, time_to_live_secs, full } = route;
+        Self { query, priority: *priority, time_to_live_secs: *time_to_live_secs, full: *full }
     }
 }
 
@@ -49,7 +66,7 @@ impl<'a> From<&'a ManifestRoute> for RouteText<'a> {
 struct Route {
     name: String,
     parsed: Parsed,
-    priority: u32,
+    class: QueueClass,
     time_to_live_ms: Option<u64>,
 }
 
@@ -67,19 +84,19 @@ pub struct RouteTable {
 pub struct Target<'a> {
     /// The place.
     pub sink: &'a Sink,
-    /// Lower is earlier.
-    pub priority: u32,
+    /// Which of its queues.
+    pub class: QueueClass,
     /// `None`: as long as the gateway keeps messages.
     pub time_to_live_ms: Option<u64>,
 }
 
-/// The queues that the routes need: the priorities that lead to each place.
+/// The queues that the routes need, of each place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueuesNeeded {
     /// To central.
-    pub upstream: BTreeSet<u32>,
+    pub upstream: BTreeSet<QueueClass>,
     /// To the inputs of each module.
-    pub modules: BTreeMap<ModuleId, BTreeSet<u32>>,
+    pub modules: BTreeMap<ModuleId, BTreeSet<QueueClass>>,
 }
 
 impl RouteTable {
@@ -98,13 +115,13 @@ impl RouteTable {
                 Ok(parsed) => table.routes.push(Route {
                     name: name.to_owned(),
                     parsed,
-                    priority: text.priority,
+                    class: QueueClass { priority: text.priority, full: text.full },
                     time_to_live_ms: text.time_to_live_secs.map(|secs| secs.saturating_mul(1000)),
                 }),
                 Err(error) => refused.push(RouteError { route: name.to_owned(), error }),
             }
         }
-        table.routes.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+        table.routes.sort_by(|a, b| (a.class.priority, &a.name).cmp(&(b.class.priority, &b.name)));
         let has = |is: fn(&Source) -> bool| table.routes.iter().any(|route| is(&route.parsed.source));
         let takes_twin_changes = has(|source| matches!(source, Source::All | Source::TwinChanges));
         let takes_free = has(|source| matches!(source, Source::Free(_)));
@@ -122,11 +139,7 @@ impl RouteTable {
                 continue;
             }
             if route.parsed.condition.as_ref().is_none_or(|condition| condition.holds(message)) {
-                targets.push(Target {
-                    sink,
-                    priority: route.priority,
-                    time_to_live_ms: route.time_to_live_ms,
-                });
+                targets.push(Target { sink, class: route.class, time_to_live_ms: route.time_to_live_ms });
             }
         }
         targets
@@ -153,11 +166,11 @@ impl RouteTable {
     pub fn queues(&self) -> QueuesNeeded {
         let mut needed = QueuesNeeded::default();
         for route in &self.routes {
-            let priorities = match &route.parsed.sink {
+            let classes = match &route.parsed.sink {
                 Sink::Upstream => &mut needed.upstream,
                 Sink::Input { module, .. } => needed.modules.entry(module.clone()).or_default(),
             };
-            priorities.insert(route.priority);
+            classes.insert(route.class);
         }
         needed
     }
@@ -168,7 +181,7 @@ impl RouteTable {
         let told = |route: &Route, verdict, reason| Told {
             route: route.name.clone(),
             sink: route.parsed.sink.clone(),
-            priority: route.priority,
+            class: route.class,
             time_to_live_ms: route.time_to_live_ms,
             verdict,
             reason,
@@ -213,8 +226,8 @@ pub struct Told {
     pub route: String,
     /// Where it leads.
     pub sink: Sink,
-    /// Its priority.
-    pub priority: u32,
+    /// In which queue of it.
+    pub class: QueueClass,
     /// How long its messages live; `None`: as long as the gateway keeps messages.
     pub time_to_live_ms: Option<u64>,
     /// Whether it takes the message.

@@ -1,5 +1,7 @@
 //! The routes through the door of the table: which messages they take, where these go, and what is refused.
 
+use std::collections::BTreeSet;
+
 use std::cell::Cell;
 
 use proptest::prelude::*;
@@ -9,7 +11,7 @@ use schemas::names::{DeviceId, Identity};
 use schemas::twin::Twin;
 use serde_json::json;
 
-use super::table::{RouteTable, RouteText, Verdict};
+use super::table::{QueueClass, RouteTable, RouteText, Verdict};
 use super::{Kind, Message, Sink};
 
 fn table(routes: &[(&str, &str)]) -> RouteTable {
@@ -213,7 +215,8 @@ fn a_message_that_no_condition_looks_into_is_not_read_and_its_twin_not_fetched()
 
 #[test]
 fn a_message_reaches_each_place_once_by_the_route_of_the_highest_priority() {
-    let text = |query, priority, time_to_live_secs| RouteText { query, priority, time_to_live_secs };
+    let text =
+        |query, priority, time_to_live_secs| RouteText { query, priority, time_to_live_secs, full: None };
     let (table, refused) = RouteTable::parse([
         ("plain", text("select * from /messages/* into $UPSTREAM", PRIORITY_DEFAULT, Some(9))),
         ("alarm", text("FROM /messages/* WHERE alarm = 'yes' INTO $upstream", 0, Some(60))),
@@ -226,7 +229,7 @@ fn a_message_reaches_each_place_once_by_the_route_of_the_highest_priority() {
     assert!(refused.is_empty(), "{refused:?}");
     let targets = |message: &Sent| {
         message.through(|message| {
-            let target = |t: &super::Target<'_>| (t.sink.to_string(), t.priority, t.time_to_live_ms);
+            let target = |t: &super::Target<'_>| (t.sink.to_string(), t.class.priority, t.time_to_live_ms);
             table.targets(message).iter().map(target).collect::<Vec<_>>()
         })
     };
@@ -239,9 +242,11 @@ fn a_message_reaches_each_place_once_by_the_route_of_the_highest_priority() {
     let upstream = targets(&sent("gw/cam", "", "")).into_iter().find(|(sink, ..)| sink == "$upstream");
     assert_eq!(upstream, Some(("$upstream".into(), 3, Some(7000))), "of equal ones the first by name");
     let queues = table.queues();
-    assert_eq!(queues.upstream.into_iter().collect::<Vec<_>>(), [0, 3, PRIORITY_DEFAULT]);
+    let priorities =
+        |classes: BTreeSet<QueueClass>| classes.into_iter().map(|class| class.priority).collect::<Vec<_>>();
+    assert_eq!(priorities(queues.upstream), [0, 3, PRIORITY_DEFAULT]);
     let modules: Vec<_> =
-        queues.modules.into_iter().map(|(m, p)| (m.to_string(), p.into_iter().collect())).collect();
+        queues.modules.into_iter().map(|(m, classes)| (m.to_string(), priorities(classes))).collect();
     assert_eq!(modules, [("filter".to_owned(), vec![1, 5])]);
 }
 

@@ -1,10 +1,13 @@
 //! How what was taken in is answered, when it is done.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use edge_buffer::AppendError;
 use futures_util::FutureExt as _;
 use schemas::topics;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Session;
@@ -84,6 +87,15 @@ where
                 // MQTT 3.1.1 has no word for it, and a client that is not answered sends it for ever.
                 (None, (self.peer.version == Version::V5).then(|| (reason_of(status), why)))
             }
+            Err(Failed::Rejected(Rejected::Full(why))) => {
+                count(&self.door.counts().messages_without_room);
+                self.note_full(&done.topic, &why);
+                match self.peer.version {
+                    Version::V5 => (None, Some((Reason::QUOTA_EXCEEDED, why))),
+                    // No PUBACK: what is behind it may have been taken, and is acknowledged all the same.
+                    Version::V4 => return Ok(()),
+                }
+            }
             Err(Failed::Rejected(Rejected::Temporary(status, why))) => {
                 self.log_refused(&done.topic, &format!("{status}, for now, not acknowledged: {why}"));
                 // A QoS 2 message keeps its id: its subscribers may have it, and it must not be given to them again.
@@ -95,6 +107,17 @@ where
         match answer {
             Some((topic, body)) => self.answer_twin(topic, body),
             None => Ok(()),
+        }
+    }
+
+    /// Logs the first message that there is no room for, and one a minute: a disk that is full must not get a line for each.
+    fn note_full(&mut self, topic: &Bytes, why: &str) {
+        /// Between two lines of one client.
+        const SILENCE: Duration = Duration::from_secs(60);
+        let is_first = self.full_since.is_none_or(|since| since.elapsed() >= SILENCE);
+        if is_first {
+            self.log_refused(topic, &format!("there is no room for it: {why}"));
+            self.full_since = Some(Instant::now());
         }
     }
 

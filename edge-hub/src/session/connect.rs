@@ -308,6 +308,7 @@ where
         ends_at: admitted.ends_at.map(from_now),
         last_read: now,
         written_at_check: None,
+        full_since: None,
     }
 }
 

@@ -128,6 +128,8 @@ struct Session<S, T> {
     stall_check_at: Instant,
     /// Bytes written at the last check, when more was waiting.
     written_at_check: Option<u64>,
+    /// When there was no room for a message of the client, and that was logged.
+    full_since: Option<Instant>,
 }
 
 /// What a client said of itself in its CONNECT.
@@ -159,9 +161,10 @@ where
                 return end;
             }
             self.send_waiting();
-            // Nothing else announces the end of a pause.
-            if let Some(until) = self.rates.paused_until().filter(|until| *until < timer.deadline()) {
-                timer.as_mut().reset(until);
+            // Nothing else announces the end of a pause, or of the patience with a full queue.
+            let due = [self.rates.paused_until(), self.closes_at()].into_iter().flatten().min();
+            if let Some(at) = due.filter(|at| *at < timer.deadline()) {
+                timer.as_mut().reset(at);
             }
             let may_take = self.may_take();
             let may_send = self.may_send();
@@ -211,9 +214,18 @@ where
             && !self.rates.is_paused()
     }
 
+    /// When a client is closed that waits for a PUBACK which will not come.
+    fn closes_at(&self) -> Option<Instant> {
+        let is_waiting = self.peer.version == Version::V4;
+        self.full_since.filter(|_| is_waiting).map(|since| since + self.door.settings.full_timeout)
+    }
+
     fn next_tick(&self) -> Instant {
         let silent_at = self.silence_max.map(|max| self.last_read + max);
-        [silent_at, self.ends_at].into_iter().flatten().fold(self.stall_check_at, Instant::min)
+        [silent_at, self.ends_at, self.closes_at()]
+            .into_iter()
+            .flatten()
+            .fold(self.stall_check_at, Instant::min)
     }
 
     /// Looks whether the client still reads and still speaks.
@@ -221,6 +233,10 @@ where
         let now = Instant::now();
         if self.ends_at.is_some_and(|at| now >= at) {
             return Err(End::Closed("its SAS token expired".to_owned(), Reason::MAXIMUM_CONNECT_TIME));
+        }
+        if self.closes_at().is_some_and(|at| now >= at) {
+            let why = "there was no room for a message of it: it is to send that again";
+            return Err(End::Closed(why.to_owned(), Reason::QUOTA_EXCEEDED));
         }
         if !self.may_take() {
             // Its silence is ours: nothing is read.

@@ -302,7 +302,7 @@ where
                 _ => {}
             }
             let taken = taken.await;
-            if qos == 2 && matches!(taken, Err(Rejected::Temporary(..))) {
+            if qos == 2 && matches!(taken, Err(Rejected::Temporary(..) | Rejected::Full(_))) {
                 // It is sent again, and must not pass for one that came before.
                 mailbox.release(id);
             }
@@ -475,7 +475,10 @@ async fn report<S: Service>(
 
 /// The answer to a twin request that failed. Azure's Node SDK looks at the body only, the Python SDK at the status.
 fn rejection(request_id: &str, rejected: &Rejected) -> (String, Bytes) {
-    let (Rejected::Wrong(status, message) | Rejected::Temporary(status, message)) = rejected;
+    let (status, message) = match rejected {
+        Rejected::Wrong(status, message) | Rejected::Temporary(status, message) => (*status, message),
+        Rejected::Full(message) => (503, message),
+    };
     let body = json!({"errorCode": status, "message": message});
-    (topics::twin_response(*status, request_id, None), body.to_string().into())
+    (topics::twin_response(status, request_id, None), body.to_string().into())
 }

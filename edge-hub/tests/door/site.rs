@@ -96,6 +96,7 @@ impl Service for Program {
         let text = String::from_utf8_lossy(&payload).into_owned();
         match text.as_str() {
             "wrong" => return Box::pin(async { Err(Rejected::Wrong(400, "bad reading".into())) }),
+            "full" => return Box::pin(async { Err(Rejected::Full("the queue is full".into())) }),
             "later" => return Box::pin(async { Err(Rejected::Temporary(503, "disk full".into())) }),
             _ => {}
         }

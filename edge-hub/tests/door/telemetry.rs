@@ -1,13 +1,18 @@
 //! Telemetry: acknowledged when it is stored, in order, and only from those whose it is.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use edge_hub::codec::packet::Packet as Packet5;
+use edge_hub::codec::reason::Reason;
+use edge_hub::codec::text::Text;
 use edge_hub::door::DoorSettings;
 use rumqttc::{Packet, QoS, SubscribeReasonCode};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::five::{Five, publish};
 use crate::site::{Mqtt, Seen, Site};
 use crate::wire::{CONNACK, connect};
 
@@ -72,6 +77,42 @@ async fn a_wrong_message_is_acknowledged_and_counted_and_a_later_one_is_not_ackn
     while let Ok(packet) = d1.packet().await {
         assert!(!matches!(packet, Packet::PubAck(_)), "acknowledged what was not taken");
     }
+    site.close().await;
+}
+
+#[tokio::test]
+async fn without_room_a_client_of_mqtt_5_is_told_so_and_stays() {
+    let site =
+        Site::open(DoorSettings { full_timeout: Duration::from_millis(50), ..DoorSettings::default() }).await;
+    let mut d1 = Five::new(site.address, "d1").await;
+    for qos in [1, 2] {
+        d1.publish(publish(TOPIC, "full", qos, 1)).await;
+        let (Packet5::PubAck(ack) | Packet5::PubRec(ack)) = d1.packet().await else { panic!("no answer") };
+        let told = ack.told.and_then(|told| told.reason_string);
+        assert_eq!(
+            (ack.id, ack.reason, told),
+            (1, Reason::QUOTA_EXCEEDED, Some(Text::from("the queue is full")))
+        );
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(d1.told(publish(TOPIC, "there is room again", 1, 2)).await.reason, Reason::SUCCESS);
+    assert_eq!(site.door.counts().messages_without_room.load(Ordering::Relaxed), 2);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn without_room_a_client_of_mqtt_3_1_1_gets_no_puback_goes_on_and_is_closed_to_send_it_again() {
+    let timeout = Duration::from_millis(500);
+    let site = Site::open(DoorSettings { full_timeout: timeout, ..DoorSettings::default() }).await;
+    let mut d1 = site.mqtt("d1").await;
+    let since = Instant::now();
+    d1.publish(TOPIC, "full").await;
+    d1.publish(TOPIC, "taken").await;
+    assert!(matches!(d1.packet().await.unwrap(), Packet::PubAck(ack) if ack.pkid == 2));
+    while let Ok(packet) = d1.packet().await {
+        assert!(!matches!(packet, Packet::PubAck(_)), "acknowledged what was not taken");
+    }
+    assert!(since.elapsed() >= timeout, "closed before its time");
     site.close().await;
 }
 

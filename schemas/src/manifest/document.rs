@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{DesiredStatus, ImagePullPolicy, RestartPolicy};
+use super::{DesiredStatus, ImagePullPolicy, RestartPolicy, WhenFull};
 
 /// An Azure IoT Edge deployment manifest, as Lineside reads it.
 #[derive(Serialize, JsonSchema)]
@@ -260,6 +260,9 @@ pub struct RouteObject {
     /// 0 or left out: storeAndForwardConfiguration's.
     #[schemars(range(max = 4_294_967_295_u32))]
     pub time_to_live_secs: Option<u32>,
+    /// What gives way when the route's queue is full: its oldest messages, or the new one, which is not acknowledged when no
+    /// other route takes it. As the gateway's edge.toml says if left out. Lineside's own; Azure's hub ignores it.
+    pub full: Option<WhenFull>,
 }
 
 /// How long messages are kept.

@@ -131,7 +131,7 @@ impl fmt::Debug for Module {
 macro_rules! words {
     ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         pub enum $type {
             $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
         }
@@ -163,6 +163,15 @@ words! {
         Running = "running",
         /// Its container exists and does not run.
         Stopped = "stopped",
+    }
+}
+words! {
+    /// What gives way when a queue is full.
+    WhenFull {
+        /// Its oldest messages, for the newest.
+        DropOldest = "drop-oldest",
+        /// The new message: it is not taken.
+        Refuse = "refuse",
     }
 }
 words! {
@@ -212,6 +221,9 @@ pub struct Route {
     pub priority: u32,
     /// Overrides [`EdgeHub::time_to_live_secs`].
     pub time_to_live_secs: Option<u64>,
+    /// What gives way when its queue is full; as the gateway's `[buffer]` says when it is left out. Lineside's own.
+    #[serde(default)]
+    pub full: Option<WhenFull>,
 }
 
 impl Manifest {

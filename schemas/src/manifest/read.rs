@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::field::{Field, Object, kind};
 use super::{
     DesiredStatus, EdgeAgent, EdgeHub, ImagePullPolicy, ManifestError, Module, PRIORITY_DEFAULT, ROOT,
-    RegistryCredential, RestartPolicy, Route, authorization, image,
+    RegistryCredential, RestartPolicy, Route, WhenFull, authorization, image,
 };
 use crate::names::ModuleId;
 
@@ -225,9 +225,10 @@ fn route(name: &str, field: &Field<'_>) -> Result<Option<Route>, ManifestError> 
             "a name has at least one character, and no dot, $, # or space",
         ));
     }
-    const ALLOWED: &str = "write \"FROM … INTO …\", or an object with route, priority and timeToLiveSecs";
-    let (query, priority, time_to_live_secs) = match field.value {
-        Value::String(query) => (query.as_str(), PRIORITY_DEFAULT, None),
+    const ALLOWED: &str =
+        "write \"FROM … INTO …\", or an object with route, priority, timeToLiveSecs and full";
+    let (query, priority, time_to_live_secs, full) = match field.value {
+        Value::String(query) => (query.as_str(), PRIORITY_DEFAULT, None, None),
         Value::Object(_) => {
             let object = field.clone().object()?;
             let priority = match object.get("priority") {
@@ -240,10 +241,14 @@ fn route(name: &str, field: &Field<'_>) -> Result<Option<Route>, ManifestError> 
                 }
                 None => None,
             };
-            (object.require("route", "write FROM … INTO …")?.text()?, priority, time_to_live)
+            let full = match object.get("full") {
+                Some(field) => Some(field.word(WhenFull::ALL, WhenFull::as_str)?),
+                None => None,
+            };
+            (object.require("route", "write FROM … INTO …")?.text()?, priority, time_to_live, full)
         }
         other => return Err(field.refuse(kind(other), ALLOWED)),
     };
     let query = query.trim();
-    Ok((!query.is_empty()).then(|| Route { query: query.to_owned(), priority, time_to_live_secs }))
+    Ok((!query.is_empty()).then(|| Route { query: query.to_owned(), priority, time_to_live_secs, full }))
 }

@@ -1,0 +1,80 @@
+//! What each queue may hold: the limits of the gateway, and those that `edge.toml` gives to one queue by its name.
+
+use std::collections::BTreeMap;
+
+use edge_buffer::{Full, LogOptions};
+use edge_core::route::QueueClass;
+use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
+
+use crate::config::{BufferSection, QueueSection};
+
+/// The limits of all queues.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    options: LogOptions,
+    by_name: BTreeMap<String, QueueSection>,
+}
+
+impl Limits {
+    /// As `[buffer]` says.
+    pub fn new(buffer: &BufferSection) -> Self {
+        let options = LogOptions {
+            bytes_max: buffer.max_bytes,
+            age_max_ms: buffer.max_age_secs.map(|secs| secs.saturating_mul(1000)),
+            keep_free_bytes: buffer.keep_free_bytes,
+            full: full(buffer.full),
+            tag: Some(crate::record::sender),
+            ..LogOptions::default()
+        };
+        Self { options, by_name: buffer.queues.clone() }
+    }
+
+    /// The class of a queue, as it is called: what a gateway does anyway is not part of a name.
+    pub fn resolved(&self, class: QueueClass) -> QueueClass {
+        QueueClass { full: class.full.filter(|wanted| full(*wanted) != self.options.full), ..class }
+    }
+
+    /// Every class that a queue of this gateway can be of.
+    pub fn classes(&self) -> impl Iterator<Item = QueueClass> {
+        let other = match self.options.full {
+            Full::DropOldest => WhenFull::Refuse,
+            Full::Refuse => WhenFull::DropOldest,
+        };
+        let priorities = (0..=9).chain([PRIORITY_DEFAULT]);
+        priorities.flat_map(move |priority| [None, Some(other)].map(|full| QueueClass { priority, full }))
+    }
+
+    /// The options of the log of one queue.
+    pub fn options(&self, name: &str, class: QueueClass) -> LogOptions {
+        let mut options = self.options.clone();
+        if let Some(wanted) = class.full {
+            options.full = full(wanted);
+        }
+        if let Some(own) = self.by_name.get(name) {
+            options.bytes_max = own.max_bytes.unwrap_or(options.bytes_max);
+            options.age_max_ms =
+                own.max_age_secs.map(|secs| secs.saturating_mul(1000)).or(options.age_max_ms);
+        }
+        options
+    }
+}
+
+fn full(wanted: WhenFull) -> Full {
+    match wanted {
+        WhenFull::DropOldest => Full::DropOldest,
+        WhenFull::Refuse => Full::Refuse,
+    }
+}
+
+/// What stands behind the name of a place in that of one of its queues: `@3` for priority 3, `.refuse` or `.drop-oldest`
+/// for one that does otherwise than the gateway does.
+pub fn suffix(class: QueueClass) -> String {
+    let priority = match class.priority {
+        PRIORITY_DEFAULT => String::new(),
+        priority => format!("@{priority}"),
+    };
+    match class.full {
+        None => priority,
+        Some(full) => format!("{priority}.{full}"),
+    }
+}

@@ -9,10 +9,8 @@ shift
 readonly TARGET=x86_64-unknown-linux-gnu
 scripts/ensure-packages.sh g++
 
-# libFuzzer's coverage, by rustc's own instrumentation; no sanitizer, because nothing here is unsafe.
-RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
--Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
--Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code" \
+# libFuzzer is C++ and comes with its crate; its coverage is rustc's own, on the stable toolchain.
+RUSTC_WRAPPER="$PWD/scripts/fuzz-rustc.sh" \
     cargo build --quiet --release --target "$TARGET" --manifest-path fuzz/driver/Cargo.toml --target-dir target/fuzz
 
 targets=("$@")

@@ -47,6 +47,47 @@ impl From<FleetError> for Rejected {
     }
 }
 
+impl Fleet {
+    /// Takes a telemetry message that `carrier`, a gateway, brought, or its sender itself.
+    fn take(
+        self: &Arc<Self>,
+        carrier: Option<DeviceId>,
+        from: Identity,
+        mut bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        let received_ms = now_ms();
+        let (place, enqueued_ms) = match place(&mut bag, carrier.as_ref()) {
+            Ok(place) => place,
+            Err(why) => return Box::pin(async { Err(Rejected::Wrong(400, why)) }),
+        };
+        let message = NewMessage {
+            from,
+            enqueued_ms: enqueued_ms.unwrap_or(received_ms),
+            received_ms,
+            bag,
+            body: payload.into(),
+            place,
+        };
+        let stored = self.store.submit_then(
+            message.body.len() + 512,
+            move |c| {
+                if let Some(gateway) = &carrier {
+                    speak_for(c, gateway, &message.from)?;
+                }
+                match telemetry::insert(c, &message)? {
+                    Stored::New | Stored::Already => Ok(()),
+                    Stored::TooManyQueues => {
+                        Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
+                    }
+                }
+            },
+            |()| {},
+        );
+        Box::pin(async move { stored.await.map_err(Rejected::from) })
+    }
+}
+
 impl Service for Fleet {
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
         let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
@@ -98,39 +139,20 @@ impl Service for Fleet {
         self: &Arc<Self>,
         client: &Client,
         from: Identity,
-        mut bag: PropertyBag,
+        bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        let received_ms = now_ms();
         let carrier = self.is_gateway(client).then(|| client.identity.device.clone());
-        let (place, enqueued_ms) = match place(&mut bag, carrier.as_ref()) {
-            Ok(place) => place,
-            Err(why) => return Box::pin(async { Err(Rejected::Wrong(400, why)) }),
-        };
-        let message = NewMessage {
-            from,
-            enqueued_ms: enqueued_ms.unwrap_or(received_ms),
-            received_ms,
-            bag,
-            body: payload.into(),
-            place,
-        };
-        let stored = self.store.submit_then(
-            message.body.len() + 512,
-            move |c| {
-                if let Some(gateway) = &carrier {
-                    speak_for(c, gateway, &message.from)?;
-                }
-                match telemetry::insert(c, &message)? {
-                    Stored::New | Stored::Already => Ok(()),
-                    Stored::TooManyQueues => {
-                        Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
-                    }
-                }
-            },
-            |()| {},
-        );
-        Box::pin(async move { stored.await.map_err(Rejected::from) })
+        self.take(carrier, from, bag, payload)
+    }
+
+    fn telemetry_will(
+        self: &Arc<Self>,
+        from: Identity,
+        bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        self.take(None, from, bag, payload)
     }
 
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {

@@ -176,6 +176,8 @@ impl Default for BufferSection {
 pub struct LimitsSection {
     /// Connections at once from one address; as many as `[listen] connections_max` when left out.
     pub connections_per_address: Option<usize>,
+    /// Connections that one address may open in a second; 0 for no limit.
+    pub connects_per_second_per_address: u64,
     /// Messages that a client may publish in a second; 0 for no limit.
     pub messages_per_second: u64,
     /// Their bytes; 0 for no limit.
@@ -191,6 +193,7 @@ impl Default for LimitsSection {
         let door = DoorSettings::default();
         Self {
             connections_per_address: None,
+            connects_per_second_per_address: door.address_connects_per_second,
             messages_per_second: door.messages_per_second,
             bytes_per_second: door.bytes_per_second,
             subscriptions: door.filters_max,
@@ -205,6 +208,7 @@ impl LimitsSection {
         DoorSettings {
             connections_max,
             address_connections_max: self.connections_per_address.unwrap_or(connections_max),
+            address_connects_per_second: self.connects_per_second_per_address,
             messages_per_second: self.messages_per_second,
             bytes_per_second: self.bytes_per_second,
             filters_max: self.subscriptions,

@@ -138,6 +138,15 @@ impl Service for Front {
         self.router.telemetry(&from, bag, &payload)
     }
 
+    fn telemetry_will(
+        self: &Arc<Self>,
+        from: Identity,
+        bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        self.router.telemetry(&from, bag, &payload)
+    }
+
     fn takes_free(&self) -> bool {
         self.router.takes_free.load(Ordering::Relaxed)
     }
@@ -150,6 +159,16 @@ impl Service for Front {
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         self.router.free(&client.identity, topic, bag, &payload)
+    }
+
+    fn free_will(
+        self: &Arc<Self>,
+        of: &Identity,
+        topic: &str,
+        bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        self.router.free(of, topic, bag, &payload)
     }
 
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {

@@ -266,7 +266,7 @@ impl Clients {
         self.0.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Enters a connection and closes the one that it takes over from.
+    /// Enters a connection and closes the one that it takes over from: the older of the two, by their numbers.
     pub(crate) fn enter(&self, client: Client, version: Version, mailbox: Arc<Mailbox>) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             client,
@@ -277,8 +277,17 @@ impl Clients {
             rights: Mutex::default(),
             why: OnceLock::new(),
         });
-        let who = connection.client.identity.clone();
-        let older = lock(&self.0.connections).insert(who, connection.clone());
+        let older = match lock(&self.0.connections).entry(connection.client.identity.clone()) {
+            // A newer one came between: it has the session already.
+            Entry::Occupied(newer) if newer.get().client.connection > connection.client.connection => {
+                Some(connection.clone())
+            }
+            Entry::Occupied(mut older) => Some(older.insert(connection.clone())),
+            Entry::Vacant(free) => {
+                free.insert(connection.clone());
+                None
+            }
+        };
         if let Some(older) = older {
             older.end("taken over by a newer connection of the same client", Reason::SESSION_TAKEN_OVER);
         }

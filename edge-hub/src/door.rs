@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::addresses::Addresses;
 use crate::attempts::Attempts;
-use crate::broker::Broker;
+use crate::broker::{Broker, wills};
 use crate::clients::Clients;
 use crate::files;
 use crate::journal::{Journal, JournalMax};
@@ -27,6 +27,8 @@ pub struct DoorSettings {
     pub connections_max: usize,
     /// Connections at once from one address.
     pub address_connections_max: usize,
+    /// Connections that one address may open in a second, counted over all listeners; 0 for no limit. Beyond, it is refused.
+    pub address_connects_per_second: u64,
     /// Messages that a client may publish in a second; 0 for no limit. Beyond, it is not read from for a while.
     pub messages_per_second: u64,
     /// Their bytes, topics included; 0 for no limit. Beyond, it is not read from for a while.
@@ -84,6 +86,8 @@ impl Default for DoorSettings {
         Self {
             connections_max: 10_000,
             address_connections_max: 10_000,
+            // Behind one address there may be a whole line of devices that come back at once.
+            address_connects_per_second: 0,
             // More than one client can send in a second on the machines that gateways are.
             messages_per_second: 200_000,
             bytes_per_second: 256 << 20,
@@ -122,6 +126,8 @@ pub struct Counts {
     pub connections_refused: AtomicU64,
     /// Connections beyond the bound of their address.
     pub address_connections_refused: AtomicU64,
+    /// Connections that came faster than their address may connect.
+    pub connects_refused: AtomicU64,
     /// Times that a client was over its rate and was not read from for a while.
     pub clients_paused: AtomicU64,
     /// Subscriptions beyond a client's bound.
@@ -144,6 +150,8 @@ pub struct Counts {
     pub copies_too_large: AtomicU64,
     /// Copies that expired in a queue.
     pub copies_expired: AtomicU64,
+    /// Copies dropped because their client may not read their topics any more.
+    pub copies_forbidden: AtomicU64,
     /// Kept messages of clients that are away that gave way to newer ones.
     pub messages_dropped_away: AtomicU64,
     /// Messages that were not retained because there was no room.
@@ -163,6 +171,7 @@ impl Counts {
         vec![
             ("connectionsRefused", read(&self.connections_refused)),
             ("addressConnectionsRefused", read(&self.address_connections_refused)),
+            ("connectsRefused", read(&self.connects_refused)),
             ("clientsPaused", read(&self.clients_paused)),
             ("subscriptionsRefused", read(&self.subscriptions_refused)),
             ("loginsFailed", read(&self.logins_failed)),
@@ -174,6 +183,7 @@ impl Counts {
             ("copiesDropped", read(&self.copies_dropped)),
             ("copiesTooLarge", read(&self.copies_too_large)),
             ("copiesExpired", read(&self.copies_expired)),
+            ("copiesForbidden", read(&self.copies_forbidden)),
             ("messagesDroppedAway", read(&self.messages_dropped_away)),
             ("notRetained", read(&self.not_retained)),
             ("sessionsRefused", read(&self.sessions_refused)),
@@ -218,14 +228,20 @@ impl<S: Service> Door<S> {
         files::allow(settings.connections_max);
         let max = JournalMax { bytes: settings.journal_bytes_max, keep_free_bytes: settings.keep_free_bytes };
         let recovered = Journal::open(dir, max).await?;
-        let broker = Arc::new(Broker::restore(recovered.journal, &recovered.state, settings.clone()));
+        let (broker, due_wills) = Broker::restore(recovered.journal, &recovered.state, settings.clone());
+        let broker = Arc::new(broker);
         add(&broker.counts.records_skipped, recovered.skipped);
         clients.attach(&broker);
         let stop = CancellationToken::new();
-        let keeper = tokio::spawn(keeper::keep(broker.clone(), stop.clone()));
+        let (keeps, finish) = (keeper::keep(broker.clone(), stop.clone()), settings.finish_timeout);
+        let wills = wills::publish(broker.clone(), service.clone(), due_wills, stop.clone(), finish);
+        let keeper = tokio::spawn(async move {
+            tokio::join!(keeps, wills);
+        });
         let places = Arc::new(Semaphore::new(settings.connections_max));
         let (keeper, stop_keeper) = (Mutex::new(Some(keeper)), stop.drop_guard());
-        let (attempts, addresses) = (Attempts::new(settings.throttle.clone()), Addresses::default());
+        let (attempts, addresses) =
+            (Attempts::new(settings.throttle.clone()), Addresses::new(settings.address_connects_per_second));
         Ok(Arc::new(Self {
             service,
             clients,

@@ -121,6 +121,22 @@ impl Flight {
         out
     }
 
+    /// Takes out what may not be sent again; the packet ids. What was taken by the client stays.
+    pub(crate) fn take_back(&mut self, may_stay: impl Fn(&Delivery) -> bool) -> Vec<u16> {
+        let mut ids = Vec::new();
+        let mut at = 0;
+        while let Some(sent) = self.sent.get(at) {
+            if sent.is_taken || may_stay(&sent.delivery) {
+                at += 1;
+                continue;
+            }
+            ids.push(sent.id);
+            self.sent.remove(at);
+            self.on_wire -= usize::from(at < self.on_wire);
+        }
+        ids
+    }
+
     /// Enters what a journal remembers; `last_id` is the last id that was given.
     pub(crate) fn restore(&mut self, sent: impl Iterator<Item = (u16, bool, Delivery)>, last_id: u16) {
         self.sent = sent.map(|(id, is_taken, delivery)| Sent { id, is_taken, delivery }).collect();

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
+use crate::addresses::TooMany;
 use crate::door::{Door, count};
 use crate::https::{self, Caller};
 use crate::service::{ClientCert, Service};
@@ -96,10 +97,18 @@ impl<S: Service> Door<S> {
                 continue;
             };
             let max = self.settings.address_connections_max;
-            let Some(address_place) = self.addresses.take(peer.ip(), max) else {
-                count(&self.counts().address_connections_refused);
-                warn!(%peer, address_connections_max = max, "connection refused: its address has too many");
-                continue;
+            let address_place = match self.addresses.take(peer.ip(), max) {
+                Ok(place) => place,
+                Err(TooMany::AtOnce) => {
+                    count(&self.counts().address_connections_refused);
+                    warn!(%peer, address_connections_max = max, "connection refused: its address has too many");
+                    continue;
+                }
+                Err(TooMany::InASecond) => {
+                    count(&self.counts().connects_refused);
+                    debug!(%peer, "connection refused: its address connects too often");
+                    continue;
+                }
             };
             let place = (place, address_place);
             let deadline = Instant::now() + self.settings.connect_timeout;

@@ -182,6 +182,14 @@ pub(crate) struct Taken {
     pub expired_keys: Vec<u64>,
 }
 
+/// What a client may not have any more.
+#[derive(Debug, Default)]
+pub(crate) struct TakenBack {
+    pub queued: Vec<Delivery>,
+    /// Packet ids of messages that were sent and are not settled.
+    pub sent: Vec<u16>,
+}
+
 impl Mailbox {
     pub(crate) fn new(number: u64, client_id: String, is_durable: bool, keeps: Keeps) -> Self {
         Self {
@@ -308,6 +316,31 @@ impl Mailbox {
     pub(crate) fn has_room(&self) -> bool {
         let inner = self.lock();
         !inner.is_closed && inner.connection.is_some() && !inner.is_full(1)
+    }
+
+    /// Whether so much waits in it beside what publishers may bring it to.
+    pub(crate) fn is_beyond(&self, messages: usize, bytes: usize) -> bool {
+        let (inner, times) = (self.lock(), self.hard_times());
+        inner.queue.len() >= MESSAGES_SOFT * times + messages || inner.bytes >= BYTES_SOFT * times + bytes
+    }
+
+    /// Takes out what waits on free topics that may not be read, before it is sent, or sent again. What the client has
+    /// already (PUBREC) is brought to its end.
+    pub(crate) fn take_back(&self, may_read: impl Fn(&str) -> bool) -> TakenBack {
+        let mut inner = self.lock();
+        let may_stay = |delivery: &Delivery| delivery.is_reserved || may_read(delivery.message.topic());
+        let mut taken = TakenBack { queued: Vec::new(), sent: inner.flight.take_back(may_stay) };
+        inner.bytes = 0;
+        for delivery in std::mem::take(&mut inner.queue) {
+            if may_stay(&delivery) {
+                inner.push(delivery);
+            } else {
+                taken.queued.push(delivery);
+            }
+        }
+        drop(inner);
+        self.room.notify_waiters();
+        taken
     }
 
     fn hard_times(&self) -> usize {

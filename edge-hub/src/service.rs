@@ -157,6 +157,15 @@ pub trait Service: Send + Sync + 'static {
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>>;
 
+    /// Takes the will of a client that is gone, on its telemetry topic; `bag` has what IoT Hub gives it. Same rules as for
+    /// [`Service::telemetry`], but one that is rejected for now is offered again.
+    fn telemetry_will(
+        self: &Arc<Self>,
+        from: Identity,
+        bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>>;
+
     /// Whether any message on a free topic is wanted beside its subscribers: asked for every one of them.
     fn takes_free(&self) -> bool {
         false
@@ -167,6 +176,18 @@ pub trait Service: Send + Sync + 'static {
     fn free(
         self: &Arc<Self>,
         _client: &Client,
+        _topic: &str,
+        _bag: PropertyBag,
+        _payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Takes the will of a client that is gone, on a free topic. Its subscribers get it all the same. One that is rejected
+    /// for now is offered again.
+    fn free_will(
+        self: &Arc<Self>,
+        _of: &Identity,
         _topic: &str,
         _bag: PropertyBag,
         _payload: Bytes,

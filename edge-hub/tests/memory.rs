@@ -45,6 +45,15 @@ impl Service for Program {
         Box::pin(async { Ok(()) })
     }
 
+    fn telemetry_will(
+        self: &Arc<Self>,
+        _from: Identity,
+        _bag: PropertyBag,
+        _payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        Box::pin(async { Ok(()) })
+    }
+
     async fn twin(self: &Arc<Self>, _client: &Client) -> Result<Twin, Rejected> {
         Ok(Twin::default())
     }

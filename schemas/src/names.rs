@@ -237,6 +237,20 @@ impl Identity {
         Self::device(DeviceId(format!("{ENROLLING}{registration_id}")))
     }
 
+    /// Reads back the text of any identity, of a local user's client too. For the program's own records only: what a client
+    /// says of itself is never read by this.
+    pub fn of_session(text: &str) -> Option<Self> {
+        let (device, module) = match text.split_once('/') {
+            None => (text, None),
+            Some((device, module)) => (device, Some(module)),
+        };
+        let device = match device.strip_prefix(USER).or_else(|| device.strip_prefix(ENROLLING)) {
+            Some(rest) => check_text(rest).map(|()| DeviceId(device.to_owned())),
+            None => device.parse(),
+        };
+        Some(Self { device: device.ok()?, module: module.map(str::parse).transpose().ok()? })
+    }
+
     /// What a device that enrols itself calls itself, when this is one.
     pub fn registration_id(&self) -> Option<DeviceId> {
         self.device.as_str().strip_prefix(ENROLLING).map(|id| DeviceId(id.to_owned()))
@@ -301,6 +315,15 @@ mod tests {
         assert_eq!(enrolling.registration_id(), Some("press-1".parse().unwrap()));
         assert!("$dps:press-1".parse::<DeviceId>().is_err());
         assert!(!"press-1".parse::<Identity>().unwrap().is_user());
+        for text in ["$user:plc1/a%20b%2Fc%25", "$dps:press-1", "press-1", "gw/filter"] {
+            assert_eq!(
+                Identity::of_session(text).map(|identity| identity.to_string()),
+                Some(text.to_owned())
+            );
+        }
+        for text in ["", "$user:", "a/b/c", "$user:plc1/", "a b"] {
+            assert_eq!(Identity::of_session(text), None, "{text}");
+        }
         for name in ["", "a/b", "a b", "$user", &"x".repeat(65)] {
             assert!(name.parse::<UserName>().is_err(), "{name}");
         }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::error::AppendError;
@@ -150,6 +151,8 @@ impl Committer {
         }
         std::mem::swap(&mut state.queue, batch);
         state.queue_bytes = 0;
+        shared.waiting_bytes.store(0, Ordering::Relaxed);
+        shared.taken.notify_waiters();
         if !batch.is_empty() {
             self.last_batch = batch.len();
         }

@@ -21,6 +21,9 @@ pub struct LogOptions {
     pub age_max_ms: Option<u64>,
     /// Bytes that the log leaves free on its file system.
     pub keep_free_bytes: u64,
+    /// Bytes handed in that the commit thread has not taken yet; over it an append ends with
+    /// [`AppendError::Busy`](crate::AppendError::Busy). 8 MiB are about a second of what a slow SD card writes.
+    pub waiting_bytes_max: u64,
     /// What gives way when a limit is met.
     pub full: Full,
     /// Whose a record is; without it losses are told by cause only.
@@ -34,6 +37,7 @@ impl Default for LogOptions {
             bytes_max: 1 << 30,
             age_max_ms: None,
             keep_free_bytes: 64 << 20,
+            waiting_bytes_max: 8 << 20,
             full: Full::DropOldest,
             tag: None,
         }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -98,7 +99,9 @@ impl Log {
         let refused = if bytes > max {
             Err((AppendError::TooLong { bytes, max }, pending))
         } else {
-            state.hand_in(pending)
+            let handed_in = state.hand_in(pending, self.shared().options.waiting_bytes_max);
+            self.shared().waiting_bytes.store(state.queue_bytes, Ordering::Relaxed);
+            handed_in
         };
         match refused {
             Ok(is_news) => {
@@ -116,6 +119,24 @@ impl Log {
                 }
                 Append(Waiting::Refused(Some(error)))
             }
+        }
+    }
+
+    /// Bytes handed in that are not being written yet. Cheap: for those who stop before an append would be
+    /// [`AppendError::Busy`].
+    pub fn waiting_bytes(&self) -> u64 {
+        self.shared().waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Ends when no more than so many bytes wait.
+    pub async fn until_waiting(&self, bytes_max: u64) {
+        loop {
+            let mut taken = std::pin::pin!(self.shared().taken.notified());
+            taken.as_mut().enable();
+            if self.waiting_bytes() <= bytes_max {
+                return;
+            }
+            taken.await;
         }
     }
 

@@ -1,10 +1,11 @@
 //! What is true of an open log, in memory: the queue to the commit thread, the segments, the cursor and the counts.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use crate::error::AppendError;
@@ -14,9 +15,6 @@ use crate::limits::LogOptions;
 use crate::losses::{Cause, Loss, Losses};
 use crate::storage::Storage;
 
-/// Bytes handed in that the commit thread has not taken yet; over it an append ends with `Busy`. About a second of
-/// what a slow SD card writes.
-pub(crate) const QUEUE_BYTES_MAX: u64 = 8 << 20;
 /// One mark per this many bytes of the last segment: how far a reader that seeks must scan.
 const MARK_BYTES: u64 = 64 << 10;
 /// Of the marks of a full segment one in so many is kept: memory that a long backlog does not feel.
@@ -199,12 +197,16 @@ impl State {
     }
 
     /// Puts an append behind the others. True when the commit thread should hear of it.
-    pub(crate) fn hand_in(&mut self, pending: Pending) -> Result<bool, (AppendError, Pending)> {
+    pub(crate) fn hand_in(
+        &mut self,
+        pending: Pending,
+        waiting_bytes_max: u64,
+    ) -> Result<bool, (AppendError, Pending)> {
         if self.is_closing {
             return Err((AppendError::Closed, pending));
         }
         let bytes = frame_len(pending.record.len());
-        if self.queue_bytes > 0 && self.queue_bytes + bytes > QUEUE_BYTES_MAX {
+        if self.queue_bytes > 0 && self.queue_bytes + bytes > waiting_bytes_max {
             return Err((AppendError::Busy, pending));
         }
         self.queue_bytes += bytes;
@@ -425,13 +427,26 @@ pub(crate) struct Shared {
     /// There is something to do for the commit thread.
     pub(crate) work: Condvar,
     pub(crate) published: watch::Sender<Published>,
+    /// Bytes handed in that the commit thread has not taken yet: `queue_bytes` for those who only look.
+    pub(crate) waiting_bytes: AtomicU64,
+    /// The commit thread has taken what waited.
+    pub(crate) taken: Notify,
 }
 
 impl Shared {
     pub(crate) fn new(storage: Arc<dyn Storage>, id: Uuid, options: LogOptions, state: State) -> Self {
         let published =
             watch::Sender::new(Published { next_sequence: state.next_sequence, has_ended: false });
-        Self { storage, id, options, state: Mutex::new(state), work: Condvar::new(), published }
+        Self {
+            storage,
+            id,
+            options,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            published,
+            waiting_bytes: AtomicU64::new(0),
+            taken: Notify::new(),
+        }
     }
 
     /// Held for short steps in memory only, never while a file is touched or a task waits.

@@ -36,6 +36,7 @@ impl Journal {
             keep_free_bytes: 0,
             full: Full::Refuse,
             tag: None,
+            ..LogOptions::default()
         };
         Ok(Self { log: Log::open(&dir.join("journal"), options)? })
     }

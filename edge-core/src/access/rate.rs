@@ -34,6 +34,12 @@ impl Bucket {
         }
     }
 
+    /// Whether nothing is lacking: whoever it belongs to may be forgotten.
+    pub fn is_full(&mut self, now_ms: u64) -> bool {
+        self.fill(now_ms);
+        self.level_milli >= milli(self.per_second)
+    }
+
     fn fill(&mut self, now_ms: u64) {
         let passed = now_ms.saturating_sub(self.filled_ms);
         self.filled_ms = self.filled_ms.max(now_ms);

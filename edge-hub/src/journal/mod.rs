@@ -39,6 +39,11 @@ use crate::message::unix_ms;
 /// A snapshot is due when so much was written since the last one, and more than so many times what it would hold.
 const SNAPSHOT_BYTES: u64 = 16 << 20;
 const SNAPSHOT_TIMES: u64 = 2;
+/// Bytes that wait for the disk from which on clients are not read from until it has taken them.
+const CONGESTED_BYTES: u64 = 4 << 20;
+/// Bytes that wait for the disk beyond which an event is refused. Above [`CONGESTED_BYTES`] comes only what no client is
+/// made to wait for: retained messages for a new subscription, wills, acknowledgements.
+const WAITING_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a snapshot that wait for the disk at once; well below what the log takes in before it is busy.
 const SNAPSHOT_AHEAD: usize = 1 << 20;
 
@@ -93,6 +98,7 @@ impl Journal {
             keep_free_bytes: max.keep_free_bytes,
             // The oldest segment may hold the only word of a session.
             full: Full::Refuse,
+            waiting_bytes_max: WAITING_BYTES_MAX,
             ..LogOptions::default()
         };
         let dir = dir.to_owned();
@@ -139,7 +145,17 @@ impl Journal {
         if is_due {
             self.shared.due.notify_one();
         }
-        Stored { append, journal: self.clone() }
+        Stored { append, journal: self.clone(), before: None }
+    }
+
+    /// Whether the disk is so far behind that clients should not be read from.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.shared.log.waiting_bytes() > CONGESTED_BYTES
+    }
+
+    /// Ends when it is not.
+    pub(crate) async fn decongested(&self) {
+        self.shared.log.until_waiting(CONGESTED_BYTES).await;
     }
 
     /// As [`Journal::write`], for an event that nobody waits for.
@@ -209,9 +225,17 @@ impl Journal {
 pub(crate) struct Stored {
     append: Append,
     journal: Journal,
+    /// What must be on disk too.
+    before: Option<Box<Stored>>,
 }
 
 impl Stored {
+    /// Ends when both are on disk.
+    pub(crate) fn and(mut self, before: Option<Self>) -> Self {
+        self.before = before.map(Box::new);
+        self
+    }
+
     /// For an event that nobody waits for.
     pub(crate) fn unawaited(self) {
         // An append that is refused says so at once; one that the disk fails is told to those who wait for others.
@@ -223,6 +247,13 @@ impl Future for Stored {
     type Output = Result<(), AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(before) = &mut self.before {
+            match Pin::new(&mut **before).poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => self.before = None,
+                failed => return failed,
+            }
+        }
         let Poll::Ready(answer) = Pin::new(&mut self.append).poll(context) else { return Poll::Pending };
         if let Err(why) = &answer {
             self.journal.fell_behind(why);

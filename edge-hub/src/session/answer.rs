@@ -48,20 +48,18 @@ where
     }
 
     /// Answers a packet when the journal has what it did.
-    pub(super) fn answer_stored(&mut self, stored: Option<Stored>, reply: Reply) {
-        match stored.is_none() && self.requests.is_empty() {
-            true => self.reply(reply, None),
-            false => self.requests.push_back(Request { stored, reply }),
+    pub(super) fn answer_stored(&mut self, stored: Option<Stored>, reply: Reply) -> Result<(), End> {
+        if stored.is_none() && self.requests.is_empty() {
+            return self.reply(reply, None);
         }
+        self.requests.push_back(Request { stored, reply });
+        Ok(())
     }
 
     /// Answers the first of those that waited for the journal.
     pub(super) fn answer_ready(&mut self, reply: Result<Reply, AppendError>) -> Result<(), End> {
         match reply {
-            Ok(reply) => {
-                self.reply(reply, None);
-                Ok(())
-            }
+            Ok(reply) => self.reply(reply, None),
             Err(error) => Err(End::Closed(format!("not written to disk: {error}"), Reason::SERVER_BUSY)),
         }
     }
@@ -103,7 +101,7 @@ where
                 return Err(End::Closed(why, Reason::SERVER_BUSY));
             }
         };
-        self.reply(done.reply, failure);
+        self.reply(done.reply, failure)?;
         match answer {
             Some((topic, body)) => self.answer_twin(topic, body),
             None => Ok(()),
@@ -127,13 +125,13 @@ where
         warn!(%client, topic = %Shown(topic), %peer, "message refused: {}", Shown(why));
     }
 
-    fn reply(&mut self, reply: Reply, failure: Option<(Reason, String)>) {
+    fn reply(&mut self, reply: Reply, failure: Option<(Reason, String)>) -> Result<(), End> {
         let (reason, told) = match failure {
             None => (Reason::SUCCESS, None),
             Some((reason, why)) => (reason, self.told(&why, 1)),
         };
         let (kind, id, reason) = match reply {
-            Reply::Nothing => return,
+            Reply::Nothing => return Ok(()),
             Reply::PubAck(id) => (AckKind::PubAck, id, reason),
             Reply::PubRec(id) => {
                 if reason.is_failure() {
@@ -146,7 +144,8 @@ where
             Reply::PubComp(id, reason) => (AckKind::PubComp, id, reason),
             Reply::SubAck(subscribed) => return self.subscribed(*subscribed),
             Reply::UnsubAck(answer) => {
-                return write::unsuback(&mut self.writer.out, self.peer.version, &answer);
+                write::unsuback(&mut self.writer.out, self.peer.version, &answer);
+                return Ok(());
             }
         };
         let is_the_end = match kind {
@@ -158,6 +157,7 @@ where
             self.unanswered = self.unanswered.saturating_sub(1);
         }
         write::ack(&mut self.writer.out, self.peer.version, kind, &Ack { id, reason, told });
+        Ok(())
     }
 
     /// A reason string beside so many reason codes, for a client that may be sent one. One that makes the packet larger

@@ -10,15 +10,17 @@ use edge_core::dialect::client::{Publish, parse_publish};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::answer::fits;
 use super::pending::PendingQueue;
-use super::publish::{passed_on, receive_max};
+use super::publish::{TELEMETRY_TOPIC_BYTES_MAX, bag_bytes, passed_on, receive_max};
 use super::rate::Rates;
 use super::subscribe::judge;
 use super::wire::{Reader, Writer};
 use super::{Peer, Session};
-use crate::broker::{FOR_EVER, Will};
+use crate::broker::FOR_EVER;
+use crate::broker::wills::Will;
 use crate::codec::error::ReadError;
 use crate::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Packet, Version};
 use crate::codec::reason::Reason;
@@ -40,8 +42,10 @@ const FIXED_HEADER_BYTES_MAX: usize = 5;
 /// A CONNECT whose sender is who it says.
 pub(super) struct Proven {
     connect: Connect,
+    /// Its client id was given to it here.
+    is_assigned: bool,
     admitted: Admitted,
-    login: Login,
+    login: Arc<Login>,
 }
 
 /// Reads the CONNECT and has it proven. `None` when there is to be no session; a CONNACK may wait to be written.
@@ -82,6 +86,8 @@ where
             return None;
         }
     };
+    let mut connect = connect;
+    let is_assigned = assign_client_id(&mut connect);
     let client = Shown(&connect.client_id);
     if let Err((reason, why)) = check(&connect) {
         warn!(%client, %peer, "connection refused: {}", Shown(&why));
@@ -101,8 +107,15 @@ where
     let refusal = match tokio::time::timeout_at(deadline, judged(door, request)).await {
         Ok(Ok(admitted)) => {
             let login = Login { client_id: connect.client_id.clone(), proof: admitted.proof.clone() };
-            match may_enter(&*door.service, &admitted, &login, connect.will.as_ref()) {
-                Ok(()) => return Some(Proven { connect, admitted, login }),
+            let client = Client {
+                identity: admitted.identity.clone(),
+                // It has none yet, and none is needed to judge it.
+                connection: 0,
+                peer,
+                login: Arc::new(login),
+            };
+            match may_enter(&*door.service, &client, connect.will.as_ref()) {
+                Ok(()) => return Some(Proven { connect, is_assigned, admitted, login: client.login }),
                 Err(why) => Refusal::NotAuthorized(why),
             }
         }
@@ -137,18 +150,18 @@ async fn judged<S: Service>(door: &Arc<Door<S>>, request: ConnectRequest) -> Res
 }
 
 /// Whether a client that was proven may come in, with this will.
-fn may_enter<S: Service>(
-    service: &S,
-    admitted: &Admitted,
-    login: &Login,
-    will: Option<&packet::Will>,
-) -> Result<(), String> {
-    let rights = service.standing(&admitted.identity, login)?;
-    match will {
-        Some(will) if !rights.may_publish(&will.topic) => {
-            Err(format!("no rule allows it to publish on the topic of its will, {}", will.topic))
+fn may_enter<S: Service>(service: &S, client: &Client, will: Option<&packet::Will>) -> Result<(), String> {
+    let rights = service.standing(&client.identity, &client.login)?;
+    let Some(topic) = will.map(|will| &*will.topic) else { return Ok(()) };
+    match parse_publish(topic) {
+        Ok(Publish::Telemetry { from, .. }) => {
+            match from == client.identity || service.may_speak_for(client, &from) {
+                true => Ok(()),
+                false => Err(format!("the topic of its will, {topic}, is another identity's")),
+            }
         }
-        _ => Ok(()),
+        _ if rights.may_publish(topic) => Ok(()),
+        _ => Err(format!("no rule allows it to publish on the topic of its will, {topic}")),
     }
 }
 
@@ -177,22 +190,47 @@ async fn read_connect<T: AsyncRead + Unpin>(
 /// What is refused whoever asks.
 fn check(connect: &Connect) -> Result<(), (Reason, String)> {
     if connect.client_id.is_empty() {
-        return Err((Reason::CLIENT_ID_NOT_VALID, "an empty client id".to_owned()));
+        let why = "an empty client id: a device or module is named by it, and with MQTT 3.1.1 it needs a clean session";
+        return Err((Reason::CLIENT_ID_NOT_VALID, why.to_owned()));
     }
     if let Some(method) = &connect.properties.authentication_method {
         let why = format!("authentication method {} is not known here", method.as_str());
         return Err((Reason::BAD_AUTHENTICATION_METHOD, why));
     }
-    match &connect.will {
-        Some(will) if parse_publish(&will.topic) != Ok(Publish::Free) => {
-            Err((Reason::NOT_AUTHORIZED, format!("a will goes to a free topic, not to {}", will.topic)))
+    let Some(will) = &connect.will else { return Ok(()) };
+    let invalid = |why: String| Err((Reason::TOPIC_NAME_INVALID, why));
+    match parse_publish(&will.topic) {
+        Ok(Publish::Free) if will.retain && will.topic.split('/').count() > LEVELS_MAX => {
+            invalid(format!("a retained will topic of more than {LEVELS_MAX} levels"))
         }
-        Some(will) if will.retain && will.topic.split('/').count() > LEVELS_MAX => Err((
-            Reason::TOPIC_NAME_INVALID,
-            format!("a retained will topic of more than {LEVELS_MAX} levels"),
-        )),
-        _ => Ok(()),
+        Ok(Publish::Free) => Ok(()),
+        Ok(Publish::Telemetry { .. }) => {
+            let bytes = will.topic.len() + will.properties.as_deref().map_or(0, bag_bytes);
+            match bytes > TELEMETRY_TOPIC_BYTES_MAX {
+                true => {
+                    invalid(format!("a will's property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes"))
+                }
+                false => Ok(()),
+            }
+        }
+        _ => {
+            let why =
+                format!("a will goes to a free topic or to the client's telemetry, not to {}", will.topic);
+            Err((Reason::NOT_AUTHORIZED, why))
+        }
     }
+}
+
+/// Gives a client an id that has none, where its user name alone says who it is (MQTT-3.1.3-6 of both versions). With MQTT
+/// 3.1.1 only for a clean session: nothing would tell the client which session is its own.
+fn assign_client_id(connect: &mut Connect) -> bool {
+    let is_user = connect.user_name.as_ref().is_some_and(|name| !name.is_empty() && !name.contains('/'));
+    let may_be_assigned = connect.version == Version::V5 || connect.is_clean;
+    if !connect.client_id.is_empty() || !is_user || !may_be_assigned {
+        return false;
+    }
+    connect.client_id = format!("auto-{}", Uuid::new_v4().simple());
+    true
 }
 
 fn refuse<T>(writer: &mut Writer<T>, version: Version, reason: Reason, why: &str) {
@@ -214,11 +252,12 @@ where
     S: Service,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Proven { connect, admitted, login } = proven;
+    let Proven { connect, is_assigned, admitted, login } = proven;
     let Connect { version, client_id, is_clean, keep_alive, will, properties, .. } = connect;
     // Nothing of a device that enrols itself outlives its connection: it may not even be proven yet.
     let is_enrolling = admitted.identity.registration_id().is_some();
     let (is_clean, will) = (is_clean || is_enrolling, will.filter(|_| !is_enrolling));
+    let assigned_client_id = is_assigned.then(|| Text::from(&*client_id));
     let client_id = match admitted.identity.is_local() {
         // Its client id must not meet a device's: neither its connection nor its session.
         true => admitted.identity.to_string(),
@@ -231,9 +270,9 @@ where
         Version::V5 => properties.session_expiry.unwrap_or(0),
     };
     let will = will.map(|will| Box::new(will_of(will)));
-    let number = door.clients.number();
+    let number = || door.clients.number();
     let entered = door.broker.enter(&client_id, number, is_clean, asked_expiry_s, will.as_deref());
-    let client = Client { identity: admitted.identity, connection: number, peer, login: Arc::new(login) };
+    let client = Client { identity: admitted.identity, connection: entered.connection, peer, login };
     let connection = door.clients.enter(client, version, entered.mailbox.clone());
     // What the session's filters mean, and whether the client may still have them, is judged anew; those that it may not
     // have are dropped before anybody is closed for holding one.
@@ -254,6 +293,9 @@ where
             }
         }
     }
+    // What waits was queued for filters that it may have had then.
+    let rights = connection.rights();
+    door.broker.take_back(&connection.mailbox, |topic| rights.may_subscribe(topic));
     let is_present = entered.is_present;
     let session_expiry_s = entered.expiry_s;
     info!(client = %Shown(&client_id), %peer, version = ?version, is_present, session_expiry_s, filters = granted.len(), "client connected");
@@ -266,6 +308,7 @@ where
             receive_max: Some(receive_max(settings.pending_max)),
             packet_bytes_max: u32::try_from(settings.packet_bytes_max + FIXED_HEADER_BYTES_MAX).ok(),
             topic_alias_max: Some(settings.topic_aliases_max),
+            assigned_client_id,
             ..ConnAckProperties::default()
         },
     };

@@ -11,7 +11,7 @@ use super::Session;
 use super::answer::fits;
 use super::pending;
 use super::wire::{Reader, Writer};
-use crate::broker::Parting;
+use crate::broker::presence::Parting;
 use crate::codec::packet::{Disconnect, Version};
 use crate::codec::reason::Reason;
 use crate::codec::text::Text;

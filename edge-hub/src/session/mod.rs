@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Will;
+use crate::broker::wills::Will;
 use crate::clients::Connection;
 use crate::codec::packet::Version;
 use crate::codec::reason::Reason;
@@ -168,6 +168,7 @@ where
             }
             let may_take = self.may_take();
             let may_send = self.may_send();
+            let is_congested = self.door.broker.journal.is_congested();
             // All of these lose nothing when dropped. Not biased: a busy one must not starve the others.
             let step = tokio::select! {
                 () = connection.ended.cancelled() => {
@@ -182,6 +183,7 @@ where
                 reply = pending::ready(&mut self.requests), if !self.requests.is_empty() => self.answer_ready(reply),
                 stored = send::opened(&mut self.gate), if self.gate.is_some() => self.open_gate(stored),
                 () = connection.mailbox.arrived.notified(), if may_send => Ok(()),
+                () = self.door.broker.journal.decongested(), if is_congested => Ok(()),
                 read = self.reader.fill(), if may_take => match read {
                     Ok(0) => Err(End::Lost("the client closed the connection without a DISCONNECT".to_owned())),
                     Ok(_) => {
@@ -212,6 +214,7 @@ where
             && self.pending_bytes < self.door.settings.pending_bytes_max
             && self.writer.out.len() < OUT_BYTES_MAX
             && !self.rates.is_paused()
+            && !self.door.broker.journal.is_congested()
     }
 
     /// When a client is closed that waits for a PUBACK which will not come.

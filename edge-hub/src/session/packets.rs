@@ -43,26 +43,14 @@ where
                 self.note_settled(ack.id, 1, "PUBACK");
                 Ok(())
             }
-            Packet::PubRec(ack) => {
-                self.taken(&ack);
-                Ok(())
-            }
-            Packet::PubRel(ack) => {
-                self.released(ack.id);
-                Ok(())
-            }
+            Packet::PubRec(ack) => self.taken(&ack),
+            Packet::PubRel(ack) => self.released(ack.id),
             Packet::PubComp(ack) => {
                 self.note_settled(ack.id, 2, "PUBCOMP");
                 Ok(())
             }
-            Packet::Subscribe(subscribe) => {
-                self.subscribe(subscribe);
-                Ok(())
-            }
-            Packet::Unsubscribe(unsubscribe) => {
-                self.unsubscribe(&unsubscribe);
-                Ok(())
-            }
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
             Packet::PingReq => {
                 write::pingresp(&mut self.writer.out);
                 Ok(())
@@ -106,9 +94,10 @@ where
     }
 
     /// PUBREC: the client has a QoS 2 message. It is never sent again, so that must be on disk before PUBREL.
-    fn taken(&mut self, ack: &Ack) {
+    fn taken(&mut self, ack: &Ack) -> Result<(), End> {
         if ack.reason.is_failure() {
-            return self.note_settled(ack.id, 2, "PUBREC");
+            self.note_settled(ack.id, 2, "PUBREC");
+            return Ok(());
         }
         let mailbox = self.connection.mailbox.clone();
         let (stored, reason) = match mailbox.taken(ack.id) {
@@ -119,11 +108,11 @@ where
             Some(_) => (None, Reason::SUCCESS),
             None => (None, Reason::PACKET_ID_NOT_FOUND),
         };
-        self.answer_stored(stored, Reply::PubRel(ack.id, reason));
+        self.answer_stored(stored, Reply::PubRel(ack.id, reason))
     }
 
     /// PUBREL: the client lets a packet id go, and may use it for another message when it is told that this is known.
-    fn released(&mut self, id: u16) {
+    fn released(&mut self, id: u16) -> Result<(), End> {
         let mailbox = self.connection.mailbox.clone();
         let was_here = mailbox.release(id);
         let reason = match was_here || self.peer.version == Version::V4 {
@@ -134,6 +123,6 @@ where
             let event = Event::Released { session: mailbox.number, id };
             self.door.broker.journal.write(&event)
         });
-        self.answer_stored(stored, Reply::PubComp(id, reason));
+        self.answer_stored(stored, Reply::PubComp(id, reason))
     }
 }

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::Session;
 use super::end::End;
 use super::pending::{Reply, Work};
-use crate::broker::{Given, TooSlow};
+use crate::broker::publish::{Given, TooSlow};
 use crate::codec::packet::{Publish, PublishProperties, Version};
 use crate::codec::reason::Reason;
 use crate::door::count;
@@ -30,7 +30,7 @@ use crate::table::{LEVELS_MAX, Route};
 
 /// The longest telemetry topic. Forwarding adds to the bag and encodes it anew, at worst threefold, and the topic that
 /// comes of it must still fit in MQTT's 65,535 bytes.
-const TELEMETRY_TOPIC_BYTES_MAX: usize = 16 * 1024;
+pub(super) const TELEMETRY_TOPIC_BYTES_MAX: usize = 16 * 1024;
 /// Topics of a publisher whose receivers are remembered.
 const ROUTES_MAX: usize = 64;
 
@@ -420,7 +420,7 @@ pub(super) fn passed_on(properties: Option<Box<PublishProperties>>) -> Option<Bo
 }
 
 /// What the properties of a telemetry message add to its topic, at most.
-fn bag_bytes(properties: &PublishProperties) -> usize {
+pub(super) fn bag_bytes(properties: &PublishProperties) -> usize {
     let text = properties.content_type.as_ref().map_or(0, |text| text.bytes().len());
     let correlation = properties.correlation_data.as_ref().map_or(0, Bytes::len);
     let own: usize =

@@ -5,6 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::warn;
 
 use super::Session;
+use super::end::End;
 use super::pending::{Reply, Subscribed};
 use crate::clients::Connection;
 use crate::codec::packet::{Filter, RetainHandling, SubAck, Subscribe, Unsubscribe, Version};
@@ -22,7 +23,7 @@ where
     S: Service,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
         let mailbox = self.connection.mailbox.clone();
         let mut subscribed = Subscribed {
             answer: SubAck { id: subscribe.id, reasons: Vec::new(), told: None },
@@ -70,7 +71,7 @@ where
                 subscribed.retained.push(held);
             }
         }
-        self.answer_when(stored, Reply::SubAck(Box::new(subscribed)));
+        self.answer_when(stored, Reply::SubAck(Box::new(subscribed)))
     }
 
     fn judge_new(&self, filter: &Filter) -> Result<Meaning, (Reason, String)> {
@@ -91,18 +92,23 @@ where
     }
 
     /// Answers a SUBSCRIBE whose filters are on disk, where they must be.
-    pub(super) fn subscribed(&mut self, subscribed: Subscribed) {
+    pub(super) fn subscribed(&mut self, subscribed: Subscribed) -> Result<(), End> {
         write::suback(&mut self.writer.out, self.peer.version, &subscribed.answer);
         self.door.clients.changed();
         for meaning in &subscribed.granted {
             self.door.service.subscribed(&self.connection.client, meaning);
         }
         for held in subscribed.retained {
-            self.door.broker.give_retained(&self.connection.mailbox, &held.filter, held.options);
+            let given = self.door.broker.give_retained(&self.connection.mailbox, &held.filter, held.options);
+            if given.is_err() {
+                let why = "the client asks for more retained messages than it reads";
+                return Err(End::Closed(why.to_owned(), Reason::QUOTA_EXCEEDED));
+            }
         }
+        Ok(())
     }
 
-    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
+    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), End> {
         let (mut reasons, mut stored) = (Vec::new(), Vec::new());
         for filter in &unsubscribe.filters {
             let held = self.door.broker.unsubscribe(&self.connection.mailbox, filter);
@@ -113,16 +119,13 @@ where
             reasons.clear();
         }
         let answer = SubAck { id: unsubscribe.id, reasons, told: None };
-        self.answer_when(stored, Reply::UnsubAck(Box::new(answer)));
+        self.answer_when(stored, Reply::UnsubAck(Box::new(answer)))
     }
 
     /// Answers when all of these are on disk.
-    fn answer_when(&mut self, mut stored: Vec<Stored>, reply: Reply) {
-        let last = stored.pop();
-        for before in stored {
-            self.answer_stored(Some(before), Reply::Nothing);
-        }
-        self.answer_stored(last, reply);
+    fn answer_when(&mut self, stored: Vec<Stored>, reply: Reply) -> Result<(), End> {
+        let all = stored.into_iter().reduce(|before, stored| stored.and(Some(before)));
+        self.answer_stored(all, reply)
     }
 }
 

@@ -124,6 +124,66 @@ async fn what_is_taken_back_ends_the_live_connection_within_a_second() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_client_on_a_topic_that_it_may_not_read_any_more_is_not_given_to_it() {
+    let mut site = Site::open(DoorSettings::default()).await;
+    let reads = |allowed: &'static [&'static str]| -> crate::site::Judge {
+        Box::new(move |identity| {
+            Ok(rights(
+                identity,
+                json!([{"identities": ["reader"], "allow": [{"operations": ["mqtt:subscribe"], "resources": allowed}]},
+                    {"identities": ["writer"], "allow": [{"operations": ["mqtt:publish"], "resources": ["#"]}]}]),
+            ))
+        })
+    };
+    *site.program.rights.lock().unwrap() = Some(reads(&["lines/#"]));
+    let mut options = site.options("reader");
+    options.set_clean_session(false);
+    let (mut reader, _) = Mqtt::connect(options.clone()).await;
+    for filter in ["lines/+/public", "lines/+/secret"] {
+        assert_eq!(reader.subscribe(filter, QoS::AtLeastOnce).await, Success(QoS::AtLeastOnce));
+    }
+    reader.closed_by_client().await;
+    site.until_seen(Seen::Disconnected("reader".into())).await;
+    let mut writer = site.mqtt("writer").await;
+    for (topic, payload) in [("lines/1/secret", "1"), ("lines/1/public", "2"), ("lines/2/secret", "3")] {
+        writer.publish(topic, payload).await;
+        writer.acknowledged().await;
+    }
+    *site.program.rights.lock().unwrap() = Some(reads(&["lines/+/public"]));
+    let (mut reader, was_present) = Mqtt::connect(options.clone()).await;
+    assert!(was_present);
+    assert_eq!(reader.message().await.1, "2");
+    assert_eq!(site.door.counts().copies_forbidden.load(Relaxed), 2);
+    // Nor later, when it may read them again: they are gone.
+    drop(reader);
+    *site.program.rights.lock().unwrap() = Some(reads(&["lines/#"]));
+    let (mut reader, _) = Mqtt::connect(options).await;
+    writer.publish("lines/1/public", "4").await;
+    writer.acknowledged().await;
+    while reader.message().await.1 != "4" {}
+    site.close().await;
+}
+
+#[tokio::test]
+async fn an_address_that_connects_too_often_is_refused_and_counted() {
+    let site = Site::open(DoorSettings { address_connects_per_second: 3, ..DoorSettings::default() }).await;
+    let mut refused = 0;
+    for _ in 0..10 {
+        let mut stream = tokio::net::TcpStream::connect(site.address).await.unwrap();
+        let ping = tokio::io::AsyncWriteExt::write_all(&mut stream, &[0xc0, 0]).await;
+        let mut rest = Vec::new();
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
+        // A connection that was let in is closed for its first packet, too; only the count tells.
+        drop((ping, read));
+        refused = site.door.counts().connects_refused.load(Relaxed);
+    }
+    assert!((5..=7).contains(&refused), "{refused} of 10 refused");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    site.mqtt("later").await.closed_by_client().await;
+    site.close().await;
+}
+
+#[tokio::test]
 async fn a_user_has_free_topics_and_none_of_the_dialect() {
     let site = Site::open(DoorSettings::default()).await;
     let user = async || {

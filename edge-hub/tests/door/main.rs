@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "tests; the leave for them does not reach helper functions")]
 
 mod access;
+mod disk;
 mod five;
 mod free;
+mod limits;
 mod link;
 mod methods;
 mod octets;
@@ -18,4 +20,5 @@ mod v3_statements;
 mod v5;
 mod v5_statements;
 mod websocket;
+mod wills;
 mod wire;

@@ -40,6 +40,8 @@ pub(crate) enum Seen {
     Telemetry(String, String),
     Link(LinkUp, String),
     Free(String, String, String),
+    /// Whose, on which free topic (none: telemetry), and what; of telemetry with its bag.
+    Will(String, String, String),
 }
 
 pub(crate) struct Program {
@@ -48,6 +50,8 @@ pub(crate) struct Program {
     pub(crate) disk: watch::Sender<bool>,
     /// Whether messages on free topics are taken.
     pub(crate) takes_free: AtomicBool,
+    /// Whether wills are taken, or refused for now.
+    pub(crate) takes_wills: AtomicBool,
     twin: Mutex<Twin>,
     /// What the client showed that connected last.
     pub(crate) shown: Mutex<Option<ClientCert>>,
@@ -106,6 +110,32 @@ impl Service for Program {
             disk.wait_for(|is_open| *is_open).await.unwrap();
             Ok(())
         })
+    }
+
+    fn telemetry_will(
+        self: &Arc<Self>,
+        from: Identity,
+        bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        if !self.takes_wills.load(Ordering::Relaxed) {
+            return Box::pin(async { Err(Rejected::Temporary(503, "disk full".into())) });
+        }
+        let text = format!("{bag} {}", String::from_utf8_lossy(&payload));
+        let _ = self.seen.send(Seen::Will(from.to_string(), String::new(), text));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn free_will(
+        self: &Arc<Self>,
+        of: &Identity,
+        topic: &str,
+        _bag: PropertyBag,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), Rejected>> {
+        let text = String::from_utf8_lossy(&payload).into_owned();
+        let _ = self.seen.send(Seen::Will(of.to_string(), topic.to_owned(), text));
+        Box::pin(async { Ok(()) })
     }
 
     fn takes_free(&self) -> bool {
@@ -218,6 +248,7 @@ impl Site {
             seen: seen_by,
             disk: watch::channel(true).0,
             takes_free: AtomicBool::new(false),
+            takes_wills: AtomicBool::new(true),
             twin: Mutex::default(),
             shown: Mutex::default(),
             rights: Mutex::default(),

@@ -167,7 +167,8 @@ async fn a_refused_client_gets_the_code_that_tells_it_whether_to_try_again() {
         assert_eq!(Mqtt::refused(options).await, code);
     }
     let mut options = site.options("d1");
-    options.set_last_will(rumqttc::LastWill::new(TOPIC, "gone", QoS::AtLeastOnce, false));
+    let inbox = "devices/d1/messages/devicebound/";
+    options.set_last_will(rumqttc::LastWill::new(inbox, "gone", QoS::AtLeastOnce, false));
     assert_eq!(Mqtt::refused(options).await, rumqttc::ConnectReturnCode::NotAuthorized);
     site.close().await;
 }

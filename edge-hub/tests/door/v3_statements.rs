@@ -64,6 +64,10 @@ async fn a_refused_connect_gets_its_code_and_nothing_after_it_is_done() {
         ("3.1.2-2", packet(0x10, &[&text("MQIsdp"), &[3, CLEAN, 0, 0], &text("d1")]), [0x20, 2, 0, 1]),
         ("3.1.2-2", packet(0x10, &[&text("MQTT"), &[3, CLEAN, 0, 0], &text("d1")]), [0x20, 2, 0, 1]),
         ("3.1.3-8", connect_v4("", 0, b""), [0x20, 2, 0, 2]),
+        ("3.1.3-8", connect_v4("", 0x80, &text("plc")), [0x20, 2, 0, 2]),
+        // Who this is, only its client id could say.
+        ("3.1.3-9", connect_v4("", CLEAN, b""), [0x20, 2, 0, 2]),
+        ("3.1.3-9", connect_v4("", 0x80 | CLEAN, &text("hub/d1/?api-version=1")), [0x20, 2, 0, 2]),
         ("3.2.2-4", connect_v4("d1", 0xc0, &[text("user"), text("wrong")].concat()), [0x20, 2, 0, 5]),
         ("3.2.2-5", connect_v4("d1", 0xc0, &[text("user"), text("early")].concat()), [0x20, 2, 0, 3]),
     ] {
@@ -75,6 +79,23 @@ async fn a_refused_connect_gets_its_code_and_nothing_after_it_is_done() {
     let seen = Octets::clean(&site, "d2").await;
     assert_eq!(site.sees().await, Seen::Connected("d2".into()));
     seen.leave().await;
+    site.close().await;
+}
+
+#[tokio::test]
+async fn an_empty_client_id_with_a_clean_session_is_given_one_where_the_user_name_says_who_it_is() {
+    let site = site().await;
+    let mut both = Vec::new();
+    for _ in 0..2 {
+        let mut raw = Octets::open(&site).await;
+        raw.send(&connect_v4("", 0x80 | CLEAN, &text("plc"))).await;
+        raw.expect(b"\x20\x02\0\0").await;
+        both.push(raw);
+    }
+    // They are two clients: neither took over from the other.
+    for raw in &mut both {
+        raw.expect_nothing().await;
+    }
     site.close().await;
 }
 

@@ -581,7 +581,30 @@ async fn an_unknown_level_is_answered_in_the_words_of_the_version_that_is_neares
 }
 
 #[tokio::test]
-async fn an_empty_client_id_is_refused() {
+async fn an_empty_client_id_is_given_a_new_one_where_the_user_name_says_who_it_is() {
+    let site = site().await;
+    let mut ids = Vec::new();
+    for flags in [0x80, 0x80 | CLEAN] {
+        let mut raw = Octets::open(&site).await;
+        raw.send(&connect_v5("", flags, &AN_HOUR, &text("plc"))).await;
+        let connack = raw.packet().await;
+        assert_eq!((connack[0], connack[2], connack[3]), (0x20, 0, 0), "{connack:02x?}");
+        let at = connack.iter().rposition(|byte| *byte == 0x12).expect("no assigned client id");
+        let length = usize::from(u16::from_be_bytes([connack[at + 1], connack[at + 2]]));
+        ids.push(String::from_utf8(connack[at + 3..at + 3 + length].to_vec()).unwrap());
+        raw.leave().await;
+    }
+    assert_ne!(ids[0], ids[1]);
+    // It is the name of a session like any other.
+    let mut raw = Octets::open(&site).await;
+    raw.send(&connect_v5(&ids[0], 0x80, &AN_HOUR, &text("plc"))).await;
+    assert_eq!(raw.packet().await[2..4], [1, 0], "its session is there");
+    raw.leave().await;
+    site.close().await;
+}
+
+#[tokio::test]
+async fn an_empty_client_id_is_refused_where_it_says_who_the_client_is() {
     let site = site().await;
     for flags in [0, CLEAN] {
         let mut raw = Octets::open(&site).await;

@@ -151,7 +151,13 @@ async fn the_queue_in_memory_is_bounded() {
     let first = log.append(payload(0, 100), 0);
     disk.sync_waits();
     let waiting: Vec<_> = (0..10).map(|n| log.append(payload(n, 1 << 20), 0)).collect();
+    // Who asks before is told to wait, and when the wait is over.
+    assert!(log.waiting_bytes() > 7 << 20, "{} bytes", log.waiting_bytes());
+    let mut room = std::pin::pin!(log.until_waiting(1 << 20));
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, room.as_mut()).await.is_err());
     disk.release_syncs();
+    room.await;
+    assert_eq!(log.waiting_bytes(), 0);
     first.await.unwrap();
     let mut busy = 0;
     for append in waiting {

@@ -26,6 +26,7 @@ fn options() -> LogOptions {
         keep_free_bytes: 0,
         full: Full::DropOldest,
         tag: None,
+        ..LogOptions::default()
     }
 }
 

@@ -1,0 +1,73 @@
+//! The sessions of a door and what passes between them: who has which, who receives what, what is kept for whom.
+//!
+//! ```text
+//! PUBLISH ─> route (table) ─┬─> durable sessions, retained: one record of the journal
+//!                           └─> mailbox of each receiver ─> its connection, when it has one
+//! ```
+//!
+//! Lock order: what is retained, sessions, then the journal or a mailbox; neither of the last two is held while another is
+//! taken.
+
+pub(crate) mod presence;
+pub(crate) mod publish;
+mod restore;
+mod sessions;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+pub(crate) mod wills;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+
+use self::sessions::Sessions;
+use self::wills::DueWill;
+use crate::door::{Counts, DoorSettings};
+use crate::journal::Journal;
+use crate::journal::event::Kept;
+use crate::retained::Retained;
+use crate::table::Table;
+
+/// A session that never ends by itself.
+pub(crate) const FOR_EVER: u32 = u32::MAX;
+
+/// The part of a door that does not know the program behind it.
+pub(crate) struct Broker {
+    pub table: Table,
+    pub retained: Retained,
+    pub journal: Journal,
+    pub counts: Counts,
+    settings: DoorSettings,
+    sessions: Mutex<Sessions>,
+    next_session: AtomicU64,
+    next_key: AtomicU64,
+    /// Held while a message is retained and written: what is retained on a topic is the same in memory and on disk.
+    retaining: Mutex<()>,
+    /// Something is due earlier than before.
+    pub sooner: Notify,
+    /// To the task that publishes wills. Bounded by the clients that have one.
+    due_wills: mpsc::UnboundedSender<DueWill>,
+}
+
+impl Broker {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retaining(&self) -> MutexGuard<'_, ()> {
+        self.retaining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets retained messages go that are expired.
+    pub(crate) fn drop_expired_retained(&self, now_ms: u64) {
+        for message in self.retained.expired(now_ms) {
+            let _retaining = self.retaining();
+            // A newer one may have come meanwhile.
+            if self.retained.clear_if(message.topic(), |current| current.is_expired(now_ms)) {
+                self.write(message, Vec::new(), Kept::Cleared, None).1.unawaited();
+            }
+        }
+    }
+}

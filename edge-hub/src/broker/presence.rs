@@ -1,0 +1,220 @@
+//! Clients that come to their sessions and leave them, and sessions that end.
+
+use std::sync::Arc;
+
+use edge_core::dialect::client::Subscribe;
+use tracing::{info, warn};
+
+use super::Broker;
+use super::publish::Given;
+use super::sessions::Entry;
+use super::wills::Will;
+use crate::door::count;
+use crate::journal::event::Event;
+use crate::mailbox::{Keeps, Mailbox};
+use crate::message::unix_ms;
+use crate::shown::Shown;
+
+/// How a connection leaves its session.
+pub(crate) enum Parting {
+    /// The client said goodbye: its will is void.
+    Goodbye,
+    /// The connection ended otherwise.
+    Lost(Option<Will>),
+    /// The door closes: the will waits for the next opening.
+    Stopped,
+}
+
+/// A session that a connection has now.
+pub(crate) struct Entered {
+    pub mailbox: Arc<Mailbox>,
+    /// The number of the connection.
+    pub connection: u64,
+    /// Whether it was there before.
+    pub is_present: bool,
+    /// What it keeps to, in seconds: 0 when it cannot outlive its connection.
+    pub expiry_s: u32,
+}
+
+impl Broker {
+    /// Gives a client its session: the one that it had, unless it wants a new one. `expiry_s` is how long it is to outlive
+    /// the connection. The connection gets its number when it gets the session, so that of two at once the one with the
+    /// higher number has it.
+    pub(crate) fn enter(
+        &self,
+        client_id: &str,
+        number: impl FnOnce() -> u64,
+        is_clean: bool,
+        expiry_s: u32,
+        will: Option<&Will>,
+    ) -> Entered {
+        let mut sessions = self.sessions();
+        let connection = number();
+        let waiting_will = sessions.take_will(client_id);
+        let before = sessions.leave(client_id);
+        let had_will = waiting_will.is_some() || before.as_ref().is_some_and(|entry| entry.has_will);
+        let (resumed, ended) = match before {
+            Some(entry) if !is_clean && entry.mailbox.is_durable => (Some(entry), None),
+            other => (None, other),
+        };
+        let is_present = resumed.is_some();
+        let (mailbox, expiry_s) = match resumed {
+            Some(Entry { mailbox, .. }) => (mailbox, expiry_s),
+            None => self.new_session(client_id, expiry_s, sessions.durable()),
+        };
+        let dropped = mailbox.attach(connection);
+        if mailbox.is_durable {
+            let (session, client_id) = (mailbox.number, client_id.into());
+            self.journal.note(&Event::Opened { session, client_id, expiry_s });
+        }
+        match will {
+            Some(will) => {
+                let (message, delay_s) = (will.message.clone(), will.delay_s);
+                self.journal.note(&Event::Will { client_id: client_id.into(), message, delay_s });
+                sessions.superseded(client_id);
+            }
+            None if had_will => {
+                self.journal.note(&Event::WillGone { client_id: client_id.into() });
+                sessions.superseded(client_id);
+            }
+            None => {}
+        }
+        let entry = Entry { mailbox: mailbox.clone(), expiry_s, left_ms: None, has_will: will.is_some() };
+        sessions.enter(client_id.into(), entry);
+        drop(sessions);
+        if dropped > 0 {
+            let client = Shown(client_id);
+            warn!(%client, messages = dropped, "the oldest messages for the client gave way while it was away");
+        }
+        if let Some(ended) = ended {
+            self.end(&ended.mailbox);
+            // A new connection to a session keeps its will from being published (MQTT 5.0 section 3.1.3.2.2); the
+            // session's end does not.
+            if let Some(message) = waiting_will {
+                self.will_is_due(client_id, message);
+            }
+        }
+        Entered { mailbox, connection, is_present, expiry_s }
+    }
+
+    /// A session that nobody had before, and how long it outlives its connection.
+    fn new_session(&self, client_id: &str, expiry_s: u32, durable: usize) -> (Arc<Mailbox>, u32) {
+        let sessions_max = self.settings.sessions_max;
+        let is_durable = expiry_s > 0 && durable < sessions_max;
+        if expiry_s > 0 && !is_durable {
+            count(&self.counts.sessions_refused);
+            let client = Shown(client_id);
+            warn!(%client, sessions_max, "session ends with its connection: there are too many that outlive theirs");
+        }
+        let keeps =
+            Keeps { messages: self.settings.session_messages_max, bytes: self.settings.session_bytes_max };
+        let mailbox = Mailbox::new(self.session_number(), client_id.to_owned(), is_durable, keeps);
+        (Arc::new(mailbox), if is_durable { expiry_s } else { 0 })
+    }
+
+    /// A connection leaves its session, which outlives it by `expiry_s` seconds.
+    pub(crate) fn leave(&self, mailbox: &Arc<Mailbox>, connection: u64, expiry_s: u32, parting: Parting) {
+        let client_id = &*mailbox.client_id;
+        let now_ms = unix_ms();
+        let mut sessions = self.sessions();
+        let is_current = mailbox.detach(connection);
+        let mut ended = None;
+        let mut had_will = false;
+        let stays = is_current && mailbox.is_durable && expiry_s > 0;
+        if is_current {
+            let before = sessions.leave(client_id);
+            had_will = before.as_ref().is_some_and(|entry| entry.has_will);
+            if stays {
+                let entry =
+                    Entry { mailbox: mailbox.clone(), expiry_s, left_ms: Some(now_ms), has_will: false };
+                sessions.enter(client_id.into(), entry);
+                self.journal.note(&Event::Left { session: mailbox.number, at_ms: now_ms, expiry_s });
+            } else {
+                ended = before;
+            }
+        }
+        let mut due_will = None;
+        match parting {
+            Parting::Stopped => {}
+            Parting::Lost(Some(will)) if stays && will.delay_s > 0 => {
+                let at_ms = now_ms + u64::from(will.delay_s.min(expiry_s)) * 1_000;
+                self.journal.note(&Event::WillDue { client_id: client_id.into(), at_ms });
+                sessions.put_will(client_id.into(), will.message, at_ms);
+            }
+            // The client is here again, with its session: there will be another end for its will.
+            Parting::Lost(Some(will)) if !is_current && !mailbox.is_closed() && will.delay_s > 0 => {}
+            Parting::Lost(Some(will)) => {
+                if had_will {
+                    sessions.publishing(client_id.into(), will.message.clone());
+                }
+                due_will = Some(will.message);
+            }
+            Parting::Lost(None) | Parting::Goodbye if had_will => {
+                self.journal.note(&Event::WillGone { client_id: client_id.into() });
+            }
+            Parting::Lost(None) | Parting::Goodbye => {}
+        }
+        drop(sessions);
+        self.sooner.notify_one();
+        if let Some(ended) = ended {
+            self.end(&ended.mailbox);
+        }
+        if let Some(message) = due_will {
+            self.will_is_due(client_id, message);
+        }
+    }
+
+    /// Ends the session of a client that does not come back: it was deleted. A will that waited is void; one of a client
+    /// that is here is published when its connection ends.
+    pub(crate) fn forget(&self, client_id: &str) {
+        let mut sessions = self.sessions();
+        let waiting_will = sessions.take_will(client_id);
+        let ended = sessions.leave(client_id);
+        if waiting_will.is_some() || ended.as_ref().is_some_and(|entry| entry.has_will) {
+            self.journal.note(&Event::WillGone { client_id: client_id.into() });
+        }
+        drop(sessions);
+        if let Some(ended) = ended {
+            self.end(&ended.mailbox);
+        }
+    }
+
+    /// Ends a session. What it leaves behind of a shared subscription goes to another member.
+    fn end(&self, mailbox: &Arc<Mailbox>) {
+        for held in mailbox.held().drain(..).filter(|held| held.meaning == Subscribe::Free) {
+            self.table.unsubscribe(&held.filter, mailbox);
+        }
+        for delivery in mailbox.close() {
+            if let Some(share) = &delivery.share
+                && delivery.qos > 0
+            {
+                let mut given = Given::default();
+                self.give_to_another(&delivery.message, share, &mut given);
+                given.unawaited();
+            }
+        }
+        // Last: killed in between, a message is given twice and not lost.
+        if mailbox.is_durable {
+            self.journal.note(&Event::Ended { session: mailbox.number });
+        }
+    }
+
+    /// Does what is due, and says when the next thing is, ms of Unix time.
+    pub(crate) fn tick(&self, now_ms: u64) -> Option<u64> {
+        let mut sessions = self.sessions();
+        let due = sessions.due(now_ms);
+        for (client_id, message) in &due.wills {
+            sessions.publishing(client_id.clone(), message.clone());
+        }
+        drop(sessions);
+        for entry in due.ended {
+            info!(client = %Shown(&entry.mailbox.client_id), "session expired");
+            count(&self.counts.sessions_expired);
+            self.end(&entry.mailbox);
+        }
+        for (client_id, message) in due.wills {
+            self.will_is_due(&client_id, message);
+        }
+        due.next_ms
+    }
+}

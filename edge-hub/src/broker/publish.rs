@@ -1,0 +1,293 @@
+//! A message on a free topic, from its publisher to who receives it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::{debug, warn};
+
+use super::Broker;
+use crate::delivery::NotDelivered;
+use crate::door::{add, count};
+use crate::journal::Stored;
+use crate::journal::event::{Event, Kept, Published, Target};
+use crate::mailbox::{Bound, Mailbox};
+use crate::message::{Delivery, Message, Share};
+use crate::shown::Shown;
+use crate::table::{Group, Route, Served};
+
+/// How many members of a shared subscription are tried that close, one after the other, while they are chosen.
+const TRIES_MAX: usize = 16;
+
+/// What became of a message.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// Sessions whose queue is full now: a QoS 1 or 2 publisher waits for room.
+    pub full: Vec<Arc<Mailbox>>,
+    /// Ends when the message is on disk, where it must be.
+    pub stored: Option<Stored>,
+    /// It should have been retained, and there was no room.
+    pub is_not_retained: bool,
+}
+
+impl Given {
+    /// For a message that nobody waits for.
+    pub(super) fn unawaited(self) {
+        if let Some(stored) = self.stored {
+            stored.unawaited();
+        }
+    }
+}
+
+/// A subscriber takes nothing more, and a QoS 1 or 2 message must not be acknowledged.
+#[derive(Debug)]
+pub(crate) struct TooSlow {
+    pub client_id: String,
+}
+
+type Copy = (Arc<Mailbox>, Delivery);
+
+impl Broker {
+    /// Gives a message on a free topic to who receives it, and retains it when it asks for that. `received` names the
+    /// durable session of a QoS 2 publisher, and the packet id.
+    ///
+    /// # Errors
+    /// [`TooSlow`]: nobody was given the message.
+    pub(crate) fn publish(
+        &self,
+        route: &Route,
+        message: Message,
+        received: Option<(u64, u16)>,
+    ) -> Result<Given, TooSlow> {
+        let mut given = Given::default();
+        let mut is_stored = message.retain || received.is_some();
+        if message.qos > 0 || is_stored || !route.groups.is_empty() {
+            for receiver in &route.receivers {
+                let Some(served) = receiver.serves(message.publisher) else { continue };
+                if served.qos.min(message.qos) > 0 {
+                    if receiver.mailbox.is_beyond_waiting() {
+                        return Err(TooSlow { client_id: receiver.mailbox.client_id.clone() });
+                    }
+                    is_stored |= receiver.mailbox.is_durable;
+                }
+            }
+        }
+        let mut members = Vec::new();
+        for group in &route.groups {
+            if let Some((mailbox, served)) = member(group, &message)? {
+                is_stored |= mailbox.is_durable && served.qos.min(message.qos) > 0;
+                members.push((mailbox, served, group.share.clone()));
+            }
+        }
+        // What is kept must not keep the whole packet, and all that came with it, in memory.
+        let message = Arc::new(if is_stored { message.detached() } else { message });
+        let _retaining = message.retain.then(|| self.retaining());
+        let retained = self.retain(&message, &mut given);
+        let receivers = route.receivers.iter();
+        let receivers = receivers.filter_map(|r| Some((&r.mailbox, r.serves(message.publisher)?)));
+        if !is_stored && members.is_empty() {
+            // The way of most messages: no record, no list.
+            for (mailbox, served) in receivers {
+                let (_, delivery) = copy(mailbox, served, &message, None);
+                self.put(mailbox, delivery, &mut given);
+            }
+            return Ok(given);
+        }
+        let mut copies: Vec<Copy> =
+            receivers.map(|(mailbox, served)| copy(mailbox, served, &message, None)).collect();
+        copies.extend(
+            members
+                .into_iter()
+                .map(|(mailbox, served, share)| copy(&mailbox, &served, &message, Some(share))),
+        );
+        self.give(message, copies, retained, received, &mut given);
+        Ok(given)
+    }
+
+    /// Retains a message that asks for that, or takes away what was retained.
+    fn retain(&self, message: &Arc<Message>, given: &mut Given) -> Kept {
+        match message.retain {
+            false => Kept::Not,
+            true if message.payload.is_empty() => match self.retained.clear(message.topic()) {
+                true => Kept::Cleared,
+                false => Kept::Not,
+            },
+            true => match self.retained.set(message) {
+                true => Kept::Set,
+                false => {
+                    count(&self.counts.not_retained);
+                    given.is_not_retained = true;
+                    Kept::Not
+                }
+            },
+        }
+    }
+
+    /// Puts copies in the queues, after they are in the journal where they must be. A member of a shared subscription that
+    /// has closed meanwhile does not take its copy with it: another one is given it.
+    pub(super) fn give(
+        &self,
+        message: Arc<Message>,
+        copies: Vec<Copy>,
+        retained: Kept,
+        received: Option<(u64, u16)>,
+        given: &mut Given,
+    ) {
+        for share in self.give_once(message.clone(), copies, retained, received, given) {
+            self.give_to_another(&message, &share, given);
+        }
+    }
+
+    /// Gives a message of a shared subscription to the member whose turn it is.
+    pub(super) fn give_to_another(&self, message: &Arc<Message>, share: &Arc<Share>, given: &mut Given) {
+        for _ in 0..TRIES_MAX {
+            let group = self.table.group(share);
+            // Nobody is told of one that is too slow: the message has been taken.
+            let Some((mailbox, served)) = group.and_then(|group| member(&group, message).ok().flatten())
+            else {
+                break;
+            };
+            let copy = copy(&mailbox, &served, message, Some(share.clone()));
+            if self.give_once(message.clone(), vec![copy], Kept::Not, None, given).is_empty() {
+                return;
+            }
+        }
+        debug!(topic = %Shown(message.topic()), group = %Shown(&share.group), "no member is there for a shared message");
+    }
+
+    /// Gives the shared subscriptions whose copy found nobody.
+    fn give_once(
+        &self,
+        message: Arc<Message>,
+        copies: Vec<Copy>,
+        retained: Kept,
+        received: Option<(u64, u16)>,
+        given: &mut Given,
+    ) -> Vec<Arc<Share>> {
+        let targets: Vec<Target> = copies
+            .iter()
+            .filter(|(mailbox, delivery)| mailbox.is_durable && delivery.qos > 0)
+            .map(|(mailbox, delivery)| Target {
+                session: mailbox.number,
+                qos: delivery.qos,
+                retain: delivery.retain,
+                ids: delivery.ids.clone(),
+            })
+            .collect();
+        let mut key = 0;
+        let is_queued = !targets.is_empty();
+        if is_queued || retained != Kept::Not || received.is_some() {
+            let (new_key, stored) = self.write(message, targets, retained, received);
+            key = new_key;
+            given.stored = Some(stored.and(given.stored.take()));
+        }
+        let mut lost = Vec::new();
+        for (mailbox, mut delivery) in copies {
+            if mailbox.is_durable && delivery.qos > 0 {
+                delivery.key = key;
+            }
+            let share = delivery.share.clone();
+            if !self.put(&mailbox, delivery, given) {
+                lost.extend(share);
+            }
+        }
+        if is_queued && self.journal.bytes() > self.settings.queued_bytes_max {
+            self.relieve();
+        }
+        lost
+    }
+
+    pub(super) fn write(
+        &self,
+        message: Arc<Message>,
+        targets: Vec<Target>,
+        retained: Kept,
+        received: Option<(u64, u16)>,
+    ) -> (u64, Stored) {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let published = Published { key, message, retained, received, targets };
+        (key, self.journal.write(&Event::Published(Box::new(published))))
+    }
+
+    /// False when the session does not take it: it has ended, or is away and the message is not kept, or it is full.
+    fn put(&self, mailbox: &Arc<Mailbox>, delivery: Delivery, given: &mut Given) -> bool {
+        let qos = delivery.qos;
+        let bound = if qos == 0 { Bound::Soft } else { Bound::None };
+        match mailbox.push(delivery, bound) {
+            Ok(pushed) => {
+                if pushed.is_full && qos > 0 {
+                    given.full.push(mailbox.clone());
+                }
+                self.evicted(mailbox, pushed.evicted);
+                true
+            }
+            Err(NotDelivered::Busy) => {
+                count(&self.counts.copies_dropped);
+                false
+            }
+            // Whoever has just gone receives nothing any more.
+            Err(_) => false,
+        }
+    }
+
+    fn evicted(&self, mailbox: &Mailbox, keys: Vec<u64>) {
+        if keys.is_empty() {
+            return;
+        }
+        add(&self.counts.messages_dropped_away, keys.len() as u64);
+        debug!(client = %Shown(&mailbox.client_id), messages = keys.len(), "the oldest messages for an absent client gave way");
+        self.journal.note(&Event::Dropped { session: mailbox.number, keys });
+    }
+
+    /// Makes room when the queues of all durable sessions hold too much together: the one that is away and holds the most
+    /// gives half. Those that are here hold their publishers back.
+    fn relieve(&self) {
+        let Some(most) = self.sessions().fullest_away() else { return };
+        let keys = most.evict_half();
+        if !keys.is_empty() {
+            let client = Shown(&most.client_id);
+            warn!(%client, messages = keys.len(), "messages of an absent client gave way: all queues together hold too much");
+            self.evicted(&most, keys);
+        }
+    }
+}
+
+/// The member of a shared subscription that receives the next message: one that is here and has room; else, with QoS 1
+/// and 2, one whose session keeps it.
+///
+/// # Errors
+/// [`TooSlow`] when every member that could keep it holds too much already.
+fn member(group: &Group, message: &Message) -> Result<Option<(Arc<Mailbox>, Served)>, TooSlow> {
+    let mut keeper = None;
+    let mut slow = None;
+    for member in group.in_turn() {
+        let Some(served) = member.serves(message.publisher).cloned() else { continue };
+        let mailbox = member.mailbox;
+        if mailbox.has_room() {
+            return Ok(Some((mailbox, served)));
+        }
+        if keeper.is_some() || served.qos.min(message.qos) == 0 || mailbox.is_closed() {
+            continue;
+        }
+        if mailbox.is_beyond_waiting() {
+            slow = Some(TooSlow { client_id: mailbox.client_id.clone() });
+        } else if mailbox.is_durable || mailbox.is_connected() {
+            keeper = Some((mailbox, served));
+        }
+    }
+    match (keeper, slow) {
+        (None, Some(slow)) => Err(slow),
+        (keeper, _) => Ok(keeper),
+    }
+}
+
+pub(super) fn copy(
+    mailbox: &Arc<Mailbox>,
+    served: &Served,
+    message: &Arc<Message>,
+    share: Option<Arc<Share>>,
+) -> Copy {
+    let qos = served.qos.min(message.qos);
+    let retain = served.retain_as_published && message.retain;
+    let delivery = Delivery { retain, ids: served.ids.clone(), share, ..Delivery::new(message.clone(), qos) };
+    (mailbox.clone(), delivery)
+}

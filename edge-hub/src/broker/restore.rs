@@ -1,0 +1,113 @@
+//! A broker as its journal remembers it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use edge_core::dialect::client::{Subscribe, parse_subscribe};
+use tokio::sync::{Notify, mpsc};
+
+use super::Broker;
+use super::sessions::{Entry, Sessions};
+use super::wills::DueWill;
+use crate::door::{Counts, DoorSettings, count};
+use crate::journal::Journal;
+use crate::journal::event::Event;
+use crate::journal::state::{Place, Session, State};
+use crate::mailbox::{Held, Keeps, Mailbox};
+use crate::message::{Delivery, Message, unix_ms};
+use crate::retained::{Retained, RetainedMax};
+use crate::table::{Table, split_share};
+
+impl Broker {
+    /// What a journal holds, as it was, and where the wills come that are due.
+    pub(crate) fn restore(
+        journal: Journal,
+        state: &State,
+        settings: DoorSettings,
+    ) -> (Self, mpsc::UnboundedReceiver<DueWill>) {
+        let retained_max =
+            RetainedMax { messages: settings.retained_messages_max, bytes: settings.retained_bytes_max };
+        let (due_wills, due) = mpsc::unbounded_channel();
+        let broker = Self {
+            table: Table::default(),
+            retained: Retained::new(retained_max),
+            journal,
+            counts: Counts::default(),
+            settings,
+            sessions: Sessions::default().into(),
+            next_session: AtomicU64::new(state.next_session()),
+            next_key: AtomicU64::new(state.next_key()),
+            retaining: ().into(),
+            sooner: Notify::new(),
+            due_wills,
+        };
+        for message in state.retained.values() {
+            if !broker.retained.set(message) {
+                count(&broker.counts.not_retained);
+            }
+        }
+        let now_ms = unix_ms();
+        let mut sessions = broker.sessions();
+        for (number, session) in &state.sessions {
+            let mailbox = broker.restored(*number, session, state);
+            let left_ms = session.left_ms.unwrap_or_else(|| {
+                // The daemon was killed while the client was here.
+                let expiry_s = session.expiry_s;
+                broker.journal.note(&Event::Left { session: *number, at_ms: now_ms, expiry_s });
+                now_ms
+            });
+            let entry =
+                Entry { mailbox, expiry_s: session.expiry_s, left_ms: Some(left_ms), has_will: false };
+            sessions.enter(session.client_id.clone(), entry);
+        }
+        for (client_id, will) in &state.wills {
+            let due_ms = will.due_ms.unwrap_or_else(|| {
+                // Its client was here when the daemon ended, and gets the time to come back.
+                let delay_ms = u64::from(will.delay_s) * 1_000;
+                now_ms + delay_ms.max(broker.settings.will_grace.as_millis() as u64)
+            });
+            sessions.put_will(client_id.clone(), will.message.clone(), due_ms);
+        }
+        drop(sessions);
+        (broker, due)
+    }
+
+    /// A session with its filters, its queue and what is in flight.
+    fn restored(&self, number: u64, session: &Session, state: &State) -> Arc<Mailbox> {
+        let keeps =
+            Keeps { messages: self.settings.session_messages_max, bytes: self.settings.session_bytes_max };
+        let mailbox = Arc::new(Mailbox::new(number, session.client_id.to_string(), true, keeps));
+        let delivery = |key: u64, place: &Place| {
+            let message = state.message(key)?.clone();
+            let (qos, retain, ids) = (place.qos, place.retain, place.ids.clone());
+            // The client may have it: that it was sent may not have reached the disk.
+            Some(Delivery { retain, ids, key, is_again: true, ..Delivery::new(message, qos) })
+        };
+        let queue = session.queue.iter().filter_map(|(key, place)| delivery(*key, place));
+        let sent = session.flight.iter().filter_map(|sent| {
+            let delivery = match sent.is_taken {
+                false => delivery(sent.key, &sent.place)?,
+                true => Delivery { key: u64::MAX, ..Delivery::new(Arc::new(Message::empty()), 2) },
+            };
+            Some((sent.id, sent.is_taken, delivery))
+        });
+        mailbox.restore(queue, sent, session.received.clone(), session.last_id);
+        for (filter, options) in &session.filters {
+            let meaning = match split_share(filter) {
+                Some(_) => Ok(Subscribe::Free),
+                None => parse_subscribe(filter),
+            };
+            let Ok(meaning) = meaning else { continue };
+            if meaning == Subscribe::Free {
+                self.table.subscribe(filter, &mailbox, *options);
+            }
+            mailbox.held().push(Held { filter: filter.to_string(), meaning, options: *options });
+        }
+        mailbox
+    }
+
+    /// A number that no session had before.
+    pub(super) fn session_number(&self) -> u64 {
+        self.next_session.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,132 @@
+//! The sessions of a door by client id, the wills that wait or are being published, and when each of them is due.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::FOR_EVER;
+use crate::mailbox::Mailbox;
+use crate::message::Message;
+
+#[derive(Default)]
+pub(super) struct Sessions {
+    by_client: HashMap<Box<str>, Entry>,
+    /// Wills that wait for their time, by client id. Some clients have no session any more.
+    waiting: HashMap<Box<str>, (Arc<Message>, u64)>,
+    /// Wills that are being published, each still the will that the journal has for its client.
+    publishing: HashMap<Box<str>, Arc<Message>>,
+    /// When something may be due, and whose; what is not true any more is passed over.
+    due: BTreeSet<(u64, Box<str>)>,
+    durable: usize,
+}
+
+/// The session of a client.
+pub(super) struct Entry {
+    pub mailbox: Arc<Mailbox>,
+    pub expiry_s: u32,
+    /// When its client left, ms of Unix time; `None` while a client has it.
+    pub left_ms: Option<u64>,
+    /// The client that is here has a will.
+    pub has_will: bool,
+}
+
+impl Entry {
+    fn ends_ms(&self) -> Option<u64> {
+        match self.expiry_s {
+            FOR_EVER => None,
+            seconds => Some(self.left_ms?.saturating_add(u64::from(seconds) * 1_000)),
+        }
+    }
+}
+
+/// What was due.
+#[derive(Default)]
+pub(super) struct Due {
+    pub ended: Vec<Entry>,
+    pub wills: Vec<(Box<str>, Arc<Message>)>,
+    /// When the next thing is, ms of Unix time.
+    pub next_ms: Option<u64>,
+}
+
+impl Sessions {
+    /// How many outlive their connection.
+    pub(super) fn durable(&self) -> usize {
+        self.durable
+    }
+
+    pub(super) fn enter(&mut self, client_id: Box<str>, entry: Entry) {
+        self.durable += usize::from(entry.mailbox.is_durable);
+        if let Some(ends_ms) = entry.ends_ms() {
+            self.due.insert((ends_ms, client_id.clone()));
+        }
+        self.by_client.insert(client_id, entry);
+    }
+
+    pub(super) fn leave(&mut self, client_id: &str) -> Option<Entry> {
+        let (client_id, entry) = self.by_client.remove_entry(client_id)?;
+        self.durable -= usize::from(entry.mailbox.is_durable);
+        if let Some(ends_ms) = entry.ends_ms() {
+            self.due.remove(&(ends_ms, client_id));
+        }
+        Some(entry)
+    }
+
+    /// The session that is away and has the most waiting.
+    pub(super) fn fullest_away(&self) -> Option<Arc<Mailbox>> {
+        let away = self.by_client.values().filter(|entry| entry.left_ms.is_some());
+        let most =
+            away.map(|entry| (entry.mailbox.queued(), &entry.mailbox)).max_by_key(|(bytes, _)| *bytes)?;
+        (most.0 > 0).then(|| most.1.clone())
+    }
+
+    /// A will that is to be published at this time.
+    pub(super) fn put_will(&mut self, client_id: Box<str>, message: Arc<Message>, due_ms: u64) {
+        self.due.insert((due_ms, client_id.clone()));
+        self.waiting.insert(client_id, (message, due_ms));
+    }
+
+    /// The will that waited, if any; it waits no more.
+    pub(super) fn take_will(&mut self, client_id: &str) -> Option<Arc<Message>> {
+        self.waiting.remove(client_id).map(|(message, _)| message)
+    }
+
+    /// The will that the journal has for this client is being published.
+    pub(super) fn publishing(&mut self, client_id: Box<str>, message: Arc<Message>) {
+        self.publishing.insert(client_id, message);
+    }
+
+    /// The client has another will now, or none: what the journal has is not the one that is being published.
+    pub(super) fn superseded(&mut self, client_id: &str) {
+        self.publishing.remove(client_id);
+    }
+
+    /// A will was published. True when it is still the one that the journal has.
+    pub(super) fn published(&mut self, client_id: &str, message: &Arc<Message>) -> bool {
+        let is_current = self.publishing.get(client_id).is_some_and(|will| Arc::ptr_eq(will, message));
+        if is_current {
+            self.publishing.remove(client_id);
+        }
+        is_current
+    }
+
+    /// Takes out what is due.
+    pub(super) fn due(&mut self, now_ms: u64) -> Due {
+        let mut due = Due::default();
+        while let Some((at_ms, client_id)) = self.due.first().cloned() {
+            if at_ms > now_ms {
+                due.next_ms = Some(at_ms);
+                break;
+            }
+            self.due.pop_first();
+            let is_over = |entry: &Entry| entry.ends_ms().is_some_and(|ends_ms| ends_ms <= now_ms);
+            let has_ended = self.by_client.get(&client_id).is_some_and(is_over);
+            if has_ended {
+                due.ended.extend(self.leave(&client_id));
+            }
+            // The session's end is the last time for its will.
+            if self.waiting.get(&client_id).is_some_and(|(_, due_ms)| has_ended || *due_ms <= now_ms) {
+                due.wills.extend(self.take_will(&client_id).map(|message| (client_id, message)));
+            }
+        }
+        due
+    }
+}

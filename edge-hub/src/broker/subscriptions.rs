@@ -1,0 +1,111 @@
+//! The filters that a session holds, the retained messages that a new one is given, and what was kept for one that its
+//! client may not have any more.
+
+use std::sync::Arc;
+
+use edge_core::dialect::client::Subscribe;
+use tracing::warn;
+
+use super::Broker;
+use super::publish::{Given, TooSlow};
+use crate::door::add;
+use crate::journal::Stored;
+use crate::journal::event::{Event, Kept};
+use crate::mailbox::{Held, Mailbox};
+use crate::message::{Delivery, unix_ms};
+use crate::shown::Shown;
+use crate::table::Options;
+
+impl Broker {
+    /// Enters a subscription of a session; ends when it is on disk. Gives whether it is new.
+    pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>, new: Held) -> (bool, Option<Stored>) {
+        let (filter, options) = (new.filter.clone(), new.options);
+        let is_free = new.meaning == Subscribe::Free;
+        let is_new = {
+            let mut held = mailbox.held();
+            match held.iter_mut().find(|held| held.filter == filter) {
+                Some(old) => {
+                    *old = new;
+                    false
+                }
+                None => {
+                    held.push(new);
+                    true
+                }
+            }
+        };
+        if is_free {
+            self.table.subscribe(&filter, mailbox, options);
+        }
+        let stored = mailbox.is_durable.then(|| {
+            let (session, filter) = (mailbox.number, filter.into_boxed_str());
+            self.journal.write(&Event::Subscribed { session, filter, options })
+        });
+        (is_new, stored)
+    }
+
+    /// Takes a subscription out; `None` when it was not held.
+    pub(crate) fn unsubscribe(&self, mailbox: &Arc<Mailbox>, filter: &str) -> Option<Option<Stored>> {
+        let mut held = mailbox.held();
+        let at = held.iter().position(|held| held.filter == filter)?;
+        held.remove(at);
+        drop(held);
+        self.table.unsubscribe(filter, mailbox);
+        Some(mailbox.is_durable.then(|| {
+            let (session, filter) = (mailbox.number, filter.into());
+            self.journal.write(&Event::Unsubscribed { session, filter })
+        }))
+    }
+
+    /// Gives a session the retained messages that a filter of it matches.
+    ///
+    /// # Errors
+    /// [`TooSlow`] when the session has not taken what it was given for filters before.
+    pub(crate) fn give_retained(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        filter: &str,
+        options: Options,
+    ) -> Result<(), TooSlow> {
+        for message in self.retained.matching(filter, unix_ms()) {
+            // A client may be given all there is once, and not again and again while it reads nothing.
+            if mailbox.is_beyond(self.settings.retained_messages_max, self.settings.retained_bytes_max) {
+                return Err(TooSlow { client_id: mailbox.client_id.clone() });
+            }
+            let qos = options.qos.min(message.qos);
+            let ids = options.id.map(|id| Arc::from([id]));
+            let mut given = Given::default();
+            let copy = Delivery { retain: true, ids, ..Delivery::new(message.clone(), qos) };
+            self.give(message, vec![(mailbox.clone(), copy)], Kept::Not, None, &mut given);
+            given.unawaited();
+        }
+        Ok(())
+    }
+
+    /// Takes out of a session what waits on topics that its client may not read any more, sent or not. What was given to
+    /// it of a shared subscription goes to another member.
+    pub(crate) fn take_back(&self, mailbox: &Mailbox, may_read: impl Fn(&str) -> bool) {
+        let taken = mailbox.take_back(may_read);
+        let messages = taken.queued.len() + taken.sent.len();
+        if messages == 0 {
+            return;
+        }
+        add(&self.counts.copies_forbidden, messages as u64);
+        let client = Shown(&mailbox.client_id);
+        warn!(%client, messages, "messages dropped that waited for the client: it may not read their topics any more");
+        if mailbox.is_durable {
+            let keys = taken.queued.iter().map(|delivery| delivery.key).filter(|key| *key != 0).collect();
+            self.journal.note(&Event::Dropped { session: mailbox.number, keys });
+            for id in taken.sent {
+                self.journal.note(&Event::Settled { session: mailbox.number, id });
+            }
+        }
+        for delivery in taken.queued {
+            if let Some(share) = &delivery.share {
+                let mut given = Given::default();
+                self.give_to_another(&delivery.message, share, &mut given);
+                given.unawaited();
+            }
+        }
+    }
+}

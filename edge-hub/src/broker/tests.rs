@@ -1,0 +1,143 @@
+//! What no client can bring about at will: a session that closes between a choice and its consequence.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use edge_core::dialect::client::Subscribe;
+use tempfile::TempDir;
+
+use super::presence::{Entered, Parting};
+use super::publish::{Given, copy};
+use super::wills::Will;
+use super::*;
+use crate::journal::event::Kept;
+use crate::journal::{Journal, JournalMax};
+use crate::mailbox::{Budget, Held, Mailbox, Outgoing};
+use crate::message::Message;
+use crate::table::{Options, Served, split_share};
+
+async fn broker(dir: &TempDir) -> (Broker, mpsc::UnboundedReceiver<DueWill>) {
+    let max = JournalMax { bytes: 64 << 20, keep_free_bytes: 0 };
+    let recovered = Journal::open(dir.path(), max).await.unwrap();
+    Broker::restore(recovered.journal, &recovered.state, DoorSettings::default())
+}
+
+fn message(topic: &'static str, payload: &str) -> Message {
+    Message {
+        topic: Bytes::from_static(topic.as_bytes()),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos: 1,
+        retain: false,
+        publisher: 0,
+        expires_ms: None,
+        properties: None,
+    }
+}
+
+/// A client that is here with this filter; its session outlives it by so many seconds.
+fn here(broker: &Broker, client_id: &str, number: u64, expiry_s: u32, filter: &str) -> Entered {
+    let entered = broker.enter(client_id, || number, false, expiry_s, None);
+    let options = Options { qos: 1, ..Options::default() };
+    let held = Held { filter: filter.to_owned(), meaning: Subscribe::Free, options };
+    if let Some(stored) = broker.subscribe(&entered.mailbox, held).1 {
+        stored.unawaited();
+    }
+    entered
+}
+
+fn payloads(client: &Entered) -> Vec<String> {
+    let budget = Budget { window: 100, bytes: 1 << 20, now_ms: 0 };
+    let taken = client.mailbox.take(client.connection, budget).outgoing;
+    let text = |outgoing| match outgoing {
+        Outgoing::Publish(copy) => String::from_utf8(copy.message.payload.to_vec()).unwrap(),
+        Outgoing::Release(id) => panic!("PUBREL {id}"),
+    };
+    taken.into_iter().map(text).collect()
+}
+
+/// The copy of a shared message, for this member.
+fn chosen(broker: &Broker, filter: &str, mailbox: &Arc<Mailbox>, message: &Arc<Message>) -> Delivered {
+    let (_, plain) = split_share(filter).unwrap();
+    let share = broker.table.route(plain).groups[0].share.clone();
+    copy(mailbox, &Served { qos: 1, retain_as_published: false, ids: None }, message, Some(share))
+}
+
+type Delivered = (Arc<Mailbox>, crate::message::Delivery);
+
+#[tokio::test]
+async fn a_shared_message_goes_to_the_next_member_when_the_chosen_one_closes_before_it_has_it() {
+    for expiry_s in [0, 60] {
+        let dir = TempDir::new().unwrap();
+        let (broker, _wills) = broker(&dir).await;
+        let filter = "$share/g/a";
+        let one = here(&broker, "one", 1, expiry_s, filter);
+        let two = here(&broker, "two", 2, expiry_s, filter);
+        let message = Arc::new(message("a", "x"));
+        let copy = chosen(&broker, filter, &one.mailbox, &message);
+        broker.forget("one");
+        let mut given = Given::default();
+        broker.give(message.clone(), vec![copy], Kept::Not, None, &mut given);
+        if let Some(stored) = given.stored {
+            stored.await.unwrap();
+        }
+        assert_eq!(payloads(&two), ["x"], "expiry {expiry_s}");
+        // Nobody is left: the message is nobody's, and nothing goes round for ever.
+        let copy = chosen(&broker, filter, &two.mailbox, &message);
+        broker.forget("two");
+        broker.give(message, vec![copy], Kept::Not, None, &mut Given::default());
+        let state = broker.journal.state();
+        assert_eq!((state.sessions.len(), state.bytes()), (0, 0));
+        broker.journal.close().await;
+    }
+}
+
+#[tokio::test]
+async fn members_of_a_shared_subscription_that_read_nothing_hold_no_more_than_others() {
+    let dir = TempDir::new().unwrap();
+    let (broker, _wills) = broker(&dir).await;
+    let one = here(&broker, "one", 1, 0, "$share/g/a");
+    let _two = here(&broker, "two", 2, 0, "$share/g/a");
+    let mut taken = 0;
+    let refused = loop {
+        match broker.publish(&broker.table.route("a"), message("a", "x"), None) {
+            Ok(_) => taken += 1,
+            Err(refused) => break refused,
+        }
+        assert!(taken < 100_000, "no bound");
+    };
+    assert!(["one", "two"].contains(&&*refused.client_id) && taken >= 2_000, "{refused:?} after {taken}");
+    assert!(one.mailbox.queued() < 16 << 20);
+    broker.journal.close().await;
+}
+
+#[tokio::test]
+async fn the_will_of_a_client_that_is_forgotten_is_not_published_once_more_by_the_next_opening() {
+    let dir = TempDir::new().unwrap();
+    let (broker, mut wills) = broker(&dir).await;
+    let will = || Will { message: Arc::new(message("will", "gone")), delay_s: 0 };
+    let gone = broker.enter("gone", || 1, true, 0, Some(&will()));
+    assert_eq!(broker.journal.state().wills.len(), 1);
+    broker.forget("gone");
+    broker.leave(&gone.mailbox, 1, 0, Parting::Lost(Some(will())));
+    wills.try_recv().unwrap();
+    assert!(broker.journal.state().wills.is_empty());
+    broker.journal.close().await;
+}
+
+#[tokio::test]
+async fn a_will_is_in_the_journal_until_it_is_published_and_a_newer_one_stays_there() {
+    let dir = TempDir::new().unwrap();
+    let (broker, mut wills) = broker(&dir).await;
+    let will = |text| Will { message: Arc::new(message("will", text)), delay_s: 0 };
+    let (first, second) = (will("first"), will("second"));
+    let lost = broker.enter("d", || 1, true, 0, Some(&first));
+    broker.leave(&lost.mailbox, 1, 0, Parting::Lost(Some(first)));
+    let due = wills.try_recv().unwrap();
+    assert_eq!(broker.journal.state().wills.len(), 1, "killed now, it is published by the next opening");
+    // The client is back with another will before the first one is published.
+    broker.enter("d", || 2, true, 0, Some(&second));
+    broker.will_is_published(&due);
+    let kept = broker.journal.state().wills["d"].message.payload.clone();
+    assert_eq!(kept, "second");
+    broker.journal.close().await;
+}

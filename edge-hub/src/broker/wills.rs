@@ -1,0 +1,175 @@
+//! Wills: what a client leaves to be said when it is gone. One that is due is published by a task of the door, which knows
+//! the program: on a free topic to its subscribers and the program's routes, on the client's own telemetry topic as
+//! telemetry, with the property that IoT Hub gives it. It stays in the journal until that is done, so a kill in between
+//! publishes it twice rather than never.
+//!
+//! ```text
+//! CONNECT ─> journal ── connection lost, delay over ──> due ──> published ──> gone from the journal
+//!                   └─ DISCONNECT, or the client is back ──────────────────────┘
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_core::dialect::client::{Publish, parse_publish};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use schemas::bag::PropertyBag;
+use schemas::names::Identity;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Broker;
+use crate::inbox;
+use crate::journal::event::Event;
+use crate::message::{Message, unix_ms};
+use crate::service::{Rejected, Service};
+use crate::shown::Shown;
+
+/// How long a will waits that the program could not take, before it is offered again.
+const PAUSE: Duration = Duration::from_secs(5);
+/// What IoT Hub says of a telemetry message that is a will ("Communicate with your IoT hub using the MQTT protocol").
+const TYPE_PROPERTY: &str = "iothub-MessageType";
+const TYPE: &str = "Will";
+
+/// The will of a client that is here.
+#[derive(Debug)]
+pub(crate) struct Will {
+    pub message: Arc<Message>,
+    pub delay_s: u32,
+}
+
+/// A will that is to be published now.
+#[derive(Debug)]
+pub(crate) struct DueWill {
+    client_id: Box<str>,
+    message: Arc<Message>,
+}
+
+impl Broker {
+    /// Has a will published.
+    pub(super) fn will_is_due(&self, client_id: &str, message: Arc<Message>) {
+        // Without a receiver the door is closing, and the journal keeps the will for its next opening.
+        let _ = self.due_wills.send(DueWill { client_id: client_id.into(), message });
+    }
+
+    /// A will was published, and is gone from the journal unless the client has another one by now.
+    pub(super) fn will_is_published(&self, will: &DueWill) {
+        let mut sessions = self.sessions();
+        if sessions.published(&will.client_id, &will.message) {
+            self.journal.note(&Event::WillGone { client_id: will.client_id.clone() });
+        }
+    }
+
+    /// Gives a will to the subscribers of its topic, and retains it when it asks for that; ends when it is on disk where
+    /// it must be.
+    async fn give_will(&self, message: &Message) -> Result<(), Rejected> {
+        let route = self.table.route(message.topic());
+        let topic = Shown(message.topic()).to_string();
+        let mut message = Message::clone(message);
+        if let Some(seconds) = message.properties.as_mut().and_then(|p| p.message_expiry.take()) {
+            message.expires_ms = Some(unix_ms().saturating_add(u64::from(seconds) * 1_000));
+        }
+        match self.publish(&route, message, None) {
+            Ok(given) => match given.stored {
+                None => Ok(()),
+                Some(stored) => stored
+                    .await
+                    .map_err(|error| Rejected::Temporary(503, format!("not written to disk: {error}"))),
+            },
+            Err(slow) => {
+                let subscriber = Shown(&slow.client_id);
+                warn!(%topic, %subscriber, "will not given to every subscriber: one is too slow");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Publishes wills as they become due. Told to stop, it goes on with those that are due already, for as long as `finish`.
+pub(crate) async fn publish<S: Service>(
+    broker: Arc<Broker>,
+    service: Arc<S>,
+    mut due: mpsc::UnboundedReceiver<DueWill>,
+    stop: CancellationToken,
+    finish: Duration,
+) {
+    let mut publishing = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            // They leave in the order in which they came.
+            biased;
+            Some(will) = due.recv() => publishing.push(published(&broker, &service, will)),
+            Some(()) = publishing.next(), if !publishing.is_empty() => {}
+            () = stop.cancelled() => break,
+        }
+    }
+    while let Ok(will) = due.try_recv() {
+        publishing.push(published(&broker, &service, will));
+    }
+    // What is not done by then waits in the journal.
+    let _ = tokio::time::timeout(finish, async { while publishing.next().await.is_some() {} }).await;
+}
+
+/// Publishes a will, however often that must be tried.
+async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill) {
+    let topic = will.message.topic();
+    let mut is_given = false;
+    loop {
+        let done = match parse_publish(topic) {
+            Ok(Publish::Telemetry { from, bag }) => tell(service, from, bag, &will.message).await,
+            Ok(Publish::Free) => free(broker, service, &will, &mut is_given).await,
+            // CONNECT lets no others in; a journal of another version might.
+            _ => Err(Rejected::Wrong(400, "no topic for a will".to_owned())),
+        };
+        let (client, topic) = (Shown(&will.client_id), Shown(topic));
+        match done {
+            Ok(()) => break,
+            Err(Rejected::Wrong(status, why)) => {
+                warn!(%client, %topic, status, "will dropped: {}", Shown(&why));
+                break;
+            }
+            Err(Rejected::Temporary(status, why)) => {
+                warn!(%client, %topic, status, "will not taken for now, and tried again: {}", Shown(&why));
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    broker.will_is_published(&will);
+}
+
+/// A will on the client's telemetry topic.
+async fn tell<S: Service>(
+    service: &Arc<S>,
+    from: Identity,
+    mut bag: PropertyBag,
+    message: &Message,
+) -> Result<(), Rejected> {
+    if let Some(properties) = &message.properties {
+        inbox::add_to_bag(&mut bag, properties);
+    }
+    bag.set(TYPE_PROPERTY, TYPE);
+    service.telemetry_will(from, bag, message.payload.clone()).await
+}
+
+/// A will on a free topic. Its subscribers are given it once, however often the program cannot take it.
+async fn free<S: Service>(
+    broker: &Broker,
+    service: &Arc<S>,
+    will: &DueWill,
+    is_given: &mut bool,
+) -> Result<(), Rejected> {
+    let message = &will.message;
+    if !std::mem::replace(is_given, true) {
+        broker.give_will(message).await?;
+    }
+    let Some(of) = Identity::of_session(&will.client_id).filter(|_| service.takes_free()) else {
+        return Ok(());
+    };
+    let mut bag = PropertyBag::new();
+    if let Some(properties) = &message.properties {
+        inbox::add_to_bag(&mut bag, properties);
+    }
+    service.free_will(&of, message.topic(), bag, message.payload.clone()).await
+}

@@ -130,8 +130,8 @@ async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill)
                 warn!(%client, %topic, status, "will dropped: {}", Shown(&why));
                 break;
             }
-            Err(Rejected::Temporary(status, why)) => {
-                warn!(%client, %topic, status, "will not taken for now, and tried again: {}", Shown(&why));
+            Err(Rejected::Temporary(_, why) | Rejected::Full(why)) => {
+                warn!(%client, %topic, "will not taken for now, and tried again: {}", Shown(&why));
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use edge_buffer::AppendError;
+use edge_buffer::{Append, AppendError};
 use edge_core::route::{Kind, Message, QueueClass, RouteTable, Sink, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA};
 use edge_hub::service::Rejected;
 use futures_util::future::{BoxFuture, join_all};
@@ -158,6 +158,10 @@ impl Router {
         }
         if appends.is_empty() && matches!(kind, Kind::Telemetry) && self.unrouted.count(from) {
             tracing::info!(client = %from, "a message matched no route and was dropped; further ones are counted");
+        }
+        if appends.len() > 1 {
+            // Each queue has a file of its own: they reach the disk side by side.
+            appends.iter_mut().for_each(Append::hand_over);
         }
         let unrouted = self.unrouted.clone();
         Box::pin(async move { outcome(join_all(appends).await, &unrouted) })

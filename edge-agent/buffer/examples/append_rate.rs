@@ -92,7 +92,7 @@ async fn appends(
             let (mut count, mut times) = (0_u64, Vec::new());
             while begin.elapsed() < time {
                 let handed_in = Instant::now();
-                log.append(record.clone(), 0).await?;
+                log.append_awaited(record.clone(), 0, None).await?;
                 count += 1;
                 if count.is_multiple_of(16) {
                     times.push(handed_in.elapsed().as_micros() as u64);

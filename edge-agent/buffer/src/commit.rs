@@ -1,14 +1,10 @@
-//! The one thread that writes: everything that arrived during the last sync goes to disk with the next one.
-//!
-//! How long it waits for company follows the load. One producer that waits for its answers is written at once, with one
-//! sync for each append. When the batch before had many, their producers are on the way back with their next records: it
-//! waits for as many again, but never longer than a fraction of what a sync takes here.
+//! What a writer does: puts a batch into the last segment with one write and one sync, begins new segments, and keeps the
+//! ledger's file.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::AppendError;
 use crate::format::{
@@ -18,14 +14,8 @@ use crate::ledger::LedgerFile;
 use crate::state::{Pending, Segment, Shared};
 use crate::storage::{File, Storage};
 
-/// A moved cursor waits this long for company before it is written: a restart resends that much.
-const LEDGER_LAG: Duration = Duration::from_secs(1);
 /// Capacity that the write buffer keeps between batches.
 const KEPT_CAPACITY: usize = 256 << 10;
-/// Of the last sync's time, how much a busy log waits for company: one in so many.
-const PATIENCE: u32 = 4;
-/// And never more: a card that takes a second for a sync must not cost a quarter more.
-const PATIENCE_MAX: Duration = Duration::from_millis(2);
 /// What a segment allocates ahead at first.
 const AHEAD_MIN: u64 = 64 << 10;
 
@@ -57,25 +47,10 @@ pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) active: Active,
     ledger: LedgerFile,
-    ledger_due: Option<Instant>,
-    /// Then it is tried when it is due, not whenever there is a segment to delete.
-    ledger_failed: bool,
     /// The file system can allocate ahead.
     can_allocate: bool,
     next_sequence: u64,
-    last_batch: usize,
-    last_sync: Duration,
     bytes: Vec<u8>,
-}
-
-/// Tells the readers and `close` that nothing follows, also when the thread panics.
-struct Ending(Arc<Shared>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.storage.release();
-        self.0.published.send_modify(|published| published.has_ended = true);
-    }
 }
 
 impl Committer {
@@ -86,81 +61,11 @@ impl Committer {
         drop(state);
         let seed = frame_seed(shared.id, first);
         let active = Active { file: active, seed, len, allocated: len, is_one_of_many, is_abandoned: false };
-        Self {
-            shared,
-            active,
-            ledger,
-            ledger_due: None,
-            ledger_failed: false,
-            can_allocate: true,
-            next_sequence,
-            last_batch: 0,
-            last_sync: Duration::ZERO,
-            bytes: Vec::new(),
-        }
-    }
-
-    pub(crate) fn run(mut self) {
-        let ending = Ending(self.shared.clone());
-        let mut batch = VecDeque::new();
-        loop {
-            let is_closing = self.wait(&mut batch);
-            self.commit(&mut batch);
-            self.expire_segments();
-            self.persist(is_closing);
-            if is_closing {
-                break;
-            }
-        }
-        self.seal();
-        drop(self);
-        drop(ending);
-    }
-
-    /// Sleeps until there is something to do; takes all appends that wait. True when they are the last ones.
-    fn wait(&mut self, batch: &mut VecDeque<Pending>) -> bool {
-        let unpoisoned = "no step on the state panics";
-        let shared = self.shared.clone();
-        let mut state = shared.state();
-        loop {
-            if state.is_ledger_behind && self.ledger_due.is_none() {
-                self.ledger_due = Some(Instant::now() + LEDGER_LAG);
-            }
-            let has_done_segment = !self.ledger_failed && state.has_done_segment();
-            let left = self.ledger_due.map(|due| due.saturating_duration_since(Instant::now()));
-            if !state.queue.is_empty()
-                || state.is_closing
-                || has_done_segment
-                || !state.telling.is_empty()
-                || left.is_some_and(|left| left.is_zero())
-            {
-                break;
-            }
-            state = match left {
-                None => shared.work.wait(state).expect(unpoisoned),
-                Some(left) => shared.work.wait_timeout(state, left).expect(unpoisoned).0,
-            };
-        }
-        let company = self.last_batch;
-        if (1..company).contains(&state.queue.len()) {
-            let patience = (self.last_sync / PATIENCE).min(PATIENCE_MAX);
-            state.wanted = company;
-            let is_alone = |state: &mut crate::state::State| state.queue.len() < company && !state.is_closing;
-            state = shared.work.wait_timeout_while(state, patience, is_alone).expect(unpoisoned).0;
-            state.wanted = 1;
-        }
-        std::mem::swap(&mut state.queue, batch);
-        state.queue_bytes = 0;
-        shared.waiting_bytes.store(0, Ordering::Relaxed);
-        shared.taken.notify_waiters();
-        if !batch.is_empty() {
-            self.last_batch = batch.len();
-        }
-        state.is_closing
+        Self { shared, active, ledger, can_allocate: true, next_sequence, bytes: Vec::new() }
     }
 
     /// Writes a batch: one write and one sync per segment that it touches.
-    fn commit(&mut self, batch: &mut VecDeque<Pending>) {
+    pub(crate) fn commit(&mut self, batch: &mut VecDeque<Pending>) {
         while let Some(first) = batch.front() {
             let (need, now_ms) = (frame_len(first.record.len()), first.enqueued_ms);
             let header = if self.must_roll(need) { SEGMENT_HEADER } else { 0 };
@@ -229,10 +134,11 @@ impl Committer {
             }
             return Err(self.failed(doing, source));
         }
-        self.last_sync = begun.elapsed();
+        let took = begun.elapsed();
         self.active.len += self.bytes.len() as u64;
         self.active.allocated = self.active.allocated.max(self.active.len);
         let mut state = self.shared.state();
+        state.last_sync = took;
         state.committed(batch.iter().take(count));
         state.wrote(self.bytes.len() as u64);
         let next_sequence = state.next_sequence;
@@ -285,7 +191,7 @@ impl Committer {
     }
 
     /// Gives back what the last segment has allocated ahead. It is not worth a sync: what is behind its frames is not read.
-    fn seal(&mut self) {
+    pub(crate) fn seal(&mut self) {
         if self.active.allocated > self.active.len
             && let Err(error) = self.active.file.set_len(self.active.len)
         {
@@ -324,14 +230,14 @@ impl Committer {
 
     /// Writes the ledger when it is due, and then deletes the segments below its cursor, in this order: a segment that is
     /// missing at open is then a loss and not an advance that was forgotten.
-    fn persist(&mut self, is_closing: bool) {
-        let is_due = self.ledger_due.is_some_and(|due| due <= Instant::now());
+    pub(crate) fn persist(&mut self, is_closing: bool) {
         let mut state = self.shared.state();
+        let is_due = state.ledger_due.is_some_and(|due| due <= Instant::now());
         let telling = std::mem::take(&mut state.telling);
         if !telling.is_empty() && state.ledger.tell() {
             state.is_ledger_behind = true;
         }
-        let has_done_segment = !self.ledger_failed && state.has_done_segment();
+        let has_done_segment = !state.ledger_failed && state.has_done_segment();
         let is_wanted = state.is_ledger_behind && (is_closing || is_due || !telling.is_empty());
         drop(state);
         let written = if is_wanted || has_done_segment { self.write_ledger() } else { Ok(()) };
@@ -349,11 +255,11 @@ impl Committer {
         let image = self.ledger.image(self.shared.id, state.ledger_now());
         let cursor = state.cursor;
         state.is_ledger_behind = false;
+        state.ledger_due = None;
         drop(state);
-        self.ledger_due = None;
         let written = self.ledger.write(&image);
-        self.ledger_failed = written.is_err();
         let mut state = self.shared.state();
+        state.ledger_failed = written.is_err();
         state.wrote(image.len() as u64);
         if let Err(error) = written {
             state.is_ledger_behind = true;

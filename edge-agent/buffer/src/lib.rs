@@ -1,9 +1,9 @@
 //! A durable queue of bytes: what was appended is on disk before it is acknowledged, and stays until it is done with.
 //!
 //! ```text
-//! append ─> queue in memory ─> commit thread ─> one write + one fdatasync per batch ─> the appends end
-//!           (bounded, FIFO)                         │
-//!                                             segment files ─> reader ─> whoever sends it on ─> advance ─> cursor
+//! append ─> queue in memory ─> writer ─> one write + one fdatasync per batch ─> the appends end
+//!           (bounded, FIFO)                  │
+//!                                      segment files ─> reader ─> whoever sends it on ─> advance ─> cursor
 //! ```
 //!
 //! # Guarantees
@@ -36,6 +36,7 @@ mod state;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use error::{AppendError, OpenError};
 pub use format::Record;

@@ -22,9 +22,11 @@ use crate::reader::{Reader, Records};
 use crate::recover::recover;
 use crate::state::{Pending, Shared, Stats};
 use crate::storage::{Directory, Storage};
+use crate::writer::{Thread, Writers};
 
 struct Handle {
     shared: Arc<Shared>,
+    writers: Arc<Writers>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -66,11 +68,13 @@ impl Log {
         let dir = storage.path().to_owned();
         let shared = Arc::new(Shared::new(storage, recovered.id, options, recovered.state));
         let committer = Committer::new(shared.clone(), recovered.active, recovered.ledger);
+        let writers = Arc::new(Writers::new(shared.clone(), committer));
+        let its_writers = writers.clone();
         let thread = std::thread::Builder::new()
             .name("queue-commit".into())
-            .spawn(move || committer.run())
+            .spawn(move || its_writers.run())
             .map_err(|source| OpenError::Io { dir, doing: "start its thread".into(), source })?;
-        Ok(Self { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
+        Ok(Self { handle: Arc::new(Handle { shared, writers, thread: Mutex::new(Some(thread)) }) })
     }
 
     fn shared(&self) -> &Shared {
@@ -82,15 +86,28 @@ impl Log {
     /// Its place in the log, behind all that was handed in before, is fixed when this returns; the future ends when it is
     /// on disk. Dropping the future does not take the record back.
     pub fn append(&self, record: Bytes, now_ms: u64) -> Append {
-        self.hand_in(record, now_ms, None)
+        let mut append = self.append_awaited(record, now_ms, None);
+        append.hand_over();
+        append
     }
 
     /// As [`Log::append`], for a record that nobody wants from `expires_ms` on, ms of Unix time.
     pub fn append_expiring(&self, record: Bytes, now_ms: u64, expires_ms: u64) -> Append {
-        self.hand_in(record, now_ms, Some(expires_ms))
+        let mut append = self.append_awaited(record, now_ms, Some(expires_ms));
+        append.hand_over();
+        append
     }
 
-    fn hand_in(&self, record: Bytes, enqueued_ms: u64, expires_ms: Option<u64>) -> Append {
+    /// As [`Log::append`], for who awaits it at once, and nothing beside it: on an idle log and a fast disk the first poll
+    /// writes and syncs on its own thread instead of waiting for another, whose turn would cost as much as half a sync.
+    /// Nothing is written before it is polled, handed over or dropped.
+    pub fn append_awaited(&self, record: Bytes, now_ms: u64, expires_ms: Option<u64>) -> Append {
+        let waiting = self.hand_in(record, now_ms, expires_ms);
+        let untold = matches!(waiting, Waiting::Answer(_)).then(|| self.handle.clone());
+        Append { waiting, untold }
+    }
+
+    fn hand_in(&self, record: Bytes, enqueued_ms: u64, expires_ms: Option<u64>) -> Waiting {
         let (bytes, max) = (record.len() as u64, self.shared().options.record_bytes_max());
         let mut state = self.shared().state();
         state.now_ms = enqueued_ms;
@@ -104,20 +121,14 @@ impl Log {
             handed_in
         };
         match refused {
-            Ok(is_news) => {
-                drop(state);
-                if is_news {
-                    self.shared().work.notify_one();
-                }
-                Append(Waiting::Answer(answer))
-            }
+            Ok(()) => Waiting::Answer(answer),
             Err((error, Pending { record, .. })) => {
                 if !matches!(error, AppendError::Closed) {
                     state.refuse(&self.shared().options.tag_of(&record));
                     drop(state);
                     self.shared().work.notify_one();
                 }
-                Append(Waiting::Refused(Some(error)))
+                Waiting::Refused(Some(error))
             }
         }
     }
@@ -260,25 +271,40 @@ impl std::fmt::Debug for Log {
 /// Ends with the record's sequence when it is on disk.
 ///
 /// Threads that are not a runtime's wait with [`Append::wait`].
-#[derive(Debug)]
 #[must_use = "only the answer says that the record is on disk"]
-pub struct Append(Waiting);
+pub struct Append {
+    waiting: Waiting,
+    /// Whoever writes has not been told of it yet.
+    untold: Option<Arc<Handle>>,
+}
 
-#[derive(Debug)]
 enum Waiting {
     Refused(Option<AppendError>),
     Answer(oneshot::Receiver<Result<u64, AppendError>>),
 }
 
 impl Append {
+    /// Hands it to the commit thread, so that it goes on its way while the caller waits for something else.
+    pub fn hand_over(&mut self) {
+        if let Some(handle) = self.untold.take() {
+            handle.writers.tell();
+        }
+    }
+
     /// Blocks until the record is on disk. Not for threads of a runtime.
     ///
     /// # Errors
     /// [`AppendError`], as when it is awaited.
-    pub fn wait(self) -> Result<u64, AppendError> {
-        match self.0 {
-            Waiting::Refused(error) => Err(error.unwrap_or(AppendError::Closed)),
-            Waiting::Answer(answer) => answer.blocking_recv().unwrap_or(Err(AppendError::Closed)),
+    pub fn wait(mut self) -> Result<u64, AppendError> {
+        if let Some(handle) = self.untold.take() {
+            handle.writers.see_to(Thread::Own);
+        }
+        match &mut self.waiting {
+            Waiting::Refused(error) => Err(error.take().unwrap_or(AppendError::Closed)),
+            Waiting::Answer(answer) => {
+                let (_, never) = oneshot::channel();
+                std::mem::replace(answer, never).blocking_recv().unwrap_or(Err(AppendError::Closed))
+            }
         }
     }
 }
@@ -287,11 +313,26 @@ impl Future for Append {
     type Output = Result<u64, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
+        if let Some(handle) = self.untold.take() {
+            handle.writers.see_to(Thread::Shared);
+        }
+        match &mut self.waiting {
             Waiting::Refused(error) => Poll::Ready(Err(error.take().unwrap_or(AppendError::Closed))),
             Waiting::Answer(answer) => {
                 Pin::new(answer).poll(context).map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
             }
         }
+    }
+}
+
+impl Drop for Append {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
+impl std::fmt::Debug for Append {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Append").field("is_told", &self.untold.is_none()).finish_non_exhaustive()
     }
 }

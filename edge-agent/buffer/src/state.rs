@@ -1,8 +1,9 @@
 //! What is true of an open log, in memory: the queue to the commit thread, the segments, the cursor and the counts.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
@@ -138,11 +139,26 @@ pub(crate) struct Tally {
     pub(crate) groups: Vec<(Cause, String)>,
 }
 
+/// Who writes to the files now. Whoever it is looks at the queue again before it stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writer {
+    Nobody,
+    /// The commit thread.
+    Thread,
+    /// An append that found nobody and nothing before it.
+    Leader,
+}
+
 pub(crate) struct State {
     pub(crate) queue: VecDeque<Pending>,
     pub(crate) queue_bytes: u64,
+    pub(crate) writer: Writer,
     /// The commit thread wants to be woken when so many appends wait.
     pub(crate) wanted: usize,
+    /// Appends in the last batch.
+    pub(crate) last_batch: usize,
+    /// What its write and sync took.
+    pub(crate) last_sync: Duration,
     /// Nothing more is taken in.
     pub(crate) is_closing: bool,
     /// Never empty.
@@ -151,6 +167,10 @@ pub(crate) struct State {
     pub(crate) cursor: u64,
     /// The ledger's file is behind.
     pub(crate) is_ledger_behind: bool,
+    /// When it is written at the latest.
+    pub(crate) ledger_due: Option<Instant>,
+    /// It was not written the last time: it is tried when it is due, not whenever there is a segment to delete.
+    pub(crate) ledger_failed: bool,
     pub(crate) ledger: Ledger,
     /// Who wants to tell the gaps upstream, once they are on disk.
     pub(crate) telling: Vec<oneshot::Sender<Result<Vec<Gap>, AppendError>>>,
@@ -174,12 +194,17 @@ impl State {
         Self {
             queue: VecDeque::new(),
             queue_bytes: 0,
+            writer: Writer::Nobody,
             wanted: 1,
+            last_batch: 0,
+            last_sync: Duration::ZERO,
             is_closing: false,
             segments,
             next_sequence,
             cursor: ledger.cursor,
             is_ledger_behind: false,
+            ledger_due: None,
+            ledger_failed: false,
             ledger,
             telling: Vec::new(),
             set_aside: 0,
@@ -196,12 +221,12 @@ impl State {
         }
     }
 
-    /// Puts an append behind the others. True when the commit thread should hear of it.
+    /// Puts an append behind the others.
     pub(crate) fn hand_in(
         &mut self,
         pending: Pending,
         waiting_bytes_max: u64,
-    ) -> Result<bool, (AppendError, Pending)> {
+    ) -> Result<(), (AppendError, Pending)> {
         if self.is_closing {
             return Err((AppendError::Closed, pending));
         }
@@ -211,7 +236,27 @@ impl State {
         }
         self.queue_bytes += bytes;
         self.queue.push_back(pending);
-        Ok(self.queue.len() >= self.wanted)
+        Ok(())
+    }
+
+    /// Whether the commit thread should hear of the appends that wait.
+    pub(crate) fn has_news(&self) -> bool {
+        self.writer != Writer::Leader && self.queue.len() >= self.wanted
+    }
+
+    /// All appends that wait.
+    pub(crate) fn take_batch(&mut self, batch: &mut VecDeque<Pending>) {
+        std::mem::swap(&mut self.queue, batch);
+        self.queue_bytes = 0;
+        if !batch.is_empty() {
+            self.last_batch = batch.len();
+        }
+    }
+
+    /// Whether there is something to do for the commit thread beside appends.
+    pub(crate) fn has_chores(&self) -> bool {
+        let has_done_segment = !self.ledger_failed && self.has_done_segment();
+        has_done_segment || self.is_closing || !self.telling.is_empty()
     }
 
     /// Counts an append that was refused.
@@ -447,6 +492,12 @@ impl Shared {
             waiting_bytes: AtomicU64::new(0),
             taken: Notify::new(),
         }
+    }
+
+    /// All appends that waited are on their way to the disk.
+    pub(crate) fn has_taken_all(&self) {
+        self.waiting_bytes.store(0, Ordering::Relaxed);
+        self.taken.notify_waiters();
     }
 
     /// Held for short steps in memory only, never while a file is touched or a task waits.

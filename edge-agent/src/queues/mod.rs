@@ -81,7 +81,7 @@ impl Queues {
         &self.upstream
     }
 
-    /// Puts a record into the queue of a sink; `None` when no route leads to that module any more.
+    /// Puts a record into the queue of a sink, for who awaits that at once; `None` when no route leads to that module any more.
     pub fn append(
         &self,
         sink: &Sink,

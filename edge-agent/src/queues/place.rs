@@ -107,14 +107,12 @@ impl Place {
         self.queues.borrow().clone()
     }
 
-    /// Puts a record into a queue; into the last one when routes have just changed and there is none of that class.
+    /// Puts a record into a queue, for who awaits that at once; into the last one when routes have just changed and there is
+    /// none of that class.
     pub fn append(&self, class: QueueClass, record: bytes::Bytes, expires_ms: Option<u64>) -> Option<Append> {
         let (queues, class) = (self.queues.borrow(), self.limits.resolved(class));
         let queue = queues.iter().find(|queue| queue.class == class).or(queues.last())?;
-        Some(match expires_ms {
-            None => queue.log.append(record, now_ms()),
-            Some(at) => queue.log.append_expiring(record, now_ms(), at),
-        })
+        Some(queue.log.append_awaited(record, now_ms(), expires_ms))
     }
 
     /// Whoever is at this place has the queues of these ids up to these sequences: that much is done with.

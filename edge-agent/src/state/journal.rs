@@ -69,7 +69,10 @@ impl Journal {
                     _ => FURTHER,
                 };
                 bytes += part.len();
-                waiting.push((at, self.log.append(Bytes::from([&[mark], part].concat()), now_ms())));
+                waiting.push((
+                    at,
+                    self.log.append_awaited(Bytes::from([&[mark], part].concat()), now_ms(), None),
+                ));
             }
         }
         settle(&mut waiting, &mut answers);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::ThreadId;
 
 use crate::storage::{File, Storage};
 
@@ -72,6 +73,8 @@ struct Sim {
     holds_syncs: bool,
     waiting_syncs: u32,
     writes_after_failed_sync: u32,
+    panics_at_sync: bool,
+    synced_by: Option<ThreadId>,
 }
 
 impl Sim {
@@ -163,6 +166,15 @@ impl Disk {
 
     pub(super) fn writes_after_failed_sync(&self) -> u32 {
         self.sim().writes_after_failed_sync
+    }
+
+    pub(super) fn panic_at_sync(&self) {
+        self.sim().panics_at_sync = true;
+    }
+
+    /// The thread of the last sync.
+    pub(super) fn synced_by(&self) -> Option<ThreadId> {
+        self.sim().synced_by
     }
 
     pub(super) fn hold_syncs(&self) {
@@ -306,8 +318,13 @@ impl File for SimFile {
             sim = self.disk.0.1.wait_while(sim, |sim| sim.holds_syncs).unwrap();
             sim.waiting_syncs -= 1;
         }
+        if std::mem::take(&mut sim.panics_at_sync) {
+            drop(sim);
+            panic!("a sync that panics, as told");
+        }
         sim.step()?;
         sim.syncs += 1;
+        sim.synced_by = Some(std::thread::current().id());
         let (lies, fails) = (sim.lies, sim.fail_syncs > 0);
         sim.fail_syncs -= u32::from(fails);
         let inode = &mut sim.inodes[self.inode];

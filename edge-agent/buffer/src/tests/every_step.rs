@@ -20,27 +20,34 @@ fn limits() -> LogOptions {
     LogOptions { bytes_max: 6000, ..options() }
 }
 
-/// Two lives on one disk: segments fill and are done with, others are evicted and expire.
-async fn live(disk: &Disk, seen: &mut Seen) {
+/// Two lives on one disk: segments fill and are done with, others are evicted and expire. Batches are written by the
+/// commit thread; with `is_led`, most records by who waits for them.
+async fn live(disk: &Disk, seen: &mut Seen, is_led: bool) {
     for life in 0..2_u64 {
         let Ok(log) = Log::open_on(Arc::new(disk.clone()), limits()) else { return };
         let mut reader = log.reader();
         for round in 0..12_u64 {
-            let appends: Vec<_> = (0..5)
-                .map(|n| {
-                    let record = payload(life * 1000 + round * 10 + n, 120);
-                    let expires = if n == 3 {
-                        log.append_expiring(record.clone(), 0, 10)
-                    } else {
-                        log.append(record.clone(), 0)
-                    };
-                    (record, expires)
-                })
-                .collect();
-            for (record, append) in appends {
-                if let Ok(sequence) = append.await {
+            let appends = (0..5).map(|n| {
+                let record = payload(life * 1000 + round * 10 + n, 120);
+                let mut append = log.append_awaited(record.clone(), 0, (n == 3).then_some(10));
+                if !is_led {
+                    append.hand_over();
+                }
+                (record, append)
+            });
+            let mut acknowledged = |record, answer| {
+                if let Ok(sequence) = answer {
                     let before = seen.acknowledged.insert(sequence, record);
                     assert!(before.is_none(), "sequence {sequence} was given twice");
+                }
+            };
+            if is_led {
+                for (record, append) in appends {
+                    acknowledged(record, append.await);
+                }
+            } else {
+                for (record, append) in appends.collect::<Vec<_>>() {
+                    acknowledged(record, append.await);
                 }
             }
             // It falls behind in the middle, so that records are evicted.
@@ -82,12 +89,21 @@ async fn check(disk: &Disk, seen: &Seen, what: &str) -> [u64; 4] {
 
 #[tokio::test]
 async fn killed_or_cut_at_every_step_nothing_acknowledged_is_lost_untold() {
+    end_at_every_step(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_when_who_waits_for_a_record_writes_it() {
+    end_at_every_step(true).await;
+}
+
+async fn end_at_every_step(is_led: bool) {
     let seeds = if std::env::var_os("LINESIDE_FAULTS").is_some() { 20 } else { 2 };
     let (mut cuts, mut sum) = (0, [0; 4]);
     for steps in 0.. {
         let (disk, mut seen) = (Disk::default(), Seen::default());
         disk.cut_power_after(steps);
-        live(&disk, &mut seen).await;
+        live(&disk, &mut seen, is_led).await;
         let has_ended_well = disk.steps() < steps;
         let killed = std::iter::once(disk.after_kill());
         let cut = (0..seeds).map(|seed| disk.after_power_cut(random(steps * 1000 + seed)));

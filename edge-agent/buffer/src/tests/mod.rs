@@ -5,6 +5,7 @@ mod disk;
 mod every_step;
 mod faults;
 mod gaps;
+mod lead;
 mod limits;
 mod power;
 mod queue;

@@ -302,6 +302,12 @@ fn status_text(status: &Value) -> String {
             lost["refused"],
             lost["dropped"]
         ));
+        match queue["room"].as_str() {
+            Some("refusing") => lines.push(format!("queue       {name}: NO ROOM: it refuses what is new")),
+            Some("evicting") => lines
+                .push(format!("queue       {name}: little room: older messages give way to its new ones")),
+            _ => {}
+        }
         for gap in queue["gaps"].as_array().into_iter().flatten() {
             let sender = match text_of(&gap["sender"]) {
                 sender if sender.is_empty() => "senders unknown or many".to_owned(),

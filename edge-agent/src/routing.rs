@@ -380,6 +380,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_waits_for_a_module_that_no_route_leads_to_is_told_as_dropped_before_its_files_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let routes = [("in", "FROM /messages/* INTO BrokeredEndpoint('/modules/m.1/inputs/i')")];
+        let router = router(dir.path(), &routes).await;
+        for _ in 0..5 {
+            let body = Bytes::from_static(b"x");
+            router.telemetry(&"press-1".parse().unwrap(), PropertyBag::new(), &body).await.unwrap();
+        }
+        router.queues.close().await;
+        drop(router);
+        let open = || {
+            let gateway = "gw".parse().unwrap();
+            let queues =
+                Queues::open(&dir.path().join("buffer"), Limits::default(), gateway, Clients::new()).unwrap();
+            queues.route_to(&RouteTable::default().queues()).unwrap();
+            queues
+        };
+        // The routes changed while the daemon was away, and it ends again before central knows.
+        open().close().await;
+        let queues = open();
+        let all = queues.all();
+        let (name, queue) = all.iter().find(|(name, _)| name.starts_with("inputs")).unwrap();
+        let gaps = queue.log.gaps_to_tell().await.unwrap();
+        let [gap] = &gaps[..] else { panic!("{gaps:?}") };
+        assert_eq!(
+            (name.as_str(), gap.cause.name(), &*gap.tag, gap.count),
+            ("inputs/m.1", "dropped", "press-1", 5)
+        );
+        queue.log.gaps_told(gap.number);
+        queues.close().await;
+        assert_eq!(std::fs::read_dir(dir.path().join("buffer/inputs")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
     async fn a_module_gets_edge_hubs_properties_and_none_that_a_sender_made_up() {
         let dir = tempfile::tempdir().unwrap();
         let routes = [("in", "FROM /messages/* INTO BrokeredEndpoint('/modules/m/inputs/i')")];

@@ -11,7 +11,7 @@ use crate::format::{
     SEGMENT_HEADER, SegmentHeader, UNFINISHED, encode_frame, frame_len, frame_seed, segment_name,
 };
 use crate::ledger::LedgerFile;
-use crate::state::{Pending, Segment, Shared};
+use crate::state::{Pending, Room, Segment, Shared};
 use crate::storage::{File, Storage};
 
 /// Capacity that the write buffer keeps between batches.
@@ -51,6 +51,8 @@ pub(crate) struct Committer {
     can_allocate: bool,
     next_sequence: u64,
     bytes: Vec<u8>,
+    /// As in the state, without a lock.
+    pub(crate) room: Room,
 }
 
 impl Committer {
@@ -61,7 +63,15 @@ impl Committer {
         drop(state);
         let seed = frame_seed(shared.id, first);
         let active = Active { file: active, seed, len, allocated: len, is_one_of_many, is_abandoned: false };
-        Self { shared, active, ledger, can_allocate: true, next_sequence, bytes: Vec::new() }
+        Self {
+            shared,
+            active,
+            ledger,
+            can_allocate: true,
+            next_sequence,
+            bytes: Vec::new(),
+            room: Room::Enough,
+        }
     }
 
     /// Writes a batch: one write and one sync per segment that it touches.
@@ -78,6 +88,7 @@ impl Committer {
             match written {
                 Ok(()) => {}
                 Err(full @ AppendError::Full { .. }) => {
+                    self.note_room(Room::Refusing);
                     if let Some(refused) = batch.pop_front() {
                         self.shared.state().refuse(&self.shared.options.tag_of(&refused.record));
                         let _gone = refused.reply.send(Err(full));

@@ -12,6 +12,7 @@
 //! - Whatever else becomes of an acknowledged record (expired, evicted, damaged) is counted, by cause, sender and range of
 //!   sequences, exactly once, in a ledger on disk: [`Log::gaps`].
 //! - Damage costs the records that it hits: the log opens, and the segment is set aside for whoever looks into it.
+//! - Logs of one [`Pool`] keep to its bytes together, and the least important gives way first.
 //! - A full or failing disk fails the appends that it hits; the log goes on by itself when the disk does.
 //!
 //! # Assumptions
@@ -28,6 +29,7 @@ mod ledger;
 mod limits;
 mod log;
 mod losses;
+mod pool;
 mod reader;
 mod recover;
 mod room;
@@ -44,5 +46,6 @@ pub use ledger::{Gap, Lost};
 pub use limits::{Full, LogOptions, RECORD_BYTES_MAX, Tag};
 pub use log::{Append, Log};
 pub use losses::{Cause, Loss};
+pub use pool::Pool;
 pub use reader::{ReadError, Reader, Records};
-pub use state::Stats;
+pub use state::{Room, Stats};

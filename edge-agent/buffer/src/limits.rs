@@ -1,6 +1,7 @@
 //! The limits of a log, and what gives way when one is met.
 
 use crate::format::{SEGMENT_HEADER, frame_len};
+use crate::pool::Pool;
 
 /// The longest record. Sixteen times the largest telemetry message of the dialect (256 KiB).
 pub const RECORD_BYTES_MAX: u64 = 4 << 20;
@@ -26,6 +27,10 @@ pub struct LogOptions {
     pub waiting_bytes_max: u64,
     /// What gives way when a limit is met.
     pub full: Full,
+    /// The logs that share these bytes and this disk with it.
+    pub pool: Option<Pool>,
+    /// How little it matters among those: a higher rank gives way first, and a log never gives way to one of a higher rank.
+    pub rank: u32,
     /// Whose a record is; without it losses are told by cause only.
     pub tag: Option<Tag>,
 }
@@ -39,6 +44,8 @@ impl Default for LogOptions {
             keep_free_bytes: 64 << 20,
             waiting_bytes_max: 8 << 20,
             full: Full::DropOldest,
+            pool: None,
+            rank: 0,
             tag: None,
         }
     }

@@ -69,6 +69,9 @@ impl Log {
         let shared = Arc::new(Shared::new(storage, recovered.id, options, recovered.state));
         let committer = Committer::new(shared.clone(), recovered.active, recovered.ledger);
         let writers = Arc::new(Writers::new(shared.clone(), committer));
+        if let Some(pool) = &shared.options.pool {
+            pool.join(&writers);
+        }
         let its_writers = writers.clone();
         let thread = std::thread::Builder::new()
             .name("queue-commit".into())
@@ -231,6 +234,12 @@ impl Log {
         state.lose(sequence, sequence, 1, Cause::Dropped, tag);
         drop(state);
         self.shared().work.notify_one();
+    }
+
+    /// Gives up everything that is not done with, and counts it as [`Cause::Dropped`]. Blocking: the files are read for whose
+    /// it was, and deleted.
+    pub fn give_up_all(&self, now_ms: u64) {
+        self.handle.writers.give_up(now_ms);
     }
 
     /// Passes over a record that its reader cannot make sense of: it is done with, and counted as damaged.

@@ -8,19 +8,22 @@ use crate::error::AppendError;
 use crate::format::{DAMAGED, SEGMENT_HEADER, frame_seed, segment_name};
 use crate::limits::Full;
 use crate::losses::Cause;
+use crate::pool::{Given, Pool};
 use crate::scan::{Scan, Step};
-use crate::state::{Segment, Tally};
+use crate::state::{Room, Segment, Tally};
 
 /// Segments that are set aside at one time; the oldest is deleted for one more.
 const SET_ASIDE_MAX: usize = 4;
 
 impl Committer {
-    /// Bytes that may be written now, at least `need`; the oldest segments give way when the options say so.
+    /// Bytes that may be written now, at least `need`. First what has expired goes, here and in the other logs of the pool;
+    /// then the oldest records of whoever matters least, unless the options forbid it.
     pub(crate) fn make_room(&mut self, need: u64, now_ms: u64) -> Result<u64, AppendError> {
         let options = self.shared.options.clone();
         let free = self.shared.storage.free_bytes().map_err(|e| self.failed("ask for free space", e))?;
         // A reader may still have a dropped file open, so the disk's own figure can come late.
         let mut dropped = 0;
+        let mut room_was = Room::Enough;
         loop {
             let mut state = self.shared.state();
             let (total, segments, is_empty) =
@@ -32,31 +35,89 @@ impl Committer {
             drop(state);
             let ahead = self.active.allocated.saturating_sub(self.active.len);
             let free = free.saturating_add(dropped).saturating_add(ahead);
-            let room =
-                options.bytes_max.saturating_sub(total).min(free.saturating_sub(options.keep_free_bytes));
+            let on_disk = free.saturating_sub(options.keep_free_bytes);
+            let pooled = options.pool.as_ref().map_or(u64::MAX, Pool::room);
+            let own = options.bytes_max.saturating_sub(total);
+            let room = own.min(on_disk).min(pooled);
             if room >= need {
+                self.note_room(room_was);
                 return Ok(room);
             }
             if is_oldest_expired {
                 dropped += self.drop_oldest(Cause::Expired, now_ms);
                 continue;
             }
-            let is_short_of_disk = free.saturating_sub(options.keep_free_bytes) < need;
-            if has_set_aside && is_short_of_disk {
+            let is_short_together = on_disk.min(pooled) < need;
+            let pool = options.pool.as_ref().filter(|_| is_short_together);
+            if let Some(bytes) = pool.and_then(|pool| pool.expire(now_ms)) {
+                dropped += bytes;
+                continue;
+            }
+            if has_set_aside && on_disk < need {
                 dropped += self.delete_set_aside(0);
                 continue;
             }
+            let full = || AppendError::Full { dir: self.shared.storage.path().to_owned() };
+            let in_reach = match pool {
+                None => total,
+                Some(pool) => pool.in_reach(options.rank).max(total),
+            };
             let is_out_of_reach =
-                options.keep_free_bytes.saturating_add(need + SEGMENT_HEADER) > free.saturating_add(total);
+                options.keep_free_bytes.saturating_add(need + SEGMENT_HEADER) > free.saturating_add(in_reach);
+            // Where this log alone is at its limit, it alone gives way.
+            if let Some(pool) = pool.filter(|_| own >= need && !has_one_done && !is_out_of_reach) {
+                match pool.evict(&self.shared, now_ms) {
+                    Some(Given::Bytes(bytes)) => {
+                        dropped += bytes;
+                        room_was = Room::Evicting;
+                        continue;
+                    }
+                    Some(Given::Ours) => {}
+                    None => return Err(full()),
+                }
+            }
             let may_drop = has_one_done || (options.full == Full::DropOldest && !is_out_of_reach);
             if !may_drop || (segments == 1 && is_empty) {
-                return Err(AppendError::Full { dir: self.shared.storage.path().to_owned() });
+                return Err(full());
             }
             if segments == 1 {
                 self.roll(now_ms)?;
             }
+            if !has_one_done {
+                room_was = Room::Evicting;
+            }
             dropped += self.drop_oldest(Cause::Evicted, now_ms);
         }
+    }
+
+    /// Tells when a log begins to refuse, and when it takes again.
+    pub(crate) fn note_room(&mut self, now: Room) {
+        if self.room == now {
+            return;
+        }
+        let (before, dir) = (std::mem::replace(&mut self.room, now), self.shared.storage.path().display());
+        self.shared.state().room = now;
+        match now {
+            Room::Refusing => tracing::warn!(%dir, "a queue has no room and refuses what is new"),
+            _ if before == Room::Refusing => tracing::info!(%dir, "a queue has room again"),
+            _ => {}
+        }
+    }
+
+    /// Takes the oldest segment; the bytes given back. `None` when there is nothing to take, or no disk for a new segment.
+    pub(crate) fn give_way(&mut self, cause: Cause, now_ms: u64) -> Option<u64> {
+        let mut state = self.shared.state();
+        let (segments, is_empty) = (state.segments.len(), state.active().is_empty());
+        drop(state);
+        if segments == 1 {
+            if is_empty {
+                return None;
+            }
+            self.roll(now_ms)
+                .inspect_err(|error| tracing::warn!(%error, "a queue could not give way"))
+                .ok()?;
+        }
+        Some(self.drop_oldest(cause, now_ms))
     }
 
     /// Segments of which the newest record is over the age limit go as a whole.

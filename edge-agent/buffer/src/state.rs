@@ -54,8 +54,22 @@ pub struct Stats {
     pub written_bytes: u64,
     /// `fdatasync`s since the log was opened.
     pub syncs: u64,
+    /// What became of the last append that found little room.
+    pub room: Room,
     /// Segments with damage in them that were set aside and are kept for whoever looks into it.
     pub set_aside: u64,
+}
+
+/// Whether there is room for what is appended, as the last append found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// It was there.
+    #[default]
+    Enough,
+    /// It was made: older records, of this log or of another one of its pool, gave way.
+    Evicting,
+    /// There was none: the append was refused.
+    Refusing,
 }
 
 /// An append that waits for the commit thread.
@@ -175,6 +189,7 @@ pub(crate) struct State {
     /// Who wants to tell the gaps upstream, once they are on disk.
     pub(crate) telling: Vec<oneshot::Sender<Result<Vec<Gap>, AppendError>>>,
     pub(crate) set_aside: u64,
+    pub(crate) room: Room,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
     head: VecDeque<(u64, u64)>,
     /// The time as it was told last, ms of Unix time: losses are dated by it.
@@ -208,6 +223,7 @@ impl State {
             ledger,
             telling: Vec::new(),
             set_aside: 0,
+            room: Room::Enough,
             head: VecDeque::new(),
             now_ms: 0,
             losses: Losses::default(),
@@ -394,6 +410,11 @@ impl State {
         self.segments.pop_front()
     }
 
+    /// Whether there is a record that is not done with.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.cursor + 1 < self.next_sequence
+    }
+
     /// A whole segment is done with.
     pub(crate) fn has_done_segment(&self) -> bool {
         self.segments.get(1).is_some_and(|next| next.first <= self.cursor + 1)
@@ -450,6 +471,7 @@ impl State {
             payload_bytes: self.payload_bytes,
             written_bytes: self.written_bytes,
             syncs: self.syncs,
+            room: self.room,
             set_aside: self.set_aside,
         }
     }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::commit::Committer;
+use crate::losses::Cause;
 use crate::state::{Pending, Shared, State, Writer};
 
 /// A moved cursor waits this long for company before it is written: a restart resends that much.
@@ -38,8 +39,8 @@ static HAS_LEADER: AtomicBool = AtomicBool::new(false);
 
 /// What writes, and who may.
 pub(crate) struct Writers {
-    shared: Arc<Shared>,
-    /// Taken by whoever [`State::writer`] names; `None` when the log has ended.
+    pub(crate) shared: Arc<Shared>,
+    /// Taken by whoever [`State::writer`] names, and by a log of the same pool that needs room; `None` when the log has ended.
     committer: Mutex<Option<Committer>>,
 }
 
@@ -83,6 +84,20 @@ const UNPOISONED: &str = "a writer that panics ends the log";
 impl Writers {
     pub(crate) fn new(shared: Arc<Shared>, committer: Committer) -> Self {
         Self { shared, committer: Mutex::new(Some(committer)) }
+    }
+
+    /// Takes the oldest segment for the sake of another log of the pool; the bytes given back. `None` when this log is being
+    /// written to, or has nothing to give.
+    pub(crate) fn give_way(&self, cause: Cause, now_ms: u64) -> Option<u64> {
+        let mut committer = self.committer.try_lock().ok()?;
+        committer.as_mut()?.give_way(cause, now_ms)
+    }
+
+    /// Takes everything, because somebody said so. Blocking.
+    pub(crate) fn give_up(&self, now_ms: u64) {
+        if let Some(committer) = self.committer.lock().expect(UNPOISONED).as_mut() {
+            while self.shared.state().has_pending() && committer.give_way(Cause::Dropped, now_ms).is_some() {}
+        }
     }
 
     /// The commit thread's life.

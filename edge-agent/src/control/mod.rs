@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use edge_buffer::Lost;
+use edge_buffer::{Lost, Room};
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use edge_hub::clients::Clients;
 use edge_hub::door::Door;
@@ -147,6 +147,11 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
             json!({
                 "name": queue.name,
                 "priority": queue.priority,
+                "room": match queue.stats.room {
+                    Room::Enough => "enough",
+                    Room::Evicting => "evicting",
+                    Room::Refusing => "refusing",
+                },
                 "messages": queue.stats.records,
                 "bytes": queue.stats.bytes,
                 "oldest": queue.stats.oldest_ms.map(rfc3339),

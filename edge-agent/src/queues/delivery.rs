@@ -56,7 +56,8 @@ impl Delivery {
                             Some((topic, body)) => self.clients.deliver(&self.to, topic.to_owned(), body),
                             None => {
                                 tracing::error!(module = %self.to, sequence = next.sequence, "a queued message could not be read and was skipped");
-                                Box::pin(std::future::ready(Ok(())))
+                                queue.log.pass_damaged(next.sequence);
+                                continue;
                             }
                         };
                         in_flight.push_back(Box::pin(async move { (queue, next.sequence, delivery.await) }));

@@ -1,18 +1,25 @@
-//! What each queue may hold: the limits of the gateway, and those that `edge.toml` gives to one queue by its name.
+//! What each queue may hold: the limits of the gateway, which all queues share, and those that `edge.toml` gives to one queue
+//! by its name.
 
 use std::collections::BTreeMap;
 
-use edge_buffer::{Full, LogOptions};
+use edge_buffer::{Full, LogOptions, Pool};
 use edge_core::route::QueueClass;
 use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
 
 use crate::config::{BufferSection, QueueSection};
 
 /// The limits of all queues.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     options: LogOptions,
     by_name: BTreeMap<String, QueueSection>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(&BufferSection::default())
+    }
 }
 
 impl Limits {
@@ -23,6 +30,7 @@ impl Limits {
             age_max_ms: buffer.max_age_secs.map(|secs| secs.saturating_mul(1000)),
             keep_free_bytes: buffer.keep_free_bytes,
             full: full(buffer.full),
+            pool: Some(Pool::new(buffer.max_bytes)),
             tag: Some(crate::record::sender),
             ..LogOptions::default()
         };
@@ -46,7 +54,8 @@ impl Limits {
 
     /// The options of the log of one queue.
     pub fn options(&self, name: &str, class: QueueClass) -> LogOptions {
-        let mut options = self.options.clone();
+        // The lower a priority, the sooner its queues give way to others.
+        let mut options = LogOptions { rank: class.priority, ..self.options.clone() };
         if let Some(wanted) = class.full {
             options.full = full(wanted);
         }

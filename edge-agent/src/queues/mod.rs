@@ -5,7 +5,7 @@ mod delivery;
 pub mod limits;
 pub mod place;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -24,6 +24,11 @@ use place::Place;
 
 struct Input {
     place: Place,
+    /// `None` when no route leads to the module any more.
+    delivery: Option<Delivering>,
+}
+
+struct Delivering {
     /// The module is connected and listens.
     wake: Arc<Notify>,
     stop: CancellationToken,
@@ -91,56 +96,83 @@ impl Queues {
     ) -> Option<Append> {
         match sink {
             Sink::Upstream => self.upstream.append(class, record, expires_ms),
-            Sink::Input { module, .. } => self.inputs().get(module)?.place.append(class, record, expires_ms),
+            Sink::Input { module, .. } => self
+                .inputs()
+                .get(module)
+                .filter(|input| input.delivery.is_some())?
+                .place
+                .append(class, record, expires_ms),
         }
     }
 
     /// A module listens for its inputs: what waits is delivered.
     pub fn wake(&self, module: &ModuleId) {
-        if let Some(input) = self.inputs().get(module) {
-            input.wake.notify_one();
+        if let Some(delivery) = self.inputs().get(module).and_then(|input| input.delivery.as_ref()) {
+            delivery.wake.notify_one();
         }
     }
 
-    /// Opens the queues that routes lead to. Those of a priority that no route has any more drain; those of a module that
-    /// no route leads to any more end, and what was still in them is told in the log and forgotten. Blocking.
+    /// Opens the queues that routes lead to. Those of a priority that no route has any more drain. What waits for a module
+    /// that no route leads to any more is given up: it is counted as dropped, and its files go when central knows. Blocking.
     ///
     /// # Errors
     /// [`OpenError`] naming the directory; the queues opened before it stay.
     pub fn route_to(&self, needed: &QueuesNeeded) -> Result<(), OpenError> {
         self.upstream.need(needed.upstream.iter().copied().chain([QueueClass::DEFAULT]))?;
         let mut inputs = self.inputs();
-        inputs.retain(|module, input| {
-            let is_kept = needed.modules.contains_key(module);
-            if !is_kept {
-                let waiting: u64 =
-                    input.place.queues().iter().map(|queue| queue.log.stats().records).sum();
-                tracing::warn!(%module, waiting, "no route leads to the module any more; its queues were dropped");
-                input.stop.cancel();
-                input.place.remove();
+        for module in self.modules_on_disk() {
+            if !inputs.contains_key(&module) && !needed.modules.contains_key(&module) {
+                // Left behind by a daemon that ended before central knew.
+                inputs.insert(module.clone(), Input { place: self.input(&module)?, delivery: None });
             }
-            is_kept
-        });
+        }
+        for (module, input) in inputs.iter_mut().filter(|(module, _)| !needed.modules.contains_key(*module)) {
+            if let Some(delivery) = input.delivery.take() {
+                delivery.stop.cancel();
+            }
+            input.place.need([])?;
+            let waiting = input.place.give_up();
+            if waiting > 0 {
+                tracing::warn!(%module, waiting, "no route leads to the module any more; what waited for it was dropped");
+            }
+        }
         for (module, classes) in &needed.modules {
-            if let Some(input) = inputs.get(module) {
-                input.place.need(classes.iter().copied())?;
+            if !inputs.contains_key(module) {
+                inputs.insert(module.clone(), Input { place: self.input(module)?, delivery: None });
+            }
+            let Some(input) = inputs.get_mut(module) else { continue };
+            input.place.need(classes.iter().copied())?;
+            if input.delivery.is_some() {
                 continue;
             }
-            let name = format!("inputs/{module}");
-            let place = Place::open(name, self.input_dir(module), self.limits.clone())?;
-            place.need(classes.iter().copied())?;
             let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
             let delivery = Delivery {
                 to: Identity::module(self.gateway.clone(), module.clone()),
-                reader: place.reader(),
+                reader: input.place.reader(),
                 clients: self.clients.clone(),
                 wake: wake.clone(),
                 stop: stop.clone(),
             };
             self.deliveries.spawn(delivery.run());
-            inputs.insert(module.clone(), Input { place, wake, stop });
+            input.delivery = Some(Delivering { wake, stop });
         }
         Ok(())
+    }
+
+    fn input(&self, module: &ModuleId) -> Result<Place, OpenError> {
+        Place::open(format!("inputs/{module}"), self.input_dir(module), self.limits.clone())
+    }
+
+    /// The modules that have queues on disk.
+    fn modules_on_disk(&self) -> BTreeSet<ModuleId> {
+        let Ok(entries) = std::fs::read_dir(self.dir.join("inputs")) else { return BTreeSet::new() };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        // Behind `@` or `.` stands the class of the queue; a module's own are encoded.
+        let modules = names.filter_map(|name| {
+            let name = name.split(['@', '.']).next()?.to_owned();
+            percent_encoding::percent_decode_str(&name).decode_utf8().ok()?.parse().ok()
+        });
+        modules.collect()
     }
 
     fn input_dir(&self, module: &ModuleId) -> PathBuf {
@@ -182,8 +214,8 @@ impl Queues {
     /// Ends the deliveries and commits everything that was handed in.
     pub async fn close(&self) {
         let inputs = std::mem::take(&mut *self.inputs());
-        for input in inputs.values() {
-            input.stop.cancel();
+        for delivery in inputs.values().filter_map(|input| input.delivery.as_ref()) {
+            delivery.stop.cancel();
         }
         self.deliveries.close();
         self.deliveries.wait().await;

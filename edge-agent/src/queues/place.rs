@@ -145,11 +145,14 @@ impl Place {
         }
     }
 
-    /// Removes the files of all queues.
-    pub fn remove(&self) {
+    /// Gives up everything that waits; how much that was. Blocking.
+    pub fn give_up(&self) -> u64 {
+        let mut waiting = 0;
         for queue in self.queues().iter() {
-            remove(&self.dir_of(queue.class));
+            waiting += queue.log.stats().records;
+            queue.log.give_up_all(now_ms());
         }
+        waiting
     }
 }
 

@@ -35,6 +35,8 @@ impl Journal {
             // Everybody else keeps space free for this.
             keep_free_bytes: 0,
             full: Full::Refuse,
+            pool: None,
+            rank: 0,
             tag: None,
             ..LogOptions::default()
         };

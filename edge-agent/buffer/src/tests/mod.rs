@@ -7,6 +7,7 @@ mod faults;
 mod gaps;
 mod lead;
 mod limits;
+mod pool;
 mod power;
 mod queue;
 
@@ -26,6 +27,8 @@ fn options() -> LogOptions {
         age_max_ms: None,
         keep_free_bytes: 0,
         full: Full::DropOldest,
+        pool: None,
+        rank: 0,
         tag: None,
         ..LogOptions::default()
     }

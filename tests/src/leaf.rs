@@ -38,6 +38,8 @@ pub struct LeafOptions {
     pub ca: Option<Arc<rustls::ClientConfig>>,
     /// Time between two messages.
     pub interval: Duration,
+    /// Bytes that are added to each message.
+    pub padding: usize,
 }
 
 /// What a leaf has seen so far.
@@ -176,7 +178,11 @@ async fn connection(
                 bag.set(schemas::bag::system::CONTENT_TYPE, "application/json");
                 bag.set(schemas::bag::system::CONTENT_ENCODING, "utf-8");
                 let topic = schemas::topics::telemetry(&options.identity, &bag);
-                let body = serde_json::json!({"n": next, "temperature": 20.0 + (next % 10) as f64}).to_string();
+                let mut body = serde_json::json!({"n": next, "temperature": 20.0 + (next % 10) as f64});
+                if options.padding > 0 {
+                    body["padding"] = "x".repeat(options.padding).into();
+                }
+                let body = body.to_string();
                 if client.publish(topic, QoS::AtLeastOnce, false, body).await.is_err() {
                     break;
                 }

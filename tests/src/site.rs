@@ -43,6 +43,8 @@ pub struct Site {
     pub network: String,
     /// What both programs log (`RUST_LOG`).
     pub log_level: &'static str,
+    /// Settings of the gateway beside its `edge.toml`.
+    pub agent_env: Vec<(&'static str, String)>,
     central: Option<Process>,
     agent: Option<Process>,
     rest: Option<Rest>,
@@ -92,6 +94,7 @@ impl Site {
             gateway: gateway.to_owned(),
             network: format!("lineside-{gateway}"),
             log_level: "info",
+            agent_env: Vec::new(),
             central: None,
             agent: None,
             rest: None,
@@ -103,7 +106,8 @@ impl Site {
         self.dir.join("central")
     }
 
-    fn agent_dir(&self) -> PathBuf {
+    /// The gateway's data.
+    pub fn agent_dir(&self) -> PathBuf {
         self.dir.join("gateway")
     }
 
@@ -152,7 +156,8 @@ impl Site {
             .env("EDGE_AGENT__LISTEN__HTTPS", format!("{everywhere}:{}", self.gateway_https))
             .env("EDGE_AGENT__LISTEN__MQTT", format!("127.0.0.1:{}", self.gateway_mqtt))
             .env("EDGE_AGENT__DOCKER__NETWORK", &self.network)
-            .env("RUST_LOG", self.log_level);
+            .env("RUST_LOG", self.log_level)
+            .envs(self.agent_env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 
@@ -310,6 +315,7 @@ impl Site {
                     port,
                     ca: None,
                     interval: Duration::ZERO,
+                    padding: 0,
                 };
                 Ok(options.login())
             }
@@ -319,11 +325,7 @@ impl Site {
 
     /// Applies a manifest without modules whose one rule lets everybody publish and subscribe below a filter.
     pub async fn open_free_topics(&self, filter: &str) -> Result<()> {
-        let mut manifest: Value = serde_json::from_str(include_str!("../../manifests/demo.json"))?;
-        let content = manifest["modulesContent"].as_object_mut().context("modulesContent is an object")?;
-        content.retain(|key, _| key.starts_with('$'));
-        content["$edgeAgent"]["properties.desired"]["modules"] = json!({});
-        content["$edgeHub"]["properties.desired"] = json!({
+        self.apply_hub(json!({
             "schemaVersion": "1.2",
             "routes": {"upstream": "FROM /messages/* INTO $upstream"},
             "storeAndForwardConfiguration": {"timeToLiveSecs": -1},
@@ -331,8 +333,18 @@ impl Site {
                 "identities": ["{{iot:identity}}"],
                 "allow": [{"operations": ["mqtt:publish", "mqtt:subscribe"], "resources": [filter]}],
             }]},
-        });
-        let file = self.dir.join("free-topics.json");
+        }))
+        .await
+    }
+
+    /// Applies a manifest without modules, with this desired section of `$edgeHub`.
+    pub async fn apply_hub(&self, hub: Value) -> Result<()> {
+        let mut manifest: Value = serde_json::from_str(include_str!("../../manifests/demo.json"))?;
+        let content = manifest["modulesContent"].as_object_mut().context("modulesContent is an object")?;
+        content.retain(|key, _| key.starts_with('$'));
+        content["$edgeAgent"]["properties.desired"]["modules"] = json!({});
+        content["$edgeHub"]["properties.desired"] = hub;
+        let file = self.dir.join("manifest.json");
         std::fs::write(&file, manifest.to_string())?;
         let file = file.to_str().context("the path is not UTF-8")?;
         let (code, out, error) = run(&mut self.agent_command(&["apply", file, "--wait", "60"])?).await?;
@@ -353,6 +365,7 @@ impl Site {
             port: self.gateway_mqtts,
             ca: Some(crate::leaf::trust(&std::fs::read(self.gateway_ca())?)?),
             interval,
+            padding: 0,
         })
     }
 

@@ -160,6 +160,7 @@ async fn centrals_own_door_lets_go_of_a_blocked_device_and_of_a_changed_key_with
         port: site.central_mqtts,
         ca: Some(trust(&std::fs::read(dir.path().join("central/ca.pem")).unwrap()).unwrap()),
         interval: Duration::from_millis(20),
+        padding: 0,
     };
     ends_at_once(Held::new(&direct).await, async {
         rest.patch("/api/devices/direct", &json!({"enabled": false})).await.unwrap();

@@ -57,11 +57,7 @@ impl Pool {
 
     /// Takes the oldest segment of a log in which everything has expired. Bytes given back.
     pub(crate) fn expire(&self, now_ms: u64) -> Option<u64> {
-        let has_expired = |member: &&Arc<Writers>| {
-            let state = member.shared.state();
-            state.segments.len() > 1
-                && state.segments.front().is_some_and(|oldest| oldest.expires_ms <= now_ms)
-        };
+        let has_expired = |member: &&Arc<Writers>| member.shared.state().has_expired_segment(now_ms);
         self.members().iter().filter(has_expired).find_map(|member| member.give_way(Cause::Expired, now_ms))
     }
 

@@ -29,8 +29,7 @@ impl Committer {
             let (total, segments, is_empty) =
                 (state.bytes(), state.segments.len(), state.active().is_empty());
             let has_one_done = state.has_done_segment();
-            let is_oldest_expired =
-                segments > 1 && state.segments.front().is_some_and(|oldest| oldest.expires_ms <= now_ms);
+            let is_oldest_expired = state.has_expired_segment(now_ms);
             let has_set_aside = state.set_aside > 0;
             drop(state);
             let ahead = self.active.allocated.saturating_sub(self.active.len);
@@ -43,8 +42,8 @@ impl Committer {
                 self.note_room(room_was);
                 return Ok(room);
             }
-            if is_oldest_expired {
-                dropped += self.drop_oldest(Cause::Expired, now_ms);
+            if is_oldest_expired && let Some(bytes) = self.give_way(Cause::Expired, now_ms) {
+                dropped += bytes;
                 continue;
             }
             let is_short_together = on_disk.min(pooled) < need;

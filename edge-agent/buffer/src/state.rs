@@ -410,6 +410,11 @@ impl State {
         self.segments.pop_front()
     }
 
+    /// The oldest segment holds something, and nothing that anybody still wants.
+    pub(crate) fn has_expired_segment(&self, now_ms: u64) -> bool {
+        self.segments.front().is_some_and(|oldest| !oldest.is_empty() && oldest.expires_ms <= now_ms)
+    }
+
     /// Whether there is a record that is not done with.
     pub(crate) fn has_pending(&self) -> bool {
         self.cursor + 1 < self.next_sequence

@@ -153,6 +153,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
                     Room::Refusing => "refusing",
                 },
                 "messages": queue.stats.records,
+                "accepted": queue.stats.next_sequence - 1,
                 "bytes": queue.stats.bytes,
                 "oldest": queue.stats.oldest_ms.map(rfc3339),
                 "expired": queue.stats.expired,

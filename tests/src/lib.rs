@@ -5,6 +5,7 @@ pub mod bench;
 pub mod client;
 pub mod crowd;
 pub mod docker;
+pub mod five;
 pub mod job;
 pub mod leaf;
 pub mod probe;

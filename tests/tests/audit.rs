@@ -107,6 +107,8 @@ async fn accepted_is_arrived_and_lost_for_each_device_and_central_knows_every_lo
     })
     .await
     .unwrap();
+    // What was refused is in the ledger within a second, which nothing tells.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     // The last one of this kind: the devices are told to stop while the gateway dies.
     let stopping: Vec<_> = leaves.into_iter().map(|leaf| tokio::spawn(leaf.stop())).collect();
     site.kill_agent().await.unwrap();

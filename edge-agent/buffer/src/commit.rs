@@ -245,13 +245,22 @@ impl Committer {
         let mut state = self.shared.state();
         let is_due = state.ledger_due.is_some_and(|due| due <= Instant::now());
         let telling = std::mem::take(&mut state.telling);
+        let loss_waits = std::mem::take(&mut state.loss_waits);
         if !telling.is_empty() && state.ledger.tell() {
             state.is_ledger_behind = true;
         }
         let has_done_segment = !state.ledger_failed && state.has_done_segment();
-        let is_wanted = state.is_ledger_behind && (is_closing || is_due || !telling.is_empty());
+        let is_wanted =
+            state.is_ledger_behind && (is_closing || is_due || !telling.is_empty() || !loss_waits.is_empty());
         drop(state);
         let written = if is_wanted || has_done_segment { self.write_ledger() } else { Ok(()) };
+        for waiting in loss_waits {
+            let again = written
+                .as_ref()
+                .map(|()| ())
+                .map_err(|error| io::Error::new(error.kind(), error.to_string()));
+            let _gone = waiting.send(again);
+        }
         let answer = match written {
             Ok(()) => Ok(self.shared.state().ledger.telling()),
             Err(error) => Err(self.failed("write the ledger", error)),
@@ -273,7 +282,7 @@ impl Committer {
         state.ledger_failed = written.is_err();
         state.wrote(image.len() as u64);
         if let Err(error) = written {
-            state.is_ledger_behind = true;
+            state.has_not_written();
             drop(state);
             tracing::warn!(dir = %self.shared.storage.path().display(), %error, cursor, "a queue's ledger was not written");
             return Err(error);

@@ -53,7 +53,7 @@
 //! count. Sectors that the disk cannot read count as zeros. A segment in which something was missing is set aside as
 //! `.damaged` once its other records are done with; one that holds nothing of this log is set aside at open.
 //!
-//! **Ledger**: two slots of 32 KiB, written in turn, so that one is always whole; the valid one with the higher
+//! **Ledger**: two slots of 48 KiB, written in turn, so that one is always whole; the valid one with the higher
 //! generation counts. Its place is allocated when the log is made: losses can be written down on a full disk. All records
 //! up to and including the cursor are done with; one that was lost is in a gap from the moment the cursor is behind it,
 //! in the same write, so that a crash neither forgets nor doubles a loss.

@@ -10,7 +10,7 @@ use crate::losses::{Cause, Passed};
 use crate::scan::read_around_bad_sectors;
 use crate::storage::{File, Storage};
 
-pub(crate) const SLOT: u64 = 32 << 10;
+pub(crate) const SLOT: u64 = 48 << 10;
 const MAGIC: &[u8; 8] = b"LSLEDGER";
 const HEADER: usize = 120;
 /// What a disk writes at once.
@@ -19,9 +19,9 @@ const GAP_BYTES: usize = 50;
 const PASSED_BYTES: usize = 16;
 /// Longer tags are cut. A device id of IoT Hub has up to 128 characters, and so has a module's.
 pub(crate) const TAG_BYTES_MAX: usize = 255;
-/// Ranges that are written; more of them are forgotten by a restart, and counted again. As many as a window of 1,000
-/// records in flight can leave, every other of which has expired.
-const PASSED_WRITTEN_MAX: usize = 600;
+/// Ranges that are written; more of them are forgotten by a restart, and counted again. As many as 1,000 records in flight
+/// and as many more that were read can leave, every other of which has expired.
+const PASSED_WRITTEN_MAX: usize = 1100;
 /// What gaps may take of a slot: some 300 with names as they are in plants, 70 of the longest.
 const GAPS_BYTES_MAX: usize = SLOT as usize - HEADER - PASSED_WRITTEN_MAX * PASSED_BYTES - SPARE_BYTES;
 /// One more gap for each cause, without a tag, told and growing.
@@ -331,7 +331,7 @@ mod tests {
             ledger.tell();
             assert_eq!(ledger.lost.expired, (round + 1) * 200);
         }
-        for n in 0..1000 {
+        for n in 0..2000 {
             ledger.passed.add(n * 2, n * 2);
         }
         assert_eq!(ledger.gaps.iter().map(|gap| gap.count).sum::<u64>(), 3000, "no loss goes uncounted");

@@ -1,6 +1,6 @@
 //! The limits of a log, and what gives way when one is met.
 
-use crate::format::{SEGMENT_HEADER, frame_len};
+use crate::format::{Record, SEGMENT_HEADER, frame_len};
 use crate::pool::Pool;
 
 /// The longest record. Sixteen times the largest telemetry message of the dialect (256 KiB).
@@ -55,6 +55,12 @@ impl LogOptions {
     /// The size at which a segment is closed.
     pub(crate) fn segment_len_max(&self) -> u64 {
         self.segment_bytes.min(self.bytes_max / 4)
+    }
+
+    /// From when on nobody wants a record.
+    pub(crate) fn gone_ms(&self, record: &Record) -> u64 {
+        let too_old_ms = self.age_max_ms.map_or(u64::MAX, |max| record.enqueued_ms.saturating_add(max));
+        record.expires_ms.unwrap_or(u64::MAX).min(too_old_ms)
     }
 
     /// Whose the record is; empty when nobody says so.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::format::{Record, frame_seed, segment_name};
+use crate::format::{LEDGER_FILE, Record, frame_seed, segment_name};
 use crate::losses::Cause;
 use crate::scan::{Scan, Step};
 use crate::state::{Published, Shared};
@@ -88,6 +88,20 @@ impl Reader {
     pub async fn next_present(&mut self, now_ms: impl Fn() -> u64) -> Result<Option<Record>, ReadError> {
         loop {
             if let Some(record) = self.take_fetched(&now_ms) {
+                // Whoever gets the record may tell how far it has the log, and what was lost before it must stand in the ledger
+                // then, whatever dies: it would pass for something that arrived.
+                if let Some(written) = self.shared.losses_written() {
+                    self.fetched.push_front(record);
+                    self.shared.work.notify_one();
+                    match written.await {
+                        Ok(Ok(())) => continue,
+                        Ok(Err(source)) => {
+                            let (dir, file) = (self.shared.storage.path().to_owned(), LEDGER_FILE.to_owned());
+                            return Err(ReadError::Io { dir, file, source });
+                        }
+                        Err(_) => return Err(ReadError::Closed),
+                    }
+                }
                 if self.fetched.len() < FETCH_RECORDS / 2 {
                     self.fetch_ahead(&now_ms);
                 }
@@ -137,15 +151,14 @@ impl Reader {
     }
 
     fn take_fetched(&mut self, now_ms: &impl Fn() -> u64) -> Option<Record> {
-        let age_max_ms = self.shared.options.age_max_ms;
         loop {
             let record = self.fetched.pop_front()?;
             let mut state = self.shared.state();
-            if record.sequence <= state.cursor {
+            // What was counted as lost stays so, whatever the clock says now.
+            if record.sequence <= state.cursor || state.ledger.passed.holds(record.sequence) {
                 continue;
             }
-            let too_old_ms = age_max_ms.map_or(u64::MAX, |max| record.enqueued_ms.saturating_add(max));
-            let gone_ms = record.expires_ms.unwrap_or(u64::MAX).min(too_old_ms);
+            let gone_ms = self.shared.options.gone_ms(&record);
             if gone_ms == u64::MAX {
                 return Some(record);
             }
@@ -156,6 +169,16 @@ impl Reader {
             let tag = self.shared.options.tag_of(&record.payload);
             state.now_ms = now_ms;
             state.pass(record.sequence, record.sequence, Cause::Expired, &tag);
+            // And all that were read with it, so that the ledger is written once for them.
+            let options = &self.shared.options;
+            self.fetched.retain(|other| {
+                let has_expired = options.gone_ms(other) <= now_ms;
+                if has_expired {
+                    let tag = options.tag_of(&other.payload);
+                    state.pass(other.sequence, other.sequence, Cause::Expired, &tag);
+                }
+                !has_expired
+            });
             if state.is_ledger_behind {
                 self.shared.work.notify_one();
             }

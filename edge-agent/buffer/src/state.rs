@@ -1,6 +1,7 @@
 //! What is true of an open log, in memory: the queue to the commit thread, the segments, the cursor and the counts.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -181,6 +182,10 @@ pub(crate) struct State {
     pub(crate) cursor: u64,
     /// The ledger's file is behind.
     pub(crate) is_ledger_behind: bool,
+    /// So is it with something that a reader found lost.
+    is_loss_behind: bool,
+    /// Who waits until that is on disk.
+    pub(crate) loss_waits: Vec<oneshot::Sender<io::Result<()>>>,
     /// When it is written at the latest.
     pub(crate) ledger_due: Option<Instant>,
     /// It was not written the last time: it is tried when it is due, not whenever there is a segment to delete.
@@ -218,6 +223,8 @@ impl State {
             next_sequence,
             cursor: ledger.cursor,
             is_ledger_behind: false,
+            is_loss_behind: false,
+            loss_waits: Vec::new(),
             ledger_due: None,
             ledger_failed: false,
             ledger,
@@ -272,7 +279,7 @@ impl State {
     /// Whether there is something to do for the commit thread beside appends.
     pub(crate) fn has_chores(&self) -> bool {
         let has_done_segment = !self.ledger_failed && self.has_done_segment();
-        has_done_segment || self.is_closing || !self.telling.is_empty()
+        has_done_segment || self.is_closing || !self.telling.is_empty() || !self.loss_waits.is_empty()
     }
 
     /// Counts an append that was refused.
@@ -293,8 +300,15 @@ impl State {
         self.segments.iter().map(|segment| segment.len).sum()
     }
 
+    /// The ledger that [`State::ledger_now`] gave did not reach the disk.
+    pub(crate) fn has_not_written(&mut self) {
+        self.is_ledger_behind = true;
+        self.is_loss_behind = true;
+    }
+
     /// The ledger as it should stand on disk now.
     pub(crate) fn ledger_now(&mut self) -> &Ledger {
+        self.is_loss_behind = false;
         self.ledger.cursor = self.cursor;
         self.ledger.next_sequence = self.next_sequence;
         &self.ledger
@@ -362,6 +376,7 @@ impl State {
         }
         self.ledger.lose(cause, tag, first, last, count, self.now_ms);
         self.is_ledger_behind = true;
+        self.is_loss_behind = true;
         match cause {
             Cause::Expired => self.expired += count,
             Cause::Evicted => self.evicted += count,
@@ -519,6 +534,17 @@ impl Shared {
             waiting_bytes: AtomicU64::new(0),
             taken: Notify::new(),
         }
+    }
+
+    /// Ends when what readers found lost is on disk; `None` when it is, or when the log is being closed.
+    pub(crate) fn losses_written(&self) -> Option<oneshot::Receiver<io::Result<()>>> {
+        let mut state = self.state();
+        if !state.is_loss_behind || state.is_closing {
+            return None;
+        }
+        let (told, written) = oneshot::channel();
+        state.loss_waits.push(told);
+        Some(written)
     }
 
     /// All appends that waited are on their way to the disk.

@@ -141,3 +141,29 @@ async fn what_wears_the_flash_is_counted() {
     let stats = log.stats();
     assert_eq!((stats.payload_bytes, stats.written_bytes, stats.syncs), (700, 7 * 136, 7));
 }
+
+#[tokio::test]
+async fn what_expired_before_a_record_is_in_the_ledger_when_that_record_is_given_out() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), told(options())).unwrap();
+    for n in 0..40 {
+        match n % 2 {
+            0 => log.append_expiring(of("press-2"), 0, 10).await.unwrap(),
+            _ => log.append(of("press-1"), 0).await.unwrap(),
+        };
+    }
+    let mut reader = log.reader();
+    for expected in [2, 4, 6] {
+        assert_eq!(reader.next(|| 20).await.unwrap().sequence, expected);
+    }
+    // Upstream has 6 and says so; the gateway was killed meanwhile.
+    let log = Log::open_on(Arc::new(disk.after_kill()), told(options())).unwrap();
+    log.advance(6);
+    let mut reader = log.reader();
+    let mut arrived = 3;
+    while log.stats().records > 0 {
+        log.advance(reader.next(|| 20).await.unwrap().sequence);
+        arrived += 1;
+    }
+    assert_eq!((arrived, log.stats().lost.expired), (20, 20), "each is counted once");
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 use super::*;
-use crate::{AppendError, Cause, Pool, Room};
+use crate::{Cause, Pool, Room};
 
 fn open(disk: &Disk, pool: &Pool, rank: u32, full: Full) -> Log {
     let options = LogOptions { pool: Some(pool.clone()), rank, full, bytes_max: 1 << 20, ..options() };

@@ -255,10 +255,8 @@ impl Committer {
         drop(state);
         let written = if is_wanted || has_done_segment { self.write_ledger() } else { Ok(()) };
         for waiting in loss_waits {
-            let again = written
-                .as_ref()
-                .map(|()| ())
-                .map_err(|error| io::Error::new(error.kind(), error.to_string()));
+            let again =
+                written.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
             let _gone = waiting.send(again);
         }
         let answer = match written {

@@ -154,11 +154,12 @@ impl Committer {
         state.wrote(self.bytes.len() as u64);
         let next_sequence = state.next_sequence;
         drop(state);
+        // Readers first: who has heard that its record is on disk finds it there.
+        self.shared.published.send_modify(|published| published.next_sequence = next_sequence);
         for (pending, sequence) in batch.drain(..count).zip(self.next_sequence..) {
             let _gone = pending.reply.send(Ok(sequence));
         }
         self.next_sequence = next_sequence;
-        self.shared.published.send_modify(|published| published.next_sequence = next_sequence);
         Ok(())
     }
 

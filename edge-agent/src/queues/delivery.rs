@@ -1,4 +1,8 @@
-//! Delivers what waits for a module, while the module is there.
+//! Delivers what waits for a module, while the module is there: several messages at a time, each queue in its order.
+//!
+//! A message leaves its queue when it and all before it in that queue are acknowledged; what is not when the module goes is
+//! delivered again, from the first such message on. A module that never answers holds a window of messages in memory, and its
+//! queue on disk; nobody else waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +21,13 @@ use crate::record;
 
 /// Messages on their way to one module at a time.
 const WINDOW: usize = 64;
+/// Their bytes: half of what a session takes in before it says that it is full. One message may be larger.
+const WINDOW_BYTES: usize = 512 << 10;
 /// When a module is there but slow, how long until it is tried again.
 const SLOW_MODULE: Duration = Duration::from_secs(1);
 
-/// A message on its way: its queue, its sequence there, and how it went.
-type Sent = (Arc<Queue>, u64, Result<(), NotDelivered>);
+/// A message on its way: its queue, its sequence there, its bytes, and how it went.
+type Sent = (Arc<Queue>, u64, usize, Result<(), NotDelivered>);
 
 /// The task that delivers the inputs of one module.
 pub(super) struct Delivery {
@@ -36,21 +42,25 @@ impl Delivery {
     /// Delivers each queue in order, forgets what the module acknowledged, and starts over from there when the module was away.
     pub(super) async fn run(mut self) {
         let mut in_flight: FuturesOrdered<BoxFuture<'static, Sent>> = FuturesOrdered::new();
+        let mut in_flight_bytes = 0;
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                Some((queue, sequence, delivered)) = in_flight.next(), if !in_flight.is_empty() => match delivered {
-                    Ok(()) => queue.log.advance(sequence),
+                Some((queue, sequence, bytes, delivered)) = in_flight.next(), if !in_flight.is_empty() => match delivered {
+                    Ok(()) => {
+                        in_flight_bytes -= bytes;
+                        queue.log.advance(sequence);
+                    }
                     Err(why) => {
-                        in_flight = FuturesOrdered::new();
+                        (in_flight, in_flight_bytes) = (FuturesOrdered::new(), 0);
                         if !self.module_is_back(why).await {
                             return;
                         }
                         self.reader.rewind();
                     }
                 },
-                next = self.reader.next(), if in_flight.len() < WINDOW => match next {
+                next = self.reader.next(), if in_flight.len() < WINDOW && in_flight_bytes < WINDOW_BYTES => match next {
                     Ok((queue, next)) => {
                         let delivery = match record::decode(&next.payload) {
                             Some((topic, body)) => self.clients.deliver(&self.to, topic.to_owned(), body),
@@ -60,7 +70,9 @@ impl Delivery {
                                 continue;
                             }
                         };
-                        in_flight.push_back(Box::pin(async move { (queue, next.sequence, delivery.await) }));
+                        let bytes = next.payload.len();
+                        in_flight_bytes += bytes;
+                        in_flight.push_back(Box::pin(async move { (queue, next.sequence, bytes, delivery.await) }));
                     }
                     Err(error) => {
                         tracing::error!(module = %self.to, %error, "the module's queue cannot be read; deliveries ended");

@@ -5,6 +5,7 @@
 //! here), SECONDS for each measurement (default 3), a backlog of so many MB (default 2048; 0 for none). Lines that begin
 //! with RATIO are for programs.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -85,18 +86,32 @@ async fn appends(
     let log = Log::open(dir.path(), LogOptions::default())?;
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
-    for _ in 0..producers * in_flight {
+    for _ in 0..producers {
         let log = log.clone();
         tasks.spawn(async move {
             let record = Bytes::from(vec![7; RECORD_BYTES]);
             let (mut count, mut times) = (0_u64, Vec::new());
+            let mut waiting = VecDeque::with_capacity(in_flight);
+            // As a session does: what one client has in flight is answered in its order.
             while begin.elapsed() < time {
-                let handed_in = Instant::now();
-                log.append_awaited(record.clone(), 0, None).await?;
-                count += 1;
-                if count.is_multiple_of(16) {
-                    times.push(handed_in.elapsed().as_micros() as u64);
+                while waiting.len() < in_flight {
+                    let mut append = log.append_awaited(record.clone(), 0, None);
+                    if in_flight > 1 {
+                        append.hand_over();
+                    }
+                    waiting.push_back((Instant::now(), append));
                 }
+                if let Some((handed_in, append)) = waiting.pop_front() {
+                    append.await?;
+                    count += 1;
+                    if count.is_multiple_of(16) {
+                        times.push(handed_in.elapsed().as_micros() as u64);
+                    }
+                }
+            }
+            for (_, append) in waiting {
+                append.await?;
+                count += 1;
             }
             Ok::<_, AppendError>((count, times))
         });
@@ -143,7 +158,7 @@ fn backlog(runtime: &tokio::runtime::Runtime, parent: &Path, mb: u64) -> Result<
     let begin = Instant::now();
     let stats: Stats = runtime.block_on(async {
         let record = Bytes::from(vec![7; BYTES]);
-        let mut appends = std::collections::VecDeque::new();
+        let mut appends = VecDeque::new();
         for _ in 0..count {
             appends.push_back(log.append(record.clone(), 0));
             if appends.len() >= 1000

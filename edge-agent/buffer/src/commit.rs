@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::answers::Answers;
 use crate::error::AppendError;
 use crate::format::{
     SEGMENT_HEADER, SegmentHeader, UNFINISHED, encode_frame, frame_len, frame_seed, segment_name,
@@ -53,6 +54,7 @@ pub(crate) struct Committer {
     bytes: Vec<u8>,
     /// As in the state, without a lock.
     pub(crate) room: Room,
+    answers: Answers,
 }
 
 impl Committer {
@@ -71,6 +73,7 @@ impl Committer {
             next_sequence,
             bytes: Vec::new(),
             room: Room::Enough,
+            answers: Answers::default(),
         }
     }
 
@@ -156,9 +159,7 @@ impl Committer {
         drop(state);
         // Readers first: who has heard that its record is on disk finds it there.
         self.shared.published.send_modify(|published| published.next_sequence = next_sequence);
-        for (pending, sequence) in batch.drain(..count).zip(self.next_sequence..) {
-            let _gone = pending.reply.send(Ok(sequence));
-        }
+        self.answers.give(batch.drain(..count), self.next_sequence);
         self.next_sequence = next_sequence;
         Ok(())
     }

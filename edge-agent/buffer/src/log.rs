@@ -105,35 +105,45 @@ impl Log {
     /// writes and syncs on its own thread instead of waiting for another, whose turn would cost as much as half a sync.
     /// Nothing is written before it is polled, handed over or dropped.
     pub fn append_awaited(&self, record: Bytes, now_ms: u64, expires_ms: Option<u64>) -> Append {
-        let waiting = self.hand_in(record, now_ms, expires_ms);
-        let untold = matches!(waiting, Waiting::Answer(_)).then(|| self.handle.clone());
-        Append { waiting, untold }
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending { record, enqueued_ms: now_ms, expires_ms, reply };
+        match self.hand_in(pending) {
+            Ok(has_leader) => {
+                let untold = has_leader.then(|| self.handle.clone());
+                Append { waiting: Waiting::Answer(answer), untold }
+            }
+            Err(error) => Append { waiting: Waiting::Refused(Some(error)), untold: None },
+        }
     }
 
-    fn hand_in(&self, record: Bytes, enqueued_ms: u64, expires_ms: Option<u64>) -> Waiting {
-        let (bytes, max) = (record.len() as u64, self.shared().options.record_bytes_max());
+    /// Whether it may be written by who awaits it: nobody has been told of it then.
+    fn hand_in(&self, pending: Pending) -> Result<bool, AppendError> {
+        let (bytes, max) = (pending.record.len() as u64, self.shared().options.record_bytes_max());
         let mut state = self.shared().state();
-        state.now_ms = enqueued_ms;
-        let (reply, answer) = oneshot::channel();
-        let pending = Pending { record, enqueued_ms, expires_ms, reply };
-        let refused = if bytes > max {
+        state.now_ms = pending.enqueued_ms;
+        let handed_in = if bytes > max {
             Err((AppendError::TooLong { bytes, max }, pending))
         } else {
             let handed_in = state.hand_in(pending, self.shared().options.waiting_bytes_max);
             self.shared().waiting_bytes.store(state.queue_bytes, Ordering::Relaxed);
             handed_in
         };
-        match refused {
-            Ok(()) => Waiting::Answer(answer),
-            Err((error, Pending { record, .. })) => {
-                if !matches!(error, AppendError::Closed) {
-                    state.refuse(&self.shared().options.tag_of(&record));
-                    drop(state);
-                    self.shared().work.notify_one();
-                }
-                Waiting::Refused(Some(error))
+        let (answer, has_news) = match handed_in {
+            Ok(()) => {
+                let may_be_led = state.may_be_led();
+                (Ok(may_be_led), !may_be_led && state.has_news())
             }
+            Err((AppendError::Closed, _)) => (Err(AppendError::Closed), false),
+            Err((error, Pending { record, .. })) => {
+                state.refuse(&self.shared().options.tag_of(&record));
+                (Err(error), true)
+            }
+        };
+        drop(state);
+        if has_news {
+            self.shared().work.notify_one();
         }
+        answer
     }
 
     /// Bytes handed in that are not being written yet. Cheap: for those who stop before an append would be
@@ -171,6 +181,7 @@ impl Log {
         let was_behind = state.is_ledger_behind;
         state.advance(sequence);
         let is_news = (state.is_ledger_behind && !was_behind) || state.has_done_segment();
+        let is_news = is_news && std::mem::take(&mut state.is_asleep);
         drop(state);
         if is_news {
             self.shared().work.notify_one();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
+use crate::answers::MANY;
 use crate::error::AppendError;
 use crate::format::{SEGMENT_HEADER, frame_len};
 use crate::ledger::{Gap, Ledger, Lost};
@@ -168,10 +169,14 @@ pub(crate) struct State {
     pub(crate) queue: VecDeque<Pending>,
     pub(crate) queue_bytes: u64,
     pub(crate) writer: Writer,
+    /// The commit thread sleeps, and nobody has woken it.
+    pub(crate) is_asleep: bool,
     /// The commit thread wants to be woken when so many appends wait.
     pub(crate) wanted: usize,
     /// Appends in the last batch.
     pub(crate) last_batch: usize,
+    /// And in the one before.
+    batch_before: usize,
     /// What its write and sync took.
     pub(crate) last_sync: Duration,
     /// Nothing more is taken in.
@@ -215,8 +220,10 @@ impl State {
             queue: VecDeque::new(),
             queue_bytes: 0,
             writer: Writer::Nobody,
+            is_asleep: false,
             wanted: 1,
             last_batch: 0,
+            batch_before: 0,
             last_sync: Duration::ZERO,
             is_closing: false,
             segments,
@@ -262,9 +269,18 @@ impl State {
         Ok(())
     }
 
-    /// Whether the commit thread should hear of the appends that wait.
-    pub(crate) fn has_news(&self) -> bool {
-        self.writer != Writer::Leader && self.queue.len() >= self.wanted
+    /// Whether the commit thread should be woken for the appends that wait: once, however many come before it runs, for
+    /// each time is a system call.
+    pub(crate) fn has_news(&mut self) -> bool {
+        self.writer != Writer::Leader
+            && self.queue.len() >= self.wanted
+            && std::mem::take(&mut self.is_asleep)
+    }
+
+    /// Whether the one append that waits may be written by who waits for it.
+    pub(crate) fn may_be_led(&self) -> bool {
+        let is_alone = self.queue.len() == 1 && self.last_batch <= 1;
+        self.writer == Writer::Nobody && is_alone && !self.is_closing
     }
 
     /// All appends that wait.
@@ -272,7 +288,16 @@ impl State {
         std::mem::swap(&mut self.queue, batch);
         self.queue_bytes = 0;
         if !batch.is_empty() {
-            self.last_batch = batch.len();
+            self.batch_before = std::mem::replace(&mut self.last_batch, batch.len());
+        }
+    }
+
+    /// How many appends are likely to wait soon. Those of a small batch were answered before the next one begins. Those of
+    /// a large one are answered while the next is written, so that two halves take turns.
+    pub(crate) fn company(&self) -> usize {
+        match self.last_batch.max(self.batch_before) < MANY {
+            true => self.last_batch,
+            false => (self.last_batch + self.batch_before) / 2,
         }
     }
 

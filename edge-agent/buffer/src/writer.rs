@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Under load the thread writes everything that arrived during the last sync with the next one. How long it waits for
-//! company follows the load: when the batch before had many, their producers are on the way back with their next records,
-//! so it waits for as many again, but never longer than a fraction of what a sync takes here.
+//! company follows the load: the producers of the batches before are on the way back with their next records, so it waits
+//! for as many again, but never longer than a fraction of what a sync takes here.
 //!
 //! On an idle gateway one producer waits for one answer, and two changes of thread would cost it as much as half of a fast
 //! disk's sync: it writes itself. For that time a thread of the runtime does nothing else, so it is only done where syncs
@@ -139,20 +139,25 @@ impl Writers {
             if is_free && (is_due || !state.queue.is_empty() || state.has_chores()) {
                 break;
             }
+            state.is_asleep = true;
             state = match left.filter(|_| is_free) {
                 None => shared.work.wait(state).expect(unpoisoned),
                 Some(left) => shared.work.wait_timeout(state, left).expect(unpoisoned).0,
             };
         }
         state.writer = Writer::Thread;
-        let company = state.last_batch;
+        let company = state.company();
         if (1..company).contains(&state.queue.len()) {
             let patience = (state.last_sync / PATIENCE).min(PATIENCE_MAX);
             state.wanted = company;
-            let is_alone = |state: &mut State| state.queue.len() < company && !state.is_closing;
+            let is_alone = |state: &mut State| {
+                state.is_asleep = state.queue.len() < company && !state.is_closing;
+                state.is_asleep
+            };
             state = shared.work.wait_timeout_while(state, patience, is_alone).expect(unpoisoned).0;
             state.wanted = 1;
         }
+        state.is_asleep = false;
         state.take_batch(batch);
         shared.has_taken_all();
         state.is_closing
@@ -162,9 +167,7 @@ impl Writers {
     /// and it comes alone; otherwise whoever writes is told. `on`: what else the caller's thread has to do.
     pub(crate) fn see_to(&self, on: Thread) {
         let mut state = self.shared.state();
-        let is_alone = state.queue.len() == 1 && state.last_batch <= 1;
-        let may_lead = state.writer == Writer::Nobody && is_alone && !state.is_closing;
-        let Some(lent) = may_lead.then(|| on.lend(state.last_sync)).flatten() else {
+        let Some(lent) = state.may_be_led().then(|| on.lend(state.last_sync)).flatten() else {
             let has_news = state.has_news();
             drop(state);
             if has_news {

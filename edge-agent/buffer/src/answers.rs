@@ -1,0 +1,67 @@
+//! Answers to large batches: a thread of their own gives them while the next batch is on its way to the disk.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::state::Pending;
+
+/// Fewer than these are answered by who wrote them: to wake another thread for them would take longer.
+pub(crate) const MANY: usize = 128;
+/// Batches that may wait for their answers; then the disk waits too.
+const WAITING_MAX: usize = 2;
+
+/// Records that are on disk, and the sequence of the first of them.
+struct Written {
+    batch: Vec<Pending>,
+    first: u64,
+}
+
+/// Gives answers. What it was handed is answered when it is dropped.
+#[derive(Default)]
+pub(crate) struct Answers(Option<(SyncSender<Written>, JoinHandle<()>)>);
+
+impl Answers {
+    /// Answers records that are on disk, with sequences from `first` on.
+    pub(crate) fn give(&mut self, batch: impl ExactSizeIterator<Item = Pending>, first: u64) {
+        if batch.len() < MANY {
+            return answer(batch, first);
+        }
+        let written = Written { batch: batch.collect(), first };
+        let unsent = match self.sender() {
+            Some(sender) => sender.send(written).err().map(|unsent| unsent.0),
+            None => Some(written),
+        };
+        if let Some(Written { batch, first }) = unsent {
+            answer(batch, first);
+        }
+    }
+
+    /// `None` where there can be no other thread.
+    fn sender(&mut self) -> Option<&SyncSender<Written>> {
+        if self.0.is_none() {
+            let (sender, receiver) = sync_channel::<Written>(WAITING_MAX);
+            let thread = std::thread::Builder::new().name("queue-answers".into()).spawn(move || {
+                for Written { batch, first } in receiver {
+                    answer(batch, first);
+                }
+            });
+            self.0 = thread.ok().map(|thread| (sender, thread));
+        }
+        self.0.as_ref().map(|(sender, _)| sender)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        if let Some((sender, thread)) = self.0.take() {
+            drop(sender);
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn answer(batch: impl IntoIterator<Item = Pending>, first: u64) {
+    for (pending, sequence) in batch.into_iter().zip(first..) {
+        let _gone = pending.reply.send(Ok(sequence));
+    }
+}

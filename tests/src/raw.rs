@@ -43,10 +43,14 @@ pub fn packet(first: u8, rest: &[u8]) -> Vec<u8> {
 impl Login {
     /// A CONNECT of a clean session; a keep-alive of 0 s asks for none.
     pub fn connect(&self, keep_alive_secs: u16) -> Vec<u8> {
+        self.connect_with(keep_alive_secs, true)
+    }
+
+    fn connect_with(&self, keep_alive_secs: u16, is_clean: bool) -> Vec<u8> {
         let mut rest = Vec::new();
         text(&mut rest, "MQTT");
         rest.push(4);
-        rest.push(if self.account.is_some() { 0xc2 } else { 0x02 });
+        rest.push(if self.account.is_some() { 0xc0 } else { 0 } | if is_clean { 2 } else { 0 });
         rest.extend(keep_alive_secs.to_be_bytes());
         text(&mut rest, &self.client_id);
         if let Some((name, password)) = &self.account {
@@ -61,9 +65,24 @@ impl Login {
     /// # Errors
     /// When the connection is not accepted.
     pub async fn open(&self, port: u16) -> Result<TcpStream> {
+        self.open_with(port, true).await
+    }
+
+    /// Leaves a session that is kept, with a subscription at QoS 1, and goes.
+    ///
+    /// # Errors
+    /// When the connection is not accepted, or the subscription not granted.
+    pub async fn leave_session(&self, port: u16, filter: &str) -> Result<()> {
+        let mut stream = self.open_with(port, false).await?;
+        subscribed(&mut stream, filter, 1).await?;
+        stream.write_all(&packet(0xe0, &[])).await?;
+        Ok(())
+    }
+
+    async fn open_with(&self, port: u16, is_clean: bool) -> Result<TcpStream> {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
-        stream.write_all(&self.connect(0)).await?;
+        stream.write_all(&self.connect_with(0, is_clean)).await?;
         let answer =
             answer::<4>(&mut stream).await.with_context(|| format!("{} connects", self.client_id))?;
         ensure!(answer[..2] == [0x20, 2] && answer[3] == 0, "{}: CONNACK {answer:?}", self.client_id);

@@ -1,13 +1,14 @@
 //! Telemetry: fifty publishers at QoS 1. A gateway acknowledges what is on disk, mosquitto what is in memory. Then how fast
 //! the gateway's backlog goes up to central.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use super::free::{MANY, PAYLOAD_BYTES, Parts};
 use super::load::{Load, Outcome};
-use super::peer::anonymous;
+use super::peer::{Mosquitto, anonymous};
 use super::table::{ROUNDS, Spread, head, ratio};
 use crate::raw::Login;
 use crate::rest::eventually;
@@ -29,9 +30,10 @@ pub fn topic(device: &str) -> String {
 ///
 /// # Errors
 /// When a side acknowledges nothing any more, or the backlog does not go up.
-pub async fn run(site: &Site, parts: &Parts<'_>) -> Result<()> {
+pub async fn run(site: &Site, parts: &Parts<'_>, dir: &Path) -> Result<()> {
     let theirs: Vec<Login> = (0..MANY).map(|index| anonymous(&format!("bench-{index:02}"))).collect();
     let (mut our_rates, mut their_rates, mut drains) = (Vec::new(), Vec::new(), Vec::new());
+    let mut persistent_rates = Vec::new();
     for _ in 0..ROUNDS {
         let ours = outcome(&parts.ours[..MANY], parts.port).await?;
         our_rates.push(ours.sent as f64 / ours.took.as_secs_f64());
@@ -44,6 +46,13 @@ pub async fn run(site: &Site, parts: &Parts<'_>) -> Result<()> {
         drains.push(left as f64 / since.elapsed().as_secs_f64());
         let peer = outcome(&theirs, parts.mosquitto.port).await?;
         their_rates.push(peer.sent as f64 / peer.took.as_secs_f64());
+        // A new one for each round: its database grows with what waits for the absent session.
+        let persistent = Mosquitto::start_persistent(dir).await?;
+        anonymous("bench-absent").leave_session(persistent.port, "devices/+/messages/events/#").await?;
+        let peer = outcome(&theirs, persistent.port).await?;
+        persistent_rates.push(peer.sent as f64 / peer.took.as_secs_f64());
+        persistent.stop().await?;
+        std::fs::remove_dir_all(dir.join("mosquitto-data"))?;
     }
     let (ours, theirs) = (Spread::of(our_rates), Spread::of(their_rates));
     let what = format!(
@@ -53,7 +62,10 @@ pub async fn run(site: &Site, parts: &Parts<'_>) -> Result<()> {
     head(&what, "acknowledged/s");
     ours.row("edge-agent, on disk before PUBACK", 0);
     theirs.row("mosquitto, in memory", 0);
+    let persistent = Spread::of(persistent_rates);
+    persistent.row("mosquitto, kept for an absent session, its database written once a second", 0);
     ratio("durable-telemetry-50", ours.median / theirs.median, "3 or more");
+    ratio("durable-telemetry-50-to-persistence", ours.median / persistent.median, "none");
 
     head("Drain: the backlog of each of those rounds goes up to central, which stores it", "messages/s");
     Spread::of(drains).row("edge-agent to central", 0);

@@ -22,19 +22,38 @@ impl Mosquitto {
     /// # Errors
     /// When it is not installed or does not start.
     pub async fn start(dir: &Path) -> Result<Self> {
-        let config = dir.join("mosquitto.conf");
+        Self::start_with(dir, "mosquitto", "").await
+    }
+
+    /// Starts one that writes its whole database to `dir` once a second, which is the most often that it can.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start.
+    pub async fn start_persistent(dir: &Path) -> Result<Self> {
+        let place = dir.join("mosquitto-data");
+        std::fs::create_dir_all(&place)?;
+        // As root it would become a user who may not write here.
+        let persistence = format!(
+            "user root\npersistence true\npersistence_location {}/\nautosave_interval 1\n",
+            place.display()
+        );
+        Self::start_with(dir, "mosquitto-persistent", &persistence).await
+    }
+
+    async fn start_with(dir: &Path, name: &str, persistence: &str) -> Result<Self> {
+        let config = dir.join(format!("{name}.conf"));
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         std::fs::write(
             &config,
             format!(
                 "listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\n\
                  max_queued_messages 0\nset_tcp_nodelay true\nlog_dest stderr\nlog_type information\n\
-                 log_type notice\nlog_type error\nconnection_messages false\n"
+                 log_type notice\nlog_type error\nconnection_messages false\n{persistence}"
             ),
         )?;
         let mut command = Command::new("mosquitto");
         command.arg("-c").arg(&config);
-        let process = Process::start("mosquitto", command, &dir.join("mosquitto.log"))?;
+        let process = Process::start(name, command, &dir.join(format!("{name}.log")))?;
         process.line("running", Duration::from_secs(10)).await?;
         Ok(Self { port, process })
     }

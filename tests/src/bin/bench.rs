@@ -60,7 +60,7 @@ async fn measure(site: &mut Site, dir: &Path, wanted: &[String]) -> Result<()> {
         latency::run(site, &parts, dir).await?;
     }
     if is_wanted("durable") {
-        durable::run(site, &parts).await?;
+        durable::run(site, &parts, dir).await?;
     }
     mosquitto.stop().await
 }

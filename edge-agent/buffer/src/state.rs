@@ -277,10 +277,11 @@ impl State {
             && std::mem::take(&mut self.is_asleep)
     }
 
-    /// Whether the one append that waits may be written by who waits for it.
+    /// Whether the one append that waits may be written by who waits for it. Not where room must be made first, which takes
+    /// other logs' time.
     pub(crate) fn may_be_led(&self) -> bool {
         let is_alone = self.queue.len() == 1 && self.last_batch <= 1;
-        self.writer == Writer::Nobody && is_alone && !self.is_closing
+        self.writer == Writer::Nobody && is_alone && !self.is_closing && self.room == Room::Enough
     }
 
     /// All appends that wait.

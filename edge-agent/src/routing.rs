@@ -182,7 +182,7 @@ impl Router {
         bag.set("edgeHubOriginInterface", if is_own { "internal" } else { "downstream" });
         name_sender(&mut bag, from);
         let to = Identity::module(self.gateway.clone(), module.clone());
-        encode(&schemas::topics::module_input(&to, input, &bag), payload)
+        encode(&schemas::topics::module_input(&to, input, &bag.system_first()), payload)
     }
 }
 

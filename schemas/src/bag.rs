@@ -112,6 +112,16 @@ impl PropertyBag {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_deref()))
     }
 
+    /// The same pairs, those of the system before all others: Azure's Java SDK reads a message's properties from the first
+    /// of the system's on.
+    #[must_use]
+    pub fn system_first(self) -> Self {
+        let (mut first, others): (Vec<_>, Vec<_>) =
+            self.0.into_iter().partition(|(key, _)| key.starts_with("$."));
+        first.extend(others);
+        Self(first)
+    }
+
     /// Whether there is no pair.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -150,6 +160,12 @@ mod tests {
         assert_eq!(bag.iter().last(), Some(("bare", None)));
         assert!(PropertyBag::parse("").unwrap().is_empty());
         assert_eq!(PropertyBag::parse("?k=v").unwrap().get("k"), Some("v"));
+    }
+
+    #[test]
+    fn the_systems_pairs_go_before_all_others_and_keep_their_order() {
+        let bag = PropertyBag::parse("a=1&%24.on=o&b=2&%24.ct=c&iothub-ack=full").unwrap();
+        assert_eq!(bag.system_first().to_string(), "%24.on=o&%24.ct=c&a=1&b=2&iothub-ack=full");
     }
 
     #[test]

@@ -71,6 +71,113 @@ async fn a_module_gets_the_trust_bundle_and_signs_for_itself_only_also_after_a_r
     assert!(workload.modules().is_empty() && !socket.exists());
 }
 
+/// Writes a request as it is and reads one answer: its status line, its headers and its body.
+async fn raw(socket: &FilePath, request: &str) -> (String, String, Value) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    if request.contains("Connection: close") {
+        stream.read_to_end(&mut answer).await.unwrap();
+    } else {
+        // The connection stays: the answer ends where its length says.
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(answer.clone()).unwrap();
+        let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        stream.read_exact(&mut body).await.unwrap();
+        answer.extend(body);
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let (status, headers) = head.split_once("\r\n").unwrap();
+    (status.to_owned(), headers.to_owned(), serde_json::from_str(body).unwrap())
+}
+
+/// What each of Azure's SDKs writes to the socket that `IOTEDGE_WORKLOADURI` names, and what each needs of the answer. That
+/// of Python was seen on the wire; the others were read in their sources (Node 1.18, C# and C of 2026, Java 2.5).
+#[tokio::test]
+async fn each_sdk_is_answered_on_the_socket_as_it_writes_and_reads_http() {
+    let dir = tempfile::tempdir().unwrap();
+    let sensor: ModuleId = "sensor_1-a".parse().unwrap();
+    let (workload, keys) = workload(dir.path(), "PEM", true);
+    workload.open(&sensor).unwrap();
+    let socket = workload.dir_of(&sensor).join(SOCKET);
+    let data = STANDARD.encode("hub.example%2Fdevices%2Fgw%2Fmodules%2Fsensor_1-a\n1800000000");
+    let digest =
+        sas::sign(&keys.key(&sensor), b"hub.example%2Fdevices%2Fgw%2Fmodules%2Fsensor_1-a\n1800000000");
+    let own = "/modules/sensor_1-a";
+    for (sdk, version, headers, body) in [
+        (
+            "Python",
+            "2019-01-30",
+            "Host: localhost\r\nUser-Agent: py-azure-iot-device%2F2.14.0\r\nAccept-Encoding: gzip, deflate\r\n\
+             Accept: */*\r\nConnection: keep-alive\r\n",
+            format!(r#"{{"keyId": "primary", "algo": "HMACSHA256", "data": "{data}"}}"#),
+        ),
+        (
+            "Node",
+            "2018-06-28",
+            "Content-Type: application/json\r\nHost: localhost\r\nConnection: close\r\n",
+            format!(r#"{{"keyId":"primary","algo":"HMACSHA256","data":"{data}"}}"#),
+        ),
+        (
+            "C#",
+            "2018-06-28",
+            "Accept: application/json\r\nHost: workload.sock:80\r\nConnection: close\r\n\
+             Content-Type: application/json\r\n",
+            format!(r#"{{"keyId":"primary","algo":"HMACSHA256","data":"{data}"}}"#),
+        ),
+        (
+            "Java",
+            "2019-01-30",
+            "Host: /var/run/iotedge/workload.sock\r\nAccept: application/json\r\nConnection: close\r\n\
+             Content-Type: application/json\r\n",
+            format!(r#"{{"keyId":"primary","algo":"HMACSHA256","data":"{data}"}}"#),
+        ),
+        (
+            "C",
+            "2018-06-28",
+            "Content-Type: application/json; charset=utf-8\r\nHost: /var/run/iotedge/workload.sock:0\r\n",
+            format!(r#"{{"keyId":"primary","algo":"HMACSHA256","data":"{data}"}}"#),
+        ),
+        (
+            "edgeHub's own, of IoT Edge 1.5",
+            "2022-08-03",
+            "Host: workload.sock\r\nConnection: close\r\nContent-Type: application/json; charset=utf-8\r\n",
+            format!(r#"{{"keyId":"primary","algo":"HmacSha256","data":"{data}"}}"#),
+        ),
+    ] {
+        let length = body.len();
+        let sign = format!(
+            "POST {own}/genid/637/sign?api-version={version} HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+        );
+        let (status, answered, answer) = raw(&socket, &sign).await;
+        // Java splits the status line into exactly three; C# and C want the length; Node wants the type.
+        assert_eq!(status, "HTTP/1.1 200 OK", "{sdk}: {answer}");
+        let answered = answered.to_ascii_lowercase();
+        assert!(answered.contains("content-type: application/json"), "{sdk}: {answered}");
+        assert!(answered.contains("content-length: ") && !answered.contains("chunked"), "{sdk}: {answered}");
+        assert_eq!(answer, json!({"digest": STANDARD.encode(&digest)}), "{sdk}");
+
+        let trust = format!("GET /trust-bundle?api-version={version} HTTP/1.1\r\n{headers}\r\n");
+        let (status, _, answer) = raw(&socket, &trust).await;
+        assert_eq!((status.as_str(), answer), ("HTTP/1.1 200 OK", json!({"certificate": "PEM"})), "{sdk}");
+
+        let body = r#"{"commonName":"edge","expiration":"2030-01-01T00:00:00Z"}"#;
+        let length = body.len();
+        let server = format!(
+            "POST {own}/genid/637/certificate/server?api-version={version} HTTP/1.1\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        let (status, _, answer) = raw(&socket, &server).await;
+        assert_eq!(status, "HTTP/1.1 201 Created", "{sdk}: {answer}");
+        assert!(answer["privateKey"]["bytes"].as_str().unwrap().contains("PRIVATE KEY"), "{sdk}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_module_gets_a_certificate_to_serve_with_and_one_that_says_who_it_is() {
     let dir = tempfile::tempdir().unwrap();

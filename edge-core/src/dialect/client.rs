@@ -148,7 +148,9 @@ pub fn parse_subscribe(text: &str) -> Result<Subscribe, DialectError> {
         let (of, rest) = parse_identity(text, rest)?;
         let is_inbox = match of.module {
             None => rest == "messages/devicebound/#",
-            Some(_) => rest == "inputs/#" || rest == "#",
+            // The last one is asked for by Azure's Java SDK, for a module that was not told of a gateway: IoT Hub takes it
+            // and sends nothing there, and the SDK does not open without it.
+            Some(_) => matches!(rest, "inputs/#" | "#" | "messages/devicebound/#"),
         };
         return if is_inbox { Ok(Subscribe::Inbox { of }) } else { Err(unknown()) };
     }
@@ -254,6 +256,7 @@ mod tests {
             ("devices/d/messages/devicebound/#", inbox("d")),
             ("devices/d/modules/m/inputs/#", inbox("d/m")),
             ("devices/d/modules/m/#", inbox("d/m")),
+            ("devices/d/modules/m/messages/devicebound/#", inbox("d/m")),
             ("$iothub/methods/POST/#", Subscribe::MethodCalls),
             ("$iothub/twin/res/#", Subscribe::TwinResponses),
             ("$iothub/twin/PATCH/properties/desired/#", Subscribe::TwinDesired),

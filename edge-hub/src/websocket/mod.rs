@@ -12,7 +12,7 @@ use tungstenite::handshake::server::create_response_with_body;
 
 pub(crate) use stream::WebSocket;
 
-/// The sub-protocol, and the only one: MQTT 3.1.1 and 5 share its name.
+/// The sub-protocol, and the only one: MQTT 3.1.1 and 5 share its name. Azure's SDK for C writes it in capitals.
 const MQTT: &str = "mqtt";
 /// Where WebSockets are served: the usual path, and IoT Hub's.
 const PATHS: [&str; 3] = ["/mqtt", "/$iothub/websocket", "/%24iothub/websocket"];
@@ -28,21 +28,20 @@ pub(crate) fn is_path(path: &str) -> bool {
 /// Why the request is none: it gets status 400.
 pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Body>, String> {
     let mut response = create_response_with_body(request, Body::empty).map_err(|error| error.to_string())?;
-    if !offers_mqtt(request.headers()) {
+    let Some(mqtt) = offered(request.headers()) else {
         return Err("Sec-WebSocket-Protocol: the sub-protocol `mqtt` is spoken here and no other".to_owned());
-    }
+    };
     debug_assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
-    let mqtt = header::HeaderValue::from_static(MQTT);
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, mqtt);
     Ok(response)
 }
 
-fn offers_mqtt(headers: &HeaderMap) -> bool {
+/// The sub-protocol as the client wrote it, which is how it must be echoed.
+fn offered(headers: &HeaderMap) -> Option<header::HeaderValue> {
     let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
-    offers
-        .filter_map(|offer| offer.to_str().ok())
-        .flat_map(|offer| offer.split(','))
-        .any(|p| p.trim() == MQTT)
+    let mut offers = offers.filter_map(|offer| offer.to_str().ok()).flat_map(|offer| offer.split(','));
+    let mqtt = offers.find(|offer| offer.trim().eq_ignore_ascii_case(MQTT))?;
+    header::HeaderValue::from_str(mqtt.trim()).ok()
 }
 
 #[cfg(test)]
@@ -76,10 +75,20 @@ mod tests {
     }
 
     #[test]
+    fn the_sub_protocol_is_echoed_as_the_client_wrote_it() {
+        for protocol in ["mqtt", "MQTT", "mqttv3.1, MQTT"] {
+            let mut headers = UPGRADE.to_vec();
+            headers.push(("Sec-WebSocket-Protocol", protocol));
+            let response = accept(&request(&headers)).unwrap();
+            assert_eq!(response.headers()["sec-websocket-protocol"], protocol.rsplit(' ').next().unwrap());
+        }
+    }
+
+    #[test]
     fn what_is_no_websocket_for_mqtt_is_refused_with_the_reason() {
         let error = accept(&request(&UPGRADE)).unwrap_err();
         assert!(error.contains("`mqtt`"), "{error}");
-        for protocol in ["mqttv3.1", "MQTT", "amqp"] {
+        for protocol in ["mqttv3.1", "amqp", ""] {
             let mut headers = UPGRADE.to_vec();
             headers.push(("Sec-WebSocket-Protocol", protocol));
             accept(&request(&headers)).unwrap_err();

@@ -12,6 +12,13 @@
 //! mqtt = "127.0.0.1:1883"          # plain, loopback only; off when left out
 //! wss = "0.0.0.0:443"              # MQTT over WebSocket over TLS; off when left out, SDKs know no other port
 //! connections_max = 10000
+//! [limits]                         # of one client of the front door; beyond them it waits or is refused, and is counted
+//! connections_per_address = 10000  # as many as connections_max when left out
+//! connects_per_second_per_address = 0   # no limit
+//! messages_per_second = 200000     # 0 for no limit; a gateway is one client
+//! bytes_per_second = 268435456
+//! subscriptions = 100
+//! in_flight = 100
 //! [keep]
 //! messages = 10000000              # of all devices together; the oldest go first
 //! commands = 100000
@@ -26,6 +33,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use edge_hub::limits::Limits;
 use serde::Deserialize;
 
 use crate::store::Keep;
@@ -51,6 +59,8 @@ pub struct Config {
     pub tls: Tls,
     /// Devices that enrol themselves.
     pub dps: Dps,
+    /// What one client may ask of the front door.
+    pub limits: Limits,
 }
 
 /// `[tls]`
@@ -117,6 +127,7 @@ impl Default for Config {
             keep: KeepConfig::default(),
             tls: Tls::default(),
             dps: Dps::default(),
+            limits: Limits::default(),
         }
     }
 }
@@ -272,6 +283,7 @@ mod tests {
             &[
                 ("CENTRAL__HTTP__LISTEN", "127.0.0.1:2"),
                 ("CENTRAL__KEEP__COMMANDS", "7"),
+                ("CENTRAL__LIMITS__SUBSCRIPTIONS", "3"),
                 ("CENTRAL__MQTT__MQTT", "127.0.0.1:1883"),
                 ("PATH", "x"),
             ],
@@ -280,6 +292,7 @@ mod tests {
         assert_eq!(config.hostname, "file");
         assert_eq!(config.http.listen.port(), 2);
         assert_eq!(config.keep, KeepConfig { messages: 5, commands: 7 });
+        assert_eq!(config.limits, Limits { subscriptions: 3, ..Limits::default() });
         assert_eq!(config.mqtt.mqtts.port(), 8883);
         assert!(config.mqtt.mqtt.is_some());
     }

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use edge_core::access::attestation::{Attestation, Circumstances};
 use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
-use edge_core::access::enrolment::{self, EnrolmentClaim};
+use edge_core::access::enrolment;
 use edge_core::access::error::AccessError;
-use edge_core::access::secret::Secret;
+use edge_core::access::x509::Trust;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::{LinkDown, LinkUp};
+use edge_hub::enrolling;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
@@ -21,6 +22,7 @@ use schemas::names::{DeviceId, Identity};
 use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
 use schemas::twin::{Section, Twin};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device, speak_for};
@@ -93,11 +95,7 @@ impl Service for Fleet {
         let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
         if let Some(claim) = enrolment::claim(&request.client_id, request.user_name.as_deref().unwrap_or(""))
         {
-            let EnrolmentClaim { id_scope, registration_id } = claim.map_err(refused)?;
-            let token = request.password.as_ref().and_then(Secret::text).unwrap_or("").to_owned();
-            return self
-                .admit_enrolling(Enrolment { id_scope, registration_id, token, wish: Wish::Prove })
-                .await;
+            return self.admit_enrolling(enrolling::shown(claim.map_err(refused)?, &request)?).await;
         }
         let identity = match claim(&request.client_id, request.user_name.as_deref()).map_err(refused)? {
             Claim::Identity(identity) => identity,
@@ -119,8 +117,8 @@ impl Service for Fleet {
             return Err(Refusal::NotAuthorized(format!("device `{identity}` is blocked by an operator")));
         }
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
-        let under =
-            Circumstances { hosts: &hosts, authorities: &self.authorities, now_secs: now_ms() / 1000 };
+        let trust: Arc<Trust> = self.trust.borrow().clone();
+        let under = Circumstances { hosts: &hosts, trust: &trust, now_secs: now_ms() / 1000 };
         let (proof, ends_at) =
             attestation(&device).prove(&identity, &request.evidence(), &under).map_err(refused)?;
         if device.is_gateway {
@@ -269,7 +267,7 @@ impl Service for Fleet {
 }
 
 /// What a device must show.
-fn attestation(device: &Device) -> Attestation {
+pub(crate) fn attestation(device: &Device) -> Attestation {
     match (&device.x509, &device.keys) {
         (Some(x509), _) if x509.is_ca_signed => Attestation::Authority,
         (Some(x509), _) => {
@@ -289,13 +287,37 @@ impl Fleet {
     /// what proves it no longer.
     pub(crate) fn review(&self, device: &Device) {
         let (attestation, is_enabled) = (attestation(device), device.enabled);
+        let trust = self.trust.borrow().clone();
         self.clients.review_one(&Identity::device(device.id.clone()), |_, login| {
-            match (is_enabled, attestation.stands(&login.proof)) {
+            match (is_enabled, attestation.stands(&login.proof, &trust)) {
                 (false, _) => Err("an operator blocked it".to_owned()),
                 (true, false) => Err("its key or certificate is not accepted any more".to_owned()),
                 (true, true) => Ok(Rights::default()),
             }
         });
+    }
+
+    /// Judges everybody at central's own door whenever the authorities of devices are others, until `stop`.
+    pub(crate) async fn review_on_change(self: Arc<Self>, stop: CancellationToken) {
+        let mut trust = self.trust.clone();
+        loop {
+            let changed = tokio::select! {
+                changed = trust.changed() => changed,
+                () = stop.cancelled() => return,
+            };
+            if changed.is_err() {
+                // The sender lives until central stops.
+                return stop.cancelled().await;
+            }
+            for (identity, _) in self.clients.connected() {
+                match self.device(&identity.device).await {
+                    Ok(Some(device)) => self.review(&device),
+                    // Somebody who enrols, or was deleted just now: neither is judged by an authority.
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(%identity, %error, "a client could not be judged again"),
+                }
+            }
+        }
     }
 
     async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError> {

@@ -3,15 +3,17 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 
-use edge_core::access::x509::Authorities;
+use edge_core::access::x509::Trust;
 use edge_core::twin;
 use edge_hub::clients::Clients;
 use edge_hub::enrolling::Enrolling;
 use edge_hub::postman::Postman;
 use rusqlite::Connection;
+use schemas::link::CHILDREN_MAX;
 use schemas::manifest::ManifestError;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::calls::Running;
@@ -26,9 +28,6 @@ use crate::store::enrollments;
 use crate::store::manifests;
 use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError};
-
-/// Devices behind one gateway. Every one of them is told to the gateway in one message.
-pub const CHILDREN_MAX: usize = 1000;
 
 /// Why something was not done. The variants are what a caller tells apart: IoT Central's status codes.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +90,7 @@ pub struct Fleet {
     /// The names by which devices may call central in their SAS tokens.
     pub hosts: Vec<String>,
     /// Those whose certificates devices may show.
-    pub authorities: Authorities,
+    pub trust: watch::Receiver<Arc<Trust>>,
     /// What devices that enrol themselves must know of this site.
     pub id_scope: String,
     /// Devices that enrol themselves now.
@@ -132,7 +131,7 @@ impl Fleet {
         store: Store,
         clients: Clients,
         hosts: Vec<String>,
-        authorities: Authorities,
+        trust: watch::Receiver<Arc<Trust>>,
         id_scope: Option<String>,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, StoreError> {
@@ -145,7 +144,7 @@ impl Fleet {
             clients,
             connections: Connections::default(),
             hosts,
-            authorities,
+            trust,
             id_scope,
             enrolling: Enrolling::default(),
             gateways: RwLock::default(),
@@ -401,7 +400,7 @@ pub fn speak_for(c: &Connection, gateway: &DeviceId, identity: &Identity) -> Res
 /// # Errors
 /// [`FleetError::Wrong`] when it may not.
 pub(crate) fn check_room(c: &Connection, gateway: &DeviceId) -> Result<(), FleetError> {
-    match devices::relationships(c, gateway)?.len() {
+    match devices::children_count(c, gateway)? {
         count if count >= CHILDREN_MAX => Err(FleetError::Wrong(format!(
             "target: gateway `{gateway}` has {count} devices behind it, which is the most that one may have"
         ))),

@@ -17,6 +17,7 @@ pub mod link;
 pub mod mail;
 pub mod page;
 pub mod presence;
+pub mod proving;
 pub mod server;
 pub mod store;
 pub mod token;

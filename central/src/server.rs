@@ -1,14 +1,14 @@
 //! Starts everything in order, and stops it in order.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use edge_core::access::x509::Authorities;
 use edge_hub::clients::Clients;
-use edge_hub::door::{Door, DoorSettings};
+use edge_hub::door::Door;
+use edge_hub::tls::trust::TrustKeeper;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -46,12 +46,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let store = Store::open(&config.data_dir, config.keep.limits())?;
     let clients = Clients::new();
     let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
-    let authorities = authorities(&config.tls.device_ca)?;
+    let trust =
+        TrustKeeper::open(config.tls.device_ca.clone(), Authorities::default()).context("tls.device_ca")?;
     let id_scope = config.dps.id_scope.clone();
-    let fleet = Fleet::new(store, clients.clone(), hosts, authorities, id_scope, stop.clone()).await?;
+    let fleet = Fleet::new(store, clients.clone(), hosts, trust.trust(), id_scope, stop.clone()).await?;
     fleet.resume_commands().await?;
 
-    let settings = DoorSettings { connections_max: config.mqtt.connections_max, ..DoorSettings::default() };
+    let settings = config.limits.settings(config.mqtt.connections_max);
     let door = Door::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, settings).await?;
     let http = listen("http.listen", config.http.listen).await?;
     let mqtts = listen("mqtt.mqtts", config.mqtt.mqtts).await?;
@@ -90,10 +91,23 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
             }
         });
     }
+    {
+        let (fleet, stop) = (fleet.clone(), stop.clone());
+        started.tasks.spawn(async move { fleet.review_on_change(stop).await });
+    }
+    {
+        let stop = stop.clone();
+        started.tasks.spawn(async move {
+            if let Err(error) = trust.run(stop.clone()).await {
+                tracing::error!(%error, "changes of the authorities of devices are not noticed any more");
+                stop.cancelled().await;
+            }
+        });
+    }
     if let Some(mqtt) = mqtt {
         started.tasks.spawn(door.clone().serve_tcp(mqtt, stop.clone()));
     }
-    let api = crate::api::router(fleet);
+    let api = crate::api::router(fleet, door);
     started.tasks.spawn(async move {
         let serving = axum::serve(http, api).with_graceful_shutdown(stop.cancelled_owned());
         if let Err(error) = serving.await {
@@ -129,17 +143,6 @@ impl Started {
         self.fleet.store.close().await;
         tracing::info!("central has stopped");
     }
-}
-
-/// The authorities of devices, out of PEM files.
-fn authorities(files: &[PathBuf]) -> anyhow::Result<Authorities> {
-    let mut certificates = Vec::new();
-    for file in files {
-        let named = || format!("tls.device_ca: {}", file.display());
-        let pem = std::fs::read(file).with_context(named)?;
-        certificates.extend(edge_hub::tls::certificates(&pem).with_context(named)?);
-    }
-    Authorities::new(&certificates).map_err(|why| anyhow::anyhow!("tls.device_ca: {why}"))
 }
 
 async fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -198,7 +198,7 @@ async fn groups_are_made_read_changed_listed_and_deleted_and_outlive_a_restart()
     assert_eq!(list["value"][0]["attestation"], json!({"type": "symmetricKey"}), "a list shows no keys");
     for (wish, field) in [
         (json!({}), "attestation"),
-        (json!({"attestation": {"type": "x509"}}), "attestation.type"),
+        (json!({"attestation": {"type": "tpm"}}), "attestation.type"),
         (json!({"type": "other", "attestation": {"type": "symmetricKey"}}), "type"),
         (
             json!({"attestation": {"type": "symmetricKey", "symmetricKey": {"primaryKey": "YQ=="}}}),

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use edge_core::access::x509::Authorities;
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::report;
 use edge_hub::clients::Clients;
@@ -110,12 +109,15 @@ impl Daemon {
 
         // The front door.
         let hosts = vec![hub_name.clone(), config.hostname.clone(), "localhost".to_owned()];
+        let authority = certificate::authority(&config)?;
+        let trust = certificate::trust(&config, authority.as_ref())?;
         let standing = Standing {
             gateway: config.device_id.clone(),
             hosts: hosts.clone().into(),
             module_keys: module_keys.clone(),
             devices,
             users: Users::load(state.clone())?,
+            trust: trust.trust(),
             rules: outputs.rules,
             clients: clients.clone(),
         };
@@ -123,7 +125,6 @@ impl Daemon {
             gateway: config.device_id.clone(),
             hosts,
             standing: standing.clone(),
-            authorities: authorities(&config.tls.device_ca)?,
             judging: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
             twins: twins.clone(),
             router: Router {
@@ -139,7 +140,6 @@ impl Daemon {
             postman: postman.clone(),
             enrolments: enrolments.clone(),
         });
-        let authority = certificate::authority(&config)?;
         let keeper = certificate::keeper(&config, authority.clone())?;
         let tls = edge_hub::tls::server_config_for(keeper.served())?;
         let (door, doors) = open_doors(&config, front, clients.clone(), tls, &stop_doors).await?;
@@ -149,6 +149,15 @@ impl Daemon {
             let stop = stop.clone();
             tasks.spawn(async move {
                 ("certificate", keeper.run(stop).await.context("keeping the server's certificate"))
+            });
+        }
+        {
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                (
+                    "authorities of devices",
+                    trust.run(stop).await.context("keeping the authorities of devices"),
+                )
             });
         }
         {
@@ -287,16 +296,6 @@ impl Daemon {
         self.queues.close().await;
         self.state.close().await;
     }
-}
-
-/// The authorities of devices, out of PEM files.
-fn authorities(files: &[std::path::PathBuf]) -> Result<Authorities> {
-    let mut certificates = Vec::new();
-    for file in files {
-        let found = edge_hub::tls::certificates(&read(file)?);
-        certificates.extend(found.with_context(|| format!("[tls] device_ca: {}", file.display()))?);
-    }
-    Authorities::new(&certificates).map_err(|why| anyhow::anyhow!("[tls] device_ca: {why}"))
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>> {

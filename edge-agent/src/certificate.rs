@@ -1,11 +1,14 @@
-//! The gateway's certificates as its configuration names them: its own authority, and the keeper of its server's.
+//! The gateway's certificates as its configuration names them: its own authority, the keeper of its server's, and whose
+//! certificates its clients may show.
 
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use edge_hub::tls::Authority;
+use edge_core::access::x509::Authorities;
 use edge_hub::tls::keep::{KeepOptions, Keeper, Place};
+use edge_hub::tls::trust::TrustKeeper;
+use edge_hub::tls::{Authority, certificates};
 
 use crate::config::Config;
 use crate::init;
@@ -46,4 +49,21 @@ pub fn keeper(config: &Config, authority: Option<Authority>) -> Result<Keeper> {
     let place = Place::Files { cert: config.tls.cert.clone(), key: config.tls.key.clone() };
     let options = KeepOptions::new(place, authority, init::names(&config.hostname));
     Keeper::open(options).context("[tls] cert and key")
+}
+
+/// The keeper of the authorities whose certificates clients may show: of devices those of the operator, of modules the
+/// gateway's own, where its key is here to make such certificates with.
+///
+/// # Errors
+/// When a file cannot be used.
+pub fn trust(config: &Config, authority: Option<&Authority>) -> Result<TrustKeeper> {
+    let modules = match authority {
+        None => Authorities::default(),
+        Some(authority) => {
+            let chain = certificates(authority.cert_pem.as_bytes()).context("[tls] ca")?;
+            // The one whose key it is; a bundle may hold others after it.
+            Authorities::new(&chain[..1]).map_err(|why| anyhow::anyhow!("[tls] ca: {why}"))?
+        }
+    };
+    TrustKeeper::open(config.tls.device_ca.clone(), modules).context("[tls] device_ca")
 }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use access::{Device, User};
 
+use crate::check;
 use crate::config::Config;
 use crate::control::client::{CallError, request};
 use crate::init::{InitOptions, init};
@@ -44,6 +45,8 @@ enum Command {
     Init(Init),
     /// Run the daemon.
     Run,
+    /// What is wrong with this gateway and how to mend it, one line each; exit code 1 when something does not work.
+    Check,
     /// What applying a manifest would do; changes nothing.
     Plan {
         /// A deployment manifest.
@@ -153,6 +156,16 @@ impl Cli {
         match &self.command {
             Command::Init(options) => self.init(options)?,
             Command::Run => crate::agent::run(self.load()?).await?,
+            Command::Check => {
+                let findings = check::check(&self.load()?).await;
+                let json: Vec<Value> = findings.iter().map(check::Finding::to_json).collect();
+                let lines = || findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+                self.print(&Value::Array(json), lines)?;
+                let wrong = findings.iter().filter(|finding| finding.level == check::Level::Wrong).count();
+                if wrong > 0 {
+                    return Err(Exit(1, anyhow::anyhow!("{wrong} of these do not work")));
+                }
+            }
             Command::Plan { file } => {
                 let (_, desired, _) = read_manifest(file)?;
                 let config = self.load()?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::attestation::Attestation;
-use schemas::link::{Child, Children};
+use schemas::link::{CHILDREN_MAX, Child, Children};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
@@ -15,10 +15,6 @@ use crate::state::{Room, Saved, State, StateError};
 const FROM_CENTRAL: &str = "central";
 const BLOCKED: &str = "blocked";
 const ADDED: &str = "added/";
-/// Leaf devices added on one gateway: as many as its door has places. IoT Edge allows 100 clients by default.
-const ADDED_MAX: usize = 10_000;
-/// Devices blocked here; more than may stand behind a gateway.
-const BLOCKED_MAX: usize = 4000;
 
 /// A leaf device.
 #[derive(Debug, Clone)]
@@ -57,10 +53,10 @@ pub enum DeviceError {
     #[error("device {0} is not known here; `edge-agent device list` shows who is")]
     Nobody(DeviceId),
     /// The list is full.
-    #[error("{ADDED_MAX} devices were added on this gateway already; remove one first")]
+    #[error("{CHILDREN_MAX} devices stand behind this gateway already; remove one first, here or at central")]
     Full,
     /// The list of blocked devices is full.
-    #[error("{BLOCKED_MAX} devices are blocked on this gateway already; unblock one first")]
+    #[error("{CHILDREN_MAX} devices are blocked on this gateway already; unblock one first")]
     BlockedFull,
     /// Not on disk.
     #[error(transparent)]
@@ -117,6 +113,12 @@ struct Known {
 }
 
 impl Known {
+    /// How many devices stand behind this gateway.
+    fn count(&self) -> usize {
+        let from_central = self.from_central.iter().flat_map(BTreeMap::keys);
+        self.added.len() + from_central.filter(|id| !self.added.contains_key(*id)).count()
+    }
+
     fn get(&self, id: &DeviceId) -> Option<Leaf> {
         let is_blocked_here = self.blocked.contains(id);
         if let Some(added) = self.added.get(id) {
@@ -206,7 +208,7 @@ impl Devices {
             if is_central || known.added.contains_key(&id) {
                 return Err(DeviceError::Exists(id));
             }
-            if known.added.len() >= ADDED_MAX {
+            if known.count() >= CHILDREN_MAX {
                 return Err(DeviceError::Full);
             }
             known.added.insert(id.clone(), added.clone());
@@ -239,7 +241,7 @@ impl Devices {
             return Err(DeviceError::Nobody(id.clone()));
         }
         match is_blocked {
-            true if known.blocked.len() >= BLOCKED_MAX => return Err(DeviceError::BlockedFull),
+            true if known.blocked.len() >= CHILDREN_MAX => return Err(DeviceError::BlockedFull),
             true => known.blocked.insert(id.clone()),
             false => known.blocked.remove(id),
         };
@@ -301,6 +303,22 @@ mod tests {
         assert_eq!(shows("a"), keys(b"k"));
         assert_eq!(shows("c"), Attestation::Thumbprints(vec![Thumbprint::Sha256([0xab; 32])]));
         assert!(!devices.get(&id("b")).unwrap().is_enabled && devices.get(&id("d")).is_none());
+    }
+
+    #[tokio::test]
+    async fn as_many_devices_stand_behind_a_gateway_as_its_door_has_places_whoever_brought_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let devices = Devices::load(state.clone()).unwrap();
+        let children = (1..CHILDREN_MAX).map(|n| child(&format!("leaf-{n}"), "k", true)).collect();
+        devices.told(Children { children }).durable().await.unwrap();
+        let keys = Attestation::Keys(vec![b"local".to_vec()]);
+        devices.add(id("here"), &keys).await.unwrap();
+        assert!(matches!(devices.add(id("one-more"), &keys).await, Err(DeviceError::Full)));
+        drop(devices);
+        state.close().await;
+        let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
+        assert_eq!(devices.list().len(), CHILDREN_MAX);
     }
 
     #[tokio::test]

@@ -151,6 +151,7 @@ mod tests {
             id_scope: "0ne".into(),
             registration_id: "press-1".parse().unwrap(),
             token: "t".into(),
+            certificates: Vec::new(),
             wish: Wish::Prove,
         }
     }

@@ -11,15 +11,15 @@ use edge_core::access::enrolment::{self, EnrolmentClaim};
 use edge_core::access::error::AccessError;
 use edge_core::access::password;
 use edge_core::access::proof::{Mark, Proof};
-use edge_core::access::secret::Secret;
-use edge_core::access::x509::Authorities;
+use edge_core::access::x509::Trust;
 use edge_core::dialect::client::Subscribe;
+use edge_hub::enrolling;
 use edge_hub::postman::Postman;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::BoxFuture;
 use schemas::bag::PropertyBag;
 use schemas::names::{DeviceId, Identity, UserName};
-use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
+use schemas::provisioning::{EnrolmentAnswer, Wish};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -39,8 +39,6 @@ pub struct Front {
     pub hosts: Vec<String>,
     /// Who may come in and stay, and what it may do.
     pub standing: Standing,
-    /// Those whose certificates devices may show.
-    pub authorities: Authorities,
     /// How many passwords are judged at once: each costs 19 MiB and some 20 ms of a core.
     pub judging: Arc<Semaphore>,
     /// Their twins.
@@ -90,10 +88,7 @@ impl From<Out> for Refusal {
 
 impl Front {
     async fn enrolling(&self, claim: EnrolmentClaim, request: &ConnectRequest) -> Result<Admitted, Refusal> {
-        let token = request.password.as_ref().and_then(Secret::text).unwrap_or("").to_owned();
-        let EnrolmentClaim { id_scope, registration_id } = claim;
-        let enrolment = Enrolment { id_scope, registration_id, token, wish: Wish::Prove };
-        match self.enrolments.admit(enrolment).await {
+        match self.enrolments.admit(enrolling::shown(claim, request)?).await {
             Ok(identity) => Ok(Admitted { identity, proof: Proof::Standing, ends_at: None }),
             Err((true, why)) => Err(Refusal::Unavailable(why)),
             Err((false, why)) => Err(Refusal::NotAuthorized(why)),
@@ -112,11 +107,11 @@ impl Service for Front {
             Claim::Identity(identity) => identity,
             Claim::User(name) => return self.authenticate_user(name, request).await,
         };
-        let attestation = self.standing.attestation(&identity)?;
+        let demand = self.standing.demand(&identity)?;
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
-        let under =
-            Circumstances { hosts: &hosts, authorities: &self.authorities, now_secs: now_ms() / 1000 };
-        let (proof, ends_at) = attestation.prove(&identity, &request.evidence(), &under).map_err(refused)?;
+        let trust: Arc<Trust> = self.standing.trust.borrow().clone();
+        let under = Circumstances { hosts: &hosts, trust: &trust, now_secs: now_ms() / 1000 };
+        let (proof, ends_at) = demand.prove(&identity, &request.evidence(), &under).map_err(refused)?;
         Ok(Admitted { identity, proof, ends_at: Some(ends_at) })
     }
 

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod certificate;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod commands;

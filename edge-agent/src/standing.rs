@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use edge_core::access::attestation::Attestation;
+use edge_core::access::attestation::{Demand, ModuleAttestation};
 use edge_core::access::authorization::{Place, Rights, Subject};
 use edge_core::access::proof::{Mark, Proof};
+use edge_core::access::x509::Trust;
 use edge_hub::clients::Clients;
 use edge_hub::service::{Client, Login};
 use schemas::manifest::authorization::Authorization;
@@ -40,6 +41,8 @@ pub struct Standing {
     pub devices: Devices,
     /// Its local users.
     pub users: Users,
+    /// The authorities whose certificates clients may show.
+    pub trust: watch::Receiver<Arc<Trust>>,
     /// The rules of the deployment in force.
     pub rules: watch::Receiver<Arc<Rules>>,
     /// Who is connected.
@@ -62,12 +65,12 @@ impl Standing {
     ///
     /// # Errors
     /// [`Out`].
-    pub fn attestation(&self, identity: &Identity) -> Result<Attestation, Out> {
+    pub fn demand(&self, identity: &Identity) -> Result<Demand, Out> {
         let out = |why: &str| Err(Out::Refused(format!("{identity} is not let in: {why}")));
         if identity.device == self.gateway {
             return match &identity.module {
                 Some(module) if self.rules.borrow().modules.contains(module) => {
-                    Ok(Attestation::Keys(vec![self.module_keys.key(module)]))
+                    Ok(Demand::Module(ModuleAttestation(self.module_keys.key(module))))
                 }
                 Some(_) => out("no such module in the deployment"),
                 None => out("the gateway itself does not connect to its own door"),
@@ -79,7 +82,7 @@ impl Standing {
         match self.devices.get(&identity.device) {
             Some(leaf) => match leaf.blocked() {
                 Some(why) => out(why),
-                None => Ok(leaf.attestation),
+                None => Ok(Demand::Device(leaf.attestation)),
             },
             // Azure's Python SDK gives up for good on "not authorised": say it only when it is certain.
             None if !self.devices.is_told() => Err(Out::NotYet),
@@ -117,8 +120,8 @@ impl Standing {
                 false => Err(format!("user {name} has another password now")),
             };
         }
-        match self.attestation(identity) {
-            Ok(attestation) if attestation.stands(proof) => Ok(None),
+        match self.demand(identity) {
+            Ok(demand) if demand.stands(proof, &self.trust.borrow()) => Ok(None),
             Ok(_) => Err("its key or certificate is not accepted any more".to_owned()),
             // It came in when central had told; it stays until central says otherwise.
             Err(Out::NotYet) => Ok(None),
@@ -140,17 +143,19 @@ impl Standing {
         self.clients.review(|identity, login| self.judge(identity, login));
     }
 
-    /// Reviews whenever a deployment changes modules or rules, until `stop`.
+    /// Reviews whenever a deployment changes modules or rules, and when the authorities are others, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut rules = self.rules.clone();
+        let (mut rules, mut trust) = (self.rules.clone(), self.trust.clone());
         loop {
-            tokio::select! {
-                changed = rules.changed() => match changed {
-                    Ok(()) => self.review(),
-                    // The sender lives until the daemon stops.
-                    Err(_) => return stop.cancelled().await,
-                },
+            let changed = tokio::select! {
+                changed = rules.changed() => changed,
+                changed = trust.changed() => changed,
                 () = stop.cancelled() => return,
+            };
+            match changed {
+                Ok(()) => self.review(),
+                // The senders live until the daemon stops.
+                Err(_) => return stop.cancelled().await,
             }
         }
     }

@@ -81,6 +81,33 @@ pub fn judge(served: &Served, names: &[String], now_secs: u64) -> Judgement {
     }
 }
 
+/// From when on an operator is told that the site's own authority ends: whoever plans once a year hears of it in time.
+const AUTHORITY_NOTICE_SECS: u64 = 365 * 24 * 3_600;
+
+/// What is to be said of the site's own authority, which nothing makes anew: every device and module trusts it by a file
+/// that somebody has to replace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthorityJudgement {
+    /// Nothing yet.
+    Good,
+    /// It ends within a year.
+    Ends {
+        /// Whole days until then.
+        days_left: u64,
+    },
+    /// It has ended: clients refuse what it signed.
+    Over,
+}
+
+/// Judges the site's own authority by its last second.
+pub fn judge_authority(not_after_secs: u64, now_secs: u64) -> AuthorityJudgement {
+    match not_after_secs.checked_sub(now_secs) {
+        None => AuthorityJudgement::Over,
+        Some(left) if left <= AUTHORITY_NOTICE_SECS => AuthorityJudgement::Ends { days_left: left / 86_400 },
+        Some(_) => AuthorityJudgement::Good,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +139,14 @@ mod tests {
         let names = ["edge2".to_owned()];
         assert_eq!(judge(&served(false), &names, 2_999), Judgement::Keep { until_secs: 3_000 });
         assert_eq!(judge(&served(false), &names, 9_000), Judgement::Tell { not_after_secs: 4_000 });
+    }
+
+    #[test]
+    fn an_authority_is_told_of_a_year_before_it_ends() {
+        let year = 365 * 86_400;
+        assert_eq!(judge_authority(10 * year, 9 * year - 1), AuthorityJudgement::Good);
+        assert_eq!(judge_authority(10 * year, 9 * year), AuthorityJudgement::Ends { days_left: 365 });
+        assert_eq!(judge_authority(10 * year, 10 * year - 1), AuthorityJudgement::Ends { days_left: 0 });
+        assert_eq!(judge_authority(10 * year, 10 * year + 1), AuthorityJudgement::Over);
     }
 }

@@ -255,6 +255,11 @@ impl<S: Service> Door<S> {
         }))
     }
 
+    /// Its bounds.
+    pub fn settings(&self) -> &DoorSettings {
+        &self.settings
+    }
+
     /// What was refused or let go so far.
     pub fn counts(&self) -> &Counts {
         &self.broker.counts

@@ -4,13 +4,49 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use edge_core::access::enrolment::EnrolmentClaim;
+use edge_core::access::secret::Secret;
 use schemas::names::Identity;
 use schemas::provisioning::{Enrolment, Wish};
+
+use crate::service::{ConnectRequest, Refusal};
 
 /// Devices that may enrol at once. They need seconds; more can wait.
 const DEVICES_MAX: usize = 100;
 /// Beyond it a device that has shown something and never asked is forgotten, when there is no room.
 const AGE_MAX: Duration = Duration::from_secs(300);
+
+/// Certificates that a device may show, its own and those up to its group's; more makes no chain that anybody has.
+const CERTIFICATES_MAX: usize = 8;
+/// Their bytes, DER. They travel on the link in one message.
+const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+
+/// What a device shows that connects to enrol itself: a token, or the certificates of its TLS handshake.
+///
+/// # Errors
+/// [`Refusal::NotAuthorized`] when it shows more than anybody would look at.
+pub fn shown(claim: EnrolmentClaim, request: &ConnectRequest) -> Result<Enrolment, Refusal> {
+    let token = request.password.as_ref().and_then(Secret::text).unwrap_or("").to_owned();
+    let certificates: Vec<&[u8]> = match &request.client_cert {
+        // A device with a key may have a certificate for something else.
+        Some(shown) if token.is_empty() => {
+            std::iter::once(shown.leaf()).chain(shown.intermediates().iter().map(AsRef::as_ref)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let bytes: usize = certificates.iter().map(|der| der.len()).sum();
+    if certificates.len() > CERTIFICATES_MAX || bytes > CERTIFICATE_BYTES_MAX {
+        let count = certificates.len();
+        return Err(Refusal::NotAuthorized(format!(
+            "it shows {count} certificates of {bytes} bytes; {CERTIFICATES_MAX} of {CERTIFICATE_BYTES_MAX} are looked at"
+        )));
+    }
+    let certificates = certificates.into_iter().map(|der| STANDARD.encode(der)).collect();
+    let EnrolmentClaim { id_scope, registration_id } = claim;
+    Ok(Enrolment { id_scope, registration_id, token, certificates, wish: Wish::Prove })
+}
 
 /// The devices that enrol at one program's doors.
 #[derive(Debug, Default)]
@@ -60,6 +96,7 @@ mod tests {
             id_scope: "s".into(),
             registration_id: format!("d-{n}").parse().unwrap(),
             token: "t".into(),
+            certificates: Vec::new(),
             wish: Wish::Prove,
         };
         let identities: Vec<_> = (0..DEVICES_MAX).map(|n| enrolling.enter(enrolment(n)).unwrap()).collect();

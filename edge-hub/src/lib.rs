@@ -16,6 +16,7 @@ pub mod https;
 mod inbox;
 mod journal;
 mod keeper;
+pub mod limits;
 mod listener;
 mod mailbox;
 mod message;

@@ -14,8 +14,14 @@ pub struct Enrolment {
     pub id_scope: String,
     /// What the device calls itself; becomes its device id.
     pub registration_id: DeviceId,
-    /// A SAS token for `{scope}/registrations/{registration id}`, made with the device's key.
+    /// A SAS token for `{scope}/registrations/{registration id}`, made with the device's key; empty for a device with a
+    /// certificate.
+    #[serde(default)]
     pub token: String,
+    /// The certificates that the device showed in its TLS handshake, its own first, DER in base64. That it has the key of
+    /// its own was proven there, to whoever hands this on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
     /// What it asks for.
     pub wish: Wish,
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use edge_core::access::proof::Fingerprint;
+use edge_core::access::x509::Thumbprint;
 use reqwest::Method;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS,
@@ -373,6 +375,16 @@ fn by_certificate(
     AsyncClient::new(options, 10)
 }
 
+/// The connection of a device or module that shows this certificate; `None` when it is not authorised.
+async fn comes_in(site: &Site, id: &str, shown: &(rcgen::Certificate, rcgen::KeyPair)) -> Option<Held> {
+    let (client, mut events) = by_certificate(site, id, shown);
+    match events.poll().await {
+        Ok(Event::Incoming(Packet::ConnAck(_))) => Some(Held { _client: client, events }),
+        Err(ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized)) => None,
+        other => panic!("{other:?} instead of CONNACK"),
+    }
+}
+
 #[tokio::test]
 async fn a_device_proves_itself_by_certificate_until_it_is_taken_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -386,21 +398,12 @@ async fn a_device_proves_itself_by_certificate_until_it_is_taken_back() {
     std::fs::write(site.edge_toml(), format!("{toml}\n[tls]\ndevice_ca = {file:?}\n")).unwrap();
     site.start_agent().await.unwrap();
     site.gateway_connected(STEP).await.unwrap();
-    let comes_in = async |id: &str, shown: &(rcgen::Certificate, rcgen::KeyPair)| {
-        let (client, mut events) = by_certificate(&site, id, shown);
-        match events.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => Some(Held { _client: client, events }),
-            Err(ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized)) => None,
-            other => panic!("{other:?} instead of CONNACK"),
-        }
-    };
+    let comes_in =
+        async |id: &str, shown: &(rcgen::Certificate, rcgen::KeyPair)| comes_in(&site, id, shown).await;
 
     // By thumbprint and by authority, added on the gateway.
     let own = ca.device("any name");
-    let mark: String = edge_core::access::x509::Thumbprint::sha256(own.0.der())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mark = Thumbprint::sha256(own.0.der()).to_string();
     let added = agent(&site, &["device", "add", "by-mark", "--x509-thumbprint", &mark]).await;
     assert!(added["connectionString"].as_str().unwrap().contains("x509=true"));
     agent(&site, &["device", "add", "by-ca", "--x509-ca"]).await;
@@ -426,5 +429,183 @@ async fn a_device_proves_itself_by_certificate_until_it_is_taken_back() {
     assert!(comes_in("leaf-one", &first).await.is_none());
     assert!(comes_in("leaf-one", &second).await.is_some());
     assert_eq!(refused(&leaf).await, ConnectReturnCode::NotAuthorized, "its key proves nothing any more");
+
+    // The same by SHA-1, as IoT Central's scripts name certificates.
+    let by_sha1 = async |der: &[u8]| {
+        let sha1 = Thumbprint::Sha1(Fingerprint::of(der).sha1).to_string();
+        let info = json!({"primary": {"info": {"sha1Thumbprint": sha1}}});
+        let wish = json!({"type": "x509", "x509": {"clientCertificates": info}});
+        rest.put("/api/devices/leaf-one/attestation", &wish).await.unwrap();
+    };
+    let held = comes_in("leaf-one", &second).await.unwrap();
+    ends_at_once(held, by_sha1(first.0.der())).await;
+    let held = comes_in("leaf-one", &first).await.unwrap();
+    ends_at_once(held, by_sha1(second.0.der())).await;
+    assert!(comes_in("leaf-one", &first).await.is_none());
+    let held = comes_in("leaf-one", &second).await.unwrap();
+    // Another one of its two thumbprints changes nothing for it.
+    let both = json!({"type": "x509", "x509": {"clientCertificates": {
+        "primary": {"info": {"sha1Thumbprint": Thumbprint::Sha1(Fingerprint::of(second.0.der()).sha1).to_string()}},
+        "secondary": {"certificate": first.0.pem()}}}});
+    rest.put("/api/devices/leaf-one/attestation", &both).await.unwrap();
+    drop(comes_in("leaf-one", &first).await.unwrap());
+    drop(held);
     site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn authorities_of_devices_are_read_anew_and_what_one_proved_ends_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (DeviceCa::new(), DeviceCa::new());
+    let file = dir.path().join("devices.pem");
+    std::fs::write(&file, &old.pem).unwrap();
+    let mut site = Site::new(dir.path(), "reload-gateway", false).unwrap();
+    site.init_alone().await.unwrap();
+    let toml = std::fs::read_to_string(site.edge_toml()).unwrap();
+    std::fs::write(site.edge_toml(), format!("{toml}\n[tls]\ndevice_ca = {file:?}\n")).unwrap();
+    site.start_agent().await.unwrap();
+    agent(&site, &["device", "add", "press-1", "--x509-ca"]).await;
+    let (by_old, by_new) = (old.device("press-1"), new.device("press-1"));
+    let held = comes_in(&site, "press-1", &by_old).await.unwrap();
+    assert!(comes_in(&site, "press-1", &by_new).await.is_none());
+    // Both for the time of the change; whoever is there stays.
+    std::fs::write(&file, format!("{}{}", old.pem, new.pem)).unwrap();
+    let comes = async || Ok(comes_in(&site, "press-1", &by_new).await);
+    drop(held);
+    let held = site_tests::rest::eventually("the new authority is taken", STEP, comes).await.unwrap();
+    drop(held);
+    let held = comes_in(&site, "press-1", &by_old).await.unwrap();
+    // What cannot be read changes nothing; then the old one is gone, and what it proved.
+    std::fs::write(&file, "no certificate").unwrap();
+    site_tests::rest::eventually("the file is named in the log", STEP, || async {
+        Ok(site.agent_log().contains("devices.pem").then_some(()))
+    })
+    .await
+    .unwrap();
+    let ended = tokio::spawn(held.ended());
+    std::fs::write(&file, &new.pem).unwrap();
+    tokio::time::timeout(STEP, ended).await.expect("the connection stayed").unwrap();
+    assert!(comes_in(&site, "press-1", &by_old).await.is_none());
+    assert!(comes_in(&site, "press-1", &by_new).await.is_some());
+
+    // What an operator is told of it all.
+    let (code, out, _) = run(&mut site.agent_command(&["check"]).unwrap()).await.unwrap();
+    assert!(out.contains("[tls] device_ca") && out.contains("[tls] ca "), "{out}");
+    let is_wrong = out.lines().any(|line| line.starts_with("ERROR"));
+    assert_eq!(code != 0, is_wrong, "{out}");
+    assert!(!out.lines().any(|line| line.starts_with("ERROR") && line.contains("[tls]")), "{out}");
+    site.end(false).await.unwrap();
+}
+
+/// A certificate of the gateway's own authority, as whoever has its key could make it.
+fn of_gateway(
+    site: &Site,
+    name: &str,
+    uri: Option<&str>,
+    purpose: rcgen::ExtendedKeyUsagePurpose,
+) -> (rcgen::Certificate, rcgen::KeyPair) {
+    let read = |file: &str| std::fs::read_to_string(site.dir.join("gateway").join(file)).unwrap();
+    let key = rcgen::KeyPair::from_pem(&read("ca-key.pem")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), key).unwrap();
+    let mut wanted = certificate(name);
+    wanted.subject_alt_names =
+        uri.map(|uri| rcgen::SanType::URI(uri.try_into().unwrap())).into_iter().collect();
+    wanted.extended_key_usages = vec![purpose];
+    let own = rcgen::KeyPair::generate().unwrap();
+    (wanted.signed_by(&own, &issuer).unwrap(), own)
+}
+
+#[tokio::test]
+async fn a_module_comes_in_by_its_identity_certificate_and_by_no_forged_one_until_it_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "module-gateway", false).unwrap();
+    site.init_alone().await.unwrap();
+    site.start_agent().await.unwrap();
+    let manifest = |modules: Value| {
+        json!({"modulesContent": {
+            "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": modules}},
+            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {}}}}})
+    };
+    let module = json!({
+        "version": "1.0", "type": "docker", "status": "running", "restartPolicy": "never",
+        "imagePullPolicy": "never", "settings": {"image": "lineside-test/none:1", "createOptions": "{}"}});
+    let file = dir.path().join("manifest.json");
+    let apply = async |modules: Value| {
+        std::fs::write(&file, manifest(modules).to_string()).unwrap();
+        agent(&site, &["apply", file.to_str().unwrap()]).await;
+    };
+    apply(json!({"filter": module, "other": module})).await;
+    agent(&site, &["device", "add", "filter"]).await;
+
+    let client = rcgen::ExtendedKeyUsagePurpose::ClientAuth;
+    let server = rcgen::ExtendedKeyUsagePurpose::ServerAuth;
+    // The hub's name of a gateway that stands alone is its own.
+    let hub = site_tests::site::hostname();
+    let uri = |module: &str| format!("azureiot://{hub}/devices/module-gateway/modules/{module}");
+    let stranger = DeviceCa::new();
+    let forged = {
+        let mut wanted = certificate("module-gateway/filter");
+        wanted.extended_key_usages = vec![client.clone()];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::Issuer::from_params(&stranger.params, &stranger.key);
+        (wanted.signed_by(&key, &issuer).unwrap(), key)
+    };
+    for (what, id, shown, is_let_in) in [
+        (
+            "its own",
+            "module-gateway/filter",
+            of_gateway(&site, "filter", Some(&uri("filter")), client.clone()),
+            true,
+        ),
+        (
+            "named by its client id",
+            "module-gateway/filter",
+            of_gateway(&site, "module-gateway/filter", None, client.clone()),
+            true,
+        ),
+        (
+            "named by its name alone",
+            "module-gateway/filter",
+            of_gateway(&site, "filter", None, client.clone()),
+            false,
+        ),
+        (
+            "another module's",
+            "module-gateway/filter",
+            of_gateway(&site, "filter", Some(&uri("other")), client.clone()),
+            false,
+        ),
+        (
+            "its own for servers",
+            "module-gateway/filter",
+            of_gateway(&site, "filter", Some(&uri("filter")), server),
+            false,
+        ),
+        ("of another authority", "module-gateway/filter", forged, false),
+        (
+            "of a module that is not deployed",
+            "module-gateway/gone",
+            of_gateway(&site, "gone", Some(&uri("gone")), client.clone()),
+            false,
+        ),
+        (
+            "a module's for the device of its name",
+            "filter",
+            of_gateway(&site, "filter", Some(&uri("filter")), client.clone()),
+            false,
+        ),
+        (
+            "a module's for the gateway",
+            "module-gateway",
+            of_gateway(&site, "module-gateway", Some(&uri("filter")), client.clone()),
+            false,
+        ),
+    ] {
+        assert_eq!(comes_in(&site, id, &shown).await.is_some(), is_let_in, "{what}");
+    }
+    let shown = of_gateway(&site, "filter", Some(&uri("filter")), client);
+    let held = comes_in(&site, "module-gateway/filter", &shown).await.unwrap();
+    ends_at_once(held, apply(json!({"other": module}))).await;
+    assert!(comes_in(&site, "module-gateway/filter", &shown).await.is_none());
+    site.end(true).await.unwrap();
 }

@@ -1,10 +1,12 @@
-//! Devices that enrol themselves with the unmodified Azure SDK for Python, through a gateway and at central's own door, and
-//! then work: telemetry up, a cloud-to-device message down.
+//! Devices that enrol themselves with the unmodified Azure SDKs for Python and Node, by key and by certificate, through a
+//! gateway and at central's own door, and then work: telemetry up, a cloud-to-device message down.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use site_tests::client::{Client, Kind};
 use site_tests::rest::eventually;
@@ -25,8 +27,77 @@ async fn how(site: &Site, id: &str) -> Value {
     })
 }
 
+/// Makes an enrolment group whose devices show certificates; proves to central that the authority is ours.
+async fn x509_group(site: &Site) -> Ca {
+    let rest = site.rest().unwrap();
+    let ca = Ca::new("devices of line 2", None);
+    let wish = json!({"attestation": {"type": "x509", "x509": {"signingCertificates": {
+        "primary": {"verified": false, "certificate": STANDARD.encode(&ca.pem)}}}}});
+    rest.put("/api/enrollmentGroups/line-2", &wish).await.unwrap();
+    let primary = "/api/enrollmentGroups/line-2/certificates/primary";
+    let code = rest.post(&format!("{primary}/generateVerificationCode"), &json!({})).await.unwrap();
+    let (proof, _) = ca.leaf(code["verificationCode"].as_str().unwrap());
+    rest.post(&format!("{primary}/verify"), &json!({"certificate": STANDARD.encode(proof)})).await.unwrap();
+    assert_eq!(rest.get(primary).await.unwrap()["verified"], true);
+    ca
+}
+
+/// An authority of devices.
+struct Ca {
+    params: rcgen::CertificateParams,
+    key: rcgen::KeyPair,
+    pem: String,
+}
+
+impl Ca {
+    fn params(name: &str) -> rcgen::CertificateParams {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params
+    }
+
+    fn new(name: &str, parent: Option<&Ca>) -> Self {
+        let mut params = Self::params(name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = match parent {
+            None => params.self_signed(&key).unwrap().pem(),
+            Some(parent) => {
+                let issuer = rcgen::Issuer::from_params(&parent.params, &parent.key);
+                params.signed_by(&key, &issuer).unwrap().pem()
+            }
+        };
+        Self { params, key, pem }
+    }
+
+    /// A certificate and its key, PEM.
+    fn leaf(&self, name: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::Issuer::from_params(&self.params, &self.key);
+        (Self::params(name).signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// A device of an authority below this one: its certificate with that authority's, and its key, in files.
+    fn device(&self, site: &Site, id: &str, how: &mut Value) {
+        let line = Self::new("line 2, hall 7", Some(self));
+        let (certificate, key) = line.leaf(id);
+        let (certificate_file, key_file) =
+            (site.dir.join(format!("{id}.pem")), site.dir.join(format!("{id}-key.pem")));
+        std::fs::write(&certificate_file, format!("{certificate}{}", line.pem)).unwrap();
+        std::fs::write(&key_file, key).unwrap();
+        (how["certificate"], how["key"]) = (json!(certificate_file), json!(key_file));
+    }
+}
+
 async fn enrol(site: &Site, how: &Value) -> Client {
-    let command = Kind::AzurePython.command("azure_enrol.py").unwrap();
+    enrol_with(site, Kind::AzurePython, how).await
+}
+
+async fn enrol_with(site: &Site, kind: Kind, how: &Value) -> Client {
+    let script = if kind == Kind::Node { "azure_enrol.js" } else { "azure_enrol.py" };
+    let mut command = kind.command(script).unwrap();
+    command.env("NODE_EXTRA_CA_CERTS", how["ca"].as_str().unwrap());
     let mut client = Client::start("the enrolling device", command, &site.dir.join("enrol.log")).unwrap();
     client.tell(how).await.unwrap();
     client.event("enrolling", STEP).await.unwrap();
@@ -55,6 +126,10 @@ async fn works(site: &Site, client: &mut Client, id: &str) {
         ("expiry", sent["expiryTime"].clone()),
         ("properties", json!({"line": "A&B 1/2"})),
     ] {
+        // Node's SDK does not read when a message expires.
+        if name == "expiry" && message[name].is_null() {
+            continue;
+        }
         assert_eq!(message[name], value, "{name}: {message}");
     }
     eventually("the device's acknowledgement", STEP, || async {
@@ -116,5 +191,81 @@ async fn a_device_enrols_at_centrals_own_door() {
     assert_eq!((&enrolled["status"], &enrolled["hub"]), (&json!("assigned"), &json!("localhost")));
     works(&site, &mut client, "enrolled-3").await;
     client.end(STEP).await.unwrap();
+    site.end(false).await.unwrap();
+}
+
+/// Devices of both SDKs by certificate, and one of Node by key, all at once: they wait for most of their time. `how` is what
+/// they have in common.
+async fn the_others_enrol(site: &Site, how: &Value, hub: &str) {
+    let ca = x509_group(site).await;
+    let mut all = Vec::new();
+    for (kind, id, has_certificate) in [
+        (Kind::AzurePython, "python-x509", true),
+        (Kind::Node, "node-x509", true),
+        (Kind::Node, "node-key", false),
+    ] {
+        let mut how = how.clone();
+        how["id"] = json!(id);
+        if has_certificate {
+            how.as_object_mut().unwrap().remove("group_key");
+            ca.device(site, id, &mut how);
+        }
+        all.push((id, enrol_with(site, kind, &how).await));
+    }
+    for (id, client) in &mut all {
+        let enrolled = client.event("enrolled", STEP).await.unwrap();
+        assert_eq!(
+            (&enrolled["status"], &enrolled["device"]),
+            (&json!("assigned"), &json!(id)),
+            "{enrolled}"
+        );
+        assert_eq!(enrolled["hub"], hub, "{enrolled}");
+        works(site, client, id).await;
+    }
+    for (id, client) in all {
+        client.end(STEP).await.unwrap();
+        println!("{id} enrolled and worked");
+    }
+
+    // A certificate of somebody else's authority, and one that names another device.
+    let stranger = Ca::new("devices of line 2", None);
+    for (kind, ca, name) in [
+        (Kind::AzurePython, &stranger, "thief"),
+        (Kind::Node, &stranger, "thief"),
+        (Kind::Node, &ca, "other"),
+    ] {
+        let mut how = how.clone();
+        how.as_object_mut().unwrap().remove("group_key");
+        ca.device(site, name, &mut how);
+        how["id"] = json!("thief");
+        let ended = enrol_with(site, kind, &how).await.end(STEP).await.unwrap_err().to_string();
+        assert!(ended.contains("CredentialError") || ended.contains("Not authorized"), "{ended}");
+    }
+}
+
+#[tokio::test]
+async fn devices_of_both_sdks_enrol_by_certificate_or_key_through_a_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "enrol-gateway", true).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let mut how = how(&site, "").await;
+    how["ca"] = json!(site.gateway_ca());
+    how["gateway"] = json!("localhost");
+    the_others_enrol(&site, &how, &hostname()).await;
+    site.end(true).await.unwrap();
+}
+
+#[tokio::test]
+async fn devices_of_both_sdks_enrol_by_certificate_or_key_at_centrals_own_door() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "no-gateway", false).unwrap();
+    site.central_mqtts = 8883;
+    site.start_central().await.unwrap();
+    let mut how = how(&site, "").await;
+    how["ca"] = json!(site.dir.join("central/ca.pem"));
+    the_others_enrol(&site, &how, "localhost").await;
     site.end(false).await.unwrap();
 }

@@ -5,10 +5,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use edge_core::access::sas;
 use rumqttc::{Event, Packet, QoS};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
-use site_tests::leaf::trust;
+use site_tests::leaf::{LeafOptions, trust};
 use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
@@ -145,5 +149,192 @@ async fn a_module_calls_a_leaf_device_and_gets_the_answer_and_everybody_else_the
         .await
         .unwrap();
     assert_eq!(caller.post("/twins/leaf/methods", who, &own, &body).await.0, 200);
+    site.end(true).await.unwrap();
+}
+
+/// A caller over HTTPS: what it says of itself, and its token.
+struct Who<'a> {
+    what: &'a str,
+    id: &'a str,
+    token: String,
+}
+
+/// Who may call whom, over HTTPS and MQTT, at a gateway. (central's own door: central/tests/methods.rs.)
+#[tokio::test]
+async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "rules-gateway", false).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let file = dir.path().join("manifest.json");
+    std::fs::write(&file, manifest().to_string()).unwrap();
+    let apply = async |site: &Site| {
+        let mut apply = site.agent_command(&["apply", file.to_str().unwrap()]).unwrap();
+        assert_eq!(run(&mut apply).await.unwrap().0, 0);
+    };
+    apply(&site).await;
+    let rest = site.rest().unwrap().clone();
+    rest.put("/api/devices/elsewhere", &json!({})).await.unwrap();
+    let gateway_key = STANDARD.decode(site.key("rules-gateway").await.unwrap()).unwrap();
+    let secret = std::fs::read(dir.path().join("gateway/module-key")).unwrap();
+    let module_key = sas::sign(&secret, b"key caller");
+    let user = site.agent_json(&["user", "add", "plc"]).await.unwrap();
+    let password = user["password"].as_str().unwrap().to_owned();
+
+    // A leaf and the module itself listen and echo.
+    let leaf = site.add_leaf("leaf", Duration::from_secs(1)).await.unwrap();
+    let module = LeafOptions {
+        identity: "rules-gateway/caller".parse().unwrap(),
+        key: module_key.clone(),
+        ..leaf.clone()
+    };
+    for options in [leaf.clone(), module.clone()] {
+        let (client, mut events) = options.client(10);
+        tokio::spawn(async move {
+            client.subscribe("$iothub/methods/POST/#", QoS::AtLeastOnce).await.unwrap();
+            loop {
+                match events.poll().await {
+                    Ok(Event::Incoming(Packet::Publish(call))) => {
+                        let request_id = call.topic.split("$rid=").nth(1).unwrap();
+                        let answer = format!("$iothub/methods/res/200/?$rid={request_id}");
+                        client.publish(answer, QoS::AtLeastOnce, false, call.payload).await.unwrap();
+                    }
+                    Ok(_) => {}
+                    // Not attached yet.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                }
+            }
+        });
+    }
+    site.leaf_connected("leaf", STEP).await.unwrap();
+
+    let trusted = trust(&std::fs::read(site.gateway_ca()).unwrap()).unwrap();
+    let https = Caller { tls: TlsConnector::from(trusted), port: site.gateway_https };
+    let who = |what, id, token| Who { what, id, token };
+    let own = "rules-gateway/caller";
+    let callers = [
+        (who("a module", own, token(own, &module_key, 600)), true),
+        (who("a module with its device's audience", own, token("rules-gateway", &module_key, 600)), true),
+        (who("a module with the gateway's key", own, token(own, &gateway_key, 600)), false),
+        (
+            who(
+                "a module that is not deployed",
+                "rules-gateway/gone",
+                token("rules-gateway/gone", &sas::sign(&secret, b"key gone"), 600),
+            ),
+            false,
+        ),
+        (who("a module of another gateway", "other/caller", token("other/caller", &module_key, 600)), false),
+        (who("the gateway itself", "rules-gateway", token("rules-gateway", &gateway_key, 600)), false),
+        (who("a leaf", "leaf", token("leaf", &leaf.key, 600)), false),
+        (who("a leaf as the module", own, token("leaf", &leaf.key, 600)), false),
+        (who("a leaf as a module of its own", "leaf/caller", token("leaf", &leaf.key, 600)), false),
+        (who("a local user", own, password.clone()), false),
+        (who("nobody", own, String::new()), false),
+    ];
+    let targets = [
+        ("a leaf", "/twins/leaf/methods", 200),
+        ("a module", "/twins/rules-gateway/modules/caller/methods", 200),
+        ("a module that is not there", "/twins/rules-gateway/modules/gone/methods", 404),
+        ("the daemon", "/twins/rules-gateway/modules/%24edgeAgent/methods", 404),
+        ("the hub", "/twins/rules-gateway/modules/%24edgeHub/methods", 404),
+        ("the gateway as a device", "/twins/rules-gateway/methods", 404),
+        ("a device of central's own door", "/twins/elsewhere/methods", 404),
+        ("a module of another gateway", "/twins/other/modules/caller/methods", 404),
+        ("a local user", "/twins/%24user:plc/methods", 400),
+    ];
+    let echo = json!({"methodName": "echo", "payload": 1, "connectTimeoutInSeconds": 0, "responseTimeoutInSeconds": 5});
+    eventually("both listen", STEP, || async {
+        for path in [targets[0].1, targets[1].1] {
+            if https.post(path, own, &callers[0].0.token, &echo).await.0 != 200 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+    .await
+    .unwrap();
+    for (caller, may_call) in &callers {
+        for (target, path, expected) in &targets {
+            let expected = match (may_call, *expected) {
+                // A target's name is read before anybody is proven.
+                (false, 400) | (true, _) => *expected,
+                (false, _) => 401,
+            };
+            let (status, answer) = https.post(path, caller.id, &caller.token, &echo).await;
+            assert_eq!(status, expected, "{} calls {target}: {answer}", caller.what);
+            // Guesses slow down the next one: whoever may call is not slowed by them (it has proven itself from here).
+            if !may_call {
+                break;
+            }
+        }
+    }
+
+    // A module that shows its identity certificate and no token.
+    let socket = dir.path().join("gateway/workload/caller/workload.sock");
+    eventually("the module's workload socket", STEP, || async { Ok(socket.exists().then_some(())) })
+        .await
+        .unwrap();
+    let http = reqwest::Client::builder().unix_socket(socket).build().unwrap();
+    let url = "http://workload.sock/modules/caller/certificate/identity";
+    let made: Value = http.post(url).send().await.unwrap().json().await.unwrap();
+    let pem = |value: &Value| value.as_str().unwrap().as_bytes().to_vec();
+    let chain = edge_hub::tls::certificates(&pem(&made["certificate"])).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&pem(&made["privateKey"]["bytes"])).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    for der in edge_hub::tls::certificates(&std::fs::read(site.gateway_ca()).unwrap()).unwrap() {
+        roots.add(der).unwrap();
+    }
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    let shows = Caller { tls: TlsConnector::from(std::sync::Arc::new(config)), port: site.gateway_https };
+    for (id, status) in [(own, 200), ("rules-gateway/gone", 401), ("leaf", 401)] {
+        let (found, answer) = shows.post(targets[0].1, id, "", &echo).await;
+        assert_eq!(found, status, "the module's certificate as {id}: {answer}");
+    }
+
+    // Over MQTT nobody calls at all; only the hub says `methods/POST`, and only its own target hears it.
+    let plain = |client_id: &str, name: &str, password: &str| {
+        let mut options = rumqttc::MqttOptions::new(client_id, "127.0.0.1", site.gateway_mqtt);
+        options.set_credentials(name, password);
+        rumqttc::AsyncClient::new(options, 10)
+    };
+    let second = site.add_here(&["second".to_owned()]).await.unwrap();
+    let (name, sas_token) = second[0].account.clone().unwrap();
+    for (what, client_id, name, password, may_listen) in [
+        ("a leaf", "second", name.as_str(), sas_token.as_str(), true),
+        ("a local user", "any", "plc", password.as_str(), false),
+    ] {
+        let (client, mut events) = plain(client_id, name, password);
+        client.subscribe("$iothub/methods/POST/#", QoS::AtLeastOnce).await.unwrap();
+        let granted = loop {
+            if let Event::Incoming(Packet::SubAck(ack)) = events.poll().await.unwrap() {
+                break ack.return_codes[0] != rumqttc::SubscribeReasonCode::Failure;
+            }
+        };
+        assert_eq!(granted, may_listen, "{what} listens to its own calls");
+        client.publish("$iothub/methods/POST/echo/?$rid=1", QoS::AtLeastOnce, false, "1").await.unwrap();
+        let closed = async { while events.poll().await.is_ok() {} };
+        tokio::time::timeout(STEP, closed).await.unwrap_or_else(|_| panic!("{what} could publish a call"));
+    }
+
+    // Operators, by their role; and the module no more once it is not deployed.
+    let echo = json!({"request": 1, "responseTimeout": 5});
+    let called = rest.post("/api/devices/leaf/commands/echo", &echo).await.unwrap();
+    assert_eq!(called["responseCode"], 200);
+    let mut none = manifest();
+    none["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"] = json!({});
+    std::fs::write(&file, none.to_string()).unwrap();
+    apply(&site).await;
+    let echo = json!({"methodName": "echo"});
+    let (status, answer) = https.post("/twins/leaf/methods", own, &callers[0].0.token, &echo).await;
+    assert_eq!(status, 401, "{answer}");
     site.end(true).await.unwrap();
 }

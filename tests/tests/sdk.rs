@@ -262,3 +262,58 @@ async fn a_node_device_with_a_certificate_over_websocket_does_everything_and_goe
     holds_over_restarts(&mut site, Kind::Node, "node-x509-ws", how).await;
     site.end(true).await.unwrap();
 }
+
+/// The identity certificate that the gateway's workload API gives to a module, in files; how the module connects with it.
+async fn by_identity_certificate(site: &Site, module: &str) -> Value {
+    let socket = site.dir.join(format!("gateway/workload/{module}/workload.sock"));
+    eventually("the module's workload socket", STEP, || async { Ok(socket.exists().then_some(())) })
+        .await
+        .unwrap();
+    let http = reqwest::Client::builder().unix_socket(socket).build().unwrap();
+    let url = format!("http://workload.sock/modules/{module}/certificate/identity?api-version=2018-06-28");
+    let answer: Value = http.post(url).send().await.unwrap().json().await.unwrap();
+    let (certificate, key) = (site.dir.join("module.pem"), site.dir.join("module-key.pem"));
+    std::fs::write(&certificate, answer["certificate"].as_str().unwrap()).unwrap();
+    std::fs::write(&key, answer["privateKey"]["bytes"].as_str().unwrap()).unwrap();
+    json!({
+        "certificate": certificate, "key": key, "hub": "localhost", "gateway": "localhost",
+        "device": site.gateway, "module": module, "ca": site.gateway_ca(),
+    })
+}
+
+#[tokio::test]
+async fn a_python_module_with_its_identity_certificate_sends_and_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path()).await;
+    let rest = site.rest().unwrap().clone();
+    let gateway = site.gateway.clone();
+    // Known to the gateway is enough: this module runs here, not in a container.
+    let mut manifest: Value = serde_json::from_str(include_str!("../../manifests/demo.json")).unwrap();
+    let content = manifest["modulesContent"].as_object_mut().unwrap();
+    content.retain(|key, _| key.starts_with('$'));
+    content["$edgeAgent"]["properties.desired"]["modules"] = json!({"shown": {
+        "version": "1.0", "type": "docker", "status": "running", "restartPolicy": "never",
+        "imagePullPolicy": "never", "settings": {"image": "lineside-test/none:1", "createOptions": "{}"}}});
+    content["$edgeHub"]["properties.desired"]["routes"] = json!({"up": "FROM /messages/* INTO $upstream"});
+    let file = dir.path().join("manifest.json");
+    std::fs::write(&file, manifest.to_string()).unwrap();
+    site_tests::job::assign(&rest, &gateway, "shown", &file).await.unwrap();
+
+    let how = by_identity_certificate(&site, "shown").await;
+    let mut module = device(&site, Kind::AzurePython, "shown", how).await;
+    module.tell(&json!({"do": "send", "body": "{\"n\": 1}", "output": "out1"})).await.unwrap();
+    module.event("sent", STEP).await.unwrap();
+    eventually("the module's message in central", STEP, || async {
+        let mut messages = rest.messages(&gateway).await?.into_iter();
+        Ok(messages.any(|m| m["module"] == "shown" && m["properties"]["$.on"] == "out1").then_some(()))
+    })
+    .await
+    .unwrap();
+    let answer = rest
+        .post(&format!("/api/devices/{gateway}/modules/shown/commands/echo"), &json!({"request": {"a": 1}}))
+        .await
+        .unwrap();
+    assert_eq!(answer["response"], json!({"a": 1}), "{answer}");
+    module.end(STEP).await.unwrap();
+    site.end(true).await.unwrap();
+}

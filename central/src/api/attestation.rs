@@ -177,7 +177,7 @@ impl Certificate {
                 // Read once, so that what is no certificate is refused here and not at each CONNECT.
                 edge_core::access::x509::valid_until(&der, crate::clock::now_ms() / 1000)
                     .map_err(|why| format!("the certificate cannot be used: {why}"))?;
-                Ok(Thumbprint::Sha256(Thumbprint::sha256(&der)).to_string())
+                Ok(Thumbprint::sha256(&der).to_string())
             }
             (None, Some(text)) => {
                 let thumbprint =

@@ -14,17 +14,17 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, Paging};
-use crate::enroll::GROUPS_MAX;
-use crate::fleet::{Fleet, FleetError, new_key};
-use crate::store::devices::Keys;
-use crate::store::enrollments::{self, Group};
+use super::group_certificates::{CertificateWish, Entry, certificates_body};
+use crate::fleet::{Fleet, FleetError, new_keys};
+use crate::proving::GROUPS_MAX;
+use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
 
 /// `/api/enrollmentGroups/{group_id}`
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfGroup {
     /// Chosen by the operator.
-    group_id: String,
+    pub(super) group_id: String,
 }
 
 /// A wish for a group. What is left out stays as it is.
@@ -52,14 +52,31 @@ pub struct GroupWish {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct AttestationWish {
-    /// `symmetricKey`.
+    /// `symmetricKey` or `x509`; only for a new group.
     #[serde(rename = "type")]
     kind: String,
     symmetric_key: Option<KeysWish>,
+    x509: Option<X509Wish>,
+}
+
+/// The authorities that give certificates to devices of the group.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+struct X509Wish {
+    #[serde(default)]
+    signing_certificates: SigningWish,
+}
+
+/// One or two authorities; what is left out stays.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+struct SigningWish {
+    primary: Option<CertificateWish>,
+    secondary: Option<CertificateWish>,
 }
 
 /// Base64 keys of 16 to 64 bytes; made when they are left out.
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct KeysWish {
     primary_key: Option<String>,
@@ -80,14 +97,25 @@ impl GroupWish {
             return wrong(format!("id: found `{id}`; write 1 to 128 letters, digits and - _ ."));
         }
         let is_new = standing.is_none();
-        let mut group = standing.unwrap_or_else(|| Group {
-            display_name: id.clone(),
-            id,
-            enabled: true,
-            is_edge: false,
-            keys: Keys { primary: new_key(), secondary: new_key() },
-            revision: 0,
-        });
+        let mut group = match standing {
+            Some(group) => group,
+            None => {
+                let Some(wish) = &self.attestation else {
+                    return wrong(
+                        "attestation: missing; write {\"type\": \"symmetricKey\"} or {\"type\": \"x509\"}"
+                            .into(),
+                    );
+                };
+                Group {
+                    display_name: id.clone(),
+                    id,
+                    enabled: true,
+                    is_edge: false,
+                    attestation: wish.empty()?,
+                    revision: 0,
+                }
+            }
+        };
         if let Some(kind) = self.kind {
             let is_edge = match kind.as_str() {
                 "iot" => false,
@@ -99,32 +127,8 @@ impl GroupWish {
             }
             group.is_edge = is_edge;
         }
-        match self.attestation {
-            None if is_new => {
-                return wrong("attestation: missing; write {\"type\": \"symmetricKey\"}".into());
-            }
-            None => {}
-            Some(attestation) => {
-                if attestation.kind != "symmetricKey" {
-                    return wrong(format!(
-                        "attestation.type: found `{}`; symmetricKey is what is offered",
-                        attestation.kind
-                    ));
-                }
-                let keys = attestation.symmetric_key;
-                let (primary, secondary) =
-                    keys.map_or((None, None), |keys| (keys.primary_key, keys.secondary_key));
-                for (name, key) in [("primaryKey", &primary), ("secondaryKey", &secondary)] {
-                    let bytes = key.as_ref().map(|key| STANDARD.decode(key).map_or(0, |key| key.len()));
-                    if bytes.is_some_and(|bytes| !(16..=64).contains(&bytes)) {
-                        return wrong(format!(
-                            "attestation.symmetricKey.{name}: write base64 of 16 to 64 bytes"
-                        ));
-                    }
-                }
-                group.keys.primary = primary.unwrap_or(group.keys.primary);
-                group.keys.secondary = secondary.unwrap_or(group.keys.secondary);
-            }
+        if let Some(wish) = self.attestation {
+            group.attestation = wish.over(group.attestation)?;
         }
         group.display_name = self.display_name.unwrap_or(group.display_name);
         group.enabled = self.enabled.unwrap_or(group.enabled);
@@ -133,13 +137,74 @@ impl GroupWish {
     }
 }
 
-/// Keys are shown to those who may change the group; a list, which viewers may read, has none.
-fn body(group: &Group, id_scope: &str, has_keys: bool) -> Value {
-    let mut attestation = json!({"type": "symmetricKey"});
-    if has_keys {
-        attestation["symmetricKey"] =
-            json!({"primaryKey": group.keys.primary, "secondaryKey": group.keys.secondary});
+impl AttestationWish {
+    /// What a new group of this kind begins with.
+    fn empty(&self) -> Result<GroupAttestation, FleetError> {
+        match self.kind.as_str() {
+            "symmetricKey" => Ok(GroupAttestation::Keys(new_keys())),
+            "x509" => Ok(GroupAttestation::X509(SigningCertificates::default())),
+            other => {
+                let why =
+                    format!("attestation.type: found `{other}`; symmetricKey and x509 are what is offered");
+                Err(FleetError::Wrong(why))
+            }
+        }
     }
+
+    /// What stands, changed by this wish.
+    fn over(self, standing: GroupAttestation) -> Result<GroupAttestation, FleetError> {
+        let wrong = |why: &str| Err(FleetError::Wrong(why.to_owned()));
+        match (self.empty()?, standing) {
+            (GroupAttestation::Keys(_), GroupAttestation::Keys(mut keys)) => {
+                if self.x509.is_some() {
+                    return wrong("attestation.x509: the group's devices prove themselves by keys");
+                }
+                let wish = self.symmetric_key.unwrap_or_default();
+                for (name, key) in [("primaryKey", &wish.primary_key), ("secondaryKey", &wish.secondary_key)]
+                {
+                    let bytes = key.as_ref().map(|key| STANDARD.decode(key).map_or(0, |key| key.len()));
+                    if bytes.is_some_and(|bytes| !(16..=64).contains(&bytes)) {
+                        let why = format!("attestation.symmetricKey.{name}: write base64 of 16 to 64 bytes");
+                        return Err(FleetError::Wrong(why));
+                    }
+                }
+                keys.primary = wish.primary_key.unwrap_or(keys.primary);
+                keys.secondary = wish.secondary_key.unwrap_or(keys.secondary);
+                Ok(GroupAttestation::Keys(keys))
+            }
+            (GroupAttestation::X509(_), GroupAttestation::X509(mut certificates)) => {
+                if self.symmetric_key.is_some() {
+                    return wrong(
+                        "attestation.symmetricKey: the group's devices prove themselves by certificate",
+                    );
+                }
+                let wish = self.x509.unwrap_or_default().signing_certificates;
+                for (entry, wish) in [(Entry::Primary, wish.primary), (Entry::Secondary, wish.secondary)] {
+                    let Some(wish) = wish else { continue };
+                    let of = entry.of(&mut certificates);
+                    let field = format!("attestation.x509.signingCertificates.{}", entry.as_str());
+                    *of = wish.over(of.take(), &field)?;
+                }
+                Ok(GroupAttestation::X509(certificates))
+            }
+            _ => wrong("attestation.type: it is chosen when the group is made; make another group"),
+        }
+    }
+}
+
+/// Keys and certificates are shown to those who may change the group; a list, which viewers may read, has none.
+fn body(group: &Group, id_scope: &str, has_keys: bool) -> Value {
+    let attestation = match (&group.attestation, has_keys) {
+        (GroupAttestation::Keys(_), false) => json!({"type": "symmetricKey"}),
+        (GroupAttestation::X509(_), false) => json!({"type": "x509"}),
+        (GroupAttestation::Keys(keys), true) => json!({
+            "type": "symmetricKey",
+            "symmetricKey": {"primaryKey": keys.primary, "secondaryKey": keys.secondary},
+        }),
+        (GroupAttestation::X509(certificates), true) => {
+            json!({"type": "x509", "x509": {"signingCertificates": certificates_body(certificates)}})
+        }
+    };
     json!({
         "id": group.id,
         "displayName": group.display_name,
@@ -151,7 +216,7 @@ fn body(group: &Group, id_scope: &str, has_keys: bool) -> Value {
     })
 }
 
-fn no_group(id: &str) -> FleetError {
+pub(super) fn no_group(id: &str) -> FleetError {
     FleetError::NotFound(format!("enrolment group `{id}` is not stored"))
 }
 

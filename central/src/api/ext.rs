@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use edge_hub::door::Door;
 use schemas::names::{Identity, ModuleId};
 use schemas::timestamp::rfc3339;
 use schemas::twin::Twin;
@@ -25,6 +26,31 @@ use crate::store::{StoreError, devices, twins};
 pub(super) async fn health(State(fleet): State<Arc<Fleet>>) -> Answer<Json<Value>> {
     fleet.store.read(|c| Ok::<_, StoreError>(c.query_row("SELECT 1", [], |_| Ok(()))?)).await?;
     Ok(Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})))
+}
+
+/// central's front door: who is there, what one client may ask, and what was refused or let go since central started.
+#[utoipa::path(get, path = "/api/ext/door", tag = "ext", security(("token" = [])),
+    responses((status = 200, body = Value)))]
+pub(super) async fn door(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(door): Extension<Arc<Door<Fleet>>>,
+) -> Json<Value> {
+    let settings = door.settings();
+    let counts: serde_json::Map<String, Value> =
+        door.counts().all().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    Json(json!({
+        "clients": fleet.clients.connected().len(),
+        "limits": {
+            "connections": settings.connections_max,
+            "connectionsPerAddress": settings.address_connections_max,
+            "connectsPerSecondPerAddress": settings.address_connects_per_second,
+            "messagesPerSecond": settings.messages_per_second,
+            "bytesPerSecond": settings.bytes_per_second,
+            "subscriptions": settings.filters_max,
+            "inFlight": settings.in_flight_max,
+        },
+        "counts": counts,
+    }))
 }
 
 /// Whether a gateway or device is connected, since when, and through which gateway.

@@ -11,6 +11,7 @@ pub mod enrollment_groups;
 pub mod error;
 pub mod ext;
 pub mod extract;
+pub mod group_certificates;
 pub mod losses;
 pub mod manifests;
 pub mod properties;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::{Extension, Json, Router, middleware};
+use edge_hub::door::Door;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, License, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -33,10 +35,11 @@ use error::ApiError;
 const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
 
 /// Everything that central answers over HTTP.
-pub fn router(fleet: Arc<Fleet>) -> Router {
+pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>) -> Router {
     let (router, description) = described();
     router
         .layer(Extension(Arc::new(description)))
+        .layer(Extension(door))
         .fallback(|| async { ApiError::not_found("there is no such path; /openapi.json has all of them") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -69,8 +72,12 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
             enrollment_groups::patch,
             enrollment_groups::delete
         ))
+        .routes(routes!(group_certificates::get, group_certificates::put, group_certificates::delete))
+        .routes(routes!(group_certificates::generate_verification_code))
+        .routes(routes!(group_certificates::verify))
         .routes(routes!(enrollment_groups::provisioning))
         .routes(routes!(ext::health))
+        .routes(routes!(ext::door))
         .routes(routes!(ext::status))
         .routes(routes!(ext::messages))
         .routes(routes!(losses::list))

@@ -143,6 +143,17 @@ pub fn children(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result
         .collect()
 }
 
+/// How many devices stand behind a gateway.
+///
+/// # Errors
+/// SQLite's.
+pub fn children_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<usize> {
+    let count: i64 = connection
+        .prepare_cached("SELECT count(*) FROM relationships WHERE source = ?1")?
+        .query_row([gateway.as_str()], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
 /// Writes a registration, new or changed. The gateway and the time last seen are not part of it.
 ///
 /// # Errors

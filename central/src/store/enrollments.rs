@@ -1,12 +1,14 @@
 //! Enrolment groups, which of them each device came by, and the ID scope of the site.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::names::DeviceId;
+use serde::{Deserialize, Serialize};
 
 use super::devices::Keys;
-use super::{integer, unsigned};
+use super::{integer, json_column, unsigned};
 
-/// An enrolment group: whoever has a key derived from one of its keys may enrol.
+/// An enrolment group: whoever has what it asks for may enrol.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Group {
     /// Chosen by the operator.
@@ -17,10 +19,43 @@ pub struct Group {
     pub enabled: bool,
     /// Whether its devices are gateways.
     pub is_edge: bool,
-    /// Base64; either may be changed over to the other.
-    pub keys: Keys,
+    /// What its devices must show.
+    pub attestation: GroupAttestation,
     /// Grows with every change.
     pub revision: i64,
+}
+
+/// What devices of a group must show.
+#[derive(Clone, PartialEq, Eq)]
+pub enum GroupAttestation {
+    /// A token made with a key that is derived from one of these; base64, either may be changed over to the other.
+    Keys(Keys),
+    /// A certificate that one of these signed.
+    X509(SigningCertificates),
+}
+
+/// The authorities of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningCertificates {
+    /// The one to use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<SigningCertificate>,
+    /// The one to change over with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secondary: Option<SigningCertificate>,
+}
+
+/// The certificate of an authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningCertificate {
+    /// DER in base64.
+    pub certificate: String,
+    /// Whether it is certain that whoever uploaded it has its key. Nobody enrols by one that is not.
+    #[serde(default)]
+    pub is_verified: bool,
+    /// What a certificate must be called that proves it; of the last time that somebody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// How a device came to be registered, when it enrolled itself.
@@ -56,7 +91,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Group> {
         display_name: row.get("display_name")?,
         enabled: row.get("enabled")?,
         is_edge: row.get("is_edge")?,
-        keys: Keys { primary: row.get("primary_key")?, secondary: row.get("secondary_key")? },
+        attestation: match row.get_ref("x509")? {
+            ValueRef::Null => GroupAttestation::Keys(Keys {
+                primary: row.get("primary_key")?,
+                secondary: row.get("secondary_key")?,
+            }),
+            _ => GroupAttestation::X509(json_column(row, "x509")?),
+        },
         revision: row.get("revision")?,
     })
 }
@@ -84,19 +125,27 @@ pub fn groups(c: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<G
 /// # Errors
 /// SQLite's.
 pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
+    let (primary, secondary, x509) = match &group.attestation {
+        GroupAttestation::Keys(keys) => (keys.primary.as_str(), keys.secondary.as_str(), None),
+        GroupAttestation::X509(certificates) => {
+            let json = serde_json::to_string(certificates);
+            ("", "", Some(json.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?))
+        }
+    };
     c.prepare_cached(
         "INSERT OR REPLACE INTO enrollment_groups
-             (id, display_name, enabled, is_edge, primary_key, secondary_key, revision)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             (id, display_name, enabled, is_edge, primary_key, secondary_key, revision, x509)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute((
         &group.id,
         &group.display_name,
         group.enabled,
         group.is_edge,
-        &group.keys.primary,
-        &group.keys.secondary,
+        primary,
+        secondary,
         group.revision,
+        x509,
     ))?;
     Ok(())
 }

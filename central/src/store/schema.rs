@@ -178,6 +178,10 @@ CREATE TABLE loss_marks (
     PRIMARY KEY (gateway, queue)
 ) WITHOUT ROWID;
 ",
+    "
+-- JSON of enrollments::SigningCertificates; NULL: the group's keys enrol its devices
+ALTER TABLE enrollment_groups ADD COLUMN x509 TEXT;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

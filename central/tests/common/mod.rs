@@ -32,12 +32,18 @@ pub struct Central {
 
 /// Starts central on a directory; the token is an administrator's.
 pub async fn start(dir: &std::path::Path) -> Central {
+    start_with(dir, |_| {}).await
+}
+
+/// Starts central on a directory with a configuration that `change` has changed.
+pub async fn start_with(dir: &std::path::Path, change: impl FnOnce(&mut Config)) -> Central {
     let mut config =
         Config { hostname: "central.test".into(), data_dir: dir.to_owned(), ..Config::default() };
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     config.http.listen = any;
     config.mqtt.mqtts = any;
     config.mqtt.mqtt = Some(any);
+    change(&mut config);
     let stop = CancellationToken::new();
     let started = server::start(config, stop.clone()).await.unwrap();
     let mut central = Central { started, stop, http: reqwest::Client::new(), token: String::new() };

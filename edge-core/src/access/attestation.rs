@@ -3,12 +3,12 @@
 use schemas::names::Identity;
 
 use super::error::AccessError;
-use super::proof::{Mark, Proof};
+use super::proof::{Fingerprint, Mark, Proof};
 use super::sas;
 use super::secret::Secret;
-use super::x509::{self, Authorities, Shown, Thumbprint};
+use super::x509::{self, Shown, Thumbprint, Trust};
 
-/// What an identity must show.
+/// What a device must show.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Attestation {
     /// A SAS token made with one of these keys.
@@ -17,6 +17,19 @@ pub enum Attestation {
     Thumbprints(Vec<Thumbprint>),
     /// A certificate that one of the device authorities gave to it.
     Authority,
+}
+
+/// What a module of a gateway must show: a SAS token made with this key, or a certificate of the gateway's own authority.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ModuleAttestation(pub Vec<u8>);
+
+/// What an identity must show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Demand {
+    /// Of a device.
+    Device(Attestation),
+    /// Of a module.
+    Module(ModuleAttestation),
 }
 
 /// What came with a CONNECT.
@@ -33,8 +46,8 @@ pub struct Evidence<'a> {
 pub struct Circumstances<'a> {
     /// The names that a token's resource may carry.
     pub hosts: &'a [&'a str],
-    /// The device authorities.
-    pub authorities: &'a Authorities,
+    /// The authorities of this door.
+    pub trust: &'a Trust,
     /// Seconds since the Unix epoch.
     pub now_secs: u64,
 }
@@ -51,53 +64,124 @@ impl Attestation {
         under: &Circumstances<'_>,
     ) -> Result<(Proof, u64), AccessError> {
         let wrong = |why: String| AccessError::Certificate { identity: identity.to_string(), why };
-        let shown = || {
-            let missing = || wrong("it must show a certificate, and showed none".to_owned());
-            let shown = evidence.certificate.ok_or_else(missing)?;
-            let ends_at = x509::valid_until(shown.leaf, under.now_secs).map_err(wrong)?;
-            Ok((shown, ends_at))
-        };
+        let shown =
+            || certificate(evidence, under, "it must show a certificate, and showed none").map_err(wrong);
         match self {
             Self::Keys(keys) => {
                 let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-                let token = evidence.password.and_then(Secret::text).unwrap_or("");
-                let token = sas::verify(token, identity, under.hosts, &keys, under.now_secs)?;
-                Ok((Proof::Key(token.key), token.ends_at()))
+                by_token(identity, evidence, under, &keys)
             }
             Self::Thumbprints(thumbprints) => {
                 let (shown, ends_at) = shown()?;
-                match thumbprints.iter().any(|thumbprint| thumbprint.names(shown.leaf)) {
-                    true => Ok((Proof::Thumbprint(Thumbprint::sha256(shown.leaf)), ends_at)),
+                let found = Fingerprint::of(shown.leaf);
+                match thumbprints.iter().any(|thumbprint| thumbprint.names(&found)) {
+                    true => Ok((Proof::Certificate(found), ends_at)),
                     false => {
-                        let found = Thumbprint::Sha256(Thumbprint::sha256(shown.leaf));
+                        let found = Thumbprint::Sha256(found.sha256);
                         Err(wrong(format!("its thumbprint {found} is not one of those registered")))
                     }
                 }
             }
             Self::Authority => {
                 let (shown, ends_at) = shown()?;
-                under.authorities.check(&shown, &identity.device, under.now_secs).map_err(wrong)?;
-                Ok((Proof::Authority, ends_at))
+                let checked = under.trust.devices.check(&shown, &identity.device, under.now_secs);
+                checked.map(|mark| (Proof::Authority(mark), ends_at)).map_err(wrong)
             }
         }
     }
 
-    /// Whether this attestation still asks for what proved a connection. SHA-1 thumbprints are compared by the
-    /// certificate at the next CONNECT only: the connection keeps the SHA-256 one.
-    pub fn stands(&self, proof: &Proof) -> bool {
+    /// Whether this attestation, with the authorities of now, still asks for what proved a connection.
+    pub fn stands(&self, proof: &Proof, trust: &Trust) -> bool {
         match (self, proof) {
             (_, Proof::Standing) => true,
             (Self::Keys(keys), Proof::Key(mark)) => keys.iter().any(|key| Mark::of(key) == *mark),
-            (Self::Thumbprints(thumbprints), Proof::Thumbprint(found)) => {
-                thumbprints.iter().any(|thumbprint| match thumbprint {
-                    Thumbprint::Sha256(hash) => hash == found,
-                    Thumbprint::Sha1(_) => true,
-                })
+            (Self::Thumbprints(thumbprints), Proof::Certificate(found)) => {
+                thumbprints.iter().any(|thumbprint| thumbprint.names(found))
             }
-            (Self::Authority, Proof::Authority) => true,
+            (Self::Authority, Proof::Authority(mark)) => trust.devices.has(mark),
             _ => false,
         }
     }
+}
+
+impl ModuleAttestation {
+    /// As [`Attestation::prove`], of a module. A token that was given is judged, whatever else was shown.
+    ///
+    /// # Errors
+    /// As [`Attestation::prove`].
+    pub fn prove(
+        &self,
+        identity: &Identity,
+        evidence: &Evidence<'_>,
+        under: &Circumstances<'_>,
+    ) -> Result<(Proof, u64), AccessError> {
+        if evidence.password.is_some_and(|password| !password.bytes().is_empty()) {
+            return by_token(identity, evidence, under, &[&self.0]);
+        }
+        let wrong = |why: String| AccessError::Certificate { identity: identity.to_string(), why };
+        let shown = certificate(evidence, under, "it showed neither a token nor a certificate");
+        let (shown, ends_at) = shown.map_err(wrong)?;
+        let checked = under.trust.modules.check_module(&shown, identity, under.hosts, under.now_secs);
+        checked.map(|mark| (Proof::Authority(mark), ends_at)).map_err(wrong)
+    }
+
+    /// As [`Attestation::stands`].
+    pub fn stands(&self, proof: &Proof, trust: &Trust) -> bool {
+        match proof {
+            Proof::Standing => true,
+            Proof::Key(mark) => Mark::of(&self.0) == *mark,
+            Proof::Authority(mark) => trust.modules.has(mark),
+            Proof::Certificate(_) | Proof::Password(_) => false,
+        }
+    }
+}
+
+impl Demand {
+    /// As [`Attestation::prove`].
+    ///
+    /// # Errors
+    /// As [`Attestation::prove`].
+    pub fn prove(
+        &self,
+        identity: &Identity,
+        evidence: &Evidence<'_>,
+        under: &Circumstances<'_>,
+    ) -> Result<(Proof, u64), AccessError> {
+        match self {
+            Self::Device(attestation) => attestation.prove(identity, evidence, under),
+            Self::Module(attestation) => attestation.prove(identity, evidence, under),
+        }
+    }
+
+    /// As [`Attestation::stands`].
+    pub fn stands(&self, proof: &Proof, trust: &Trust) -> bool {
+        match self {
+            Self::Device(attestation) => attestation.stands(proof, trust),
+            Self::Module(attestation) => attestation.stands(proof, trust),
+        }
+    }
+}
+
+/// The certificate that was shown, valid now, and until when; `missing` is why there must be one.
+fn certificate<'a>(
+    evidence: &Evidence<'a>,
+    under: &Circumstances<'_>,
+    missing: &str,
+) -> Result<(Shown<'a>, u64), String> {
+    let shown = evidence.certificate.ok_or_else(|| missing.to_owned())?;
+    let ends_at = x509::valid_until(shown.leaf, under.now_secs)?;
+    Ok((shown, ends_at))
+}
+
+fn by_token(
+    identity: &Identity,
+    evidence: &Evidence<'_>,
+    under: &Circumstances<'_>,
+    keys: &[&[u8]],
+) -> Result<(Proof, u64), AccessError> {
+    let token = evidence.password.and_then(Secret::text).unwrap_or("");
+    let token = sas::verify(token, identity, under.hosts, keys, under.now_secs)?;
+    Ok((Proof::Key(token.key), token.ends_at()))
 }
 
 impl std::fmt::Debug for Attestation {
@@ -110,46 +194,96 @@ impl std::fmt::Debug for Attestation {
     }
 }
 
+impl std::fmt::Debug for ModuleAttestation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ModuleAttestation(key not shown)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::x509::Authorities;
     use super::super::x509::tests::{Signer, now};
     use super::*;
+
+    fn authorities(signer: &Signer) -> Authorities {
+        Authorities::new(std::slice::from_ref(&signer.der)).unwrap()
+    }
 
     #[test]
     fn each_kind_of_identity_is_proven_by_its_own_kind_of_evidence_and_no_other() {
         let ca = Signer::new("ca", None);
         let identity: Identity = "press-1".parse().unwrap();
-        let authorities = Authorities::new(std::slice::from_ref(&ca.der)).unwrap();
-        let under = Circumstances { hosts: &["hub"], authorities: &authorities, now_secs: now() };
+        let trust = Trust { devices: authorities(&ca), modules: authorities(&Signer::new("edge", None)) };
+        let under = Circumstances { hosts: &["hub"], trust: &trust, now_secs: now() };
         let leaf = ca.device("press-1");
         let token = Secret::new(sas::token("hub", &identity, b"key", now() + 60).into_bytes());
-        let certificate = Some(Shown { leaf: &leaf, intermediates: &[] });
-        let by_certificate = Evidence { password: None, certificate };
+        let shown = Shown { leaf: &leaf, intermediates: &[] };
+        let by_certificate = Evidence { password: None, certificate: Some(shown) };
         let by_token = Evidence { password: Some(&token), certificate: None };
         let keys = Attestation::Keys(vec![b"other".to_vec(), b"key".to_vec()]);
-        let mark = Thumbprint::sha256(&leaf);
-        let thumbprints = Attestation::Thumbprints(vec![Thumbprint::Sha256(mark)]);
+        let mark = Fingerprint::of(&leaf);
+        let by = |thumbprint| Attestation::Thumbprints(vec![thumbprint]);
+        let (sha256, sha1) = (by(Thumbprint::Sha256(mark.sha256)), by(Thumbprint::Sha1(mark.sha1)));
+        let of_ca = Proof::Authority(trust.devices.check(&shown, &identity.device, now()).unwrap());
         for (attestation, evidence, proof) in [
             (&keys, &by_token, Some(Proof::Key(Mark::of(b"key")))),
             (&keys, &by_certificate, None),
-            (&thumbprints, &by_certificate, Some(Proof::Thumbprint(mark))),
-            (&thumbprints, &by_token, None),
-            (&Attestation::Authority, &by_certificate, Some(Proof::Authority)),
+            (&sha256, &by_certificate, Some(Proof::Certificate(mark))),
+            (&sha1, &by_certificate, Some(Proof::Certificate(mark))),
+            (&sha256, &by_token, None),
+            (&Attestation::Authority, &by_certificate, Some(of_ca.clone())),
             (&Attestation::Authority, &by_token, None),
-            (&Attestation::Thumbprints(vec![Thumbprint::Sha256([0; 32])]), &by_certificate, None),
+            (&by(Thumbprint::Sha256([0; 32])), &by_certificate, None),
         ] {
             let found = attestation.prove(&identity, evidence, &under).ok().map(|(proof, _)| proof);
             assert_eq!(found, proof, "{attestation:?} {evidence:?}");
             if let Some(proof) = found {
-                assert!(attestation.stands(&proof));
+                assert!(attestation.stands(&proof, &trust));
             }
         }
-        let proof = Proof::Key(Mark::of(b"key"));
-        assert!(!Attestation::Keys(vec![b"new".to_vec()]).stands(&proof), "the key was changed");
-        assert!(!thumbprints.stands(&proof) && !Attestation::Authority.stands(&proof));
-        assert!(
-            !Attestation::Thumbprints(vec![Thumbprint::Sha256([0; 32])]).stands(&Proof::Thumbprint(mark))
-        );
+        let key = Proof::Key(Mark::of(b"key"));
+        let certificate = Proof::Certificate(mark);
+        let none = Trust::default();
+        for (attestation, proof, trust) in [
+            (&Attestation::Keys(vec![b"new".to_vec()]), &key, &trust),
+            (&sha256, &key, &trust),
+            (&Attestation::Authority, &key, &trust),
+            (&by(Thumbprint::Sha256([0; 32])), &certificate, &trust),
+            (&by(Thumbprint::Sha1([0; 20])), &certificate, &trust),
+            (&Attestation::Authority, &of_ca, &none),
+        ] {
+            assert!(!attestation.stands(proof, trust), "{proof:?} was taken back: {attestation:?}");
+        }
+        assert!(!ModuleAttestation(b"key".to_vec()).stands(&of_ca, &trust), "of another authority");
         assert!(!format!("{keys:?} {by_token:?}").contains("key\""), "nothing secret is printed");
+    }
+
+    #[test]
+    fn a_module_is_proven_by_its_token_or_by_its_certificate_and_a_wrong_token_is_wrong_beside_it() {
+        let edge = Signer::new("edge", None);
+        let module: Identity = "gw/filter".parse().unwrap();
+        let trust = Trust { devices: Authorities::default(), modules: authorities(&edge) };
+        let under = Circumstances { hosts: &["hub"], trust: &trust, now_secs: now() };
+        let attestation = ModuleAttestation(b"key".to_vec());
+        let leaf = edge.client("gw/filter");
+        let certificate = Some(Shown { leaf: &leaf, intermediates: &[] });
+        let token = |key: &[u8]| Secret::new(sas::token("hub", &module, key, now() + 60).into_bytes());
+        let (right, wrong, empty) = (token(b"key"), token(b"other"), Secret::new(*b""));
+        for (password, certificate, is_proven) in [
+            (Some(&right), None, true),
+            (None, certificate, true),
+            (Some(&empty), certificate, true),
+            (Some(&right), certificate, true),
+            (Some(&wrong), certificate, false),
+            (Some(&wrong), None, false),
+            (None, None, false),
+        ] {
+            let proven = attestation.prove(&module, &Evidence { password, certificate }, &under);
+            assert_eq!(proven.is_ok(), is_proven, "{password:?} {certificate:?}: {proven:?}");
+            if let Ok((proof, _)) = proven {
+                assert!(attestation.stands(&proof, &trust));
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 /// Tells one secret from another without holding it.
@@ -21,6 +22,22 @@ impl fmt::Debug for Mark {
     }
 }
 
+/// Both hashes of one certificate: a registry names it by either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// SHA-256.
+    pub sha256: [u8; 32],
+    /// SHA-1.
+    pub sha1: [u8; 20],
+}
+
+impl Fingerprint {
+    /// Of a certificate, DER.
+    pub fn of(der: &[u8]) -> Self {
+        Self { sha256: Sha256::digest(der).into(), sha1: Sha1::digest(der).into() }
+    }
+}
+
 /// What proved a client.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Proof {
@@ -29,10 +46,10 @@ pub enum Proof {
     Standing,
     /// A SAS token made with this key.
     Key(Mark),
-    /// A certificate with this SHA-256 thumbprint, which the registry names.
-    Thumbprint([u8; 32]),
-    /// A certificate that one of the device authorities signed.
-    Authority,
+    /// A certificate that the registry names by its thumbprint.
+    Certificate(Fingerprint),
+    /// A certificate whose chain held up to this authority.
+    Authority(Mark),
     /// A user's password, by the mark of its stored hash.
     Password(Mark),
 }

@@ -8,10 +8,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use schemas::names::DeviceId;
-use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
+use schemas::names::{DeviceId, Identity};
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::proof::{Fingerprint, Mark};
 
 /// Clocks may differ by this much, as for tokens.
 const CLOCK_SKEW_SECS: u64 = 300;
@@ -45,15 +46,15 @@ pub struct ThumbprintError {
 
 impl Thumbprint {
     /// The SHA-256 thumbprint of a certificate.
-    pub fn sha256(der: &[u8]) -> [u8; 32] {
-        Sha256::digest(der).into()
+    pub fn sha256(der: &[u8]) -> Self {
+        Self::Sha256(Fingerprint::of(der).sha256)
     }
 
     /// Whether this names the certificate.
-    pub fn names(&self, der: &[u8]) -> bool {
+    pub fn names(&self, certificate: &Fingerprint) -> bool {
         match self {
-            Self::Sha1(hash) => Sha1::digest(der).as_slice() == hash,
-            Self::Sha256(hash) => Self::sha256(der) == *hash,
+            Self::Sha1(hash) => certificate.sha1 == *hash,
+            Self::Sha256(hash) => certificate.sha256 == *hash,
         }
     }
 }
@@ -86,9 +87,18 @@ impl fmt::Display for Thumbprint {
     }
 }
 
-/// The authorities whose certificates devices may show.
+/// Authorities whose certificates clients may show.
 #[derive(Debug, Clone, Default)]
 pub struct Authorities(Vec<TrustAnchor<'static>>);
+
+/// The authorities of one door.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// Those that give certificates to devices (`[tls] device_ca`).
+    pub devices: Authorities,
+    /// The gateway's own, which gives certificates to its modules; none at central.
+    pub modules: Authorities,
+}
 
 impl Authorities {
     /// From the certificates of the authorities, DER.
@@ -109,18 +119,64 @@ impl Authorities {
         self.0.is_empty()
     }
 
-    /// Checks that one of the authorities, directly or through what the client showed, gave this certificate to a
-    /// client of this name, and that all of them are valid now.
+    /// Whether one of them is the one with this mark.
+    pub fn has(&self, mark: &Mark) -> bool {
+        self.0.iter().any(|anchor| mark_of(anchor) == *mark)
+    }
+
+    /// Checks that one of the authorities, directly or through what the client showed, gave this certificate to the
+    /// device, by its only common name, and that all of them are valid now. Gives the authority's mark.
     ///
     /// # Errors
     /// In words.
-    pub fn check(&self, shown: &Shown<'_>, device: &DeviceId, now_secs: u64) -> Result<(), String> {
+    pub fn check(&self, shown: &Shown<'_>, device: &DeviceId, now_secs: u64) -> Result<Mark, String> {
+        let mark = self.chain(shown, now_secs)?;
+        is_only_name(&common_names(shown.leaf)?, device.as_str(), "the device id")?;
+        Ok(mark)
+    }
+
+    /// Checks the same of a module. Its certificate must be made for clients, and names the module by IoT Edge's URI,
+    /// `azureiot://{hub}/devices/{device}/modules/{module}`, with one of `hosts` as the hub; one without such a URI by its
+    /// only common name, `{device}/{module}`. The name of a module alone would be too little: the same authority may have
+    /// signed a device of that name.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check_module(
+        &self,
+        shown: &Shown<'_>,
+        module: &Identity,
+        hosts: &[&str],
+        now_secs: u64,
+    ) -> Result<Mark, String> {
+        let mark = self.chain(shown, now_secs)?;
+        let (_, leaf) = X509Certificate::from_der(shown.leaf).map_err(|why| why.to_string())?;
+        let usage = leaf.extended_key_usage().map_err(|why| why.to_string())?;
+        if !usage.is_some_and(|usage| usage.value.client_auth) {
+            return Err("it is not made for clients (clientAuth)".to_owned());
+        }
+        match uris(&leaf)?.as_slice() {
+            [] => is_only_name(&common_names(shown.leaf)?, &module.to_string(), "device/module")?,
+            [uri] => {
+                let (host, path) = uri.split_once('/').unwrap_or((uri, ""));
+                let is_host = hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
+                if !is_host || path != schemas::topics::identity_prefix(module) {
+                    return Err(format!("it is {AZUREIOT}{uri}'s"));
+                }
+            }
+            many => return Err(format!("it has {} URIs {AZUREIOT}…; write the module's alone", many.len())),
+        }
+        Ok(mark)
+    }
+
+    /// Checks a chain up to one of the authorities and gives that one's mark.
+    fn chain(&self, shown: &Shown<'_>, now_secs: u64) -> Result<Mark, String> {
         if self.is_empty() {
-            return Err("no device authority is configured ([tls] device_ca)".to_owned());
+            return Err("no authority that could have made it is configured".to_owned());
         }
         let leaf = CertificateDer::from(shown.leaf);
         let certificate = webpki::EndEntityCert::try_from(&leaf).map_err(|why| why.to_string())?;
-        certificate
+        let path = certificate
             .verify_for_usage(
                 webpki::ALL_VERIFICATION_ALGS,
                 &self.0,
@@ -131,13 +187,52 @@ impl Authorities {
                 None,
             )
             .map_err(|why| format!("its chain does not hold: {why}"))?;
-        let names = common_names(shown.leaf)?;
-        match names.as_slice() {
-            [name] if name == device.as_str() => Ok(()),
-            [name] => Err(format!("its common name is `{name}`")),
-            names => Err(format!("it has {} common names; write the device id as the only one", names.len())),
-        }
+        Ok(mark_of(path.anchor()))
     }
+}
+
+/// Of an authority's name and key: a certificate that was made anew for both is the same authority.
+fn mark_of(anchor: &TrustAnchor<'_>) -> Mark {
+    Mark::of(&[anchor.subject.as_ref(), anchor.subject_public_key_info.as_ref()].concat())
+}
+
+fn is_only_name(names: &[String], wanted: &str, what: &str) -> Result<(), String> {
+    match names {
+        [name] if name == wanted => Ok(()),
+        [name] => Err(format!("its common name is `{name}`")),
+        names => Err(format!("it has {} common names; write {what} as the only one", names.len())),
+    }
+}
+
+/// How the URI of a module's certificate begins.
+const AZUREIOT: &str = "azureiot://";
+
+/// What follows [`AZUREIOT`] in the URIs of a certificate.
+fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, String> {
+    let names = certificate.subject_alternative_name().map_err(|why| why.to_string())?;
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    Ok(names
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix(AZUREIOT),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Checks that whoever uploaded the certificate of an authority has its key: with it was signed a certificate whose common
+/// name is the code that was asked for. Source: Azure, "proof of possession". What signed it may have made X.509
+/// version 1, as `openssl x509 -req` does.
+///
+/// # Errors
+/// In words.
+pub fn check_possession(authority: &[u8], proof: &[u8], code: &str, now_secs: u64) -> Result<(), String> {
+    let (_, authority) = X509Certificate::from_der(authority).map_err(|why| why.to_string())?;
+    let (_, certificate) = X509Certificate::from_der(proof).map_err(|why| why.to_string())?;
+    is_only_name(&common_names(proof)?, code, "the verification code")?;
+    if certificate.verify_signature(Some(authority.public_key())).is_err() {
+        return Err("it was not signed with the key of the certificate that is to be verified".to_owned());
+    }
+    valid_until(proof, now_secs).map(drop)
 }
 
 /// Checks that a certificate is valid now, and says until when, skew included; both in seconds since the Unix epoch.
@@ -165,7 +260,9 @@ fn common_names(leaf: &[u8]) -> Result<Vec<String>, String> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    };
     use time::{Duration as Days, OffsetDateTime};
 
     use super::*;
@@ -204,6 +301,10 @@ pub(super) mod tests {
             Self { der: certificate.der().clone(), params, key }
         }
 
+        pub(crate) fn client(&self, name: &str) -> CertificateDer<'static> {
+            module(self, name, &[], Some(ExtendedKeyUsagePurpose::ClientAuth))
+        }
+
         pub(crate) fn device(&self, name: &str) -> CertificateDer<'static> {
             let key = KeyPair::generate().unwrap();
             let issuer = Issuer::from_params(&self.params, &self.key);
@@ -215,15 +316,15 @@ pub(super) mod tests {
     fn a_thumbprint_names_one_certificate_however_it_is_written() {
         let ca = Signer::new("ca", None);
         let (one, two) = (ca.device("d"), ca.device("d"));
-        let sha256 = Thumbprint::Sha256(Thumbprint::sha256(&one));
-        let sha1 = Thumbprint::Sha1(Sha1::digest(&one).into());
+        let sha256 = Thumbprint::sha256(&one);
+        let sha1 = Thumbprint::Sha1(Fingerprint::of(&one).sha1);
         for thumbprint in [sha256, sha1] {
             let text = thumbprint.to_string();
             assert_eq!(text.parse(), Ok(thumbprint));
             assert_eq!(text.to_lowercase().parse(), Ok(thumbprint));
             let pairs: Vec<&str> = (0..text.len() / 2).map(|n| &text[2 * n..2 * n + 2]).collect();
             assert_eq!(pairs.join(":").parse(), Ok(thumbprint));
-            assert!(thumbprint.names(&one) && !thumbprint.names(&two));
+            assert!(thumbprint.names(&Fingerprint::of(&one)) && !thumbprint.names(&Fingerprint::of(&two)));
         }
         for wrong in ["", "12", "xy", &"z".repeat(64), &"a".repeat(63)] {
             assert!(wrong.parse::<Thumbprint>().is_err(), "{wrong}");
@@ -241,8 +342,10 @@ pub(super) mod tests {
         let check = |leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'static>], now| {
             authorities.check(&Shown { leaf, intermediates }, &device, now)
         };
-        assert_eq!(check(&leaf, &between, now()), Ok(()));
-        assert_eq!(check(&root.device("press-1"), &[], now()), Ok(()));
+        let mark = check(&leaf, &between, now()).unwrap();
+        assert!(authorities.has(&mark));
+        assert!(!Authorities::new(std::slice::from_ref(&line.der)).unwrap().has(&mark), "another authority");
+        assert_eq!(check(&root.device("press-1"), &[], now()), Ok(mark));
         assert!(check(&leaf, &[], now()).unwrap_err().contains("chain"), "the one between was not shown");
         assert!(check(&line.device("press-2"), &between, now()).unwrap_err().contains("press-2"));
         assert!(check(&leaf, &between, now() + 3 * 86_400).unwrap_err().contains("chain"), "expired");
@@ -250,7 +353,111 @@ pub(super) mod tests {
         assert!(check(&CertificateDer::from(b"no certificate".as_slice()), &[], now()).is_err());
         let none = Authorities::default();
         let shown = Shown { leaf: &leaf, intermediates: &between };
-        assert!(none.check(&shown, &device, now()).unwrap_err().contains("device_ca"));
+        assert!(none.check(&shown, &device, now()).unwrap_err().contains("configured"));
+    }
+
+    /// A certificate of a module, or one that would like to be.
+    fn module(
+        signer: &Signer,
+        name: &str,
+        uris: &[&str],
+        usage: Option<ExtendedKeyUsagePurpose>,
+    ) -> CertificateDer<'static> {
+        let mut params = params(name);
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        params.extended_key_usages = usage.into_iter().collect();
+        let key = KeyPair::generate().unwrap();
+        params.signed_by(&key, &Issuer::from_params(&signer.params, &signer.key)).unwrap().der().clone()
+    }
+
+    #[test]
+    fn a_module_is_proven_by_the_uri_of_its_own_client_certificate_and_by_no_forged_one() {
+        let edge = Signer::new("gw edge CA", None);
+        let stranger = Signer::new("gw edge CA", None);
+        let authorities = Authorities::new(std::slice::from_ref(&edge.der)).unwrap();
+        let filter: Identity = "gw/filter".parse().unwrap();
+        let client = Some(ExtendedKeyUsagePurpose::ClientAuth);
+        let own = "azureiot://hub.example/devices/gw/modules/filter";
+        for (what, leaf, is_proven) in [
+            ("its URI", module(&edge, "filter", &[own], client.clone()), true),
+            (
+                "a host in capitals",
+                module(&edge, "x", &["azureiot://HUB.example/devices/gw/modules/filter"], client.clone()),
+                true,
+            ),
+            (
+                "another kind of URI beside it",
+                module(&edge, "x", &[own, "spiffe://x/y"], client.clone()),
+                true,
+            ),
+            ("its client id as common name", module(&edge, "gw/filter", &[], client.clone()), true),
+            ("its name alone", module(&edge, "filter", &[], client.clone()), false),
+            (
+                "a device's URI",
+                module(&edge, "gw/filter", &["azureiot://hub.example/devices/gw"], client.clone()),
+                false,
+            ),
+            (
+                "another module's URI",
+                module(
+                    &edge,
+                    "gw/filter",
+                    &["azureiot://hub.example/devices/gw/modules/other"],
+                    client.clone(),
+                ),
+                false,
+            ),
+            (
+                "a name in capitals",
+                module(&edge, "x", &["azureiot://hub.example/devices/gw/modules/Filter"], client.clone()),
+                false,
+            ),
+            (
+                "another gateway's",
+                module(&edge, "x", &["azureiot://hub.example/devices/gw2/modules/filter"], client.clone()),
+                false,
+            ),
+            (
+                "another hub's",
+                module(&edge, "x", &["azureiot://hub2/devices/gw/modules/filter"], client.clone()),
+                false,
+            ),
+            (
+                "a path that goes on",
+                module(&edge, "x", &["azureiot://hub.example/devices/gw/modules/filter/x"], client.clone()),
+                false,
+            ),
+            (
+                "two modules' URIs",
+                module(&edge, "x", &[own, "azureiot://hub.example/devices/gw/modules/other"], client.clone()),
+                false,
+            ),
+            (
+                "a server's certificate",
+                module(&edge, "x", &[own], Some(ExtendedKeyUsagePurpose::ServerAuth)),
+                false,
+            ),
+            ("one for no use in particular", module(&edge, "x", &[own], None), false),
+            ("another authority of that name", module(&stranger, "x", &[own], client.clone()), false),
+        ] {
+            let shown = Shown { leaf: &leaf, intermediates: &[] };
+            let checked = authorities.check_module(&shown, &filter, &["hub.example"], now());
+            assert_eq!(checked.is_ok(), is_proven, "{what}: {checked:?}");
+            if let Ok(mark) = checked {
+                assert!(authorities.has(&mark));
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_key_of_an_authority_proves_that_it_is_somebodys() {
+        let (ca, other) = (Signer::new("ca", None), Signer::new("ca", None));
+        let check = |proof: &[u8], now| check_possession(&ca.der, proof, "CODE", now);
+        assert_eq!(check(&ca.device("CODE"), now()), Ok(()));
+        assert!(check(&ca.device("OTHER"), now()).unwrap_err().contains("OTHER"));
+        assert!(check(&other.device("CODE"), now()).unwrap_err().contains("key"));
+        assert!(check(&ca.device("CODE"), now() + 3 * 86_400).unwrap_err().contains("expired"));
+        assert!(check(b"no certificate", now()).is_err());
     }
 
     #[test]

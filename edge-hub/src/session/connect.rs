@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use edge_core::access::enrolment;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::{Publish, parse_publish};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -141,6 +142,10 @@ async fn judged<S: Service>(door: &Arc<Door<S>>, request: ConnectRequest) -> Res
     let claimed = match request.user_name.as_deref() {
         // A local user's client id is free: another one does not make another identity of it.
         Some(name) if !name.contains('/') => format!("$user:{name}"),
+        // Whoever guesses at the enrolment of a device shall not slow the device itself, which may long be there.
+        Some(name) if enrolment::claim(&request.client_id, name).is_some() => {
+            format!("$dps:{}", request.client_id)
+        }
         _ => request.client_id.clone(),
     };
     door.attempts.turn(address, &claimed, door.counts()).await?;

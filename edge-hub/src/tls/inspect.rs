@@ -31,6 +31,15 @@ pub fn inspect(cert_pem: &[u8], authority: Option<&Authority>) -> Result<Served,
     })
 }
 
+/// The last second of a certificate, DER, since the Unix epoch.
+///
+/// # Errors
+/// [`TlsError::NoCertificate`].
+pub fn not_after_secs(der: &[u8]) -> Result<u64, TlsError> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| TlsError::NoCertificate)?;
+    Ok(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default())
+}
+
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()

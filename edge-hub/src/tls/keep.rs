@@ -4,7 +4,6 @@
 //! Files that cannot be used change nothing: the certificate served before is kept, and the log names the file. A
 //! certificate that another authority signed is never overwritten.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,23 +11,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use edge_core::certificate::{self, Judgement, Reason};
-use notify::{RecursiveMode, Watcher as _};
+use edge_core::certificate::{self, AuthorityJudgement, Judgement, Reason};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::watch::{directory, quiet};
 use super::{
-    Authority, Issued, Purpose, SERVER_LIFETIME, ServedCertificate, TlsError, Wanted, inspect, issue,
+    Authority, Issued, Purpose, SERVER_LIFETIME, ServedCertificate, TlsError, Wanted, inspect, issue, watch,
 };
 
-/// Files are read when nothing has happened beside them for so long: certificate and key are two files.
-const QUIET: Duration = Duration::from_millis(300);
 /// How often a certificate is looked at. The wall clock may jump, so nothing waits for months in one piece.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long a renewal that failed waits, and how often an operator is reminded.
 const REMIND_EVERY: Duration = Duration::from_secs(3_600);
+/// How often an operator is reminded that the authority ends: that takes months to mend.
+const REMIND_AUTHORITY_EVERY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Where the certificate is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +115,8 @@ pub struct Keeper {
     options: KeepOptions,
     served: Arc<ServedCertificate>,
     known: certificate::Served,
+    /// When an operator was told last that the site's own authority ends.
+    authority_told_secs: u64,
 }
 
 fn now_secs() -> u64 {
@@ -136,7 +137,7 @@ impl Keeper {
             },
         };
         let served = ServedCertificate::new(&cert_pem, &key_pem).map_err(|source| options.failed(source))?;
-        Ok(Self { options, served: Arc::new(served), known })
+        Ok(Self { options, served: Arc::new(served), known, authority_told_secs: 0 })
     }
 
     /// What new handshakes get.
@@ -158,7 +159,7 @@ impl Keeper {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = changed.notified() => {
-                    while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
+                    quiet(&changed).await;
                     self.reload();
                 }
                 Some(()) = hangup.recv() => {
@@ -166,6 +167,7 @@ impl Keeper {
                     self.reload();
                 }
                 _ = looks.tick() => {
+                    self.look_at_authority();
                     if told_at.is_some_and(|at| at.elapsed() < REMIND_EVERY) {
                         continue;
                     }
@@ -202,6 +204,30 @@ impl Keeper {
         }
     }
 
+    /// Tells an operator once a day that the site's own authority ends: nothing makes it anew, and every device trusts it.
+    fn look_at_authority(&mut self) {
+        let Some(authority) = &self.options.authority else { return };
+        let now_secs = now_secs();
+        if now_secs.saturating_sub(self.authority_told_secs) < REMIND_AUTHORITY_EVERY.as_secs() {
+            return;
+        }
+        let Ok(known) = inspect(authority.cert_pem.as_bytes(), None) else { return };
+        let days_left = match certificate::judge_authority(known.not_after_secs, now_secs) {
+            AuthorityJudgement::Good => return,
+            AuthorityJudgement::Ends { days_left } => days_left,
+            AuthorityJudgement::Over => {
+                error!("the site's own authority has ended: clients refuse what it signed; make a new one");
+                self.authority_told_secs = now_secs;
+                return;
+            }
+        };
+        warn!(
+            days_left,
+            "the site's own authority ends: plan a new one, and bring it to every device and module before"
+        );
+        self.authority_told_secs = now_secs;
+    }
+
     /// Makes a new certificate when it is time; `true` when that failed or somebody else must.
     fn look(&mut self) -> bool {
         match certificate::judge(&self.known, &self.options.names, now_secs()) {
@@ -226,6 +252,10 @@ impl Keeper {
 
     fn renew(&mut self, reason: &Reason) -> Result<(), KeepError> {
         let (cert_pem, key_pem, known) = make(&self.options)?;
+        if known.not_after_secs < now_secs() {
+            // Its authority has ended. Told as often as other renewals that fail, and not made every minute.
+            return Err(KeepError::Made(TlsError::Expired));
+        }
         self.served.replace(&cert_pem, &key_pem).map_err(KeepError::Made)?;
         self.known = known;
         info!(%reason, "the server's certificate was made anew; sessions go on");
@@ -284,30 +314,11 @@ impl KeepOptions {
 }
 
 impl Place {
-    /// Watches the directories of the files: whoever replaces a file renames another one onto it.
     fn watch(&self, changed: &Arc<Notify>) -> Result<Option<notify::RecommendedWatcher>, KeepError> {
-        let Self::Files { cert, key } = self else { return Ok(None) };
-        let told = changed.clone();
-        let mut watcher =
-            notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
-                Ok(event) if event.kind.is_access() => {}
-                // An event that was lost counts as one.
-                Ok(_) | Err(_) => told.notify_one(),
-            })
-            .map_err(|source| KeepError::Watch { path: cert.clone(), source })?;
-        let directories: BTreeSet<PathBuf> = [cert, key].map(|file| directory(file)).into_iter().collect();
-        for path in directories {
-            let watched = watcher.watch(&path, RecursiveMode::NonRecursive);
-            watched.map_err(|source| KeepError::Watch { path, source })?;
+        match self {
+            Self::Files { cert, key } => watch::watch(&[cert, key], changed).map(Some),
+            Self::Memory => Ok(None),
         }
-        Ok(Some(watcher))
-    }
-}
-
-fn directory(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
     }
 }
 
@@ -336,7 +347,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeepError> {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

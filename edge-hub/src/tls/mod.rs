@@ -6,6 +6,8 @@ mod inspect;
 mod issue;
 pub mod keep;
 mod served;
+pub mod trust;
+mod watch;
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-pub use inspect::inspect;
+pub use inspect::{inspect, not_after_secs};
 pub use issue::{Authority, Issued, Purpose, SERVER_LIFETIME, Wanted, issue, issue_ca, issue_server};
 pub use served::ServedCertificate;
 

@@ -250,6 +250,27 @@ async fn guessing_is_slowed_and_nobody_else_waits_for_it() {
 }
 
 #[tokio::test]
+async fn guessing_at_the_enrolment_of_a_device_does_not_slow_the_device() {
+    let throttle =
+        ThrottleSettings { first_ms: 400, longest_ms: 800, free_failures: 2, ..ThrottleSettings::default() };
+    let site = Site::open(DoorSettings { throttle, ..DoorSettings::default() }).await;
+    let enrolling = |token: &str| {
+        let mut options = site.options("press-1");
+        options.set_credentials("0ne/registrations/press-1/api-version=2019-03-31&ClientVersion=x", token);
+        options
+    };
+    let since = Instant::now();
+    for _ in 0..2 {
+        assert_eq!(Mqtt::refused(enrolling("wrong")).await, ConnectReturnCode::NotAuthorized);
+    }
+    assert!(since.elapsed() >= Duration::from_millis(400), "the second guess waited {:?}", since.elapsed());
+    let since = Instant::now();
+    site.mqtt("press-1").await.closed_by_client().await;
+    assert!(since.elapsed() < Duration::from_millis(300), "the device waited {:?}", since.elapsed());
+    site.close().await;
+}
+
+#[tokio::test]
 async fn a_client_over_its_rate_waits_and_loses_nothing_and_others_do_not_wait() {
     let settings = DoorSettings { messages_per_second: 50, ..DoorSettings::default() };
     let site = Site::open(settings).await;

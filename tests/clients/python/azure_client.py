@@ -1,6 +1,6 @@
 """The unmodified Azure device SDK for Python, told what to do line by line and telling what it saw, line by line.
 
-    azure_client.py device   a device; its first line on stdin says how it connects, each further line is a command
+    azure_client.py device   a device, or a module with a certificate; its first line on stdin says how it connects, each further line is a command
     azure_client.py module   a module in its container; commands come as payloads of its direct method "do"
 
 A command is {"do": VERB, ...}; what happened is printed as {"event": NAME, ...}. One line is one JSON object.
@@ -110,6 +110,15 @@ def device(how):
     options["websockets"] = how.get("websockets", False)
     # The default of 10 s would only make the tests slow.
     options["connection_retry_interval"] = 1
+    if "module" in how:
+        return IoTHubModuleClient.create_from_x509_certificate(
+            x509=X509(cert_file=how["certificate"], key_file=how["key"]),
+            hostname=how["hub"],
+            device_id=how["device"],
+            module_id=how["module"],
+            gateway_hostname=how["gateway"],
+            **options,
+        )
     if "certificate" in how:
         return IoTHubDeviceClient.create_from_x509_certificate(
             x509=X509(cert_file=how["certificate"], key_file=how["key"]),
@@ -133,7 +142,7 @@ def main():
         try:
             client.do(command)
         except Exception as error:
-            tell("failed", command=command, error=repr(error))
+            tell("failed", command=command, error=repr(error), cause=repr(error.__cause__))
     client.sdk.shutdown()
     tell("ended")
 

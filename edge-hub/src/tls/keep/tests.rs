@@ -4,6 +4,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::*;
+use crate::tls::watch::QUIET;
 use crate::tls::{certificates, issue_ca, issue_server};
 
 const PATIENCE: Duration = Duration::from_secs(20);

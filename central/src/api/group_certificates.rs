@@ -1,0 +1,252 @@
+//! `/api/enrollmentGroups/{id}/certificates/{entry}`: the authorities whose certificates enrol the devices of a group, by IoT
+//! Central's paths.
+//!
+//! Nobody enrols by an authority that is not verified. Whoever uploads one says so himself (`verified`), or proves it:
+//! asks for a code, signs a certificate of that name with the authority's key, and hands it in.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use edge_core::access::proof::Fingerprint;
+use edge_core::access::x509::{self, Authorities, Thumbprint};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use super::enrollment_groups::no_group;
+use super::error::{Answer, ApiError, ErrorBody};
+use super::extract::{ApiVersion, At, Body};
+use crate::clock::now_ms;
+use crate::fleet::{Fleet, FleetError};
+use crate::store::enrollments::{self, GroupAttestation, SigningCertificate, SigningCertificates};
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Entry {
+    /// The one to use.
+    Primary,
+    /// The one to change over with.
+    Secondary,
+}
+
+impl Entry {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+        }
+    }
+
+    /// Its place among a group's.
+    pub(super) fn of(self, certificates: &mut SigningCertificates) -> &mut Option<SigningCertificate> {
+        match self {
+            Self::Primary => &mut certificates.primary,
+            Self::Secondary => &mut certificates.secondary,
+        }
+    }
+}
+
+/// `/api/enrollmentGroups/{group_id}/certificates/{entry}`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfCertificate {
+    /// The group.
+    group_id: String,
+    /// `primary` or `secondary`.
+    #[param(value_type = String)]
+    entry: Entry,
+}
+
+/// The certificate of an authority.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub struct CertificateWish {
+    /// Whether whoever uploads it says that its key is his; false when left out.
+    verified: Option<bool>,
+    /// PEM, or base64 of PEM or of DER.
+    certificate: Option<String>,
+    /// Given back by scripts that changed what they read; not looked at.
+    #[serde(rename = "info")]
+    _info: Option<Value>,
+    /// As info.
+    #[serde(rename = "etag")]
+    _etag: Option<String>,
+}
+
+/// A certificate that proves who has the key of another one.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub struct ProofWish {
+    /// PEM, or base64 of PEM or of DER.
+    certificate: String,
+}
+
+/// Reads the one certificate of a text.
+fn read(text: &str) -> Result<Vec<u8>, String> {
+    let decoded = STANDARD.decode(text.split_whitespace().collect::<String>());
+    let bytes = decoded.as_deref().unwrap_or(text.as_bytes());
+    match edge_hub::tls::certificates(bytes) {
+        Ok(pem) => match pem.as_slice() {
+            [one] => Ok(one.to_vec()),
+            many => Err(format!("found {} certificates; write one", many.len())),
+        },
+        Err(_) => decoded.map_err(|_| "found neither PEM nor base64".to_owned()),
+    }
+}
+
+impl CertificateWish {
+    /// What stands, changed by this wish; `field` is for the error.
+    pub(super) fn over(
+        self,
+        standing: Option<SigningCertificate>,
+        field: &str,
+    ) -> Result<Option<SigningCertificate>, FleetError> {
+        let wrong = |why: String| FleetError::Wrong(format!("{field}.certificate: {why}"));
+        let Some(text) = self.certificate else {
+            let standing = standing.ok_or_else(|| wrong("missing".to_owned()))?;
+            let is_verified = self.verified.unwrap_or(standing.is_verified);
+            return Ok(Some(SigningCertificate { is_verified, ..standing }));
+        };
+        let der = read(&text).map_err(wrong)?;
+        let now_secs = now_ms() / 1000;
+        x509::valid_until(&der, now_secs).map_err(|why| wrong(format!("it cannot be used: {why}")))?;
+        Authorities::new(&[der.as_slice().into()]).map_err(&wrong)?;
+        let certificate = STANDARD.encode(&der);
+        // The same one again stays verified.
+        let was_verified = standing.is_some_and(|old| old.is_verified && old.certificate == certificate);
+        let is_verified = self.verified.unwrap_or(false) || was_verified;
+        Ok(Some(SigningCertificate { certificate, is_verified, code: None }))
+    }
+}
+
+/// A certificate as it is shown: what names it, not itself.
+fn body(certificate: &SigningCertificate) -> Value {
+    let fingerprint = Fingerprint::of(&STANDARD.decode(&certificate.certificate).unwrap_or_default());
+    let sha1 = Thumbprint::Sha1(fingerprint.sha1).to_string();
+    json!({
+        "verified": certificate.is_verified,
+        "etag": format!("\"{sha1}-{}\"", u8::from(certificate.is_verified)),
+        "info": {"sha1Thumbprint": sha1},
+    })
+}
+
+/// The certificates of a group as its attestation shows them.
+pub(super) fn certificates_body(certificates: &SigningCertificates) -> Value {
+    let entries = [("primary", &certificates.primary), ("secondary", &certificates.secondary)];
+    let shown =
+        entries.into_iter().filter_map(|(name, entry)| Some((name.to_owned(), body(entry.as_ref()?))));
+    Value::Object(shown.collect::<Map<String, Value>>())
+}
+
+fn none(of: &OfCertificate) -> FleetError {
+    let (group, entry) = (&of.group_id, of.entry.as_str());
+    FleetError::NotFound(format!("enrolment group `{group}` has no {entry} certificate"))
+}
+
+/// Changes one certificate of a group of the kind that has some.
+async fn change<T: Send + 'static>(
+    fleet: &Arc<Fleet>,
+    of: OfCertificate,
+    change: impl FnOnce(&OfCertificate, &mut Option<SigningCertificate>) -> Result<T, FleetError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = fleet.store.submit(move |c| {
+        let mut group = enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id))?;
+        let GroupAttestation::X509(certificates) = &mut group.attestation else {
+            let why = format!("enrolment group `{}` has keys, not certificates", of.group_id);
+            return Err(FleetError::Wrong(why));
+        };
+        let changed = change(&of, of.entry.of(certificates))?;
+        group.revision += 1;
+        enrollments::put_group(c, &group)?;
+        Ok(changed)
+    });
+    done.await.map_err(ApiError::from)
+}
+
+/// One certificate of an enrolment group.
+#[utoipa::path(get, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}", tag = "enrollmentGroups",
+    params(OfCertificate, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfCertificate>) -> Answer<Json<Value>> {
+    let read = move |c: &rusqlite::Connection| {
+        let group = enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id))?;
+        match group.attestation {
+            GroupAttestation::X509(mut certificates) => of.entry.of(&mut certificates).take(),
+            GroupAttestation::Keys(_) => None,
+        }
+        .ok_or_else(|| none(&of))
+    };
+    Ok(Json(body(&fleet.store.read(read).await?)))
+}
+
+/// Sets one certificate of an enrolment group: the authority that signs those of its devices.
+#[utoipa::path(put, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}", tag = "enrollmentGroups",
+    params(OfCertificate, ApiVersion), request_body = CertificateWish, security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn put(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfCertificate>,
+    Body(wish): Body<CertificateWish>,
+) -> Answer<Json<Value>> {
+    let written = change(&fleet, of, |of, entry| {
+        *entry = wish.over(entry.take(), of.entry.as_str())?;
+        entry.clone().ok_or_else(|| none(of))
+    });
+    Ok(Json(body(&written.await?)))
+}
+
+/// Takes a certificate from an enrolment group. Devices that enrolled by it stay registered and connect as before.
+#[utoipa::path(delete, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}", tag = "enrollmentGroups",
+    params(OfCertificate, ApiVersion), security(("token" = [])),
+    responses((status = 204), (status = 404, body = ErrorBody)))]
+pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfCertificate>) -> Answer<StatusCode> {
+    change(&fleet, of, |of, entry| entry.take().map(drop).ok_or_else(|| none(of))).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a new code for a certificate: whoever has its key signs a certificate whose common name is the code.
+#[utoipa::path(post, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}/generateVerificationCode",
+    tag = "enrollmentGroups", params(OfCertificate, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn generate_verification_code(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfCertificate>,
+) -> Answer<Json<Value>> {
+    let code = format!("{:048X}", rand::random::<u128>());
+    let kept = code.clone();
+    change(&fleet, of, move |of, entry| {
+        entry.as_mut().ok_or_else(|| none(of))?.code = Some(kept);
+        Ok(())
+    })
+    .await?;
+    Ok(Json(json!({"verificationCode": code})))
+}
+
+/// Verifies a certificate by one that was signed with its key and has the code as its common name.
+#[utoipa::path(post, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}/verify",
+    tag = "enrollmentGroups", params(OfCertificate, ApiVersion), request_body = ProofWish, security(("token" = [])),
+    responses((status = 200), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn verify(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfCertificate>,
+    Body(proof): Body<ProofWish>,
+) -> Answer<StatusCode> {
+    let wrong = |why: String| FleetError::Wrong(format!("certificate: {why}"));
+    let proof = read(&proof.certificate).map_err(wrong)?;
+    change(&fleet, of, move |of, entry| {
+        let certificate = entry.as_mut().ok_or_else(|| none(of))?;
+        let no_code = || wrong("no code was asked for; POST …/generateVerificationCode first".to_owned());
+        let code = certificate.code.as_deref().ok_or_else(no_code)?;
+        let authority = STANDARD.decode(&certificate.certificate).unwrap_or_default();
+        x509::check_possession(&authority, &proof, code, now_ms() / 1000).map_err(wrong)?;
+        (certificate.is_verified, certificate.code) = (true, None);
+        Ok(())
+    })
+    .await?;
+    Ok(StatusCode::OK)
+}

@@ -1,0 +1,249 @@
+//! The bounds of central's front door: of one client, of one address, of a gateway's devices, and of guessing.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+mod common;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use central::store::StoreError;
+use central::store::devices::{self, Device, Keys, Relationship};
+use common::{Central, start, start_with};
+use edge_core::access::enrolment;
+use edge_hub::client::{self, ClientOptions, Incoming};
+use edge_hub::limits::Limits;
+use reqwest::Method;
+use rumqttc::{Packet, QoS, SubscribeReasonCode};
+use schemas::link::{CHILDREN_MAX, Children};
+use schemas::names::DeviceId;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+#[tokio::test]
+async fn one_client_and_one_address_get_what_the_limits_say_and_the_api_counts_what_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        connections_per_address: Some(2),
+        messages_per_second: 20,
+        subscriptions: 1,
+        ..Limits::default()
+    };
+    let central = start_with(dir.path(), |config| config.limits = limits).await;
+    central.put("/api/devices/press-1", json!({})).await;
+    let mut device = central.client("press-1").await;
+    device.subscribe("$iothub/methods/POST/#").await;
+    device.client.subscribe("$iothub/twin/res/#", QoS::AtLeastOnce).await.unwrap();
+    let codes = device.next(|packet| match packet {
+        Packet::SubAck(ack) => Some(ack.return_codes),
+        _ => None,
+    });
+    assert_eq!(codes.await, [SubscribeReasonCode::Failure]);
+
+    // Twenty at once, the ten others in half a second; none is lost.
+    let since = Instant::now();
+    for _ in 0..30 {
+        let topic = "devices/press-1/messages/events/";
+        device.client.publish(topic, QoS::AtLeastOnce, false, "{}").await.unwrap();
+    }
+    for _ in 0..30 {
+        device.next(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
+    }
+    assert!(since.elapsed() >= Duration::from_millis(450), "{:?}", since.elapsed());
+
+    let address = central.started.mqtt.unwrap();
+    let second = TcpStream::connect(address).await.unwrap();
+    let mut third = TcpStream::connect(address).await.unwrap();
+    let read = tokio::time::timeout(common::STEP, third.read(&mut [0; 8])).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "the third connection of the address stayed");
+    drop(second);
+
+    let door = central.get("/api/ext/door").await;
+    assert_eq!(door["clients"], 1);
+    assert_eq!(
+        (&door["limits"]["messagesPerSecond"], &door["limits"]["subscriptions"]),
+        (&json!(20), &json!(1))
+    );
+    for (count, least) in [
+        ("clientsPaused", 1),
+        ("subscriptionsRefused", 1),
+        ("addressConnectionsRefused", 1),
+        ("loginsFailed", 0),
+    ] {
+        assert!(door["counts"][count].as_u64() >= Some(least), "{count}: {door}");
+    }
+    central.end().await;
+}
+
+/// Puts devices behind a gateway without asking the API for each.
+async fn attach(central: &Central, gateway: &'static str, count: usize) {
+    let written = central.started.fleet().store.submit(move |c| {
+        for n in 0..count {
+            let id: DeviceId = format!("leaf-{n:05}").parse().unwrap();
+            let keys = Keys { primary: STANDARD.encode([n as u8; 32]), secondary: STANDARD.encode([1; 32]) };
+            devices::put(
+                c,
+                &Device {
+                    display_name: id.to_string(),
+                    id: id.clone(),
+                    template: None,
+                    is_gateway: false,
+                    enabled: true,
+                    keys: Some(keys),
+                    x509: None,
+                    manifest_id: None,
+                    revision: 1,
+                    last_seen_ms: None,
+                    gateway: None,
+                },
+            )?;
+            let relationship = Relationship {
+                id: format!("to-{id}"),
+                name: "many".into(),
+                source: gateway.parse().unwrap(),
+                target: id,
+            };
+            devices::put_relationship(c, &relationship)?;
+        }
+        Ok::<_, StoreError>(())
+    });
+    written.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gateway_has_ten_thousand_devices_and_hears_of_all_of_them_and_soon_of_a_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
+    attach(&central, "gw", CHILDREN_MAX - 1).await;
+    for n in 1..=2 {
+        central.put(&format!("/api/devices/last-{n}"), json!({})).await;
+    }
+    let behind = |n: u8| json!({"name": "x", "source": "gw", "target": format!("last-{n}")});
+    central.put("/api/devices/gw/relationships/last-1", behind(1)).await;
+    let path = "/api/devices/gw/relationships/last-2";
+    let (status, refused) = central.send(Method::PUT, path, Some(behind(2))).await;
+    assert_eq!(status, 422, "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("10000"), "{refused}");
+
+    // The gateway's own end of the link, with its own bound for a packet.
+    let key = central.get("/api/devices/gw/credentials").await["symmetricKey"]["primaryKey"].clone();
+    let key = STANDARD.decode(key.as_str().unwrap()).unwrap();
+    let expires = central::clock::now_ms() / 1000 + 600;
+    let tls = edge_hub::tls::client_config(&std::fs::read(dir.path().join("ca.pem")).unwrap()).unwrap();
+    let options = ClientOptions {
+        host: "localhost".into(),
+        port: central.started.mqtts.port(),
+        client_id: "gw".into(),
+        user_name: "central.test/gw/?api-version=2021-04-12".into(),
+        password: edge_core::access::sas::token("central.test", &"gw".parse().unwrap(), &key, expires),
+        keep_alive: Duration::from_secs(60),
+        connect_timeout: common::STEP,
+        tls,
+    };
+    let (mut sender, mut receiver) = client::connect(&options).await.unwrap();
+    sender.subscribe("$ls/#");
+    sender.flush().await.unwrap();
+    let mut children = async || {
+        loop {
+            let incoming =
+                tokio::time::timeout(common::STEP, receiver.next()).await.expect("no word of the children");
+            let Incoming::Message { topic, payload, packet_id } = incoming.unwrap() else { continue };
+            if let Some(packet_id) = packet_id {
+                sender.acknowledge(packet_id);
+                sender.flush().await.unwrap();
+            }
+            if topic == "$ls/children" {
+                break (payload.len(), serde_json::from_slice::<Children>(&payload).unwrap());
+            }
+        }
+    };
+    let since = Instant::now();
+    let (bytes, told) = children().await;
+    println!(
+        "{} devices are told in {bytes} bytes, {:?} after the gateway asked",
+        told.children.len(),
+        since.elapsed()
+    );
+    assert_eq!(told.children.len(), CHILDREN_MAX);
+    let since = Instant::now();
+    central.patch("/api/devices/leaf-05000", json!({"enabled": false})).await;
+    let (_, told) = children().await;
+    let took = since.elapsed();
+    println!("a block is told {took:?} after it was asked for");
+    assert!(told.children.iter().any(|child| child.device_id.as_str() == "leaf-05000" && !child.enabled));
+    // A build for tests reads and writes JSON some ten times slower than a release.
+    let at_most = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
+    assert!(took < at_most, "{took:?}");
+    central.end().await;
+}
+
+/// A CONNECT that enrols, from an address of this machine's loopback; gives the code of its CONNACK.
+async fn enrols(central: &Central, from: [u8; 4], scope: &str, id: &str, key: &[u8]) -> Option<u8> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((IpAddr::V4(Ipv4Addr::from(from)), 0))).unwrap();
+    let mut stream = socket.connect(central.started.mqtt.unwrap()).await.unwrap();
+    let resource = format!("{scope}%2Fregistrations%2F{id}");
+    let expires = central::clock::now_ms() / 1000 + 600;
+    let signature =
+        STANDARD.encode(edge_core::access::sas::sign(key, format!("{resource}\n{expires}").as_bytes()));
+    let signature = signature.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    let password =
+        format!("SharedAccessSignature sr={resource}&sig={signature}&se={expires}&skn=registration");
+    let user = format!("{scope}/registrations/{id}/api-version=2019-03-31&ClientVersion=x");
+    let mut rest = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0xc2, 0, 60];
+    for text in [id, &user, &password] {
+        rest.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+        rest.extend(text.as_bytes());
+    }
+    let mut packet =
+        vec![0x10, u8::try_from(rest.len() % 128).unwrap() | 0x80, u8::try_from(rest.len() / 128).unwrap()];
+    packet.extend(rest);
+    stream.write_all(&packet).await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.ok().map(|_| answer[3])
+}
+
+#[tokio::test]
+async fn enrolling_with_wrong_keys_is_slowed_and_locks_no_honest_device_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let wish = json!({"attestation": {"type": "symmetricKey"}});
+    let group = central.put("/api/enrollmentGroups/line", wish).await;
+    let scope = group["idScope"].as_str().unwrap().to_owned();
+    let group_key =
+        STANDARD.decode(group["attestation"]["symmetricKey"]["primaryKey"].as_str().unwrap()).unwrap();
+    let key = enrolment::derive_key(&group_key, &"press-1".parse().unwrap());
+
+    // From 24 addresses at once, so that the identity itself is under suspicion, and then on and on from one.
+    let guesses = (2..26).map(|last| enrols(&central, [127, 0, 0, last], &scope, "press-1", b"guessed"));
+    let codes = futures_util::future::join_all(guesses).await;
+    assert!(codes.iter().all(|code| *code == Some(5)), "{codes:?}");
+    let since = Instant::now();
+    let guesses = (0..40).map(|_| enrols(&central, [127, 0, 0, 2], &scope, "press-1", b"guessed"));
+    let attack = futures_util::future::join_all(guesses);
+    // The honest one comes meanwhile, for the first time, from an address of its own.
+    let honest = async {
+        let code = enrols(&central, [127, 0, 0, 1], &scope, "press-1", &key).await;
+        (code, since.elapsed())
+    };
+    let (codes, (code, took)) = tokio::join!(attack, honest);
+    println!("the honest device was let in after {took:?}, 40 guesses took {:?}", since.elapsed());
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(6), "the longest wait is 5 s, and it took {took:?}");
+    let refused_unjudged = codes.iter().filter(|code| **code == Some(3)).count();
+    assert!(refused_unjudged > 20, "most guesses were not looked at: {codes:?}");
+    // It has proven itself from there: whatever others guess, it does not wait again.
+    let since = Instant::now();
+    assert_eq!(enrols(&central, [127, 0, 0, 1], &scope, "press-1", &key).await, Some(0));
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    let counts = central.get("/api/ext/door").await["counts"].clone();
+    assert!(
+        counts["loginsDelayed"].as_u64() >= Some(1) && counts["loginsRefused"].as_u64() > Some(20),
+        "{counts}"
+    );
+    central.end().await;
+}

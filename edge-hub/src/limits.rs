@@ -1,0 +1,53 @@
+//! `[limits]`: what one client may ask of a front door, as the configurations of both programs write it.
+
+use serde::Deserialize;
+
+use crate::door::DoorSettings;
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once from one address; as many as the door has places when left out.
+    pub connections_per_address: Option<usize>,
+    /// Connections that one address may open in a second; 0 for no limit.
+    pub connects_per_second_per_address: u64,
+    /// Messages that a client may publish in a second; 0 for no limit.
+    pub messages_per_second: u64,
+    /// Their bytes; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// Filters that a client may hold.
+    pub subscriptions: usize,
+    /// QoS 1 and 2 messages on their way to a client at once.
+    pub in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let door = DoorSettings::default();
+        Self {
+            connections_per_address: None,
+            connects_per_second_per_address: door.address_connects_per_second,
+            messages_per_second: door.messages_per_second,
+            bytes_per_second: door.bytes_per_second,
+            subscriptions: door.filters_max,
+            in_flight: door.in_flight_max,
+        }
+    }
+}
+
+impl Limits {
+    /// As the front door takes them, with its bound for all connections.
+    pub fn settings(&self, connections_max: usize) -> DoorSettings {
+        DoorSettings {
+            connections_max,
+            address_connections_max: self.connections_per_address.unwrap_or(connections_max),
+            address_connects_per_second: self.connects_per_second_per_address,
+            messages_per_second: self.messages_per_second,
+            bytes_per_second: self.bytes_per_second,
+            filters_max: self.subscriptions,
+            in_flight_max: self.in_flight.max(1),
+            ..DoorSettings::default()
+        }
+    }
+}

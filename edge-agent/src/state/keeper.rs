@@ -13,6 +13,8 @@ use super::reserve::Reserve;
 use super::store::{OpenFailure, Store};
 use super::{Change, Room, StateError};
 
+/// How often it is tried to reserve space again that was given away.
+const RESTORE_EVERY: Duration = Duration::from_millis(250);
 /// How far sled may lag behind the journal.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// Nothing waits for it while nothing changes.
@@ -130,10 +132,19 @@ impl Keeper {
 
     /// How long until sled should hear of the changes.
     pub(super) fn checkpoint_due(&self) -> Duration {
-        self.changed_since.map_or(IDLE, |since| CHECKPOINT_EVERY.saturating_sub(since.elapsed()))
+        let checkpoint =
+            self.changed_since.map_or(IDLE, |since| CHECKPOINT_EVERY.saturating_sub(since.elapsed()));
+        match self.reserve.is_there() {
+            true => checkpoint,
+            // A disk that was full and has space again may be full once more in a moment.
+            false => checkpoint.min(RESTORE_EVERY),
+        }
     }
 
     pub(super) fn checkpoint_when_due(&mut self) {
+        if !self.reserve.is_there() {
+            self.reserve.restore();
+        }
         let is_due = self.checkpoint_due().is_zero() || self.changed_bytes > CHANGED_BYTES_MAX;
         if is_due && self.changed_since.is_some() {
             self.checkpoint();

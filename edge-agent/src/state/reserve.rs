@@ -17,9 +17,14 @@ impl Reserve {
         Self { path: dir.join("reserve") }
     }
 
+    /// Whether there is space in reserve.
+    pub(super) fn is_there(&self) -> bool {
+        self.path.exists()
+    }
+
     /// Makes the file where it is missing and there is space.
     pub(super) fn restore(&self) {
-        if self.path.exists() {
+        if self.is_there() {
             return;
         }
         let Some(dir) = self.path.parent() else { return };

@@ -227,6 +227,7 @@ impl Daemon {
                 });
                 let uplink = Uplink {
                     upstream: upstream.connection_string.clone(),
+                    keep_alive: upstream.keep_alive,
                     tls: edge_hub::tls::client_config(&read(ca)?)?,
                     queues: queues.clone(),
                     twins,

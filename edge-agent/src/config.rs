@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use edge_hub::limits::Limits;
 use schemas::connection_string::ConnectionString;
@@ -17,6 +19,10 @@ use toml::{Table, Value};
 const OVERRIDE: &str = "EDGE_AGENT__";
 /// Where `[listen] https` is when it is left out. The SDKs know no other port.
 pub const HTTPS_DEFAULT: &str = "0.0.0.0:443";
+/// A dead line is found within half a minute, and a question every quarter of a minute keeps the entries of NAT alive.
+const KEEP_ALIVE_SECS_DEFAULT: u64 = 30;
+/// Less than the round trips of a bad line would end good connections; more than an hour finds no dead one.
+const KEEP_ALIVE_SECS: RangeInclusive<u64> = 4..=3600;
 
 /// The daemon's settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +69,8 @@ pub struct Upstream {
     pub connection_string: ConnectionString,
     /// The authorities to trust, PEM.
     pub ca: Option<PathBuf>,
+    /// A link on which nothing was heard for so long is given up, and made anew.
+    pub keep_alive: Duration,
 }
 
 /// `[docker]`
@@ -247,6 +255,7 @@ impl Default for FileListen {
 struct FileUpstream {
     connection_string: Option<String>,
     ca: Option<PathBuf>,
+    keep_alive_secs: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -338,7 +347,16 @@ impl Config {
                         connection_string.device_id, file.device_id
                     ));
                 }
-                Some(Upstream { connection_string, ca: file.upstream.ca })
+                let keep_alive_secs = file.upstream.keep_alive_secs.unwrap_or(KEEP_ALIVE_SECS_DEFAULT);
+                if !KEEP_ALIVE_SECS.contains(&keep_alive_secs) {
+                    return Err(format!(
+                        "[upstream] keep_alive_secs: found {keep_alive_secs}; write {} to {}",
+                        KEEP_ALIVE_SECS.start(),
+                        KEEP_ALIVE_SECS.end()
+                    ));
+                }
+                let keep_alive = Duration::from_secs(keep_alive_secs);
+                Some(Upstream { connection_string, ca: file.upstream.ca, keep_alive })
             }
         };
         if file.hostname.is_empty()

@@ -14,7 +14,7 @@ use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::clock::now_ms;
+use crate::clock::steady_ms;
 use crate::queues::Queues;
 use crate::record;
 use crate::twins::Twins;
@@ -146,7 +146,7 @@ impl Router {
         let mut appends = Vec::with_capacity(goes.len());
         for Goes { sink, class, time_to_live_ms } in goes {
             let time_to_live_ms = time_to_live_ms.or(routing.time_to_live_ms);
-            let expires_ms = time_to_live_ms.map(|ms| now_ms().saturating_add(ms));
+            let expires_ms = time_to_live_ms.map(|ms| steady_ms().saturating_add(ms));
             let record = match &sink {
                 Sink::Upstream => encode(&schemas::topics::telemetry(as_whom, bag), payload),
                 Sink::Input { module, input } => self.input_record(from, module, input, bag, payload),

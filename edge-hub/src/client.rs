@@ -18,6 +18,7 @@ use crate::codec::read::{Read, read};
 use crate::codec::reason::Reason;
 use crate::codec::text::UserProperties;
 use crate::codec::write::{self, AckKind};
+use crate::reach::reach;
 
 /// The largest packet taken: a deployment manifest travels whole and may be much larger than telemetry.
 const PACKET_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -105,6 +106,8 @@ pub enum Incoming {
 /// The writing half. What it is told waits in a buffer until [`Sender::flush`].
 pub struct Sender {
     out: BytesMut,
+    /// TLS may still hold what was taken from `out`.
+    is_flushed: bool,
     last_id: u16,
     in_flight: HashSet<u16>,
     writer: WriteHalf<TlsStream<TcpStream>>,
@@ -130,14 +133,17 @@ pub async fn connect(options: &ClientOptions) -> Result<(Sender, Receiver), Conn
 async fn try_connect(options: &ClientOptions) -> Result<(Sender, Receiver), ConnectError> {
     let name = ServerName::try_from(options.host.clone())
         .map_err(|_| ConnectError::Tls(format!("`{}` is not a host name", options.host)))?;
-    let stream = TcpStream::connect((options.host.as_str(), options.port)).await.map_err(ConnectError::Io)?;
+    // TLS and MQTT need their time too.
+    let within = options.connect_timeout / 2;
+    let stream = reach(&options.host, options.port, within).await.map_err(ConnectError::Io)?;
     stream.set_nodelay(true).map_err(ConnectError::Io)?;
     let stream = TlsConnector::from(options.tls.clone())
         .connect(name, stream)
         .await
         .map_err(|error| ConnectError::Tls(error.to_string()))?;
     let (reader, writer) = tokio::io::split(stream);
-    let mut sender = Sender { out: BytesMut::new(), last_id: 0, in_flight: HashSet::new(), writer };
+    let mut sender =
+        Sender { out: BytesMut::new(), is_flushed: true, last_id: 0, in_flight: HashSet::new(), writer };
     let mut receiver = Receiver { buffer: BytesMut::new(), reader };
 
     let keep_alive = u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX);
@@ -211,17 +217,30 @@ impl Sender {
         self.in_flight.remove(&packet_id);
     }
 
+    /// Whether there is something to write.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || !self.is_flushed
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.out.len()
+    }
+
     /// Writes everything that is queued. When it is dropped before it ended, the rest stays queued.
     ///
     /// # Errors
     /// When the connection is broken.
     pub async fn flush(&mut self) -> io::Result<()> {
+        self.is_flushed = false;
         while !self.out.is_empty() {
             if self.writer.write_buf(&mut self.out).await? == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
         }
-        self.writer.flush().await
+        self.writer.flush().await?;
+        self.is_flushed = true;
+        Ok(())
     }
 
     fn take_id(&mut self) -> u16 {

@@ -37,9 +37,11 @@ pub struct DoorSettings {
     pub connect_timeout: Duration,
     /// The largest packet, without its first two to five bytes.
     pub packet_bytes_max: usize,
-    /// Messages per session that are not acknowledged yet; beyond, the session stops reading. A client of MQTT 5 is told
-    /// it as the receive maximum.
+    /// Messages per session that are not acknowledged yet; beyond, the session stops reading.
     pub pending_max: usize,
+    /// The receive maximum that a client of MQTT 5 is told; `pending_max` when it is left out. What is on a long line is in
+    /// flight for its client, and here not yet.
+    pub receive_max: Option<u16>,
     /// Their bytes; beyond, the session stops reading.
     pub pending_bytes_max: usize,
     /// QoS 1 and 2 messages to one client that it has not settled yet; the next ones wait in its queue. A client of MQTT 5
@@ -95,6 +97,7 @@ impl Default for DoorSettings {
             // IoT Hub's 256 KiB message, and the longest topic with its length and packet id.
             packet_bytes_max: 256 * 1024 + 65_535 + 4,
             pending_max: 1_000,
+            receive_max: None,
             pending_bytes_max: 4 * 1024 * 1024,
             in_flight_max: 100,
             filters_max: 100,

@@ -21,6 +21,7 @@ mod listener;
 mod mailbox;
 mod message;
 pub mod postman;
+mod reach;
 mod retained;
 mod review;
 pub mod service;

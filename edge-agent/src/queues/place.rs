@@ -14,7 +14,7 @@ use futures_util::future::select_all;
 use tokio::sync::watch;
 
 use super::limits::{Limits, suffix};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, steady_ms};
 
 /// One queue.
 pub struct Queue {
@@ -198,7 +198,7 @@ impl PlaceReader {
                 if let Some(head) = lane.head.take() {
                     lane.reader.unread(head);
                 }
-                if let Some(record) = lane.reader.next_present(now_ms).await? {
+                if let Some(record) = lane.reader.next_present(steady_ms).await? {
                     return Ok((lane.queue.clone(), record));
                 }
                 self.wait().await?;
@@ -207,7 +207,7 @@ impl PlaceReader {
             // A higher priority is waited for as long as the disk takes; a lower one is not while there is something to send.
             let mut highest = u32::MAX;
             for lane in &mut self.lanes {
-                let now_ms = now_ms();
+                let now_ms = steady_ms();
                 if let Some(expired) =
                     lane.head.take_if(|head| head.expires_ms.is_some_and(|at| at <= now_ms))
                 {
@@ -234,7 +234,7 @@ impl PlaceReader {
             heads.dedup_by_key(|lane| lane.queue.class.priority);
             let waiting: Vec<u64> =
                 heads.iter().filter_map(|lane| lane.head.as_ref().map(|head| head.enqueued_ms)).collect();
-            if let Some(index) = self.turns.next(now_ms(), &waiting)
+            if let Some(index) = self.turns.next(steady_ms(), &waiting)
                 && let Some(head) = heads[index].head.take()
             {
                 return Ok((heads[index].queue.clone(), head));
@@ -401,14 +401,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = place(dir.path());
         place.need([PRIORITY_DEFAULT, 0].map(of)).unwrap();
-        let soon = now_ms() + 300;
+        let soon = steady_ms() + 300;
         let short = Bytes::from_static(b"short");
         place.append(QueueClass::DEFAULT, short, Some(soon)).unwrap().await.unwrap();
         put(&place, 0, "alarm").await;
         put(&place, 0, "alarm 2").await;
         let mut reader = place.reader();
         assert_eq!(take(&mut reader, 1).await, ["alarm"]);
-        while now_ms() <= soon {
+        while steady_ms() <= soon {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         assert_eq!(take(&mut reader, 1).await, ["alarm 2"]);

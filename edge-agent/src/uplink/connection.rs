@@ -1,11 +1,13 @@
 //! One connection to central, from its start to its end.
 //!
-//! One task writes and hears. It waits for whatever comes first: something from central, a record of the queues while the
-//! window has room, something to tell, or the time to ping.
+//! One task writes and hears, and neither waits for the other: a line that takes nothing more is still listened to. It waits
+//! for whatever comes first: something from central, room to write, a record of the queues while the window has room,
+//! something to tell, or the time to ask whether anybody is there.
 
 use std::time::Duration;
 
 use edge_core::dialect::link::LinkDown;
+use edge_core::link::liveness::{Liveness, Next};
 use edge_hub::client::{Incoming, Receiver, Sender};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
@@ -13,10 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::telemetry::Telemetry;
 use super::tell::Telling;
-use super::{Ended, KEEP_ALIVE, Uplink, WRITE_TIMEOUT};
+use super::{Ended, Uplink};
 
-/// Messages that go into one write.
-const BATCH: usize = 128;
+/// Messages that are taken from the queues at once: as many as the write below holds.
+const BATCH: usize = 512;
+/// Bytes that wait to be written before more is taken from the queues. Some of what TLS puts into one record is as much as
+/// one write needs to be; the rest would only wait here, where an alarm cannot overtake it.
+const OUT_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) struct Connection<'a> {
     link: &'a Uplink,
@@ -32,18 +37,35 @@ impl<'a> Connection<'a> {
     }
 
     /// Runs it; `Ok` when it was stopped.
-    pub(super) async fn run(mut self, mut receiver: Receiver, stop: &CancellationToken) -> Result<(), Ended> {
+    pub(super) async fn run(
+        &mut self,
+        mut receiver: Receiver,
+        stop: &CancellationToken,
+    ) -> Result<(), Ended> {
         self.sender.subscribe(schemas::topics::LINK);
         self.link.enrolments.linked(true);
         let mut reader = self.link.queues.upstream().reader();
-        let mut ping = tokio::time::interval_at(Instant::now() + KEEP_ALIVE / 2, KEEP_ALIVE / 2);
-        let mut heard = Instant::now();
+        let began = Instant::now();
+        let mut liveness = Liveness::new(self.link.keep_alive);
         loop {
             self.telling.tell(&mut self.sender);
-            match tokio::time::timeout(WRITE_TIMEOUT, self.sender.flush()).await {
-                Ok(written) => written?,
-                Err(_) => return Err(Ended::Stalled),
-            }
+            let wait = match liveness.next(began.elapsed()) {
+                Next::Wait(until) => until,
+                Next::Ask => {
+                    self.sender.ping();
+                    continue;
+                }
+                // It may have spoken while the disk kept us from listening.
+                Next::Dead(silent) => match receiver.next().now_or_never() {
+                    None => return Err(Ended::Silent(silent)),
+                    Some(incoming) => {
+                        liveness.heard(began.elapsed());
+                        self.hear(incoming?).await?;
+                        continue;
+                    }
+                },
+            };
+            let may_send = self.telemetry.free() > 0 && self.sender.waiting_bytes() < OUT_BYTES_MAX;
             tokio::select! {
                 () = stop.cancelled() => {
                     self.sender.disconnect();
@@ -51,31 +73,40 @@ impl<'a> Connection<'a> {
                     return Ok(());
                 }
                 incoming = receiver.next() => {
-                    heard = Instant::now();
+                    liveness.heard(began.elapsed());
                     self.hear(incoming?).await?;
                     // What came in the same read is heard before anything is written.
                     while let Some(incoming) = receiver.next().now_or_never() {
                         self.hear(incoming?).await?;
                     }
                 }
-                next = reader.next(), if self.telemetry.free() > 0 => {
+                written = self.sender.flush(), if self.sender.has_output() => {
+                    written?;
+                    liveness.said(began.elapsed());
+                }
+                next = reader.next(), if may_send => {
                     let (queue, next) = next?;
                     self.telemetry.send(&mut self.sender, &queue, next);
                     for _ in 1..BATCH.min(self.telemetry.free() + 1) {
+                        if self.sender.waiting_bytes() >= OUT_BYTES_MAX {
+                            break;
+                        }
                         let Some(next) = reader.next().now_or_never() else { break };
                         let (queue, next) = next?;
                         self.telemetry.send(&mut self.sender, &queue, next);
                     }
                 }
                 () = self.telling.due() => {}
-                _ = ping.tick() => {
-                    if heard.elapsed() > KEEP_ALIVE * 2 {
-                        return Err(Ended::Silent(heard.elapsed()));
-                    }
-                    self.sender.ping();
-                }
+                () = tokio::time::sleep_until(began + wait) => {}
             }
         }
+    }
+
+    /// Says in the log what the line was like.
+    pub(super) fn sum_up(&self) {
+        let pace = self.telemetry.pace();
+        let (round_trip, per_second) = (pace.round_trip(), pace.rate().round());
+        tracing::info!(?round_trip, per_second, window = pace.window(), "the connection to central ended");
     }
 
     async fn hear(&mut self, incoming: Incoming) -> Result<(), Ended> {

@@ -39,10 +39,7 @@ use crate::queues::Queues;
 use crate::standing::Standing;
 use crate::twins::Twins;
 
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// A write that central does not take for so long means that the line is dead.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// As the Azure SDKs do.
@@ -68,8 +65,6 @@ enum Ended {
     Receive(#[from] client::ReceiveError),
     #[error("connection lost while writing: {0}")]
     Write(#[from] std::io::Error),
-    #[error("central took nothing for {WRITE_TIMEOUT:?}")]
-    Stalled,
     #[error("central said nothing for {0:?}")]
     Silent(Duration),
     #[error("the queue cannot be read: {0}")]
@@ -84,6 +79,8 @@ enum Ended {
 pub struct Uplink {
     /// Where central is, and as whom to speak.
     pub upstream: ConnectionString,
+    /// A line that says nothing for so long is dead.
+    pub keep_alive: Duration,
     /// Whom to trust.
     pub tls: Arc<rustls::ClientConfig>,
     /// The telemetry.
@@ -150,7 +147,7 @@ impl Uplink {
             client_id: identity.to_string(),
             user_name: format!("{hub}/{identity}/?api-version=2021-04-12"),
             password: sas::token(hub, &identity, &self.upstream.shared_access_key, expires_at),
-            keep_alive: KEEP_ALIVE,
+            keep_alive: self.keep_alive,
             connect_timeout: CONNECT_TIMEOUT,
         }
     }
@@ -161,6 +158,9 @@ impl Uplink {
         backoff.succeeded();
         tracing::info!(central = self.upstream.host_name, "central connected");
         self.status.send_replace(LinkStatus { is_connected: true, since_ms: now_ms(), why: String::new() });
-        Connection::new(self, sender).run(receiver, stop).await
+        let mut connection = Connection::new(self, sender);
+        let ended = connection.run(receiver, stop).await;
+        connection.sum_up();
+        ended
     }
 }

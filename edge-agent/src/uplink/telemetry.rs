@@ -5,31 +5,49 @@
 //! sent again nor counted as expired.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
+use edge_core::link::pace::Pace;
 use edge_core::link::window::Windows;
 use edge_hub::client::Sender;
 use schemas::bag::system;
+use tokio::time::Instant;
 
 use crate::queues::place::Queue;
 use crate::record;
 
-/// Telemetry in flight. At 100 ms to central it allows 10,000 messages per second.
-const WINDOW: usize = 1000;
-
 /// The telemetry in flight.
 pub(super) struct Telemetry {
+    /// What the window's times are counted from.
+    began: Instant,
     window: Windows,
     /// The queues with something in the window.
     queues: HashMap<u64, Arc<Queue>>,
     /// central has said how far it has them.
     is_resumed: bool,
+    /// The last topic; its memory is used again.
+    topic: String,
+    /// The keys of what makes a message known again, as they stand in a topic.
+    keys: [String; 3],
 }
 
 impl Telemetry {
     /// Of a new connection: nothing is in flight.
     pub(super) fn new() -> Self {
-        Self { window: Windows::new(WINDOW), queues: HashMap::new(), is_resumed: false }
+        let key = |name: &str| name.replace('$', "%24");
+        Self {
+            began: Instant::now(),
+            window: Windows::default(),
+            queues: HashMap::new(),
+            topic: String::new(),
+            is_resumed: false,
+            keys: [
+                key(system::LINESIDE_QUEUE),
+                key(system::LINESIDE_SEQUENCE),
+                key(system::LINESIDE_ENQUEUED_MS),
+            ],
+        }
     }
 
     /// How many messages may be sent now.
@@ -52,26 +70,31 @@ impl Telemetry {
             return;
         };
         let joint = if topic.ends_with('/') { "" } else { "&" };
-        let key = |name: &'static str| name.replace('$', "%24");
-        let topic = format!(
-            "{topic}{joint}{}={}&{}={sequence}&{}={}",
-            key(system::LINESIDE_QUEUE),
+        let [of_queue, of_sequence, of_ms] = &self.keys;
+        self.topic.clear();
+        // Writing to a String does not fail.
+        let _ = write!(
+            self.topic,
+            "{topic}{joint}{of_queue}={}&{of_sequence}={sequence}&{of_ms}={}",
             queue.log.id(),
-            key(system::LINESIDE_SEQUENCE),
-            key(system::LINESIDE_ENQUEUED_MS),
             queued.enqueued_ms,
         );
-        let packet_id = sender.publish(&topic, &body);
-        self.window.sent(packet_id, queue.key, sequence);
+        let packet_id = sender.publish(&self.topic, &body);
+        self.window.sent(packet_id, queue.key, sequence, self.began.elapsed());
         self.queues.entry(queue.key).or_insert_with(|| queue.clone());
     }
 
     /// Notes an acknowledgement; the queue forgets what is done. Of an unknown packet id it changes nothing.
     pub(super) fn acknowledged(&mut self, packet_id: u16) {
-        if let Some((key, sequence)) = self.window.acknowledged(packet_id)
+        if let Some((key, sequence)) = self.window.acknowledged(packet_id, self.began.elapsed())
             && let Some(queue) = self.queues.get(&key)
         {
             queue.log.advance(sequence);
         }
+    }
+
+    /// What is known of the line.
+    pub(super) fn pace(&self) -> &Pace {
+        self.window.pace()
     }
 }

@@ -310,7 +310,7 @@ where
         Version::V4 => ConnAckProperties::default(),
         Version::V5 => ConnAckProperties {
             session_expiry: (entered.expiry_s != asked_expiry_s).then_some(entered.expiry_s),
-            receive_max: Some(receive_max(settings.pending_max)),
+            receive_max: Some(receive_max(settings)),
             packet_bytes_max: u32::try_from(settings.packet_bytes_max + FIXED_HEADER_BYTES_MAX).ok(),
             topic_alias_max: Some(settings.topic_aliases_max),
             assigned_client_id,

@@ -20,7 +20,7 @@ use super::pending::{Reply, Work};
 use crate::broker::publish::{Given, TooSlow};
 use crate::codec::packet::{Publish, PublishProperties, Version};
 use crate::codec::reason::Reason;
-use crate::door::count;
+use crate::door::{DoorSettings, count};
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::{Message, unix_ms};
@@ -71,7 +71,7 @@ where
 
     /// QoS 1 and 2 messages that a client of MQTT 5 may send before it is told the end of one.
     pub(super) fn receive_max(&self) -> usize {
-        receive_max(self.door.settings.pending_max).into()
+        receive_max(&self.door.settings).into()
     }
 
     /// Puts the topic in the place of its alias.
@@ -394,8 +394,8 @@ where
 }
 
 /// QoS 1 and 2 messages that a client of MQTT 5 may send before it is told the end of one.
-pub(super) fn receive_max(pending_max: usize) -> u16 {
-    u16::try_from(pending_max.max(1)).unwrap_or(u16::MAX)
+pub(super) fn receive_max(settings: &DoorSettings) -> u16 {
+    settings.receive_max.unwrap_or_else(|| u16::try_from(settings.pending_max).unwrap_or(u16::MAX)).max(1)
 }
 
 /// The message in a PUBLISH.

@@ -30,7 +30,7 @@ use crate::store::StoreError;
 use crate::store::commands::Outcome;
 use crate::store::devices::{self, Device};
 use crate::store::losses;
-use crate::store::telemetry::{self, NewMessage, Place, Stored};
+use crate::store::telemetry::{NewMessage, Place};
 use crate::store::twins::{self, Half};
 
 impl From<FleetError> for Rejected {
@@ -71,22 +71,7 @@ impl Fleet {
             body: payload.into(),
             place,
         };
-        let stored = self.store.submit_then(
-            message.body.len() + 512,
-            move |c| {
-                if let Some(gateway) = &carrier {
-                    speak_for(c, gateway, &message.from)?;
-                }
-                match telemetry::insert(c, &message)? {
-                    Stored::New | Stored::Already => Ok(()),
-                    Stored::TooManyQueues => {
-                        Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
-                    }
-                }
-            },
-            |()| {},
-        );
-        Box::pin(async move { stored.await.map_err(Rejected::from) })
+        self.ingest.put(message, carrier).map_err(Rejected::from).boxed()
     }
 }
 

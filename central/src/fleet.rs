@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::calls::Running;
 use crate::clock::now_ms;
 use crate::deploy::assign;
+use crate::ingest::Ingest;
 use crate::link::Outbox;
 use crate::mail::{self, StoredMail};
 use crate::presence::Connections;
@@ -83,6 +84,8 @@ impl From<twin::PatchError> for FleetError {
 pub struct Fleet {
     /// What is kept.
     pub store: Store,
+    /// The way of telemetry into it.
+    pub(crate) ingest: Ingest,
     /// Who is connected to central's own door.
     pub clients: Clients,
     /// Who is connected where.
@@ -140,6 +143,7 @@ impl Fleet {
         let id_scope = scope.await?;
         Ok(Arc::new(Self {
             postman: mail::postman(&store, clients.clone()),
+            ingest: Ingest::new(store.clone()),
             store,
             clients,
             connections: Connections::default(),

@@ -13,6 +13,7 @@ pub mod door;
 pub mod enroll;
 pub mod fleet;
 pub mod identity;
+pub mod ingest;
 pub mod link;
 pub mod mail;
 pub mod page;

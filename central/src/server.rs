@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use edge_core::access::x509::Authorities;
 use edge_hub::clients::Clients;
-use edge_hub::door::Door;
+use edge_hub::door::{Door, DoorSettings};
 use edge_hub::tls::trust::TrustKeeper;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -52,7 +52,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let fleet = Fleet::new(store, clients.clone(), hosts, trust.trust(), id_scope, stop.clone()).await?;
     fleet.resume_commands().await?;
 
-    let settings = config.limits.settings(config.mqtt.connections_max);
+    let settings = DoorSettings {
+        // A gateway has as many in flight as its line holds; what is read and not stored yet is bounded below.
+        receive_max: Some(u16::MAX),
+        // Two of the writer's batches: one is written, the other is read meanwhile.
+        pending_max: 2 * crate::ingest::BATCH_MAX,
+        ..config.limits.settings(config.mqtt.connections_max)
+    };
     let door = Door::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, settings).await?;
     let http = listen("http.listen", config.http.listen).await?;
     let mqtts = listen("mqtt.mqtts", config.mqtt.mqtts).await?;

@@ -1,15 +1,16 @@
 //! Telemetry: every message once, oldest first, up to a number of messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
 use schemas::bag::PropertyBag;
 use schemas::names::{DeviceId, Identity, ModuleId};
+use serde::Serializer as _;
 
 use super::{integer, json_column, parsed_column, unsigned};
 
 /// Queues that one gateway may bring: one for each sink and priority, and those of former installations.
-const QUEUES_MAX: u32 = 1000;
+const QUEUES_MAX: usize = 1000;
 /// How far back the last value of a name is looked for, in messages of the device.
 const LOOK_BACK: u32 = 5000;
 /// Bytes of bodies in one page; the rest comes with the next.
@@ -71,53 +72,108 @@ pub struct Message {
     pub body: Vec<u8>,
 }
 
-/// Stores a message once.
-///
-/// # Errors
-/// SQLite's.
-pub fn insert(connection: &Connection, message: &NewMessage) -> rusqlite::Result<Stored> {
-    if let Some(place) = &message.place {
-        let highest: Option<i64> = connection
-            .prepare_cached("SELECT sequence FROM watermarks WHERE gateway = ?1 AND queue = ?2")?
-            .query_row([place.gateway.as_str(), &place.queue], |row| row.get(0))
-            .optional()?;
-        match highest {
-            Some(highest) if place.sequence <= unsigned(highest) => return Ok(Stored::Already),
-            Some(_) => {}
-            None => {
-                let queues: u32 = connection
-                    .prepare_cached("SELECT count(*) FROM watermarks WHERE gateway = ?1")?
-                    .query_row([place.gateway.as_str()], |row| row.get(0))?;
-                if queues >= QUEUES_MAX {
-                    return Ok(Stored::TooManyQueues);
-                }
-            }
-        }
-        connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO watermarks (gateway, queue, sequence) VALUES (?1, ?2, ?3)",
-            )?
-            .execute((place.gateway.as_str(), &place.queue, integer(place.sequence)))?;
-    }
-    let bag: serde_json::Map<_, _> = message
-        .bag
-        .iter()
-        .map(|(key, value)| (key.to_owned(), value.map_or(serde_json::Value::Null, Into::into)))
-        .collect();
-    connection
-        .prepare_cached(
+/// Messages on their way into the tables, each once. What a batch of them needs again and again is looked up once, and is
+/// written by [`Writing::finish`].
+pub struct Writing<'c> {
+    connection: &'c Connection,
+    insert: CachedStatement<'c>,
+    marks: HashMap<DeviceId, HashMap<String, Mark>>,
+}
+
+/// How far a gateway's queue is stored.
+struct Mark {
+    /// `None`: nothing of it yet.
+    highest: Option<u64>,
+    /// It is not in the table yet.
+    is_new: bool,
+    is_moved: bool,
+}
+
+impl<'c> Writing<'c> {
+    /// Begins within the connection's transaction.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+        let insert = connection.prepare_cached(
             "INSERT INTO telemetry (device, module, enqueued_ms, received_ms, bag, body)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?
-        .execute((
+        )?;
+        Ok(Self { connection, insert, marks: HashMap::new() })
+    }
+
+    /// Stores a message, if it is new.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn insert(&mut self, message: &NewMessage) -> rusqlite::Result<Stored> {
+        if let Some(place) = &message.place {
+            let Some(mark) = self.mark(place)? else { return Ok(Stored::TooManyQueues) };
+            if mark.highest.is_some_and(|highest| place.sequence <= highest) {
+                return Ok(Stored::Already);
+            }
+            (mark.highest, mark.is_moved) = (Some(place.sequence), true);
+        }
+        self.insert.execute((
             message.from.device.as_str(),
             message.from.module.as_ref().map(ModuleId::as_str),
             integer(message.enqueued_ms),
             integer(message.received_ms),
-            serde_json::Value::Object(bag).to_string(),
+            json(&message.bag),
             &message.body,
         ))?;
-    Ok(Stored::New)
+        Ok(Stored::New)
+    }
+
+    /// How far a queue is stored; `None` when it would be one queue too many.
+    fn mark(&mut self, place: &Place) -> rusqlite::Result<Option<&mut Mark>> {
+        let is_known = self.marks.get(&place.gateway).is_some_and(|of| of.contains_key(&place.queue));
+        if !is_known {
+            let highest: Option<i64> = self
+                .connection
+                .prepare_cached("SELECT sequence FROM watermarks WHERE gateway = ?1 AND queue = ?2")?
+                .query_row([place.gateway.as_str(), &place.queue], |row| row.get(0))
+                .optional()?;
+            let of = self.marks.entry(place.gateway.clone()).or_default();
+            if highest.is_none() {
+                let stored: u32 = self
+                    .connection
+                    .prepare_cached("SELECT count(*) FROM watermarks WHERE gateway = ?1")?
+                    .query_row([place.gateway.as_str()], |row| row.get(0))?;
+                let new = of.values().filter(|mark| mark.is_new).count();
+                if stored as usize + new >= QUEUES_MAX {
+                    return Ok(None);
+                }
+            }
+            let mark = Mark { highest: highest.map(unsigned), is_new: highest.is_none(), is_moved: false };
+            of.insert(place.queue.clone(), mark);
+        }
+        Ok(self.marks.get_mut(&place.gateway).and_then(|of| of.get_mut(&place.queue)))
+    }
+
+    /// Writes how far each queue is stored now.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn finish(self) -> rusqlite::Result<()> {
+        let mut write = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO watermarks (gateway, queue, sequence) VALUES (?1, ?2, ?3)",
+        )?;
+        for (gateway, of) in &self.marks {
+            for (queue, mark) in of.iter().filter(|(_, mark)| mark.is_moved) {
+                write.execute((gateway.as_str(), queue, mark.highest.map(integer)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bag as it stands in the table: a JSON object, a property without a value is `null`.
+fn json(bag: &PropertyBag) -> String {
+    let mut text = Vec::with_capacity(64);
+    let mut writer = serde_json::Serializer::new(&mut text);
+    writer.collect_map(bag.iter()).expect("writing texts to memory does not fail");
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 /// The highest sequence stored of each queue of a gateway, by the queue's id.
@@ -240,7 +296,13 @@ mod tests {
     }
 
     async fn put(store: &Store, message: NewMessage) -> Stored {
-        store.submit(move |c| Ok::<_, StoreError>(insert(c, &message)?)).await.unwrap()
+        let stored = store.submit(move |c| {
+            let mut writing = Writing::new(c)?;
+            let stored = writing.insert(&message)?;
+            writing.finish()?;
+            Ok::<_, StoreError>(stored)
+        });
+        stored.await.unwrap()
     }
 
     async fn all(store: &Store) -> Vec<Message> {

@@ -22,18 +22,18 @@ demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 prove
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/demo $(if $(ONCE),--once)
 
 test: images ## every test, on real parts
-	scripts/ensure-packages.sh busybox-static docker-registry eatmydata e2fsprogs
+	scripts/ensure-packages.sh busybox-static docker-registry eatmydata e2fsprogs iproute2 libfaketime
 	scripts/ensure-clients.sh
 	cargo test --workspace --exclude site-tests
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests -- --test-threads=1 --nocapture
 
 faults: images ## the long form of the tests that break things: as root, about half an hour
-	scripts/ensure-packages.sh eatmydata e2fsprogs
+	scripts/ensure-packages.sh eatmydata e2fsprogs iproute2 libfaketime
 	export LINESIDE_FAULTS=1
 	cargo test -p edge-buffer --lib -- --nocapture every_step power damage
 	cargo test -p edge-agent --lib -- --nocapture state
 	cargo test -p edge-agent --test disk -- --nocapture --test-threads=1
-	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test storms --test audit -- --nocapture --test-threads=1
+	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test storms --test audit --test line -- --nocapture --test-threads=1
 
 fuzz: compiler ## every parser with libFuzzer, SECONDS_EACH (600); TARGETS="packets sas" for some only
 	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(TARGETS)
@@ -47,7 +47,7 @@ check: compiler ## format, lints and dependency audit
 lint: check
 
 bench: images ## benchmarks with their peers in the same run; ONLY="free idle" runs some of them
-	scripts/ensure-packages.sh mosquitto
+	scripts/ensure-packages.sh mosquitto iproute2
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/bench $(ONLY)
 	$(if $(ONLY),exit 0)
 	$(STATIC) cargo run --release --target $(TARGET) -p edge-buffer --example append_rate -- target 3 512

@@ -14,19 +14,23 @@ use tokio::sync::watch;
 pub fn binary(name: &str) -> Result<PathBuf> {
     let dir = match std::env::var_os("LINESIDE_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => {
-            let mut dir = std::env::current_exe().context("finding this program")?;
-            dir.pop();
-            if dir.ends_with("deps") {
-                dir.pop();
-            }
-            dir
-        }
+        None => return beside_this(name),
     };
-    let path = dir.join(name);
-    if !path.is_file() {
-        bail!("{} is not there; build it first: make build", path.display());
+    there(dir.join(name), "make build")
+}
+
+/// A binary in cargo's target directory beside this very program, whatever `LINESIDE_BIN_DIR` says: not a static one.
+pub fn beside_this(name: &str) -> Result<PathBuf> {
+    let mut dir = std::env::current_exe().context("finding this program")?;
+    dir.pop();
+    if dir.ends_with("deps") {
+        dir.pop();
     }
+    there(dir.join(name), "cargo build --workspace")
+}
+
+fn there(path: PathBuf, build: &str) -> Result<PathBuf> {
+    ensure!(path.is_file(), "{} is not there; build it first: {build}", path.display());
     Ok(path)
 }
 

@@ -1,6 +1,6 @@
 //! One site: central and one gateway as processes, with their data in a directory of their own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use crate::crowd::each;
 use crate::leaf::LeafOptions;
+use crate::line::Line;
 use crate::process::{Process, binary, run};
 use crate::raw::Login;
 use crate::rest::{Rest, eventually};
@@ -45,6 +46,16 @@ pub struct Site {
     pub log_level: &'static str,
     /// Settings of the gateway beside its `edge.toml`.
     pub agent_env: Vec<(&'static str, String)>,
+    /// The name under which the gateway knows central.
+    pub central_name: String,
+    /// Where central listens for MQTT.
+    pub central_listen: IpAddr,
+    /// What runs central, before its own command line: a network of its own, for example.
+    pub central_in: Vec<String>,
+    /// What runs the gateway's daemon, before its own command line.
+    pub agent_in: Vec<String>,
+    /// The daemon's program, when it is another than the command line's.
+    pub agent_program: Option<PathBuf>,
     central: Option<Process>,
     agent: Option<Process>,
     rest: Option<Rest>,
@@ -59,6 +70,18 @@ pub fn hostname() -> String {
     match resolves && own.trim() != "localhost" {
         true => own.trim().to_owned(),
         false => "edge-gateway".to_owned(),
+    }
+}
+
+/// A program, run by what stands before its command line.
+fn within(before: &[String], program: PathBuf) -> Command {
+    match before {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
     }
 }
 
@@ -95,11 +118,24 @@ impl Site {
             network: format!("lineside-{gateway}"),
             log_level: "info",
             agent_env: Vec::new(),
+            central_name: "localhost".to_owned(),
+            central_listen: Ipv4Addr::LOCALHOST.into(),
+            central_in: Vec::new(),
+            agent_in: Vec::new(),
+            agent_program: None,
             central: None,
             agent: None,
             rest: None,
             token: String::new(),
         })
+    }
+
+    /// Puts central behind a line. The test asks its API past the line.
+    pub fn behind(&mut self, line: &Line, name: &str) {
+        self.central_in = line.inside();
+        self.central_name = name.to_owned();
+        self.central_listen = Ipv4Addr::UNSPECIFIED.into();
+        self.http.set_ip(line.beside.into());
     }
 
     fn central_dir(&self) -> PathBuf {
@@ -132,14 +168,14 @@ impl Site {
     }
 
     fn central_command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(binary("central")?);
+        let mut command = within(&self.central_in, binary("central")?);
         command
             .args(arguments)
             .arg("--data-dir")
             .arg(self.central_dir())
             .env("CENTRAL__HTTP__LISTEN", self.http.to_string())
-            .env("CENTRAL__MQTT__MQTTS", format!("127.0.0.1:{}", self.central_mqtts))
-            .env("CENTRAL__HOSTNAME", "localhost")
+            .env("CENTRAL__MQTT__MQTTS", format!("{}:{}", self.central_listen, self.central_mqtts))
+            .env("CENTRAL__HOSTNAME", &self.central_name)
             .env("RUST_LOG", self.log_level);
         Ok(command)
     }
@@ -207,13 +243,18 @@ impl Site {
         self.rest()?.put(&path, &json!({"displayName": "Gateway of this site", "type": ["edge"]})).await?;
         let key = self.key(&self.gateway).await?;
         let upstream = format!(
-            "HostName=localhost:{};DeviceId={};SharedAccessKey={key}",
-            self.central_mqtts, self.gateway
+            "HostName={}:{};DeviceId={};SharedAccessKey={key}",
+            self.central_name, self.central_mqtts, self.gateway
         );
+        self.init_with(&upstream, &self.central_dir().join("ca.pem")).await
+    }
+
+    /// Writes `edge.toml`, keys and certificates of a gateway with this upstream.
+    pub async fn init_with(&self, upstream: &str, ca: &Path) -> Result<()> {
         let mut init = Command::new(binary("edge-agent")?);
-        init.args(["init", "--device-id", &self.gateway, "--hostname", &hostname(), "--upstream", &upstream]);
+        init.args(["init", "--device-id", &self.gateway, "--hostname", &hostname(), "--upstream", upstream]);
         init.arg("--data-dir").arg(self.agent_dir()).arg("--config").arg(self.edge_toml());
-        init.arg("--upstream-ca").arg(self.central_dir().join("ca.pem"));
+        init.arg("--upstream-ca").arg(ca);
         let (code, _, error) = run(&mut init).await?;
         ensure!(code == 0, "edge-agent init failed: {error}");
         Ok(())
@@ -232,7 +273,16 @@ impl Site {
     /// Starts the gateway's daemon and waits until it serves.
     pub async fn start_agent(&mut self) -> Result<()> {
         let log = self.dir.join("edge-agent.log");
-        let agent = Process::start("edge-agent", self.agent_command(&["run"])?, &log)?;
+        let mut run = self.agent_command(&["run"])?;
+        if !self.agent_in.is_empty() || self.agent_program.is_some() {
+            let program = self.agent_program.clone().map_or_else(|| binary("edge-agent"), Ok)?;
+            let inner = std::mem::replace(&mut run, within(&self.agent_in, program));
+            run.args(inner.as_std().get_args());
+            for (name, value) in inner.as_std().get_envs() {
+                run.env(name, value.unwrap_or_default());
+            }
+        }
+        let agent = Process::start("edge-agent", run, &log)?;
         agent.line("edge-agent ready", READY).await?;
         self.agent = Some(agent);
         Ok(())
@@ -256,6 +306,43 @@ impl Site {
     /// What the daemon has logged.
     pub fn agent_log(&self) -> String {
         std::fs::read_to_string(self.dir.join("edge-agent.log")).unwrap_or_default()
+    }
+
+    /// Speaks with the daemon's local door, as its command line does.
+    fn control(&self) -> Result<reqwest::Client> {
+        let socket = self.agent_dir().join("edge-agent.sock");
+        Ok(reqwest::Client::builder().unix_socket(socket).build()?)
+    }
+
+    /// Messages that wait in all queues of the gateway.
+    pub async fn waiting(&self) -> Result<u64> {
+        // Not by the command line: starting it five times a second would take its part of the machine.
+        let answer = self.control()?.get("http://localhost/status").send().await?;
+        let status: Value = answer.error_for_status()?.json().await?;
+        Ok(status["queues"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|queue| queue["messages"].as_u64())
+            .sum())
+    }
+
+    /// Waits until the gateway says that its link is up, or that it is not.
+    pub async fn link_is(&self, is_up: bool, within: Duration) -> Result<()> {
+        eventually(if is_up { "the link is up" } else { "the link is down" }, within, || async {
+            Ok((self.agent_json(&["status"]).await?["upstream"]["connected"] == json!(is_up)).then_some(()))
+        })
+        .await
+    }
+
+    /// What the daemon has used of the CPU so far, of all its threads.
+    pub fn agent_cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.agent_id()?))?;
+        // Behind the name, which may hold anything: utime and stime are the 14th and the 15th field, in ticks of 10 ms.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+        let (user, system) = (ticks(11).context("no utime")?, ticks(12).context("no stime")?);
+        Ok(Duration::from_millis((user + system) * 10))
     }
 
     /// Waits until central says that the gateway is connected.
@@ -298,8 +385,7 @@ impl Site {
 
     /// Adds leaf devices on the gateway itself, as `edge-agent device add` does, and gives what each connects with.
     pub async fn add_here(&self, ids: &[String]) -> Result<Vec<Login>> {
-        let http =
-            reqwest::Client::builder().unix_socket(self.agent_dir().join("edge-agent.sock")).build()?;
+        let http = self.control()?;
         let port = self.gateway_mqtt;
         each(ids.to_vec(), move |id| {
             let http = http.clone();
@@ -333,6 +419,16 @@ impl Site {
                 "identities": ["{{iot:identity}}"],
                 "allow": [{"operations": ["mqtt:publish", "mqtt:subscribe"], "resources": [filter]}],
             }]},
+        }))
+        .await
+    }
+
+    /// Applies a manifest without modules by which telemetry waits so long for central.
+    pub async fn keep_for(&self, time_to_live_secs: u64) -> Result<()> {
+        self.apply_hub(json!({
+            "schemaVersion": "1.2",
+            "routes": {"upstream": "FROM /messages/* INTO $upstream"},
+            "storeAndForwardConfiguration": {"timeToLiveSecs": time_to_live_secs},
         }))
         .await
     }

@@ -38,9 +38,9 @@ pub async fn run(site: &Site, parts: &Parts<'_>, dir: &Path) -> Result<()> {
         let ours = outcome(&parts.ours[..MANY], parts.port).await?;
         our_rates.push(ours.sent as f64 / ours.took.as_secs_f64());
         // The link must not take the machine from mosquitto's round: it goes up first, which is a figure of its own.
-        let (left, since) = (waiting(site).await?, Instant::now());
+        let (left, since) = (site.waiting().await?, Instant::now());
         eventually("the backlog is in central", DRAIN, || async {
-            Ok((waiting(site).await? == 0).then_some(()))
+            Ok((site.waiting().await? == 0).then_some(()))
         })
         .await?;
         drains.push(left as f64 / since.elapsed().as_secs_f64());
@@ -83,10 +83,4 @@ async fn outcome(logins: &[Login], port: u16) -> Result<Outcome> {
         length: LENGTH,
     };
     load.run(port).await
-}
-
-/// Messages that wait in all queues of the gateway.
-async fn waiting(site: &Site) -> Result<u64> {
-    let status = site.agent_json(&["status"]).await?;
-    Ok(status["queues"].as_array().into_iter().flatten().filter_map(|queue| queue["messages"].as_u64()).sum())
 }

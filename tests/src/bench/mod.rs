@@ -1,6 +1,7 @@
 //! The benchmarks: what Lineside costs and does, each beside its peer in the same run.
 
 pub mod deployment;
+pub mod drain;
 pub mod durable;
 pub mod free;
 pub mod idle;

@@ -1,4 +1,4 @@
-//! `make bench`: every benchmark, or those whose names are given: deployment, free, durable, latency, idle. Prints Markdown
+//! `make bench`: every benchmark, or those whose names are given: deployment, free, durable, latency, idle, drain. Prints Markdown
 //! tables, ready for docs/benchmarks.md, and ends each benchmark with `RATIO name ours/theirs`.
 
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use site_tests::bench::free::{MANY, Parts};
 use site_tests::bench::peer::Mosquitto;
-use site_tests::bench::{deployment, durable, free, idle, latency};
+use site_tests::bench::{deployment, drain, durable, free, idle, latency};
 use site_tests::raw::Login;
 use site_tests::site::Site;
 
-const ALL: [&str; 5] = ["deployment", "free", "durable", "latency", "idle"];
+const ALL: [&str; 6] = ["deployment", "free", "durable", "latency", "idle", "drain"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -23,16 +23,24 @@ async fn main() -> Result<()> {
         wanted = ALL.map(str::to_owned).to_vec();
     }
     let dir = tempfile::Builder::new().prefix("lineside-bench-").tempdir()?;
-    let mut site = Site::new(dir.path(), "bench-gateway", true)?;
-    let measured = measure(&mut site, dir.path(), &wanted).await;
-    let ended = site.end(true).await;
-    measured?;
-    ended
+    println!("{}", machine());
+    let (own, shared): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|name| name == "drain");
+    if !shared.is_empty() {
+        let mut site = Site::new(dir.path(), "bench-gateway", true)?;
+        let measured = measure(&mut site, dir.path(), &shared).await;
+        let ended = site.end(true).await;
+        measured?;
+        ended?;
+    }
+    // With sites of its own.
+    if !own.is_empty() {
+        drain::run(&dir.path().join("drain")).await?;
+    }
+    Ok(())
 }
 
 async fn measure(site: &mut Site, dir: &Path, wanted: &[String]) -> Result<()> {
     let is_wanted = |name: &str| wanted.iter().any(|wanted| wanted == name);
-    println!("{}", machine());
     site.start_central().await?;
     site.init_gateway().await?;
     if is_wanted("deployment") {

@@ -34,6 +34,8 @@ faults: images ## the long form of the tests that break things: as root, about h
 	cargo test -p edge-agent --lib -- --nocapture state
 	cargo test -p edge-agent --test disk -- --nocapture --test-threads=1
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test storms --test audit --test line -- --nocapture --test-threads=1
+	LINESIDE_OVERLOAD_SECS=60 LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) \
+	    cargo test -p site-tests --test overload -- --nocapture --test-threads=1
 
 fuzz: compiler ## every parser with libFuzzer, SECONDS_EACH (600); TARGETS="packets sas" for some only
 	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(TARGETS)

@@ -32,6 +32,8 @@ pub struct Site {
     pub http: SocketAddr,
     /// central's MQTT over TLS.
     pub central_mqtts: u16,
+    /// Central's port for MQTT over WebSocket.
+    pub central_wss: u16,
     /// The gateway's MQTT over TLS. 8883 where modules run: they know no other.
     pub gateway_mqtts: u16,
     /// The gateway's plain MQTT on loopback.
@@ -111,6 +113,7 @@ impl Site {
             dir: dir.to_owned(),
             http: SocketAddr::from(([127, 0, 0, 1], free_port()?)),
             central_mqtts: free_port()?,
+            central_wss: free_port()?,
             gateway_mqtts: if has_modules { 8883 } else { free_port()? },
             gateway_mqtt: free_port()?,
             gateway_https: if has_modules { 443 } else { free_port()? },
@@ -157,6 +160,11 @@ impl Site {
         self.agent_dir().join("ca.pem")
     }
 
+    /// Central's certificate authority, which gateways and devices at its own door trust.
+    pub fn central_ca(&self) -> PathBuf {
+        self.central_dir().join("ca.pem")
+    }
+
     /// The API token.
     pub fn token(&self) -> &str {
         &self.token
@@ -175,6 +183,7 @@ impl Site {
             .arg(self.central_dir())
             .env("CENTRAL__HTTP__LISTEN", self.http.to_string())
             .env("CENTRAL__MQTT__MQTTS", format!("{}:{}", self.central_listen, self.central_mqtts))
+            .env("CENTRAL__MQTT__WSS", format!("{}:{}", self.central_listen, self.central_wss))
             .env("CENTRAL__HOSTNAME", &self.central_name)
             .env("RUST_LOG", self.log_level);
         Ok(command)

@@ -1,6 +1,6 @@
 //! Plain MQTT clients of the floor on free topics, MQTT 3.1.1 and 5: paho 1.6 and 2, aiomqtt, MQTT.js, rumqttc,
 //! and mosquitto's own.
-//! Each library does the same things over TLS as a device of the gateway. To judge the tests themselves, let them run at a
+//! Each library does the same things over TLS, some over WebSocket too, as a device of the gateway. To judge the tests themselves, let them run at a
 //! broker that needs no account and no TLS: `LINESIDE_OTHER_BROKER=1883`.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
@@ -25,10 +25,12 @@ struct Library {
     kind: Kind,
     script: &'static str,
     version: u8,
+    /// Over WebSocket, on the gateway's HTTPS port.
+    websockets: bool,
 }
 
 const fn library(kind: Kind, script: &'static str, version: u8) -> Library {
-    Library { kind, script, version }
+    Library { kind, script, version, websockets: false }
 }
 
 /// A gateway that stands alone with three devices on it, and the free topics below `plain/` open to them.
@@ -54,7 +56,8 @@ impl Floor {
         let login = &self.devices[who];
         let (user, password) = login.account.clone().unwrap();
         let mut how = json!({
-            "port": self.site.gateway_mqtts, "ca": self.site.gateway_ca(), "version": library.version,
+            "port": if library.websockets { self.site.gateway_https } else { self.site.gateway_mqtts },
+            "websockets": library.websockets, "ca": self.site.gateway_ca(), "version": library.version,
             "client_id": login.client_id, "user": user, "password": password, "clean": true,
         });
         if let Ok(port) = std::env::var("LINESIDE_OTHER_BROKER") {
@@ -276,6 +279,17 @@ async fn mqtt_js_works_whole_in_both_versions() {
 async fn rumqttc_works_whole_in_both_versions() {
     let rumqttc = |version| library(Kind::Rust, "rumqttc_client", version);
     everything(&[rumqttc(4), rumqttc(5)]).await;
+}
+
+#[tokio::test]
+async fn plain_clients_work_whole_over_websocket_in_both_versions() {
+    let over = |kind, script, version| Library { websockets: true, ..library(kind, script, version) };
+    everything(&[
+        over(Kind::PlainPython, "paho_client.py", 4),
+        over(Kind::PlainPython, "aiomqtt_client.py", 5),
+        over(Kind::Node, "mqttjs_client.js", 5),
+    ])
+    .await;
 }
 
 /// `mosquitto_pub` or `mosquitto_sub` as a device, over TLS.

@@ -304,6 +304,19 @@ enum Waiting {
 }
 
 impl Append {
+    /// One that was refused: for who has a limit of its own in front of the log's.
+    pub fn refused(why: AppendError) -> Self {
+        Self { waiting: Waiting::Refused(Some(why)), untold: None }
+    }
+
+    /// Why it was refused, when that is so already.
+    pub fn refusal(&self) -> Option<&AppendError> {
+        match &self.waiting {
+            Waiting::Refused(error) => error.as_ref(),
+            Waiting::Answer(_) => None,
+        }
+    }
+
     /// Hands it to the commit thread, so that it goes on its way while the caller waits for something else.
     pub fn hand_over(&mut self) {
         if let Some(handle) = self.untold.take() {

@@ -21,14 +21,13 @@ pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use edge_buffer::{Append, AppendError, Full, Log, LogOptions, OpenError};
-use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
@@ -39,6 +38,12 @@ use crate::message::unix_ms;
 /// A snapshot is due when so much was written since the last one, and more than so many times what it would hold.
 const SNAPSHOT_BYTES: u64 = 16 << 20;
 const SNAPSHOT_TIMES: u64 = 2;
+/// Of the journal's bytes, how many a snapshot may use beyond them: one in so many. It is what gives the others back.
+const SNAPSHOT_SHARE: u64 = 2;
+/// What the log adds to a record, at most.
+const FRAME_BYTES: u64 = 64;
+/// How much is written between two looks at what the files hold.
+const LOOK_EVERY: u64 = 256 << 10;
 /// Bytes that wait for the disk from which on clients are not read from until it has taken them.
 const CONGESTED_BYTES: u64 = 4 << 20;
 /// Bytes that wait for the disk beyond which an event is refused. Above [`CONGESTED_BYTES`] comes only what no client is
@@ -55,6 +60,8 @@ pub(crate) struct Journal {
 
 struct Shared {
     log: Log,
+    dir: PathBuf,
+    max: JournalMax,
     inner: Mutex<Inner>,
     /// A snapshot is due.
     due: Notify,
@@ -65,6 +72,10 @@ struct Inner {
     state: State,
     /// Bytes written since the last snapshot.
     written: u64,
+    /// Bytes written since the last look at what the files hold.
+    unseen: u64,
+    /// The files hold all that they may.
+    is_full: bool,
     /// An event did not reach the disk: what is there is not what is true until the next snapshot.
     is_behind: bool,
 }
@@ -94,15 +105,16 @@ impl Journal {
     pub(crate) async fn open(dir: &Path, max: JournalMax) -> Result<Recovered, OpenError> {
         let options = LogOptions {
             segment_bytes: 4 << 20,
-            bytes_max: max.bytes,
+            // What is beyond `max` is for a snapshot.
+            bytes_max: max.bytes + max.bytes / SNAPSHOT_SHARE,
             keep_free_bytes: max.keep_free_bytes,
             // The oldest segment may hold the only word of a session.
             full: Full::Refuse,
             waiting_bytes_max: WAITING_BYTES_MAX,
             ..LogOptions::default()
         };
-        let dir = dir.to_owned();
-        let opening = tokio::task::spawn_blocking(move || Log::open(&dir, options));
+        let (dir, of_log) = (dir.to_owned(), dir.to_owned());
+        let opening = tokio::task::spawn_blocking(move || Log::open(&of_log, options));
         let log = opening.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
         let (state, skipped) = fold::read(&log).await;
         let (sessions, retained, wills) = (state.sessions.len(), state.retained.len(), state.wills.len());
@@ -110,9 +122,15 @@ impl Journal {
         if skipped > 0 {
             error!(records = skipped, "records of the MQTT journal were unreadable and skipped");
         }
-        let inner = Inner { state: state.clone(), written: log.stats().bytes, is_behind: false };
-        let shared =
-            Shared { log, inner: Mutex::new(inner), due: Notify::new(), unwritten: AtomicU64::new(0) };
+        let inner = Inner {
+            state: state.clone(),
+            written: log.stats().bytes,
+            unseen: LOOK_EVERY,
+            is_full: false,
+            is_behind: false,
+        };
+        let inner = Mutex::new(inner);
+        let shared = Shared { log, dir, max, inner, due: Notify::new(), unwritten: AtomicU64::new(0) };
         Ok(Recovered { journal: Self { shared: Arc::new(shared) }, state, skipped })
     }
 
@@ -138,7 +156,15 @@ impl Journal {
         let mut inner = self.lock();
         inner.state.apply(event);
         inner.written += bytes;
-        let append = self.shared.log.append(record, unix_ms());
+        inner.unseen += bytes;
+        if inner.is_full || inner.unseen > LOOK_EVERY {
+            inner.unseen = 0;
+            inner.is_full = self.shared.log.stats().bytes > self.shared.max.bytes;
+        }
+        let append = match inner.is_full {
+            false => self.shared.log.append(record, unix_ms()),
+            true => Append::refused(self.full()),
+        };
         let limit = SNAPSHOT_BYTES.max(SNAPSHOT_TIMES * inner.state.bytes() as u64);
         let is_due = inner.written > limit;
         drop(inner);
@@ -161,6 +187,10 @@ impl Journal {
     /// As [`Journal::write`], for an event that nobody waits for.
     pub(crate) fn note(&self, event: &Event) {
         self.write(event).unawaited();
+    }
+
+    fn full(&self) -> AppendError {
+        AppendError::Full { dir: self.shared.dir.clone() }
     }
 
     fn fell_behind(&self, why: &AppendError) {
@@ -187,6 +217,16 @@ impl Journal {
     /// # Errors
     /// [`AppendError`]; what was written of the snapshot is then ignored.
     pub(crate) async fn snapshot(&self) -> Result<(), AppendError> {
+        if self.lock().is_full {
+            // One that is not finished would use up the room of those that come after it.
+            let state = self.lock().state.clone();
+            let bytes: u64 =
+                state.events().map(|event| record::of_part(&event).len() as u64 + FRAME_BYTES).sum();
+            let (max, held) = (self.shared.max.bytes, self.shared.log.stats().bytes);
+            if held + bytes > max + max / SNAPSHOT_SHARE {
+                return Err(self.full());
+            }
+        }
         let (state, begun, unwritten) = {
             let mut inner = self.lock();
             inner.written = 0;
@@ -238,8 +278,13 @@ impl Stored {
 
     /// For an event that nobody waits for.
     pub(crate) fn unawaited(self) {
-        // An append that is refused says so at once; one that the disk fails is told to those who wait for others.
-        let _ = self.now_or_never();
+        // An append that is refused says so at once; one that the disk fails is told to those who wait for others. It is not
+        // polled: whoever polls may have to write, and locks may be held here.
+        for stored in [Some(&self), self.before.as_deref()].into_iter().flatten() {
+            if let Some(why) = stored.append.refusal() {
+                stored.journal.fell_behind(why);
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use edge_buffer::AppendError;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -291,6 +292,50 @@ fn a_snapshot_lets_go_of_what_is_before_it_and_events_go_on_meanwhile() {
         assert_eq!(shown(&read.state), expected);
         assert_eq!(read.state.sessions[&1].received.len(), 50);
         assert!(read.journal.shared.log.stats().bytes < before / 2, "the old segments are gone");
+    });
+}
+
+#[test]
+fn a_full_journal_refuses_and_is_whole_again_when_there_is_less_to_keep() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let max = JournalMax { bytes: 16 << 20, keep_free_bytes: 0 };
+        let journal = Journal::open(dir.path(), max).await.unwrap().journal;
+        journal.note(&Event::Opened { session: 1, client_id: "d".into(), expiry_s: 60 });
+        let message =
+            Arc::new(Message { payload: vec![7; 10_000].into(), topic: "t".into(), ..Message::empty() });
+        let publish = async |key: u64| {
+            let targets = vec![Target { session: 1, qos: 1, retain: false, ids: None }];
+            let (message, retained) = (message.clone(), Kept::Not);
+            let published = Published { key, message, retained, received: None, targets };
+            journal.write(&Event::Published(Box::new(published))).await
+        };
+        let mut key = 1;
+        let why = loop {
+            match publish(key).await {
+                Ok(()) => key += 1,
+                Err(why) => break why,
+            }
+        };
+        assert!(matches!(why, AppendError::Full { .. }) && key > 1_000, "{why} after {key}");
+        // All of it is still wanted: a snapshot would not fit either, and does not try.
+        let held = journal.shared.log.stats().bytes;
+        for _ in 0..100 {
+            assert!(matches!(journal.snapshot().await, Err(AppendError::Full { .. })));
+        }
+        assert_eq!(journal.shared.log.stats().bytes, held);
+        // The client takes its messages; that is refused to the disk and true all the same, and makes room.
+        journal.note(&Event::Dropped { session: 1, keys: (1..=key - 10).collect() });
+        journal.snapshot().await.unwrap();
+        // The thread that writes gives the old segments back by itself, and at once.
+        while journal.shared.log.stats().bytes > max.bytes {
+            tokio::task::yield_now().await;
+        }
+        publish(key + 1).await.unwrap();
+        let expected = shown(&journal.state());
+        journal.close().await;
+        let read = Journal::open(dir.path(), max).await.unwrap();
+        assert_eq!((shown(&read.state), read.state.sessions[&1].queue.len()), (expected, 11));
     });
 }
 

@@ -280,11 +280,11 @@ where
     let client = Client { identity: admitted.identity, connection: entered.connection, peer, login };
     let connection = door.clients.enter(client, version, entered.mailbox.clone());
     // What the session's filters mean, and whether the client may still have them, is judged anew; those that it may not
-    // have are dropped before anybody is closed for holding one.
-    connection.judge(|identity, login| door.service.standing(identity, login));
+    // have are dropped before anybody is closed for holding one. Who may not stay is closed, and its session stays as it is.
+    let rights = connection.judge(|identity, login| door.service.standing(identity, login));
     let client = &connection.client;
 
-    let held = connection.mailbox.held().clone();
+    let held = if rights.is_some() { connection.mailbox.held().clone() } else { Vec::new() };
     let mut granted = Vec::new();
     for held in held {
         match judge(&door, &connection, &held.filter) {
@@ -298,9 +298,10 @@ where
             }
         }
     }
-    // What waits was queued for filters that it may have had then.
-    let rights = connection.rights();
-    door.broker.take_back(&connection.mailbox, |topic| rights.may_subscribe(topic));
+    if let Some(rights) = rights {
+        // What waits was queued for filters that it may have had then.
+        door.broker.take_back(&connection.mailbox, |topic| rights.may_subscribe(topic));
+    }
     let is_present = entered.is_present;
     let session_expiry_s = entered.expiry_s;
     info!(client = %Shown(&client_id), %peer, version = ?version, is_present, session_expiry_s, filters = granted.len(), "client connected");

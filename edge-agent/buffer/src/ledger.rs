@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::format::{LEDGER_FILE, VERSION, u32_at, u64_at, uuid_at};
-use crate::losses::{Cause, Passed};
+use crate::losses::{Cause, PASSED_WRITTEN_MAX, Passed};
 use crate::scan::read_around_bad_sectors;
 use crate::storage::{File, Storage};
 
@@ -19,9 +19,6 @@ const GAP_BYTES: usize = 50;
 const PASSED_BYTES: usize = 16;
 /// Longer tags are cut. A device id of IoT Hub has up to 128 characters, and so has a module's.
 pub(crate) const TAG_BYTES_MAX: usize = 255;
-/// Ranges that are written; more of them are forgotten by a restart, and counted again. As many as 1,000 records in flight
-/// and as many more that were read can leave, every other of which has expired.
-const PASSED_WRITTEN_MAX: usize = 1100;
 /// What gaps may take of a slot: some 300 with names as they are in plants, 70 of the longest.
 const GAPS_BYTES_MAX: usize = SLOT as usize - HEADER - PASSED_WRITTEN_MAX * PASSED_BYTES - SPARE_BYTES;
 /// One more gap for each cause, without a tag, told and growing.

@@ -188,6 +188,24 @@ impl Log {
         }
     }
 
+    /// Takes one record out, wherever it stands: it is not pending any more, and it is no loss. Ends when that is on disk;
+    /// false when it is not pending, or when so many were taken out between others that no more can be remembered.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the disk failed or the log was closed.
+    pub async fn take_out(&self, sequence: u64) -> Result<bool, AppendError> {
+        if !self.shared().state().take_out(sequence) {
+            return Ok(false);
+        }
+        // Answered when the ledger is on disk.
+        self.gaps_to_tell().await.map(|_| true)
+    }
+
+    /// Whether a record is on disk and neither done with nor lost.
+    pub fn is_pending(&self, sequence: u64) -> bool {
+        self.shared().state().is_pending(sequence)
+    }
+
     /// Made once when the log was created. With it, a sequence names one record for ever.
     pub fn id(&self) -> Uuid {
         self.shared().id

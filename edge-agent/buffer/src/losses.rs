@@ -7,6 +7,10 @@ const LOSSES_MAX: usize = 256;
 /// Ranges of records above the cursor that a reader passed over. Beyond it, one may be counted again after a rewind.
 const PASSED_MAX: usize = 65_536;
 
+/// Ranges that are written; more of them are forgotten by a restart, and counted again. As many as 1,000 records in flight
+/// and as many more that were read can leave, every other of which has expired.
+pub(crate) const PASSED_WRITTEN_MAX: usize = 1100;
+
 /// Why a record will not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
@@ -97,6 +101,11 @@ impl Passed {
     /// All of them, ascending.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
         self.0.iter().map(|(first, last)| (*first, *last))
+    }
+
+    /// Whether a restart would forget one more of them.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= PASSED_WRITTEN_MAX
     }
 
     pub(crate) fn holds(&self, sequence: u64) -> bool {

@@ -155,7 +155,7 @@ impl Reader {
             let record = self.fetched.pop_front()?;
             let mut state = self.shared.state();
             // What was counted as lost stays so, whatever the clock says now.
-            if record.sequence <= state.cursor || state.ledger.passed.holds(record.sequence) {
+            if !state.is_pending(record.sequence) {
                 continue;
             }
             let gone_ms = self.shared.options.gone_ms(&record);

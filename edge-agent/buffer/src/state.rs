@@ -385,6 +385,21 @@ impl State {
         }
     }
 
+    pub(crate) fn is_pending(&self, sequence: u64) -> bool {
+        sequence > self.cursor && sequence < self.next_sequence && !self.ledger.passed.holds(sequence)
+    }
+
+    /// Takes a record out that was not lost; false when it is not pending or there is no room to remember it.
+    pub(crate) fn take_out(&mut self, sequence: u64) -> bool {
+        if !self.is_pending(sequence) || (sequence > self.cursor + 1 && self.ledger.passed.is_full()) {
+            return false;
+        }
+        self.ledger.passed.add(sequence, sequence);
+        self.is_ledger_behind = true;
+        self.advance(self.cursor);
+        true
+    }
+
     /// `first..=last` will not be read; counted once however often a reader comes by.
     pub(crate) fn pass(&mut self, first: u64, last: u64, cause: Cause, tag: &str) {
         let first = first.max(self.cursor + 1);

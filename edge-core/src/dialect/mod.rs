@@ -4,3 +4,4 @@ pub mod client;
 pub mod filter;
 pub mod link;
 pub mod provisioning;
+pub mod template;

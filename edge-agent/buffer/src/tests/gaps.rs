@@ -167,3 +167,51 @@ async fn what_expired_before_a_record_is_in_the_ledger_when_that_record_is_given
     }
     assert_eq!((arrived, log.stats().lost.expired), (20, 20), "each is counted once");
 }
+
+#[tokio::test]
+async fn a_record_that_was_taken_out_is_gone_after_a_restart_and_is_no_loss_when_its_segment_gives_way() {
+    let disk = Disk::default();
+    let options = told(LogOptions { bytes_max: 3000, ..options() });
+    let log = Log::open_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    for _ in 1..=8 {
+        log.append(of("press-1"), 0).await.unwrap();
+    }
+    assert!(log.take_out(3).await.unwrap());
+    assert!(!log.take_out(3).await.unwrap(), "it is gone");
+    assert!(!log.take_out(9).await.unwrap(), "it never was");
+    let mut reader = log.reader();
+    for expected in [1, 2, 4] {
+        assert_eq!(reader.next(|| 0).await.unwrap().sequence, expected);
+    }
+    drop((reader, log));
+    let log = Log::open_on(Arc::new(disk), options).unwrap();
+    assert!(!log.is_pending(3) && log.is_pending(2));
+    assert!(log.take_out(1).await.unwrap());
+    assert_eq!((log.stats().records, log.stats().cursor), (6, 1));
+    assert!(log.take_out(2).await.unwrap());
+    assert_eq!(log.stats().cursor, 3, "what is behind the cursor without a gap is forgotten");
+    assert!(log.take_out(5).await.unwrap());
+    for _ in 0..40 {
+        log.append(of("press-3"), 0).await.unwrap();
+    }
+    let evicted: u64 = log.gaps().iter().filter(|gap| gap.tag == "press-1").map(|gap| gap.count).sum();
+    assert_eq!(evicted, 4, "four of eight were taken out");
+    log.close().await;
+}
+
+#[tokio::test]
+async fn no_record_is_taken_out_that_a_restart_would_bring_back() {
+    let disk = Disk::default();
+    let large = LogOptions { segment_bytes: 1 << 20, ..options() };
+    let log = Log::open_on(Arc::new(disk.clone()), large).unwrap();
+    fill(&log, 2600, 8).await;
+    let mut taken = 0;
+    for sequence in (2..=2600).step_by(2) {
+        taken += u64::from(log.take_out(sequence).await.unwrap());
+    }
+    assert!((1000..1200).contains(&taken), "{taken}");
+    drop(log);
+    let log = Log::open_on(Arc::new(disk), options()).unwrap();
+    assert_eq!(log.stats().records, 2600 - taken);
+    log.close().await;
+}

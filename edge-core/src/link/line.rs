@@ -1,0 +1,461 @@
+//! The messages of one connection to an upstream: which to send now, which are in flight, and which are to blame when
+//! upstream does not take them.
+//!
+//! ```text
+//! free ── closed by the server, twice, at the same first message, nothing taken ──► alone
+//! alone: one message in flight
+//!   the first is taken ──► and so are those that were in flight with it ──► free
+//!   the first ends the connection: it is suspect, and a later one is tried; in turns, so that the first to be taken
+//!   when a server heals is most likely the first in order
+//!     a suspect is taken ──► free: it was the server
+//!     a later one is taken ──► judging
+//! judging: upstream takes messages. Each suspect is sent once more, alone
+//!   taken ──► it was the server      ends the connection ──► it is to blame
+//! ```
+//!
+//! A message whose turn never comes because nothing is behind it keeps nobody waiting, and is tried for as long as it takes.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::blame::{self, Ended, Verdict};
+
+/// Endings at the same first message that make it be sent alone.
+const ENDS: u32 = 2;
+/// Suspects at one time. A server that has refused so many in a row takes nothing: only the first is tried then.
+const SUSPECTS_MAX: usize = 1000;
+/// Refusals that nobody knows the fault of, on one connection at first. Doubled each time they end it.
+const REFUSALS: usize = 16;
+const REFUSALS_MAX: usize = 4096;
+/// Why a message is to blame that never got an answer.
+const CLOSES: &str = "the server closes the connection whenever it is sent, and takes others";
+
+/// The messages of one connection, in their order, over all its reconnects.
+#[derive(Debug)]
+pub struct Line {
+    items: VecDeque<Item>,
+    in_flight: HashMap<u16, u64>,
+    refused: usize,
+    refusals_max: usize,
+    has_progress: bool,
+    sends: u64,
+    mode: Mode,
+}
+
+#[derive(Debug)]
+struct Item {
+    ticket: u64,
+    is_repeated: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting,
+    InFlight { nth: u64 },
+    Refused { nth: u64, why: String },
+}
+
+#[derive(Debug)]
+enum Mode {
+    Free { watched: Option<(u64, u32)> },
+    Alone { suspects: Vec<u64>, is_retry: bool, careful: usize },
+    Judging { left: Vec<u64> },
+}
+
+const FREE: Mode = Mode::Free { watched: None };
+
+/// What to send now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    /// As it was pushed.
+    pub ticket: u64,
+    /// It may have been sent before.
+    pub is_repeated: bool,
+}
+
+/// What an answer settles.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Upstream has it.
+    pub taken: Option<u64>,
+    /// Upstream will never take these, and why.
+    pub guilty: Vec<(u64, String)>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            in_flight: HashMap::new(),
+            refused: 0,
+            refusals_max: REFUSALS,
+            has_progress: false,
+            sends: 0,
+            mode: FREE,
+        }
+    }
+}
+
+impl Line {
+    /// Puts a message behind the others. Tickets ascend; `is_repeated` when a former run of the program may have sent it.
+    pub fn push(&mut self, ticket: u64, is_repeated: bool) {
+        debug_assert!(self.items.back().is_none_or(|last| last.ticket < ticket));
+        self.items.push_back(Item { ticket, is_repeated, state: State::Waiting });
+    }
+
+    /// How many are not settled.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether all are settled.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn at(&self, ticket: u64) -> Option<usize> {
+        self.items.binary_search_by_key(&ticket, |item| item.ticket).ok()
+    }
+
+    /// The message to send now, when there is one; then comes [`Line::sent`] or [`Line::remove`].
+    pub fn next_to_send(&mut self) -> Option<Next> {
+        let at = match &mut self.mode {
+            // Those that were sent are the first ones.
+            Mode::Free { .. } => self.in_flight.len() + self.refused,
+            _ if !self.in_flight.is_empty() || self.refused > 0 => return None,
+            Mode::Alone { suspects, is_retry, .. } => match *is_retry || suspects.is_empty() {
+                true => 0,
+                // Without another one the first is tried again.
+                false => self.items.iter().position(|item| !suspects.contains(&item.ticket)).unwrap_or(0),
+            },
+            Mode::Judging { left } => match self.items.iter().position(|item| left.contains(&item.ticket)) {
+                Some(at) => at,
+                None => {
+                    self.mode = FREE;
+                    0
+                }
+            },
+        };
+        let item = self.items.get(at)?;
+        Some(Next { ticket: item.ticket, is_repeated: item.is_repeated })
+    }
+
+    /// Notes that a message was sent.
+    pub fn sent(&mut self, ticket: u64, packet_id: u16) {
+        let Some(at) = self.at(ticket) else { return };
+        self.sends += 1;
+        let item = &mut self.items[at];
+        item.is_repeated = true;
+        item.state = State::InFlight { nth: self.sends };
+        self.in_flight.insert(packet_id, ticket);
+    }
+
+    /// Takes out a message that will not be sent.
+    pub fn remove(&mut self, ticket: u64) {
+        if let Some(at) = self.at(ticket) {
+            self.items.remove(at);
+        }
+    }
+
+    /// The message that is in flight under a packet id.
+    pub fn ticket(&self, packet_id: u16) -> Option<u64> {
+        self.in_flight.get(&packet_id).copied()
+    }
+
+    /// Upstream has the message. An unknown packet id changes nothing.
+    pub fn acknowledged(&mut self, packet_id: u16) -> Settled {
+        let Some(ticket) = self.in_flight.remove(&packet_id) else { return Settled::default() };
+        let Some(item) = self.at(ticket).and_then(|at| self.items.remove(at)) else {
+            return Settled::default();
+        };
+        let State::InFlight { nth: taken } = item.state else { return Settled::default() };
+        self.has_progress = true;
+        self.refusals_max = REFUSALS;
+        let mut guilty = Vec::new();
+        if self.refused > 0 {
+            self.items.retain(|item| match &item.state {
+                State::Refused { nth, why } if *nth < taken => {
+                    guilty.push((item.ticket, why.clone()));
+                    false
+                }
+                _ => true,
+            });
+            self.refused -= guilty.len();
+        }
+        self.was_taken(ticket);
+        Settled { taken: Some(ticket), guilty }
+    }
+
+    fn was_taken(&mut self, ticket: u64) {
+        self.mode = match std::mem::replace(&mut self.mode, FREE) {
+            Mode::Free { .. } => FREE,
+            Mode::Alone { suspects, careful, .. } if suspects.is_empty() => match careful.saturating_sub(1) {
+                0 => FREE,
+                careful => Mode::Alone { suspects, is_retry: true, careful },
+            },
+            Mode::Alone { suspects, .. } if suspects.contains(&ticket) => FREE,
+            Mode::Alone { suspects, .. } => Mode::Judging { left: suspects },
+            Mode::Judging { mut left } => {
+                left.retain(|suspect| *suspect != ticket);
+                if left.is_empty() { FREE } else { Mode::Judging { left } }
+            }
+        };
+    }
+
+    /// Upstream refuses the message with the reason code of a PUBACK.
+    pub fn refused(&mut self, packet_id: u16, code: u8, why: String) -> Settled {
+        let Some(ticket) = self.in_flight.remove(&packet_id) else { return Settled::default() };
+        let Some(at) = self.at(ticket) else { return Settled::default() };
+        let is_proven = matches!(&self.mode, Mode::Judging { left } if left.contains(&ticket));
+        if is_proven || blame::of_puback(code) == Verdict::Message {
+            self.items.remove(at);
+            return Settled { taken: None, guilty: vec![(ticket, why)] };
+        }
+        if let State::InFlight { nth } = self.items[at].state {
+            self.items[at].state = State::Refused { nth, why };
+            self.refused += 1;
+        }
+        Settled::default()
+    }
+
+    /// Upstream has refused messages and nobody knows whose fault it is: the connection is to be ended, and tried again
+    /// later.
+    pub fn is_stuck(&self) -> bool {
+        let is_idle = self.in_flight.is_empty() && self.items.len() == self.refused;
+        let is_alone = !matches!(self.mode, Mode::Free { .. }) && self.in_flight.is_empty();
+        self.refused > 0 && (self.refused >= self.refusals_max || is_idle || is_alone)
+    }
+
+    /// The connection ended. What was in flight waits again; gives the message that is to blame, when one is.
+    pub fn ended(&mut self, by: Ended) -> Option<(u64, String)> {
+        // The one message that is sent alone: a refusal is as good as a closed connection.
+        let is_refused_alone = self.refused > 0 && !matches!(self.mode, Mode::Free { .. });
+        let by = if is_refused_alone { Ended::ByServer } else { by };
+        let first = self.items.iter().find(|item| match item.state {
+            State::InFlight { .. } => true,
+            State::Refused { .. } => is_refused_alone,
+            State::Waiting => false,
+        });
+        let first = first.map(|item| item.ticket);
+        let in_flight = self.in_flight.len();
+        if self.refused >= self.refusals_max {
+            self.refusals_max = (self.refusals_max * 2).min(REFUSALS_MAX);
+        }
+        for item in &mut self.items {
+            item.state = State::Waiting;
+        }
+        self.in_flight.clear();
+        self.refused = 0;
+        let had_progress = std::mem::take(&mut self.has_progress);
+        let (Ended::ByServer, Some(first)) = (by, first) else { return None };
+        match &mut self.mode {
+            Mode::Free { watched } => {
+                let ends = match *watched {
+                    Some((ticket, ends)) if ticket == first && !had_progress => ends + 1,
+                    _ => 1,
+                };
+                match ends >= ENDS {
+                    true => {
+                        self.mode = Mode::Alone { suspects: Vec::new(), is_retry: true, careful: in_flight }
+                    }
+                    false => *watched = Some((first, ends)),
+                }
+                None
+            }
+            Mode::Alone { suspects, is_retry, .. } => {
+                *is_retry = match suspects.contains(&first) {
+                    true => suspects.len() >= SUSPECTS_MAX,
+                    false => {
+                        suspects.push(first);
+                        suspects.len() > 1
+                    }
+                };
+                None
+            }
+            Mode::Judging { left } => {
+                let at = left.iter().position(|suspect| *suspect == first)?;
+                left.remove(at);
+                if left.is_empty() {
+                    self.mode = FREE;
+                }
+                self.remove(first);
+                Some((first, CLOSES.to_owned()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// A server of MQTT 3.1.1: it closes at a message that it does not like, and may lose the answers before.
+    struct Server {
+        poison: BTreeSet<u64>,
+        /// It takes nothing for so many connections.
+        sick: u32,
+        acknowledges_before_it_closes: bool,
+        taken: Vec<u64>,
+        guilty: Vec<u64>,
+        connections: u32,
+    }
+
+    impl Server {
+        fn new(poison: &[u64], sick: u32, acknowledges_before_it_closes: bool) -> Self {
+            let poison = poison.iter().copied().collect();
+            Self {
+                poison,
+                sick,
+                acknowledges_before_it_closes,
+                taken: vec![],
+                guilty: vec![],
+                connections: 0,
+            }
+        }
+
+        fn settle(&mut self, settled: Settled) {
+            self.taken.extend(settled.taken);
+            self.guilty.extend(settled.guilty.into_iter().map(|(ticket, _)| ticket));
+        }
+
+        /// One connection; true when it was closed.
+        fn connection(&mut self, line: &mut Line, window: usize) -> bool {
+            self.connections += 1;
+            loop {
+                let mut sent = Vec::new();
+                while sent.len() < window
+                    && let Some(next) = line.next_to_send()
+                {
+                    let packet_id = u16::try_from(sent.len() + 1).unwrap();
+                    line.sent(next.ticket, packet_id);
+                    sent.push((packet_id, next.ticket));
+                }
+                if sent.is_empty() {
+                    return false;
+                }
+                let is_sick = self.sick > 0;
+                let closes_at = sent.iter().position(|(_, ticket)| is_sick || self.poison.contains(ticket));
+                let answers = match closes_at {
+                    Some(at) if self.acknowledges_before_it_closes => at,
+                    Some(_) => 0,
+                    None => sent.len(),
+                };
+                for (packet_id, _) in &sent[..answers] {
+                    let settled = line.acknowledged(*packet_id);
+                    self.settle(settled);
+                }
+                if closes_at.is_some() {
+                    self.sick = self.sick.saturating_sub(1);
+                    self.guilty.extend(line.ended(Ended::ByServer).map(|(ticket, _)| ticket));
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn line(count: u64) -> Line {
+        let mut line = Line::default();
+        (1..=count).for_each(|ticket| line.push(ticket, false));
+        line
+    }
+
+    #[test]
+    fn a_message_at_which_the_server_closes_is_blamed_after_four_connections_and_the_others_keep_their_order()
+    {
+        let (mut line, mut server) = (line(5), Server::new(&[2], 0, true));
+        while server.connection(&mut line, 100) {}
+        assert_eq!((&server.taken[..], &server.guilty[..]), (&[1, 3, 4, 5][..], &[2][..]));
+        assert!(server.connections <= 6, "{}", server.connections);
+    }
+
+    #[test]
+    fn a_message_that_keeps_nobody_waiting_is_never_blamed() {
+        let (mut line, mut server) = (line(1), Server::new(&[1], 0, true));
+        assert!((0..100).all(|_| server.connection(&mut line, 100)));
+        assert!(server.guilty.is_empty());
+        line.push(2, false);
+        while server.connection(&mut line, 100) {}
+        assert_eq!((&server.taken[..], &server.guilty[..]), (&[2][..], &[1][..]));
+    }
+
+    #[test]
+    fn a_lost_line_blames_nobody_and_marks_what_may_have_arrived() {
+        let mut line = line(2);
+        for _ in 0..10 {
+            let next = line.next_to_send().unwrap();
+            line.sent(next.ticket, 1);
+            assert_eq!(line.ended(Ended::ByLine), None);
+        }
+        assert_eq!(line.next_to_send(), Some(Next { ticket: 1, is_repeated: true }));
+        line.sent(1, 1);
+        assert_eq!(line.next_to_send(), Some(Next { ticket: 2, is_repeated: false }));
+    }
+
+    #[test]
+    fn a_refusal_blames_the_message_once_upstream_takes_a_later_one_or_says_that_it_is_the_message() {
+        let send =
+            |line: &mut Line, packet_id| line.next_to_send().map(|next| line.sent(next.ticket, packet_id));
+        let mut line = line(4);
+        for packet_id in 1..=4 {
+            send(&mut line, packet_id).unwrap();
+        }
+        assert_eq!(line.refused(1, 0x87, "not authorized".into()), Settled::default());
+        assert_eq!(line.refused(2, 0x90, "topic".into()).guilty, [(2, "topic".to_owned())]);
+        let settled = line.acknowledged(3);
+        assert_eq!(settled, Settled { taken: Some(3), guilty: vec![(1, "not authorized".to_owned())] });
+        assert_eq!(line.refused(4, 0x97, "quota".into()), Settled::default());
+        assert!(line.is_stuck(), "nothing is behind it: it is tried on the next connection");
+        assert_eq!(line.ended(Ended::ByLine), None);
+        send(&mut line, 1).unwrap();
+        assert_eq!(line.acknowledged(1), Settled { taken: Some(4), guilty: vec![] });
+    }
+
+    #[test]
+    fn a_server_that_refuses_everything_blames_nobody_however_long_the_backlog() {
+        let mut line = line(10_000);
+        let mut sent = Vec::new();
+        for _ in 0..8 {
+            let mut count = 0;
+            while !line.is_stuck() {
+                let next = line.next_to_send().unwrap();
+                line.sent(next.ticket, 1);
+                assert_eq!(line.refused(1, 0x97, String::new()), Settled::default());
+                count += 1;
+            }
+            sent.push(count);
+            assert_eq!(line.ended(Ended::ByLine), None);
+        }
+        assert_eq!(sent, [16, 32, 64, 128, 256, 512, 1024, 2048]);
+        assert_eq!(line.len(), 10_000);
+    }
+
+    proptest! {
+        #[test]
+        fn poison_is_blamed_and_nothing_else_and_the_rest_arrives_once_in_order(
+            poison in proptest::collection::btree_set(1u64..60, 0..8),
+            window in 1usize..50,
+            answers: bool,
+        ) {
+            let (mut line, mut server) = (line(60), Server::new(&[], 0, answers));
+            server.poison = poison.clone();
+            while server.connection(&mut line, window) {
+                prop_assert!(server.connections < 1_000, "{:?}", line);
+            }
+            let expected: Vec<u64> = (1..=60).filter(|ticket| !poison.contains(ticket)).collect();
+            prop_assert_eq!(&server.taken, &expected);
+            let guilty: BTreeSet<u64> = server.guilty.iter().copied().collect();
+            prop_assert_eq!((guilty, server.guilty.len()), (poison.clone(), poison.len()));
+        }
+
+        #[test]
+        fn a_server_that_takes_nothing_for_a_while_sends_nothing_into_quarantine(sick in 1u32..200, window in 1usize..50, answers: bool) {
+            let (mut line, mut server) = (line(30), Server::new(&[], sick, answers));
+            while server.connection(&mut line, window) {}
+            prop_assert_eq!(&server.guilty, &Vec::<u64>::new());
+            server.taken.sort_unstable();
+            prop_assert_eq!(&server.taken, &(1..=30).collect::<Vec<u64>>());
+        }
+    }
+}

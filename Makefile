@@ -22,7 +22,7 @@ demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 prove
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/demo $(if $(ONCE),--once)
 
 test: images ## every test, on real parts
-	scripts/ensure-packages.sh busybox-static docker-registry eatmydata e2fsprogs iproute2 libfaketime
+	scripts/ensure-packages.sh busybox-static docker-registry eatmydata e2fsprogs iproute2 libfaketime microsocks mosquitto tinyproxy
 	scripts/ensure-clients.sh
 	cargo test --workspace --exclude site-tests
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests -- --test-threads=1 --nocapture

@@ -15,7 +15,7 @@ use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
 
 use crate::fleet::{FleetError, speak_for};
-use crate::store::telemetry::{NewMessage, Stored, Writing};
+use crate::store::telemetry::{self, NewMessage, Stored, Writing};
 use crate::store::{Store, StoreError};
 
 /// Messages in one work: enough to make what a commit costs by itself small, few enough that a command that waits behind
@@ -132,6 +132,14 @@ fn store(connection: &Connection, batch: Vec<Arrived>) -> Result<Results, FleetE
     let mut proven: HashMap<DeviceId, HashSet<Identity>> = HashMap::new();
     let mut results = Vec::with_capacity(batch.len());
     for Arrived { message, carrier, stored } in batch {
+        let place = message.place.as_ref();
+        // A resend stays known when its device was moved in the meantime.
+        if let Some(place) = place
+            && writing.is_stored(place)?
+        {
+            results.push((stored, Ok(())));
+            continue;
+        }
         let result = match carrier {
             Some(gateway) if !proven.get(&gateway).is_some_and(|of| of.contains(&message.from)) => {
                 let may = speak_for(connection, &gateway, &message.from);
@@ -142,6 +150,11 @@ fn store(connection: &Connection, batch: Vec<Arrived>) -> Result<Results, FleetE
             }
             _ => Ok(()),
         };
+        if let (Err(refused), Some(place)) = (&result, place)
+            && !matches!(refused, FleetError::Busy(_) | FleetError::Stopping(_) | FleetError::Store(_))
+        {
+            telemetry::refuse(connection, place)?;
+        }
         let result = match result {
             Ok(()) => match writing.insert(&message)? {
                 Stored::New | Stored::Already => Ok(()),

@@ -138,11 +138,13 @@ async fn a_gateway_has_ten_thousand_devices_and_hears_of_all_of_them_and_soon_of
         host: "localhost".into(),
         port: central.started.mqtts.port(),
         client_id: "gw".into(),
-        user_name: "central.test/gw/?api-version=2021-04-12".into(),
-        password: edge_core::access::sas::token("central.test", &"gw".parse().unwrap(), &key, expires),
+        user_name: Some("central.test/gw/?api-version=2021-04-12".into()),
+        password: Some(edge_core::access::sas::token("central.test", &"gw".parse().unwrap(), &key, expires)),
         keep_alive: Duration::from_secs(60),
         connect_timeout: common::STEP,
-        tls,
+        transport: edge_hub::client::Transport::Tls(tls),
+        proxy: None,
+        version: edge_hub::codec::packet::Version::V5,
     };
     let (mut sender, mut receiver) = client::connect(&options).await.unwrap();
     sender.subscribe("$ls/#");

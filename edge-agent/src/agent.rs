@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::report;
+use edge_hub::client::{Proxy, Transport};
 use edge_hub::clients::Clients;
 use edge_hub::door::Door;
 use edge_hub::postman::Postman;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::certificate;
 use crate::clock::now_ms;
 use crate::commands::Commands;
-use crate::config::Config;
+use crate::config::{Config, Kind, Upstream};
 use crate::control::{self, Control};
 use crate::deployer::{Deployer, DeployerStatus, Deployment};
 use crate::deployments::{Deployments, Judgement};
@@ -30,8 +31,10 @@ use crate::docker::{Engine, ModuleContext};
 use crate::enrolments::Enrolments;
 use crate::front::Front;
 use crate::mailbox::Mailbox;
+use crate::meter::Meter;
 use crate::methods;
 use crate::module_keys::ModuleKeys;
+use crate::quarantine::Quarantine;
 use crate::queues::Queues;
 use crate::queues::limits::Limits;
 use crate::routing::Router;
@@ -40,6 +43,7 @@ use crate::state::State;
 use crate::twins::Twins;
 use crate::unrouted::Unrouted;
 use crate::uplink::{LinkStatus, Uplink};
+use crate::upstreams::{Carrier, Manner, reach};
 use crate::users::Users;
 use crate::watch as watch_folder;
 use crate::workload::certificates::ModuleCertificates;
@@ -79,6 +83,7 @@ struct Daemon {
     stop_doors: CancellationToken,
     stop: CancellationToken,
     queues: Arc<Queues>,
+    quarantine: Arc<Quarantine>,
     state: State,
 }
 
@@ -87,7 +92,7 @@ impl Daemon {
         let config = Arc::new(config);
         let (stop, stop_doors) = (CancellationToken::new(), CancellationToken::new());
         let clients = Clients::new();
-        let (state, queues) = open(&config, clients.clone()).await?;
+        let (state, queues, quarantine) = open(&config, clients.clone()).await?;
         let twins = Twins::load(state.clone())?;
         let devices = Devices::load(state.clone())?;
         let commands = Commands::load(state.clone(), clients.clone(), config.device_id.clone())?;
@@ -103,9 +108,10 @@ impl Daemon {
         let presence = Arc::new(Notify::new());
         let unrouted = Arc::new(Unrouted::default());
         let module_keys = ModuleKeys::load(&config.data_dir)?;
+        let limits = config.upstream.as_ref().map(|upstream| upstream.budget).unwrap_or_default();
+        let meter = Meter::load(state.clone(), limits)?;
         let upstream = config.upstream.as_ref();
-        let hub_name =
-            upstream.map_or(config.hostname.as_str(), |u| u.connection_string.hub_name()).to_owned();
+        let hub_name = upstream.and_then(Upstream::hub_name).unwrap_or(config.hostname.as_str()).to_owned();
 
         // The front door.
         let hosts = vec![hub_name.clone(), config.hostname.clone(), "localhost".to_owned()];
@@ -175,6 +181,14 @@ impl Daemon {
             });
         }
 
+        {
+            let (meter, stop) = (meter.clone(), stop.clone());
+            tasks.spawn(async move {
+                meter.run(stop).await;
+                ("budget of the link", Ok(()))
+            });
+        }
+
         // The deployer and its report.
         let (status, deployer_status) = watch::channel(DeployerStatus::default());
         let reporter = Reporter {
@@ -219,33 +233,58 @@ impl Daemon {
                 None
             }
             Some(upstream) => {
-                let ca = upstream.ca.as_ref().context("[upstream] ca: the CA file of central is needed")?;
                 let (status, receiver) = watch::channel(LinkStatus {
                     is_connected: false,
                     since_ms: now_ms(),
                     why: String::new(),
                 });
-                let uplink = Uplink {
-                    upstream: upstream.connection_string.clone(),
-                    keep_alive: upstream.keep_alive,
-                    tls: edge_hub::tls::client_config(&read(ca)?)?,
+                let transport = reach::transport(upstream)?;
+                let proxy = upstream.proxy();
+                if let Some(proxy) = &proxy {
+                    tracing::info!(%proxy, "upstream is reached through a proxy");
+                }
+                let carried = Carried {
+                    gateway: config.device_id.clone(),
                     queues: queues.clone(),
-                    twins,
-                    standing: standing.clone(),
-                    deployments: deployments.clone(),
-                    commands: commands.clone(),
-                    mailbox,
-                    postman,
-                    enrolments,
-                    clients: clients.clone(),
-                    presence,
-                    status,
+                    quarantine: quarantine.clone(),
+                    devices: standing.devices.clone(),
+                    meter: meter.clone(),
                 };
                 let stop = stop.clone();
-                tasks.spawn(async move {
-                    uplink.run(stop).await;
-                    ("link", Ok(()))
-                });
+                match &upstream.kind {
+                    Kind::Central(connection_string) => {
+                        let uplink = Uplink {
+                            upstream: connection_string.clone(),
+                            keep_alive: upstream.keep_alive,
+                            transport,
+                            proxy,
+                            queues: queues.clone(),
+                            quarantine: quarantine.clone(),
+                            meter: meter.clone(),
+                            twins,
+                            standing: standing.clone(),
+                            deployments: deployments.clone(),
+                            commands: commands.clone(),
+                            mailbox,
+                            postman,
+                            enrolments,
+                            clients: clients.clone(),
+                            presence,
+                            status,
+                        };
+                        tasks.spawn(async move {
+                            uplink.run(stop).await;
+                            ("link", Ok(()))
+                        });
+                    }
+                    _ => {
+                        let carrier = carried.carrier(upstream, transport, proxy, status);
+                        tasks.spawn(async move {
+                            carrier.run(stop).await;
+                            ("link", Ok(()))
+                        });
+                    }
+                }
                 Some(receiver)
             }
         };
@@ -270,6 +309,9 @@ impl Daemon {
             unrouted,
             commands,
             door: door.clone(),
+            quarantine: quarantine.clone(),
+            meter,
+            upstream: config.upstream.clone(),
             link,
         });
         {
@@ -279,7 +321,7 @@ impl Daemon {
                 ("local door", served.context("serving the command line"))
             });
         }
-        Ok(Self { tasks, door, doors, stop_doors, stop, queues, state })
+        Ok(Self { tasks, door, doors, stop_doors, stop, queues, quarantine, state })
     }
 
     async fn stop(mut self) {
@@ -295,7 +337,45 @@ impl Daemon {
             }
         }
         self.queues.close().await;
+        self.quarantine.close().await;
         self.state.close().await;
+    }
+}
+
+/// What a carrier to an upstream that is not central needs of the other rooms.
+struct Carried {
+    gateway: DeviceId,
+    queues: Arc<Queues>,
+    quarantine: Arc<Quarantine>,
+    devices: Devices,
+    meter: Meter,
+}
+
+impl Carried {
+    fn carrier(
+        self,
+        upstream: &Upstream,
+        transport: Transport,
+        proxy: Option<Proxy>,
+        status: watch::Sender<LinkStatus>,
+    ) -> Carrier {
+        if matches!(transport, Transport::Plain) {
+            tracing::warn!(
+                "[upstream] transport = \"plain\": everybody on the way can read and change what is sent"
+            );
+        }
+        let manner = Manner::new(upstream, self.devices);
+        Carrier {
+            gateway: self.gateway,
+            manner: Arc::new(manner),
+            address: upstream.address(),
+            transport,
+            proxy,
+            queues: self.queues,
+            quarantine: self.quarantine,
+            meter: self.meter,
+            status,
+        }
     }
 }
 
@@ -303,14 +383,17 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
-async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queues>)> {
+async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queues>, Arc<Quarantine>)> {
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
         let state = State::open(&config.data_dir.join("state"))?;
+        let dir = config.data_dir.join("quarantine/upstream");
+        let quarantine =
+            Quarantine::open(&dir, config.buffer.keep_free_bytes, config.buffer.quarantine_bytes)?;
         let limits = Limits::new(&config.buffer);
         let queues =
             Queues::open(&config.data_dir.join("buffer"), limits, config.device_id.clone(), clients)?;
-        Ok((state, Arc::new(queues)))
+        Ok((state, Arc::new(queues), Arc::new(quarantine)))
     })
     .await?
 }

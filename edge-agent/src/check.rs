@@ -8,10 +8,11 @@ use edge_hub::tls::{self, Authority, ServedCertificate};
 use serde_json::{Value, json};
 
 use crate::clock::now_ms;
-use crate::config::Config;
+use crate::config::{Config, Transport};
 use crate::control::client::request;
 use crate::init;
 use crate::module_keys::ModuleKeys;
+use crate::upstreams::reach;
 
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +80,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     findings.push(server_certificate(config, authority.as_ref(), now_secs));
     findings.extend(device_authorities(config, now_secs));
     findings.extend(upstream(config, now_secs));
+    findings.extend(reached(config).await);
     findings.push(docker(config).await);
     findings.push(daemon(config).await);
     findings
@@ -197,8 +199,28 @@ fn upstream(config: &Config, now_secs: u64) -> Option<Finding> {
     let what = "[upstream] ca";
     let upstream = config.upstream.as_ref()?;
     Some(match &upstream.ca {
+        None if upstream.transport == Transport::Plain => {
+            warning(what, "none: whoever is on the way can read and change it")
+        }
         None => wrong(what, "missing; write the path of central's ca.pem"),
         Some(path) => authority_file(what, path, now_secs, "copy central's new ca.pem here"),
+    })
+}
+
+/// Tries upstream without logging in: a second connection of this gateway would end the daemon's.
+async fn reached(config: &Config) -> Option<Finding> {
+    let (what, upstream) = ("[upstream]", config.upstream.as_ref()?);
+    let (host, port) = upstream.address();
+    let via = upstream.proxy().map(|proxy| format!(" through {proxy}")).unwrap_or_default();
+    let place = format!("{} at {host}:{port}", upstream.kind_name());
+    Some(match reach::transport(upstream) {
+        Err(error) => wrong(what, format!("{place}: {error:#}")),
+        Ok(transport) => match reach::attempt(upstream, transport).await {
+            Ok(()) => good(what, format!("{place} reached{via}")),
+            Err(error) => {
+                warning(what, format!("{place} not reached{via}: {error}; telemetry waits on disk"))
+            }
+        },
     })
 }
 

@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 the manifest or the command was refused.
 
 mod access;
+mod quarantine;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use schemas::names::DeviceId;
 use serde_json::{Value, json};
 
 use access::{Device, User};
+use quarantine::Quarantine;
 
 use crate::check;
 use crate::config::Config;
@@ -82,6 +84,9 @@ enum Command {
     /// Users: plain MQTT clients that know a name and a password.
     #[command(subcommand)]
     User(User),
+    /// Messages that upstream refused for themselves.
+    #[command(subcommand)]
+    Quarantine(Quarantine),
     /// Routes.
     #[command(subcommand)]
     Routes(Routes),
@@ -206,6 +211,7 @@ impl Cli {
             }
             Command::Device(device) => access::device(self, device).await?,
             Command::User(user) => access::user(self, user).await?,
+            Command::Quarantine(command) => quarantine::quarantine(self, command).await?,
             Command::Routes(Routes::Test { file, message }) => {
                 let (_, _, table) = read_manifest(file)?;
                 let wrong = |why: String| Exit(2, anyhow::anyhow!("--message: {why}"));
@@ -278,6 +284,28 @@ fn modules_text(modules: &Value) -> String {
     lines.join("\n")
 }
 
+fn upstream_name(upstream: &Value) -> &str {
+    match upstream["kind"].as_str() {
+        Some("central") | None => "central",
+        Some(kind) => kind,
+    }
+}
+
+/// What has a limit.
+fn budget_lines(budget: &Value) -> Vec<String> {
+    let spent = budget["spent"].as_object().into_iter().flatten();
+    spent
+        .filter_map(|(cause, spent)| {
+            let (bytes, limit) = (spent["bytes"].as_u64()?, spent["limit"].as_u64()?);
+            let used_up = if bytes >= limit { "; USED UP: it waits" } else { "" };
+            let hours = budget["resetsInSeconds"].as_u64().unwrap_or_default().div_ceil(3600);
+            Some(format!(
+                "budget      {cause}: {bytes} of {limit} bytes{used_up}; a new day within {hours} h"
+            ))
+        })
+        .collect()
+}
+
 fn status_text(status: &Value) -> String {
     let upstream = &status["upstream"];
     let upstream = match (upstream.is_null(), upstream["connected"] == true) {
@@ -294,12 +322,23 @@ fn status_text(status: &Value) -> String {
     };
     let mut lines = vec![
         format!("gateway     {} ({})", text_of(&status["deviceId"]), text_of(&status["hostname"])),
-        format!("central     {upstream}"),
+        format!("{:<12}{upstream}", upstream_name(&status["upstream"])),
         format!("deployment  {in_force}"),
         format!("clients     {}", status["clients"].as_array().map_or(0, Vec::len)),
     ];
     for refused in deployment["routesRefused"].as_array().into_iter().flatten() {
         lines.push(format!("route       REFUSED: {}", text_of(refused)));
+    }
+    lines.extend(budget_lines(&status["upstream"]["budget"]));
+    let quarantine = &status["quarantine"];
+    if quarantine["messages"] != 0 || quarantine["evicted"] != 0 || quarantine["damaged"] != 0 {
+        lines.push(format!(
+            "quarantine  {} messages that upstream refused, oldest {}; lost since it was made: evicted {}, damaged {}",
+            quarantine["messages"],
+            text_of(&quarantine["oldest"]),
+            quarantine["evicted"],
+            quarantine["damaged"]
+        ));
     }
     for queue in status["queues"].as_array().into_iter().flatten() {
         let (name, lost) = (text_of(&queue["name"]), &queue["lost"]);

@@ -3,27 +3,24 @@
 //! Every key may be overridden by `EDGE_AGENT__SECTION__KEY` (or `EDGE_AGENT__KEY` at the top). A key that this version
 //! does not know is an error that names it: a typing mistake must not become a default.
 
+mod upstream;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use edge_hub::limits::Limits;
-use schemas::connection_string::ConnectionString;
 use schemas::manifest::WhenFull;
 use schemas::names::DeviceId;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use self::upstream::FileUpstream;
+pub use self::upstream::{Broker, Kind, Password, Properties, ProxyChoice, Transport, Upstream};
+
 const OVERRIDE: &str = "EDGE_AGENT__";
 /// Where `[listen] https` is when it is left out. The SDKs know no other port.
 pub const HTTPS_DEFAULT: &str = "0.0.0.0:443";
-/// A dead line is found within half a minute, and a question every quarter of a minute keeps the entries of NAT alive.
-const KEEP_ALIVE_SECS_DEFAULT: u64 = 30;
-/// Less than the round trips of a bad line would end good connections; more than an hour finds no dead one.
-const KEEP_ALIVE_SECS: RangeInclusive<u64> = 4..=3600;
-
 /// The daemon's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -35,7 +32,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where it listens.
     pub listen: Listen,
-    /// central; `None` for a gateway that stands alone.
+    /// Where telemetry goes; `None` for a gateway that stands alone.
     pub upstream: Option<Upstream>,
     /// The Docker Engine.
     pub docker: DockerSection,
@@ -60,17 +57,6 @@ pub struct Listen {
     pub https: Option<SocketAddr>,
     /// Clients connected at once, over all listeners.
     pub connections_max: usize,
-}
-
-/// `[upstream]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Upstream {
-    /// As central gave it.
-    pub connection_string: ConnectionString,
-    /// The authorities to trust, PEM.
-    pub ca: Option<PathBuf>,
-    /// A link on which nothing was heard for so long is given up, and made anew.
-    pub keep_alive: Duration,
 }
 
 /// `[docker]`
@@ -105,6 +91,8 @@ pub struct BufferSection {
     pub full: WhenFull,
     /// Limits of single queues, by their names in `edge-agent status`.
     pub queues: BTreeMap<String, QueueSection>,
+    /// Bytes on disk of messages that upstream refused for themselves.
+    pub quarantine_bytes: u64,
 }
 
 /// `[buffer.queues.NAME]`
@@ -174,6 +162,7 @@ impl Default for BufferSection {
             keep_free_bytes: 64 << 20,
             full: WhenFull::DropOldest,
             queues: BTreeMap::new(),
+            quarantine_bytes: 64 << 20,
         }
     }
 }
@@ -248,14 +237,6 @@ impl Default for FileListen {
             connections_max: 10_000,
         }
     }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileUpstream {
-    connection_string: Option<String>,
-    ca: Option<PathBuf>,
-    keep_alive_secs: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -336,29 +317,7 @@ impl Config {
                 Some(address)
             }
         };
-        let upstream = match file.upstream.connection_string {
-            None => None,
-            Some(text) => {
-                let connection_string: ConnectionString =
-                    text.parse().map_err(|error| format!("[upstream] connection_string: {error}"))?;
-                if connection_string.device_id != file.device_id {
-                    return Err(format!(
-                        "[upstream] connection_string: found DeviceId={}; device_id is {}",
-                        connection_string.device_id, file.device_id
-                    ));
-                }
-                let keep_alive_secs = file.upstream.keep_alive_secs.unwrap_or(KEEP_ALIVE_SECS_DEFAULT);
-                if !KEEP_ALIVE_SECS.contains(&keep_alive_secs) {
-                    return Err(format!(
-                        "[upstream] keep_alive_secs: found {keep_alive_secs}; write {} to {}",
-                        KEEP_ALIVE_SECS.start(),
-                        KEEP_ALIVE_SECS.end()
-                    ));
-                }
-                let keep_alive = Duration::from_secs(keep_alive_secs);
-                Some(Upstream { connection_string, ca: file.upstream.ca, keep_alive })
-            }
-        };
+        let upstream = file.upstream.read(&file.device_id)?;
         if file.hostname.is_empty()
             || file.hostname.contains(|c: char| c.is_whitespace() || c == '/' || c == ':')
         {
@@ -407,22 +366,17 @@ fn told(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-/// Puts an override into the table: `SECTION__KEY` or `KEY`.
+/// Puts an override into the table: `SECTION__KEY`, `SECTION__SECTION__KEY` or `KEY`.
 fn set(table: &mut Table, name: &str, value: Value) -> Result<(), String> {
     let name = name.to_ascii_lowercase();
-    match name.split_once("__") {
-        None => {
-            table.insert(name, value);
-        }
-        Some((section, key)) => {
-            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-            let Value::Table(section) = section else {
-                return Err("what stands before the second `__` is a key, not a section".to_owned());
-            };
-            section.insert(key.to_owned(), value);
-        }
+    let Some((section, key)) = name.split_once("__") else {
+        table.insert(name, value);
+        return Ok(());
+    };
+    match table.entry(section).or_insert_with(|| Value::Table(Table::new())) {
+        Value::Table(section) => set(section, key, value),
+        _ => Err("what stands before a `__` is a key, not a section".to_owned()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

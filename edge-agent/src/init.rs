@@ -218,7 +218,7 @@ mod tests {
         init(options(dir.path())).unwrap();
         let config = Config::load(&dir.path().join("etc/edge.toml")).unwrap();
         assert_eq!(config.hostname, "edge");
-        assert_eq!(config.upstream.unwrap().connection_string.host_name, "c:1");
+        assert_eq!(config.upstream.unwrap().address(), ("c".to_owned(), 1));
         let cert = std::fs::read(&config.tls.cert).unwrap();
         tls::server_config(&cert, &std::fs::read(&config.tls.key).unwrap()).unwrap();
         module_keys::ModuleKeys::load(&config.data_dir).unwrap();

@@ -180,9 +180,12 @@ impl Twins {
         self.reported.notified().await;
     }
 
-    /// Takes the next identity whose reported section central does not have, with that section.
-    pub fn next_unsent(&self) -> Option<(Identity, Section)> {
-        let identity = self.unsent().pop_first()?;
+    /// Takes the next identity whose reported section central does not have, with that section, of those that may be sent.
+    pub fn next_unsent(&self, may_send: impl Fn(&Identity) -> bool) -> Option<(Identity, Section)> {
+        let mut unsent = self.unsent();
+        let identity = unsent.iter().find(|identity| may_send(identity))?.clone();
+        unsent.remove(&identity);
+        drop(unsent);
         let section = self.get(&identity).reported;
         Some((identity, section))
     }
@@ -229,9 +232,9 @@ mod tests {
         assert_eq!(twins.report(&press, &patch).await.unwrap(), 1);
         assert_eq!(twins.report(&press, &patch).await.unwrap(), 2);
         twins.has_unsent().await;
-        assert_eq!(twins.next_unsent(), Some((press.clone(), section(2, json!({"speed": 3})))));
-        assert_eq!(twins.next_unsent(), None);
+        assert_eq!(twins.next_unsent(|_| true), Some((press.clone(), section(2, json!({"speed": 3})))));
+        assert_eq!(twins.next_unsent(|_| true), None);
         twins.all_unsent();
-        assert!(twins.next_unsent().is_some());
+        assert!(twins.next_unsent(|_| true).is_some());
     }
 }

@@ -4,6 +4,7 @@
 //! else by [`REQUEST_MAX`]. One connection carries one request, so that an idle client holds no place; the SDKs open one
 //! per call anyway.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,17 +99,21 @@ async fn serve<S: Service>(
             Ok(api.call(request))
         };
         async move {
-            match answered {
-                Ok(answer) => answer.await,
-                Err(response) => Ok(response),
+            let mut response = match answered {
+                Ok(answer) => answer.await?,
+                Err(response) => response,
+            };
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // One request is all. hyper's own way to say so would take `upgrade` out of the answer to an upgrade.
+                response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
             }
+            Ok::<_, Infallible>(response)
         }
     });
     let head_timeout = deadline.saturating_duration_since(Instant::now());
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();

@@ -60,7 +60,8 @@ pub struct Purges {
     pub purged: BTreeMap<DeviceId, u64>,
 }
 
-/// How far central has what a gateway's queues hold: by the id of the queue, the highest sequence that is stored.
+/// How far central has what a gateway's queues hold: by the id of the queue, the sequence up to which all is stored that a
+/// gateway sends. It ends before the first message that central refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     /// Every queue of which central has anything.

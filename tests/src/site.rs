@@ -89,7 +89,10 @@ fn within(before: &[String], program: PathBuf) -> Command {
 
 /// A port that nobody listens on, below those that the kernel gives to outgoing connections (32768 and up on Linux): one of
 /// them could take it before the program does, or while the program is down.
-fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// When none is free.
+pub fn free_port() -> Result<u16> {
     const PORTS: std::ops::Range<u16> = 20_000..32_000;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let count = u32::from(PORTS.end - PORTS.start);

@@ -205,6 +205,7 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
         "DELETE FROM twins WHERE device = ?1",
         "DELETE FROM commands WHERE device = ?1",
         "DELETE FROM watermarks WHERE gateway = ?1",
+        "DELETE FROM refused WHERE gateway = ?1",
         "DELETE FROM cloud_messages WHERE device = ?1",
         "DELETE FROM cloud_purges WHERE device = ?1",
         "DELETE FROM enrollments WHERE device = ?1",

@@ -188,6 +188,15 @@ CREATE TABLE loss_marks (
 -- JSON of enrollments::SigningCertificates; NULL: the group's keys enrol its devices
 ALTER TABLE enrollment_groups ADD COLUMN x509 TEXT;
 ",
+    "
+-- messages below a watermark that are not stored: they were refused for themselves
+CREATE TABLE refused (
+    gateway TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (gateway, queue, sequence)
+) WITHOUT ROWID;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

@@ -11,6 +11,8 @@ use super::{integer, json_column, parsed_column, unsigned};
 
 /// Queues that one gateway may bring: one for each sink and priority, and those of former installations.
 const QUEUES_MAX: usize = 1000;
+/// What a connection may have in flight: MQTT has so many packet ids.
+const IN_FLIGHT_MAX: u64 = 65_535;
 /// How far back the last value of a name is looked for, in messages of the device.
 const LOOK_BACK: u32 = 5000;
 /// Bytes of bodies in one page; the rest comes with the next.
@@ -109,10 +111,12 @@ impl<'c> Writing<'c> {
     pub fn insert(&mut self, message: &NewMessage) -> rusqlite::Result<Stored> {
         if let Some(place) = &message.place {
             let Some(mark) = self.mark(place)? else { return Ok(Stored::TooManyQueues) };
-            if mark.highest.is_some_and(|highest| place.sequence <= highest) {
+            if mark.highest.is_none_or(|highest| place.sequence > highest) {
+                (mark.highest, mark.is_moved) = (Some(place.sequence), true);
+            } else if !was_refused(self.connection, place)? {
+                // Below the highest, only what was refused before is new.
                 return Ok(Stored::Already);
             }
-            (mark.highest, mark.is_moved) = (Some(place.sequence), true);
         }
         self.insert.execute((
             message.from.device.as_str(),
@@ -123,6 +127,22 @@ impl<'c> Writing<'c> {
             &message.body,
         ))?;
         Ok(Stored::New)
+    }
+
+    /// Whether a message is stored already: a resend.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn is_stored(&mut self, place: &Place) -> rusqlite::Result<bool> {
+        let mark = self.mark(place)?;
+        if mark.and_then(|mark| mark.highest).is_none_or(|highest| place.sequence > highest) {
+            return Ok(false);
+        }
+        let of = (place.gateway.as_str(), &place.queue, integer(place.sequence));
+        let mut refused = self
+            .connection
+            .prepare_cached("SELECT 1 FROM refused WHERE gateway = ?1 AND queue = ?2 AND sequence = ?3")?;
+        Ok(!refused.exists(of)?)
     }
 
     /// How far a queue is stored; `None` when it would be one queue too many.
@@ -176,13 +196,42 @@ fn json(bag: &PropertyBag) -> String {
     String::from_utf8(text).expect("JSON is UTF-8")
 }
 
-/// The highest sequence stored of each queue of a gateway, by the queue's id.
+/// Remembers that a message was refused for itself: those behind it are stored, and it must not pass for one of them when it
+/// is sent again.
+///
+/// # Errors
+/// SQLite's.
+pub fn refuse(connection: &Connection, place: &Place) -> rusqlite::Result<()> {
+    let of = (place.gateway.as_str(), &place.queue, integer(place.sequence));
+    connection
+        .prepare_cached("INSERT OR IGNORE INTO refused (gateway, queue, sequence) VALUES (?1, ?2, ?3)")?
+        .execute(of)?;
+    // A gateway that has more in flight than MQTT has packet ids has forgotten it.
+    let below = integer(place.sequence.saturating_sub(IN_FLIGHT_MAX));
+    connection
+        .prepare_cached("DELETE FROM refused WHERE gateway = ?1 AND queue = ?2 AND sequence < ?3")?
+        .execute((place.gateway.as_str(), &place.queue, below))?;
+    Ok(())
+}
+
+fn was_refused(connection: &Connection, place: &Place) -> rusqlite::Result<bool> {
+    let of = (place.gateway.as_str(), &place.queue, integer(place.sequence));
+    let mut statement = connection
+        .prepare_cached("DELETE FROM refused WHERE gateway = ?1 AND queue = ?2 AND sequence = ?3")?;
+    Ok(statement.execute(of)? == 1)
+}
+
+/// The sequence of each queue of a gateway, by the queue's id, up to which everything is stored: a gateway forgets that much,
+/// so it ends before the first message that was refused.
 ///
 /// # Errors
 /// SQLite's.
 pub fn stored(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<String, u64>> {
-    let mut statement =
-        connection.prepare_cached("SELECT queue, sequence FROM watermarks WHERE gateway = ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT queue, min(sequence, coalesce((SELECT min(refused.sequence) - 1 FROM refused
+                 WHERE refused.gateway = ?1 AND refused.queue = watermarks.queue), sequence)) AS sequence
+             FROM watermarks WHERE gateway = ?1",
+    )?;
     let rows = statement
         .query_map([gateway.as_str()], |row| Ok((row.get("queue")?, unsigned(row.get("sequence")?))))?;
     rows.collect()
@@ -330,6 +379,25 @@ mod tests {
         assert_eq!(stored.len(), 4);
         assert_eq!(stored[0].enqueued_ms, 1001);
         assert_eq!(stored[0].properties["line"], "4");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_was_refused_is_not_taken_for_stored_because_later_ones_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Keep { messages: 1000, commands: 10 }).unwrap();
+        let far = async |store: &Store| {
+            let of = "gw".parse().unwrap();
+            store.read(move |c| Ok::<_, StoreError>(stored(c, &of)?)).await.unwrap()["q"]
+        };
+        put(&store, message(1, "q", "{}")).await;
+        let refused = message(2, "q", "{}").place.unwrap();
+        store.submit(move |c| Ok::<_, StoreError>(refuse(c, &refused)?)).await.unwrap();
+        put(&store, message(3, "q", "{}")).await;
+        assert_eq!(far(&store).await, 1, "the gateway must not forget what was refused");
+        assert_eq!(put(&store, message(3, "q", "{}")).await, Stored::Already);
+        assert_eq!(put(&store, message(2, "q", "{}")).await, Stored::New, "it is taken now");
+        assert_eq!(put(&store, message(2, "q", "{}")).await, Stored::Already);
+        assert_eq!((far(&store).await, all(&store).await.len()), (3, 3));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 
 pub mod client;
 mod devices;
+mod quarantine;
 mod users;
 
 use std::collections::BTreeMap;
@@ -30,9 +31,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::Commands;
+use crate::config::Upstream;
 use crate::deployer::DeployerStatus;
 use crate::deployments::{ApplyError, Deployments, Judgement};
 use crate::front::Front;
+use crate::meter::Meter;
+use crate::quarantine::Quarantine;
 use crate::queues::{QueueStats, Queues};
 use crate::standing::Standing;
 use crate::unrouted::Unrouted;
@@ -74,6 +78,12 @@ pub struct Control {
     pub commands: Commands,
     /// The front door, for its counts.
     pub door: Arc<Door<Front>>,
+    /// What upstream refused.
+    pub quarantine: Arc<Quarantine>,
+    /// What the link has cost today.
+    pub meter: Meter,
+    /// Where telemetry goes.
+    pub upstream: Option<Upstream>,
     /// The link; `None` without an upstream.
     pub link: Option<watch::Receiver<LinkStatus>>,
 }
@@ -106,6 +116,9 @@ pub async fn serve(
         .route("/devices/{id}/token", get(devices::token))
         .route("/users", get(users::list).post(users::add))
         .route("/users/{name}", delete(users::remove))
+        .route("/quarantine", get(quarantine::list))
+        .route("/quarantine/{number}", get(quarantine::show).delete(quarantine::drop_one))
+        .route("/quarantine/{number}/replay", post(quarantine::replay))
         .route("/call", post(call))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control);
@@ -181,7 +194,24 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         .collect();
     let link = control.link.as_ref().map(|link| {
         let link = link.borrow().clone();
-        json!({"connected": link.is_connected, "since": rfc3339(link.since_ms), "why": link.why})
+        let (host, port) = control.upstream.as_ref().map(Upstream::address).unwrap_or_default();
+        json!({
+            "kind": control.upstream.as_ref().map(Upstream::kind_name),
+            "address": format!("{host}:{port}"),
+            "connected": link.is_connected,
+            "since": rfc3339(link.since_ms),
+            "why": link.why,
+            "budget": budget(&control.meter),
+        })
+    });
+    let set_aside = control.quarantine.stats();
+    let quarantine = json!({
+        "messages": set_aside.records,
+        "bytes": set_aside.bytes,
+        "oldest": set_aside.oldest_ms.map(rfc3339),
+        "evicted": set_aside.lost.evicted,
+        "damaged": set_aside.lost.damaged,
+        "gaps": control.quarantine.log().gaps().iter().map(gap_json).collect::<Vec<_>>(),
     });
     Json(json!({
         "deviceId": control.gateway,
@@ -200,6 +230,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         "modules": modules,
         "clients": clients,
         "queues": queues,
+        "quarantine": quarantine,
         "lostByCause": lost_by_cause(&stats),
         "lostNotTold": stats.iter().flat_map(|queue| &queue.gaps).map(|gap| gap.count).sum::<u64>(),
         "unrouted": {
@@ -222,6 +253,16 @@ fn lost_by_cause(stats: &[QueueStats]) -> Value {
         "damaged": sum(|lost| lost.damaged),
         "dropped": sum(|lost| lost.dropped),
     })
+}
+
+/// What the link has cost since the day's beginning.
+fn budget(meter: &Meter) -> Value {
+    let spent: BTreeMap<_, _> = meter
+        .spent()
+        .into_iter()
+        .map(|spent| (spent.cause.name(), json!({"bytes": spent.bytes, "limit": spent.limit})))
+        .collect();
+    json!({"spent": spent, "resetsInSeconds": meter.resets_in_ms().div_ceil(1000)})
 }
 
 /// A loss that central has not been told yet.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use schemas::names::DeviceId;
 
-use crate::config::Config;
+use crate::config::{Config, Upstream};
 
 /// Label with the id of the gateway that owns a container. Containers without it are never looked at.
 pub const LABEL_GATEWAY: &str = "lineside.gateway";
@@ -122,7 +122,7 @@ pub struct ModuleContext {
 impl ModuleContext {
     /// As the configuration has it.
     pub fn new(config: &Config) -> Self {
-        let hub = config.upstream.as_ref().map(|upstream| upstream.connection_string.hub_name());
+        let hub = config.upstream.as_ref().and_then(Upstream::hub_name);
         Self {
             gateway: config.device_id.clone(),
             hostname: config.hostname.clone(),

@@ -50,11 +50,20 @@ pub enum Room {
     CloudMessages,
     /// Local users by name.
     Users,
+    /// What the link has cost today.
+    Budget,
 }
 
 impl Room {
-    const ALL: [Self; 6] =
-        [Self::Twins, Self::Devices, Self::Deployment, Self::Commands, Self::CloudMessages, Self::Users];
+    const ALL: [Self; 7] = [
+        Self::Twins,
+        Self::Devices,
+        Self::Deployment,
+        Self::Commands,
+        Self::CloudMessages,
+        Self::Users,
+        Self::Budget,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -64,6 +73,7 @@ impl Room {
             Self::Commands => "commands",
             Self::CloudMessages => "cloud-messages",
             Self::Users => "users",
+            Self::Budget => "budget",
         }
     }
 }

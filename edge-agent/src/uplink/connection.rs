@@ -4,18 +4,22 @@
 //! for whatever comes first: something from central, room to write, a record of the queues while the window has room,
 //! something to tell, or the time to ask whether anybody is there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use edge_core::dialect::link::LinkDown;
 use edge_core::link::liveness::{Liveness, Next};
+use edge_core::link::budget::Cause;
 use edge_hub::client::{Incoming, Receiver, Sender};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::telemetry::Telemetry;
-use super::tell::Telling;
+use super::tell::{IN_FLIGHT_MAX, PACKET_BYTES, Telling};
 use super::{Ended, Uplink};
+use crate::quarantine::Reason;
+use crate::queues::place::Queue;
 
 /// Messages that are taken from the queues at once: as many as the write below holds.
 const BATCH: usize = 512;
@@ -28,12 +32,14 @@ pub(super) struct Connection<'a> {
     sender: Sender,
     telemetry: Telemetry,
     telling: Telling<'a>,
+    /// A message that waits for the next day's bytes.
+    held_back: Option<(Arc<Queue>, edge_buffer::Record)>,
 }
 
 impl<'a> Connection<'a> {
     /// A connection that central has accepted.
     pub(super) fn new(link: &'a Uplink, sender: Sender) -> Self {
-        Self { link, sender, telemetry: Telemetry::new(), telling: Telling::all(link) }
+        Self { link, sender, telemetry: Telemetry::new(), telling: Telling::all(link), held_back: None }
     }
 
     /// Runs it; `Ok` when it was stopped.
@@ -47,12 +53,14 @@ impl<'a> Connection<'a> {
         let mut reader = self.link.queues.upstream().reader();
         let began = Instant::now();
         let mut liveness = Liveness::new(self.link.keep_alive);
+        let mut budget = self.link.meter.changes();
         loop {
             self.telling.tell(&mut self.sender);
             let wait = match liveness.next(began.elapsed()) {
                 Next::Wait(until) => until,
                 Next::Ask => {
                     self.sender.ping();
+                    self.link.meter.count(Cause::Link, 4);
                     continue;
                 }
                 // It may have spoken while the disk kept us from listening.
@@ -65,7 +73,8 @@ impl<'a> Connection<'a> {
                     }
                 },
             };
-            let may_send = self.telemetry.free() > 0 && self.sender.waiting_bytes() < OUT_BYTES_MAX;
+            let may_send =
+                self.room() > 0 && self.held_back.is_none() && self.sender.waiting_bytes() < OUT_BYTES_MAX;
             tokio::select! {
                 () = stop.cancelled() => {
                     self.sender.disconnect();
@@ -86,14 +95,22 @@ impl<'a> Connection<'a> {
                 }
                 next = reader.next(), if may_send => {
                     let (queue, next) = next?;
-                    self.telemetry.send(&mut self.sender, &queue, next);
-                    for _ in 1..BATCH.min(self.telemetry.free() + 1) {
-                        if self.sender.waiting_bytes() >= OUT_BYTES_MAX {
+                    // What changes from here on is waited for.
+                    budget.mark_unchanged();
+                    self.send(queue, next).await?;
+                    for _ in 1..BATCH.min(self.room() + 1) {
+                        if self.sender.waiting_bytes() >= OUT_BYTES_MAX || self.held_back.is_some() {
                             break;
                         }
                         let Some(next) = reader.next().now_or_never() else { break };
                         let (queue, next) = next?;
-                        self.telemetry.send(&mut self.sender, &queue, next);
+                        self.send(queue, next).await?;
+                    }
+                }
+                // The meter lives as long as the link.
+                _ = budget.changed(), if self.held_back.is_some() => {
+                    if let Some((queue, next)) = self.held_back.take() {
+                        self.send(queue, next).await?;
                     }
                 }
                 () = self.telling.due() => {}
@@ -109,6 +126,46 @@ impl<'a> Connection<'a> {
         tracing::info!(?round_trip, per_second, window = pace.window(), "the connection to central ended");
     }
 
+    /// How many messages may be sent now: as the window says and central takes, with places left for what is told.
+    fn room(&self) -> usize {
+        let kept = IN_FLIGHT_MAX.min(self.sender.publishes_max() / 2);
+        self.telemetry.free().min(self.sender.room().saturating_sub(kept))
+    }
+
+    /// Sends a message, holds it back when the day's bytes are used up, or sets it aside when it can never be sent.
+    async fn send(&mut self, queue: Arc<Queue>, next: edge_buffer::Record) -> Result<(), Ended> {
+        let sent = self
+            .telemetry
+            .send(&mut self.sender, &queue, &next, |bytes| self.link.meter.spend(Cause::Telemetry, bytes));
+        match sent {
+            Ok(true) => {}
+            Ok(false) => self.held_back = Some((queue, next)),
+            Err(reason) => {
+                self.link.quarantine.put(&queue, next.sequence, reason).await?;
+                self.telemetry.passed(&queue, next.sequence);
+            }
+        }
+        Ok(())
+    }
+
+    /// central will never take a message: telemetry is set aside, and what was told is told again when it changes.
+    async fn refused(
+        &mut self,
+        packet_id: u16,
+        reason: edge_hub::codec::reason::Reason,
+        why: String,
+    ) -> Result<(), Ended> {
+        self.sender.acknowledged(packet_id);
+        if self.telling.acknowledged(packet_id) {
+            tracing::error!(%reason, why, "central refused what it was told");
+        } else if let Some((queue, sequence)) = self.telemetry.find(packet_id) {
+            let why = if why.is_empty() { reason.to_string() } else { why };
+            self.link.quarantine.put(&queue, sequence, Reason { code: Some(reason.code()), why }).await?;
+            self.telemetry.acknowledged(packet_id);
+        }
+        Ok(())
+    }
+
     async fn hear(&mut self, incoming: Incoming) -> Result<(), Ended> {
         match incoming {
             Incoming::Acknowledged(packet_id) => {
@@ -117,8 +174,11 @@ impl<'a> Connection<'a> {
                     self.telemetry.acknowledged(packet_id);
                 }
             }
+            Incoming::Refused { packet_id, reason, why } => self.refused(packet_id, reason, why).await?,
             Incoming::Subscribed(_) | Incoming::Pong => {}
             Incoming::Message { topic, payload, packet_id } => {
+                let bytes = topic.len() + payload.len() + PACKET_BYTES;
+                self.link.meter.count(super::told::cause(&topic), bytes as u64);
                 let told = self.link.told(&topic, &payload).await?;
                 if matches!(told, Some(LinkDown::Stored)) {
                     self.telemetry.resume();

@@ -22,11 +22,13 @@ use std::time::Duration;
 
 use edge_core::access::sas;
 use edge_core::backoff::Backoff;
-use edge_hub::client::{self, ClientOptions};
+use edge_hub::client::{self, ClientOptions, Proxy, Transport};
 use edge_hub::clients::Clients;
+use edge_hub::codec::packet::Version;
 use edge_hub::postman::Postman;
 use schemas::connection_string::ConnectionString;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
@@ -35,6 +37,8 @@ use crate::commands::Commands;
 use crate::deployments::Deployments;
 use crate::enrolments::Enrolments;
 use crate::mailbox::Mailbox;
+use crate::meter::Meter;
+use crate::quarantine::Quarantine;
 use crate::queues::Queues;
 use crate::standing::Standing;
 use crate::twins::Twins;
@@ -69,6 +73,8 @@ enum Ended {
     Silent(Duration),
     #[error("the queue cannot be read: {0}")]
     Queue(#[from] edge_buffer::ReadError),
+    #[error("a message could not be set aside: {0}")]
+    Quarantine(#[from] crate::quarantine::QuarantineError),
     #[error("what central told could not be saved: {0}")]
     State(#[from] crate::state::StateError),
     #[error("a task of the daemon ended: {0}")]
@@ -81,10 +87,16 @@ pub struct Uplink {
     pub upstream: ConnectionString,
     /// A line that says nothing for so long is dead.
     pub keep_alive: Duration,
-    /// Whom to trust.
-    pub tls: Arc<rustls::ClientConfig>,
+    /// How it is reached, and whom to trust.
+    pub transport: Transport,
+    /// What stands in between.
+    pub proxy: Option<Proxy>,
     /// The telemetry.
     pub queues: Arc<Queues>,
+    /// What central will not take.
+    pub quarantine: Arc<Quarantine>,
+    /// What the link may cost.
+    pub meter: Meter,
     /// Desired and reported sections.
     pub twins: Twins,
     /// The leaf devices, and the standing of those that are connected.
@@ -142,11 +154,14 @@ impl Uplink {
         let expires_at = now_ms() / 1000 + TOKEN_SECS;
         ClientOptions {
             host: hub.to_owned(),
-            port: port.unwrap_or(8883),
-            tls: self.tls.clone(),
+            port: port.unwrap_or(self.transport.default_port()),
+            transport: self.transport.clone(),
+            proxy: self.proxy.clone(),
+            // It says of each message why it is not taken.
+            version: Version::V5,
             client_id: identity.to_string(),
-            user_name: format!("{hub}/{identity}/?api-version=2021-04-12"),
-            password: sas::token(hub, &identity, &self.upstream.shared_access_key, expires_at),
+            user_name: Some(format!("{hub}/{identity}/?api-version=2021-04-12")),
+            password: Some(sas::token(hub, &identity, &self.upstream.shared_access_key, expires_at)),
             keep_alive: self.keep_alive,
             connect_timeout: CONNECT_TIMEOUT,
         }
@@ -155,12 +170,13 @@ impl Uplink {
     /// One connection from its start to its end; `Ok` when it was stopped.
     async fn connection(&self, backoff: &mut Backoff, stop: &CancellationToken) -> Result<(), Ended> {
         let (sender, receiver) = client::connect(&self.options()).await?;
-        backoff.succeeded();
         tracing::info!(central = self.upstream.host_name, "central connected");
         self.status.send_replace(LinkStatus { is_connected: true, since_ms: now_ms(), why: String::new() });
+        let begun = Instant::now();
         let mut connection = Connection::new(self, sender);
         let ended = connection.run(receiver, stop).await;
         connection.sum_up();
+        backoff.lasted(begun.elapsed());
         ended
     }
 }

@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use edge_core::link::pace::Pace;
 use edge_core::link::window::Windows;
-use edge_hub::client::Sender;
+use edge_hub::client::{Outgoing, Sender};
 use schemas::bag::system;
 use tokio::time::Instant;
 
+use super::tell::PACKET_BYTES;
+use crate::quarantine::Reason;
 use crate::queues::place::Queue;
 use crate::record;
 
@@ -60,14 +62,25 @@ impl Telemetry {
         self.is_resumed = true;
     }
 
-    /// Writes one queued message, with what makes it known again at central.
-    pub(super) fn send(&mut self, sender: &mut Sender, queue: &Arc<Queue>, queued: edge_buffer::Record) {
+    /// Writes one queued message, with what makes it known again at central, when its bytes may be spent; false when they may
+    /// not now.
+    ///
+    /// # Errors
+    /// Why it can never be sent.
+    pub(super) fn send(
+        &mut self,
+        sender: &mut Sender,
+        queue: &Arc<Queue>,
+        queued: &edge_buffer::Record,
+        may_spend: impl FnOnce(u64) -> bool,
+    ) -> Result<bool, Reason> {
         let sequence = queued.sequence;
+        self.queues.entry(queue.key).or_insert_with(|| queue.clone());
         let Some((topic, body)) = record::decode(&queued.payload) else {
             // Nothing else will ever read it either.
             tracing::error!(sequence, "a queued message could not be read and was skipped");
             queue.log.pass_damaged(sequence);
-            return;
+            return Ok(true);
         };
         let joint = if topic.ends_with('/') { "" } else { "&" };
         let [of_queue, of_sequence, of_ms] = &self.keys;
@@ -79,9 +92,37 @@ impl Telemetry {
             queue.log.id(),
             queued.enqueued_ms,
         );
-        let packet_id = sender.publish(&self.topic, &body);
+        let message = Outgoing { topic: &self.topic, payload: &body, ..Outgoing::default() };
+        if self.topic.len() > usize::from(u16::MAX) {
+            return Err(Reason::because(format!(
+                "its topic would be {} bytes; 65,535 are allowed",
+                self.topic.len()
+            )));
+        }
+        if let Some(bytes) = sender.too_large(&message) {
+            return Err(Reason::because(format!(
+                "its packet would be {bytes} bytes, which central does not take"
+            )));
+        }
+        if !may_spend((self.topic.len() + body.len() + PACKET_BYTES) as u64) {
+            return Ok(false);
+        }
+        let packet_id = sender.send(&message);
         self.window.sent(packet_id, queue.key, sequence, self.began.elapsed());
-        self.queues.entry(queue.key).or_insert_with(|| queue.clone());
+        Ok(true)
+    }
+
+    /// The queued message that was sent under a packet id.
+    pub(super) fn find(&self, packet_id: u16) -> Option<(Arc<Queue>, u64)> {
+        let (key, sequence) = self.window.find(packet_id)?;
+        Some((self.queues.get(&key)?.clone(), sequence))
+    }
+
+    /// Notes that a message is done with that was not sent; the queue forgets what is done.
+    pub(super) fn passed(&mut self, queue: &Queue, sequence: u64) {
+        if let Some(sequence) = self.window.passed(queue.key, sequence) {
+            queue.log.advance(sequence);
+        }
     }
 
     /// Notes an acknowledgement; the queue forgets what is done. Of an unknown packet id it changes nothing.

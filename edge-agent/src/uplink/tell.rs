@@ -6,15 +6,19 @@
 use std::collections::HashMap;
 
 use edge_core::dialect::link::LinkUp;
+use edge_core::link::budget::Cause;
 use edge_hub::client::Sender;
 use schemas::link::{ClientPresence, Presence};
-use schemas::names::DeviceId;
+use schemas::names::{DeviceId, Identity, ModuleId};
+use tokio::sync::watch;
 
 use super::Uplink;
 use super::losses::{Losing, Sent};
 
 /// What may be in flight of it.
-const IN_FLIGHT_MAX: usize = 64;
+pub(super) const IN_FLIGHT_MAX: usize = 64;
+/// What a packet has beside topic and payload: fixed header, length of the topic, packet id, no properties.
+pub(super) const PACKET_BYTES: usize = 8;
 
 enum Told {
     /// Its room does not wait for the acknowledgement.
@@ -32,6 +36,8 @@ pub(super) struct Telling<'a> {
     is_presence_in_flight: bool,
     is_presence_due: bool,
     losing: Losing,
+    /// Says when what has used up its bytes may go on.
+    budget: watch::Receiver<()>,
 }
 
 impl<'a> Telling<'a> {
@@ -46,6 +52,7 @@ impl<'a> Telling<'a> {
             is_presence_in_flight: false,
             is_presence_due: true,
             losing: Losing::new(),
+            budget: link.meter.changes(),
         }
     }
 
@@ -61,31 +68,52 @@ impl<'a> Telling<'a> {
             () = link.enrolments.has_unsent(), if has_room => {}
             () = self.losing.due(&link.queues), if has_room => {}
             () = link.presence.notified() => self.is_presence_due = true,
+            // The meter lives as long as the link.
+            _ = self.budget.changed() => {}
         }
     }
 
     /// Writes what central does not know yet, as far as there is room.
     pub(super) fn tell(&mut self, sender: &mut Sender) {
-        while self.in_flight.len() < IN_FLIGHT_MAX {
-            let (topic, payload, told) = if self.is_presence_due && !self.is_presence_in_flight {
+        while self.in_flight.len() < IN_FLIGHT_MAX && sender.room() > 0 {
+            let meter = &self.link.meter;
+            let section_cause =
+                |identity: &Identity| match identity.module.as_ref().is_some_and(ModuleId::is_system) {
+                    true => Cause::Deployments,
+                    false => Cause::Twins,
+                };
+            // What has used up its bytes of the day stays in its room.
+            let next_answer = || meter.is_ready(Cause::Commands).then(|| self.link.commands.next_unsent())?;
+            let next_settled = || meter.is_ready(Cause::Messages).then(|| self.link.mailbox.next_unsent())?;
+            let next_section =
+                || self.link.twins.next_unsent(|identity| meter.is_ready(section_cause(identity)));
+            let (cause, topic, payload, told) = if self.is_presence_due && !self.is_presence_in_flight {
                 self.is_presence_due = false;
                 self.is_presence_in_flight = true;
-                (LinkUp::Presence, to_json(&self.presence()), Told::Presence)
-            } else if let Some((id, answer)) = self.link.commands.next_unsent() {
-                (LinkUp::Answer { command_id: id.clone() }, to_json(&answer), Told::Answer(id))
+                (Cause::Link, LinkUp::Presence, to_json(&self.presence()), Told::Presence)
+            } else if let Some((id, answer)) = next_answer() {
+                (
+                    Cause::Commands,
+                    LinkUp::Answer { command_id: id.clone() },
+                    to_json(&answer),
+                    Told::Answer(id),
+                )
             } else if let Some((request_id, enrolment)) = self.link.enrolments.next_unsent() {
-                (LinkUp::Enrol { request_id }, to_json(&enrolment), Told::Once)
-            } else if let Some((of, settlement)) = self.link.mailbox.next_unsent() {
+                (Cause::Link, LinkUp::Enrol { request_id }, to_json(&enrolment), Told::Once)
+            } else if let Some((of, settlement)) = next_settled() {
                 let operation = LinkUp::Settled { device: of.0.clone(), sequence: of.1 };
-                (operation, to_json(&settlement), Told::Settled(of))
-            } else if let Some((identity, section)) = self.link.twins.next_unsent() {
-                (LinkUp::Reported(identity), to_json(&section), Told::Once)
+                (Cause::Messages, operation, to_json(&settlement), Told::Settled(of))
+            } else if let Some((identity, section)) = next_section() {
+                let cause = section_cause(&identity);
+                (cause, LinkUp::Reported(identity), to_json(&section), Told::Once)
             } else if let Some((losses, sent)) = self.losing.next_unsent() {
-                (LinkUp::Losses, to_json(&losses), Told::Losses(sent))
+                (Cause::Link, LinkUp::Losses, to_json(&losses), Told::Losses(sent))
             } else {
                 break;
             };
-            let packet_id = sender.publish(&topic.to_string(), &payload);
+            let topic = topic.to_string();
+            meter.count(cause, (topic.len() + payload.len() + PACKET_BYTES) as u64);
+            let packet_id = sender.publish(&topic, &payload);
             self.in_flight.insert(packet_id, told);
         }
     }

@@ -4,10 +4,11 @@
 
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
+use edge_core::link::budget::Cause;
 use schemas::cloud_message::CloudMessage;
 use schemas::link::{Children, Purges, Stored};
 use schemas::method::MethodRequest;
-use schemas::names::{DeviceId, Identity};
+use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::EnrolmentAnswer;
 use schemas::twin::Section;
 
@@ -84,8 +85,22 @@ impl Uplink {
 
     fn is_own_system_module(&self, identity: &Identity) -> bool {
         let gateway: &DeviceId = &self.upstream.device_id;
-        identity.device == *gateway
-            && identity.module.as_ref().is_some_and(schemas::names::ModuleId::is_system)
+        identity.device == *gateway && identity.module.as_ref().is_some_and(ModuleId::is_system)
+    }
+}
+
+/// What a topic of central's is for.
+pub(super) fn cause(topic: &str) -> Cause {
+    match LinkDown::parse(topic) {
+        Some(LinkDown::Desired(identity)) => {
+            match identity.module.as_ref().is_some_and(ModuleId::is_system) {
+                true => Cause::Deployments,
+                false => Cause::Twins,
+            }
+        }
+        Some(LinkDown::Command { .. }) => Cause::Commands,
+        Some(LinkDown::Message { .. } | LinkDown::Purges) => Cause::Messages,
+        Some(LinkDown::Children | LinkDown::Enrolled { .. } | LinkDown::Stored) | None => Cause::Link,
     }
 }
 

@@ -157,7 +157,8 @@ where
                     inbox::add_to_bag(&mut bag, properties);
                 }
                 let bytes = topic.len() + publish.properties.as_deref().map_or(0, bag_bytes);
-                match bytes > TELEMETRY_TOPIC_BYTES_MAX {
+                // A gateway adds to the bag of what it has taken, and encodes it anew.
+                match bytes > TELEMETRY_TOPIC_BYTES_MAX && !service.is_gateway(client) {
                     true => {
                         let why = format!("a property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes");
                         Work::Message(Box::pin(async { Err(Rejected::Wrong(413, why)) }))

@@ -11,10 +11,11 @@ mod watch;
 
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 
 pub use inspect::{inspect, not_after_secs};
 pub use issue::{Authority, Issued, Purpose, SERVER_LIFETIME, Wanted, issue, issue_ca, issue_server};
@@ -81,20 +82,34 @@ pub fn server_config_for(certificate: Arc<ServedCertificate>) -> Result<Arc<Serv
     Ok(Arc::new(config))
 }
 
-/// The client's side: trusts the authorities given and no other.
+/// The client's side: trusts the authorities given and no other, and shows no certificate.
 ///
 /// # Errors
 /// [`TlsError`] when the PEM holds no usable certificate.
 pub fn client_config(ca_pem: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
+    Ok(Arc::new(trusting(ca_pem)?.with_no_client_auth()))
+}
+
+/// As [`client_config`], and shows a certificate with its chain.
+///
+/// # Errors
+/// [`TlsError`] when the PEM holds no usable certificate or key, or they are no pair.
+pub fn client_config_showing(
+    ca_pem: &[u8],
+    cert_pem: &[u8],
+    key_pem: &[u8],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(key_pem)?;
+    Ok(Arc::new(trusting(ca_pem)?.with_client_auth_cert(certificates(cert_pem)?, key)?))
+}
+
+fn trusting(ca_pem: &[u8]) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca_pem)? {
         roots.add(certificate)?;
     }
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots))
 }
 
 #[cfg(test)]

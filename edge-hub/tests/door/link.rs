@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::{LinkDown, LinkUp};
-use edge_hub::client::{self, ClientOptions, ConnectError, Incoming, ReceiveError};
+use edge_hub::client::{self, ClientOptions, ConnectError, Incoming, ReceiveError, Transport};
+use edge_hub::codec::packet::Version;
+use edge_hub::codec::reason::Reason;
 use edge_hub::door::DoorSettings;
 use edge_hub::tls;
 use schemas::topics;
@@ -19,10 +21,12 @@ async fn site() -> (Site, ClientOptions) {
     let options = ClientOptions {
         host: "127.0.0.1".into(),
         port: site.address.port(),
-        tls: tls::client_config(ca.cert_pem.as_bytes()).unwrap(),
+        transport: Transport::Tls(tls::client_config(ca.cert_pem.as_bytes()).unwrap()),
+        proxy: None,
+        version: Version::V5,
         client_id: "gw".into(),
-        user_name: "hub/gw/?api-version=2021-04-12".into(),
-        password: "token".into(),
+        user_name: Some("hub/gw/?api-version=2021-04-12".into()),
+        password: Some("token".into()),
         keep_alive: Duration::from_secs(60),
         connect_timeout: PATIENCE,
     };
@@ -79,13 +83,19 @@ async fn a_gateway_publishes_subscribes_and_acknowledges() {
 #[tokio::test]
 async fn a_gateway_learns_why_it_is_not_let_in() {
     let (site, options) = site().await;
-    let wrong = ClientOptions { password: "wrong".into(), ..options.clone() };
-    assert!(matches!(client::connect(&wrong).await, Err(ConnectError::Refused(5))));
-    let early = ClientOptions { password: "early".into(), ..options.clone() };
-    assert!(matches!(client::connect(&early).await, Err(ConnectError::Refused(3))));
+    let wrong = ClientOptions { password: Some("wrong".into()), ..options.clone() };
+    assert!(matches!(
+        client::connect(&wrong).await,
+        Err(ConnectError::Refused { reason: Reason::NOT_AUTHORIZED, .. })
+    ));
+    let early = ClientOptions { password: Some("early".into()), ..options.clone() };
+    assert!(matches!(
+        client::connect(&early).await,
+        Err(ConnectError::Refused { reason: Reason::SERVER_UNAVAILABLE, .. })
+    ));
     let other_ca = tls::issue_ca("another").unwrap();
     let stranger = tls::client_config(other_ca.cert_pem.as_bytes()).unwrap();
-    let untrusting = ClientOptions { tls: stranger, ..options.clone() };
+    let untrusting = ClientOptions { transport: Transport::Tls(stranger), ..options.clone() };
     assert!(matches!(client::connect(&untrusting).await, Err(ConnectError::Tls(_))));
     site.close().await;
     assert!(matches!(client::connect(&options).await, Err(ConnectError::Io(_))));

@@ -62,7 +62,8 @@ async fn upgrade(stream: &mut TlsStream<TcpStream>, path: &str, protocol: &str) 
 async fn websocket(site: &Site, ca: &Authority, path: &str) -> TlsStream<TcpStream> {
     let mut stream = stream(site, ca).await;
     let head = upgrade(&mut stream, path, "mqtt").await;
-    assert!(head.starts_with("http/1.1 101"), "{head}");
+    // RFC 6455 section 4.2.2; strict clients look at it.
+    assert!(head.starts_with("http/1.1 101") && head.contains("\r\nconnection: upgrade\r\n"), "{head}");
     assert!(head.contains("sec-websocket-protocol: mqtt\r\n") && !head.contains("extensions"), "{head}");
     stream
 }

@@ -1,0 +1,231 @@
+//! Messages that upstream refused for themselves: set aside on disk with the reason, so that those behind them go on.
+//!
+//! ```text
+//! refused ─► written here ─► the queue's cursor goes over it      a kill in between: refused again, known, not doubled
+//! replay  ─► appended to its queue ─► taken out here              a kill in between: listed still
+//! ```
+//!
+//! It is a log of its own with a limit of its own. Beyond the limit the oldest give way, and are counted as evicted by sender
+//! in its ledger, like losses of any queue.
+
+mod entry;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use edge_buffer::{AppendError, Log, LogOptions, OpenError, ReadError, Stats};
+use edge_core::route::QueueClass;
+use tokio::task::JoinError;
+use uuid::Uuid;
+
+pub use self::entry::{Entry, Reason};
+use crate::clock::now_ms;
+use crate::queues::Queues;
+use crate::queues::place::Queue;
+
+/// Entries whose messages may still stand in their queue: more than any connection has in flight.
+const KNOWN: usize = 16_384;
+
+/// What gives way at once at the limit, at most.
+const SEGMENT_BYTES: u64 = 4 << 20;
+
+/// Why a message was not set aside, found, or put back.
+#[derive(Debug, thiserror::Error)]
+pub enum QuarantineError {
+    /// Its log does not take it, or the queue that it goes back to.
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    /// Its log cannot be read.
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    /// The daemon stops.
+    #[error("the daemon is stopping")]
+    Task(#[from] JoinError),
+    /// There is no such entry.
+    #[error("quarantine: found no message {0}; `edge-agent quarantine list` has the numbers")]
+    Unknown(u64),
+    /// Single removals are remembered up to a number.
+    #[error(
+        "quarantine: message {0} was not taken out: too many were taken out between others; drop or replay the oldest first"
+    )]
+    TooManyHoles(u64),
+    /// The queue that it stood in is not there any more.
+    #[error("quarantine: message {0} has no queue to go back to")]
+    NoQueue(u64),
+}
+
+/// The quarantine of one upstream.
+pub struct Quarantine {
+    log: Log,
+    /// Queue and sequence of the entries whose messages may be refused once more.
+    known: Mutex<HashSet<(Uuid, u64)>>,
+}
+
+impl Quarantine {
+    /// Opens it; `keep_free_bytes` as the queues have it. Blocking: reads what is in it.
+    ///
+    /// # Errors
+    /// [`OpenError`] when its log cannot be opened.
+    pub fn open(dir: &Path, keep_free_bytes: u64, bytes_max: u64) -> Result<Self, OpenError> {
+        let options = LogOptions {
+            bytes_max,
+            segment_bytes: SEGMENT_BYTES,
+            age_max_ms: None,
+            // Something of the disk is left for it when the queues have filled theirs: they go on only over it.
+            keep_free_bytes: keep_free_bytes / 2,
+            full: edge_buffer::Full::DropOldest,
+            tag: Some(entry::sender),
+            ..LogOptions::default()
+        };
+        let log = Log::open(dir, options)?;
+        let mut known = HashSet::new();
+        // The latest are those that a kill may have left in their queue.
+        let skipped = log.stats().records.saturating_sub(KNOWN as u64 / 2);
+        for record in log.records().skip(usize::try_from(skipped).unwrap_or(usize::MAX)) {
+            match record {
+                Ok(record) => known.extend(Entry::read(&record).map(|entry| (entry.queue, entry.sequence))),
+                Err(error) => {
+                    tracing::error!(%error, "the quarantine could not be read whole");
+                    break;
+                }
+            }
+        }
+        Ok(Self { log, known: Mutex::new(known) })
+    }
+
+    /// Sets a message of a queue aside. It is on disk when this ends, and may then leave its queue.
+    ///
+    /// # Errors
+    /// [`QuarantineError`]; the message stays where it is.
+    pub async fn put(&self, queue: &Queue, sequence: u64, reason: Reason) -> Result<(), QuarantineError> {
+        let of = (queue.log.id(), sequence);
+        if self.known().contains(&of) {
+            return Ok(());
+        }
+        let log = queue.log.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            log.records().find(|record| record.as_ref().map_or(true, |record| record.sequence >= sequence))
+        });
+        let Some(record) = found.await?.transpose()?.filter(|record| record.sequence == sequence) else {
+            // It expired or gave way in the meantime, and was counted there.
+            return Ok(());
+        };
+        let entry = Entry {
+            number: 0,
+            queue: of.0,
+            sequence,
+            priority: queue.class.priority,
+            enqueued_ms: record.enqueued_ms,
+            refused_ms: now_ms(),
+            reason,
+            message: record.payload,
+        };
+        let (sender, reason) = (entry.sender().unwrap_or_default(), &entry.reason);
+        tracing::warn!(
+            sender,
+            sequence,
+            why = reason.why,
+            code = reason.code,
+            "upstream refused a message for itself; it is in quarantine"
+        );
+        self.log.append(entry.write(), entry.refused_ms).await?;
+        let mut known = self.known();
+        if known.len() >= KNOWN {
+            // Their queues have forgotten them long ago.
+            known.clear();
+        }
+        known.insert(of);
+        Ok(())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashSet<(Uuid, u64)>> {
+        self.known.lock().expect("nothing panics with it")
+    }
+
+    /// The entries behind number `after`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`QuarantineError`] when it cannot be read.
+    pub async fn list(&self, after: u64, limit: usize) -> Result<Vec<Entry>, QuarantineError> {
+        let log = self.log.clone();
+        let read = move || {
+            let pending = log.records().filter(|record| {
+                record
+                    .as_ref()
+                    .map_or(true, |record| record.sequence > after && log.is_pending(record.sequence))
+            });
+            let entries = pending.filter_map(|record| record.map(|record| Entry::read(&record)).transpose());
+            entries.take(limit).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(tokio::task::spawn_blocking(read).await??)
+    }
+
+    /// One entry.
+    ///
+    /// # Errors
+    /// [`QuarantineError`].
+    pub async fn show(&self, number: u64) -> Result<Entry, QuarantineError> {
+        let found = self.list(number.saturating_sub(1), 1).await?;
+        found.into_iter().find(|entry| entry.number == number).ok_or(QuarantineError::Unknown(number))
+    }
+
+    /// Forgets an entry.
+    ///
+    /// # Errors
+    /// [`QuarantineError`].
+    pub async fn drop_one(&self, number: u64) -> Result<(), QuarantineError> {
+        if !self.log.is_pending(number) {
+            return Err(QuarantineError::Unknown(number));
+        }
+        match self.log.take_out(number).await? {
+            true => Ok(()),
+            false => Err(QuarantineError::TooManyHoles(number)),
+        }
+    }
+
+    /// Puts a message back into its queue, behind all that waits there, and forgets the entry.
+    ///
+    /// # Errors
+    /// [`QuarantineError`]; the entry stays.
+    pub async fn replay(&self, number: u64, queues: &Queues) -> Result<(), QuarantineError> {
+        let entry = self.show(number).await?;
+        let place = queues.upstream();
+        let same = place.queues().iter().find(|queue| queue.log.id() == entry.queue).map(|queue| queue.class);
+        let class = same.unwrap_or(QueueClass { priority: entry.priority, full: None });
+        let append = place.append(class, entry.message, None).ok_or(QuarantineError::NoQueue(number))?;
+        append.await?;
+        self.drop_one(number).await
+    }
+
+    /// The numbers of its log: how many wait, how many bytes, how many gave way.
+    pub fn stats(&self) -> Stats {
+        self.log.stats()
+    }
+
+    /// Its log, whose ledger tells what gave way.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Commits everything.
+    pub async fn close(&self) {
+        self.log.close().await;
+    }
+}
+
+impl Reason {
+    /// A reason without a code.
+    pub fn because(why: impl Into<String>) -> Self {
+        Self { code: None, why: why.into() }
+    }
+}
+
+/// A message as text where it is text.
+pub(crate) fn shown(body: &Bytes) -> Option<&str> {
+    std::str::from_utf8(body).ok()
+}
+
+#[cfg(test)]
+mod tests;

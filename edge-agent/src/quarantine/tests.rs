@@ -1,0 +1,117 @@
+//! The quarantine on a real disk, closed and opened again at each step that a kill can fall into.
+
+use std::sync::Arc;
+
+use edge_hub::clients::Clients;
+use schemas::manifest::PRIORITY_DEFAULT;
+
+use super::*;
+use crate::config::BufferSection;
+use crate::queues::limits::Limits;
+use crate::record;
+
+const CLASS: QueueClass = QueueClass { priority: PRIORITY_DEFAULT, full: None };
+
+struct Rooms {
+    queues: Arc<Queues>,
+    quarantine: Quarantine,
+}
+
+fn open(dir: &Path, bytes_max: u64) -> Rooms {
+    let limits = Limits::new(&BufferSection::default());
+    let gateway = "gw".parse().unwrap();
+    let queues = Queues::open(&dir.join("buffer"), limits, gateway, Clients::new()).unwrap();
+    let quarantine = Quarantine::open(&dir.join("quarantine"), 0, bytes_max).unwrap();
+    Rooms { queues: Arc::new(queues), quarantine }
+}
+
+impl Rooms {
+    async fn message(&self, from: &str, body: &str) -> (Arc<Queue>, u64) {
+        let record = record::encode(&format!("devices/{from}/messages/events/"), body.as_bytes()).unwrap();
+        let sequence = self.queues.upstream().append(CLASS, record, None).unwrap().await.unwrap();
+        (self.queues.upstream().queues()[0].clone(), sequence)
+    }
+
+    async fn close(self) {
+        self.quarantine.close().await;
+        self.queues.close().await;
+    }
+
+    async fn listed(&self) -> Vec<(u64, String, String)> {
+        let entries = self.quarantine.list(0, 100).await.unwrap();
+        let text = |entry: &Entry| String::from_utf8(entry.decoded().unwrap().1.to_vec()).unwrap();
+        entries.iter().map(|entry| (entry.number, entry.sender().unwrap(), text(entry))).collect()
+    }
+}
+
+fn why(text: &str) -> Reason {
+    Reason { code: Some(0x99), why: text.to_owned() }
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_again_after_a_kill_between_the_two_steps_is_not_doubled() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path(), 1 << 20);
+    let (queue, sequence) = rooms.message("press-1", "bad").await;
+    rooms.quarantine.put(&queue, sequence, why("no JSON")).await.unwrap();
+    // Killed here: the queue was not advanced.
+    drop(queue);
+    rooms.close().await;
+
+    let rooms = open(dir.path(), 1 << 20);
+    let (_, record) = rooms.queues.upstream().reader().next().await.unwrap();
+    assert_eq!(record.sequence, sequence, "it is sent again");
+    let queue = rooms.queues.upstream().queues()[0].clone();
+    rooms.quarantine.put(&queue, sequence, why("no JSON")).await.unwrap();
+    queue.log.advance(sequence);
+    assert_eq!(rooms.listed().await, [(1, "press-1".to_owned(), "bad".to_owned())]);
+    let entry = rooms.quarantine.show(1).await.unwrap();
+    assert_eq!((entry.reason, entry.sequence, entry.priority), (why("no JSON"), sequence, PRIORITY_DEFAULT));
+    drop(queue);
+    rooms.close().await;
+}
+
+#[tokio::test]
+async fn what_is_replayed_waits_in_its_queue_again_and_what_is_dropped_is_gone_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path(), 1 << 20);
+    for body in ["a", "b", "c", "d"] {
+        let (queue, sequence) = rooms.message("press-1", body).await;
+        rooms.quarantine.put(&queue, sequence, why("no")).await.unwrap();
+        queue.log.advance(sequence);
+    }
+    rooms.quarantine.drop_one(2).await.unwrap();
+    rooms.quarantine.replay(3, &rooms.queues).await.unwrap();
+    assert!(matches!(rooms.quarantine.show(3).await, Err(QuarantineError::Unknown(3))));
+    assert!(matches!(rooms.quarantine.drop_one(2).await, Err(QuarantineError::Unknown(2))));
+    rooms.close().await;
+
+    let rooms = open(dir.path(), 1 << 20);
+    let bodies: Vec<String> = rooms.listed().await.into_iter().map(|(_, _, body)| body).collect();
+    assert_eq!((bodies, rooms.quarantine.stats().records), (vec!["a".to_owned(), "d".to_owned()], 2));
+    let (queue, record) = rooms.queues.upstream().reader().next().await.unwrap();
+    assert_eq!((record::decode(&record.payload).unwrap().1, record.sequence), (Bytes::from("c"), 5));
+    // Refused once more, it is another entry: the operator sees that it did not help.
+    rooms.quarantine.put(&queue, 5, why("still no")).await.unwrap();
+    assert_eq!(rooms.quarantine.show(5).await.unwrap().reason.why, "still no");
+    drop(queue);
+    rooms.close().await;
+}
+
+#[tokio::test]
+async fn beyond_its_limit_the_oldest_give_way_and_are_counted_by_sender() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path(), 64 << 10);
+    for n in 0..200 {
+        let (queue, sequence) = rooms.message(&format!("press-{}", n % 2), &"x".repeat(1000)).await;
+        rooms.quarantine.put(&queue, sequence, why("too long")).await.unwrap();
+        queue.log.advance(sequence);
+    }
+    let stats = rooms.quarantine.stats();
+    assert!(stats.bytes <= 64 << 10, "{}", stats.bytes);
+    assert_eq!(stats.records + stats.lost.evicted, 200);
+    let gaps = rooms.quarantine.log().gaps();
+    let of = |tag: &str| gaps.iter().filter(|gap| gap.tag == tag).map(|gap| gap.count).sum::<u64>();
+    assert!(of("press-0") > 0 && of("press-0") + of("press-1") == stats.lost.evicted, "{gaps:?}");
+    rooms.close().await;
+}

@@ -1,0 +1,140 @@
+//! The way out of a plant whose network has one: HTTP CONNECT, or SOCKS 5.
+
+use std::fmt;
+
+use hyper::Uri;
+use hyper::service::Service as _;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+
+/// A proxy and what proves us to it. Its password is never printed.
+#[derive(Clone)]
+pub struct Proxy(Intercept);
+
+/// Why text names no proxy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "write http://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ before the host where the proxy asks for them"
+)]
+pub struct ProxyError;
+
+impl Proxy {
+    /// Reads `http://…` or `socks5://…`. The name of the server is left to the proxy to look up.
+    ///
+    /// # Errors
+    /// [`ProxyError`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, ProxyError> {
+        if !["http://", "socks5://", "socks5h://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(ProxyError);
+        }
+        let found = Matcher::builder().https(text).build().intercept(&Uri::from_static("https://server"));
+        found.map(Self).filter(|proxy| proxy.0.uri().host().is_some()).ok_or(ProxyError)
+    }
+
+    /// The proxy that the environment names for a server: `HTTPS_PROXY` or `ALL_PROXY`, unless `NO_PROXY` has the server; in
+    /// lower case too.
+    pub fn from_environment(host: &str, port: u16) -> Option<Self> {
+        let found = Matcher::from_env().intercept(&uri("https", host, port)?)?;
+        // A proxy behind TLS is not spoken to.
+        matches!(found.uri().scheme_str(), Some("http" | "socks5" | "socks5h")).then_some(Self(found))
+    }
+
+    fn is_socks(&self) -> bool {
+        self.0.uri().scheme_str().is_some_and(|scheme| scheme.starts_with("socks"))
+    }
+
+    /// A connection to the server through the proxy.
+    pub(super) async fn tunnel(&self, host: &str, port: u16) -> Result<TcpStream, String> {
+        let to = uri("https", host, port).ok_or_else(|| format!("`{host}` is not a host name"))?;
+        let default_port = if self.is_socks() { 1080 } else { 80 };
+        let (proxy, port) = (self.0.uri(), self.0.uri().port_u16().unwrap_or(default_port));
+        let via = uri("http", proxy.host().unwrap_or_default(), port).ok_or("its address is wrong")?;
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        let connected: TokioIo<TcpStream> = match (self.is_socks(), self.0.raw_auth(), self.0.basic_auth()) {
+            (true, None, _) => {
+                TowerToHyperService::new(SocksV5::new(via, tcp)).call(to).await.map_err(|e| told(&e))?
+            }
+            (true, Some((user, password)), _) => {
+                let socks = SocksV5::new(via, tcp).with_auth(user.to_owned(), password.to_owned());
+                TowerToHyperService::new(socks).call(to).await.map_err(|e| told(&e))?
+            }
+            (false, _, None) => {
+                TowerToHyperService::new(Tunnel::new(via, tcp)).call(to).await.map_err(|e| told(&e))?
+            }
+            (false, _, Some(basic)) => {
+                let tunnel = Tunnel::new(via, tcp).with_auth(basic.clone());
+                TowerToHyperService::new(tunnel).call(to).await.map_err(|e| told(&e))?
+            }
+        };
+        Ok(connected.into_inner())
+    }
+}
+
+fn uri(scheme: &str, host: &str, port: u16) -> Option<Uri> {
+    let host =
+        if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+    format!("{scheme}://{host}:{port}").parse().ok()
+}
+
+/// The error and what caused it.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uri = self.0.uri();
+        write!(f, "{}://{}", uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default())?;
+        uri.port_u16().map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({self})")
+    }
+}
+
+impl PartialEq for Proxy {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.uri() == other.0.uri()
+            && self.0.basic_auth() == other.0.basic_auth()
+            && self.0.raw_auth() == other.0.raw_auth()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_read_and_printed_without_its_password() {
+        for (text, shown) in [
+            ("http://proxy.plant:3128", "http://proxy.plant:3128"),
+            ("http://user:p%40ss@10.0.0.1:8080", "http://10.0.0.1:8080"),
+            ("socks5://user:secret@proxy", "socks5://proxy"),
+        ] {
+            let proxy = Proxy::parse(text).unwrap();
+            assert_eq!(
+                (proxy.to_string(), format!("{proxy:?}")),
+                (shown.to_owned(), format!("Proxy({shown})"))
+            );
+        }
+        let basic = Proxy::parse("http://user:p%40ss@10.0.0.1:8080").unwrap();
+        assert_eq!(basic.0.basic_auth().unwrap(), "Basic dXNlcjpwQHNz");
+        for text in ["", "proxy:3128", "https://proxy", "ftp://proxy", "http://", "socks4://proxy"] {
+            assert_eq!(Proxy::parse(text), Err(ProxyError), "{text}");
+        }
+    }
+}

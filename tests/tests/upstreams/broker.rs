@@ -1,0 +1,192 @@
+//! Debian's mosquitto as an upstream: TLS for the gateway with a client certificate or an account, plain on loopback for the
+//! test that looks at what arrives.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use edge_hub::tls::{self, Purpose, SERVER_LIFETIME, Wanted};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use site_tests::process::{Process, run};
+use site_tests::rest::eventually;
+use site_tests::site::{Site, free_port};
+use tokio::process::Command;
+use tokio::sync::{mpsc, watch};
+
+pub(crate) const STEP: Duration = Duration::from_secs(60);
+
+/// A mosquitto that may be killed and started again on the same ports.
+pub(crate) struct Broker {
+    dir: PathBuf,
+    /// With TLS.
+    pub(crate) port: u16,
+    /// Without, on loopback.
+    pub(crate) plain: u16,
+    process: Option<Process>,
+}
+
+impl Broker {
+    /// Starts one; `settings` are lines for its listener with TLS.
+    pub(crate) async fn start(dir: &Path, settings: &str) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        let ca = tls::issue_ca("broker").unwrap();
+        let server = tls::issue_server(&ca, &["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let wanted = Wanted {
+            common_name: "gateway",
+            names: &[],
+            uris: &[],
+            purpose: Purpose::Client,
+            lifetime: SERVER_LIFETIME,
+        };
+        let client = tls::issue(&ca, &wanted).unwrap();
+        for (name, text) in [
+            ("ca.pem", &ca.cert_pem),
+            ("server.pem", &server.chain_pem),
+            ("server-key.pem", &server.key_pem),
+            ("client.pem", &client.chain_pem),
+            ("client-key.pem", &client.key_pem),
+        ] {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        let passwords = dir.join("passwords");
+        let (code, _, error) = run(Command::new("mosquitto_passwd")
+            .args(["-b", "-c"])
+            .arg(&passwords)
+            .args(["gateway", "secret"]))
+        .await
+        .unwrap();
+        assert_eq!(code, 0, "{error}");
+        let (port, plain) = (free_port().unwrap(), free_port().unwrap());
+        let file = |name: &str| dir.join(name).display().to_string();
+        let config = format!(
+            "per_listener_settings true\nuser root\nlog_dest stderr\nlog_type all\nset_tcp_nodelay true\n\
+             listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\npassword_file {}\n{settings}\n\
+             listener {plain} 127.0.0.1\nallow_anonymous true\n",
+            file("ca.pem"),
+            file("server.pem"),
+            file("server-key.pem"),
+            passwords.display(),
+        );
+        std::fs::write(dir.join("mosquitto.conf"), config).unwrap();
+        let mut broker = Self { dir: dir.to_owned(), port, plain, process: None };
+        broker.run().await;
+        broker
+    }
+
+    /// Starts it again.
+    pub(crate) async fn run(&mut self) {
+        let mut command = Command::new("mosquitto");
+        command.arg("-c").arg(self.dir.join("mosquitto.conf"));
+        let process = Process::start("mosquitto", command, &self.dir.join("mosquitto.log")).unwrap();
+        process.line("running", STEP).await.unwrap();
+        self.process = Some(process);
+    }
+
+    pub(crate) async fn kill(&mut self) {
+        self.process.take().unwrap().kill().await.unwrap();
+    }
+
+    /// `[upstream]` of a gateway for it, reached on `port`.
+    pub(crate) fn upstream(&self, port: u16, more: &str) -> String {
+        let file = |name: &str| self.dir.join(name).display().to_string();
+        format!(
+            "kind = \"mqtt\"\nhost = \"localhost\"\nport = {port}\nca = \"{}\"\nuser_name = \"gateway\"\npassword = \"secret\"\n\
+             cert = \"{}\"\nkey = \"{}\"\ntopic = \"site/{{gateway}}/{{device}}/{{module}}/{{output}}\"\n{more}\n",
+            file("ca.pem"),
+            file("client.pem"),
+            file("client-key.pem"),
+        )
+    }
+}
+
+/// A gateway whose `edge.toml` has this `[upstream]`, with leaf devices added on it; it runs.
+pub(crate) async fn gateway(dir: &Path, name: &str, upstream: &str) -> Site {
+    let mut site = Site::new(dir, name, false).unwrap();
+    site.init_alone().await.unwrap();
+    set_upstream(&site, upstream);
+    start(&mut site).await;
+    site
+}
+
+/// Starts the daemon and waits until its command line is served too.
+pub(crate) async fn start(site: &mut Site) {
+    site.start_agent().await.unwrap();
+    eventually("the command line is served", STEP, || async { Ok(site.agent_json(&["status"]).await.ok()) })
+        .await
+        .unwrap();
+}
+
+/// Puts another `[upstream]` into `edge.toml`.
+pub(crate) fn set_upstream(site: &Site, upstream: &str) {
+    let text = std::fs::read_to_string(site.edge_toml()).unwrap();
+    let text = text.split("\n[upstream").next().unwrap().trim_end().to_owned();
+    std::fs::write(site.edge_toml(), format!("{text}\n\n[upstream]\n{upstream}")).unwrap();
+}
+
+/// A message that arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) topic: String,
+    pub(crate) body: String,
+    pub(crate) properties: HashMap<String, String>,
+}
+
+impl Arrived {
+    /// What names it for ever: the gateway's queue and the sequence there.
+    pub(crate) fn place(&self) -> (String, u64) {
+        (self.properties["$.ls-queue"].clone(), self.properties["$.ls-seq"].parse().unwrap())
+    }
+}
+
+/// Looks at what arrives, over the broker's kills. Says when it is there.
+pub(crate) fn look(plain: u16) -> (mpsc::UnboundedReceiver<Arrived>, watch::Receiver<bool>) {
+    let (arrived, seen) = mpsc::unbounded_channel();
+    let (there, is_there) = watch::channel(false);
+    let mut options = MqttOptions::new("looker", "127.0.0.1", plain);
+    options.set_keep_alive(Duration::from_secs(5)).set_clean_start(true);
+    let (client, mut events) = AsyncClient::new(options, 100);
+    tokio::spawn(async move {
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                    client.subscribe("#", QoS::AtLeastOnce).await.unwrap();
+                }
+                Ok(Event::Incoming(Packet::SubAck(_))) => drop(there.send(true)),
+                Ok(Event::Incoming(Packet::Publish(publish))) => {
+                    let properties = publish.properties.unwrap_or_default().user_properties;
+                    let message = Arrived {
+                        topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+                        body: String::from_utf8_lossy(&publish.payload).into_owned(),
+                        properties: properties.into_iter().collect(),
+                    };
+                    if arrived.send(message).is_err() {
+                        return;
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    let _ = there.send(false);
+                    if arrived.is_closed() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    });
+    (seen, is_there)
+}
+
+/// The next `count` messages.
+pub(crate) async fn next(seen: &mut mpsc::UnboundedReceiver<Arrived>, count: usize) -> Vec<Arrived> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        match tokio::time::timeout(STEP, seen.recv()).await {
+            Ok(Some(message)) => all.push(message),
+            _ => panic!("only {} of {count} arrived: {all:?}", all.len()),
+        }
+    }
+    all
+}

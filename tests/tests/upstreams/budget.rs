@@ -1,0 +1,73 @@
+//! A metered link: telemetry that has used up its day waits on disk, a restart gives it no more, and commands go on.
+
+use serde_json::json;
+use site_tests::rest::eventually;
+use site_tests::site::Site;
+
+use crate::broker::{STEP, start};
+use crate::publisher::publish;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn telemetry_waits_on_disk_when_its_bytes_of_the_day_are_used_up_and_twins_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "up-budget", false).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    let text = std::fs::read_to_string(site.edge_toml()).unwrap();
+    std::fs::write(
+        site.edge_toml(),
+        format!("{text}\n[upstream.budget]\ntelemetry_bytes = 60000\ncommands_bytes = 1000000\n"),
+    )
+    .unwrap();
+    start(&mut site).await;
+    let login = site.add_leaf("up-metered", std::time::Duration::ZERO).await.unwrap().login();
+    site.leaves_known(std::slice::from_ref(&login)).await.unwrap();
+    publish(
+        site.gateway_mqtt,
+        &login,
+        (0..100).map(|n| json!({"n": n, "pad": "x".repeat(1000)}).to_string()),
+    )
+    .await;
+
+    let used_up = async |site: &Site| {
+        eventually("the budget is used up", STEP, || async {
+            let status = site.agent_json(&["status"]).await?;
+            let spent = status["upstream"]["budget"]["spent"]["telemetry"].clone();
+            let waiting = status["queues"][0]["messages"].as_u64().unwrap_or(0);
+            Ok((spent["bytes"].as_u64().unwrap_or(0) > 58_000).then_some((spent, waiting)))
+        })
+        .await
+        .unwrap()
+    };
+    let (spent, waiting) = used_up(&site).await;
+    assert!(spent["bytes"].as_u64().unwrap() <= 60_000, "{spent}");
+    assert!((40..=60).contains(&waiting), "{waiting} wait");
+    let rest = site.rest().unwrap().clone();
+    let arrived = eventually("what was sent is in central", STEP, || async {
+        let count = rest.messages("up-metered").await?.len() as u64;
+        Ok((count == 100 - waiting).then_some(count))
+    })
+    .await
+    .unwrap();
+
+    site.kill_agent().await.unwrap();
+    start(&mut site).await;
+    site.gateway_connected(STEP).await.unwrap();
+    let (_, waiting) = used_up(&site).await;
+    assert_eq!(waiting, 100 - arrived, "a restart gives no second budget");
+
+    // Twins have no limit here: what the gateway reports still reaches central.
+    eventually("central has the gateway's reported properties", STEP, || async {
+        let status = site.agent_json(&["status"]).await?;
+        let spent = &status["upstream"]["budget"]["spent"];
+        Ok((spent["deployments"]["bytes"].as_u64().unwrap_or(0)
+            + spent["link"]["bytes"].as_u64().unwrap_or(0)
+            > 0)
+        .then_some(()))
+    })
+    .await
+    .unwrap();
+    let out = site_tests::process::run(&mut site.agent_command(&["status"]).unwrap()).await.unwrap().1;
+    assert!(out.contains("budget      telemetry:") && out.contains("budget      commands:"), "{out}");
+    site.end(false).await.unwrap();
+}

@@ -240,7 +240,14 @@ impl FileUpstream {
             ));
         }
         let keep_alive = Duration::from_secs(keep_alive_secs);
-        Ok(Some(Upstream { keep_alive, budget: self.budget(&kind)?, transport, proxy: self.proxy()?, ca: self.ca, kind }))
+        Ok(Some(Upstream {
+            keep_alive,
+            budget: self.budget(&kind)?,
+            transport,
+            proxy: self.proxy()?,
+            ca: self.ca,
+            kind,
+        }))
     }
 
     /// A key that only a broker has.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_core::dialect::link::LinkDown;
-use edge_core::link::liveness::{Liveness, Next};
 use edge_core::link::budget::Cause;
+use edge_core::link::liveness::{Liveness, Next};
 use edge_hub::client::{Incoming, Receiver, Sender};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;

@@ -6,7 +6,8 @@
 //!
 //! - Bandwidth: the most that was acknowledged in one of the last [`ROUNDS`] rounds, in messages per second. A round lasts
 //!   until a message that was sent in it is acknowledged. Rounds in which the queue was empty show less than the line can do
-//!   and count only when they show more.
+//!   and count only when they show more. When messages take much longer than the round trip, what was before the last round
+//!   is forgotten.
 //! - Round trip: the shortest that was seen. When that was [`PROBE_EVERY`] ago, the window falls to a quarter of what the
 //!   line holds for one round, so that nothing queues and the round trip of today shows. BBR (Cardwell et al., 2016) does the same.
 //!
@@ -112,15 +113,20 @@ impl Pace {
         let lasted = now.saturating_sub(self.round.began);
         // What queues on a line that has become narrow takes long, and would make the round as long. A probe ends with what it
         // is for: the round trip of a message that nothing stood before.
-        let is_late = !self.round.is_probe
-            && self.shortest.is_some_and(|(shortest, _)| lasted >= (shortest * 4).max(ROUND_MAX));
-        if (is_of_round && lasted >= ROUND_MIN) || is_late {
-            self.end_round(now, lasted);
+        let is_late = self.shortest.is_some_and(|(shortest, _)| lasted >= (shortest * 4).max(ROUND_MAX));
+        if (is_of_round && lasted >= ROUND_MIN) || (is_late && !self.round.is_probe) {
+            self.end_round(now, lasted, is_late);
         }
     }
 
-    fn end_round(&mut self, now: Duration, lasted: Duration) {
+    fn end_round(&mut self, now: Duration, lasted: Duration, is_late: bool) {
         let round = std::mem::take(&mut self.round);
+        if is_late {
+            // The line may have become another: of what it once carried, only the last round still counts, and nothing when a
+            // probe says so.
+            let kept = usize::from(!round.is_probe);
+            self.rates.drain(..self.rates.len().saturating_sub(kept));
+        }
         let rate = (self.acknowledged - round.acknowledged) as f64 / lasted.as_secs_f64();
         if (round.was_full && !round.is_probe) || rate > self.rate() {
             if self.rates.len() == ROUNDS {
@@ -135,7 +141,9 @@ impl Pace {
             }
         }
         let Some((shortest, seen_at)) = self.shortest else { return };
-        let is_probe = round.was_full && now.saturating_sub(seen_at) >= PROBE_EVERY;
+        // Not while more is in flight than should be: a probe would wait behind it, and show that.
+        let is_drained = self.in_flight() <= self.window;
+        let is_probe = round.was_full && is_drained && now.saturating_sub(seen_at) >= PROBE_EVERY;
         let holds = self.rate() * shortest.as_secs_f64();
         let wanted = match is_probe {
             true => holds / 4.0,
@@ -216,7 +224,9 @@ mod tests {
     fn holds(site: &mut Site, line: &Line) -> Result<(), TestCaseError> {
         // What a window between the least and the most can carry at all.
         let most = MOST as f64 / (line.round_trip.as_secs_f64() + 1.0 / line.rate);
-        let (rate, delay) = site.run(line, Duration::from_secs(90));
+        // What another line let in has to go out first.
+        let drain = Duration::from_secs_f64(site.pace.in_flight() as f64 / line.rate);
+        let (rate, delay) = site.run(line, Duration::from_secs(90) + drain * 4);
         let possible = line.rate.min(most);
         prop_assert!(
             rate >= 0.8 * possible,

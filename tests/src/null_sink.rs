@@ -1,4 +1,4 @@
-//! An upstream that takes everything and keeps nothing: MQTT 3.1.1 over TLS, every PUBLISH acknowledged at once. What a gateway
+//! An upstream that takes everything and keeps nothing: MQTT 5 over TLS, every PUBLISH acknowledged at once. What a gateway
 //! can send when nobody stores it.
 
 use std::path::Path;
@@ -114,7 +114,7 @@ async fn serve(acceptor: TlsAcceptor, stream: tokio::net::TcpStream, counted: &A
         while let Some((first, body, length)) = next(&buffer[done..])? {
             done += length;
             match first >> 4 {
-                1 => answers.extend([0x20, 2, 0, 0]),
+                1 => answers.extend([0x20, 3, 0, 0, 0]),
                 3 => {
                     let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
                     answers.extend([0x40, 2, body[2 + topic], body[3 + topic]]);
@@ -122,8 +122,9 @@ async fn serve(acceptor: TlsAcceptor, stream: tokio::net::TcpStream, counted: &A
                 }
                 // What central says to a gateway that subscribes: that it has nothing of its queues.
                 8 => {
-                    answers.extend([0x90, 3, body[0], body[1], 1]);
-                    answers.extend(raw::publish("$ls/stored", 1, 1, br#"{"queues":{}}"#));
+                    answers.extend([0x90, 4, body[0], body[1], 0, 1]);
+                    // The zero is its length of properties.
+                    answers.extend(raw::publish("$ls/stored", 1, 1, b"\0{\"queues\":{}}"));
                 }
                 12 => answers.extend([0xd0, 0]),
                 14 => return Ok(()),

@@ -66,6 +66,26 @@ impl Caller {
     }
 }
 
+/// Listens for methods as this client, and answers each with what it was given; one called `silent` never.
+fn answer_methods(options: &LeafOptions, status: u16) {
+    let (client, mut events) = options.client(10);
+    tokio::spawn(async move {
+        client.subscribe("$iothub/methods/POST/#", QoS::AtLeastOnce).await.unwrap();
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::Publish(call))) if !call.topic.contains("/silent/") => {
+                    let request_id = call.topic.split("$rid=").nth(1).unwrap();
+                    let answer = format!("$iothub/methods/res/{status}/?$rid={request_id}");
+                    client.publish(answer, QoS::AtLeastOnce, false, call.payload).await.unwrap();
+                }
+                Ok(_) => {}
+                // Not attached yet.
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    });
+}
+
 #[tokio::test]
 async fn a_module_calls_a_leaf_device_and_gets_the_answer_and_everybody_else_the_reason() {
     let dir = tempfile::tempdir().unwrap();
@@ -81,22 +101,7 @@ async fn a_module_calls_a_leaf_device_and_gets_the_answer_and_everybody_else_the
     assert_eq!(code, 0, "{error}");
 
     let leaf = site.add_leaf("leaf", Duration::from_secs(1)).await.unwrap();
-    let (client, mut events) = leaf.client(10);
-    tokio::spawn(async move {
-        client.subscribe("$iothub/methods/POST/#", QoS::AtLeastOnce).await.unwrap();
-        loop {
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::Publish(call))) if !call.topic.contains("/silent/") => {
-                    let request_id = call.topic.split("$rid=").nth(1).unwrap();
-                    let answer = format!("$iothub/methods/res/404/?$rid={request_id}");
-                    client.publish(answer, QoS::AtLeastOnce, false, call.payload).await.unwrap();
-                }
-                Ok(_) => {}
-                // Not attached yet.
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
-    });
+    answer_methods(&leaf, 404);
     site.leaf_connected("leaf", STEP).await.unwrap();
 
     let key = std::fs::read(dir.path().join("gateway/module-key")).unwrap();
@@ -190,23 +195,8 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
         key: module_key.clone(),
         ..leaf.clone()
     };
-    for options in [leaf.clone(), module.clone()] {
-        let (client, mut events) = options.client(10);
-        tokio::spawn(async move {
-            client.subscribe("$iothub/methods/POST/#", QoS::AtLeastOnce).await.unwrap();
-            loop {
-                match events.poll().await {
-                    Ok(Event::Incoming(Packet::Publish(call))) => {
-                        let request_id = call.topic.split("$rid=").nth(1).unwrap();
-                        let answer = format!("$iothub/methods/res/200/?$rid={request_id}");
-                        client.publish(answer, QoS::AtLeastOnce, false, call.payload).await.unwrap();
-                    }
-                    Ok(_) => {}
-                    // Not attached yet.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-                }
-            }
-        });
+    for options in [&leaf, &module] {
+        answer_methods(options, 200);
     }
     site.leaf_connected("leaf", STEP).await.unwrap();
 

@@ -113,33 +113,18 @@ fn insert_one(
         integer(loss.until_ms),
         integer(received_ms),
     ))?;
-    let add = |device: &str, module: &str| {
-        c.prepare_cached(
-            "UPDATE loss_totals SET count = count + ?6, from_ms = min(from_ms, ?7), until_ms = max(until_ms, ?8)
-             WHERE gateway = ?1 AND queue = ?2 AND device = ?3 AND module = ?4 AND cause = ?5",
-        )?
-        .execute((
-            gateway.as_str(),
-            queue,
-            device,
-            module,
-            &loss.cause,
-            integer(loss.count),
-            integer(loss.from_ms),
-            integer(loss.until_ms),
-        ))
+    let (device, module) = match has_total(c, gateway, queue, (device, module), &loss.cause)?
+        || count(c, "loss_totals", gateway)? < TOTALS_MAX
+    {
+        true => (device, module),
+        // Further senders share one sum.
+        false => ("", ""),
     };
-    if add(device, module)? > 0 {
-        return Ok(());
-    }
-    let is_full = count(c, "loss_totals", gateway)? >= TOTALS_MAX;
-    let (device, module) = if is_full { ("", "") } else { (device, module) };
-    if is_full && add(device, module)? > 0 {
-        return Ok(());
-    }
     c.prepare_cached(
         "INSERT INTO loss_totals (gateway, queue, device, module, cause, count, from_ms, until_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT DO UPDATE SET count = count + excluded.count, from_ms = min(from_ms, excluded.from_ms),
+         until_ms = max(until_ms, excluded.until_ms)",
     )?
     .execute((
         gateway.as_str(),
@@ -152,6 +137,19 @@ fn insert_one(
         integer(loss.until_ms),
     ))?;
     Ok(())
+}
+
+fn has_total(
+    c: &Connection,
+    gateway: &DeviceId,
+    queue: &str,
+    (device, module): (&str, &str),
+    cause: &str,
+) -> rusqlite::Result<bool> {
+    c.prepare_cached(
+        "SELECT 1 FROM loss_totals WHERE gateway = ?1 AND queue = ?2 AND device = ?3 AND module = ?4 AND cause = ?5",
+    )?
+    .exists((gateway.as_str(), queue, device, module, cause))
 }
 
 fn pair(row: &Row<'_>, first: &str, second: &str) -> rusqlite::Result<(u64, u64)> {

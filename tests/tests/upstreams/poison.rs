@@ -45,7 +45,7 @@ async fn what_a_broker_refuses_is_set_aside_shown_put_back_and_dropped() {
     std::fs::write(&acl, "user gateway\ntopic write site/#\ntopic deny site/up-poison/bad\n").unwrap();
     let settings = format!("max_packet_size 3000\nacl_file {}", acl.display());
     let mut broker = Broker::start(&dir.path().join("broker"), &settings).await;
-    let (mut seen, _there) = look(broker.plain);
+    let (mut seen, mut there) = look(broker.plain);
     let mut site = gateway(&dir.path().join("site"), "up-poison", &broker.upstream(broker.port, "")).await;
     let logins = site.add_here(&["good", "bad"].map(str::to_owned)).await.unwrap();
     let (good, bad) = (of(&logins, "good"), of(&logins, "bad"));
@@ -78,7 +78,9 @@ async fn what_a_broker_refuses_is_set_aside_shown_put_back_and_dropped() {
     // The broker's operator lets the topic through; ours puts the message back.
     std::fs::write(&acl, "user gateway\ntopic write site/#\n").unwrap();
     broker.kill().await;
+    there.wait_for(|there| !there).await.unwrap();
     broker.run().await;
+    there.wait_for(|there| *there).await.unwrap();
     quarantine(&site, &["replay", &number]).await;
     // What the kills had on its way comes again, before it.
     while next(&mut seen, 1).await[0].topic != "site/up-poison/bad" {}

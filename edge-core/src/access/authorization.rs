@@ -32,11 +32,11 @@ pub struct Place<'a> {
     pub hosts: &'a [String],
 }
 
-/// What one client may do. Nothing by default.
+/// What one client may do. Nothing by default. Every connection has its own: no larger than what it holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rights {
     is_kept_out: bool,
-    statements: Vec<Statement>,
+    statements: Box<[Statement]>,
 }
 
 /// Resource filters with this client's names in them.
@@ -48,47 +48,36 @@ struct Statement {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Sides {
-    deny: Vec<String>,
-    allow: Vec<String>,
+    deny: Box<[Box<str>]>,
+    allow: Box<[Box<str>]>,
 }
 
 impl Rights {
     /// The rights that the rules give to a client.
     pub fn read(rules: &[Authorization], subject: &Subject<'_>, place: &Place<'_>) -> Self {
-        let mut rights = Self::default();
-        let mut is_connect_decided = false;
+        let (mut is_kept_out, mut is_connect_decided) = (false, false);
+        let mut statements = Vec::new();
         for rule in rules.iter().filter(|rule| rule.identities.iter().any(|id| is_meant(id, subject, place)))
         {
-            let mut statement = Statement::default();
-            let sides = [(&rule.deny, true), (&rule.allow, false)];
-            for (rule, is_denial) in sides.iter().flat_map(|(rules, is)| rules.iter().map(move |r| (r, *is)))
-            {
+            for (rule, is_denial) in both(rule) {
                 if rule.operations.contains(&Operation::Connect) && !is_connect_decided {
-                    (is_connect_decided, rights.is_kept_out) = (true, is_denial);
-                }
-                let Ok(filters) = resources(rule, subject, place) else {
-                    // A name that would change what a filter means: it must neither widen a permission nor void a denial.
-                    return Self { is_kept_out: rights.is_kept_out, statements: Vec::new() };
-                };
-                for (operation, sides) in [
-                    (Operation::Publish, &mut statement.publish),
-                    (Operation::Subscribe, &mut statement.subscribe),
-                ] {
-                    if rule.operations.contains(&operation) {
-                        let side = if is_denial { &mut sides.deny } else { &mut sides.allow };
-                        side.extend(filters.iter().cloned());
-                    }
+                    (is_connect_decided, is_kept_out) = (true, is_denial);
                 }
             }
-            rights.statements.push(statement);
+            let sides = |operation| Sides::read(rule, operation, subject, place);
+            match (sides(Operation::Publish), sides(Operation::Subscribe)) {
+                (Ok(publish), Ok(subscribe)) => statements.push(Statement { publish, subscribe }),
+                // A name that would change what a filter means: it must neither widen a permission nor void a denial.
+                _ => return Self { is_kept_out, statements: Box::default() },
+            }
         }
-        rights
+        Self { is_kept_out, statements: statements.into() }
     }
 
     /// Every right on every free topic; for a door without rules of its own, in tests.
     pub fn all() -> Self {
-        let all = Sides { deny: Vec::new(), allow: vec!["#".to_owned()] };
-        Self { is_kept_out: false, statements: vec![Statement { publish: all.clone(), subscribe: all }] }
+        let all = Sides { deny: Box::default(), allow: Box::new(["#".into()]) };
+        Self { is_kept_out: false, statements: Box::new([Statement { publish: all.clone(), subscribe: all }]) }
     }
 
     /// Whether it may be connected at all.
@@ -98,7 +87,7 @@ impl Rights {
 
     /// Whether it may publish on this topic.
     pub fn may_publish(&self, topic: &str) -> bool {
-        let touches = |filters: &[String]| filters.iter().any(|rule| filter::matches(rule, topic));
+        let touches = |filters: &[Box<str>]| filters.iter().any(|rule| filter::matches(rule, topic));
         let decided = self.statements.iter().find_map(|statement| {
             let Sides { deny, allow } = &statement.publish;
             if touches(deny) { Some(false) } else { touches(allow).then_some(true) }
@@ -117,6 +106,29 @@ impl Rights {
         });
         decided.unwrap_or(false)
     }
+}
+
+impl Sides {
+    /// What a statement says of one operation.
+    fn read(
+        rule: &Authorization,
+        operation: Operation,
+        subject: &Subject<'_>,
+        place: &Place<'_>,
+    ) -> Result<Self, Unfit> {
+        let side = |rules: &[Rule]| -> Result<Box<[Box<str>]>, Unfit> {
+            let meant = rules.iter().filter(|rule| rule.operations.contains(&operation));
+            let filters: Result<Vec<_>, _> = meant.map(|rule| resources(rule, subject, place)).collect();
+            Ok(filters?.into_iter().flatten().collect())
+        };
+        Ok(Self { deny: side(&rule.deny)?, allow: side(&rule.allow)? })
+    }
+}
+
+/// A statement's rules, those that deny first and marked so.
+fn both(rule: &Authorization) -> impl Iterator<Item = (&Rule, bool)> {
+    let denials = rule.deny.iter().map(|rule| (rule, true));
+    denials.chain(rule.allow.iter().map(|rule| (rule, false)))
 }
 
 /// How a client's identity is written in a rule: a local user's without its client id.
@@ -141,8 +153,9 @@ fn is_meant(entry: &str, subject: &Subject<'_>, place: &Place<'_>) -> bool {
 struct Unfit;
 
 /// The resources of a rule that have a meaning for this client.
-fn resources(rule: &Rule, subject: &Subject<'_>, place: &Place<'_>) -> Result<Vec<String>, Unfit> {
-    rule.resources.iter().filter_map(|resource| filled(resource, subject, place).transpose()).collect()
+fn resources(rule: &Rule, subject: &Subject<'_>, place: &Place<'_>) -> Result<Vec<Box<str>>, Unfit> {
+    let filled = rule.resources.iter().filter_map(|resource| filled(resource, subject, place).transpose());
+    filled.map(|filter| filter.map(String::into_boxed_str)).collect()
 }
 
 /// A text with its variables filled in; `None` for a variable that this client has no value for, such as the module of a

@@ -77,7 +77,10 @@ impl Rights {
     /// Every right on every free topic; for a door without rules of its own, in tests.
     pub fn all() -> Self {
         let all = Sides { deny: Box::default(), allow: Box::new(["#".into()]) };
-        Self { is_kept_out: false, statements: Box::new([Statement { publish: all.clone(), subscribe: all }]) }
+        Self {
+            is_kept_out: false,
+            statements: Box::new([Statement { publish: all.clone(), subscribe: all }]),
+        }
     }
 
     /// Whether it may be connected at all.

@@ -56,7 +56,7 @@ pub async fn run(site: &mut Site, parts: &Parts<'_>, data: &Path) -> Result<()> 
     let telemetry = topic(&ours.client_id);
     let (mut sync, mut durable) = (Percentiles::new(), Percentiles::new());
     let (mut free, mut peer) = (Percentiles::new(), Percentiles::new());
-    let mut beside_central = Percentiles::new();
+    let (mut beside_central, mut least) = (Percentiles::new(), Percentiles::new());
     let record = vec![b'x'; FRAME_BYTES + telemetry.len() + PAYLOAD_BYTES];
     for _ in 0..ROUNDS {
         // central stands on the same disk here, which it does nowhere else: its syncs and the gateway's wait for each other.
@@ -64,6 +64,7 @@ pub async fn run(site: &mut Site, parts: &Parts<'_>, data: &Path) -> Result<()> 
         site.stop_central().await?;
         sync.note(fdatasyncs(data.join("bench-fdatasync"), record.clone()).await?);
         durable.note(one_in_flight(ours, parts.port, &telemetry).await?);
+        least.note(with_least_server(data.join("bench-least"), record.clone(), &telemetry).await?);
         site.start_central().await?;
         site.gateway_connected(CONNECTED).await?;
         free.note(one_in_flight(ours, parts.port, "bench/latency").await?);
@@ -77,10 +78,12 @@ pub async fn run(site: &mut Site, parts: &Parts<'_>, data: &Path) -> Result<()> 
     head(&what, "µs");
     let of_disk = sync.rows("one fdatasync");
     let of_ours = durable.rows("edge-agent, telemetry on disk");
+    let of_least = least.rows("the least server: a thread that reads, writes, syncs and answers");
     beside_central.rows("the same, while central stores each on the same disk");
     let of_free = free.rows("edge-agent, free topic");
     let of_peer = peer.rows("mosquitto, in memory");
     ratio("durable-latency-p50-to-fdatasync", of_ours.median / of_disk.median, "1.5 or less");
+    ratio("durable-latency-p50-to-least-server", of_ours.median / of_least.median, "none");
     ratio("free-latency-p50", of_free.median / of_peer.median, "none");
     Ok(())
 }
@@ -88,10 +91,7 @@ pub async fn run(site: &mut Site, parts: &Parts<'_>, data: &Path) -> Result<()> 
 /// Into a file whose blocks are written already, as a queue's next segment is: no sync has to write the file's length.
 async fn fdatasyncs(path: PathBuf, record: Vec<u8>) -> Result<Vec<Duration>> {
     let measured = tokio::task::spawn_blocking(move || {
-        let mut file = std::fs::File::create(&path)?;
-        file.write_all(&vec![0; record.len() * MESSAGES])?;
-        file.sync_all()?;
-        file.rewind()?;
+        let mut file = written_ahead(&path, record.len() * MESSAGES)?;
         let times = (0..MESSAGES).map(|_| {
             let since = Instant::now();
             file.write_all(&record)?;
@@ -105,12 +105,50 @@ async fn fdatasyncs(path: PathBuf, record: Vec<u8>) -> Result<Vec<Duration>> {
     measured.await?.context("measuring fdatasync")
 }
 
+/// A file of written blocks, to be written from its beginning.
+fn written_ahead(path: &Path, bytes: usize) -> std::io::Result<std::fs::File> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(&vec![0; bytes])?;
+    file.sync_all()?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// What nothing that answers over a socket can be faster than on this machine: no broker, no queue, one thread that waits in
+/// `read`, and the same packet and record.
+async fn with_least_server(path: PathBuf, record: Vec<u8>, topic: &str) -> Result<Vec<Duration>> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let packet = raw::publish(topic, 1, 1, &[b'x'; PAYLOAD_BYTES]);
+    let stream = std::net::TcpStream::connect(listener.local_addr()?)?;
+    stream.set_nodelay(true)?;
+    let mut asked = vec![0; packet.len()];
+    let server = tokio::task::spawn_blocking(move || -> Result<()> {
+        let (mut client, _) = listener.accept()?;
+        client.set_nodelay(true)?;
+        let mut file = written_ahead(&path, record.len() * MESSAGES)?;
+        for _ in 0..MESSAGES {
+            client.read_exact(&mut asked)?;
+            file.write_all(&record)?;
+            file.sync_data()?;
+            client.write_all(&[0x40, 2, 0, 1])?;
+        }
+        Ok(std::fs::remove_file(&path)?)
+    });
+    let times = exchanges(stream, packet).await?;
+    server.await??;
+    Ok(times)
+}
+
 async fn one_in_flight(login: &Login, port: u16, topic: &str) -> Result<Vec<Duration>> {
     let stream = login.open(port).await?.into_std()?;
-    let packet = raw::publish(topic, 1, 1, &[b'x'; PAYLOAD_BYTES]);
+    stream.set_nonblocking(false)?;
+    exchanges(stream, raw::publish(topic, 1, 1, &[b'x'; PAYLOAD_BYTES])).await
+}
+
+/// Sends the packet and waits for its PUBACK, again and again.
+async fn exchanges(stream: std::net::TcpStream, packet: Vec<u8>) -> Result<Vec<Duration>> {
     // A blocking socket: nothing between the answer and the clock.
     let measured = tokio::task::spawn_blocking(move || {
-        stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let (mut stream, mut answer) = (stream, [0; 4]);
         (0..MESSAGES)

@@ -15,7 +15,7 @@ use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
 
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, require};
+use crate::fleet::{Fleet, FleetError, require, speak_for};
 use crate::store::commands::{self, Command, Outcome};
 
 /// Commands that may wait for their answers at once.
@@ -23,7 +23,7 @@ const RUNNING_MAX: usize = 1000;
 /// The largest request of a method (IoT Hub: 128 KB).
 const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 /// How much longer central waits than the gateway: the way there and back.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// A command that waits for its answer: who is told of its end.
 pub type Running = oneshot::Sender<()>;
@@ -58,6 +58,8 @@ impl Fleet {
                     request,
                     asked_ms,
                     deadline_ms,
+                    valid_until_ms: None,
+                    taken_ms: None,
                     ended_ms: None,
                     outcome: None,
                 };
@@ -169,6 +171,10 @@ impl Fleet {
                 if let Some(gateway) = by {
                     match commands::get(c, &id)? {
                         Some(command) if command.gateway.as_ref() == Some(&gateway) => {}
+                        // It answers faster than it is noted that it took the command.
+                        Some(command) if commands::take(c, &id, Some(&gateway), now_ms)? => {
+                            speak_for(c, &gateway, &command.target)?;
+                        }
                         Some(_) => {
                             return Err(FleetError::Forbidden(format!(
                                 "gateway `{gateway}` does not carry command `{id}`"
@@ -210,13 +216,13 @@ fn stopping() -> FleetError {
     FleetError::Stopping("central is stopping; the command's end will stand in the history".into())
 }
 
-fn no_answer(command: &Command) -> Outcome {
+pub(crate) fn no_answer(command: &Command) -> Outcome {
     let seconds = command.request.response_timeout_in_seconds + command.request.connect_timeout_in_seconds;
     Err(MethodFailure::NoAnswer { target: command.target.to_string(), seconds })
 }
 
 /// IoT Hub's limits of a direct method.
-fn check(request: &MethodRequest) -> Result<(), FleetError> {
+pub(crate) fn check(request: &MethodRequest) -> Result<(), FleetError> {
     let wrong = |what: String| Err(FleetError::Wrong(what));
     let name = &request.method_name;
     if name.is_empty() || name.chars().count() > 100 || name.contains(['/', '#', '+', '?', '\0']) {

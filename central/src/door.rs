@@ -234,8 +234,11 @@ impl Service for Fleet {
         let (fleet, device) = (self.clone(), client.identity.device.clone());
         tokio::spawn(async move {
             fleet.note_seen(&device).await;
-            if let Err(error) = fleet.send_on_all(device).await {
+            if let Err(error) = fleet.send_on_all(device.clone()).await {
                 tracing::error!(%error, "cloud-to-device messages were not handed to the gateway");
+            }
+            if let Err(error) = fleet.carry_all_on(device).await {
+                tracing::error!(%error, "waiting commands were not handed to the gateway");
             }
         });
     }
@@ -246,6 +249,10 @@ impl Service for Fleet {
                 self.tell_everything(client.identity.device.clone())
             }
             Subscribe::Inbox { of } if of.module.is_none() => self.postman.wake(&of.device),
+            // A gateway takes its own and its devices' commands on its link.
+            Subscribe::MethodCalls if !self.is_gateway(client) => {
+                self.run_waiting(client.identity.device.clone());
+            }
             _ => {}
         }
     }

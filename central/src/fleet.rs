@@ -13,7 +13,7 @@ use schemas::link::CHILDREN_MAX;
 use schemas::manifest::ManifestError;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::calls::Running;
@@ -29,6 +29,7 @@ use crate::store::enrollments;
 use crate::store::manifests;
 use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError};
+use crate::waiting::Rounds;
 
 /// Why something was not done. The variants are what a caller tells apart: IoT Central's status codes.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +107,10 @@ pub struct Fleet {
     pub postman: Postman<StoredMail>,
     /// Commands that wait for their answer.
     pub(crate) running: Mutex<HashMap<String, Running>>,
+    /// Devices whose waiting commands are being run at central's own door.
+    pub(crate) command_rounds: Mutex<Rounds>,
+    /// Told when the next command to expire may be another one.
+    pub(crate) waiting_changed: Notify,
     /// Ends what waits.
     pub(crate) stop: CancellationToken,
 }
@@ -154,6 +159,8 @@ impl Fleet {
             gateways: RwLock::default(),
             outbox: Outbox::default(),
             running: Mutex::default(),
+            command_rounds: Mutex::default(),
+            waiting_changed: Notify::new(),
             stop,
         }))
     }
@@ -281,6 +288,7 @@ impl Fleet {
         self.tell_children(&relationship.source);
         self.tell_desired(&relationship.source, Identity::device(relationship.target.clone()));
         self.send_on_all(relationship.target.clone()).await?;
+        self.carry_all_on(relationship.target.clone()).await?;
         Ok(relationship)
     }
 
@@ -301,7 +309,8 @@ impl Fleet {
             })
             .await?;
         self.tell_children(&gateway);
-        self.send_on_all(target).await?;
+        self.send_on_all(target.clone()).await?;
+        self.carry_all_on(target).await?;
         Ok(())
     }
 }

@@ -22,3 +22,4 @@ pub mod proving;
 pub mod server;
 pub mod store;
 pub mod token;
+pub mod waiting;

@@ -1,4 +1,5 @@
-//! What central tells gateways: the devices behind them and every desired section, whole, whenever they changed.
+//! What central tells gateways: the devices behind them and every desired section, whole, whenever they changed, and what
+//! waits for those devices.
 //!
 //! It is level-triggered. A change only notes *what* is to be told; the state is read when it is told, by one task for
 //! each gateway, so that an older state never overtakes a newer one and many changes become one message. A gateway that
@@ -10,13 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
 use edge_hub::delivery::NotDelivered;
-use schemas::link::{Child, Children, Purges, Stored};
+use schemas::link::{Child, Children, CommandDown, Purges, Stored};
 use schemas::names::{DeviceId, Identity};
 
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, modules};
 use crate::store::StoreError;
 use crate::store::cloud_messages;
+use crate::store::commands;
 use crate::store::devices::{self, Device};
 use crate::store::telemetry;
 use crate::store::twins::{self, Half};
@@ -38,6 +40,8 @@ enum News {
     Purges,
     /// A cloud-to-device message of a device, by its sequence: they are told in this order.
     Message(DeviceId, u64),
+    /// A command that waits, by its row: they are told in this order.
+    Command(u64),
 }
 
 impl Outbox {
@@ -89,6 +93,11 @@ impl Fleet {
         self.tell(gateway, sequences.into_iter().map(|sequence| News::Message(device.clone(), sequence)));
     }
 
+    /// Tells a gateway commands that wait.
+    pub(crate) fn tell_commands(self: &Arc<Self>, gateway: &DeviceId, rows: impl IntoIterator<Item = u64>) {
+        self.tell(gateway, rows.into_iter().map(News::Command));
+    }
+
     /// Tells a gateway which messages were taken back.
     pub(crate) fn tell_purges(self: &Arc<Self>, gateway: &DeviceId) {
         self.tell(gateway, [News::Purges]);
@@ -117,7 +126,9 @@ impl Fleet {
                 for module in modules(c, &gateway)? {
                     news.push(News::Desired(Identity::module(gateway.clone(), module)));
                 }
+                news.extend(commands::waiting(c, &gateway)?.into_iter().map(News::Command));
                 for child in devices::children(c, &gateway)? {
+                    news.extend(commands::waiting(c, &child.id)?.into_iter().map(News::Command));
                     for sequence in cloud_messages::sequences(c, &child.id)? {
                         news.push(News::Message(child.id.clone(), sequence));
                     }
@@ -160,8 +171,12 @@ impl Fleet {
                 }
                 return;
             }
-            if let LinkDown::Message { sequence, .. } = operation {
-                self.note_taken(gateway.clone(), sequence).await;
+            match operation {
+                LinkDown::Message { sequence, .. } => self.note_taken(gateway.clone(), sequence).await,
+                LinkDown::Command { command_id, .. } => {
+                    self.note_command_taken(gateway.clone(), command_id).await;
+                }
+                _ => {}
             }
         }
     }
@@ -199,6 +214,21 @@ impl Fleet {
                 News::Purges => {
                     let purged = cloud_messages::purges(c, &gateway)?;
                     Ok((!purged.is_empty()).then(|| (LinkDown::Purges, json(&Purges { purged }))))
+                }
+                News::Command(row) => {
+                    let now_ms = now_ms();
+                    let Some(command) = commands::waiting_at(c, row, now_ms)? else { return Ok(None) };
+                    // Its device may stand behind another gateway now.
+                    let carrier = devices::get(c, &command.target.device)?;
+                    if carrier.as_ref().and_then(Device::carrier) != Some(&gateway) {
+                        return Ok(None);
+                    }
+                    let left_ms = command.valid_until_ms.unwrap_or(now_ms).saturating_sub(now_ms);
+                    let down = CommandDown {
+                        request: command.request,
+                        valid_for_in_seconds: Some(left_ms.div_ceil(1000)),
+                    };
+                    Ok(Some((LinkDown::Command { command_id: command.id, target: command.target }, json(&down))))
                 }
                 News::Message(device, sequence) => {
                     // It may have ended since, or its device stands behind another gateway now.

@@ -84,6 +84,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         let (postman, stop) = (fleet.postman.clone(), stop.clone());
         started.tasks.spawn(async move { postman.expire(stop).await });
     }
+    {
+        let (fleet, stop) = (fleet.clone(), stop.clone());
+        started.tasks.spawn(async move { fleet.expire_commands(stop).await });
+    }
     started.tasks.spawn(door.clone().serve_tls(mqtts, tls.clone(), stop.clone()));
     if let Some(wss) = wss {
         // Nothing but WebSockets: the REST API has a listener of its own.

@@ -120,7 +120,10 @@ impl Methods {
                 tracing::warn!(%module, %target, method, %failure, "module's call failed");
                 let status = match failure {
                     MethodFailure::NotConnected { .. } => StatusCode::NOT_FOUND,
-                    MethodFailure::NoAnswer { .. } => StatusCode::GATEWAY_TIMEOUT,
+                    MethodFailure::QueueFull { .. } => StatusCode::FORBIDDEN,
+                    MethodFailure::NoAnswer { .. } | MethodFailure::Expired { .. } => {
+                        StatusCode::GATEWAY_TIMEOUT
+                    }
                 };
                 Err(Failure(status, failure.to_string()))
             }

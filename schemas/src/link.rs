@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::method::MethodRequest;
 use crate::names::{DeviceId, Identity};
 
 /// Leaf devices behind one gateway, at central and on the gateway alike: as many as its front door has places. The whole list
@@ -99,6 +100,19 @@ pub struct Loss {
     pub from_ms: u64,
     /// When the last was lost, likewise.
     pub until_ms: u64,
+}
+
+/// A command for somebody behind a gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandDown {
+    /// What to call.
+    #[serde(flatten)]
+    pub request: MethodRequest,
+    /// Seconds, from when the gateway takes it, for which it waits for a target that is away. None: it waits for no longer than
+    /// the request's connect timeout, and is not kept over a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_for_in_seconds: Option<u64>,
 }
 
 /// Which clients of a gateway are connected.

@@ -53,4 +53,20 @@ pub enum MethodFailure {
         /// How long was waited.
         seconds: u64,
     },
+    /// The target did not come while the command was valid, and was never called. HTTP 504.
+    #[error("expired: {target} did not listen for methods within {seconds} s, for which the command was valid")]
+    Expired {
+        /// Whom the call was for.
+        target: String,
+        /// How long it was valid.
+        seconds: u64,
+    },
+    /// The gateway keeps as many waiting commands as it may; the target was never called. HTTP 403.
+    #[error("not kept: {most} commands wait at the gateway already; {target} was not called")]
+    QueueFull {
+        /// Whom the call was for.
+        target: String,
+        /// How many may wait.
+        most: usize,
+    },
 }

@@ -56,13 +56,18 @@ pub struct CommandWish {
     connection_timeout: Option<u64>,
     /// Seconds to wait for the answer, 5 to 300; 30 when left out.
     response_timeout: Option<u64>,
+    /// Ours: seconds, 1 to 604800, for which the command waits for a target that is away, at central and on its gateway. With
+    /// it the answer is 202 at once, and the history has its end.
+    valid_for: Option<u64>,
 }
 
 /// Runs a command of a device and gives its answer.
 #[utoipa::path(post, path = "/api/devices/{device_id}/commands/{command_name}", tag = "commands",
     params(OfCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
-    responses((status = 201, body = Value), (status = 404, description = "unknown or not connected", body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
+    responses((status = 201, body = Value), (status = 202, description = "kept, with `validFor`", body = Value),
+        (status = 403, description = "as many wait as may", body = ErrorBody),
+        (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfCommand>,
@@ -74,8 +79,10 @@ pub(super) async fn run(
 /// Runs a command of a module and gives its answer.
 #[utoipa::path(post, path = "/api/devices/{device_id}/modules/{module_name}/commands/{command_name}",
     tag = "commands", params(OfModuleCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
-    responses((status = 201, body = Value), (status = 404, description = "unknown or not connected", body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
+    responses((status = 201, body = Value), (status = 202, description = "kept, with `validFor`", body = Value),
+        (status = 403, description = "as many wait as may", body = ErrorBody),
+        (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModuleCommand>,
@@ -115,6 +122,10 @@ async fn call(
         response_timeout_in_seconds: wish.response_timeout.unwrap_or(30),
         connect_timeout_in_seconds: wish.connection_timeout.unwrap_or(0),
     };
+    if let Some(valid_for) = wish.valid_for {
+        let command = fleet.keep_command(target, request, valid_for).await?;
+        return Ok((StatusCode::ACCEPTED, Json(body(&command))));
+    }
     let command = fleet.call(target, request).await?;
     match &command.outcome {
         Some(Err(failure)) => Err(ApiError::from(failure)),
@@ -142,6 +153,13 @@ fn body(command: &Command) -> Value {
         "responseTimeout": command.request.response_timeout_in_seconds,
         "requestedTime": rfc3339(command.asked_ms),
     });
+    if let Some(valid_until_ms) = command.valid_until_ms {
+        body["validUntil"] = rfc3339(valid_until_ms).into();
+    }
+    // By its gateway, or at central's own door.
+    if let Some(taken_ms) = command.taken_ms {
+        body["takenTime"] = rfc3339(taken_ms).into();
+    }
     if let Some(ended_ms) = command.ended_ms {
         body["endedTime"] = rfc3339(ended_ms).into();
     }

@@ -122,6 +122,8 @@ impl From<&MethodFailure> for ApiError {
         let (status, code) = match failure {
             MethodFailure::NotConnected { .. } => (StatusCode::NOT_FOUND, "DeviceNotConnected"),
             MethodFailure::NoAnswer { .. } => (StatusCode::GATEWAY_TIMEOUT, "NoAnswer"),
+            MethodFailure::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Expired"),
+            MethodFailure::QueueFull { .. } => (StatusCode::FORBIDDEN, "GatewayQueueFull"),
         };
         Self { status, code, message: failure.to_string() }
     }

@@ -1,4 +1,7 @@
 //! Commands: what was asked of whom, and the one way in which each ended.
+//!
+//! A command that was given a time to be valid waits for a target that is away: here until its gateway has taken it, or until
+//! the target listens at central's own door.
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
@@ -24,6 +27,10 @@ pub struct Command {
     pub asked_ms: u64,
     /// When central stops waiting for the answer.
     pub deadline_ms: u64,
+    /// Until when it waits for a target that is away; none for one that does not.
+    pub valid_until_ms: Option<u64>,
+    /// When it was taken from here to be run: by its gateway, or at central's own door. Only of one that waits.
+    pub taken_ms: Option<u64>,
     /// When it ended.
     pub ended_ms: Option<u64>,
     /// How it ended; none while it runs.
@@ -45,20 +52,22 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Command> {
         request: json_column(row, "request")?,
         asked_ms: unsigned(row.get("asked_ms")?),
         deadline_ms: unsigned(row.get("deadline_ms")?),
+        valid_until_ms: row.get::<_, Option<i64>>("valid_until_ms")?.map(unsigned),
+        taken_ms: row.get::<_, Option<i64>>("taken_ms")?.map(unsigned),
         ended_ms: row.get::<_, Option<i64>>("ended_ms")?.map(unsigned),
         outcome: outcome.map(|_| json_column(row, "outcome")).transpose()?,
     })
 }
 
-/// Writes a command that is about to be sent.
+/// Writes a command that is about to be sent; gives its row, which ascends.
 ///
 /// # Errors
 /// SQLite's.
-pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<()> {
+pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<u64> {
     connection
         .prepare_cached(
-            "INSERT INTO commands (id, gateway, device, module, request, asked_ms, deadline_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO commands (id, gateway, device, module, request, asked_ms, deadline_ms, valid_until_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute((
             &command.id,
@@ -68,8 +77,9 @@ pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<()
             serde_json::json!(command.request).to_string(),
             integer(command.asked_ms),
             integer(command.deadline_ms),
+            command.valid_until_ms.map(integer),
         ))?;
-    Ok(())
+    Ok(unsigned(connection.last_insert_rowid()))
 }
 
 /// The command with this id.
@@ -80,15 +90,109 @@ pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Command
     connection.prepare_cached("SELECT * FROM commands WHERE id = ?1")?.query_row([id], read).optional()
 }
 
-/// Ends a command; false when it has ended already, or is not known: the first end stands.
+/// Ends a command; false when it has ended already, or is not known. The first end stands, but for a command that waited at a
+/// gateway whose line was down when central gave it up: the target's own answer is the truth then.
 ///
 /// # Errors
 /// SQLite's.
 pub fn end(connection: &Connection, id: &str, outcome: &Outcome, now_ms: u64) -> rusqlite::Result<bool> {
-    let changed = connection
-        .prepare_cached("UPDATE commands SET outcome = ?2, ended_ms = ?3 WHERE id = ?1 AND outcome IS NULL")?
+    let Some(command) = get(connection, id)? else { return Ok(false) };
+    let was_given_up = command.taken_ms.is_some() && matches!(command.outcome, Some(Err(_)));
+    if command.outcome.is_some() && !(was_given_up && outcome.is_ok()) {
+        return Ok(false);
+    }
+    connection
+        .prepare_cached("UPDATE commands SET outcome = ?2, ended_ms = ?3 WHERE id = ?1")?
         .execute((id, serde_json::json!(outcome).to_string(), integer(now_ms)))?;
+    Ok(true)
+}
+
+/// The commands that wait here for a device or its modules, by row: nobody has taken them.
+const WAITING: &str = "outcome IS NULL AND valid_until_ms IS NOT NULL AND taken_ms IS NULL";
+
+/// The rows of the commands that wait here for a device or its modules, in the order in which they were asked for.
+///
+/// # Errors
+/// SQLite's.
+pub fn waiting(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<u64>> {
+    connection
+        .prepare_cached(&format!("SELECT row FROM commands WHERE device = ?1 AND {WAITING} ORDER BY row"))?
+        .query_map([device.as_str()], |row| Ok(unsigned(row.get(0)?)))?
+        .collect()
+}
+
+/// The command of a row, when it waits here and is valid still.
+///
+/// # Errors
+/// SQLite's.
+pub fn waiting_at(connection: &Connection, row: u64, now_ms: u64) -> rusqlite::Result<Option<Command>> {
+    connection
+        .prepare_cached(&format!("SELECT * FROM commands WHERE row = ?1 AND {WAITING} AND valid_until_ms > ?2"))?
+        .query_row((integer(row), integer(now_ms)), read)
+        .optional()
+}
+
+/// How many commands that were to wait for this target have not ended, wherever they wait.
+///
+/// # Errors
+/// SQLite's.
+pub fn count_waiting(connection: &Connection, target: &Identity) -> rusqlite::Result<usize> {
+    let count: i64 = connection
+        .prepare_cached(
+            "SELECT count(*) FROM commands
+             WHERE device = ?1 AND module = ?2 AND outcome IS NULL AND valid_until_ms IS NOT NULL",
+        )?
+        .query_row((target.device.as_str(), target.module.as_ref().map_or("", ModuleId::as_str)), |row| {
+            row.get(0)
+        })?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// Notes that a waiting command was taken to be run, by a gateway or (none) here; false when it does not wait any more.
+///
+/// # Errors
+/// SQLite's.
+pub fn take(
+    connection: &Connection,
+    id: &str,
+    gateway: Option<&DeviceId>,
+    now_ms: u64,
+) -> rusqlite::Result<bool> {
+    let changed = connection
+        .prepare_cached(&format!(
+            "UPDATE commands SET taken_ms = ?2, gateway = ?3 WHERE id = ?1 AND {WAITING}"
+        ))?
+        .execute((id, integer(now_ms), gateway.map(DeviceId::as_str)))?;
     Ok(changed == 1)
+}
+
+/// Lets a command wait again that was taken here and not called.
+///
+/// # Errors
+/// SQLite's.
+pub fn give_back(connection: &Connection, id: &str) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE commands SET taken_ms = NULL WHERE id = ?1 AND outcome IS NULL")?
+        .execute([id])?;
+    Ok(())
+}
+
+/// Commands that were to wait and whose time is over, and when the next one's will be.
+///
+/// # Errors
+/// SQLite's.
+pub fn overdue(connection: &Connection, now_ms: u64) -> rusqlite::Result<(Vec<Command>, Option<u64>)> {
+    // What was taken may still be answered until its deadline.
+    let due = "CASE WHEN taken_ms IS NULL THEN valid_until_ms ELSE deadline_ms END";
+    let open = "outcome IS NULL AND valid_until_ms IS NOT NULL";
+    let over = connection
+        .prepare_cached(&format!("SELECT * FROM commands WHERE {open} AND {due} <= ?1 ORDER BY row"))?
+        .query_map([integer(now_ms)], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    let next: Option<i64> = connection
+        .prepare_cached(&format!("SELECT min({due}) FROM commands WHERE {open} AND {due} > ?1"))?
+        .query_row([integer(now_ms)], |row| row.get(0))?;
+    Ok((over, next.map(unsigned)))
 }
 
 /// The last `limit` commands of one name to a target, newest first.
@@ -113,24 +217,29 @@ pub fn history(
         .collect()
 }
 
-/// Every command that has not ended.
+/// Every command that has not ended and was not to wait.
 ///
 /// # Errors
 /// SQLite's.
 pub fn running(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
     connection
-        .prepare_cached("SELECT * FROM commands WHERE outcome IS NULL ORDER BY row")?
+        .prepare_cached(
+            "SELECT * FROM commands WHERE outcome IS NULL AND valid_until_ms IS NULL ORDER BY row",
+        )?
         .query_map([], read)?
         .collect()
 }
 
-/// Forgets the oldest commands beyond `keep`.
+/// Forgets the oldest commands beyond `keep`, but none that waits.
 ///
 /// # Errors
 /// SQLite's.
 pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("DELETE FROM commands WHERE row <= (SELECT max(row) FROM commands) - ?1")?
+        .prepare_cached(
+            "DELETE FROM commands WHERE row <= (SELECT max(row) FROM commands) - ?1
+             AND (outcome IS NOT NULL OR valid_until_ms IS NULL)",
+        )?
         .execute([integer(keep)])?;
     Ok(())
 }
@@ -152,6 +261,8 @@ mod tests {
             },
             asked_ms: 1,
             deadline_ms: 2,
+            valid_until_ms: None,
+            taken_ms: None,
             ended_ms: None,
             outcome: None,
         }
@@ -177,5 +288,43 @@ mod tests {
         assert_eq!(running(&c).unwrap().len(), 1);
         trim(&c, 1).unwrap();
         assert!(get(&c, "1").unwrap().is_none() && get(&c, "3").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_command_that_waits_is_taken_once_is_not_trimmed_and_its_late_answer_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
+        let waiting_command = |id: &str, valid_until_ms| Command {
+            valid_until_ms: Some(valid_until_ms),
+            deadline_ms: valid_until_ms + 30,
+            ..command(id, "reset")
+        };
+        let target: Identity = "gw/sensor".parse().unwrap();
+        let rows: Vec<u64> = [("1", 100), ("2", 200)]
+            .map(|(id, until)| insert(&c, &waiting_command(id, until)).unwrap())
+            .to_vec();
+        insert(&c, &command("3", "reset")).unwrap();
+        assert_eq!(waiting(&c, &target.device).unwrap(), rows);
+        assert_eq!(count_waiting(&c, &target).unwrap(), 2);
+        assert!(waiting_at(&c, rows[0], 99).unwrap().is_some());
+        assert!(waiting_at(&c, rows[0], 100).unwrap().is_none(), "its time is over");
+        let gateway: DeviceId = "other".parse().unwrap();
+        assert!(take(&c, "1", Some(&gateway), 50).unwrap());
+        assert!(!take(&c, "1", None, 60).unwrap());
+        assert_eq!(get(&c, "1").unwrap().unwrap().gateway, Some(gateway));
+        // What was taken may be answered after its time is over; what was not is over then.
+        assert_eq!(overdue(&c, 100).unwrap(), (vec![], Some(130)));
+        let over = |now_ms| overdue(&c, now_ms).unwrap().0.into_iter().map(|command| command.id).collect::<Vec<_>>();
+        assert_eq!(over(130), ["1"]);
+        assert_eq!(over(200), ["1", "2"]);
+        trim(&c, 0).unwrap();
+        assert!(get(&c, "3").unwrap().is_none() && get(&c, "2").unwrap().is_some());
+        let gone: Outcome = Err(MethodFailure::Expired { target: "gw/sensor".into(), seconds: 1 });
+        let answered: Outcome = Ok(MethodResponse { status: 200, payload: serde_json::Value::Null });
+        assert!(end(&c, "2", &gone, 201).unwrap());
+        assert!(!end(&c, "2", &answered, 202).unwrap(), "nobody has taken it: nobody can have run it");
+        assert!(end(&c, "1", &gone, 201).unwrap());
+        assert!(end(&c, "1", &answered, 202).unwrap(), "its gateway was away, and it ran");
+        assert!(!end(&c, "1", &gone, 203).unwrap());
     }
 }

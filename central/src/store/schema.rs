@@ -197,6 +197,12 @@ CREATE TABLE refused (
     PRIMARY KEY (gateway, queue, sequence)
 ) WITHOUT ROWID;
 ",
+    "
+-- commands that wait for a target that is away: until when, and when they were taken from here to be run
+ALTER TABLE commands ADD COLUMN valid_until_ms INTEGER;
+ALTER TABLE commands ADD COLUMN taken_ms INTEGER;
+CREATE INDEX commands_waiting ON commands (device, row) WHERE outcome IS NULL AND valid_until_ms IS NOT NULL;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

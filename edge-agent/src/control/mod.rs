@@ -351,8 +351,6 @@ async fn call(State(control): State<Arc<Control>>, Json(call): Json<Call>) -> Re
         Err(failure @ MethodFailure::NotConnected { .. }) => {
             Err(Failure(StatusCode::NOT_FOUND, failure.to_string()))
         }
-        Err(failure @ MethodFailure::NoAnswer { .. }) => {
-            Err(Failure(StatusCode::GATEWAY_TIMEOUT, failure.to_string()))
-        }
+        Err(failure) => Err(Failure(StatusCode::GATEWAY_TIMEOUT, failure.to_string())),
     }
 }

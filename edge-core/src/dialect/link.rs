@@ -11,15 +11,15 @@
 //! | `$ls/stored` | central | schemas::link::Stored |
 //! | `$ls/children` | central | schemas::link::Children |
 //! | `$ls/desired/{id}` | central | the whole desired section of an identity, `$version` included |
-//! | `$ls/command/{command id}/{id}` | central | schemas::method::MethodRequest |
+//! | `$ls/command/{command id}/{id}` | central | schemas::link::CommandDown |
 //! | `$ls/enrol/{request id}` | gateway | schemas::provisioning::Enrolment |
 //! | `$ls/enrolled/{request id}` | central | schemas::provisioning::EnrolmentAnswer |
 //! | `$ls/purges` | central | schemas::link::Purges |
 //! | `$ls/message/{device}/{sequence}` | central | schemas::cloud_message::CloudMessage |
 //!
 //! `{id}` is `device` or `device/module`. All are QoS 1. Central sends how far it has what the gateway's queues hold, the
-//! children, every desired section, the purges and every cloud-to-device message that waits when the gateway subscribes to
-//! `$ls/#`; the first once, each of the others again when it changes. A gateway sends telemetry when it knows how far.
+//! children, every desired section, the purges, every cloud-to-device message and every command that waits when the gateway
+//! subscribes to `$ls/#`; the first once, each of the others again when it changes. A gateway sends telemetry when it knows how far.
 //!
 //! What a queue has lost is told until central has acknowledged it, and central keeps a loss of one queue and number once.
 //!

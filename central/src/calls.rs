@@ -89,12 +89,19 @@ impl Fleet {
         run.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
     }
 
-    /// Takes up the commands that ran when central last stopped: their answers may still come.
+    /// Takes up the commands that ran when central last stopped: their answers may still come. One that was to wait and ran
+    /// at central's own door has none.
     ///
     /// # Errors
     /// [`FleetError::Store`].
     pub async fn resume_commands(self: &Arc<Self>) -> Result<(), FleetError> {
-        let running = self.store.read(|c| Ok::<_, FleetError>(commands::running(c)?)).await?;
+        let (running, interrupted) = self
+            .store
+            .read(|c| Ok::<_, FleetError>((commands::running(c)?, commands::taken_here(c)?)))
+            .await?;
+        for command in interrupted {
+            self.end(command.id.clone(), None, no_answer(&command)).await?;
+        }
         for command in running {
             let left = Duration::from_millis(command.deadline_ms.saturating_sub(now_ms()));
             let fleet = self.clone();

@@ -228,7 +228,10 @@ impl Fleet {
                         request: command.request,
                         valid_for_in_seconds: Some(left_ms.div_ceil(1000)),
                     };
-                    Ok(Some((LinkDown::Command { command_id: command.id, target: command.target }, json(&down))))
+                    Ok(Some((
+                        LinkDown::Command { command_id: command.id, target: command.target },
+                        json(&down),
+                    )))
                 }
                 News::Message(device, sequence) => {
                     // It may have ended since, or its device stands behind another gateway now.

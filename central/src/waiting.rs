@@ -21,14 +21,16 @@ use tokio_util::sync::CancellationToken;
 use crate::calls::{GRACE, check, no_answer};
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, require};
+use crate::store::StoreError;
 use crate::store::commands::{self, Command, Outcome};
 use crate::store::devices::{self, Device};
-use crate::store::StoreError;
 
 /// Commands that may wait for one target, as many as IoT Hub keeps messages for one device.
 const WAITING_MAX: usize = 50;
 /// How long a command may wait, in seconds: a week.
 const VALID_MAX: u64 = 7 * 24 * 3600;
+/// What a device that listens did not take is tried again after this time.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Looks at the clock at least so often: it may jump.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
@@ -103,7 +105,9 @@ impl Fleet {
         rows: impl IntoIterator<Item = u64>,
     ) {
         match carrier {
-            Some(gateway) if gateway == device || !self.listens_here(device) => self.tell_commands(gateway, rows),
+            Some(gateway) if gateway == device || !self.listens_here(device) => {
+                self.tell_commands(gateway, rows)
+            }
             _ => self.run_waiting(device.clone()),
         }
     }
@@ -178,7 +182,11 @@ impl Fleet {
                 // It went away between: it was not called, and waits on.
                 let id = command.id;
                 self.store.submit(move |c| Ok::<_, StoreError>(commands::give_back(c, &id)?)).await?;
-                return Ok(());
+                // Or it takes too slowly what it is sent.
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN_AFTER) => continue,
+                    () = self.stop.cancelled() => return Ok(()),
+                }
             }
             self.end(command.id, None, outcome).await?;
         }
@@ -216,7 +224,8 @@ impl Fleet {
                     tracing::error!(command = command.id, %error, "the end of a command was not stored");
                 }
             }
-            let wait = next.map_or(LOOK_EVERY, |at| Duration::from_millis(at.saturating_sub(now)).min(LOOK_EVERY));
+            let wait =
+                next.map_or(LOOK_EVERY, |at| Duration::from_millis(at.saturating_sub(now)).min(LOOK_EVERY));
             tokio::select! {
                 // At least a little: a command that could not be ended is not tried again in a whirl.
                 () = tokio::time::sleep(wait.max(Duration::from_millis(10))) => {}

@@ -82,6 +82,7 @@ struct Daemon {
     doors: JoinSet<()>,
     stop_doors: CancellationToken,
     stop: CancellationToken,
+    commands: Commands,
     queues: Arc<Queues>,
     quarantine: Arc<Quarantine>,
     state: State,
@@ -143,6 +144,7 @@ impl Daemon {
             },
             routing: outputs.routing,
             presence: presence.clone(),
+            commands: commands.clone(),
             postman: postman.clone(),
             enrolments: enrolments.clone(),
         });
@@ -171,6 +173,13 @@ impl Daemon {
             tasks.spawn(async move {
                 postman.expire(stop).await;
                 ("end of messages", Ok(()))
+            });
+        }
+        {
+            let (commands, stop) = (commands.clone(), stop.clone());
+            tasks.spawn(async move {
+                commands.expire(stop).await;
+                ("end of waiting commands", Ok(()))
             });
         }
         {
@@ -307,7 +316,7 @@ impl Daemon {
             deployer: deployer_status,
             queues: queues.clone(),
             unrouted,
-            commands,
+            commands: commands.clone(),
             door: door.clone(),
             quarantine: quarantine.clone(),
             meter,
@@ -321,7 +330,7 @@ impl Daemon {
                 ("local door", served.context("serving the command line"))
             });
         }
-        Ok(Self { tasks, door, doors, stop_doors, stop, queues, quarantine, state })
+        Ok(Self { tasks, door, doors, stop_doors, stop, commands, queues, quarantine, state })
     }
 
     async fn stop(mut self) {
@@ -336,8 +345,10 @@ impl Daemon {
                 Err(error) => tracing::warn!(%error, "a task did not end in order"),
             }
         }
+        self.commands.close().await;
         self.queues.close().await;
         self.quarantine.close().await;
+        drop(self.commands);
         self.state.close().await;
     }
 }

@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::clock::now_ms;
+use crate::commands::Commands;
 use crate::enrolments::Enrolments;
 use crate::mailbox::Mailbox;
 use crate::routing::{Router, Routing};
@@ -49,6 +50,8 @@ pub struct Front {
     pub routing: watch::Receiver<Arc<Routing>>,
     /// Told when somebody came or went.
     pub presence: Arc<Notify>,
+    /// Commands, of which some wait for clients.
+    pub commands: Commands,
     /// Who brings cloud-to-device messages.
     pub postman: Postman<Mailbox>,
     /// Devices that enrol themselves.
@@ -200,11 +203,13 @@ impl Service for Front {
     }
 
     fn subscribed(self: &Arc<Self>, client: &Client, to: &Subscribe) {
-        if let Subscribe::Inbox { of } = to {
-            match &of.module {
+        match to {
+            Subscribe::Inbox { of } => match &of.module {
                 Some(module) => self.router.queues.wake(module),
                 None => self.postman.wake(&client.identity.device),
-            }
+            },
+            Subscribe::MethodCalls => self.commands.wake(&client.identity),
+            _ => {}
         }
     }
 }

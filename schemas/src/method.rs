@@ -54,7 +54,9 @@ pub enum MethodFailure {
         seconds: u64,
     },
     /// The target did not come while the command was valid, and was never called. HTTP 504.
-    #[error("expired: {target} did not listen for methods within {seconds} s, for which the command was valid")]
+    #[error(
+        "expired: {target} did not listen for methods within {seconds} s, for which the command was valid"
+    )]
     Expired {
         /// Whom the call was for.
         target: String,

@@ -101,9 +101,11 @@ pub fn end(connection: &Connection, id: &str, outcome: &Outcome, now_ms: u64) ->
     if command.outcome.is_some() && !(was_given_up && outcome.is_ok()) {
         return Ok(false);
     }
-    connection
-        .prepare_cached("UPDATE commands SET outcome = ?2, ended_ms = ?3 WHERE id = ?1")?
-        .execute((id, serde_json::json!(outcome).to_string(), integer(now_ms)))?;
+    connection.prepare_cached("UPDATE commands SET outcome = ?2, ended_ms = ?3 WHERE id = ?1")?.execute((
+        id,
+        serde_json::json!(outcome).to_string(),
+        integer(now_ms),
+    ))?;
     Ok(true)
 }
 
@@ -127,7 +129,9 @@ pub fn waiting(connection: &Connection, device: &DeviceId) -> rusqlite::Result<V
 /// SQLite's.
 pub fn waiting_at(connection: &Connection, row: u64, now_ms: u64) -> rusqlite::Result<Option<Command>> {
     connection
-        .prepare_cached(&format!("SELECT * FROM commands WHERE row = ?1 AND {WAITING} AND valid_until_ms > ?2"))?
+        .prepare_cached(&format!(
+            "SELECT * FROM commands WHERE row = ?1 AND {WAITING} AND valid_until_ms > ?2"
+        ))?
         .query_row((integer(row), integer(now_ms)), read)
         .optional()
 }
@@ -230,6 +234,20 @@ pub fn running(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
         .collect()
 }
 
+/// The commands that were to wait, were taken at central's own door, and have not ended.
+///
+/// # Errors
+/// SQLite's.
+pub fn taken_here(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
+    connection
+        .prepare_cached(
+            "SELECT * FROM commands WHERE outcome IS NULL AND valid_until_ms IS NOT NULL
+             AND taken_ms IS NOT NULL AND gateway IS NULL ORDER BY row",
+        )?
+        .query_map([], read)?
+        .collect()
+}
+
 /// Forgets the oldest commands beyond `keep`, but none that waits.
 ///
 /// # Errors
@@ -314,7 +332,8 @@ mod tests {
         assert_eq!(get(&c, "1").unwrap().unwrap().gateway, Some(gateway));
         // What was taken may be answered after its time is over; what was not is over then.
         assert_eq!(overdue(&c, 100).unwrap(), (vec![], Some(130)));
-        let over = |now_ms| overdue(&c, now_ms).unwrap().0.into_iter().map(|command| command.id).collect::<Vec<_>>();
+        let over =
+            |now_ms| overdue(&c, now_ms).unwrap().0.into_iter().map(|command| command.id).collect::<Vec<_>>();
         assert_eq!(over(130), ["1"]);
         assert_eq!(over(200), ["1", "2"]);
         trim(&c, 0).unwrap();

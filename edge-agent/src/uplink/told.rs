@@ -6,8 +6,7 @@ use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
 use edge_core::link::budget::Cause;
 use schemas::cloud_message::CloudMessage;
-use schemas::link::{Children, Purges, Stored};
-use schemas::method::MethodRequest;
+use schemas::link::{Children, CommandDown, Purges, Stored};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::EnrolmentAnswer;
 use schemas::twin::Section;
@@ -39,15 +38,17 @@ impl Uplink {
                 // At once: the disk may be slow, and who was blocked must not wait for it.
                 self.standing.review();
                 saved.durable().await?;
-                self.mailbox.keep_only(|device| self.standing.devices.get(device).is_some());
+                let stays = |device: &DeviceId| self.standing.devices.get(device).is_some();
+                self.mailbox.keep_only(stays);
+                self.commands.keep_only(stays);
             }
             LinkDown::Desired(identity) => {
                 let Some(section) = from_json::<Section>(topic, payload) else { return Ok(()) };
                 self.desired(identity, section).await?;
             }
             LinkDown::Command { command_id, target } => {
-                let Some(request) = from_json::<MethodRequest>(topic, payload) else { return Ok(()) };
-                self.commands.take(command_id, target, request).await?;
+                let Some(command) = from_json::<CommandDown>(topic, payload) else { return Ok(()) };
+                self.commands.take(command_id, target, command).await?;
             }
             LinkDown::Message { device, sequence } => {
                 let Some(message) = from_json::<CloudMessage>(topic, payload) else { return Ok(()) };

@@ -1,0 +1,289 @@
+//! What is known of each command, in memory and in the state's room alike. It calls nobody.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use schemas::method::{MethodFailure, MethodRequest};
+use schemas::names::{DeviceId, Identity};
+use serde::{Deserialize, Serialize};
+
+use super::Answer;
+use crate::state::{Room, Saved, State, StateError};
+
+/// Commands that run at once or whose answers wait for central. Beyond it a command is answered "not connected" at once.
+const RUNNING_MAX: usize = 1000;
+/// Commands that wait for their targets. Beyond it a command is answered "not kept" at once.
+const WAITING_MAX: usize = 1000;
+/// How long it is remembered that a command was here whose answer central has: by then no copy of it is under way.
+const TOLD_MS: u64 = 3600 * 1000;
+/// As many are remembered at the most, the latest.
+const TOLD_MAX: usize = 10_000;
+
+/// A command in the room. The words are on gateways' disks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Entry {
+    Waiting(Waiting),
+    Running {
+        target: String,
+        seconds: u64,
+    },
+    Answered {
+        answer: Answer,
+    },
+    /// central has the answer. By [`crate::clock::steady_ms`].
+    #[serde(rename_all = "camelCase")]
+    Told {
+        at_ms: u64,
+    },
+}
+
+/// A command that waits for its target.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Waiting {
+    /// Ascends: those of one target run in this order.
+    pub number: u64,
+    pub target: Identity,
+    pub request: MethodRequest,
+    /// How long it was valid when it came.
+    pub seconds: u64,
+    /// By [`crate::clock::steady_ms`].
+    pub valid_until_ms: u64,
+}
+
+pub(super) enum Entered {
+    New(Saved),
+    /// It is under way, or central has its answer.
+    Known,
+    /// It has its answer, which is told again.
+    Answered,
+    Full(MethodFailure),
+}
+
+pub(super) struct Journal {
+    entries: BTreeMap<String, Entry>,
+    /// By time.
+    told: VecDeque<(u64, String)>,
+    unsent: Vec<String>,
+    next_number: u64,
+    /// Targets whose waiting commands are being run; true when there may be new ones.
+    rounds: BTreeMap<Identity, bool>,
+    state: State,
+}
+
+/// A command that ran when the daemon ended: its id, its target, and the seconds that it had.
+type Interrupted = (String, String, u64);
+
+impl Journal {
+    pub(super) fn load(state: State, now_ms: u64) -> Result<(Self, Vec<Interrupted>), StateError> {
+        let mut journal = Self {
+            entries: BTreeMap::new(),
+            told: VecDeque::new(),
+            unsent: Vec::new(),
+            next_number: 0,
+            rounds: BTreeMap::new(),
+            state: state.clone(),
+        };
+        let mut interrupted = Vec::new();
+        for (id, mut entry) in state.load::<Entry>(Room::Commands)? {
+            match &mut entry {
+                Entry::Waiting(waiting) => {
+                    journal.next_number = journal.next_number.max(waiting.number + 1);
+                    // With a clock that was set back it waits no longer than it was to.
+                    waiting.valid_until_ms = waiting.valid_until_ms.min(now_ms + waiting.seconds * 1000);
+                }
+                Entry::Running { target, seconds } => {
+                    interrupted.push((id.clone(), target.clone(), *seconds))
+                }
+                Entry::Answered { .. } => {}
+                Entry::Told { at_ms } => journal.told.push_back(((*at_ms).min(now_ms), id.clone())),
+            }
+            journal.entries.insert(id, entry);
+        }
+        journal.told.make_contiguous().sort();
+        journal.forget_old(now_ms);
+        Ok((journal, interrupted))
+    }
+
+    /// The entry as a command that comes finds it; `None` for a new one.
+    fn known(&mut self, id: &str) -> Option<Entered> {
+        match self.entries.get(id)? {
+            Entry::Waiting(_) | Entry::Running { .. } | Entry::Told { .. } => Some(Entered::Known),
+            Entry::Answered { .. } => {
+                self.unsent.push(id.to_owned());
+                Some(Entered::Answered)
+            }
+        }
+    }
+
+    fn put(&mut self, id: &str, entry: Entry) -> Saved {
+        let saved = self.state.put(Room::Commands, id, &entry);
+        self.entries.insert(id.to_owned(), entry);
+        saved
+    }
+
+    fn count(&self, of: impl Fn(&Entry) -> bool) -> usize {
+        self.entries.values().filter(|entry| of(entry)).count()
+    }
+
+    /// Notes a command that is to run now.
+    pub(super) fn enter_running(&mut self, id: &str, target: &Identity, request: &MethodRequest) -> Entered {
+        if let Some(known) = self.known(id) {
+            return known;
+        }
+        if self.count(|entry| matches!(entry, Entry::Running { .. } | Entry::Answered { .. })) >= RUNNING_MAX
+        {
+            return Entered::Full(MethodFailure::NotConnected { target: target.to_string() });
+        }
+        let seconds = request.connect_timeout_in_seconds + request.response_timeout_in_seconds;
+        Entered::New(self.put(id, Entry::Running { target: target.to_string(), seconds }))
+    }
+
+    /// Notes a command that waits for its target.
+    pub(super) fn enter_waiting(
+        &mut self,
+        id: &str,
+        target: &Identity,
+        request: &MethodRequest,
+        seconds: u64,
+        now_ms: u64,
+    ) -> Entered {
+        if let Some(known) = self.known(id) {
+            return known;
+        }
+        if self.count(|entry| matches!(entry, Entry::Waiting(_))) >= WAITING_MAX {
+            return Entered::Full(MethodFailure::QueueFull { target: target.to_string(), most: WAITING_MAX });
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let waiting = Waiting {
+            number,
+            target: target.clone(),
+            request: request.clone(),
+            seconds,
+            valid_until_ms: now_ms.saturating_add(seconds.saturating_mul(1000)),
+        };
+        Entered::New(self.put(id, Entry::Waiting(waiting)))
+    }
+
+    /// Forgets a command that was not saved.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.entries.remove(id);
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = (&String, &Waiting)> {
+        self.entries.iter().filter_map(|(id, entry)| match entry {
+            Entry::Waiting(waiting) => Some((id, waiting)),
+            _ => None,
+        })
+    }
+
+    /// Whether somebody must begin to run what waits for a target: nobody does, and something waits.
+    pub(super) fn begin_round(&mut self, target: &Identity) -> bool {
+        if let Some(again) = self.rounds.get_mut(target) {
+            *again = true;
+            return false;
+        }
+        let waits = self.waiting().any(|(_, waiting)| waiting.target == *target);
+        if waits {
+            self.rounds.insert(target.clone(), false);
+        }
+        waits
+    }
+
+    /// Whether the one who ran what waits for a target must look again.
+    pub(super) fn goes_on(&mut self, target: &Identity) -> bool {
+        match self.rounds.get_mut(target) {
+            Some(again) if *again => {
+                *again = false;
+                true
+            }
+            _ => {
+                self.rounds.remove(target);
+                false
+            }
+        }
+    }
+
+    /// Takes the first command that waits for a target and is valid: it runs, and is on disk as such when the write is.
+    pub(super) fn begin(&mut self, target: &Identity, now_ms: u64) -> Option<(String, Waiting, Saved)> {
+        let (id, waiting) = self
+            .waiting()
+            .filter(|(_, waiting)| waiting.target == *target && waiting.valid_until_ms > now_ms)
+            .min_by_key(|(_, waiting)| waiting.number)
+            .map(|(id, waiting)| (id.clone(), waiting.clone()))?;
+        let seconds = waiting.request.response_timeout_in_seconds;
+        let saved = self.put(&id, Entry::Running { target: target.to_string(), seconds });
+        Some((id, waiting, saved))
+    }
+
+    /// Lets a command wait again that was not called.
+    pub(super) fn give_back(&mut self, id: &str, waiting: Waiting) {
+        self.put(id, Entry::Waiting(waiting)).later();
+    }
+
+    /// The commands that wait, valid no more, and when the next one's time is over.
+    pub(super) fn overdue(&self, now_ms: u64) -> (Vec<(String, Waiting)>, Option<u64>) {
+        let (over, open): (Vec<_>, Vec<_>) =
+            self.waiting().partition(|(_, waiting)| waiting.valid_until_ms <= now_ms);
+        let next = open.iter().map(|(_, waiting)| waiting.valid_until_ms).min();
+        (over.into_iter().map(|(id, waiting)| (id.clone(), waiting.clone())).collect(), next)
+    }
+
+    /// The commands that wait for devices for which `is_gone` holds.
+    pub(super) fn waiting_for(&self, is_gone: impl Fn(&DeviceId) -> bool) -> Vec<(String, Identity)> {
+        self.waiting()
+            .filter(|(_, waiting)| is_gone(&waiting.target.device))
+            .map(|(id, waiting)| (id.clone(), waiting.target.clone()))
+            .collect()
+    }
+
+    /// Ends a command that waits, if it still does.
+    pub(super) fn end_waiting(&mut self, id: &str, answer: Answer) -> Option<Saved> {
+        match self.entries.get(id) {
+            Some(Entry::Waiting(_)) => Some(self.answer(id, answer)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn answer(&mut self, id: &str, answer: Answer) -> Saved {
+        self.unsent.push(id.to_owned());
+        self.put(id, Entry::Answered { answer })
+    }
+
+    pub(super) fn all_unsent(&mut self) {
+        let answered =
+            |(id, entry): (&String, &Entry)| matches!(entry, Entry::Answered { .. }).then(|| id.clone());
+        self.unsent = self.entries.iter().filter_map(answered).collect();
+    }
+
+    pub(super) fn next_unsent(&mut self) -> Option<(String, Answer)> {
+        let id = self.unsent.pop()?;
+        match self.entries.get(&id) {
+            Some(Entry::Answered { answer }) => Some((id, answer.clone())),
+            _ => None,
+        }
+    }
+
+    /// central has the answer.
+    pub(super) fn told(&mut self, id: &str, now_ms: u64) {
+        if !matches!(self.entries.get(id), Some(Entry::Answered { .. })) {
+            return;
+        }
+        self.put(id, Entry::Told { at_ms: now_ms }).later();
+        self.told.push_back((now_ms, id.to_owned()));
+        self.forget_old(now_ms);
+    }
+
+    fn forget_old(&mut self, now_ms: u64) {
+        while let Some((at_ms, _)) = self.told.front() {
+            if at_ms.saturating_add(TOLD_MS) > now_ms && self.told.len() <= TOLD_MAX {
+                break;
+            }
+            if let Some((_, id)) = self.told.pop_front() {
+                self.entries.remove(&id);
+                self.state.remove(Room::Commands, &id).later();
+            }
+        }
+    }
+}

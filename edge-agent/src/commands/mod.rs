@@ -1,0 +1,198 @@
+//! Commands from central: each is called once and gets exactly one answer, the target's own or why there is none.
+//!
+//! ```text
+//! central ─► waiting ── its target listens ──► running ── answer, or none by the deadline ──► answered ─► told
+//!               └── not valid any more, or its device left ───────────────────────────────────►┘
+//! ```
+//!
+//! Guarantees: a command that comes twice is not run twice. A command that ran when the daemon ended is answered
+//! "no answer" after its restart, not run again. An answer is kept on disk until central has acknowledged it. A command that
+//! central gave a time to be valid waits on disk for a target that is away ([`waiting`]); another runs at once.
+
+mod journal;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use edge_hub::clients::Clients;
+use schemas::link::CommandDown;
+use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
+use schemas::names::{DeviceId, Identity, ModuleId};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::journal::{Entered, Journal};
+use crate::clock::steady_ms;
+use crate::state::{Saved, State, StateError};
+
+/// What the target answered, or why there is no answer.
+pub type Answer = Result<MethodResponse, MethodFailure>;
+
+/// The commands under way. Cheap to clone.
+#[derive(Clone)]
+pub struct Commands {
+    gateway: DeviceId,
+    journal: Arc<Mutex<Journal>>,
+    answered: Arc<Notify>,
+    /// Told when the next command to expire may be another one.
+    waiting_changed: Arc<Notify>,
+    clients: Clients,
+    running: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Commands {
+    /// The journal as last saved. What ran then has no answer now.
+    ///
+    /// # Errors
+    /// [`StateError::Value`] when it cannot be read.
+    pub fn load(state: State, clients: Clients, gateway: DeviceId) -> Result<Self, StateError> {
+        let (journal, interrupted) = Journal::load(state, steady_ms())?;
+        let commands = Self {
+            gateway,
+            journal: Arc::new(Mutex::new(journal)),
+            answered: Arc::default(),
+            waiting_changed: Arc::default(),
+            clients,
+            running: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        for (id, target, seconds) in interrupted {
+            tracing::warn!(command = id, target, "a command ran when the daemon ended; it has no answer");
+            commands.answer(&id, Err(MethodFailure::NoAnswer { target, seconds })).later();
+        }
+        commands.all_unsent();
+        // The daemon's own never begin to listen.
+        for target in [
+            Identity::device(commands.gateway.clone()),
+            Identity::module(commands.gateway.clone(), ModuleId::edge_agent()),
+        ] {
+            commands.wake(&target);
+        }
+        Ok(commands)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().expect("nothing panics while it holds the journal")
+    }
+
+    /// Takes a command from central. `Ok` when it is journaled: it may be acknowledged then.
+    ///
+    /// # Errors
+    /// [`StateError`] when the journal was not saved; nothing was called.
+    pub async fn take(&self, id: String, target: Identity, command: CommandDown) -> Result<(), StateError> {
+        let CommandDown { request, valid_for_in_seconds } = command;
+        let entered = match valid_for_in_seconds {
+            Some(seconds) => self.journal().enter_waiting(&id, &target, &request, seconds, steady_ms()),
+            None => self.journal().enter_running(&id, &target, &request),
+        };
+        let saved = match entered {
+            Entered::New(saved) => saved,
+            Entered::Known => return Ok(()),
+            Entered::Answered => {
+                self.answered.notify_one();
+                return Ok(());
+            }
+            Entered::Full(failure) => {
+                tracing::error!(command = id, %target, %failure, "too many commands are under way; this one was not run");
+                return self.answer(&id, Err(failure)).durable().await;
+            }
+        };
+        if let Err(error) = saved.durable().await {
+            self.journal().forget(&id);
+            return Err(error);
+        }
+        if valid_for_in_seconds.is_some() {
+            tracing::info!(command = id, %target, method = request.method_name, "command is kept for its target");
+            self.waiting_changed.notify_one();
+            self.wake(&target);
+            return Ok(());
+        }
+        // Bounded: the deadline of the request ends it, and the journal's length bounds their number.
+        let commands = self.clone();
+        self.running.spawn(async move {
+            let answer = commands.run(&id, &target, &request).await;
+            commands.answer(&id, answer).later();
+        });
+        Ok(())
+    }
+
+    /// Calls, unless the daemon stops meanwhile: then there is no answer.
+    async fn run(&self, id: &str, target: &Identity, request: &MethodRequest) -> Answer {
+        let answer = tokio::select! {
+            answer = self.call(target, request) => answer,
+            () = self.stop.cancelled() => {
+                let seconds = request.connect_timeout_in_seconds + request.response_timeout_in_seconds;
+                Err(MethodFailure::NoAnswer { target: target.to_string(), seconds })
+            }
+        };
+        let method = request.method_name.as_str();
+        match &answer {
+            Ok(response) => {
+                tracing::info!(command = id, %target, method, status = response.status, "command answered");
+            }
+            Err(failure) => tracing::warn!(command = id, %target, method, %failure, "command failed"),
+        }
+        answer
+    }
+
+    fn is_daemon(&self, target: &Identity) -> bool {
+        target.device == self.gateway
+            && target.module.as_ref().is_none_or(|module| *module == ModuleId::edge_agent())
+    }
+
+    /// Calls a method of a module, a leaf device, or the daemon itself (`$edgeAgent`).
+    ///
+    /// # Errors
+    /// [`MethodFailure`] when the target gave no answer.
+    pub async fn call(&self, target: &Identity, request: &MethodRequest) -> Answer {
+        if self.is_daemon(target) {
+            // Source: IoT Edge, built-in direct methods of edgeAgent; `ping` answers with nothing.
+            return Ok(match request.method_name.as_str() {
+                "ping" => MethodResponse { status: 200, payload: serde_json::Value::Null },
+                other => MethodResponse {
+                    status: 404,
+                    payload: serde_json::json!({"message": format!("method `{other}`: the gateway knows `ping`")}),
+                },
+            });
+        }
+        self.clients.call(target, request).await
+    }
+
+    fn answer(&self, id: &str, answer: Answer) -> Saved {
+        let saved = self.journal().answer(id, answer);
+        self.answered.notify_one();
+        saved
+    }
+
+    /// Marks every answer as not sent: a new link tells central again.
+    pub fn all_unsent(&self) {
+        self.journal().all_unsent();
+        self.answered.notify_one();
+    }
+
+    /// Waits until there is an answer to send. For one waiter.
+    pub async fn has_unsent(&self) {
+        self.answered.notified().await;
+    }
+
+    /// Takes the next answer that central does not have.
+    pub fn next_unsent(&self) -> Option<(String, Answer)> {
+        self.journal().next_unsent()
+    }
+
+    /// central has the answer; only that the command was here is remembered, for a while.
+    pub fn acknowledged(&self, id: &str) {
+        self.journal().told(id, steady_ms());
+    }
+
+    /// Ends the calls that run, each with "no answer", and gives the state back.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.running.close();
+        self.running.wait().await;
+    }
+}

@@ -1,0 +1,139 @@
+//! The journal over restarts, on a state of its own.
+
+use super::journal::Entry;
+use super::*;
+use crate::state::Room;
+
+fn request(method: &str) -> MethodRequest {
+    MethodRequest {
+        method_name: method.to_owned(),
+        payload: serde_json::Value::Null,
+        response_timeout_in_seconds: 5,
+        connect_timeout_in_seconds: 0,
+    }
+}
+
+fn now(method: &str) -> CommandDown {
+    CommandDown { request: request(method), valid_for_in_seconds: None }
+}
+
+fn waiting(method: &str, seconds: u64) -> CommandDown {
+    CommandDown { request: request(method), valid_for_in_seconds: Some(seconds) }
+}
+
+async fn next(commands: &Commands) -> (String, Answer) {
+    loop {
+        commands.has_unsent().await;
+        if let Some(next) = commands.next_unsent() {
+            return next;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_over_a_restart_until_central_has_it_and_a_repeated_command_is_not_run_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway: DeviceId = "gw".parse().unwrap();
+    let state = State::open(dir.path()).unwrap();
+    let commands = Commands::load(state.clone(), Clients::new(), gateway.clone()).unwrap();
+    commands.take("1".into(), "gw/$edgeAgent".parse().unwrap(), now("ping")).await.unwrap();
+    let (id, answer) = next(&commands).await;
+    assert_eq!((id.as_str(), answer.unwrap().status), ("1", 200));
+    commands.take("2".into(), "gw/away".parse().unwrap(), now("reset")).await.unwrap();
+    assert!(matches!(next(&commands).await.1, Err(MethodFailure::NotConnected { .. })));
+    commands.acknowledged("2");
+    drop(commands);
+    state.close().await;
+
+    let state = State::open(dir.path()).unwrap();
+    let commands = Commands::load(state.clone(), Clients::new(), gateway).unwrap();
+    assert_eq!(next(&commands).await.0, "1");
+    assert!(commands.next_unsent().is_none());
+    // Repeated: answered from the journal. `gw/away` would be NotConnected if it were called.
+    commands.take("1".into(), "gw/away".parse().unwrap(), now("ping")).await.unwrap();
+    assert_eq!(next(&commands).await.1.unwrap().status, 200);
+    commands.acknowledged("1");
+    commands.all_unsent();
+    assert!(commands.next_unsent().is_none());
+}
+
+#[tokio::test]
+async fn a_command_that_ran_when_the_daemon_died_has_no_answer_and_is_not_run_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(dir.path()).unwrap();
+    let running = Entry::Running { target: "gw/filter".into(), seconds: 30 };
+    state.put(Room::Commands, "7", &running).durable().await.unwrap();
+    state.close().await;
+    let state = State::open(dir.path()).unwrap();
+    let commands = Commands::load(state, Clients::new(), "gw".parse().unwrap()).unwrap();
+    let (id, answer) = next(&commands).await;
+    assert_eq!(id, "7");
+    assert_eq!(answer, Err(MethodFailure::NoAnswer { target: "gw/filter".into(), seconds: 30 }));
+}
+
+#[tokio::test]
+async fn a_command_that_waits_is_there_after_a_restart_and_ends_when_it_is_valid_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway: DeviceId = "gw".parse().unwrap();
+    let state = State::open(dir.path()).unwrap();
+    let commands = Commands::load(state.clone(), Clients::new(), gateway.clone()).unwrap();
+    commands.take("1".into(), "leaf".parse().unwrap(), waiting("reset", 1)).await.unwrap();
+    commands.take("2".into(), "gone".parse().unwrap(), waiting("reset", 3600)).await.unwrap();
+    commands.take("2".into(), "gone".parse().unwrap(), waiting("reset", 3600)).await.unwrap();
+    assert!(commands.next_unsent().is_none());
+    commands.close().await;
+    drop(commands);
+    state.close().await;
+
+    let state = State::open(dir.path()).unwrap();
+    let commands = Commands::load(state.clone(), Clients::new(), gateway).unwrap();
+    let stop = CancellationToken::new();
+    let expiring = tokio::spawn({
+        let (commands, stop) = (commands.clone(), stop.clone());
+        async move { commands.expire(stop).await }
+    });
+    let (id, answer) = next(&commands).await;
+    assert_eq!(
+        (id.as_str(), answer),
+        ("1", Err(MethodFailure::Expired { target: "leaf".into(), seconds: 1 }))
+    );
+    assert!(commands.next_unsent().is_none(), "the other one was known, and waits");
+    // Its device does not stand behind this gateway any more.
+    commands.keep_only(|_| false);
+    let (id, answer) = next(&commands).await;
+    assert_eq!((id.as_str(), answer), ("2", Err(MethodFailure::NotConnected { target: "gone".into() })));
+    stop.cancel();
+    expiring.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_for_the_daemon_runs_at_once_and_a_copy_that_comes_after_its_end_does_not_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(dir.path()).unwrap();
+    let commands = Commands::load(state, Clients::new(), "gw".parse().unwrap()).unwrap();
+    for id in ["1", "2"] {
+        commands.take(id.into(), "gw".parse().unwrap(), waiting("ping", 60)).await.unwrap();
+        let (answered, answer) = next(&commands).await;
+        assert_eq!((answered.as_str(), answer.unwrap().status), (id, 200));
+        commands.acknowledged(id);
+    }
+    commands.take("1".into(), "gw".parse().unwrap(), waiting("ping", 60)).await.unwrap();
+    commands.close().await;
+    assert!(commands.next_unsent().is_none());
+}
+
+#[tokio::test]
+async fn the_journal_keeps_a_thousand_that_wait_and_runs_others_beside_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(dir.path()).unwrap();
+    let commands = Commands::load(state, Clients::new(), "gw".parse().unwrap()).unwrap();
+    let taken: Vec<_> = (0..1000)
+        .map(|n| commands.take(n.to_string(), "leaf".parse().unwrap(), waiting("reset", 60)))
+        .collect();
+    futures_util::future::try_join_all(taken).await.unwrap();
+    assert!(commands.next_unsent().is_none());
+    commands.take("one more".into(), "leaf".parse().unwrap(), waiting("reset", 60)).await.unwrap();
+    assert_eq!(next(&commands).await.1, Err(MethodFailure::QueueFull { target: "leaf".into(), most: 1000 }));
+    commands.take("now".into(), "gw".parse().unwrap(), now("ping")).await.unwrap();
+    assert_eq!(next(&commands).await.1.unwrap().status, 200);
+}

@@ -1,0 +1,103 @@
+//! Commands that wait for their targets: each target's run one after the other, in the order in which they came, while it
+//! listens for methods.
+
+use std::time::Duration;
+
+use edge_core::dialect::client::Subscribe;
+use schemas::method::MethodFailure;
+use schemas::names::{DeviceId, Identity};
+use tokio_util::sync::CancellationToken;
+
+use super::Commands;
+use crate::clock::steady_ms;
+
+/// What a target that listens did not take is tried again after this time.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+impl Commands {
+    fn listens(&self, target: &Identity) -> bool {
+        self.is_daemon(target) || self.clients.has_subscribed(target, &Subscribe::MethodCalls)
+    }
+
+    /// Runs what waits for a target: it listens for methods now, or something came for it.
+    pub fn wake(&self, target: &Identity) {
+        if self.stop.is_cancelled() || !self.journal().begin_round(target) {
+            return;
+        }
+        let (commands, target) = (self.clone(), target.clone());
+        self.running.spawn(async move {
+            loop {
+                commands.round(&target).await;
+                if !commands.journal().goes_on(&target) {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn round(&self, target: &Identity) {
+        while self.listens(target) && !self.stop.is_cancelled() {
+            let Some((id, waiting, saved)) = self.journal().begin(target, steady_ms()) else { return };
+            // On disk before the call: it is never called twice.
+            if let Err(error) = saved.durable().await {
+                tracing::error!(command = id, %target, %error, "a waiting command was not run, and waits on");
+                self.journal().give_back(&id, waiting);
+            } else {
+                let answer = self.run(&id, target, &waiting.request).await;
+                if !matches!(answer, Err(MethodFailure::NotConnected { .. })) {
+                    self.answer(&id, answer).later();
+                    continue;
+                }
+                // It went away between, or takes too slowly what it is sent: it was not called.
+                self.journal().give_back(&id, waiting);
+            }
+            self.waiting_changed.notify_one();
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN_AFTER) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Ends what waits for devices that do not stand behind this gateway any more.
+    pub fn keep_only(&self, stays: impl Fn(&DeviceId) -> bool) {
+        let gone = self.journal().waiting_for(|device| *device != self.gateway && !stays(device));
+        for (id, target) in gone {
+            tracing::warn!(command = id, %target, "a command waited for a device that is not here any more");
+            self.end_waiting(&id, MethodFailure::NotConnected { target: target.to_string() });
+        }
+    }
+
+    /// Ends waiting commands whose time is over, until `stop`.
+    pub async fn expire(&self, stop: CancellationToken) {
+        loop {
+            let now_ms = steady_ms();
+            let (over, next) = self.journal().overdue(now_ms);
+            for (id, waiting) in over {
+                tracing::warn!(command = id, target = %waiting.target, "command expired before its target listened");
+                let target = waiting.target.to_string();
+                self.end_waiting(&id, MethodFailure::Expired { target, seconds: waiting.seconds });
+            }
+            let until_next = async {
+                match next {
+                    Some(at_ms) => {
+                        tokio::time::sleep(Duration::from_millis(at_ms.saturating_sub(now_ms))).await
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = until_next => {}
+                () = self.waiting_changed.notified() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn end_waiting(&self, id: &str, failure: MethodFailure) {
+        if let Some(saved) = self.journal().end_waiting(id, Err(failure)) {
+            saved.later();
+            self.answered.notify_one();
+        }
+    }
+}

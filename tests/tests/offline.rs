@@ -1,0 +1,187 @@
+//! Commands and twins of devices that are away, over a whole site whose programs are killed: a command that is valid for hours
+//! runs once when its device comes, and what a device reports while the line is down goes up as one. No containers needed.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+use std::time::Duration;
+
+use rumqttc::{AsyncClient, Event, EventLoop, Packet, Publish, QoS};
+use serde_json::{Value, json};
+use site_tests::leaf::LeafOptions;
+use site_tests::rest::eventually;
+use site_tests::site::Site;
+
+const STEP: Duration = Duration::from_secs(60);
+
+struct Device {
+    client: AsyncClient,
+    events: EventLoop,
+}
+
+impl Device {
+    async fn start(options: &LeafOptions, filter: &str) -> Self {
+        let (client, events) = options.client(10);
+        let mut device = Self { client, events };
+        device.subscribe(filter).await;
+        device
+    }
+
+    async fn subscribe(&mut self, filter: &str) {
+        self.client.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
+        self.read(|packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
+    }
+
+    async fn read<T>(&mut self, pick: impl Fn(&Packet) -> Option<T>) -> T {
+        loop {
+            match tokio::time::timeout(STEP, self.events.poll()).await.expect("nothing came") {
+                Ok(Event::Incoming(packet)) => {
+                    if let Some(picked) = pick(&packet) {
+                        return picked;
+                    }
+                }
+                Ok(Event::Outgoing(_)) => {}
+                Err(error) => panic!("the device's connection ended: {error}"),
+            }
+        }
+    }
+
+    async fn message(&mut self) -> Publish {
+        self.read(|packet| match packet {
+            Packet::Publish(publish) => Some(publish.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn publish(&mut self, topic: &str, body: &str) {
+        self.client.publish(topic, QoS::AtLeastOnce, false, body).await.unwrap();
+        self.read(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
+    }
+
+    async fn answer(&mut self, call: &Publish, status: u16) {
+        let rid = call.topic.split("$rid=").nth(1).unwrap();
+        self.publish(&format!("$iothub/methods/res/{status}/?$rid={rid}"), "\"done\"").await;
+    }
+}
+
+async fn site(dir: &std::path::Path, gateway: &str) -> (Site, LeafOptions) {
+    let mut site = Site::new(dir, gateway, false).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let leaf = site.add_leaf("leaf", STEP).await.unwrap();
+    (site, leaf)
+}
+
+async fn keep(site: &Site, name: &str, valid_for: u64) {
+    let path = format!("/api/devices/leaf/commands/{name}");
+    site.rest().unwrap().post(&path, &json!({"validFor": valid_for, "request": name})).await.unwrap();
+}
+
+async fn until(site: &Site, name: &str, has: impl Fn(&Value) -> bool) -> Value {
+    let (path, rest) = (format!("/api/devices/leaf/commands/{name}"), site.rest().unwrap().clone());
+    eventually(&format!("command {name}"), STEP, || async {
+        let history = rest.get(&path).await?;
+        let row = history["value"][0].clone();
+        Ok(has(&row).then_some(row))
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn commands_wait_for_a_leaf_over_kills_of_both_programs_and_each_runs_once_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut site, leaf) = site(dir.path(), "offline-gateway").await;
+
+    // One stands on the gateway's disk, one waits in central for a gateway that is away; both programs are killed.
+    keep(&site, "first", 3600).await;
+    until(&site, "first", |row| row.get("takenTime").is_some()).await;
+    site.kill_agent().await.unwrap();
+    keep(&site, "second", 3600).await;
+    keep(&site, "short", 1).await;
+    let short = until(&site, "short", |row| row.get("error").is_some()).await;
+    assert!(short["error"].as_str().unwrap().starts_with("expired: leaf"), "{short}");
+    site.kill_central().await.unwrap();
+    site.start_central().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    until(&site, "second", |row| row.get("takenTime").is_some()).await;
+
+    // The line is down when the leaf comes: the gateway calls it, and is killed before it could tell central.
+    site.kill_central().await.unwrap();
+    let mut device = Device::start(&leaf, "$iothub/methods/POST/#").await;
+    let call = device.message().await;
+    assert!(call.topic.starts_with("$iothub/methods/POST/first/"), "{}", call.topic);
+    assert_eq!(&call.payload[..], b"\"first\"");
+    device.answer(&call, 201).await;
+    // The second is called when the first one's answer stands in the journal, and is not answered.
+    let call = device.message().await;
+    assert!(call.topic.starts_with("$iothub/methods/POST/second/"), "{}", call.topic);
+    site.kill_agent().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.start_central().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let first = until(&site, "first", |row| row.get("endedTime").is_some()).await;
+    assert_eq!((&first["responseCode"], &first["response"]), (&json!(201), &json!("done")), "{first}");
+    let second = until(&site, "second", |row| row.get("error").is_some()).await;
+    assert!(second["error"].as_str().unwrap().starts_with("no answer by the deadline"), "{second}");
+
+    // Neither runs again: what the leaf is called with next is the next command.
+    let mut device = Device::start(&leaf, "$iothub/methods/POST/#").await;
+    keep(&site, "third", 3600).await;
+    let call = device.message().await;
+    assert!(call.topic.starts_with("$iothub/methods/POST/third/"), "{}", call.topic);
+    device.answer(&call, 200).await;
+    until(&site, "third", |row| row["responseCode"] == 200).await;
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn patches_of_a_time_without_a_line_merge_and_a_desired_change_arrives_once_with_its_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut site, leaf) = site(dir.path(), "twin-gateway").await;
+    let mut device = Device::start(&leaf, "$iothub/twin/PATCH/properties/desired/#").await;
+    device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"mode":"slow","old":1}"#).await;
+    site.kill_central().await.unwrap();
+    for (rid, patch) in
+        [(2, r#"{"mode":"fast"}"#), (3, r#"{"old":null,"new":{"a":1}}"#), (4, r#"{"new":{"b":2}}"#)]
+    {
+        device.publish(&format!("$iothub/twin/PATCH/properties/reported/?$rid={rid}"), patch).await;
+    }
+    // What was acknowledged is on the gateway's disk.
+    site.kill_agent().await.unwrap();
+    site.start_central().await.unwrap();
+    let rest = site.rest().unwrap().clone();
+    let path = "/api/devices/leaf/properties";
+    for interval in [5, 6, 7] {
+        rest.patch(path, &json!({"interval": interval})).await.unwrap();
+    }
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    eventually("the merged reported section", STEP, || async {
+        let shown = rest.get("/api/ext/devices/leaf/twin").await?;
+        Ok((shown["reported"]["mode"] == "fast").then_some(shown))
+    })
+    .await
+    .map(|shown| {
+        let reported = &shown["reported"];
+        assert_eq!((reported.get("old"), &reported["new"]), (None, &json!({"a": 1, "b": 2})), "{shown}");
+        assert_eq!(reported["$version"], 4, "{shown}");
+    })
+    .unwrap();
+
+    // The device reads its twin once, and then hears only what is new.
+    let mut device = Device::start(&leaf, "$iothub/twin/PATCH/properties/desired/#").await;
+    device.subscribe("$iothub/twin/res/#").await;
+    device.client.publish("$iothub/twin/GET/?$rid=9", QoS::AtMostOnce, false, "").await.unwrap();
+    let twin: Value = serde_json::from_slice(&device.message().await.payload).unwrap();
+    assert_eq!(twin["desired"], json!({"interval": 7, "$version": 3}), "{twin}");
+    rest.patch(path, &json!({"interval": 8})).await.unwrap();
+    let patch = device.message().await;
+    assert!(patch.topic.ends_with("$version=4"), "{}", patch.topic);
+    let patch: Value = serde_json::from_slice(&patch.payload).unwrap();
+    assert_eq!(patch, json!({"interval": 8, "$version": 4}));
+    site.end(false).await.unwrap();
+}

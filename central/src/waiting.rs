@@ -63,7 +63,7 @@ impl Fleet {
         }
         let asked_ms = now_ms();
         let valid_until_ms = asked_ms + valid_for * 1000;
-        // Those before it may each take as long as they were given: the gateway tells when it expires meanwhile.
+        // What began to run in its last moment may take as long as it was given.
         let grace = Duration::from_secs(request.response_timeout_in_seconds) + GRACE;
         let id = uuid::Uuid::new_v4().to_string();
         let (command, row, carrier) = self

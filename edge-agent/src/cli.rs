@@ -329,6 +329,13 @@ fn status_text(status: &Value) -> String {
     for refused in deployment["routesRefused"].as_array().into_iter().flatten() {
         lines.push(format!("route       REFUSED: {}", text_of(refused)));
     }
+    let commands = &status["commands"];
+    if commands["waiting"] != 0 || commands["running"] != 0 || commands["answersNotTold"] != 0 {
+        lines.push(format!(
+            "commands    {} wait for their targets, {} run, {} answers that central does not have",
+            commands["waiting"], commands["running"], commands["answersNotTold"]
+        ));
+    }
     lines.extend(budget_lines(&status["upstream"]["budget"]));
     let quarantine = &status["quarantine"];
     if quarantine["messages"] != 0 || quarantine["evicted"] != 0 || quarantine["damaged"] != 0 {

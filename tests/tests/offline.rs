@@ -109,6 +109,9 @@ async fn commands_wait_for_a_leaf_over_kills_of_both_programs_and_each_runs_once
     site.gateway_connected(STEP).await.unwrap();
     until(&site, "second", |row| row.get("takenTime").is_some()).await;
 
+    let status = site.agent_json(&["status"]).await.unwrap();
+    assert_eq!(status["commands"], json!({"waiting": 2, "running": 0, "answersNotTold": 0}), "{status}");
+
     // The line is down when the leaf comes: the gateway calls it, and is killed before it could tell central.
     site.kill_central().await.unwrap();
     let mut device = Device::start(&leaf, "$iothub/methods/POST/#").await;

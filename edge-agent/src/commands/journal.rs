@@ -51,6 +51,17 @@ pub(super) struct Waiting {
     pub valid_until_ms: u64,
 }
 
+/// How many commands stand where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// For their targets.
+    pub waiting: usize,
+    /// Called and not answered yet.
+    pub running: usize,
+    /// Ended, and central does not know it yet.
+    pub untold: usize,
+}
+
 pub(super) enum Entered {
     New(Saved),
     /// It is under way, or central has its answer.
@@ -124,6 +135,14 @@ impl Journal {
 
     fn count(&self, of: impl Fn(&Entry) -> bool) -> usize {
         self.entries.values().filter(|entry| of(entry)).count()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            waiting: self.count(|entry| matches!(entry, Entry::Waiting(_))),
+            running: self.count(|entry| matches!(entry, Entry::Running { .. })),
+            untold: self.count(|entry| matches!(entry, Entry::Answered { .. })),
+        }
     }
 
     /// Notes a command that is to run now.

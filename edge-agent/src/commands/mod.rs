@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::journal::Counts;
 use self::journal::{Entered, Journal};
 use crate::clock::steady_ms;
 use crate::state::{Saved, State, StateError};
@@ -182,6 +183,11 @@ impl Commands {
     /// Takes the next answer that central does not have.
     pub fn next_unsent(&self) -> Option<(String, Answer)> {
         self.journal().next_unsent()
+    }
+
+    /// How many commands stand where.
+    pub fn counts(&self) -> Counts {
+        self.journal().counts()
     }
 
     /// central has the answer; only that the command was here is remembered, for a while.

@@ -204,6 +204,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
             "budget": budget(&control.meter),
         })
     });
+    let commands = control.commands.counts();
     let set_aside = control.quarantine.stats();
     let quarantine = json!({
         "messages": set_aside.records,
@@ -229,6 +230,11 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         },
         "modules": modules,
         "clients": clients,
+        "commands": {
+            "waiting": commands.waiting,
+            "running": commands.running,
+            "answersNotTold": commands.untold,
+        },
         "queues": queues,
         "quarantine": quarantine,
         "lostByCause": lost_by_cause(&stats),

@@ -56,17 +56,21 @@ async fn telemetry_waits_on_disk_when_its_bytes_of_the_day_are_used_up_and_twins
     let (_, waiting) = used_up(&site).await;
     assert_eq!(waiting, 100 - arrived, "a restart gives no second budget");
 
-    // Twins have no limit here: what the gateway reports still reaches central.
-    eventually("central has the gateway's reported properties", STEP, || async {
+    // Commands and twins have bytes left: a method is answered and a desired property arrives while telemetry waits.
+    let answer =
+        rest.post("/api/devices/up-budget/commands/ping", &json!({"responseTimeout": 20})).await.unwrap();
+    assert_eq!(answer["responseCode"], 200, "{answer}");
+    rest.patch("/api/devices/up-metered/properties", &json!({"interval": 5})).await.unwrap();
+    eventually("the desired property is at the gateway, and the cost of both is counted", STEP, || async {
         let status = site.agent_json(&["status"]).await?;
         let spent = &status["upstream"]["budget"]["spent"];
-        Ok((spent["deployments"]["bytes"].as_u64().unwrap_or(0)
-            + spent["link"]["bytes"].as_u64().unwrap_or(0)
-            > 0)
-        .then_some(()))
+        let bytes = |cause: &str| spent[cause]["bytes"].as_u64().unwrap_or(0);
+        Ok((bytes("commands") > 0 && bytes("twins") > 0).then_some(()))
     })
     .await
     .unwrap();
+    let (_, waiting) = used_up(&site).await;
+    assert_eq!(waiting, 100 - arrived, "telemetry waits for its next day");
     let out = site_tests::process::run(&mut site.agent_command(&["status"]).unwrap()).await.unwrap().1;
     assert!(out.contains("budget      telemetry:") && out.contains("budget      commands:"), "{out}");
     site.end(false).await.unwrap();

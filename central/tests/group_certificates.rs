@@ -184,7 +184,7 @@ async fn a_device_enrols_by_a_verified_authority_and_connects_by_its_certificate
         enrolling.registers("press-1", &root, &renewed).await.0.starts_with("$dps/registrations/res/202/")
     );
     let ended = async { while device.events.poll().await.is_ok() {} };
-    tokio::time::timeout(Duration::from_secs(1), ended).await.expect("the old connection stayed");
+    tokio::time::timeout(common::STEP, ended).await.expect("the old connection stayed");
     let refused = client(&central, dir.path(), user(), "press-1", &line, &leaf).events.poll().await;
     assert!(matches!(refused, Err(ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized))));
     let mut device = client(&central, dir.path(), user(), "press-1", &root, &renewed);

@@ -2,6 +2,10 @@
 //!
 //! Needs the engine on /var/run/docker.sock, and the packages docker-registry and busybox-static.
 
+#[path = "../../tests/src/port.rs"]
+#[allow(unreachable_pub, reason = "the tests of a whole site have it as a library's")]
+mod port;
+
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -52,8 +56,7 @@ struct Registry {
 
 impl Registry {
     fn start(dir: &Path) -> Self {
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let port = port::free_port().expect("a port");
         let (dir_text, address) = (dir.display(), format!("127.0.0.1:{port}"));
         std::fs::write(dir.join("htpasswd"), format!("{USER}:{HASH}\n"))
             .expect("the directory can be written");

@@ -1,8 +1,7 @@
 //! One site: central and one gateway as processes, with their data in a directory of their own.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,6 +13,7 @@ use tokio::process::Command;
 use crate::crowd::each;
 use crate::leaf::LeafOptions;
 use crate::line::Line;
+use crate::port::free_port;
 use crate::process::{Process, binary, run};
 use crate::raw::Login;
 use crate::rest::{Rest, eventually};
@@ -85,26 +85,6 @@ fn within(before: &[String], program: PathBuf) -> Command {
             command
         }
     }
-}
-
-/// A port that nobody listens on, below those that the kernel gives to outgoing connections (32768 and up on Linux): one of
-/// them could take it before the program does, or while the program is down.
-///
-/// # Errors
-/// When none is free.
-pub fn free_port() -> Result<u16> {
-    const PORTS: std::ops::Range<u16> = 20_000..32_000;
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    let count = u32::from(PORTS.end - PORTS.start);
-    for _ in 0..count {
-        // Test programs that follow each other begin at different ones.
-        let at = std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
-        let port = PORTS.start + u16::try_from(at % count)?;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    anyhow::bail!("no port is free in {PORTS:?}")
 }
 
 impl Site {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use site_tests::leaf::{Leaf, Seen};
+use site_tests::ledger;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
@@ -107,8 +108,12 @@ async fn accepted_is_arrived_and_lost_for_each_device_and_central_knows_every_lo
     })
     .await
     .unwrap();
-    // What was refused is in the ledger within a second, which nothing tells.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let kept = site.agent_dir().join("buffer/upstream@5.refuse");
+    eventually("what was refused is in the ledger on disk", STEP, || async {
+        Ok((ledger::refused(&kept)? > 0).then_some(()))
+    })
+    .await
+    .unwrap();
     // The last one of this kind: the devices are told to stop while the gateway dies.
     let stopping: Vec<_> = leaves.into_iter().map(|leaf| tokio::spawn(leaf.stop())).collect();
     site.kill_agent().await.unwrap();
@@ -116,7 +121,7 @@ async fn accepted_is_arrived_and_lost_for_each_device_and_central_knows_every_lo
     for stopping in stopping {
         seen.push(stopping.await.unwrap().unwrap());
     }
-    damage(&site.agent_dir().join("buffer/upstream@5.refuse"));
+    damage(&kept);
 
     // Both die while the queues drain and their messages expire.
     site.start_agent().await.unwrap();

@@ -15,7 +15,8 @@ use site_tests::site::Site;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// The longest that a well-behaved device may wait meanwhile, on two cores that others use too.
+/// How long a well-behaved device may wait meanwhile in 99 of 100 cases, on two cores that others use too. The rest is for a
+/// machine that stands still; the probe gives up where it is not served at all.
 const SERVED: Duration = Duration::from_secs(5);
 /// What the daemon may hold more than before, in kB: the queues of the clients that misbehave, and what the allocator keeps.
 const GROWTH_KB_MAX: u64 = 32 * 1024;
@@ -45,7 +46,8 @@ async fn is_unharmed(mut site: Site, probe: Probe, before_kb: u64) {
     let after_kb = pss_kb(site.agent_id().unwrap()).unwrap();
     println!("PSS {before_kb} kB before, {after_kb} kB after");
     for times in [&waited.acknowledged, &waited.connected] {
-        assert!(*times.last().unwrap() < SERVED, "the probe waited {:?}", times.last());
+        let waited = times[(times.len() * 99 / 100).min(times.len() - 1)];
+        assert!(waited < SERVED, "the probe waited {waited:?}, and {:?} once", times.last());
     }
     assert!(after_kb < before_kb + GROWTH_KB_MAX, "PSS grew from {before_kb} to {after_kb} kB");
     site.end(true).await.unwrap();

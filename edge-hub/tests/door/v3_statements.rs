@@ -294,7 +294,9 @@ async fn a_client_that_is_silent_for_one_and_a_half_times_its_keep_alive_is_clos
     silent.ask(&connect, b"\x20\x02\0\0").await;
     silent.closed().await;
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(1_500) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took >= Duration::from_millis(1_500), "{took:?}");
+    // Room for a loaded machine, and still less than what a door with a longer wait of its own would take.
+    assert!(took < Duration::from_secs(8), "{took:?}");
     watcher.expect(&publish_v4(0x30, "will/d1", 0, "gone")).await;
     watcher.leave().await;
     site.close().await;

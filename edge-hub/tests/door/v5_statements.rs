@@ -490,14 +490,14 @@ async fn a_will_waits_for_its_delay_and_may_be_asked_for() {
     };
     // A client that is back in time has no will.
     let mut raw = Octets::open(&site).await;
-    raw.send(&with_will(2, "will/back")).await;
+    raw.send(&with_will(10, "will/back")).await;
     assert_eq!(raw.packet().await[3], 0);
     raw.lost().await;
     let (raw, _) = Octets::v5(&site, "d1", 0, &AN_HOUR).await;
     raw.leave().await;
     // One that is not, has one, after the delay.
     let mut raw = Octets::open(&site).await;
-    raw.send(&with_will(1, "will/late")).await;
+    raw.send(&with_will(3, "will/late")).await;
     assert_eq!(raw.packet().await[3], 0);
     raw.lost().await;
     watcher.expect_nothing().await;
@@ -637,12 +637,12 @@ async fn a_qos_2_message_that_was_sent_is_ended_though_it_has_expired() {
     let (raw, _) = Octets::v5(&site, "d2", 0, &AN_HOUR).await;
     let mut raw = raw.subscribed_v5("a", 2, None).await;
     let mut publisher = Octets::clean_v5(&site, "d1").await;
-    publisher.ask(&publish_v5(0x34, "a", 1, b"\x02\0\0\0\x01", "short"), b"\x50\x02\0\x01").await;
+    publisher.ask(&publish_v5(0x34, "a", 1, b"\x02\0\0\0\x03", "short"), b"\x50\x02\0\x01").await;
     publisher.ask(b"\x62\x02\0\x01", b"\x70\x02\0\x01").await;
     let sent = raw.packet().await;
     assert_eq!((sent[0], sent.ends_with(b"short")), (0x34, true), "{sent:02x?}");
     raw.lost().await;
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    tokio::time::sleep(Duration::from_millis(3_100)).await;
     let (mut raw, _) = Octets::v5(&site, "d2", 0, &AN_HOUR).await;
     let again = raw.packet().await;
     assert_eq!((again[0], again.ends_with(b"short")), (0x3c, true), "{again:02x?}");

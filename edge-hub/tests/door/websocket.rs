@@ -196,7 +196,7 @@ async fn a_client_that_stops_at_any_step_holds_its_place_for_the_connect_timeout
  {
     let settings = DoorSettings {
         connections_max: 4,
-        connect_timeout: Duration::from_millis(700),
+        connect_timeout: Duration::from_secs(3),
         ..DoorSettings::default()
     };
     let (site, ca) = open(settings).await;

@@ -86,12 +86,10 @@ async fn a_will_on_a_free_topic_goes_to_its_subscribers_and_to_the_routes() {
 #[tokio::test]
 async fn a_will_that_the_program_cannot_take_yet_is_in_the_journal_until_it_does() {
     let dir = TempDir::new().unwrap();
-    let settings = DoorSettings {
-        will_grace: Duration::ZERO,
-        finish_timeout: Duration::from_millis(100),
-        ..DoorSettings::default()
-    };
-    let mut site = Site::open_in(dir.path(), settings.clone()).await;
+    let settings = DoorSettings { will_grace: Duration::ZERO, ..DoorSettings::default() };
+    // The first door waits in vain for its program, so not for long.
+    let finish_timeout = Duration::from_millis(100);
+    let mut site = Site::open_in(dir.path(), DoorSettings { finish_timeout, ..settings.clone() }).await;
     site.program.takes_wills.store(false, Relaxed);
     drop(Mqtt::connect(with_will(&site, "d1", "devices/d1/messages/events/")).await);
     site.until_seen(Seen::Disconnected("d1".into())).await;

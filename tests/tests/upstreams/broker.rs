@@ -9,9 +9,10 @@ use edge_hub::tls::{self, Purpose, SERVER_LIFETIME, Wanted};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use site_tests::port::free_port;
 use site_tests::process::{Process, run};
 use site_tests::rest::eventually;
-use site_tests::site::{Site, free_port};
+use site_tests::site::Site;
 use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 
@@ -140,10 +141,11 @@ impl Arrived {
     }
 }
 
-/// Looks at what arrives, over the broker's kills. Says when it is there.
-pub(crate) fn look(plain: u16) -> (mpsc::UnboundedReceiver<Arrived>, watch::Receiver<bool>) {
+/// Looks at what arrives, over the broker's kills, and says whether it is there. It is when this returns: what mosquitto gets
+/// for nobody it forgets.
+pub(crate) async fn look(plain: u16) -> (mpsc::UnboundedReceiver<Arrived>, watch::Receiver<bool>) {
     let (arrived, seen) = mpsc::unbounded_channel();
-    let (there, is_there) = watch::channel(false);
+    let (there, mut is_there) = watch::channel(false);
     let mut options = MqttOptions::new("looker", "127.0.0.1", plain);
     options.set_keep_alive(Duration::from_secs(5)).set_clean_start(true);
     let (client, mut events) = AsyncClient::new(options, 100);
@@ -176,7 +178,14 @@ pub(crate) fn look(plain: u16) -> (mpsc::UnboundedReceiver<Arrived>, watch::Rece
             }
         }
     });
+    is_now(&mut is_there, true).await;
     (seen, is_there)
+}
+
+/// Waits until the looker is there, or knows that it is not.
+pub(crate) async fn is_now(there: &mut watch::Receiver<bool>, wanted: bool) {
+    let waited = tokio::time::timeout(STEP, there.wait_for(|there| *there == wanted)).await;
+    waited.unwrap_or_else(|_| panic!("the looker is not {}", if wanted { "there" } else { "away" })).unwrap();
 }
 
 /// The next `count` messages.

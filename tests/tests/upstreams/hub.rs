@@ -1,8 +1,6 @@
 //! IoT Hub's own endpoint as upstream: one connection for each device that has a key, tested against central's door, which
 //! speaks the same.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -94,7 +92,7 @@ async fn devices_with_keys_connect_to_the_hub_as_themselves_and_the_others_messa
     // The hub is killed and comes back: nothing is lost.
     site.kill_central().await.unwrap();
     publish(site.gateway_mqtt, of(&logins, "hub-b"), numbers(20)).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    site.link_is(false, STEP).await.unwrap();
     site.start_central().await.unwrap();
     telemetry("hub-b", 40).await;
     site.end(false).await.unwrap();

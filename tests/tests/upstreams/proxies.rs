@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use site_tests::port::free_port;
 use site_tests::process::{Process, run};
 use site_tests::rest::eventually;
-use site_tests::site::{Site, free_port};
+use site_tests::site::Site;
 use tokio::process::Command;
 
 use crate::broker::{STEP, start};

@@ -28,12 +28,14 @@ test: images ## every test, on real parts
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests -- --test-threads=1 --nocapture
 
 faults: images ## the long form of the tests that break things: as root, about half an hour
-	scripts/ensure-packages.sh eatmydata e2fsprogs iproute2 libfaketime
+	scripts/ensure-packages.sh eatmydata e2fsprogs iproute2 libfaketime mosquitto
 	export LINESIDE_FAULTS=1
-	cargo test -p edge-buffer --lib -- --nocapture every_step power damage
+	cargo test -p edge-buffer --lib -- --nocapture every_step power damage faults
 	cargo test -p edge-agent --lib -- --nocapture state
 	cargo test -p edge-agent --test disk -- --nocapture --test-threads=1
-	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test storms --test audit --test line -- --nocapture --test-threads=1
+	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test storms --test audit --test full_disk --test line \
+	    -- --nocapture --test-threads=1
+	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test upstreams -- --nocapture --test-threads=1 kills
 	LINESIDE_OVERLOAD_SECS=60 LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) \
 	    cargo test -p site-tests --test overload -- --nocapture --test-threads=1
 

@@ -27,7 +27,7 @@ test: images ## every test, on real parts
 	cargo test --workspace --exclude site-tests
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests -- --test-threads=1 --nocapture
 
-faults: images ## the long form of the tests that break things: as root, about half an hour
+faults: images ## the long form of the tests that break things: as root, about three quarters of an hour
 	scripts/ensure-packages.sh eatmydata e2fsprogs iproute2 libfaketime mosquitto
 	export LINESIDE_FAULTS=1
 	cargo test -p edge-buffer --lib -- --nocapture every_step power damage faults

@@ -205,6 +205,7 @@ async fn a_disk_that_fills_costs_what_matters_least_first_and_recovers_by_itself
     .unwrap();
     site.kill_agent().await.unwrap();
     site.start_agent().await.unwrap();
+    let (mut acknowledged, mut kept) = (0, 0);
     for (name, sent) in [
         ("upstream@0.refuse", &alarms),
         ("upstream@5", &reading),
@@ -216,6 +217,11 @@ async fn a_disk_that_fills_costs_what_matters_least_first_and_recovers_by_itself
         println!("{name}: acknowledged {}, waits {waits}, lost {}", sent.acknowledged, queue["lost"]);
         assert_eq!(waits + lost(&queue, "expired") + lost(&queue, "evicted"), sent.acknowledged, "{queue}");
         assert_eq!((lost(&queue, "refused"), lost(&queue, "damaged")), (sent.refused, 0), "{queue}");
+        (acknowledged, kept) = (acknowledged + sent.acknowledged, kept + waits);
     }
+    println!(
+        "full disk: acknowledged {acknowledged}, kept {kept}, told as expired or evicted {}, lost 0, twice 0",
+        acknowledged - kept
+    );
     site.end(false).await.unwrap();
 }

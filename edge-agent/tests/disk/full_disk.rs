@@ -74,7 +74,7 @@ async fn a_disk_that_others_fill_refuses_telemetry_keeps_state_and_recovers_by_i
     let commands = state.load::<u64>(Room::Commands).unwrap();
     assert_eq!(commands.iter().map(|(_, n)| *n).max(), Some(saved));
     println!(
-        "acknowledged {acknowledged}, arrived all, lost 0, twice 0, refused {refused}; saved {saved} while it was full"
+        "acknowledged {acknowledged}, arrived {acknowledged}, lost 0, twice 0, refused {refused}; saved {saved} while it was full"
     );
     log.close().await;
     state.close().await;

@@ -170,7 +170,7 @@ async fn lives(dir: &Path, count: usize, mut end: impl FnMut()) {
         twice += again;
     }
     println!(
-        "{count} ends: acknowledged {} of the queue and {} twins, arrived all, lost 0, read twice {twice}",
+        "{count} ends: acknowledged {0} of the queue and {1} twins, arrived {0} and {1}, lost 0, read twice {twice}",
         told.queued.len(),
         told.saved.len()
     );

@@ -1,4 +1,7 @@
 //! Answers to large batches: a thread of their own gives them while the next batch is on its way to the disk.
+//!
+//! They are given from the last to the first. Who has many records in flight waits for the first of them, so it wakes once
+//! and finds them all, instead of running after the answers one by one, asleep in between.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -24,15 +27,16 @@ impl Answers {
     /// Answers records that are on disk, with sequences from `first` on.
     pub(crate) fn give(&mut self, batch: impl ExactSizeIterator<Item = Pending>, first: u64) {
         if batch.len() < MANY {
-            return answer(batch, first);
+            batch.zip(first..).for_each(|(pending, sequence)| answer(pending, sequence));
+            return;
         }
         let written = Written { batch: batch.collect(), first };
         let unsent = match self.sender() {
             Some(sender) => sender.send(written).err().map(|unsent| unsent.0),
             None => Some(written),
         };
-        if let Some(Written { batch, first }) = unsent {
-            answer(batch, first);
+        if let Some(written) = unsent {
+            written.answer();
         }
     }
 
@@ -41,9 +45,7 @@ impl Answers {
         if self.0.is_none() {
             let (sender, receiver) = sync_channel::<Written>(WAITING_MAX);
             let thread = std::thread::Builder::new().name("queue-answers".into()).spawn(move || {
-                for Written { batch, first } in receiver {
-                    answer(batch, first);
-                }
+                receiver.into_iter().for_each(Written::answer);
             });
             self.0 = thread.ok().map(|thread| (sender, thread));
         }
@@ -60,8 +62,14 @@ impl Drop for Answers {
     }
 }
 
-fn answer(batch: impl IntoIterator<Item = Pending>, first: u64) {
-    for (pending, sequence) in batch.into_iter().zip(first..) {
-        let _gone = pending.reply.send(Ok(sequence));
+impl Written {
+    fn answer(self) {
+        for (at, pending) in self.batch.into_iter().enumerate().rev() {
+            answer(pending, self.first + at as u64);
+        }
     }
+}
+
+fn answer(pending: Pending, sequence: u64) {
+    let _gone = pending.reply.send(Ok(sequence));
 }

@@ -338,11 +338,14 @@ fn status_text(status: &Value) -> String {
     }
     lines.extend(budget_lines(&status["upstream"]["budget"]));
     let quarantine = &status["quarantine"];
-    if quarantine["messages"] != 0 || quarantine["evicted"] != 0 || quarantine["damaged"] != 0 {
+    if ["messages", "evicted", "damaged", "dropped", "replayed"].iter().any(|key| quarantine[key] != 0) {
         lines.push(format!(
-            "quarantine  {} messages that upstream refused, oldest {}; lost since it was made: evicted {}, damaged {}",
+            "quarantine  {} messages that upstream refused, oldest {}; since it was made: put back {}, dropped {}, \
+             evicted {}, damaged {}",
             quarantine["messages"],
             text_of(&quarantine["oldest"]),
+            quarantine["replayed"],
+            quarantine["dropped"],
             quarantine["evicted"],
             quarantine["damaged"]
         ));

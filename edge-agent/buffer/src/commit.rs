@@ -93,7 +93,8 @@ impl Committer {
                 Err(full @ AppendError::Full { .. }) => {
                     self.note_room(Room::Refusing);
                     if let Some(refused) = batch.pop_front() {
-                        self.shared.state().refuse(&self.shared.options.tag_of(&refused.record));
+                        let tag = self.shared.options.refused_tag(&refused.record);
+                        self.shared.state().refuse(tag.as_deref());
                         let _gone = refused.reply.send(Err(full));
                     }
                 }
@@ -247,16 +248,16 @@ impl Committer {
         let mut state = self.shared.state();
         let is_due = state.ledger_due.is_some_and(|due| due <= Instant::now());
         let telling = std::mem::take(&mut state.telling);
-        let loss_waits = std::mem::take(&mut state.loss_waits);
+        let ledger_waits = std::mem::take(&mut state.ledger_waits);
         if !telling.is_empty() && state.ledger.tell() {
             state.is_ledger_behind = true;
         }
         let has_done_segment = !state.ledger_failed && state.has_done_segment();
-        let is_wanted =
-            state.is_ledger_behind && (is_closing || is_due || !telling.is_empty() || !loss_waits.is_empty());
+        let is_wanted = state.is_ledger_behind
+            && (is_closing || is_due || !telling.is_empty() || !ledger_waits.is_empty());
         drop(state);
         let written = if is_wanted || has_done_segment { self.write_ledger() } else { Ok(()) };
-        for waiting in loss_waits {
+        for waiting in ledger_waits {
             let again =
                 written.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
             let _gone = waiting.send(again);

@@ -33,6 +33,8 @@ pub struct LogOptions {
     pub rank: u32,
     /// Whose a record is; without it losses are told by cause only.
     pub tag: Option<Tag>,
+    /// Whether an append that is refused is a loss. Not where whoever appends keeps the record and tries again.
+    pub is_refused_lost: bool,
 }
 
 impl Default for LogOptions {
@@ -47,6 +49,7 @@ impl Default for LogOptions {
             pool: None,
             rank: 0,
             tag: None,
+            is_refused_lost: true,
         }
     }
 }
@@ -66,6 +69,11 @@ impl LogOptions {
     /// Whose the record is; empty when nobody says so.
     pub(crate) fn tag_of(&self, record: &[u8]) -> String {
         self.tag.and_then(|tag| tag(record)).unwrap_or_default()
+    }
+
+    /// Whose loss it is that a record was refused; `None` when it is none.
+    pub(crate) fn refused_tag(&self, record: &[u8]) -> Option<String> {
+        self.is_refused_lost.then(|| self.tag_of(record))
     }
 
     /// The longest record that these limits leave room for.

@@ -135,7 +135,7 @@ impl Log {
             }
             Err((AppendError::Closed, _)) => (Err(AppendError::Closed), false),
             Err((error, Pending { record, .. })) => {
-                state.refuse(&self.shared().options.tag_of(&record));
+                state.refuse(self.shared().options.refused_tag(&record).as_deref());
                 (Err(error), true)
             }
         };
@@ -194,11 +194,54 @@ impl Log {
     /// # Errors
     /// [`AppendError`] when the disk failed or the log was closed.
     pub async fn take_out(&self, sequence: u64) -> Result<bool, AppendError> {
-        if !self.shared().state().take_out(sequence) {
-            return Ok(false);
+        let is_taken = self.shared().state().take_out(sequence);
+        if is_taken {
+            self.written().await?;
         }
-        // Answered when the ledger is on disk.
-        self.gaps_to_tell().await.map(|_| true)
+        Ok(is_taken)
+    }
+
+    /// As [`Log::take_out`], for a record that somebody gives up: in the same write of the ledger it is counted as
+    /// [`Cause::Dropped`] of `tag`. `now_ms` is the time, ms of Unix time.
+    ///
+    /// # Errors
+    /// As [`Log::take_out`].
+    pub async fn give_up(&self, sequence: u64, tag: &str, now_ms: u64) -> Result<bool, AppendError> {
+        let is_taken = self.shared().state().give_up(sequence, tag, now_ms);
+        if is_taken {
+            self.written().await?;
+        }
+        Ok(is_taken)
+    }
+
+    /// Whether [`Log::take_out`] of a pending record would be remembered.
+    pub fn may_take_out(&self, sequence: u64) -> bool {
+        self.shared().state().may_take_out(sequence)
+    }
+
+    /// Ends when what is done with and what was lost up to now is on disk.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the disk failed or the log was closed.
+    pub async fn written(&self) -> Result<(), AppendError> {
+        let (told, written) = oneshot::channel();
+        {
+            let mut state = self.shared().state();
+            if state.is_closing {
+                return Err(AppendError::Closed);
+            }
+            state.ledger_waits.push(told);
+        }
+        self.shared().work.notify_one();
+        match written.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(AppendError::Write {
+                dir: self.shared().storage.path().to_owned(),
+                doing: "write the ledger",
+                source: Arc::new(source),
+            }),
+            Err(_) => Err(AppendError::Closed),
+        }
     }
 
     /// Whether a record is on disk and neither done with nor lost.
@@ -253,16 +296,6 @@ impl Log {
             drop(state);
             self.shared().work.notify_one();
         }
-    }
-
-    /// Counts a record as [`Cause::Dropped`] that was taken out of the log by [`Log::advance`], kept elsewhere, and is
-    /// given up now. The ledger has it on disk within about a second.
-    pub fn give_up(&self, sequence: u64, tag: &str, now_ms: u64) {
-        let mut state = self.shared().state();
-        state.now_ms = now_ms;
-        state.lose(sequence, sequence, 1, Cause::Dropped, tag);
-        drop(state);
-        self.shared().work.notify_one();
     }
 
     /// Gives up everything that is not done with, and counts it as [`Cause::Dropped`]. Blocking: the files are read for whose

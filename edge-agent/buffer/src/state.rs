@@ -189,8 +189,8 @@ pub(crate) struct State {
     pub(crate) is_ledger_behind: bool,
     /// So is it with something that a reader found lost.
     is_loss_behind: bool,
-    /// Who waits until that is on disk.
-    pub(crate) loss_waits: Vec<oneshot::Sender<io::Result<()>>>,
+    /// Who waits until it is on disk.
+    pub(crate) ledger_waits: Vec<oneshot::Sender<io::Result<()>>>,
     /// When it is written at the latest.
     pub(crate) ledger_due: Option<Instant>,
     /// It was not written the last time: it is tried when it is due, not whenever there is a segment to delete.
@@ -231,7 +231,7 @@ impl State {
             cursor: ledger.cursor,
             is_ledger_behind: false,
             is_loss_behind: false,
-            loss_waits: Vec::new(),
+            ledger_waits: Vec::new(),
             ledger_due: None,
             ledger_failed: false,
             ledger,
@@ -305,12 +305,13 @@ impl State {
     /// Whether there is something to do for the commit thread beside appends.
     pub(crate) fn has_chores(&self) -> bool {
         let has_done_segment = !self.ledger_failed && self.has_done_segment();
-        has_done_segment || self.is_closing || !self.telling.is_empty() || !self.loss_waits.is_empty()
+        has_done_segment || self.is_closing || !self.telling.is_empty() || !self.ledger_waits.is_empty()
     }
 
-    /// Counts an append that was refused.
-    pub(crate) fn refuse(&mut self, tag: &str) {
+    /// Counts an append that was refused; `tag`: whose loss that is, if anybody's.
+    pub(crate) fn refuse(&mut self, tag: Option<&str>) {
         self.refused += 1;
+        let Some(tag) = tag else { return };
         self.ledger.lose(Cause::Refused, tag, self.next_sequence, self.next_sequence, 1, self.now_ms);
         self.is_ledger_behind = true;
     }
@@ -391,13 +392,28 @@ impl State {
 
     /// Takes a record out that was not lost; false when it is not pending or there is no room to remember it.
     pub(crate) fn take_out(&mut self, sequence: u64) -> bool {
-        if !self.is_pending(sequence) || (sequence > self.cursor + 1 && self.ledger.passed.is_full()) {
+        if !self.is_pending(sequence) || !self.may_take_out(sequence) {
             return false;
         }
         self.ledger.passed.add(sequence, sequence);
         self.is_ledger_behind = true;
         self.advance(self.cursor);
         true
+    }
+
+    /// There is room to remember that a record was taken out.
+    pub(crate) fn may_take_out(&self, sequence: u64) -> bool {
+        sequence <= self.cursor + 1 || !self.ledger.passed.is_full()
+    }
+
+    /// Takes a record out as [`State::take_out`] does, and counts it as given up.
+    pub(crate) fn give_up(&mut self, sequence: u64, tag: &str, now_ms: u64) -> bool {
+        let is_taken = self.take_out(sequence);
+        if is_taken {
+            self.now_ms = now_ms;
+            self.lose(sequence, sequence, 1, Cause::Dropped, tag);
+        }
+        is_taken
     }
 
     /// `first..=last` will not be read; counted once however often a reader comes by.
@@ -584,7 +600,7 @@ impl Shared {
             return None;
         }
         let (told, written) = oneshot::channel();
-        state.loss_waits.push(told);
+        state.ledger_waits.push(told);
         Some(written)
     }
 

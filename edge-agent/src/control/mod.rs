@@ -17,7 +17,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use edge_buffer::{Lost, Room};
+use edge_buffer::{Lost, Room, Stats};
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use edge_hub::clients::Clients;
 use edge_hub::door::Door;
@@ -37,7 +37,7 @@ use crate::deployments::{ApplyError, Deployments, Judgement};
 use crate::front::Front;
 use crate::meter::Meter;
 use crate::quarantine::Quarantine;
-use crate::queues::{QueueStats, Queues};
+use crate::queues::Queues;
 use crate::standing::Standing;
 use crate::unrouted::Unrouted;
 use crate::uplink::LinkStatus;
@@ -206,14 +206,19 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
     });
     let commands = control.commands.counts();
     let set_aside = control.quarantine.stats();
+    let quarantine_gaps = control.quarantine.log().gaps();
     let quarantine = json!({
         "messages": set_aside.records,
         "bytes": set_aside.bytes,
         "oldest": set_aside.oldest_ms.map(rfc3339),
         "evicted": set_aside.lost.evicted,
         "damaged": set_aside.lost.damaged,
-        "gaps": control.quarantine.log().gaps().iter().map(gap_json).collect::<Vec<_>>(),
+        "dropped": set_aside.lost.dropped,
+        "replayed": control.quarantine.replayed(),
+        "gaps": quarantine_gaps.iter().map(gap_json).collect::<Vec<_>>(),
     });
+    let not_told = stats.iter().flat_map(|queue| &queue.gaps).chain(&quarantine_gaps);
+    let not_told: u64 = not_told.map(|gap| gap.count).sum();
     Json(json!({
         "deviceId": control.gateway,
         "hostname": control.hostname,
@@ -237,8 +242,8 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         },
         "queues": queues,
         "quarantine": quarantine,
-        "lostByCause": lost_by_cause(&stats),
-        "lostNotTold": stats.iter().flat_map(|queue| &queue.gaps).map(|gap| gap.count).sum::<u64>(),
+        "lostByCause": lost_by_cause(stats.iter().map(|queue| &queue.stats).chain([&set_aside])),
+        "lostNotTold": not_told,
         "unrouted": {
             "messages": by_sender.values().sum::<u64>() + of_others,
             "bySender": by_sender.iter().map(|(who, count)| (who.to_string(), *count)).collect::<BTreeMap<_, _>>(),
@@ -249,9 +254,9 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
     }))
 }
 
-/// What all queues have lost since they were made.
-fn lost_by_cause(stats: &[QueueStats]) -> Value {
-    let sum = |of: fn(&Lost) -> u64| stats.iter().map(|queue| of(&queue.stats.lost)).sum::<u64>();
+/// What all queues and the quarantine have lost since they were made.
+fn lost_by_cause<'a>(stats: impl Iterator<Item = &'a Stats> + Clone) -> Value {
+    let sum = |of: fn(&Lost) -> u64| stats.clone().map(|stats| of(&stats.lost)).sum::<u64>();
     json!({
         "expired": sum(|lost| lost.expired),
         "evicted": sum(|lost| lost.evicted),

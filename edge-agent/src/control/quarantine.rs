@@ -22,7 +22,9 @@ impl From<QuarantineError> for Failure {
     fn from(error: QuarantineError) -> Self {
         let status = match error {
             QuarantineError::Unknown(_) => StatusCode::NOT_FOUND,
-            QuarantineError::TooManyHoles(_) | QuarantineError::NoQueue(_) => StatusCode::CONFLICT,
+            QuarantineError::TooManyHoles(_) | QuarantineError::InFlight(_) | QuarantineError::NoQueue(_) => {
+                StatusCode::CONFLICT
+            }
             QuarantineError::Append(_) | QuarantineError::Read(_) | QuarantineError::Task(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -76,7 +78,7 @@ pub(super) async fn drop_one(
     State(control): State<Arc<Control>>,
     Path(number): Path<u64>,
 ) -> Result<Json<Value>, Failure> {
-    control.quarantine.drop_one(number).await?;
+    control.quarantine.drop_one(number, &control.queues).await?;
     Ok(Json(json!({"dropped": [number]})))
 }
 

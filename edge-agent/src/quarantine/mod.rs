@@ -6,7 +6,10 @@
 //! ```
 //!
 //! It is a log of its own with a limit of its own. Beyond the limit the oldest give way, and are counted as evicted by sender
-//! in its ledger, like losses of any queue.
+//! in its ledger; what an operator drops is counted there as dropped. central is told both like the losses of any queue.
+//!
+//! A message is in its queue or in here, never in both: one of which a kill left the queue's record behind is not sent
+//! again, and before an entry goes its queue has forgotten the message on disk.
 
 mod entry;
 
@@ -51,6 +54,9 @@ pub enum QuarantineError {
         "quarantine: message {0} was not taken out: too many were taken out between others; drop or replay the oldest first"
     )]
     TooManyHoles(u64),
+    /// Its queue remembers no more single removals, and will have gone over it soon.
+    #[error("quarantine: message {0} has not left its queue yet; try again when the queue has moved on")]
+    InFlight(u64),
     /// The queue that it stood in is not there any more.
     #[error("quarantine: message {0} has no queue to go back to")]
     NoQueue(u64),
@@ -77,6 +83,8 @@ impl Quarantine {
             keep_free_bytes: keep_free_bytes / 2,
             full: edge_buffer::Full::DropOldest,
             tag: Some(entry::sender),
+            // The message stays in its queue then.
+            is_refused_lost: false,
             ..LogOptions::default()
         };
         let log = Log::open(dir, options)?;
@@ -140,6 +148,11 @@ impl Quarantine {
         Ok(())
     }
 
+    /// Whether a message of a queue is in here, or was: it has left that queue, whatever a kill has left there.
+    pub fn holds(&self, queue: &Queue, sequence: u64) -> bool {
+        self.known().contains(&(queue.log.id(), sequence))
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, HashSet<(Uuid, u64)>> {
         self.known.lock().expect("nothing panics with it")
     }
@@ -171,18 +184,39 @@ impl Quarantine {
         found.into_iter().find(|entry| entry.number == number).ok_or(QuarantineError::Unknown(number))
     }
 
-    /// Forgets an entry.
+    /// Forgets an entry; its ledger has it as dropped then.
     ///
     /// # Errors
     /// [`QuarantineError`].
-    pub async fn drop_one(&self, number: u64) -> Result<(), QuarantineError> {
-        if !self.log.is_pending(number) {
-            return Err(QuarantineError::Unknown(number));
+    pub async fn drop_one(&self, number: u64, queues: &Queues) -> Result<(), QuarantineError> {
+        let entry = self.show(number).await?;
+        self.leave_queue(&entry, queues).await?;
+        let sender = entry.sender().unwrap_or_default();
+        match self.log.give_up(number, &sender, now_ms()).await? {
+            true => {
+                let Entry { queue, sequence, .. } = entry;
+                tracing::warn!(number, sender, %queue, sequence, "a message in quarantine was dropped");
+                Ok(())
+            }
+            false => Err(self.not_taken_out(number)),
         }
-        match self.log.take_out(number).await? {
-            true => Ok(()),
-            false => Err(QuarantineError::TooManyHoles(number)),
+    }
+
+    fn not_taken_out(&self, number: u64) -> QuarantineError {
+        match self.log.is_pending(number) {
+            true => QuarantineError::TooManyHoles(number),
+            false => QuarantineError::Unknown(number),
         }
+    }
+
+    /// Makes sure that a kill does not bring the message back in the queue that it stood in.
+    async fn leave_queue(&self, entry: &Entry, queues: &Queues) -> Result<(), QuarantineError> {
+        let place = queues.upstream().queues();
+        let Some(queue) = place.iter().find(|queue| queue.log.id() == entry.queue) else { return Ok(()) };
+        if queue.log.is_pending(entry.sequence) && !queue.log.take_out(entry.sequence).await? {
+            return Err(QuarantineError::InFlight(entry.number));
+        }
+        Ok(queue.log.written().await?)
     }
 
     /// Puts a message back into its queue, behind all that waits there, and forgets the entry.
@@ -194,9 +228,13 @@ impl Quarantine {
         let place = queues.upstream();
         let same = place.queues().iter().find(|queue| queue.log.id() == entry.queue).map(|queue| queue.class);
         let class = same.unwrap_or(QueueClass { priority: entry.priority, full: None });
+        self.leave_queue(&entry, queues).await?;
         let append = place.append(class, entry.message, None).ok_or(QuarantineError::NoQueue(number))?;
         append.await?;
-        self.drop_one(number).await
+        match self.log.take_out(number).await? {
+            true => Ok(()),
+            false => Err(self.not_taken_out(number)),
+        }
     }
 
     /// The numbers of its log: how many wait, how many bytes, how many gave way.
@@ -204,7 +242,14 @@ impl Quarantine {
         self.log.stats()
     }
 
-    /// Its log, whose ledger tells what gave way.
+    /// How many were put back since it was made: those that neither wait nor were lost.
+    pub fn replayed(&self) -> u64 {
+        let Stats { next_sequence, records, lost, .. } = self.log.stats();
+        (next_sequence - 1)
+            .saturating_sub(records + lost.expired + lost.evicted + lost.damaged + lost.dropped)
+    }
+
+    /// Its log, whose ledger tells what gave way or was dropped.
     pub fn log(&self) -> &Log {
         &self.log
     }

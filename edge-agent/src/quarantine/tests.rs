@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use edge_buffer::Cause;
 use edge_hub::clients::Clients;
+use futures_util::FutureExt as _;
 use schemas::manifest::PRIORITY_DEFAULT;
 
 use super::*;
@@ -35,6 +37,12 @@ impl Rooms {
     async fn close(self) {
         self.quarantine.close().await;
         self.queues.close().await;
+    }
+
+    /// What the quarantine's ledger tells upstream.
+    fn lost(&self) -> Vec<(String, Cause, u64, u64, u64)> {
+        let gaps = self.quarantine.log().gaps().into_iter();
+        gaps.map(|gap| (gap.tag, gap.cause, gap.first, gap.last, gap.count)).collect()
     }
 
     async fn listed(&self) -> Vec<(u64, String, String)> {
@@ -80,13 +88,16 @@ async fn what_is_replayed_waits_in_its_queue_again_and_what_is_dropped_is_gone_a
         rooms.quarantine.put(&queue, sequence, why("no")).await.unwrap();
         queue.log.advance(sequence);
     }
-    rooms.quarantine.drop_one(2).await.unwrap();
+    rooms.quarantine.drop_one(2, &rooms.queues).await.unwrap();
     rooms.quarantine.replay(3, &rooms.queues).await.unwrap();
     assert!(matches!(rooms.quarantine.show(3).await, Err(QuarantineError::Unknown(3))));
-    assert!(matches!(rooms.quarantine.drop_one(2).await, Err(QuarantineError::Unknown(2))));
+    assert!(matches!(rooms.quarantine.drop_one(2, &rooms.queues).await, Err(QuarantineError::Unknown(2))));
+    assert_eq!(rooms.lost(), [("press-1".to_owned(), Cause::Dropped, 2, 2, 1)]);
     rooms.close().await;
 
     let rooms = open(dir.path(), 1 << 20);
+    assert_eq!(rooms.lost(), [("press-1".to_owned(), Cause::Dropped, 2, 2, 1)], "what is dropped is a loss");
+    assert_eq!((rooms.quarantine.stats().lost.dropped, rooms.quarantine.replayed()), (1, 1));
     let bodies: Vec<String> = rooms.listed().await.into_iter().map(|(_, _, body)| body).collect();
     assert_eq!((bodies, rooms.quarantine.stats().records), (vec!["a".to_owned(), "d".to_owned()], 2));
     let (queue, record) = rooms.queues.upstream().reader().next().await.unwrap();
@@ -113,5 +124,30 @@ async fn beyond_its_limit_the_oldest_give_way_and_are_counted_by_sender() {
     let gaps = rooms.quarantine.log().gaps();
     let of = |tag: &str| gaps.iter().filter(|gap| gap.tag == tag).map(|gap| gap.count).sum::<u64>();
     assert!(of("press-0") > 0 && of("press-0") + of("press-1") == stats.lost.evicted, "{gaps:?}");
+    rooms.close().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_dropped_before_its_queue_has_gone_over_it_is_lost_once_whatever_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path(), 1 << 20);
+    rooms.message("press-1", "waits").await;
+    let (queue, sequence) = rooms.message("press-1", "bad").await;
+    rooms.quarantine.put(&queue, sequence, why("no JSON")).await.unwrap();
+    assert!(rooms.quarantine.holds(&queue, sequence), "it is not sent once more");
+    rooms.quarantine.drop_one(1, &rooms.queues).await.unwrap();
+    // Killed here: the queue was not advanced, for the one before it is still on its way.
+    assert_eq!((queue.log.stats().cursor, queue.log.stats().records), (0, 1));
+    drop(queue);
+    rooms.close().await;
+
+    let rooms = open(dir.path(), 1 << 20);
+    let mut reader = rooms.queues.upstream().reader();
+    let (queue, record) = reader.next().await.unwrap();
+    assert_eq!(record.sequence, sequence - 1);
+    assert!(reader.next().now_or_never().is_none(), "what was dropped does not come again");
+    assert_eq!(queue.log.stats().records, 1);
+    assert_eq!(rooms.lost(), [("press-1".to_owned(), Cause::Dropped, 1, 1, 1)]);
+    drop((queue, reader));
     rooms.close().await;
 }

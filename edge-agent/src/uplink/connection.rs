@@ -134,6 +134,10 @@ impl<'a> Connection<'a> {
 
     /// Sends a message, holds it back when the day's bytes are used up, or sets it aside when it can never be sent.
     async fn send(&mut self, queue: Arc<Queue>, next: edge_buffer::Record) -> Result<(), Ended> {
+        if self.link.quarantine.holds(&queue, next.sequence) {
+            self.telemetry.passed(&queue, next.sequence);
+            return Ok(());
+        }
         let sent = self
             .telemetry
             .send(&mut self.sender, &queue, &next, |bytes| self.link.meter.spend(Cause::Telemetry, bytes));

@@ -1,40 +1,43 @@
-//! What the queues have lost, on its way to central: every gap of a ledger, until central has it on its disk.
+//! What the queues and the quarantine have lost, on its way to central: every gap of a ledger, until central has it on its disk.
 //!
 //! A first loss is told within a second. While a queue goes on losing, it is told in ever longer pauses, each time as one
 //! gap for each cause and sender: the ledger joins them meanwhile.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use edge_buffer::Gap;
+use edge_buffer::{Gap, Log};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use schemas::link::{Loss, Losses};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+use uuid::Uuid;
 
+use crate::quarantine::Quarantine;
 use crate::queues::Queues;
-use crate::queues::place::Queue;
 
 /// How often the ledgers are looked at: in memory, and only while central is there.
 const LOOK: Duration = Duration::from_secs(1);
 /// The longest pause of a queue that goes on losing.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// A queue's gaps that do not grow any more.
+/// How central is told of the quarantine.
+const QUARANTINE: &str = "quarantine";
+
+/// Gaps of a log that do not grow any more.
 pub(super) struct Found {
-    queue: Arc<Queue>,
+    log: Log,
     name: String,
     gaps: Vec<Gap>,
 }
 
-/// A queue's gaps in flight: central has them when it acknowledges.
+/// Gaps in flight: central has them when it acknowledges.
 pub(super) struct Sent {
-    queue: Arc<Queue>,
+    log: Log,
     number: u64,
 }
 
-/// When a queue that has told something tells again.
+/// When a log that has told something tells again.
 struct Pause {
     length: Duration,
     until: Instant,
@@ -46,8 +49,9 @@ pub(super) struct Losing {
     /// The ledgers are being written.
     asked: Option<BoxFuture<'static, Vec<Found>>>,
     found: Vec<Found>,
-    in_flight: HashSet<u64>,
-    pauses: HashMap<u64, Pause>,
+    /// By the ids of logs.
+    in_flight: HashSet<Uuid>,
+    pauses: HashMap<Uuid, Pause>,
 }
 
 impl Losing {
@@ -59,7 +63,7 @@ impl Losing {
     }
 
     /// Waits until there is something to tell. Nothing is lost when the future is dropped.
-    pub(super) async fn due(&mut self, queues: &Queues) {
+    pub(super) async fn due(&mut self, queues: &Queues, quarantine: &Quarantine) {
         while self.found.is_empty() {
             if let Some(asked) = &mut self.asked {
                 self.found = asked.await;
@@ -67,26 +71,27 @@ impl Losing {
                 continue;
             }
             self.looks.tick().await;
-            let due = self.look(queues);
+            let due = self.look(queues, quarantine);
             if !due.is_empty() {
                 self.asked = Some(ask(due).boxed());
             }
         }
     }
 
-    /// The queues that have something to tell now.
-    fn look(&mut self, queues: &Queues) -> Vec<(String, Arc<Queue>)> {
+    /// The logs that have something to tell now.
+    fn look(&mut self, queues: &Queues, quarantine: &Quarantine) -> Vec<(String, Log)> {
         let now = Instant::now();
-        let mut due = queues.all();
-        due.retain(|(_, queue)| {
-            if self.in_flight.contains(&queue.key)
-                || self.pauses.get(&queue.key).is_some_and(|p| now < p.until)
-            {
+        let mut due: Vec<_> =
+            queues.all().into_iter().map(|(name, queue)| (name, queue.log.clone())).collect();
+        due.push((QUARANTINE.to_owned(), quarantine.log().clone()));
+        due.retain(|(_, log)| {
+            let id = log.id();
+            if self.in_flight.contains(&id) || self.pauses.get(&id).is_some_and(|p| now < p.until) {
                 return false;
             }
-            let has_gaps = queue.log.has_gaps();
+            let has_gaps = log.has_gaps();
             if !has_gaps {
-                self.pauses.remove(&queue.key);
+                self.pauses.remove(&id);
             }
             has_gaps
         });
@@ -95,31 +100,32 @@ impl Losing {
 
     /// What to tell next.
     pub(super) fn next_unsent(&mut self) -> Option<(Losses, Sent)> {
-        let Found { queue, name, gaps } = self.found.pop()?;
+        let Found { log, name, gaps } = self.found.pop()?;
         let number = gaps.last()?.number;
         let losses =
-            Losses { queue: queue.log.id().to_string(), name, losses: gaps.into_iter().map(loss).collect() };
-        self.in_flight.insert(queue.key);
-        Some((losses, Sent { queue, number }))
+            Losses { queue: log.id().to_string(), name, losses: gaps.into_iter().map(loss).collect() };
+        self.in_flight.insert(log.id());
+        Some((losses, Sent { log, number }))
     }
 
     /// central has it.
     pub(super) fn acknowledged(&mut self, sent: Sent) {
-        sent.queue.log.gaps_told(sent.number);
-        self.in_flight.remove(&sent.queue.key);
-        let before = self.pauses.get(&sent.queue.key).map_or(LOOK, |pause| pause.length * 2);
+        sent.log.gaps_told(sent.number);
+        let id = sent.log.id();
+        self.in_flight.remove(&id);
+        let before = self.pauses.get(&id).map_or(LOOK, |pause| pause.length * 2);
         let length = before.min(PAUSE_MAX);
-        self.pauses.insert(sent.queue.key, Pause { length, until: Instant::now() + length });
+        self.pauses.insert(id, Pause { length, until: Instant::now() + length });
     }
 }
 
-/// Fixes the gaps of these queues on disk.
-async fn ask(due: Vec<(String, Arc<Queue>)>) -> Vec<Found> {
+/// Fixes the gaps of these logs on disk.
+async fn ask(due: Vec<(String, Log)>) -> Vec<Found> {
     let mut found = Vec::with_capacity(due.len());
-    for (name, queue) in due {
-        match queue.log.gaps_to_tell().await {
+    for (name, log) in due {
+        match log.gaps_to_tell().await {
             Ok(gaps) if gaps.is_empty() => {}
-            Ok(gaps) => found.push(Found { queue, name, gaps }),
+            Ok(gaps) => found.push(Found { log, name, gaps }),
             // They stay in the ledger, and are looked at again.
             Err(error) => tracing::warn!(queue = name, %error, "what a queue lost could not be told"),
         }

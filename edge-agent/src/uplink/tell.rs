@@ -66,7 +66,7 @@ impl<'a> Telling<'a> {
             () = link.commands.has_unsent(), if has_room => {}
             () = link.mailbox.has_unsent(), if has_room => {}
             () = link.enrolments.has_unsent(), if has_room => {}
-            () = self.losing.due(&link.queues), if has_room => {}
+            () = self.losing.due(&link.queues, &link.quarantine), if has_room => {}
             () = link.presence.notified() => self.is_presence_due = true,
             // The meter lives as long as the link.
             _ = self.budget.changed() => {}

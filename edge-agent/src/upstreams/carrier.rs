@@ -169,6 +169,11 @@ impl Carrier {
         record: Record,
         stop: &CancellationToken,
     ) -> Option<(Arc<Queue>, Record)> {
+        if self.quarantine.holds(&queue, record.sequence) {
+            let ticket = taken.take(&queue, &record);
+            taken.done(ticket);
+            return None;
+        }
         let (lane, prepared) = match self.manner.prepare(&self.gateway, &queue, &record) {
             Ok(prepared) => prepared,
             Err(reason) => {

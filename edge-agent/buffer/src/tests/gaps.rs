@@ -93,17 +93,18 @@ async fn what_upstream_acknowledged_is_forgotten_and_what_was_lost_since_is_not(
 async fn a_gap_says_when_and_one_behind_a_lost_ledger_has_a_number_that_was_never_told() {
     let disk = Disk::default();
     let log = Log::open_on(Arc::new(disk.clone()), told(options())).unwrap();
-    assert_eq!(log.append(of("press-1"), 1_000).await.unwrap(), 1);
-    log.advance(1);
-    log.give_up(1, "press-1", 5_000);
-    log.give_up(1, "press-1", 7_000);
+    for sequence in 1..=3 {
+        assert_eq!(log.append(of("press-1"), 1_000).await.unwrap(), sequence);
+    }
+    assert!(log.give_up(1, "press-1", 5_000).await.unwrap());
+    assert!(log.give_up(2, "press-1", 7_000).await.unwrap());
     let told_gaps = log.gaps_to_tell().await.unwrap();
     let [gap] = &told_gaps[..] else { panic!("{told_gaps:?}") };
     assert_eq!((gap.cause, gap.count, gap.from_ms, gap.until_ms), (Cause::Dropped, 2, 5_000, 7_000));
     log.close().await;
     let damaged = disk.with("ledger", vec![0; 2 * crate::ledger::SLOT as usize]);
     let log = Log::open_on(Arc::new(damaged), told(options())).unwrap();
-    log.give_up(1, "press-1", 9_000);
+    assert!(log.give_up(3, "press-1", 9_000).await.unwrap());
     let again = log.gaps_to_tell().await.unwrap();
     assert!(again[0].number > gap.number, "{again:?}");
     assert_eq!(again[0].until_ms, 9_000);
@@ -196,6 +197,37 @@ async fn a_record_that_was_taken_out_is_gone_after_a_restart_and_is_no_loss_when
     }
     let evicted: u64 = log.gaps().iter().filter(|gap| gap.tag == "press-1").map(|gap| gap.count).sum();
     assert_eq!(evicted, 4, "four of eight were taken out");
+    log.close().await;
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_taken_out_and_counted_in_one_write_and_grows_one_gap() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), told(options())).unwrap();
+    for _ in 1..=5 {
+        log.append(of("press-1"), 0).await.unwrap();
+    }
+    assert!(log.take_out(1).await.unwrap());
+    for sequence in [4, 2] {
+        let syncs = log.stats().syncs;
+        assert!(log.give_up(sequence, "press-1", 7).await.unwrap());
+        assert!(!log.give_up(sequence, "press-1", 8).await.unwrap(), "it is gone");
+        assert_eq!(log.stats().syncs - syncs, 1);
+        let killed = Log::open_on(Arc::new(disk.after_kill()), told(options())).unwrap();
+        assert!(!killed.is_pending(sequence));
+        assert_eq!(killed.stats().lost.dropped + killed.stats().records, 4, "counted once");
+    }
+    assert_eq!(short(&log.gaps()), [(Cause::Dropped, "press-1", 2, 4, 2)]);
+    log.close().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_no_loss_where_whoever_appends_keeps_the_record() {
+    let disk = Disk::default();
+    let options = LogOptions { is_refused_lost: false, ..told(options()) };
+    let log = Log::open_on(Arc::new(disk), options).unwrap();
+    assert!(log.append(Bytes::from(vec![b'x'; 2 << 20]), 0).await.is_err());
+    assert_eq!((log.stats().refused, log.stats().lost.refused, log.gaps()), (1, 0, vec![]));
     log.close().await;
 }
 

@@ -1,9 +1,13 @@
-//! A message as it stands in a queue: version 1, the length of its topic (u16, little endian), the topic, the body.
+//! A message as it stands in a queue: version 1, the length of its topic (u16, little endian), the topic, the body. One that
+//! was put back from a quarantine has before it: version 2, the quarantine's id, the entry's number (u64, little endian).
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use uuid::Uuid;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 3;
+const PUT_BACK: u8 = 2;
+const ORIGIN_BYTES: usize = 25;
 
 /// Writes a record. The topic comes from an MQTT packet or is built from parts of one: it fits 65,535 bytes.
 ///
@@ -22,10 +26,42 @@ pub fn encode(topic: &str, body: &[u8]) -> Result<Bytes, usize> {
 /// Reads a record: its topic and its body. `None` when it is of another version or cut.
 pub fn decode(record: &Bytes) -> Option<(&str, Bytes)> {
     let topic = topic(record)?;
-    Some((topic, record.slice(HEAD_BYTES + topic.len()..)))
+    Some((topic, record.slice(origin(record).1 + HEAD_BYTES + topic.len()..)))
+}
+
+/// The entry of a quarantine that a record was put back from, and the bytes that say so.
+fn origin(record: &[u8]) -> (Option<(Uuid, u64)>, usize) {
+    match record.split_first_chunk::<ORIGIN_BYTES>() {
+        Some(([PUT_BACK, id @ .., a, b, c, d, e, f, g, h], _)) => {
+            let number = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+            (Uuid::from_slice(id).ok().map(|id| (id, number)), ORIGIN_BYTES)
+        }
+        _ => (None, 0),
+    }
+}
+
+/// The quarantine, by its id, and the number of the entry that a record was put back from.
+pub fn put_back_from(record: &[u8]) -> Option<(Uuid, u64)> {
+    origin(record).0
+}
+
+/// A record without what says where it was put back from.
+pub fn plain(record: &Bytes) -> Bytes {
+    record.slice(origin(record).1..)
+}
+
+/// A record that says which entry of a quarantine it was put back from.
+pub fn put_back(quarantine: Uuid, number: u64, record: &[u8]) -> Bytes {
+    let mut marked = BytesMut::with_capacity(ORIGIN_BYTES + record.len());
+    marked.put_u8(PUT_BACK);
+    marked.put_slice(quarantine.as_bytes());
+    marked.put_u64_le(number);
+    marked.put_slice(record);
+    marked.freeze()
 }
 
 fn topic(record: &[u8]) -> Option<&str> {
+    let record = &record[origin(record).1..];
     let (&[version, low, high], _) = record.split_first_chunk::<HEAD_BYTES>()?;
     let end = HEAD_BYTES + usize::from(u16::from_le_bytes([low, high]));
     if version != VERSION {
@@ -80,5 +116,16 @@ mod tests {
         assert_eq!(decode(&record.slice(..10)), None);
         assert_eq!(decode(&Bytes::from_static(b"\x02\x00\x00")), None);
         assert_eq!(encode(&"x".repeat(70_000), b""), Err(70_000));
+    }
+
+    #[test]
+    fn a_record_that_was_put_back_says_from_where_and_is_the_same_message() {
+        let record = encode("devices/d/messages/events/k=v", b"body").unwrap();
+        let id = Uuid::from_u128(7);
+        let marked = put_back(id, 300, &record);
+        assert_eq!((put_back_from(&marked), put_back_from(&record)), (Some((id, 300)), None));
+        assert_eq!((decode(&marked), sender(&marked)), (decode(&record), Some("d".to_owned())));
+        assert_eq!((plain(&marked), plain(&record)), (record.clone(), record));
+        assert_eq!(decode(&marked.slice(..20)), None);
     }
 }

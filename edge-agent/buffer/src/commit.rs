@@ -253,8 +253,8 @@ impl Committer {
             state.is_ledger_behind = true;
         }
         let has_done_segment = !state.ledger_failed && state.has_done_segment();
-        let is_wanted = state.is_ledger_behind
-            && (is_closing || is_due || !telling.is_empty() || !ledger_waits.is_empty());
+        let is_wanted =
+            state.is_ledger_behind && (is_closing || is_due || !telling.is_empty() || !ledger_waits.is_empty());
         drop(state);
         let written = if is_wanted || has_done_segment { self.write_ledger() } else { Ok(()) };
         for waiting in ledger_waits {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! refused ─► written here ─► the queue's cursor goes over it      a kill in between: refused again, known, not doubled
-//! replay  ─► appended to its queue ─► taken out here              a kill in between: listed still
+//! replay  ─► appended to its queue ─► taken out here ─► sent      a kill in between: known by the number in the record
 //! ```
 //!
 //! It is a log of its own with a limit of its own. Beyond the limit the oldest give way, and are counted as evicted by sender
@@ -15,7 +15,7 @@ mod entry;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use edge_buffer::{AppendError, Log, LogOptions, OpenError, ReadError, Stats};
@@ -27,6 +27,7 @@ pub use self::entry::{Entry, Reason};
 use crate::clock::now_ms;
 use crate::queues::Queues;
 use crate::queues::place::Queue;
+use crate::record;
 
 /// Entries whose messages may still stand in their queue: more than any connection has in flight.
 const KNOWN: usize = 16_384;
@@ -67,6 +68,8 @@ pub struct Quarantine {
     log: Log,
     /// Queue and sequence of the entries whose messages may be refused once more.
     known: Mutex<HashSet<(Uuid, u64)>>,
+    /// Taken by who moves an entry out. Whether no queue holds a message whose entry is here still.
+    moving: tokio::sync::Mutex<bool>,
 }
 
 impl Quarantine {
@@ -100,7 +103,7 @@ impl Quarantine {
                 }
             }
         }
-        Ok(Self { log, known: Mutex::new(known) })
+        Ok(Self { log, known: Mutex::new(known), moving: tokio::sync::Mutex::new(false) })
     }
 
     /// Sets a message of a queue aside. It is on disk when this ends, and may then leave its queue.
@@ -128,7 +131,7 @@ impl Quarantine {
             enqueued_ms: record.enqueued_ms,
             refused_ms: now_ms(),
             reason,
-            message: record.payload,
+            message: record::plain(&record.payload),
         };
         let (sender, reason) = (entry.sender().unwrap_or_default(), &entry.reason);
         tracing::warn!(
@@ -189,6 +192,8 @@ impl Quarantine {
     /// # Errors
     /// [`QuarantineError`].
     pub async fn drop_one(&self, number: u64, queues: &Queues) -> Result<(), QuarantineError> {
+        let mut is_settled = self.moving.lock().await;
+        self.settle(&mut is_settled, queues).await?;
         let entry = self.show(number).await?;
         self.leave_queue(&entry, queues).await?;
         let sender = entry.sender().unwrap_or_default();
@@ -219,22 +224,79 @@ impl Quarantine {
         Ok(queue.log.written().await?)
     }
 
-    /// Puts a message back into its queue, behind all that waits there, and forgets the entry.
+    /// Puts a message back into its queue, behind all that waits there, and forgets the entry. Goes on to its end when the
+    /// future is dropped.
     ///
     /// # Errors
     /// [`QuarantineError`]; the entry stays.
-    pub async fn replay(&self, number: u64, queues: &Queues) -> Result<(), QuarantineError> {
-        let entry = self.show(number).await?;
+    pub async fn replay(self: &Arc<Self>, number: u64, queues: &Arc<Queues>) -> Result<(), QuarantineError> {
+        let (own, queues) = (self.clone(), queues.clone());
+        let moved = tokio::spawn(async move {
+            let mut is_settled = own.moving.lock().await;
+            own.settle(&mut is_settled, &queues).await?;
+            let entry = own.show(number).await?;
+            if !own.log.may_take_out(number) {
+                return Err(QuarantineError::TooManyHoles(number));
+            }
+            own.leave_queue(&entry, &queues).await?;
+            // Until the entry is gone.
+            *is_settled = false;
+            own.append_again(&entry, &queues).await?;
+            // Whoever sends it may have taken the entry out already.
+            own.log.take_out(number).await?;
+            *is_settled = true;
+            Ok(())
+        });
+        moved.await?
+    }
+
+    async fn append_again(&self, entry: &Entry, queues: &Queues) -> Result<(), QuarantineError> {
         let place = queues.upstream();
         let same = place.queues().iter().find(|queue| queue.log.id() == entry.queue).map(|queue| queue.class);
         let class = same.unwrap_or(QueueClass { priority: entry.priority, full: None });
-        self.leave_queue(&entry, queues).await?;
-        let append = place.append(class, entry.message, None).ok_or(QuarantineError::NoQueue(number))?;
+        let record = record::put_back(self.log.id(), entry.number, &entry.message);
+        let append = place.append(class, record, None).ok_or(QuarantineError::NoQueue(entry.number))?;
         append.await?;
-        match self.log.take_out(number).await? {
-            true => Ok(()),
-            false => Err(self.not_taken_out(number)),
+        Ok(())
+    }
+
+    /// Takes out the entry of a message that was put back and is about to be sent, where a kill or the disk kept that from
+    /// being done: a message that has left the gateway is not put back once more.
+    ///
+    /// # Errors
+    /// [`QuarantineError`]: it must not be sent now.
+    pub async fn before_sending(&self, record: &[u8]) -> Result<(), QuarantineError> {
+        if let Some((id, number)) = record::put_back_from(record)
+            && id == self.log.id()
+            && self.log.is_pending(number)
+        {
+            self.log.take_out(number).await?;
         }
+        Ok(())
+    }
+
+    /// Takes out the entries of messages that wait in a queue again: a kill came before that was done. The queues are read
+    /// for it, once in a run of the daemon.
+    async fn settle(&self, is_settled: &mut bool, queues: &Queues) -> Result<(), QuarantineError> {
+        if *is_settled {
+            return Ok(());
+        }
+        let (id, place) = (self.log.id(), queues.upstream().queues());
+        let read = move || {
+            let mut numbers = Vec::new();
+            for record in place.iter().flat_map(|queue| queue.log.records()) {
+                numbers.extend(record::put_back_from(&record?.payload).filter(|of| of.0 == id));
+            }
+            Ok::<_, ReadError>(numbers)
+        };
+        for (_, number) in tokio::task::spawn_blocking(read).await?? {
+            if self.log.is_pending(number) {
+                tracing::info!(number, "a message in quarantine had been put back before the daemon ended");
+                self.log.take_out(number).await?;
+            }
+        }
+        *is_settled = true;
+        Ok(())
     }
 
     /// The numbers of its log: how many wait, how many bytes, how many gave way.
@@ -245,8 +307,7 @@ impl Quarantine {
     /// How many were put back since it was made: those that neither wait nor were lost.
     pub fn replayed(&self) -> u64 {
         let Stats { next_sequence, records, lost, .. } = self.log.stats();
-        (next_sequence - 1)
-            .saturating_sub(records + lost.expired + lost.evicted + lost.damaged + lost.dropped)
+        (next_sequence - 1).saturating_sub(records + lost.expired + lost.evicted + lost.damaged + lost.dropped)
     }
 
     /// Its log, whose ledger tells what gave way or was dropped.

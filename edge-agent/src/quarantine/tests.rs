@@ -10,13 +10,12 @@ use schemas::manifest::PRIORITY_DEFAULT;
 use super::*;
 use crate::config::BufferSection;
 use crate::queues::limits::Limits;
-use crate::record;
 
 const CLASS: QueueClass = QueueClass { priority: PRIORITY_DEFAULT, full: None };
 
 struct Rooms {
     queues: Arc<Queues>,
-    quarantine: Quarantine,
+    quarantine: Arc<Quarantine>,
 }
 
 fn open(dir: &Path, bytes_max: u64) -> Rooms {
@@ -24,7 +23,7 @@ fn open(dir: &Path, bytes_max: u64) -> Rooms {
     let gateway = "gw".parse().unwrap();
     let queues = Queues::open(&dir.join("buffer"), limits, gateway, Clients::new()).unwrap();
     let quarantine = Quarantine::open(&dir.join("quarantine"), 0, bytes_max).unwrap();
-    Rooms { queues: Arc::new(queues), quarantine }
+    Rooms { queues: Arc::new(queues), quarantine: Arc::new(quarantine) }
 }
 
 impl Rooms {
@@ -149,5 +148,60 @@ async fn a_message_that_is_dropped_before_its_queue_has_gone_over_it_is_lost_onc
     assert_eq!(queue.log.stats().records, 1);
     assert_eq!(rooms.lost(), [("press-1".to_owned(), Cause::Dropped, 1, 1, 1)]);
     drop((queue, reader));
+    rooms.close().await;
+}
+
+#[tokio::test]
+async fn a_message_whose_replay_a_kill_interrupted_is_in_its_queue_once_and_is_not_put_back_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path(), 1 << 20);
+    for body in ["a", "b"] {
+        let (queue, sequence) = rooms.message("press-1", body).await;
+        rooms.quarantine.put(&queue, sequence, why("no")).await.unwrap();
+        queue.log.take_out(sequence).await.unwrap();
+        let number = rooms.quarantine.stats().next_sequence - 1;
+        let entry = rooms.quarantine.show(number).await.unwrap();
+        rooms.quarantine.append_again(&entry, &rooms.queues).await.unwrap();
+    }
+    // Killed here, twice: the messages wait again, and their entries are listed.
+    rooms.close().await;
+
+    let rooms = open(dir.path(), 1 << 20);
+    assert_eq!(rooms.listed().await.len(), 2);
+    let replayed = rooms.quarantine.replay(1, &rooms.queues).await;
+    assert!(matches!(replayed, Err(QuarantineError::Unknown(1))), "{replayed:?}");
+    assert!(matches!(rooms.quarantine.drop_one(2, &rooms.queues).await, Err(QuarantineError::Unknown(2))));
+    assert_eq!((rooms.quarantine.replayed(), rooms.lost()), (2, vec![]));
+    let queue = rooms.queues.upstream().queues()[0].clone();
+    let bodies: Vec<Bytes> = queue
+        .log
+        .records()
+        .filter(|record| queue.log.is_pending(record.as_ref().unwrap().sequence))
+        .map(|record| record::decode(&record.unwrap().payload).unwrap().1)
+        .collect();
+    assert_eq!(bodies, ["a", "b"]);
+    drop(queue);
+    rooms.close().await;
+}
+
+#[tokio::test]
+async fn a_message_that_was_put_back_and_sent_before_a_kill_is_not_in_quarantine_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path(), 1 << 20);
+    let (queue, sequence) = rooms.message("press-1", "a").await;
+    rooms.quarantine.put(&queue, sequence, why("no")).await.unwrap();
+    queue.log.advance(sequence);
+    let entry = rooms.quarantine.show(1).await.unwrap();
+    rooms.quarantine.append_again(&entry, &rooms.queues).await.unwrap();
+    let (queue, record) = rooms.queues.upstream().reader().next().await.unwrap();
+    rooms.quarantine.before_sending(&record.payload).await.unwrap();
+    queue.log.advance(record.sequence);
+    // Killed here: upstream has it, and nothing else was done.
+    drop(queue);
+    rooms.close().await;
+
+    let rooms = open(dir.path(), 1 << 20);
+    assert_eq!(rooms.listed().await, []);
+    assert_eq!(rooms.quarantine.replayed(), 1);
     rooms.close().await;
 }

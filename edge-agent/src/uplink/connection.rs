@@ -138,6 +138,7 @@ impl<'a> Connection<'a> {
             self.telemetry.passed(&queue, next.sequence);
             return Ok(());
         }
+        self.link.quarantine.before_sending(&next.payload).await?;
         let sent = self
             .telemetry
             .send(&mut self.sender, &queue, &next, |bytes| self.link.meter.spend(Cause::Telemetry, bytes));

@@ -174,6 +174,12 @@ impl Carrier {
             taken.done(ticket);
             return None;
         }
+        while let Err(error) = self.quarantine.before_sending(&record.payload).await {
+            tracing::error!(%error, "a message that was put back could not be taken out of quarantine; trying again");
+            if tokio::time::timeout(AGAIN, stop.cancelled()).await.is_ok() {
+                return Some((queue, record));
+            }
+        }
         let (lane, prepared) = match self.manner.prepare(&self.gateway, &queue, &record) {
             Ok(prepared) => prepared,
             Err(reason) => {

@@ -1,5 +1,8 @@
 //! Answers to large batches: a thread of their own gives them while the next batch is on its way to the disk.
 //!
+//! Where another batch waits already, they are held until that one is handed to the disk: on a small machine the thread that
+//! answers would otherwise take the core on which the writer prepares it, and the disk would have nothing to do meanwhile.
+//!
 //! They are given from the last to the first. Who has many records in flight waits for the first of them, so it wakes once
 //! and finds them all, instead of running after the answers one by one, asleep in between.
 
@@ -21,16 +24,30 @@ struct Written {
 
 /// Gives answers. What it was handed is answered when it is dropped.
 #[derive(Default)]
-pub(crate) struct Answers(Option<(SyncSender<Written>, JoinHandle<()>)>);
+pub(crate) struct Answers {
+    thread: Option<(SyncSender<Written>, JoinHandle<()>)>,
+    held: Option<Written>,
+}
 
 impl Answers {
-    /// Answers records that are on disk, with sequences from `first` on.
+    /// Answers records that are on disk, with sequences from `first` on; those of a large batch at [`Answers::give_held`].
     pub(crate) fn give(&mut self, batch: impl ExactSizeIterator<Item = Pending>, first: u64) {
+        self.give_held();
         if batch.len() < MANY {
             batch.zip(first..).for_each(|(pending, sequence)| answer(pending, sequence));
             return;
         }
-        let written = Written { batch: batch.collect(), first };
+        self.held = Some(Written { batch: batch.collect(), first });
+    }
+
+    /// Whether there are answers to be given.
+    pub(crate) fn are_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Lets the thread begin with what is held.
+    pub(crate) fn give_held(&mut self) {
+        let Some(written) = self.held.take() else { return };
         let unsent = match self.sender() {
             Some(sender) => sender.send(written).err().map(|unsent| unsent.0),
             None => Some(written),
@@ -42,20 +59,21 @@ impl Answers {
 
     /// `None` where there can be no other thread.
     fn sender(&mut self) -> Option<&SyncSender<Written>> {
-        if self.0.is_none() {
+        if self.thread.is_none() {
             let (sender, receiver) = sync_channel::<Written>(WAITING_MAX);
             let thread = std::thread::Builder::new().name("queue-answers".into()).spawn(move || {
                 receiver.into_iter().for_each(Written::answer);
             });
-            self.0 = thread.ok().map(|thread| (sender, thread));
+            self.thread = thread.ok().map(|thread| (sender, thread));
         }
-        self.0.as_ref().map(|(sender, _)| sender)
+        self.thread.as_ref().map(|(sender, _)| sender)
     }
 }
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        if let Some((sender, thread)) = self.0.take() {
+        self.give_held();
+        if let Some((sender, thread)) = self.thread.take() {
             drop(sender);
             let _panicked = thread.join();
         }

@@ -54,7 +54,7 @@ pub(crate) struct Committer {
     bytes: Vec<u8>,
     /// As in the state, without a lock.
     pub(crate) room: Room,
-    answers: Answers,
+    pub(crate) answers: Answers,
 }
 
 impl Committer {
@@ -110,6 +110,12 @@ impl Committer {
                 }
             }
         }
+        let mut state = self.shared.state();
+        state.are_answers_held = state.has_company() && self.answers.are_held();
+        if !state.are_answers_held {
+            drop(state);
+            self.answers.give_held();
+        }
     }
 
     /// The last segment is full, or its file not to be written any more.
@@ -121,8 +127,11 @@ impl Committer {
     /// Writes as many of the batch as fit into the segment and the room, syncs, and answers them.
     fn write_run(&mut self, batch: &mut VecDeque<Pending>, room: u64) -> Result<(), AppendError> {
         let left = self.shared.options.segment_len_max().saturating_sub(self.active.len).min(room);
+        let kept = KEPT_CAPACITY.max(self.bytes.len());
+        if self.bytes.capacity() > 4 * kept {
+            self.bytes.shrink_to(kept);
+        }
         self.bytes.clear();
-        self.bytes.shrink_to(KEPT_CAPACITY);
         let mut count = 0;
         for pending in batch.iter() {
             if count > 0 && self.bytes.len() as u64 + frame_len(pending.record.len()) > left {
@@ -136,10 +145,11 @@ impl Committer {
         self.allocate(room)?;
         let begun = Instant::now();
         let Active { file, len, .. } = &self.active;
-        let written = file
-            .write_all_at(&self.bytes, *len)
-            .map_err(|source| ("write records", source))
-            .and_then(|()| file.sync_data().map_err(|source| ("sync records to the disk", source)));
+        let written =
+            file.write_all_at(&self.bytes, *len).map_err(|source| ("write records", source)).and_then(|()| {
+                self.answers.give_held();
+                file.sync_data().map_err(|source| ("sync records to the disk", source))
+            });
         if let Err((doing, source)) = written {
             // After a failed sync the kernel may have forgotten the pages and would report the next one as good: this
             // file is never written again. Cutting it keeps a reopened log from finding what was not acknowledged.
@@ -218,6 +228,7 @@ impl Committer {
 
     /// Begins a new segment.
     pub(crate) fn roll(&mut self, now_ms: u64) -> Result<(), AppendError> {
+        self.answers.give_held();
         self.seal();
         let (id, first) = (self.shared.id, self.next_sequence);
         let header = SegmentHeader { id, first, created_ms: now_ms };
@@ -253,8 +264,8 @@ impl Committer {
             state.is_ledger_behind = true;
         }
         let has_done_segment = !state.ledger_failed && state.has_done_segment();
-        let is_wanted =
-            state.is_ledger_behind && (is_closing || is_due || !telling.is_empty() || !ledger_waits.is_empty());
+        let is_wanted = state.is_ledger_behind
+            && (is_closing || is_due || !telling.is_empty() || !ledger_waits.is_empty());
         drop(state);
         let written = if is_wanted || has_done_segment { self.write_ledger() } else { Ok(()) };
         for waiting in ledger_waits {
@@ -272,6 +283,7 @@ impl Committer {
     }
 
     pub(crate) fn write_ledger(&mut self) -> io::Result<()> {
+        self.answers.give_held();
         let mut state = self.shared.state();
         let image = self.ledger.image(self.shared.id, state.ledger_now());
         let cursor = state.cursor;

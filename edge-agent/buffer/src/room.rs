@@ -42,6 +42,8 @@ impl Committer {
                 self.note_room(room_was);
                 return Ok(room);
             }
+            // What follows takes time.
+            self.answers.give_held();
             if is_oldest_expired && let Some(bytes) = self.give_way(Cause::Expired, now_ms) {
                 dropped += bytes;
                 continue;

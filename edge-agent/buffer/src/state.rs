@@ -177,6 +177,8 @@ pub(crate) struct State {
     pub(crate) last_batch: usize,
     /// And in the one before.
     batch_before: usize,
+    /// A large batch is on disk and its answers are not given yet: who waits for them appends nothing meanwhile.
+    pub(crate) are_answers_held: bool,
     /// What its write and sync took.
     pub(crate) last_sync: Duration,
     /// Nothing more is taken in.
@@ -224,6 +226,7 @@ impl State {
             wanted: 1,
             last_batch: 0,
             batch_before: 0,
+            are_answers_held: false,
             last_sync: Duration::ZERO,
             is_closing: false,
             segments,
@@ -284,22 +287,33 @@ impl State {
         self.writer == Writer::Nobody && is_alone && !self.is_closing && self.room == Room::Enough
     }
 
-    /// All appends that wait.
+    /// The appends that wait: all of them, or the first half of many when all their producers may be waiting. The other half
+    /// is prepared and handed to the disk at once after it, and the producers of the first go on meanwhile.
     pub(crate) fn take_batch(&mut self, batch: &mut VecDeque<Pending>) {
         std::mem::swap(&mut self.queue, batch);
         self.queue_bytes = 0;
+        if batch.len() >= 2 * MANY && !self.are_answers_held && !self.is_closing {
+            self.queue = batch.split_off(batch.len() / 2);
+            self.queue_bytes = self.queue.iter().map(|pending| frame_len(pending.record.len())).sum();
+        }
         if !batch.is_empty() {
             self.batch_before = std::mem::replace(&mut self.last_batch, batch.len());
         }
     }
 
-    /// How many appends are likely to wait soon. Those of a small batch were answered before the next one begins. Those of
-    /// a large one are answered while the next is written, so that two halves take turns.
+    /// How many appends are worth waiting for. Those of a small batch were answered before the next one begins. Those of a
+    /// large one are answered while the next is written, so that two halves take turns; a good part of a half is enough,
+    /// since the rest comes while the writer is on its way.
     pub(crate) fn company(&self) -> usize {
         match self.last_batch.max(self.batch_before) < MANY {
             true => self.last_batch,
-            false => (self.last_batch + self.batch_before) / 2,
+            false => (self.last_batch + self.batch_before) / 3,
         }
+    }
+
+    /// Whether the next batch is there already.
+    pub(crate) fn has_company(&self) -> bool {
+        !self.queue.is_empty() && self.queue.len() >= self.company() && !self.is_closing
     }
 
     /// Whether there is something to do for the commit thread beside appends.
@@ -604,9 +618,9 @@ impl Shared {
         Some(written)
     }
 
-    /// All appends that waited are on their way to the disk.
-    pub(crate) fn has_taken_all(&self) {
-        self.waiting_bytes.store(0, Ordering::Relaxed);
+    /// Appends that waited are on their way to the disk; so many bytes still wait.
+    pub(crate) fn has_taken(&self, still_waiting: u64) {
+        self.waiting_bytes.store(still_waiting, Ordering::Relaxed);
         self.taken.notify_waiters();
     }
 

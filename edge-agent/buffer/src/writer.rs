@@ -7,7 +7,8 @@
 //!
 //! Under load the thread writes everything that arrived during the last sync with the next one. How long it waits for
 //! company follows the load: the producers of the batches before are on the way back with their next records, so it waits
-//! for as many again, but never longer than a fraction of what a sync takes here.
+//! for a part of them, but never longer than a fraction of what a sync takes here. Where many wait and nobody else is on the
+//! way, half of them go first, so that the disk always has the one half while the producers of the other are answered.
 //!
 //! On an idle gateway one producer waits for one answer, and two changes of thread would cost it as much as half of a fast
 //! disk's sync: it writes itself. For that time a thread of the runtime does nothing else, so it is only done where syncs
@@ -120,7 +121,7 @@ impl Writers {
         drop(ending);
     }
 
-    /// Sleeps until there is something to do; takes all appends that wait. True when they are the last ones.
+    /// Sleeps until there is something to do; takes the appends that wait. True when they are the last ones.
     fn wait(&self, batch: &mut VecDeque<Pending>) -> bool {
         let unpoisoned = "no step on the state panics";
         let shared = &self.shared;
@@ -159,7 +160,7 @@ impl Writers {
         }
         state.is_asleep = false;
         state.take_batch(batch);
-        shared.has_taken_all();
+        shared.has_taken(state.queue_bytes);
         state.is_closing
     }
 
@@ -179,7 +180,7 @@ impl Writers {
         let mut batch = VecDeque::new();
         state.take_batch(&mut batch);
         drop(state);
-        self.shared.has_taken_all();
+        self.shared.has_taken(0);
         let turn = Turn(&self.shared);
         if let Some(committer) = self.committer.lock().expect(UNPOISONED).as_mut() {
             committer.commit(&mut batch);

@@ -307,7 +307,8 @@ impl Quarantine {
     /// How many were put back since it was made: those that neither wait nor were lost.
     pub fn replayed(&self) -> u64 {
         let Stats { next_sequence, records, lost, .. } = self.log.stats();
-        (next_sequence - 1).saturating_sub(records + lost.expired + lost.evicted + lost.damaged + lost.dropped)
+        (next_sequence - 1)
+            .saturating_sub(records + lost.expired + lost.evicted + lost.damaged + lost.dropped)
     }
 
     /// Its log, whose ledger tells what gave way or was dropped.

@@ -64,6 +64,8 @@ struct Sim {
     steps: u64,
     fail_writes: u32,
     fail_syncs: u32,
+    /// Syncs that go well before those.
+    good_syncs: u32,
     /// Bytes of a file that cannot be read: name, from, to.
     bad_sectors: Option<(usize, u64, u64)>,
     /// `fdatasync` that says yes and does nothing: the control that shows that the tests see a missing sync.
@@ -145,7 +147,12 @@ impl Disk {
     }
 
     pub(super) fn fail_syncs(&self, count: u32) {
-        self.sim().fail_syncs = count;
+        self.fail_syncs_after(0, count);
+    }
+
+    pub(super) fn fail_syncs_after(&self, good: u32, count: u32) {
+        let mut sim = self.sim();
+        (sim.good_syncs, sim.fail_syncs) = (good, count);
     }
 
     pub(super) fn lie(&self) {
@@ -325,7 +332,9 @@ impl File for SimFile {
         sim.step()?;
         sim.syncs += 1;
         sim.synced_by = Some(std::thread::current().id());
-        let (lies, fails) = (sim.lies, sim.fail_syncs > 0);
+        let is_good = sim.good_syncs > 0;
+        sim.good_syncs -= u32::from(is_good);
+        let (lies, fails) = (sim.lies, sim.fail_syncs > 0 && !is_good);
         sim.fail_syncs -= u32::from(fails);
         let inode = &mut sim.inodes[self.inode];
         if fails {

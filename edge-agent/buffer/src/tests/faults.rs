@@ -71,3 +71,26 @@ async fn after_a_failed_sync_the_file_is_never_written_again() {
     assert!(records.iter().all(|record| record.payload == payload(record.sequence, 100)));
     assert!(log.losses().is_empty());
 }
+
+#[tokio::test]
+async fn many_that_wait_are_written_in_two_halves_and_each_half_is_answered_by_its_own_sync() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), LogOptions::default()).unwrap();
+    disk.hold_syncs();
+    let first = log.append(payload(1, 100), 0);
+    disk.sync_waits();
+    let appends: Vec<_> = (2..=1001).map(|n| log.append(payload(n, 100), 0)).collect();
+    // That of the first record and that of the first half go well.
+    disk.fail_syncs_after(2, 1);
+    disk.release_syncs();
+    assert_eq!(first.await.unwrap(), 1);
+    let mut answers = Vec::new();
+    for append in appends {
+        answers.push(append.await);
+    }
+    for (answer, n) in answers[..500].iter().zip(2..) {
+        assert_eq!(answer.as_ref().unwrap(), &n);
+    }
+    assert!(answers[500..].iter().all(|answer| matches!(answer, Err(AppendError::Write { .. }))));
+    assert_eq!(sequences(&close_and_read(&log).await), (1..=501).collect::<Vec<_>>());
+}

@@ -12,7 +12,10 @@ use crate::format::{
     SEGMENT_HEADER, SegmentHeader, UNFINISHED, encode_frame, frame_len, frame_seed, segment_name,
 };
 use crate::ledger::LedgerFile;
-use crate::state::{Pending, Room, Segment, Shared};
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::state::Pending;
+use crate::stats::Room;
 use crate::storage::{File, Storage};
 
 /// Capacity that the write buffer keeps between batches.

@@ -35,7 +35,10 @@ mod reader;
 mod recover;
 mod room;
 mod scan;
+mod segment;
+mod shared;
 mod state;
+mod stats;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -49,4 +52,4 @@ pub use log::{Append, Log};
 pub use losses::{Cause, Loss};
 pub use pool::Pool;
 pub use reader::{ReadError, Reader, Records};
-pub use state::{Room, Stats};
+pub use stats::{Room, Stats};

@@ -20,7 +20,9 @@ use crate::limits::LogOptions;
 use crate::losses::{Cause, Loss};
 use crate::reader::{Reader, Records};
 use crate::recover::recover;
-use crate::state::{Pending, Shared, Stats};
+use crate::shared::Shared;
+use crate::state::Pending;
+use crate::stats::Stats;
 use crate::storage::{Directory, Storage};
 use crate::writer::{Thread, Writers};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::format::SEGMENT_HEADER;
 use crate::limits::Full;
 use crate::losses::Cause;
-use crate::state::Shared;
+use crate::shared::Shared;
 use crate::writer::Writers;
 
 /// How long a log waits for another one, which is writing, to give way; then its append is refused.

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::format::{LEDGER_FILE, Record, frame_seed, segment_name};
 use crate::losses::Cause;
 use crate::scan::{Scan, Step};
-use crate::state::{Published, Shared};
+use crate::shared::{Published, Shared};
 
 /// A fetch ends after this many bytes or records; a reader holds at most two fetches.
 const FETCH_BYTES: usize = 256 << 10;

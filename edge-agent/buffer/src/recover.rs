@@ -16,7 +16,8 @@ use crate::format::{
 use crate::ledger::{LedgerFile, Slot};
 use crate::losses::Cause;
 use crate::scan::{Scan, Step, read_around_bad_sectors};
-use crate::state::{Mark, Segment, State};
+use crate::segment::{Mark, Segment};
+use crate::state::State;
 use crate::storage::{File, Storage};
 
 pub(crate) struct Recovered {

@@ -10,7 +10,8 @@ use crate::limits::Full;
 use crate::losses::Cause;
 use crate::pool::{Given, Pool};
 use crate::scan::{Scan, Step};
-use crate::state::{Room, Segment, Tally};
+use crate::segment::{Segment, Tally};
+use crate::stats::Room;
 
 /// Segments that are set aside at one time; the oldest is deleted for one more.
 const SET_ASIDE_MAX: usize = 4;

@@ -2,77 +2,21 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, oneshot, watch};
-use uuid::Uuid;
+use tokio::sync::oneshot;
 
 use crate::answers::MANY;
 use crate::error::AppendError;
-use crate::format::{SEGMENT_HEADER, frame_len};
-use crate::ledger::{Gap, Ledger, Lost};
-use crate::limits::LogOptions;
+use crate::format::frame_len;
+use crate::ledger::{Gap, Ledger};
 use crate::losses::{Cause, Loss, Losses};
-use crate::storage::Storage;
+use crate::segment::{Mark, Segment, Stretch, Tally};
+use crate::stats::{Room, Stats};
 
-/// One mark per this many bytes of the last segment: how far a reader that seeks must scan.
-const MARK_BYTES: u64 = 64 << 10;
-/// Of the marks of a full segment one in so many is kept: memory that a long backlog does not feel.
-const MARKS_KEPT: usize = 16;
 /// Enqueue times of the oldest pending records that are remembered one by one.
 const HEAD_MAX: usize = 4096;
-
-/// The numbers of a log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Records on disk that are not done with.
-    pub records: u64,
-    /// Bytes of all segment files, with what is allocated ahead. At least one segment stays, so it is not zero when
-    /// `records` is.
-    pub bytes: u64,
-    /// When the oldest pending record was enqueued, ms of Unix time; behind a long backlog without a reader it may be
-    /// the time of a somewhat older record.
-    pub oldest_ms: Option<u64>,
-    /// The sequence that the next record will get.
-    pub next_sequence: u64,
-    /// Everything up to and including it is done with; 0 at first.
-    pub cursor: u64,
-    /// Records committed since the log was opened.
-    pub appended: u64,
-    /// Records lost by age or expiry since the log was opened.
-    pub expired: u64,
-    /// Records lost to make room since the log was opened.
-    pub evicted: u64,
-    /// Appends refused since the log was opened: no room, queue full, or too long.
-    pub refused: u64,
-    /// Records lost since the log was made, however often it was opened.
-    pub lost: Lost,
-    /// Bytes of the records committed since the log was opened.
-    pub payload_bytes: u64,
-    /// Bytes written to files for them since the log was opened; over `payload_bytes`, how fast flash wears.
-    pub written_bytes: u64,
-    /// `fdatasync`s since the log was opened.
-    pub syncs: u64,
-    /// What became of the last append that found little room.
-    pub room: Room,
-    /// Segments with damage in them that were set aside and are kept for whoever looks into it.
-    pub set_aside: u64,
-}
-
-/// Whether there is room for what is appended, as the last append found it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Room {
-    /// It was there.
-    #[default]
-    Enough,
-    /// It was made: older records, of this log or of another one of its pool, gave way.
-    Evicting,
-    /// There was none: the append was refused.
-    Refusing,
-}
 
 /// An append that waits for the commit thread.
 pub(crate) struct Pending {
@@ -80,79 +24,6 @@ pub(crate) struct Pending {
     pub(crate) enqueued_ms: u64,
     pub(crate) expires_ms: Option<u64>,
     pub(crate) reply: oneshot::Sender<Result<u64, AppendError>>,
-}
-
-/// A place in a segment where a frame begins.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark {
-    pub(crate) sequence: u64,
-    pub(crate) offset: u64,
-    pub(crate) enqueued_ms: u64,
-}
-
-/// A segment file. Sorted by `first`; the last one is appended to.
-#[derive(Clone, Debug)]
-pub(crate) struct Segment {
-    pub(crate) first: u64,
-    /// Bytes that are on disk, header included.
-    pub(crate) len: u64,
-    /// Bytes of its file: `len` and what is allocated ahead.
-    pub(crate) allocated: u64,
-    /// Something that should stand in it does not.
-    pub(crate) is_damaged: bool,
-    /// From when on nobody wants any of its records.
-    pub(crate) expires_ms: u64,
-    pub(crate) created_ms: u64,
-    /// Never empty: the first is the place behind the header.
-    pub(crate) marks: Vec<Mark>,
-}
-
-impl Segment {
-    pub(crate) fn new(first: u64, len: u64, created_ms: u64) -> Self {
-        let start = Mark { sequence: first, offset: SEGMENT_HEADER, enqueued_ms: created_ms };
-        Self { first, len, allocated: len, is_damaged: false, expires_ms: 0, created_ms, marks: vec![start] }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len <= SEGMENT_HEADER
-    }
-
-    /// Nothing more will be written to it, and its file was cut to its length.
-    pub(crate) fn seal(&mut self) {
-        self.allocated = self.len;
-        self.marks = self.marks.iter().copied().step_by(MARKS_KEPT).collect();
-    }
-
-    pub(crate) fn mark(&mut self, mark: Mark) {
-        if self.marks.last().is_none_or(|last| mark.offset >= last.offset + MARK_BYTES) {
-            self.marks.push(mark);
-        }
-    }
-
-    /// The last mark at or before `sequence`.
-    pub(crate) fn mark_before(&self, sequence: u64) -> Mark {
-        let at = self.marks.partition_point(|mark| mark.sequence <= sequence);
-        self.marks[at.saturating_sub(1)]
-    }
-}
-
-/// What a reader must know to read on.
-pub(crate) struct Stretch {
-    pub(crate) segment: u64,
-    pub(crate) start: Mark,
-    /// Frames end here.
-    pub(crate) end: u64,
-    /// Sequences below it and at or above `start` were written into this segment.
-    pub(crate) until: u64,
-}
-
-/// What is lost with one segment, read before it is dropped.
-#[derive(Default)]
-pub(crate) struct Tally {
-    /// (sequence, which of `groups`), ascending.
-    pub(crate) records: Vec<(u64, u16)>,
-    /// For which cause, and whose.
-    pub(crate) groups: Vec<(Cause, String)>,
 }
 
 /// Who writes to the files now. Whoever it is looks at the queue again before it stops.
@@ -190,7 +61,7 @@ pub(crate) struct State {
     /// The ledger's file is behind.
     pub(crate) is_ledger_behind: bool,
     /// So is it with something that a reader found lost.
-    is_loss_behind: bool,
+    pub(crate) is_loss_behind: bool,
     /// Who waits until it is on disk.
     pub(crate) ledger_waits: Vec<oneshot::Sender<io::Result<()>>>,
     /// When it is written at the latest.
@@ -565,67 +436,5 @@ impl State {
             room: self.room,
             set_aside: self.set_aside,
         }
-    }
-}
-
-/// What readers wait for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Published {
-    pub(crate) next_sequence: u64,
-    /// The commit thread is gone: nothing will follow.
-    pub(crate) has_ended: bool,
-}
-
-/// What the handles, the readers and the commit thread share.
-pub(crate) struct Shared {
-    pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) id: Uuid,
-    pub(crate) options: LogOptions,
-    state: Mutex<State>,
-    /// There is something to do for the commit thread.
-    pub(crate) work: Condvar,
-    pub(crate) published: watch::Sender<Published>,
-    /// Bytes handed in that the commit thread has not taken yet: `queue_bytes` for those who only look.
-    pub(crate) waiting_bytes: AtomicU64,
-    /// The commit thread has taken what waited.
-    pub(crate) taken: Notify,
-}
-
-impl Shared {
-    pub(crate) fn new(storage: Arc<dyn Storage>, id: Uuid, options: LogOptions, state: State) -> Self {
-        let published =
-            watch::Sender::new(Published { next_sequence: state.next_sequence, has_ended: false });
-        Self {
-            storage,
-            id,
-            options,
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            published,
-            waiting_bytes: AtomicU64::new(0),
-            taken: Notify::new(),
-        }
-    }
-
-    /// Ends when what readers found lost is on disk; `None` when it is, or when the log is being closed.
-    pub(crate) fn losses_written(&self) -> Option<oneshot::Receiver<io::Result<()>>> {
-        let mut state = self.state();
-        if !state.is_loss_behind || state.is_closing {
-            return None;
-        }
-        let (told, written) = oneshot::channel();
-        state.ledger_waits.push(told);
-        Some(written)
-    }
-
-    /// Appends that waited are on their way to the disk; so many bytes still wait.
-    pub(crate) fn has_taken(&self, still_waiting: u64) {
-        self.waiting_bytes.store(still_waiting, Ordering::Relaxed);
-        self.taken.notify_waiters();
-    }
-
-    /// Held for short steps in memory only, never while a file is touched or a task waits.
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no step on the state panics")
     }
 }

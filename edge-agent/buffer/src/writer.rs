@@ -23,7 +23,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::commit::Committer;
 use crate::losses::Cause;
-use crate::state::{Pending, Shared, State, Writer};
+use crate::shared::Shared;
+use crate::state::{Pending, State, Writer};
 
 /// A moved cursor waits this long for company before it is written: a restart resends that much.
 const LEDGER_LAG: Duration = Duration::from_secs(1);

@@ -1,0 +1,82 @@
+//! What is known of a segment file while the log is open.
+
+use crate::format::SEGMENT_HEADER;
+use crate::losses::Cause;
+
+/// One mark per this many bytes of the last segment: how far a reader that seeks must scan.
+const MARK_BYTES: u64 = 64 << 10;
+/// Of the marks of a full segment one in so many is kept: memory that a long backlog does not feel.
+const MARKS_KEPT: usize = 16;
+
+/// A place in a segment where a frame begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    pub(crate) sequence: u64,
+    pub(crate) offset: u64,
+    pub(crate) enqueued_ms: u64,
+}
+
+/// A segment file. Sorted by `first`; the last one is appended to.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) first: u64,
+    /// Bytes that are on disk, header included.
+    pub(crate) len: u64,
+    /// Bytes of its file: `len` and what is allocated ahead.
+    pub(crate) allocated: u64,
+    /// Something that should stand in it does not.
+    pub(crate) is_damaged: bool,
+    /// From when on nobody wants any of its records.
+    pub(crate) expires_ms: u64,
+    pub(crate) created_ms: u64,
+    /// Never empty: the first is the place behind the header.
+    pub(crate) marks: Vec<Mark>,
+}
+
+impl Segment {
+    pub(crate) fn new(first: u64, len: u64, created_ms: u64) -> Self {
+        let start = Mark { sequence: first, offset: SEGMENT_HEADER, enqueued_ms: created_ms };
+        Self { first, len, allocated: len, is_damaged: false, expires_ms: 0, created_ms, marks: vec![start] }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len <= SEGMENT_HEADER
+    }
+
+    /// Nothing more will be written to it, and its file was cut to its length.
+    pub(crate) fn seal(&mut self) {
+        self.allocated = self.len;
+        self.marks = self.marks.iter().copied().step_by(MARKS_KEPT).collect();
+    }
+
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        if self.marks.last().is_none_or(|last| mark.offset >= last.offset + MARK_BYTES) {
+            self.marks.push(mark);
+        }
+    }
+
+    /// The last mark at or before `sequence`.
+    pub(crate) fn mark_before(&self, sequence: u64) -> Mark {
+        let at = self.marks.partition_point(|mark| mark.sequence <= sequence);
+        self.marks[at.saturating_sub(1)]
+    }
+}
+
+/// What a reader must know to read on.
+pub(crate) struct Stretch {
+    pub(crate) segment: u64,
+    pub(crate) start: Mark,
+    /// Frames end here.
+    pub(crate) end: u64,
+    /// Sequences below it and at or above `start` were written into this segment.
+    pub(crate) until: u64,
+}
+
+/// What is lost with one segment, read before it is dropped.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// (sequence, which of `groups`), ascending.
+    pub(crate) records: Vec<(u64, u16)>,
+    /// For which cause, and whose.
+    pub(crate) groups: Vec<(Cause, String)>,
+}

@@ -1,0 +1,74 @@
+//! What the handles, the readers and the writers of a log share.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use tokio::sync::{Notify, oneshot, watch};
+use uuid::Uuid;
+
+use crate::limits::LogOptions;
+use crate::state::State;
+use crate::storage::Storage;
+
+/// What readers wait for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Published {
+    pub(crate) next_sequence: u64,
+    /// The commit thread is gone: nothing will follow.
+    pub(crate) has_ended: bool,
+}
+
+/// What the handles, the readers and the commit thread share.
+pub(crate) struct Shared {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) id: Uuid,
+    pub(crate) options: LogOptions,
+    state: Mutex<State>,
+    /// There is something to do for the commit thread.
+    pub(crate) work: Condvar,
+    pub(crate) published: watch::Sender<Published>,
+    /// Bytes handed in that the commit thread has not taken yet: `queue_bytes` for those who only look.
+    pub(crate) waiting_bytes: AtomicU64,
+    /// The commit thread has taken what waited.
+    pub(crate) taken: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(storage: Arc<dyn Storage>, id: Uuid, options: LogOptions, state: State) -> Self {
+        let published =
+            watch::Sender::new(Published { next_sequence: state.next_sequence, has_ended: false });
+        Self {
+            storage,
+            id,
+            options,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            published,
+            waiting_bytes: AtomicU64::new(0),
+            taken: Notify::new(),
+        }
+    }
+
+    /// Ends when what readers found lost is on disk; `None` when it is, or when the log is being closed.
+    pub(crate) fn losses_written(&self) -> Option<oneshot::Receiver<io::Result<()>>> {
+        let mut state = self.state();
+        if !state.is_loss_behind || state.is_closing {
+            return None;
+        }
+        let (told, written) = oneshot::channel();
+        state.ledger_waits.push(told);
+        Some(written)
+    }
+
+    /// Appends that waited are on their way to the disk; so many bytes still wait.
+    pub(crate) fn has_taken(&self, still_waiting: u64) {
+        self.waiting_bytes.store(still_waiting, Ordering::Relaxed);
+        self.taken.notify_waiters();
+    }
+
+    /// Held for short steps in memory only, never while a file is touched or a task waits.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no step on the state panics")
+    }
+}

@@ -1,0 +1,52 @@
+//! What a log tells of itself.
+
+use crate::ledger::Lost;
+
+/// The numbers of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records on disk that are not done with.
+    pub records: u64,
+    /// Bytes of all segment files, with what is allocated ahead. At least one segment stays, so it is not zero when
+    /// `records` is.
+    pub bytes: u64,
+    /// When the oldest pending record was enqueued, ms of Unix time; behind a long backlog without a reader it may be
+    /// the time of a somewhat older record.
+    pub oldest_ms: Option<u64>,
+    /// The sequence that the next record will get.
+    pub next_sequence: u64,
+    /// Everything up to and including it is done with; 0 at first.
+    pub cursor: u64,
+    /// Records committed since the log was opened.
+    pub appended: u64,
+    /// Records lost by age or expiry since the log was opened.
+    pub expired: u64,
+    /// Records lost to make room since the log was opened.
+    pub evicted: u64,
+    /// Appends refused since the log was opened: no room, queue full, or too long.
+    pub refused: u64,
+    /// Records lost since the log was made, however often it was opened.
+    pub lost: Lost,
+    /// Bytes of the records committed since the log was opened.
+    pub payload_bytes: u64,
+    /// Bytes written to files for them since the log was opened; over `payload_bytes`, how fast flash wears.
+    pub written_bytes: u64,
+    /// `fdatasync`s since the log was opened.
+    pub syncs: u64,
+    /// What became of the last append that found little room.
+    pub room: Room,
+    /// Segments with damage in them that were set aside and are kept for whoever looks into it.
+    pub set_aside: u64,
+}
+
+/// Whether there is room for what is appended, as the last append found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// It was there.
+    #[default]
+    Enough,
+    /// It was made: older records, of this log or of another one of its pool, gave way.
+    Evicting,
+    /// There was none: the append was refused.
+    Refusing,
+}

@@ -9,10 +9,8 @@
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use crate::state::Pending;
+use crate::state::{MANY, Pending};
 
-/// Fewer than these are answered by who wrote them: to wake another thread for them would take longer.
-pub(crate) const MANY: usize = 128;
 /// Batches that may wait for their answers; then the disk waits too.
 const WAITING_MAX: usize = 2;
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::answers::MANY;
 use crate::error::AppendError;
 use crate::format::frame_len;
 use crate::ledger::{Gap, Ledger};
@@ -15,6 +14,8 @@ use crate::losses::{Cause, Loss, Losses};
 use crate::segment::{Mark, Segment, Stretch, Tally};
 use crate::stats::{Room, Stats};
 
+/// Fewer appends than these are answered by who wrote them: to wake another thread for them would take longer.
+pub(crate) const MANY: usize = 128;
 /// Enqueue times of the oldest pending records that are remembered one by one.
 const HEAD_MAX: usize = 4096;
 

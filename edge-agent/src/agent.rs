@@ -348,7 +348,8 @@ impl Daemon {
         self.commands.close().await;
         self.queues.close().await;
         self.quarantine.close().await;
-        drop(self.commands);
+        // The rooms behind the door keep their state until here.
+        drop((self.door, self.commands));
         self.state.close().await;
     }
 }

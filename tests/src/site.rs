@@ -461,6 +461,10 @@ impl Site {
     pub async fn end(&mut self, has_modules: bool) -> Result<()> {
         if let Some(agent) = self.agent.take() {
             agent.stop(Duration::from_secs(20)).await?;
+            ensure!(
+                !self.agent_log().contains("the state is in use while the daemon ends"),
+                "edge-agent ended before its state was exported"
+            );
         }
         if has_modules {
             crate::docker::remove_network(&self.network).await?;

@@ -185,9 +185,11 @@ impl Journal {
         Entered::New(self.put(id, Entry::Waiting(waiting)))
     }
 
-    /// Forgets a command that was not saved.
-    pub(super) fn forget(&mut self, id: &str) {
-        self.entries.remove(id);
+    /// Forgets a command that was not saved, unless it runs already: a later write may have gone well.
+    pub(super) fn forget(&mut self, id: &str, is_to_wait: bool) {
+        if self.entries.get(id).is_some_and(|entry| matches!(entry, Entry::Waiting(_)) == is_to_wait) {
+            self.entries.remove(id);
+        }
     }
 
     fn waiting(&self) -> impl Iterator<Item = (&String, &Waiting)> {

@@ -103,7 +103,7 @@ impl Commands {
             }
         };
         if let Err(error) = saved.durable().await {
-            self.journal().forget(&id);
+            self.journal().forget(&id, valid_for_in_seconds.is_some());
             return Err(error);
         }
         if valid_for_in_seconds.is_some() {

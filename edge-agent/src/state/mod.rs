@@ -233,9 +233,12 @@ impl State {
     pub async fn close(self) {
         let Self { writes, ended, .. } = self;
         drop(writes);
-        if let Some(mut ended) = Arc::into_inner(ended) {
+        match Arc::into_inner(ended) {
             // An error is what is waited for: the thread has dropped its end.
-            let _ = ended.changed().await;
+            Some(mut ended) => drop(ended.changed().await),
+            None => {
+                tracing::warn!("the state is in use while the daemon ends: its last export may be missing")
+            }
         }
     }
 }

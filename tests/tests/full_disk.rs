@@ -144,11 +144,14 @@ async fn a_disk_that_fills_costs_what_matters_least_first_and_recovers_by_itself
 
     let per_mib = MIB / BODY as u64;
     let short = publish(&mut device, "short", 4 * per_mib).await;
+    // Its time to live is a second.
+    let is_expired = tokio::time::Instant::now() + Duration::from_millis(1_200);
     let debug = publish(&mut device, "debug", 6 * per_mib).await;
     let reading = publish(&mut device, "reading", 6 * per_mib).await;
     let first_hog = fill(disk.path().join("hog-1"), KEEP_FREE + MIB / 2);
 
     // What has expired makes room first; then debug does, and readings stay.
+    tokio::time::sleep_until(is_expired).await;
     let mut alarms = publish(&mut device, "alarm", 3 * per_mib).await;
     let (shorts, debugs) = (queue(&site, "upstream@6").await, queue(&site, "upstream@9").await);
     assert_eq!(

@@ -54,7 +54,7 @@ bench: images ## benchmarks with their peers in the same run; ONLY="free idle" r
 	scripts/ensure-packages.sh mosquitto iproute2
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/bench $(ONLY)
 	$(if $(ONLY),exit 0)
-	$(STATIC) cargo run --release --target $(TARGET) -p edge-buffer --example append_rate -- target 3 512
+	$(STATIC) cargo run --release --target $(TARGET) -p edge-buffer --example append_rate -- target 3 2048
 
 clean:
 	cargo clean

@@ -39,6 +39,7 @@ fn main() -> Result<(), Failure> {
         "| producers x in flight | records/batch | queue records/s | raw records/s | ratio | queue p50 us | raw p50 us |"
     );
     println!("|---|---|---|---|---|---|---|");
+    let mut ratios = Vec::new();
     for (producers, in_flight) in LOADS {
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
@@ -53,10 +54,14 @@ fn main() -> Result<(), Failure> {
             "| {producers} x {in_flight} | {} | {:.0} | {:.0} | {ratio:.2} | {} | {} |",
             ours.batch, ours.rate, raw.rate, ours.p50_us, raw.p50_us
         );
-        println!("RATIO append-{producers}x{in_flight}-to-raw {ratio:.2}");
+        ratios.push(format!("RATIO append-{producers}x{in_flight}-to-raw {ratio:.2}"));
         if (producers, in_flight) == (1, 1) {
-            println!("RATIO append-idle-p50-to-raw {:.2}", ours.p50_us as f64 / raw.p50_us as f64);
+            let ratio = ours.p50_us as f64 / raw.p50_us as f64;
+            ratios.push(format!("RATIO append-idle-p50-to-raw {ratio:.2}"));
         }
+    }
+    for ratio in ratios {
+        println!("\n{ratio}");
     }
     if backlog_mb > 0 {
         backlog(&runtime, &parent, backlog_mb)?;

@@ -324,9 +324,11 @@ impl Daemon {
             link,
         });
         {
-            let (stop, data_dir) = (stop.clone(), config.data_dir.clone());
+            // Before anybody hears that the daemon is ready.
+            let listener = control::listen(&config.data_dir).context("listening for the command line")?;
+            let stop = stop.clone();
             tasks.spawn(async move {
-                let served = control::serve(control, &data_dir, stop).await;
+                let served = control::serve(control, listener, stop).await;
                 ("local door", served.context("serving the command line"))
             });
         }

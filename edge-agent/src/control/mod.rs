@@ -88,15 +88,11 @@ pub struct Control {
     pub link: Option<watch::Receiver<LinkStatus>>,
 }
 
-/// Listens until `stop`.
+/// Makes the socket: who calls from now on is answered when [`serve`] runs.
 ///
 /// # Errors
-/// When the socket cannot be made.
-pub async fn serve(
-    control: Arc<Control>,
-    data_dir: &FilePath,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
+/// When it cannot be made.
+pub fn listen(data_dir: &FilePath) -> std::io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt as _;
     let path = socket(data_dir);
     // A socket file of a daemon that was killed. Two daemons on one directory are kept apart by the lock of the state.
@@ -106,6 +102,18 @@ pub async fn serve(
     }
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// The socket's.
+pub async fn serve(
+    control: Arc<Control>,
+    listener: UnixListener,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let router = Router::new()
         .route("/status", get(status))
         .route("/apply", post(apply))

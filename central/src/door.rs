@@ -234,11 +234,8 @@ impl Service for Fleet {
         let (fleet, device) = (self.clone(), client.identity.device.clone());
         tokio::spawn(async move {
             fleet.note_seen(&device).await;
-            if let Err(error) = fleet.send_on_all(device.clone()).await {
-                tracing::error!(%error, "cloud-to-device messages were not handed to the gateway");
-            }
-            if let Err(error) = fleet.carry_all_on(device).await {
-                tracing::error!(%error, "waiting commands were not handed to the gateway");
+            if let Err(error) = fleet.send_on_all(device).await {
+                tracing::error!(%error, "what waits for the device was not handed to the gateway");
             }
         });
     }

@@ -8,6 +8,7 @@ use edge_core::twin;
 use edge_hub::clients::Clients;
 use edge_hub::enrolling::Enrolling;
 use edge_hub::postman::Postman;
+use edge_hub::rounds::Rounds;
 use rusqlite::Connection;
 use schemas::link::CHILDREN_MAX;
 use schemas::manifest::ManifestError;
@@ -29,7 +30,6 @@ use crate::store::enrollments;
 use crate::store::manifests;
 use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError};
-use crate::waiting::Rounds;
 
 /// Why something was not done. The variants are what a caller tells apart: IoT Central's status codes.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ pub struct Fleet {
     /// Commands that wait for their answer.
     pub(crate) running: Mutex<HashMap<String, Running>>,
     /// Devices whose waiting commands are being run at central's own door.
-    pub(crate) command_rounds: Mutex<Rounds>,
+    pub(crate) command_rounds: Rounds<DeviceId>,
     /// Told when the next command to expire may be another one.
     pub(crate) waiting_changed: Notify,
     /// Ends what waits.
@@ -159,7 +159,7 @@ impl Fleet {
             gateways: RwLock::default(),
             outbox: Outbox::default(),
             running: Mutex::default(),
-            command_rounds: Mutex::default(),
+            command_rounds: Rounds::default(),
             waiting_changed: Notify::new(),
             stop,
         }))
@@ -288,7 +288,6 @@ impl Fleet {
         self.tell_children(&relationship.source);
         self.tell_desired(&relationship.source, Identity::device(relationship.target.clone()));
         self.send_on_all(relationship.target.clone()).await?;
-        self.carry_all_on(relationship.target.clone()).await?;
         Ok(relationship)
     }
 
@@ -309,8 +308,7 @@ impl Fleet {
             })
             .await?;
         self.tell_children(&gateway);
-        self.send_on_all(target.clone()).await?;
-        self.carry_all_on(target).await?;
+        self.send_on_all(target).await?;
         Ok(())
     }
 }

@@ -17,7 +17,8 @@ use schemas::names::{DeviceId, Identity};
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device, speak_for};
 use crate::store::cloud_messages::{self, StoredMessage};
-use crate::store::devices;
+use crate::store::commands;
+use crate::store::devices::{self, Device};
 use crate::store::{Store, StoreError};
 
 impl From<MessageError> for FleetError {
@@ -140,17 +141,20 @@ impl Fleet {
         }
     }
 
-    /// The device stands behind another gateway now, or has left central's own door: what waits is sent on its way anew.
+    /// The device stands behind another gateway now, or has left central's own door: the messages and commands that wait are
+    /// sent on their way anew.
     pub(crate) async fn send_on_all(self: &Arc<Self>, device: DeviceId) -> Result<(), FleetError> {
         let of = device.clone();
-        let (gateway, sequences) = self
+        let (found, sequences, rows) = self
             .store
             .read(move |c| {
-                let gateway = devices::get(c, &of)?.and_then(|device| device.gateway);
-                Ok::<_, FleetError>((gateway, cloud_messages::sequences(c, &of)?))
+                let waiting = (cloud_messages::sequences(c, &of)?, commands::waiting(c, &of)?);
+                Ok::<_, FleetError>((devices::get(c, &of)?, waiting.0, waiting.1))
             })
             .await?;
-        self.send_on(&device, gateway.as_ref(), sequences);
+        let found = found.as_ref();
+        self.send_on(&device, found.and_then(|device| device.gateway.as_ref()), sequences);
+        self.carry_on(&device, found.and_then(Device::carrier), rows);
         Ok(())
     }
 

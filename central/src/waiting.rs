@@ -9,7 +9,6 @@
 //! A command is taken once: by a gateway, which journals it, or here, before the call. What was taken is not sent again, so
 //! that a target never runs it twice; when its taker dies, it ends with "no answer".
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,6 @@ use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, require};
 use crate::store::StoreError;
 use crate::store::commands::{self, Command, Outcome};
-use crate::store::devices::{self, Device};
 
 /// Commands that may wait for one target, as many as IoT Hub keeps messages for one device.
 const WAITING_MAX: usize = 50;
@@ -33,9 +31,6 @@ const VALID_MAX: u64 = 7 * 24 * 3600;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Looks at the clock at least so often: it may jump.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-/// Devices at central's own door whose waiting commands are being run; true when there may be new ones.
-pub(crate) type Rounds = HashMap<DeviceId, bool>;
 
 impl Fleet {
     /// Takes a command that waits up to `valid_for` seconds for its target, and gives it as it stands now. Its end is in the
@@ -112,33 +107,14 @@ impl Fleet {
         }
     }
 
-    /// The device stands elsewhere now: what waits for it is sent on its way anew.
-    pub(crate) async fn carry_all_on(self: &Arc<Self>, device: DeviceId) -> Result<(), FleetError> {
-        let of = device.clone();
-        let (carrier, rows) = self
-            .store
-            .read(move |c| {
-                let carrier = devices::get(c, &of)?.as_ref().and_then(Device::carrier).cloned();
-                Ok::<_, FleetError>((carrier, commands::waiting(c, &of)?))
-            })
-            .await?;
-        self.carry_on(&device, carrier.as_ref(), rows);
-        Ok(())
-    }
-
     fn listens_here(&self, device: &DeviceId) -> bool {
         self.clients.has_subscribed(&Identity::device(device.clone()), &Subscribe::MethodCalls)
     }
 
     /// Runs what waits for a device that listens at central's own door. Called when it begins to listen, too.
     pub(crate) fn run_waiting(self: &Arc<Self>, device: DeviceId) {
-        {
-            let mut rounds = self.rounds();
-            if let Some(again) = rounds.get_mut(&device) {
-                *again = true;
-                return;
-            }
-            rounds.insert(device.clone(), false);
+        if !self.command_rounds.begin(&device) {
+            return;
         }
         let fleet = self.clone();
         tokio::spawn(async move {
@@ -147,13 +123,8 @@ impl Fleet {
                     // They wait on, for the device to listen anew.
                     tracing::error!(%device, %error, "a waiting command was not run");
                 }
-                let mut rounds = fleet.rounds();
-                match rounds.get_mut(&device) {
-                    Some(again) if *again => *again = false,
-                    _ => {
-                        rounds.remove(&device);
-                        return;
-                    }
+                if !fleet.command_rounds.goes_on(&device, false) {
+                    return;
                 }
             }
         });
@@ -164,14 +135,12 @@ impl Fleet {
         while self.listens_here(device) && !self.stop.is_cancelled() {
             let (of, now_ms) = (device.clone(), now_ms());
             let next = self.store.submit(move |c| {
-                for row in commands::waiting(c, &of)? {
-                    let Some(command) = commands::waiting_at(c, row, now_ms)? else { continue };
+                let next = commands::next_waiting(c, &of, now_ms)?;
+                if let Some(command) = &next {
                     // On disk before the call: it is never called twice.
-                    if commands::take(c, &command.id, None, now_ms)? {
-                        return Ok::<_, FleetError>(Some(command));
-                    }
+                    commands::take(c, &command.id, None, now_ms)?;
                 }
-                Ok(None)
+                Ok::<_, FleetError>(next)
             });
             let Some(command) = next.await? else { return Ok(()) };
             let outcome = tokio::select! {
@@ -233,10 +202,6 @@ impl Fleet {
                 () = stop.cancelled() => return,
             }
         }
-    }
-
-    fn rounds(&self) -> std::sync::MutexGuard<'_, Rounds> {
-        self.command_rounds.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -24,6 +24,7 @@ pub mod postman;
 mod reach;
 mod retained;
 mod review;
+pub mod rounds;
 pub mod service;
 mod session;
 mod shown;

@@ -9,9 +9,8 @@
 //! Where messages are kept is the program's matter: it lends the postman a [`Mail`]. At most one round runs for each device;
 //! the subscription of a device and a new message start one.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edge_core::cloud_message;
@@ -27,6 +26,7 @@ use tracing::{info, warn};
 
 use crate::clients::Clients;
 use crate::delivery::NotDelivered;
+use crate::rounds::Rounds;
 
 /// Messages on their way to one device at a time.
 const WINDOW: usize = 16;
@@ -84,22 +84,16 @@ impl<M> Clone for Postman<M> {
 struct Inner<M> {
     mail: Arc<M>,
     clients: Clients,
-    /// Devices with a round under way; true when another one is to follow. Bounded by the connected devices.
-    rounds: Mutex<HashMap<DeviceId, bool>>,
+    /// Devices with a round under way. Bounded by the connected devices.
+    rounds: Rounds<DeviceId>,
     /// There may be a message whose time is over earlier than the next look.
     changed: Notify,
-}
-
-impl<M> Inner<M> {
-    fn rounds(&self) -> MutexGuard<'_, HashMap<DeviceId, bool>> {
-        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl<M: Mail> Postman<M> {
     /// A postman who has not gone out yet.
     pub fn new(mail: Arc<M>, clients: Clients) -> Self {
-        Self(Arc::new(Inner { mail, clients, rounds: Mutex::default(), changed: Notify::new() }))
+        Self(Arc::new(Inner { mail, clients, rounds: Rounds::default(), changed: Notify::new() }))
     }
 
     /// A message came for this device, or the device listens: what waits is delivered.
@@ -109,12 +103,8 @@ impl<M: Mail> Postman<M> {
         if !self.0.clients.has_subscribed(&inbox, &Subscribe::Inbox { of: inbox.clone() }) {
             return;
         }
-        match self.0.rounds().entry(device.clone()) {
-            Entry::Occupied(mut again) => {
-                again.insert(true);
-                return;
-            }
-            Entry::Vacant(entry) => drop(entry.insert(false)),
+        if !self.0.rounds.begin(device) {
+            return;
         }
         let (postman, device) = (self.clone(), device.clone());
         // It ends by itself when nothing waits or the device is gone.
@@ -127,13 +117,8 @@ impl<M: Mail> Postman<M> {
             if is_slow {
                 tokio::time::sleep(SLOW_DEVICE).await;
             }
-            let mut rounds = self.0.rounds();
-            match rounds.get_mut(&device) {
-                Some(again) if *again || is_slow => *again = false,
-                _ => {
-                    rounds.remove(&device);
-                    break;
-                }
+            if !self.0.rounds.goes_on(&device, is_slow) {
+                break;
             }
         }
         self.0.changed.notify_one();
@@ -196,7 +181,7 @@ impl<M: Mail> Postman<M> {
     /// Ends messages whose time is over while their devices are away, until `stop`.
     pub async fn expire(&self, stop: CancellationToken) {
         loop {
-            let busy = self.0.rounds().keys().cloned().collect();
+            let busy = self.0.rounds.under_way();
             let now = now_ms();
             let (over, next) = self.0.mail.expired(now, &busy).await;
             for (device, sequence) in over {

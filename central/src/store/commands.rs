@@ -136,6 +136,23 @@ pub fn waiting_at(connection: &Connection, row: u64, now_ms: u64) -> rusqlite::R
         .optional()
 }
 
+/// The first command that waits here for a device or its modules and is valid still.
+///
+/// # Errors
+/// SQLite's.
+pub fn next_waiting(
+    connection: &Connection,
+    device: &DeviceId,
+    now_ms: u64,
+) -> rusqlite::Result<Option<Command>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT * FROM commands WHERE device = ?1 AND {WAITING} AND valid_until_ms > ?2 ORDER BY row LIMIT 1"
+        ))?
+        .query_row((device.as_str(), integer(now_ms)), read)
+        .optional()
+}
+
 /// How many commands that were to wait for this target have not ended, wherever they wait.
 ///
 /// # Errors

@@ -49,10 +49,10 @@ pub(crate) struct State {
     pub(crate) last_batch: usize,
     /// And in the one before.
     batch_before: usize,
-    /// A large batch is on disk and its answers are not given yet: who waits for them appends nothing meanwhile.
-    pub(crate) are_answers_held: bool,
     /// What its write and sync took.
     pub(crate) last_sync: Duration,
+    /// A large batch is on disk and its answers are not given yet: who waits for them appends nothing meanwhile.
+    pub(crate) are_answers_held: bool,
     /// Nothing more is taken in.
     pub(crate) is_closing: bool,
     /// Never empty.

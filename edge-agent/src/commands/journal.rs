@@ -77,8 +77,6 @@ pub(super) struct Journal {
     told: VecDeque<(u64, String)>,
     unsent: Vec<String>,
     next_number: u64,
-    /// Targets whose waiting commands are being run; true when there may be new ones.
-    rounds: BTreeMap<Identity, bool>,
     state: State,
 }
 
@@ -92,7 +90,6 @@ impl Journal {
             told: VecDeque::new(),
             unsent: Vec::new(),
             next_number: 0,
-            rounds: BTreeMap::new(),
             state: state.clone(),
         };
         let mut interrupted = Vec::new();
@@ -197,33 +194,6 @@ impl Journal {
             Entry::Waiting(waiting) => Some((id, waiting)),
             _ => None,
         })
-    }
-
-    /// Whether somebody must begin to run what waits for a target: nobody does, and something waits.
-    pub(super) fn begin_round(&mut self, target: &Identity) -> bool {
-        if let Some(again) = self.rounds.get_mut(target) {
-            *again = true;
-            return false;
-        }
-        let waits = self.waiting().any(|(_, waiting)| waiting.target == *target);
-        if waits {
-            self.rounds.insert(target.clone(), false);
-        }
-        waits
-    }
-
-    /// Whether the one who ran what waits for a target must look again.
-    pub(super) fn goes_on(&mut self, target: &Identity) -> bool {
-        match self.rounds.get_mut(target) {
-            Some(again) if *again => {
-                *again = false;
-                true
-            }
-            _ => {
-                self.rounds.remove(target);
-                false
-            }
-        }
     }
 
     /// Takes the first command that waits for a target and is valid: it runs, and is on disk as such when the write is.

@@ -17,6 +17,7 @@ mod waiting;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use edge_hub::clients::Clients;
+use edge_hub::rounds::Rounds;
 use schemas::link::CommandDown;
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -40,6 +41,8 @@ pub struct Commands {
     answered: Arc<Notify>,
     /// Told when the next command to expire may be another one.
     waiting_changed: Arc<Notify>,
+    /// Targets whose waiting commands are being run.
+    rounds: Arc<Rounds<Identity>>,
     clients: Clients,
     running: TaskTracker,
     stop: CancellationToken,
@@ -57,6 +60,7 @@ impl Commands {
             journal: Arc::new(Mutex::new(journal)),
             answered: Arc::default(),
             waiting_changed: Arc::default(),
+            rounds: Arc::default(),
             clients,
             running: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -21,14 +21,14 @@ impl Commands {
 
     /// Runs what waits for a target: it listens for methods now, or something came for it.
     pub fn wake(&self, target: &Identity) {
-        if self.stop.is_cancelled() || !self.journal().begin_round(target) {
+        if self.stop.is_cancelled() || !self.listens(target) || !self.rounds.begin(target) {
             return;
         }
         let (commands, target) = (self.clone(), target.clone());
         self.running.spawn(async move {
             loop {
                 commands.round(&target).await;
-                if !commands.journal().goes_on(&target) {
+                if !commands.rounds.goes_on(&target, false) {
                     return;
                 }
             }

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
 TARGET := x86_64-unknown-linux-gnu
-BIN := target/$(TARGET)/release
+BIN := target/$(TARGET)/dist
 STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
 .PHONY: compiler build images demo test faults fuzz check lint bench clean
@@ -12,7 +12,7 @@ compiler: ## what Rust needs beside itself: a linker, and a C compiler for SQLit
 	scripts/ensure-packages.sh gcc libc6-dev
 
 build: compiler ## static release binaries of every program
-	$(STATIC) cargo build --release --target $(TARGET) --workspace --bins
+	$(STATIC) cargo build --profile dist --target $(TARGET) --workspace --bins
 
 images: build ## module images from those binaries
 	scripts/ensure-docker.sh
@@ -24,8 +24,8 @@ demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 prove
 test: images ## every test, on real parts
 	scripts/ensure-packages.sh busybox-static docker-registry eatmydata e2fsprogs iproute2 libfaketime microsocks mosquitto tinyproxy
 	scripts/ensure-clients.sh
-	cargo test --workspace --exclude site-tests
-	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests -- --test-threads=1 --nocapture
+	cargo test --no-fail-fast --workspace --exclude site-tests
+	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test --no-fail-fast -p site-tests -- --test-threads=1 --nocapture
 
 faults: images ## the long form of the tests that break things: as root, about three quarters of an hour
 	scripts/ensure-packages.sh eatmydata e2fsprogs iproute2 libfaketime mosquitto
@@ -54,7 +54,7 @@ bench: images ## benchmarks with their peers in the same run; ONLY="free idle" r
 	scripts/ensure-packages.sh mosquitto iproute2
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/bench $(ONLY)
 	$(if $(ONLY),exit 0)
-	$(STATIC) cargo run --release --target $(TARGET) -p edge-buffer --example append_rate -- target 3 2048
+	$(STATIC) cargo run --profile dist --target $(TARGET) -p edge-buffer --example append_rate -- target 3 2048
 
 clean:
 	cargo clean

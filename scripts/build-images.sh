@@ -3,7 +3,7 @@
 # An image whose binary and Dockerfile are unchanged is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-binaries=${1:-target/x86_64-unknown-linux-gnu/release}
+binaries=${1:-target/x86_64-unknown-linux-gnu/dist}
 
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT

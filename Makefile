@@ -24,8 +24,10 @@ demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 prove
 test: images ## every test, on real parts
 	scripts/ensure-packages.sh busybox-static docker-registry eatmydata e2fsprogs iproute2 libfaketime microsocks mosquitto tinyproxy
 	scripts/ensure-clients.sh
-	cargo test --no-fail-fast --workspace --exclude site-tests
-	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test --no-fail-fast -p site-tests -- --test-threads=1 --nocapture
+	failed=0
+	cargo test --no-fail-fast --workspace --exclude site-tests || failed=1
+	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test --no-fail-fast -p site-tests -- --test-threads=1 --nocapture || failed=1
+	exit $$failed
 
 faults: images ## the long form of the tests that break things: as root, about three quarters of an hour
 	scripts/ensure-packages.sh eatmydata e2fsprogs iproute2 libfaketime mosquitto

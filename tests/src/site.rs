@@ -295,6 +295,11 @@ impl Site {
         self.agent.as_ref().context("the agent does not run")?.id()
     }
 
+    /// central's process id.
+    pub fn central_id(&self) -> Result<u32> {
+        self.central.as_ref().context("central does not run")?.id()
+    }
+
     /// What the daemon has logged.
     pub fn agent_log(&self) -> String {
         std::fs::read_to_string(self.dir.join("edge-agent.log")).unwrap_or_default()

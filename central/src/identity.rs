@@ -4,12 +4,12 @@
 //! made anew at every start, so that a changed host name needs no further step, and again in time; its key is never on
 //! disk. An operator may give a certificate of another authority instead (`[tls]`).
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use edge_hub::tls::keep::{KeepError, KeepOptions, Keeper, Place};
+use edge_hub::tls::together::{self, NewFile, TogetherError};
 use edge_hub::tls::{self, Authority};
 
 use crate::config::Config;
@@ -35,6 +35,9 @@ pub enum IdentityError {
         /// What is not.
         missing: PathBuf,
     },
+    /// The two files were not written.
+    #[error("writing the certificate authority")]
+    Write(#[from] TogetherError),
     /// The authority was not made.
     #[error("making the certificate authority")]
     Tls(#[from] tls::TlsError),
@@ -64,13 +67,15 @@ pub fn keeper(config: &Config) -> Result<Keeper, IdentityError> {
 
 fn authority(data_dir: &Path) -> Result<Authority, IdentityError> {
     let (cert_path, key_path) = (data_dir.join("ca.pem"), data_dir.join("ca-key.pem"));
+    together::recover(&[key_path.clone(), cert_path.clone()])?;
     match (read(&cert_path)?, read(&key_path)?) {
         (Some(cert_pem), Some(key_pem)) => Ok(Authority { cert_pem, key_pem }),
         (None, None) => {
             let made = tls::issue_ca("Lineside central")?;
-            // The key first: a start that is cut between the two leaves a key without a certificate, which names itself.
-            write(&key_path, 0o600, &made.key_pem)?;
-            write(&cert_path, 0o644, &made.cert_pem)?;
+            together::write(&[
+                NewFile { path: key_path, bytes: made.key_pem.as_bytes(), mode: 0o600 },
+                NewFile { path: cert_path.clone(), bytes: made.cert_pem.as_bytes(), mode: 0o644 },
+            ])?;
             tracing::info!(path = %cert_path.display(), "certificate authority was made; gateways need this file");
             Ok(made)
         }
@@ -85,13 +90,6 @@ fn read(path: &Path) -> Result<Option<String>, IdentityError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(IdentityError::File { path: path.to_owned(), source }),
     }
-}
-
-fn write(path: &Path, mode: u32, text: &str) -> Result<(), IdentityError> {
-    let failed = |source| IdentityError::File { path: path.to_owned(), source };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.sync_all().map_err(failed)
 }
 
 #[cfg(test)]
@@ -116,6 +114,21 @@ mod tests {
         fs::remove_file(key).unwrap();
         let refused = keeper(&config("central.example")).map(|_| ()).unwrap_err().to_string();
         assert!(refused.contains("ca-key.pem") && refused.contains("backup"), "{refused}");
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_between_the_authoritys_files_is_completed_or_begun_anew() {
+        let made = tls::issue_ca("Lineside central").unwrap();
+        for is_renamed in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let key = if is_renamed { "ca-key.pem" } else { "ca-key.pem.new" };
+            fs::write(dir.path().join(key), &made.key_pem).unwrap();
+            fs::write(dir.path().join("ca.pem.new"), &made.cert_pem).unwrap();
+            let config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
+            keeper(&config).unwrap();
+            let kept = fs::read_to_string(dir.path().join("ca.pem")).unwrap() == made.cert_pem;
+            assert_eq!(kept, is_renamed);
+        }
     }
 
     #[test]

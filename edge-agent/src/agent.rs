@@ -24,6 +24,7 @@ use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::config::{Config, Kind, Upstream};
 use crate::control::{self, Control};
+use crate::data_lock::DataLock;
 use crate::deployer::{Deployer, DeployerStatus, Deployment};
 use crate::deployments::{Deployments, Judgement};
 use crate::devices::Devices;
@@ -59,6 +60,7 @@ const PASSWORDS_AT_ONCE: usize = 2;
 pub async fn run(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let _lock = DataLock::acquire(&config.data_dir)?;
     let mut daemon = Daemon::start(config).await?;
     tracing::info!("edge-agent ready");
     let ended = tokio::select! {
@@ -247,7 +249,6 @@ impl Daemon {
                     since_ms: now_ms(),
                     why: String::new(),
                 });
-                let transport = reach::transport(upstream)?;
                 let proxy = upstream.proxy();
                 if let Some(proxy) = &proxy {
                     tracing::info!(%proxy, "upstream is reached through a proxy");
@@ -259,13 +260,14 @@ impl Daemon {
                     devices: standing.devices.clone(),
                     meter: meter.clone(),
                 };
-                let stop = stop.clone();
-                match &upstream.kind {
+                let (stop, upstream) = (stop.clone(), upstream.clone());
+                match upstream.kind.clone() {
                     Kind::Central(connection_string) => {
-                        let uplink = Uplink {
-                            upstream: connection_string.clone(),
+                        let mut uplink = Uplink {
+                            upstream: connection_string,
                             keep_alive: upstream.keep_alive,
-                            transport,
+                            // Replaced before it runs, as soon as its files can be used.
+                            transport: Transport::Plain,
                             proxy,
                             queues: queues.clone(),
                             quarantine: quarantine.clone(),
@@ -282,14 +284,20 @@ impl Daemon {
                             status,
                         };
                         tasks.spawn(async move {
-                            uplink.run(stop).await;
+                            let transport = reach::usable_transport(&upstream, &uplink.status, &stop).await;
+                            if let Some(transport) = transport {
+                                uplink.transport = transport;
+                                uplink.run(stop).await;
+                            }
                             ("link", Ok(()))
                         });
                     }
                     _ => {
-                        let carrier = carried.carrier(upstream, transport, proxy, status);
                         tasks.spawn(async move {
-                            carrier.run(stop).await;
+                            if let Some(transport) = reach::usable_transport(&upstream, &status, &stop).await
+                            {
+                                carried.carrier(&upstream, transport, proxy, status).run(stop).await;
+                            }
                             ("link", Ok(()))
                         });
                     }

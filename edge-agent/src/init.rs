@@ -1,11 +1,10 @@
 //! `edge-agent init`: the configuration, keys and certificates of a new gateway. It never overwrites anything.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use edge_hub::tls::together::{self, NewFile, TogetherError};
 use edge_hub::tls::{self, TlsError};
 use schemas::connection_string::ConnectionString;
 use schemas::names::DeviceId;
@@ -74,6 +73,9 @@ pub enum InitError {
         #[source]
         source: TlsError,
     },
+    /// The files were not written.
+    #[error(transparent)]
+    Write(#[from] TogetherError),
     /// Certificates were not made.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -82,7 +84,7 @@ pub enum InitError {
 /// Writes everything that a new gateway needs.
 ///
 /// # Errors
-/// [`InitError`]; what was written before stays.
+/// [`InitError`]; all files are written, or none. An `init` that a kill interrupted is completed or undone by the next one.
 pub fn init(options: InitOptions) -> Result<(), InitError> {
     let data_dir = std::path::absolute(&options.data_dir).map_err(|source| InitError::Io {
         path: options.data_dir.clone(),
@@ -91,34 +93,39 @@ pub fn init(options: InitOptions) -> Result<(), InitError> {
     })?;
     let file = |name: &str| data_dir.join(name);
     // Everything that could be wrong is looked at before anything is written.
-    for path in ["ca.pem", "ca-key.pem", "server.pem", "server-key.pem", module_keys::FILE, "upstream-ca.pem"]
-        .map(&file)
-        .into_iter()
-        .chain([options.config.clone()])
-    {
-        if path.exists() {
-            return Err(InitError::Exists { path });
-        }
+    let paths: Vec<PathBuf> =
+        ["ca.pem", "ca-key.pem", "server.pem", "server-key.pem", module_keys::FILE, "upstream-ca.pem"]
+            .map(&file)
+            .into_iter()
+            .chain([options.config.clone()])
+            .collect();
+    together::recover(&paths)?;
+    if let Some(path) = paths.into_iter().find(|path| path.exists()) {
+        return Err(InitError::Exists { path });
     }
     let upstream_ca = upstream_ca(&options)?;
     let authority = tls::issue_ca(&format!("{} edge CA", options.device_id))?;
     let server = tls::issue_server(&authority, &names(&options.hostname))?;
 
     make_dir(&data_dir)?;
-    write(&file("ca.pem"), authority.cert_pem.as_bytes(), 0o644)?;
-    write(&file("ca-key.pem"), authority.key_pem.as_bytes(), 0o600)?;
-    write(&file("server.pem"), server.chain_pem.as_bytes(), 0o644)?;
-    write(&file("server-key.pem"), server.key_pem.as_bytes(), 0o600)?;
-    write(&file(module_keys::FILE), &rand::random::<[u8; module_keys::SECRET_BYTES]>(), 0o600)?;
-    if let Some(ca) = &upstream_ca {
-        write(&file("upstream-ca.pem"), ca, 0o644)?;
-    }
     if let Some(parent) = options.config.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         make_dir(parent)?;
     }
-    let text = config_text(&options, &data_dir);
+    let secret = module_keys::file_content(rand::random());
     // It holds the gateway's key.
-    write(&options.config, text.as_bytes(), 0o600)
+    let config = config_text(&options, &data_dir);
+    let mut files = vec![
+        NewFile { path: file("ca.pem"), bytes: authority.cert_pem.as_bytes(), mode: 0o644 },
+        NewFile { path: file("ca-key.pem"), bytes: authority.key_pem.as_bytes(), mode: 0o600 },
+        NewFile { path: file("server.pem"), bytes: server.chain_pem.as_bytes(), mode: 0o644 },
+        NewFile { path: file("server-key.pem"), bytes: server.key_pem.as_bytes(), mode: 0o600 },
+        NewFile { path: file(module_keys::FILE), bytes: &secret, mode: 0o600 },
+        NewFile { path: options.config.clone(), bytes: config.as_bytes(), mode: 0o600 },
+    ];
+    if let Some(ca) = &upstream_ca {
+        files.push(NewFile { path: file("upstream-ca.pem"), bytes: ca, mode: 0o644 });
+    }
+    Ok(together::write(&files)?)
 }
 
 fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
@@ -175,20 +182,6 @@ fn make_dir(path: &Path) -> Result<(), InitError> {
         path: path.to_owned(),
         doing: "make the directory",
         source,
-    })
-}
-
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InitError> {
-    let mut options = OpenOptions::new();
-    let written = options
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    written.map_err(|source| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => InitError::Exists { path: path.to_owned() },
-        _ => InitError::Io { path: path.to_owned(), doing: "write it", source },
     })
 }
 

@@ -8,10 +8,15 @@ use anyhow::{Context as _, Result};
 use edge_hub::client::{self, ClientOptions};
 use edge_hub::codec::packet::Version;
 use edge_hub::tls;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Kind, Transport, Upstream};
+use crate::uplink::LinkStatus;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often files that cannot be used are read again; as often as a connection is tried.
+const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(5);
 
 /// What lies between TCP and MQTT, with the files that it names read.
 ///
@@ -25,6 +30,36 @@ pub fn transport(upstream: &Upstream) -> Result<client::Transport> {
             client::Transport::WebSocket { tls: client_config(upstream)?, path: path.clone() }
         }
     })
+}
+
+/// The transport as soon as its files can be used; `None` when the daemon stops before. Leaf devices and modules are served
+/// meanwhile, and `status` says what is wrong.
+pub async fn usable_transport(
+    upstream: &Upstream,
+    status: &watch::Sender<LinkStatus>,
+    stop: &CancellationToken,
+) -> Option<client::Transport> {
+    loop {
+        let why = match transport(upstream) {
+            Ok(transport) => return Some(transport),
+            Err(error) => format!("{error:#}"),
+        };
+        let is_new = status.send_if_modified(|status| {
+            let is_new = status.why != why;
+            status.why.clone_from(&why);
+            is_new
+        });
+        if is_new {
+            tracing::error!(
+                why,
+                "upstream cannot be reached until its files are mended; devices are served meanwhile"
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AT_FILES_EVERY) => {}
+            () = stop.cancelled() => return None,
+        }
+    }
 }
 
 /// Goes as far as an upstream can be reached without saying who is there: a second connection of one identity would end the

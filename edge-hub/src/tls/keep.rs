@@ -272,7 +272,16 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
         return Ok(None);
     }
     let (cert_pem, key_pem) = (read(cert)?, read(key)?);
-    let known = inspect(&cert_pem, options.authority.as_ref()).map_err(|source| options.failed(source))?;
+    let known = match inspect(&cert_pem, options.authority.as_ref()) {
+        Ok(known) => known,
+        // Nobody can tell whose it was: it is kept beside the new one.
+        Err(error) if options.authority.is_some() => {
+            set_aside(cert)?;
+            error!(file = %cert.display(), %error, "the server's certificate is damaged: it was renamed to .damaged and is made anew");
+            return Ok(None);
+        }
+        Err(source) => return Err(options.failed(source)),
+    };
     if known.is_own && ServedCertificate::new(&cert_pem, &key_pem).is_err() {
         // The power went between the two renames.
         warn!(file = %cert.display(), "the server's certificate is made anew: its key is another one's");
@@ -283,6 +292,18 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
         return Ok(None);
     }
     Ok(Some((cert_pem, key_pem, known)))
+}
+
+/// Keeps a damaged file for an operator.
+fn set_aside(path: &Path) -> Result<(), KeepError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    let renamed = fs::rename(path, &aside);
+    renamed.map_err(|source| KeepError::File {
+        path: path.to_owned(),
+        doing: "rename it to .damaged",
+        source,
+    })
 }
 
 /// Makes a certificate and puts it where it belongs.

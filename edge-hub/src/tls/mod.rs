@@ -6,6 +6,7 @@ mod inspect;
 mod issue;
 pub mod keep;
 mod served;
+pub mod together;
 pub mod trust;
 mod watch;
 

@@ -1,0 +1,89 @@
+//! One daemon for each data directory: a lock that is taken before anything in the directory is touched.
+//!
+//! The kernel releases the lock when the process ends, however it ends, so a leftover file never blocks a start.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The file in the data directory; it holds the process id of the daemon.
+const FILE: &str = "lock";
+
+/// Why the directory is not this process's.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another daemon runs on the directory.
+    #[error("{dir} is in use by another edge-agent (process {process}); stop that one first")]
+    InUse {
+        /// The data directory.
+        dir: PathBuf,
+        /// What the lock file says, `unknown` when it says nothing.
+        process: String,
+    },
+    /// The lock file cannot be made or locked.
+    #[error("locking {path}")]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The lock; released when it is dropped.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    /// Locks `data_dir`, which is made when it is missing. Does not wait.
+    ///
+    /// # Errors
+    /// [`LockError::InUse`] when another process has it.
+    pub fn acquire(data_dir: &Path) -> Result<Self, LockError> {
+        let path = data_dir.join(FILE);
+        let failed = |source| LockError::Io { path: path.clone(), source };
+        // Containers mount sockets below it: others may pass through, and list nothing.
+        DirBuilder::new().recursive(true).mode(0o711).create(data_dir).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        // Not truncated: the process id of whoever holds it must stay readable.
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let process = holder.trim().parse::<u32>().map_or("unknown".to_owned(), |id| id.to_string());
+                return Err(LockError::InUse { dir: data_dir.to_owned(), process });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        // Only for the message above: on a full disk the lock holds all the same.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_on_one_directory_is_refused_by_name_and_the_lock_ends_with_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = dir.path().join("data");
+        let first = DataLock::acquire(&data_dir).unwrap();
+        let refused = DataLock::acquire(&data_dir).unwrap_err();
+        let own = std::process::id().to_string();
+        assert!(matches!(&refused, LockError::InUse { process, .. } if *process == own), "{refused}");
+        drop(first);
+        DataLock::acquire(&data_dir).unwrap();
+    }
+}

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device, speak_for};
+use crate::ingest::Carrier;
 use crate::store::StoreError;
 use crate::store::commands::Outcome;
 use crate::store::devices::{self, Device};
@@ -53,13 +54,13 @@ impl Fleet {
     /// Takes a telemetry message that `carrier`, a gateway, brought, or its sender itself.
     fn take(
         self: &Arc<Self>,
-        carrier: Option<DeviceId>,
+        carrier: Option<Carrier>,
         from: Identity,
         mut bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         let received_ms = now_ms();
-        let (place, enqueued_ms) = match place(&mut bag, carrier.as_ref()) {
+        let (place, enqueued_ms) = match place(&mut bag, carrier.as_ref().map(|carrier| &carrier.gateway)) {
             Ok(place) => place,
             Err(why) => return Box::pin(async { Err(Rejected::Wrong(400, why)) }),
         };
@@ -125,7 +126,9 @@ impl Service for Fleet {
         bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        let carrier = self.is_gateway(client).then(|| client.identity.device.clone());
+        let carrier = self
+            .is_gateway(client)
+            .then(|| Carrier { gateway: client.identity.device.clone(), connection: client.connection });
         self.take(carrier, from, bag, payload)
     }
 

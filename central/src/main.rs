@@ -119,8 +119,7 @@ fn serve(place: &Place) -> anyhow::Result<()> {
         tokio::spawn(stop_on_signal(stop.clone())?);
         let running = server::start(config, stop).await?;
         println!("central ready: http://{} mqtts://{}", running.http, running.mqtts);
-        running.ended().await;
-        anyhow::Ok(())
+        running.ended().await
     })
 }
 

@@ -134,15 +134,22 @@ impl Started {
         &self.fleet
     }
 
-    /// Waits for the stop, then until every connection has ended and everything taken in is committed. A server that
-    /// ends by itself ends all of central.
-    pub async fn ended(mut self) {
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            _ = self.tasks.join_next() => {
-                tracing::error!("a listener ended; central stops");
-                self.stop.cancel();
+    /// Waits for the stop, then until every connection has ended and everything taken in is committed.
+    ///
+    /// # Errors
+    /// A server or the store's writer that ends by itself ends all of central: acknowledging nothing is better than a
+    /// central that looks well and stores nothing.
+    pub async fn ended(mut self) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            () = self.stop.cancelled() => Ok(()),
+            _ = self.tasks.join_next() => Err(anyhow::anyhow!("a listener ended by itself; the log tells why")),
+            () = self.fleet.store.ended() => {
+                Err(anyhow::anyhow!("the store's writer ended by itself; the log tells why"))
             }
+        };
+        if let Err(error) = &ended {
+            tracing::error!(%error, "central stops");
+            self.stop.cancel();
         }
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_WITHIN, all).await.is_err() {
@@ -152,6 +159,7 @@ impl Started {
         self.door.close().await;
         self.fleet.store.close().await;
         tracing::info!("central has stopped");
+        ended
     }
 }
 

@@ -17,13 +17,15 @@ pub mod telemetry;
 pub mod tokens;
 pub mod twins;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 /// Works that may wait for the writer; about a second of the fastest ingest measured.
 const WAITING_WORKS_MAX: usize = 16_384;
@@ -33,6 +35,10 @@ const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 const GROUP_MAX: usize = 1000;
 /// Connections that read. Reads are short; on the machines that central runs on, more would only contend.
 const READERS: usize = 4;
+/// How long works wait for another program that holds the file; then they fail, and gateways send again.
+const LOCKED_MAX: Duration = Duration::from_secs(60);
+/// Between two tries, beside SQLite's own wait.
+const LOCKED_PAUSE: Duration = Duration::from_millis(50);
 
 /// How much history is kept; the oldest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,8 @@ pub struct Store {
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+    failure: Arc<Mutex<Option<String>>>,
+    ended: watch::Receiver<()>,
 }
 
 impl Store {
@@ -108,9 +116,16 @@ impl Store {
         let writing = schema::open(&path)?;
         let readers = (0..READERS).map(|_| schema::open(&path)).collect::<Result<Vec<_>, _>>()?;
         let (jobs, waiting) = mpsc::channel(WAITING_WORKS_MAX);
+        let failure = Arc::new(Mutex::new(None));
+        let (ending, ended) = watch::channel(());
+        let its_failure = failure.clone();
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || write(writing, waiting, keep))
+            .spawn(move || {
+                // Dropped however the thread ends.
+                let _ending = ending;
+                write(writing, waiting, keep, &its_failure);
+            })
             .map_err(StoreError::Writer)?;
         Ok(Self {
             jobs,
@@ -118,7 +133,20 @@ impl Store {
             readers: Arc::new(Mutex::new(readers)),
             reading: Arc::new(Semaphore::new(READERS)),
             writer: Arc::new(Mutex::new(Some(writer))),
+            failure,
+            ended,
         })
+    }
+
+    /// Why the last commit failed; `None` when it did not.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Ends when the writer has ended: by [`Store::close`], or by a fault after which nothing can be stored any more.
+    pub async fn ended(&self) {
+        // The sender is only ever dropped.
+        let _ = self.ended.clone().changed().await;
     }
 
     /// Hands work to the writer. `size_bytes` is what the work holds in memory while it waits. `after` runs on the
@@ -248,7 +276,12 @@ impl Drop for Lease {
     }
 }
 
-fn write(mut connection: Connection, mut jobs: mpsc::Receiver<Job>, keep: Keep) {
+fn write(
+    mut connection: Connection,
+    mut jobs: mpsc::Receiver<Job>,
+    keep: Keep,
+    failure: &Mutex<Option<String>>,
+) {
     let mut is_open = true;
     while is_open {
         let mut group = Vec::new();
@@ -271,8 +304,29 @@ fn write(mut connection: Connection, mut jobs: mpsc::Receiver<Job>, keep: Keep) 
         if let Err(error) = &committed {
             tracing::error!(%error, works = finishes.len(), "a group was not committed");
         }
+        *failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            committed.as_ref().err().map(ToString::to_string);
         for (finish, _permit) in finishes {
             finish(committed.is_ok());
+        }
+    }
+}
+
+/// Begins to write; waits while another program writes to the file, [`LOCKED_MAX`] at most. Works that wait lose nothing.
+fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>> {
+    let since = Instant::now();
+    loop {
+        let begun = Transaction::new_unchecked(connection, TransactionBehavior::Immediate);
+        let is_locked = |error: &rusqlite::Error| {
+            matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+        };
+        match begun {
+            Err(error) if is_locked(&error) && since.elapsed() < LOCKED_MAX => {
+                let waited = since.elapsed();
+                tracing::warn!(?waited, "another program holds the store; works wait until it is free");
+                std::thread::sleep(LOCKED_PAUSE);
+            }
+            begun => return begun,
         }
     }
 }
@@ -283,15 +337,19 @@ fn commit(
     keep: Keep,
     finishes: &mut Vec<(Finish, OwnedSemaphorePermit)>,
 ) -> rusqlite::Result<()> {
-    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut transaction = begin(connection)?;
     for (work, permit) in group {
         let savepoint = transaction.savepoint()?;
-        let (is_done, finish) = work(&savepoint);
-        finishes.push((finish, permit));
-        match is_done {
-            true => savepoint.commit()?,
-            // A savepoint that is dropped rolls back.
-            false => drop(savepoint),
+        // A fault in one work must not end the writer, on which all others depend.
+        match catch_unwind(AssertUnwindSafe(|| work(&savepoint))) {
+            Ok((is_done, finish)) => {
+                finishes.push((finish, permit));
+                // A savepoint that is dropped rolls back.
+                if is_done {
+                    savepoint.commit()?;
+                }
+            }
+            Err(_) => tracing::error!("a work of the store panicked; what it wrote was undone"),
         }
     }
     telemetry::trim(&transaction, keep.messages)?;

@@ -203,6 +203,10 @@ ALTER TABLE commands ADD COLUMN valid_until_ms INTEGER;
 ALTER TABLE commands ADD COLUMN taken_ms INTEGER;
 CREATE INDEX commands_waiting ON commands (device, row) WHERE outcome IS NULL AND valid_until_ms IS NOT NULL;
 ",
+    "
+-- one row, written by whoever asks whether central is well
+CREATE TABLE probe (id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL);
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

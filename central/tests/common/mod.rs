@@ -155,7 +155,7 @@ impl Central {
 
     pub async fn end(self) {
         self.stop.cancel();
-        self.started.ended().await;
+        self.started.ended().await.unwrap();
     }
 }
 

@@ -134,11 +134,20 @@ impl Service for Fleet {
 
     fn telemetry_will(
         self: &Arc<Self>,
+        left_by: &Identity,
         from: Identity,
         bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        self.take(None, from, bag, payload)
+        let (fleet, left_by) = (self.clone(), left_by.clone());
+        Box::pin(async move {
+            if left_by != from {
+                // As for what it publishes: only for itself, its modules and the devices attached to it now.
+                let (gateway, of) = (left_by.device, from.clone());
+                fleet.store.submit(move |c| speak_for(c, &gateway, &of)).await?;
+            }
+            fleet.take(None, from, bag, payload).await
+        })
     }
 
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {
@@ -412,7 +421,7 @@ impl Fleet {
 }
 
 fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(payload).map_err(|error| error.to_string())
+    schemas::json::from_link(payload).map_err(|error| error.to_string())
 }
 
 /// Takes the link's properties out of a bag: the message's place in its gateway's queue, and when the gateway accepted

@@ -289,3 +289,34 @@ async fn a_device_that_keeps_its_session_is_found_again_after_a_restart_of_centr
     assert_eq!(patch["interval"], 5);
     central.end().await;
 }
+
+#[tokio::test]
+async fn a_gateways_will_speaks_for_whom_its_messages_may_and_for_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    for id in ["gw", "other"] {
+        central.put(&format!("/api/devices/{id}"), json!({"type": ["edge"]})).await;
+    }
+    for id in ["child", "stranger", "cousin"] {
+        central.put(&format!("/api/devices/{id}"), json!({})).await;
+    }
+    for (source, target) in [("gw", "child"), ("other", "cousin")] {
+        let relationship = json!({"name": "downstream", "source": source, "target": target});
+        central.put(&format!("/api/devices/{source}/relationships/to-{target}"), relationship).await;
+    }
+    // Each of the gateway's connections leaves one will; those that are taken come last, so that all were decided then.
+    for of in ["stranger", "cousin", "other", "nobody", "child", "gw"] {
+        let mut gateway = central.client_with_will("gw", &format!("devices/{of}/messages/events/")).await;
+        let _ = gateway.next(|packet| matches!(packet, Packet::ConnAck(_)).then_some(())).await;
+        drop(gateway);
+        if matches!(of, "child" | "gw") {
+            let path = format!("/api/ext/devices/{of}/messages");
+            central.until(&path, |page| (page["value"].as_array()?.len() == 1).then_some(())).await;
+        }
+    }
+    for of in ["stranger", "cousin", "other"] {
+        let page = central.get(&format!("/api/ext/devices/{of}/messages")).await;
+        assert_eq!(page["value"], json!([]), "{of}");
+    }
+    central.end().await;
+}

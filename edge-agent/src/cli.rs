@@ -201,7 +201,7 @@ impl Cli {
             Command::Call { target, method, payload, timeout } => {
                 let payload: Value = match payload {
                     None => Value::Null,
-                    Some(text) => serde_json::from_str(text).context("PAYLOAD is not JSON")?,
+                    Some(text) => schemas::json::from_outside(text.as_bytes()).context("PAYLOAD")?,
                 };
                 let body = json!({
                     "target": target, "methodName": method, "payload": payload, "responseTimeoutInSeconds": timeout,
@@ -215,7 +215,8 @@ impl Cli {
             Command::Routes(Routes::Test { file, message }) => {
                 let (_, _, table) = read_manifest(file)?;
                 let wrong = |why: String| Exit(2, anyhow::anyhow!("--message: {why}"));
-                let asked = serde_json::from_str(message).map_err(|error| wrong(error.to_string()))?;
+                let asked = schemas::json::from_outside(message.as_bytes())
+                    .map_err(|error| wrong(error.to_string()))?;
                 // Which modules are its own, when this is a gateway.
                 let gateway = self.load().ok().map(|config| config.device_id);
                 let told = routes_test::ask(&table, &asked, gateway).map_err(wrong)?;
@@ -252,7 +253,7 @@ fn read_manifest(file: &PathBuf) -> Result<(Value, deploy::desired::Desired, Rou
     let (desired, table) = checked.map_err(|error| {
         Exit(2, anyhow::Error::from(error).context(format!("{} refused", file.display())))
     })?;
-    let document = serde_json::from_slice(&text).context("a manifest that was just read is JSON")?;
+    let document = Manifest::document(&text).context("a manifest that was just read is JSON")?;
     Ok((document, desired, table))
 }
 

@@ -113,7 +113,7 @@ impl Deployments {
         let (rules, rules_out) = watch::channel(Arc::default());
         let (judgement, judgement_out) = watch::channel(Judgement::default());
         let last: Option<Sections> =
-            state.load(Room::Deployment)?.into_iter().find(|(key, _)| key == IN_FORCE).map(|(_, s)| s);
+            state.load(Room::Deployment).into_iter().find(|(key, _)| key == IN_FORCE).map(|(_, s)| s);
         let deployments = Self {
             gateway,
             twins,

@@ -10,7 +10,7 @@ use schemas::link::{CHILDREN_MAX, Child, Children};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Room, Saved, State, StateError};
+use crate::state::{Room, Saved, State, StateError, shaped};
 
 const FROM_CENTRAL: &str = "central";
 const BLOCKED: &str = "blocked";
@@ -147,18 +147,18 @@ impl Devices {
     /// The devices as last saved.
     ///
     /// # Errors
-    /// [`StateError::Value`] when they cannot be read.
+    /// [`StateError`] when the state cannot be used.
     pub fn load(state: State) -> Result<Self, StateError> {
         let mut known = Known::default();
-        for (key, value) in state.load::<serde_json::Value>(Room::Devices)? {
-            let wrong = |source| StateError::Value { room: "devices", key: key.clone(), source };
+        for (key, value) in state.load::<serde_json::Value>(Room::Devices) {
             if key == FROM_CENTRAL {
-                let list: Children = serde_json::from_value(value).map_err(wrong)?;
-                known.from_central = Some(by_id(list));
+                known.from_central = shaped::<Children>(Room::Devices, &key, value).map(by_id);
             } else if key == BLOCKED {
-                known.blocked = serde_json::from_value(value).map_err(wrong)?;
-            } else if let Some(id) = key.strip_prefix(ADDED).and_then(|id| id.parse().ok()) {
-                known.added.insert(id, serde_json::from_value(value).map_err(wrong)?);
+                known.blocked = shaped(Room::Devices, &key, value).unwrap_or_default();
+            } else if let Some(id) = key.strip_prefix(ADDED).and_then(|id| id.parse().ok())
+                && let Some(device) = shaped(Room::Devices, &key, value)
+            {
+                known.added.insert(id, device);
             }
         }
         Ok(Self { known: Arc::new(RwLock::new(known)), state })

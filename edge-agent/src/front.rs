@@ -138,6 +138,7 @@ impl Service for Front {
 
     fn telemetry_will(
         self: &Arc<Self>,
+        _left_by: &Identity,
         from: Identity,
         bag: PropertyBag,
         payload: Bytes,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::clock::now_ms;
-use crate::state::{Room, State, StateError};
+use crate::state::{Room, State, StateError, shaped};
 
 /// Bytes of all messages that wait here. Beyond it a message is rejected, and central told.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -91,18 +91,17 @@ impl Mailbox {
     /// The messages as last saved; every settlement counts as not yet sent.
     ///
     /// # Errors
-    /// [`StateError::Value`] when one cannot be read.
+    /// [`StateError`] when the state cannot be used.
     pub fn load(state: State) -> Result<Self, StateError> {
         let mut boxes = Boxes::default();
-        for (key, value) in state.load::<serde_json::Value>(Room::CloudMessages)? {
-            let wrong = |source| StateError::Value { room: "cloud-messages", key: key.clone(), source };
+        for (key, value) in state.load::<serde_json::Value>(Room::CloudMessages) {
             if let Some(device) = key.strip_prefix(HIGH).and_then(|device| device.parse().ok()) {
-                let high = serde_json::from_value(value).map_err(wrong)?;
+                let Some(high) = shaped(Room::CloudMessages, &key, value) else { continue };
                 let letters: &mut Letters = boxes.of.entry(device).or_default();
                 letters.high = letters.high.max(high);
                 letters.high_forgotten = high;
             } else if let Some((device, sequence)) = key.strip_prefix(WAIT).and_then(read_key) {
-                let kept: Kept = serde_json::from_value(value).map_err(wrong)?;
+                let Some(kept) = shaped::<Kept>(Room::CloudMessages, &key, value) else { continue };
                 boxes.bytes += kept.message.size_bytes();
                 let letters = boxes.of.entry(device).or_default();
                 letters.high = letters.high.max(sequence);
@@ -110,7 +109,9 @@ impl Mailbox {
             } else if let Some(of) = key.strip_prefix(END).and_then(read_key) {
                 let letters = boxes.of.entry(of.0.clone()).or_default();
                 letters.high = letters.high.max(of.1);
-                boxes.settled.insert(of, serde_json::from_value(value).map_err(wrong)?);
+                if let Some(settlement) = shaped(Room::CloudMessages, &key, value) {
+                    boxes.settled.insert(of, settlement);
+                }
             }
         }
         // What had ended was not forgotten yet when the daemon ended.

@@ -48,7 +48,7 @@ impl Meter {
     /// # Errors
     /// [`StateError`] when what is saved cannot be read.
     pub fn load(state: State, limits: Limits) -> Result<Self, StateError> {
-        let saved = state.load::<Saved>(Room::Budget)?.into_iter().find(|(key, _)| key == KEY);
+        let saved = state.load::<Saved>(Room::Budget).into_iter().find(|(key, _)| key == KEY);
         let budget = Budget::new(limits, saved.map(|(_, saved)| saved), now_ms());
         let inner = Inner { budget, is_saving: false, looked: Instant::now() };
         Ok(Self { inner: Arc::new(Mutex::new(inner)), state, changed: watch::Sender::new(()) })

@@ -186,7 +186,7 @@ async fn read(body: Body) -> Result<MethodRequest, Failure> {
             wrong(format!("the body did not come whole, or has more than {BODY_BYTES_MAX} bytes"))
         })?;
     let body: CallBody =
-        serde_json::from_slice(&bytes).map_err(|error| wrong(format!("the body: {error}")))?;
+        schemas::json::from_outside(&bytes).map_err(|error| wrong(format!("the body: {error}")))?;
     checked(body).map_err(wrong)
 }
 

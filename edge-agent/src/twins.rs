@@ -54,10 +54,10 @@ impl Twins {
     /// The twins as last saved; every reported section counts as not yet sent.
     ///
     /// # Errors
-    /// [`StateError::Value`] when one cannot be read.
+    /// [`StateError`] when the state cannot be used.
     pub fn load(state: State) -> Result<Self, StateError> {
         let mut kept = BTreeMap::new();
-        for (key, value) in state.load::<Kept>(Room::Twins)? {
+        for (key, value) in state.load::<Kept>(Room::Twins) {
             match key.parse::<Identity>() {
                 Ok(identity) => drop(kept.insert(identity, value)),
                 Err(error) => tracing::error!(key, %error, "a twin with a wrong name was left out"),

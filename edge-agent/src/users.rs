@@ -49,9 +49,9 @@ impl Users {
     /// The users as last saved.
     ///
     /// # Errors
-    /// [`StateError::Value`] when they cannot be read.
+    /// [`StateError`] when the state cannot be used.
     pub fn load(state: State) -> Result<Self, StateError> {
-        let saved = state.load::<User>(Room::Users)?;
+        let saved = state.load::<User>(Room::Users);
         let known = saved.into_iter().filter_map(|(name, user)| Some((name.parse().ok()?, user))).collect();
         Ok(Self { known: Arc::new(RwLock::new(known)), state })
     }

@@ -45,7 +45,7 @@ pub async fn run(
         .watch(&folder, RecursiveMode::NonRecursive)
         .with_context(|| format!("[deploy] watch: {}", folder.display()))?;
     let last: Option<u32> =
-        state.load(Room::Deployment)?.into_iter().find(|(key, _)| key == LAST_SEEN).map(|(_, seen)| seen);
+        state.load(Room::Deployment).into_iter().find(|(key, _)| key == LAST_SEEN).map(|(_, seen)| seen);
     let mut last_seen = last;
     changed.notify_one();
     loop {
@@ -71,7 +71,7 @@ pub async fn run(
 }
 
 async fn apply(deployments: &Arc<Deployments>, clients: &Clients, text: &[u8]) -> Result<u64> {
-    let document = serde_json::from_slice(text).context("the file is not JSON")?;
+    let document = schemas::manifest::Manifest::document(text)?;
     let (version, changes) = deployments.apply(&document).await?;
     for (identity, change) in changes {
         clients.send_desired(&identity, change.version, &change.patch);

@@ -1,6 +1,7 @@
 //! What a change to a twin does: merge patches, differences between two versions, and the limits of a section.
 //! Sources: RFC 7396 (JSON merge patch); IoT Hub device twin limits.
 
+use schemas::json::{self, JsonError};
 use schemas::twin::Section;
 use serde_json::{Map, Value};
 
@@ -65,11 +66,12 @@ impl PatchError {
 /// # Errors
 /// [`PatchError`] naming the key; `$version` and other system keys at the top are dropped as IoT Hub does.
 pub fn parse_patch(payload: &[u8]) -> Result<Map<String, Value>, PatchError> {
-    let patch = match serde_json::from_slice(payload) {
+    let patch = match json::from_outside(payload) {
         Ok(Value::Object(patch)) => patch,
         Ok(Value::Null) => return Err(PatchError::NotAnObject("null")),
         Ok(Value::Array(_)) => return Err(PatchError::NotAnObject("an array")),
         Ok(_) => return Err(PatchError::NotAnObject("a plain value")),
+        Err(JsonError::TooDeep { .. }) => return Err(PatchError::NotAnObject("JSON nested too deep")),
         Err(_) => return Err(PatchError::NotAnObject("text that is not JSON")),
     };
     let patch: Map<String, Value> = patch.into_iter().filter(|(key, _)| !key.starts_with('$')).collect();

@@ -157,10 +157,12 @@ pub trait Service: Send + Sync + 'static {
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>>;
 
-    /// Takes the will of a client that is gone, on its telemetry topic; `bag` has what IoT Hub gives it. Same rules as for
+    /// Takes the will of a client that is gone, on a telemetry topic that [`Service::may_speak_for`] allowed it at CONNECT;
+    /// the program decides anew whether `left_by` may still speak for `from`. `bag` has what IoT Hub gives it. Same rules as for
     /// [`Service::telemetry`], but one that is rejected for now is offered again.
     fn telemetry_will(
         self: &Arc<Self>,
+        left_by: &Identity,
         from: Identity,
         bag: PropertyBag,
         payload: Bytes,

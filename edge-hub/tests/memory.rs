@@ -47,6 +47,7 @@ impl Service for Program {
 
     fn telemetry_will(
         self: &Arc<Self>,
+        _left_by: &Identity,
         _from: Identity,
         _bag: PropertyBag,
         _payload: Bytes,

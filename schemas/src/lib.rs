@@ -6,6 +6,7 @@
 pub mod bag;
 pub mod cloud_message;
 pub mod connection_string;
+pub mod json;
 pub mod link;
 pub mod manifest;
 pub mod method;

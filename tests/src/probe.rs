@@ -61,7 +61,8 @@ async fn probe(port: u16, publisher: Login, comer: Login, stopped: watch::Receiv
     let mut waited = Waited { acknowledged: Vec::new(), connected: Vec::new() };
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while !*stopped.borrow() {
+    // Once at least, however short the attack was.
+    loop {
         ticks.tick().await;
         let since = Instant::now();
         stream.write_all(&packet).await?;
@@ -78,6 +79,8 @@ async fn probe(port: u16, publisher: Login, comer: Login, stopped: watch::Receiv
             .await
             .context("nobody may connect any more")??;
         waited.connected.push(since.elapsed());
+        if *stopped.borrow() {
+            return Ok(waited);
+        }
     }
-    Ok(waited)
 }

@@ -45,6 +45,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             .await
             .map_err(|error| ApiError::bad_request("InvalidBody", error.body_text()))?;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        schemas::json::check_text(bytes, schemas::json::DEPTH_MAX)
+            .map_err(|error| ApiError::unprocessable(format!("the body: {error}")))?;
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             match error.inner().classify() {

@@ -141,6 +141,19 @@ impl Central {
         Mqtt { client, events }
     }
 
+    /// A client that leaves a will.
+    pub async fn client_with_will(&self, device: &str, topic: &str) -> Mqtt {
+        let mut options = self.client(device).await.events.mqtt_options;
+        options.set_last_will(rumqttc::LastWill::new(
+            topic,
+            r#"{"gone": true}"#,
+            rumqttc::QoS::AtLeastOnce,
+            false,
+        ));
+        let (client, events) = AsyncClient::new(options, 100);
+        Mqtt { client, events }
+    }
+
     pub fn client_with_key(&self, device: &str, key: &[u8]) -> Mqtt {
         let expires_at = clock::now_ms() / 1000 + 3600;
         let token = edge_core::access::sas::token("central.test", &device.parse().unwrap(), key, expires_at);

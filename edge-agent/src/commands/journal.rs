@@ -93,7 +93,7 @@ impl Journal {
             state: state.clone(),
         };
         let mut interrupted = Vec::new();
-        for (id, mut entry) in state.load::<Entry>(Room::Commands)? {
+        for (id, mut entry) in state.load::<Entry>(Room::Commands) {
             match &mut entry {
                 Entry::Waiting(waiting) => {
                     journal.next_number = journal.next_number.max(waiting.number + 1);

@@ -52,7 +52,7 @@ impl Commands {
     /// The journal as last saved. What ran then has no answer now.
     ///
     /// # Errors
-    /// [`StateError::Value`] when it cannot be read.
+    /// [`StateError`] when the state cannot be used.
     pub fn load(state: State, clients: Clients, gateway: DeviceId) -> Result<Self, StateError> {
         let (journal, interrupted) = Journal::load(state, steady_ms())?;
         let commands = Self {

@@ -309,6 +309,18 @@ fn state_text(module: &ObservedModule) -> String {
     }
 }
 
+/// Refuses what is nested deeper than may come from outside.
+fn shallow(value: &Value) -> Result<(), Failure> {
+    let max = schemas::json::DEPTH_MAX;
+    if schemas::json::depth(value) > max {
+        return Err(Failure(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("JSON is nested deeper than {max} levels"),
+        ));
+    }
+    Ok(())
+}
+
 #[derive(Deserialize)]
 struct ApplyQuery {
     wait: Option<u64>,
@@ -319,6 +331,7 @@ async fn apply(
     Query(query): Query<ApplyQuery>,
     Json(document): Json<Value>,
 ) -> Result<Json<Value>, Failure> {
+    shallow(&document)?;
     let (version, changes) = control.deployments.apply(&document).await.map_err(|error| match error {
         ApplyError::Refused(_) => Failure(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
         ApplyError::State(_) | ApplyError::Failed(_) => {
@@ -365,6 +378,7 @@ async fn call(State(control): State<Arc<Control>>, Json(call): Json<Call>) -> Re
     };
     let target =
         target.map_err(|error| Failure(StatusCode::UNPROCESSABLE_ENTITY, format!("target: {error}")))?;
+    shallow(&call.request.payload)?;
     match control.commands.call(&target, &call.request).await {
         Ok(response) => Ok(Json(json!(response))),
         Err(failure @ MethodFailure::NotConnected { .. }) => {

@@ -109,17 +109,6 @@ pub enum StateError {
         /// Which.
         dir: std::path::PathBuf,
     },
-    /// A value does not have the shape that this version writes.
-    #[error("state: {room} `{key}` cannot be read")]
-    Value {
-        /// Its room.
-        room: &'static str,
-        /// Its key.
-        key: String,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
     /// The write did not reach the disk.
     #[error("state was not saved: {0}")]
     NotSaved(String),
@@ -187,24 +176,20 @@ impl State {
         Ok(Self { writes, loaded, ended: Arc::new(ended) })
     }
 
-    /// What a room held when the state was opened, by key.
-    ///
-    /// # Errors
-    /// [`StateError::Value`] for a value of another shape.
-    pub fn load<T: DeserializeOwned>(&self, room: Room) -> Result<Vec<(String, T)>, StateError> {
-        self.loaded
-            .iter()
-            .filter(|(of, _, _)| *of == room)
-            .map(|(_, key, value)| match serde_json::from_slice(value) {
-                Ok(value) => Ok((key.clone(), value)),
-                Err(source) => Err(StateError::Value { room: room.name(), key: key.clone(), source }),
+    /// What a room held when the state was opened, by key. A value that cannot be read is left where it is, told by an ERROR
+    /// in the log, and left out: it must stop neither the start nor what does not depend on it.
+    pub fn load<T: DeserializeOwned>(&self, room: Room) -> Vec<(String, T)> {
+        let values = self.loaded.iter().filter(|(of, _, _)| *of == room);
+        values
+            .filter_map(|(_, key, value)| {
+                Some((key.clone(), readable(room, key, serde_json::from_slice(value))?))
             })
             .collect()
     }
 
     /// Saves a value. The order of writes is fixed before this returns; the future ends when it is on disk.
     pub fn put<T: Serialize>(&self, room: Room, key: &str, value: &T) -> Saved {
-        match serde_json::to_vec(value) {
+        match schemas::json::to_stored(value) {
             Ok(value) => self.write(room, key, Some(value)),
             Err(error) => Saved(Err(StateError::NotSaved(error.to_string()))),
         }
@@ -241,6 +226,18 @@ impl State {
             }
         }
     }
+}
+
+/// A part of a stored value as the type that its key says. As [`State::load`] for what cannot be read.
+pub(crate) fn shaped<T: DeserializeOwned>(room: Room, key: &str, value: serde_json::Value) -> Option<T> {
+    readable(room, key, serde_json::from_value(value))
+}
+
+fn readable<T>(room: Room, key: &str, read: Result<T, serde_json::Error>) -> Option<T> {
+    read.inspect_err(|error| {
+        tracing::error!(room = room.name(), key, %error, "a stored value cannot be read and is left out");
+    })
+    .ok()
 }
 
 /// A write on its way to the disk. Dropping it does not undo the write.

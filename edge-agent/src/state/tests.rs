@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 fn all(state: &State) -> Vec<(String, String)> {
-    state.load(Room::Twins).unwrap()
+    state.load(Room::Twins)
 }
 
 async fn put(state: &State, key: &str, value: &str) {
@@ -59,8 +59,11 @@ async fn what_was_saved_is_there_after_a_restart_and_what_was_removed_is_not() {
     for _ in 0..2 {
         let state = State::open(dir.path()).unwrap();
         assert_eq!(all(&state), [("press-1".to_owned(), "second".to_owned())]);
-        assert_eq!(state.load::<String>(Room::Deployment).unwrap(), [("large".to_owned(), large.clone())]);
-        assert!(state.load::<u8>(Room::Twins).is_err(), "a value of another shape is an error");
+        assert_eq!(state.load::<String>(Room::Deployment), [("large".to_owned(), large.clone())]);
+        assert!(
+            state.load::<u8>(Room::Twins).is_empty(),
+            "a value of another shape is left out, and stops nothing"
+        );
         state.close().await;
     }
 }

@@ -107,7 +107,7 @@ pub(super) fn cause(topic: &str) -> Cause {
 
 /// `None`, and a line in the log, for what can never be read: it is acknowledged, or central would send it for ever.
 fn from_json<T: serde::de::DeserializeOwned>(topic: &str, payload: &Bytes) -> Option<T> {
-    serde_json::from_slice(payload)
+    schemas::json::from_link(payload)
         .map_err(|error| tracing::error!(topic, %error, "what central told could not be read"))
         .ok()
 }

@@ -125,7 +125,7 @@ impl Served {
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))
+    schemas::json::from_outside(body).map_err(|error| wrong(error.to_string()))
 }
 
 fn decode(field: &str, text: &str) -> Result<Vec<u8>, Failure> {

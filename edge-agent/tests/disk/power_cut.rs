@@ -141,7 +141,7 @@ impl Told {
             return Err(format!("acknowledged records are told as lost: {damaged:?}"));
         }
         let state = State::open(&dir.join("state")).map_err(|error| error.to_string())?;
-        let twins: BTreeMap<String, String> = state.load(Room::Twins).unwrap().into_iter().collect();
+        let twins: BTreeMap<String, String> = state.load(Room::Twins).into_iter().collect();
         state.close().await;
         let has = |key: &str, n: u64| {
             let value = twins.get(key)?;

@@ -118,7 +118,9 @@ async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill)
     let mut is_given = false;
     loop {
         let done = match parse_publish(topic) {
-            Ok(Publish::Telemetry { from, bag }) => tell(service, from, bag, &will.message).await,
+            Ok(Publish::Telemetry { from, bag }) => {
+                tell(service, &will.client_id, from, bag, &will.message).await
+            }
             Ok(Publish::Free) => free(broker, service, &will, &mut is_given).await,
             // CONNECT lets no others in; a journal of another version might.
             _ => Err(Rejected::Wrong(400, "no topic for a will".to_owned())),
@@ -142,6 +144,7 @@ async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill)
 /// A will on the client's telemetry topic.
 async fn tell<S: Service>(
     service: &Arc<S>,
+    client_id: &str,
     from: Identity,
     mut bag: PropertyBag,
     message: &Message,
@@ -150,7 +153,9 @@ async fn tell<S: Service>(
         inbox::add_to_bag(&mut bag, properties);
     }
     bag.set(TYPE_PROPERTY, TYPE);
-    service.telemetry_will(from, bag, message.payload.clone()).await
+    let left_by = Identity::of_session(client_id)
+        .ok_or_else(|| Rejected::Wrong(403, "its client has no identity".to_owned()))?;
+    service.telemetry_will(&left_by, from, bag, message.payload.clone()).await
 }
 
 /// A will on a free topic. Its subscribers are given it once, however often the program cannot take it.

@@ -266,7 +266,8 @@ where
     fn method_answered(&self, status: i64, request_id: &str, payload: &[u8]) {
         let payload = match payload {
             b"" => Value::Null,
-            json => serde_json::from_slice(json)
+            // What is no JSON, or nested too deep to be kept and passed on, is a text.
+            json => schemas::json::from_outside(json)
                 .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(json).into_owned())),
         };
         let response = MethodResponse { status, payload };

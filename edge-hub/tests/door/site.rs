@@ -114,6 +114,7 @@ impl Service for Program {
 
     fn telemetry_will(
         self: &Arc<Self>,
+        _left_by: &Identity,
         from: Identity,
         bag: PropertyBag,
         payload: Bytes,

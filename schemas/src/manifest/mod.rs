@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 
 use authorization::Authorization;
 
+use crate::json::{self, JsonError};
 use crate::names::ModuleId;
 
 /// The largest document, in bytes. IoT Edge's twins hold 32 KB; a manifest may be larger here, not endless.
@@ -232,18 +233,7 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`] for the first field that is wrong. Route texts are not looked into here.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
-        if text.len() > DOCUMENT_BYTES_MAX {
-            return Err(ManifestError {
-                path: "manifest".into(),
-                found: format!("{} bytes", text.len()),
-                allowed: format!("{DOCUMENT_BYTES_MAX} are allowed"),
-            });
-        }
-        let document: Value = serde_json::from_slice(text).map_err(|why| ManifestError {
-            path: "manifest".into(),
-            found: format!("text that is not JSON ({why})"),
-            allowed: "write a deployment manifest as JSON".into(),
-        })?;
+        let document = Self::document(text)?;
         let mut sections = Self::sections(&document)?;
         let edge_agent = sections.remove(&ModuleId::edge_agent()).ok_or_else(|| ManifestError {
             path: format!("{ROOT}.$edgeAgent"),
@@ -259,6 +249,26 @@ impl Manifest {
                 ..manifest
             }),
         }
+    }
+
+    /// Reads the text of a document within its limits of size and nesting; what it says is not looked into.
+    ///
+    /// # Errors
+    /// [`ManifestError`] with the path `manifest`.
+    pub fn document(text: &[u8]) -> Result<Value, ManifestError> {
+        let refuse =
+            |found: String, allowed: String| ManifestError { path: "manifest".into(), found, allowed };
+        if text.len() > DOCUMENT_BYTES_MAX {
+            return Err(refuse(format!("{} bytes", text.len()), format!("{DOCUMENT_BYTES_MAX} are allowed")));
+        }
+        json::from_outside(text).map_err(|why| match why {
+            JsonError::TooDeep { max } => {
+                refuse("JSON nested deeper".into(), format!("{max} levels are allowed"))
+            }
+            JsonError::Wrong(why) => {
+                refuse(format!("text that is not JSON ({why})"), "write a deployment manifest as JSON".into())
+            }
+        })
     }
 
     /// Reads the desired sections as they stand in the twins of `$edgeAgent` and `$edgeHub`. An empty `$edgeHub` has

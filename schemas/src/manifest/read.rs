@@ -9,6 +9,7 @@ use super::{
     DesiredStatus, EdgeAgent, EdgeHub, ImagePullPolicy, ManifestError, Module, PRIORITY_DEFAULT, ROOT,
     RegistryCredential, RestartPolicy, Route, WhenFull, authorization, image,
 };
+use crate::json;
 use crate::names::ModuleId;
 
 /// The last of the keys `createOptions`, `createOptions01` … that hold the parts of a long text.
@@ -160,7 +161,7 @@ fn create_options(settings: &Object<'_>) -> Result<Map<String, Value>, ManifestE
     if text.trim().is_empty() {
         return Ok(Map::new());
     }
-    match serde_json::from_str(&text) {
+    match json::from_outside(text.as_bytes()) {
         Ok(Value::Object(options)) => Ok(options),
         Ok(Value::Null) => Ok(Map::new()),
         Ok(other) => Err(first.refuse(format!("a text of JSON that holds {}", kind(&other)), ALLOWED)),

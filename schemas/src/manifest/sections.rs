@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::field::{Field, Object};
 use super::{ManifestError, ROOT};
+use crate::json::{DEPTH_MAX, depth, depth_of_members};
 use crate::names::ModuleId;
 
 const DESIRED: &str = "properties.desired";
@@ -52,12 +53,22 @@ fn section(content: &Object<'_>) -> Result<Option<Map<String, Value>>, ManifestE
         .filter_map(|(key, field)| {
             let (prefix, rest) = key.split_at_checked(DESIRED.len() + 1)?;
             let is_flat = prefix.ends_with('.') && prefix[..DESIRED.len()].eq_ignore_ascii_case(DESIRED);
-            is_flat.then(|| (rest.split('.').collect(), field))
+            is_flat.then_some((rest, field))
         })
-        .collect();
+        // Before anything of that depth is made: to make, compare or drop it would take as much stack.
+        .map(|(rest, field)| match rest.split('.').count() + depth(field.value) <= DEPTH_MAX {
+            true => Ok((rest.split('.').collect(), field)),
+            false => Err(too_deep(&field)),
+        })
+        .collect::<Result<_, _>>()?;
     flat.sort_by_key(|(keys, _)| keys.len());
     for (keys, field) in flat {
         put(section.get_or_insert_default(), &keys, &field)?;
+    }
+    if section.as_ref().is_some_and(|section| depth_of_members(section) > DEPTH_MAX) {
+        let field =
+            content.get(DESIRED).unwrap_or(Field { path: content.path_of(DESIRED), value: &Value::Null });
+        return Err(too_deep(&field));
     }
     if section.is_none()
         && let Some(nested) = content.get("properties")
@@ -65,6 +76,17 @@ fn section(content: &Object<'_>) -> Result<Option<Map<String, Value>>, ManifestE
         return Err(nested.refuse("the key `properties`", "write the one flat key `properties.desired`"));
     }
     Ok(section)
+}
+
+fn too_deep(field: &Field<'_>) -> ManifestError {
+    /// A flat key of many parts is its own path.
+    const SHOWN: usize = 200;
+    let error = field
+        .refuse("JSON nested deeper", format!("{DEPTH_MAX} levels are allowed, the parts of a key counted"));
+    match error.path.char_indices().nth(SHOWN) {
+        Some((end, _)) => ManifestError { path: format!("{}…", &error.path[..end]), ..error },
+        None => error,
+    }
 }
 
 /// Puts a value at a place, making the objects on the way.

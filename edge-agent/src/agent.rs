@@ -212,6 +212,7 @@ impl Daemon {
         };
         tasks.spawn(reporter.run(stop.clone()));
         {
+            let context = ModuleContext::new(&config, &module_keys);
             let about = About {
                 keys: module_keys,
                 trust_bundle: String::from_utf8(read(&config.tls.ca)?)?,
@@ -226,7 +227,7 @@ impl Daemon {
             let deployer = Deployer {
                 engine: Engine::new(config.docker.socket.clone()),
                 workload,
-                context: ModuleContext::new(&config),
+                context,
                 deployments: outputs.deployer,
                 status,
             };

@@ -174,8 +174,11 @@ impl Cli {
             Command::Plan { file } => {
                 let (_, desired, _) = read_manifest(file)?;
                 let config = self.load()?;
-                let plan =
-                    crate::deployer::plan_once(&config, &desired).await.map_err(anyhow::Error::from)?;
+                let keys =
+                    crate::module_keys::ModuleKeys::load(&config.data_dir).map_err(anyhow::Error::from)?;
+                let plan = crate::deployer::plan_once(&config, &keys, &desired)
+                    .await
+                    .map_err(anyhow::Error::from)?;
                 self.print(&json!({"plan": plan.to_string()}), || plan.to_string())?;
             }
             Command::Apply { file, wait } => {

@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::docker::apply::{Hands, is_present, pull};
 use crate::docker::observe::observe;
 use crate::docker::{DockerError, Engine, LABEL_GATEWAY, ModuleContext};
+use crate::module_keys::ModuleKeys;
 use crate::workload::Workload;
 
 /// A lost event costs this much delay at the most.
@@ -205,7 +206,7 @@ impl Deployer {
         let docker = self.engine.client().await?;
         let deployment = memory.deployment.clone();
         let desired = &deployment.desired;
-        let looked = tokio::time::timeout(LOOK_WITHIN, observe(&docker, &self.context.gateway)).await;
+        let looked = tokio::time::timeout(LOOK_WITHIN, observe(&docker, &self.context)).await;
         let observed = looked.map_err(|_| DockerError::Silent { seconds: LOOK_WITHIN.as_secs() })??;
         // A module may run already: it must be served before anything else is done.
         for module in observed.modules.keys().chain(desired.modules.keys()) {
@@ -416,8 +417,8 @@ fn booted_at_ms() -> u64 {
 ///
 /// # Errors
 /// [`DockerError`] when the engine cannot be asked.
-pub async fn plan_once(config: &Config, desired: &Desired) -> Result<Plan, DockerError> {
+pub async fn plan_once(config: &Config, keys: &ModuleKeys, desired: &Desired) -> Result<Plan, DockerError> {
     let docker = Engine::new(config.docker.socket.clone()).client().await?;
-    let observed = observe(&docker, &config.device_id).await?;
+    let observed = observe(&docker, &ModuleContext::new(config, keys)).await?;
     Ok(plan(desired, &observed, &Restarts::since_boot(booted_at_ms()), now_ms()))
 }

@@ -89,6 +89,7 @@ impl Gateway {
         let keys = ModuleKeys::load(self.data.path()).expect("the secret was written");
         let (status, receiver) = watch::channel(DeployerStatus::default());
         self.status = receiver;
+        let mark = keys.container_mark();
         let about =
             About { keys, trust_bundle: "PEM".into(), certificates: None, deployer: self.status.clone() };
         let deployer = Deployer {
@@ -99,6 +100,7 @@ impl Gateway {
                 hostname: "edge".into(),
                 hub_name: "hub".into(),
                 network: self.id.clone(),
+                mark,
             },
             deployments: self.deployments.subscribe(),
             status,
@@ -302,7 +304,8 @@ async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_
         std::fs::write(&file, text).unwrap();
         Config::load(&file).unwrap()
     };
-    let plan = plan_once(&config(SOCKET), &wanted.desired).await.unwrap().to_string();
+    let keys = ModuleKeys::load(gateway.data.path()).unwrap();
+    let plan = plan_once(&config(SOCKET), &keys, &wanted.desired).await.unwrap().to_string();
     let steps: Vec<(&str, &str)> = plan
         .lines()
         .filter_map(|line| line.split_once(' '))
@@ -313,7 +316,8 @@ async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_
     assert_eq!(steps, expected, "{plan}");
     assert_eq!(gateway.container("a"), a, "a was touched");
     assert!(docker(&["inspect", &name_b]).is_err(), "b was made");
-    let error = plan_once(&config("/nowhere/docker.sock"), &wanted.desired).await.unwrap_err().to_string();
+    let error =
+        plan_once(&config("/nowhere/docker.sock"), &keys, &wanted.desired).await.unwrap_err().to_string();
     assert!(error.contains("/nowhere/docker.sock") && error.contains("does not answer"), "{error}");
 }
 
@@ -338,4 +342,49 @@ async fn an_image_that_does_not_arrive_keeps_nobody_down_and_goes_with_the_manif
     gateway.settled(3).await;
     assert!(gateway.is_running("c"));
     drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_that_came_with_an_image_make_no_container_this_gateways() {
+    let mut gateway = Gateway::new("forged");
+    let secret = gateway.data.path().join(module_keys::FILE);
+    let names = ["..", ".", "../x", "/", "a/b", "", "%2e%2e", "forged-a", "forged-b"];
+    let mut strangers = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        // With a mark too, which an image's author can only guess.
+        for mark in [None, Some("0000")] {
+            let image = format!("lineside/test-forged-{index}:1");
+            let mut changes = vec![
+                "ENTRYPOINT [\"/bin/busybox\", \"sh\", \"-c\"]".to_owned(),
+                "LABEL lineside.gateway=forged".to_owned(),
+                format!("LABEL lineside.module=\"{name}\""),
+                "LABEL lineside.fingerprint=0".to_owned(),
+            ];
+            changes.extend(mark.map(|mark| format!("LABEL lineside.mark={mark}")));
+            let changes: Vec<&str> = changes.iter().flat_map(|change| ["--change", change]).collect();
+            let container = format!("forged-stranger-{index}-{}", mark.is_some());
+            docker(&["create", "--name", &container, IMAGE, "true"]).unwrap();
+            docker(&[&["commit"], changes.as_slice(), &[container.as_str(), image.as_str()]].concat())
+                .unwrap();
+            docker(&["rm", &container]).unwrap();
+            docker(&["run", "-d", "--name", &container, &image, IDLE]).unwrap();
+            docker(&["rmi", "-f", &image]).unwrap();
+            strangers
+                .push(docker(&["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", &container]).unwrap());
+        }
+    }
+    gateway.deploy(1, &[("a", idle(json!({})))]);
+    gateway.settled(1).await;
+    gateway.deploy(2, &[]);
+    gateway.settled(2).await;
+    assert!(secret.exists() && gateway.data.path().join("workload").exists());
+    for stranger in strangers {
+        let id = stranger.split(' ').next().unwrap();
+        assert_eq!(
+            docker(&["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", id]),
+            Ok(stranger.clone())
+        );
+    }
+    let status = gateway.status.borrow().clone();
+    assert!(status.observed.modules.is_empty(), "{status:?}");
 }

@@ -143,6 +143,7 @@ async fn an_image_is_pulled_with_the_manifests_login_and_a_wrong_login_is_told()
             hostname: "edge".into(),
             hub_name: "hub".into(),
             network: ID.into(),
+            mark: "mark".into(),
         },
         deployments: receiver,
         status,

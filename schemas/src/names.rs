@@ -30,6 +30,12 @@ pub enum NameError {
         /// The alphabet, in words.
         allowed: &'static str,
     },
+    /// `.` or `..`: as a file name it would lead out of its directory.
+    #[error("found `{name}`; a name does not consist of dots alone")]
+    Dots {
+        /// The whole name.
+        name: String,
+    },
     /// A beginning that is kept for local users, or for devices that enrol themselves.
     #[error("found `{name}`; names that begin with `$user:` or `$dps:` are the gateway's own")]
     Reserved {
@@ -62,6 +68,9 @@ fn check_text(name: &str) -> Result<(), NameError> {
     let length = name.chars().count();
     if length > 128 {
         return Err(NameError::TooLong { length });
+    }
+    if name.chars().all(|c| c == '.') {
+        return Err(NameError::Dots { name: name.to_owned() });
     }
     match name.chars().find(|c| !(c.is_ascii_alphanumeric() || "-:.%_*?!(),=@$'".contains(*c))) {
         Some(found) => Err(NameError::Character { found, name: name.to_owned(), allowed: ALLOWED }),

@@ -11,6 +11,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use schemas::names::DeviceId;
 
 use crate::config::{Config, Upstream};
+use crate::module_keys::ModuleKeys;
 
 /// Label with the id of the gateway that owns a container. Containers without it are never looked at.
 pub const LABEL_GATEWAY: &str = "lineside.gateway";
@@ -18,6 +19,10 @@ pub const LABEL_GATEWAY: &str = "lineside.gateway";
 pub const LABEL_MODULE: &str = "lineside.module";
 /// Label with the fingerprint of what the container was made from.
 pub const LABEL_FINGERPRINT: &str = "lineside.fingerprint";
+
+/// Label with a text that only this gateway's daemon can make: labels of an image are its author's, and say nothing of whose
+/// container it is.
+pub const LABEL_MARK: &str = "lineside.mark";
 
 /// Seconds that the engine may take to answer; IoT Edge's limit for its own engine calls.
 const TIMEOUT_SECS: u64 = 300;
@@ -117,17 +122,20 @@ pub struct ModuleContext {
     pub hub_name: String,
     /// The network they are on.
     pub network: String,
+    /// What makes a container known as this gateway's ([`LABEL_MARK`]).
+    pub mark: String,
 }
 
 impl ModuleContext {
     /// As the configuration has it.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, keys: &ModuleKeys) -> Self {
         let hub = config.upstream.as_ref().and_then(Upstream::hub_name);
         Self {
             gateway: config.device_id.clone(),
             hostname: config.hostname.clone(),
             hub_name: hub.unwrap_or(&config.hostname).to_owned(),
             network: config.docker.network.clone(),
+            mark: keys.container_mark(),
         }
     }
 }

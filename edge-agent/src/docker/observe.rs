@@ -7,16 +7,17 @@ use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use edge_core::deploy::observed::{ContainerState, Observed, ObservedModule};
-use schemas::names::{DeviceId, ModuleId};
+use schemas::names::ModuleId;
 use schemas::timestamp::parse_rfc3339;
 
-use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MODULE};
+use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MARK, LABEL_MODULE, ModuleContext};
 
-/// The containers of a gateway, by module.
+/// The containers of a gateway, by module. Only those that carry its mark, or that its daemon made before there were marks.
 ///
 /// # Errors
 /// [`DockerError::Said`].
-pub async fn observe(docker: &Docker, gateway: &DeviceId) -> Result<Observed, DockerError> {
+pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observed, DockerError> {
+    let gateway = &context.gateway;
     let said = |source| DockerError::Said { doing: "list the containers".to_owned(), source };
     let options = ListContainersOptions {
         all: true,
@@ -28,6 +29,10 @@ pub async fn observe(docker: &Docker, gateway: &DeviceId) -> Result<Observed, Do
         let Some(id) = listed.id else { continue };
         match docker.inspect_container(&id, None::<InspectContainerOptions>).await {
             Ok(container) => {
+                if !is_own(docker, &container, &context.mark).await.map_err(said)? {
+                    tracing::debug!(container = id, "a container says that it is this gateway's and is not");
+                    continue;
+                }
                 if let Some((module, observed)) = read(container) {
                     modules.insert(module, observed);
                 }
@@ -38,6 +43,22 @@ pub async fn observe(docker: &Docker, gateway: &DeviceId) -> Result<Observed, Do
         }
     }
     Ok(Observed { modules })
+}
+
+/// Whether this gateway's daemon made a container. Its mark proves it. Without any mark it is one of a former version, unless
+/// the labels came with its image.
+async fn is_own(docker: &Docker, container: &ContainerInspectResponse, mark: &str) -> Result<bool, Error> {
+    let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
+    if let Some(found) = labels.and_then(|labels| labels.get(LABEL_MARK)) {
+        return Ok(found == mark);
+    }
+    let Some(image) = &container.image else { return Ok(false) };
+    let of_image = match docker.inspect_image(image).await {
+        Ok(image) => image.config.and_then(|config| config.labels).unwrap_or_default(),
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    Ok(![LABEL_GATEWAY, LABEL_MODULE, LABEL_FINGERPRINT].iter().any(|label| of_image.contains_key(*label)))
 }
 
 /// `None` for a container that is being removed, or whose labels name no module.

@@ -13,7 +13,7 @@ use edge_core::deploy::desired::DesiredModule;
 use schemas::names::ModuleId;
 use serde_json::Value;
 
-use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MODULE, ModuleContext};
+use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MARK, LABEL_MODULE, ModuleContext};
 
 /// Where a module finds the directory of its workload socket.
 const WORKLOAD_DIR: &str = "/var/run/iotedge";
@@ -45,6 +45,7 @@ pub fn container(
     body.env = Some(environment(body.env.take(), module, desired, context, own));
     let labels = body.labels.get_or_insert_with(HashMap::new);
     labels.insert(LABEL_GATEWAY.to_owned(), context.gateway.to_string());
+    labels.insert(LABEL_MARK.to_owned(), context.mark.clone());
     labels.insert(LABEL_MODULE.to_owned(), module.to_string());
     labels.insert(LABEL_FINGERPRINT.to_owned(), desired.fingerprint.clone());
 
@@ -133,6 +134,7 @@ mod tests {
             hostname: "edge".into(),
             hub_name: "hub".into(),
             network: "net".into(),
+            mark: "mark".into(),
         };
         let id: ModuleId = "m".parse().unwrap();
         let own = Own { generation_id: "7".into(), workload_dir: Path::new("/data/workload/m") };

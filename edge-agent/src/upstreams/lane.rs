@@ -40,6 +40,8 @@ const REFUSALS: u32 = 3;
 /// A message to carry.
 pub(super) struct Job {
     pub(super) ticket: u64,
+    /// Equal for messages of one device or module, whose order holds.
+    pub(super) sender: u64,
     pub(super) prepared: Prepared,
     pub(super) is_repeated: bool,
 }
@@ -83,7 +85,7 @@ struct Messages {
 
 impl Messages {
     fn take(&mut self, job: Job) {
-        self.line.push(job.ticket, job.is_repeated);
+        self.line.push(job.ticket, job.sender, job.is_repeated);
         self.prepared.insert(job.ticket, (job.prepared, None));
     }
 

@@ -44,6 +44,8 @@ pub struct Line {
 #[derive(Debug)]
 struct Item {
     ticket: u64,
+    /// Messages of one sender, whose order holds.
+    sender: u64,
     is_repeated: bool,
     state: State,
 }
@@ -97,10 +99,10 @@ impl Default for Line {
 }
 
 impl Line {
-    /// Puts a message behind the others. Tickets ascend; `is_repeated` when a former run of the program may have sent it.
-    pub fn push(&mut self, ticket: u64, is_repeated: bool) {
+    /// Puts a message behind the others. Tickets ascend; `sender` is equal for messages whose order matters; `is_repeated` when a former run of the program may have sent it.
+    pub fn push(&mut self, ticket: u64, sender: u64, is_repeated: bool) {
         debug_assert!(self.items.back().is_none_or(|last| last.ticket < ticket));
-        self.items.push_back(Item { ticket, is_repeated, state: State::Waiting });
+        self.items.push_back(Item { ticket, sender, is_repeated, state: State::Waiting });
     }
 
     /// How many are not settled.
@@ -125,8 +127,16 @@ impl Line {
             _ if !self.in_flight.is_empty() || self.refused > 0 => return None,
             Mode::Alone { suspects, is_retry, .. } => match *is_retry || suspects.is_empty() {
                 true => 0,
-                // Without another one the first is tried again.
-                false => self.items.iter().position(|item| !suspects.contains(&item.ticket)).unwrap_or(0),
+                // Of another sender, so that none overtakes its own; then whichever there is; then the first again.
+                false => {
+                    let is_suspect = |item: &&Item| suspects.contains(&item.ticket);
+                    let held: Vec<u64> =
+                        self.items.iter().filter(is_suspect).map(|item| item.sender).collect();
+                    let other = |item: &Item| !held.contains(&item.sender);
+                    let later = |item: &Item| !suspects.contains(&item.ticket);
+                    let mut items = self.items.iter();
+                    items.position(other).or_else(|| self.items.iter().position(later)).unwrap_or(0)
+                }
             },
             Mode::Judging { left } => match self.items.iter().position(|item| left.contains(&item.ticket)) {
                 Some(at) => at,
@@ -357,7 +367,7 @@ mod tests {
 
     fn line(count: u64) -> Line {
         let mut line = Line::default();
-        (1..=count).for_each(|ticket| line.push(ticket, false));
+        (1..=count).for_each(|ticket| line.push(ticket, 0, false));
         line
     }
 
@@ -375,7 +385,7 @@ mod tests {
         let (mut line, mut server) = (line(1), Server::new(&[1], 0, true));
         assert!((0..100).all(|_| server.connection(&mut line, 100)));
         assert!(server.guilty.is_empty());
-        line.push(2, false);
+        line.push(2, 0, false);
         while server.connection(&mut line, 100) {}
         assert_eq!((&server.taken[..], &server.guilty[..]), (&[2][..], &[1][..]));
     }
@@ -432,6 +442,35 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_message_overtakes_one_of_its_sender_while_other_senders_have_messages(
+            restarts in proptest::collection::vec(0usize..6, 0..20),
+            window in 1usize..20,
+            answers: bool,
+        ) {
+            // Each sender has as many: while one of them is held, the others have something to try.
+            let mut line = Line::default();
+            (0..120).for_each(|ticket| line.push(ticket, ticket % 4, false));
+            let mut server = Server::new(&[], 0, answers);
+            for sick in restarts {
+                server.sick = u32::try_from(sick.min(3)).unwrap();
+                for _ in 0..=sick {
+                    server.connection(&mut line, window);
+                }
+                if line.len() < 60 {
+                    break;
+                }
+            }
+            server.sick = 0;
+            while server.connection(&mut line, window) {}
+            prop_assert_eq!(&server.guilty, &Vec::<u64>::new());
+            for sender in 0..4 {
+                let of: Vec<u64> = server.taken.iter().copied().filter(|ticket| ticket % 4 == sender).collect();
+                prop_assert!(of.is_sorted(), "{:?}", of);
+                prop_assert_eq!(of.len(), 30);
+            }
+        }
+
         #[test]
         fn poison_is_blamed_and_nothing_else_and_the_rest_arrives_once_in_order(
             poison in proptest::collection::btree_set(1u64..60, 0..8),

@@ -6,7 +6,7 @@ TARGET := x86_64-unknown-linux-gnu
 BIN := target/$(TARGET)/dist
 STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
-.PHONY: compiler build images demo test faults fuzz check lint bench clean
+.PHONY: compiler build images demo test attack faults fuzz check lint bench clean
 
 compiler: ## what Rust needs beside itself: a linker, and a C compiler for SQLite and TLS
 	scripts/ensure-packages.sh gcc libc6-dev
@@ -40,6 +40,10 @@ faults: images ## the long form of the tests that break things: as root, about t
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test upstreams -- --nocapture --test-threads=1 kills
 	LINESIDE_OVERLOAD_SECS=60 LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) \
 	    cargo test -p site-tests --test overload -- --nocapture --test-threads=1
+
+attack: images ## the long form of the attacks on a running site, on loopback; those that do not hold yet fail
+	LINESIDE_ATTACK=1 LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) \
+	    cargo test --no-fail-fast -p site-tests --test attack -- --nocapture --test-threads=1 --include-ignored
 
 fuzz: compiler ## every parser with libFuzzer, SECONDS_EACH (600); TARGETS="packets sas" for some only
 	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(TARGETS)

@@ -141,6 +141,8 @@ impl Started {
     /// central that looks well and stores nothing.
     pub async fn ended(mut self) -> anyhow::Result<()> {
         let ended = tokio::select! {
+            // First: told to stop, the servers end too, and that is no fault.
+            biased;
             () = self.stop.cancelled() => Ok(()),
             _ = self.tasks.join_next() => Err(anyhow::anyhow!("a listener ended by itself; the log tells why")),
             () = self.fleet.store.ended() => {

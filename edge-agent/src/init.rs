@@ -93,12 +93,12 @@ pub fn init(options: InitOptions) -> Result<(), InitError> {
     })?;
     let file = |name: &str| data_dir.join(name);
     // Everything that could be wrong is looked at before anything is written.
-    let paths: Vec<PathBuf> =
-        ["ca.pem", "ca-key.pem", "server.pem", "server-key.pem", module_keys::FILE, "upstream-ca.pem"]
-            .map(&file)
-            .into_iter()
-            .chain([options.config.clone()])
-            .collect();
+    let paths: Vec<PathBuf> = ["ca.pem", "ca-key.pem", "server.pem", "server-key.pem", "upstream-ca.pem"]
+        .into_iter()
+        .chain([module_keys::FILE, module_keys::CHECKSUM_FILE])
+        .map(&file)
+        .chain([options.config.clone()])
+        .collect();
     together::recover(&paths)?;
     if let Some(path) = paths.into_iter().find(|path| path.exists()) {
         return Err(InitError::Exists { path });
@@ -111,7 +111,8 @@ pub fn init(options: InitOptions) -> Result<(), InitError> {
     if let Some(parent) = options.config.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         make_dir(parent)?;
     }
-    let secret = module_keys::file_content(rand::random());
+    let secret: [u8; module_keys::SECRET_BYTES] = rand::random();
+    let checksum = module_keys::checksum(&secret);
     // It holds the gateway's key.
     let config = config_text(&options, &data_dir);
     let mut files = vec![
@@ -120,6 +121,7 @@ pub fn init(options: InitOptions) -> Result<(), InitError> {
         NewFile { path: file("server.pem"), bytes: server.chain_pem.as_bytes(), mode: 0o644 },
         NewFile { path: file("server-key.pem"), bytes: server.key_pem.as_bytes(), mode: 0o600 },
         NewFile { path: file(module_keys::FILE), bytes: &secret, mode: 0o600 },
+        NewFile { path: file(module_keys::CHECKSUM_FILE), bytes: &checksum, mode: 0o600 },
         NewFile { path: options.config.clone(), bytes: config.as_bytes(), mode: 0o600 },
     ];
     if let Some(ca) = &upstream_ca {

@@ -9,15 +9,12 @@ use schemas::names::ModuleId;
 pub const FILE: &str = "module-key";
 /// Its length in bytes: that of the HMAC's hash.
 pub const SECRET_BYTES: usize = 32;
-/// The file's length in bytes: the secret and its CRC-32C, little-endian.
-const FILE_BYTES: usize = SECRET_BYTES + 4;
+/// The file beside it with the secret's CRC-32C, four bytes, little-endian. Missing where an older `init` wrote the secret.
+pub const CHECKSUM_FILE: &str = "module-key.crc32c";
 
-/// What [`FILE`] holds for a secret.
-pub fn file_content(secret: [u8; SECRET_BYTES]) -> [u8; FILE_BYTES] {
-    let mut content = [0; FILE_BYTES];
-    content[..SECRET_BYTES].copy_from_slice(&secret);
-    content[SECRET_BYTES..].copy_from_slice(&crc32c::crc32c(&secret).to_le_bytes());
-    content
+/// What [`CHECKSUM_FILE`] holds for a secret.
+pub fn checksum(secret: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(secret).to_le_bytes()
 }
 
 /// Why there are no keys.
@@ -41,7 +38,7 @@ pub enum KeysError {
         path: std::path::PathBuf,
     },
     /// The file holds something else.
-    #[error("{path}: found {found} bytes; the secret of the modules' keys has {FILE_BYTES}")]
+    #[error("{path}: found {found} bytes; the secret of the modules' keys has {SECRET_BYTES}")]
     Length {
         /// Where.
         path: std::path::PathBuf,
@@ -64,19 +61,16 @@ impl ModuleKeys {
     pub fn load(data_dir: &Path) -> Result<Self, KeysError> {
         let path = data_dir.join(FILE);
         let secret = std::fs::read(&path).map_err(|source| KeysError::Read { path: path.clone(), source })?;
-        let Some(stored) =
-            secret.get(..SECRET_BYTES).and_then(|stored| <[u8; SECRET_BYTES]>::try_from(stored).ok())
-        else {
+        if secret.len() != SECRET_BYTES {
             return Err(KeysError::Length { path, found: secret.len() });
-        };
-        match secret.len() {
-            // Written before files had a checksum.
-            SECRET_BYTES => {}
-            FILE_BYTES if secret == file_content(stored) => {}
-            FILE_BYTES => return Err(KeysError::Damaged { path }),
-            found => return Err(KeysError::Length { path, found }),
         }
-        Ok(Self { secret: stored.to_vec() })
+        match std::fs::read(data_dir.join(CHECKSUM_FILE)) {
+            Ok(found) if found != checksum(&secret) => Err(KeysError::Damaged { path }),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(KeysError::Read { path, source })
+            }
+            Ok(_) | Err(_) => Ok(Self { secret }),
+        }
     }
 
     /// A module's symmetric key.
@@ -114,17 +108,17 @@ mod tests {
         assert!(matches!(ModuleKeys::load(dir.path()), Err(KeysError::Read { .. })));
         std::fs::write(dir.path().join(FILE), b"short").unwrap();
         assert!(matches!(ModuleKeys::load(dir.path()), Err(KeysError::Length { found: 5, .. })));
-        let mut flipped = file_content([7; SECRET_BYTES]);
-        for byte in 0..FILE_BYTES {
+        let secret = [7; SECRET_BYTES];
+        std::fs::write(dir.path().join(CHECKSUM_FILE), checksum(&secret)).unwrap();
+        for byte in 0..SECRET_BYTES {
+            let mut flipped = secret;
             flipped[byte] ^= 0x10;
             std::fs::write(dir.path().join(FILE), flipped).unwrap();
             assert!(matches!(ModuleKeys::load(dir.path()), Err(KeysError::Damaged { .. })), "byte {byte}");
-            flipped[byte] ^= 0x10;
         }
-        std::fs::write(dir.path().join(FILE), file_content([7; SECRET_BYTES])).unwrap();
-        let with_checksum = ModuleKeys::load(dir.path()).unwrap().secret;
-        std::fs::write(dir.path().join(FILE), [7; SECRET_BYTES]).unwrap();
-        assert_eq!(ModuleKeys::load(dir.path()).unwrap().secret, with_checksum, "a file of an older daemon");
+        std::fs::write(dir.path().join(FILE), secret).unwrap();
+        ModuleKeys::load(dir.path()).unwrap();
+        std::fs::remove_file(dir.path().join(CHECKSUM_FILE)).unwrap();
         let (one, two) = (ModuleKeys::load(dir.path()).unwrap(), ModuleKeys::load(dir.path()).unwrap());
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
         assert_eq!(one.key(&a), two.key(&a));

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device, speak_for};
-use crate::ingest::Carrier;
+use crate::ingest::GatewayConnection;
 use crate::store::StoreError;
 use crate::store::commands::Outcome;
 use crate::store::devices::{self, Device};
@@ -54,7 +54,7 @@ impl Fleet {
     /// Takes a telemetry message that `carrier`, a gateway, brought, or its sender itself.
     fn take(
         self: &Arc<Self>,
-        carrier: Option<Carrier>,
+        carrier: Option<GatewayConnection>,
         from: Identity,
         mut bag: PropertyBag,
         payload: Bytes,
@@ -126,9 +126,10 @@ impl Service for Fleet {
         bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        let carrier = self
-            .is_gateway(client)
-            .then(|| Carrier { gateway: client.identity.device.clone(), connection: client.connection });
+        let carrier = self.is_gateway(client).then(|| GatewayConnection {
+            gateway: client.identity.device.clone(),
+            connection: client.connection,
+        });
         self.take(carrier, from, bag, payload)
     }
 

@@ -32,7 +32,7 @@ const OVERHEAD_BYTES: usize = 512;
 
 /// Who brings a message: a gateway, on one of its connections. Later connections have higher numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Carrier {
+pub struct GatewayConnection {
     /// The gateway.
     pub gateway: DeviceId,
     /// The connection's number, unique for as long as central runs.
@@ -64,12 +64,12 @@ struct Waiting {
 struct Fences(HashMap<DeviceId, u64>);
 
 impl Fences {
-    fn put(&mut self, of: &Carrier) {
+    fn put(&mut self, of: &GatewayConnection) {
         let fence = self.0.entry(of.gateway.clone()).or_default();
         *fence = of.connection.max(*fence);
     }
 
-    fn holds(&self, of: &Carrier) -> bool {
+    fn holds(&self, of: &GatewayConnection) -> bool {
         self.0.get(&of.gateway).is_some_and(|fence| of.connection <= *fence)
     }
 }
@@ -77,7 +77,7 @@ impl Fences {
 struct Arrived {
     message: NewMessage,
     /// None when the device is connected to central itself.
-    carrier: Option<Carrier>,
+    carrier: Option<GatewayConnection>,
     stored: oneshot::Sender<Result<(), FleetError>>,
 }
 
@@ -104,7 +104,7 @@ impl Ingest {
     pub fn put(
         &self,
         message: NewMessage,
-        carrier: Option<Carrier>,
+        carrier: Option<GatewayConnection>,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
         let (stored, told) = oneshot::channel();
         let bytes = message.body.len() + OVERHEAD_BYTES;
@@ -193,16 +193,16 @@ impl Drop for HandedIn {
 /// or the work itself failed, it fences every connection that brought one.
 struct Outcome {
     ingest: Ingest,
-    carriers: Vec<Carrier>,
-    results: Mutex<Option<Vec<Told>>>,
+    carriers: Vec<GatewayConnection>,
+    results: Mutex<Option<Vec<MessageResult>>>,
 }
 
 /// Whom to tell what.
-type Told = (oneshot::Sender<Result<(), FleetError>>, Result<(), FleetError>);
+type MessageResult = (oneshot::Sender<Result<(), FleetError>>, Result<(), FleetError>);
 
 impl Outcome {
     fn new(ingest: Ingest, batch: &[Arrived]) -> Self {
-        let mut carriers: Vec<Carrier> = Vec::new();
+        let mut carriers: Vec<GatewayConnection> = Vec::new();
         for carrier in batch.iter().filter_map(|arrived| arrived.carrier.as_ref()) {
             if carriers.last() != Some(carrier) && !carriers.contains(carrier) {
                 carriers.push(carrier.clone());
@@ -211,7 +211,7 @@ impl Outcome {
         Self { ingest, carriers, results: Mutex::new(Some(Vec::with_capacity(batch.len()))) }
     }
 
-    fn results(&self) -> MutexGuard<'_, Option<Vec<Told>>> {
+    fn results(&self) -> MutexGuard<'_, Option<Vec<MessageResult>>> {
         self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -257,7 +257,7 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
             continue;
         }
         let result = match &carrier {
-            Some(Carrier { gateway, .. })
+            Some(GatewayConnection { gateway, .. })
                 if !proven.get(gateway).is_some_and(|of| of.contains(&message.from)) =>
             {
                 let may = speak_for(connection, gateway, &message.from);
@@ -314,8 +314,8 @@ mod tests {
         }
     }
 
-    fn carrier(connection: u64) -> Carrier {
-        Carrier { gateway: "gw".parse().unwrap(), connection }
+    fn carrier(connection: u64) -> GatewayConnection {
+        GatewayConnection { gateway: "gw".parse().unwrap(), connection }
     }
 
     async fn site(dir: &std::path::Path) -> (Store, Ingest) {

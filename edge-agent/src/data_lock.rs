@@ -49,7 +49,7 @@ impl DataLock {
         // Containers mount sockets below it: others may pass through, and list nothing.
         DirBuilder::new().recursive(true).mode(0o711).create(data_dir).map_err(failed)?;
         let mut options = OpenOptions::new();
-        // Not truncated: the process id of whoever holds it must stay readable.
+        // Not truncated: the process id of the holder must stay readable.
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(failed)?;
         match file.try_lock() {

@@ -204,7 +204,7 @@ ALTER TABLE commands ADD COLUMN taken_ms INTEGER;
 CREATE INDEX commands_waiting ON commands (device, row) WHERE outcome IS NULL AND valid_until_ms IS NOT NULL;
 ",
     "
--- one row, written by whoever asks whether central is well
+-- one row, written by the health check
 CREATE TABLE probe (id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL);
 ",
 ];

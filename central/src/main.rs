@@ -1,6 +1,5 @@
 //! `central`: serves, or makes an API token.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,8 +10,8 @@ use central::server;
 use central::store::Store;
 use central::token::{self, Role};
 use clap::{Args, Parser, Subcommand};
+use edge_hub::logging;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// The operators' server of Lineside.
 #[derive(Parser)]
@@ -88,13 +87,8 @@ fn make_dir(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(level)
-        .with_ansi(is_terminal)
-        .with_writer(std::io::stderr)
-        .init();
+    // Without a log central would not say what it loses.
+    let Ok(_logging) = logging::start() else { return ExitCode::FAILURE };
     let done = match Cli::parse().command {
         Command::Serve { place } => serve(&place),
         Command::IdScope { place } => id_scope(&place),
@@ -105,7 +99,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("central: {error:#}");
+            logging::print_error(&format!("central: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -118,7 +112,7 @@ fn serve(place: &Place) -> anyhow::Result<()> {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone())?);
         let running = server::start(config, stop).await?;
-        println!("central ready: http://{} mqtts://{}", running.http, running.mqtts);
+        logging::print(&format!("central ready: http://{} mqtts://{}", running.http, running.mqtts));
         running.ended().await
     })
 }
@@ -151,7 +145,7 @@ fn id_scope(place: &Place) -> anyhow::Result<()> {
         store.close().await;
         anyhow::Ok(scope)
     })?;
-    println!("{scope}");
+    logging::print(&scope.to_string());
     Ok(())
 }
 
@@ -171,6 +165,6 @@ fn create_token(place: &Place, role: Role, name: &str) -> anyhow::Result<()> {
         store.close().await;
         anyhow::Ok(())
     })?;
-    println!("{line}");
+    logging::print(&line);
     Ok(())
 }

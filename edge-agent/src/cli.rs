@@ -3,7 +3,6 @@
 mod access;
 mod quarantine;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use edge_core::deploy;
 use edge_core::route::RouteTable;
+use edge_hub::logging;
 use schemas::connection_string::ConnectionString;
 use schemas::manifest::Manifest;
 use schemas::names::DeviceId;
@@ -142,7 +142,7 @@ impl Cli {
         match self.dispatch().await {
             Ok(()) => ExitCode::SUCCESS,
             Err(Exit(code, error)) => {
-                eprintln!("edge-agent: {error:#}");
+                logging::print_error(&format!("edge-agent: {error:#}"));
                 ExitCode::from(code)
             }
         }
@@ -243,8 +243,7 @@ impl Cli {
 
     fn print(&self, json: &Value, text: impl FnOnce() -> String) -> Result<()> {
         let out = if self.json { format!("{json:#}") } else { text() };
-        // A reader that has seen enough (`| head`) is no failure.
-        let _ = writeln!(std::io::stdout(), "{}", out.trim_end());
+        logging::print(out.trim_end());
         Ok(())
     }
 }

@@ -1,16 +1,13 @@
 //! `edge-agent`: the gateway's daemon and its command line.
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
+use edge_hub::logging;
 
 #[tokio::main]
-async fn main() -> std::process::ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+async fn main() -> ExitCode {
+    // Without a log the daemon would not say what it loses.
+    let Ok(_logging) = logging::start() else { return ExitCode::FAILURE };
     edge_agent::cli::Cli::parse().run().await
 }

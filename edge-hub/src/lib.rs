@@ -18,6 +18,7 @@ mod journal;
 mod keeper;
 pub mod limits;
 mod listener;
+pub mod logging;
 mod mailbox;
 mod message;
 pub mod postman;

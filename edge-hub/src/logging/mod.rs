@@ -1,0 +1,167 @@
+//! The log of both programs: one line per event on standard error, whatever the event holds and whoever reads it.
+//!
+//! - Every text is escaped here, once ([`escape`]): an event never starts a second line and never moves a terminal's cursor.
+//! - Repeated events of one kind and identity are limited, and counted in a summary ([`rate`]).
+//! - Lines are written by a thread of their own through a bounded buffer ([`writer`]): a reader that is gone or does not read
+//!   costs log lines, never the program.
+
+mod escape;
+mod event;
+mod rate;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use schemas::timestamp::rfc3339;
+use tracing::{Event, Level, Subscriber, error};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use event::Line;
+use rate::{Limiter, Verdict};
+use writer::Writer;
+
+/// How long the end of the program, or a panic, waits for a log reader that does not read.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+/// How often suppressed events are told.
+const SUMMARY_EVERY: Duration = Duration::from_secs(10);
+
+/// Writes out what is buffered when it is dropped, at the end of `main`.
+pub struct Logging(Arc<Log>);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.summarize();
+        self.0.writer.flush(FLUSH_MAX);
+    }
+}
+
+struct Log {
+    limiter: Limiter,
+    writer: Writer,
+    is_terminal: bool,
+}
+
+static LOG: OnceLock<Arc<Log>> = OnceLock::new();
+
+/// Log lines that were not written since the program started, by cause.
+pub fn counts() -> Vec<(&'static str, u64)> {
+    LOG.get().map_or_else(Vec::new, |log| {
+        vec![("logLinesSuppressed", log.limiter.suppressed()), ("logLinesDropped", log.writer.dropped())]
+    })
+}
+
+/// Starts the log on standard error, with the level of `RUST_LOG` (default `info`), and logs panics. Once per program.
+///
+/// # Errors
+/// When standard error cannot be duplicated, the writer's thread does not start, or a log was started before.
+pub fn start() -> std::io::Result<Logging> {
+    let stderr = std::io::stderr();
+    let is_terminal = std::io::IsTerminal::is_terminal(&stderr);
+    let sink = std::fs::File::from(stderr.as_fd().try_clone_to_owned()?);
+    let log = Arc::new(Log { limiter: Limiter::new(), writer: Writer::start(sink)?, is_terminal });
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::registry()
+        .with(LogLayer(log.clone()).with_filter(filter))
+        .try_init()
+        .map_err(std::io::Error::other)?;
+    let _ = LOG.set(log.clone());
+    let summaries = Arc::downgrade(&log);
+    std::thread::Builder::new().name("log-summaries".into()).spawn(move || {
+        loop {
+            std::thread::sleep(SUMMARY_EVERY);
+            let Some(log) = summaries.upgrade() else { return };
+            log.summarize();
+        }
+    })?;
+    log_panics(log.clone());
+    Ok(Logging(log))
+}
+
+/// Panics are logged like everything else. The default hook would write to standard error itself, unescaped, and may wait there
+/// for a reader that does not read.
+fn log_panics(log: Arc<Log>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let payload = panic.payload();
+        let why = payload.downcast_ref::<&str>().copied();
+        let why = why.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        error!(location, thread, why, "a task panicked");
+        log.writer.flush(FLUSH_MAX);
+    }));
+}
+
+/// Prints to standard output. A reader that is gone (`| head -1`) is no failure.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Prints to standard error, after the log lines before it. A reader that is gone is no failure.
+pub fn print_error(text: &str) {
+    match LOG.get() {
+        Some(log) => {
+            log.writer.write(format!("{}\n", escape::lines(text)));
+            log.writer.flush(FLUSH_MAX);
+        }
+        None => {
+            let _ = writeln!(std::io::stderr(), "{}", escape::lines(text));
+        }
+    }
+}
+
+impl Log {
+    fn summarize(&self) {
+        for summary in self.limiter.summaries() {
+            let mut line = head(summary.level, summary.target, self.is_terminal);
+            let _ = write!(
+                line,
+                "{} more like this suppressed: {} identities=\"{}\"",
+                summary.count, summary.sample, summary.identities
+            );
+            line.push('\n');
+            self.writer.write(line);
+        }
+    }
+}
+
+/// Time, level and target.
+fn head(level: Level, target: &str, is_terminal: bool) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time = rfc3339(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    let (color, reset) = match (is_terminal, level) {
+        (false, _) => ("", ""),
+        (true, Level::ERROR) => ("\x1b[31m", "\x1b[0m"),
+        (true, Level::WARN) => ("\x1b[33m", "\x1b[0m"),
+        (true, _) => ("\x1b[32m", "\x1b[0m"),
+    };
+    format!("{time} {color}{level:>5}{reset} {}: ", escape::escaped(target))
+}
+
+struct LogLayer(Arc<Log>);
+
+impl<S: Subscriber> Layer<S> for LogLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let line = Line::of(event);
+        let target = line.target.as_deref().unwrap_or(metadata.target());
+        let kind =
+            rate::Kind { callsite: metadata.callsite(), target: metadata.target(), level: *metadata.level() };
+        if self.0.limiter.judge(&kind, &line.identity, &line.text, Instant::now()) == Verdict::Suppress {
+            return;
+        }
+        let mut out = head(*metadata.level(), target, self.0.is_terminal);
+        out.push_str(&line.text);
+        out.push('\n');
+        self.0.writer.write(out);
+    }
+}

@@ -1,0 +1,223 @@
+//! The log under hostile texts, floods, and readers that are gone or do not read.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use super::escape::tests::unsafe_characters;
+use super::rate::Limiter;
+use super::writer::Writer;
+use super::{Log, LogLayer};
+
+/// Longer than anything here takes on a busy machine.
+const STEP: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn log_to(sink: impl Write + Send + 'static) -> Arc<Log> {
+    Arc::new(Log { limiter: Limiter::new(), writer: Writer::start(sink).unwrap(), is_terminal: false })
+}
+
+/// What is logged while `run` runs, with the summary of what was suppressed.
+fn logged(run: impl FnOnce()) -> String {
+    let sink = Sink::default();
+    let log = log_to(sink.clone());
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(LogLayer(log.clone())), run);
+    log.summarize();
+    log.writer.flush(STEP);
+    let bytes = sink.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[derive(Debug)]
+struct Raw(String);
+
+impl fmt::Display for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Raw {}
+
+/// How a text comes into the log, by name.
+type Way = (&'static str, fn(&str));
+
+/// `Debug` that does not escape, as derived ones of foreign types may.
+struct RawDebug(String);
+
+impl fmt::Debug for RawDebug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[test]
+fn every_unsafe_character_is_escaped_on_every_way_into_the_log() {
+    let ways: [Way; 7] = [
+        ("a message", |text| warn!("topic {text} refused")),
+        ("a displayed field", |text| warn!(topic = %text, "refused")),
+        ("a text field", |text| warn!(topic = text, "refused")),
+        ("a debugged field", |text| warn!(topic = ?text, "refused")),
+        ("a raw debugged field", |text| warn!(topic = ?RawDebug(text.to_owned()), "refused")),
+        ("an error's text", |text| warn!(error = %Raw(text.to_owned()), "refused")),
+        ("an error", |text| {
+            let error = Raw(text.to_owned());
+            warn!(error = &error as &(dyn Error + 'static), "refused");
+        }),
+    ];
+    for (way, write) in ways {
+        for c in unsafe_characters() {
+            let text = format!("x{c}2026-01-01T00:00:00Z ERROR forged: line");
+            // A log of its own for each, as one kind of event is limited.
+            let out = logged(|| write(&text));
+            let line = out.strip_suffix('\n').unwrap_or_else(|| panic!("{way}, {c:?}: {out:?}"));
+            assert!(line.contains("forged"), "{way}, {c:?}: {line:?}");
+            assert!(!line.contains(c) && !line.contains('\n'), "{way}, {c:?}: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn an_operation_id_with_a_line_break_stays_in_its_line() {
+    let id = "x\n2026-01-01T00:00:00.000Z ERROR central: all is lost";
+    let out = logged(|| warn!(operation_id = %id, client = "dev", "enrolment refused"));
+    assert_eq!(out.lines().count(), 1, "{out}");
+    assert!(out.contains("x\\n2026"), "{out}");
+}
+
+#[test]
+fn a_value_cannot_pretend_to_be_another_field() {
+    for value in ["a peer=10.0.0.1", "\"a\" peer=\"10.0.0.1\"", "a\" peer=10.0.0.1", ""] {
+        let out = logged(|| warn!(client = %value, "refused"));
+        let quoted = out.split_once("client=").unwrap().1.trim_end();
+        assert!(quoted.starts_with('"') && quoted.ends_with('"'), "{out}");
+        let inner = &quoted[1..quoted.len() - 1];
+        assert!(!inner.replace("\\\"", "").contains('"'), "{out}");
+    }
+}
+
+#[test]
+fn a_value_of_megabytes_is_cut() {
+    let out = logged(|| warn!(topic = %"x".repeat(4 << 20), "refused: {}", "y".repeat(4 << 20)));
+    assert!(out.len() < 20_000 && out.contains("(cut)"), "{} bytes", out.len());
+}
+
+#[test]
+fn a_flood_of_one_client_writes_a_bounded_log_and_says_how_much_it_suppressed() {
+    let out = logged(|| {
+        for number in 0..200_000 {
+            warn!(client = "dev", topic = %format!("$x/{number}"), "publish refused");
+        }
+    });
+    assert!(out.len() < 16 * 1024, "{} bytes", out.len());
+    assert!(out.contains("more like this suppressed: publish refused"), "{out}");
+    let written = out.lines().count() as u64 - 1;
+    assert!(out.contains(&format!("{} more like this", 200_000 - written)), "{out}");
+}
+
+#[test]
+fn a_flood_under_identities_made_up_writes_a_bounded_log() {
+    let out = logged(|| {
+        for number in 0_u32..100_000 {
+            let peer = std::net::SocketAddr::from((number.to_be_bytes(), 4_000));
+            warn!(%peer, client = %format!("c{number}"), "login failed");
+        }
+    });
+    assert!(out.len() < 512 * 1024, "{} bytes", out.len());
+    assert!(out.contains("at least 64"), "{out}");
+}
+
+#[test]
+fn one_address_with_many_ports_is_one_identity() {
+    let out = logged(|| {
+        for port in 1_u16..10_000 {
+            warn!(peer = %std::net::SocketAddr::from(([10, 0, 0, 1], port)), "connection refused");
+        }
+    });
+    assert!(out.lines().count() < 40, "{} lines", out.lines().count());
+}
+
+#[test]
+fn a_flood_of_one_kind_does_not_hide_other_kinds_and_other_clients() {
+    let out = logged(|| {
+        for _ in 0..10_000 {
+            warn!(client = "noisy", "publish refused");
+        }
+        warn!(client = "quiet", "certificate refused");
+        error!("telemetry was lost");
+        info!("edge-agent ready");
+    });
+    for line in ["certificate refused client=\"quiet\"", "telemetry was lost", "edge-agent ready"] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+}
+
+/// Fails each time, as a pipe whose reader is gone.
+struct Broken;
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[test]
+fn lines_for_a_reader_that_is_gone_are_counted() {
+    let writer = Writer::start(Broken).unwrap();
+    for _ in 0..10 {
+        writer.write("line\n".into());
+        writer.flush(STEP);
+    }
+    assert_eq!(writer.dropped(), 10);
+}
+
+/// Takes nothing until it is told to.
+struct Stuck(mpsc::Receiver<()>, Sink);
+
+impl Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Ends at once when the sender is gone.
+        let _ = self.0.recv();
+        self.1.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_stops_nobody_and_is_told_what_was_dropped() {
+    let (release, stuck) = mpsc::channel();
+    let sink = Sink::default();
+    let writer = Writer::start(Stuck(stuck, sink.clone())).unwrap();
+    let started = Instant::now();
+    for _ in 0..100_000 {
+        writer.write(format!("{}\n", "x".repeat(99)));
+    }
+    assert!(started.elapsed() < STEP);
+    assert!(writer.dropped() > 50_000, "{}", writer.dropped());
+    drop(release);
+    writer.flush(STEP);
+    let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains(&format!("{} log lines dropped here", writer.dropped())), "{}", text.len());
+}

@@ -196,7 +196,7 @@ impl Carrier {
         let was_sent =
             taken.sent_before.get(&queue.key).is_some_and(|range| range.contains(&record.sequence));
         let ticket = taken.take(&queue, &record);
-        lanes.give(self, &lane, Job { ticket, sender: sender(&record), prepared, is_repeated: was_sent });
+        lanes.give(self, &lane, Job { ticket, prepared, is_repeated: was_sent });
         None
     }
 
@@ -276,14 +276,4 @@ impl Lanes {
         self.tasks.spawn(lane.run(self.stop.clone()));
         self.jobs.insert(of.clone(), jobs);
     }
-}
-
-/// A number for the device or module that sent a record: what stands before `/messages/` in its topic.
-fn sender(record: &Record) -> u64 {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    let mut hasher = DefaultHasher::new();
-    if let Some((topic, _)) = crate::record::decode(&record.payload) {
-        topic.split("/messages/").next().hash(&mut hasher);
-    }
-    hasher.finish()
 }

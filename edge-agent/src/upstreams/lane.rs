@@ -28,6 +28,8 @@ use crate::uplink::LinkStatus;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait while messages are tried one by one because the server, which answers, closes the connection at one.
+const CAREFUL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A lane other than the gateway's own disconnects when it had nothing to carry for so long.
 const IDLE: Duration = Duration::from_secs(300);
 /// How long a lane that stops waits for acknowledgements.
@@ -40,8 +42,6 @@ const REFUSALS: u32 = 3;
 /// A message to carry.
 pub(super) struct Job {
     pub(super) ticket: u64,
-    /// Equal for messages of one device or module, whose order holds.
-    pub(super) sender: u64,
     pub(super) prepared: Prepared,
     pub(super) is_repeated: bool,
 }
@@ -85,7 +85,7 @@ struct Messages {
 
 impl Messages {
     fn take(&mut self, job: Job) {
-        self.line.push(job.ticket, job.sender, job.is_repeated);
+        self.line.push(job.ticket, job.prepared.sender, job.is_repeated);
         self.prepared.insert(job.ticket, (job.prepared, None));
     }
 
@@ -140,7 +140,11 @@ impl Lane {
             if refusals >= REFUSALS && self.status.is_none() && self.own.borrow().is_connected {
                 self.give_up(&mut messages, &why);
             }
-            let wait = backoff.failed(rand::random());
+            let wait = match messages.line.is_careful() {
+                // The server answers, and one message after the other is tried.
+                true => backoff.failed(rand::random()).min(CAREFUL_WAIT_MAX),
+                false => backoff.failed(rand::random()),
+            };
             self.tell(Some((&why, wait)));
             if !self.wait(&mut messages, wait, &stop).await {
                 return;
@@ -235,7 +239,13 @@ impl Lane {
         let mut ping = tokio::time::interval_at(Instant::now() + keep_alive / 2, keep_alive / 2);
         let begun = Instant::now();
         let (mut heard, mut carried) = (begun, begun);
+        let mut is_asked = false;
         loop {
+            if messages.line.wants_proof() && !is_asked {
+                is_asked = true;
+                sender.ping();
+                self.meter.count(Cause::Link, 4);
+            }
             let is_renewed = self.manner.lasts().is_some_and(|lasts| begun.elapsed() >= lasts);
             if !is_renewed {
                 self.send(messages, &mut sender);
@@ -262,6 +272,7 @@ impl Lane {
                     heard = Instant::now();
                     let mut next = Some(incoming);
                     while let Some(incoming) = next {
+                        is_asked &= !matches!(incoming, Ok(Incoming::Pong));
                         match incoming {
                             Ok(incoming) => hear(messages, &mut sender, incoming),
                             Err(error) => return lost(&error),
@@ -353,8 +364,9 @@ fn hear(messages: &mut Messages, sender: &mut Sender, incoming: Incoming) {
             sender.acknowledged(packet_id);
             refused(messages, packet_id, reason, why);
         }
+        Incoming::Pong => messages.line.answered(),
         // Nothing was asked for, so nothing comes.
-        Incoming::Message { .. } | Incoming::Subscribed(_) | Incoming::Pong => {}
+        Incoming::Message { .. } | Incoming::Subscribed(_) => {}
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Address {
 /// A message ready to be sent.
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
+    /// Equal for messages of one device or module, whose order holds.
+    pub(super) sender: u64,
     pub(super) topic: String,
     pub(super) payload: Bytes,
     pub(super) properties: Option<Box<PublishProperties>>,
@@ -166,6 +168,7 @@ impl Manner {
         let Ok(Publish::Telemetry { from, mut bag }) = parse_publish(topic) else { return Err(unreadable()) };
         let place = (queue.log.id().to_string(), record.sequence);
         let lane = self.lane(gateway, &from);
+        let sender = sender(&from);
         match self {
             Self::IotHub { .. } => {
                 // What whoever reads the hub can know a repetition by.
@@ -178,7 +181,8 @@ impl Manner {
                         bag.set(MODULE_PROPERTY, module.as_str());
                     }
                 }
-                let prepared = Prepared { topic: topics::telemetry(&lane, &bag), payload, properties: None };
+                let prepared =
+                    Prepared { sender, topic: topics::telemetry(&lane, &bag), payload, properties: None };
                 Ok((lane, bounded(prepared)?))
             }
             Self::Broker { topic, properties, .. } => {
@@ -200,10 +204,17 @@ impl Manner {
                     }
                     Properties::User => Some(Box::new(user_properties(&bag))),
                 };
-                Ok((lane, bounded(Prepared { topic, payload, properties })?))
+                Ok((lane, bounded(Prepared { sender, topic, payload, properties })?))
             }
         }
     }
+}
+
+fn sender(from: &Identity) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    from.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn bounded(prepared: Prepared) -> Result<Prepared, Reason> {

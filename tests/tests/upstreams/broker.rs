@@ -61,8 +61,10 @@ impl Broker {
         assert_eq!(code, 0, "{error}");
         let (port, plain) = (free_port().unwrap(), free_port().unwrap());
         let file = |name: &str| dir.join(name).display().to_string();
+        // What it acknowledges it has then sent to the looker: messages that wait in its memory for a place in flight would be
+        // lost with a kill.
         let config = format!(
-            "per_listener_settings true\nuser root\nlog_dest stderr\nlog_type all\nset_tcp_nodelay true\n\
+            "max_inflight_messages 0\nper_listener_settings true\nuser root\nlog_dest stderr\nlog_type all\nset_tcp_nodelay true\n\
              listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\npassword_file {}\n{settings}\n\
              listener {plain} 127.0.0.1\nallow_anonymous true\n",
             file("ca.pem"),

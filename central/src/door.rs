@@ -196,9 +196,8 @@ impl Service for Fleet {
                 LinkUp::Reported(of) => {
                     read(&payload).map(|section| self.reported(gateway, of.clone(), section, payload.len()))
                 }
-                LinkUp::Presence => {
-                    read(&payload).map(|presence| self.presence(gateway, presence, payload.len()))
-                }
+                LinkUp::Presence => read(&payload)
+                    .map(|presence| self.presence(gateway, client.connection, presence, payload.len())),
                 LinkUp::Answer { command_id } => read::<Outcome>(&payload)
                     .map(|outcome| self.end(command_id.clone(), Some(gateway), outcome)),
                 LinkUp::Losses => read(&payload).map(|losses| self.lost(gateway, losses, payload.len())),
@@ -393,6 +392,7 @@ impl Fleet {
     fn presence(
         self: &Arc<Self>,
         gateway: DeviceId,
+        connection: u64,
         mut presence: Presence,
         size_bytes: usize,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
@@ -401,6 +401,7 @@ impl Fleet {
             size_bytes,
             move |c| {
                 let mut known = Vec::with_capacity(presence.clients.len());
+                let (mut strangers, mut why) = (0, None);
                 for client in presence.clients {
                     match speak_for(c, &gateway, &client.identity) {
                         Ok(()) if client.identity.device == gateway => known.push(client),
@@ -409,13 +410,26 @@ impl Fleet {
                             known.push(client);
                         }
                         Err(FleetError::Store(error)) => return Err(error.into()),
-                        Err(error) => tracing::warn!(%error, "presence of a stranger was left out"),
+                        Err(error) => {
+                            strangers += 1;
+                            why.get_or_insert(error);
+                        }
                     }
+                }
+                if let Some(error) = why {
+                    tracing::warn!(%gateway, strangers, %error, "presence of strangers was left out");
                 }
                 presence.clients = known;
                 Ok((gateway, presence))
             },
-            move |(gateway, presence)| fleet.connections.told(gateway, presence),
+            move |(gateway, presence)| {
+                if let Err(error) = fleet.connections.told(gateway, connection, presence) {
+                    // It begins again on its next connection.
+                    tracing::error!(%gateway, %error, "the gateway's list of clients was given up");
+                    let gateway = Identity::device(gateway.clone());
+                    fleet.clients.disconnect(&gateway, "a part of its list of clients is missing");
+                }
+            },
         );
         told.map_ok(|_| ()).boxed()
     }

@@ -121,11 +121,12 @@ fn render(rows: &[Row], connections: &Connections) -> String {
 
 fn put(html: &mut String, row: &Row, connections: &Connections, rest: &str) {
     let device = &row.device;
-    let (class, connected) = match connections.since(&Identity::device(device.id.clone())) {
-        _ if !device.enabled => ("no", "blocked".to_owned()),
-        Some(since) => ("yes", format!("since {}", rfc3339(since))),
-        None => ("no", "no".to_owned()),
-    };
+    let (class, connected) =
+        match connections.since(&Identity::device(device.id.clone()), device.gateway.as_ref()) {
+            _ if !device.enabled => ("no", "blocked".to_owned()),
+            Some(since) => ("yes", format!("since {}", rfc3339(since))),
+            None => ("no", "no".to_owned()),
+        };
     let seen = row.last_seen_ms.map_or("never".to_owned(), rfc3339);
     // Writing to a String cannot fail.
     let _ = write!(

@@ -6,10 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use schemas::link::Presence;
+use edge_core::link::snapshot::{Assembly, OutOfOrder};
+use schemas::link::{CHILDREN_MAX, Presence};
 use schemas::names::{DeviceId, Identity};
 
-/// The connections. Bounded by the registry: only registered identities are noted.
+/// Clients of one gateway that are noted: the devices that may stand behind it, and its modules.
+const CLIENTS_MAX: usize = CHILDREN_MAX + 1000;
+
+/// The connections. What a gateway tells counts for the devices that stand behind it when it is asked for.
 #[derive(Debug, Default)]
 pub struct Connections(Mutex<Inner>);
 
@@ -17,8 +21,15 @@ pub struct Connections(Mutex<Inner>);
 struct Inner {
     /// At central's door: the connection's number, and since when.
     direct: HashMap<Identity, (u64, u64)>,
-    /// Behind a gateway: since when.
-    behind: HashMap<DeviceId, HashMap<Identity, u64>>,
+    behind: HashMap<DeviceId, Behind>,
+}
+
+/// What one gateway told on its connection.
+#[derive(Debug, Default)]
+struct Behind {
+    /// Since when each is connected.
+    clients: HashMap<Identity, u64>,
+    snapshot: Assembly<Identity>,
 }
 
 impl Connections {
@@ -28,7 +39,11 @@ impl Connections {
 
     /// A client is connected to central itself.
     pub fn came(&self, who: &Identity, connection: u64, now_ms: u64) {
-        self.inner().direct.insert(who.clone(), (connection, now_ms));
+        let mut inner = self.inner();
+        inner.direct.insert(who.clone(), (connection, now_ms));
+        if let Some(behind) = inner.behind.get_mut(&who.device) {
+            behind.snapshot = Assembly::default();
+        }
     }
 
     /// A connection to central ended; an older one than the current changes nothing.
@@ -40,33 +55,54 @@ impl Connections {
         }
     }
 
-    /// A gateway told of its clients.
-    pub fn told(&self, gateway: &DeviceId, presence: &Presence) {
+    /// A gateway told of its clients on one of its connections; an older one than the current changes nothing.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`] for a part of a snapshot that does not follow the one before it.
+    pub fn told(&self, gateway: &DeviceId, connection: u64, presence: &Presence) -> Result<(), OutOfOrder> {
         let mut inner = self.inner();
-        let clients = inner.behind.entry(gateway.clone()).or_default();
-        if presence.is_complete {
+        let current = inner.direct.get(&Identity::device(gateway.clone()));
+        if current.is_none_or(|(current, _)| *current != connection) {
+            return Ok(());
+        }
+        let Behind { clients, snapshot } = inner.behind.entry(gateway.clone()).or_default();
+        let is_whole = presence.is_complete && presence.snapshot.is_none();
+        if is_whole {
             clients.clear();
         }
+        let named = match presence.snapshot {
+            None => None,
+            Some(part) => {
+                let named = presence.clients.iter().filter(|client| client.is_connected);
+                snapshot.take(part, named.map(|client| client.identity.clone()))?
+            }
+        };
         for client in &presence.clients {
-            match client.is_connected {
-                true => clients.insert(client.identity.clone(), client.since_ms),
-                false => clients.remove(&client.identity),
-            };
+            if !client.is_connected {
+                clients.remove(&client.identity);
+            } else if clients.len() < CLIENTS_MAX || clients.contains_key(&client.identity) {
+                clients.insert(client.identity.clone(), client.since_ms);
+            }
         }
+        if let Some(named) = named {
+            clients.retain(|identity, _| named.contains(identity));
+        }
+        Ok(())
     }
 
-    /// Since when an identity is connected, to central or to a gateway; `None` when it is not.
-    pub fn since(&self, who: &Identity) -> Option<u64> {
+    /// Since when an identity is connected, to central itself or to `gateway`, behind which it stands; `None` when it is not.
+    pub fn since(&self, who: &Identity, gateway: Option<&DeviceId>) -> Option<u64> {
         let inner = self.inner();
         let direct = inner.direct.get(who).map(|(_, since)| *since);
-        direct.or_else(|| inner.behind.values().find_map(|clients| clients.get(who)).copied())
+        let behind = || inner.behind.get(gateway?)?.clients.get(who).copied();
+        direct.or_else(behind)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::link::ClientPresence;
+    use schemas::link::{ClientPresence, SnapshotPart};
 
     fn id(text: &str) -> Identity {
         text.parse().unwrap()
@@ -81,15 +117,69 @@ mod tests {
         let connections = Connections::default();
         let gateway: DeviceId = "gw".parse().unwrap();
         connections.came(&id("gw"), 1, 5);
-        let tell = |is_complete, clients| connections.told(&gateway, &Presence { is_complete, clients });
+        let tell = |is_complete, clients| {
+            let presence = Presence { is_complete, snapshot: None, clients };
+            connections.told(&gateway, 1, &presence).unwrap();
+        };
+        let since = |who: &str| connections.since(&id(who), Some(&gateway));
         tell(true, vec![client("leaf", true), client("gw/m", true)]);
-        assert_eq!(connections.since(&id("leaf")), Some(7));
+        assert_eq!(since("leaf"), Some(7));
         tell(false, vec![client("leaf", false)]);
-        assert_eq!((connections.since(&id("leaf")), connections.since(&id("gw/m"))), (None, Some(7)));
+        assert_eq!((since("leaf"), since("gw/m")), (None, Some(7)));
         tell(true, vec![client("leaf", true)]);
-        assert_eq!((connections.since(&id("leaf")), connections.since(&id("gw/m"))), (Some(7), None));
+        assert_eq!((since("leaf"), since("gw/m")), (Some(7), None));
         connections.went(&id("gw"), 1);
-        assert_eq!((connections.since(&id("leaf")), connections.since(&id("gw"))), (None, None));
+        assert_eq!((since("leaf"), since("gw")), (None, None));
+    }
+
+    #[test]
+    fn a_snapshot_in_parts_removes_with_its_last_part_whoever_it_has_not_named() {
+        let connections = Connections::default();
+        let gateway: DeviceId = "gw".parse().unwrap();
+        connections.came(&id("gw"), 2, 5);
+        let tell = |connection, generation, part, is_last, names: &[&str]| {
+            let presence = Presence {
+                is_complete: part == 0,
+                snapshot: Some(SnapshotPart { generation, part, is_last }),
+                clients: names.iter().map(|name| client(name, true)).collect(),
+            };
+            connections.told(&gateway, connection, &presence)
+        };
+        let connected = |names: &[&str]| -> Vec<bool> {
+            names.iter().map(|name| connections.since(&id(name), Some(&gateway)).is_some()).collect()
+        };
+        tell(2, 1, 0, false, &["a", "b"]).unwrap();
+        tell(2, 1, 1, true, &["c"]).unwrap();
+        assert_eq!(connected(&["a", "b", "c"]), [true, true, true]);
+        tell(2, 2, 0, false, &["a"]).unwrap();
+        assert_eq!(connected(&["a", "b", "c"]), [true, true, true], "nobody is away before all was told");
+        assert!(tell(2, 2, 2, true, &["d"]).is_err());
+        tell(1, 3, 0, true, &[]).unwrap();
+        assert_eq!(connected(&["a", "b", "c"]), [true, true, true], "an older connection");
+        tell(2, 4, 0, false, &["a"]).unwrap();
+        tell(2, 4, 1, true, &["d"]).unwrap();
+        assert_eq!(connected(&["a", "b", "c", "d"]), [true, false, false, true]);
+    }
+
+    #[test]
+    fn what_a_gateway_tells_of_devices_that_stand_elsewhere_counts_for_nothing_and_is_bounded() {
+        let connections = Connections::default();
+        for gateway in ["gw-1", "gw-2"] {
+            connections.came(&id(gateway), 1, 5);
+        }
+        let tell = |gateway: &str, clients| {
+            let presence = Presence { is_complete: false, snapshot: None, clients };
+            connections.told(&gateway.parse().unwrap(), 1, &presence).unwrap();
+        };
+        tell("gw-1", vec![client("press", true)]);
+        let (first, second): (DeviceId, DeviceId) = ("gw-1".parse().unwrap(), "gw-2".parse().unwrap());
+        assert_eq!(connections.since(&id("press"), Some(&first)), Some(7));
+        assert_eq!(connections.since(&id("press"), Some(&second)), None);
+        assert_eq!(connections.since(&id("press"), None), None);
+        for n in 0..20 {
+            tell("gw-2", (0..1000).map(|m| client(&format!("made-up-{n}-{m}"), true)).collect());
+        }
+        assert_eq!(connections.inner().behind[&second].clients.len(), CLIENTS_MAX);
     }
 
     #[test]
@@ -98,6 +188,6 @@ mod tests {
         connections.came(&id("d"), 1, 5);
         connections.came(&id("d"), 2, 6);
         connections.went(&id("d"), 1);
-        assert_eq!(connections.since(&id("d")), Some(6));
+        assert_eq!(connections.since(&id("d"), None), Some(6));
     }
 }

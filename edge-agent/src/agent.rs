@@ -15,7 +15,7 @@ use edge_hub::postman::Postman;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,7 @@ use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::methods;
 use crate::module_keys::ModuleKeys;
+use crate::presence::PresenceChanges;
 use crate::quarantine::Quarantine;
 use crate::queues::Queues;
 use crate::queues::limits::Limits;
@@ -108,7 +109,7 @@ impl Daemon {
             tokio::task::spawn_blocking(move || Deployments::load(gateway, twins, state, queues)).await??
         };
         let deployments = Arc::new(deployments);
-        let presence = Arc::new(Notify::new());
+        let presence = PresenceChanges::default();
         let unrouted = Arc::new(Unrouted::default());
         let module_keys = ModuleKeys::load(&config.data_dir)?;
         let limits = config.upstream.as_ref().map(|upstream| upstream.budget).unwrap_or_default();

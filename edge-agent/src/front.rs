@@ -22,12 +22,13 @@ use schemas::names::{DeviceId, Identity, UserName};
 use schemas::provisioning::{EnrolmentAnswer, Wish};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::enrolments::Enrolments;
 use crate::mailbox::Mailbox;
+use crate::presence::PresenceChanges;
 use crate::routing::{Router, Routing};
 use crate::standing::{Out, Standing};
 use crate::twins::{ReportError, Twins};
@@ -48,8 +49,8 @@ pub struct Front {
     pub router: Router,
     /// The deployment in force.
     pub routing: watch::Receiver<Arc<Routing>>,
-    /// Told when somebody came or went.
-    pub presence: Arc<Notify>,
+    /// Who came or went.
+    pub presence: PresenceChanges,
     /// Commands, of which some wait for clients.
     pub commands: Commands,
     /// Who brings cloud-to-device messages.
@@ -192,7 +193,7 @@ impl Service for Front {
 
     fn connected(self: &Arc<Self>, client: &Client) {
         tracing::info!(client = %client.identity, peer = %client.peer, "client connected");
-        self.presence.notify_one();
+        self.presence.note(&client.identity);
     }
 
     fn disconnected(self: &Arc<Self>, client: &Client, why: &str) {
@@ -200,7 +201,7 @@ impl Service for Front {
         if self.enrolments.leave(&client.identity) {
             return;
         }
-        self.presence.notify_one();
+        self.presence.note(&client.identity);
     }
 
     fn subscribed(self: &Arc<Self>, client: &Client, to: &Subscribe) {

@@ -133,6 +133,11 @@ impl Clients {
         lock(&self.0.connections).iter().map(|(who, c)| (who.clone(), c.since_ms)).collect()
     }
 
+    /// Since when somebody is connected, in milliseconds since the Unix epoch; `None` when it is not.
+    pub fn since(&self, who: &Identity) -> Option<u64> {
+        self.get(who).map(|connection| connection.since_ms)
+    }
+
     /// Whether a client is connected and holds such a subscription.
     pub fn has_subscribed(&self, who: &Identity, to: &Subscribe) -> bool {
         self.get(who).is_some_and(|c| c.mailbox.held().iter().any(|held| held.meaning == *to))

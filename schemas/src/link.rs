@@ -1,8 +1,9 @@
 //! What a gateway and central say to each other on their one connection, beside IoT Hub's own dialect.
 //!
 //! IoT Hub's twin and method topics speak only of the connected identity; a gateway speaks for its modules and leaf
-//! devices too, so the link's topics (`$ls/…`, built and read in edge-core's dialect) name the identity. State always
-//! travels whole and versioned, never as a difference: a lost or repeated message costs a delay, never a fault.
+//! devices too, so the link's topics (`$ls/…`, built and read in edge-core's dialect) name the identity. A section
+//! travels whole and versioned, so that a lost or repeated message costs a delay, never a fault. A list travels as a snapshot in
+//! parts when a connection begins, and then as the present state of what changed.
 
 use std::collections::BTreeMap;
 
@@ -115,14 +116,31 @@ pub struct CommandDown {
     pub valid_for_in_seconds: Option<u64>,
 }
 
-/// Which clients of a gateway are connected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Which clients of a gateway are connected: all of them on a new connection, in parts, and afterwards whoever came or went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Presence {
-    /// Whether `clients` names every connected client; anyone not named is then disconnected.
+    /// Whether everybody who is not in `clients` is disconnected. True of the first part of a snapshot, too, which a central
+    /// that knows no parts then reads right: it takes the other parts for changes.
     pub is_complete: bool,
+    /// The part of a snapshot that this is; none for changes, and for a list that is complete in one message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotPart>,
     /// The clients.
     pub clients: Vec<ClientPresence>,
+}
+
+/// Where a message stands in a snapshot of a list that is too long for one message. Parts arrive in order, on one connection.
+/// With the last part, what no part has named is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotPart {
+    /// Ascends with each snapshot of a connection; a new one replaces one that was not finished.
+    pub generation: u64,
+    /// From 0.
+    pub part: u32,
+    /// Whether no further part follows.
+    pub is_last: bool,
 }
 
 /// One client's connection.

@@ -95,12 +95,13 @@ pub(super) async fn status(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>
             Ok::<_, FleetError>((device, received, modules))
         })
         .await?;
-    let since = fleet.connections.since(&Identity::device(device.id.clone()));
+    let since = fleet.connections.since(&Identity::device(device.id.clone()), device.gateway.as_ref());
     let modules: Vec<Value> = modules
         .into_iter()
         .filter(|module| !module.is_system())
         .map(|name| {
-            let since = fleet.connections.since(&Identity::module(device.id.clone(), name.clone()));
+            let module = Identity::module(device.id.clone(), name.clone());
+            let since = fleet.connections.since(&module, Some(&device.id));
             json!({"name": name, "connected": since.is_some(), "since": since.map(rfc3339)})
         })
         .collect();

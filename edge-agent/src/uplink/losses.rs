@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use edge_buffer::{Gap, Log};
+use edge_core::link::snapshot::{self, PART_BYTES_MAX};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use schemas::link::{Loss, Losses};
@@ -101,11 +102,12 @@ impl Losing {
     /// What to tell next.
     pub(super) fn next_unsent(&mut self) -> Option<(Losses, Sent)> {
         let Found { log, name, gaps } = self.found.pop()?;
-        let number = gaps.last()?.number;
-        let losses =
-            Losses { queue: log.id().to_string(), name, losses: gaps.into_iter().map(loss).collect() };
+        let mut parts = snapshot::split(gaps.into_iter().map(loss), PART_BYTES_MAX);
+        let losses = parts.swap_remove(0);
+        let number = losses.last()?.number;
         self.in_flight.insert(log.id());
-        Some((losses, Sent { log, number }))
+        // The rest is found again when central has these.
+        Some((Losses { queue: log.id().to_string(), name, losses }, Sent { log, number }))
     }
 
     /// central has it.

@@ -13,6 +13,7 @@
 
 mod connection;
 mod losses;
+mod presence;
 mod telemetry;
 mod tell;
 mod told;
@@ -27,7 +28,7 @@ use edge_hub::clients::Clients;
 use edge_hub::codec::packet::Version;
 use edge_hub::postman::Postman;
 use schemas::connection_string::ConnectionString;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,7 @@ use crate::deployments::Deployments;
 use crate::enrolments::Enrolments;
 use crate::mailbox::Mailbox;
 use crate::meter::Meter;
+use crate::presence::PresenceChanges;
 use crate::quarantine::Quarantine;
 use crate::queues::Queues;
 use crate::standing::Standing;
@@ -113,8 +115,8 @@ pub struct Uplink {
     pub enrolments: Enrolments,
     /// Who is connected here.
     pub clients: Clients,
-    /// Told when somebody came or went.
-    pub presence: Arc<Notify>,
+    /// Who came or went.
+    pub presence: PresenceChanges,
     /// Whether central can be reached.
     pub status: watch::Sender<LinkStatus>,
 }

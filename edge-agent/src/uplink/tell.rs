@@ -8,12 +8,12 @@ use std::collections::HashMap;
 use edge_core::dialect::link::LinkUp;
 use edge_core::link::budget::Cause;
 use edge_hub::client::Sender;
-use schemas::link::{ClientPresence, Presence};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::watch;
 
 use super::Uplink;
 use super::losses::{Losing, Sent};
+use super::presence::PresenceOutbox;
 
 /// What may be in flight of it.
 pub(super) const IN_FLIGHT_MAX: usize = 64;
@@ -33,8 +33,7 @@ enum Told {
 pub(super) struct Telling<'a> {
     link: &'a Uplink,
     in_flight: HashMap<u16, Told>,
-    is_presence_in_flight: bool,
-    is_presence_due: bool,
+    presence: PresenceOutbox,
     losing: Losing,
     /// Says when what has used up its bytes may go on.
     budget: watch::Receiver<()>,
@@ -49,8 +48,7 @@ impl<'a> Telling<'a> {
         Self {
             link,
             in_flight: HashMap::new(),
-            is_presence_in_flight: false,
-            is_presence_due: true,
+            presence: PresenceOutbox::default(),
             losing: Losing::new(),
             budget: link.meter.changes(),
         }
@@ -67,7 +65,7 @@ impl<'a> Telling<'a> {
             () = link.mailbox.has_unsent(), if has_room => {}
             () = link.enrolments.has_unsent(), if has_room => {}
             () = self.losing.due(&link.queues, &link.quarantine), if has_room => {}
-            () = link.presence.notified() => self.is_presence_due = true,
+            () = link.presence.changed() => {}
             // The meter lives as long as the link.
             _ = self.budget.changed() => {}
         }
@@ -87,10 +85,9 @@ impl<'a> Telling<'a> {
             let next_settled = || meter.is_ready(Cause::Messages).then(|| self.link.mailbox.next_unsent())?;
             let next_section =
                 || self.link.twins.next_unsent(|identity| meter.is_ready(section_cause(identity)));
-            let (cause, topic, payload, told) = if self.is_presence_due && !self.is_presence_in_flight {
-                self.is_presence_due = false;
-                self.is_presence_in_flight = true;
-                (Cause::Link, LinkUp::Presence, to_json(&self.presence()), Told::Presence)
+            let mut next_presence = || self.presence.next_unsent(&self.link.presence, &self.link.clients);
+            let (cause, topic, payload, told) = if let Some(presence) = next_presence() {
+                (Cause::Link, LinkUp::Presence, to_json(&presence), Told::Presence)
             } else if let Some((id, answer)) = next_answer() {
                 (
                     Cause::Commands,
@@ -123,23 +120,12 @@ impl<'a> Telling<'a> {
         match self.in_flight.remove(&packet_id) {
             None => return false,
             Some(Told::Once) => {}
-            Some(Told::Presence) => self.is_presence_in_flight = false,
+            Some(Told::Presence) => self.presence.acknowledged(),
             Some(Told::Answer(id)) => self.link.commands.acknowledged(&id),
             Some(Told::Settled(of)) => self.link.mailbox.acknowledged(&of),
             Some(Told::Losses(sent)) => self.losing.acknowledged(sent),
         }
         true
-    }
-
-    fn presence(&self) -> Presence {
-        // central knows nothing of clients that only this gateway knows.
-        let clients = self.link.clients.connected().into_iter().filter(|(identity, _)| !identity.is_local());
-        Presence {
-            is_complete: true,
-            clients: clients
-                .map(|(identity, since_ms)| ClientPresence { identity, is_connected: true, since_ms })
-                .collect(),
-        }
     }
 }
 

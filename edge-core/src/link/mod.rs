@@ -7,5 +7,6 @@ pub mod line;
 pub mod liveness;
 pub mod pace;
 pub mod progress;
+pub mod snapshot;
 pub mod turns;
 pub mod window;

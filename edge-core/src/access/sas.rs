@@ -41,7 +41,8 @@ impl Token {
 /// A module may present a token for itself, or one for its device.
 ///
 /// # Errors
-/// [`AccessError`]: no token, another audience, expired by more than five minutes, or another key.
+/// [`AccessError`]: no token, another audience, another key, or expired by more than five minutes. `Expired` is only said of
+/// a token that one of `keys` made.
 pub fn verify(
     token: &str,
     identity: &Identity,
@@ -83,16 +84,16 @@ pub fn verify_for(
     if !is_audience(&decoded) {
         return Err(AccessError::Audience { found: decoded.into_owned(), expected: who.to_owned() });
     }
-    if expires_at.saturating_add(CLOCK_SKEW_SECS) < now_secs {
-        return Err(AccessError::Expired { seconds: now_secs - expires_at });
-    }
     let signature = percent_decode_str(signature).decode_utf8().map_err(|_| AccessError::NotAToken)?;
     let signature = STANDARD.decode(signature.as_bytes()).map_err(|_| AccessError::NotAToken)?;
     let signed = format!("{resource}\n{expiry}");
-    match keys.iter().find(|key| bool::from(sign(key, signed.as_bytes()).ct_eq(&signature))) {
-        Some(key) => Ok(Token { expires_at, key: Mark::of(key) }),
-        None => Err(AccessError::Signature { identity: who.to_owned() }),
+    // The signature first: `Expired` then says that only time speaks against the token, which a caller may wait for.
+    let key = keys.iter().find(|key| bool::from(sign(key, signed.as_bytes()).ct_eq(&signature)));
+    let Some(key) = key else { return Err(AccessError::Signature { identity: who.to_owned() }) };
+    if expires_at.saturating_add(CLOCK_SKEW_SECS) < now_secs {
+        return Err(AccessError::Expired { seconds: now_secs - expires_at });
     }
+    Ok(Token { expires_at, key: Mark::of(key) })
 }
 
 /// Makes a SAS token for `identity` at `host`, valid until `expires_at` (seconds since the Unix epoch).
@@ -140,6 +141,21 @@ mod tests {
             verify("d", &["hub.net"], &[b"key"], NOW + 361),
             Err(AccessError::Expired { seconds: 301 })
         );
+    }
+
+    #[test]
+    fn only_a_token_that_a_known_key_made_is_called_expired() {
+        let made = token("hub", &id("d"), b"key", NOW);
+        let verify = |token: &str, key: &[u8], now| super::verify(token, &id("d"), &["hub"], &[key], now);
+        let later = NOW + 1_000;
+        assert_eq!(verify(&made, b"key", later), Err(AccessError::Expired { seconds: 1_000 }));
+        let other_key = Err(AccessError::Signature { identity: "d".into() });
+        assert_eq!(verify(&made, b"other", later), other_key);
+        // Neither does a token come back to life by another expiry.
+        let stretched = made.replace(&format!("se={NOW}"), &format!("se={later}"));
+        assert_eq!(verify(&stretched, b"key", later), other_key);
+        let unreadable = made.replace("&sig=", "&sig=!");
+        assert_eq!(verify(&unreadable, b"key", later), Err(AccessError::NotAToken));
     }
 
     #[test]

@@ -41,8 +41,10 @@ struct Row {
 pub(crate) async fn page(State(fleet): State<Arc<Fleet>>) -> Answer<impl IntoResponse> {
     let rows = fleet.store.read(rows).await?;
     let html = render(&rows, &fleet.connections);
-    // Nothing but the style of this page: should a name ever get through unescaped, it would still not run.
-    let policy = [(header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")];
+    // Nothing but the style of this page: should a name ever get through unescaped, it would still not run. No other page
+    // may show it in a frame.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy = [(header::CONTENT_SECURITY_POLICY, policy)];
     Ok((policy, Html(html)))
 }
 

@@ -87,21 +87,39 @@ pub fn create(hostname: &str, name: &str, role: Role, now_ms: u64) -> NewToken {
     NewToken { line, hash: hash(&secret), grant: Grant { name: name.to_owned(), role, expires_ms } }
 }
 
-/// The hash of the token in an Authorization header: the whole line, `Bearer` with the line or with its `sig` alone, or
-/// HTTP Basic with either as the password. `None` when there is no token in it.
-pub fn hash_of_header(header: &str) -> Option<String> {
+/// How an Authorization header carries a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `SharedAccessSignature` or `Bearer`: a program put it there. No browser adds it by itself.
+    Token,
+    /// HTTP Basic: a browser repeats it for every request to this server, whichever page asked for the request.
+    Basic,
+}
+
+/// A token as an Authorization header carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// Decides where the token counts.
+    pub scheme: Scheme,
+    /// Finds the token in the store.
+    pub hash: String,
+}
+
+/// Reads an Authorization header: the whole line of a token, `Bearer` with the line or with its `sig` alone, or HTTP Basic
+/// with either as the password. `None` when there is no token in it.
+pub fn presented(header: &str) -> Option<Presented> {
     let (scheme, rest) = header.trim().split_once(' ')?;
-    let secret = match scheme.to_ascii_lowercase().as_str() {
-        "sharedaccesssignature" => signature(rest)?,
-        "bearer" => signature(rest).unwrap_or_else(|| rest.trim().to_owned()),
+    let (scheme, secret) = match scheme.to_ascii_lowercase().as_str() {
+        "sharedaccesssignature" => (Scheme::Token, signature(rest)?),
+        "bearer" => (Scheme::Token, signature(rest).unwrap_or_else(|| rest.trim().to_owned())),
         "basic" => {
             let decoded = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
             let (_user, password) = decoded.split_once(':')?;
-            signature(password).unwrap_or_else(|| password.trim().to_owned())
+            (Scheme::Basic, signature(password).unwrap_or_else(|| password.trim().to_owned()))
         }
         _ => return None,
     };
-    Some(hash(&secret))
+    Some(Presented { scheme, hash: hash(&secret) })
 }
 
 fn signature(fields: &str) -> Option<String> {
@@ -126,10 +144,14 @@ mod tests {
         let fields = token.line.split_once(' ').unwrap().1;
         let secret = signature(fields).unwrap();
         let basic = format!("Basic {}", STANDARD.encode(format!("anyone:{}", token.line)));
-        for header in
-            [token.line.clone(), format!("Bearer {}", token.line), format!("Bearer {secret}"), basic]
-        {
-            assert_eq!(hash_of_header(&header).as_deref(), Some(token.hash.as_str()), "{header}");
+        for (header, scheme) in [
+            (token.line.clone(), Scheme::Token),
+            (format!("Bearer {}", token.line), Scheme::Token),
+            (format!("bearer {secret}"), Scheme::Token),
+            (basic, Scheme::Basic),
+        ] {
+            let expected = Presented { scheme, hash: token.hash.clone() };
+            assert_eq!(presented(&header), Some(expected), "{header}");
         }
         assert!(!token.hash.contains(&secret));
         assert_ne!(token.hash, create("central.example", "ci & co", Role::Operator, 1000).hash);
@@ -138,7 +160,7 @@ mod tests {
     #[test]
     fn a_header_without_a_token_gives_none() {
         for header in ["", "Bearer", "SharedAccessSignature sr=x", "Basic !", "Digest sig=x"] {
-            assert_eq!(hash_of_header(header), None, "{header}");
+            assert_eq!(presented(header), None, "{header}");
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -11,7 +12,7 @@ use super::error::ApiError;
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
 use crate::store::{StoreError, tokens};
-use crate::token::{self, Grant, Role};
+use crate::token::{self, Grant, Presented, Role, Scheme};
 
 /// The versions of IoT Central's API that are answered; their paths that exist here agree.
 const VERSIONS: &[&str] = &["1.0", "2022-05-31", "2022-07-31", "2022-10-31-preview"];
@@ -19,47 +20,77 @@ const VERSIONS: &[&str] = &["1.0", "2022-05-31", "2022-07-31", "2022-10-31-previ
 /// Open to everybody: they tell nothing about the site.
 const OPEN: &[&str] = &["/api/ext/health", "/openapi.json"];
 
+/// What a browser shows by itself. HTTP Basic counts here alone, and only for reading: a browser sends it along with every
+/// request that any page makes to this server, so on the API a foreign page would speak with an operator's token.
+const PAGES: &[&str] = &["/"];
+
 /// Lets a request through when its token may do what it asks.
 pub async fn authorize(State(fleet): State<Arc<Fleet>>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if OPEN.contains(&path) {
+    if OPEN.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let is_page = !path.starts_with("/api/");
-    let needed = needed_role(request.method(), path);
-    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let grant = match grant(&fleet, header.map(str::to_owned)).await {
-        Ok(grant) => grant,
-        Err(refused) => {
-            let mut response = refused.into_response();
-            if is_page {
-                // Makes a browser ask for a password, which is the token.
-                let challenge =
-                    HeaderValue::from_static("Basic realm=\"central: the token is the password\"");
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-            }
-            return response;
-        }
+    let (parts, body) = request.into_parts();
+    let refused = match admit(&fleet, &parts).await {
+        Ok(()) => return next.run(Request::from_parts(parts, body)).await,
+        Err(refused) => refused,
     };
+    let must_ask = refused.is_unauthorized() && is_page(&parts);
+    let mut response = refused.into_response();
+    if must_ask {
+        // Makes a browser ask for a password, which is the token.
+        let challenge = HeaderValue::from_static("Basic realm=\"central: the token is the password\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+fn is_page(request: &Parts) -> bool {
+    is_read(&request.method) && PAGES.contains(&request.uri.path())
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// Whether a request may be made by who makes it.
+async fn admit(fleet: &Fleet, request: &Parts) -> Result<(), ApiError> {
+    let (method, path) = (&request.method, request.uri.path());
+    let grant = grant(fleet, request.headers.get(header::AUTHORIZATION), is_page(request)).await?;
+    if !is_read(method) && is_of_foreign_page(&request.headers) {
+        return Err(ApiError::forbidden(
+            "a page of another origin asked for this change; changes come from programs, or from pages of this server",
+        ));
+    }
+    let needed = needed_role(method, path);
     if grant.role < needed {
-        return ApiError::forbidden(format!(
+        return Err(ApiError::forbidden(format!(
             "token `{}` is of role {}; this needs {}",
             grant.name,
             grant.role.as_str(),
             needed.as_str()
-        ))
-        .into_response();
+        )));
     }
-    if !is_page
-        && !path.starts_with("/api/ext/")
-        && let Err(error) = check_version(request.uri().query().unwrap_or(""))
-    {
-        return error.into_response();
+    if path.starts_with("/api/") && !path.starts_with("/api/ext/") {
+        check_version(request.uri.query().unwrap_or(""))?;
     }
-    if request.method() != Method::GET {
-        tracing::info!(token = grant.name, method = %request.method(), path, "change was asked for");
+    if !is_read(method) {
+        tracing::info!(token = grant.name, method = %method, path, "change was asked for");
     }
-    next.run(request).await
+    Ok(())
+}
+
+/// Whether a browser says that a page of another origin makes the request. Where a proxy adds the token to every request,
+/// this alone tells an operator's program from a foreign page. Programs send neither header.
+fn is_of_foreign_page(headers: &HeaderMap) -> bool {
+    // Set by browsers for https and loopback; pages cannot change it. `none`: the operator typed the address.
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site != "same-origin" && site != "none";
+    }
+    // Browsers send it with every request that changes something, since 2020.
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    origin.is_none() || host.is_none() || origin != host
 }
 
 /// See [`Role`] for why.
@@ -78,15 +109,21 @@ fn shows_keys(path: &str) -> bool {
     path.ends_with("/credentials") || path.ends_with("/attestation")
 }
 
-async fn grant(fleet: &Fleet, header: Option<String>) -> Result<Grant, ApiError> {
-    let header = header.ok_or_else(|| {
+async fn grant(fleet: &Fleet, header: Option<&HeaderValue>, is_page: bool) -> Result<Grant, ApiError> {
+    let header = header.and_then(|value| value.to_str().ok()).ok_or_else(|| {
         ApiError::unauthorized(
             "the Authorization header is missing; make a token with `central token create`",
         )
     })?;
-    let hash = token::hash_of_header(&header).ok_or_else(|| {
+    let Presented { scheme, hash } = token::presented(header).ok_or_else(|| {
         ApiError::unauthorized("the Authorization header holds no token: SharedAccessSignature … or Bearer …")
     })?;
+    if scheme == Scheme::Basic && !is_page {
+        return Err(ApiError::unauthorized(
+            "Authorization: found Basic, which is for reading the status page in a browser; write the token's whole line, \
+             SharedAccessSignature …, or Bearer …",
+        ));
+    }
     let grant = fleet.store.read(move |c| Ok::<_, StoreError>(tokens::find(c, &hash)?)).await?;
     match grant {
         Some(grant) if grant.expires_ms > now_ms() => Ok(grant),

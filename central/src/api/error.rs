@@ -55,6 +55,11 @@ impl ApiError {
         Self { status: StatusCode::UNAUTHORIZED, code: "Unauthorized", message: message.into() }
     }
 
+    /// Whether a token is missing or not accepted.
+    pub fn is_unauthorized(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
+    }
+
     /// 403.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self { status: StatusCode::FORBIDDEN, code: "Forbidden", message: message.into() }

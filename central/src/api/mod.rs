@@ -21,6 +21,8 @@ pub mod telemetry;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::Response;
 use axum::{Extension, Json, Router, middleware};
 use edge_hub::door::Door;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
@@ -44,7 +46,22 @@ pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(fleet.clone(), auth::authorize))
+        .layer(middleware::map_response(with_browser_headers))
         .with_state(fleet)
+}
+
+/// Tells browsers and proxies to keep no answer, to hand none to another origin, and to take none for a script.
+async fn with_browser_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// The paths and their description.

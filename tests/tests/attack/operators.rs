@@ -5,7 +5,6 @@ use reqwest::{Client, StatusCode};
 use crate::target::{Limits, Target, is_long};
 
 #[tokio::test]
-#[ignore = "does not hold yet: Basic is accepted on all of the API yet"]
 async fn a_foreign_page_sends_no_command_with_an_operators_password() {
     let target = Target::start("foreign page").await;
     let base = format!("http://{}", target.site.http);

@@ -19,6 +19,7 @@
 //! bytes_per_second = 268435456
 //! subscriptions = 100
 //! in_flight = 100
+//! publishers_wait_seconds = 10      # for the subscribers of one identity, which are closed then
 //! [keep]
 //! messages = 10000000              # of all devices together; the oldest go first
 //! commands = 100000

@@ -71,24 +71,38 @@ pub(crate) struct Connection {
     pub since_ms: u64,
     /// The client's session.
     pub mailbox: Arc<Mailbox>,
-    /// Cancelled to close the connection; `why` says why.
-    pub ended: CancellationToken,
+    /// Closes the connection.
+    pub close: Arc<CloseHandle>,
     /// What the client may do on free topics; nothing until it was judged.
     pub rights: Mutex<Arc<Rights>>,
+}
+
+/// Closes one connection, from wherever.
+#[derive(Debug, Default)]
+pub(crate) struct CloseHandle {
+    closed: CancellationToken,
     why: OnceLock<(String, Reason)>,
+}
+
+impl CloseHandle {
+    /// Closes the connection; the first reason stays.
+    pub(crate) fn close(&self, why: &str, reason: Reason) {
+        self.why.get_or_init(|| (why.to_owned(), reason));
+        self.closed.cancel();
+    }
+
+    /// Ends when [`CloseHandle::close`] was called, with the reason.
+    pub(crate) async fn closed(&self) -> (&str, Reason) {
+        self.closed.cancelled().await;
+        let by_default = ("closed by the program", Reason::ADMINISTRATIVE_ACTION);
+        self.why.get().map_or(by_default, |(why, reason)| (why.as_str(), *reason))
+    }
 }
 
 impl Connection {
     /// Closes the connection; the first reason stays.
     pub(crate) fn end(&self, why: &str, reason: Reason) {
-        self.why.get_or_init(|| (why.to_owned(), reason));
-        self.ended.cancel();
-    }
-
-    /// Why [`Connection::end`] was called.
-    pub(crate) fn why(&self) -> (&str, Reason) {
-        let by_default = ("closed by the program", Reason::ADMINISTRATIVE_ACTION);
-        self.why.get().map_or(by_default, |(why, reason)| (why.as_str(), *reason))
+        self.close.close(why, reason);
     }
 
     /// Puts a message to a reserved topic in the queue; the receiver is told when it was acknowledged.
@@ -272,15 +286,20 @@ impl Clients {
     }
 
     /// Enters a connection and closes the one that it takes over from: the older of the two, by their numbers.
-    pub(crate) fn enter(&self, client: Client, version: Version, mailbox: Arc<Mailbox>) -> Arc<Connection> {
+    pub(crate) fn enter(
+        &self,
+        client: Client,
+        version: Version,
+        mailbox: Arc<Mailbox>,
+        close: Arc<CloseHandle>,
+    ) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             client,
             version,
             since_ms: unix_ms(),
             mailbox,
-            ended: CancellationToken::new(),
+            close,
             rights: Mutex::default(),
-            why: OnceLock::new(),
         });
         let older = match lock(&self.0.connections).entry(connection.client.identity.clone()) {
             // A newer one came between: it has the session already.

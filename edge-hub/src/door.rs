@@ -72,8 +72,9 @@ pub struct DoorSettings {
     pub will_grace: Duration,
     /// A client that takes none of the bytes written to it for so long (to twice that) is closed.
     pub write_timeout: Duration,
-    /// How long the PUBACK of a free topic's publisher may wait for a slow subscriber; then the publisher is refused.
-    pub room_timeout: Duration,
+    /// How long the PUBACKs of publishers may wait for the subscribers of one identity, less a tenth of the time since; then
+    /// its slow subscriber is closed.
+    pub publishers_wait: Duration,
     /// How long a client of MQTT 3.1.1 with a message that there was no room for stays connected. It gets no PUBACK for that
     /// one, and when it is closed it sends it again.
     pub full_timeout: Duration,
@@ -112,7 +113,7 @@ impl Default for DoorSettings {
             keep_free_bytes: 64 << 20,
             will_grace: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
-            room_timeout: Duration::from_secs(30),
+            publishers_wait: Duration::from_secs(10),
             // Azure's Node SDK waits 30 s for a PUBACK and then fails the message; the Python SDK waits for ever. Both send
             // again what was not acknowledged when they have connected again.
             full_timeout: Duration::from_secs(20),
@@ -155,6 +156,8 @@ pub struct Counts {
     pub copies_expired: AtomicU64,
     /// Copies dropped because their client may not read their topics any more.
     pub copies_forbidden: AtomicU64,
+    /// Connections that were closed because they took too slowly what was published for them.
+    pub subscribers_closed: AtomicU64,
     /// Kept messages of clients that are away that gave way to newer ones.
     pub messages_dropped_away: AtomicU64,
     /// Messages that were not retained because there was no room.
@@ -187,6 +190,7 @@ impl Counts {
             ("copiesTooLarge", read(&self.copies_too_large)),
             ("copiesExpired", read(&self.copies_expired)),
             ("copiesForbidden", read(&self.copies_forbidden)),
+            ("subscribersClosed", read(&self.subscribers_closed)),
             ("messagesDroppedAway", read(&self.messages_dropped_away)),
             ("notRetained", read(&self.not_retained)),
             ("sessionsRefused", read(&self.sessions_refused)),

@@ -22,6 +22,7 @@ pub mod logging;
 mod mailbox;
 mod message;
 pub mod postman;
+mod quota;
 mod reach;
 mod retained;
 mod review;

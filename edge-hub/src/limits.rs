@@ -1,5 +1,7 @@
 //! `[limits]`: what one client may ask of a front door, as the configurations of both programs write it.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use crate::door::DoorSettings;
@@ -20,6 +22,8 @@ pub struct Limits {
     pub subscriptions: usize,
     /// QoS 1 and 2 messages on their way to a client at once.
     pub in_flight: usize,
+    /// Seconds for which publishers may wait for the subscribers of one identity.
+    pub publishers_wait_seconds: u64,
 }
 
 impl Default for Limits {
@@ -32,6 +36,7 @@ impl Default for Limits {
             bytes_per_second: door.bytes_per_second,
             subscriptions: door.filters_max,
             in_flight: door.in_flight_max,
+            publishers_wait_seconds: door.publishers_wait.as_secs(),
         }
     }
 }
@@ -47,6 +52,7 @@ impl Limits {
             bytes_per_second: self.bytes_per_second,
             filters_max: self.subscriptions,
             in_flight_max: self.in_flight.max(1),
+            publishers_wait: Duration::from_secs(self.publishers_wait_seconds),
             ..DoorSettings::default()
         }
     }

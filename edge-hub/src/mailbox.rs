@@ -1,13 +1,16 @@
 //! What a session is, with or without a connection: its filters, its queue, what is in flight both ways.
 //!
 //! ```text
-//! connected:  0 ............ soft bound ............ hard bound
-//!             everybody may   QoS 0 is dropped,       a QoS 1 or 2 publisher
-//!             add             deliveries are Busy,    is refused
-//!                             a QoS 1 or 2 publisher
-//!                             waits for room
-//! away:       QoS 1 and 2 on free topics are kept up to the session's bound; beyond, the oldest goes and is counted
+//! connected:  0 ........ soft bound ........ full ........................ hard bound
+//!             everybody   QoS 0 is dropped,   a QoS 1 or 2 publisher waits  the connection is closed:
+//!             may add     deliveries are      for room, as long as the      it is slow
+//!                         Busy                identity may be waited for;
+//!                                             then it is slow
+//! slow, away: QoS 1 and 2 on free topics are kept up to the session's bound; beyond, the oldest goes and is counted
 //! ```
+//!
+//! A session that outlives its connection is full when it holds what it may keep while it is away and the soft bound
+//! beside that; any other at the soft bound. Retained messages that it asked for do not count: they hold up nobody.
 //!
 //! A connection has a mailbox by its number; what a connection does that was taken over touches nothing.
 
@@ -17,18 +20,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::filter;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
 
+use crate::clients::CloseHandle;
+use crate::codec::reason::Reason;
 use crate::delivery::NotDelivered;
 use crate::flight::{Again, Flight, Settled};
 use crate::message::{Delivery, Message};
+use crate::quota::Usage;
 use crate::table::Options;
 
 /// Messages that wait for one connected client before senders are held back.
 pub(crate) const MESSAGES_SOFT: usize = 1_000;
 /// Bytes that wait for one connected client before senders are held back.
 const BYTES_SOFT: usize = 1024 * 1024;
+/// The soft bound.
+const SOFT: Load = Load { messages: MESSAGES_SOFT, bytes: BYTES_SOFT };
 /// How far QoS 1 and 2 publishers, each of which waits for room, may go over the soft bounds together.
 const HARD_TIMES: usize = 8;
+/// What a client is told that is closed for being slow.
+const TOO_SLOW: &str = "the client takes too slowly what is published for it";
 /// A queue that is empty keeps room for so many messages.
 const KEPT_MESSAGES: usize = 32;
 
@@ -46,8 +57,33 @@ pub(crate) struct Held {
 pub(crate) enum Bound {
     /// Nothing is added to a full queue.
     Soft,
-    /// Added whatever waits: [`Mailbox::is_beyond_waiting`] was asked before, or their number is bounded elsewhere.
-    None,
+    /// Added whatever waits; a queue beyond its hard bound closes the connection that does not empty it.
+    Hard,
+}
+
+/// Messages, or the most of them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn reaches(self, bound: Self) -> bool {
+        self.messages >= bound.messages || self.bytes >= bound.bytes
+    }
+
+    fn exceeds(self, bound: Self) -> bool {
+        self.messages > bound.messages || self.bytes > bound.bytes
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { messages: self.messages + other.messages, bytes: self.bytes + other.bytes }
+    }
+
+    fn times(self, times: usize) -> Self {
+        Self { messages: self.messages * times, bytes: self.bytes * times }
+    }
 }
 
 /// What a session that is away may keep.
@@ -66,6 +102,8 @@ pub(crate) struct Mailbox {
     /// Whether it outlives its connection, and is in the journal.
     pub is_durable: bool,
     keeps: Keeps,
+    /// Of the identity that has it.
+    usage: Arc<Usage>,
     /// A message was added to an empty queue.
     pub arrived: Notify,
     room: Notify,
@@ -75,11 +113,15 @@ pub(crate) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The number of the connection that has it.
-    connection: Option<u64>,
+    holder: Option<Holder>,
     is_closed: bool,
     queue: VecDeque<Delivery>,
-    bytes: usize,
+    /// In the queue, what was asked for as retained left out.
+    load: Load,
+    /// In the queue, asked for as retained.
+    replayed: Load,
+    /// Publishers wait for room.
+    wait: Option<Wait>,
     flight: Flight,
     /// QoS 2 packet ids of the client that it has not let go (PUBREL).
     received: BTreeSet<u16>,
@@ -87,20 +129,76 @@ struct Inner {
     dropped: u64,
 }
 
+/// The connection that has a mailbox.
+#[derive(Debug)]
+struct Holder {
+    number: u64,
+    close: Arc<CloseHandle>,
+    /// It is being closed: nothing more is sent, and the session is as if it were away.
+    is_slow: bool,
+}
+
+/// Publishers wait for room.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    since: Instant,
+    /// When the connection is closed that makes no room.
+    until: Instant,
+}
+
 impl Inner {
-    fn is_full(&self, times: usize) -> bool {
-        self.queue.len() >= MESSAGES_SOFT * times || self.bytes >= BYTES_SOFT * times
+    fn load_of(&mut self, delivery: &Delivery) -> &mut Load {
+        if delivery.is_replayed { &mut self.replayed } else { &mut self.load }
     }
 
     fn push(&mut self, delivery: Delivery) {
-        self.bytes += delivery.message.size();
+        let load = self.load_of(&delivery);
+        load.messages += 1;
+        load.bytes += delivery.message.size();
         self.queue.push_back(delivery);
     }
 
     fn pop(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
-        self.bytes -= delivery.message.size();
+        let load = self.load_of(&delivery);
+        load.messages -= 1;
+        load.bytes -= delivery.message.size();
         Some(delivery)
+    }
+
+    /// Takes out what is not to stay, in order.
+    fn retain(&mut self, may_stay: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let mut out = Vec::new();
+        for _ in 0..self.queue.len() {
+            let Some(delivery) = self.pop() else { break };
+            if may_stay(&delivery) {
+                self.push(delivery);
+            } else {
+                out.push(delivery);
+            }
+        }
+        out
+    }
+
+    /// All that is in the queue.
+    fn queued(&self) -> Load {
+        self.load.plus(self.replayed)
+    }
+
+    /// Whether a connection has it that takes what is sent.
+    fn is_here(&self) -> bool {
+        self.holder.as_ref().is_some_and(|holder| !holder.is_slow)
+    }
+
+    /// Lets the oldest go until no more is left than that; their journal keys.
+    fn trim(&mut self, to: Load) -> Vec<u64> {
+        let mut evicted = Vec::new();
+        while self.queued().exceeds(to) {
+            let Some(oldest) = self.pop() else { break };
+            evicted.push(oldest.key);
+        }
+        self.dropped += evicted.len() as u64;
+        evicted
     }
 }
 
@@ -109,6 +207,8 @@ impl Inner {
 pub(crate) struct Pushed {
     /// The queue is full now: a QoS 1 or 2 publisher waits.
     pub is_full: bool,
+    /// The connection is closed: it is too slow.
+    pub is_closed_as_slow: bool,
     /// Journal keys of the messages that gave way.
     pub evicted: Vec<u64>,
 }
@@ -191,12 +291,19 @@ pub(crate) struct TakenBack {
 }
 
 impl Mailbox {
-    pub(crate) fn new(number: u64, client_id: String, is_durable: bool, keeps: Keeps) -> Self {
+    pub(crate) fn new(
+        number: u64,
+        client_id: String,
+        is_durable: bool,
+        keeps: Keeps,
+        usage: Arc<Usage>,
+    ) -> Self {
         Self {
             number,
             client_id,
             is_durable,
             keeps,
+            usage,
             arrived: Notify::new(),
             room: Notify::new(),
             inner: Mutex::default(),
@@ -237,43 +344,76 @@ impl Mailbox {
 
     /// Gives the mailbox to a connection; whoever had it has it no more. Gives how many messages gave way while nobody
     /// had it.
-    pub(crate) fn attach(&self, connection: u64) -> u64 {
+    pub(crate) fn attach(&self, connection: u64, close: Arc<CloseHandle>) -> u64 {
         let mut inner = self.lock();
         Self::forget_volatile(&mut inner);
-        inner.connection = Some(connection);
+        inner.holder = Some(Holder { number: connection, close, is_slow: false });
         let dropped = std::mem::take(&mut inner.dropped);
-        drop(inner);
         // What waits is sent by the connection that has it now.
         self.arrived.notify_one();
-        self.room.notify_waiters();
+        self.end_wait(&mut inner);
         dropped
     }
 
-    /// Ends a connection's hold, with what does not outlive it: deliveries to reserved topics, and QoS 0. False when
-    /// another connection has it.
-    pub(crate) fn detach(&self, connection: u64) -> bool {
+    /// Ends a connection's hold, with what does not outlive it: deliveries to reserved topics, QoS 0, and what is more
+    /// than the session may keep. Gives the journal keys of the latter; `None` when another connection has it.
+    pub(crate) fn detach(&self, connection: u64) -> Option<Vec<u64>> {
         let mut inner = self.lock();
-        if inner.connection != Some(connection) {
-            return false;
-        }
-        inner.connection = None;
-        Self::forget_volatile(&mut inner);
-        drop(inner);
-        self.room.notify_waiters();
-        true
+        inner.holder.take_if(|holder| holder.number == connection)?;
+        Some(self.leave(&mut inner))
+    }
+
+    /// What becomes of the queue when its connection takes nothing more.
+    fn leave(&self, inner: &mut Inner) -> Vec<u64> {
+        Self::forget_volatile(inner);
+        let evicted = if self.is_durable { inner.trim(self.kept()) } else { Vec::new() };
+        self.end_wait(inner);
+        evicted
     }
 
     fn forget_volatile(inner: &mut Inner) {
-        let waiting = std::mem::take(&mut inner.queue);
-        inner.bytes = 0;
-        for delivery in waiting {
-            if delivery.qos > 0 && !delivery.is_reserved {
-                inner.push(delivery);
-            }
-        }
+        inner.retain(|delivery| delivery.qos > 0 && !delivery.is_reserved);
         inner.queue.shrink_to(KEPT_MESSAGES);
         inner.flight.retain(|delivery| !delivery.is_reserved);
         inner.flight.rewind();
+    }
+
+    /// Publishers need not wait any longer.
+    fn end_wait(&self, inner: &mut Inner) {
+        if let Some(wait) = inner.wait.take() {
+            self.usage.add_wait(Instant::now(), wait.since.elapsed());
+        }
+        self.room.notify_waiters();
+    }
+
+    /// What the session may keep while its client is away.
+    fn kept(&self) -> Load {
+        Load { messages: self.keeps.messages, bytes: self.keeps.bytes }
+    }
+
+    /// From where on publishers wait.
+    fn full(&self) -> Load {
+        // One that was away comes back with what it was allowed to keep, and room beside that: or it would hold up publishers
+        // at once, and be closed again before it has taken anything.
+        if self.is_durable { self.kept().plus(SOFT) } else { SOFT }
+    }
+
+    fn hard(&self) -> Load {
+        self.full().plus(SOFT.times(HARD_TIMES - 1))
+    }
+
+    /// Closes the connection, which is too slow; from now on the session is as if it were away. Gives the journal keys of
+    /// what it may not keep; `None` when there is no connection to close.
+    fn close_as_slow(&self, inner: &mut Inner) -> Option<Vec<u64>> {
+        let holder = inner.holder.as_mut().filter(|holder| !holder.is_slow)?;
+        holder.is_slow = true;
+        holder.close.close(TOO_SLOW, Reason::QUOTA_EXCEEDED);
+        Some(self.leave(inner))
+    }
+
+    /// Closes the connection of a session, which holds too much of what all share.
+    pub(crate) fn close_as_fullest(&self) -> Option<Vec<u64>> {
+        self.close_as_slow(&mut self.lock())
     }
 
     /// Ends the session: gives up what waits and lets nothing more in. Gives what was not settled and may be given to
@@ -281,19 +421,18 @@ impl Mailbox {
     pub(crate) fn close(&self) -> Vec<Delivery> {
         let mut inner = self.lock();
         inner.is_closed = true;
-        inner.connection = None;
-        inner.bytes = 0;
+        inner.holder = None;
         let mut left = inner.flight.retain(|_| false);
         left.retain(|delivery| delivery.qos < 2);
-        left.extend(std::mem::take(&mut inner.queue));
-        drop(inner);
-        self.room.notify_waiters();
+        left.extend(inner.retain(|_| false));
+        inner.queue = VecDeque::new();
+        self.end_wait(&mut inner);
         left
     }
 
     /// What waits in it, in bytes.
     pub(crate) fn queued(&self) -> usize {
-        self.lock().bytes
+        self.lock().queued().bytes
     }
 
     /// Whether the session has ended.
@@ -303,25 +442,25 @@ impl Mailbox {
 
     /// Whether a connection has it.
     pub(crate) fn is_connected(&self) -> bool {
-        self.lock().connection.is_some()
+        self.lock().is_here()
     }
 
-    /// Whether it takes nothing more from a QoS 1 or 2 publisher, who is refused then.
-    pub(crate) fn is_beyond_waiting(&self) -> bool {
+    /// Whether one more QoS 1 or 2 message closes its connection.
+    pub(crate) fn is_at_hard_bound(&self) -> bool {
         let inner = self.lock();
-        inner.connection.is_some() && inner.is_full(self.hard_times())
+        inner.is_here() && inner.load.reaches(self.hard())
     }
 
-    /// Whether a shared subscription passes it over for now.
+    /// Whether a shared subscription may choose it: it is here, and less waits than the soft bound.
     pub(crate) fn has_room(&self) -> bool {
         let inner = self.lock();
-        !inner.is_closed && inner.connection.is_some() && !inner.is_full(1)
+        !inner.is_closed && inner.is_here() && !inner.load.reaches(SOFT)
     }
 
-    /// Whether so much waits in it beside what publishers may bring it to.
-    pub(crate) fn is_beyond(&self, messages: usize, bytes: usize) -> bool {
-        let (inner, times) = (self.lock(), self.hard_times());
-        inner.queue.len() >= MESSAGES_SOFT * times + messages || inner.bytes >= BYTES_SOFT * times + bytes
+    /// Whether so many retained messages wait that it asked for, and more than it can have asked for by mistake.
+    pub(crate) fn is_beyond_replay(&self, messages: usize, bytes: usize) -> bool {
+        let bound = Load { messages, bytes }.plus(SOFT.times(HARD_TIMES));
+        self.lock().replayed.reaches(bound)
     }
 
     /// Takes out what waits on free topics that may not be read, before it is sent, or sent again. What the client has
@@ -329,28 +468,10 @@ impl Mailbox {
     pub(crate) fn take_back(&self, may_read: impl Fn(&str) -> bool) -> TakenBack {
         let mut inner = self.lock();
         let may_stay = |delivery: &Delivery| delivery.is_reserved || may_read(delivery.message.topic());
-        let mut taken = TakenBack { queued: Vec::new(), sent: inner.flight.take_back(may_stay) };
-        inner.bytes = 0;
-        for delivery in std::mem::take(&mut inner.queue) {
-            if may_stay(&delivery) {
-                inner.push(delivery);
-            } else {
-                taken.queued.push(delivery);
-            }
-        }
-        drop(inner);
-        self.room.notify_waiters();
+        let sent = inner.flight.take_back(may_stay);
+        let taken = TakenBack { queued: inner.retain(may_stay), sent };
+        self.end_wait(&mut inner);
         taken
-    }
-
-    fn hard_times(&self) -> usize {
-        // A session that was away comes back with what it was allowed to keep, and more may arrive before it is sent.
-        match self.is_durable {
-            true => {
-                HARD_TIMES + (self.keeps.messages / MESSAGES_SOFT).max(self.keeps.bytes.div_ceil(BYTES_SOFT))
-            }
-            false => HARD_TIMES,
-        }
     }
 
     /// Adds a message at the end.
@@ -360,27 +481,27 @@ impl Mailbox {
             return Err(NotDelivered::NotConnected);
         }
         let mut pushed = Pushed::default();
-        let is_connected = inner.connection.is_some();
-        if is_connected {
-            let is_refused = match bound {
-                Bound::Soft => inner.is_full(1),
-                Bound::None => false,
-            };
-            if is_refused {
-                return Err(NotDelivered::Busy);
-            }
-        } else if delivery.qos == 0 || delivery.is_reserved {
+        let is_here = inner.is_here();
+        let is_kept = self.is_durable && delivery.qos > 0 && !delivery.is_reserved;
+        if !is_here && !is_kept {
             return Err(NotDelivered::NotConnected);
+        }
+        if is_here && bound == Bound::Soft && !delivery.is_replayed && inner.load.reaches(SOFT) {
+            return Err(NotDelivered::Busy);
         }
         let was_empty = inner.queue.is_empty();
         inner.push(delivery);
-        if is_connected {
-            pushed.is_full = inner.is_full(1);
-        } else {
-            while inner.queue.len() > self.keeps.messages || inner.bytes > self.keeps.bytes {
-                let Some(oldest) = inner.pop() else { break };
-                inner.dropped += 1;
-                pushed.evicted.push(oldest.key);
+        if !is_here {
+            pushed.evicted = inner.trim(self.kept());
+        } else if bound == Bound::Hard && inner.load.exceeds(self.hard()) {
+            if let Some(evicted) = self.close_as_slow(&mut inner) {
+                pushed = Pushed { is_full: false, is_closed_as_slow: true, evicted };
+            }
+        } else if bound == Bound::Hard && inner.load.reaches(self.full()) {
+            pushed.is_full = true;
+            if inner.wait.is_none() {
+                let since = Instant::now();
+                inner.wait = Some(Wait { since, until: since + self.usage.wait_left(since) });
             }
         }
         drop(inner);
@@ -393,7 +514,7 @@ impl Mailbox {
     /// Lets the oldest half of what waits give way, while nobody has the mailbox; their journal keys.
     pub(crate) fn evict_half(&self) -> Vec<u64> {
         let mut inner = self.lock();
-        if inner.connection.is_some() {
+        if inner.is_here() {
             return Vec::new();
         }
         let half = inner.queue.len().div_ceil(2);
@@ -406,10 +527,11 @@ impl Mailbox {
     pub(crate) fn take(&self, connection: u64, budget: Budget) -> Taken {
         let mut taken = Taken::default();
         let mut inner = self.lock();
-        if inner.connection != Some(connection) || (inner.queue.is_empty() && inner.flight.is_empty()) {
+        let may_take = |holder: &Holder| holder.number == connection && !holder.is_slow;
+        if !inner.holder.as_ref().is_some_and(may_take) || (inner.queue.is_empty() && inner.flight.is_empty())
+        {
             return taken;
         }
-        let was_full = inner.is_full(1);
         let mut bytes = 0;
         while inner.flight.on_wire() < budget.window && bytes < budget.bytes {
             taken.outgoing.push(match inner.flight.again() {
@@ -451,10 +573,8 @@ impl Mailbox {
             // An idle client keeps no memory of a busy hour.
             inner.queue.shrink_to(KEPT_MESSAGES);
         }
-        let has_room = was_full && !inner.is_full(1);
-        drop(inner);
-        if has_room {
-            self.room.notify_waiters();
+        if inner.wait.is_some() && !inner.load.reaches(self.full()) {
+            self.end_wait(&mut inner);
         }
         taken
     }
@@ -484,19 +604,21 @@ impl Mailbox {
         self.lock().received.remove(&id)
     }
 
-    /// Ends when the queue is not full, or nobody reads it any more.
-    pub(crate) async fn room(&self) {
+    /// Ends when publishers need not wait: there is room, or nobody reads the queue any more. A connection that makes no
+    /// room in the time for which publishers may wait is closed; gives the journal keys of what the session may not keep
+    /// then.
+    pub(crate) async fn room(&self) -> Option<Vec<u64>> {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
             room.as_mut().enable();
-            let has_room = {
-                let inner = self.lock();
-                inner.is_closed || inner.connection.is_none() || !inner.is_full(1)
-            };
-            if has_room {
-                return;
+            let until = self.lock().wait?.until;
+            if timeout_at(until, room).await.is_err() {
+                let mut inner = self.lock();
+                // Others may have closed it, or room was made and used up again meanwhile.
+                if inner.wait.is_some_and(|wait| wait.until <= Instant::now()) {
+                    return self.close_as_slow(&mut inner);
+                }
             }
-            room.await;
         }
     }
 }

@@ -108,6 +108,8 @@ pub(crate) struct Delivery {
     pub is_again: bool,
     /// It goes to a reserved topic: its queue is its sender's, and it ends with the connection.
     pub is_reserved: bool,
+    /// A retained message that a new subscription is given.
+    pub is_replayed: bool,
     /// Its name in the journal; 0 when it is not in there.
     pub key: u64,
     /// Subscription identifiers.
@@ -126,6 +128,7 @@ impl Delivery {
             retain: false,
             is_again: false,
             is_reserved: false,
+            is_replayed: false,
             key: 0,
             ids: None,
             share: None,

@@ -304,11 +304,14 @@ pub(crate) fn split_level(text: &str) -> (&str, Option<&str>) {
 mod tests {
     use super::*;
     use crate::mailbox::Keeps;
+    use crate::quota::{Limits, Usage};
     use edge_core::dialect::filter;
     use proptest::prelude::*;
 
     fn mailbox(number: u64) -> Arc<Mailbox> {
-        Arc::new(Mailbox::new(number, format!("d{number}"), false, Keeps { messages: 0, bytes: 0 }))
+        let usage = Arc::new(Usage::new(Limits { publishers_wait: std::time::Duration::ZERO }));
+        let keeps = Keeps { messages: 0, bytes: 0 };
+        Arc::new(Mailbox::new(number, format!("d{number}"), false, keeps, usage))
     }
 
     fn qos(qos: u8) -> Options {

@@ -27,6 +27,7 @@ use self::wills::DueWill;
 use crate::door::{Counts, DoorSettings};
 use crate::journal::Journal;
 use crate::journal::event::Kept;
+use crate::quota::Quotas;
 use crate::retained::Retained;
 use crate::table::Table;
 
@@ -39,6 +40,8 @@ pub(crate) struct Broker {
     pub retained: Retained,
     pub journal: Journal,
     pub counts: Counts,
+    /// What each identity uses.
+    pub quotas: Quotas,
     settings: DoorSettings,
     sessions: Mutex<Sessions>,
     next_session: AtomicU64,

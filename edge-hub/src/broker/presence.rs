@@ -9,6 +9,7 @@ use super::Broker;
 use super::publish::Given;
 use super::sessions::Entry;
 use super::wills::Will;
+use crate::clients::CloseHandle;
 use crate::door::count;
 use crate::journal::event::Event;
 use crate::mailbox::{Keeps, Mailbox};
@@ -25,6 +26,18 @@ pub(crate) enum Parting {
     Stopped,
 }
 
+/// A client that comes to its session.
+pub(crate) struct Arrival<'a> {
+    pub client_id: &'a str,
+    /// It wants a new session.
+    pub is_clean: bool,
+    /// How long the session is to outlive the connection, in seconds.
+    pub expiry_s: u32,
+    pub will: Option<&'a Will>,
+    /// Closes its connection.
+    pub close: Arc<CloseHandle>,
+}
+
 /// A session that a connection has now.
 pub(crate) struct Entered {
     pub mailbox: Arc<Mailbox>,
@@ -37,17 +50,10 @@ pub(crate) struct Entered {
 }
 
 impl Broker {
-    /// Gives a client its session: the one that it had, unless it wants a new one. `expiry_s` is how long it is to outlive
-    /// the connection. The connection gets its number when it gets the session, so that of two at once the one with the
-    /// higher number has it.
-    pub(crate) fn enter(
-        &self,
-        client_id: &str,
-        number: impl FnOnce() -> u64,
-        is_clean: bool,
-        expiry_s: u32,
-        will: Option<&Will>,
-    ) -> Entered {
+    /// Gives a client its session: the one that it had, unless it wants a new one. The connection gets its number when it
+    /// gets the session, so that of two at once the one with the higher number has it.
+    pub(crate) fn enter(&self, number: impl FnOnce() -> u64, arrival: Arrival<'_>) -> Entered {
+        let Arrival { client_id, is_clean, expiry_s, will, close } = arrival;
         let mut sessions = self.sessions();
         let connection = number();
         let waiting_will = sessions.take_will(client_id);
@@ -62,7 +68,7 @@ impl Broker {
             Some(Entry { mailbox, .. }) => (mailbox, expiry_s),
             None => self.new_session(client_id, expiry_s, sessions.durable()),
         };
-        let dropped = mailbox.attach(connection);
+        let dropped = mailbox.attach(connection, close);
         if mailbox.is_durable {
             let (session, client_id) = (mailbox.number, client_id.into());
             self.journal.note(&Event::Opened { session, client_id, expiry_s });
@@ -108,7 +114,8 @@ impl Broker {
         }
         let keeps =
             Keeps { messages: self.settings.session_messages_max, bytes: self.settings.session_bytes_max };
-        let mailbox = Mailbox::new(self.session_number(), client_id.to_owned(), is_durable, keeps);
+        let usage = self.quotas.of_session(client_id);
+        let mailbox = Mailbox::new(self.session_number(), client_id.to_owned(), is_durable, keeps, usage);
         (Arc::new(mailbox), if is_durable { expiry_s } else { 0 })
     }
 
@@ -117,7 +124,8 @@ impl Broker {
         let client_id = &*mailbox.client_id;
         let now_ms = unix_ms();
         let mut sessions = self.sessions();
-        let is_current = mailbox.detach(connection);
+        let detached = mailbox.detach(connection);
+        let is_current = detached.is_some();
         let mut ended = None;
         let mut had_will = false;
         let stays = is_current && mailbox.is_durable && expiry_s > 0;
@@ -156,6 +164,7 @@ impl Broker {
         }
         drop(sessions);
         self.sooner.notify_one();
+        self.evicted(mailbox, detached.unwrap_or_default());
         if let Some(ended) = ended {
             self.end(&ended.mailbox);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::future::join_all;
 use tracing::{debug, warn};
 
 use super::Broker;
@@ -38,42 +39,24 @@ impl Given {
     }
 }
 
-/// A subscriber takes nothing more, and a QoS 1 or 2 message must not be acknowledged.
-#[derive(Debug)]
-pub(crate) struct TooSlow {
-    pub client_id: String,
-}
-
 type Copy = (Arc<Mailbox>, Delivery);
 
 impl Broker {
     /// Gives a message on a free topic to who receives it, and retains it when it asks for that. `received` names the
-    /// durable session of a QoS 2 publisher, and the packet id.
-    ///
-    /// # Errors
-    /// [`TooSlow`]: nobody was given the message.
-    pub(crate) fn publish(
-        &self,
-        route: &Route,
-        message: Message,
-        received: Option<(u64, u16)>,
-    ) -> Result<Given, TooSlow> {
+    /// durable session of a QoS 2 publisher, and the packet id. No subscriber keeps a message from being taken: one that is
+    /// too slow for it is closed.
+    pub(crate) fn publish(&self, route: &Route, message: Message, received: Option<(u64, u16)>) -> Given {
         let mut given = Given::default();
         let mut is_stored = message.retain || received.is_some();
         if message.qos > 0 || is_stored || !route.groups.is_empty() {
             for receiver in &route.receivers {
                 let Some(served) = receiver.serves(message.publisher) else { continue };
-                if served.qos.min(message.qos) > 0 {
-                    if receiver.mailbox.is_beyond_waiting() {
-                        return Err(TooSlow { client_id: receiver.mailbox.client_id.clone() });
-                    }
-                    is_stored |= receiver.mailbox.is_durable;
-                }
+                is_stored |= served.qos.min(message.qos) > 0 && receiver.mailbox.is_durable;
             }
         }
         let mut members = Vec::new();
         for group in &route.groups {
-            if let Some((mailbox, served)) = member(group, &message)? {
+            if let Some((mailbox, served)) = member(group, &message) {
                 is_stored |= mailbox.is_durable && served.qos.min(message.qos) > 0;
                 members.push((mailbox, served, group.share.clone()));
             }
@@ -90,7 +73,7 @@ impl Broker {
                 let (_, delivery) = copy(mailbox, served, &message, None);
                 self.put(mailbox, delivery, &mut given);
             }
-            return Ok(given);
+            return given;
         }
         let mut copies: Vec<Copy> =
             receivers.map(|(mailbox, served)| copy(mailbox, served, &message, None)).collect();
@@ -100,7 +83,7 @@ impl Broker {
                 .map(|(mailbox, served, share)| copy(&mailbox, &served, &message, Some(share))),
         );
         self.give(message, copies, retained, received, &mut given);
-        Ok(given)
+        given
     }
 
     /// Retains a message that asks for that, or takes away what was retained.
@@ -141,11 +124,7 @@ impl Broker {
     pub(super) fn give_to_another(&self, message: &Arc<Message>, share: &Arc<Share>, given: &mut Given) {
         for _ in 0..TRIES_MAX {
             let group = self.table.group(share);
-            // Nobody is told of one that is too slow: the message has been taken.
-            let Some((mailbox, served)) = group.and_then(|group| member(&group, message).ok().flatten())
-            else {
-                break;
-            };
+            let Some((mailbox, served)) = group.and_then(|group| member(&group, message)) else { break };
             let copy = copy(&mailbox, &served, message, Some(share.clone()));
             if self.give_once(message.clone(), vec![copy], Kept::Not, None, given).is_empty() {
                 return;
@@ -211,13 +190,16 @@ impl Broker {
     /// False when the session does not take it: it has ended, or is away and the message is not kept, or it is full.
     fn put(&self, mailbox: &Arc<Mailbox>, delivery: Delivery, given: &mut Given) -> bool {
         let qos = delivery.qos;
-        let bound = if qos == 0 { Bound::Soft } else { Bound::None };
+        let bound = if qos == 0 { Bound::Soft } else { Bound::Hard };
         match mailbox.push(delivery, bound) {
             Ok(pushed) => {
-                if pushed.is_full && qos > 0 {
+                if pushed.is_full {
                     given.full.push(mailbox.clone());
                 }
-                self.evicted(mailbox, pushed.evicted);
+                match pushed.is_closed_as_slow {
+                    true => self.closed_as_slow(mailbox, pushed.evicted),
+                    false => self.evicted(mailbox, pushed.evicted),
+                }
                 true
             }
             Err(NotDelivered::Busy) => {
@@ -229,7 +211,25 @@ impl Broker {
         }
     }
 
-    fn evicted(&self, mailbox: &Mailbox, keys: Vec<u64>) {
+    /// Ends when there is room in all of these queues, or their connections are closed because they made none.
+    pub(crate) async fn wait_for_room(&self, full: &[Arc<Mailbox>]) {
+        join_all(full.iter().map(async |mailbox| {
+            if let Some(evicted) = mailbox.room().await {
+                self.closed_as_slow(mailbox, evicted);
+            }
+        }))
+        .await;
+    }
+
+    fn closed_as_slow(&self, mailbox: &Mailbox, evicted: Vec<u64>) {
+        count(&self.counts.subscribers_closed);
+        let (client, messages) = (Shown(&mailbox.client_id), evicted.len());
+        warn!(%client, messages, "slow subscriber disconnected: its queue stayed full; the oldest messages gave way");
+        self.evicted(mailbox, evicted);
+    }
+
+    /// Notes that the oldest messages of a session gave way.
+    pub(super) fn evicted(&self, mailbox: &Mailbox, keys: Vec<u64>) {
         if keys.is_empty() {
             return;
         }
@@ -238,10 +238,13 @@ impl Broker {
         self.journal.note(&Event::Dropped { session: mailbox.number, keys });
     }
 
-    /// Makes room when the queues of all durable sessions hold too much together: the one that is away and holds the most
-    /// gives half. Those that are here hold their publishers back.
+    /// Makes room when the queues of all durable sessions hold too much together: the one that holds the most gives half.
+    /// When its client is here, it is too slow and closed first.
     fn relieve(&self) {
-        let Some(most) = self.sessions().fullest_away() else { return };
+        let Some(most) = self.sessions().fullest() else { return };
+        if let Some(evicted) = most.close_as_fullest() {
+            self.closed_as_slow(&most, evicted);
+        }
         let keys = most.evict_half();
         if !keys.is_empty() {
             let client = Shown(&most.client_id);
@@ -252,32 +255,26 @@ impl Broker {
 }
 
 /// The member of a shared subscription that receives the next message: one that is here and has room; else, with QoS 1
-/// and 2, one whose session keeps it.
-///
-/// # Errors
-/// [`TooSlow`] when every member that could keep it holds too much already.
-fn member(group: &Group, message: &Message) -> Result<Option<(Arc<Mailbox>, Served)>, TooSlow> {
+/// and 2, one whose session keeps it; else one that is closed by it, because it is slow as all the others are.
+fn member(group: &Group, message: &Message) -> Option<(Arc<Mailbox>, Served)> {
     let mut keeper = None;
     let mut slow = None;
     for member in group.in_turn() {
         let Some(served) = member.serves(message.publisher).cloned() else { continue };
         let mailbox = member.mailbox;
         if mailbox.has_room() {
-            return Ok(Some((mailbox, served)));
+            return Some((mailbox, served));
         }
         if keeper.is_some() || served.qos.min(message.qos) == 0 || mailbox.is_closed() {
             continue;
         }
-        if mailbox.is_beyond_waiting() {
-            slow = Some(TooSlow { client_id: mailbox.client_id.clone() });
+        if mailbox.is_at_hard_bound() {
+            slow.get_or_insert((mailbox, served));
         } else if mailbox.is_durable || mailbox.is_connected() {
             keeper = Some((mailbox, served));
         }
     }
-    match (keeper, slow) {
-        (None, Some(slow)) => Err(slow),
-        (keeper, _) => Ok(keeper),
-    }
+    keeper.or(slow)
 }
 
 pub(super) fn copy(

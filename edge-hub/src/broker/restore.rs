@@ -15,6 +15,7 @@ use crate::journal::event::Event;
 use crate::journal::state::{Place, Session, State};
 use crate::mailbox::{Held, Keeps, Mailbox};
 use crate::message::{Delivery, Message, unix_ms};
+use crate::quota::{self, Quotas};
 use crate::retained::{Retained, RetainedMax};
 use crate::table::{Table, split_share};
 
@@ -33,6 +34,7 @@ impl Broker {
             retained: Retained::new(retained_max),
             journal,
             counts: Counts::default(),
+            quotas: Quotas::new(quota::Limits { publishers_wait: settings.publishers_wait }),
             settings,
             sessions: Sessions::default().into(),
             next_session: AtomicU64::new(state.next_session()),
@@ -76,7 +78,8 @@ impl Broker {
     fn restored(&self, number: u64, session: &Session, state: &State) -> Arc<Mailbox> {
         let keeps =
             Keeps { messages: self.settings.session_messages_max, bytes: self.settings.session_bytes_max };
-        let mailbox = Arc::new(Mailbox::new(number, session.client_id.to_string(), true, keeps));
+        let (client_id, usage) = (session.client_id.to_string(), self.quotas.of_session(&session.client_id));
+        let mailbox = Arc::new(Mailbox::new(number, client_id, true, keeps, usage));
         let delivery = |key: u64, place: &Place| {
             let message = state.message(key)?.clone();
             let (qos, retain, ids) = (place.qos, place.retain, place.ids.clone());

@@ -70,11 +70,11 @@ impl Sessions {
         Some(entry)
     }
 
-    /// The session that is away and has the most waiting.
-    pub(super) fn fullest_away(&self) -> Option<Arc<Mailbox>> {
-        let away = self.by_client.values().filter(|entry| entry.left_ms.is_some());
+    /// The session that outlives its connection and has the most waiting.
+    pub(super) fn fullest(&self) -> Option<Arc<Mailbox>> {
+        let durable = self.by_client.values().filter(|entry| entry.mailbox.is_durable);
         let most =
-            away.map(|entry| (entry.mailbox.queued(), &entry.mailbox)).max_by_key(|(bytes, _)| *bytes)?;
+            durable.map(|entry| (entry.mailbox.queued(), &entry.mailbox)).max_by_key(|(bytes, _)| *bytes)?;
         (most.0 > 0).then(|| most.1.clone())
     }
 

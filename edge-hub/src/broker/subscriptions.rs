@@ -7,7 +7,7 @@ use edge_core::dialect::client::Subscribe;
 use tracing::warn;
 
 use super::Broker;
-use super::publish::{Given, TooSlow};
+use super::publish::Given;
 use crate::door::add;
 use crate::journal::Stored;
 use crate::journal::event::{Event, Kept};
@@ -57,29 +57,24 @@ impl Broker {
         }))
     }
 
-    /// Gives a session the retained messages that a filter of it matches.
-    ///
-    /// # Errors
-    /// [`TooSlow`] when the session has not taken what it was given for filters before.
-    pub(crate) fn give_retained(
-        &self,
-        mailbox: &Arc<Mailbox>,
-        filter: &str,
-        options: Options,
-    ) -> Result<(), TooSlow> {
+    /// Gives a session the retained messages that a filter of it matches; false when it has not taken what it was given
+    /// for filters before.
+    pub(crate) fn give_retained(&self, mailbox: &Arc<Mailbox>, filter: &str, options: Options) -> bool {
         for message in self.retained.matching(filter, unix_ms()) {
             // A client may be given all there is once, and not again and again while it reads nothing.
-            if mailbox.is_beyond(self.settings.retained_messages_max, self.settings.retained_bytes_max) {
-                return Err(TooSlow { client_id: mailbox.client_id.clone() });
+            if mailbox.is_beyond_replay(self.settings.retained_messages_max, self.settings.retained_bytes_max)
+            {
+                return false;
             }
             let qos = options.qos.min(message.qos);
             let ids = options.id.map(|id| Arc::from([id]));
             let mut given = Given::default();
-            let copy = Delivery { retain: true, ids, ..Delivery::new(message.clone(), qos) };
+            let copy =
+                Delivery { retain: true, is_replayed: true, ids, ..Delivery::new(message.clone(), qos) };
             self.give(message, vec![(mailbox.clone(), copy)], Kept::Not, None, &mut given);
             given.unawaited();
         }
-        Ok(())
+        true
     }
 
     /// Takes out of a session what waits on topics that its client may not read any more, sent or not. What was given to

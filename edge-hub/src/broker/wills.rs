@@ -66,23 +66,15 @@ impl Broker {
     /// it must be.
     async fn give_will(&self, message: &Message) -> Result<(), Rejected> {
         let route = self.table.route(message.topic());
-        let topic = Shown(message.topic()).to_string();
         let mut message = Message::clone(message);
         if let Some(seconds) = message.properties.as_mut().and_then(|p| p.message_expiry.take()) {
             message.expires_ms = Some(unix_ms().saturating_add(u64::from(seconds) * 1_000));
         }
-        match self.publish(&route, message, None) {
-            Ok(given) => match given.stored {
-                None => Ok(()),
-                Some(stored) => stored
-                    .await
-                    .map_err(|error| Rejected::Temporary(503, format!("not written to disk: {error}"))),
-            },
-            Err(slow) => {
-                let subscriber = Shown(&slow.client_id);
-                warn!(%topic, %subscriber, "will not given to every subscriber: one is too slow");
-                Ok(())
-            }
+        match self.publish(&route, message, None).stored {
+            None => Ok(()),
+            Some(stored) => stored
+                .await
+                .map_err(|error| Rejected::Temporary(503, format!("not written to disk: {error}"))),
         }
     }
 }

@@ -21,7 +21,9 @@ use super::subscribe::judge;
 use super::wire::{Reader, Writer};
 use super::{Peer, Session};
 use crate::broker::FOR_EVER;
+use crate::broker::presence::Arrival;
 use crate::broker::wills::Will;
+use crate::clients::CloseHandle;
 use crate::codec::error::ReadError;
 use crate::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Packet, Version};
 use crate::codec::reason::Reason;
@@ -276,9 +278,17 @@ where
     };
     let will = will.map(|will| Box::new(will_of(will)));
     let number = || door.clients.number();
-    let entered = door.broker.enter(&client_id, number, is_clean, asked_expiry_s, will.as_deref());
+    let close = Arc::new(CloseHandle::default());
+    let arrival = Arrival {
+        client_id: &client_id,
+        is_clean,
+        expiry_s: asked_expiry_s,
+        will: will.as_deref(),
+        close: close.clone(),
+    };
+    let entered = door.broker.enter(number, arrival);
     let client = Client { identity: admitted.identity, connection: entered.connection, peer, login };
-    let connection = door.clients.enter(client, version, entered.mailbox.clone());
+    let connection = door.clients.enter(client, version, entered.mailbox.clone(), close);
     // What the session's filters mean, and whether the client may still have them, is judged anew; those that it may not
     // have are dropped before anybody is closed for holding one. Who may not stay is closed, and its session stays as it is.
     let rights = connection.judge(|identity, login| door.service.standing(identity, login));

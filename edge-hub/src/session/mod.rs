@@ -171,10 +171,7 @@ where
             let is_congested = self.door.broker.journal.is_congested();
             // All of these lose nothing when dropped. Not biased: a busy one must not starve the others.
             let step = tokio::select! {
-                () = connection.ended.cancelled() => {
-                    let (why, reason) = connection.why();
-                    Err(End::Closed(why.to_owned(), reason))
-                }
+                (why, reason) = connection.close.closed() => Err(End::Closed(why.to_owned(), reason)),
                 () = stop.cancelled() => Err(End::Stopped),
                 written = self.writer.write(), if self.writer.has_output() => {
                     written.map_err(|error| End::Lost(error.to_string()))

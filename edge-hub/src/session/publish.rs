@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use edge_core::dialect::client::{Publish as Meaning, parse_publish};
 use edge_core::dialect::provisioning;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use schemas::bag::PropertyBag;
 use schemas::method::MethodResponse;
 use schemas::topics;
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::Session;
 use super::end::End;
 use super::pending::{Reply, Work};
-use crate::broker::publish::{Given, TooSlow};
+use crate::broker::publish::Given;
 use crate::codec::packet::{Publish, PublishProperties, Version};
 use crate::codec::reason::Reason;
 use crate::door::{DoorSettings, count};
@@ -327,24 +327,7 @@ where
         if qos == 2 {
             mailbox.receive(id);
         }
-        let given = match self.door.broker.publish(&route, message, received) {
-            Ok(given) => given,
-            Err(TooSlow { client_id }) => {
-                if qos == 2 {
-                    mailbox.release(id);
-                }
-                count(&self.door.counts().publishes_refused);
-                let why = format!("subscriber {client_id} is too slow");
-                warn!(client = %Shown(self.client_id()), "publish refused: {}", Shown(&why));
-                return match self.peer.version {
-                    Version::V4 => Err(End::Closed(format!("refused: {why}"), Reason::QUOTA_EXCEEDED)),
-                    Version::V5 => {
-                        Ok(Work::Refused(Reason::QUOTA_EXCEEDED, "a subscriber is too slow".to_owned()))
-                    }
-                };
-            }
-        };
-        let Given { full, stored, is_not_retained, .. } = given;
+        let Given { full, stored, is_not_retained } = self.door.broker.publish(&route, message, received);
         if is_not_retained {
             let why = "the message was given to its subscribers, and not retained: there are too many";
             warn!(client = %Shown(self.client_id()), "{why}");
@@ -361,19 +344,15 @@ where
             (None, true) => Work::Ready,
             (Some(stored), true) => Work::Stored(stored),
             (stored, false) => {
-                let timeout = self.door.settings.room_timeout;
+                let broker = self.door.broker.clone();
                 Work::Message(Box::pin(async move {
                     if let Some(stored) = stored {
                         let unwritten =
                             |error| Rejected::Temporary(503, format!("not written to disk: {error}"));
                         stored.await.map_err(unwritten)?;
                     }
-                    let room = join_all(full.iter().map(|mailbox| mailbox.room()));
-                    if tokio::time::timeout(timeout, room).await.is_ok() {
-                        return Ok(());
-                    }
-                    let who = full.iter().map(|mailbox| &*mailbox.client_id).collect::<Vec<_>>().join(", ");
-                    Err(Rejected::Temporary(503, format!("no room in the queue of a subscriber among {who}")))
+                    broker.wait_for_room(&full).await;
+                    Ok(())
                 }))
             }
         };

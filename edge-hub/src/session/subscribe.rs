@@ -99,8 +99,7 @@ where
             self.door.service.subscribed(&self.connection.client, meaning);
         }
         for held in subscribed.retained {
-            let given = self.door.broker.give_retained(&self.connection.mailbox, &held.filter, held.options);
-            if given.is_err() {
+            if !self.door.broker.give_retained(&self.connection.mailbox, &held.filter, held.options) {
                 let why = "the client asks for more retained messages than it reads";
                 return Err(End::Closed(why.to_owned(), Reason::QUOTA_EXCEEDED));
             }

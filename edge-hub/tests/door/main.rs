@@ -13,6 +13,7 @@ mod octets;
 mod raw;
 mod sessions;
 mod site;
+mod slow;
 mod telemetry;
 mod tls;
 mod twins;

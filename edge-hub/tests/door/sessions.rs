@@ -231,8 +231,8 @@ async fn a_client_that_the_program_forgets_has_no_session_any_more() {
 
 #[tokio::test]
 async fn a_subscriber_that_never_reads_has_bounded_memory_and_keeps_nobody_from_being_served() {
-    let room_timeout = std::time::Duration::from_millis(200);
-    let site = Site::open(DoorSettings { room_timeout, ..DoorSettings::default() }).await;
+    let publishers_wait = std::time::Duration::from_millis(200);
+    let site = Site::open(DoorSettings { publishers_wait, ..DoorSettings::default() }).await;
     let mut stuck = Raw::connect(site.address, "stuck", true).await;
     stuck.subscribe(1, "a", 1).await;
     assert_eq!(stuck.sent().await, Sent::SubAck(vec![1]));

@@ -149,7 +149,6 @@ async fn half_requests_at_the_rest_api_starve_neither_gateways_nor_operators() {
 }
 
 #[tokio::test]
-#[ignore = "does not hold yet: a slow subscriber still holds publishers back"]
 async fn a_subscriber_that_never_acknowledges_closes_no_publisher() {
     let target = Target::start("subscriber without PUBACKs").await;
     let port = target.site.gateway_mqtt;

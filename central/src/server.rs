@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use edge_core::access::x509::Authorities;
 use edge_hub::clients::Clients;
 use edge_hub::door::{Door, DoorSettings};
+use edge_hub::files::FileBudget;
 use edge_hub::tls::trust::TrustKeeper;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -19,6 +20,9 @@ use crate::store::Store;
 
 /// How long requests and connections may take to end before they are cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Open files of everything that is no MQTT client: the store, the log, and the REST API.
+const FILES_RESERVED: u64 = 500;
 
 /// A central that serves.
 pub struct Started {
@@ -41,6 +45,13 @@ pub struct Started {
 /// # Errors
 /// What could not be opened, made or listened on.
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Started> {
+    edge_hub::random::seed()?;
+    let files = FileBudget {
+        reserved: FILES_RESERVED,
+        connections_max: config.mqtt.connections_max,
+        files_per_connection: 1,
+    };
+    let connections_max = files.claim().context("limit of open files")?;
     let keeper = crate::identity::keeper(&config)?;
     let tls = edge_hub::tls::server_config_for(keeper.served())?;
     let store = Store::open(&config.data_dir, config.keep.limits())?;
@@ -57,7 +68,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         receive_max: Some(u16::MAX),
         // Two of the writer's batches: one is written, the other is read meanwhile.
         pending_max: 2 * crate::ingest::BATCH_MAX,
-        ..config.limits.settings(config.mqtt.connections_max)
+        ..config.limits.settings(connections_max)
     };
     let door = Door::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, settings).await?;
     let http = listen("http.listen", config.http.listen).await?;

@@ -11,6 +11,7 @@ use edge_core::deploy::report;
 use edge_hub::client::{Proxy, Transport};
 use edge_hub::clients::Clients;
 use edge_hub::door::Door;
+use edge_hub::files::FileBudget;
 use edge_hub::postman::Postman;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::net::TcpListener;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::certificate;
 use crate::clock::now_ms;
 use crate::commands::Commands;
-use crate::config::{Config, Kind, Upstream};
+use crate::config::{Config, Kind, Listen, Upstream};
 use crate::control::{self, Control};
 use crate::data_lock::DataLock;
 use crate::deployer::{Deployer, DeployerStatus, Deployment};
@@ -49,16 +50,21 @@ use crate::upstreams::{Carrier, Manner, reach};
 use crate::users::Users;
 use crate::watch as watch_folder;
 use crate::workload::certificates::ModuleCertificates;
-use crate::workload::{About, Workload};
+use crate::workload::{self, About, Workload};
 
 /// Passwords that are judged at once; the others wait, and other clients do not wait for them.
 const PASSWORDS_AT_ONCE: usize = 2;
+/// Open files of everything that is no client: about 60 after a start, three for each queue, one for each connection to Docker.
+const FILES_RESERVED: u64 = 400;
 
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When something that the daemon cannot do without fails: at the start, or a task that ended by itself.
 pub async fn run(config: Config) -> Result<()> {
+    edge_hub::random::seed()?;
+    let connections_max = file_budget(&config).claim().context("limit of open files")?;
+    let config = Config { listen: Listen { connections_max, ..config.listen }, ..config };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let _lock = DataLock::acquire(&config.data_dir)?;
@@ -77,6 +83,18 @@ pub async fn run(config: Config) -> Result<()> {
     daemon.stop().await;
     tracing::info!("edge-agent stopped");
     ended
+}
+
+/// How open files are shared: what keeps promises (disk, Docker, upstream, local sockets) comes before connections of clients.
+pub(crate) fn file_budget(config: &Config) -> FileBudget {
+    let local_sockets = control::CONNECTIONS_MAX + workload::CONNECTIONS_MAX;
+    let leads_upstream =
+        config.upstream.as_ref().is_some_and(|upstream| matches!(upstream.kind, Kind::IotHub(_)));
+    FileBudget {
+        reserved: FILES_RESERVED + local_sockets as u64,
+        connections_max: config.listen.connections_max,
+        files_per_connection: if leads_upstream { 2 } else { 1 },
+    }
 }
 
 struct Daemon {
@@ -338,8 +356,8 @@ impl Daemon {
             let listener = control::listen(&config.data_dir).context("listening for the command line")?;
             let stop = stop.clone();
             tasks.spawn(async move {
-                let served = control::serve(control, listener, stop).await;
-                ("local door", served.context("serving the command line"))
+                control::serve(control, listener, stop).await;
+                ("local door", Ok(()))
             });
         }
         Ok(Self { tasks, door, doors, stop_doors, stop, commands, queues, quarantine, state })

@@ -15,7 +15,6 @@ use crate::addresses::Addresses;
 use crate::attempts::Attempts;
 use crate::broker::{Broker, wills};
 use crate::clients::Clients;
-use crate::files;
 use crate::journal::{Journal, JournalMax};
 use crate::keeper;
 use crate::service::Service;
@@ -232,7 +231,6 @@ impl<S: Service> Door<S> {
         clients: Clients,
         settings: DoorSettings,
     ) -> Result<Arc<Self>, OpenError> {
-        files::allow(settings.connections_max);
         let max = JournalMax { bytes: settings.journal_bytes_max, keep_free_bytes: settings.keep_free_bytes };
         let recovered = Journal::open(dir, max).await?;
         let (broker, due_wills) = Broker::restore(recovered.journal, &recovered.state, settings.clone());

@@ -1,34 +1,95 @@
-//! How many files the process may have open: a connection is one, and the usual soft limit is 1,024.
+//! How many files the process may have open, and how many of them connections of clients may take.
+//!
+//! A connection is one open file. What the process cannot do without (the queues on disk, the Docker Engine, the link
+//! upstream, its own sockets) keeps a reserve that connections never touch.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// What a program has open besides its connections: logs, databases, the engine's socket, and connections that it makes.
-const FILES_BESIDE: u64 = 500;
+/// Fewer connections than this are no service: the program refuses to start.
+const CONNECTIONS_MIN: usize = 64;
 
-/// Raises the process's soft limit to its hard one, and says when even that is too low for so many connections.
-pub(crate) fn allow(connections_max: usize) {
-    let limit = getrlimit(Resource::Nofile);
-    let mut allowed = limit.current;
-    if limit.current != limit.maximum {
-        match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-            Ok(()) => allowed = limit.maximum,
-            Err(error) => warn!(%error, "the limit of open files was not raised"),
+/// Fewer files may be open than the program needs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{allowed} files may be open, at least {needed} are needed; raise LimitNOFILE of the service or `ulimit -Hn`"
+)]
+pub struct TooFewFiles {
+    /// The hard limit of the process.
+    pub allowed: u64,
+    /// The reserve and the fewest connections.
+    pub needed: u64,
+}
+
+/// What open files are kept for, and what may be left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileBudget {
+    /// Files that connections of clients never take.
+    pub reserved: u64,
+    /// Connections as the configuration has them, over all listeners.
+    pub connections_max: usize,
+    /// Files for each of them: two where a client's connection leads to one upstream.
+    pub files_per_connection: u64,
+}
+
+impl FileBudget {
+    /// How many connections may be open at once when `allowed` files may; `None` for no limit.
+    ///
+    /// # Errors
+    /// [`TooFewFiles`] when not even the fewest connections fit beside the reserve.
+    pub fn connections(&self, allowed: Option<u64>) -> Result<usize, TooFewFiles> {
+        let Some(allowed) = allowed else { return Ok(self.connections_max) };
+        let each = self.files_per_connection.max(1);
+        let least = self.connections_max.min(CONNECTIONS_MIN);
+        let fitting = allowed.saturating_sub(self.reserved) / each;
+        let fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
+        if fitting < least {
+            return Err(TooFewFiles { allowed, needed: self.reserved + least as u64 * each });
         }
+        Ok(self.connections_max.min(fitting))
     }
-    let wanted = connections_max as u64 + FILES_BESIDE;
-    if let Some(allowed) = allowed.filter(|allowed| *allowed < wanted) {
-        warn!(
-            allowed,
-            wanted,
-            connections_max,
-            "too few open files are allowed for all connections; raise LimitNOFILE or ulimit -n"
-        );
+
+    /// Raises the process's soft limit to its hard one and gives how many connections may be open at once; says so in the log
+    /// when they are fewer than configured.
+    ///
+    /// # Errors
+    /// [`TooFewFiles`].
+    pub fn claim(&self) -> Result<usize, TooFewFiles> {
+        let allowed = raise();
+        let connections = self.connections(allowed)?;
+        if connections < self.connections_max {
+            let wanted = self.reserved + self.connections_max as u64 * self.files_per_connection.max(1);
+            warn!(
+                allowed,
+                wanted,
+                connections_max = self.connections_max,
+                connections,
+                "connections are limited further: too few files may be open; raise LimitNOFILE or `ulimit -Hn`"
+            );
+        }
+        Ok(connections)
+    }
+}
+
+/// Raises the process's soft limit of open files to its hard one and gives it; `None` for no limit.
+pub fn raise() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return limit.current;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            warn!(%error, "raising the limit of open files failed");
+            limit.current
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -36,7 +97,29 @@ mod tests {
         let before = getrlimit(Resource::Nofile);
         let lower = before.maximum.map_or(1_024, |maximum| maximum.min(1_024));
         setrlimit(Resource::Nofile, Rlimit { current: Some(lower), maximum: before.maximum }).unwrap();
-        allow(10);
+        assert_eq!(raise(), before.maximum);
         assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
+    }
+
+    proptest! {
+        #[test]
+        fn connections_never_touch_the_reserve_and_are_as_many_as_configured_when_they_fit(
+            allowed in 0..100_000_u64,
+            reserved in 0..5_000_u64,
+            connections_max in 0..20_000_usize,
+            files_per_connection in 1..3_u64,
+        ) {
+            let budget = FileBudget { reserved, connections_max, files_per_connection };
+            match budget.connections(Some(allowed)) {
+                Ok(connections) => {
+                    prop_assert!(reserved + connections as u64 * files_per_connection <= allowed || connections == 0);
+                    prop_assert!(connections >= connections_max.min(CONNECTIONS_MIN));
+                    let all = reserved + connections_max as u64 * files_per_connection;
+                    prop_assert_eq!(connections == connections_max, allowed >= all || connections_max == 0);
+                }
+                Err(few) => prop_assert!(few.needed > allowed),
+            }
+            prop_assert_eq!(budget.connections(None), Ok(connections_max));
+        }
     }
 }

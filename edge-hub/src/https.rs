@@ -4,9 +4,7 @@
 //! else by [`REQUEST_MAX`]. One connection carries one request, so that an idle client holds no place; the SDKs open one
 //! per call anyway.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,18 +13,18 @@ use axum::http::{Request, Response, StatusCode, header};
 use axum::{Router, response::IntoResponse as _};
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::door::Door;
+use crate::http_server::{Ended, RequestTimes, one_request};
 use crate::service::{ClientCert, Service};
 use crate::session;
 use crate::shown::Shown;
@@ -35,8 +33,6 @@ use crate::websocket::{self, WebSocket};
 /// From accepting a connection to the last byte of its answer: a method call may wait 300 s for its target to connect and
 /// 300 s for the answer (IoT Hub's limits).
 const REQUEST_MAX: Duration = Duration::from_secs(630);
-/// What hyper holds of a request; its least.
-const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 type Tls = TlsStream<TcpStream>;
 
@@ -99,37 +95,22 @@ async fn serve<S: Service>(
             Ok(api.call(request))
         };
         async move {
-            let mut response = match answered {
-                Ok(answer) => answer.await?,
-                Err(response) => response,
-            };
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                // One request is all. hyper's own way to say so would take `upgrade` out of the answer to an upgrade.
-                response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+            match answered {
+                Ok(answer) => answer.await,
+                Err(response) => Ok(response),
             }
-            Ok::<_, Infallible>(response)
         }
     });
-    let head_timeout = deadline.saturating_duration_since(Instant::now());
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = pin!(timeout(REQUEST_MAX, connection));
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        // What is being answered may be answered still.
-        () = stop.cancelled() => match timeout(door.settings.finish_timeout, connection).await {
-            Ok(ended) => ended,
-            Err(_) => return info!(%peer, "request cut: the door closes"),
-        },
+    let times = RequestTimes {
+        head: deadline.saturating_duration_since(Instant::now()),
+        request: REQUEST_MAX,
+        finish: door.settings.finish_timeout,
     };
-    match ended {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%peer, %error, "HTTPS connection ended"),
-        Err(_) => warn!(%peer, "request cut: it took too long"),
+    match one_request(stream, service, &times, stop).await {
+        Ended::Answered => {}
+        Ended::Failed(error) => debug!(%peer, %error, "HTTPS connection ended"),
+        Ended::TookTooLong => warn!(%peer, "request cut: it took too long"),
+        Ended::Stopped => info!(%peer, "request cut: the door closes"),
     }
 }
 

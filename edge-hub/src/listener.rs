@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,12 +15,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::addresses::TooMany;
 use crate::door::{Door, count};
+use crate::http_server::ACCEPT_PAUSE;
 use crate::https::{self, Caller};
 use crate::service::{ClientCert, Service};
 use crate::session;
-
-/// How long accepting pauses after an error such as "too many open files", which no event announces the end of.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a connection of a listener speaks.
 #[derive(Clone)]

@@ -21,6 +21,7 @@ use edge_buffer::{Lost, Room, Stats};
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use edge_hub::clients::Clients;
 use edge_hub::door::Door;
+use edge_hub::http_server::{HttpLimits, HttpServer};
 use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity};
 use schemas::timestamp::rfc3339;
@@ -46,6 +47,8 @@ use crate::uplink::LinkStatus;
 const BODY_BYTES_MAX: usize = 8 << 20;
 /// The longest wait of `apply`.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Command lines that are answered at once, which the daemon's file budget reserves.
+pub(crate) const CONNECTIONS_MAX: usize = 16;
 
 /// Where the socket is.
 pub fn socket(data_dir: &FilePath) -> PathBuf {
@@ -106,14 +109,7 @@ pub fn listen(data_dir: &FilePath) -> std::io::Result<UnixListener> {
 }
 
 /// Serves until `stop`.
-///
-/// # Errors
-/// The socket's.
-pub async fn serve(
-    control: Arc<Control>,
-    listener: UnixListener,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
+pub async fn serve(control: Arc<Control>, listener: UnixListener, stop: CancellationToken) {
     let router = Router::new()
         .route("/status", get(status))
         .route("/apply", post(apply))
@@ -130,7 +126,14 @@ pub async fn serve(
         .route("/call", post(call))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    let limits = HttpLimits {
+        connections_max: CONNECTIONS_MAX,
+        body_bytes_max: BODY_BYTES_MAX,
+        bodies_bytes_max: 2 * BODY_BYTES_MAX,
+        request_timeout: WAIT_MAX + Duration::from_secs(60),
+        ..HttpLimits::default()
+    };
+    HttpServer::new("command line", limits).serve_unix(listener, router, stop).await;
 }
 
 struct Failure(StatusCode, String);

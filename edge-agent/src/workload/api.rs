@@ -29,7 +29,7 @@ use super::certificates::ModuleCertificates;
 use super::encryption::{self, Bound};
 
 /// A request's body: something to sign, or to encrypt.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// The first version of the API. Later ones added to it.
 const API_VERSION_LEAST: &str = "2018-06-28";
 

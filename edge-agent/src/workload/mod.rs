@@ -13,9 +13,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use edge_hub::http_server::{HttpLimits, HttpServer};
 use schemas::names::ModuleId;
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::deployer::DeployerStatus;
@@ -24,6 +25,11 @@ use certificates::ModuleCertificates;
 
 /// The socket's name in a module's directory.
 pub const SOCKET: &str = "workload.sock";
+
+/// Connections of one module at once. The SDKs open one for each request.
+const MODULE_CONNECTIONS_MAX: usize = 16;
+/// Connections of all modules at once, which the daemon's file budget reserves.
+pub(crate) const CONNECTIONS_MAX: usize = 96;
 
 /// What the modules' sockets answer with.
 pub struct About {
@@ -42,12 +48,14 @@ pub struct Workload {
     dir: PathBuf,
     about: Arc<About>,
     open: Mutex<BTreeMap<ModuleId, CancellationToken>>,
+    connections: Arc<Semaphore>,
 }
 
 impl Workload {
     /// Sockets under `data_dir`; none is open yet.
     pub fn new(data_dir: &FilePath, about: About) -> Self {
-        Self { dir: data_dir.join("workload"), about: Arc::new(about), open: Mutex::default() }
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Self { dir: data_dir.join("workload"), about: Arc::new(about), open: Mutex::default(), connections }
     }
 
     /// The directory that a module's container mounts. Manifests allow module names of letters, digits, `_` and `-` only.
@@ -84,15 +92,10 @@ impl Workload {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
         let router = api::router(module.clone(), self.about.clone());
         let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        let name = module.clone();
+        let server =
+            HttpServer::new(format!("workload/{module}"), limits()).sharing(self.connections.clone());
         // Ends with `close`, or with the daemon: it holds nothing that must be finished.
-        tokio::spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
-            if let Err(error) = served {
-                tracing::error!(module = %name, %error, "the module's workload socket failed");
-            }
-        });
+        tokio::spawn(server.serve_unix(listener, router, stop.clone()));
         open.insert(module.clone(), stop);
         Ok(())
     }
@@ -115,6 +118,16 @@ impl Workload {
     /// The modules that are served.
     pub fn modules(&self) -> Vec<ModuleId> {
         self.open.lock().expect("nothing panics while it holds the list").keys().cloned().collect()
+    }
+}
+
+/// A request is something to sign or to encrypt, a certificate at most: milliseconds.
+fn limits() -> HttpLimits {
+    HttpLimits {
+        connections_max: MODULE_CONNECTIONS_MAX,
+        body_bytes_max: api::BODY_BYTES_MAX,
+        bodies_bytes_max: 2 * api::BODY_BYTES_MAX,
+        ..HttpLimits::default()
     }
 }
 

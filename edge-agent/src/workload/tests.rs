@@ -255,3 +255,28 @@ async fn what_is_wrong_or_not_served_is_told_in_a_message() {
         assert!(found == status && message.contains(part), "{path}: {found} {message}");
     }
 }
+
+/// 24,000 of them once took every descriptor of the daemon.
+#[tokio::test]
+async fn idle_connections_of_one_module_take_few_descriptors_and_no_other_modules_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let (workload, _) = workload(dir.path(), "PEM", false);
+    let (hostile, sensor): (ModuleId, ModuleId) = ("hostile".parse().unwrap(), "sensor".parse().unwrap());
+    workload.open(&hostile).unwrap();
+    workload.open(&sensor).unwrap();
+    let socket = workload.dir_of(&hostile).join(SOCKET);
+    let mut idle = Vec::new();
+    // More wait in the backlog, and beyond it nobody connects.
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(std::time::Duration::from_millis(50), tokio::net::UnixStream::connect(&socket))
+            .await
+        && idle.len() < 500
+    {
+        idle.push(stream);
+    }
+    assert!(idle.len() > 2 * MODULE_CONNECTIONS_MAX, "{}", idle.len());
+    let (status, _) = ask(&workload.dir_of(&sensor).join(SOCKET), "GET", "/trust-bundle", "").await;
+    assert_eq!(status, 200);
+    let taken = CONNECTIONS_MAX - workload.connections.available_permits();
+    assert!((1..=MODULE_CONNECTIONS_MAX + 1).contains(&taken), "{taken}");
+}

@@ -105,7 +105,6 @@ async fn wrong_passwords_cost_bounded_memory_and_lock_nobody_else_out() {
 }
 
 #[tokio::test]
-#[ignore = "does not hold yet: local sockets have no limits yet"]
 async fn unfinished_requests_on_the_local_socket_cost_bounded_memory() {
     let target = Target::start("unfinished bodies on the control socket").await;
     let socket = target.site.agent_dir().join("edge-agent.sock");

@@ -1,0 +1,80 @@
+//! A gateway that may open few files: what keeps promises comes before connections, and too few are said at the start.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+use std::time::Duration;
+
+use site_tests::process::run;
+use site_tests::raw;
+use site_tests::site::Site;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+fn with_limit(site: &mut Site, files: u32) {
+    site.agent_in = ["prlimit".into(), format!("--nofile={files}:{files}"), "--".into()].to_vec();
+}
+
+#[tokio::test]
+async fn strangers_that_hold_every_connection_take_no_file_from_disk_and_from_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "few-files", false).unwrap();
+    site.init_alone().await.unwrap();
+    // 88 connections beside the reserve.
+    with_limit(&mut site, 600);
+    site.start_agent().await.unwrap();
+    let login = site.add_here(&["press-1".into()]).await.unwrap().remove(0);
+    let mut device = login.open(site.gateway_mqtt).await.unwrap();
+    let id = site.agent_id().unwrap();
+
+    let ports = [site.gateway_mqtt, site.gateway_mqtts, site.gateway_https];
+    let socket = site.agent_dir().join("edge-agent.sock");
+    let (mut strangers, mut local) = (Vec::new(), Vec::new());
+    for round in 0..700 {
+        if let Ok(Ok(stream)) =
+            timeout(Duration::from_millis(100), TcpStream::connect(("127.0.0.1", ports[round % ports.len()])))
+                .await
+        {
+            strangers.push(stream);
+        }
+        // Its backlog is bounded too.
+        if let Ok(Ok(stream)) = timeout(Duration::from_millis(10), UnixStream::connect(&socket)).await {
+            local.push(stream);
+        }
+    }
+    println!("{} connections of strangers, {} on the local socket", strangers.len(), local.len());
+    for id in 1..=200_u16 {
+        let packet = raw::publish("devices/press-1/messages/events/", 1, id, b"{\"n\":1}");
+        device.write_all(&packet).await.unwrap();
+        let mut answer = [0; 4];
+        timeout(Duration::from_secs(10), device.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, [0x40, 2, (id >> 8) as u8, id as u8]);
+    }
+    let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+    assert!(open < 400, "{open} files are open");
+    drop((strangers, local));
+    let status = site.agent_json(&["status"]).await.unwrap();
+    assert_eq!(status["queues"][0]["accepted"], 200, "{status}");
+    assert_eq!(site.agent_id().unwrap(), id, "the daemon was restarted");
+    assert!(site.agent_log().contains("too few files may be open"), "nobody was told");
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_start_with_too_few_files_is_refused_by_the_name_of_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::new(dir.path(), "no-files", false).unwrap();
+    site.init_alone().await.unwrap();
+    let agent = site.agent_command(&["run"]).unwrap();
+    let mut limited = tokio::process::Command::new("prlimit");
+    limited
+        .args(["--nofile=300:300", "--"])
+        .arg(agent.as_std().get_program())
+        .args(agent.as_std().get_args());
+    for (name, value) in agent.as_std().get_envs() {
+        limited.env(name, value.unwrap_or_default());
+    }
+    let (code, _, error) = timeout(Duration::from_secs(20), run(&mut limited)).await.unwrap().unwrap();
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("300 files may be open") && error.contains("LimitNOFILE"), "{error}");
+}

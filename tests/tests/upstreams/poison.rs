@@ -103,16 +103,15 @@ async fn a_broker_that_closes_the_connection_at_a_message_gets_the_others_all_th
     let good: Login = site.add_here(&["good".to_owned()]).await.unwrap().remove(0);
     let bodies = texts(0, 10).chain(["x".repeat(3000)]).chain(texts(10, 10));
     publish(site.gateway_mqtt, &good, bodies).await;
-    let mut arrived: Vec<String> =
-        next(&mut seen, 20).await.into_iter().map(|message| message.body).collect();
-    arrived.dedup();
-    let in_order: Vec<String> = {
-        let mut known = std::collections::BTreeSet::new();
-        arrived.into_iter().filter(|body| known.insert(body.clone())).collect()
-    };
-    let rest = 20 - in_order.len();
-    let rest = next(&mut seen, rest).await.into_iter().map(|message| message.body);
-    assert_eq!(in_order.into_iter().chain(rest).collect::<Vec<_>>(), texts(0, 20).collect::<Vec<_>>());
+    // What was in flight when it closed may come twice, as MQTT has it.
+    let mut arrived: Vec<String> = Vec::new();
+    while arrived.len() < 20 {
+        let body = next(&mut seen, 1).await.remove(0).body;
+        if !arrived.contains(&body) {
+            arrived.push(body);
+        }
+    }
+    assert_eq!(arrived, texts(0, 20).collect::<Vec<_>>());
     let listed = set_aside(&site, 1).await;
     assert!(listed[0]["why"].as_str().unwrap().contains("closes the connection"), "{listed:?}");
     nothing_waits(&site).await;

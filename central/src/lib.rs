@@ -8,6 +8,7 @@ pub mod attest;
 pub mod calls;
 pub mod clock;
 pub mod config;
+pub mod data_lock;
 pub mod deploy;
 pub mod door;
 pub mod enroll;

@@ -1,4 +1,4 @@
-//! `central`: serves, or makes an API token.
+//! `central`: serves, makes an API token, or backs up and restores the store.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use central::clock;
 use central::config::Config;
 use central::server;
-use central::store::Store;
+use central::store::{Store, backup};
 use central::token::{self, Role};
 use clap::{Args, Parser, Subcommand};
 use edge_hub::logging;
@@ -30,6 +30,29 @@ enum Command {
     },
     /// Prints the ID scope of devices that enrol themselves. Works while central serves.
     IdScope {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Writes the store and the certificate authority to one file, which holds all keys. Works while central serves.
+    Backup {
+        #[command(flatten)]
+        place: Place,
+        /// Where to. Nothing may be there.
+        file: PathBuf,
+    },
+    /// Puts the store and the certificate authority of a backup into the data directory.
+    Restore {
+        #[command(flatten)]
+        place: Place,
+        /// Move a store or authority that is there into a folder `replaced-…` in the data directory first.
+        #[arg(long)]
+        replace: bool,
+        /// A file that `central backup` wrote.
+        file: PathBuf,
+    },
+    /// Begins with an empty store beside the certificate authority that is there: gateways and devices must be registered
+    /// again.
+    NewStore {
         #[command(flatten)]
         place: Place,
     },
@@ -92,6 +115,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve { place } => serve(&place),
         Command::IdScope { place } => id_scope(&place),
+        Command::Backup { place, file } => back_up(&place, &file),
+        Command::Restore { place, replace, file } => restore(&place, &file, replace),
+        Command::NewStore { place } => new_store(&place),
         Command::Token { command: TokenCommand::Create { place, role, name } } => {
             create_token(&place, role, &name)
         }
@@ -146,6 +172,38 @@ fn id_scope(place: &Place) -> anyhow::Result<()> {
         anyhow::Ok(scope)
     })?;
     logging::print(&scope.to_string());
+    Ok(())
+}
+
+fn back_up(place: &Place, file: &Path) -> anyhow::Result<()> {
+    let config = place.config()?;
+    let made = backup::make(&config.data_dir, file, clock::now_ms())?;
+    logging::print(&format!(
+        "backup written and checked: {}, {} commits, telemetry up to message {}",
+        file.display(),
+        made.position.commits,
+        made.position.messages
+    ));
+    Ok(())
+}
+
+fn restore(place: &Place, file: &Path, replace: bool) -> anyhow::Result<()> {
+    let config = place.config()?;
+    let restored = backup::restore(&config.data_dir, file, replace, clock::now_ms())?;
+    logging::print(&format!(
+        "restored into {}: the store of {}, {} commits, telemetry up to message {}; what came later is not in it",
+        config.data_dir.display(),
+        schemas::timestamp::rfc3339(restored.made_ms),
+        restored.position.commits,
+        restored.position.messages
+    ));
+    Ok(())
+}
+
+fn new_store(place: &Place) -> anyhow::Result<()> {
+    let config = place.config()?;
+    backup::begin_anew(&config.data_dir, clock::now_ms())?;
+    logging::print(&format!("an empty store was made in {}", config.data_dir.display()));
     Ok(())
 }
 

@@ -15,14 +15,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::data_lock::DataLock;
 use crate::fleet::Fleet;
-use crate::store::Store;
+use crate::store::integrity::{self, Checked, Depth};
+use crate::store::{self, Store};
 
 /// How long requests and connections may take to end before they are cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Open files of everything that is no MQTT client: the store, the log, and the REST API.
 const FILES_RESERVED: u64 = 500;
+/// How long the check of the store's telemetry may keep a start waiting.
+const CHECK_WITHIN: Duration = Duration::from_secs(20);
+/// How long works that wait for another program to free the store are waited for when central stops.
+const LOCKED_STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// A central that serves.
 pub struct Started {
@@ -38,6 +44,7 @@ pub struct Started {
     door: Arc<Door<Fleet>>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
+    _lock: DataLock,
 }
 
 /// Opens the store, makes the certificate, and serves until `stop`.
@@ -52,9 +59,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         files_per_connection: 1,
     };
     let connections_max = files.claim().context("limit of open files")?;
+    let lock = DataLock::acquire(&config.data_dir)?;
+    // Before anything is written: an authority without its store must be seen as what it is.
+    let store = open_store(&config).await?;
     let keeper = crate::identity::keeper(&config)?;
     let tls = edge_hub::tls::server_config_for(keeper.served())?;
-    let store = Store::open(&config.data_dir, config.keep.limits())?;
     let clients = Clients::new();
     let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
     let trust =
@@ -90,6 +99,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         door: door.clone(),
         tasks: JoinSet::new(),
         stop: stop.clone(),
+        _lock: lock,
     };
     {
         let (postman, stop) = (fleet.postman.clone(), stop.clone());
@@ -164,6 +174,7 @@ impl Started {
             tracing::error!(%error, "central stops");
             self.stop.cancel();
         }
+        self.fleet.store.give_up_after(LOCKED_STOP_WITHIN);
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_WITHIN, all).await.is_err() {
             tracing::warn!(seconds = STOP_WITHIN.as_secs(), "connections that did not end in time were cut");
@@ -174,6 +185,21 @@ impl Started {
         tracing::info!("central has stopped");
         ended
     }
+}
+
+/// Opens the store and checks it.
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let store = Store::open(&config.data_dir, config.keep.limits())?;
+    let path = config.data_dir.join(store::FILE);
+    let check = move || integrity::check(&path, Depth::AtStart, CHECK_WITHIN);
+    let checked = tokio::task::spawn_blocking(check).await.context("checking the store")??;
+    if checked == Checked::InPart {
+        tracing::warn!(
+            seconds = CHECK_WITHIN.as_secs(),
+            "the store was not checked to its end, it is too large for that; `central backup` checks all of it"
+        );
+    }
+    Ok(store)
 }
 
 async fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

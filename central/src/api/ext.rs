@@ -20,6 +20,7 @@ use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{Asked, At, OfDevice};
 use crate::clock::now_ms;
 use crate::fleet::{self, Fleet, FleetError, no_device, require};
+use crate::store::record::LostCommits;
 use crate::store::telemetry::{self, Message};
 use crate::store::{StoreError, devices, twins};
 
@@ -53,8 +54,15 @@ pub(super) async fn health(State(fleet): State<Arc<Fleet>>) -> (StatusCode, Json
         "findings": findings,
         "writeMilliseconds": since.elapsed().as_millis() as u64,
         "messagesWaiting": fleet.ingest.waiting_messages(),
+        "lostCommits": lost_commits(&fleet),
     });
     (if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(answer))
+}
+
+/// Commits that the store had and lost, ever.
+fn lost_commits(fleet: &Fleet) -> Vec<Value> {
+    let shown = |(found_ms, lost): &(u64, LostCommits)| json!({"found": rfc3339(*found_ms), "commits": lost.commits, "messages": lost.messages});
+    fleet.store.losses().iter().map(shown).collect()
 }
 
 /// central's front door: who is there, what one client may ask, and what was refused or let go since central started.

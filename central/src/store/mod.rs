@@ -6,39 +6,47 @@
 //!   arrived while the last commit ran share the next one.
 //! - A work that fails undoes itself only; the others of its group are committed.
 
+pub mod backup;
 pub mod cloud_messages;
 pub mod commands;
 pub mod devices;
 pub mod enrollments;
+pub mod integrity;
 pub mod losses;
 pub mod manifests;
+pub mod record;
 pub mod schema;
 pub mod telemetry;
 pub mod tokens;
 pub mod twins;
+mod writer;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use crate::clock::now_ms;
+use record::{CommitRecord, LostCommits, Recorded, Verdict};
+use writer::{CHECKPOINT_AFTER, Finish, Job, Shared, Work, Writer};
 
 /// Works that may wait for the writer; about a second of the fastest ingest measured.
 const WAITING_WORKS_MAX: usize = 16_384;
 /// Bytes of payload that may wait for the writer.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Works in one commit: enough to share a sync, few enough that none waits long behind the others.
-const GROUP_MAX: usize = 1000;
 /// Connections that read. Reads are short; on the machines that central runs on, more would only contend.
 const READERS: usize = 4;
-/// How long works wait for another program that holds the file; then they fail, and gateways send again.
-const LOCKED_MAX: Duration = Duration::from_secs(60);
-/// Between two tries, beside SQLite's own wait.
-const LOCKED_PAUSE: Duration = Duration::from_millis(50);
+/// How long a whole check of a store that lost commits may take; telemetry beyond it is not looked at.
+const CHECK_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long [`Store::close`] waits for another program that holds the store.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+/// The store in the data directory.
+pub const FILE: &str = "central.db";
 
 /// How much history is kept; the oldest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +80,36 @@ pub enum StoreError {
         /// Of this program.
         known: i64,
     },
+    /// The store has gone.
+    #[error(
+        "the store {path} is missing or empty, and {beside} shows that there was one; restore a backup with \
+         `central restore FILE`, or begin with an empty store on purpose with `central new-store`"
+    )]
+    Missing {
+        /// The store.
+        path: PathBuf,
+        /// What was made with it.
+        beside: PathBuf,
+    },
+    /// SQLite finds the file damaged.
+    #[error(
+        "the store {path} is damaged: {}; restore a backup with `central restore --replace FILE`",
+        findings.join(" | ")
+    )]
+    Damaged {
+        /// The store.
+        path: PathBuf,
+        /// What SQLite found.
+        findings: Vec<String>,
+    },
+    /// A file beside the store cannot be read or written.
+    #[error("the file {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The writer thread could not be started.
     #[error("starting the store's writer")]
     Writer(#[source] std::io::Error),
@@ -86,12 +124,15 @@ pub enum StoreError {
     NotCommitted,
 }
 
-type Finish = Box<dyn FnOnce(bool) + Send>;
-type Work = Box<dyn FnOnce(&Connection) -> (bool, Finish) + Send>;
-
-enum Job {
-    Work(Work, OwnedSemaphorePermit),
-    Close,
+impl StoreError {
+    /// The file could not be opened, or not as what it should be.
+    fn opening(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match integrity::is_damage(&source) {
+            true => Self::Damaged { path, findings: vec![source.to_string()] },
+            false => Self::Open { path, source },
+        }
+    }
 }
 
 /// A handle to the store; all clones are the same store.
@@ -102,45 +143,71 @@ pub struct Store {
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
-    failure: Arc<Mutex<Option<String>>>,
+    shared: Arc<Shared>,
+    losses: Arc<[(u64, LostCommits)]>,
     ended: watch::Receiver<()>,
 }
 
 impl Store {
-    /// Opens or makes the store in `dir` and starts its writer.
+    /// Opens or makes the store in `dir` and starts its writer. Commits that the store had and has not any more are told
+    /// in the log and noted in the store. To be called in a tokio runtime.
     ///
     /// # Errors
-    /// [`StoreError::Open`], [`StoreError::Newer`] or [`StoreError::Writer`].
+    /// [`StoreError::Missing`] when there was a store, [`StoreError::Damaged`], [`StoreError::Newer`],
+    /// [`StoreError::Open`], [`StoreError::File`] or [`StoreError::Writer`].
     pub fn open(dir: &Path, keep: Keep) -> Result<Self, StoreError> {
-        let path = dir.join("central.db");
-        let writing = schema::open(&path)?;
+        let path = dir.join(FILE);
+        integrity::present(dir, &path)?;
+        let recorded = record::read(dir)?;
+        let connection = schema::open(&path)?;
+        let record = reconcile(dir, &path, &connection, &recorded)?;
+        let losses = record::losses(&connection).map_err(|source| StoreError::opening(&path, source))?;
         let readers = (0..READERS).map(|_| schema::open(&path)).collect::<Result<Vec<_>, _>>()?;
         let (jobs, waiting) = mpsc::channel(WAITING_WORKS_MAX);
-        let failure = Arc::new(Mutex::new(None));
+        let shared = Arc::new(Shared::default());
         let (ending, ended) = watch::channel(());
-        let its_failure = failure.clone();
+        let its_shared = shared.clone();
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
                 // Dropped however the thread ends.
                 let _ending = ending;
-                write(writing, waiting, keep, &its_failure);
+                Writer { connection, keep, shared: &its_shared, record, is_log_ahead: true }.run(waiting);
             })
             .map_err(StoreError::Writer)?;
+        tokio::spawn(remind(jobs.downgrade()));
         Ok(Self {
             jobs,
             room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
             readers: Arc::new(Mutex::new(readers)),
             reading: Arc::new(Semaphore::new(READERS)),
             writer: Arc::new(Mutex::new(Some(writer))),
-            failure,
+            shared,
+            losses: losses.into(),
             ended,
         })
     }
 
     /// Why the last commit failed; `None` when it did not.
     pub fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.shared.failure()
+    }
+
+    /// How many works the writer has not finished, and for how long the oldest of them has waited.
+    pub fn waiting(&self) -> (usize, Duration) {
+        let (works, since) = self.shared.waiting();
+        (works, since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    /// Losses of commits that were found whenever this store was opened, each with when, in milliseconds since the Unix
+    /// epoch.
+    pub fn losses(&self) -> &[(u64, LostCommits)] {
+        &self.losses
+    }
+
+    /// Has works that wait for another program fail after `within`: central stops.
+    pub fn give_up_after(&self, within: Duration) {
+        self.shared.give_up(Instant::now() + within);
     }
 
     /// Ends when the writer has ended: by [`Store::close`], or by a fault after which nothing can be stored any more.
@@ -187,10 +254,14 @@ impl Store {
         let bytes = u32::try_from(size_bytes.clamp(1, WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
         let handed_in = match self.room.clone().try_acquire_many_owned(bytes) {
             Err(_) => Err(StoreError::Busy),
-            Ok(permit) => self.jobs.try_send(Job::Work(work, permit)).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
-                mpsc::error::TrySendError::Closed(_) => StoreError::NotCommitted,
-            }),
+            Ok(permit) => {
+                self.shared.hand_in(|| self.jobs.try_send(Job::Work(work, permit))).map_err(|error| {
+                    match error {
+                        mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                        mpsc::error::TrySendError::Closed(_) => StoreError::NotCommitted,
+                    }
+                })
+            }
         };
         Box::pin(async move {
             handed_in?;
@@ -240,8 +311,10 @@ impl Store {
         }
     }
 
-    /// Commits what was submitted and ends the writer. What is submitted later is refused.
+    /// Commits what was submitted and ends the writer. What is submitted later is refused. While another program holds the
+    /// store this takes seconds, and then what was submitted is not committed.
     pub async fn close(&self) {
+        self.give_up_after(CLOSE_WITHIN);
         // An error means that the writer has ended already.
         let _ = self.jobs.send(Job::Close).await;
         let writer = self.writer.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
@@ -276,85 +349,55 @@ impl Drop for Lease {
     }
 }
 
-fn write(
-    mut connection: Connection,
-    mut jobs: mpsc::Receiver<Job>,
-    keep: Keep,
-    failure: &Mutex<Option<String>>,
-) {
-    let mut is_open = true;
-    while is_open {
-        let mut group = Vec::new();
-        match jobs.blocking_recv() {
-            Some(Job::Work(work, permit)) => group.push((work, permit)),
-            Some(Job::Close) | None => return,
-        }
-        while group.len() < GROUP_MAX {
-            match jobs.try_recv() {
-                Ok(Job::Work(work, permit)) => group.push((work, permit)),
-                Ok(Job::Close) => {
-                    is_open = false;
-                    break;
-                }
-                Err(_) => break,
-            }
-        }
-        let mut finishes = Vec::with_capacity(group.len());
-        let committed = commit(&mut connection, group, keep, &mut finishes);
-        if let Err(error) = &committed {
-            tracing::error!(%error, works = finishes.len(), "a group was not committed");
-        }
-        *failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-            committed.as_ref().err().map(ToString::to_string);
-        for (finish, _permit) in finishes {
-            finish(committed.is_ok());
-        }
-    }
-}
-
-/// Begins to write; waits while another program writes to the file, [`LOCKED_MAX`] at most. Works that wait lose nothing.
-fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>> {
-    let since = Instant::now();
+/// Reminds the writer of checkpoints until the store is gone.
+async fn remind(jobs: mpsc::WeakSender<Job>) {
+    let mut ticks = tokio::time::interval(CHECKPOINT_AFTER);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let begun = Transaction::new_unchecked(connection, TransactionBehavior::Immediate);
-        let is_locked = |error: &rusqlite::Error| {
-            matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-        };
-        match begun {
-            Err(error) if is_locked(&error) && since.elapsed() < LOCKED_MAX => {
-                let waited = since.elapsed();
-                tracing::warn!(?waited, "another program holds the store; works wait until it is free");
-                std::thread::sleep(LOCKED_PAUSE);
-            }
-            begun => return begun,
+        ticks.tick().await;
+        let Some(jobs) = jobs.upgrade() else { return };
+        // A writer that has too much to do is reminded the next time.
+        if let Err(mpsc::error::TrySendError::Closed(_)) = jobs.try_send(Job::Checkpoint) {
+            return;
         }
     }
 }
 
-fn commit(
-    connection: &mut Connection,
-    group: Vec<(Work, OwnedSemaphorePermit)>,
-    keep: Keep,
-    finishes: &mut Vec<(Finish, OwnedSemaphorePermit)>,
-) -> rusqlite::Result<()> {
-    let mut transaction = begin(connection)?;
-    for (work, permit) in group {
-        let savepoint = transaction.savepoint()?;
-        // A fault in one work must not end the writer, on which all others depend.
-        match catch_unwind(AssertUnwindSafe(|| work(&savepoint))) {
-            Ok((is_done, finish)) => {
-                finishes.push((finish, permit));
-                // A savepoint that is dropped rolls back.
-                if is_done {
-                    savepoint.commit()?;
-                }
-            }
-            Err(_) => tracing::error!("a work of the store panicked; what it wrote was undone"),
+/// Compares a store with its record, says and notes what was lost, and brings the record to where the store is.
+fn reconcile(
+    dir: &Path,
+    path: &Path,
+    connection: &Connection,
+    recorded: &Recorded,
+) -> Result<CommitRecord, StoreError> {
+    let failed = |source| StoreError::opening(path, source);
+    let found = record::position(connection).map_err(failed)?;
+    match record::compare(recorded, &found) {
+        Verdict::Complete => {}
+        Verdict::Unknown => tracing::warn!(
+            path = %record::path(dir).display(),
+            "the commit record is missing or damaged; whether the store lost commits cannot be said"
+        ),
+        Verdict::OtherStore { recorded } => tracing::error!(
+            store = found.store,
+            expected = recorded.store,
+            commits = recorded.commits,
+            messages = recorded.messages,
+            "central.db is another store than the one that was here: all commits of that one are missing"
+        ),
+        Verdict::Lost(lost) => {
+            tracing::error!(
+                commits = lost.commits,
+                messages = lost.messages,
+                "the store lost its last commits: the end of its log was damaged or cut, or an older file was put in \
+                 its place; restore a backup if it has more"
+            );
+            // What was left of the log may be older than pages of the file.
+            integrity::check(path, integrity::Depth::Whole, CHECK_WITHIN)?;
+            record::note_loss(connection, &lost, now_ms()).map_err(failed)?;
         }
     }
-    telemetry::trim(&transaction, keep.messages)?;
-    commands::trim(&transaction, keep.commands)?;
-    transaction.commit()
+    CommitRecord::open(dir, &found)
 }
 
 /// Reads a JSON column.

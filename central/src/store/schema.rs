@@ -12,8 +12,9 @@ use super::StoreError;
 const VERSION: i64 = STEPS.len() as i64;
 
 /// Pages (4 KB) in the log before they are moved into the file: what a busy site writes again and again, the ends of its
-/// indexes, is moved once in so many commits and not after each.
-const LOG_PAGES: u32 = 8192;
+/// indexes, is moved once in so many commits and not after each. What is in the log alone, one flipped bit takes back; so
+/// the writer also moves it every few seconds.
+const LOG_PAGES: u32 = 4096;
 /// The writer's pages in memory, the readers' as far as they read: the ends of all indexes that telemetry grows.
 const CACHE_KB: u32 = 16 * 1024;
 
@@ -207,14 +208,27 @@ CREATE INDEX commands_waiting ON commands (device, row) WHERE outcome IS NULL AN
 -- one row, written by the health check
 CREATE TABLE probe (id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL);
 ",
+    "
+-- one row: commits since the store was made; see record.rs
+CREATE TABLE commits (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL);
+INSERT INTO commits (id, count) VALUES (1, 0);
+INSERT OR IGNORE INTO settings (name, value) VALUES ('store_id', lower(hex(randomblob(16))));
+-- commits that the record beside the store knew of and the store did not have
+CREATE TABLE store_losses (
+    id INTEGER PRIMARY KEY,
+    found_ms INTEGER NOT NULL,
+    commits INTEGER NOT NULL,
+    messages INTEGER NOT NULL
+);
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.
 ///
 /// # Errors
-/// [`StoreError::Open`] or [`StoreError::Newer`].
+/// [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Newer`].
 pub fn open(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    let failed = |source| StoreError::opening(path, source);
     make_private(path).map_err(|why| failed(rusqlite::Error::ToSqlConversionFailure(why.into())))?;
     let mut connection = Connection::open(path).map_err(failed)?;
     // `central token create` writes beside a running server: wait for its commit instead of failing.
@@ -226,11 +240,25 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
         ))
         .map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
-    let found = upgrade(&mut connection).map_err(failed)?;
+    known(&connection, path)?;
+    upgrade(&mut connection).map_err(failed)?;
+    Ok(connection)
+}
+
+/// Refuses a file that a newer central wrote.
+///
+/// # Errors
+/// [`StoreError::Newer`], or [`StoreError::Open`] when the file cannot be read.
+pub fn known(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let found = version(connection).map_err(|source| StoreError::opening(path, source))?;
     match found > VERSION {
         true => Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION }),
-        false => Ok(connection),
+        false => Ok(()),
     }
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 /// The keys of all devices are in the file: it is made for its owner alone, and SQLite gives its log the same mode.
@@ -239,12 +267,10 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
-fn upgrade(connection: &mut Connection) -> rusqlite::Result<i64> {
-    let version = |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     // Only a file that needs it is locked for writing.
-    let found = version(connection)?;
-    if found >= VERSION {
-        return Ok(found);
+    if version(connection)? >= VERSION {
+        return Ok(());
     }
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found = version(&transaction)?;
@@ -254,8 +280,7 @@ fn upgrade(connection: &mut Connection) -> rusqlite::Result<i64> {
     if found < VERSION {
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
-    transaction.commit()?;
-    Ok(found)
+    transaction.commit()
 }
 
 #[cfg(test)]

@@ -1,0 +1,136 @@
+//! Checks of the store's file when central starts: is it there, and is it whole.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::StoreError;
+
+/// Findings that are told; one damaged page causes many.
+const FINDINGS_MAX: u32 = 10;
+/// Stores up to this size are checked whole, indexes against tables too; that takes about a second.
+const WHOLE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// What a check looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The structure of every page, and the contents of indexes in all but large stores.
+    AtStart,
+    /// Everything.
+    Whole,
+}
+
+/// How a check ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// Nothing was found.
+    Well,
+    /// The time was over before all telemetry was checked. All other tables are well.
+    InPart,
+}
+
+/// Refuses a store that has gone: its file is missing or empty beside files that were made with it.
+///
+/// # Errors
+/// [`StoreError::Missing`].
+pub fn present(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        return Ok(());
+    }
+    let beside = ["ca.pem", "ca-key.pem", "central.db-wal"].map(|name| dir.join(name));
+    let beside = beside.into_iter().chain([super::record::path(dir)]);
+    match beside.into_iter().find(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 0)) {
+        Some(beside) => Err(StoreError::Missing { path: path.to_owned(), beside }),
+        None => Ok(()),
+    }
+}
+
+/// Whether SQLite says that the file itself is damaged.
+pub fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Checks the file of a store: telemetry for as long as `within`, all other tables to the end.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with what was found, [`StoreError::Open`] when the check could not be made.
+pub fn check(path: &Path, depth: Depth, within: Duration) -> Result<Checked, StoreError> {
+    let failed = |source| StoreError::opening(path, source);
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(failed)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    let size = std::fs::metadata(path).map_or(0, |file| file.len());
+    let is_whole = depth == Depth::Whole || size <= WHOLE_BYTES_MAX;
+    let checked = tables(&connection).and_then(|tables| {
+        let small = tables.iter().filter(|table| *table != "telemetry");
+        for table in small {
+            let found = findings(&connection, "integrity_check", Some(table))?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        let _timer = Timer::start(&connection, Instant::now() + within);
+        findings(&connection, if is_whole { "integrity_check" } else { "quick_check" }, None)
+    });
+    let damaged = |findings| StoreError::Damaged { path: path.to_owned(), findings };
+    match checked {
+        Ok(found) if found.is_empty() => Ok(Checked::Well),
+        Ok(found) => Err(damaged(found)),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            Ok(Checked::InPart)
+        }
+        Err(error) if is_damage(&error) => Err(damaged(vec![error.to_string()])),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+fn tables(c: &Connection) -> rusqlite::Result<Vec<String>> {
+    c.prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
+    )?
+    .query_map([], |row| row.get(0))?
+    .collect()
+}
+
+fn findings(c: &Connection, pragma: &str, table: Option<&str>) -> rusqlite::Result<Vec<String>> {
+    // Names of tables are ours; a table has no limit of findings of its own.
+    let statement = match table {
+        Some(table) => format!("PRAGMA {pragma}({table})"),
+        None => format!("PRAGMA {pragma}({FINDINGS_MAX})"),
+    };
+    let mut found: Vec<String> =
+        c.prepare(&statement)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    found.retain(|line| line != "ok");
+    found.truncate(FINDINGS_MAX as usize);
+    let named = |line: String| line.replace('\n', "; ");
+    Ok(match table {
+        Some(table) => found.into_iter().map(|line| format!("table {table}: {}", named(line))).collect(),
+        None => found.into_iter().map(named).collect(),
+    })
+}
+
+/// Interrupts a connection's statement when its time is over.
+struct Timer {
+    _stop: mpsc::Sender<()>,
+}
+
+impl Timer {
+    fn start(connection: &Connection, until: Instant) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let handle = connection.get_interrupt_handle();
+        std::thread::spawn(move || {
+            let mut left = until.saturating_duration_since(Instant::now());
+            while stopped.recv_timeout(left) == Err(mpsc::RecvTimeoutError::Timeout) {
+                handle.interrupt();
+                // An interrupt between two statements is lost.
+                left = Duration::from_millis(50);
+            }
+        });
+        Self { _stop: stop }
+    }
+}

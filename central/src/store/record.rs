@@ -1,0 +1,281 @@
+//! The commit record: a file beside the store that says how many commits the store has had.
+//!
+//! SQLite ends its log at the first frame whose checksum is wrong, without a word: one flipped bit there takes back every
+//! commit behind it. The record is written after each commit, so a store that is behind its record has lost commits.
+//!
+//! One line of fixed length, written in place: `central-commits 1 STORE COMMITS MESSAGES CRC32C`.
+//!
+//! # Guarantees
+//! - The record is never ahead of what SQLite has synced: a power cut alone never looks like a loss.
+//! - It may be behind: it is synced with checkpoints only.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::{StoreError, integer, unsigned};
+
+/// In the data directory.
+pub const FILE: &str = "central.db-commits";
+const VERSION: &str = "central-commits 1";
+
+/// How far a store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Random id of the store, made with it.
+    pub store: String,
+    /// Commits since the store was made.
+    pub commits: u64,
+    /// The highest id of a telemetry message.
+    pub messages: u64,
+}
+
+/// What the record file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// There is no file.
+    Nothing,
+    /// The file is not a record.
+    Damaged,
+    /// The store was at least here.
+    At(Position),
+}
+
+/// Commits that the store had and has not any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostCommits {
+    /// How many commits.
+    pub commits: u64,
+    /// How many telemetry messages were in them; desired properties, commands and registrations may be too.
+    pub messages: u64,
+}
+
+/// What the record says against the store that was opened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is missing.
+    Complete,
+    /// There is no record, or it cannot be read: nothing can be said.
+    Unknown,
+    /// The record is of another store.
+    OtherStore {
+        /// In the record.
+        recorded: Position,
+    },
+    /// The store is behind.
+    Lost(LostCommits),
+}
+
+/// The record's file in `dir`.
+pub fn path(dir: &Path) -> PathBuf {
+    dir.join(FILE)
+}
+
+/// Reads the record. To be called before the store is opened: another process may commit meanwhile.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn read(dir: &Path) -> Result<Recorded, StoreError> {
+    let path = path(dir);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(parse(&bytes).map_or(Recorded::Damaged, Recorded::At)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Recorded::Nothing),
+        Err(source) => Err(StoreError::File { path, source }),
+    }
+}
+
+/// How far an open store is.
+///
+/// # Errors
+/// SQLite's.
+pub fn position(c: &Connection) -> rusqlite::Result<Position> {
+    let store: Option<String> =
+        c.query_row("SELECT value FROM settings WHERE name = 'store_id'", [], |row| row.get(0)).optional()?;
+    let commits: i64 = c.query_row("SELECT count FROM commits", [], |row| row.get(0))?;
+    Ok(Position { store: store.unwrap_or_default(), commits: unsigned(commits), messages: messages(c)? })
+}
+
+/// Counts a commit within its transaction.
+///
+/// # Errors
+/// SQLite's.
+pub fn count(c: &Connection) -> rusqlite::Result<(u64, u64)> {
+    let commits: i64 = c
+        .prepare_cached("UPDATE commits SET count = count + 1 RETURNING count")?
+        .query_row([], |row| row.get(0))?;
+    Ok((unsigned(commits), messages(c)?))
+}
+
+fn messages(c: &Connection) -> rusqlite::Result<u64> {
+    let highest: Option<i64> =
+        c.prepare_cached("SELECT max(id) FROM telemetry")?.query_row([], |row| row.get(0))?;
+    Ok(highest.map_or(0, unsigned))
+}
+
+/// Compares the record with the store.
+pub fn compare(recorded: &Recorded, found: &Position) -> Verdict {
+    match recorded {
+        // A store that has never been written is as new as its record.
+        Recorded::Nothing if found.commits == 0 => Verdict::Complete,
+        Recorded::Nothing | Recorded::Damaged => Verdict::Unknown,
+        Recorded::At(recorded) if recorded.store != found.store => {
+            Verdict::OtherStore { recorded: recorded.clone() }
+        }
+        Recorded::At(recorded) if recorded.commits > found.commits => Verdict::Lost(LostCommits {
+            commits: recorded.commits - found.commits,
+            messages: recorded.messages.saturating_sub(found.messages),
+        }),
+        Recorded::At(_) => Verdict::Complete,
+    }
+}
+
+/// Notes in the store itself that commits were lost.
+///
+/// # Errors
+/// SQLite's.
+pub fn note_loss(c: &Connection, lost: &LostCommits, now_ms: u64) -> rusqlite::Result<()> {
+    c.execute(
+        "INSERT INTO store_losses (found_ms, commits, messages) VALUES (?1, ?2, ?3)",
+        (integer(now_ms), integer(lost.commits), integer(lost.messages)),
+    )?;
+    Ok(())
+}
+
+/// Every loss of commits that was found, with when in milliseconds since the Unix epoch.
+///
+/// # Errors
+/// SQLite's.
+pub fn losses(c: &Connection) -> rusqlite::Result<Vec<(u64, LostCommits)>> {
+    c.prepare_cached("SELECT found_ms, commits, messages FROM store_losses ORDER BY id")?
+        .query_map([], |row| {
+            let lost = LostCommits {
+                commits: unsigned(row.get("commits")?),
+                messages: unsigned(row.get("messages")?),
+            };
+            Ok((unsigned(row.get("found_ms")?), lost))
+        })?
+        .collect()
+}
+
+/// The record, open for writing.
+#[derive(Debug)]
+pub struct CommitRecord {
+    path: PathBuf,
+    file: File,
+    store: String,
+    is_failing: bool,
+}
+
+impl CommitRecord {
+    /// Opens or makes the record of a store and writes where the store is.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or written.
+    pub fn open(dir: &Path, at: &Position) -> Result<Self, StoreError> {
+        let path = path(dir);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let opened = options.open(&path);
+        let failed = |source| StoreError::File { path: path.clone(), source };
+        let record = Self {
+            file: opened.map_err(failed)?,
+            store: at.store.clone(),
+            path: path.clone(),
+            is_failing: false,
+        };
+        let line = line(&record.store, at.commits, at.messages);
+        record.file.write_all_at(line.as_bytes(), 0).map_err(failed)?;
+        // What was longer was no record.
+        record.file.set_len(line.len() as u64).map_err(failed)?;
+        record.file.sync_all().map_err(failed)?;
+        Ok(record)
+    }
+
+    /// Writes that a commit is on disk.
+    pub fn committed(&mut self, commits: u64, messages: u64) {
+        let written = self.file.write_all_at(line(&self.store, commits, messages).as_bytes(), 0);
+        self.tell(written);
+    }
+
+    /// Syncs what was written.
+    pub fn sync(&mut self) {
+        let synced = self.file.sync_data();
+        self.tell(synced);
+    }
+
+    /// A record that is behind hides a loss, but costs nothing by itself: commits go on.
+    fn tell(&mut self, done: io::Result<()>) {
+        if let Err(error) = &done
+            && !self.is_failing
+        {
+            tracing::warn!(path = %self.path.display(), %error, "writing the commit record failed");
+        }
+        self.is_failing = done.is_err();
+    }
+}
+
+fn line(store: &str, commits: u64, messages: u64) -> String {
+    let text = format!("{VERSION} {store:0>32} {commits:020} {messages:020}");
+    let sum = crc32c::crc32c(text.as_bytes());
+    format!("{text} {sum:08x}\n")
+}
+
+fn parse(bytes: &[u8]) -> Option<Position> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (text, sum) = text.strip_suffix('\n')?.rsplit_once(' ')?;
+    if u32::from_str_radix(sum, 16).ok()? != crc32c::crc32c(text.as_bytes()) {
+        return None;
+    }
+    let mut parts = text.strip_prefix(VERSION)?.strip_prefix(' ')?.split(' ');
+    let store = parts.next()?.to_owned();
+    let position =
+        Position { store, commits: parts.next()?.parse().ok()?, messages: parts.next()?.parse().ok()? };
+    parts.next().is_none().then_some(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(commits: u64, messages: u64) -> Position {
+        Position { store: "ab".repeat(16), commits, messages }
+    }
+
+    #[test]
+    fn a_record_with_any_bit_flipped_or_any_end_cut_is_damaged_and_never_another_position() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(CommitRecord::open(dir.path(), &at(7, 9)).unwrap());
+        let path = path(dir.path());
+        let good = std::fs::read(&path).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), Recorded::At(at(7, 9)));
+        for bit in 0..good.len() * 8 {
+            let mut flipped = good.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            // The case of a hexadecimal digit of the checksum says the same.
+            let found = read(dir.path()).unwrap();
+            assert!(matches!(&found, Recorded::Damaged) || found == Recorded::At(at(7, 9)), "bit {bit}");
+        }
+        for end in 0..good.len() {
+            std::fs::write(&path, &good[..end]).unwrap();
+            assert_eq!(read(dir.path()).unwrap(), Recorded::Damaged, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_is_behind_its_record_has_lost_what_lies_between() {
+        let recorded = Recorded::At(at(10, 500));
+        let lost = |commits, messages| Verdict::Lost(LostCommits { commits, messages });
+        assert_eq!(compare(&recorded, &at(10, 500)), Verdict::Complete);
+        assert_eq!(compare(&recorded, &at(11, 500)), Verdict::Complete);
+        assert_eq!(compare(&recorded, &at(8, 300)), lost(2, 200));
+        assert_eq!(compare(&recorded, &at(0, 0)), lost(10, 500));
+        assert_eq!(compare(&Recorded::Nothing, &at(0, 0)), Verdict::Complete);
+        assert_eq!(compare(&Recorded::Nothing, &at(1, 0)), Verdict::Unknown);
+        let other = Position { store: "cd".repeat(16), ..at(99, 9) };
+        assert!(matches!(compare(&recorded, &other), Verdict::OtherStore { .. }));
+    }
+}

@@ -1,0 +1,224 @@
+//! The thread that writes: works that arrived while the last commit ran share the next one.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::record::{self, CommitRecord};
+use super::{Keep, commands, telemetry};
+
+/// Works in one commit: enough to share a sync, few enough that none waits long behind the others.
+const GROUP_MAX: usize = 1000;
+/// How long works wait for another program that holds the file; then they fail, and gateways send again.
+const LOCKED_MAX: Duration = Duration::from_secs(60);
+/// One of the waits for another program that holds the file; a stop of central is noticed between two.
+const LOCKED_TRY: Duration = Duration::from_millis(200);
+/// How long a checkpoint waits for readers of older states. The next one is [`CHECKPOINT_AFTER`] away.
+const READERS_MAX: Duration = Duration::from_millis(50);
+/// How long a commit may be in the log alone.
+pub(super) const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
+
+pub(super) type Finish = Box<dyn FnOnce(bool) + Send>;
+pub(super) type Work = Box<dyn FnOnce(&Connection) -> (bool, Finish) + Send>;
+
+pub(super) enum Job {
+    Work(Work, OwnedSemaphorePermit),
+    /// Time to move commits from the log into the file.
+    Checkpoint,
+    Close,
+}
+
+/// What the writer and those who hand in works tell each other.
+#[derive(Default)]
+pub(super) struct Shared {
+    failure: Mutex<Option<String>>,
+    /// When each work that is not finished was handed in, oldest first.
+    waiting: Mutex<VecDeque<Instant>>,
+    /// When works are given up that wait for another program: central stops.
+    give_up_at: OnceLock<Instant>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Shared {
+    /// Why the last commit failed; `None` when it did not.
+    pub(super) fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
+    }
+
+    /// How many works are not finished, and since when the oldest waits.
+    pub(super) fn waiting(&self) -> (usize, Option<Instant>) {
+        let waiting = lock(&self.waiting);
+        (waiting.len(), waiting.front().copied())
+    }
+
+    /// Hands in a work by `send`; its time is noted in the order in which the writer gets the works.
+    pub(super) fn hand_in<E>(&self, send: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let mut waiting = lock(&self.waiting);
+        send()?;
+        waiting.push_back(Instant::now());
+        Ok(())
+    }
+
+    /// Has works that wait for another program fail from `at` on. The first call counts.
+    pub(super) fn give_up(&self, at: Instant) {
+        // A second one: central is stopping already.
+        let _ = self.give_up_at.set(at);
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.give_up_at.get().is_some_and(|at| Instant::now() >= *at)
+    }
+}
+
+/// What the thread owns.
+pub(super) struct Writer<'a> {
+    pub(super) connection: Connection,
+    pub(super) keep: Keep,
+    pub(super) shared: &'a Shared,
+    pub(super) record: CommitRecord,
+    /// Whether anything was committed since the last checkpoint.
+    pub(super) is_log_ahead: bool,
+}
+
+impl Writer<'_> {
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        if let Err(error) = self.connection.busy_timeout(LOCKED_TRY) {
+            tracing::warn!(%error, "setting how long the writer waits for a lock failed");
+        }
+        while self.group(&mut jobs) {}
+        self.record.sync();
+    }
+
+    /// Takes what waits and commits it; false when the store is closed.
+    fn group(&mut self, jobs: &mut mpsc::Receiver<Job>) -> bool {
+        let mut group = Vec::new();
+        let mut is_due = false;
+        match jobs.blocking_recv() {
+            Some(Job::Work(work, permit)) => group.push((work, permit)),
+            Some(Job::Checkpoint) => is_due = true,
+            Some(Job::Close) | None => return false,
+        }
+        let mut is_open = true;
+        while group.len() < GROUP_MAX {
+            match jobs.try_recv() {
+                Ok(Job::Work(work, permit)) => group.push((work, permit)),
+                Ok(Job::Checkpoint) => is_due = true,
+                Ok(Job::Close) => {
+                    is_open = false;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        if !group.is_empty() {
+            self.commit_and_tell(group);
+        }
+        if is_due && is_open && self.is_log_ahead {
+            self.checkpoint();
+        }
+        is_open
+    }
+
+    fn commit_and_tell(&mut self, group: Vec<(Work, OwnedSemaphorePermit)>) {
+        let works = group.len();
+        let mut finishes = Vec::with_capacity(works);
+        let committed = self.commit(group, &mut finishes);
+        match &committed {
+            Ok((commits, messages)) => {
+                self.record.committed(*commits, *messages);
+                self.is_log_ahead = true;
+            }
+            Err(error) => tracing::error!(%error, works, "a group was not committed"),
+        }
+        *lock(&self.shared.failure) = committed.as_ref().err().map(ToString::to_string);
+        for (finish, _permit) in finishes {
+            finish(committed.is_ok());
+        }
+        lock(&self.shared.waiting).drain(..works);
+    }
+
+    /// Begins to write; waits while another program writes to the file, [`LOCKED_MAX`] at most and not for long when
+    /// central stops. Works that wait lose nothing.
+    fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
+        let since = Instant::now();
+        let mut is_told = false;
+        loop {
+            match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
+                Err(error)
+                    if is_locked(&error) && since.elapsed() < LOCKED_MAX && !self.shared.is_given_up() =>
+                {
+                    if !is_told {
+                        tracing::warn!("another program holds the store; works wait until it is free");
+                    }
+                    is_told = true;
+                }
+                begun => return begun,
+            }
+        }
+    }
+
+    fn commit(
+        &self,
+        group: Vec<(Work, OwnedSemaphorePermit)>,
+        finishes: &mut Vec<(Finish, OwnedSemaphorePermit)>,
+    ) -> rusqlite::Result<(u64, u64)> {
+        let mut transaction = self.begin()?;
+        for (work, permit) in group {
+            let savepoint = transaction.savepoint()?;
+            // A fault in one work must not end the writer, on which all others depend.
+            match catch_unwind(AssertUnwindSafe(|| work(&savepoint))) {
+                Ok((is_done, finish)) => {
+                    finishes.push((finish, permit));
+                    // A savepoint that is dropped rolls back.
+                    if is_done {
+                        savepoint.commit()?;
+                    }
+                }
+                Err(_) => tracing::error!("a work of the store panicked; what it wrote was undone"),
+            }
+        }
+        telemetry::trim(&transaction, self.keep.messages)?;
+        commands::trim(&transaction, self.keep.commands)?;
+        let position = record::count(&transaction)?;
+        transaction.commit()?;
+        Ok(position)
+    }
+
+    /// Moves what the log holds into the file, and begins the log anew: SQLite would take frames that stand before a
+    /// damaged one for newer than the file, also when the file has had all of them.
+    fn checkpoint(&mut self) {
+        let moved = self.move_log();
+        match moved {
+            Ok(true) => self.is_log_ahead = false,
+            // Readers of older states need the log; the next checkpoint is soon.
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "moving the store's log into its file failed"),
+        }
+        self.record.sync();
+    }
+
+    fn move_log(&mut self) -> rusqlite::Result<bool> {
+        self.connection.busy_timeout(READERS_MAX)?;
+        let is_busy = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0));
+        self.connection.busy_timeout(LOCKED_TRY)?;
+        if is_busy? {
+            return Ok(false);
+        }
+        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let (commits, messages) = record::count(&transaction)?;
+        transaction.commit()?;
+        self.record.committed(commits, messages);
+        Ok(true)
+    }
+}
+
+fn is_locked(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}

@@ -1,7 +1,8 @@
 //! The twins of the gateway, its modules and its leaf devices: kept here so that they work without central.
 //!
 //! Desired sections come whole from central, or from a manifest applied on the gateway itself. A local change holds until
-//! central's section changes: `central_version` remembers which of central's versions was seen last.
+//! central's section changes, in its version or in its content: a central that was restored from a backup gives versions
+//! away a second time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -38,7 +39,27 @@ pub struct DesiredChange {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Kept {
     twin: Twin,
+    /// Version of central's section that was received last.
     central_version: Option<u64>,
+    /// Its properties, while a local change stands in their place in `twin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    central_properties: Option<Map<String, Value>>,
+}
+
+impl Kept {
+    /// Whether central's section is the one that was received last.
+    fn is_known(&self, section: &Section) -> bool {
+        if self.central_version != Some(section.version) {
+            return false;
+        }
+        let is_local = self.twin.desired.version != section.version;
+        match &self.central_properties {
+            Some(properties) => *properties == section.properties,
+            // A local change that an older version saved: what it replaced is not known any more.
+            None if is_local => true,
+            None => self.twin.desired.properties == section.properties,
+        }
+    }
 }
 
 /// All twins. Cheap to clone.
@@ -125,10 +146,11 @@ impl Twins {
     ) -> (Option<DesiredChange>, Option<Saved>) {
         let mut kept = self.kept();
         let entry = kept.entry(identity.clone()).or_default();
-        if entry.central_version == Some(section.version) {
+        if entry.is_known(&section) {
             return (None, None);
         }
         entry.central_version = Some(section.version);
+        entry.central_properties = None;
         let patch = twin::difference(&entry.twin.desired.properties, &section.properties);
         let change = (!patch.is_empty() || entry.twin.desired.version != section.version)
             .then_some(DesiredChange { version: section.version, patch });
@@ -147,8 +169,12 @@ impl Twins {
         let patch = twin::difference(&entry.twin.desired.properties, &properties);
         let mut change = None;
         if !patch.is_empty() {
+            let is_centrals = entry.central_version == Some(entry.twin.desired.version);
             entry.twin.desired.version += 1;
-            entry.twin.desired.properties = properties;
+            let replaced = std::mem::replace(&mut entry.twin.desired.properties, properties);
+            if is_centrals && entry.central_properties.is_none() {
+                entry.central_properties = Some(replaced);
+            }
             change = Some(DesiredChange { version: entry.twin.desired.version, patch });
         }
         (change, self.save(identity, entry))
@@ -221,6 +247,42 @@ mod tests {
         let (change, _) = twins.desired_from_central(&sensor, section(4, json!({"b": 1})));
         let change = change.unwrap();
         assert_eq!((change.version, Value::Object(change.patch)), (4, json!({"a": null, "b": 1})));
+    }
+
+    #[tokio::test]
+    async fn a_section_of_a_version_that_was_seen_with_other_content_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let sensor: Identity = "gw/sensor".parse().unwrap();
+        let local = || json!({"a": 9}).as_object().unwrap().clone();
+        // Central was restored from a backup, and its operators have changed something else since.
+        for has_local_change in [false, true] {
+            for is_restarted in [false, true] {
+                let mut state = State::open(dir.path()).unwrap();
+                let mut twins = Twins::load(state.clone()).unwrap();
+                twins.desired_from_central(&sensor, section(6, json!({})));
+                twins.desired_from_central(&sensor, section(7, json!({"a": 1})));
+                if has_local_change {
+                    twins.desired_from_here(&sensor, local()).1.durable().await.unwrap();
+                    twins.desired_from_here(&sensor, Map::new()).1.durable().await.unwrap();
+                }
+                if is_restarted {
+                    drop(twins);
+                    state.close().await;
+                    state = State::open(dir.path()).unwrap();
+                    twins = Twins::load(state.clone()).unwrap();
+                }
+                let (change, _) = twins.desired_from_central(&sensor, section(7, json!({"a": 1})));
+                assert!(change.is_none(), "central said nothing new");
+                let (change, saved) = twins.desired_from_central(&sensor, section(7, json!({"b": 2})));
+                assert_eq!(change.map(|change| change.version), Some(7), "{has_local_change} {is_restarted}");
+                saved.unwrap().durable().await.unwrap();
+                assert_eq!(twins.get(&sensor).desired, section(7, json!({"b": 2})));
+                let (change, _) = twins.desired_from_central(&sensor, section(7, json!({"b": 2})));
+                assert!(change.is_none(), "central said nothing new");
+                drop(twins);
+                state.close().await;
+            }
+        }
     }
 
     #[tokio::test]

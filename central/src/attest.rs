@@ -49,7 +49,7 @@ impl Fleet {
         tracing::info!(device = %written.id, "how the device proves itself was changed");
         self.review(&written);
         if let Some(gateway) = &written.gateway {
-            self.tell_children(gateway);
+            self.tell_child(gateway, &written.id);
         }
         Ok(written)
     }

@@ -17,7 +17,7 @@ use edge_hub::enrolling;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
-use schemas::link::{Losses, Presence};
+use schemas::link::{Hello, Losses, Presence};
 use schemas::names::{DeviceId, Identity};
 use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
 use schemas::twin::{Section, Twin};
@@ -193,6 +193,10 @@ impl Service for Fleet {
         let gateway = client.identity.device.clone();
         let done =
             match &operation {
+                LinkUp::Hello => read::<Hello>(&payload).map(|hello| {
+                    self.connections.greeted(&gateway, client.connection, hello.version);
+                    std::future::ready(Ok(())).boxed()
+                }),
                 LinkUp::Reported(of) => {
                     read(&payload).map(|section| self.reported(gateway, of.clone(), section, payload.len()))
                 }

@@ -74,7 +74,7 @@ impl Fleet {
                         self.review(&device);
                         tracing::info!(device = %id, gateway = ?via.as_ref().map(DeviceId::as_str), "device enrolled itself");
                         for gateway in &gateways {
-                            self.tell_children(gateway);
+                            self.tell_child(gateway, &id);
                         }
                         if let Some(gateway) = &via {
                             self.tell_desired(gateway, Identity::device(id.clone()));

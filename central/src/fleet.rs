@@ -214,7 +214,7 @@ impl Fleet {
             .await?;
         self.review(&written);
         if let Some(gateway) = &written.gateway {
-            self.tell_children(gateway);
+            self.tell_child(gateway, &written.id);
         }
         if !changed.is_empty() {
             tracing::info!(gateway = %written.id, manifest = written.manifest_id, "manifest was assigned");
@@ -241,7 +241,7 @@ impl Fleet {
         self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&gone.id);
         self.clients.forget(&Identity::device(gone.id.clone()), "an operator deleted it");
         if let Some(gateway) = &gone.gateway {
-            self.tell_children(gateway);
+            self.tell_child(gateway, &gone.id);
         }
         tracing::info!(device = %gone.id, "device was deleted");
         Ok(())
@@ -285,7 +285,7 @@ impl Fleet {
                 Ok(devices::put_relationship(c, &wish)?)
             })
             .await?;
-        self.tell_children(&relationship.source);
+        self.tell_child(&relationship.source, &relationship.target);
         self.tell_desired(&relationship.source, Identity::device(relationship.target.clone()));
         self.send_on_all(relationship.target.clone()).await?;
         Ok(relationship)
@@ -307,7 +307,7 @@ impl Fleet {
                 Ok::<_, FleetError>(target)
             })
             .await?;
-        self.tell_children(&gateway);
+        self.tell_child(&gateway, &target);
         self.send_on_all(target).await?;
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! What central tells gateways: the devices behind them and every desired section, whole, whenever they changed, and what
-//! waits for those devices.
+//! What central tells gateways: the devices behind them, their desired sections, and what waits for those devices. All of it
+//! when a gateway subscribes, and afterwards what changed.
 //!
 //! It is level-triggered. A change only notes *what* is to be told; the state is read when it is told, by one task for
 //! each gateway, so that an older state never overtakes a newer one and many changes become one message. A gateway that
@@ -9,9 +9,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkDown;
+use edge_core::link::snapshot;
 use edge_hub::delivery::NotDelivered;
-use schemas::link::{Child, Children, CommandDown, Purges, Stored};
+use schemas::link::{CHILDREN_IN_PARTS, Child, Children, CommandDown, Purges, Stored};
 use schemas::names::{DeviceId, Identity};
 
 use crate::clock::now_ms;
@@ -34,15 +36,31 @@ enum News {
     Stored,
     /// The devices behind it: a gateway knows a device before it hears its desired section.
     Children,
+    /// A device that stands behind it or did so.
+    Child(DeviceId),
     /// A desired section.
     Desired(Identity),
     /// The cloud-to-device messages that were taken back.
     Purges,
+    /// Those of one device.
+    Purge(DeviceId),
     /// A cloud-to-device message of a device, by its sequence: they are told in this order.
     Message(DeviceId, u64),
     /// A command that waits, by its row: they are told in this order.
     Command(u64),
 }
+
+/// What is told at once.
+enum Batch {
+    One(News),
+    Children(Vec<DeviceId>),
+    Purges(Vec<DeviceId>),
+}
+
+/// Bytes of a list in one message. A gateway takes 8 MB, and puts each of the devices on its disk before it acknowledges.
+const PART_BYTES_MAX: usize = 128 * 1024;
+/// Devices whose changes are read at once.
+const BATCH_MAX: usize = 500;
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, BTreeSet<News>>> {
@@ -57,14 +75,37 @@ impl Outbox {
         is_idle
     }
 
-    /// The next thing to tell; `None` ends the teller.
-    fn next(&self, gateway: &DeviceId) -> Option<News> {
+    /// What to tell next: one thing, or changes of several devices; `None` ends the teller.
+    fn next(&self, gateway: &DeviceId) -> Option<Batch> {
         let mut outbox = self.lock();
-        let next = outbox.get_mut(gateway).and_then(BTreeSet::pop_first);
-        if next.is_none() {
+        let news = outbox.get_mut(gateway)?;
+        let Some(first) = news.pop_first() else {
             outbox.remove(gateway);
-        }
-        next
+            return None;
+        };
+        let more_of = |news: &mut BTreeSet<News>, is_same: fn(&News) -> bool| {
+            let mut devices = Vec::new();
+            while devices.len() + 1 < BATCH_MAX
+                && news.first().is_some_and(is_same)
+                && let Some(News::Child(device) | News::Purge(device)) = news.pop_first()
+            {
+                devices.push(device);
+            }
+            devices
+        };
+        Some(match first {
+            News::Child(device) => {
+                let mut devices = more_of(news, |next| matches!(next, News::Child(_)));
+                devices.push(device);
+                Batch::Children(devices)
+            }
+            News::Purge(device) => {
+                let mut devices = more_of(news, |next| matches!(next, News::Purge(_)));
+                devices.push(device);
+                Batch::Purges(devices)
+            }
+            one => Batch::One(one),
+        })
     }
 
     fn forget(&self, gateway: &DeviceId) {
@@ -73,9 +114,9 @@ impl Outbox {
 }
 
 impl Fleet {
-    /// Tells a gateway which devices stand behind it.
-    pub(crate) fn tell_children(self: &Arc<Self>, gateway: &DeviceId) {
-        self.tell(gateway, [News::Children]);
+    /// Tells a gateway of a device that stands behind it, has changed, or stands there no longer.
+    pub(crate) fn tell_child(self: &Arc<Self>, gateway: &DeviceId, device: &DeviceId) {
+        self.tell(gateway, [News::Child(device.clone())]);
     }
 
     /// Tells a gateway the desired section of an identity.
@@ -98,9 +139,9 @@ impl Fleet {
         self.tell(gateway, rows.into_iter().map(News::Command));
     }
 
-    /// Tells a gateway which messages were taken back.
-    pub(crate) fn tell_purges(self: &Arc<Self>, gateway: &DeviceId) {
-        self.tell(gateway, [News::Purges]);
+    /// Tells a gateway which messages of a device were taken back.
+    pub(crate) fn tell_purge(self: &Arc<Self>, gateway: &DeviceId, device: &DeviceId) {
+        self.tell(gateway, [News::Purge(device.clone())]);
     }
 
     /// Tells a gateway everything: it has just subscribed.
@@ -148,10 +189,14 @@ impl Fleet {
     }
 
     async fn teller(self: Arc<Self>, gateway: DeviceId) {
-        while let Some(news) = self.outbox.next(&gateway) {
-            let message = match self.message(&gateway, news).await {
-                Ok(Some(message)) => message,
-                Ok(None) => continue,
+        while let Some(batch) = self.outbox.next(&gateway) {
+            if !self.clients.is_connected(&Identity::device(gateway.clone())) {
+                // A list of thousands is not read for nobody.
+                self.give_up_telling(&gateway);
+                return;
+            }
+            let messages = match self.messages(&gateway, batch).await {
+                Ok(messages) => messages,
                 Err(error) => {
                     tracing::error!(%gateway, %error, "what the gateway must know could not be read");
                     self.outbox.forget(&gateway);
@@ -159,26 +204,43 @@ impl Fleet {
                     return;
                 }
             };
-            let (operation, payload) = message;
-            let this = Identity::device(gateway.clone());
-            if let Err(why) = self.clients.send_link(&this, &operation, payload).await {
-                // It is away, or not listening yet: it is told everything when it subscribes.
-                tracing::debug!(%gateway, %operation, %why, "gateway was not told");
-                self.outbox.forget(&gateway);
-                if matches!(why, NotDelivered::Busy) {
-                    // It still listens, and would never learn what was left out.
-                    self.clients.disconnect(&this, "it takes too slowly what central tells it");
+            for (operation, payload) in messages {
+                if !self.send(&gateway, operation, payload).await {
+                    return;
                 }
-                return;
-            }
-            match operation {
-                LinkDown::Message { sequence, .. } => self.note_taken(gateway.clone(), sequence).await,
-                LinkDown::Command { command_id, .. } => {
-                    self.note_command_taken(gateway.clone(), command_id).await;
-                }
-                _ => {}
             }
         }
+    }
+
+    /// Forgets what was to be told on a connection that has ended, or does not listen: the gateway is told everything when it
+    /// subscribes. One that has subscribed meanwhile, while its teller was still busy with the connection before, is told now.
+    fn give_up_telling(self: &Arc<Self>, gateway: &DeviceId) {
+        self.outbox.forget(gateway);
+        if self.clients.has_subscribed(&Identity::device(gateway.clone()), &Subscribe::Link) {
+            self.tell_everything(gateway.clone());
+        }
+    }
+
+    /// Sends one message to a gateway, and notes what it has taken; false when it is not told any more on this connection.
+    async fn send(self: &Arc<Self>, gateway: &DeviceId, operation: LinkDown, payload: Bytes) -> bool {
+        let this = Identity::device(gateway.clone());
+        if let Err(why) = self.clients.send_link(&this, &operation, payload).await {
+            tracing::debug!(%gateway, %operation, %why, "gateway was not told");
+            self.give_up_telling(gateway);
+            if matches!(why, NotDelivered::Busy) {
+                // It still listens, and would never learn what was left out.
+                self.clients.disconnect(&this, "it takes too slowly what central tells it");
+            }
+            return false;
+        }
+        match operation {
+            LinkDown::Message { sequence, .. } => self.note_taken(gateway.clone(), sequence).await,
+            LinkDown::Command { command_id, .. } => {
+                self.note_command_taken(gateway.clone(), command_id).await;
+            }
+            _ => {}
+        }
+        true
     }
 
     async fn note_taken(&self, gateway: DeviceId, sequence: u64) {
@@ -193,6 +255,89 @@ impl Fleet {
         }
     }
 
+    /// The messages for what is told, as the state is now.
+    async fn messages(&self, gateway: &DeviceId, batch: Batch) -> Result<Vec<(LinkDown, Bytes)>, FleetError> {
+        let takes_parts = self.connections.link_version(gateway) >= CHILDREN_IN_PARTS;
+        match batch {
+            Batch::One(News::Children) if takes_parts => self.all_children(gateway.clone()).await,
+            Batch::Children(devices) if takes_parts => self.changed_children(gateway.clone(), devices).await,
+            // The list must be whole: this gateway takes what is not in it for gone.
+            Batch::Children(_) => Ok(self.message(gateway, News::Children).await?.into_iter().collect()),
+            Batch::One(News::Purges) => self.purges(gateway.clone(), None).await,
+            Batch::Purges(devices) => self.purges(gateway.clone(), Some(devices)).await,
+            Batch::One(news) => Ok(self.message(gateway, news).await?.into_iter().collect()),
+        }
+    }
+
+    async fn all_children(&self, gateway: DeviceId) -> Result<Vec<(LinkDown, Bytes)>, FleetError> {
+        self.store
+            .read(move |c| {
+                let children = devices::children(c, &gateway)?.into_iter().filter_map(child);
+                let parts = snapshot::parts(now_ms(), children, PART_BYTES_MAX).into_iter();
+                let messages = parts.map(|(part, children)| {
+                    let children = Children { children, snapshot: Some(part), ..Children::default() };
+                    (LinkDown::Children, json(&children))
+                });
+                Ok(messages.collect())
+            })
+            .await
+    }
+
+    async fn changed_children(
+        &self,
+        gateway: DeviceId,
+        devices: Vec<DeviceId>,
+    ) -> Result<Vec<(LinkDown, Bytes)>, FleetError> {
+        self.store
+            .read(move |c| {
+                let (mut children, mut removed) = (Vec::new(), Vec::new());
+                for id in devices {
+                    let device = devices::get(c, &id)?;
+                    let behind = device.filter(|device| device.gateway.as_ref() == Some(&gateway));
+                    match behind.and_then(child) {
+                        Some(child) => children.push(child),
+                        None => removed.push(id),
+                    }
+                }
+                let change = Children { children, removed, is_difference: true, snapshot: None };
+                Ok(vec![(LinkDown::Children, json(&change))])
+            })
+            .await
+    }
+
+    /// What was taken back of these devices, or of all.
+    async fn purges(
+        &self,
+        gateway: DeviceId,
+        devices: Option<Vec<DeviceId>>,
+    ) -> Result<Vec<(LinkDown, Bytes)>, FleetError> {
+        self.store
+            .read(move |c| {
+                let purged: Vec<(DeviceId, u64)> = match devices {
+                    None => cloud_messages::purges(c, &gateway)?.into_iter().collect(),
+                    Some(devices) => {
+                        let mut purged = Vec::new();
+                        for device in devices {
+                            // It may stand behind another gateway now.
+                            let behind = devices::get(c, &device)?.and_then(|device| device.gateway);
+                            if behind.as_ref() == Some(&gateway)
+                                && let Some(up_to) = cloud_messages::purged(c, &device)?
+                            {
+                                purged.push((device, up_to));
+                            }
+                        }
+                        purged
+                    }
+                };
+                let parts = snapshot::split(purged, PART_BYTES_MAX).into_iter();
+                let messages = parts
+                    .filter(|part| !part.is_empty())
+                    .map(|part| (LinkDown::Purges, json(&Purges { purged: part.into_iter().collect() })));
+                Ok(messages.collect())
+            })
+            .await
+    }
+
     /// The message for a piece of news as the state is now; `None` when there is nothing to say.
     async fn message(&self, gateway: &DeviceId, news: News) -> Result<Option<(LinkDown, Bytes)>, FleetError> {
         let gateway = gateway.clone();
@@ -204,16 +349,14 @@ impl Fleet {
                 }
                 News::Children => {
                     let children = devices::children(c, &gateway)?.into_iter().filter_map(child).collect();
-                    Ok(Some((LinkDown::Children, json(&Children { children }))))
+                    Ok(Some((LinkDown::Children, json(&Children { children, ..Children::default() }))))
                 }
+                // They come in batches.
+                News::Child(_) | News::Purges | News::Purge(_) => Ok(None),
                 News::Desired(of) => {
                     let section = twins::section(c, &of, Half::Desired)?.section;
                     // Version 0: no operator ever wanted anything, and the gateway's own empty section says so too.
                     Ok((section.version > 0).then(|| (LinkDown::Desired(of), json(&section))))
-                }
-                News::Purges => {
-                    let purged = cloud_messages::purges(c, &gateway)?;
-                    Ok((!purged.is_empty()).then(|| (LinkDown::Purges, json(&Purges { purged }))))
                 }
                 News::Command(row) => {
                     let now_ms = now_ms();

@@ -166,11 +166,11 @@ impl Fleet {
         let now_ms = now_ms();
         let purged = self.store.submit(move |c| {
             let gateway = devices::get(c, &device)?.ok_or_else(|| no_device(&device))?.gateway;
-            Ok::<_, FleetError>((cloud_messages::purge(c, &device, now_ms)?, gateway))
+            Ok::<_, FleetError>((cloud_messages::purge(c, &device, now_ms)?, device, gateway))
         });
-        let (count, gateway) = purged.await?;
+        let (count, device, gateway) = purged.await?;
         if let Some(gateway) = gateway.filter(|_| count > 0) {
-            self.tell_purges(&gateway);
+            self.tell_purge(&gateway, &device);
         }
         Ok(count)
     }

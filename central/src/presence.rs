@@ -27,9 +27,18 @@ struct Inner {
 /// What one gateway told on its connection.
 #[derive(Debug, Default)]
 struct Behind {
+    /// The version of the link that it speaks.
+    version: u32,
     /// Since when each is connected.
     clients: HashMap<Identity, u64>,
     snapshot: Assembly<Identity>,
+}
+
+impl Inner {
+    fn is_current(&self, gateway: &DeviceId, connection: u64) -> bool {
+        let current = self.direct.get(&Identity::device(gateway.clone()));
+        current.is_some_and(|(current, _)| *current == connection)
+    }
 }
 
 impl Connections {
@@ -42,7 +51,7 @@ impl Connections {
         let mut inner = self.inner();
         inner.direct.insert(who.clone(), (connection, now_ms));
         if let Some(behind) = inner.behind.get_mut(&who.device) {
-            behind.snapshot = Assembly::default();
+            (behind.snapshot, behind.version) = (Assembly::default(), 0);
         }
     }
 
@@ -55,17 +64,29 @@ impl Connections {
         }
     }
 
+    /// A gateway said on one of its connections which version of the link it speaks.
+    pub fn greeted(&self, gateway: &DeviceId, connection: u64, version: u32) {
+        let mut inner = self.inner();
+        if inner.is_current(gateway, connection) {
+            inner.behind.entry(gateway.clone()).or_default().version = version;
+        }
+    }
+
+    /// The version of the link that a gateway speaks; 0 when it has not said one.
+    pub fn link_version(&self, gateway: &DeviceId) -> u32 {
+        self.inner().behind.get(gateway).map_or(0, |behind| behind.version)
+    }
+
     /// A gateway told of its clients on one of its connections; an older one than the current changes nothing.
     ///
     /// # Errors
     /// [`OutOfOrder`] for a part of a snapshot that does not follow the one before it.
     pub fn told(&self, gateway: &DeviceId, connection: u64, presence: &Presence) -> Result<(), OutOfOrder> {
         let mut inner = self.inner();
-        let current = inner.direct.get(&Identity::device(gateway.clone()));
-        if current.is_none_or(|(current, _)| *current != connection) {
+        if !inner.is_current(gateway, connection) {
             return Ok(());
         }
-        let Behind { clients, snapshot } = inner.behind.entry(gateway.clone()).or_default();
+        let Behind { clients, snapshot, .. } = inner.behind.entry(gateway.clone()).or_default();
         let is_whole = presence.is_complete && presence.snapshot.is_none();
         if is_whole {
             clients.clear();

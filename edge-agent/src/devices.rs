@@ -6,13 +6,21 @@ use std::sync::{Arc, RwLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::attestation::Attestation;
+use edge_core::link::snapshot::{Assembly, OutOfOrder};
 use schemas::link::{CHILDREN_MAX, Child, Children};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Room, Saved, State, StateError, shaped};
 
-const FROM_CENTRAL: &str = "central";
+/// Each device that central assigned.
+const FROM_CENTRAL: &str = "central/";
+/// There once central's list was complete.
+const TOLD: &str = "told";
+/// central's whole list, as older versions kept it.
+const FORMER_LIST: &str = "central";
+/// Devices that are saved at once: some of what may wait for the disk.
+const SAVED_AT_ONCE: usize = 500;
 const BLOCKED: &str = "blocked";
 const ADDED: &str = "added/";
 
@@ -106,8 +114,12 @@ fn attestation<'a>(
 
 #[derive(Default)]
 struct Known {
-    /// `None` until central has told once.
-    from_central: Option<BTreeMap<DeviceId, Child>>,
+    from_central: BTreeMap<DeviceId, Child>,
+    /// Whether central has told its list once.
+    is_told: bool,
+    /// The list on disk is that of an older version.
+    is_former: bool,
+    snapshot: Assembly<DeviceId>,
     added: BTreeMap<DeviceId, Added>,
     blocked: BTreeSet<DeviceId>,
 }
@@ -115,7 +127,7 @@ struct Known {
 impl Known {
     /// How many devices stand behind this gateway.
     fn count(&self) -> usize {
-        let from_central = self.from_central.iter().flat_map(BTreeMap::keys);
+        let from_central = self.from_central.keys();
         self.added.len() + from_central.filter(|id| !self.added.contains_key(*id)).count()
     }
 
@@ -125,7 +137,7 @@ impl Known {
             let attestation = attestation(&added.key, &added.thumbprints, added.is_ca_signed);
             return Some(Leaf { attestation, is_enabled: true, is_blocked_here, is_local: true });
         }
-        let child = self.from_central.as_ref()?.get(id)?;
+        let child = self.from_central.get(id)?;
         let keys = [&child.primary_key, &child.secondary_key];
         Some(Leaf {
             attestation: attestation(keys, &child.thumbprints, child.is_ca_signed),
@@ -133,6 +145,42 @@ impl Known {
             is_blocked_here,
             is_local: false,
         })
+    }
+}
+
+/// What central told, in force and on its way to the disk.
+#[must_use = "it is promised to central when it is on disk"]
+pub struct ToldDevices {
+    state: State,
+    /// By key; none for what is gone.
+    changes: Vec<(String, Option<Child>)>,
+    /// The list is complete for the first time, or since an older version.
+    is_first: bool,
+    /// Whether devices may have left.
+    pub may_have_left: bool,
+}
+
+impl ToldDevices {
+    /// Ends when it is on disk.
+    ///
+    /// # Errors
+    /// [`StateError`] when it did not get there.
+    pub async fn durable(self) -> Result<(), StateError> {
+        for changes in self.changes.chunks(SAVED_AT_ONCE) {
+            let saved = changes.iter().map(|(key, child)| match child {
+                Some(child) => self.state.put(Room::Devices, key, child),
+                None => self.state.remove(Room::Devices, key),
+            });
+            // All of them are handed in before the first is waited for.
+            for saved in saved.collect::<Vec<_>>() {
+                saved.durable().await?;
+            }
+        }
+        if self.is_first {
+            self.state.put(Room::Devices, TOLD, &true).durable().await?;
+            self.state.remove(Room::Devices, FORMER_LIST).durable().await?;
+        }
+        Ok(())
     }
 }
 
@@ -151,8 +199,19 @@ impl Devices {
     pub fn load(state: State) -> Result<Self, StateError> {
         let mut known = Known::default();
         for (key, value) in state.load::<serde_json::Value>(Room::Devices) {
-            if key == FROM_CENTRAL {
-                known.from_central = shaped::<Children>(Room::Devices, &key, value).map(by_id);
+            if key == FORMER_LIST {
+                let Some(list) = shaped::<Children>(Room::Devices, &key, value) else { continue };
+                for child in list.children {
+                    // What has a place of its own was saved later.
+                    known.from_central.entry(child.device_id.clone()).or_insert(child);
+                }
+                (known.is_told, known.is_former) = (true, true);
+            } else if key == TOLD {
+                known.is_told = true;
+            } else if let Some(id) = key.strip_prefix(FROM_CENTRAL).and_then(|id| id.parse().ok()) {
+                if let Some(child) = shaped(Room::Devices, &key, value) {
+                    known.from_central.insert(id, child);
+                }
             } else if key == BLOCKED {
                 known.blocked = shaped(Room::Devices, &key, value).unwrap_or_default();
             } else if let Some(id) = key.strip_prefix(ADDED).and_then(|id| id.parse().ok())
@@ -175,25 +234,60 @@ impl Devices {
 
     /// Whether central has told its list at least once.
     pub fn is_told(&self) -> bool {
-        self.read(|known| known.from_central.is_some())
+        self.read(|known| known.is_told)
     }
 
     /// Every known device by id.
     pub fn list(&self) -> Vec<(DeviceId, Leaf)> {
         self.read(|known| {
-            let ids: BTreeSet<&DeviceId> =
-                known.from_central.iter().flat_map(BTreeMap::keys).chain(known.added.keys()).collect();
+            let ids: BTreeSet<&DeviceId> = known.from_central.keys().chain(known.added.keys()).collect();
             ids.into_iter().filter_map(|id| Some((id.clone(), known.get(id)?))).collect()
         })
     }
 
-    /// Takes central's whole list; the caller then has every connection judged anew.
-    pub fn told(&self, list: Children) -> Saved {
+    /// Takes central's list, a part of it, or changes of it, which are in force when this returns; the caller then has every
+    /// connection judged anew. For one caller at a time, who saves them before the next.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`] for a part that does not follow the one before it: central begins again on a new connection.
+    pub fn told(&self, list: Children) -> Result<ToldDevices, OutOfOrder> {
         let mut known = self.known.write().expect("nothing panics while it holds the devices");
-        // Saved under the lock, so that the disk gets the lists in the order of the memory.
-        let saved = self.state.put(Room::Devices, FROM_CENTRAL, &list);
-        known.from_central = Some(by_id(list));
-        saved
+        let known = &mut *known;
+        let key = |id: &DeviceId| format!("{FROM_CENTRAL}{id}");
+        let Children { children, is_difference, removed, snapshot } = list;
+        let ids = children.iter().map(|child| child.device_id.clone());
+        let named = match snapshot {
+            Some(part) => known.snapshot.take(part, ids)?,
+            None => (!is_difference).then(|| ids.collect()),
+        };
+        let mut changes = Vec::new();
+        for child in children {
+            let id = child.device_id.clone();
+            let before = known.from_central.get(&id);
+            if before == Some(&child) && !known.is_former {
+                continue;
+            }
+            if before.is_none() && known.from_central.len() >= CHILDREN_MAX {
+                tracing::error!(device = %id, "central told of more devices than may stand behind a gateway");
+                continue;
+            }
+            changes.push((key(&id), Some(child.clone())));
+            known.from_central.insert(id, child);
+        }
+        let gone: Vec<DeviceId> = match &named {
+            Some(named) => known.from_central.keys().filter(|id| !named.contains(*id)).cloned().collect(),
+            None => removed,
+        };
+        for id in &gone {
+            known.from_central.remove(id);
+            changes.push((key(id), None));
+        }
+        let is_first = named.is_some() && (!known.is_told || known.is_former);
+        if named.is_some() {
+            (known.is_told, known.is_former) = (true, false);
+        }
+        let may_have_left = named.is_some() || !gone.is_empty();
+        Ok(ToldDevices { state: self.state.clone(), changes, is_first, may_have_left })
     }
 
     /// Adds a device.
@@ -204,7 +298,7 @@ impl Devices {
         let added = Added::of(attestation);
         let saved = {
             let mut known = self.known.write().expect("nothing panics while it holds the devices");
-            let is_central = known.from_central.as_ref().is_some_and(|list| list.contains_key(&id));
+            let is_central = known.from_central.contains_key(&id);
             if is_central || known.added.contains_key(&id) {
                 return Err(DeviceError::Exists(id));
             }
@@ -249,13 +343,10 @@ impl Devices {
     }
 }
 
-fn by_id(list: Children) -> BTreeMap<DeviceId, Child> {
-    list.children.into_iter().map(|child| (child.device_id.clone(), child)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use edge_core::access::x509::Thumbprint;
+    use schemas::link::SnapshotPart;
 
     use super::*;
 
@@ -268,6 +359,14 @@ mod tests {
             is_ca_signed: false,
             enabled,
         }
+    }
+
+    fn whole(children: Vec<Child>) -> Children {
+        Children { children, ..Children::default() }
+    }
+
+    fn part(generation: u64, part: u32, is_last: bool, children: Vec<Child>) -> Children {
+        Children { snapshot: Some(SnapshotPart { generation, part, is_last }), ..whole(children) }
     }
 
     fn id(text: &str) -> DeviceId {
@@ -288,7 +387,7 @@ mod tests {
         let mut by_certificate = child("c", "", true);
         by_certificate.thumbprints = vec!["ab".repeat(32)];
         let children = vec![child("a", "k", true), child("b", "k", false), by_certificate];
-        devices.told(Children { children }).durable().await.unwrap();
+        devices.told(whole(children)).unwrap().durable().await.unwrap();
         assert!(matches!(devices.add(id("a"), &keys(b"x")).await, Err(DeviceError::Exists(_))));
         assert!(matches!(devices.remove(&id("a")).await, Err(DeviceError::Unknown(_))));
         drop(devices);
@@ -306,12 +405,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_list_in_parts_removes_with_its_last_part_and_changes_touch_only_what_they_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let devices = Devices::load(state.clone()).unwrap();
+        let known = |devices: &Devices| -> Vec<String> {
+            devices.list().into_iter().map(|(id, _)| id.to_string()).collect()
+        };
+        let tell = async |devices: &Devices, list| devices.told(list).unwrap().durable().await.unwrap();
+        tell(&devices, part(1, 0, false, vec![child("a", "k", true)])).await;
+        assert!(!devices.is_told(), "whoever is in a later part must not be told that it is unknown");
+        assert!(devices.get(&id("a")).is_some());
+        tell(&devices, part(1, 1, true, vec![child("b", "k", true), child("c", "k", true)])).await;
+        assert!(devices.is_told());
+        // A new connection: nobody is unknown before the list is complete.
+        tell(&devices, part(2, 0, false, vec![child("b", "k", true)])).await;
+        assert!(devices.told(part(2, 2, true, Vec::new())).is_err());
+        assert_eq!(known(&devices), ["a", "b", "c"]);
+        tell(&devices, part(3, 0, false, vec![child("b", "k", true)])).await;
+        tell(&devices, part(3, 1, true, vec![child("c", "k", true)])).await;
+        assert_eq!(known(&devices), ["b", "c"]);
+        let change = Children {
+            is_difference: true,
+            removed: vec![id("b"), id("unknown")],
+            ..whole(vec![child("c", "k", false), child("d", "k", true)])
+        };
+        tell(&devices, change).await;
+        drop(devices);
+        state.close().await;
+        let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
+        assert_eq!((known(&devices), devices.is_told()), (vec!["c".to_owned(), "d".to_owned()], true));
+        assert!(!devices.get(&id("c")).unwrap().is_enabled);
+    }
+
+    #[tokio::test]
+    async fn the_list_of_an_older_version_is_known_and_kept_anew_with_centrals_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let former = serde_json::json!({"children": [child("a", "k", true), child("b", "k", true)]});
+        state.put(Room::Devices, FORMER_LIST, &former).durable().await.unwrap();
+        state.close().await;
+        for told in [true, false] {
+            let state = State::open(dir.path()).unwrap();
+            let devices = Devices::load(state.clone()).unwrap();
+            assert!(devices.is_told() && devices.get(&id("b")).is_some());
+            assert_eq!(devices.get(&id("a")).is_some(), told);
+            let list = part(1, 0, true, vec![child("b", "k", true)]);
+            devices.told(list).unwrap().durable().await.unwrap();
+            drop(devices);
+            state.close().await;
+        }
+        let state = State::open(dir.path()).unwrap();
+        let keys: Vec<String> =
+            state.load::<serde_json::Value>(Room::Devices).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["central/b", "told"]);
+    }
+
+    #[tokio::test]
     async fn as_many_devices_stand_behind_a_gateway_as_its_door_has_places_whoever_brought_them() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open(dir.path()).unwrap();
         let devices = Devices::load(state.clone()).unwrap();
         let children = (1..CHILDREN_MAX).map(|n| child(&format!("leaf-{n}"), "k", true)).collect();
-        devices.told(Children { children }).durable().await.unwrap();
+        devices.told(whole(children)).unwrap().durable().await.unwrap();
         let keys = Attestation::Keys(vec![b"local".to_vec()]);
         devices.add(id("here"), &keys).await.unwrap();
         assert!(matches!(devices.add(id("one-more"), &keys).await, Err(DeviceError::Full)));
@@ -327,10 +483,10 @@ mod tests {
         let state = State::open(dir.path()).unwrap();
         let devices = Devices::load(state.clone()).unwrap();
         assert!(matches!(devices.block(&id("a"), true), Err(DeviceError::Nobody(_))));
-        devices.told(Children { children: vec![child("a", "k", true)] }).durable().await.unwrap();
+        devices.told(whole(vec![child("a", "k", true)])).unwrap().durable().await.unwrap();
         devices.block(&id("a"), true).unwrap().durable().await.unwrap();
-        devices.told(Children::default()).later();
-        devices.told(Children { children: vec![child("a", "new", true)] }).durable().await.unwrap();
+        devices.told(whole(Vec::new())).unwrap().durable().await.unwrap();
+        devices.told(whole(vec![child("a", "new", true)])).unwrap().durable().await.unwrap();
         drop(devices);
         state.close().await;
         let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();

@@ -185,7 +185,8 @@ mod tests {
             thumbprints: Vec::new(),
             is_ca_signed: false,
         };
-        let _ = devices.told(Children { children: vec![child] });
+        let list = Children { children: vec![child], ..Children::default() };
+        devices.told(list).unwrap().durable().await.unwrap();
         let (answer, _) = tokio::join!(enrolments.answer(&who, status()), central(assigned));
         assert_eq!(
             (answer.status, &answer.body["registrationState"]["assignedHub"]),

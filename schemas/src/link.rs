@@ -12,15 +12,37 @@ use serde::{Deserialize, Serialize};
 use crate::method::MethodRequest;
 use crate::names::{DeviceId, Identity};
 
-/// Leaf devices behind one gateway, at central and on the gateway alike: as many as its front door has places. The whole list
-/// of them travels when one of them changes, 1.7 MB of keys and short ids, and 4 MB at the very most.
+/// Leaf devices behind one gateway, at central and on the gateway alike: as many as its front door has places.
 pub const CHILDREN_MAX: usize = 10_000;
 
-/// The leaf devices that may connect through a gateway. Always the whole list.
+/// The version of the link that this program speaks.
+pub const LINK_VERSION: u32 = 1;
+/// The first version of a gateway that takes its devices in parts and as changes.
+pub const CHILDREN_IN_PARTS: u32 = 1;
+
+/// The first message of a gateway on a connection. A gateway that sends none is of version 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// See [`LINK_VERSION`].
+    pub version: u32,
+}
+
+/// The leaf devices that may connect through a gateway: all of them on a new connection, in parts, and afterwards those that
+/// changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Children {
-    /// Every leaf device assigned to the gateway.
+    /// The devices, as they are now.
     pub children: Vec<Child>,
+    /// Whether only these and `removed` changed. Otherwise the list is complete, unless it is a part of a snapshot.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_difference: bool,
+    /// Devices that do not stand behind the gateway any more; with differences only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<DeviceId>,
+    /// The part of a snapshot that this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotPart>,
 }
 
 /// A leaf device as its gateway must know it.
@@ -55,7 +77,8 @@ impl std::fmt::Debug for Child {
     }
 }
 
-/// The cloud-to-device messages that operators took back. Always the whole list.
+/// Cloud-to-device messages that operators took back: all of them on a new connection, in several messages when they are many,
+/// and afterwards those of the devices concerned. Each holds by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purges {
     /// By device: every message up to this sequence is void.

@@ -243,6 +243,18 @@ pub fn purges(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<D
     .collect()
 }
 
+/// Up to which sequence operators took messages of a device back.
+///
+/// # Errors
+/// SQLite's.
+pub fn purged(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<u64>> {
+    let up_to: Option<i64> = c
+        .prepare_cached("SELECT up_to FROM cloud_purges WHERE device = ?1")?
+        .query_row([device.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(up_to.map(unsigned))
+}
+
 /// Messages whose time is over, by device and sequence, and when the next one's is.
 pub type Expired = (Vec<(DeviceId, u64)>, Option<u64>);
 

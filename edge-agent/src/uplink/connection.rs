@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_core::dialect::link::LinkDown;
+use edge_core::dialect::link::{LinkDown, LinkUp};
 use edge_core::link::budget::Cause;
 use edge_core::link::liveness::{Liveness, Next};
 use edge_hub::client::{Incoming, Receiver, Sender};
 use futures_util::FutureExt as _;
+use schemas::link::{Hello, LINK_VERSION};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,9 @@ impl<'a> Connection<'a> {
         mut receiver: Receiver,
         stop: &CancellationToken,
     ) -> Result<(), Ended> {
+        // Before the subscription, at which central tells everything.
+        let hello = serde_json::to_vec(&Hello { version: LINK_VERSION }).expect("a number has a JSON form");
+        self.sender.publish(&LinkUp::Hello.to_string(), &hello);
         self.sender.subscribe(schemas::topics::LINK);
         self.link.enrolments.linked(true);
         let mut reader = self.link.queues.upstream().reader();

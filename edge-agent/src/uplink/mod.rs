@@ -79,6 +79,8 @@ enum Ended {
     Quarantine(#[from] crate::quarantine::QuarantineError),
     #[error("what central told could not be saved: {0}")]
     State(#[from] crate::state::StateError),
+    #[error("central's list of devices: {0}")]
+    Devices(#[from] edge_core::link::snapshot::OutOfOrder),
     #[error("a task of the daemon ended: {0}")]
     Task(#[from] tokio::task::JoinError),
 }

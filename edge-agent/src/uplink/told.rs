@@ -34,13 +34,16 @@ impl Uplink {
             }
             LinkDown::Children => {
                 let Some(list) = from_json::<Children>(topic, payload) else { return Ok(()) };
-                let saved = self.standing.devices.told(list);
+                let told = self.standing.devices.told(list)?;
                 // At once: the disk may be slow, and who was blocked must not wait for it.
                 self.standing.review();
-                saved.durable().await?;
-                let stays = |device: &DeviceId| self.standing.devices.get(device).is_some();
-                self.mailbox.keep_only(stays);
-                self.commands.keep_only(stays);
+                let may_have_left = told.may_have_left;
+                told.durable().await?;
+                if may_have_left {
+                    let stays = |device: &DeviceId| self.standing.devices.get(device).is_some();
+                    self.mailbox.keep_only(stays);
+                    self.commands.keep_only(stays);
+                }
             }
             LinkDown::Desired(identity) => {
                 let Some(section) = from_json::<Section>(topic, payload) else { return Ok(()) };

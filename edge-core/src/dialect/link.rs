@@ -3,6 +3,7 @@
 //! | topic | from | payload |
 //! |---|---|---|
 //! | `devices/…/messages/events/…` | gateway | telemetry, with `$.ls-queue`, `$.ls-seq`, `$.ls-ms` in the bag |
+//! | `$ls/hello` | gateway | schemas::link::Hello |
 //! | `$ls/reported/{id}` | gateway | the whole reported section of an identity, `$version` included |
 //! | `$ls/presence` | gateway | schemas::link::Presence |
 //! | `$ls/answer/{command id}` | gateway | `Result<MethodResponse, MethodFailure>` as `{"Ok":…}` or `{"Err":…}` |
@@ -19,7 +20,7 @@
 //!
 //! `{id}` is `device` or `device/module`. All are QoS 1. Central sends how far it has what the gateway's queues hold, the
 //! children, every desired section, the purges, every cloud-to-device message and every command that waits when the gateway
-//! subscribes to `$ls/#`; the first once, each of the others again when it changes. A gateway sends telemetry when it knows how far.
+//! subscribes to `$ls/#`; the first once, of the others afterwards what changed. A gateway says hello first. A gateway sends telemetry when it knows how far.
 //!
 //! What a queue has lost is told until central has acknowledged it, and central keeps a loss of one queue and number once.
 //!
@@ -33,6 +34,8 @@ use schemas::names::{DeviceId, Identity};
 /// What a gateway tells central.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkUp {
+    /// Which version of the link the gateway speaks.
+    Hello,
     /// The reported section of an identity.
     Reported(Identity),
     /// Who is connected.
@@ -100,6 +103,7 @@ impl LinkUp {
     pub fn parse(topic: &str) -> Option<Self> {
         let rest = topic.strip_prefix("$ls/")?;
         match rest.split_once('/') {
+            None if rest == "hello" => Some(Self::Hello),
             None if rest == "presence" => Some(Self::Presence),
             None if rest == "losses" => Some(Self::Losses),
             Some(("reported", id)) => Some(Self::Reported(id.parse().ok()?)),
@@ -117,6 +121,7 @@ impl fmt::Display for LinkUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reported(identity) => write!(f, "$ls/reported/{identity}"),
+            Self::Hello => f.write_str("$ls/hello"),
             Self::Presence => f.write_str("$ls/presence"),
             Self::Losses => f.write_str("$ls/losses"),
             Self::Answer { command_id } => write!(f, "$ls/answer/{command_id}"),
@@ -171,6 +176,7 @@ mod tests {
         for topic in [
             "$ls/reported/gw1/$edgeAgent",
             "$ls/reported/press-1",
+            "$ls/hello",
             "$ls/presence",
             "$ls/losses",
             "$ls/answer/5f-1",

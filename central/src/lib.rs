@@ -20,6 +20,7 @@ pub mod mail;
 pub mod page;
 pub mod presence;
 pub mod proving;
+pub mod redact;
 pub mod server;
 pub mod store;
 pub mod token;

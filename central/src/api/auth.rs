@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::ApiError;
+use super::shown;
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
 use crate::store::{StoreError, tokens};
@@ -18,20 +19,33 @@ use crate::token::{self, Grant, Presented, Role, Scheme};
 const VERSIONS: &[&str] = &["1.0", "2022-05-31", "2022-07-31", "2022-10-31-preview"];
 
 /// Open to everybody: they tell nothing about the site.
-const OPEN: &[&str] = &["/api/ext/health", "/openapi.json"];
+const OPEN: &[&str] = &["/api/ext/health"];
+
+/// The API's description, open too.
+const DESCRIPTION: &str = "/openapi.json";
 
 /// What a browser shows by itself. HTTP Basic counts here alone, and only for reading: a browser sends it along with every
 /// request that any page makes to this server, so on the API a foreign page would speak with an operator's token.
 const PAGES: &[&str] = &["/"];
 
-/// Lets a request through when its token may do what it asks.
+/// Lets a request through when its token may do what it asks, and gives the answer that its role may see.
 pub async fn authorize(State(fleet): State<Arc<Fleet>>, request: Request, next: Next) -> Response {
-    if OPEN.contains(&request.uri().path()) {
+    // The same for everybody, and about names of fields: nothing in it is a secret.
+    if request.uri().path() == DESCRIPTION {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    let refused = match admit(&fleet, &parts).await {
-        Ok(()) => return next.run(Request::from_parts(parts, body)).await,
+    let path = parts.uri.path().to_owned();
+    let admitted = if OPEN.contains(&path.as_str()) {
+        Ok(Role::Viewer)
+    } else {
+        admit(&fleet, &parts).await.map(|grant| grant.role)
+    };
+    let refused = match admitted {
+        Ok(role) => {
+            let response = next.run(Request::from_parts(parts, body)).await;
+            return shown::to_role(role, &path, response).await;
+        }
         Err(refused) => refused,
     };
     let must_ask = refused.is_unauthorized() && is_page(&parts);
@@ -52,8 +66,8 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Whether a request may be made by who makes it.
-async fn admit(fleet: &Fleet, request: &Parts) -> Result<(), ApiError> {
+/// What the maker of a request may do, when that includes the request.
+async fn admit(fleet: &Fleet, request: &Parts) -> Result<Grant, ApiError> {
     let (method, path) = (&request.method, request.uri.path());
     let grant = grant(fleet, request.headers.get(header::AUTHORIZATION), is_page(request)).await?;
     if !is_read(method) && is_of_foreign_page(&request.headers) {
@@ -76,7 +90,7 @@ async fn admit(fleet: &Fleet, request: &Parts) -> Result<(), ApiError> {
     if !is_read(method) {
         tracing::info!(token = grant.name, method = %method, path, "change was asked for");
     }
-    Ok(())
+    Ok(grant)
 }
 
 /// Whether a browser says that a page of another origin makes the request. Where a proxy adds the token to every request,

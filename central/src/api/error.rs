@@ -79,6 +79,15 @@ impl ApiError {
         }
     }
 
+    /// 500: a fault of central.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: "InternalServerError",
+            message: message.into(),
+        }
+    }
+
     /// 422: understood, and wrong.
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self {

@@ -173,7 +173,8 @@ fn message_body(message: Message) -> Value {
     if let Some(module) = message.module {
         body["module"] = json!(module);
     }
-    match serde_json::from_slice::<Value>(&message.body) {
+    // What is nested too deep is shown as bytes, so that every answer can be read again.
+    match schemas::json::from_outside::<Value>(&message.body) {
         Ok(json) => body["body"] = json,
         Err(_) => body["bodyBase64"] = STANDARD.encode(&message.body).into(),
     }

@@ -1,5 +1,6 @@
 //! What handlers take from a request; what is wrong with it is told in IoT Central's shape and names the field.
 
+use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
@@ -9,6 +10,7 @@ use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use super::error::ApiError;
+use crate::redact::{MARK, find_mark};
 
 /// Names in the path.
 pub struct At<T>(pub T);
@@ -34,6 +36,42 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Asked<T
     }
 }
 
+/// The bytes of a JSON body of bounded depth, in which nothing stands for a secret.
+pub struct JsonBytes(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBytes {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|error| ApiError::bad_request("InvalidBody", error.body_text()))?;
+        schemas::json::check_text(&bytes, schemas::json::DEPTH_MAX)
+            .map_err(|error| ApiError::unprocessable(format!("the body: {error}")))?;
+        check_no_mark(&bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Refuses a document that a viewer has read and somebody else writes back: it would destroy the secrets that it hides.
+fn check_no_mark(bytes: &[u8]) -> Result<(), ApiError> {
+    if !bytes.windows(MARK.len()).any(|part| part == MARK.as_bytes()) {
+        return Ok(());
+    }
+    // What is not JSON is refused for that.
+    let document: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+    match document.as_ref().and_then(find_mark) {
+        None => Ok(()),
+        Some(path) => {
+            let field = if path.is_empty() { "the body" } else { &path };
+            Err(ApiError::unprocessable(format!(
+                "{field}: found `{MARK}`, which stands for a secret that viewers are not shown; write the secret, or change \
+                 a document that was read with an operator's token"
+            )))
+        }
+    }
+}
+
 /// A JSON body; an empty one reads as `{}`.
 pub struct Body<T>(pub T);
 
@@ -41,12 +79,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = axum::body::Bytes::from_request(request, state)
-            .await
-            .map_err(|error| ApiError::bad_request("InvalidBody", error.body_text()))?;
+        let bytes = JsonBytes::from_request(request, state).await?.0;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        schemas::json::check_text(bytes, schemas::json::DEPTH_MAX)
-            .map_err(|error| ApiError::unprocessable(format!("the body: {error}")))?;
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             match error.inner().classify() {

@@ -16,6 +16,7 @@ pub mod losses;
 pub mod manifests;
 pub mod properties;
 pub mod relationships;
+pub mod shown;
 pub mod telemetry;
 
 use std::sync::Arc;

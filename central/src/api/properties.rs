@@ -6,14 +6,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use schemas::names::Identity;
 use schemas::timestamp::rfc3339;
 use serde_json::{Map, Value, json};
 
 use super::error::{Answer, ErrorBody};
-use super::extract::{ApiVersion, At, OfDevice, OfModule};
+use super::extract::{ApiVersion, At, JsonBytes, OfDevice, OfModule};
 use crate::deploy::DesiredChange;
 use crate::fleet::{Fleet, FleetError, require};
 use crate::store::twins::{self, Half, StoredSection};
@@ -32,9 +31,9 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
-    body: Bytes,
+    body: JsonBytes,
 ) -> Answer<Json<Value>> {
-    desire(&fleet, of.into(), DesiredChange::Merge, &body).await
+    desire(&fleet, of.into(), DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a device.
@@ -44,9 +43,9 @@ pub(super) async fn patch(
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
-    body: Bytes,
+    body: JsonBytes,
 ) -> Answer<Json<Value>> {
-    desire(&fleet, of.into(), DesiredChange::Replace, &body).await
+    desire(&fleet, of.into(), DesiredChange::Replace, &body.0).await
 }
 
 /// The properties of a module.
@@ -67,9 +66,9 @@ pub(super) async fn get_of_module(
 pub(super) async fn patch_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModule>,
-    body: Bytes,
+    body: JsonBytes,
 ) -> Answer<Json<Value>> {
-    desire(&fleet, of.into(), DesiredChange::Merge, &body).await
+    desire(&fleet, of.into(), DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a module.
@@ -79,9 +78,9 @@ pub(super) async fn patch_of_module(
 pub(super) async fn put_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModule>,
-    body: Bytes,
+    body: JsonBytes,
 ) -> Answer<Json<Value>> {
-    desire(&fleet, of.into(), DesiredChange::Replace, &body).await
+    desire(&fleet, of.into(), DesiredChange::Replace, &body.0).await
 }
 
 async fn desire(fleet: &Arc<Fleet>, of: Identity, change: DesiredChange, body: &[u8]) -> Answer<Json<Value>> {

@@ -293,7 +293,7 @@ pub fn last_value(
     let mut rows = statement.query((of.device.as_str(), module, LOOK_BACK))?;
     while let Some(row) = rows.next()? {
         let body: Vec<u8> = row.get("body")?;
-        let value = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body)
+        let value = schemas::json::from_outside::<serde_json::Map<String, serde_json::Value>>(&body)
             .ok()
             .and_then(|mut body| body.remove(name));
         if let Some(value) = value {

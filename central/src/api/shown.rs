@@ -1,0 +1,66 @@
+//! The one way of every answer to its caller: those who may not read secrets get it without them.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::Value;
+
+use super::error::ApiError;
+use crate::redact::{self, Named};
+use crate::token::Role;
+
+/// An answer to a request for `path`, as a caller of this role may see it. Operators see all of it, because they write manifests
+/// and read keys anyway.
+pub(super) async fn to_role(role: Role, path: &str, response: Response) -> Response {
+    if role >= Role::Operator {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Some(form) = Form::of(&parts.headers) else { return Response::from_parts(parts, body) };
+    // All of it is in memory already, in the handler's body.
+    let redacted = match to_bytes(body, usize::MAX).await {
+        Ok(bytes) => form.redacted(&bytes, path),
+        Err(_) => None,
+    };
+    let Some(redacted) = redacted else {
+        return ApiError::internal("the answer could not be read to hide what is secret in it")
+            .into_response();
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(redacted))
+}
+
+/// What an answer is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Text,
+}
+
+impl Form {
+    /// `None` for the status page, which has no secrets for anybody ([`crate::page`]).
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+        match kind.split(';').next().unwrap_or("").trim() {
+            "text/html" => None,
+            kind if kind.ends_with("json") => Some(Self::Json),
+            _ => Some(Self::Text),
+        }
+    }
+
+    fn redacted(self, bytes: &[u8], path: &str) -> Option<Vec<u8>> {
+        if bytes.is_empty() {
+            return Some(Vec::new());
+        }
+        match self {
+            Self::Json => {
+                let mut document: Value = serde_json::from_slice(bytes).ok()?;
+                let before = document.clone();
+                redact::document(&mut document, &Named::of_path(path));
+                // Not written anew without need: numbers stay as they were written.
+                if document == before { Some(bytes.to_vec()) } else { serde_json::to_vec(&document).ok() }
+            }
+            Self::Text => Some(redact::text(std::str::from_utf8(bytes).ok()?).into_bytes()),
+        }
+    }
+}

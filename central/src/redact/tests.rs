@@ -1,0 +1,250 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn hidden(mut value: Value) -> Value {
+    document(&mut value, &Named::default());
+    value
+}
+
+#[test]
+fn names_of_secrets_are_known_in_every_spelling_and_others_are_not() {
+    for name in [
+        "password",
+        "Password",
+        "dbPassword",
+        "DB_PASSWORD",
+        "db-pass",
+        "DBPASS",
+        "mqttPwd",
+        "apiKey",
+        "APIKEY",
+        "api_key",
+        "x-api-key",
+        "primaryKey",
+        "secondaryKey",
+        "SharedAccessKey",
+        "SharedAccessSignature",
+        "AccountKey",
+        "sig",
+        "clientSecret",
+        "accessToken",
+        "refresh_token",
+        "connectionString",
+        "ConnStr",
+        "Authorization",
+        "auth",
+        "licenseKey2",
+        "passphrase",
+        "credentials",
+        "sasUrl",
+        "jwt",
+        "deviceKeys",
+        "HTTPAuth",
+        "key",
+    ] {
+        assert!(is_secret_name(name), "{name}");
+    }
+    for name in [
+        "temperature",
+        "bypass",
+        "compass",
+        "monkey",
+        "keyboard",
+        "publicKey",
+        "partition-key",
+        "$skiptoken",
+        "displayName",
+        "etag",
+        "image",
+        "author",
+        "design",
+        "lowPass",
+        "turkey",
+        "passenger",
+        "sequence",
+        "username",
+        "thumbprint",
+    ] {
+        assert!(!is_secret_name(name), "{name}");
+    }
+}
+
+#[test]
+fn a_manifest_shows_what_runs_and_not_what_it_is_told() {
+    let options = json!({
+        "Env": ["MODE=fast", "TOKEN=s3cr3t-1"], "Cmd": ["--user", "s3cr3t-2"], "Labels": {"a": "s3cr3t-3"},
+        "HostConfig": {"Binds": ["/data:/data"], "NetworkMode": "host", "Memory": 64, "Privileged": true,
+            "LogConfig": {"Type": "splunk", "Config": {"url": "s3cr3t-4"}},
+            "Mounts": [{"Type": "volume", "Source": "v", "Target": "/v",
+                "VolumeOptions": {"DriverConfig": {"Options": {"o": "s3cr3t-5"}}}}],
+            "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}});
+    let text = options.to_string();
+    let (first, second) = text.split_at(text.find("s3cr3t-1").unwrap() + 3);
+    let module = |settings: Value| json!({"settings": settings, "status": "running", "env": {"A": {"value": "s3cr3t-6"}, "PIN": {"value": 9_876}}});
+    let agent = json!({
+        "runtime": {"settings": {"registryCredentials": {"r": {
+            "address": "registry.example", "username": "s3cr3t-7", "password": "s3cr3t-8"}}}},
+        "modules": {
+            "text": module(json!({"image": "a:1", "createOptions": text})),
+            "parts": module(json!({"image": "a:2", "createOptions": first, "createOptions01": second})),
+            "object": module(json!({"image": "a:3", "createOptions": options})),
+            "damaged": module(json!({"image": "a:4", "createOptions": "{\"Env\": [s3cr3t-9"}))}});
+    let manifest = json!({"modulesContent": {
+        "$edgeAgent": {"properties.desired": agent, "properties.desired.modules.flat.env": {"A": {"value": "s3cr3t-10"}},
+            "properties.desired.modules.flat.settings.createOptions": "{\"Env\": [\"A=s3cr3t-11\"]}",
+            "properties.desired.modules.flat.env.B.value": "s3cr3t-12"},
+        "sensor": {"properties.desired": {"interval": 5, "broker": {"url": "mqtt://u:s3cr3t-13@h", "password": "s3cr3t-14"}},
+            "properties.desired.broker.apiKey": "s3cr3t-15"}}});
+    let shown = hidden(manifest);
+    let text = shown.to_string();
+    assert!(!text.contains("s3cr3t") && !text.contains("9876"), "{text}");
+    let agent = &shown["modulesContent"]["$edgeAgent"]["properties.desired"];
+    assert_eq!(agent["runtime"]["settings"]["registryCredentials"]["r"]["address"], "registry.example");
+    for name in ["text", "parts", "object"] {
+        let module = &agent["modules"][name];
+        assert_eq!(
+            (&module["status"], module["env"]["A"]["value"].as_str()),
+            (&json!("running"), Some(MARK))
+        );
+        let options = match &module["settings"]["createOptions"] {
+            Value::String(text) => serde_json::from_str(text).unwrap(),
+            options => options.clone(),
+        };
+        assert_eq!(options["Env"][0], format!("MODE={MARK}"), "{name}");
+        let host = &options["HostConfig"];
+        assert_eq!((&host["Binds"], &host["Memory"]), (&json!(["/data:/data"]), &json!(64)), "{name}");
+        assert_eq!(host["PortBindings"]["80/tcp"][0]["HostPort"], "8080", "{name}");
+        assert_eq!(
+            (&host["LogConfig"]["Type"], &host["Mounts"][0]["Source"]),
+            (&json!("splunk"), &json!("v")),
+            "{name}"
+        );
+    }
+    assert_eq!(shown["modulesContent"]["sensor"]["properties.desired"]["interval"], 5);
+}
+
+#[test]
+fn texts_lose_what_has_the_form_of_a_secret_and_keep_the_rest() {
+    for (given, expected) in [
+        ("module filter has ended: exit code 3", "module filter has ended: exit code 3"),
+        ("2026-11-29T08:00:00Z: a=1; b=2", "2026-11-29T08:00:00Z: a=1; b=2"),
+        (
+            "HostName=h;DeviceId=d;SharedAccessKey=abc=",
+            "HostName=h;DeviceId=d;SharedAccessKey=***redacted***",
+        ),
+        ("SharedAccessSignature sr=h&sig=abc%3D&se=1", "SharedAccessSignature sr=h&sig=***redacted***"),
+        ("GET https://s.example/c?sv=1&sig=abc", "GET https://s.example/c?sv=1&sig=***redacted***"),
+        ("a: https://user:p@ss/w@host/x", "a: https://user:***redacted***@host/x"),
+        ("login --password my pass", "login --password ***redacted***"),
+        ("x {\"apiKey\": \"a\\\"b\"", "x {\"apiKey\":***redacted***"),
+        ("password:\n  abc", "password:***redacted***"),
+        ("password=a\nuser=b", "password=***redacted***\nuser=b"),
+        ("used Bearer aBcDeFgH1 to log in", "used Bearer ***redacted*** to log in"),
+        ("password%3Dabc", "password%3D***redacted***"),
+        ("-----BEGIN EC PRIVATE KEY-----\nabc\n-----END EC PRIVATE KEY-----\nend", "***redacted***\nend"),
+        (
+            "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----",
+            "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----",
+        ),
+        ("password:", "password:"),
+    ] {
+        assert_eq!(text(given), expected);
+    }
+}
+
+#[test]
+fn a_value_that_is_named_by_the_path_is_hidden_by_that_name() {
+    let answer = json!({"timestamp": "t", "value": "s3cr3t"});
+    let shown = |path: &str| {
+        let mut answer = answer.clone();
+        document(&mut answer, &Named::of_path(path));
+        answer["value"].as_str().map(str::to_owned)
+    };
+    assert_eq!(shown("/api/devices/d/telemetry/pass%77ord").as_deref(), Some(MARK));
+    assert_eq!(shown("/api/devices/d/telemetry/temperature").as_deref(), Some("s3cr3t"));
+}
+
+#[test]
+fn the_mark_is_found_where_it_stands() {
+    let marked = json!({"a": [{"b.c": format!("SharedAccessKey={MARK}")}], "d": 1});
+    assert_eq!(find_mark(&marked).as_deref(), Some("a.0.b.c"));
+    assert_eq!(find_mark(&json!({"a": ["redacted"]})), None);
+}
+
+/// Something around a secret that says that it is one.
+fn wrapped() -> impl Strategy<Value = Value> {
+    let name = prop::sample::select(vec![
+        "password",
+        "apiKey",
+        "DB_PASS",
+        "connectionString",
+        "sasToken",
+        "registryCredentials",
+    ]);
+    let secret = || Just("s3cr3t-value".to_owned());
+    let secret_field = (name, secret()).prop_map(|(name, secret)| json!({name: secret}));
+    let environment = secret().prop_map(|secret| json!({"env": {"A": {"value": secret}}}));
+    let options = secret()
+        .prop_map(|secret| json!({"createOptions": json!({"Env": [format!("A={secret}")]}).to_string()}));
+    let pair = secret().prop_map(|secret| json!(format!("x;AccountKey={secret}")));
+    let address = secret().prop_map(|secret| json!(format!("amqp://u:{secret}@h")));
+    let innermost = prop_oneof![secret_field, environment, options, pair, address];
+    innermost.prop_recursive(6, 12, 3, |inner| {
+        let name = prop::sample::select(vec![
+            "a",
+            "value",
+            "properties.desired",
+            "settings",
+            "message",
+            "$metadata",
+            "password",
+        ]);
+        prop_oneof![
+            (name, inner.clone()).prop_map(|(name, inner)| json!({"other": 1, name: inner})),
+            inner.clone().prop_map(|inner| json!([null, inner])),
+            inner.clone().prop_map(|inner| json!(inner.to_string())),
+            inner.prop_map(|inner| json!({"bodyBase64": STANDARD.encode(inner.to_string())})),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_secret_is_left_however_it_is_wrapped(document in wrapped()) {
+        let shown = hidden(document);
+        prop_assert!(!decoded(&shown).contains("s3cr3t"), "{shown}");
+    }
+
+    #[test]
+    fn a_secret_is_found_in_any_noise(
+        before in "(password|--key|sig|=|:| |\"|\\\\|%3D|%|://|@|é|\n|a|\\{|eyJ|Bearer |-----BEGIN |-----END |PRIVATE KEY-----){0,20}",
+        form in prop::sample::select(vec!["password=", "sig%3D", "\"apiKey\" : ", "--token ", "amqp://u:", "Bearer "]),
+        after in "(password|--key|sig|=|:| |\"|\\\\|%3D|%|://|@|é|\n|a|\\{|eyJ|Bearer |-----BEGIN |-----END |PRIVATE KEY-----){0,20}",
+    ) {
+        let end = if form.starts_with("amqp") { "@h" } else { "" };
+        let shown = text(&format!("{before} {form}s3cr3t-V4lue{end} {after}"));
+        prop_assert!(!shown.contains("s3cr3t"), "{shown}");
+    }
+}
+
+/// A document with what its base64 fields hold.
+fn decoded(value: &Value) -> String {
+    let mut text = value.to_string();
+    let mut queue = vec![value.clone()];
+    while let Some(value) = queue.pop() {
+        match value {
+            Value::Object(fields) => queue.extend(fields.into_iter().map(|(_, value)| value)),
+            Value::Array(items) => queue.extend(items),
+            Value::String(inner) => {
+                let base64 = STANDARD.decode(&inner).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                let inner = base64.unwrap_or(inner);
+                text.push_str(&inner);
+                queue.extend(serde_json::from_str::<Value>(&inner).ok().filter(|value| !value.is_string()));
+            }
+            _ => {}
+        }
+    }
+    text
+}

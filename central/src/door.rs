@@ -77,6 +77,11 @@ impl Fleet {
 }
 
 impl Service for Fleet {
+    fn is_guessable(&self, request: &ConnectRequest) -> bool {
+        // Devices and gateways have keys of 256 bits or certificates.
+        enrolment::claim(&request.client_id, request.user_name.as_deref().unwrap_or("")).is_some()
+    }
+
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
         let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
         if let Some(claim) = enrolment::claim(&request.client_id, request.user_name.as_deref().unwrap_or(""))

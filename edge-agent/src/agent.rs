@@ -16,7 +16,7 @@ use edge_hub::postman::Postman;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,7 @@ use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::methods;
 use crate::module_keys::ModuleKeys;
+use crate::passwords::Passwords;
 use crate::presence::PresenceChanges;
 use crate::quarantine::Quarantine;
 use crate::queues::Queues;
@@ -52,8 +53,6 @@ use crate::watch as watch_folder;
 use crate::workload::certificates::ModuleCertificates;
 use crate::workload::{self, About, Workload};
 
-/// Passwords that are judged at once; the others wait, and other clients do not wait for them.
-const PASSWORDS_AT_ONCE: usize = 2;
 /// Open files of everything that is no client: about 60 after a start, three for each queue, one for each connection to Docker.
 const FILES_RESERVED: u64 = 400;
 
@@ -149,11 +148,12 @@ impl Daemon {
             rules: outputs.rules,
             clients: clients.clone(),
         };
+        let passwords = Passwords::start()?;
         let front = Arc::new(Front {
             gateway: config.device_id.clone(),
             hosts,
             standing: standing.clone(),
-            judging: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
+            passwords: passwords.clone(),
             twins: twins.clone(),
             router: Router {
                 gateway: config.device_id.clone(),
@@ -334,6 +334,7 @@ impl Daemon {
 
         // The local door.
         let control = Arc::new(Control {
+            passwords,
             gateway: config.device_id.clone(),
             hostname: config.hostname.clone(),
             hub_name,

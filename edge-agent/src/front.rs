@@ -9,7 +9,6 @@ use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
 use edge_core::access::enrolment::{self, EnrolmentClaim};
 use edge_core::access::error::AccessError;
-use edge_core::access::password;
 use edge_core::access::proof::{Mark, Proof};
 use edge_core::access::x509::Trust;
 use edge_core::dialect::client::Subscribe;
@@ -22,12 +21,13 @@ use schemas::names::{DeviceId, Identity, UserName};
 use schemas::provisioning::{EnrolmentAnswer, Wish};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::enrolments::Enrolments;
 use crate::mailbox::Mailbox;
+use crate::passwords::Passwords;
 use crate::presence::PresenceChanges;
 use crate::routing::{Router, Routing};
 use crate::standing::{Out, Standing};
@@ -41,8 +41,8 @@ pub struct Front {
     pub hosts: Vec<String>,
     /// Who may come in and stay, and what it may do.
     pub standing: Standing,
-    /// How many passwords are judged at once: each costs 19 MiB and some 20 ms of a core.
-    pub judging: Arc<Semaphore>,
+    /// Hashes passwords of local users.
+    pub passwords: Passwords,
     /// Their twins.
     pub twins: Twins,
     /// Where their messages go.
@@ -67,16 +67,13 @@ impl Front {
         let password = request.password.ok_or_else(wrong)?;
         let hash = self.standing.users.get(&name).map(|user| user.hash);
         let proof = Proof::Password(Mark::of(hash.as_deref().unwrap_or_default().as_bytes()));
-        let permit = self.judging.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let judged = tokio::task::spawn_blocking(move || {
-            // Held here: a client that gives up waiting does not make room for another judgement beside this one.
-            let _permit = permit;
-            password::verify(password.bytes(), hash.as_deref())
-        });
-        match judged.await {
+        if hash.as_deref().is_some_and(|hash| self.passwords.was_right(&name, hash, &password)) {
+            return Ok(Admitted { identity, proof, ends_at: None });
+        }
+        match self.passwords.verify(&name, hash, password).await {
             Ok(true) => Ok(Admitted { identity, proof, ends_at: None }),
             Ok(false) => Err(wrong()),
-            Err(error) => Err(Refusal::Unavailable(format!("the password could not be judged: {error}"))),
+            Err(error) => Err(Refusal::Unavailable(error.to_string())),
         }
     }
 }
@@ -101,6 +98,19 @@ impl Front {
 }
 
 impl Service for Front {
+    fn is_guessable(&self, request: &ConnectRequest) -> bool {
+        let user_name = request.user_name.as_deref().unwrap_or("");
+        if enrolment::claim(&request.client_id, user_name).is_some() {
+            return true;
+        }
+        let Ok(Claim::User(name)) = claim(&request.client_id, request.user_name.as_deref()) else {
+            // Tokens are made with keys of 256 bits.
+            return false;
+        };
+        let (hash, password) = (self.standing.users.get(&name).map(|user| user.hash), &request.password);
+        !matches!((hash, password), (Some(hash), Some(password)) if self.passwords.was_right(&name, &hash, password))
+    }
+
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
         let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
         if let Some(claim) = enrolment::claim(&request.client_id, request.user_name.as_deref().unwrap_or(""))

@@ -23,6 +23,7 @@ pub mod mailbox;
 pub mod meter;
 pub mod methods;
 pub mod module_keys;
+pub mod passwords;
 pub mod presence;
 pub mod quarantine;
 pub mod queues;

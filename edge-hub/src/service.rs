@@ -134,6 +134,12 @@ pub enum Rejected {
 
 /// The program behind the door. Shared by all sessions.
 pub trait Service: Send + Sync + 'static {
+    /// Whether the proof that a CONNECT shows could be found by trying. Then failed logins delay the next ones. A token made
+    /// with a key, a certificate, or a password that was right before cannot: it is checked at once, whoever has failed.
+    fn is_guessable(&self, _request: &ConnectRequest) -> bool {
+        true
+    }
+
     /// Proves who a CONNECT is. A client id that is already connected is taken over by the new connection.
     fn authenticate(
         self: &Arc<Self>,

@@ -37,6 +37,7 @@ use crate::deployer::DeployerStatus;
 use crate::deployments::{ApplyError, Deployments, Judgement};
 use crate::front::Front;
 use crate::meter::Meter;
+use crate::passwords::Passwords;
 use crate::quarantine::Quarantine;
 use crate::queues::Queues;
 use crate::standing::Standing;
@@ -67,6 +68,8 @@ pub struct Control {
     pub clients: Clients,
     /// Leaf devices, local users, and what their clients may do.
     pub standing: Standing,
+    /// Hashes passwords of new users.
+    pub passwords: Passwords,
     /// The deployment.
     pub deployments: Arc<Deployments>,
     /// Whether the wanted deployment is in force.

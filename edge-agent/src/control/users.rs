@@ -7,7 +7,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use edge_core::access::password;
 use schemas::names::{DeviceId, UserName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -84,14 +83,11 @@ pub(super) async fn new_user(
         let message = format!("password: it must have {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes");
         return Err(Failure(StatusCode::UNPROCESSABLE_ENTITY, message));
     }
-    let hashed = {
-        let password = password.clone();
-        tokio::task::spawn_blocking(move || password::hash(password.as_bytes(), rand::random())).await
-    };
-    let hash = hashed
-        .map_err(|error| error.to_string())
-        .and_then(|hash| hash.map_err(|error| error.to_string()))
-        .map_err(|why| Failure(StatusCode::INTERNAL_SERVER_ERROR, why))?;
+    let hash = control
+        .passwords
+        .hash(&password)
+        .await
+        .map_err(|error| Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     control.standing.users.add(name.clone(), User { hash, device: device.clone() }).await.map_err(failure)?;
     tracing::info!(user = %name, device = ?device, "user added");
     let mut answer = json!({"name": name, "device": device, "gatewayHostName": control.hostname});
@@ -107,6 +103,7 @@ pub(super) async fn remove(
 ) -> Result<Json<Value>, Failure> {
     let name = read_name(&name)?;
     let removed = control.standing.users.remove(&name).await;
+    control.passwords.forget(&name);
     control.standing.review();
     removed.map_err(failure)?;
     tracing::info!(user = %name, "user removed");

@@ -29,7 +29,7 @@ use crate::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Packet, Ve
 use crate::codec::reason::Reason;
 use crate::codec::text::Text;
 use crate::codec::write;
-use crate::door::Door;
+use crate::door::{Door, count};
 use crate::message::Message;
 use crate::service::{Admitted, Client, ClientCert, ConnectRequest, Login, Refusal, Service};
 use crate::shown::Shown;
@@ -140,6 +140,13 @@ where
 
 /// Has a CONNECT judged when it is its turn.
 async fn judged<S: Service>(door: &Arc<Door<S>>, request: ConnectRequest) -> Result<Admitted, Refusal> {
+    if !door.service.is_guessable(&request) {
+        let result = door.service.authenticate(request).await;
+        if let Err(Refusal::NotAuthorized(_)) = result {
+            count(&door.counts().logins_failed);
+        }
+        return result;
+    }
     let address = request.peer.ip();
     let claimed = match request.user_name.as_deref() {
         // A local user's client id is free: another one does not make another identity of it.

@@ -261,6 +261,33 @@ async fn guessing_is_slowed_and_nobody_else_waits_for_it() {
 }
 
 #[tokio::test]
+async fn a_login_with_a_key_waits_for_nobodys_failures_and_others_behind_the_address_for_none_but_their_own()
+{
+    let throttle = ThrottleSettings { first_ms: 60_000, longest_ms: 60_000, ..ThrottleSettings::default() };
+    let site = Site::open(DoorSettings { throttle, ..DoorSettings::default() }).await;
+    let login = |client_id: &str, token: &str| {
+        let mut options = site.options(client_id);
+        options.set_credentials("hub/d/?api-version=1", token);
+        options
+    };
+    // More than the failures that cost nothing, of devices with keys and of others.
+    for n in 0..30 {
+        assert_eq!(Mqtt::refused(login("key-1", "wrong")).await, ConnectReturnCode::NotAuthorized);
+        assert_eq!(
+            Mqtt::refused(login(&format!("guessed-{n}"), "wrong")).await,
+            ConnectReturnCode::NotAuthorized
+        );
+    }
+    Mqtt::connect(login("key-1", "right")).await.0.closed_by_client().await;
+    for n in 0..8 {
+        site.mqtt(&format!("other-{n}")).await.closed_by_client().await;
+    }
+    let counts = site.door.counts();
+    assert_eq!((counts.logins_failed.load(Relaxed), counts.logins_delayed.load(Relaxed)), (60, 0));
+    site.close().await;
+}
+
+#[tokio::test]
 async fn guessing_at_the_enrolment_of_a_device_does_not_slow_the_device() {
     let throttle = ThrottleSettings {
         first_ms: 1_000,

@@ -78,7 +78,6 @@ async fn half_open_connections_of_one_host_keep_no_device_out() {
 }
 
 #[tokio::test]
-#[ignore = "does not hold yet: password hashing has no memory of its own yet"]
 async fn wrong_passwords_cost_bounded_memory_and_lock_nobody_else_out() {
     let target = Target::start("wrong passwords").await;
     let port = target.site.gateway_mqtt;

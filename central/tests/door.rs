@@ -320,3 +320,23 @@ async fn a_gateways_will_speaks_for_whom_its_messages_may_and_for_nobody_else() 
     }
     central.end().await;
 }
+
+#[tokio::test]
+async fn clients_that_take_an_identity_from_each_other_are_shown_with_its_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
+    let status = central.get("/api/ext/devices/gw/status").await;
+    assert_eq!(status["identityConflict"], Value::Null);
+    // A clone and its original, each of which comes back when it was ended.
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let mut client = central.client("gw").await;
+        client.subscribe("$ls/#").await;
+        open.push(client);
+    }
+    let status = central.get("/api/ext/devices/gw/status").await;
+    let conflict = &status["identityConflict"];
+    assert_eq!((&conflict["takeovers"], &conflict["isProven"]), (&json!(4), &json!(false)), "{status}");
+    central.end().await;
+}

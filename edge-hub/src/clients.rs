@@ -28,6 +28,7 @@ use crate::inbox;
 use crate::mailbox::{Bound, Mailbox};
 use crate::message::{Delivery, Message, unix_ms};
 use crate::service::Client;
+use crate::takeovers::{Conflict, Takeovers};
 
 /// The clients of one program's doors. Cheap to clone; all clones are the same.
 #[derive(Clone, Default)]
@@ -37,6 +38,7 @@ struct Inner {
     connections: Mutex<HashMap<Identity, Arc<Connection>>>,
     /// Calls that wait for their answer, by request id; each entry belongs to one running [`Clients::call`].
     calls: Mutex<HashMap<String, (Identity, oneshot::Sender<MethodResponse>)>>,
+    takeovers: Mutex<Takeovers>,
     next_connection: AtomicU64,
     next_call: AtomicU64,
     /// Told when somebody connects or subscribes.
@@ -50,6 +52,7 @@ impl Default for Inner {
         Self {
             connections: Mutex::default(),
             calls: Mutex::default(),
+            takeovers: Mutex::default(),
             next_connection: AtomicU64::new(1),
             // Not 1: an answer to a call of the program's last run must not fit one of this run.
             next_call: AtomicU64::new(unix_ms() << 16),
@@ -150,6 +153,11 @@ impl Clients {
     /// Since when somebody is connected, in milliseconds since the Unix epoch; `None` when it is not.
     pub fn since(&self, who: &Identity) -> Option<u64> {
         self.get(who).map(|connection| connection.since_ms)
+    }
+
+    /// Whether two clients seem to use this identity: in the last five minutes they took it from each other.
+    pub fn conflict(&self, over: &Identity) -> Option<Conflict> {
+        lock(&self.0.takeovers).conflict(over, unix_ms())
     }
 
     /// Whether a client is connected and holds such a subscription.
@@ -313,9 +321,21 @@ impl Clients {
             }
         };
         if let Some(older) = older {
+            self.note_takeover(&older.client, &connection.client);
             older.end("taken over by a newer connection of the same client", Reason::SESSION_TAKEN_OVER);
         }
         connection
+    }
+
+    fn note_takeover(&self, older: &Client, newer: &Client) {
+        let conflict = lock(&self.0.takeovers).note(&newer.identity, older.peer, newer.peer, unix_ms());
+        let Some(Conflict { takeovers, addresses, is_proven, .. }) = conflict else { return };
+        let client = &newer.identity;
+        if is_proven {
+            warn!(%client, takeovers, ?addresses, "two clients with one identity end each other's connection; stop one, or give it an identity of its own");
+        } else {
+            warn!(%client, takeovers, ?addresses, "a client took over its own connection again and again; two clients use one identity, or its line breaks");
+        }
     }
 
     /// Takes a connection out; false when a newer one had taken over.

@@ -33,5 +33,6 @@ pub mod service;
 mod session;
 mod shown;
 mod table;
+pub mod takeovers;
 pub mod tls;
 mod websocket;

@@ -9,6 +9,7 @@ use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_hub::door::Door;
+use edge_hub::takeovers::Conflict;
 use schemas::names::{Identity, ModuleId};
 use schemas::timestamp::rfc3339;
 use schemas::twin::Twin;
@@ -103,7 +104,8 @@ pub(super) async fn status(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>
             Ok::<_, FleetError>((device, received, modules))
         })
         .await?;
-    let since = fleet.connections.since(&Identity::device(device.id.clone()), device.gateway.as_ref());
+    let identity = Identity::device(device.id.clone());
+    let since = fleet.connections.since(&identity, device.gateway.as_ref());
     let modules: Vec<Value> = modules
         .into_iter()
         .filter(|module| !module.is_system())
@@ -119,8 +121,18 @@ pub(super) async fn status(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>
         "since": since.map(rfc3339),
         "lastSeen": device.last_seen_ms.max(received).map(rfc3339),
         "gateway": device.gateway,
+        "identityConflict": fleet.clients.conflict(&identity).map(conflict_body),
         "modules": modules,
     })))
+}
+
+fn conflict_body(conflict: Conflict) -> Value {
+    json!({
+        "takeovers": conflict.takeovers,
+        "addresses": conflict.addresses,
+        "isProven": conflict.is_proven,
+        "last": rfc3339(conflict.last_ms),
+    })
 }
 
 /// Which messages.

@@ -204,7 +204,12 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         .clients
         .connected()
         .into_iter()
-        .map(|(identity, since_ms)| json!({"id": identity.to_string(), "since": rfc3339(since_ms)}))
+        .map(|(identity, since_ms)| {
+            let conflict = control.clients.conflict(&identity).map(
+                |conflict| json!({"takeovers": conflict.takeovers, "addresses": conflict.addresses, "isProven": conflict.is_proven}),
+            );
+            json!({"id": identity.to_string(), "since": rfc3339(since_ms), "identityConflict": conflict})
+        })
         .collect();
     let link = control.link.as_ref().map(|link| {
         let link = link.borrow().clone();

@@ -22,7 +22,8 @@ pub(super) fn evaluate<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) 
             arithmetic(*operator, &evaluate(left, subject), &evaluate(right, subject))
         }
         Expr::Compare(operator, left, right) => {
-            compare(*operator, &evaluate(left, subject), &evaluate(right, subject))
+            let is_of_message = is_of_body(left) || is_of_body(right);
+            compare(*operator, &operand(left, subject), &operand(right, subject), is_of_message)
         }
         Expr::And(parts) => {
             let mut all = Value::Bool(true);
@@ -60,6 +61,34 @@ pub(super) fn evaluate<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) 
                 Value::Bool(changed == *section && path.walk(patch).is_some_and(|value| !value.is_null()))
             }
         },
+    }
+}
+
+/// A side of a comparison: what the body does not have is null there (IoT Edge's `BodyQueryTest`), and undefined elsewhere.
+fn operand<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) -> Value<'a> {
+    let value = evaluate(expr, subject);
+    match expr {
+        Expr::Reference(
+            Reference::Dollar { place: Place::Body(path), .. } | Reference::Braced(Place::Body(path)),
+        ) if value == Value::Undefined && subject.body().is_ok_and(|body| path.walk(body).is_none()) => {
+            Value::Null
+        }
+        _ => value,
+    }
+}
+
+/// Whether the kind of the value is known only from the message's body.
+fn is_of_body(expr: &Expr) -> bool {
+    match expr {
+        Expr::Reference(Reference::Dollar { place, .. } | Reference::Braced(place)) => {
+            matches!(place, Place::Body(_))
+        }
+        Expr::Literal(_) | Expr::Reference(Reference::Property(_)) | Expr::TwinChangeIncludes(..) => false,
+        Expr::Negate(part) | Expr::Not(part) => is_of_body(part),
+        Expr::Arithmetic(_, left, right) | Expr::Compare(_, left, right) | Expr::Coalesce(left, right) => {
+            is_of_body(left) || is_of_body(right)
+        }
+        Expr::And(parts) | Expr::Or(parts) | Expr::Call(_, parts) => parts.iter().any(is_of_body),
     }
 }
 
@@ -133,8 +162,9 @@ fn arithmetic<'a>(operator: Arithmetic, left: &Value<'_>, right: &Value<'_>) -> 
     })
 }
 
-/// What is of different kinds cannot be compared: neither equal nor different, undefined.
-fn compare<'a>(operator: Compare, left: &Value<'_>, right: &Value<'_>) -> Value<'a> {
+/// Values of different kinds are different (IoT Edge's `BodyQueryTest`), and neither is less. A property whose text is no number
+/// says nothing about a number of the condition.
+fn compare<'a>(operator: Compare, left: &Value<'_>, right: &Value<'_>, is_of_message: bool) -> Value<'a> {
     let ordering = match (left, right) {
         (Value::Number(_), _) | (_, Value::Number(_)) => match (left.as_number(), right.as_number()) {
             (Some(left), Some(right)) => left.partial_cmp(&right),
@@ -147,7 +177,14 @@ fn compare<'a>(operator: Compare, left: &Value<'_>, right: &Value<'_>) -> Value<
             _ => None,
         },
     };
-    let Some(ordering) = ordering else { return Value::Undefined };
+    let Some(ordering) = ordering else {
+        let is_undefined = *left == Value::Undefined || *right == Value::Undefined;
+        return match operator {
+            Compare::Equal if is_of_message && !is_undefined => Value::Bool(false),
+            Compare::NotEqual if is_of_message && !is_undefined => Value::Bool(true),
+            _ => Value::Undefined,
+        };
+    };
     Value::Bool(match operator {
         Compare::Equal => ordering.is_eq(),
         Compare::NotEqual => ordering.is_ne(),

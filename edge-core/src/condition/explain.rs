@@ -45,12 +45,21 @@ fn parts(expr: &Expr) -> Vec<&Expr> {
 
 /// The places that an expression looks at, with what is there.
 fn values<S: Subject + ?Sized>(expr: &Expr, subject: &S, found: &mut Vec<String>) {
-    if matches!(expr, Expr::Reference(_) | Expr::TwinChangeIncludes(..)) {
-        let value = evaluate(expr, subject).to_string();
-        let line = format!("{} is {}", name(expr), shown(&value));
-        if !found.contains(&line) {
-            found.push(line);
+    let line = match expr {
+        Expr::Reference(reference) => match evaluate(expr, subject) {
+            Value::Undefined => Some(why_not_there(reference, subject)),
+            value => Some(format!("{} is {}", name(expr), shown(&value.to_string()))),
+        },
+        Expr::TwinChangeIncludes(..) => {
+            Some(format!("{} is {}", name(expr), shown(&evaluate(expr, subject).to_string())))
         }
+        Expr::Compare(_, left, right) => different_kinds(&evaluate(left, subject), &evaluate(right, subject)),
+        _ => None,
+    };
+    if let Some(line) = line
+        && !found.contains(&line)
+    {
+        found.push(line);
     }
     for part in parts(expr) {
         values(part, subject, found);
@@ -110,6 +119,21 @@ fn why_not_there<S: Subject + ?Sized>(reference: &Reference, subject: &S) -> Str
         Some(json) if json.is_array() => format!("`${place}` is an array"),
         Some(_) => format!("`${place}` is an object"),
     }
+}
+
+/// Says so when two values are of different kinds; nothing when one is not there.
+fn different_kinds(left: &Value<'_>, right: &Value<'_>) -> Option<String> {
+    let kind = |value: &Value<'_>| match value {
+        Value::Undefined => None,
+        Value::Null => Some("null"),
+        Value::Bool(_) => Some("bool"),
+        Value::Number(_) => Some("number"),
+        Value::Text(_) | Value::Property(_) => Some("text"),
+    };
+    let is_number = |value: &Value<'_>| value.as_number().is_some();
+    let is_alike = kind(left) == kind(right) || is_number(left) && is_number(right);
+    (kind(left)? != "null" && kind(right)? != "null" && !is_alike)
+        .then(|| format!("{} and {} are of different kinds", with_kind(left), with_kind(right)))
 }
 
 fn with_kind(value: &Value<'_>) -> String {

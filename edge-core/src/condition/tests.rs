@@ -249,10 +249,6 @@ fn undefined_matches_nothing_but_what_is_decided_without_it() {
             "as_number(none) = 3",
             "$none = 'x'",
             "{$none} = 'x'",
-            "$body.none = 1",
-            "$body.none <> 1",
-            "$body.none.deeper = 1",
-            "$body.none = null",
             "$twin.desired.none = 1",
             "$twin.reported.limit = 1",
             "$twin.tags.x = 'a'",
@@ -403,23 +399,18 @@ fn bodies_are_looked_into_by_path() {
     all(
         Is::Undefined,
         &[
-            // Of different kinds: neither equal nor different.
-            "$body.temperature = '50'",
-            "$body.temperature <> '50'",
-            "$body.on = 1",
-            "$body.n = 12",
-            "$body.nothing = 1",
-            "$body.temperature != null",
             "$body.place = 'x'",
             "$body.list = 20",
-            "$body.list[3] = 1",
-            "$body.list[9].x = 1",
-            "$body.history.t = 1",
-            "$body.case = 'upper'",
             "not $body.temperature",
             "$body.temperature and true",
             "$body.place.city + 1 = 2",
             "abs($body.place.city) = 1",
+            // Of different kinds: neither is less.
+            "$body.temperature > '5'",
+            "$body.n < 13",
+            "$body.none > 1",
+            "$body.nothing < 1",
+            "$body.place <> null",
             "lower($body.temperature) = 'x'",
             "$body.temperature || 'x' = '50x'",
             "$body.place",
@@ -724,7 +715,10 @@ fn an_operator_reads_why_a_condition_does_not_hold() {
         ("$body.none = 1", "the body has no `$body.none`"),
         ("$body.place = 1", "`$body.place` is an object"),
         ("$twin.tags.x = 1", "`$twin.tags.x`: there is no twin"),
-        ("$body.temperature = '50'", "the number 50 and the text '50' are of different kinds"),
+        (
+            "$body.temperature = '50'",
+            "the number 50 and the text '50' are of different kinds, $body.temperature is 50",
+        ),
         ("key1 > 3", "the property 'value1' and the number 3 are of different kinds"),
         ("sqrt(0 - key2) = 1", "`sqrt(0 - ['key2'])` has no value for the number -3"),
         ("twin_change_includes(reported.a)", "it is no twin change"),
@@ -893,6 +887,78 @@ proptest! {
             let _ = condition.holds(&message());
             let again = Condition::parse(&condition.to_string());
             prop_assert!(again.is_ok(), "{} printed {}", text, condition);
+        }
+    }
+}
+
+#[test]
+fn what_the_body_has_of_another_kind_is_different_and_what_it_does_not_have_is_null() {
+    all(
+        Is::True,
+        &[
+            // IoT Edge's BodyQueryTest, and members of the same kind.
+            "$body.nothing = null",
+            "$body.none = null",
+            "$body.none.deeper = null",
+            "$body.list[3] = null",
+            "$body.list[9].x = null",
+            "$body.history.t = null",
+            "{$body.none} = null",
+            "null = $body.none",
+            "$body.none = $body.nothing",
+            "NOT ($body.none != null)",
+            "$body.temperature != null",
+            "$body.place.state <> null",
+            "$body.on <> null",
+            "$body.temperature <> '100'",
+            "$body.n <> 1",
+            "$body.n <> 12",
+            "12 <> $body.n",
+            "$body.none <> '100'",
+            "$body.none <> 1",
+            "$body.nothing <> 1",
+            "$body.on <> 1",
+            "$body.off <> 'false'",
+            "$body.temperature <> key1",
+        ],
+    );
+    all(
+        Is::False,
+        &[
+            "$body.temperature = '50'",
+            "$body.temperature = null",
+            "$body.n = 12",
+            "$body.on = 1",
+            "$body.nothing = 1",
+            "$body.none = 1",
+            "$body.none = 'x'",
+            "$body.none.deeper = 1",
+            "$body.none != null",
+            "$body.case = 'upper'",
+        ],
+    );
+    all(
+        Is::Undefined,
+        &["$none <> $body.none", "none = $body.none", "$body.none", "$body.none ?? undefined"],
+    );
+}
+
+#[test]
+fn a_value_of_each_kind_equals_its_own_kind_only_and_the_two_operators_are_opposites() {
+    let kinds = ["$body.temperature", "$body.n", "$body.on", "$body.nothing", "$body.none"];
+    let literals = ["50", "'12'", "true", "null", "null"];
+    let is_null = |at: usize| at >= 3;
+    for (at, value) in kinds.iter().enumerate() {
+        for (other, literal) in literals.iter().chain(&kinds).enumerate() {
+            let other = other % kinds.len();
+            let is_equal = at == other || is_null(at) && is_null(other);
+            let (equal, different) = (format!("{value} = {literal}"), format!("{literal} <> {value}"));
+            let (yes, no) = match is_equal {
+                true => (equal, different),
+                false => (different, equal),
+            };
+            all(Is::True, &[&yes]);
+            all(Is::False, &[&no]);
         }
     }
 }

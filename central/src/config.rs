@@ -7,6 +7,8 @@
 //! data_dir = "/var/lib/central"
 //! [http]
 //! listen = "127.0.0.1:8080"        # REST API and status page
+//! connections_max = 256            # requests at once
+//! connections_per_address = 128    # a proxy before central is one address
 //! [mqtt]
 //! mqtts = "0.0.0.0:8883"           # Azure SDKs know no other port; take 8884 where a gateway runs on the same machine
 //! mqtt = "127.0.0.1:1883"          # plain, loopback only; off when left out
@@ -90,6 +92,10 @@ pub struct Dps {
 pub struct Http {
     /// Plain HTTP: put a TLS proxy before it when it shall be reached from other machines.
     pub listen: SocketAddr,
+    /// Requests at once; each has a connection of its own.
+    pub connections_max: usize,
+    /// Of one client address.
+    pub connections_per_address: usize,
 }
 
 /// `[mqtt]`
@@ -135,7 +141,8 @@ impl Default for Config {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
+        Self { listen, connections_max: 256, connections_per_address: 128 }
     }
 }
 

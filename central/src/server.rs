@@ -9,6 +9,7 @@ use edge_core::access::x509::Authorities;
 use edge_hub::clients::Clients;
 use edge_hub::door::{Door, DoorSettings};
 use edge_hub::files::FileBudget;
+use edge_hub::http_server::{HttpLimits, HttpServer};
 use edge_hub::tls::trust::TrustKeeper;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -23,8 +24,14 @@ use crate::store::{self, Store};
 /// How long requests and connections may take to end before they are cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Open files of everything that is no MQTT client: the store, the log, and the REST API.
-const FILES_RESERVED: u64 = 500;
+/// Open files of everything that is no client: the store, the log, the session journal.
+const FILES_RESERVED: u64 = 250;
+/// From the connection of a REST client to the end of its request's head.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// The longest request: a command waits 300 s for its target to connect, 300 s for its answer, and for the gateway.
+const REQUEST_MAX: Duration = Duration::from_secs(630);
+/// How long an operator's client may take nothing of its answer.
+const STALL_MAX: Duration = Duration::from_secs(30);
 /// How long the check of the store's telemetry may keep a start waiting.
 const CHECK_WITHIN: Duration = Duration::from_secs(20);
 /// How long works that wait for another program to free the store are waited for when central stops.
@@ -54,7 +61,7 @@ pub struct Started {
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Started> {
     edge_hub::random::seed()?;
     let files = FileBudget {
-        reserved: FILES_RESERVED,
+        reserved: FILES_RESERVED + config.http.connections_max as u64,
         connections_max: config.mqtt.connections_max,
         files_per_connection: 1,
     };
@@ -138,13 +145,18 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     if let Some(mqtt) = mqtt {
         started.tasks.spawn(door.clone().serve_tcp(mqtt, stop.clone()));
     }
+    let limits = HttpLimits {
+        connections_max: config.http.connections_max,
+        head_timeout: HEAD_WITHIN,
+        stall_timeout: STALL_MAX,
+        request_timeout: REQUEST_MAX,
+        finish_timeout: STOP_WITHIN,
+        // Bodies are read by the API, once it knows who sends them.
+        ..HttpLimits::default()
+    };
     let api = crate::api::router(fleet, door);
-    started.tasks.spawn(async move {
-        let serving = axum::serve(http, api).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the HTTP server ended");
-        }
-    });
+    let per_address = config.http.connections_per_address;
+    started.tasks.spawn(HttpServer::new("http.listen", limits).serve_tcp(http, per_address, api, stop));
     tracing::info!(http = %started.http, mqtts = %started.mqtts, hostname = config.hostname, "central is serving");
     Ok(started)
 }

@@ -1,9 +1,10 @@
 //! HTTP/1.1 with a bound on everything that a client can hold: connections, request heads, bodies, time.
 //!
 //! A connection carries one request, so that an idle client holds no connection slot and every wait has an end. Unix sockets
-//! are served by [`HttpServer`]; the HTTPS listener ([`crate::https`]) shares [`one_request`] with it.
+//! and TCP listeners are served by [`HttpServer`]; the HTTPS listener ([`crate::https`]) shares [`one_request`] with it.
 
 mod stall;
+mod tcp;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -38,7 +39,7 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// The bounds of one socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpLimits {
-    /// Connections served at once; further clients wait in the socket's backlog.
+    /// Connections served at once; further clients wait in a unix socket's backlog, or take the slot of one that sent nothing.
     pub connections_max: usize,
     /// From accepting a connection to the last byte of its request's head.
     pub head_timeout: Duration,
@@ -71,7 +72,7 @@ impl Default for HttpLimits {
     }
 }
 
-/// Serves one unix socket within its bounds.
+/// Serves one unix socket or TCP listener within its bounds.
 pub struct HttpServer {
     name: String,
     limits: HttpLimits,

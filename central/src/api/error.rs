@@ -88,6 +88,11 @@ impl ApiError {
         }
     }
 
+    /// 408.
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::REQUEST_TIMEOUT, code: "RequestTimeout", message: message.into() }
+    }
+
     /// 422: understood, and wrong.
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self {

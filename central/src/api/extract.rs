@@ -1,5 +1,7 @@
 //! What handlers take from a request; what is wrong with it is told in IoT Central's shape and names the field.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -36,6 +38,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Asked<T
     }
 }
 
+/// From the end of a request's head to the last byte of its body.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
 /// The bytes of a JSON body of bounded depth, in which nothing stands for a secret.
 pub struct JsonBytes(pub Bytes);
 
@@ -43,8 +48,9 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state)
+        let bytes = tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, state))
             .await
+            .map_err(|_| ApiError::timeout(format!("the body did not arrive within {BODY_WITHIN:?}")))?
             .map_err(|error| ApiError::bad_request("InvalidBody", error.body_text()))?;
         schemas::json::check_text(&bytes, schemas::json::DEPTH_MAX)
             .map_err(|error| ApiError::unprocessable(format!("the body: {error}")))?;

@@ -1,0 +1,322 @@
+//! TCP listeners of [`HttpServer`]: a bound for each client address beside the one for all.
+//!
+//! A connection that has not sent its request's head has proven nothing. When there are too many connections, of one address or of
+//! all, the one that has waited longest for its head is closed in favour of the newest, so that half requests keep nobody out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, info, warn};
+
+use super::stall::StallTimeout;
+use super::{ACCEPT_PAUSE, Ended, HttpServer, RequestTimes, one_request};
+
+/// The connections of a listener.
+struct Open {
+    max: usize,
+    max_per_address: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    of: HashMap<IpAddr, usize>,
+    all: usize,
+    /// Those whose request's head is not here yet, oldest first, each with what closes it.
+    waiting: BTreeMap<u64, (IpAddr, CancellationToken)>,
+}
+
+impl State {
+    /// Closes the connection that has waited longest for its head, of `address` or of any. False when none waits.
+    fn close_waiting(&mut self, address: Option<IpAddr>) -> bool {
+        let is_meant = |(_, (of, _)): &(&u64, &(IpAddr, CancellationToken))| {
+            address.is_none_or(|address| address == *of)
+        };
+        let Some(oldest) = self.waiting.iter().find(is_meant).map(|(id, _)| *id) else { return false };
+        if let Some((address, close)) = self.waiting.remove(&oldest) {
+            close.cancel();
+            // Its slot is the newest connection's now; its own end gives nothing back.
+            self.release(address);
+        }
+        true
+    }
+
+    fn release(&mut self, address: IpAddr) {
+        self.all = self.all.saturating_sub(1);
+        if let Some(count) = self.of.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.of.remove(&address);
+            }
+        }
+    }
+}
+
+impl Open {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a slot; `None` when all are taken by requests that are being answered.
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
+        let mut state = self.state();
+        let of = state.of.get(&address).copied().unwrap_or(0);
+        if of >= self.max_per_address && !state.close_waiting(Some(address)) {
+            return None;
+        }
+        if state.all >= self.max && !state.close_waiting(None) {
+            return None;
+        }
+        let id = state.next;
+        state.next += 1;
+        state.all += 1;
+        *state.of.entry(address).or_default() += 1;
+        let closed = CancellationToken::new();
+        state.waiting.insert(id, (address, closed.clone()));
+        drop(state);
+        Some(Slot { id, address, closed, open: self.clone() })
+    }
+}
+
+/// A connection's slot; given back when it is dropped.
+struct Slot {
+    id: u64,
+    address: IpAddr,
+    /// Cancelled when another connection gets the slot.
+    closed: CancellationToken,
+    open: Arc<Open>,
+}
+
+impl Slot {
+    /// The request's head is here: the connection is not closed in favour of others any more.
+    fn is_asked(&self) {
+        self.open.state().waiting.remove(&self.id);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.open.state();
+        state.waiting.remove(&self.id);
+        if !self.closed.is_cancelled() {
+            state.release(self.address);
+        }
+    }
+}
+
+impl HttpServer {
+    /// Serves until `stop`, and then until the requests that are being answered have ended. At most
+    /// `connections_per_address` of the connections are of one address. Bodies are left to `api`, which must bound their length
+    /// and time: it knows who may send one. Each request has a [`ConnectInfo`] of its peer.
+    pub async fn serve_tcp(
+        self,
+        listener: TcpListener,
+        connections_per_address: usize,
+        api: Router,
+        stop: CancellationToken,
+    ) {
+        let open = Arc::new(Open {
+            max: self.limits.connections_max.max(1),
+            max_per_address: connections_per_address.max(1),
+            state: Mutex::default(),
+        });
+        let requests = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    error!(listener = %self.name, %error, "accepting a connection failed");
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = sleep(ACCEPT_PAUSE) => continue,
+                    }
+                }
+            };
+            let Some(slot) = open.enter(peer.ip()) else {
+                warn!(listener = %self.name, peer = %peer.ip(), "connection refused: too many requests are being answered");
+                continue;
+            };
+            let (name, limits, stop) = (self.name.clone(), self.limits.clone(), stop.clone());
+            let api = TowerToHyperService::new(api.clone());
+            requests.spawn(async move {
+                let slot = Arc::new(slot);
+                let asked = slot.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    asked.is_asked();
+                    let mut request = request.map(Body::new);
+                    request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
+                    api.call(request)
+                });
+                let stream = StallTimeout::new(stream, limits.stall_timeout);
+                let times = RequestTimes::from(&limits);
+                let ended = tokio::select! {
+                    ended = one_request(stream, service, &times, &stop) => ended,
+                    () = slot.closed.cancelled() => {
+                        info!(listener = name, peer = %peer.ip(), "connection closed: it sent no request while others wait");
+                        return;
+                    }
+                };
+                match ended {
+                    Ended::Answered => {}
+                    Ended::Failed(error) => debug!(listener = name, %peer, %error, "HTTP connection failed"),
+                    Ended::TookTooLong => warn!(listener = name, %peer, "request cut: it took too long"),
+                    Ended::Stopped => debug!(listener = name, %peer, "request cut: the listener closes"),
+                }
+            });
+        }
+        drop(listener);
+        requests.close();
+        requests.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpSocket, TcpStream};
+    use tokio::time::timeout;
+
+    use super::super::HttpLimits;
+    use super::*;
+
+    const STEP: Duration = Duration::from_secs(20);
+
+    struct Served {
+        address: SocketAddr,
+        stop: CancellationToken,
+        running: tokio::task::JoinHandle<()>,
+        entered: tokio::sync::mpsc::UnboundedReceiver<()>,
+        release: Arc<tokio::sync::Notify>,
+    }
+
+    async fn serve(limits: HttpLimits, per_address: usize) -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let release = Arc::new(tokio::sync::Notify::new());
+        let held = release.clone();
+        let (enter, entered) = tokio::sync::mpsc::unbounded_channel();
+        let api = Router::new()
+            .route("/", get(async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.ip().to_string()))
+            .route(
+                "/slow",
+                get(async move || {
+                    let released = held.notified();
+                    enter.send(()).unwrap();
+                    released.await;
+                }),
+            );
+        let stop = CancellationToken::new();
+        let server = HttpServer::new("test", limits).serve_tcp(listener, per_address, api, stop.clone());
+        Served { address, stop, running: tokio::spawn(server), entered, release }
+    }
+
+    impl Served {
+        async fn connect(&self, host: u8) -> TcpStream {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::from(([127, 0, 0, host], 0))).unwrap();
+            socket.connect(self.address).await.unwrap()
+        }
+
+        async fn ask(&self, host: u8) -> String {
+            let mut stream = self.connect(host).await;
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            timeout(STEP, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+            answer
+        }
+
+        async fn end(self) {
+            self.stop.cancel();
+            timeout(STEP, self.running).await.unwrap().unwrap();
+        }
+    }
+
+    /// Bounds that no test waits for.
+    fn limits(connections_max: usize) -> HttpLimits {
+        HttpLimits { connections_max, head_timeout: STEP * 10, ..HttpLimits::default() }
+    }
+
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        timeout(STEP, stream.read(&mut [0; 1])).await.is_ok_and(|read| matches!(read, Ok(0) | Err(_)))
+    }
+
+    #[tokio::test]
+    async fn half_requests_keep_neither_their_own_address_nor_others_out() {
+        for per_address in [2, 4, 8] {
+            let served = serve(limits(4), per_address).await;
+            let mut held = Vec::new();
+            for _ in 0..20 {
+                let mut stream = served.connect(7).await;
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+                held.push(stream);
+            }
+            for host in [7, 8] {
+                let answer = served.ask(host).await;
+                assert!(
+                    answer.starts_with("HTTP/1.1 200") && answer.ends_with(&format!("127.0.0.{host}")),
+                    "{answer}"
+                );
+            }
+            assert!(is_closed(&mut held[0]).await, "the oldest went first");
+            served.end().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_are_being_answered_are_never_closed_for_others() {
+        let mut served = serve(limits(3), 2).await;
+        let mut slow = Vec::new();
+        for _ in 0..2 {
+            let mut stream = served.connect(7).await;
+            stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            slow.push(stream);
+            served.entered.recv().await.unwrap();
+        }
+        let mut refused = served.connect(7).await;
+        assert!(is_closed(&mut refused).await);
+        assert!(served.ask(8).await.starts_with("HTTP/1.1 200"), "another address has its own bound");
+        served.release.notify_waiters();
+        for mut stream in slow {
+            let mut answer = String::new();
+            timeout(STEP, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        assert!(served.ask(7).await.starts_with("HTTP/1.1 200"), "slots are given back");
+        served.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_sends_no_head_or_waits_after_its_answer_ends_by_itself() {
+        let short = HttpLimits { head_timeout: Duration::from_millis(200), ..HttpLimits::default() };
+        let served = serve(short, 8).await;
+        for sent in ["", "GET", "GET / HTTP/1.1\r\nHost: x\r\n"] {
+            let mut stream = served.connect(7).await;
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = timeout(STEP, stream.read_to_end(&mut answer)).await.expect("it ends");
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{sent:?}");
+        }
+        served.end().await;
+    }
+}

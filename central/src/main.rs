@@ -132,6 +132,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(place: &Place) -> anyhow::Result<()> {
+    edge_hub::private_files::make_new_files_private();
     let config = place.config()?;
     let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
     runtime.block_on(async {

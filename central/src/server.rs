@@ -10,6 +10,7 @@ use edge_hub::clients::Clients;
 use edge_hub::door::{Door, DoorSettings};
 use edge_hub::files::FileBudget;
 use edge_hub::http_server::{HttpLimits, HttpServer};
+use edge_hub::private_files::make_private;
 use edge_hub::tls::trust::TrustKeeper;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -60,6 +61,9 @@ pub struct Started {
 /// What could not be opened, made or listened on.
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Started> {
     edge_hub::random::seed()?;
+    if config.data_dir.join("ca-key.pem").exists() {
+        make_private(&config.data_dir, &[])?;
+    }
     let files = FileBudget {
         reserved: FILES_RESERVED + config.http.connections_max as u64,
         connections_max: config.mqtt.connections_max,

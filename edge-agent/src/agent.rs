@@ -13,6 +13,7 @@ use edge_hub::clients::Clients;
 use edge_hub::door::Door;
 use edge_hub::files::FileBudget;
 use edge_hub::postman::Postman;
+use edge_hub::private_files::{make_new_files_private, make_private};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,7 +36,7 @@ use crate::front::Front;
 use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::methods;
-use crate::module_keys::ModuleKeys;
+use crate::module_keys::{self, ModuleKeys};
 use crate::passwords::Passwords;
 use crate::presence::PresenceChanges;
 use crate::quarantine::Quarantine;
@@ -66,7 +67,9 @@ pub async fn run(config: Config) -> Result<()> {
     let config = Config { listen: Listen { connections_max, ..config.listen }, ..config };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    make_new_files_private();
     let _lock = DataLock::acquire(&config.data_dir)?;
+    make_data_private(&config.data_dir)?;
     let mut daemon = Daemon::start(config).await?;
     tracing::info!("edge-agent ready");
     let ended = tokio::select! {
@@ -94,6 +97,18 @@ pub(crate) fn file_budget(config: &Config) -> FileBudget {
         connections_max: config.listen.connections_max,
         files_per_connection: if leads_upstream { 2 } else { 1 },
     }
+}
+
+/// What `init` and older versions left readable for others. Only in a directory that is this daemon's: one that a mistake in
+/// edge.toml names shall not lose its permissions.
+fn make_data_private(data_dir: &std::path::Path) -> Result<()> {
+    if data_dir.join(module_keys::FILE).exists() {
+        let changed = make_private(data_dir, &[workload::DIR])?;
+        if changed > 0 {
+            tracing::info!(changed, dir = %data_dir.display(), "permissions of others removed in the data directory");
+        }
+    }
+    Ok(())
 }
 
 struct Daemon {

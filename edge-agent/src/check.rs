@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use edge_core::certificate::{AuthorityJudgement, Judgement, judge, judge_authority};
+use edge_hub::private_files::first_public;
 use edge_hub::tls::{self, Authority, ServedCertificate};
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ use crate::control::client::request;
 use crate::init;
 use crate::module_keys::ModuleKeys;
 use crate::upstreams::reach;
+use crate::workload;
 
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +76,7 @@ fn wrong(what: &'static str, text: impl Into<String>) -> Finding {
 /// Looks at everything.
 pub async fn check(config: &Config) -> Vec<Finding> {
     let now_secs = now_ms() / 1000;
-    let mut findings = vec![module_keys(config)];
+    let mut findings = vec![module_keys(config), permissions(config)];
     let (found, authority) = authority(config, now_secs);
     findings.push(found);
     findings.push(server_certificate(config, authority.as_ref(), now_secs));
@@ -91,6 +93,19 @@ fn module_keys(config: &Config) -> Finding {
     match ModuleKeys::load(&config.data_dir) {
         Ok(_) => good(what, "readable"),
         Err(error) => wrong(what, format!("{error}; run `edge-agent init`, or restore it from a backup")),
+    }
+}
+
+fn permissions(config: &Config) -> Finding {
+    let what = "permissions";
+    match first_public(&config.data_dir, &[workload::DIR]) {
+        Ok(None) => good(what, format!("{} is for its owner alone", config.data_dir.display())),
+        Ok(Some(path)) => {
+            let text =
+                format!("{} can be used by other users; the daemon ends that when it starts", path.display());
+            warning(what, text)
+        }
+        Err(error) => wrong(what, format!("{error}: {}; run as the daemon's user", error.source)),
     }
 }
 

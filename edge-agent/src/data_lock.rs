@@ -46,8 +46,7 @@ impl DataLock {
     pub fn acquire(data_dir: &Path) -> Result<Self, LockError> {
         let path = data_dir.join(FILE);
         let failed = |source| LockError::Io { path: path.clone(), source };
-        // Containers mount sockets below it: others may pass through, and list nothing.
-        DirBuilder::new().recursive(true).mode(0o711).create(data_dir).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
         let mut options = OpenOptions::new();
         // Not truncated: the process id of the holder must stay readable.
         options.read(true).write(true).create(true).truncate(false).mode(0o600);

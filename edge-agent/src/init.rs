@@ -107,9 +107,10 @@ pub fn init(options: InitOptions) -> Result<(), InitError> {
     let authority = tls::issue_ca(&format!("{} edge CA", options.device_id))?;
     let server = tls::issue_server(&authority, &names(&options.hostname))?;
 
-    make_dir(&data_dir)?;
+    // Whoever mounts a module's socket is the Docker Engine, which may pass through.
+    make_dir(&data_dir, 0o700)?;
     if let Some(parent) = options.config.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        make_dir(parent)?;
+        make_dir(parent, 0o711)?;
     }
     let secret: [u8; module_keys::SECRET_BYTES] = rand::random();
     let checksum = module_keys::checksum(&secret);
@@ -178,9 +179,9 @@ fn config_text(options: &InitOptions, data_dir: &Path) -> String {
     format!("# The settings of this gateway's edge-agent. It holds a key: keep it to its owner.\n{table}")
 }
 
-fn make_dir(path: &Path) -> Result<(), InitError> {
+fn make_dir(path: &Path, mode: u32) -> Result<(), InitError> {
     let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o711).create(path).map_err(|source| InitError::Io {
+    builder.recursive(true).mode(mode).create(path).map_err(|source| InitError::Io {
         path: path.to_owned(),
         doing: "make the directory",
         source,

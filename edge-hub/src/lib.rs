@@ -23,6 +23,7 @@ pub mod logging;
 mod mailbox;
 mod message;
 pub mod postman;
+pub mod private_files;
 mod quota;
 pub mod random;
 mod reach;

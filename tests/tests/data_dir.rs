@@ -53,3 +53,40 @@ async fn devices_are_served_while_the_file_of_centrals_authority_is_damaged() {
     assert!(site.agent_dir().join("server.pem.damaged").exists());
     site.end(false).await.unwrap();
 }
+
+/// As an older version left it, with keys of devices and queued messages readable for everybody.
+#[tokio::test]
+async fn nothing_that_a_gateway_stores_can_be_read_by_other_users_and_check_says_when_it_can() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = gateway(dir.path(), None).await;
+    site.start_agent().await.unwrap();
+    site.add_here(&["press-1".into()]).await.unwrap();
+    site.stop_agent().await.unwrap();
+    let data_dir = site.agent_dir();
+    let set = |name: &str, mode| {
+        std::fs::set_permissions(data_dir.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set("", 0o711);
+    for name in ["state", "buffer", "mqtt", "quarantine"] {
+        set(name, 0o755);
+    }
+    let finding = async || {
+        let (_, out, _) = run(&mut site.agent_command(&["check", "--json"]).unwrap()).await.unwrap();
+        let findings: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+        findings.into_iter().find(|finding| finding["what"] == "permissions").unwrap()["level"].clone()
+    };
+    assert_eq!(finding().await, "warning");
+    site.start_agent().await.unwrap();
+    let mut left = vec![data_dir.clone()];
+    while let Some(path) = left.pop() {
+        let data = std::fs::symlink_metadata(&path).unwrap();
+        assert_eq!(data.permissions().mode() & 0o077, 0, "{}", path.display());
+        if data.is_dir() {
+            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    let (_, out, _) = run(&mut site.agent_command(&["check", "--json"]).unwrap()).await.unwrap();
+    assert!(out.contains("for its owner alone"), "{out}");
+    site.end(false).await.unwrap();
+}

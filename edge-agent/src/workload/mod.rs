@@ -25,6 +25,8 @@ use certificates::ModuleCertificates;
 
 /// The socket's name in a module's directory.
 pub const SOCKET: &str = "workload.sock";
+/// The modules' directories in the data directory. Each is open to any user of the container that mounts it.
+pub(crate) const DIR: &str = "workload";
 
 /// Connections of one module at once. The SDKs open one for each request.
 const MODULE_CONNECTIONS_MAX: usize = 16;
@@ -55,7 +57,7 @@ impl Workload {
     /// Sockets under `data_dir`; none is open yet.
     pub fn new(data_dir: &FilePath, about: About) -> Self {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { dir: data_dir.join("workload"), about: Arc::new(about), open: Mutex::default(), connections }
+        Self { dir: data_dir.join(DIR), about: Arc::new(about), open: Mutex::default(), connections }
     }
 
     /// The directory that a module's container mounts. Manifests allow module names of letters, digits, `_` and `-` only.

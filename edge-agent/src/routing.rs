@@ -433,7 +433,7 @@ mod tests {
             let (topic, _) = record::decode(&record.payload).unwrap();
             let (place, bag) = topic.rsplit_once('/').unwrap();
             assert_eq!(place, "devices/gw/modules/m/inputs/i");
-            let bag = PropertyBag::parse(bag).unwrap();
+            let bag = PropertyBag::parse(bag);
             let of = |key: &str| {
                 bag.iter().filter(|(name, _)| *name == key).filter_map(|(_, value)| value).collect::<Vec<_>>()
             };

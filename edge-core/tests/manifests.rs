@@ -67,7 +67,7 @@ fn the_demo_leads_the_sensor_to_the_filter_and_everything_upstream() {
     let gateway = "gw".parse().unwrap();
     let readings = Sink::Input { module: "filter".parse().unwrap(), input: "readings".into() };
     let sinks = |from: &str, bag: &str| {
-        let (from, bag) = (from.parse().unwrap(), PropertyBag::parse(bag).unwrap());
+        let (from, bag) = (from.parse().unwrap(), PropertyBag::parse(bag));
         let twin_of = |_: &Identity| Twin::default();
         let message = Message::new(Kind::Telemetry, &from, &gateway, &bag, b"", &twin_of);
         let mut sinks: Vec<Sink> =

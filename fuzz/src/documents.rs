@@ -21,7 +21,7 @@ pub(crate) fn routes(data: &[u8]) {
     }
     let (from, gateway): (Identity, DeviceId) =
         ("gw/filter".parse().expect("an identity"), "gw".parse().expect("a device id"));
-    let bag = PropertyBag::parse("$.on=out1&$.ct=application%2Fjson&temp=21&x=").expect("a bag");
+    let bag = PropertyBag::parse("$.on=out1&$.ct=application%2Fjson&temp=21&x=");
     let twin_of = |_: &Identity| {
         let mut twin = Twin::default();
         twin.desired.properties.insert("limit".to_owned(), json!({"high": 30}));

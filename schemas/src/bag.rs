@@ -1,10 +1,15 @@
 //! The property bag at the end of a telemetry topic: `k=v&k2=v2`, percent-encoded; keys that begin with `$.` are the
 //! system's. Source: IoT Hub MQTT support ("Send device-to-cloud messages"), and the SDKs on the wire: values are
 //! percent-encoded once, a plus sign is a plus sign, a key may stand without a value.
+//!
+//! The gateway, central, modules and upstreams all read bags here, so they read the same: of a key that stands twice the last
+//! value counts, and what does not decode to a text stays as it is written.
 
 use std::fmt;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode_byte, utf8_percent_encode,
+};
 
 /// Characters that stay as they are: RFC 3986 "unreserved".
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -51,56 +56,58 @@ pub mod system {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PropertyBag(Vec<(String, Option<String>)>);
 
-/// Why a bag could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("property bag: `{found}` is not percent-encoded UTF-8")]
-pub struct BagError {
-    /// The part that could not be decoded.
-    pub found: String,
-}
-
 impl PropertyBag {
     /// A bag with nothing in it.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads the last part of a topic. A leading `?` and one trailing `/` (Node's SDK adds it to outputs) are taken off.
+    /// Reads the last part of a topic. A leading `?` is taken off, and so is the `/` that Node's SDK adds behind the bag of a
+    /// module's output: a trailing slash that is the only one, in a bag with `$.on`.
     ///
-    /// # Errors
-    /// [`BagError`] when a key or a value does not decode to UTF-8.
-    pub fn parse(text: &str) -> Result<Self, BagError> {
+    /// Every text is a bag. Percent-encoded bytes that are no UTF-8, and `%00`, stay as they are written, as .NET's
+    /// `Uri.UnescapeDataString` leaves them. Of a key that stands twice, the last value counts.
+    pub fn parse(text: &str) -> Self {
         let text = text.strip_prefix('?').unwrap_or(text);
-        let text = text.strip_suffix('/').unwrap_or(text);
-        let decode = |part: &str| match percent_decode_str(part).decode_utf8() {
-            Ok(decoded) => Ok(decoded.into_owned()),
-            Err(_) => Err(BagError { found: part.to_owned() }),
-        };
-        let mut pairs = Vec::new();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            pairs.push(match pair.split_once('=') {
-                Some((key, value)) => (decode(key)?, Some(decode(value)?)),
-                None => (decode(pair)?, None),
-            });
+        let bag = Self::of_pairs(text);
+        match text.strip_suffix('/') {
+            Some("") => Self::new(),
+            Some(shorter) if !shorter.contains('/') && bag.get(system::OUTPUT_NAME).is_some() => {
+                Self::of_pairs(shorter)
+            }
+            _ => bag,
         }
-        Ok(Self(pairs))
     }
 
-    /// The value of the first pair with this key; an empty text for a key without a value.
+    fn of_pairs(text: &str) -> Self {
+        let mut bag = Self::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some((key, value)) => bag.put(&decoded(key), Some(decoded(value))),
+                None => bag.put(&decoded(pair), None),
+            }
+        }
+        bag
+    }
+
+    /// The value of the pair with this key; an empty text for a key without a value.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_deref().unwrap_or(""))
     }
 
     /// Sets a pair: in place where the key stands, at the end otherwise.
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
-        let value = Some(value.into());
+        self.put(key, Some(value.into()));
+    }
+
+    fn put(&mut self, key: &str, value: Option<String>) {
         match self.0.iter_mut().find(|(k, _)| k == key) {
             Some(pair) => pair.1 = value,
             None => self.0.push((key.to_owned(), value)),
         }
     }
 
-    /// Takes every pair with this key out and gives the first value.
+    /// Takes the pair with this key out and gives its value.
     pub fn remove(&mut self, key: &str) -> Option<String> {
         let found = self.get(key).map(str::to_owned);
         self.0.retain(|(k, _)| k != key);
@@ -128,6 +135,22 @@ impl PropertyBag {
     }
 }
 
+/// Percent-decoded, but for what is no text: that stays as it is written.
+fn decoded(part: &str) -> String {
+    if !part.contains('%') {
+        return part.to_owned();
+    }
+    let bytes: Vec<u8> = percent_decode_str(part).collect();
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(&chunk.valid().replace('\0', "%00"));
+        for byte in chunk.invalid() {
+            text.push_str(percent_encode_byte(*byte));
+        }
+    }
+    text
+}
+
 impl fmt::Display for PropertyBag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (key, value)) in self.0.iter().enumerate() {
@@ -150,34 +173,70 @@ mod tests {
 
     #[test]
     fn what_the_azure_sdks_send_is_read() {
-        let bag = PropertyBag::parse("%24.on=out1&%24.ct=application%2Fjson&a=b%20c&plus=1+1&empty=&bare/")
-            .unwrap();
+        let bag = PropertyBag::parse("%24.on=out1&%24.ct=application%2Fjson&a=b%20c&plus=1+1&empty=&bare/");
         assert_eq!(bag.get(system::OUTPUT_NAME), Some("out1"));
         assert_eq!(bag.get(system::CONTENT_TYPE), Some("application/json"));
         assert_eq!(bag.get("a"), Some("b c"));
         assert_eq!(bag.get("plus"), Some("1+1"));
         assert_eq!(bag.get("empty"), Some(""));
         assert_eq!(bag.iter().last(), Some(("bare", None)));
-        assert!(PropertyBag::parse("").unwrap().is_empty());
-        assert_eq!(PropertyBag::parse("?k=v").unwrap().get("k"), Some("v"));
+        assert!(PropertyBag::parse("").is_empty());
+        assert_eq!(PropertyBag::parse("?k=v").get("k"), Some("v"));
     }
 
     #[test]
     fn the_systems_pairs_go_before_all_others_and_keep_their_order() {
-        let bag = PropertyBag::parse("a=1&%24.on=o&b=2&%24.ct=c&iothub-ack=full").unwrap();
+        let bag = PropertyBag::parse("a=1&%24.on=o&b=2&%24.ct=c&iothub-ack=full");
         assert_eq!(bag.system_first().to_string(), "%24.on=o&%24.ct=c&a=1&b=2&iothub-ack=full");
     }
 
     #[test]
-    fn a_bag_that_is_not_utf8_is_refused_by_its_part() {
-        assert_eq!(PropertyBag::parse("a=%ff").unwrap_err(), BagError { found: "%ff".into() });
+    fn bytes_that_are_no_text_stay_as_they_are_written() {
+        let bag = PropertyBag::parse("a=%ff&b=caf%E9%20au%20lait&c=%C3%A9%00%c3&d=100%&%ff=e");
+        let values: Vec<_> = bag.iter().collect();
+        let expected = [("a", "%FF"), ("b", "caf%E9 au lait"), ("c", "é%00%C3"), ("d", "100%"), ("%FF", "e")];
+        assert_eq!(values, expected.map(|(key, value)| (key, Some(value))));
+        assert_eq!(PropertyBag::parse(&bag.to_string()), bag);
+    }
+
+    #[test]
+    fn of_a_key_that_stands_twice_the_last_value_counts() {
+        let bag = PropertyBag::parse("a=1&b=2&a=3&%61=4&c");
+        assert_eq!(bag.to_string(), "a=4&b=2&c");
+        assert_eq!(bag.get("a"), Some("4"));
+    }
+
+    #[test]
+    fn only_the_slash_behind_the_bag_of_an_output_is_taken_off() {
+        for (text, key, value) in [
+            ("p=/a/b/", "p", "/a/b/"),
+            ("p=a/", "p", "a/"),
+            ("p=a/&%24.on=out", "p", "a/"),
+            ("%24.on=out/", "$.on", "out"),
+            ("$.on=out&p=%2Fa%2F/", "p", "/a/"),
+            ("$.on=out&p=/a/", "p", "/a/"),
+        ] {
+            assert_eq!(PropertyBag::parse(text).get(key), Some(value), "{text}");
+        }
+        assert!(PropertyBag::parse("/").is_empty());
     }
 
     proptest! {
         #[test]
         fn a_bag_reads_back_as_it_prints(pairs in proptest::collection::vec(("\\PC{1,12}", proptest::option::of("\\PC{0,12}")), 0..6)) {
-            let bag = PropertyBag(pairs);
-            prop_assert_eq!(PropertyBag::parse(&bag.to_string()).unwrap(), bag);
+            let mut bag = PropertyBag::new();
+            pairs.into_iter().for_each(|(key, value)| bag.put(&key, value));
+            prop_assert_eq!(PropertyBag::parse(&bag.to_string()), bag);
+        }
+
+        #[test]
+        fn every_topic_end_is_a_bag_that_is_forwarded_without_a_change(
+            text in "([a-z$./=&?%]|%[0-9a-fA-F]{2}|\\PC){0,40}",
+        ) {
+            let bag = PropertyBag::parse(&text);
+            prop_assert_eq!(&PropertyBag::parse(&bag.to_string()), &bag);
+            let keys: std::collections::BTreeSet<&str> = bag.iter().map(|(key, _)| key).collect();
+            prop_assert_eq!(keys.len(), bag.iter().count());
         }
     }
 }

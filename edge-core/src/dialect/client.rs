@@ -1,6 +1,6 @@
 //! What a device or module means by the topic it publishes to or subscribes to.
 
-use schemas::bag::{BagError, PropertyBag};
+use schemas::bag::PropertyBag;
 use schemas::names::{Identity, NameError};
 
 use super::filter;
@@ -81,14 +81,6 @@ pub enum DialectError {
         /// What is wrong with the name.
         source: NameError,
     },
-    /// The property bag is wrong.
-    #[error("`{topic}`: {source}")]
-    Bag {
-        /// The topic.
-        topic: String,
-        /// What is wrong with the bag.
-        source: BagError,
-    },
 }
 
 /// Reads the topic of a PUBLISH.
@@ -105,9 +97,7 @@ pub fn parse_publish(topic: &str) -> Result<Publish, DialectError> {
             Some(bag) => bag.strip_prefix('/').ok_or_else(unknown)?,
             None => return Err(unknown()),
         };
-        let bag = PropertyBag::parse(bag)
-            .map_err(|source| DialectError::Bag { topic: topic.to_owned(), source })?;
-        return Ok(Publish::Telemetry { from, bag });
+        return Ok(Publish::Telemetry { from, bag: PropertyBag::parse(bag) });
     }
     if let Some(rest) = topic.strip_prefix("$iothub/") {
         let (path, query) = rest.split_once("/?").unwrap_or((rest.trim_end_matches('/'), ""));
@@ -193,7 +183,7 @@ mod tests {
     use super::*;
 
     fn telemetry(from: &str, bag: &str) -> Publish {
-        Publish::Telemetry { from: from.parse().unwrap(), bag: PropertyBag::parse(bag).unwrap() }
+        Publish::Telemetry { from: from.parse().unwrap(), bag: PropertyBag::parse(bag) }
     }
 
     #[test]

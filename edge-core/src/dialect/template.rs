@@ -192,7 +192,7 @@ mod tests {
 
     fn topic(template: &str, from: &str, bag: &str) -> Result<String, NoTopic> {
         let template: TopicTemplate = template.parse().unwrap();
-        template.topic(&"gw".parse().unwrap(), &from.parse().unwrap(), &PropertyBag::parse(bag).unwrap())
+        template.topic(&"gw".parse().unwrap(), &from.parse().unwrap(), &PropertyBag::parse(bag))
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn sent(from: &str, bag: &str, body: &'static str) -> Sent {
     Sent {
         from: from.parse().unwrap(),
         gateway: "gw".parse().unwrap(),
-        bag: PropertyBag::parse(bag).unwrap(),
+        bag: PropertyBag::parse(bag),
         body: body.as_bytes(),
         topic: None,
         twins_asked: Cell::new(0),

@@ -22,7 +22,7 @@ pub(crate) fn arrival(identity: &Identity, topic: &str) -> Option<Arrival> {
     let inputs = schemas::topics::module_inputs(identity);
     if let Some(rest) = topic.strip_prefix(inputs.trim_end_matches('#')) {
         let (name, bag) = rest.split_once('/').unwrap_or((rest, ""));
-        return Some(Arrival::Input { name: decoded(name)?, bag: PropertyBag::parse(bag).ok()? });
+        return Some(Arrival::Input { name: decoded(name)?, bag: PropertyBag::parse(bag) });
     }
     let (path, query) = topic.strip_prefix("$iothub/")?.split_once("/?")?;
     let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));

@@ -34,7 +34,7 @@ async fn a_reading_above_the_limit_leaves_as_an_alarm_before_it_is_acknowledged_
     }
     let alarm = session.published().await;
     let bag = alarm.topic.strip_prefix("devices/gw/modules/filter/messages/events/").unwrap();
-    let bag = PropertyBag::parse(bag).unwrap();
+    let bag = PropertyBag::parse(bag);
     assert_eq!(
         (bag.get("MessageType"), bag.get("line"), bag.get("$.on")),
         (Some("Alarm"), Some("3"), Some("alarms"))

@@ -25,6 +25,10 @@
 //! [keep]
 //! messages = 10000000              # of all devices together; the oldest go first
 //! commands = 100000
+//! bytes_per_device = 268435456     # of telemetry; a device's own oldest messages go first
+//! bytes = 53687091200              # of all telemetry; the oldest of the device with the most go first; half of the disk when left out
+//! free_bytes = 536870912           # with less left on the disk telemetry is refused, and gateways keep it; a twentieth of the disk,
+//!                                  # 512 MB at most, when left out
 //! [tls]
 //! cert = "/etc/central/server.pem" # of another authority; read again when it changes, and at SIGHUP
 //! key = "/etc/central/server-key.pem"   # central makes both for itself when they are left out
@@ -39,7 +43,7 @@ use std::path::{Path, PathBuf};
 use edge_hub::limits::Limits;
 use serde::Deserialize;
 
-use crate::store::Keep;
+use crate::store::{Keep, Quotas};
 
 /// The prefix of environment variables that override the file.
 const OVERRIDE: &str = "CENTRAL__";
@@ -120,6 +124,12 @@ pub struct KeepConfig {
     pub messages: u64,
     /// Commands of all devices together.
     pub commands: u64,
+    /// Telemetry of one device with its modules.
+    pub bytes_per_device: u64,
+    /// Telemetry of all devices together; half of the file system when left out.
+    pub bytes: Option<u64>,
+    /// Left free on the file system; a twentieth of it, 512 MB at most, when left out.
+    pub free_bytes: Option<u64>,
 }
 
 impl Default for Config {
@@ -154,7 +164,14 @@ impl Default for Mqtt {
 
 impl Default for KeepConfig {
     fn default() -> Self {
-        Self { messages: 10_000_000, commands: 100_000 }
+        let Quotas { device_bytes, total_bytes, free_bytes } = Quotas::default();
+        Self {
+            messages: 10_000_000,
+            commands: 100_000,
+            bytes_per_device: device_bytes,
+            bytes: total_bytes,
+            free_bytes,
+        }
     }
 }
 
@@ -162,6 +179,11 @@ impl KeepConfig {
     /// As the store takes it.
     pub fn limits(&self) -> Keep {
         Keep { messages: self.messages, commands: self.commands }
+    }
+
+    /// As the store takes it.
+    pub fn quotas(&self) -> Quotas {
+        Quotas { device_bytes: self.bytes_per_device, total_bytes: self.bytes, free_bytes: self.free_bytes }
     }
 }
 
@@ -299,7 +321,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.hostname, "file");
         assert_eq!(config.http.listen.port(), 2);
-        assert_eq!(config.keep, KeepConfig { messages: 5, commands: 7 });
+        assert_eq!(config.keep, KeepConfig { messages: 5, commands: 7, ..KeepConfig::default() });
         assert_eq!(config.limits, Limits { subscriptions: 3, ..Limits::default() });
         assert_eq!(config.mqtt.mqtts.port(), 8883);
         assert!(config.mqtt.mqtt.is_some());

@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -79,6 +80,7 @@ struct Arrived {
     /// None when the device is connected to central itself.
     carrier: Option<GatewayConnection>,
     stored: oneshot::Sender<Result<(), FleetError>>,
+    at: Instant,
 }
 
 impl Ingest {
@@ -91,9 +93,11 @@ impl Ingest {
         self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Messages that wait for the writer now.
-    pub fn waiting_messages(&self) -> usize {
-        self.waiting().messages.len()
+    /// Messages that wait for the writer now, and for how long the oldest of them has waited.
+    pub fn waiting_messages(&self) -> (usize, Duration) {
+        let waiting = self.waiting();
+        let oldest = waiting.messages.front().map_or(Duration::ZERO, |oldest| oldest.at.elapsed());
+        (waiting.messages.len(), oldest)
     }
 
     /// Stores a message once.
@@ -112,14 +116,16 @@ impl Ingest {
         if carrier.as_ref().is_some_and(|carrier| waiting.fences.holds(carrier)) {
             return std::future::ready(Err(StoreError::NotCommitted.into())).boxed();
         }
-        if waiting.messages.len() >= WAITING_MAX || waiting.bytes + bytes > WAITING_BYTES_MAX {
+        let is_full = waiting.messages.len() >= WAITING_MAX || waiting.bytes + bytes > WAITING_BYTES_MAX;
+        let may = if is_full { Err(StoreError::Busy) } else { self.store.check_disk() };
+        if let Err(refused) = may {
             if let Some(carrier) = &carrier {
                 waiting.fences.put(carrier);
             }
-            return std::future::ready(Err(StoreError::Busy.into())).boxed();
+            return std::future::ready(Err(refused.into())).boxed();
         }
         waiting.bytes += bytes;
-        waiting.messages.push_back(Arrived { message, carrier, stored });
+        waiting.messages.push_back(Arrived { message, carrier, stored, at: Instant::now() });
         let is_first = !std::mem::replace(&mut waiting.is_handed_in, true);
         drop(waiting);
         if is_first {
@@ -243,7 +249,7 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
     let ingest = outcome.ingest.clone();
     let mut writing = Writing::new(connection)?;
     let mut proven: HashMap<DeviceId, HashSet<Identity>> = HashMap::new();
-    for Arrived { message, carrier, stored } in batch {
+    for Arrived { message, carrier, stored, .. } in batch {
         if carrier.as_ref().is_some_and(|carrier| ingest.waiting().fences.holds(carrier)) {
             outcome.push(stored, Err(StoreError::NotCommitted.into()));
             continue;

@@ -13,6 +13,7 @@ pub mod deploy;
 pub mod door;
 pub mod enroll;
 pub mod fleet;
+pub mod health;
 pub mod identity;
 pub mod ingest;
 pub mod link;

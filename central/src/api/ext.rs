@@ -1,7 +1,6 @@
 //! `/api/ext`: what IoT Central has no path for.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -19,51 +18,22 @@ use utoipa::IntoParams;
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{Asked, At, OfDevice};
-use crate::clock::now_ms;
 use crate::fleet::{self, Fleet, FleetError, no_device, require};
-use crate::store::record::LostCommits;
+use crate::health::Health;
 use crate::store::telemetry::{self, Message};
-use crate::store::{StoreError, devices, twins};
+use crate::store::{devices, twins};
 
-/// How long a write may take before central counts as not well.
-const WRITE_WITHIN: Duration = Duration::from_secs(5);
-
-/// Whether central serves: it writes to its store, as every message and every change needs, and reads from it.
+/// Whether central serves: it writes to its store, as every message and every change needs, reads from it, has space on its
+/// disk, and keeps up. The answer may be 2 s old.
 #[utoipa::path(get, path = "/api/ext/health", tag = "ext",
     responses((status = 200, body = Value), (status = 503, body = Value)))]
-pub(super) async fn health(State(fleet): State<Arc<Fleet>>) -> (StatusCode, Json<Value>) {
-    let since = Instant::now();
-    let write = fleet.store.submit(|c| {
-        c.execute("INSERT OR REPLACE INTO probe (id, at_ms) VALUES (1, ?1)", [now_ms().cast_signed()])?;
-        Ok::<_, StoreError>(())
-    });
-    let written = match tokio::time::timeout(WRITE_WITHIN, write).await {
-        Ok(written) => written.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("nothing could be written for {WRITE_WITHIN:?}")),
-    };
-    let read = fleet.store.read(|c| Ok::<_, StoreError>(c.query_row("SELECT 1", [], |_| Ok(()))?)).await;
-    let mut findings: Vec<String> = Vec::new();
-    findings.extend(written.err().map(|why| match fleet.store.failure() {
-        Some(cause) => format!("writing to the store: {why}: {cause}"),
-        None => format!("writing to the store: {why}"),
-    }));
-    findings.extend(read.err().map(|why| format!("reading from the store: {why}")));
-    let is_well = findings.is_empty();
-    let answer = json!({
-        "status": if is_well { "ok" } else { "failing" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "findings": findings,
-        "writeMilliseconds": since.elapsed().as_millis() as u64,
-        "messagesWaiting": fleet.ingest.waiting_messages(),
-        "lostCommits": lost_commits(&fleet),
-    });
-    (if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(answer))
-}
-
-/// Commits that the store had and lost, ever.
-fn lost_commits(fleet: &Fleet) -> Vec<Value> {
-    let shown = |(found_ms, lost): &(u64, LostCommits)| json!({"found": rfc3339(*found_ms), "commits": lost.commits, "messages": lost.messages});
-    fleet.store.losses().iter().map(shown).collect()
+pub(super) async fn health(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(health): Extension<Arc<Health>>,
+) -> (StatusCode, Json<Value>) {
+    let report = health.report(&fleet).await;
+    let status = if report.is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report.body.clone()))
 }
 
 /// central's front door: who is there, what one client may ask, and what was refused or let go since central started.

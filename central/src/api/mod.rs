@@ -32,6 +32,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::fleet::Fleet;
+use crate::health::Health;
 use error::ApiError;
 
 /// The largest body: the largest manifest, and what stands around it.
@@ -43,6 +44,7 @@ pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>) -> Router {
     router
         .layer(Extension(Arc::new(description)))
         .layer(Extension(door))
+        .layer(Extension(Arc::new(Health::default())))
         .fallback(|| async { ApiError::not_found("there is no such path; /openapi.json has all of them") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

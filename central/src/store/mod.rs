@@ -16,6 +16,7 @@ pub mod losses;
 pub mod manifests;
 pub mod record;
 pub mod schema;
+mod space;
 pub mod telemetry;
 pub mod tokens;
 pub mod twins;
@@ -32,6 +33,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::now_ms;
 use record::{CommitRecord, LostCommits, Recorded, Verdict};
+pub use space::Disk;
+use space::Space;
 use writer::{CHECKPOINT_AFTER, Finish, Job, Shared, Work, Writer};
 
 /// Works that may wait for the writer; about a second of the fastest ingest measured.
@@ -55,6 +58,24 @@ pub struct Keep {
     pub messages: u64,
     /// Commands of all devices together.
     pub commands: u64,
+}
+
+/// How many bytes telemetry may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// Of one device with its modules; its own oldest messages give way.
+    pub device_bytes: u64,
+    /// Of all devices; the oldest of the device with the most give way. `None`: half of the file system.
+    pub total_bytes: Option<u64>,
+    /// Left free on the file system: with less, telemetry is refused, and gateways keep it. `None`: a twentieth of the file
+    /// system, 512 MB at most.
+    pub free_bytes: Option<u64>,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { device_bytes: 256 << 20, total_bytes: None, free_bytes: None }
+    }
 }
 
 /// Why the store could not do something.
@@ -116,6 +137,14 @@ pub enum StoreError {
     /// A statement failed.
     #[error("the store refused a statement: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The file system has less left than `[keep] free_bytes`.
+    #[error(
+        "the disk of the store has {free_bytes} bytes left, less than keep.free_bytes; telemetry is not taken"
+    )]
+    DiskLow {
+        /// What is left, with what is free within the store's file.
+        free_bytes: u64,
+    },
     /// More waits to be written than may wait.
     #[error("the store has more to write than it may hold; try again")]
     Busy,
@@ -156,6 +185,14 @@ impl Store {
     /// [`StoreError::Missing`] when there was a store, [`StoreError::Damaged`], [`StoreError::Newer`],
     /// [`StoreError::Open`], [`StoreError::File`] or [`StoreError::Writer`].
     pub fn open(dir: &Path, keep: Keep) -> Result<Self, StoreError> {
+        Self::open_with(dir, keep, Quotas::default())
+    }
+
+    /// [`Store::open`] with limits on bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
         integrity::present(dir, &path)?;
         let recorded = record::read(dir)?;
@@ -167,12 +204,15 @@ impl Store {
         let shared = Arc::new(Shared::default());
         let (ending, ended) = watch::channel(());
         let its_shared = shared.clone();
+        let mut space = Space::new(dir, quotas);
+        shared.set_disk(space.look(&connection));
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
                 // Dropped however the thread ends.
                 let _ending = ending;
-                Writer { connection, keep, shared: &its_shared, record, is_log_ahead: true }.run(waiting);
+                Writer { connection, keep, space, shared: &its_shared, record, is_log_ahead: true }
+                    .run(waiting);
             })
             .map_err(StoreError::Writer)?;
         tokio::spawn(remind(jobs.downgrade()));
@@ -197,6 +237,23 @@ impl Store {
     pub fn waiting(&self) -> (usize, Duration) {
         let (works, since) = self.shared.waiting();
         (works, since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    /// What is free on the store's disk.
+    pub fn disk(&self) -> Disk {
+        self.shared.disk()
+    }
+
+    /// Makes sure that telemetry may be taken.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskLow`].
+    pub fn check_disk(&self) -> Result<(), StoreError> {
+        let disk = self.disk();
+        match disk.is_low {
+            true => Err(StoreError::DiskLow { free_bytes: disk.free_bytes }),
+            false => Ok(()),
+        }
     }
 
     /// Losses of commits that were found whenever this store was opened, each with when, in milliseconds since the Unix

@@ -221,6 +221,21 @@ CREATE TABLE store_losses (
     messages INTEGER NOT NULL
 );
 ",
+    "
+-- telemetry that is kept of each device: inserts are counted where they are made, deletes here
+CREATE TABLE telemetry_usage (
+    device TEXT PRIMARY KEY,
+    messages INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO telemetry_usage (device, messages, bytes)
+    SELECT device, count(*), sum(length(bag) + length(body) + 128) FROM telemetry GROUP BY device;
+CREATE TRIGGER telemetry_deleted AFTER DELETE ON telemetry BEGIN
+    UPDATE telemetry_usage SET messages = messages - 1, bytes = bytes - length(old.bag) - length(old.body) - 128
+        WHERE device = old.device;
+    DELETE FROM telemetry_usage WHERE device = old.device AND messages <= 0;
+END;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

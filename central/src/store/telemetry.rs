@@ -17,6 +17,8 @@ const IN_FLIGHT_MAX: u64 = 65_535;
 const LOOK_BACK: u32 = 5000;
 /// Bytes of bodies in one page; the rest comes with the next.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What a message takes beside its bag and body: its row and its entry in the index. In the schema's trigger too.
+const ROW_BYTES: usize = 128;
 
 /// A message on its way into the store.
 #[derive(Debug, Clone)]
@@ -80,6 +82,8 @@ pub struct Writing<'c> {
     connection: &'c Connection,
     insert: CachedStatement<'c>,
     marks: HashMap<DeviceId, HashMap<String, Mark>>,
+    /// Messages and bytes of each device in this batch.
+    added: HashMap<DeviceId, (u64, u64)>,
 }
 
 /// How far a gateway's queue is stored.
@@ -101,7 +105,7 @@ impl<'c> Writing<'c> {
             "INSERT INTO telemetry (device, module, enqueued_ms, received_ms, bag, body)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
-        Ok(Self { connection, insert, marks: HashMap::new() })
+        Ok(Self { connection, insert, marks: HashMap::new(), added: HashMap::new() })
     }
 
     /// Stores a message, if it is new.
@@ -118,14 +122,22 @@ impl<'c> Writing<'c> {
                 return Ok(Stored::Already);
             }
         }
+        let bag = json(&message.bag);
         self.insert.execute((
             message.from.device.as_str(),
             message.from.module.as_ref().map(ModuleId::as_str),
             integer(message.enqueued_ms),
             integer(message.received_ms),
-            json(&message.bag),
+            &bag,
             &message.body,
         ))?;
+        // As SQLite counts a text: the trigger that takes deleted messages off again must agree.
+        let bytes = bag.chars().count() + message.body.len() + ROW_BYTES;
+        let added = match self.added.get_mut(&message.from.device) {
+            Some(added) => added,
+            None => self.added.entry(message.from.device.clone()).or_default(),
+        };
+        *added = (added.0 + 1, added.1 + bytes as u64);
         Ok(Stored::New)
     }
 
@@ -183,6 +195,13 @@ impl<'c> Writing<'c> {
             for (queue, mark) in of.iter().filter(|(_, mark)| mark.is_moved) {
                 write.execute((gateway.as_str(), queue, mark.highest.map(integer)))?;
             }
+        }
+        let mut count = self.connection.prepare_cached(
+            "INSERT INTO telemetry_usage (device, messages, bytes) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET messages = messages + excluded.messages, bytes = bytes + excluded.bytes",
+        )?;
+        for (device, (messages, bytes)) in &self.added {
+            count.execute((device.as_str(), integer(*messages), integer(*bytes)))?;
         }
         Ok(())
     }
@@ -326,6 +345,73 @@ pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Bytes of all telemetry that is kept.
+///
+/// # Errors
+/// SQLite's.
+pub fn bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM telemetry_usage")?
+        .query_row([], |row| row.get(0).map(unsigned))
+}
+
+/// Makes a device's oldest messages give way that one device has beyond `per_device` bytes, and those of the devices with the
+/// most that all have beyond `total`. Gives the devices and how many of their messages went.
+///
+/// # Errors
+/// SQLite's.
+pub fn trim_bytes(
+    connection: &Connection,
+    per_device: u64,
+    total: u64,
+) -> rusqlite::Result<Vec<(String, usize)>> {
+    let mut trimmed = Vec::new();
+    let over: Vec<(String, u64)> = connection
+        .prepare_cached("SELECT device, bytes FROM telemetry_usage WHERE bytes > ?1")?
+        .query_map([integer(per_device)], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (device, bytes) in over {
+        let gone = delete_oldest(connection, &device, bytes - per_device)?;
+        trimmed.push((device, gone));
+    }
+    let mut beyond = bytes(connection)?.saturating_sub(total);
+    while beyond > 0 {
+        let (device, bytes): (String, u64) = connection
+            .prepare_cached("SELECT device, bytes FROM telemetry_usage ORDER BY bytes DESC LIMIT 1")?
+            .query_row([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
+        let gone = delete_oldest(connection, &device, beyond.min(bytes))?;
+        trimmed.push((device, gone));
+        let left = self::bytes(connection)?.saturating_sub(total);
+        if left >= beyond {
+            break;
+        }
+        beyond = left;
+    }
+    Ok(trimmed)
+}
+
+/// Deletes a device's oldest messages until `bytes` are free.
+fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite::Result<usize> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, length(bag) + length(body) + 128 FROM telemetry WHERE device = ?1 ORDER BY id",
+    )?;
+    let mut rows = statement.query([device])?;
+    let (mut last, mut found) = (None, 0);
+    while found < bytes
+        && let Some(row) = rows.next()?
+    {
+        last = Some(row.get::<_, i64>(0)?);
+        found += unsigned(row.get(1)?);
+    }
+    drop(rows);
+    let Some(last) = last else {
+        // Counted and not there: the count is wrong, and would be found again and again.
+        connection.prepare_cached("DELETE FROM telemetry_usage WHERE device = ?1")?.execute([device])?;
+        return Ok(0);
+    };
+    connection.prepare_cached("DELETE FROM telemetry WHERE device = ?1 AND id <= ?2")?.execute((device, last))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Keep, Store, StoreError};
@@ -409,6 +495,50 @@ mod tests {
         }
         let enqueued: Vec<u64> = all(&store).await.iter().map(|message| message.enqueued_ms).collect();
         assert_eq!(enqueued, [1008, 1009, 1010]);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_of_each_device_is_counted_exactly_and_the_largest_gives_way() {
+        use rand::rngs::StdRng;
+        use rand::{Rng as _, SeedableRng as _};
+        let dir = tempfile::tempdir().unwrap();
+        let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
+        let mut random = StdRng::seed_from_u64(5);
+        let truth = |c: &Connection| -> Vec<(String, i64, i64)> {
+            c.prepare(
+                "SELECT device, count(*), sum(length(bag) + length(body) + 128) FROM telemetry GROUP BY device",
+            )
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+        };
+        for sequence in 1..300 {
+            let mut new = message(sequence, "q", &"ä".repeat(random.random_range(0..200)));
+            new.bag.set("name", "ü€");
+            new.from = format!("press-{}", random.random_range(1..5_u32).min(3)).parse().unwrap();
+            let mut writing = Writing::new(&c).unwrap();
+            writing.insert(&new).unwrap();
+            // A resend counts once.
+            writing.insert(&new).unwrap();
+            writing.finish().unwrap();
+            let (per_device, total) =
+                (random.random_range(5_000..20_000), random.random_range(8_000..40_000));
+            trim_bytes(&c, per_device, total).unwrap();
+            let counted: Vec<(String, i64, i64)> = c
+                .prepare("SELECT device, messages, bytes FROM telemetry_usage ORDER BY device")
+                .unwrap()
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            assert_eq!(counted, truth(&c));
+            assert!(counted.iter().all(|(_, _, bytes)| unsigned(*bytes) <= per_device));
+            assert!(bytes(&c).unwrap() <= total);
+        }
+        trim(&c, 0).unwrap();
+        assert_eq!(bytes(&c).unwrap(), 0);
     }
 
     #[tokio::test]

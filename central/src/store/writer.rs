@@ -9,6 +9,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::record::{self, CommitRecord};
+use super::space::{Disk, Space};
 use super::{Keep, commands, telemetry};
 
 /// Works in one commit: enough to share a sync, few enough that none waits long behind the others.
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     waiting: Mutex<VecDeque<Instant>>,
     /// When works are given up that wait for another program: central stops.
     give_up_at: OnceLock<Instant>,
+    disk: Mutex<Disk>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -66,6 +68,14 @@ impl Shared {
         Ok(())
     }
 
+    pub(super) fn disk(&self) -> Disk {
+        *lock(&self.disk)
+    }
+
+    pub(super) fn set_disk(&self, disk: Disk) {
+        *lock(&self.disk) = disk;
+    }
+
     /// Has works that wait for another program fail from `at` on. The first call counts.
     pub(super) fn give_up(&self, at: Instant) {
         // A second one: central is stopping already.
@@ -81,6 +91,7 @@ impl Shared {
 pub(super) struct Writer<'a> {
     pub(super) connection: Connection,
     pub(super) keep: Keep,
+    pub(super) space: Space,
     pub(super) shared: &'a Shared,
     pub(super) record: CommitRecord,
     /// Whether anything was committed since the last checkpoint.
@@ -117,8 +128,12 @@ impl Writer<'_> {
                 Err(_) => break,
             }
         }
+        let is_space_due = self.space.is_due();
+        if is_space_due {
+            self.shared.set_disk(self.space.look(&self.connection));
+        }
         if !group.is_empty() {
-            self.commit_and_tell(group);
+            self.commit_and_tell(group, is_space_due);
         }
         if is_due && is_open && self.is_log_ahead {
             self.checkpoint();
@@ -126,10 +141,10 @@ impl Writer<'_> {
         is_open
     }
 
-    fn commit_and_tell(&mut self, group: Vec<(Work, OwnedSemaphorePermit)>) {
+    fn commit_and_tell(&mut self, group: Vec<(Work, OwnedSemaphorePermit)>, is_space_due: bool) {
         let works = group.len();
         let mut finishes = Vec::with_capacity(works);
-        let committed = self.commit(group, &mut finishes);
+        let committed = self.commit(group, is_space_due, &mut finishes);
         match &committed {
             Ok((commits, messages)) => {
                 self.record.committed(*commits, *messages);
@@ -146,14 +161,12 @@ impl Writer<'_> {
 
     /// Begins to write; waits while another program writes to the file, [`LOCKED_MAX`] at most and not for long when
     /// central stops. Works that wait lose nothing.
-    fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
+    fn begin<'c>(connection: &'c Connection, shared: &Shared) -> rusqlite::Result<Transaction<'c>> {
         let since = Instant::now();
         let mut is_told = false;
         loop {
-            match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
-                Err(error)
-                    if is_locked(&error) && since.elapsed() < LOCKED_MAX && !self.shared.is_given_up() =>
-                {
+            match Transaction::new_unchecked(connection, TransactionBehavior::Immediate) {
+                Err(error) if is_locked(&error) && since.elapsed() < LOCKED_MAX && !shared.is_given_up() => {
                     if !is_told {
                         tracing::warn!("another program holds the store; works wait until it is free");
                     }
@@ -165,11 +178,12 @@ impl Writer<'_> {
     }
 
     fn commit(
-        &self,
+        &mut self,
         group: Vec<(Work, OwnedSemaphorePermit)>,
+        is_space_due: bool,
         finishes: &mut Vec<(Finish, OwnedSemaphorePermit)>,
     ) -> rusqlite::Result<(u64, u64)> {
-        let mut transaction = self.begin()?;
+        let mut transaction = Self::begin(&self.connection, self.shared)?;
         for (work, permit) in group {
             let savepoint = transaction.savepoint()?;
             // A fault in one work must not end the writer, on which all others depend.
@@ -186,6 +200,9 @@ impl Writer<'_> {
         }
         telemetry::trim(&transaction, self.keep.messages)?;
         commands::trim(&transaction, self.keep.commands)?;
+        if is_space_due {
+            self.space.trim(&transaction)?;
+        }
         let position = record::count(&transaction)?;
         transaction.commit()?;
         Ok(position)

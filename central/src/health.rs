@@ -1,0 +1,104 @@
+//! Whether central does what it is for: it can write and read, takes telemetry, and keeps up.
+//!
+//! A look writes to the store. Looks are shared: who asks while one is made, or within [`FRESH`], gets its result, so that asking
+//! costs nothing however many ask.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use schemas::timestamp::rfc3339;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::clock::now_ms;
+use crate::fleet::Fleet;
+use crate::store::StoreError;
+use crate::store::record::LostCommits;
+
+/// How long a write may take before central counts as failing.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a result is given to others who ask.
+const FRESH: Duration = Duration::from_secs(2);
+/// Works that wait longer than this mean that the store does not keep up.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The result of a look.
+#[derive(Debug)]
+pub struct Report {
+    /// Whether there are no findings.
+    pub is_well: bool,
+    /// The answer of `/api/ext/health`.
+    pub body: Value,
+}
+
+/// The last look.
+#[derive(Debug, Default)]
+pub struct Health {
+    last: Mutex<Option<(Instant, Arc<Report>)>>,
+}
+
+impl Health {
+    /// The last look when it is fresh, a new one otherwise.
+    pub async fn report(&self, fleet: &Fleet) -> Arc<Report> {
+        let mut last = self.last.lock().await;
+        if let Some((_, report)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return report.clone();
+        }
+        let report = Arc::new(look(fleet).await);
+        *last = Some((Instant::now(), report.clone()));
+        report
+    }
+}
+
+async fn look(fleet: &Fleet) -> Report {
+    let since = Instant::now();
+    let write = fleet.store.submit(|c| {
+        c.execute("INSERT OR REPLACE INTO probe (id, at_ms) VALUES (1, ?1)", [now_ms().cast_signed()])?;
+        Ok::<_, StoreError>(())
+    });
+    let written = match tokio::time::timeout(WRITE_WITHIN, write).await {
+        Ok(written) => written.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("nothing could be written for {WRITE_WITHIN:?}")),
+    };
+    let write_ms = milliseconds(since.elapsed());
+    let read = fleet.store.read(|c| Ok::<_, StoreError>(c.query_row("SELECT 1", [], |_| Ok(()))?));
+    let read = match tokio::time::timeout(WRITE_WITHIN, read).await {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("nothing could be read for {WRITE_WITHIN:?}")),
+    };
+    let (works, oldest) = fleet.store.waiting();
+    let (messages, message_age) = fleet.ingest.waiting_messages();
+    let disk = fleet.store.disk();
+    let mut findings: Vec<String> = Vec::new();
+    findings.extend(written.err().map(|why| match fleet.store.failure() {
+        Some(cause) => format!("writing to the store: {why}: {cause}"),
+        None => format!("writing to the store: {why}"),
+    }));
+    findings.extend(read.err().map(|why| format!("reading from the store: {why}")));
+    findings.extend(fleet.store.check_disk().err().map(|why| why.to_string()));
+    if oldest.max(message_age) > WAIT_MAX {
+        findings.push(format!("the store does not keep up: works wait for {:?}", oldest.max(message_age)));
+    }
+    let body = json!({
+        "status": if findings.is_empty() { "ok" } else { "failing" },
+        "version": env!("CARGO_PKG_VERSION"),
+        "findings": findings,
+        "writeMilliseconds": write_ms,
+        "writer": {"works": works, "oldestMilliseconds": milliseconds(oldest)},
+        "messagesWaiting": messages,
+        "oldestMessageMilliseconds": milliseconds(message_age),
+        "diskFreeBytes": disk.free_bytes,
+        "lostCommits": lost_commits(fleet),
+    });
+    Report { is_well: findings.is_empty(), body }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Commits that the store had and lost, ever.
+fn lost_commits(fleet: &Fleet) -> Vec<Value> {
+    let shown = |(found_ms, lost): &(u64, LostCommits)| json!({"found": rfc3339(*found_ms), "commits": lost.commits, "messages": lost.messages});
+    fleet.store.losses().iter().map(shown).collect()
+}

@@ -1,0 +1,124 @@
+//! Disk space: how much telemetry may take, and when no more is taken.
+//!
+//! History has quotas of bytes, and gives way within them. When the file system itself gets full, nothing that was acknowledged
+//! gives way: new telemetry is refused, and gateways keep it (docs/decisions/0020).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::{Quotas, telemetry};
+
+/// Between two looks at the quotas and the disk: what comes meanwhile is beyond them.
+const LOOK_AFTER: Duration = Duration::from_millis(250);
+/// Between two log lines about one device.
+const TELL_AFTER: Duration = Duration::from_secs(3600);
+/// Left free on large disks when nothing else is configured.
+const FREE_BYTES_MAX: u64 = 512 << 20;
+/// Devices about which was told.
+const TOLD_MAX: usize = 10_000;
+
+/// What is free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// On the file system, and within the store's file.
+    pub free_bytes: u64,
+    /// Less than `[keep] free_bytes`: telemetry is refused.
+    pub is_low: bool,
+}
+
+/// Keeps the store within its quotas.
+pub(super) struct Space {
+    dir: PathBuf,
+    device_bytes: u64,
+    total_bytes: u64,
+    free_bytes: u64,
+    looked: Option<Instant>,
+    told: HashMap<String, Instant>,
+    was_low: bool,
+}
+
+impl Space {
+    pub(super) fn new(dir: &Path, quotas: Quotas) -> Self {
+        let size = match rustix::fs::statvfs(dir) {
+            Ok(stat) => stat.f_blocks.saturating_mul(stat.f_frsize),
+            Err(error) => {
+                tracing::warn!(%error, "reading the size of the store's disk failed; quotas that depend on it are off");
+                u64::MAX
+            }
+        };
+        Self {
+            dir: dir.to_owned(),
+            device_bytes: quotas.device_bytes,
+            total_bytes: quotas.total_bytes.unwrap_or(size / 2),
+            free_bytes: quotas.free_bytes.unwrap_or((size / 20).min(FREE_BYTES_MAX)),
+            looked: None,
+            told: HashMap::new(),
+            was_low: false,
+        }
+    }
+
+    /// Whether it is time to look.
+    pub(super) fn is_due(&self) -> bool {
+        self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AFTER)
+    }
+
+    /// Looks at the disk.
+    pub(super) fn look(&mut self, connection: &Connection) -> Disk {
+        self.looked = Some(Instant::now());
+        let disk = match self.free(connection) {
+            Ok(free_bytes) => Disk { free_bytes, is_low: free_bytes < self.free_bytes },
+            Err(error) => {
+                tracing::warn!(%error, "reading the free space of the store's disk failed");
+                Disk { free_bytes: 0, is_low: self.was_low }
+            }
+        };
+        if disk.is_low != self.was_low {
+            let (free_bytes, keep_free) = (disk.free_bytes, self.free_bytes);
+            match disk.is_low {
+                true => tracing::error!(
+                    free_bytes,
+                    keep_free,
+                    "the store's disk is nearly full; telemetry is refused"
+                ),
+                false => tracing::info!(
+                    free_bytes,
+                    keep_free,
+                    "the store's disk has space again; telemetry is taken"
+                ),
+            }
+        }
+        self.was_low = disk.is_low;
+        disk
+    }
+
+    /// Pages of the file that hold nothing are space too: it does not grow before they are used.
+    fn free(&self, connection: &Connection) -> Result<u64, std::io::Error> {
+        let stat = rustix::fs::statvfs(&self.dir)?;
+        let pages = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
+        let within = pages("PRAGMA freelist_count").and_then(|count| Ok(count * pages("PRAGMA page_size")?));
+        let within = within.map_err(std::io::Error::other)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(within.unsigned_abs()))
+    }
+
+    /// Makes history give way that is beyond its quotas. Within the writer's transaction.
+    pub(super) fn trim(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        for (device, messages) in telemetry::trim_bytes(connection, self.device_bytes, self.total_bytes)? {
+            let now = Instant::now();
+            self.told.retain(|_, at| now.duration_since(*at) < TELL_AFTER);
+            if self.told.len() < TOLD_MAX && !self.told.contains_key(&device) {
+                tracing::warn!(
+                    device,
+                    messages,
+                    device_bytes = self.device_bytes,
+                    total_bytes = self.total_bytes,
+                    "telemetry of a device is beyond its quota; its oldest messages give way"
+                );
+                self.told.insert(device, now);
+            }
+        }
+        Ok(())
+    }
+}

@@ -16,7 +16,8 @@
 //! connections_max = 10000
 //! [limits]                         # of one client of the front door; beyond them it waits or is refused, and is counted
 //! connections_per_address = 10000  # as many as connections_max when left out
-//! connects_per_second_per_address = 0   # no limit
+//! connects_per_second_per_address = 1000   # of an address from which nobody has logged in; 0 for no limit
+//! unproven_connections = 1000      # that have not logged in yet, at once
 //! messages_per_second = 200000     # 0 for no limit; a gateway is one client
 //! bytes_per_second = 268435456
 //! subscriptions = 100

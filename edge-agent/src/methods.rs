@@ -155,11 +155,14 @@ impl Methods {
             client_id: identity.to_string(),
             user_name: Some(format!("{}/{identity}/?api-version=2019-10-01", self.front.gateway)),
             password: token.map(|token| Secret::new(token.as_bytes())),
-            client_cert: caller.client_cert,
+            client_cert: caller.client_cert.clone(),
             peer,
         };
         match self.front.authenticate(request).await {
-            Ok(admitted) if admitted.identity == identity => Ok(identity),
+            Ok(admitted) if admitted.identity == identity => {
+                caller.has_proven();
+                Ok(identity)
+            }
             Ok(_) => Err(refused("it was proven to be somebody else")),
             Err(Refusal::NotAuthorized(why)) => Err(refused(&why)),
             Err(Refusal::Unavailable(why)) => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, why)),

@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use edge_buffer::OpenError;
 use edge_core::access::throttle::ThrottleSettings;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::addresses::Addresses;
 use crate::attempts::Attempts;
 use crate::broker::{Broker, wills};
 use crate::clients::Clients;
 use crate::journal::{Journal, JournalMax};
 use crate::keeper;
+use crate::places::{Places, PlacesMax};
 use crate::service::Service;
 
 /// The bounds of a door.
@@ -24,9 +23,12 @@ use crate::service::Service;
 pub struct DoorSettings {
     /// Connections at once, over all listeners of the door.
     pub connections_max: usize,
+    /// Connections at once that have proven nothing yet; beyond, the address with the most of them loses its oldest.
+    pub unproven_max: usize,
     /// Connections at once from one address.
     pub address_connections_max: usize,
-    /// Connections that one address may open in a second, counted over all listeners; 0 for no limit. Beyond, it is refused.
+    /// Connections that one address from which nobody has proven himself may open in a second, counted over all listeners;
+    /// 0 for no limit. Beyond, it is refused.
     pub address_connects_per_second: u64,
     /// Messages that a client may publish in a second; 0 for no limit. Beyond, it is not read from for a while.
     pub messages_per_second: u64,
@@ -87,9 +89,11 @@ impl Default for DoorSettings {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            unproven_max: 1_000,
+            // Behind one address there may be all devices.
             address_connections_max: 10_000,
-            // Behind one address there may be a whole line of devices that come back at once.
-            address_connects_per_second: 0,
+            // A whole line of devices that come for the first time at once.
+            address_connects_per_second: 1_000,
             // More than one client can send in a second on the machines that gateways are.
             messages_per_second: 200_000,
             bytes_per_second: 256 << 20,
@@ -127,6 +131,8 @@ impl Default for DoorSettings {
 pub struct Counts {
     /// Connections beyond the bound.
     pub connections_refused: AtomicU64,
+    /// Unproven connections that were closed for others.
+    pub connections_evicted: AtomicU64,
     /// Connections beyond the bound of their address.
     pub address_connections_refused: AtomicU64,
     /// Connections that came faster than their address may connect.
@@ -175,6 +181,7 @@ impl Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         vec![
             ("connectionsRefused", read(&self.connections_refused)),
+            ("connectionsEvicted", read(&self.connections_evicted)),
             ("addressConnectionsRefused", read(&self.address_connections_refused)),
             ("connectsRefused", read(&self.connects_refused)),
             ("clientsPaused", read(&self.clients_paused)),
@@ -214,8 +221,7 @@ pub struct Door<S> {
     pub(crate) settings: DoorSettings,
     pub(crate) broker: Arc<Broker>,
     pub(crate) attempts: Attempts,
-    pub(crate) addresses: Addresses,
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) places: Places,
     keeper: Mutex<Option<JoinHandle<()>>>,
     stop_keeper: DropGuard,
 }
@@ -243,21 +249,15 @@ impl<S: Service> Door<S> {
         let keeper = tokio::spawn(async move {
             tokio::join!(keeps, wills);
         });
-        let places = Arc::new(Semaphore::new(settings.connections_max));
+        let places = Places::new(PlacesMax {
+            connections: settings.connections_max,
+            unproven: settings.unproven_max,
+            of_address: settings.address_connections_max,
+            connects_per_second: settings.address_connects_per_second,
+        });
         let (keeper, stop_keeper) = (Mutex::new(Some(keeper)), stop.drop_guard());
-        let (attempts, addresses) =
-            (Attempts::new(settings.throttle.clone()), Addresses::new(settings.address_connects_per_second));
-        Ok(Arc::new(Self {
-            service,
-            clients,
-            settings,
-            broker,
-            attempts,
-            addresses,
-            places,
-            keeper,
-            stop_keeper,
-        }))
+        let attempts = Attempts::new(settings.throttle.clone());
+        Ok(Arc::new(Self { service, clients, settings, broker, attempts, places, keeper, stop_keeper }))
     }
 
     /// Its bounds.

@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::door::Door;
 use crate::http_server::{Ended, RequestTimes, one_request};
+use crate::places::Place;
 use crate::service::{ClientCert, Service};
 use crate::session;
 use crate::shown::Shown;
@@ -43,6 +44,15 @@ pub struct Caller {
     pub peer: SocketAddr,
     /// What it showed in its TLS handshake.
     pub client_cert: Option<ClientCert>,
+    pub(crate) place: Arc<Place>,
+}
+
+impl Caller {
+    /// The request was proven to come from somebody who may send it: its connection is not closed for others any more.
+    pub fn has_proven(&self) {
+        // One that is beyond the bound keeps its unproven place.
+        let _ = self.place.prove(false);
+    }
 }
 
 /// Serves a connection: its request, then the session that it was upgraded to.
@@ -57,13 +67,17 @@ pub(crate) async fn hold<S: Service>(
     let peer = caller.peer;
     let upgrade = Arc::new(Mutex::new(None));
     // In a box of its own: a session that lasts for months shall not keep its room.
-    Box::pin(serve(&door, stream, caller.clone(), api, upgrade.clone(), deadline, &stop)).await;
+    let serving = Box::pin(serve(&door, stream, caller.clone(), api, upgrade.clone(), deadline, &stop));
+    tokio::select! {
+        () = serving => {}
+        () = caller.place.evicted() => return door.evicted(peer),
+    }
     let upgrade = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(upgrade) = upgrade else { return };
     match tokio::time::timeout_at(deadline, opened(upgrade)).await {
         Ok(Some((stream, ahead))) => {
             let stream = WebSocket::new(stream, ahead);
-            session::hold(door, stream, peer, caller.client_cert, deadline, stop).await;
+            session::hold(door, stream, peer, caller.client_cert, caller.place, deadline, stop).await;
         }
         Ok(None) | Err(_) => debug!(%peer, "connection ended before its WebSocket was open"),
     }

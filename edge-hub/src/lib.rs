@@ -1,7 +1,6 @@
 //! The front door: the MQTT listener that a gateway and central both open. It knows who connects, lets each touch only
 //! its own topics, and turns topics into calls of a [`service::Service`], which each program writes for itself.
 
-mod addresses;
 mod attempts;
 mod broker;
 pub mod client;
@@ -22,6 +21,7 @@ mod listener;
 pub mod logging;
 mod mailbox;
 mod message;
+mod places;
 pub mod postman;
 pub mod private_files;
 mod quota;

@@ -12,7 +12,9 @@ use crate::door::DoorSettings;
 pub struct Limits {
     /// Connections at once from one address; as many as the door has places when left out.
     pub connections_per_address: Option<usize>,
-    /// Connections that one address may open in a second; 0 for no limit.
+    /// Connections at once that have proven nothing yet.
+    pub unproven_connections: usize,
+    /// Connections that one address from which nobody has proven himself may open in a second; 0 for no limit.
     pub connects_per_second_per_address: u64,
     /// Messages that a client may publish in a second; 0 for no limit.
     pub messages_per_second: u64,
@@ -31,6 +33,7 @@ impl Default for Limits {
         let door = DoorSettings::default();
         Self {
             connections_per_address: None,
+            unproven_connections: door.unproven_max,
             connects_per_second_per_address: door.address_connects_per_second,
             messages_per_second: door.messages_per_second,
             bytes_per_second: door.bytes_per_second,
@@ -46,6 +49,7 @@ impl Limits {
     pub fn settings(&self, connections_max: usize) -> DoorSettings {
         DoorSettings {
             connections_max,
+            unproven_max: self.unproven_connections.max(1),
             address_connections_max: self.connections_per_address.unwrap_or(connections_max),
             address_connects_per_second: self.connects_per_second_per_address,
             messages_per_second: self.messages_per_second,

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-use crate::addresses::TooMany;
 use crate::door::{Door, count};
 use crate::http_server::ACCEPT_PAUSE;
 use crate::https::{self, Caller};
+use crate::places::{NoPlace, Place};
 use crate::service::{ClientCert, Service};
 use crate::session;
 
@@ -87,28 +87,9 @@ impl<S: Service> Door<S> {
                     }
                 }
             };
-            let Ok(place) = self.places.clone().try_acquire_owned() else {
-                count(&self.counts().connections_refused);
-                let max = self.settings.connections_max;
-                warn!(%peer, connections_max = max, "connection refused: the door is full");
-                continue;
-            };
-            let max = self.settings.address_connections_max;
-            let address_place = match self.addresses.take(peer.ip(), max) {
-                Ok(place) => place,
-                Err(TooMany::AtOnce) => {
-                    count(&self.counts().address_connections_refused);
-                    warn!(%peer, address_connections_max = max, "connection refused: its address has too many");
-                    continue;
-                }
-                Err(TooMany::InASecond) => {
-                    count(&self.counts().connects_refused);
-                    debug!(%peer, "connection refused: its address connects too often");
-                    continue;
-                }
-            };
-            let place = (place, address_place);
-            let deadline = Instant::now() + self.settings.connect_timeout;
+            let Some(place) = self.place(peer) else { continue };
+            let timeout = self.settings.connect_timeout;
+            let deadline = Instant::now() + if place.has_time { timeout } else { timeout / 4 };
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%peer, %error, "connection ended before it began");
                 continue;
@@ -117,16 +98,13 @@ impl<S: Service> Door<S> {
             // A task is as large as the largest thing that it may do: plain connections do not pay for TLS and HTTP.
             match speaks.clone() {
                 Speaks::Mqtt => sessions.spawn(async move {
-                    session::hold(door, stream, peer, None, deadline, stop).await;
-                    drop(place);
+                    session::hold(door, stream, peer, None, place, deadline, stop).await;
                 }),
                 Speaks::Mqtts(tls) => sessions.spawn(async move {
-                    door.admit(stream, peer, tls, None, deadline, stop).await;
-                    drop(place);
+                    door.admit(stream, place, peer, (tls, None), deadline, stop).await;
                 }),
                 Speaks::Https(tls, api) => sessions.spawn(async move {
-                    door.admit(stream, peer, tls, Some(api), deadline, stop).await;
-                    drop(place);
+                    door.admit(stream, place, peer, (tls, Some(api)), deadline, stop).await;
                 }),
             };
         }
@@ -137,18 +115,48 @@ impl<S: Service> Door<S> {
         info!(%address, "door closed");
     }
 
+    /// The place of a connection; `None` when it is refused.
+    fn place(&self, peer: SocketAddr) -> Option<Arc<Place>> {
+        match self.places.take(peer.ip()) {
+            Ok(place) => return Some(Arc::new(place)),
+            Err(NoPlace::Full) => {
+                count(&self.counts().connections_refused);
+                let (connections_max, unproven_max) =
+                    (self.settings.connections_max, self.settings.unproven_max);
+                warn!(%peer, connections_max, unproven_max, "connection refused: no place is left");
+            }
+            Err(NoPlace::OfAddress) => {
+                count(&self.counts().address_connections_refused);
+                let address_connections_max = self.settings.address_connections_max;
+                warn!(%peer, address_connections_max, "connection refused: its address has too many");
+            }
+            Err(NoPlace::TooFast) => {
+                count(&self.counts().connects_refused);
+                debug!(%peer, "connection refused: its address connects too often");
+            }
+        }
+        None
+    }
+
+    /// Notes that an unproven connection was closed for another.
+    pub(crate) fn evicted(&self, peer: SocketAddr) {
+        count(&self.counts().connections_evicted);
+        info!(%peer, "connection closed before it had proven itself: others need its place more");
+    }
+
     async fn admit(
         self: Arc<Self>,
         stream: TcpStream,
+        place: Arc<Place>,
         peer: SocketAddr,
-        tls: TlsAcceptor,
-        api: Option<Router>,
+        (tls, api): (TlsAcceptor, Option<Router>),
         deadline: Instant,
         stop: CancellationToken,
     ) {
         let mut accepting = Box::pin(tokio::time::timeout_at(deadline, tls.accept(stream)));
         let handshake = tokio::select! {
             () = stop.cancelled() => return,
+            () = place.evicted() => return self.evicted(peer),
             handshake = &mut accepting => handshake,
         };
         drop(accepting);
@@ -157,9 +165,11 @@ impl<S: Service> Door<S> {
                 let client_cert = stream.get_ref().1.peer_certificates().and_then(ClientCert::new);
                 match api {
                     // In a box, so that the task holds it once.
-                    None => session::hold(self, Box::new(stream), peer, client_cert, deadline, stop).await,
+                    None => {
+                        session::hold(self, Box::new(stream), peer, client_cert, place, deadline, stop).await
+                    }
                     Some(api) => {
-                        let caller = Caller { peer, client_cert };
+                        let caller = Caller { peer, client_cert, place };
                         Box::pin(https::hold(self, stream, caller, api, deadline, stop)).await;
                     }
                 }

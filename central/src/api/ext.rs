@@ -51,6 +51,7 @@ pub(super) async fn door(
         "limits": {
             "connections": settings.connections_max,
             "connectionsPerAddress": settings.address_connections_max,
+            "unprovenConnections": settings.unproven_max,
             "connectsPerSecondPerAddress": settings.address_connects_per_second,
             "messagesPerSecond": settings.messages_per_second,
             "bytesPerSecond": settings.bytes_per_second,

@@ -31,6 +31,7 @@ use crate::codec::text::Text;
 use crate::codec::write;
 use crate::door::{Door, count};
 use crate::message::Message;
+use crate::places::Place;
 use crate::service::{Admitted, Client, ClientCert, ConnectRequest, Login, Refusal, Service};
 use crate::shown::Shown;
 use crate::table::LEVELS_MAX;
@@ -49,6 +50,31 @@ pub(super) struct Proven {
     is_assigned: bool,
     admitted: Admitted,
     login: Arc<Login>,
+}
+
+impl Proven {
+    /// Gives the connection the place of one that has proven itself; false when there is none and the client was told, or
+    /// when it lost its place meanwhile.
+    pub(super) fn has_place<S: Service, T>(
+        &self,
+        door: &Door<S>,
+        place: &Place,
+        writer: &mut Writer<T>,
+        peer: SocketAddr,
+    ) -> bool {
+        let identity = &self.admitted.identity;
+        // Without central nobody knows who a device is that enrols itself.
+        if identity.registration_id().is_some() || place.prove(door.clients.is_connected(identity)) {
+            return true;
+        }
+        if !place.is_evicted() {
+            count(&door.counts().connections_refused);
+            let (client, connections_max) = (Shown(&self.connect.client_id), door.settings.connections_max);
+            warn!(%client, %peer, connections_max, "connection refused: no place is left");
+            refuse(writer, self.connect.version, Reason::SERVER_UNAVAILABLE, "");
+        }
+        false
+    }
 }
 
 /// Reads the CONNECT and has it proven. `None` when there is to be no session; a CONNACK may wait to be written.

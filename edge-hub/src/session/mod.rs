@@ -36,6 +36,7 @@ use crate::clients::Connection;
 use crate::codec::packet::Version;
 use crate::codec::reason::Reason;
 use crate::door::Door;
+use crate::places::Place;
 use crate::service::{ClientCert, Service};
 use crate::table::Route;
 use end::End;
@@ -53,6 +54,7 @@ pub(crate) async fn hold<S, T>(
     stream: T,
     peer: SocketAddr,
     client_cert: Option<ClientCert>,
+    place: Arc<Place>,
     deadline: Instant,
     stop: CancellationToken,
 ) where
@@ -60,9 +62,16 @@ pub(crate) async fn hold<S, T>(
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     // What a connection does once is boxed: its task is as large as what it waits in for days.
-    let begun = Box::pin(begin(door, stream, peer, client_cert, deadline, stop.clone())).await;
+    let begun = Box::pin(begin(door, stream, peer, client_cert, &place, deadline, stop.clone())).await;
     let Some(mut session) = begun else { return };
-    let end = session.run(&stop).await;
+    let end = tokio::select! {
+        end = session.run(&stop) => end,
+        // Only a device that enrols itself has not proven itself by now.
+        () = place.evicted() => {
+            session.door.evicted(peer);
+            End::Closed("others need its place more".to_owned(), Reason::SERVER_BUSY)
+        }
+    };
     Box::pin(session.finish(end)).await;
 }
 
@@ -72,6 +81,7 @@ async fn begin<S, T>(
     stream: T,
     peer: SocketAddr,
     client_cert: Option<ClientCert>,
+    place: &Place,
     deadline: Instant,
     stop: CancellationToken,
 ) -> Option<Box<Session<S, T>>>
@@ -84,11 +94,16 @@ where
     let proven = tokio::select! {
         proven = connect::prove(&door, &mut reader, &mut writer, peer, client_cert, deadline) => proven,
         () = stop.cancelled() => None,
+        () = place.evicted() => None,
     };
+    let proven = proven.filter(|proven| proven.has_place(&door, place, &mut writer, peer));
     let Some(proven) = proven else {
         // What was written is the CONNACK of the refusal.
         let deadline = Instant::now() + door.settings.finish_timeout;
-        end::close(&mut reader, &mut writer, deadline).await;
+        tokio::select! {
+            () = end::close(&mut reader, &mut writer, deadline) => {}
+            () = place.evicted() => door.evicted(peer),
+        }
         return None;
     };
     Some(Box::new(connect::open(door, proven, peer, reader, writer)))

@@ -344,6 +344,53 @@ async fn a_client_over_its_rate_waits_and_loses_nothing_and_others_do_not_wait()
     site.close().await;
 }
 
+/// Connects from another loopback address, as another host would, and says half a CONNECT.
+async fn half_open(site: &Site, host: [u8; 4]) -> Option<tokio::net::TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::IpAddr::from(host), 0).into()).unwrap();
+    let mut stream = socket.connect(site.address).await.ok()?;
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &[0x10, 100, 0, 4]).await.ok()?;
+    Some(stream)
+}
+
+#[tokio::test]
+async fn half_open_connections_keep_no_device_out_whichever_hosts_hold_them() {
+    // The last address may be the same for each connection, or another one for each.
+    for hosts in [1, 4, 200] {
+        let settings = DoorSettings { connections_max: 24, unproven_max: 12, ..DoorSettings::default() };
+        let site = Site::open(settings).await;
+        if hosts == 200 {
+            // From as many unknown hosts as there are places, only a known one gets in.
+            site.mqtt("known").await.closed_by_client().await;
+        }
+        let mut held = Vec::new();
+        for n in 0..100_u8 {
+            held.extend(half_open(&site, [127, 0, 1, 1 + n % hosts]).await);
+            if n % 4 == 0 {
+                site.mqtt(&format!("device-{n}")).await.closed_by_client().await;
+            }
+        }
+        assert!(site.door.counts().connections_evicted.load(Relaxed) > 0, "{hosts} hosts");
+        drop(held);
+        site.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_lets_a_client_take_over_its_own_connection_and_tells_others() {
+    let site = Site::open(DoorSettings { connections_max: 2, ..DoorSettings::default() }).await;
+    let held = (site.mqtt("a").await, site.mqtt("b").await);
+    assert_eq!(Mqtt::refused(site.options("c")).await, ConnectReturnCode::ServiceUnavailable);
+    let again = site.mqtt("a").await;
+    held.0.closed().await;
+    assert_eq!(Mqtt::refused(site.options("c")).await, ConnectReturnCode::ServiceUnavailable);
+    again.closed_by_client().await;
+    let mut third = site.mqtt("c").await;
+    third.subscribe("x", QoS::AtMostOnce).await;
+    drop((held.1, third));
+    site.close().await;
+}
+
 #[tokio::test]
 async fn one_address_has_as_many_connections_as_it_may() {
     let site = Site::open(DoorSettings { address_connections_max: 2, ..DoorSettings::default() }).await;

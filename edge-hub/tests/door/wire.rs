@@ -113,7 +113,8 @@ async fn the_silent_are_let_go_and_the_door_has_a_bound() {
     for client_id in ["d1", "d2"] {
         held.push(site.mqtt(client_id).await);
     }
-    assert_eq!(exchange(site.address, b"").await, b"", "a third connection");
+    let refused = exchange(site.address, b"\x10\x0e\0\x04MQTT\x04\x02\0\0\0\x02d3").await;
+    assert_eq!(refused, b"\x20\x02\0\x03", "a third connection");
     assert_eq!(site.door.counts().connections_refused.load(std::sync::atomic::Ordering::Relaxed), 1);
     site.close().await;
 }

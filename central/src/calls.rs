@@ -14,8 +14,9 @@ use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
 
+use crate::authorize::{Way, authorize};
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, require, speak_for};
+use crate::fleet::{Fleet, FleetError, require};
 use crate::store::commands::{self, Command, Outcome};
 
 /// Commands that may wait for their answers at once.
@@ -180,7 +181,7 @@ impl Fleet {
                         Some(command) if command.gateway.as_ref() == Some(&gateway) => {}
                         // It answers faster than it is noted that it took the command.
                         Some(command) if commands::take(c, &id, Some(&gateway), now_ms)? => {
-                            speak_for(c, &gateway, &command.target)?;
+                            authorize(c, &gateway, &command.target, Way::Answer)?;
                         }
                         Some(_) => {
                             return Err(FleetError::Forbidden(format!(

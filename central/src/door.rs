@@ -18,14 +18,15 @@ use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Reject
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
 use schemas::link::{Hello, Losses, Presence};
-use schemas::names::{DeviceId, Identity};
+use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
 use schemas::twin::{Section, Twin};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use crate::authorize::{Way, authorize};
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, no_device, speak_for};
+use crate::fleet::{Fleet, FleetError, no_device};
 use crate::ingest::GatewayConnection;
 use crate::store::StoreError;
 use crate::store::commands::Outcome;
@@ -51,10 +52,11 @@ impl From<FleetError> for Rejected {
 }
 
 impl Fleet {
-    /// Takes a telemetry message that `carrier`, a gateway, brought, or its sender itself.
+    /// Takes a telemetry message that `carrier`, a gateway, brought, or its sender itself, or that is the will of `left_by`.
     fn take(
         self: &Arc<Self>,
         carrier: Option<GatewayConnection>,
+        left_by: Option<DeviceId>,
         from: Identity,
         mut bag: PropertyBag,
         payload: Bytes,
@@ -72,7 +74,11 @@ impl Fleet {
             body: payload.into(),
             place,
         };
-        self.ingest.put(message, carrier).map_err(Rejected::from).boxed()
+        let stored = match left_by {
+            Some(left_by) => self.ingest.put_will(message, left_by),
+            None => self.ingest.put(message, carrier),
+        };
+        stored.map_err(Rejected::from).boxed()
     }
 }
 
@@ -135,7 +141,7 @@ impl Service for Fleet {
             gateway: client.identity.device.clone(),
             connection: client.connection,
         });
-        self.take(carrier, from, bag, payload)
+        self.take(carrier, None, from, bag, payload)
     }
 
     fn telemetry_will(
@@ -145,15 +151,7 @@ impl Service for Fleet {
         bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        let (fleet, left_by) = (self.clone(), left_by.clone());
-        Box::pin(async move {
-            if left_by != from {
-                // As for what it publishes: only for itself, its modules and the devices attached to it now.
-                let (gateway, of) = (left_by.device, from.clone());
-                fleet.store.submit(move |c| speak_for(c, &gateway, &of)).await?;
-            }
-            fleet.take(None, from, bag, payload).await
-        })
+        self.take(None, Some(left_by.device.clone()), from, bag, payload)
     }
 
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {
@@ -371,9 +369,12 @@ impl Fleet {
         section: Section,
         size_bytes: usize,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
+        if let Err(error) = check_report(&of, &section) {
+            return std::future::ready(Err(error)).boxed();
+        }
         let now_ms = now_ms();
         let work = move |c: &rusqlite::Connection| {
-            speak_for(c, &gateway, &of)?;
+            authorize(c, &gateway, &of, Way::Reported)?;
             let stands = twins::section(c, &of, Half::Reported)?.section;
             // A gateway that lost its data counts from the beginning again: another version is news, not only a higher.
             if stands.version != section.version || stands.properties != section.properties {
@@ -387,13 +388,21 @@ impl Fleet {
     fn lost(
         &self,
         gateway: DeviceId,
-        losses: Losses,
+        mut losses: Losses,
         size_bytes: usize,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
+        if let Err(error) = losses::check(&mut losses) {
+            return std::future::ready(Err(FleetError::Wrong(error.to_string()))).boxed();
+        }
         let now_ms = now_ms();
-        let work = move |c: &rusqlite::Connection| match losses::insert(c, &gateway, &losses, now_ms)? {
-            true => Ok(()),
-            false => Err(FleetError::Forbidden("the gateway brings more queues than one may have".into())),
+        let work = move |c: &rusqlite::Connection| {
+            check_senders(c, &gateway, &mut losses)?;
+            match losses::insert(c, &gateway, &losses, now_ms)? {
+                true => Ok(()),
+                false => {
+                    Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
+                }
+            }
         };
         self.store.submit_then(size_bytes, work, |()| {})
     }
@@ -412,7 +421,7 @@ impl Fleet {
                 let mut known = Vec::with_capacity(presence.clients.len());
                 let (mut strangers, mut why) = (0, None);
                 for client in presence.clients {
-                    match speak_for(c, &gateway, &client.identity) {
+                    match authorize(c, &gateway, &client.identity, Way::Presence) {
                         Ok(()) if client.identity.device == gateway => known.push(client),
                         Ok(()) => {
                             devices::seen(c, &client.identity.device, now_ms)?;
@@ -444,9 +453,63 @@ impl Fleet {
     }
 }
 
+/// Leaves senders out of losses for whom the gateway does not speak: the messages are lost all the same, and nobody else has
+/// lost them.
+fn check_senders(
+    c: &rusqlite::Connection,
+    gateway: &DeviceId,
+    losses: &mut Losses,
+) -> Result<(), FleetError> {
+    let (mut left_out, mut why) = (0, None);
+    for loss in losses.losses.iter_mut().filter(|loss| !loss.sender.is_empty()) {
+        let may = match loss.sender.parse::<Identity>() {
+            Ok(of) => authorize(c, gateway, &of, Way::Loss),
+            Err(error) => Err(FleetError::Wrong(format!("sender: {error}"))),
+        };
+        match may {
+            Ok(()) => {}
+            Err(FleetError::Store(error)) => return Err(error.into()),
+            Err(error) => {
+                loss.sender.clear();
+                left_out += 1;
+                why.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = why {
+        tracing::warn!(%gateway, losses = left_out, %error, "senders of lost messages were left out");
+    }
+    Ok(())
+}
+
+/// The largest reported section that a gateway tells of itself: its report on a manifest of some hundred modules.
+const REPORT_BYTES_MAX: usize = 256 * 1024;
+
+/// Makes sure that a reported section is no larger than what its owner may report.
+fn check_report(of: &Identity, section: &Section) -> Result<(), FleetError> {
+    let is_system = of.module.as_ref().is_some_and(ModuleId::is_system);
+    // Counted as the gateway counts them for a patch, with some room for another version's count.
+    let max = if is_system { REPORT_BYTES_MAX } else { 2 * edge_core::twin::SECTION_BYTES_MAX };
+    let bytes = serde_json::to_vec(&section.properties).map_or(usize::MAX, |text| text.len());
+    if bytes > max {
+        let why = format!("the reported section of `{of}` has {bytes} bytes; {max} are allowed");
+        return Err(FleetError::TooLarge(why));
+    }
+    if i64::try_from(section.version).is_err() {
+        return Err(FleetError::Wrong(format!(
+            "the reported section of `{of}` has version {}",
+            section.version
+        )));
+    }
+    Ok(())
+}
+
 fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
     schemas::json::from_link(payload).map_err(|error| error.to_string())
 }
+
+/// The longest id of a gateway's queue: a gateway makes UUIDs.
+const QUEUE_ID_BYTES_MAX: usize = 128;
 
 /// Takes the link's properties out of a bag: the message's place in its gateway's queue, and when the gateway accepted
 /// it. Only a gateway's own word counts: from others they are left out, and of several the last is taken, which the
@@ -471,6 +534,14 @@ fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<(Option<Pl
     let enqueued_ms = number(system::LINESIDE_ENQUEUED_MS, enqueued_ms)?;
     match (queue, number(system::LINESIDE_SEQUENCE, sequence)?) {
         (None, None) => Ok((None, enqueued_ms)),
+        (Some(queue), Some(_)) if queue.len() > QUEUE_ID_BYTES_MAX => Err(format!(
+            "{}: found {} bytes; {QUEUE_ID_BYTES_MAX} are allowed",
+            system::LINESIDE_QUEUE,
+            queue.len()
+        )),
+        (Some(_), Some(sequence)) if i64::try_from(sequence).is_err() => {
+            Err(format!("{}: found {sequence}; {} is the most", system::LINESIDE_SEQUENCE, i64::MAX))
+        }
         (Some(queue), Some(sequence)) => {
             Ok((Some(Place { gateway: gateway.clone(), queue, sequence }), enqueued_ms))
         }

@@ -369,43 +369,6 @@ pub fn modules(c: &Connection, gateway: &DeviceId) -> Result<BTreeSet<ModuleId>,
     Ok(twins::modules(c, gateway)?.into_iter().chain(named).collect())
 }
 
-/// Makes sure that `gateway` may speak for `identity`: itself, its modules, and the devices behind it. A device that
-/// nobody knows was added at the gateway: it is registered behind it, without keys.
-///
-/// # Errors
-/// [`FleetError::Forbidden`] when it may not.
-pub fn speak_for(c: &Connection, gateway: &DeviceId, identity: &Identity) -> Result<(), FleetError> {
-    if identity.device == *gateway {
-        return Ok(());
-    }
-    let stands_behind = match devices::get(c, &identity.device)? {
-        _ if identity.module.is_some() => None,
-        Some(device) => device.gateway,
-        None => {
-            check_room(c, gateway)?;
-            let device = Device { keys: None, revision: 1, ..new_device(identity.device.clone()) };
-            devices::put(c, &device)?;
-            devices::put_relationship(
-                c,
-                &Relationship {
-                    id: format!("to-{}", device.id),
-                    name: "added at the gateway".into(),
-                    source: gateway.clone(),
-                    target: device.id.clone(),
-                },
-            )?;
-            tracing::info!(device = %device.id, %gateway, "device that the gateway brought was registered");
-            Some(gateway.clone())
-        }
-    };
-    match stands_behind.as_ref() == Some(gateway) {
-        true => Ok(()),
-        false => Err(FleetError::Forbidden(format!(
-            "gateway `{gateway}` does not speak for `{identity}`; attach the device to it by a relationship"
-        ))),
-    }
-}
-
 /// Makes sure that one more device may stand behind a gateway.
 ///
 /// # Errors

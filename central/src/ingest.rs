@@ -17,7 +17,8 @@ use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
 
-use crate::fleet::{FleetError, speak_for};
+use crate::authorize::{Way, authorize};
+use crate::fleet::FleetError;
 use crate::store::telemetry::{self, NewMessage, Stored, Writing};
 use crate::store::{Store, StoreError};
 
@@ -79,6 +80,8 @@ struct Arrived {
     message: NewMessage,
     /// None when the device is connected to central itself.
     carrier: Option<GatewayConnection>,
+    /// Of a will: who left it.
+    left_by: Option<DeviceId>,
     stored: oneshot::Sender<Result<(), FleetError>>,
     at: Instant,
 }
@@ -110,6 +113,27 @@ impl Ingest {
         message: NewMessage,
         carrier: Option<GatewayConnection>,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
+        self.put_from(message, carrier, None)
+    }
+
+    /// Stores a will of `left_by`, if it may still speak for the message's sender when that is written.
+    ///
+    /// # Errors
+    /// As [`Ingest::put`].
+    pub fn put_will(
+        &self,
+        message: NewMessage,
+        left_by: DeviceId,
+    ) -> BoxFuture<'static, Result<(), FleetError>> {
+        self.put_from(message, None, Some(left_by))
+    }
+
+    fn put_from(
+        &self,
+        message: NewMessage,
+        carrier: Option<GatewayConnection>,
+        left_by: Option<DeviceId>,
+    ) -> BoxFuture<'static, Result<(), FleetError>> {
         let (stored, told) = oneshot::channel();
         let bytes = message.body.len() + OVERHEAD_BYTES;
         let mut waiting = self.waiting();
@@ -125,7 +149,7 @@ impl Ingest {
             return std::future::ready(Err(refused.into())).boxed();
         }
         waiting.bytes += bytes;
-        waiting.messages.push_back(Arrived { message, carrier, stored, at: Instant::now() });
+        waiting.messages.push_back(Arrived { message, carrier, left_by, stored, at: Instant::now() });
         let is_first = !std::mem::replace(&mut waiting.is_handed_in, true);
         drop(waiting);
         if is_first {
@@ -249,7 +273,7 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
     let ingest = outcome.ingest.clone();
     let mut writing = Writing::new(connection)?;
     let mut proven: HashMap<DeviceId, HashSet<Identity>> = HashMap::new();
-    for Arrived { message, carrier, stored, .. } in batch {
+    for Arrived { message, carrier, left_by, stored, .. } in batch {
         if carrier.as_ref().is_some_and(|carrier| ingest.waiting().fences.holds(carrier)) {
             outcome.push(stored, Err(StoreError::NotCommitted.into()));
             continue;
@@ -262,17 +286,20 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
             outcome.push(stored, Ok(()));
             continue;
         }
-        let result = match &carrier {
-            Some(GatewayConnection { gateway, .. })
-                if !proven.get(gateway).is_some_and(|of| of.contains(&message.from)) =>
-            {
-                let may = speak_for(connection, gateway, &message.from);
-                if may.is_ok() {
-                    proven.entry(gateway.clone()).or_default().insert(message.from.clone());
+        let carried_by = carrier.as_ref().map(|carrier| &carrier.gateway);
+        let speaker = carried_by.or(left_by.as_ref()).unwrap_or(&message.from.device);
+        let way = if left_by.is_some() { Way::Will } else { Way::Telemetry };
+        let is_proven = way == Way::Telemetry
+            && proven.get(speaker).is_some_and(|of: &HashSet<Identity>| of.contains(&message.from));
+        let result = match is_proven {
+            true => Ok(()),
+            false => {
+                let may = authorize(connection, speaker, &message.from, way);
+                if may.is_ok() && way == Way::Telemetry {
+                    proven.entry(speaker.clone()).or_default().insert(message.from.clone());
                 }
                 may
             }
-            _ => Ok(()),
         };
         let result = match result {
             Ok(()) => match writing.insert(&message)? {

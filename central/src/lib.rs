@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod attest;
+pub mod authorize;
 pub mod calls;
 pub mod clock;
 pub mod config;

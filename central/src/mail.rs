@@ -14,8 +14,9 @@ use rusqlite::Connection;
 use schemas::cloud_message::{CloudMessage, End, Settlement, WAITING_MAX};
 use schemas::names::{DeviceId, Identity};
 
+use crate::authorize::{Way, authorize};
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, no_device, speak_for};
+use crate::fleet::{Fleet, FleetError, no_device};
 use crate::store::cloud_messages::{self, StoredMessage};
 use crate::store::commands;
 use crate::store::devices::{self, Device};
@@ -184,7 +185,7 @@ impl Fleet {
         settlement: Settlement,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
         self.store.submit(move |c| {
-            speak_for(c, &gateway, &Identity::device(device.clone()))?;
+            authorize(c, &gateway, &Identity::device(device.clone()), Way::Settlement)?;
             if !cloud_messages::end(c, &device, sequence, &settlement)? {
                 tracing::info!(%device, sequence, "a second end of a cloud-to-device message was left out");
             }

@@ -23,6 +23,8 @@ async fn a_loss_is_kept_once_over_a_restart_and_shown_for_its_gateway_and_its_de
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
     central.put("/api/devices/press-1", json!({})).await;
+    let behind = json!({"name": "x", "source": "gw", "target": "press-1"});
+    central.put("/api/devices/gw/relationships/press-1", behind).await;
     let mut gateway = central.client("gw").await;
     gateway.subscribe("$ls/#").await;
     let (topic, stored) = gateway.message("$ls/").await;

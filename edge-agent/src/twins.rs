@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use edge_core::twin::{self, PatchError};
-use schemas::names::Identity;
+use schemas::names::{Identity, ModuleId};
 use schemas::twin::{Section, Twin};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -184,7 +184,8 @@ impl Twins {
         self.state.put(Room::Twins, &identity.to_string(), kept)
     }
 
-    fn mark_unsent(&self, identity: &Identity) {
+    /// Marks a reported section as not sent.
+    pub fn mark_unsent(&self, identity: &Identity) {
         self.unsent().insert(identity.clone());
         self.reported.notify_one();
     }
@@ -209,7 +210,11 @@ impl Twins {
     /// Takes the next identity whose reported section central does not have, with that section, of those that may be sent.
     pub fn next_unsent(&self, may_send: impl Fn(&Identity) -> bool) -> Option<(Identity, Section)> {
         let mut unsent = self.unsent();
-        let identity = unsent.iter().find(|identity| may_send(identity))?.clone();
+        // `$edgeAgent`'s first: central takes the sections of modules that it names.
+        let is_system = |identity: &&Identity| identity.module.as_ref().is_some_and(ModuleId::is_system);
+        let mut ready = unsent.iter().filter(|identity| may_send(identity));
+        let first = ready.clone().find(is_system).or_else(|| ready.next());
+        let identity = first?.clone();
         unsent.remove(&identity);
         drop(unsent);
         let section = self.get(&identity).reported;
@@ -298,5 +303,17 @@ mod tests {
         assert_eq!(twins.next_unsent(|_| true), None);
         twins.all_unsent();
         assert!(twins.next_unsent(|_| true).is_some());
+    }
+
+    #[tokio::test]
+    async fn the_daemons_own_report_is_sent_before_the_sections_of_modules_that_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let twins = Twins::load(State::open(dir.path()).unwrap()).unwrap();
+        let patch = json!({"speed": 3}).as_object().unwrap().clone();
+        for who in ["a-leaf", "gw/filter", "z-gw/$edgeAgent"] {
+            twins.report(&who.parse().unwrap(), &patch).await.unwrap();
+        }
+        let sent = std::iter::from_fn(|| twins.next_unsent(|_| true)).map(|(who, _)| who.to_string());
+        assert_eq!(sent.collect::<Vec<_>>(), ["z-gw/$edgeAgent", "a-leaf", "gw/filter"]);
     }
 }

@@ -160,7 +160,8 @@ pub(super) async fn totals(
     let totals = fleet.store.read(read).await?;
     let mut by_cause = BTreeMap::new();
     for total in &totals {
-        *by_cause.entry(total.cause.clone()).or_default() += total.count;
+        let sum: &mut u64 = by_cause.entry(total.cause.clone()).or_default();
+        *sum = sum.saturating_add(total.count).min(losses::COUNT_MAX);
     }
     Ok(Json(TotalsBody { by_cause, value: totals.into_iter().map(total_body).collect() }))
 }

@@ -180,7 +180,19 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
             device.revision,
             x509,
         ))?;
+    connection.prepare_cached("DELETE FROM removed_devices WHERE id = ?1")?.execute([device.id.as_str()])?;
     Ok(())
+}
+
+/// Deleted devices that are remembered.
+const REMOVED_KEPT: i64 = 100_000;
+
+/// Whether a device was deleted and not registered since. Among the last 100,000 that were deleted.
+///
+/// # Errors
+/// SQLite's.
+pub fn is_removed(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM removed_devices WHERE id = ?1")?.exists([id.as_str()])
 }
 
 /// Notes that a device came or went.
@@ -212,7 +224,17 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
     ] {
         connection.prepare_cached(statement)?.execute([id.as_str()])?;
     }
-    Ok(connection.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id.as_str()])? == 1)
+    let is_deleted =
+        connection.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id.as_str()])? == 1;
+    if is_deleted {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO removed_devices (id) VALUES (?1)")?
+            .execute([id.as_str()])?;
+        connection
+            .prepare_cached("DELETE FROM removed_devices WHERE row <= ?1")?
+            .execute([connection.last_insert_rowid() - REMOVED_KEPT])?;
+    }
+    Ok(is_deleted)
 }
 
 fn read_relationship(row: &Row<'_>) -> rusqlite::Result<Relationship> {

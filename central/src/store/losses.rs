@@ -12,6 +12,69 @@ const KEPT_MAX: u64 = 100_000;
 const QUEUES_MAX: u32 = 1000;
 /// Sums of one gateway. Beyond, what further senders lost is added up without their names.
 const TOTALS_MAX: u32 = 50_000;
+/// The highest count, of one loss and of a sum: what a JSON number holds exactly. Beyond, counts stay there.
+pub const COUNT_MAX: u64 = (1 << 53) - 1;
+/// The longest id or name of a queue. A gateway's own names have a module's name of 128 characters and some words.
+const QUEUE_BYTES_MAX: usize = 256;
+/// The longest cause.
+const CAUSE_BYTES_MAX: usize = 32;
+
+/// What a gateway could not have told of its own queues.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WrongLosses {
+    /// An empty or too long text, or one with control characters.
+    #[error("{field}: found {bytes} bytes; write 1 to {max} bytes of printable characters")]
+    Text {
+        /// Which.
+        field: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        max: usize,
+    },
+    /// A number above what is stored.
+    #[error("{field}: found {value}; {} is the most", i64::MAX)]
+    Number {
+        /// Which.
+        field: &'static str,
+        /// What was found.
+        value: u64,
+    },
+    /// A range that ends before it begins.
+    #[error("sequences: found {first} to {last}")]
+    Range {
+        /// Of the loss.
+        first: u64,
+        /// Of the loss.
+        last: u64,
+    },
+}
+
+/// Checks what a gateway told, apart from whom it names as senders. Counts above [`COUNT_MAX`] are lowered to it.
+///
+/// # Errors
+/// [`WrongLosses`].
+pub fn check(told: &mut Losses) -> Result<(), WrongLosses> {
+    let text = |field, text: &str, max| {
+        let is_wrong = text.is_empty() || text.len() > max || text.chars().any(char::is_control);
+        if is_wrong { Err(WrongLosses::Text { field, bytes: text.len(), max }) } else { Ok(()) }
+    };
+    text("queue", &told.queue, QUEUE_BYTES_MAX)?;
+    text("name", &told.name, QUEUE_BYTES_MAX)?;
+    for loss in &mut told.losses {
+        text("cause", &loss.cause, CAUSE_BYTES_MAX)?;
+        for (field, value) in [("number", loss.number), ("first", loss.first), ("last", loss.last)] {
+            if i64::try_from(value).is_err() {
+                return Err(WrongLosses::Number { field, value });
+            }
+        }
+        if loss.first > loss.last {
+            return Err(WrongLosses::Range { first: loss.first, last: loss.last });
+        }
+        loss.count = loss.count.min(COUNT_MAX);
+    }
+    Ok(())
+}
 
 /// A loss that is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +186,7 @@ fn insert_one(
     c.prepare_cached(
         "INSERT INTO loss_totals (gateway, queue, device, module, cause, count, from_ms, until_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT DO UPDATE SET count = count + excluded.count, from_ms = min(from_ms, excluded.from_ms),
+         ON CONFLICT DO UPDATE SET count = min(count + excluded.count, ?9), from_ms = min(from_ms, excluded.from_ms),
          until_ms = max(until_ms, excluded.until_ms)",
     )?
     .execute((
@@ -135,6 +198,7 @@ fn insert_one(
         integer(loss.count),
         integer(loss.from_ms),
         integer(loss.until_ms),
+        integer(COUNT_MAX),
     ))?;
     Ok(())
 }
@@ -188,9 +252,11 @@ pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::
 /// SQLite's.
 pub fn totals(c: &Connection, of: &DeviceId) -> rusqlite::Result<Vec<Total>> {
     let mut statement = c.prepare_cached(
-        "SELECT * FROM loss_totals WHERE gateway = ?1 OR device = ?1 ORDER BY gateway, queue, device, module, cause",
+        // A sum of an earlier version may have left the integers.
+        "SELECT gateway, queue, device, module, cause, CAST(min(count, ?2) AS INTEGER) AS count, from_ms, until_ms
+         FROM loss_totals WHERE gateway = ?1 OR device = ?1 ORDER BY gateway, queue, device, module, cause",
     )?;
-    let rows = statement.query_map([of.as_str()], |row| {
+    let rows = statement.query_map((of.as_str(), integer(COUNT_MAX)), |row| {
         Ok(Total {
             gateway: row.get("gateway")?,
             queue: row.get("queue")?,
@@ -224,6 +290,45 @@ mod tests {
 
     fn told(losses: Vec<Loss>) -> Losses {
         Losses { queue: "id-1".into(), name: "upstream@3".into(), losses }
+    }
+
+    #[test]
+    fn counts_of_any_size_leave_sums_that_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (c, gateway) = (schema::open(&dir.path().join("central.db")).unwrap(), "gw".parse().unwrap());
+        let counts = [i64::MAX as u64, i64::MAX as u64, u64::MAX, 1, COUNT_MAX, 0];
+        for (index, count) in counts.into_iter().enumerate() {
+            let mut losses = told(vec![loss(index as u64 + 1, "press-1", "expired", count)]);
+            check(&mut losses).unwrap();
+            assert!(insert(&c, &gateway, &losses, 9).unwrap());
+            let sum = totals(&c, &gateway).unwrap()[0].count;
+            assert_eq!(sum, COUNT_MAX, "after {index}");
+        }
+        c.execute("UPDATE loss_totals SET count = 1.8e19", []).unwrap();
+        assert_eq!(totals(&c, &gateway).unwrap()[0].count, COUNT_MAX, "what an earlier version left");
+        assert_eq!(page(&c, &gateway, 0, 100).unwrap().len(), counts.len());
+    }
+
+    #[test]
+    fn what_no_queue_could_have_lost_is_refused() {
+        let wrong: Vec<fn(&mut Losses)> = vec![
+            |l| l.queue.clear(),
+            |l| l.queue = "q".repeat(257),
+            |l| l.name = "n".repeat(257),
+            |l| l.name = "upstream\nforged".into(),
+            |l| l.losses[0].cause = "c".repeat(33),
+            |l| l.losses[0].cause.clear(),
+            |l| l.losses[0].number = u64::MAX,
+            |l| l.losses[0].first = u64::MAX,
+            |l| l.losses[0].last = u64::MAX,
+            |l| l.losses[0].last = l.losses[0].first - 1,
+        ];
+        check(&mut told(vec![loss(1, "press-1", "expired", 4)])).unwrap();
+        for (index, change) in wrong.into_iter().enumerate() {
+            let mut losses = told(vec![loss(1, "press-1", "expired", 4)]);
+            change(&mut losses);
+            assert!(check(&mut losses).is_err(), "{index}: {losses:?}");
+        }
     }
 
     #[test]

@@ -236,6 +236,10 @@ CREATE TRIGGER telemetry_deleted AFTER DELETE ON telemetry BEGIN
     DELETE FROM telemetry_usage WHERE device = old.device AND messages <= 0;
 END;
 ",
+    "
+-- deleted and not registered since: what a gateway says of one does not bring it back
+CREATE TABLE removed_devices (row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE);
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

@@ -165,7 +165,7 @@ impl<'a> Connection<'a> {
         why: String,
     ) -> Result<(), Ended> {
         self.sender.acknowledged(packet_id);
-        if self.telling.acknowledged(packet_id) {
+        if self.telling.refused(packet_id) {
             tracing::error!(%reason, why, "central refused what it was told");
         } else if let Some((queue, sequence)) = self.telemetry.find(packet_id) {
             let why = if why.is_empty() { reason.to_string() } else { why };

@@ -3,11 +3,11 @@
 //!
 //! Each room knows what central has not acknowledged yet; a new connection tells all of it again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use edge_core::dialect::link::LinkUp;
 use edge_core::link::budget::Cause;
-use edge_hub::client::Sender;
+use edge_hub::client::{Outgoing, Sender};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::watch;
 
@@ -23,6 +23,7 @@ pub(super) const PACKET_BYTES: usize = 8;
 enum Told {
     /// Its room does not wait for the acknowledgement.
     Once,
+    Section(Identity),
     Presence,
     Answer(String),
     Settled((DeviceId, u64)),
@@ -35,6 +36,8 @@ pub(super) struct Telling<'a> {
     in_flight: HashMap<u16, Told>,
     presence: PresenceOutbox,
     losing: Losing,
+    /// Modules of which central has refused the section. Bounded by the twins.
+    refused: BTreeSet<Identity>,
     /// Says when what has used up its bytes may go on.
     budget: watch::Receiver<()>,
 }
@@ -50,6 +53,7 @@ impl<'a> Telling<'a> {
             in_flight: HashMap::new(),
             presence: PresenceOutbox::default(),
             losing: Losing::new(),
+            refused: BTreeSet::new(),
             budget: link.meter.changes(),
         }
     }
@@ -102,30 +106,62 @@ impl<'a> Telling<'a> {
                 (Cause::Messages, operation, to_json(&settlement), Told::Settled(of))
             } else if let Some((identity, section)) = next_section() {
                 let cause = section_cause(&identity);
-                (cause, LinkUp::Reported(identity), to_json(&section), Told::Once)
+                let told = Told::Section(identity.clone());
+                (cause, LinkUp::Reported(identity), to_json(&section), told)
             } else if let Some((losses, sent)) = self.losing.next_unsent() {
                 (Cause::Link, LinkUp::Losses, to_json(&losses), Told::Losses(sent))
             } else {
                 break;
             };
             let topic = topic.to_string();
+            let message = Outgoing { topic: &topic, payload: &payload, ..Outgoing::default() };
+            if let Some(bytes) = sender.too_large(&message) {
+                // central would close the connection, now and each time that it is told again.
+                tracing::error!(topic, bytes, "central is not told: it takes no message of this size");
+                self.done(told);
+                continue;
+            }
             meter.count(cause, (topic.len() + payload.len() + PACKET_BYTES) as u64);
             let packet_id = sender.publish(&topic, &payload);
             self.in_flight.insert(packet_id, told);
         }
     }
 
+    /// central will not take something that it was told; false when it is no message of these.
+    pub(super) fn refused(&mut self, packet_id: u16) -> bool {
+        let module = match self.in_flight.get(&packet_id) {
+            Some(Told::Section(of)) if of.module.as_ref().is_some_and(|module| !module.is_system()) => {
+                Some(of.clone())
+            }
+            _ => None,
+        };
+        let is_told = self.acknowledged(packet_id);
+        self.refused.extend(module);
+        is_told
+    }
+
     /// Whether the acknowledgement was of something told; its room is told then.
     pub(super) fn acknowledged(&mut self, packet_id: u16) -> bool {
-        match self.in_flight.remove(&packet_id) {
-            None => return false,
-            Some(Told::Once) => {}
-            Some(Told::Presence) => self.presence.acknowledged(),
-            Some(Told::Answer(id)) => self.link.commands.acknowledged(&id),
-            Some(Told::Settled(of)) => self.link.mailbox.acknowledged(&of),
-            Some(Told::Losses(sent)) => self.losing.acknowledged(sent),
+        let told = self.in_flight.remove(&packet_id);
+        told.map(|told| self.done(told)).is_some()
+    }
+
+    fn done(&mut self, told: Told) {
+        match told {
+            Told::Once => {}
+            Told::Section(of) => {
+                if of.module.as_ref().is_some_and(ModuleId::is_system) {
+                    // It may name the modules of which central took no section.
+                    for identity in std::mem::take(&mut self.refused) {
+                        self.link.twins.mark_unsent(&identity);
+                    }
+                }
+            }
+            Told::Presence => self.presence.acknowledged(),
+            Told::Answer(id) => self.link.commands.acknowledged(&id),
+            Told::Settled(of) => self.link.mailbox.acknowledged(&of),
+            Told::Losses(sent) => self.losing.acknowledged(sent),
         }
-        true
     }
 }
 

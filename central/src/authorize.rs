@@ -1,0 +1,335 @@
+//! Who may speak for whom at central: one function decides for every way in.
+//!
+//! | Speaks for | Telemetry | Will | Reported section | Presence | Answer, settlement, loss |
+//! |---|---|---|---|---|---|
+//! | itself | yes | unless blocked | yes | yes | yes |
+//! | a module of its own, known here | yes | unless blocked | yes | yes | yes |
+//! | a module of its own, unknown here | yes | unless blocked | no | yes | yes |
+//! | a device that stands behind it | yes | yes | yes | yes | yes |
+//! | a device that was never registered | registers it | no | registers it | registers it | no |
+//! | a device that was deleted | no | no | no | no | no |
+//! | any other device, its modules, another gateway | no | no | no | no | no |
+//!
+//! An unknown module's telemetry is taken since a manifest may be applied on the gateway itself, and because a module's last
+//! messages may arrive when it has left the manifest. Who enrols proves itself (see `proving`).
+
+use rusqlite::Connection;
+use schemas::names::{DeviceId, Identity, ModuleId};
+use serde_json::Value;
+
+use crate::fleet::{FleetError, check_room, new_device};
+use crate::store::devices::{self, Device, Relationship};
+use crate::store::twins::{self, Half};
+
+/// Sections of modules that a gateway may report.
+const MODULES_MAX: usize = 500;
+
+/// What is said in the name of an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A telemetry message.
+    Telemetry,
+    /// A will, when it is published.
+    Will,
+    /// A reported section.
+    Reported,
+    /// That it is connected, or not.
+    Presence,
+    /// The answer to a command.
+    Answer,
+    /// How a cloud-to-device message ended.
+    Settlement,
+    /// That its messages were lost.
+    Loss,
+}
+
+impl Way {
+    /// Every way.
+    pub const ALL: [Self; 7] = [
+        Self::Telemetry,
+        Self::Will,
+        Self::Reported,
+        Self::Presence,
+        Self::Answer,
+        Self::Settlement,
+        Self::Loss,
+    ];
+
+    /// Whether a device that was added at a gateway is registered by it.
+    fn registers(self) -> bool {
+        matches!(self, Self::Telemetry | Self::Reported | Self::Presence)
+    }
+}
+
+/// Makes sure that `speaker`, a gateway or a device that is proven, may speak for `of` in this way. A device that nobody has
+/// known before was added at the gateway: it is registered behind it, without keys.
+///
+/// # Errors
+/// [`FleetError::Forbidden`] when it may not; [`FleetError::Busy`] when the speaker itself was deleted, and its connection is
+/// about to end; [`FleetError::Wrong`] when the gateway has as many devices or modules as it may have.
+pub fn authorize(c: &Connection, speaker: &DeviceId, of: &Identity, way: Way) -> Result<(), FleetError> {
+    if of.device == *speaker {
+        return own(c, speaker, of.module.as_ref(), way);
+    }
+    let forbidden = |why: &str| {
+        Err(FleetError::Forbidden(format!("gateway `{speaker}` does not speak for `{of}`; {why}")))
+    };
+    if of.module.is_some() {
+        return forbidden("it is a module of another gateway");
+    }
+    match devices::get(c, &of.device)? {
+        // The relationship says that the speaker is a gateway.
+        Some(device) if device.gateway.as_ref() == Some(speaker) => Ok(()),
+        Some(_) => forbidden("attach the device to it by a relationship"),
+        None if devices::is_removed(c, &of.device)? => {
+            forbidden("the device was deleted; register it and attach it to the gateway")
+        }
+        None if way.registers() => bring(c, speaker, &of.device),
+        None => forbidden("the device is not registered"),
+    }
+}
+
+/// A speaker for itself or a module of its own.
+fn own(c: &Connection, speaker: &DeviceId, module: Option<&ModuleId>, way: Way) -> Result<(), FleetError> {
+    let Some(device) = devices::get(c, speaker)? else {
+        let why = format!("device `{speaker}` is not registered any more");
+        return Err(match way {
+            // Nobody waits for it: it must not be offered again and again.
+            Way::Will => FleetError::Forbidden(why),
+            _ => FleetError::Busy(why),
+        });
+    };
+    if way == Way::Will && !device.enabled {
+        return Err(FleetError::Forbidden(format!("device `{speaker}` is blocked by an operator")));
+    }
+    let Some(module) = module else { return Ok(()) };
+    if !device.is_gateway {
+        return Err(FleetError::Forbidden(format!("device `{speaker}` is no gateway and has no modules")));
+    }
+    if way == Way::Reported && !is_known(c, speaker, module)? {
+        return Err(FleetError::Forbidden(format!(
+            "gateway `{speaker}` has no module `{module}`: neither its manifest nor its own report names it"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether a module of a gateway has a twin here, or is named by the gateway's manifest or by what it reports of itself.
+fn is_known(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> Result<bool, FleetError> {
+    if module.is_system() {
+        return Ok(*module == ModuleId::edge_agent() || *module == ModuleId::edge_hub());
+    }
+    let with_twins = twins::modules(c, gateway)?;
+    if with_twins.contains(module) {
+        return Ok(true);
+    }
+    let agent = Identity::module(gateway.clone(), ModuleId::edge_agent());
+    let names = |half| -> Result<bool, FleetError> {
+        let section = twins::section(c, &agent, half)?.section;
+        let modules = section.properties.get("modules").and_then(Value::as_object);
+        Ok(modules.is_some_and(|modules| modules.contains_key(module.as_str())))
+    };
+    if names(Half::Desired)? {
+        return Ok(true);
+    }
+    if !names(Half::Reported)? {
+        return Ok(false);
+    }
+    // The gateway's own word, so it is bounded.
+    match with_twins.len() < MODULES_MAX {
+        true => Ok(true),
+        false => Err(FleetError::Wrong(format!(
+            "gateway `{gateway}` reports sections of {MODULES_MAX} modules, which is the most that one may have"
+        ))),
+    }
+}
+
+/// Registers a device that was added at a gateway.
+fn bring(c: &Connection, gateway: &DeviceId, id: &DeviceId) -> Result<(), FleetError> {
+    if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
+        return Err(FleetError::Forbidden(format!("device `{gateway}` is no gateway and brings no devices")));
+    }
+    check_room(c, gateway)?;
+    let device = Device { keys: None, revision: 1, ..new_device(id.clone()) };
+    devices::put(c, &device)?;
+    devices::put_relationship(
+        c,
+        &Relationship {
+            id: format!("to-{id}"),
+            name: "added at the gateway".into(),
+            source: gateway.clone(),
+            target: id.clone(),
+        },
+    )?;
+    tracing::info!(device = %id, %gateway, "device that the gateway brought was registered");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema;
+    use schemas::twin::Section;
+    use serde_json::json;
+
+    /// Whom a gateway `gw` speaks for.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Of {
+        Itself,
+        ModuleOfManifest,
+        ModuleOfReport,
+        ModuleWithTwin,
+        MadeUpModule,
+        Behind,
+        BlockedBehind,
+        Unknown,
+        Deleted,
+        DeletedAndAnew,
+        Detached,
+        Elsewhere,
+        OtherGateway,
+        ModuleElsewhere,
+        ModuleOfDevice,
+    }
+
+    const ALL_OF: [(Of, &str); 15] = [
+        (Of::Itself, "gw"),
+        (Of::ModuleOfManifest, "gw/filter"),
+        (Of::ModuleOfReport, "gw/local"),
+        (Of::ModuleWithTwin, "gw/old"),
+        (Of::MadeUpModule, "gw/ghost"),
+        (Of::Behind, "press"),
+        (Of::BlockedBehind, "blocked"),
+        (Of::Unknown, "brought"),
+        (Of::Deleted, "deleted"),
+        (Of::DeletedAndAnew, "anew"),
+        (Of::Detached, "detached"),
+        (Of::Elsewhere, "lathe"),
+        (Of::OtherGateway, "other"),
+        (Of::ModuleElsewhere, "other/filter"),
+        (Of::ModuleOfDevice, "press/filter"),
+    ];
+
+    fn site(c: &Connection) {
+        let id = |text: &str| -> DeviceId { text.parse().unwrap() };
+        for (name, is_gateway, enabled, behind) in [
+            ("gw", true, true, None),
+            ("other", true, true, None),
+            ("press", false, true, Some("gw")),
+            ("blocked", false, false, Some("gw")),
+            ("lathe", false, true, Some("other")),
+            ("detached", false, true, None),
+            ("deleted", false, true, Some("gw")),
+            ("anew", false, true, Some("gw")),
+        ] {
+            devices::put(c, &Device { is_gateway, enabled, revision: 1, ..new_device(id(name)) }).unwrap();
+            if let Some(gateway) = behind {
+                let (id, source) = (format!("to-{name}"), id(gateway));
+                let target = name.parse().unwrap();
+                devices::put_relationship(c, &Relationship { id, name: "r".into(), source, target }).unwrap();
+            }
+        }
+        for gone in ["deleted", "anew"] {
+            assert!(devices::delete(c, &id(gone)).unwrap());
+        }
+        devices::put(c, &Device { revision: 1, ..new_device(id("anew")) }).unwrap();
+        let modules = |name: &str| Section {
+            version: 1,
+            properties: json!({"modules": {name: {}}}).as_object().unwrap().clone(),
+        };
+        let agent: Identity = "gw/$edgeAgent".parse().unwrap();
+        twins::write(c, &agent, Half::Desired, &modules("filter"), 1).unwrap();
+        twins::write(c, &agent, Half::Reported, &modules("local"), 1).unwrap();
+        twins::write(c, &"gw/old".parse().unwrap(), Half::Reported, &Section::default(), 1).unwrap();
+    }
+
+    #[test]
+    fn every_way_in_is_decided_alike_for_every_kind_of_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let gw: DeviceId = "gw".parse().unwrap();
+        for (number, way) in Way::ALL.into_iter().enumerate() {
+            for (of, name) in ALL_OF {
+                // A store of its own for each: some ways register.
+                let path = dir.path().join(format!("{number}-{of:?}.db"));
+                let c = schema::open(&path).unwrap();
+                site(&c);
+                let before = devices::list(&c, "", 100).unwrap();
+                let expected = match of {
+                    Of::Itself | Of::Behind | Of::BlockedBehind => true,
+                    Of::ModuleOfManifest | Of::ModuleOfReport | Of::ModuleWithTwin => true,
+                    Of::MadeUpModule => way != Way::Reported,
+                    Of::Unknown => matches!(way, Way::Telemetry | Way::Reported | Way::Presence),
+                    Of::Deleted | Of::DeletedAndAnew | Of::Detached | Of::Elsewhere => false,
+                    Of::OtherGateway | Of::ModuleElsewhere | Of::ModuleOfDevice => false,
+                };
+                let decided = authorize(&c, &gw, &name.parse().unwrap(), way);
+                assert_eq!(decided.is_ok(), expected, "{way:?} of {of:?}: {decided:?}");
+                if let Err(error) = decided {
+                    assert!(matches!(error, FleetError::Forbidden(_)), "{way:?} of {of:?}: {error:?}");
+                }
+                let registered = devices::list(&c, "", 100).unwrap();
+                let is_claimed = of == Of::Unknown && expected;
+                assert_eq!(registered.len(), before.len() + usize::from(is_claimed), "{way:?} of {of:?}");
+                assert_eq!(
+                    registered
+                        .iter()
+                        .filter(|device| device.id.as_str() == name)
+                        .cloned()
+                        .collect::<Vec<_>>()
+                        == before
+                            .iter()
+                            .filter(|device| device.id.as_str() == name)
+                            .cloned()
+                            .collect::<Vec<_>>(),
+                    !is_claimed,
+                    "{way:?} of {of:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_speaker_that_was_deleted_or_blocked_leaves_no_will_and_brings_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = schema::open(&dir.path().join("central.db")).unwrap();
+        site(&c);
+        for speaker in ["deleted", "blocked", "press", "detached"] {
+            let speaker: DeviceId = speaker.parse().unwrap();
+            let own = Identity::device(speaker.clone());
+            let will = authorize(&c, &speaker, &own, Way::Will);
+            assert_eq!(will.is_ok(), matches!(speaker.as_str(), "press" | "detached"), "{will:?}");
+            for way in Way::ALL {
+                for of in ["brought", "gw", "gw/filter", "lathe"] {
+                    let decided = authorize(&c, &speaker, &of.parse().unwrap(), way);
+                    assert!(matches!(decided, Err(FleetError::Forbidden(_))), "{speaker}: {way:?} of {of}");
+                }
+                let module = Identity::module(speaker.clone(), "m".parse().unwrap());
+                assert!(authorize(&c, &speaker, &module, way).is_err(), "{speaker}: {way:?} of a module");
+            }
+        }
+        assert!(devices::get(&c, &"brought".parse().unwrap()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_gateway_reports_sections_of_a_bounded_number_of_modules_that_nobody_gave_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = schema::open(&dir.path().join("central.db")).unwrap();
+        site(&c);
+        let gw: DeviceId = "gw".parse().unwrap();
+        let names: serde_json::Map<String, Value> =
+            (0..2 * MODULES_MAX).map(|n| (format!("m{n}"), json!({}))).collect();
+        let report =
+            Section { version: 2, properties: json!({"modules": names}).as_object().unwrap().clone() };
+        twins::write(&c, &"gw/$edgeAgent".parse().unwrap(), Half::Reported, &report, 1).unwrap();
+        let mut taken = 0;
+        for n in 0..2 * MODULES_MAX {
+            let module: Identity = format!("gw/m{n}").parse().unwrap();
+            if authorize(&c, &gw, &module, Way::Reported).is_ok() {
+                twins::write(&c, &module, Half::Reported, &Section::default(), 1).unwrap();
+                taken += 1;
+            }
+        }
+        assert!(taken <= MODULES_MAX && taken > MODULES_MAX - 10, "{taken}");
+        assert!(authorize(&c, &gw, &"gw/filter".parse().unwrap(), Way::Reported).is_ok(), "of its manifest");
+    }
+}

@@ -1,0 +1,112 @@
+//! What a compromised gateway cannot do on its link: speak for others, bring back what was deleted, break the API.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+mod common;
+
+use common::{Central, Mqtt, start};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+async fn tell(gateway: &mut Mqtt, topic: &str, body: Value) {
+    gateway.publish(topic, body.to_string()).await;
+}
+
+async fn lose(gateway: &mut Mqtt, queue: &str, number: u64, sender: &str, count: u64) {
+    let loss = json!({"number": number, "cause": "expired", "sender": sender, "first": 1, "last": 2,
+        "count": count, "fromMs": u64::MAX, "untilMs": u64::MAX});
+    tell(gateway, "$ls/losses", json!({"queue": queue, "name": "upstream", "losses": [loss]})).await;
+}
+
+/// Speaks for a device in every way that a gateway has.
+async fn speak_in_every_way(gateway: &mut Mqtt, device: &str) {
+    gateway.publish(&format!("devices/{device}/messages/events/"), "{}").await;
+    let client = json!({"identity": {"device": device}, "isConnected": true, "sinceMs": 1});
+    tell(gateway, "$ls/presence", json!({"isComplete": false, "clients": [client]})).await;
+    tell(gateway, &format!("$ls/reported/{device}"), json!({"$version": 9, "serial": "old"})).await;
+    tell(gateway, &format!("$ls/settled/{device}/1"), json!({"end": "delivered", "atMs": 1})).await;
+    lose(gateway, device, 1, device, 1).await;
+}
+
+async fn with_gateway(dir: &std::path::Path) -> (Central, Mqtt) {
+    let central = start(dir).await;
+    central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
+    let mut gateway = central.client("gw").await;
+    gateway.events.mqtt_options.set_max_packet_size(1 << 20, 1 << 20);
+    (central, gateway)
+}
+
+#[tokio::test]
+async fn a_deleted_device_is_not_brought_back_by_what_a_gateway_says_in_any_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (central, mut gateway) = with_gateway(dir.path()).await;
+    speak_in_every_way(&mut gateway, "press-1").await;
+    assert_eq!(central.get("/api/ext/devices/press-1/status").await["gateway"], "gw", "it was brought");
+    central.ok(Method::DELETE, "/api/devices/press-1", None).await;
+    speak_in_every_way(&mut gateway, "press-1").await;
+    let (status, _) = central.send(Method::GET, "/api/devices/press-1", None).await;
+    assert_eq!(status, 404, "the gateway registered it again");
+
+    // An operator does; the gateway says nothing for it until it is attached.
+    central.put("/api/devices/press-1", json!({})).await;
+    speak_in_every_way(&mut gateway, "press-1").await;
+    let state = central.get("/api/ext/devices/press-1/status").await;
+    assert_eq!((&state["gateway"], &state["connected"]), (&Value::Null, &json!(false)));
+    let properties = central.get("/api/devices/press-1/properties").await;
+    assert!(!properties.to_string().contains("old"), "{properties}");
+    let losses = central.get("/api/ext/devices/press-1/losses").await;
+    assert_eq!(losses["value"].as_array().unwrap().len(), 1, "what it lost when it stood there: {losses}");
+    let behind = json!({"name": "x", "source": "gw", "target": "press-1"});
+    central.put("/api/devices/gw/relationships/press-1", behind).await;
+    speak_in_every_way(&mut gateway, "press-1").await;
+    assert_eq!(central.get("/api/ext/devices/press-1/status").await["connected"], true);
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_gateway_reports_only_modules_that_its_manifest_or_its_own_report_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let (central, mut gateway) = with_gateway(dir.path()).await;
+    let modules = async |central: &Central| -> Vec<String> {
+        let status = central.get("/api/ext/devices/gw/status").await;
+        let names = status["modules"].as_array().unwrap().iter();
+        names.map(|module| format!("{}:{}", module["name"].as_str().unwrap(), module["connected"])).collect()
+    };
+    let connected =
+        json!({"identity": {"device": "gw", "module": "ghost"}, "isConnected": true, "sinceMs": 1});
+    tell(&mut gateway, "$ls/presence", json!({"isComplete": false, "clients": [connected]})).await;
+    tell(&mut gateway, "$ls/reported/gw/ghost", json!({"$version": 1, "a": 1})).await;
+    assert!(modules(&central).await.is_empty());
+    // A manifest that was applied on the gateway itself.
+    tell(&mut gateway, "$ls/reported/gw/$edgeAgent", json!({"$version": 1, "modules": {"ghost": {}}})).await;
+    tell(&mut gateway, "$ls/reported/gw/ghost", json!({"$version": 1, "a": 1})).await;
+    assert_eq!(modules(&central).await, ["ghost:true"]);
+    let large = json!({"$version": 2, "a": "x".repeat(100_000)});
+    tell(&mut gateway, "$ls/reported/gw/ghost", large).await;
+    let twin = central.get("/api/devices/gw/modules/ghost/properties").await;
+    assert!(twin.to_string().len() < 10_000);
+    central.end().await;
+}
+
+#[tokio::test]
+async fn losses_name_only_who_stands_behind_the_gateway_and_no_count_breaks_the_sums() {
+    let dir = tempfile::tempdir().unwrap();
+    let (central, mut gateway) = with_gateway(dir.path()).await;
+    central.put("/api/devices/stranger", json!({})).await;
+    for (number, count) in [(1, i64::MAX as u64), (2, i64::MAX as u64), (3, u64::MAX)] {
+        lose(&mut gateway, "q", number, "stranger", count).await;
+    }
+    lose(&mut gateway, "q", u64::MAX, "stranger", 1).await;
+    lose(&mut gateway, &"q".repeat(1000), 1, "stranger", 1).await;
+    lose(&mut gateway, "q", 4, "gw/filter", 1).await;
+    let of_stranger = central.get("/api/ext/devices/stranger/losses/totals").await;
+    assert_eq!(of_stranger["value"], json!([]));
+    let most = (1_u64 << 53) - 1;
+    let totals = central.get("/api/ext/devices/gw/losses/totals").await;
+    let sums: Vec<_> =
+        totals["value"].as_array().unwrap().iter().map(|sum| (&sum["module"], &sum["count"])).collect();
+    assert_eq!(sums, [(&Value::Null, &json!(most)), (&json!("filter"), &json!(1))], "{totals}");
+    assert_eq!(totals["byCause"]["expired"], most);
+    assert_eq!(central.get("/api/ext/devices/gw/losses").await["value"].as_array().unwrap().len(), 4);
+    central.end().await;
+}

@@ -9,7 +9,7 @@ use edge_buffer::{Append, AppendError};
 use edge_core::route::{Kind, Message, QueueClass, RouteTable, Sink, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA};
 use edge_hub::service::Rejected;
 use futures_util::future::{BoxFuture, join_all};
-use schemas::bag::{PropertyBag, system};
+use schemas::bag::{MESSAGE_BYTES_MAX, PropertyBag, system};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -90,6 +90,10 @@ impl Router {
             bag.remove(key);
         }
         bag.set(TOPIC_PROPERTY, topic);
+        if bag.message_bytes(payload) > MESSAGE_BYTES_MAX {
+            let why = format!("a route takes messages of at most {MESSAGE_BYTES_MAX} bytes");
+            return Box::pin(std::future::ready(Err(Rejected::Wrong(413, why))));
+        }
         // central knows devices, not the local users of a gateway: their messages are the gateway's.
         let as_whom = match from.user_name() {
             None => from.clone(),
@@ -176,10 +180,9 @@ impl Router {
         payload: &[u8],
     ) -> Result<Bytes, Rejected> {
         let mut bag = bag.clone();
-        // What edgeHub adds to a message on its way to a module.
-        bag.set("edgeMessageId", uuid::Uuid::new_v4().to_string());
-        let is_own = from.device == self.gateway;
-        bag.set("edgeHubOriginInterface", if is_own { "internal" } else { "downstream" });
+        // edgeHub hands on the sender and what the sender set. The output is not the receiver's: a module that sends a message
+        // on with its properties would send it to two outputs.
+        bag.remove(system::OUTPUT_NAME);
         name_sender(&mut bag, from);
         let to = Identity::module(self.gateway.clone(), module.clone());
         encode(&schemas::topics::module_input(&to, input, &bag.system_first()), payload)
@@ -414,12 +417,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_module_gets_edge_hubs_properties_and_none_that_a_sender_made_up() {
+    async fn a_module_gets_the_senders_properties_without_its_output_and_none_that_a_sender_made_up() {
         let dir = tempfile::tempdir().unwrap();
         let routes = [("in", "FROM /messages/* INTO BrokeredEndpoint('/modules/m/inputs/i')")];
         let router = router(dir.path(), &routes).await;
         let mut bag = PropertyBag::new();
-        bag.set("edgeMessageId", "made-up");
+        bag.set("edgeMessageId", "the-senders");
+        bag.set(system::OUTPUT_NAME, "alerts");
         bag.set("mqtt-retain", "true");
         bag.set(system::CONNECTION_DEVICE_ID, "somebody-else");
         for from in ["press-1", "press-1", "gw/cam"] {
@@ -427,8 +431,8 @@ mod tests {
         }
         let stats = router.queues.all();
         let (_, queue) = stats.iter().find(|(name, _)| name == "inputs/m").unwrap();
-        let mut ids = BTreeSet::new();
-        for (record, origin) in queue.log.records().zip(["downstream", "downstream", "internal"]) {
+        let mut count = 0;
+        for record in queue.log.records() {
             let record = record.unwrap();
             let (topic, _) = record::decode(&record.payload).unwrap();
             let (place, bag) = topic.rsplit_once('/').unwrap();
@@ -438,12 +442,12 @@ mod tests {
                 bag.iter().filter(|(name, _)| *name == key).filter_map(|(_, value)| value).collect::<Vec<_>>()
             };
             assert_eq!(of("mqtt-retain"), ["true"]);
-            assert_eq!(of("edgeHubOriginInterface"), [origin]);
-            let [id] = of("edgeMessageId")[..] else { panic!("{topic}") };
-            assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
-            assert!(ids.insert(id.to_owned()), "two messages of one id");
+            // A name of edgeHub's own properties that a sender uses is the sender's: nothing is added under it.
+            assert_eq!(of("edgeMessageId"), ["the-senders"]);
+            assert!(of("edgeHubOriginInterface").is_empty() && of(system::OUTPUT_NAME).is_empty(), "{topic}");
             assert_eq!(of(system::CONNECTION_DEVICE_ID).len(), 1, "{topic}");
+            count += 1;
         }
-        assert_eq!(ids.len(), 3);
+        assert_eq!(count, 3);
     }
 }

@@ -52,6 +52,10 @@ pub mod system {
     pub const LINESIDE_ENQUEUED_MS: &str = "$.ls-ms";
 }
 
+/// Bytes of a device-to-cloud message at most: of its body, and of the names and values of its properties (IoT Hub quotas; edgeHub
+/// refuses more at its listener). What is longer would be refused by upstream after it was acknowledged.
+pub const MESSAGE_BYTES_MAX: usize = 262_144;
+
 /// An ordered property bag. `Display` writes it as it stands in a topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PropertyBag(Vec<(String, Option<String>)>);
@@ -127,6 +131,12 @@ impl PropertyBag {
             self.0.into_iter().partition(|(key, _)| key.starts_with("$."));
         first.extend(others);
         Self(first)
+    }
+
+    /// Bytes of a message with this bag, as [`MESSAGE_BYTES_MAX`] counts them.
+    pub fn message_bytes(&self, body: &[u8]) -> usize {
+        let pairs = self.0.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, String::len));
+        body.len() + pairs.sum::<usize>()
     }
 
     /// Whether there is no pair.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use edge_core::access::enrolment;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::{Publish, parse_publish};
+use schemas::bag::MESSAGE_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -244,13 +245,15 @@ fn check(connect: &Connect) -> Result<(), (Reason, String)> {
             invalid(format!("a retained will topic of more than {LEVELS_MAX} levels"))
         }
         Ok(Publish::Free) => Ok(()),
-        Ok(Publish::Telemetry { .. }) => {
-            let bytes = will.topic.len() + will.properties.as_deref().map_or(0, bag_bytes);
-            match bytes > TELEMETRY_TOPIC_BYTES_MAX {
-                true => {
-                    invalid(format!("a will's property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes"))
-                }
-                false => Ok(()),
+        Ok(Publish::Telemetry { bag, .. }) => {
+            let properties = will.properties.as_deref().map_or(0, bag_bytes);
+            if will.topic.len() + properties > TELEMETRY_TOPIC_BYTES_MAX {
+                invalid(format!("a will's property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes"))
+            } else if bag.message_bytes(&will.payload) + properties > MESSAGE_BYTES_MAX {
+                let why = format!("a will on a telemetry topic of more than {MESSAGE_BYTES_MAX} bytes");
+                Err((Reason::PACKET_TOO_LARGE, why))
+            } else {
+                Ok(())
             }
         }
         _ => {

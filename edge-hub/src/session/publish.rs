@@ -6,7 +6,7 @@ use bytes::Bytes;
 use edge_core::dialect::client::{Publish as Meaning, parse_publish};
 use edge_core::dialect::provisioning;
 use futures_util::future::BoxFuture;
-use schemas::bag::PropertyBag;
+use schemas::bag::{MESSAGE_BYTES_MAX, PropertyBag};
 use schemas::method::MethodResponse;
 use schemas::topics;
 use serde_json::{Value, json};
@@ -158,7 +158,12 @@ where
                 }
                 let bytes = topic.len() + publish.properties.as_deref().map_or(0, bag_bytes);
                 // A gateway adds to the bag of what it has taken, and encodes it anew.
-                match bytes > TELEMETRY_TOPIC_BYTES_MAX && !service.is_gateway(client) {
+                let is_gateway = service.is_gateway(client);
+                if !is_gateway && bag.message_bytes(&publish.payload) > MESSAGE_BYTES_MAX {
+                    let why = format!("a message of more than {MESSAGE_BYTES_MAX} bytes");
+                    return self.may_not(&publish, Reason::QUOTA_EXCEEDED, why);
+                }
+                match bytes > TELEMETRY_TOPIC_BYTES_MAX && !is_gateway {
                     true => {
                         let why = format!("a property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes");
                         Work::Message(Box::pin(async { Err(Rejected::Wrong(413, why)) }))

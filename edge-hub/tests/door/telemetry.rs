@@ -81,6 +81,30 @@ async fn a_wrong_message_is_acknowledged_and_counted_and_a_later_one_is_not_ackn
 }
 
 #[tokio::test]
+async fn a_message_longer_than_upstream_takes_is_refused_and_not_acknowledged() {
+    let site = Site::open(DoorSettings::default()).await;
+    let mut five = Five::new(site.address, "d5").await;
+    let most = schemas::bag::MESSAGE_BYTES_MAX;
+    for (bag, bytes, reason) in [
+        ("", most, Reason::SUCCESS),
+        ("", most + 1, Reason::QUOTA_EXCEEDED),
+        ("a=b", most - 2, Reason::SUCCESS),
+        ("a=b", most - 1, Reason::QUOTA_EXCEEDED),
+        // As it is decoded: one byte of a value.
+        ("a=%20", most - 2, Reason::SUCCESS),
+    ] {
+        let message = publish(&format!("devices/d5/messages/events/{bag}"), &"x".repeat(bytes), 1, 1);
+        assert_eq!(five.told(message).await.reason, reason, "{bag} {bytes}");
+    }
+    let mut d1 = site.mqtt("d1").await;
+    d1.publish(TOPIC, &"x".repeat(most + 1)).await;
+    while let Ok(packet) = d1.packet().await {
+        assert!(!matches!(packet, Packet::PubAck(_)), "acknowledged what was not taken");
+    }
+    site.close().await;
+}
+
+#[tokio::test]
 async fn without_room_a_client_of_mqtt_5_is_told_so_and_stays() {
     let site =
         Site::open(DoorSettings { full_timeout: Duration::from_millis(50), ..DoorSettings::default() }).await;

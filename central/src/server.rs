@@ -182,6 +182,7 @@ impl Started {
             biased;
             () = self.stop.cancelled() => Ok(()),
             _ = self.tasks.join_next() => Err(anyhow::anyhow!("a listener ended by itself; the log tells why")),
+            failure = edge_hub::tasks::fatal() => Err(failure.into()),
             () = self.fleet.store.ended() => {
                 Err(anyhow::anyhow!("the store's writer ended by itself; the log tells why"))
             }

@@ -4,6 +4,7 @@
 //! clients are let go first, what they handed in is synced, and the containers run on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use edge_core::deploy::desired::Desired;
@@ -14,11 +15,12 @@ use edge_hub::door::Door;
 use edge_hub::files::FileBudget;
 use edge_hub::postman::Postman;
 use edge_hub::private_files::{make_new_files_private, make_private};
+use edge_hub::tasks::{Tasks, guard};
+use futures_util::FutureExt as _;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate;
@@ -54,6 +56,8 @@ use crate::watch as watch_folder;
 use crate::workload::certificates::ModuleCertificates;
 use crate::workload::{self, About, Workload};
 
+/// How long the daemon may take to stop after a task failed that it cannot go on without.
+const STOP_AFTER_FAILURE: Duration = Duration::from_secs(20);
 /// Open files of everything that is no client: about 60 after a start, three for each queue, one for each connection to Docker.
 const FILES_RESERVED: u64 = 400;
 
@@ -75,16 +79,22 @@ pub async fn run(config: Config) -> Result<()> {
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        Some(task) = daemon.tasks.join_next() => match task {
-            Ok((name, Err(error))) => Err(error.context(format!("task `{name}` failed"))),
-            Ok((name, Ok(()))) => Err(anyhow::anyhow!("task `{name}` ended by itself")),
-            Err(error) => Err(error.into()),
-        },
+        failure = daemon.tasks.failed() => Err(failure),
+        failure = daemon.doors.failed() => Err(failure),
     };
+    if let Err(failure) = &ended {
+        tracing::error!(task = failure.task, cause = failure.cause, "edge-agent cannot go on and stops");
+    }
     tracing::info!("edge-agent stops; containers run on");
-    daemon.stop().await;
+    // What a panic left may also stop the stop: what was acknowledged is on disk in any case.
+    let within = if ended.is_ok() { Duration::MAX } else { STOP_AFTER_FAILURE };
+    match tokio::time::timeout(within, guard("stop", daemon.stop())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "stopping in order failed"),
+        Err(_) => tracing::error!(?within, "stopping in order took too long"),
+    }
     tracing::info!("edge-agent stopped");
-    ended
+    Ok(ended?)
 }
 
 /// How open files are shared: what keeps promises (disk, Docker, upstream, local sockets) comes before connections of clients.
@@ -112,9 +122,9 @@ fn make_data_private(data_dir: &std::path::Path) -> Result<()> {
 }
 
 struct Daemon {
-    tasks: JoinSet<(&'static str, Result<()>)>,
+    tasks: Tasks,
     door: Arc<Door<Front>>,
-    doors: JoinSet<()>,
+    doors: Tasks,
     stop_doors: CancellationToken,
     stop: CancellationToken,
     commands: Commands,
@@ -188,49 +198,57 @@ impl Daemon {
         let tls = edge_hub::tls::server_config_for(keeper.served())?;
         let (door, doors) = open_doors(&config, front, clients.clone(), tls, &stop_doors).await?;
 
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::new(stop.clone());
         {
             let stop = stop.clone();
-            tasks.spawn(async move {
-                ("certificate", keeper.run(stop).await.context("keeping the server's certificate"))
+            tasks.essential("certificate", async move {
+                keeper.run(stop).await.context("keeping the server's certificate")
             });
         }
         {
             let stop = stop.clone();
-            tasks.spawn(async move {
-                (
-                    "authorities of devices",
-                    trust.run(stop).await.context("keeping the authorities of devices"),
-                )
+            tasks.essential("authorities of devices", async move {
+                trust.run(stop).await.context("keeping the authorities of devices")
             });
         }
         {
             let (postman, stop) = (postman.clone(), stop.clone());
-            tasks.spawn(async move {
-                postman.expire(stop).await;
-                ("end of messages", Ok(()))
+            tasks.restarted("end of messages", move || {
+                let (postman, stop) = (postman.clone(), stop.clone());
+                async move {
+                    postman.expire(stop).await;
+                    Ok(())
+                }
             });
         }
         {
             let (commands, stop) = (commands.clone(), stop.clone());
-            tasks.spawn(async move {
-                commands.expire(stop).await;
-                ("end of waiting commands", Ok(()))
+            tasks.restarted("end of waiting commands", move || {
+                let (commands, stop) = (commands.clone(), stop.clone());
+                async move {
+                    commands.expire(stop).await;
+                    Ok(())
+                }
             });
         }
         {
             let (standing, stop) = (standing.clone(), stop.clone());
-            tasks.spawn(async move {
-                standing.run(stop).await;
-                ("standing of clients", Ok(()))
+            tasks.restarted("standing of clients", move || {
+                let (standing, stop) = (standing.clone(), stop.clone());
+                async move {
+                    standing.run(stop).await;
+                    Ok(())
+                }
             });
         }
-
         {
             let (meter, stop) = (meter.clone(), stop.clone());
-            tasks.spawn(async move {
-                meter.run(stop).await;
-                ("budget of the link", Ok(()))
+            tasks.restarted("budget of the link", move || {
+                let (meter, stop) = (meter.clone(), stop.clone());
+                async move {
+                    meter.run(stop).await;
+                    Ok(())
+                }
             });
         }
 
@@ -244,7 +262,16 @@ impl Daemon {
             deployer: deployer_status.clone(),
             judgement: outputs.judgement.clone(),
         };
-        tasks.spawn(reporter.run(stop.clone()));
+        {
+            let stop = stop.clone();
+            tasks.restarted("report", move || {
+                let (reporter, stop) = (reporter.clone(), stop.clone());
+                async move {
+                    reporter.run(stop).await;
+                    Ok(())
+                }
+            });
+        }
         {
             let context = ModuleContext::new(&config, &module_keys);
             let about = About {
@@ -266,9 +293,12 @@ impl Daemon {
                 status,
             };
             let stop = stop.clone();
-            tasks.spawn(async move {
-                deployer.run(stop).await;
-                ("deployer", Ok(()))
+            tasks.restarted("deployer", move || {
+                let (deployer, stop) = (deployer.clone(), stop.clone());
+                async move {
+                    deployer.run(stop).await;
+                    Ok(())
+                }
             });
         }
 
@@ -318,22 +348,27 @@ impl Daemon {
                             presence,
                             status,
                         };
-                        tasks.spawn(async move {
+                        // A panic of a connection is the end of that connection (`Uplink::run`).
+                        tasks.essential("link", async move {
                             let transport = reach::usable_transport(&upstream, &uplink.status, &stop).await;
                             if let Some(transport) = transport {
                                 uplink.transport = transport;
                                 uplink.run(stop).await;
                             }
-                            ("link", Ok(()))
+                            anyhow::Ok(())
                         });
                     }
                     _ => {
-                        tasks.spawn(async move {
-                            if let Some(transport) = reach::usable_transport(&upstream, &status, &stop).await
-                            {
-                                carried.carrier(&upstream, transport, proxy, status).run(stop).await;
+                        tasks.restarted("link", move || {
+                            let (upstream, status, stop) = (upstream.clone(), status.clone(), stop.clone());
+                            let (carried, proxy) = (carried.clone(), proxy.clone());
+                            async move {
+                                let transport = reach::usable_transport(&upstream, &status, &stop).await;
+                                if let Some(transport) = transport {
+                                    carried.carrier(&upstream, transport, proxy, status).run(stop).await;
+                                }
+                                Ok(())
                             }
-                            ("link", Ok(()))
                         });
                     }
                 }
@@ -342,9 +377,14 @@ impl Daemon {
         };
 
         if let Some(folder) = config.deploy.watch.clone() {
-            let watched =
-                watch_folder::run(folder, deployments.clone(), clients.clone(), state.clone(), stop.clone());
-            tasks.spawn(async move { ("folder of manifests", watched.await) });
+            let (deployments, clients, state) = (deployments.clone(), clients.clone(), state.clone());
+            let stop = stop.clone();
+            tasks.restarted("folder of manifests", move || {
+                let folder = folder.clone();
+                let (deployments, clients, state) = (deployments.clone(), clients.clone(), state.clone());
+                let watched = watch_folder::run(folder, deployments, clients, state, stop.clone());
+                async move { Ok(watched.await?) }
+            });
         }
 
         // The local door.
@@ -371,9 +411,9 @@ impl Daemon {
             // Before anybody hears that the daemon is ready.
             let listener = control::listen(&config.data_dir).context("listening for the command line")?;
             let stop = stop.clone();
-            tasks.spawn(async move {
+            tasks.essential("command line", async move {
                 control::serve(control, listener, stop).await;
-                ("local door", Ok(()))
+                anyhow::Ok(())
             });
         }
         Ok(Self { tasks, door, doors, stop_doors, stop, commands, queues, quarantine, state })
@@ -381,16 +421,10 @@ impl Daemon {
 
     async fn stop(mut self) {
         self.stop_doors.cancel();
-        while self.doors.join_next().await.is_some() {}
+        self.doors.join().await;
         self.door.close().await;
         self.stop.cancel();
-        while let Some(task) = self.tasks.join_next().await {
-            match task {
-                Ok((_, Ok(()))) => {}
-                Ok((name, Err(error))) => tracing::warn!(name, %error, "a task ended with an error"),
-                Err(error) => tracing::warn!(%error, "a task did not end in order"),
-            }
-        }
+        self.tasks.join().await;
         self.commands.close().await;
         self.queues.close().await;
         self.quarantine.close().await;
@@ -401,6 +435,7 @@ impl Daemon {
 }
 
 /// What a carrier to an upstream that is not central needs of the other rooms.
+#[derive(Clone)]
 struct Carried {
     gateway: DeviceId,
     queues: Arc<Queues>,
@@ -462,34 +497,41 @@ async fn open_doors(
     clients: Clients,
     tls: Arc<rustls::ServerConfig>,
     stop: &CancellationToken,
-) -> Result<(Arc<Door<Front>>, JoinSet<()>)> {
+) -> Result<(Arc<Door<Front>>, Tasks)> {
     let api = methods::router(front.clone(), clients.clone());
     let settings = config.limits.settings(config.listen.connections_max);
     let door = Door::open(&config.data_dir.join("mqtt"), front, clients, settings).await?;
-    let mut doors = JoinSet::new();
+    let mut doors = Tasks::new(stop.clone());
     let bind =
         async |address| TcpListener::bind(address).await.with_context(|| format!("listening on {address}"));
     let listener = bind(config.listen.mqtts).await?;
-    doors.spawn(door.clone().serve_tls(listener, tls.clone(), stop.clone()));
+    doors.essential(
+        "MQTT over TLS",
+        door.clone().serve_tls(listener, tls.clone(), stop.clone()).map(anyhow::Ok),
+    );
     tracing::info!(address = %config.listen.mqtts, "MQTT over TLS is served");
     if let Some(address) = config.listen.https {
         let listener = bind(address).await.context(
             "[listen] https: MQTT over WebSocket and the modules' method API; write \"\" for none",
         )?;
-        doors.spawn(door.clone().serve_https(listener, tls, api, stop.clone()));
+        doors.essential("HTTPS", door.clone().serve_https(listener, tls, api, stop.clone()).map(anyhow::Ok));
         tracing::info!(%address, "MQTT over WebSocket and the modules' method API are served");
     }
     if let Some(address) = config.listen.mqtt {
         if !address.ip().is_loopback() {
             bail!("[listen] mqtt: found {address}; plain MQTT is served on loopback only");
         }
-        doors.spawn(door.clone().serve_tcp(bind(address).await?, stop.clone()));
+        doors.essential(
+            "plain MQTT",
+            door.clone().serve_tcp(bind(address).await?, stop.clone()).map(anyhow::Ok),
+        );
         tracing::info!(%address, "plain MQTT is served on loopback");
     }
     Ok((door, doors))
 }
 
 /// Keeps the reported sections of `$edgeAgent` and `$edgeHub` true.
+#[derive(Clone)]
 struct Reporter {
     gateway: DeviceId,
     host: report::Host,
@@ -500,18 +542,17 @@ struct Reporter {
 }
 
 impl Reporter {
-    async fn run(mut self, stop: CancellationToken) -> (&'static str, Result<()>) {
+    async fn run(mut self, stop: CancellationToken) {
         loop {
             self.report();
             let changed = tokio::select! {
                 changed = self.deployer.changed() => changed,
                 changed = self.judgement.changed() => changed,
-                () = stop.cancelled() => return ("report", Ok(())),
+                () = stop.cancelled() => return,
             };
             if changed.is_err() {
                 // The senders live until the daemon stops.
-                stop.cancelled().await;
-                return ("report", Ok(()));
+                return stop.cancelled().await;
             }
         }
     }

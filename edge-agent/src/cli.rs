@@ -1,4 +1,5 @@
-//! The command line. Exit codes: 0 done, 1 failed, 2 the manifest or the command was refused.
+//! The command line. Exit codes: 0 done, 1 failed, 2 the manifest or the command was refused, 70 a part of the daemon failed that
+//! it cannot go on without.
 
 mod access;
 mod quarantine;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use edge_core::deploy;
 use edge_core::route::RouteTable;
 use edge_hub::logging;
+use edge_hub::tasks::{self, TaskFailure};
 use schemas::connection_string::ConnectionString;
 use schemas::manifest::Manifest;
 use schemas::names::DeviceId;
@@ -129,6 +131,9 @@ struct Exit(u8, anyhow::Error);
 
 impl From<anyhow::Error> for Exit {
     fn from(error: anyhow::Error) -> Self {
+        if error.is::<TaskFailure>() {
+            return Self(tasks::EXIT_CODE, error);
+        }
         let refused = error
             .downcast_ref::<CallError>()
             .is_some_and(|e| matches!(e, CallError::Refused { status: 422, .. }));

@@ -23,6 +23,7 @@ use edge_core::deploy::desired::Desired;
 use edge_core::deploy::observed::Observed;
 use edge_core::deploy::plan::{Action, Plan, Reason, plan};
 use edge_core::deploy::restart::{Event, Restarts};
+use edge_hub::tasks;
 use futures_util::StreamExt as _;
 use schemas::names::ModuleId;
 use schemas::status::code;
@@ -97,6 +98,7 @@ impl Default for DeployerStatus {
 }
 
 /// The task that does it.
+#[derive(Clone)]
 pub struct Deployer {
     /// The Docker Engine.
     pub engine: Engine,
@@ -135,12 +137,13 @@ impl Deployer {
     /// Runs until `stop`. Containers run on.
     pub async fn run(mut self, stop: CancellationToken) {
         let happened = Arc::new(Notify::new());
-        let events = tokio::spawn(listen(
-            self.engine.clone(),
-            self.context.gateway.to_string(),
-            happened.clone(),
-            stop.clone(),
-        ));
+        // Ends the listener also when this task panics.
+        let events_stop = stop.child_token();
+        let _end_events = events_stop.clone().drop_guard();
+        let events = tasks::spawn(
+            "Docker events",
+            listen(self.engine.clone(), self.context.gateway.to_string(), happened.clone(), events_stop),
+        );
         tokio::select! {
             () = self.reconcile(&happened, &stop) => {}
             () = stop.cancelled() => {}

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::state::{Room, State, StateError};
+use edge_hub::tasks;
 
 const KEY: &str = "upstream";
 /// How often the clocks are looked at, and the counts of unlimited causes saved.
@@ -84,7 +85,7 @@ impl Meter {
             inner.is_saving = true;
             let saved = inner.budget.to_save();
             drop(inner);
-            tokio::spawn(self.clone().claim(saved));
+            tasks::spawn("budget of the link", self.clone().claim(saved));
         }
         may == May::Send
     }

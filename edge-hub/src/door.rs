@@ -17,6 +17,7 @@ use crate::journal::{Journal, JournalMax};
 use crate::keeper;
 use crate::places::{Places, PlacesMax};
 use crate::service::Service;
+use crate::tasks;
 
 /// The bounds of a door.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,7 +247,7 @@ impl<S: Service> Door<S> {
         let stop = CancellationToken::new();
         let (keeps, finish) = (keeper::keep(broker.clone(), stop.clone()), settings.finish_timeout);
         let wills = wills::publish(broker.clone(), service.clone(), due_wills, stop.clone(), finish);
-        let keeper = tokio::spawn(async move {
+        let keeper = tasks::spawn_essential("MQTT sessions", async move {
             tokio::join!(keeps, wills);
         });
         let places = Places::new(PlacesMax {

@@ -35,5 +35,6 @@ mod session;
 mod shown;
 mod table;
 pub mod takeovers;
+pub mod tasks;
 pub mod tls;
 mod websocket;

@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use crate::clients::Clients;
 use crate::delivery::NotDelivered;
 use crate::rounds::Rounds;
+use crate::tasks;
 
 /// Messages on their way to one device at a time.
 const WINDOW: usize = 16;
@@ -108,7 +109,7 @@ impl<M: Mail> Postman<M> {
         }
         let (postman, device) = (self.clone(), device.clone());
         // It ends by itself when nothing waits or the device is gone.
-        tokio::spawn(async move { postman.rounds_of(device).await });
+        tasks::spawn("C2D messages of a device", async move { postman.rounds_of(device).await });
     }
 
     async fn rounds_of(&self, device: DeviceId) {

@@ -28,6 +28,7 @@ use crate::clock::now_ms;
 use crate::queues::Queues;
 use crate::queues::place::Queue;
 use crate::record;
+use edge_hub::tasks;
 
 /// Entries whose messages may still stand in their queue: more than any connection has in flight.
 const KNOWN: usize = 16_384;
@@ -231,7 +232,7 @@ impl Quarantine {
     /// [`QuarantineError`]; the entry stays.
     pub async fn replay(self: &Arc<Self>, number: u64, queues: &Arc<Queues>) -> Result<(), QuarantineError> {
         let (own, queues) = (self.clone(), queues.clone());
-        let moved = tokio::spawn(async move {
+        let moved = tasks::spawn("quarantine", async move {
             let mut is_settled = own.moving.lock().await;
             own.settle(&mut is_settled, &queues).await?;
             let entry = own.show(number).await?;

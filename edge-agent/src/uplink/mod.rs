@@ -27,6 +27,7 @@ use edge_hub::client::{self, ClientOptions, Proxy, Transport};
 use edge_hub::clients::Clients;
 use edge_hub::codec::packet::Version;
 use edge_hub::postman::Postman;
+use edge_hub::tasks::{Panicked, guard};
 use schemas::connection_string::ConnectionString;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -83,6 +84,8 @@ enum Ended {
     Devices(#[from] edge_core::link::snapshot::OutOfOrder),
     #[error("a task of the daemon ended: {0}")]
     Task(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 /// The link and the rooms that it joins with central.
@@ -129,7 +132,8 @@ impl Uplink {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             let ended = tokio::select! {
-                ended = self.connection(&mut backoff, &stop) => ended,
+                // A panic may come from what central sent: it ends the connection, not the daemon.
+                ended = guard("link", self.connection(&mut backoff, &stop)) => ended.unwrap_or_else(|e| Err(e.into())),
                 () = stop.cancelled() => Ok(()),
             };
             self.enrolments.linked(false);

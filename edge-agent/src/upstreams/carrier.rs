@@ -2,6 +2,7 @@
 //! is done with.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +118,8 @@ impl Carrier {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                // Its messages are taken from the queue again by the next carrier.
+                Some(Err(panicked)) = lanes.tasks.join_next() => resume_unwind(panicked.into_panic()),
                 Some(event) = heard.recv() => match event {
                     Event::Taken(ticket) => taken.done(ticket),
                     Event::Guilty(ticket, reason) => {

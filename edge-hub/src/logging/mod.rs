@@ -29,6 +29,8 @@ use event::Line;
 use rate::{Limiter, Verdict};
 use writer::Writer;
 
+use crate::tasks;
+
 /// How long the end of the program, or a panic, waits for a log reader that does not read.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// How often suppressed events are told.
@@ -90,12 +92,11 @@ pub fn start() -> std::io::Result<Logging> {
 /// for a reader that does not read.
 fn log_panics(log: Arc<Log>) {
     std::panic::set_hook(Box::new(move |panic| {
-        let payload = panic.payload();
-        let why = payload.downcast_ref::<&str>().copied();
-        let why = why.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+        let why = tasks::message(panic.payload());
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        error!(location, thread, why, "a task panicked");
+        error!(location, task = tasks::current_name(), why, "a task panicked");
+        tasks::observe_panic(&thread, why);
         log.writer.flush(FLUSH_MAX);
     }));
 }

@@ -10,6 +10,7 @@ mod limits;
 mod link;
 mod methods;
 mod octets;
+mod panics;
 mod raw;
 mod sessions;
 mod site;

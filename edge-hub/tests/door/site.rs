@@ -71,6 +71,7 @@ impl Service for Program {
         let admit = |identity| Admitted { identity, proof: Proof::Standing, ends_at: None };
         match request.password.as_ref().and_then(Secret::text) {
             Some("wrong") => Err(Refusal::NotAuthorized("wrong password".into())),
+            Some("panic") => panic!("injected"),
             Some("early") => Err(Refusal::Unavailable("not loaded yet".into())),
             Some("expired") => {
                 let admitted = admit(request.client_id.parse().unwrap());
@@ -105,6 +106,8 @@ impl Service for Program {
         match text.as_str() {
             "wrong" => return Box::pin(async { Err(Rejected::Wrong(400, "bad reading".into())) }),
             "full" => return Box::pin(async { Err(Rejected::Full("the queue is full".into())) }),
+            "panic" => panic!("injected"),
+            "panic later" => return Box::pin(async { panic!("injected") }),
             "later" => return Box::pin(async { Err(Rejected::Temporary(503, "disk full".into())) }),
             _ => {}
         }
@@ -154,6 +157,7 @@ impl Service for Program {
         _bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
+        assert_ne!(payload, "panic", "injected");
         let text = String::from_utf8_lossy(&payload).into_owned();
         let _ = self.seen.send(Seen::Free(client.identity.to_string(), topic.to_owned(), text));
         let mut disk = self.disk.subscribe();
@@ -168,6 +172,7 @@ impl Service for Program {
     }
 
     async fn report(self: &Arc<Self>, _client: &Client, patch: Map<String, Value>) -> Result<u64, Rejected> {
+        assert!(!patch.contains_key("panic"), "injected");
         // A report that waited would be overtaken by the next one, if the door let it.
         tokio::task::yield_now().await;
         let mut twin = self.twin.lock().unwrap();

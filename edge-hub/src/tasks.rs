@@ -1,0 +1,336 @@
+//! Tasks with a name and a known answer to "what if it fails".
+//!
+//! - An essential task keeps a promise (listeners, what writes to disk): its end or panic ends the program, in order and with
+//!   the cause in the log. A service manager starts the program again, on what is on disk.
+//! - A restarted task does a job that can begin anew at any time (deployer, link, reports): a panic is logged, and it runs again
+//!   after a wait.
+//! - An isolated task serves one connection, message or request: a panic ends that one alone.
+//!
+//! Two panics end the program wherever they happen: on a thread that writes to disk, and at a lock that another panic has
+//! poisoned, because what the lock protects may be half changed in memory, while it is whole on disk.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+/// Threads that write to disk: nothing is stored any more without them.
+const ESSENTIAL_THREADS: [&str; 3] = ["queue-commit", "queue-answers", "state"];
+/// How long a restarted task waits after its first panic, doubled with each further one.
+const RESTART_FIRST: Duration = Duration::from_secs(1);
+const RESTART_LONGEST: Duration = Duration::from_secs(60);
+/// A task that ran for so long begins with the shortest wait again.
+const RESTART_FORGIVEN: Duration = Duration::from_secs(300);
+
+/// Exit code of a program that an essential task ended (`EX_SOFTWARE` of sysexits.h).
+pub const EXIT_CODE: u8 = 70;
+
+tokio::task_local! {
+    static NAME: &'static str;
+}
+
+static FATAL: LazyLock<watch::Sender<Option<TaskFailure>>> = LazyLock::new(|| watch::Sender::new(None));
+
+/// Why the program must end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFailure {
+    /// The task or thread.
+    pub task: String,
+    /// What happened to it.
+    pub cause: String,
+}
+
+impl fmt::Display for TaskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task `{}` {}", self.task, self.cause)
+    }
+}
+
+impl Error for TaskFailure {}
+
+/// A panic that was caught.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("task `{task}` panicked: {message}")]
+pub struct Panicked {
+    /// The task.
+    pub task: &'static str,
+    /// What the panic said.
+    pub message: String,
+}
+
+/// Name of the task that runs, of its thread otherwise.
+pub(crate) fn current_name() -> String {
+    let of_thread = || std::thread::current().name().unwrap_or("unnamed").to_owned();
+    NAME.try_with(|name| (*name).to_owned()).unwrap_or_else(|_| of_thread())
+}
+
+/// What a panic's payload says.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
+/// Called for each panic: tells [`fatal`] when the program cannot go on.
+pub(crate) fn observe_panic(thread: &str, message: &str) {
+    let is_of_writer = ESSENTIAL_THREADS.contains(&thread);
+    // As `Result::expect` writes the error of `Mutex::lock`.
+    let is_poisoned = message.contains("PoisonError");
+    if is_of_writer || is_poisoned {
+        let failure = TaskFailure { task: current_name(), cause: format!("panicked: {message}") };
+        tell_fatal(failure);
+    }
+}
+
+/// The first failure is the cause of those after it.
+fn tell_fatal(failure: TaskFailure) {
+    FATAL.send_if_modified(|first| {
+        let is_first = first.is_none();
+        first.get_or_insert(failure);
+        is_first
+    });
+}
+
+/// Ends when a panic happened after which the program cannot go on. Panics are seen from [`crate::logging::start`] on.
+pub async fn fatal() -> TaskFailure {
+    let mut fatal = FATAL.subscribe();
+    match fatal.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+        Ok(Some(failure)) => failure,
+        // The sender is a static.
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+/// Runs an isolated task.
+pub fn spawn<F>(name: &'static str, task: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(NAME.scope(name, task))
+}
+
+/// Runs a task whose panic ends the program, where no [`Tasks`] is at hand. Its end is no failure.
+pub fn spawn_essential<F>(name: &'static str, task: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(async move {
+        if let Err(panicked) = guard(name, task).await {
+            tell_fatal(TaskFailure { task: name.to_owned(), cause: cause(Err(panicked)) });
+        }
+    })
+}
+
+/// Runs a part of a task whose panic is an error of this part alone.
+///
+/// # Errors
+/// [`Panicked`]. What the part held was dropped.
+pub async fn guard<F: Future>(name: &'static str, part: F) -> Result<F::Output, Panicked> {
+    AssertUnwindSafe(NAME.scope(name, part))
+        .catch_unwind()
+        .await
+        .map_err(|payload| Panicked { task: name, message: message(&*payload).to_owned() })
+}
+
+type Ended = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// The tasks of a program, each with an owner here that waits for its end.
+pub struct Tasks {
+    set: JoinSet<TaskFailure>,
+    stop: CancellationToken,
+    restart_first: Duration,
+}
+
+impl Tasks {
+    /// `stop` is the token that the tasks end at.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { set: JoinSet::new(), stop, restart_first: RESTART_FIRST }
+    }
+
+    /// Runs a task whose end before the stop ends the program.
+    pub fn essential<F, E>(&mut self, name: &'static str, task: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.set.spawn(async move {
+            let task = async { task.await.map_err(Into::into) };
+            let ended = guard(name, task).await;
+            TaskFailure { task: name.to_owned(), cause: cause(ended) }
+        });
+    }
+
+    /// Runs what `make` gives, and again after a panic or an error, until it ends at the stop.
+    pub fn restarted<F>(&mut self, name: &'static str, mut make: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = Ended> + Send + 'static,
+    {
+        let (stop, first) = (self.stop.clone(), self.restart_first);
+        self.set.spawn(async move {
+            let mut wait = first;
+            loop {
+                let began = tokio::time::Instant::now();
+                let running: Pin<Box<dyn Future<Output = Ended> + Send>> = Box::pin(make());
+                let ended = guard(name, running).await;
+                if stop.is_cancelled() {
+                    break;
+                }
+                if began.elapsed() > RESTART_FORGIVEN {
+                    wait = first;
+                }
+                error!(name, cause = cause(ended), ?wait, "task failed; it is started again");
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stop.cancelled() => break,
+                }
+                wait = (2 * wait).min(RESTART_LONGEST);
+            }
+            TaskFailure { task: name.to_owned(), cause: ENDED.to_owned() }
+        });
+    }
+
+    /// Ends with the first essential task that ended by itself, or with [`fatal`].
+    pub async fn failed(&mut self) -> TaskFailure {
+        tokio::select! {
+            biased;
+            failure = fatal() => failure,
+            Some(ended) = self.set.join_next() => ended.unwrap_or_else(|error| TaskFailure {
+                task: "unnamed".to_owned(),
+                cause: error.to_string(),
+            }),
+        }
+    }
+
+    /// Waits until all have ended, after the stop.
+    pub async fn join(&mut self) {
+        while let Some(ended) = self.set.join_next().await {
+            match ended {
+                Ok(failure) if failure.cause == ENDED => {}
+                Ok(failure) => {
+                    warn!(task = failure.task, cause = failure.cause, "a task did not end in order")
+                }
+                Err(error) => warn!(%error, "a task did not end in order"),
+            }
+        }
+    }
+}
+
+const ENDED: &str = "ended by itself";
+
+fn cause(ended: Result<Ended, Panicked>) -> String {
+    match ended {
+        Ok(Ok(())) => ENDED.to_owned(),
+        Ok(Err(error)) => {
+            let mut text = format!("failed: {error}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                text.push_str(&format!(": {error}"));
+                source = error.source();
+            }
+            text
+        }
+        Err(panicked) => format!("panicked: {}", panicked.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What is told to all is told to every test of this process.
+    static SERIAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    fn boxed(error: &str) -> Ended {
+        Err(error.into())
+    }
+
+    /// Each kind of task against each way of failing.
+    #[tokio::test]
+    async fn an_essential_task_ends_the_program_with_its_cause_and_any_other_runs_again() {
+        let _serial = SERIAL.lock().await;
+        for (way, cause) in [("panic", "panicked: injected"), ("error", "failed: injected"), ("end", ENDED)] {
+            let fail = move || async move {
+                match way {
+                    "panic" => panic!("injected"),
+                    "error" => boxed("injected"),
+                    _ => Ok(()),
+                }
+            };
+            let stop = CancellationToken::new();
+            let mut tasks = Tasks::new(stop.clone());
+            tasks.restart_first = Duration::from_millis(10);
+            let runs = Arc::new(AtomicU32::new(0));
+            let counted = runs.clone();
+            tasks.restarted("report", move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                fail()
+            });
+            let again = async {
+                while runs.load(Ordering::Relaxed) < 4 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::select! {
+                ended = tasks.failed() => panic!("{way}: a restarted task ended the program: {ended}"),
+                () = again => {}
+            }
+            tasks.essential("listener", fail());
+            let failure = tasks.failed().await;
+            assert_eq!((failure.task.as_str(), failure.cause.as_str()), ("listener", cause));
+            stop.cancel();
+            tokio::time::timeout(Duration::from_secs(1), tasks.join())
+                .await
+                .expect("everything ends at the stop");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_an_isolated_task_is_its_own() {
+        let panicked = spawn("connection", async { panic!("injected") });
+        let other = spawn("connection", async { current_name() });
+        assert!(panicked.await.unwrap_err().is_panic());
+        assert_eq!(other.await.unwrap(), "connection");
+        let caught = guard("link", async { panic!("injected {}", 1) }).await;
+        let panicked: Panicked = caught.unwrap_err();
+        assert_eq!(panicked.to_string(), "task `link` panicked: injected 1");
+    }
+
+    #[tokio::test]
+    async fn only_a_writers_thread_and_a_poisoned_lock_end_the_program_from_anywhere() {
+        let _serial = SERIAL.lock().await;
+        observe_panic("tokio-runtime-worker", "index out of bounds");
+        observe_panic("blocking-1", "called `Option::unwrap()` on a `None` value");
+        assert!(fatal().now_or_never().is_none());
+        let lock = Mutex::new(());
+        let poisoned = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let _held = lock.lock().unwrap();
+            panic!("injected");
+        }));
+        assert!(poisoned.is_err());
+        let second = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            drop(lock.lock().expect("nothing panics while it holds the list"));
+        }));
+        let payload = second.unwrap_err();
+        observe_panic("tokio-runtime-worker", message(&*payload));
+        assert!(fatal().await.cause.contains("PoisonError"));
+        FATAL.send_replace(None);
+        for thread in ESSENTIAL_THREADS {
+            observe_panic(thread, "injected");
+            assert!(fatal().await.cause.contains("injected"));
+            FATAL.send_replace(None);
+        }
+    }
+}

@@ -154,6 +154,11 @@ impl Service for Fleet {
         self.take(None, Some(left_by.device.clone()), from, bag, payload)
     }
 
+    /// Nothing on free topics, as for what it publishes.
+    fn may_leave_will(&self, left_by: &Identity, _topic: &str) -> Result<(), String> {
+        Err(format!("{left_by} may not publish on free topics here"))
+    }
+
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {
         let of = client.identity.clone();
         Ok(self.store.read(move |c| Ok::<_, FleetError>(twins::twin(c, &of)?)).await?)

@@ -134,7 +134,7 @@ impl Service for Front {
     }
 
     fn may_speak_for(&self, client: &Client, other: &Identity) -> bool {
-        self.standing.may_speak_for(client, other)
+        self.standing.may_send(&client.identity, other).is_ok()
     }
 
     fn telemetry(
@@ -149,12 +149,19 @@ impl Service for Front {
 
     fn telemetry_will(
         self: &Arc<Self>,
-        _left_by: &Identity,
+        left_by: &Identity,
         from: Identity,
         bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
+        if let Err(why) = self.standing.may_send(left_by, &from) {
+            return Box::pin(std::future::ready(Err(Rejected::Wrong(403, why))));
+        }
         self.router.telemetry(&from, bag, &payload)
+    }
+
+    fn may_leave_will(&self, left_by: &Identity, topic: &str) -> Result<(), String> {
+        self.standing.may_publish(left_by, topic)
     }
 
     fn takes_free(&self) -> bool {

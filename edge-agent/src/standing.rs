@@ -9,7 +9,7 @@ use edge_core::access::authorization::{Place, Rights, Subject};
 use edge_core::access::proof::{Mark, Proof};
 use edge_core::access::x509::Trust;
 use edge_hub::clients::Clients;
-use edge_hub::service::{Client, Login};
+use edge_hub::service::Login;
 use schemas::manifest::authorization::Authorization;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::watch;
@@ -100,11 +100,7 @@ impl Standing {
             return Ok(Rights::default());
         }
         let user = self.stays(identity, &login.proof)?;
-        let rules = self.rules.borrow().clone();
-        let speaks_for = user.as_ref().and_then(|user| user.device.as_ref());
-        let subject = Subject { identity, client_id: &login.client_id, speaks_for };
-        let place = Place { device: &self.gateway, hosts: &self.hosts };
-        let rights = Rights::read(&rules.authorizations, &subject, &place);
+        let rights = self.rights(identity, &login.client_id, user.as_ref());
         match rights.may_connect() {
             true => Ok(rights),
             false => Err("a rule of the manifest denies it to connect".to_owned()),
@@ -129,12 +125,55 @@ impl Standing {
         }
     }
 
-    /// Whether a local user may publish telemetry of a device.
-    pub fn may_speak_for(&self, client: &Client, device: &Identity) -> bool {
-        let user = client.identity.user_name().and_then(|name| self.users.get(&name));
-        let is_its_own =
-            user.and_then(|user| user.device).is_some_and(|own| *device == Identity::device(own));
-        is_its_own && self.devices.get(&device.device).is_some_and(|leaf| leaf.blocked().is_none())
+    /// Whether a client may send telemetry of `of`, by a message or a will: its own, and a local user its device's.
+    ///
+    /// # Errors
+    /// Why it may not, in words.
+    pub fn may_send(&self, client: &Identity, of: &Identity) -> Result<(), String> {
+        let user = self.known(client)?;
+        if *of == *client && user.is_none() {
+            return Ok(());
+        }
+        match user.and_then(|user| user.device) {
+            Some(own) if *of == Identity::device(own.clone()) => match self.devices.get(&own) {
+                Some(leaf) => leaf.blocked().map_or(Ok(()), |why| Err(format!("{of} is not let in: {why}"))),
+                None => Err(format!("device {of} is not known here")),
+            },
+            _ => Err(format!("{client} does not speak for {of}")),
+        }
+    }
+
+    /// Whether a client may publish on a free topic, though it may have gone: a will.
+    ///
+    /// # Errors
+    /// Why it may not, in words.
+    pub fn may_publish(&self, client: &Identity, topic: &str) -> Result<(), String> {
+        let user = self.known(client)?;
+        let rights = self.rights(client, &client.client_id(), user.as_ref());
+        match rights.may_connect() && rights.may_publish(topic) {
+            true => Ok(()),
+            false => Err("no rule of the manifest allows it".to_owned()),
+        }
+    }
+
+    /// Whether a client that was proven before is still one; gives the local user that it is.
+    fn known(&self, client: &Identity) -> Result<Option<User>, String> {
+        if let Some(name) = client.user_name() {
+            return self.users.get(&name).map(Some).ok_or_else(|| format!("user {name} was removed"));
+        }
+        match self.demand(client) {
+            // It came in when central had told; it stays until central says otherwise.
+            Ok(_) | Err(Out::NotYet) => Ok(None),
+            Err(Out::Refused(why)) => Err(why),
+        }
+    }
+
+    fn rights(&self, identity: &Identity, client_id: &str, user: Option<&User>) -> Rights {
+        let rules = self.rules.borrow().clone();
+        let speaks_for = user.and_then(|user| user.device.as_ref());
+        let subject = Subject { identity, client_id, speaks_for };
+        let place = Place { device: &self.gateway, hosts: &self.hosts };
+        Rights::read(&rules.authorizations, &subject, &place)
     }
 
     /// Judges everybody who is connected: who may not stay is disconnected now, and so is who holds a subscription that
@@ -158,5 +197,138 @@ impl Standing {
                 Err(_) => return stop.cancelled().await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_core::access::attestation::Attestation;
+    use schemas::link::{Child, Children};
+    use schemas::manifest::authorization::{Operation, Rule};
+
+    use super::*;
+    use crate::state::State;
+
+    fn child(id: &str, enabled: bool) -> Child {
+        Child {
+            device_id: id.parse().unwrap(),
+            primary_key: "aw==".into(),
+            secondary_key: String::new(),
+            thumbprints: Vec::new(),
+            is_ca_signed: false,
+            enabled,
+        }
+    }
+
+    /// A client that was let in, and what may have become of it since.
+    fn client(name: &str) -> Identity {
+        match name.strip_prefix("user:") {
+            Some(user) => Identity::user(&user.parse().unwrap(), "panel 1").unwrap(),
+            None => name.parse().unwrap(),
+        }
+    }
+
+    async fn site(dir: &std::path::Path) -> (Standing, watch::Sender<Arc<Rules>>) {
+        let state = State::open(dir).unwrap();
+        std::fs::write(dir.join("module-key"), [7; 32]).unwrap();
+        let (devices, users) = (Devices::load(state.clone()).unwrap(), Users::load(state).unwrap());
+        let children = ["leaf", "blocked-here", "gone", "of-user"].map(|id| child(id, true));
+        let children = children.into_iter().chain([child("blocked", false)]).collect();
+        devices.told(Children { children, ..Children::default() }).unwrap().durable().await.unwrap();
+        devices.block(&"blocked-here".parse().unwrap(), true).unwrap().durable().await.unwrap();
+        let change =
+            Children { is_difference: true, removed: vec!["gone".parse().unwrap()], ..Children::default() };
+        devices.told(change).unwrap().durable().await.unwrap();
+        devices.add("added".parse().unwrap(), &Attestation::Keys(vec![vec![1]])).await.unwrap();
+        for (name, device) in [
+            ("free", None),
+            ("speaker", Some("of-user")),
+            ("of-blocked", Some("blocked")),
+            ("of-gone", Some("gone")),
+            ("removed", Some("of-user")),
+        ] {
+            let device = device.map(|device| device.parse().unwrap());
+            users.add(name.parse().unwrap(), User { hash: "h".into(), device }).await.unwrap();
+        }
+        users.remove(&"removed".parse().unwrap()).await.unwrap();
+        let rule =
+            |operation, topic: &str| Rule { operations: vec![operation], resources: vec![topic.into()] };
+        let everybody = Authorization {
+            identities: vec!["{{iot:identity}}".into()],
+            allow: vec![
+                rule(Operation::Publish, "line/#"),
+                rule(Operation::Publish, "of/{{mqtt:client_id}}"),
+            ],
+            deny: vec![rule(Operation::Publish, "line/secret")],
+        };
+        let rules = Rules { modules: ["filter".parse().unwrap()].into(), authorizations: vec![everybody] };
+        let (rules, in_force) = watch::channel(Arc::new(rules));
+        let standing = Standing {
+            gateway: "gw".parse().unwrap(),
+            hosts: Arc::new([]),
+            module_keys: ModuleKeys::load(dir).unwrap(),
+            devices,
+            users,
+            trust: watch::channel(Arc::default()).1,
+            rules: in_force,
+            clients: Clients::new(),
+        };
+        (standing, rules)
+    }
+
+    /// Every client, and whether it still is one.
+    const CLIENTS: [(&str, bool); 15] = [
+        ("leaf", true),
+        ("added", true),
+        ("of-user", true),
+        ("blocked", false),
+        ("blocked-here", false),
+        ("gone", false),
+        ("never-known", false),
+        ("gw", false),
+        ("gw/filter", true),
+        ("gw/ghost", false),
+        ("other/filter", false),
+        ("user:free", true),
+        ("user:speaker", true),
+        ("user:of-blocked", true),
+        ("user:removed", false),
+    ];
+
+    #[tokio::test]
+    async fn messages_and_wills_are_decided_alike_for_every_client_and_whoever_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let (standing, _rules) = site(dir.path()).await;
+        for (name, is_known) in CLIENTS {
+            for (of, _) in CLIENTS {
+                let expected = match name {
+                    // A local user has no telemetry of its own.
+                    "user:speaker" => of == "of-user",
+                    _ if name.starts_with("user:") => false,
+                    _ => is_known && of == name,
+                };
+                let decided = standing.may_send(&client(name), &client(of));
+                assert_eq!(decided.is_ok(), expected, "{name} for {of}: {decided:?}");
+            }
+            for (topic, is_allowed) in [("line/1", true), ("line/secret", false), ("other", false)] {
+                let decided = standing.may_publish(&client(name), topic);
+                assert_eq!(decided.is_ok(), is_known && is_allowed, "{name} on {topic}: {decided:?}");
+            }
+        }
+        // A client's own name in a rule, as it sent it.
+        assert!(standing.may_publish(&client("user:free"), "of/panel 1").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_will_is_void_when_its_module_or_its_rule_has_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (standing, rules) = site(dir.path()).await;
+        let (module, leaf) = (client("gw/filter"), client("leaf"));
+        assert!(standing.may_send(&module, &module).is_ok() && standing.may_publish(&leaf, "line/1").is_ok());
+        rules.send_replace(Arc::default());
+        assert!(standing.may_send(&module, &module).is_err());
+        assert!(standing.may_publish(&module, "line/1").is_err());
+        assert!(standing.may_publish(&leaf, "line/1").is_err());
+        assert!(standing.may_send(&leaf, &leaf).is_ok());
     }
 }

@@ -174,6 +174,15 @@ pub trait Service: Send + Sync + 'static {
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>>;
 
+    /// Whether a client that is gone may still publish its will on this free topic: asked when the will is due, before its
+    /// subscribers get it. Its user may have been removed since, the device blocked, or the rules changed.
+    ///
+    /// # Errors
+    /// Why it may not, in words.
+    fn may_leave_will(&self, _left_by: &Identity, _topic: &str) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Whether any message on a free topic is wanted beside its subscribers: asked for every one of them.
     fn takes_free(&self) -> bool {
         false

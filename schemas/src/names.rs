@@ -235,6 +235,16 @@ impl Identity {
         Ok(Self { device: DeviceId(format!("{USER}{user}")), module: Some(ModuleId(encoded)) })
     }
 
+    /// The client id with which this connects.
+    pub fn client_id(&self) -> String {
+        match &self.module {
+            Some(encoded) if self.is_user() => {
+                percent_encoding::percent_decode_str(encoded.as_str()).decode_utf8_lossy().into_owned()
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// The local user, when this is a client of one.
     pub fn user_name(&self) -> Option<UserName> {
         self.device.as_str().strip_prefix(USER).map(|name| UserName(name.to_owned()))

@@ -158,12 +158,15 @@ async fn free<S: Service>(
     is_given: &mut bool,
 ) -> Result<(), Rejected> {
     let message = &will.message;
+    let of = Identity::of_session(&will.client_id)
+        .ok_or_else(|| Rejected::Wrong(403, "its client has no identity".to_owned()))?;
+    service.may_leave_will(&of, message.topic()).map_err(|why| Rejected::Wrong(403, why))?;
     if !std::mem::replace(is_given, true) {
         broker.give_will(message).await?;
     }
-    let Some(of) = Identity::of_session(&will.client_id).filter(|_| service.takes_free()) else {
+    if !service.takes_free() {
         return Ok(());
-    };
+    }
     let mut bag = PropertyBag::new();
     if let Some(properties) = &message.properties {
         inbox::add_to_bag(&mut bag, properties);

@@ -46,7 +46,14 @@ impl Fleet {
                         "module of `{of}`: the manifest writes its properties"
                     )));
                 }
-                let mut section = twins::section(c, &of, Half::Desired)?.section;
+                let stored = twins::section(c, &of, Half::Desired)?;
+                if stored.is_unreadable && matches!(change, DesiredChange::Merge) {
+                    return Err(FleetError::Conflict(format!(
+                        "the desired properties of `{of}` cannot be read, so nothing can be merged into them; write them \
+                         whole with PUT"
+                    )));
+                }
+                let mut section = stored.section;
                 let patch = match change {
                     DesiredChange::Merge => wish,
                     DesiredChange::Replace => twin::difference(&section.properties, &wish),
@@ -116,8 +123,9 @@ pub(crate) fn assign(
     let mut changed = Vec::new();
     for (module, properties) in sections {
         let identity = Identity::module(gateway.id.clone(), module);
-        let stands = twins::section(c, &identity, Half::Desired)?.section;
-        if stands.version == 0 || stands.properties != properties {
+        let stored = twins::section(c, &identity, Half::Desired)?;
+        let stands = stored.section;
+        if stands.version == 0 || stored.is_unreadable || stands.properties != properties {
             let section = Section { version: stands.version + 1, properties };
             twins::write(c, &identity, Half::Desired, &section, now_ms)?;
             changed.push(identity);

@@ -89,6 +89,7 @@ async fn look(fleet: &Fleet) -> Report {
         "oldestMessageMilliseconds": milliseconds(message_age),
         "diskFreeBytes": disk.free_bytes,
         "lostCommits": lost_commits(fleet),
+        "unreadableRows": crate::store::unreadable::count(),
     });
     Report { is_well: findings.is_empty(), body }
 }

@@ -354,7 +354,12 @@ impl Fleet {
                 // They come in batches.
                 News::Child(_) | News::Purges | News::Purge(_) => Ok(None),
                 News::Desired(of) => {
-                    let section = twins::section(c, &of, Half::Desired)?.section;
+                    let stored = twins::section(c, &of, Half::Desired)?;
+                    if stored.is_unreadable {
+                        // The gateway keeps what it has; an empty section would take its modules away.
+                        return Ok(None);
+                    }
+                    let section = stored.section;
                     // Version 0: no operator ever wanted anything, and the gateway's own empty section says so too.
                     Ok((section.version > 0).then(|| (LinkDown::Desired(of), json(&section))))
                 }

@@ -155,6 +155,7 @@ mod tests {
                 .iter()
                 .map(|(name, at, version)| ((*name).to_owned(), (*at, *version)))
                 .collect(),
+            is_unreadable: false,
         }
     }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::cloud_message::{CloudMessage, End, Settlement};
 use schemas::names::DeviceId;
 
-use super::{integer, json_column, parsed_column, unsigned};
+use super::{integer, json_column, parsed_column, unreadable, unsigned};
 
 /// Ended messages that are kept for each device.
 const ENDED_KEPT: u32 = 100;
@@ -84,14 +84,13 @@ pub fn insert(c: &Connection, device: &DeviceId, message: &CloudMessage) -> rusq
     Ok(unsigned(c.last_insert_rowid()))
 }
 
-/// The message with this sequence.
+/// The message with this sequence; none when it cannot be read.
 ///
 /// # Errors
 /// SQLite's.
 pub fn get(c: &Connection, sequence: u64) -> rusqlite::Result<Option<StoredMessage>> {
-    c.prepare_cached("SELECT * FROM cloud_messages WHERE sequence = ?1")?
-        .query_row([integer(sequence)], read)
-        .optional()
+    let mut statement = c.prepare_cached("SELECT * FROM cloud_messages WHERE sequence = ?1")?;
+    unreadable::row("cloud_messages", statement.query_row([integer(sequence)], read))
 }
 
 /// Up to `limit` messages of a device with sequences above `after`, oldest first.
@@ -104,11 +103,12 @@ pub fn page(
     after: u64,
     limit: u32,
 ) -> rusqlite::Result<Vec<StoredMessage>> {
-    c.prepare_cached(
-        "SELECT * FROM cloud_messages WHERE device = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
-    )?
-    .query_map((device.as_str(), integer(after), limit), read)?
-    .collect()
+    let mut statement = c.prepare_cached(
+        "SELECT * FROM cloud_messages WHERE device = ?1 AND sequence > ?2 ORDER BY sequence",
+    )?;
+    unreadable::rows("cloud_messages", statement.query_map((device.as_str(), integer(after)), read)?)
+        .take(limit as usize)
+        .collect()
 }
 
 /// Up to `limit` messages that wait here, not at a gateway, with sequences above `after`, oldest first.
@@ -121,12 +121,13 @@ pub fn waiting_here(
     after: u64,
     limit: u32,
 ) -> rusqlite::Result<Vec<StoredMessage>> {
-    c.prepare_cached(
+    let mut statement = c.prepare_cached(
         "SELECT * FROM cloud_messages WHERE device = ?1 AND sequence > ?2 AND ended IS NULL AND taken_ms IS NULL
-         ORDER BY sequence LIMIT ?3",
-    )?
-    .query_map((device.as_str(), integer(after), limit), read)?
-    .collect()
+         ORDER BY sequence",
+    )?;
+    unreadable::rows("cloud_messages", statement.query_map((device.as_str(), integer(after)), read)?)
+        .take(limit as usize)
+        .collect()
 }
 
 /// The sequences of all messages that wait for a device, oldest first.
@@ -185,12 +186,17 @@ pub fn end(
     sequence: u64,
     settlement: &Settlement,
 ) -> rusqlite::Result<bool> {
-    let Some(stored) = get(c, sequence)?.filter(|stored| stored.device == *device) else { return Ok(false) };
-    let stands = match &stored.ended {
-        None => false,
-        Some(ended) => !(ended.end == End::Expired && settlement.end == End::Delivered),
-    };
-    if stands {
+    let is_open: Option<bool> = c
+        .prepare_cached("SELECT ended IS NULL FROM cloud_messages WHERE sequence = ?1 AND device = ?2")?
+        .query_row((integer(sequence), device.as_str()), |row| row.get(0))
+        .optional()?;
+    let Some(is_open) = is_open else { return Ok(false) };
+    // One that cannot be read ends too, and nobody is told: whom to tell stands in it.
+    let stored = get(c, sequence)?;
+    let ended = stored.as_ref().and_then(|stored| stored.ended.as_ref());
+    let is_late_delivery =
+        ended.is_some_and(|ended| ended.end == End::Expired && settlement.end == End::Delivered);
+    if !is_open && !is_late_delivery {
         return Ok(false);
     }
     c.prepare_cached("UPDATE cloud_messages SET ended = ?2 WHERE sequence = ?1")?
@@ -201,7 +207,7 @@ pub fn end(
               ORDER BY sequence DESC LIMIT 1 OFFSET ?2)",
     )?
     .execute((device.as_str(), ENDED_KEPT))?;
-    if stored.message.ack.asks_for(&settlement.end) {
+    if let Some(stored) = stored.filter(|stored| stored.message.ack.asks_for(&settlement.end)) {
         c.prepare_cached("INSERT INTO cloud_feedback (device, message_id, settlement) VALUES (?1, ?2, ?3)")?
             .execute((
                 device.as_str(),
@@ -235,12 +241,14 @@ pub fn purge(c: &Connection, device: &DeviceId, now_ms: u64) -> rusqlite::Result
 /// # Errors
 /// SQLite's.
 pub fn purges(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<DeviceId, u64>> {
-    c.prepare_cached(
+    let mut statement = c.prepare_cached(
         "SELECT device, up_to FROM cloud_purges JOIN relationships ON relationships.target = device
          WHERE relationships.source = ?1",
-    )?
-    .query_map([gateway.as_str()], |row| Ok((parsed_column(row, "device")?, unsigned(row.get("up_to")?))))?
-    .collect()
+    )?;
+    let rows = statement.query_map([gateway.as_str()], |row| {
+        Ok((parsed_column(row, "device")?, unsigned(row.get("up_to")?)))
+    })?;
+    unreadable::rows("cloud_purges", rows).collect()
 }
 
 /// Up to which sequence operators took messages of a device back.
@@ -248,11 +256,9 @@ pub fn purges(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<D
 /// # Errors
 /// SQLite's.
 pub fn purged(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<u64>> {
-    let up_to: Option<i64> = c
-        .prepare_cached("SELECT up_to FROM cloud_purges WHERE device = ?1")?
-        .query_row([device.as_str()], |row| row.get(0))
-        .optional()?;
-    Ok(up_to.map(unsigned))
+    let mut statement = c.prepare_cached("SELECT up_to FROM cloud_purges WHERE device = ?1")?;
+    let up_to = statement.query_row([device.as_str()], |row| row.get::<_, i64>(0));
+    Ok(unreadable::row("cloud_purges", up_to)?.map(unsigned))
 }
 
 /// Messages whose time is over, by device and sequence, and when the next one's is.
@@ -263,19 +269,19 @@ pub type Expired = (Vec<(DeviceId, u64)>, Option<u64>);
 /// # Errors
 /// SQLite's.
 pub fn expired(c: &Connection, now_ms: u64) -> rusqlite::Result<Expired> {
-    let over = c
-        .prepare_cached(
-            "SELECT device, sequence FROM cloud_messages WHERE ended IS NULL AND expires_ms <= ?1
-             ORDER BY expires_ms LIMIT 1000",
-        )?
-        .query_map([integer(now_ms)], |row| {
-            Ok((parsed_column(row, "device")?, unsigned(row.get("sequence")?)))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let next: Option<i64> = c
-        .prepare_cached("SELECT min(expires_ms) FROM cloud_messages WHERE ended IS NULL AND expires_ms > ?1")?
-        .query_row([integer(now_ms)], |row| row.get(0))?;
-    Ok((over, next.map(unsigned)))
+    let mut statement = c.prepare_cached(
+        "SELECT device, sequence FROM cloud_messages WHERE ended IS NULL AND expires_ms <= ?1
+         ORDER BY expires_ms LIMIT 1000",
+    )?;
+    let over = statement.query_map([integer(now_ms)], |row| {
+        Ok((parsed_column(row, "device")?, unsigned(row.get("sequence")?)))
+    })?;
+    let over = unreadable::rows("cloud_messages", over).collect::<rusqlite::Result<_>>()?;
+    let mut statement = c.prepare_cached(
+        "SELECT min(expires_ms) FROM cloud_messages WHERE ended IS NULL AND expires_ms > ?1",
+    )?;
+    let next = statement.query_row([integer(now_ms)], |row| row.get::<_, Option<i64>>(0));
+    Ok((over, unreadable::value("cloud_messages", next)?.flatten().map(unsigned)))
 }
 
 /// Up to `limit` feedback records with ids above `after`, oldest first.
@@ -283,16 +289,16 @@ pub fn expired(c: &Connection, now_ms: u64) -> rusqlite::Result<Expired> {
 /// # Errors
 /// SQLite's.
 pub fn feedback(c: &Connection, after: u64, limit: u32) -> rusqlite::Result<Vec<Feedback>> {
-    c.prepare_cached("SELECT * FROM cloud_feedback WHERE id > ?1 ORDER BY id LIMIT ?2")?
-        .query_map((integer(after), limit), |row| {
-            Ok(Feedback {
-                id: unsigned(row.get("id")?),
-                device: parsed_column(row, "device")?,
-                message_id: row.get("message_id")?,
-                settlement: json_column(row, "settlement")?,
-            })
-        })?
-        .collect()
+    let mut statement = c.prepare_cached("SELECT * FROM cloud_feedback WHERE id > ?1 ORDER BY id")?;
+    let records = statement.query_map([integer(after)], |row| {
+        Ok(Feedback {
+            id: unsigned(row.get("id")?),
+            device: parsed_column(row, "device")?,
+            message_id: row.get("message_id")?,
+            settlement: json_column(row, "settlement")?,
+        })
+    })?;
+    unreadable::rows("cloud_feedback", records).take(limit as usize).collect()
 }
 
 #[cfg(test)]
@@ -318,6 +324,23 @@ mod tests {
 
     fn settled(end: End) -> Settlement {
         Settlement { end, at_ms: 9 }
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_still_ends_and_holds_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
+        let device: DeviceId = "press-1".parse().unwrap();
+        let broken = insert(&c, &device, &message("a", 1000, Ack::Full)).unwrap();
+        let good = insert(&c, &device, &message("b", 2000, Ack::Full)).unwrap();
+        c.execute("UPDATE cloud_messages SET message = '{' WHERE sequence = ?1", [integer(broken)]).unwrap();
+        let waiting: Vec<u64> =
+            waiting_here(&c, &device, 0, 1).unwrap().iter().map(|message| message.sequence).collect();
+        assert_eq!(waiting, [good]);
+        assert_eq!(expired(&c, 1100).unwrap().0, [(device.clone(), broken)]);
+        assert!(end(&c, &device, broken, &settled(End::Expired)).unwrap());
+        assert_eq!(expired(&c, 1100).unwrap().0, []);
+        assert!(!end(&c, &device, broken, &settled(End::Expired)).unwrap());
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! A command that was given a time to be valid waits for a target that is away: here until its gateway has taken it, or until
 //! the target listens at central's own door.
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, Row};
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
 
-use super::{integer, json_column, parsed_column, unsigned};
+use super::{integer, json_column, parsed_column, unreadable, unsigned};
 
 /// How a command ended.
 pub type Outcome = Result<MethodResponse, MethodFailure>;
@@ -82,12 +82,13 @@ pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<u6
     Ok(unsigned(connection.last_insert_rowid()))
 }
 
-/// The command with this id.
+/// The command with this id; none when it cannot be read.
 ///
 /// # Errors
 /// SQLite's.
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Command>> {
-    connection.prepare_cached("SELECT * FROM commands WHERE id = ?1")?.query_row([id], read).optional()
+    let mut statement = connection.prepare_cached("SELECT * FROM commands WHERE id = ?1")?;
+    unreadable::row("commands", statement.query_row([id], read))
 }
 
 /// Ends a command; false when it has ended already, or is not known. The first end stands, but for a command that waited at a
@@ -128,12 +129,10 @@ pub fn waiting(connection: &Connection, device: &DeviceId) -> rusqlite::Result<V
 /// # Errors
 /// SQLite's.
 pub fn waiting_at(connection: &Connection, row: u64, now_ms: u64) -> rusqlite::Result<Option<Command>> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT * FROM commands WHERE row = ?1 AND {WAITING} AND valid_until_ms > ?2"
-        ))?
-        .query_row((integer(row), integer(now_ms)), read)
-        .optional()
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT * FROM commands WHERE row = ?1 AND {WAITING} AND valid_until_ms > ?2"
+    ))?;
+    unreadable::row("commands", statement.query_row((integer(row), integer(now_ms)), read))
 }
 
 /// The first command that waits here for a device or its modules and is valid still.
@@ -145,12 +144,12 @@ pub fn next_waiting(
     device: &DeviceId,
     now_ms: u64,
 ) -> rusqlite::Result<Option<Command>> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT * FROM commands WHERE device = ?1 AND {WAITING} AND valid_until_ms > ?2 ORDER BY row LIMIT 1"
-        ))?
-        .query_row((device.as_str(), integer(now_ms)), read)
-        .optional()
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT * FROM commands WHERE device = ?1 AND {WAITING} AND valid_until_ms > ?2 ORDER BY row"
+    ))?;
+    unreadable::rows("commands", statement.query_map((device.as_str(), integer(now_ms)), read)?)
+        .next()
+        .transpose()
 }
 
 /// How many commands that were to wait for this target have not ended, wherever they wait.
@@ -206,14 +205,14 @@ pub fn overdue(connection: &Connection, now_ms: u64) -> rusqlite::Result<(Vec<Co
     // What was taken may still be answered until its deadline.
     let due = "CASE WHEN taken_ms IS NULL THEN valid_until_ms ELSE deadline_ms END";
     let open = "outcome IS NULL AND valid_until_ms IS NOT NULL";
-    let over = connection
-        .prepare_cached(&format!("SELECT * FROM commands WHERE {open} AND {due} <= ?1 ORDER BY row"))?
-        .query_map([integer(now_ms)], read)?
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT * FROM commands WHERE {open} AND {due} <= ?1 ORDER BY row"))?;
+    let over = unreadable::rows("commands", statement.query_map([integer(now_ms)], read)?)
         .collect::<rusqlite::Result<_>>()?;
-    let next: Option<i64> = connection
-        .prepare_cached(&format!("SELECT min({due}) FROM commands WHERE {open} AND {due} > ?1"))?
-        .query_row([integer(now_ms)], |row| row.get(0))?;
-    Ok((over, next.map(unsigned)))
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT min({due}) FROM commands WHERE {open} AND {due} > ?1"))?;
+    let next = statement.query_row([integer(now_ms)], |row| row.get::<_, Option<i64>>(0));
+    Ok((over, unreadable::value("commands", next)?.flatten().map(unsigned)))
 }
 
 /// The last `limit` commands of one name to a target, newest first.
@@ -226,16 +225,13 @@ pub fn history(
     name: &str,
     limit: u32,
 ) -> rusqlite::Result<Vec<Command>> {
-    connection
-        .prepare_cached(
-            "SELECT * FROM commands WHERE device = ?1 AND module = ?2 AND request ->> '$.methodName' = ?3
-             ORDER BY row DESC LIMIT ?4",
-        )?
-        .query_map(
-            (target.device.as_str(), target.module.as_ref().map_or("", ModuleId::as_str), name, limit),
-            read,
-        )?
-        .collect()
+    // SQLite's own look into a text that is not JSON would end the whole query.
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM commands WHERE device = ?1 AND module = ?2
+         AND CASE WHEN json_valid(request) THEN request ->> '$.methodName' = ?3 ELSE 1 END ORDER BY row DESC",
+    )?;
+    let of = (target.device.as_str(), target.module.as_ref().map_or("", ModuleId::as_str), name);
+    unreadable::rows("commands", statement.query_map(of, read)?).take(limit as usize).collect()
 }
 
 /// Every command that has not ended and was not to wait.
@@ -243,12 +239,10 @@ pub fn history(
 /// # Errors
 /// SQLite's.
 pub fn running(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
-    connection
-        .prepare_cached(
-            "SELECT * FROM commands WHERE outcome IS NULL AND valid_until_ms IS NULL ORDER BY row",
-        )?
-        .query_map([], read)?
-        .collect()
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM commands WHERE outcome IS NULL AND valid_until_ms IS NULL ORDER BY row",
+    )?;
+    unreadable::rows("commands", statement.query_map([], read)?).collect()
 }
 
 /// The commands that were to wait, were taken at central's own door, and have not ended.
@@ -256,13 +250,11 @@ pub fn running(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
 /// # Errors
 /// SQLite's.
 pub fn taken_here(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
-    connection
-        .prepare_cached(
-            "SELECT * FROM commands WHERE outcome IS NULL AND valid_until_ms IS NOT NULL
-             AND taken_ms IS NOT NULL AND gateway IS NULL ORDER BY row",
-        )?
-        .query_map([], read)?
-        .collect()
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM commands WHERE outcome IS NULL AND valid_until_ms IS NOT NULL
+         AND taken_ms IS NOT NULL AND gateway IS NULL ORDER BY row",
+    )?;
+    unreadable::rows("commands", statement.query_map([], read)?).collect()
 }
 
 /// Forgets the oldest commands beyond `keep`, but none that waits.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
-use super::{integer, parsed_column, unsigned};
+use super::{integer, parsed_column, unreadable, unsigned};
 
 /// A gateway or a device.
 #[derive(Clone, PartialEq, Eq)]
@@ -86,27 +86,38 @@ pub struct Relationship {
 const SELECT: &str = "SELECT devices.*, relationships.source AS gateway FROM devices
     LEFT JOIN relationships ON relationships.target = devices.id";
 
+/// A registration stands whatever its columns hold: without it the link of its gateway would not. What cannot be read lets nobody
+/// in.
 fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
-    let keys = match (row.get("primary_key")?, row.get("secondary_key")?) {
+    let text = |column: &str| -> rusqlite::Result<Option<String>> {
+        Ok(unreadable::value("devices", row.get::<_, Option<String>>(column))?.flatten())
+    };
+    let keys = match (text("primary_key")?, text("secondary_key")?) {
         (Some(primary), Some(secondary)) => Some(Keys { primary, secondary }),
         _ => None,
     };
-    let gateway: Option<String> = row.get("gateway")?;
+    let gateway = match row.get_ref("gateway")? {
+        rusqlite::types::ValueRef::Null => None,
+        _ => unreadable::value("relationships", parsed_column(row, "gateway"))?,
+    };
     Ok(Device {
         id: parsed_column(row, "id")?,
-        display_name: row.get("display_name")?,
-        template: row.get("template")?,
-        is_gateway: row.get("is_gateway")?,
-        enabled: row.get("enabled")?,
+        display_name: text("display_name")?.unwrap_or_default(),
+        template: text("template")?,
+        is_gateway: unreadable::value("devices", row.get("is_gateway"))?.unwrap_or(false),
+        enabled: unreadable::value("devices", row.get("enabled"))?.unwrap_or(false),
         keys,
         x509: match row.get_ref("x509")? {
             rusqlite::types::ValueRef::Null => None,
-            _ => Some(super::json_column(row, "x509")?),
+            // No certificate proves it then, and its keys do not either.
+            _ => Some(unreadable::value("devices", super::json_column(row, "x509"))?.unwrap_or_default()),
         },
-        manifest_id: row.get("manifest_id")?,
-        revision: row.get("revision")?,
-        last_seen_ms: row.get::<_, Option<i64>>("last_seen_ms")?.map(unsigned),
-        gateway: gateway.map(|_| parsed_column(row, "gateway")).transpose()?,
+        manifest_id: text("manifest_id")?,
+        revision: unreadable::value("devices", row.get("revision"))?.unwrap_or(1),
+        last_seen_ms: unreadable::value("devices", row.get::<_, Option<i64>>("last_seen_ms"))?
+            .flatten()
+            .map(unsigned),
+        gateway,
     })
 }
 
@@ -126,10 +137,9 @@ pub fn get(connection: &Connection, id: &DeviceId) -> rusqlite::Result<Option<De
 /// # Errors
 /// SQLite's.
 pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Device>> {
-    connection
-        .prepare_cached(&format!("{SELECT} WHERE devices.id > ?1 ORDER BY devices.id LIMIT ?2"))?
-        .query_map((after, limit), read)?
-        .collect()
+    let mut statement =
+        connection.prepare_cached(&format!("{SELECT} WHERE devices.id > ?1 ORDER BY devices.id"))?;
+    unreadable::rows("devices", statement.query_map([after], read)?).take(limit as usize).collect()
 }
 
 /// The devices behind a gateway, by id.
@@ -137,10 +147,9 @@ pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resul
 /// # Errors
 /// SQLite's.
 pub fn children(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Vec<Device>> {
-    connection
-        .prepare_cached(&format!("{SELECT} WHERE relationships.source = ?1 ORDER BY devices.id"))?
-        .query_map([gateway.as_str()], read)?
-        .collect()
+    let mut statement = connection
+        .prepare_cached(&format!("{SELECT} WHERE relationships.source = ?1 ORDER BY devices.id"))?;
+    unreadable::rows("devices", statement.query_map([gateway.as_str()], read)?).collect()
 }
 
 /// How many devices stand behind a gateway.
@@ -251,10 +260,9 @@ fn read_relationship(row: &Row<'_>) -> rusqlite::Result<Relationship> {
 /// # Errors
 /// SQLite's.
 pub fn relationships(connection: &Connection, source: &DeviceId) -> rusqlite::Result<Vec<Relationship>> {
-    connection
-        .prepare_cached("SELECT * FROM relationships WHERE source = ?1 ORDER BY id")?
-        .query_map([source.as_str()], read_relationship)?
-        .collect()
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM relationships WHERE source = ?1 ORDER BY id")?;
+    unreadable::rows("relationships", statement.query_map([source.as_str()], read_relationship)?).collect()
 }
 
 /// One relationship of a gateway.
@@ -266,10 +274,9 @@ pub fn relationship(
     source: &DeviceId,
     id: &str,
 ) -> rusqlite::Result<Option<Relationship>> {
-    connection
-        .prepare_cached("SELECT * FROM relationships WHERE source = ?1 AND id = ?2")?
-        .query_row([source.as_str(), id], read_relationship)
-        .optional()
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM relationships WHERE source = ?1 AND id = ?2")?;
+    unreadable::row("relationships", statement.query_row([source.as_str(), id], read_relationship))
 }
 
 /// Puts a device behind a gateway, in place of the relationship with this id.

@@ -1,12 +1,12 @@
 //! Enrolment groups, which of them each device came by, and the ID scope of the site.
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, Row};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use super::devices::Keys;
-use super::{integer, json_column, unsigned};
+use super::{integer, json_column, unreadable, unsigned};
 
 /// An enrolment group: whoever has what it asks for may enrol.
 #[derive(Clone, PartialEq, Eq)]
@@ -96,7 +96,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Group> {
                 primary: row.get("primary_key")?,
                 secondary: row.get("secondary_key")?,
             }),
-            _ => GroupAttestation::X509(json_column(row, "x509")?),
+            // Nobody enrols by authorities that cannot be read.
+            _ => GroupAttestation::X509(
+                unreadable::value("enrollment_groups", json_column(row, "x509"))?.unwrap_or_default(),
+            ),
         },
         revision: row.get("revision")?,
     })
@@ -107,7 +110,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Group> {
 /// # Errors
 /// SQLite's.
 pub fn group(c: &Connection, id: &str) -> rusqlite::Result<Option<Group>> {
-    c.prepare_cached("SELECT * FROM enrollment_groups WHERE id = ?1")?.query_row([id], read).optional()
+    let mut statement = c.prepare_cached("SELECT * FROM enrollment_groups WHERE id = ?1")?;
+    unreadable::row("enrollment_groups", statement.query_row([id], read))
 }
 
 /// Up to `limit` groups whose ids come after `after`.
@@ -115,9 +119,8 @@ pub fn group(c: &Connection, id: &str) -> rusqlite::Result<Option<Group>> {
 /// # Errors
 /// SQLite's.
 pub fn groups(c: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Group>> {
-    c.prepare_cached("SELECT * FROM enrollment_groups WHERE id > ?1 ORDER BY id LIMIT ?2")?
-        .query_map((after, limit), read)?
-        .collect()
+    let mut statement = c.prepare_cached("SELECT * FROM enrollment_groups WHERE id > ?1 ORDER BY id")?;
+    unreadable::rows("enrollment_groups", statement.query_map([after], read)?).take(limit as usize).collect()
 }
 
 /// Writes a group, new or changed.
@@ -163,16 +166,16 @@ pub fn delete_group(c: &Connection, id: &str) -> rusqlite::Result<bool> {
 /// # Errors
 /// SQLite's.
 pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<Enrollment>> {
-    c.prepare_cached("SELECT * FROM enrollments WHERE device = ?1")?
-        .query_row([device.as_str()], |row| {
-            Ok(Enrollment {
-                group: row.get("group_id")?,
-                operation_id: row.get("operation_id")?,
-                created_ms: unsigned(row.get("created_ms")?),
-                updated_ms: unsigned(row.get("updated_ms")?),
-            })
+    let mut statement = c.prepare_cached("SELECT * FROM enrollments WHERE device = ?1")?;
+    let found = statement.query_row([device.as_str()], |row| {
+        Ok(Enrollment {
+            group: row.get("group_id")?,
+            operation_id: row.get("operation_id")?,
+            created_ms: unsigned(row.get("created_ms")?),
+            updated_ms: unsigned(row.get("updated_ms")?),
         })
-        .optional()
+    });
+    unreadable::row("enrollments", found)
 }
 
 /// Notes how a device enrolled.

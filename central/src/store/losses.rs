@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::link::{Loss, Losses};
 use schemas::names::DeviceId;
 
-use super::{integer, unsigned};
+use super::{integer, unreadable, unsigned};
 
 /// Losses that are kept one by one, of all gateways together.
 const KEPT_MAX: u64 = 100_000;
@@ -226,10 +226,9 @@ fn pair(row: &Row<'_>, first: &str, second: &str) -> rusqlite::Result<(u64, u64)
 /// # Errors
 /// SQLite's.
 pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::Result<Vec<StoredLoss>> {
-    let mut statement = c.prepare_cached(
-        "SELECT * FROM losses WHERE (gateway = ?1 OR device = ?1) AND id > ?2 ORDER BY id LIMIT ?3",
-    )?;
-    let rows = statement.query_map((of.as_str(), after, limit), |row| {
+    let mut statement =
+        c.prepare_cached("SELECT * FROM losses WHERE (gateway = ?1 OR device = ?1) AND id > ?2 ORDER BY id")?;
+    let rows = statement.query_map((of.as_str(), after), |row| {
         Ok(StoredLoss {
             id: row.get("id")?,
             gateway: row.get("gateway")?,
@@ -243,7 +242,7 @@ pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::
             received_ms: unsigned(row.get("received_ms")?),
         })
     })?;
-    rows.collect()
+    unreadable::rows("losses", rows).take(limit as usize).collect()
 }
 
 /// The sums for the queues of a gateway, and for a device's own messages wherever.
@@ -267,7 +266,7 @@ pub fn totals(c: &Connection, of: &DeviceId) -> rusqlite::Result<Vec<Total>> {
             times_ms: pair(row, "from_ms", "until_ms")?,
         })
     })?;
-    rows.collect()
+    unreadable::rows("loss_totals", rows).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Deployment manifests as operators stored them.
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, Row};
 use serde_json::Value;
 
-use super::json_column;
+use super::{json_column, unreadable};
 
 /// A stored manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,12 +41,13 @@ pub fn put(connection: &Connection, id: &str, display_name: &str, data: &Value) 
         .query_row((id, display_name, data.to_string()), |row| row.get(0))
 }
 
-/// The manifest with this id.
+/// The manifest with this id; none when it cannot be read.
 ///
 /// # Errors
 /// SQLite's.
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<StoredManifest>> {
-    connection.prepare_cached("SELECT * FROM manifests WHERE id = ?1")?.query_row([id], read).optional()
+    let mut statement = connection.prepare_cached("SELECT * FROM manifests WHERE id = ?1")?;
+    unreadable::row("manifests", statement.query_row([id], read))
 }
 
 /// Up to `limit` manifests whose ids come after `after`.
@@ -54,10 +55,8 @@ pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<StoredM
 /// # Errors
 /// SQLite's.
 pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<StoredManifest>> {
-    connection
-        .prepare_cached("SELECT * FROM manifests WHERE id > ?1 ORDER BY id LIMIT ?2")?
-        .query_map((after, limit), read)?
-        .collect()
+    let mut statement = connection.prepare_cached("SELECT * FROM manifests WHERE id > ?1 ORDER BY id")?;
+    unreadable::rows("manifests", statement.query_map([after], read)?).take(limit as usize).collect()
 }
 
 /// Forgets a manifest; false when there was none. Gateways that have it keep it.

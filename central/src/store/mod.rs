@@ -20,6 +20,7 @@ mod space;
 pub mod telemetry;
 pub mod tokens;
 pub mod twins;
+pub mod unreadable;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -460,7 +461,7 @@ fn reconcile(
 /// Reads a JSON column.
 fn json_column<T: serde::de::DeserializeOwned>(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
-    serde_json::from_str(&text).map_err(|error| wrong_text(error.into()))
+    serde_json::from_str(&text).map_err(|error| unreadable::column(row, column, error.into()))
 }
 
 /// Reads a column that holds a name or another type that parses.
@@ -469,11 +470,9 @@ where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    row.get::<_, String>(column)?.parse().map_err(|error: T::Err| wrong_text(error.into()))
-}
-
-fn wrong_text(error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error)
+    row.get::<_, String>(column)?
+        .parse()
+        .map_err(|error: T::Err| unreadable::column(row, column, error.into()))
 }
 
 /// Milliseconds and counters as SQLite's integers.

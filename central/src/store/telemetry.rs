@@ -7,7 +7,7 @@ use schemas::bag::PropertyBag;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::Serializer as _;
 
-use super::{integer, json_column, parsed_column, unsigned};
+use super::{integer, json_column, parsed_column, unreadable, unsigned};
 
 /// Queues that one gateway may bring: one for each sink and priority, and those of former installations.
 const QUEUES_MAX: usize = 1000;
@@ -70,8 +70,8 @@ pub struct Message {
     pub module: Option<ModuleId>,
     /// As in [`NewMessage`].
     pub enqueued_ms: u64,
-    /// Its properties as a JSON object; a property without a value is `null`.
-    pub properties: serde_json::Map<String, serde_json::Value>,
+    /// Its properties as a JSON object; a property without a value is `null`. `None`: they cannot be read.
+    pub properties: Option<serde_json::Map<String, serde_json::Value>>,
     /// As sent.
     pub body: Vec<u8>,
 }
@@ -253,7 +253,7 @@ pub fn stored(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<B
     )?;
     let rows = statement
         .query_map([gateway.as_str()], |row| Ok((row.get("queue")?, unsigned(row.get("sequence")?))))?;
-    rows.collect()
+    unreadable::rows("watermarks", rows).collect()
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
@@ -263,7 +263,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
         device: parsed_column(row, "device")?,
         module: module.map(|_| parsed_column(row, "module")).transpose()?,
         enqueued_ms: unsigned(row.get("enqueued_ms")?),
-        properties: json_column(row, "bag")?,
+        properties: unreadable::value("telemetry", json_column(row, "bag"))?,
         body: row.get("body")?,
     })
 }
@@ -279,12 +279,12 @@ pub fn page(
     after: i64,
     limit: u32,
 ) -> rusqlite::Result<Vec<Message>> {
-    let mut statement = connection
-        .prepare_cached("SELECT * FROM telemetry WHERE device = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?;
-    let mut rows = statement.query((device.as_str(), after, limit))?;
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM telemetry WHERE device = ?1 AND id > ?2 ORDER BY id")?;
+    let rows = unreadable::rows("telemetry", statement.query_map((device.as_str(), after), read)?);
     let (mut page, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        let message = read(row)?;
+    for message in rows.take(limit as usize) {
+        let message = message?;
         bytes += message.body.len();
         page.push(message);
         if bytes >= PAGE_BYTES_MAX {
@@ -311,12 +311,13 @@ pub fn last_value(
     let module = of.module.as_ref().map(ModuleId::as_str);
     let mut rows = statement.query((of.device.as_str(), module, LOOK_BACK))?;
     while let Some(row) = rows.next()? {
-        let body: Vec<u8> = row.get("body")?;
+        let Some(body) = unreadable::value("telemetry", row.get::<_, Vec<u8>>("body"))? else { continue };
         let value = schemas::json::from_outside::<serde_json::Map<String, serde_json::Value>>(&body)
             .ok()
             .and_then(|mut body| body.remove(name));
         if let Some(value) = value {
-            return Ok(Some((unsigned(row.get("enqueued_ms")?), value)));
+            let at = unreadable::value("telemetry", row.get("enqueued_ms"))?;
+            return Ok(Some((at.map_or(0, unsigned), value)));
         }
     }
     Ok(None)
@@ -327,10 +328,10 @@ pub fn last_value(
 /// # Errors
 /// SQLite's.
 pub fn last_received(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Option<u64>> {
-    let at: Option<i64> = connection
-        .prepare_cached("SELECT received_ms FROM telemetry WHERE device = ?1 ORDER BY id DESC LIMIT 1")?
-        .query_row([device.as_str()], |row| row.get(0))
-        .optional()?;
+    let mut statement = connection
+        .prepare_cached("SELECT received_ms FROM telemetry WHERE device = ?1 ORDER BY id DESC LIMIT 1")?;
+    let at: Option<i64> =
+        unreadable::row("telemetry", statement.query_row([device.as_str()], |row| row.get(0)))?;
     Ok(at.map(unsigned))
 }
 
@@ -464,7 +465,7 @@ mod tests {
         let stored = all(&store).await;
         assert_eq!(stored.len(), 4);
         assert_eq!(stored[0].enqueued_ms, 1001);
-        assert_eq!(stored[0].properties["line"], "4");
+        assert_eq!(stored[0].properties.as_ref().unwrap()["line"], "4");
     }
 
     #[tokio::test]

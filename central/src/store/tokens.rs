@@ -1,8 +1,8 @@
 //! API tokens: only the hash of a token is kept.
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
-use super::{integer, parsed_column, unsigned};
+use super::{integer, parsed_column, unreadable, unsigned};
 use crate::token::{Grant, Role};
 
 /// Keeps a token by its hash.
@@ -21,14 +21,14 @@ pub fn insert(connection: &Connection, hash: &str, grant: &Grant) -> rusqlite::R
 /// # Errors
 /// SQLite's.
 pub fn find(connection: &Connection, hash: &str) -> rusqlite::Result<Option<Grant>> {
-    connection
-        .prepare_cached("SELECT name, role, expires_ms FROM tokens WHERE hash = ?1")?
-        .query_row([hash], |row| {
-            Ok(Grant {
-                name: row.get("name")?,
-                role: parsed_column::<Role>(row, "role")?,
-                expires_ms: unsigned(row.get("expires_ms")?),
-            })
+    let mut statement =
+        connection.prepare_cached("SELECT name, role, expires_ms FROM tokens WHERE hash = ?1")?;
+    let found = statement.query_row([hash], |row| {
+        Ok(Grant {
+            name: row.get("name")?,
+            role: parsed_column::<Role>(row, "role")?,
+            expires_ms: unsigned(row.get("expires_ms")?),
         })
-        .optional()
+    });
+    unreadable::row("tokens", found)
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::{Section, Twin};
 
-use super::{integer, json_column, parsed_column, unsigned};
+use super::{integer, json_column, parsed_column, unreadable, unsigned};
 
 /// Which half of a twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct StoredSection {
     pub section: Section,
     /// When each of its properties last changed.
     pub touched: Touched,
+    /// Its properties cannot be read: they are empty here, and are not those that were written.
+    pub is_unreadable: bool,
 }
 
 fn module_column(identity: &Identity) -> &str {
@@ -50,12 +52,18 @@ fn module_column(identity: &Identity) -> &str {
 pub fn section(connection: &Connection, of: &Identity, half: Half) -> rusqlite::Result<StoredSection> {
     let found = connection
         .prepare_cached(
-            "SELECT version, properties, touched FROM twins WHERE device = ?1 AND module = ?2 AND section = ?3",
+            "SELECT device, version, properties, touched FROM twins WHERE device = ?1 AND module = ?2 AND section = ?3",
         )?
         .query_row([of.device.as_str(), module_column(of), half.as_str()], |row| {
-            let section =
-                Section { version: unsigned(row.get("version")?), properties: json_column(row, "properties")? };
-            Ok(StoredSection { section, touched: json_column(row, "touched")? })
+            let properties = unreadable::value("twins", json_column(row, "properties"))?;
+            let touched: Touched =
+                unreadable::value("twins", json_column(row, "touched"))?.unwrap_or_default();
+            let version = unreadable::value("twins", row.get("version"))?.map(unsigned);
+            let is_unreadable = properties.is_none() || version.is_none();
+            // The properties know the versions in which they changed.
+            let version = version.or_else(|| touched.values().map(|(_, version)| *version).max()).unwrap_or(1);
+            let section = Section { version, properties: properties.unwrap_or_default() };
+            Ok(StoredSection { section, touched, is_unreadable })
         })
         .optional()?;
     Ok(found.unwrap_or_default())
@@ -112,10 +120,9 @@ pub fn write(
 /// # Errors
 /// SQLite's.
 pub fn modules(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<ModuleId>> {
-    connection
-        .prepare_cached(
-            "SELECT DISTINCT module FROM twins WHERE device = ?1 AND module <> '' ORDER BY module",
-        )?
-        .query_map([device.as_str()], |row| parsed_column(row, "module"))?
-        .collect()
+    let mut statement = connection.prepare_cached(
+        "SELECT DISTINCT module FROM twins WHERE device = ?1 AND module <> '' ORDER BY module",
+    )?;
+    let named = statement.query_map([device.as_str()], |row| parsed_column(row, "module"))?;
+    unreadable::rows("twins", named).collect()
 }

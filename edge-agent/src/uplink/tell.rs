@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use edge_core::dialect::link::LinkUp;
 use edge_core::link::budget::Cause;
 use edge_hub::client::{Outgoing, Sender};
+use schemas::method::{MethodFailure, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::watch;
 
@@ -15,6 +16,8 @@ use super::Uplink;
 use super::losses::{Losing, Sent};
 use super::presence::PresenceOutbox;
 
+/// The status of an answer that is too large, as HTTP has it.
+const PAYLOAD_TOO_LARGE: i64 = 413;
 /// What may be in flight of it.
 pub(super) const IN_FLIGHT_MAX: usize = 64;
 /// What a packet has beside topic and payload: fixed header, length of the topic, packet id, no properties.
@@ -115,12 +118,20 @@ impl<'a> Telling<'a> {
             };
             let topic = topic.to_string();
             let message = Outgoing { topic: &topic, payload: &payload, ..Outgoing::default() };
-            if let Some(bytes) = sender.too_large(&message) {
-                // central would close the connection, now and each time that it is told again.
-                tracing::error!(topic, bytes, "central is not told: it takes no message of this size");
-                self.done(told);
-                continue;
-            }
+            let too_large = sender.too_large(&message);
+            // central would close the connection, now and each time that it is told again.
+            let payload = match too_large.map(|bytes| (bytes, in_place_of(&told, bytes))) {
+                None => payload,
+                Some((bytes, Some(shorter))) => {
+                    tracing::error!(topic, bytes, "central takes no message of this size, and is told so");
+                    shorter
+                }
+                Some((bytes, None)) => {
+                    tracing::error!(topic, bytes, "central is not told: it takes no message of this size");
+                    self.done(told);
+                    continue;
+                }
+            };
             meter.count(cause, (topic.len() + payload.len() + PACKET_BYTES) as u64);
             let packet_id = sender.publish(&topic, &payload);
             self.in_flight.insert(packet_id, told);
@@ -165,6 +176,32 @@ impl<'a> Telling<'a> {
     }
 }
 
+/// What central is told in place of a message that it does not take: of an answer, that there was one. A JSON text can have
+/// six times the bytes that the target sent.
+fn in_place_of(told: &Told, bytes: usize) -> Option<Vec<u8>> {
+    let Told::Answer(_) = told else { return None };
+    let payload =
+        format!("the answer is not passed on: it has {bytes} bytes, more than central takes").into();
+    Some(to_json(&Ok::<_, MethodFailure>(MethodResponse { status: PAYLOAD_TOO_LARGE, payload })))
+}
+
 fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("words of the link have a JSON form")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::Answer;
+
+    #[test]
+    fn an_answer_that_central_does_not_take_ends_its_command_all_the_same() {
+        let shorter = in_place_of(&Told::Answer("5f-1".into()), 1_500_000).unwrap();
+        let answer: Answer = schemas::json::from_link(&shorter).unwrap();
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, 413);
+        assert!(answer.payload.as_str().unwrap().contains("1500000 bytes"), "{answer:?}");
+        assert!(shorter.len() < 200);
+        assert!(in_place_of(&Told::Presence, 1_500_000).is_none());
+    }
 }

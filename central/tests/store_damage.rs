@@ -156,6 +156,34 @@ async fn a_bit_flipped_anywhere_in_the_log_is_told_as_a_loss_or_refused_and_neve
 }
 
 #[tokio::test]
+async fn a_bit_flipped_in_a_log_whose_frames_are_in_the_file_already_is_never_silent() {
+    let master = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), KEEP).unwrap();
+    fill(&store, 1..201).await;
+    // Without the commit that begins the log anew: the moment between a checkpoint and the next commit.
+    let other = rusqlite::Connection::open(dir.path().join("central.db")).unwrap();
+    other.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+    for name in ["central.db", "central.db-wal", "central.db-commits"] {
+        fs::copy(dir.path().join(name), master.path().join(name)).unwrap();
+    }
+    let had = shown(&store).await.unwrap();
+    store.close().await;
+    let length = fs::metadata(master.path().join("central.db-wal")).unwrap().len();
+    let mut random = StdRng::seed_from_u64(12);
+    for _ in 0..40 {
+        let bit = random.random_range(0..length * 8);
+        let dir = copy(master.path());
+        flip(&dir.path().join("central.db-wal"), bit);
+        let Ok(running) = start(dir.path()).await else { continue };
+        let store = running.0.fleet().store.clone();
+        let have = shown(&store).await.unwrap();
+        assert!(have == had || !store.losses().is_empty(), "bit {bit}: {} of {}", have.len(), had.len());
+        end(running).await;
+    }
+}
+
+#[tokio::test]
 async fn a_log_that_is_cut_emptied_or_removed_is_told_as_a_loss() {
     let master = tempfile::tempdir().unwrap();
     let had = killed(master.path(), 400).await;

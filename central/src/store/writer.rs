@@ -153,10 +153,11 @@ impl Writer<'_> {
             Err(error) => tracing::error!(%error, works, "a group was not committed"),
         }
         *lock(&self.shared.failure) = committed.as_ref().err().map(ToString::to_string);
+        // Before they are told: who asks then is not told of works that are done.
+        lock(&self.shared.waiting).drain(..works);
         for (finish, _permit) in finishes {
             finish(committed.is_ok());
         }
-        lock(&self.shared.waiting).drain(..works);
     }
 
     /// Begins to write; waits while another program writes to the file, [`LOCKED_MAX`] at most and not for long when

@@ -464,6 +464,7 @@ impl Carried {
             address: upstream.address(),
             transport,
             proxy,
+            keep_alive: upstream.keep_alive,
             queues: self.queues,
             quarantine: self.quarantine,
             meter: self.meter,

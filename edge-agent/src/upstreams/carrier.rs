@@ -26,7 +26,6 @@ use crate::uplink::LinkStatus;
 const HELD_MAX: usize = 1000;
 /// Their bytes.
 const HELD_BYTES_MAX: usize = 16 << 20;
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// When something on this gateway's disk failed, how long until it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -42,6 +41,8 @@ pub struct Carrier {
     pub transport: edge_hub::client::Transport,
     /// What stands in between.
     pub proxy: Option<edge_hub::client::Proxy>,
+    /// A line on which nothing is heard for so long is dead.
+    pub keep_alive: Duration,
     /// The telemetry.
     pub queues: Arc<Queues>,
     /// What the upstream will not take.
@@ -268,7 +269,7 @@ impl Lanes {
                 port,
                 transport: carrier.transport.clone(),
                 proxy: carrier.proxy.clone(),
-                keep_alive: KEEP_ALIVE,
+                keep_alive: carrier.keep_alive,
             },
             meter: carrier.meter.clone(),
             jobs: taken,

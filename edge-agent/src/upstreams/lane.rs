@@ -10,6 +10,7 @@ use edge_core::backoff::Backoff;
 use edge_core::link::blame::{self, Ended};
 use edge_core::link::budget::Cause;
 use edge_core::link::line::{Line, Settled};
+use edge_core::link::liveness::{Liveness, Next};
 use edge_hub::client::{self, ConnectError, Incoming, Outgoing, ReceiveError, Receiver, Sender};
 use edge_hub::codec::reason::Reason as Code;
 use futures_util::FutureExt as _;
@@ -24,8 +25,6 @@ use crate::meter::Meter;
 use crate::quarantine::Reason;
 use crate::uplink::LinkStatus;
 
-/// A write that the upstream does not take for so long means that the line is dead.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Longest wait while messages are tried one by one because the server, which answers, closes the connection at one.
@@ -236,9 +235,9 @@ impl Lane {
         stop: &CancellationToken,
     ) -> End {
         let keep_alive = self.address.keep_alive;
-        let mut ping = tokio::time::interval_at(Instant::now() + keep_alive / 2, keep_alive / 2);
         let begun = Instant::now();
-        let (mut heard, mut carried) = (begun, begun);
+        let mut liveness = Liveness::new(keep_alive);
+        let mut carried = begun;
         let mut is_asked = false;
         loop {
             if messages.line.wants_proof() && !is_asked {
@@ -250,11 +249,13 @@ impl Lane {
             if !is_renewed {
                 self.send(messages, &mut sender);
             }
-            match tokio::time::timeout(WRITE_TIMEOUT, sender.flush()).await {
+            let had_output = sender.has_output();
+            match tokio::time::timeout(keep_alive, sender.flush()).await {
+                Ok(Ok(())) if had_output => liveness.said(begun.elapsed()),
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return self.broken(messages, &mut receiver, error).await,
                 Err(_) => {
-                    return End::Lost(Ended::ByLine, format!("upstream took nothing for {WRITE_TIMEOUT:?}"));
+                    return End::Lost(Ended::ByLine, format!("upstream took nothing for {keep_alive:?}"));
                 }
             }
             if messages.line.is_stuck() {
@@ -266,10 +267,29 @@ impl Lane {
                 let _ = sender.flush().await;
                 return End::Renewed;
             }
+            let wait = match liveness.next(begun.elapsed()) {
+                Next::Wait(until) => until,
+                Next::Ask => {
+                    sender.ping();
+                    self.meter.count(Cause::Link, 4);
+                    continue;
+                }
+                // It may have spoken while a write kept us from listening.
+                Next::Dead(silent) => match receiver.next().now_or_never() {
+                    None => return End::Lost(Ended::ByLine, format!("upstream said nothing for {silent:?}")),
+                    Some(Ok(incoming)) => {
+                        liveness.heard(begun.elapsed());
+                        is_asked &= !matches!(incoming, Incoming::Pong);
+                        hear(messages, &mut sender, incoming);
+                        continue;
+                    }
+                    Some(Err(error)) => return lost(&error),
+                },
+            };
             tokio::select! {
                 () = stop.cancelled() => return leave(messages, &mut sender, &mut receiver).await,
                 incoming = receiver.next() => {
-                    heard = Instant::now();
+                    liveness.heard(begun.elapsed());
                     let mut next = Some(incoming);
                     while let Some(incoming) = next {
                         is_asked &= !matches!(incoming, Ok(Incoming::Pong));
@@ -289,17 +309,12 @@ impl Lane {
                         messages.take(job);
                     }
                 }
-                _ = ping.tick() => {
-                    if heard.elapsed() > keep_alive * 2 {
-                        return End::Lost(Ended::ByLine, format!("upstream said nothing for {:?}", heard.elapsed()));
-                    }
+                () = tokio::time::sleep_until(begun + wait) => {
                     if self.status.is_none() && messages.line.is_empty() && carried.elapsed() > IDLE {
                         sender.disconnect();
                         let _ = sender.flush().await;
                         return End::Idle;
                     }
-                    sender.ping();
-                    self.meter.count(Cause::Link, 4);
                 }
             }
         }

@@ -5,6 +5,7 @@
 mod broker;
 mod budget;
 mod hub;
+mod keep_alive;
 mod kills;
 mod poison;
 mod proxies;

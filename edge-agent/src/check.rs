@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::Path;
 
 use edge_core::certificate::{AuthorityJudgement, Judgement, judge, judge_authority};
+use edge_core::clock::is_before_build;
 use edge_hub::private_files::first_public;
 use edge_hub::tls::{self, Authority, ServedCertificate};
+use schemas::timestamp::rfc3339;
 use serde_json::{Value, json};
 
 use crate::clock::now_ms;
@@ -76,7 +78,7 @@ fn wrong(what: &'static str, text: impl Into<String>) -> Finding {
 /// Looks at everything.
 pub async fn check(config: &Config) -> Vec<Finding> {
     let now_secs = now_ms() / 1000;
-    let mut findings = vec![module_keys(config), permissions(config)];
+    let mut findings = vec![clock(now_secs), module_keys(config), permissions(config)];
     let (found, authority) = authority(config, now_secs);
     findings.push(found);
     findings.push(server_certificate(config, authority.as_ref(), now_secs));
@@ -94,6 +96,17 @@ fn module_keys(config: &Config) -> Finding {
         Ok(_) => good(what, "readable"),
         Err(error) => wrong(what, format!("{error}; run `edge-agent init`, or restore it from a backup")),
     }
+}
+
+fn clock(now_secs: u64) -> Finding {
+    let (what, shown) = ("clock", rfc3339(now_secs * 1000));
+    if is_before_build(now_secs) {
+        return wrong(
+            what,
+            format!("it says {shown}, before this program was built; set it, or wait for its time server"),
+        );
+    }
+    good(what, format!("it says {shown}; nothing here proves it"))
 }
 
 fn permissions(config: &Config) -> Finding {
@@ -175,7 +188,7 @@ fn server_certificate(config: &Config, authority: Option<&Authority>, now_secs: 
     if !known.is_own && known.not_after_secs < now_secs {
         return wrong(what, format!("{path} has expired; replace it: another authority made it"));
     }
-    match judge(&known, &init::names(&config.hostname), now_secs) {
+    match judge(&known, &init::names(&config.hostname), now_secs, u64::MAX) {
         Judgement::Keep { .. } => {
             let days = known.not_after_secs.saturating_sub(now_secs) / 86_400;
             good(what, format!("{path} is valid for {days} more days"))

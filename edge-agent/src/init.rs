@@ -4,12 +4,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use edge_core::clock::is_before_build;
 use edge_hub::tls::together::{self, NewFile, TogetherError};
 use edge_hub::tls::{self, TlsError};
 use schemas::connection_string::ConnectionString;
 use schemas::names::DeviceId;
+use schemas::timestamp::rfc3339;
 use toml::{Table, Value};
 
+use crate::clock::now_ms;
 use crate::config::HTTPS_DEFAULT;
 use crate::module_keys;
 
@@ -73,6 +76,14 @@ pub enum InitError {
         #[source]
         source: TlsError,
     },
+    /// The clock is not set.
+    #[error(
+        "the clock says {now}, before this program was built: certificates made now would have ended already. Set the clock first"
+    )]
+    Clock {
+        /// What it says, RFC 3339.
+        now: String,
+    },
     /// The files were not written.
     #[error(transparent)]
     Write(#[from] TogetherError),
@@ -86,6 +97,13 @@ pub enum InitError {
 /// # Errors
 /// [`InitError`]; all files are written, or none. An `init` that a kill interrupted is completed or undone by the next one.
 pub fn init(options: InitOptions) -> Result<(), InitError> {
+    init_at(options, now_ms() / 1000)
+}
+
+fn init_at(options: InitOptions, now_secs: u64) -> Result<(), InitError> {
+    if is_before_build(now_secs) {
+        return Err(InitError::Clock { now: rfc3339(now_secs * 1000) });
+    }
     let data_dir = std::path::absolute(&options.data_dir).map_err(|source| InitError::Io {
         path: options.data_dir.clone(),
         doing: "find its place",
@@ -222,6 +240,17 @@ mod tests {
             let mode = std::fs::metadata(dir.path().join(secret)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{secret}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_not_set_makes_no_authority_that_has_ended_already() {
+        let dir = tempfile::tempdir().unwrap();
+        for now_secs in [0, 946_684_800, edge_core::clock::BUILT_SECS - 1] {
+            let refused = init_at(options(dir.path()), now_secs).unwrap_err();
+            assert!(refused.to_string().contains("Set the clock"), "{refused}");
+            assert!(!dir.path().join("data").exists());
+        }
+        init_at(options(dir.path()), edge_core::clock::BUILT_SECS).unwrap();
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! When a certificate that the gateway or central made for itself is made anew.
 //!
-//! A certificate of somebody else is never replaced, only told of. One that is not valid yet is kept: it is far more
-//! likely that a clock without battery woke up in the past than that the certificate is wrong.
+//! A certificate of somebody else is never replaced, only told of. One that is not valid yet was made by a clock that was ahead,
+//! or is looked at by one that is behind: [`crate::clock`] says how long it is kept.
 
 use std::fmt;
+
+use crate::clock::may_replace_future;
 
 /// What is known of a certificate that is served. Times are seconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub enum Reason {
     Due,
     /// All of it is.
     Expired,
+    /// It begins later than now: a clock that was ahead made it.
+    NotYetValid,
     /// It is not for this name.
     Name(String),
 }
@@ -51,6 +55,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Due => f.write_str("two thirds of its time are over"),
             Self::Expired => f.write_str("it has expired"),
+            Self::NotYetValid => f.write_str("it is not valid yet: it was made while the clock was ahead"),
             Self::Name(name) => write!(f, "it is not for {name}"),
         }
     }
@@ -63,8 +68,8 @@ fn due_secs(served: &Served) -> u64 {
     served.not_after_secs - life / 3
 }
 
-/// Judges a certificate that must be for all of `names` (compared without case).
-pub fn judge(served: &Served, names: &[String], now_secs: u64) -> Judgement {
+/// Judges a certificate that must be for all of `names` (compared without case); `uptime_secs` is how long the program runs.
+pub fn judge(served: &Served, names: &[String], now_secs: u64, uptime_secs: u64) -> Judgement {
     let due_secs = due_secs(served);
     if !served.is_own {
         return match now_secs >= due_secs {
@@ -77,6 +82,9 @@ pub fn judge(served: &Served, names: &[String], now_secs: u64) -> Judgement {
         Some(name) => Judgement::Renew(Reason::Name(name.clone())),
         None if now_secs > served.not_after_secs => Judgement::Renew(Reason::Expired),
         None if now_secs >= due_secs => Judgement::Renew(Reason::Due),
+        None if now_secs < served.not_before_secs && may_replace_future(now_secs, uptime_secs) => {
+            Judgement::Renew(Reason::NotYetValid)
+        }
         None => Judgement::Keep { until_secs: due_secs },
     }
 }
@@ -120,7 +128,7 @@ mod tests {
     #[test]
     fn our_own_certificate_is_made_anew_at_two_thirds_of_its_time_or_when_it_lacks_a_name() {
         let names = ["edge1".to_owned()];
-        let judge = |names: &[String], now| judge(&served(true), names, now);
+        let judge = |names: &[String], now| judge(&served(true), names, now, 0);
         assert_eq!(judge(&names, 2_999), Judgement::Keep { until_secs: 3_000 });
         assert_eq!(judge(&names, 3_000), Judgement::Renew(Reason::Due));
         assert_eq!(judge(&names, 4_000), Judgement::Renew(Reason::Due));
@@ -131,14 +139,14 @@ mod tests {
 
     #[test]
     fn a_clock_that_woke_up_in_the_past_changes_nothing() {
-        assert_eq!(judge(&served(true), &[], 0), Judgement::Keep { until_secs: 3_000 });
+        assert_eq!(judge(&served(true), &[], 0, u64::MAX), Judgement::Keep { until_secs: 3_000 });
     }
 
     #[test]
     fn the_certificate_of_another_authority_is_told_of_and_never_replaced() {
         let names = ["edge2".to_owned()];
-        assert_eq!(judge(&served(false), &names, 2_999), Judgement::Keep { until_secs: 3_000 });
-        assert_eq!(judge(&served(false), &names, 9_000), Judgement::Tell { not_after_secs: 4_000 });
+        assert_eq!(judge(&served(false), &names, 2_999, 0), Judgement::Keep { until_secs: 3_000 });
+        assert_eq!(judge(&served(false), &names, 9_000, 0), Judgement::Tell { not_after_secs: 4_000 });
     }
 
     #[test]
@@ -148,5 +156,51 @@ mod tests {
         assert_eq!(judge_authority(10 * year, 9 * year), AuthorityJudgement::Ends { days_left: 365 });
         assert_eq!(judge_authority(10 * year, 10 * year - 1), AuthorityJudgement::Ends { days_left: 0 });
         assert_eq!(judge_authority(10 * year, 10 * year + 1), AuthorityJudgement::Over);
+    }
+
+    const DAY: u64 = 86_400;
+
+    /// As the programs make it: an hour back, and for 90 days.
+    fn made(now_secs: u64) -> Served {
+        let (not_before_secs, not_after_secs) = (now_secs.saturating_sub(3_600), now_secs + 90 * DAY);
+        Served { not_before_secs, not_after_secs, names: Vec::new(), is_own: true }
+    }
+
+    #[test]
+    fn a_certificate_made_while_the_clock_was_ahead_is_made_anew_when_it_is_right() {
+        let now = crate::clock::BUILT_SECS + DAY;
+        let ahead = made(now + 300 * DAY);
+        assert_eq!(judge(&ahead, &[], now, 599), Judgement::Keep { until_secs: due_secs(&ahead) });
+        assert_eq!(judge(&ahead, &[], now, 600), Judgement::Renew(Reason::NotYetValid));
+        let unset = judge(&made(now), &[], 0, u64::MAX);
+        assert!(matches!(unset, Judgement::Keep { .. }), "a clock in 1970 replaces nothing: {unset:?}");
+    }
+
+    proptest::proptest! {
+        /// Any schedule: the clock is wrong by days for minutes, again and again, then right for a quarter of an hour.
+        #[test]
+        fn after_any_schedule_of_wrong_clocks_a_right_clock_leads_to_a_valid_certificate(
+            wrong in proptest::collection::vec((-20_000_i64..4_000, 1_u64..2_000), 0..12),
+            restart_at in 0_usize..12,
+        ) {
+            let mut real = crate::clock::BUILT_SECS + 365 * DAY;
+            let mut served = made(real);
+            let mut uptime = 0;
+            let right = (0, 15);
+            for (step, (days, minutes)) in wrong.into_iter().chain([right]).enumerate() {
+                if step == restart_at {
+                    uptime = 0;
+                }
+                for _ in 0..minutes {
+                    let now = real.saturating_add_signed(days * DAY.cast_signed());
+                    if let Judgement::Renew(_) = judge(&served, &[], now, uptime) {
+                        served = made(now);
+                    }
+                    real += 60;
+                    uptime += 60;
+                }
+            }
+            proptest::prop_assert!((served.not_before_secs..=served.not_after_secs).contains(&real));
+        }
     }
 }

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod backoff;
 pub mod certificate;
+pub mod clock;
 pub mod cloud_message;
 pub mod condition;
 pub mod deploy;

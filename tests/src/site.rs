@@ -22,7 +22,7 @@ use crate::rest::{Rest, eventually};
 const READY: Duration = Duration::from_secs(60);
 
 /// The key of the devices that [`Site::add_here`] adds.
-const KEY_HERE: [u8; 32] = [7; 32];
+pub const KEY_HERE: [u8; 32] = [7; 32];
 
 /// Where everything is and listens. Ports are fixed at the start so that a restarted program comes back to its own.
 pub struct Site {

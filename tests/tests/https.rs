@@ -137,7 +137,7 @@ async fn a_module_calls_a_leaf_device_and_gets_the_answer_and_everybody_else_the
         ("/twins/leaf/methods", "leaf", &leafs_own, &echo, 401, "caller"),
         ("/twins/leaf/methods", "https-gateway/other", &own, &echo, 401, "caller"),
         ("/twins/leaf/methods", who, &leafs_own, &echo, 401, "caller"),
-        ("/twins/leaf/methods", who, &expired, &echo, 401, "caller"),
+        ("/twins/leaf/methods", who, &expired, &echo, 503, "clock"),
         ("/twins/leaf/methods", who, &own, &json!({"methodName": ""}), 400, "methodName"),
         ("/twins/leaf/methods", who, &own, &json!(7), 400, "the body"),
         ("/twins/leaf", who, &own, &echo, 404, "/mqtt"),

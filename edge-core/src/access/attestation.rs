@@ -137,6 +137,27 @@ impl ModuleAttestation {
 }
 
 impl Demand {
+    /// Whether evidence that was refused with `error` would hold at another time: its signature and everything else is right.
+    /// A clock that is wrong refuses it, and so does one that is right.
+    pub fn only_time_speaks_against(
+        &self,
+        identity: &Identity,
+        evidence: &Evidence<'_>,
+        under: &Circumstances<'_>,
+        error: &AccessError,
+    ) -> bool {
+        match error {
+            AccessError::Expired { .. } => true,
+            AccessError::Certificate { .. } => {
+                let middle = evidence.certificate.as_ref().and_then(|shown| x509::middle_of_life(shown.leaf));
+                middle.is_some_and(|now_secs| {
+                    self.prove(identity, evidence, &Circumstances { now_secs, ..*under }).is_ok()
+                })
+            }
+            _ => false,
+        }
+    }
+
     /// As [`Attestation::prove`].
     ///
     /// # Errors
@@ -283,6 +304,43 @@ mod tests {
             assert_eq!(proven.is_ok(), is_proven, "{password:?} {certificate:?}: {proven:?}");
             if let Ok((proof, _)) = proven {
                 assert!(attestation.stands(&proof, &trust));
+            }
+        }
+    }
+
+    /// Every kind of evidence, right or wrong, against every kind of clock.
+    #[test]
+    fn a_wrong_clock_is_told_from_a_wrong_proof_for_every_kind_of_evidence() {
+        let (ca, other) = (Signer::new("ca", None), Signer::new("other", None));
+        let identity: Identity = "press-1".parse().unwrap();
+        let trust = Trust { devices: authorities(&ca), modules: Authorities::default() };
+        let (leaf, foreign) = (ca.device("press-1"), other.device("press-1"));
+        let token = |key: &[u8]| Secret::new(sas::token("hub", &identity, key, now() + 60).into_bytes());
+        let (right, wrong) = (token(b"key"), token(b"guessed"));
+        let shown = |leaf| Evidence { password: None, certificate: Some(Shown { leaf, intermediates: &[] }) };
+        let told = |password| Evidence { password: Some(password), certificate: None };
+        let thumbprint = Attestation::Thumbprints(vec![Thumbprint::Sha256(Fingerprint::of(&leaf).sha256)]);
+        let keys = Attestation::Keys(vec![b"key".to_vec()]);
+        let (decade, century) = (10 * 365 * 86_400, 100 * 365 * 86_400);
+        for now_secs in [0, now() - decade, now() + decade, now() + century] {
+            for (attestation, evidence, is_right) in [
+                (keys.clone(), told(&right), true),
+                (keys.clone(), told(&wrong), false),
+                (keys.clone(), shown(&leaf), false),
+                (thumbprint.clone(), shown(&leaf), true),
+                (thumbprint.clone(), shown(&foreign), false),
+                (Attestation::Authority, shown(&leaf), true),
+                (Attestation::Authority, shown(&foreign), false),
+            ] {
+                let demand = Demand::Device(attestation);
+                let under = Circumstances { hosts: &["hub"], trust: &trust, now_secs };
+                match demand.prove(&identity, &evidence, &under) {
+                    Ok(_) => assert!(is_right, "{demand:?} {evidence:?}"),
+                    Err(error) => {
+                        let only_time = demand.only_time_speaks_against(&identity, &evidence, &under, &error);
+                        assert_eq!(only_time, is_right, "{demand:?} {evidence:?} at {now_secs}: {error}");
+                    }
+                }
             }
         }
     }

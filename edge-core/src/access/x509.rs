@@ -252,6 +252,14 @@ pub fn valid_until(leaf: &[u8], now_secs: u64) -> Result<u64, String> {
     }
 }
 
+/// A moment at which a certificate is valid, in seconds since the Unix epoch; `None` for what is no certificate.
+pub(super) fn middle_of_life(leaf: &[u8]) -> Option<u64> {
+    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+    let validity = certificate.validity();
+    let (begins, ends) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    u64::try_from(begins + (ends - begins) / 2).ok()
+}
+
 fn common_names(leaf: &[u8]) -> Result<Vec<String>, String> {
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|why| why.to_string())?;
     let names = certificate.subject().iter_common_name();

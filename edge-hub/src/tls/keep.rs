@@ -117,6 +117,8 @@ pub struct Keeper {
     known: certificate::Served,
     /// When an operator was told last that the site's own authority ends.
     authority_told_secs: u64,
+    /// By a clock that does not jump.
+    began: std::time::Instant,
 }
 
 fn now_secs() -> u64 {
@@ -137,7 +139,13 @@ impl Keeper {
             },
         };
         let served = ServedCertificate::new(&cert_pem, &key_pem).map_err(|source| options.failed(source))?;
-        Ok(Self { options, served: Arc::new(served), known, authority_told_secs: 0 })
+        Ok(Self {
+            options,
+            served: Arc::new(served),
+            known,
+            authority_told_secs: 0,
+            began: std::time::Instant::now(),
+        })
     }
 
     /// What new handshakes get.
@@ -230,7 +238,8 @@ impl Keeper {
 
     /// Makes a new certificate when it is time; `true` when that failed or somebody else must.
     fn look(&mut self) -> bool {
-        match certificate::judge(&self.known, &self.options.names, now_secs()) {
+        match certificate::judge(&self.known, &self.options.names, now_secs(), self.began.elapsed().as_secs())
+        {
             Judgement::Keep { .. } => false,
             Judgement::Tell { not_after_secs } => {
                 let seconds_left = not_after_secs.saturating_sub(now_secs());
@@ -287,7 +296,7 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
         warn!(file = %cert.display(), "the server's certificate is made anew: its key is another one's");
         return Ok(None);
     }
-    if let Judgement::Renew(reason) = certificate::judge(&known, &options.names, now_secs()) {
+    if let Judgement::Renew(reason) = certificate::judge(&known, &options.names, now_secs(), 0) {
         info!(file = %cert.display(), %reason, "the server's certificate is made anew");
         return Ok(None);
     }

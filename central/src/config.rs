@@ -6,7 +6,8 @@
 //! hostname = "central.example"     # in the server certificate and in devices' SAS tokens; default: the machine's name
 //! data_dir = "/var/lib/central"
 //! [http]
-//! listen = "127.0.0.1:8080"        # REST API and status page
+//! listen = "127.0.0.1:8080"        # REST API and status page, without TLS: loopback only, unless the next line says otherwise
+//! behind_tls_proxy = false         # true: a proxy with TLS stands between this listener and everybody else
 //! connections_max = 256            # requests at once
 //! connections_per_address = 128    # a proxy before central is one address
 //! [mqtt]
@@ -95,8 +96,10 @@ pub struct Dps {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Plain HTTP: put a TLS proxy before it when it shall be reached from other machines.
+    /// Plain HTTP, so a loopback address: tokens are sent in each request.
     pub listen: SocketAddr,
+    /// The operator's word that only a proxy with TLS reaches the listener, which may then have another address.
+    pub behind_tls_proxy: bool,
     /// Requests at once; each has a connection of its own.
     pub connections_max: usize,
     /// Of one client address.
@@ -153,7 +156,7 @@ impl Default for Config {
 impl Default for Http {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
-        Self { listen, connections_max: 256, connections_per_address: 128 }
+        Self { listen, behind_tls_proxy: false, connections_max: 256, connections_per_address: 128 }
     }
 }
 
@@ -256,6 +259,14 @@ impl Config {
             let why = format!("found `{scope}`; write 1 to 64 letters, digits and -");
             return Err(ConfigError::Key { key: "dps.id_scope".into(), why });
         }
+        if !config.http.listen.ip().is_loopback() && !config.http.behind_tls_proxy {
+            let why = format!(
+                "found {}; the API has no TLS of its own and is for loopback addresses. Put a proxy with TLS in front of a \
+                 loopback address, or set http.behind_tls_proxy = true when only such a proxy reaches this one",
+                config.http.listen
+            );
+            return Err(ConfigError::Key { key: "http.listen".into(), why });
+        }
         match config.mqtt.mqtt {
             Some(plain) if !plain.ip().is_loopback() => Err(ConfigError::Key {
                 key: "mqtt.mqtt".into(),
@@ -268,9 +279,13 @@ impl Config {
     }
 }
 
-/// Sets `section__key` to a value: a whole number where it reads as one, a text otherwise.
+/// Sets `section__key` to a value: a whole number, `true` or `false` where it reads as one, a text otherwise.
 fn put(table: &mut toml::Table, key: &str, value: String) -> Result<(), ConfigError> {
-    let value = value.parse().map_or(toml::Value::String(value), toml::Value::Integer);
+    let value = match (value.parse(), value.parse()) {
+        (Ok(number), _) => toml::Value::Integer(number),
+        (_, Ok(flag)) => toml::Value::Boolean(flag),
+        _ => toml::Value::String(value),
+    };
     match key.split_once("__") {
         None => {
             table.insert(key.to_owned(), value);
@@ -339,6 +354,16 @@ mod tests {
         assert!(wrong.contains("`mqtt.mqtts`"), "{wrong}");
         let open = error("[mqtt]\nmqtt = \"0.0.0.0:1883\"", &[]);
         assert!(open.contains("loopback"), "{open}");
+        for open in ["0.0.0.0:8080", "[::]:8080", "192.0.2.7:80"] {
+            let refused = error(&format!("[http]\nlisten = \"{open}\""), &[]);
+            assert!(refused.contains("`http.listen`") && refused.contains("behind_tls_proxy"), "{refused}");
+            let refused = error("", &[("CENTRAL__HTTP__LISTEN", open)]);
+            assert!(refused.contains("TLS"), "{refused}");
+            let text = format!("[http]\nlisten = \"{open}\"\nbehind_tls_proxy = true");
+            assert_eq!(load(&text, &[]).unwrap().http.listen.to_string(), open);
+            let variables = [("CENTRAL__HTTP__LISTEN", open), ("CENTRAL__HTTP__BEHIND_TLS_PROXY", "true")];
+            assert!(load("", &variables).is_ok());
+        }
         let half = error("[tls]\ncert = \"/a\"", &[]);
         assert!(half.contains("`tls`") && half.contains("key"), "{half}");
     }

@@ -7,10 +7,11 @@ use anyhow::Context as _;
 use central::clock;
 use central::config::Config;
 use central::server;
-use central::store::{Store, backup};
-use central::token::{self, Role};
+use central::store::{Store, backup, tokens};
+use central::token::{self, Role, TokenName};
 use clap::{Args, Parser, Subcommand};
 use edge_hub::logging;
+use schemas::timestamp::rfc3339;
 use tokio_util::sync::CancellationToken;
 
 /// The operators' server of Lineside.
@@ -72,8 +73,23 @@ enum TokenCommand {
         /// What the token may do.
         #[arg(long, value_enum)]
         role: Role,
-        /// For people and for the log.
-        #[arg(long, default_value = "token")]
+        /// For people, for the log, and to revoke it by; made up when left out.
+        #[arg(long)]
+        name: Option<TokenName>,
+        /// Days until it expires.
+        #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        expires_in: u32,
+    },
+    /// Prints every token's name, role, and when it was made, expires and was last used, with tabs between.
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Revokes a token: its next request is refused. Works while central serves.
+    Revoke {
+        #[command(flatten)]
+        place: Place,
+        /// Of the token.
         name: String,
     },
 }
@@ -94,7 +110,25 @@ impl Place {
         if let Some(dir) = &self.data_dir {
             config.data_dir.clone_from(dir);
         }
+        Ok(config)
+    }
+
+    /// For commands that may begin a site.
+    fn config_for_new(&self) -> anyhow::Result<Config> {
+        let config = self.config()?;
         make_dir(&config.data_dir)?;
+        Ok(config)
+    }
+
+    /// For commands about a site that is there: a mistyped path must not begin another one.
+    fn config_for_existing(&self) -> anyhow::Result<Config> {
+        let config = self.config()?;
+        let store = config.data_dir.join(central::store::FILE);
+        anyhow::ensure!(
+            store.exists(),
+            "there is no store at {}; give the --data-dir or --config that `central serve` has, which makes one at its first start",
+            store.display()
+        );
         Ok(config)
     }
 }
@@ -118,9 +152,13 @@ fn main() -> ExitCode {
         Command::Backup { place, file } => back_up(&place, &file),
         Command::Restore { place, replace, file } => restore(&place, &file, replace),
         Command::NewStore { place } => new_store(&place),
-        Command::Token { command: TokenCommand::Create { place, role, name } } => {
-            create_token(&place, role, &name)
-        }
+        Command::Token { command } => match command {
+            TokenCommand::Create { place, role, name, expires_in } => {
+                create_token(&place, role, &name.unwrap_or_else(TokenName::random), expires_in)
+            }
+            TokenCommand::List { place } => list_tokens(&place),
+            TokenCommand::Revoke { place, name } => revoke_token(&place, name),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,7 +171,7 @@ fn main() -> ExitCode {
 
 fn serve(place: &Place) -> anyhow::Result<()> {
     edge_hub::private_files::make_new_files_private();
-    let config = place.config()?;
+    let config = place.config_for_new()?;
     let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
@@ -159,25 +197,15 @@ fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output 
 }
 
 fn id_scope(place: &Place) -> anyhow::Result<()> {
-    let config = place.config()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().build().context("starting the async runtime")?;
-    let scope = runtime.block_on(async {
-        let store = Store::open(&config.data_dir, config.keep.limits())?;
-        let read = store.submit(move |c| {
-            let wanted = config.dps.id_scope.as_deref();
-            Ok::<_, central::store::StoreError>(central::store::enrollments::id_scope(c, wanted)?)
-        });
-        let scope = read.await?;
-        store.close().await;
-        anyhow::Ok(scope)
-    })?;
+    let config = place.config_for_existing()?;
+    let wanted = config.dps.id_scope.clone();
+    let scope = in_store(&config, move |c| central::store::enrollments::id_scope(c, wanted.as_deref()))?;
     logging::print(&scope.to_string());
     Ok(())
 }
 
 fn back_up(place: &Place, file: &Path) -> anyhow::Result<()> {
-    let config = place.config()?;
+    let config = place.config_for_existing()?;
     let made = backup::make(&config.data_dir, file, clock::now_ms())?;
     logging::print(&format!(
         "backup written and checked: {}, {} commits, telemetry up to message {}",
@@ -189,7 +217,7 @@ fn back_up(place: &Place, file: &Path) -> anyhow::Result<()> {
 }
 
 fn restore(place: &Place, file: &Path, replace: bool) -> anyhow::Result<()> {
-    let config = place.config()?;
+    let config = place.config_for_new()?;
     let restored = backup::restore(&config.data_dir, file, replace, clock::now_ms())?;
     logging::print(&format!(
         "restored into {}: the store of {}, {} commits, telemetry up to message {}; what came later is not in it",
@@ -202,28 +230,68 @@ fn restore(place: &Place, file: &Path, replace: bool) -> anyhow::Result<()> {
 }
 
 fn new_store(place: &Place) -> anyhow::Result<()> {
-    let config = place.config()?;
+    let config = place.config_for_new()?;
     backup::begin_anew(&config.data_dir, clock::now_ms())?;
     logging::print(&format!("an empty store was made in {}", config.data_dir.display()));
     Ok(())
 }
 
-fn create_token(place: &Place, role: Role, name: &str) -> anyhow::Result<()> {
-    let config = place.config()?;
+fn create_token(place: &Place, role: Role, name: &TokenName, days: u32) -> anyhow::Result<()> {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let config = place.config_for_existing()?;
     let now_ms = clock::now_ms();
-    let new = token::create(&config.hostname, name, role, now_ms);
-    let line = new.line.clone();
+    let expires_ms = now_ms.saturating_add(u64::from(days) * DAY_MS);
+    let new = token::create(&config.hostname, name, role, now_ms, expires_ms);
+    let (hash, grant) = (new.hash, new.grant);
+    let is_new = in_store(&config, move |c| tokens::insert(c, &hash, &grant))?;
+    anyhow::ensure!(
+        is_new,
+        "there is a token `{}`; revoke it first, or choose another --name",
+        name.as_str()
+    );
+    logging::print(&new.line);
+    Ok(())
+}
+
+fn list_tokens(place: &Place) -> anyhow::Result<()> {
+    let config = place.config_for_existing()?;
+    let grants = in_store(&config, |c| tokens::list(c, "", u32::MAX))?;
+    let time = |at_ms: Option<u64>, none: &str| at_ms.map_or_else(|| none.to_owned(), rfc3339);
+    logging::print("NAME\tROLE\tCREATED\tEXPIRES\tLAST USED");
+    for grant in grants {
+        logging::print(&format!(
+            "{}\t{}\t{}\t{}\t{}",
+            // Tokens of older versions may have any name.
+            grant.name.escape_debug(),
+            grant.role.as_str(),
+            time(grant.created_ms, "unknown"),
+            rfc3339(grant.expires_ms),
+            time(grant.used_ms, "never"),
+        ));
+    }
+    Ok(())
+}
+
+fn revoke_token(place: &Place, name: String) -> anyhow::Result<()> {
+    let config = place.config_for_existing()?;
+    let told = name.clone();
+    let is_gone = in_store(&config, move |c| tokens::delete(c, &name))?;
+    anyhow::ensure!(is_gone, "there is no token `{told}`; `central token list` names them");
+    logging::print(&format!("token `{told}` is revoked"));
+    Ok(())
+}
+
+/// Does something in the store, beside a central that serves or not.
+fn in_store<T: Send + 'static>(
+    config: &Config,
+    work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().build().context("starting the async runtime")?;
     runtime.block_on(async {
         let store = Store::open(&config.data_dir, config.keep.limits())?;
-        let kept = store.submit(move |c| {
-            Ok::<_, central::store::StoreError>(central::store::tokens::insert(c, &new.hash, &new.grant)?)
-        });
-        kept.await?;
+        let done = store.submit(move |c| Ok::<_, central::store::StoreError>(work(c)?)).await?;
         store.close().await;
-        anyhow::Ok(())
-    })?;
-    logging::print(&line);
-    Ok(())
+        Ok(done)
+    })
 }

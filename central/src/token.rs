@@ -8,8 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
-/// How long a token lives: IoT Central's year.
-const LIFE_MS: u64 = 365 * 24 * 3600 * 1000;
+/// How long a token lives when nothing is chosen, in milliseconds: IoT Central's year.
+pub const LIFE_MS_DEFAULT: u64 = 365 * 24 * 3600 * 1000;
+
+/// Characters of a token's name.
+const NAME_LENGTH_MAX: usize = 128;
 
 /// What the bearer of a token may do.
 ///
@@ -52,15 +55,50 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// What a token grants, and to whom.
+/// The name of a new token: its id in the API, and what the log calls it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenName(String);
+
+/// A name was not one.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no name of a token; write 1 to {NAME_LENGTH_MAX} letters, digits and - _ .")]
+pub struct InvalidTokenName(String);
+
+impl TokenName {
+    /// A name that nobody has chosen.
+    pub fn random() -> Self {
+        Self(format!("token-{:08x}", rand::random::<u32>()))
+    }
+
+    /// As it is stored and printed.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for TokenName {
+    type Err = InvalidTokenName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTokenName> {
+        let is_name = (1..=NAME_LENGTH_MAX).contains(&text.len())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if is_name { Ok(Self(text.to_owned())) } else { Err(InvalidTokenName(text.to_owned())) }
+    }
+}
+
+/// What a token grants, and to whom. Times are in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// For people and for the log.
+    /// One token only has it. Tokens of older versions may have names that [`TokenName`] does not allow.
     pub name: String,
     /// What it may do.
     pub role: Role,
-    /// Until when, in milliseconds since the Unix epoch.
+    /// `None` for a token of a version that did not note it.
+    pub created_ms: Option<u64>,
+    /// Until when.
     pub expires_ms: u64,
+    /// When it was last used, to the minute; `None` when it never was.
+    pub used_ms: Option<u64>,
 }
 
 /// A new token: the line that is shown once, the hash that is kept, and what it grants.
@@ -73,18 +111,19 @@ pub struct NewToken {
     pub grant: Grant,
 }
 
-/// Makes a token for the central called `hostname`.
-pub fn create(hostname: &str, name: &str, role: Role, now_ms: u64) -> NewToken {
+/// Makes a token for the central called `hostname`, which is valid until `expires_ms`.
+pub fn create(hostname: &str, name: &TokenName, role: Role, now_ms: u64, expires_ms: u64) -> NewToken {
     let secret = STANDARD.encode(rand::random::<[u8; 32]>());
-    let expires_ms = now_ms.saturating_add(LIFE_MS);
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let line = format!(
         "SharedAccessSignature sr={}&sig={}&skn={}&se={expires_ms}",
         encode(hostname),
         encode(&secret),
-        encode(name)
+        encode(name.as_str())
     );
-    NewToken { line, hash: hash(&secret), grant: Grant { name: name.to_owned(), role, expires_ms } }
+    let grant =
+        Grant { name: name.as_str().to_owned(), role, created_ms: Some(now_ms), expires_ms, used_ms: None };
+    NewToken { line, hash: hash(&secret), grant }
 }
 
 /// How an Authorization header carries a token.
@@ -138,9 +177,11 @@ mod tests {
 
     #[test]
     fn a_token_is_known_in_every_form_of_the_header_and_its_hash_does_not_hold_it() {
-        let token = create("central.example", "ci & co", Role::Operator, 1000);
+        let name: TokenName = "ci-1".parse().unwrap();
+        let create = || create("central.example", &name, Role::Operator, 1000, 2000);
+        let token = create();
         assert!(token.line.starts_with("SharedAccessSignature sr="), "{}", token.line);
-        assert!(token.line.ends_with(&format!("&se={}", 1000 + LIFE_MS)));
+        assert!(token.line.ends_with(&"&se=2000"));
         let fields = token.line.split_once(' ').unwrap().1;
         let secret = signature(fields).unwrap();
         let basic = format!("Basic {}", STANDARD.encode(format!("anyone:{}", token.line)));
@@ -154,7 +195,10 @@ mod tests {
             assert_eq!(presented(&header), Some(expected), "{header}");
         }
         assert!(!token.hash.contains(&secret));
-        assert_ne!(token.hash, create("central.example", "ci & co", Role::Operator, 1000).hash);
+        assert_ne!(token.hash, create().hash);
+        for wrong in ["", "a b", "a/b", "ä", &"a".repeat(129)] {
+            assert!(wrong.parse::<TokenName>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

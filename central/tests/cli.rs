@@ -64,3 +64,93 @@ fn a_wrong_setting_ends_the_program_with_its_name() {
     let error = String::from_utf8(refused.stderr).unwrap();
     assert!(error.contains(&address) && error.contains("mqtt.mqtts"), "{error}");
 }
+
+#[test]
+fn tokens_are_listed_with_their_times_and_revoked_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, _) = serve(dir.path());
+    let run = |arguments: &[&str]| {
+        let done = central(dir.path(), arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (done.status.success(), text(done.stdout), text(done.stderr))
+    };
+    let create = ["token", "create", "--role", "operator", "--name", "ci", "--expires-in", "30"];
+    let (is_made, token, error) = run(&create);
+    assert!(is_made, "{error}");
+    let expires_ms: u64 = token.trim().rsplit_once("&se=").unwrap().1.parse().unwrap();
+    let days = (expires_ms - central::clock::now_ms()) / 86_400_000;
+    assert!((29..=30).contains(&days), "{days}");
+    let (is_made, _, error) = run(&create);
+    assert!(!is_made && error.contains("`ci`"), "{error}");
+
+    let (_, listed, _) = run(&["token", "list"]);
+    let line = listed.lines().find(|line| line.starts_with("ci\t")).unwrap();
+    let columns: Vec<&str> = line.split('\t').collect();
+    assert_eq!((columns[1], columns[4]), ("operator", "never"), "{line}");
+    assert_eq!(columns[3], schemas::timestamp::rfc3339(expires_ms));
+    let secret = token.split_once("sig=").unwrap().1.split_once('&').unwrap().0;
+    assert!(!listed.contains(secret), "{listed}");
+
+    let (is_revoked, _, error) = run(&["token", "revoke", "ci"]);
+    assert!(is_revoked, "{error}");
+    let (is_revoked, _, error) = run(&["token", "revoke", "ci"]);
+    assert!(!is_revoked && error.contains("`ci`"), "{error}");
+    assert!(!run(&["token", "list"]).1.contains("ci\t"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_told_in_the_log_with_its_sender_and_without_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = central(dir.path(), &["serve"]).stderr(Stdio::piped()).spawn().unwrap();
+    let ready = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let url = ready.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+    let request = reqwest::Client::new().get(format!("{url}/api/devices?api-version=1.0"));
+    let answer = request.bearer_auth("s3cr3t-guess").send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    let told = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    assert!(told.success());
+    let log = child.wait_with_output().unwrap().stderr;
+    let log = String::from_utf8(log).unwrap();
+    let line =
+        log.lines().find(|line| line.contains("API token was refused")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("WARN") && line.contains("address=127.0.0.1"), "{line}");
+    assert!(!log.contains("s3cr3t-guess"), "{log}");
+}
+
+#[test]
+fn a_mistyped_data_directory_is_refused_by_all_but_what_begins_a_site() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("centrall");
+    let backup = dir.path().join("backup").display().to_string();
+    for arguments in [
+        &["token", "create", "--role", "viewer"][..],
+        &["token", "list"],
+        &["token", "revoke", "ci"],
+        &["id-scope"],
+        &["backup", &backup],
+    ] {
+        let refused = central(&missing, arguments).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(
+            error.contains("centrall/central.db") && error.contains("--data-dir"),
+            "{arguments:?}: {error}"
+        );
+        assert!(refused.stdout.is_empty() && !missing.exists(), "{arguments:?}");
+        // A directory that is there is not enough either.
+        let refused = central(dir.path(), arguments).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_api_that_other_machines_reach_without_tls_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = central(dir.path(), &["serve"]).env("CENTRAL__HTTP__LISTEN", "0.0.0.0:0").output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("`http.listen`") && error.contains("http.behind_tls_proxy"), "{error}");
+}

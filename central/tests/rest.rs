@@ -312,7 +312,8 @@ async fn every_described_path_answers_and_the_server_has_no_other() {
             .replace("{command_name}", "c")
             .replace("{manifest_id}", "x")
             .replace("{group_id}", "g")
-            .replace("{entry}", "primary");
+            .replace("{entry}", "primary")
+            .replace("{token_id}", "t");
         assert!(!concrete.contains('{'), "{path}");
         for method in [Method::GET, Method::PUT, Method::PATCH, Method::POST, Method::DELETE] {
             let (status, answer) = central.send(method.clone(), &concrete, None).await;

@@ -164,6 +164,7 @@ async fn reads(central: &Central) -> BTreeSet<String> {
             ("{manifest_id}", &["line"]),
             ("{group_id}", &["g"]),
             ("{entry}", &["primary"]),
+            ("{token_id}", &["t"]),
         ] {
             concrete = concrete
                 .iter()

@@ -165,6 +165,7 @@ impl Site {
             .arg("--data-dir")
             .arg(self.central_dir())
             .env("CENTRAL__HTTP__LISTEN", self.http.to_string())
+            .env("CENTRAL__HTTP__BEHIND_TLS_PROXY", (!self.http.ip().is_loopback()).to_string())
             .env("CENTRAL__MQTT__MQTTS", format!("{}:{}", self.central_listen, self.central_mqtts))
             .env("CENTRAL__MQTT__WSS", format!("{}:{}", self.central_listen, self.central_wss))
             .env("CENTRAL__HOSTNAME", &self.central_name)

@@ -1,8 +1,9 @@
 //! Who may ask for what: the token of every request, its role, and the API version.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
@@ -10,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::error::ApiError;
 use super::shown;
+use super::token_use::TokenUse;
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
 use crate::store::{StoreError, tokens};
@@ -28,8 +30,22 @@ const DESCRIPTION: &str = "/openapi.json";
 /// request that any page makes to this server, so on the API a foreign page would speak with an operator's token.
 const PAGES: &[&str] = &["/"];
 
+/// What decides about requests.
+#[derive(Clone)]
+pub struct Access {
+    fleet: Arc<Fleet>,
+    token_use: Arc<TokenUse>,
+}
+
+impl Access {
+    /// For the tokens of this site.
+    pub fn new(fleet: Arc<Fleet>) -> Self {
+        Self { fleet, token_use: Arc::default() }
+    }
+}
+
 /// Lets a request through when its token may do what it asks, and gives the answer that its role may see.
-pub async fn authorize(State(fleet): State<Arc<Fleet>>, request: Request, next: Next) -> Response {
+pub async fn authorize(State(access): State<Access>, request: Request, next: Next) -> Response {
     // The same for everybody, and about names of fields: nothing in it is a secret.
     if request.uri().path() == DESCRIPTION {
         return next.run(request).await;
@@ -39,7 +55,7 @@ pub async fn authorize(State(fleet): State<Arc<Fleet>>, request: Request, next: 
     let admitted = if OPEN.contains(&path.as_str()) {
         Ok(Role::Viewer)
     } else {
-        admit(&fleet, &parts).await.map(|grant| grant.role)
+        admit(&access, &parts).await.map(|grant| grant.role)
     };
     let refused = match admitted {
         Ok(role) => {
@@ -67,9 +83,9 @@ fn is_read(method: &Method) -> bool {
 }
 
 /// What the maker of a request may do, when that includes the request.
-async fn admit(fleet: &Fleet, request: &Parts) -> Result<Grant, ApiError> {
+async fn admit(access: &Access, request: &Parts) -> Result<Grant, ApiError> {
     let (method, path) = (&request.method, request.uri.path());
-    let grant = grant(fleet, request.headers.get(header::AUTHORIZATION), is_page(request)).await?;
+    let grant = grant(access, request).await?;
     if !is_read(method) && is_of_foreign_page(&request.headers) {
         return Err(ApiError::forbidden(
             "a page of another origin asked for this change; changes come from programs, or from pages of this server",
@@ -110,6 +126,8 @@ fn is_of_foreign_page(headers: &HeaderMap) -> bool {
 /// See [`Role`] for why.
 fn needed_role(method: &Method, path: &str) -> Role {
     match *method {
+        // Whoever makes tokens has every role.
+        _ if is_below(path, "/api/apiTokens") => Role::Administrator,
         Method::GET | Method::HEAD if shows_keys(path.trim_end_matches('/')) => Role::Operator,
         // With the group's keys one may enrol anything.
         Method::GET | Method::HEAD if path.starts_with("/api/enrollmentGroups/") => Role::Operator,
@@ -119,31 +137,52 @@ fn needed_role(method: &Method, path: &str) -> Role {
     }
 }
 
+fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn shows_keys(path: &str) -> bool {
     path.ends_with("/credentials") || path.ends_with("/attestation")
 }
 
-async fn grant(fleet: &Fleet, header: Option<&HeaderValue>, is_page: bool) -> Result<Grant, ApiError> {
-    let header = header.and_then(|value| value.to_str().ok()).ok_or_else(|| {
+async fn grant(access: &Access, request: &Parts) -> Result<Grant, ApiError> {
+    let header = request.headers.get(header::AUTHORIZATION).ok_or_else(|| {
         ApiError::unauthorized(
             "the Authorization header is missing; make a token with `central token create`",
         )
     })?;
-    let Presented { scheme, hash } = token::presented(header).ok_or_else(|| {
-        ApiError::unauthorized("the Authorization header holds no token: SharedAccessSignature … or Bearer …")
-    })?;
-    if scheme == Scheme::Basic && !is_page {
+    let presented = header.to_str().ok().and_then(token::presented);
+    // Not looked up, so nobody learns whether it is right.
+    if presented.as_ref().is_some_and(|presented| presented.scheme == Scheme::Basic) && !is_page(request) {
         return Err(ApiError::unauthorized(
             "Authorization: found Basic, which is for reading the status page in a browser; write the token's whole line, \
              SharedAccessSignature …, or Bearer …",
         ));
     }
-    let grant = fleet.store.read(move |c| Ok::<_, StoreError>(tokens::find(c, &hash)?)).await?;
-    match grant {
-        Some(grant) if grant.expires_ms > now_ms() => Ok(grant),
-        Some(_) => {
-            Err(ApiError::unauthorized("the token has expired; make a new one with `central token create`"))
+    match judge(access, presented).await {
+        Err(error) if error.is_unauthorized() => {
+            let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|from| from.0);
+            Err(access.token_use.wrong(error, address).await)
         }
+        other => other,
+    }
+}
+
+async fn judge(access: &Access, presented: Option<Presented>) -> Result<Grant, ApiError> {
+    let hash = presented.map(|presented| presented.hash).ok_or_else(|| {
+        ApiError::unauthorized("the Authorization header holds no token: SharedAccessSignature … or Bearer …")
+    })?;
+    let (wanted, now_ms) = (hash.clone(), now_ms());
+    let found = access.fleet.store.read(move |c| Ok::<_, StoreError>(tokens::find(c, &wanted)?)).await?;
+    match found {
+        Some(grant) if grant.expires_ms > now_ms => {
+            access.token_use.note(&access.fleet, &hash, &grant, now_ms);
+            Ok(grant)
+        }
+        Some(grant) => Err(ApiError::unauthorized(format!(
+            "token `{}` has expired; make a new one with `central token create`",
+            grant.name
+        ))),
         None => Err(ApiError::unauthorized("the token is not known here")),
     }
 }

@@ -55,6 +55,16 @@ impl ApiError {
         Self { status: StatusCode::UNAUTHORIZED, code: "Unauthorized", message: message.into() }
     }
 
+    /// 429.
+    pub fn too_many_requests(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::TOO_MANY_REQUESTS, code: "TooManyRequests", message: message.into() }
+    }
+
+    /// For people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Whether a token is missing or not accepted.
     pub fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED

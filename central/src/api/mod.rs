@@ -2,6 +2,7 @@
 //!
 //! Every path is registered together with its description, so `/openapi.json` is the server and nothing else.
 
+pub mod api_tokens;
 pub mod attestation;
 pub mod auth;
 pub mod cloud_messages;
@@ -18,6 +19,7 @@ pub mod properties;
 pub mod relationships;
 pub mod shown;
 pub mod telemetry;
+mod token_use;
 
 use std::sync::Arc;
 
@@ -48,7 +50,7 @@ pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>) -> Router {
         .fallback(|| async { ApiError::not_found("there is no such path; /openapi.json has all of them") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(fleet.clone(), auth::authorize))
+        .layer(middleware::from_fn_with_state(auth::Access::new(fleet.clone()), auth::authorize))
         .layer(middleware::map_response(with_browser_headers))
         .with_state(fleet)
 }
@@ -96,6 +98,8 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(group_certificates::generate_verification_code))
         .routes(routes!(group_certificates::verify))
         .routes(routes!(enrollment_groups::provisioning))
+        .routes(routes!(api_tokens::list))
+        .routes(routes!(api_tokens::get, api_tokens::put, api_tokens::delete))
         .routes(routes!(ext::health))
         .routes(routes!(ext::door))
         .routes(routes!(ext::status))

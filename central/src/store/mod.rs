@@ -496,7 +496,7 @@ mod tests {
         let store = Store::open(dir.path(), KEEP).unwrap();
         let insert = |id: &'static str, fails: bool| {
             store.submit(move |c| -> Result<(), StoreError> {
-                c.execute("INSERT INTO tokens (hash, name, role, expires_ms) VALUES (?1, '', '', 0)", [id])?;
+                c.execute("INSERT INTO tokens (hash, name, role, expires_ms) VALUES (?1, ?1, '', 0)", [id])?;
                 if fails { Err(StoreError::Busy) } else { Ok(()) }
             })
         };

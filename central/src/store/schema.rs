@@ -240,6 +240,14 @@ END;
 -- deleted and not registered since: what a gateway says of one does not bring it back
 CREATE TABLE removed_devices (row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE);
 ",
+    "
+-- created_ms: NULL for tokens from before it was noted; used_ms: to the minute. A name tells one token from all others.
+ALTER TABLE tokens ADD COLUMN created_ms INTEGER;
+ALTER TABLE tokens ADD COLUMN used_ms INTEGER;
+UPDATE tokens SET name = name || '-' || lower(hex(substr(hash, 1, 6)))
+    WHERE name = '' OR name IN (SELECT name FROM tokens GROUP BY name HAVING count(*) > 1);
+CREATE UNIQUE INDEX tokens_by_name ON tokens (name);
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.
@@ -316,6 +324,30 @@ mod tests {
         for file in files {
             assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
         }
+    }
+
+    #[test]
+    fn tokens_of_an_older_store_that_share_a_name_get_names_of_their_own() {
+        let step = STEPS.iter().position(|step| step.contains("tokens_by_name")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("central.db");
+        let old = Connection::open(&path).unwrap();
+        for step in &STEPS[..step] {
+            old.execute_batch(step).unwrap();
+        }
+        old.pragma_update(None, "user_version", step.cast_signed() as i64).unwrap();
+        for (hash, name) in
+            [("aaaaaaaa", "token"), ("bbbbbbbb", "token"), ("cccccccc", "ci"), ("dddddddd", "")]
+        {
+            let insert = "INSERT INTO tokens VALUES (?1, ?2, 'viewer', 1)";
+            old.execute(insert, [hash, name]).unwrap();
+        }
+        drop(old);
+        let new = open(&path).unwrap();
+        let tokens = crate::store::tokens::list(&new, "", 10).unwrap();
+        let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
+        assert_eq!(names, ["-646464646464", "ci", "token-616161616161", "token-626262626262"]);
+        assert!(tokens.iter().all(|token| token.created_ms.is_none() && token.used_ms.is_none()));
     }
 
     #[test]

@@ -1,19 +1,30 @@
 //! API tokens: only the hash of a token is kept.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::{integer, parsed_column, unreadable, unsigned};
 use crate::token::{Grant, Role};
 
-/// Keeps a token by its hash.
+const COLUMNS: &str = "name, role, created_ms, expires_ms, used_ms";
+
+/// Keeps a token by its hash. Returns false, and keeps nothing, when another one has its name.
 ///
 /// # Errors
 /// SQLite's.
-pub fn insert(connection: &Connection, hash: &str, grant: &Grant) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT INTO tokens (hash, name, role, expires_ms) VALUES (?1, ?2, ?3, ?4)")?
-        .execute((hash, &grant.name, grant.role.as_str(), integer(grant.expires_ms)))?;
-    Ok(())
+pub fn insert(connection: &Connection, hash: &str, grant: &Grant) -> rusqlite::Result<bool> {
+    let added = connection
+        .prepare_cached(
+            "INSERT INTO tokens (hash, name, role, created_ms, expires_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (name) DO NOTHING",
+        )?
+        .execute((
+            hash,
+            &grant.name,
+            grant.role.as_str(),
+            grant.created_ms.map(integer),
+            integer(grant.expires_ms),
+        ))?;
+    Ok(added == 1)
 }
 
 /// What the token with this hash grants.
@@ -22,13 +33,54 @@ pub fn insert(connection: &Connection, hash: &str, grant: &Grant) -> rusqlite::R
 /// SQLite's.
 pub fn find(connection: &Connection, hash: &str) -> rusqlite::Result<Option<Grant>> {
     let mut statement =
-        connection.prepare_cached("SELECT name, role, expires_ms FROM tokens WHERE hash = ?1")?;
-    let found = statement.query_row([hash], |row| {
-        Ok(Grant {
-            name: row.get("name")?,
-            role: parsed_column::<Role>(row, "role")?,
-            expires_ms: unsigned(row.get("expires_ms")?),
-        })
-    });
-    unreadable::row("tokens", found)
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens WHERE hash = ?1"))?;
+    unreadable::row("tokens", statement.query_row([hash], grant))
+}
+
+/// The token with this name.
+///
+/// # Errors
+/// SQLite's.
+pub fn get(connection: &Connection, name: &str) -> rusqlite::Result<Option<Grant>> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens WHERE name = ?1"))?;
+    unreadable::row("tokens", statement.query_row([name], grant))
+}
+
+/// At most `limit` tokens with names after `after`, by name.
+///
+/// # Errors
+/// SQLite's.
+pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Grant>> {
+    let query = format!("SELECT {COLUMNS} FROM tokens WHERE name > ?1 ORDER BY name LIMIT ?2");
+    let mut statement = connection.prepare_cached(&query)?;
+    unreadable::rows("tokens", statement.query_map((after, limit), grant)?).collect()
+}
+
+/// Revokes a token. Returns false when none has the name.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    Ok(connection.prepare_cached("DELETE FROM tokens WHERE name = ?1")?.execute([name])? == 1)
+}
+
+/// Notes when a token was used.
+///
+/// # Errors
+/// SQLite's.
+pub fn used(connection: &Connection, hash: &str, at_ms: u64) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("UPDATE tokens SET used_ms = ?2 WHERE hash = ?1")?;
+    statement.execute((hash, integer(at_ms)))?;
+    Ok(())
+}
+
+fn grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
+    Ok(Grant {
+        name: row.get("name")?,
+        role: parsed_column::<Role>(row, "role")?,
+        created_ms: row.get::<_, Option<i64>>("created_ms")?.map(unsigned),
+        expires_ms: unsigned(row.get("expires_ms")?),
+        used_ms: row.get::<_, Option<i64>>("used_ms")?.map(unsigned),
+    })
 }

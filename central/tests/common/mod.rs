@@ -13,7 +13,7 @@ use central::clock;
 use central::config::Config;
 use central::server::{self, Started};
 use central::store::{StoreError, tokens};
-use central::token::{self, Role};
+use central::token::{self, Role, TokenName};
 use reqwest::Method;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet};
 use serde_json::Value;
@@ -53,7 +53,8 @@ pub async fn start_with(dir: &std::path::Path, change: impl FnOnce(&mut Config))
 
 impl Central {
     pub async fn new_token(&self, role: Role) -> String {
-        let new = token::create("central.test", "a test", role, clock::now_ms());
+        let now_ms = clock::now_ms();
+        let new = token::create("central.test", &TokenName::random(), role, now_ms, now_ms + 3_600_000);
         let line = new.line.clone();
         let insert = move |c: &_| Ok::<_, StoreError>(tokens::insert(c, &new.hash, &new.grant)?);
         self.started.fleet().store.submit(insert).await.unwrap();

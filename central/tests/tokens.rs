@@ -1,0 +1,149 @@
+//! The life of an API token: made, listed, used, expired, revoked; and what becomes of wrong ones.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+mod common;
+
+use central::clock::now_ms;
+use central::token::Role;
+use common::{STEP, start};
+use reqwest::Method;
+use schemas::timestamp::{parse_rfc3339, rfc3339};
+use serde_json::{Value, json};
+
+const ADMINISTRATOR: &str = "ca310b8d-2f4a-44e0-a36e-957c202cd8d4";
+const OPERATOR: &str = "ae2c9854-393b-4f97-8c42-479d70ce626e";
+
+#[tokio::test]
+async fn a_token_is_made_listed_used_and_revoked_in_iot_centrals_shape() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let before_ms = now_ms();
+    let expiry = rfc3339(before_ms + 3_600_000);
+    let path = "/api/apiTokens/line-1";
+    let made = central.put(path, json!({"roles": [{"role": OPERATOR}], "expiry": expiry})).await;
+    assert_eq!((&made["id"], &made["expiry"]), (&json!("line-1"), &json!(expiry)));
+    assert_eq!((&made["roles"], &made["lastUsed"]), (&json!([{"role": OPERATOR}]), &Value::Null));
+    let token = made["token"].as_str().unwrap().to_owned();
+    assert!(token.starts_with("SharedAccessSignature sr=central%2Etest&sig="), "{token}");
+
+    let (status, answer) = central.send_as(&token, Method::PUT, "/api/devices/d", Some(json!({}))).await;
+    assert_eq!(status, 200, "{answer}");
+    let used = central.until(path, |shown| parse_rfc3339(shown["lastUsed"].as_str()?)).await;
+    assert!((before_ms..=now_ms()).contains(&used));
+    let shown = central.get(path).await;
+    assert!(shown.get("token").is_none(), "{shown}");
+    let created = parse_rfc3339(shown["created"].as_str().unwrap()).unwrap();
+    assert!((before_ms..=now_ms()).contains(&created));
+    let listed = central.get("/api/apiTokens").await;
+    let listed = listed["value"].as_array().unwrap();
+    assert!(listed.contains(&shown) && listed.len() == 2, "{listed:?}");
+    assert_eq!(central.send(Method::PUT, path, Some(json!({"roles": [{"role": "viewer"}]}))).await.0, 409);
+
+    for role in [Role::Viewer, Role::Operator] {
+        let other = central.new_token(role).await;
+        for (method, path) in [
+            (Method::GET, "/api/apiTokens"),
+            (Method::GET, path),
+            (Method::PUT, "/api/apiTokens/mine"),
+            (Method::DELETE, path),
+        ] {
+            let body = (method == Method::PUT).then(|| json!({"roles": [{"role": ADMINISTRATOR}]}));
+            assert_eq!(
+                central.send_as(&other, method.clone(), path, body).await.0,
+                403,
+                "{role:?} {method} {path}"
+            );
+        }
+    }
+    assert_eq!(central.send(Method::DELETE, path, None).await.0, 204);
+    assert_eq!(central.send_as(&token, Method::GET, "/api/devices/d", None).await.0, 401);
+    assert_eq!(central.send(Method::DELETE, path, None).await.0, 404);
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_wrong_request_for_a_token_is_refused_by_its_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    for (id, body, field) in [
+        ("t", json!({}), "roles"),
+        ("t", json!({"roles": []}), "roles"),
+        ("t", json!({"roles": [{"role": "viewer"}, {"role": "operator"}]}), "roles"),
+        ("t", json!({"roles": [{"role": "root"}]}), "roles.0.role"),
+        ("t", json!({"roles": [{"role": "viewer", "organization": "seattle"}]}), "organization"),
+        ("t", json!({"roles": [{"role": "viewer"}], "expiry": "soon"}), "expiry"),
+        ("t", json!({"roles": [{"role": "viewer"}], "expiry": "2020-10-18T18:30:40.227Z"}), "expiry"),
+        ("t", json!({"roles": [{"role": "viewer"}], "id": "u"}), "id"),
+        ("a%20b", json!({"roles": [{"role": "viewer"}]}), "id"),
+        ("a%0Ab", json!({"roles": [{"role": "viewer"}]}), "id"),
+    ] {
+        let (status, answer) =
+            central.send(Method::PUT, &format!("/api/apiTokens/{id}"), Some(body.clone())).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 422 && message.contains(field), "{body}: {status} {answer}");
+    }
+    assert_eq!(central.get("/api/apiTokens").await["value"].as_array().unwrap().len(), 1);
+    for (role, shown) in [("administrator", ADMINISTRATOR), ("operator", OPERATOR), ("viewer", "viewer")] {
+        let made = central.put(&format!("/api/apiTokens/{role}"), json!({"roles": [{"role": role}]})).await;
+        assert_eq!(made["roles"][0]["role"], shown);
+        let year = parse_rfc3339(made["expiry"].as_str().unwrap()).unwrap() - now_ms();
+        assert!((364..=365).contains(&(year / 86_400_000)), "{made}");
+    }
+    central.end().await;
+}
+
+#[tokio::test]
+async fn an_expired_token_is_refused_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let expiry = rfc3339(now_ms() + 300);
+    let made =
+        central.put("/api/apiTokens/short", json!({"roles": [{"role": "viewer"}], "expiry": expiry})).await;
+    let token = made["token"].as_str().unwrap();
+    let answer = tokio::time::timeout(STEP, async {
+        loop {
+            match central.send_as(token, Method::GET, "/api/devices", None).await {
+                (200, _) => {}
+                (401, answer) => return answer,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    let answer = answer.await.unwrap();
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("`short`") && message.contains("expired"), "{message}");
+    central.end().await;
+}
+
+#[tokio::test]
+async fn who_sends_wrong_tokens_waits_and_who_sends_a_right_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let url = format!("{}?api-version=1.0", central.url("/api/devices"));
+    let guess = |number: usize| {
+        let request = central.http.get(&url).bearer_auth(format!("guess-{number}")).timeout(STEP);
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    let since = std::time::Instant::now();
+    assert_eq!(guess(0).await, 401);
+    assert!(since.elapsed().as_millis() >= 500, "{:?}", since.elapsed());
+
+    let guesses = futures_util::future::join_all((1..=100).map(guess));
+    let mut guesses = std::pin::pin!(guesses);
+    let right = async {
+        for _ in 0..5 {
+            assert_eq!(central.send(Method::GET, "/api/devices", None).await.0, 200);
+        }
+    };
+    // The right ones are answered while the wrong ones wait.
+    tokio::select! {
+        biased;
+        _ = &mut guesses => panic!("100 guesses were answered before 5 right tokens"),
+        () = right => {}
+    }
+    let statuses = guesses.await;
+    assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&429), "only so many wait at once");
+    central.end().await;
+}

@@ -24,6 +24,13 @@
 //! subscriptions = 100
 //! in_flight = 100
 //! publishers_wait_seconds = 10      # for the subscribers of one identity, which are closed then
+//! connections_per_identity = 1000
+//! sessions_per_identity = 1000     # that outlive their connection
+//! retained_messages_per_identity = 1000
+//! retained_bytes_per_identity = 8388608
+//! subscription_bytes_per_identity = 8388608
+//! packets_per_second = 400000      # of any type; 0 for no limit
+//! filters_per_second = 500         # subscribed to or given up; 0 for no limit
 //! [keep]
 //! messages = 10000000              # of all devices together; the oldest go first
 //! commands = 100000

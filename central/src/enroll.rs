@@ -31,7 +31,7 @@ impl Fleet {
             FleetError::Store(_) => Refusal::Unavailable(error.to_string()),
             error => Refusal::NotAuthorized(error.to_string()),
         })?;
-        let identity = self.enrolling.enter(enrolment);
+        let identity = self.enrolling.enter(enrolment, None);
         let identity =
             identity.ok_or_else(|| Refusal::Unavailable("too many devices enrol at once".into()))?;
         Ok(Admitted { identity, proof: Default::default(), ends_at: Some(ends_at) })

@@ -3,6 +3,7 @@
 //! A question lives as long as its device waits for it, so nothing is kept on disk; without central it is answered 503.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -18,12 +19,14 @@ use crate::devices::Devices;
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// Questions under way; each device has one, and this many devices may enrol at once.
 const WAITING_MAX: usize = 200;
+/// Those of devices behind one address.
+const OF_ADDRESS_MAX: usize = 50;
 
 #[derive(Default)]
 struct Questions {
     is_linked: bool,
     unsent: VecDeque<(String, Enrolment)>,
-    waiting: HashMap<String, oneshot::Sender<EnrolmentAnswer>>,
+    waiting: HashMap<String, (oneshot::Sender<EnrolmentAnswer>, IpAddr)>,
 }
 
 struct Inner {
@@ -54,13 +57,17 @@ impl Enrolments {
     ///
     /// # Errors
     /// Why it is not let in; true when it may try again.
-    pub async fn admit(&self, enrolment: Enrolment) -> Result<Identity, (bool, String)> {
-        let answer = self.ask(enrolment.clone()).await;
+    pub async fn admit(&self, enrolment: Enrolment, from: IpAddr) -> Result<Identity, (bool, String)> {
+        let answer = self.ask(enrolment.clone(), from).await;
         if answer.status != 200 && answer.status != 503 {
             let message = answer.body["message"].as_str().unwrap_or("central refused it").to_owned();
             return Err((false, message));
         }
-        self.0.enrolling.enter(enrolment).ok_or_else(|| (true, "too many devices enrol at once".to_owned()))
+        let unproven_from = (answer.status != 200).then_some(from);
+        self.0
+            .enrolling
+            .enter(enrolment, unproven_from)
+            .ok_or_else(|| (true, "too many devices enrol at once".to_owned()))
     }
 
     /// A connection ended; true when it was one of a device that enrols.
@@ -69,12 +76,12 @@ impl Enrolments {
     }
 
     /// Answers a device that enrols itself.
-    pub async fn answer(&self, who: &Identity, wish: Wish) -> EnrolmentAnswer {
+    pub async fn answer(&self, who: &Identity, wish: Wish, from: IpAddr) -> EnrolmentAnswer {
         let Some(enrolment) = self.0.enrolling.asks(who, wish) else {
             return EnrolmentAnswer::later("connect again");
         };
         let id = enrolment.registration_id.clone();
-        let mut answer = self.ask(enrolment).await;
+        let mut answer = self.ask(enrolment, from).await;
         if let Some(state) = answer.body.get_mut("registrationState") {
             if self.0.devices.get(&id).is_none() {
                 // central has told that the device stands behind this gateway, and the word is on its way.
@@ -86,7 +93,7 @@ impl Enrolments {
         answer
     }
 
-    async fn ask(&self, enrolment: Enrolment) -> EnrolmentAnswer {
+    async fn ask(&self, enrolment: Enrolment, from: IpAddr) -> EnrolmentAnswer {
         let request_id = uuid::Uuid::new_v4().simple().to_string();
         let answered = {
             let mut questions = self.questions();
@@ -96,8 +103,13 @@ impl Enrolments {
             if questions.waiting.len() >= WAITING_MAX {
                 return EnrolmentAnswer::later("too many devices enrol at once; try again");
             }
+            if questions.waiting.values().filter(|(_, of)| *of == from).count() >= OF_ADDRESS_MAX {
+                return EnrolmentAnswer::later(
+                    "too many devices behind this address enrol at once; try again",
+                );
+            }
             let (answer, answered) = oneshot::channel();
-            questions.waiting.insert(request_id.clone(), answer);
+            questions.waiting.insert(request_id.clone(), (answer, from));
             questions.unsent.push_back((request_id.clone(), enrolment));
             answered
         };
@@ -132,7 +144,7 @@ impl Enrolments {
 
     /// central answered.
     pub fn answered(&self, request_id: &str, answer: EnrolmentAnswer) {
-        if let Some(waiting) = self.questions().waiting.remove(request_id) {
+        if let Some((waiting, _)) = self.questions().waiting.remove(request_id) {
             // Whoever asked may have gone.
             let _ = waiting.send(answer);
         }
@@ -145,6 +157,8 @@ mod tests {
 
     use super::*;
     use crate::state::State;
+
+    const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn enrolment() -> Enrolment {
         Enrolment {
@@ -162,8 +176,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
         let enrolments = Enrolments::new("gw.local".into(), devices.clone());
-        let who = enrolments.admit(enrolment()).await.unwrap();
-        let away = enrolments.answer(&who, Wish::Register).await;
+        let who = enrolments.admit(enrolment(), FROM).await.unwrap();
+        let away = enrolments.answer(&who, Wish::Register, FROM).await;
         assert_eq!((away.status, away.retry_after), (503, Some(RETRY_AFTER_SECS)));
 
         enrolments.linked(true);
@@ -175,7 +189,8 @@ mod tests {
             asked.wish
         };
         let status = || Wish::Status { operation_id: "o".into() };
-        let (answer, asked) = tokio::join!(enrolments.answer(&who, status()), central(assigned.clone()));
+        let (answer, asked) =
+            tokio::join!(enrolments.answer(&who, status(), FROM), central(assigned.clone()));
         assert_eq!((answer.status, &answer.body["status"], asked), (202, &json!("assigning"), status()));
         let child = Child {
             device_id: "press-1".parse().unwrap(),
@@ -187,7 +202,7 @@ mod tests {
         };
         let list = Children { children: vec![child], ..Children::default() };
         devices.told(list).unwrap().durable().await.unwrap();
-        let (answer, _) = tokio::join!(enrolments.answer(&who, status()), central(assigned));
+        let (answer, _) = tokio::join!(enrolments.answer(&who, status(), FROM), central(assigned));
         assert_eq!(
             (answer.status, &answer.body["registrationState"]["assignedHub"]),
             (200, &json!("gw.local"))
@@ -198,7 +213,7 @@ mod tests {
             enrolments.has_unsent().await;
             enrolments.linked(false);
         };
-        let (answer, ()) = tokio::join!(enrolments.answer(&who, status()), lost);
+        let (answer, ()) = tokio::join!(enrolments.answer(&who, status(), FROM), lost);
         assert_eq!(answer.status, 503);
         assert!(enrolments.leave(&who));
     }

@@ -89,7 +89,7 @@ impl From<Out> for Refusal {
 
 impl Front {
     async fn enrolling(&self, claim: EnrolmentClaim, request: &ConnectRequest) -> Result<Admitted, Refusal> {
-        match self.enrolments.admit(enrolling::shown(claim, request)?).await {
+        match self.enrolments.admit(enrolling::shown(claim, request)?, request.peer.ip()).await {
             Ok(identity) => Ok(Admitted { identity, proof: Proof::Standing, ends_at: None }),
             Err((true, why)) => Err(Refusal::Unavailable(why)),
             Err((false, why)) => Err(Refusal::NotAuthorized(why)),
@@ -212,7 +212,7 @@ impl Service for Front {
     }
 
     async fn enrol(self: &Arc<Self>, client: &Client, wish: Wish) -> EnrolmentAnswer {
-        self.enrolments.answer(&client.identity, wish).await
+        self.enrolments.answer(&client.identity, wish, client.peer.ip()).await
     }
 
     fn connected(self: &Arc<Self>, client: &Client) {

@@ -84,13 +84,14 @@ pub(crate) struct Connection {
 #[derive(Debug, Default)]
 pub(crate) struct CloseHandle {
     closed: CancellationToken,
-    why: OnceLock<(String, Reason)>,
+    /// In a box: few connections have one.
+    why: OnceLock<Box<(String, Reason)>>,
 }
 
 impl CloseHandle {
     /// Closes the connection; the first reason stays.
     pub(crate) fn close(&self, why: &str, reason: Reason) {
-        self.why.get_or_init(|| (why.to_owned(), reason));
+        self.why.get_or_init(|| Box::new((why.to_owned(), reason)));
         self.closed.cancel();
     }
 
@@ -98,7 +99,7 @@ impl CloseHandle {
     pub(crate) async fn closed(&self) -> (&str, Reason) {
         self.closed.cancelled().await;
         let by_default = ("closed by the program", Reason::ADMINISTRATIVE_ACTION);
-        self.why.get().map_or(by_default, |(why, reason)| (why.as_str(), *reason))
+        self.why.get().map_or(by_default, |why| (why.0.as_str(), why.1))
     }
 }
 

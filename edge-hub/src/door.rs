@@ -19,6 +19,42 @@ use crate::places::{Places, PlacesMax};
 use crate::service::Service;
 use crate::tasks;
 
+/// What one identity may have and do: a device, a module, or a local user with all its client ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentitySettings {
+    /// Connections at once; a device or module has one.
+    pub connections_max: u64,
+    /// Sessions that outlive their connection; beyond, a session ends with it.
+    pub sessions_max: u64,
+    /// Retained messages; beyond, a message is given to its subscribers and not retained.
+    pub retained_messages_max: u64,
+    /// Their bytes.
+    pub retained_bytes_max: u64,
+    /// Bytes of filters over all its sessions, with what each holds beside; beyond, the SUBACK refuses.
+    pub subscription_bytes_max: u64,
+    /// Packets of any type in a second; 0 for no limit. Beyond, it is not read from for a while.
+    pub packets_per_second: u64,
+    /// Filters that it subscribes to or gives up in a second; 0 for no limit. Beyond, it is not read from for a while.
+    pub filters_per_second: u64,
+}
+
+impl Default for IdentitySettings {
+    fn default() -> Self {
+        Self {
+            // A local user may stand for a tenth of all plain clients.
+            connections_max: 1_000,
+            sessions_max: 1_000,
+            retained_messages_max: 1_000,
+            retained_bytes_max: 8 << 20,
+            subscription_bytes_max: 8 << 20,
+            // More than one client can send in a second on the machines that gateways are.
+            packets_per_second: 400_000,
+            // All the filters of five clients at once. Each changes the table that every publisher looks into.
+            filters_per_second: 500,
+        }
+    }
+}
+
 /// The bounds of a door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoorSettings {
@@ -80,6 +116,8 @@ pub struct DoorSettings {
     /// How long a client of MQTT 3.1.1 with a message that there was no room for stays connected. It gets no PUBACK for that
     /// one, and when it is closed it sends it again.
     pub full_timeout: Duration,
+    /// What one identity may have and do.
+    pub identity: IdentitySettings,
     /// How failed logins slow down the next ones.
     pub throttle: ThrottleSettings,
     /// How long an ending session waits for what it has taken to be stored, and for its last bytes to be written.
@@ -121,6 +159,7 @@ impl Default for DoorSettings {
             // Azure's Node SDK waits 30 s for a PUBACK and then fails the message; the Python SDK waits for ever. Both send
             // again what was not acknowledged when they have connected again.
             full_timeout: Duration::from_secs(20),
+            identity: IdentitySettings::default(),
             throttle: ThrottleSettings::default(),
             finish_timeout: Duration::from_secs(5),
         }
@@ -138,6 +177,8 @@ pub struct Counts {
     pub address_connections_refused: AtomicU64,
     /// Connections that came faster than their address may connect.
     pub connects_refused: AtomicU64,
+    /// Times that an identity was refused more of something than it may have.
+    pub quotas_exceeded: AtomicU64,
     /// Times that a client was over its rate and was not read from for a while.
     pub clients_paused: AtomicU64,
     /// Subscriptions beyond a client's bound.
@@ -185,6 +226,7 @@ impl Counts {
             ("connectionsEvicted", read(&self.connections_evicted)),
             ("addressConnectionsRefused", read(&self.address_connections_refused)),
             ("connectsRefused", read(&self.connects_refused)),
+            ("quotasExceeded", read(&self.quotas_exceeded)),
             ("clientsPaused", read(&self.clients_paused)),
             ("subscriptionsRefused", read(&self.subscriptions_refused)),
             ("loginsFailed", read(&self.logins_failed)),

@@ -1,6 +1,7 @@
 //! What devices that enrol themselves showed when they connected; each of their questions is judged by it anew.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ use crate::service::{ConnectRequest, Refusal};
 
 /// Devices that may enrol at once. They need seconds; more can wait.
 const DEVICES_MAX: usize = 100;
+/// Those of one address that nobody has proven: central is away, or judges them with each question.
+const UNPROVEN_OF_ADDRESS_MAX: usize = 20;
 /// Beyond it a device that has shown something and never asked is forgotten, when there is no room.
 const AGE_MAX: Duration = Duration::from_secs(300);
 
@@ -50,30 +53,49 @@ pub fn shown(claim: EnrolmentClaim, request: &ConnectRequest) -> Result<Enrolmen
 
 /// The devices that enrol at one program's doors.
 #[derive(Debug, Default)]
-pub struct Enrolling(Mutex<HashMap<Identity, (Instant, Enrolment)>>);
+pub struct Enrolling(Mutex<HashMap<Identity, Device>>);
+
+#[derive(Debug)]
+struct Device {
+    since: Instant,
+    enrolment: Enrolment,
+    /// Where it comes from, when nobody has proven it.
+    unproven_from: Option<IpAddr>,
+}
 
 impl Enrolling {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Identity, (Instant, Enrolment)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Identity, Device>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what a device showed and gives its identity; `None` when too many enrol at once.
-    pub fn enter(&self, enrolment: Enrolment) -> Option<Identity> {
+    /// Keeps what a device showed and gives its identity; `None` when too many enrol at once. One that is proven takes the
+    /// place of the oldest that is not; `unproven_from` is the address of one that nobody has proven, and bounds how many there
+    /// are of it.
+    pub fn enter(&self, enrolment: Enrolment, unproven_from: Option<IpAddr>) -> Option<Identity> {
         let identity = Identity::enrolling(&enrolment.registration_id);
         let mut known = self.lock();
-        if known.len() >= DEVICES_MAX && !known.contains_key(&identity) {
-            known.retain(|_, (since, _)| since.elapsed() < AGE_MAX);
-            if known.len() >= DEVICES_MAX {
+        if unproven_from.is_some() && !known.contains_key(&identity) {
+            let of_address = known.values().filter(|device| device.unproven_from == unproven_from);
+            if of_address.count() >= UNPROVEN_OF_ADDRESS_MAX {
                 return None;
             }
         }
-        known.insert(identity.clone(), (Instant::now(), enrolment));
+        if known.len() >= DEVICES_MAX && !known.contains_key(&identity) {
+            known.retain(|_, device| device.since.elapsed() < AGE_MAX);
+        }
+        if known.len() >= DEVICES_MAX && !known.contains_key(&identity) {
+            let unproven = known.iter().filter(|(_, device)| device.unproven_from.is_some());
+            let oldest = unproven.min_by_key(|(_, device)| device.since).map(|(who, _)| who.clone());
+            let oldest = oldest.filter(|_| unproven_from.is_none())?;
+            known.remove(&oldest);
+        }
+        known.insert(identity.clone(), Device { since: Instant::now(), enrolment, unproven_from });
         Some(identity)
     }
 
     /// What a device showed, with what it asks for now.
     pub fn asks(&self, who: &Identity, wish: Wish) -> Option<Enrolment> {
-        self.lock().get(who).map(|(_, enrolment)| Enrolment { wish, ..enrolment.clone() })
+        self.lock().get(who).map(|device| Enrolment { wish, ..device.enrolment.clone() })
     }
 
     /// A connection ended; true when it was one of a device that enrols.
@@ -89,22 +111,44 @@ impl Enrolling {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_hundred_devices_may_enrol_at_once() {
-        let enrolling = Enrolling::default();
-        let enrolment = |n: usize| Enrolment {
+    fn enrolment(n: usize) -> Enrolment {
+        Enrolment {
             id_scope: "s".into(),
             registration_id: format!("d-{n}").parse().unwrap(),
             token: "t".into(),
             certificates: Vec::new(),
             wish: Wish::Prove,
-        };
-        let identities: Vec<_> = (0..DEVICES_MAX).map(|n| enrolling.enter(enrolment(n)).unwrap()).collect();
-        assert!(enrolling.enter(enrolment(DEVICES_MAX)).is_none());
-        assert!(enrolling.enter(enrolment(0)).is_some(), "one that comes again has its place");
+        }
+    }
+
+    #[test]
+    fn a_hundred_devices_may_enrol_at_once() {
+        let enrolling = Enrolling::default();
+        let identities: Vec<_> =
+            (0..DEVICES_MAX).map(|n| enrolling.enter(enrolment(n), None).unwrap()).collect();
+        assert!(enrolling.enter(enrolment(DEVICES_MAX), None).is_none());
+        assert!(enrolling.enter(enrolment(0), None).is_some(), "one that comes again has its place");
         assert_eq!(enrolling.asks(&identities[5], Wish::Register).unwrap().wish, Wish::Register);
         assert!(enrolling.leave(&identities[5]));
         assert!(!enrolling.leave(&"d-6".parse().unwrap()), "a device is not one that enrols");
-        assert!(enrolling.enter(enrolment(DEVICES_MAX)).is_some());
+        assert!(enrolling.enter(enrolment(DEVICES_MAX), None).is_some());
+    }
+
+    #[test]
+    fn devices_that_nobody_has_proven_keep_out_neither_proven_ones_nor_those_of_other_addresses() {
+        let enrolling = Enrolling::default();
+        let from = |last: u8| Some(IpAddr::from([10, 0, 0, last]));
+        let entered = (0..200).filter(|n| enrolling.enter(enrolment(*n), from(1)).is_some()).count();
+        assert_eq!(entered, UNPROVEN_OF_ADDRESS_MAX);
+        for last in 2..20 {
+            let of_address =
+                (0..100).filter(|n| enrolling.enter(enrolment(1_000 * last + n), from(last as u8)).is_some());
+            of_address.count();
+        }
+        assert_eq!(enrolling.lock().len(), DEVICES_MAX);
+        for n in 0..DEVICES_MAX {
+            assert!(enrolling.enter(enrolment(900_000 + n), None).is_some(), "{n}");
+        }
+        assert!(enrolling.enter(enrolment(999_999), None).is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::door::DoorSettings;
+use crate::door::{DoorSettings, IdentitySettings};
 
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -26,6 +26,20 @@ pub struct Limits {
     pub in_flight: usize,
     /// Seconds for which publishers may wait for the subscribers of one identity.
     pub publishers_wait_seconds: u64,
+    /// Connections of one identity at once.
+    pub connections_per_identity: u64,
+    /// Sessions of one identity that outlive their connection.
+    pub sessions_per_identity: u64,
+    /// Retained messages of one identity.
+    pub retained_messages_per_identity: u64,
+    /// Their bytes.
+    pub retained_bytes_per_identity: u64,
+    /// Bytes of all filters of one identity.
+    pub subscription_bytes_per_identity: u64,
+    /// Packets of any type that an identity may send in a second; 0 for no limit.
+    pub packets_per_second: u64,
+    /// Filters that an identity may subscribe to or give up in a second; 0 for no limit.
+    pub filters_per_second: u64,
 }
 
 impl Default for Limits {
@@ -40,6 +54,13 @@ impl Default for Limits {
             subscriptions: door.filters_max,
             in_flight: door.in_flight_max,
             publishers_wait_seconds: door.publishers_wait.as_secs(),
+            connections_per_identity: door.identity.connections_max,
+            sessions_per_identity: door.identity.sessions_max,
+            retained_messages_per_identity: door.identity.retained_messages_max,
+            retained_bytes_per_identity: door.identity.retained_bytes_max,
+            subscription_bytes_per_identity: door.identity.subscription_bytes_max,
+            packets_per_second: door.identity.packets_per_second,
+            filters_per_second: door.identity.filters_per_second,
         }
     }
 }
@@ -57,6 +78,15 @@ impl Limits {
             filters_max: self.subscriptions,
             in_flight_max: self.in_flight.max(1),
             publishers_wait: Duration::from_secs(self.publishers_wait_seconds),
+            identity: IdentitySettings {
+                connections_max: self.connections_per_identity,
+                sessions_max: self.sessions_per_identity,
+                retained_messages_max: self.retained_messages_per_identity,
+                retained_bytes_max: self.retained_bytes_per_identity,
+                subscription_bytes_max: self.subscription_bytes_per_identity,
+                packets_per_second: self.packets_per_second,
+                filters_per_second: self.filters_per_second,
+            },
             ..DoorSettings::default()
         }
     }

@@ -103,7 +103,7 @@ pub(crate) struct Mailbox {
     pub is_durable: bool,
     keeps: Keeps,
     /// Of the identity that has it.
-    usage: Arc<Usage>,
+    pub usage: Arc<Usage>,
     /// A message was added to an empty queue.
     pub arrived: Notify,
     room: Notify,
@@ -121,7 +121,7 @@ struct Inner {
     /// In the queue, asked for as retained.
     replayed: Load,
     /// Publishers wait for room.
-    wait: Option<Wait>,
+    wait: Option<Box<Wait>>,
     flight: Flight,
     /// QoS 2 packet ids of the client that it has not let go (PUBREL).
     received: BTreeSet<u16>,
@@ -501,7 +501,7 @@ impl Mailbox {
             pushed.is_full = true;
             if inner.wait.is_none() {
                 let since = Instant::now();
-                inner.wait = Some(Wait { since, until: since + self.usage.wait_left(since) });
+                inner.wait = Some(Box::new(Wait { since, until: since + self.usage.wait_left(since) }));
             }
         }
         drop(inner);
@@ -611,11 +611,11 @@ impl Mailbox {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
             room.as_mut().enable();
-            let until = self.lock().wait?.until;
+            let until = self.lock().wait.as_ref()?.until;
             if timeout_at(until, room).await.is_err() {
                 let mut inner = self.lock();
                 // Others may have closed it, or room was made and used up again meanwhile.
-                if inner.wait.is_some_and(|wait| wait.until <= Instant::now()) {
+                if inner.wait.as_ref().is_some_and(|wait| wait.until <= Instant::now()) {
                     return self.close_as_slow(&mut inner);
                 }
             }

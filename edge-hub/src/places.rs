@@ -102,7 +102,8 @@ pub(crate) struct Place {
     places: Places,
     number: u64,
     address: IpAddr,
-    evicted: CancellationToken,
+    /// `None` when the connection has proven itself.
+    evicted: Mutex<Option<CancellationToken>>,
     /// Its address is known, or few connections are unproven.
     pub has_time: bool,
 }
@@ -243,7 +244,7 @@ impl Places {
         });
         let has_time = is_known || state.unproven.len() * 2 <= max.unproven;
         drop(state);
-        Ok(Place { places: self.clone(), number, address, evicted, has_time })
+        Ok(Place { places: self.clone(), number, address, evicted: Mutex::new(Some(evicted)), has_time })
     }
 }
 
@@ -265,7 +266,7 @@ impl Place {
     fn prove_at(&self, now: Instant, takes_over: bool) -> bool {
         let mut state = self.places.lock();
         if !state.unproven.contains_key(&self.number) {
-            return !self.evicted.is_cancelled();
+            return !self.is_evicted();
         }
         state.change(now, self.address, |address| address.proven_at = Some(now));
         if state.proven >= self.places.0.max.connections && !takes_over {
@@ -273,17 +274,32 @@ impl Place {
         }
         state.settle(now, self.number);
         state.proven += 1;
+        drop(state);
+        *self.evicted_token() = None;
         true
+    }
+
+    fn evicted_token(&self) -> MutexGuard<'_, Option<CancellationToken>> {
+        self.evicted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the connection has proven itself.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.evicted_token().is_none()
     }
 
     /// Ends when another connection needs the place more.
     pub(crate) async fn evicted(&self) {
-        self.evicted.cancelled().await;
+        let token = self.evicted_token().clone();
+        match token {
+            Some(token) => token.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Whether another connection has the place.
     pub(crate) fn is_evicted(&self) -> bool {
-        self.evicted.is_cancelled()
+        self.evicted_token().as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 }
 
@@ -291,7 +307,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let now = Instant::now();
         let mut state = self.places.lock();
-        let was_proven = state.settle(now, self.number).is_none() && !self.evicted.is_cancelled();
+        let was_proven = state.settle(now, self.number).is_none() && !self.is_evicted();
         state.proven -= usize::from(was_proven);
         let Some(address) = state.by_address.get_mut(&self.address) else { return };
         address.connections -= 1;

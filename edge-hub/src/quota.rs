@@ -4,36 +4,173 @@
 //! client id, nor any client by connecting again.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use edge_core::access::rate::Bucket;
 use schemas::names::Identity;
 use tokio::time::Instant;
+
+use crate::door::DoorSettings;
 
 /// Identities that are remembered; beyond, those that use nothing are forgotten before another one is entered.
 const REMEMBERED: usize = 4_096;
 /// Seconds in which one second of waiting is forgiven: in the long run, publishers wait a tenth of the time for an identity.
 const FORGIVEN_IN: u32 = 10;
 
+/// Levels of a topic or filter that count nothing.
+const LEVELS_FREE: usize = 8;
+/// What each further level holds in memory: a node of a tree, with its map.
+const LEVEL_BYTES: usize = 512;
+
+/// What an identity has some of at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resource {
+    /// Connections.
+    Connections,
+    /// Sessions that outlive their connection.
+    Sessions,
+    /// Messages that it had retained.
+    RetainedMessages,
+    /// Their bytes.
+    RetainedBytes,
+    /// Bytes of filters, in all its sessions.
+    SubscriptionBytes,
+}
+
+impl Resource {
+    const ALL: [Self; 5] = [
+        Self::Connections,
+        Self::Sessions,
+        Self::RetainedMessages,
+        Self::RetainedBytes,
+        Self::SubscriptionBytes,
+    ];
+
+    /// Its name in `[limits]`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections_per_identity",
+            Self::Sessions => "sessions_per_identity",
+            Self::RetainedMessages => "retained_messages_per_identity",
+            Self::RetainedBytes => "retained_bytes_per_identity",
+            Self::SubscriptionBytes => "subscription_bytes_per_identity",
+        }
+    }
+}
+
+/// What an identity does so many times in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rate {
+    /// Packets of any type.
+    Packets,
+    /// Messages that it publishes.
+    Messages,
+    /// Their bytes.
+    Bytes,
+    /// Filters that it subscribes to or gives up.
+    Filters,
+}
+
+/// An identity has as much as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the limit {} = {max} is reached", .resource.name())]
+pub(crate) struct QuotaExceeded {
+    pub resource: Resource,
+    pub max: u64,
+}
+
 /// The limits of one identity.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// How long publishers may wait for room in the queues of the identity's sessions.
     pub publishers_wait: Duration,
+    /// By [`Resource`].
+    max: [u64; 5],
+    /// By [`Rate`]; 0 for no limit.
+    per_second: [u64; 4],
+}
+
+impl From<&DoorSettings> for Limits {
+    fn from(settings: &DoorSettings) -> Self {
+        let of = &settings.identity;
+        Self {
+            publishers_wait: settings.publishers_wait,
+            max: Resource::ALL.map(|resource| match resource {
+                Resource::Connections => of.connections_max,
+                Resource::Sessions => of.sessions_max,
+                Resource::RetainedMessages => of.retained_messages_max,
+                Resource::RetainedBytes => of.retained_bytes_max,
+                Resource::SubscriptionBytes => of.subscription_bytes_max,
+            }),
+            per_second: [
+                of.packets_per_second,
+                settings.messages_per_second,
+                settings.bytes_per_second,
+                of.filters_per_second,
+            ],
+        }
+    }
+}
+
+/// What a filter or a retained topic holds in memory beside its message, about: a deep one has a node for each level.
+pub(crate) fn topic_bytes(topic: &str) -> usize {
+    let levels = topic.bytes().filter(|byte| *byte == b'/').count() + 1;
+    topic.len() + levels.saturating_sub(LEVELS_FREE) * LEVEL_BYTES
+}
+
+/// What a subscription holds in memory, about: its filter in the session, in the journal's state and in the table.
+pub(crate) fn subscription_bytes(filter: &str) -> u64 {
+    /// Beside the filter.
+    const OVERHEAD_BYTES: usize = 512;
+    (OVERHEAD_BYTES + 2 * filter.len() + topic_bytes(filter)) as u64
 }
 
 /// What the identities of one server use.
 #[derive(Debug)]
 pub(crate) struct Quotas {
-    limits: Limits,
+    limits: Arc<Limits>,
     by_identity: Mutex<HashMap<Box<str>, Arc<Usage>>>,
 }
 
 /// What one identity uses.
 #[derive(Debug)]
 pub(crate) struct Usage {
-    waited: Mutex<Waited>,
-    limits: Limits,
+    limits: Arc<Limits>,
+    /// By [`Resource`].
+    used: [AtomicU64; 5],
+    /// `None` when publishers have not waited for it.
+    waited: Mutex<Option<Box<Waited>>>,
+    /// `None` when it has all that it may: an idle client has no memory for them.
+    rates: Mutex<Option<Box<Rates>>>,
+}
+
+/// What is left of the rates of an identity.
+#[derive(Debug)]
+struct Rates {
+    since: Instant,
+    /// By [`Rate`]; `None` without a limit.
+    buckets: [Option<Bucket>; 4],
+}
+
+impl Rates {
+    fn now_ms(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Something that an identity has; it is given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Used {
+    usage: Arc<Usage>,
+    resource: Resource,
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        self.usage.give_back(self.resource, 1);
+    }
 }
 
 /// How long publishers have waited for an identity, less what is forgiven since.
@@ -45,7 +182,7 @@ struct Waited {
 
 impl Quotas {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, by_identity: Mutex::default() }
+        Self { limits: Arc::new(limits), by_identity: Mutex::default() }
     }
 
     /// The usage of the identity that has a session with this client id.
@@ -63,7 +200,7 @@ impl Quotas {
             let now = Instant::now();
             by_identity.retain(|_, usage| Arc::strong_count(usage) > 1 || !usage.is_idle(now));
         }
-        let usage = Arc::new(Usage::new(self.limits));
+        let usage = Arc::new(Usage::new(self.limits.clone()));
         by_identity.insert(identity.into(), usage.clone());
         usage
     }
@@ -74,40 +211,158 @@ impl Quotas {
 }
 
 impl Usage {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { waited: Mutex::new(Waited { time: Duration::ZERO, at: Instant::now() }), limits }
+    pub(crate) fn new(limits: Arc<Limits>) -> Self {
+        Self { limits, used: Default::default(), waited: Mutex::default(), rates: Mutex::default() }
     }
 
-    fn waited(&self, now: Instant) -> MutexGuard<'_, Waited> {
-        let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
-        waited.time = waited.time.saturating_sub(now.saturating_duration_since(waited.at) / FORGIVEN_IN);
-        waited.at = now;
-        waited
+    /// Takes more of something.
+    ///
+    /// # Errors
+    /// [`QuotaExceeded`] when the identity may not have so much; nothing is taken then.
+    pub(crate) fn take(&self, resource: Resource, amount: u64) -> Result<(), QuotaExceeded> {
+        self.replace(resource, 0, amount)
+    }
+
+    /// Takes more of something in place of what is given back soon after.
+    ///
+    /// # Errors
+    /// As [`Usage::take`].
+    pub(crate) fn replace(&self, resource: Resource, before: u64, amount: u64) -> Result<(), QuotaExceeded> {
+        let max = self.limits.max[resource as usize];
+        let more = |used: u64| {
+            let used = used.checked_add(amount)?;
+            (used.saturating_sub(before) <= max).then_some(used)
+        };
+        let used = &self.used[resource as usize];
+        match used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(QuotaExceeded { resource, max }),
+        }
+    }
+
+    /// Takes one of something that is given back by being dropped.
+    ///
+    /// # Errors
+    /// As [`Usage::take`]; not when `is_replacement`.
+    pub(crate) fn hold(
+        self: &Arc<Self>,
+        resource: Resource,
+        is_replacement: bool,
+    ) -> Result<Used, QuotaExceeded> {
+        match is_replacement {
+            true => self.add(resource, 1),
+            false => self.take(resource, 1)?,
+        }
+        Ok(Used { usage: self.clone(), resource })
+    }
+
+    /// What it has already, from before a restart or in place of something that it gives back.
+    pub(crate) fn add(&self, resource: Resource, amount: u64) {
+        self.used[resource as usize].fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn give_back(&self, resource: Resource, amount: u64) {
+        let less = |used: u64| Some(used.saturating_sub(amount));
+        let _ = self.used[resource as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn used(&self, resource: Resource) -> u64 {
+        self.used[resource as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts what the identity did; gives until when it must wait before it does more.
+    pub(crate) fn count(&self, done: &[(Rate, u64)]) -> Option<Instant> {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let rates = rates.get_or_insert_with(|| {
+            let buckets = self.limits.per_second.map(|per_second| Bucket::new(per_second, 0));
+            Box::new(Rates { since: now, buckets })
+        });
+        let now_ms = rates.now_ms(now);
+        let mut wait_ms = 0;
+        for (rate, count) in done {
+            if let Some(bucket) = &mut rates.buckets[*rate as usize] {
+                bucket.take(*count, now_ms);
+                wait_ms = wait_ms.max(bucket.wait_ms(now_ms));
+            }
+        }
+        (wait_ms > 0).then(|| now + Duration::from_millis(wait_ms))
+    }
+
+    /// For how long publishers have waited, less what is forgiven by now.
+    fn waited(&self, now: Instant) -> (MutexGuard<'_, Option<Box<Waited>>>, Duration) {
+        let waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = waited.as_ref().map_or(Duration::ZERO, |waited| {
+            waited.time.saturating_sub(now.saturating_duration_since(waited.at) / FORGIVEN_IN)
+        });
+        (waited, time)
     }
 
     /// How much longer publishers may wait for this identity.
     pub(crate) fn wait_left(&self, now: Instant) -> Duration {
-        self.limits.publishers_wait.saturating_sub(self.waited(now).time)
+        self.limits.publishers_wait.saturating_sub(self.waited(now).1)
     }
 
     /// Publishers have waited for it.
     pub(crate) fn add_wait(&self, now: Instant, time: Duration) {
-        let mut waited = self.waited(now);
+        let (mut waited, before) = self.waited(now);
         // What is beyond the limit is not held against it for ever.
-        waited.time = (waited.time + time).min(self.limits.publishers_wait);
+        let time = (before + time).min(self.limits.publishers_wait);
+        *waited = Some(Box::new(Waited { time, at: now }));
     }
 
+    /// Forgets rates of which nothing is used.
+    pub(crate) fn give_back_memory(&self, now: Instant) {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.take_if(|rates| {
+            let now_ms = rates.now_ms(now);
+            rates.buckets.iter_mut().flatten().all(|bucket| bucket.is_full(now_ms))
+        });
+    }
+
+    /// Whether nothing is lost when it is forgotten.
     fn is_idle(&self, now: Instant) -> bool {
-        self.waited(now).time.is_zero()
+        self.give_back_memory(now);
+        let has_rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        self.used.iter().all(|used| used.load(Ordering::Relaxed) == 0)
+            && !has_rates
+            && self.waited(now).1.is_zero()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn quotas() -> Quotas {
-        Quotas::new(Limits { publishers_wait: Duration::from_secs(10) })
+        Quotas::new(Limits::from(&DoorSettings::default()))
+    }
+
+    proptest! {
+        #[test]
+        fn an_identity_has_what_it_took_and_did_not_give_back_and_never_more_than_it_may(
+            steps in prop::collection::vec((0usize..5, 0u64..3_000, any::<bool>()), 1..200),
+        ) {
+            let usage = Usage::new(Arc::new(Limits::from(&DoorSettings::default())));
+            let mut expected = [0_u64; 5];
+            for (index, amount, is_taken) in steps {
+                let resource = Resource::ALL[index];
+                let max = usage.limits.max[index];
+                if is_taken {
+                    let fits = expected[index] + amount <= max;
+                    prop_assert_eq!(usage.take(resource, amount).is_ok(), fits);
+                    expected[index] += if fits { amount } else { 0 };
+                } else if amount <= expected[index] {
+                    usage.give_back(resource, amount);
+                    expected[index] -= amount;
+                }
+                prop_assert_eq!(usage.used[index].load(Ordering::Relaxed), expected[index]);
+                prop_assert!(expected[index] <= max);
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::message::Message;
+use crate::quota::{QuotaExceeded, Resource, Usage, topic_bytes};
 use crate::table::split_level;
 
 /// The bounds of what is retained.
@@ -31,7 +32,46 @@ struct Tree {
 #[derive(Debug, Default)]
 struct Node {
     branches: HashMap<Box<str>, Node>,
-    message: Option<Arc<Message>>,
+    message: Option<Kept>,
+}
+
+/// A retained message, and whose it is.
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    /// `None` when that is not known.
+    owner: Option<Arc<Usage>>,
+}
+
+impl Kept {
+    fn size(&self) -> usize {
+        size(&self.message)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(owner) = &self.owner {
+            owner.give_back(Resource::RetainedMessages, 1);
+            owner.give_back(Resource::RetainedBytes, self.size() as u64);
+        }
+    }
+}
+
+/// What a retained message holds in memory, about.
+fn size(message: &Message) -> usize {
+    message.size() + topic_bytes(message.topic()) - message.topic.len()
+}
+
+/// Why a message is not retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotRetained {
+    /// All identities together have as much as there may be.
+    #[error("there are too many retained messages")]
+    Full,
+    /// Its identity has.
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
 }
 
 impl Retained {
@@ -39,14 +79,30 @@ impl Retained {
         Self { tree: RwLock::default(), max }
     }
 
-    /// Retains a message in place of the one on its topic. False when there is no room: the one before stays.
-    pub(crate) fn set(&self, message: &Arc<Message>) -> bool {
+    /// Retains a message of this identity in place of the one on its topic.
+    ///
+    /// # Errors
+    /// [`NotRetained`]: the one before stays.
+    pub(crate) fn set(&self, message: &Arc<Message>, owner: Option<&Arc<Usage>>) -> Result<(), NotRetained> {
         let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
-        let before = tree.root.get(message.topic()).map_or(0, |before| before.size());
-        let messages = tree.messages + usize::from(before == 0);
-        let bytes = tree.bytes - before + message.size();
+        let before = tree.root.get(message.topic());
+        let before_bytes = before.map_or(0, Kept::size);
+        let messages = tree.messages + usize::from(before.is_none());
+        let bytes = tree.bytes - before_bytes + size(message);
         if messages > self.max.messages || bytes > self.max.bytes {
-            return false;
+            return Err(NotRetained::Full);
+        }
+        if let Some(owner) = owner {
+            // What it replaces of its own is given back when it is dropped below.
+            let own =
+                before.filter(|before| before.owner.as_ref().is_some_and(|own| Arc::ptr_eq(own, owner)));
+            let own_bytes = own.map_or(0, Kept::size);
+            owner.replace(Resource::RetainedMessages, u64::from(own.is_some()), 1)?;
+            let replaced = owner.replace(Resource::RetainedBytes, own_bytes as u64, size(message) as u64);
+            if let Err(exceeded) = replaced {
+                owner.give_back(Resource::RetainedMessages, 1);
+                return Err(exceeded.into());
+            }
         }
         (tree.messages, tree.bytes) = (messages, bytes);
         let mut node = &mut tree.root;
@@ -56,8 +112,8 @@ impl Retained {
             }
             node = node.branches.get_mut(level).expect("it was just looked for, and put there");
         }
-        node.message = Some(message.clone());
-        true
+        node.message = Some(Kept { message: message.clone(), owner: owner.cloned() });
+        Ok(())
     }
 
     /// Retains nothing on this topic any more; false when nothing was.
@@ -69,7 +125,7 @@ impl Retained {
     pub(crate) fn clear_if(&self, topic: &str, is_such: impl Fn(&Message) -> bool) -> bool {
         fn take_out(node: &mut Node, topic: Option<&str>, is_such: &impl Fn(&Message) -> bool) -> usize {
             let Some(topic) = topic else {
-                return node.message.take_if(|message| is_such(message)).map_or(0, |message| message.size());
+                return node.message.take_if(|kept| is_such(&kept.message)).map_or(0, |kept| kept.size());
             };
             let (level, rest) = split_level(topic);
             let Some(branch) = node.branches.get_mut(level) else { return 0 };
@@ -89,7 +145,7 @@ impl Retained {
     /// What a well-formed filter matches and is not expired.
     pub(crate) fn matching(&self, filter: &str, now_ms: u64) -> Vec<Arc<Message>> {
         fn add(node: &Node, found: &mut Vec<Arc<Message>>) {
-            found.extend(node.message.clone());
+            found.extend(node.message.as_ref().map(|kept| kept.message.clone()));
         }
         fn all(node: &Node, found: &mut Vec<Arc<Message>>) {
             add(node, found);
@@ -129,7 +185,8 @@ impl Retained {
     /// The topics whose messages are expired.
     pub(crate) fn expired(&self, now_ms: u64) -> Vec<Arc<Message>> {
         fn walk(node: &Node, now_ms: u64, found: &mut Vec<Arc<Message>>) {
-            found.extend(node.message.clone().filter(|message| message.is_expired(now_ms)));
+            let expired = node.message.as_ref().filter(|kept| kept.message.is_expired(now_ms));
+            found.extend(expired.map(|kept| kept.message.clone()));
             node.branches.values().for_each(|branch| walk(branch, now_ms, found));
         }
         let mut found = Vec::new();
@@ -139,7 +196,7 @@ impl Retained {
 }
 
 impl Node {
-    fn get(&self, topic: &str) -> Option<&Arc<Message>> {
+    fn get(&self, topic: &str) -> Option<&Kept> {
         let node = topic.split('/').try_fold(self, |node, level| node.branches.get(level))?;
         node.message.as_ref()
     }
@@ -169,12 +226,12 @@ mod tests {
     #[test]
     fn beyond_the_bound_nothing_new_is_retained_and_what_is_there_may_still_change() {
         let retained = Retained::new(RetainedMax { messages: 1, bytes: 1 << 20 });
-        assert!(retained.set(&message("a/b")));
-        assert!(!retained.set(&message("a")));
-        assert!(retained.set(&message("a/b")));
+        assert!(retained.set(&message("a/b"), None).is_ok());
+        assert_eq!(retained.set(&message("a"), None), Err(NotRetained::Full));
+        assert!(retained.set(&message("a/b"), None).is_ok());
         assert!(retained.clear("a/b"));
         assert!(!retained.clear("a/b"));
-        assert!(retained.set(&message("a")));
+        assert!(retained.set(&message("a"), None).is_ok());
         assert_eq!(retained.matching("#", 0).len(), 1);
     }
 
@@ -188,7 +245,7 @@ mod tests {
             let retained = Retained::new(MAX);
             let topics: Vec<_> = topics.into_iter().filter(|t| !t.is_empty()).collect();
             for topic in &topics {
-                prop_assert!(retained.set(&message(topic)));
+                prop_assert!(retained.set(&message(topic), None).is_ok());
             }
             let mut found: Vec<String> =
                 retained.matching(&filter, 0).iter().map(|m| m.topic().to_owned()).collect();

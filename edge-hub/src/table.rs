@@ -303,13 +303,14 @@ pub(crate) fn split_level(text: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::door::DoorSettings;
     use crate::mailbox::Keeps;
     use crate::quota::{Limits, Usage};
     use edge_core::dialect::filter;
     use proptest::prelude::*;
 
     fn mailbox(number: u64) -> Arc<Mailbox> {
-        let usage = Arc::new(Usage::new(Limits { publishers_wait: std::time::Duration::ZERO }));
+        let usage = Arc::new(Usage::new(Arc::new(Limits::from(&DoorSettings::default()))));
         let keeps = Keeps { messages: 0, bytes: 0 };
         Arc::new(Mailbox::new(number, format!("d{number}"), false, keeps, usage))
     }

@@ -14,6 +14,7 @@ use crate::door::count;
 use crate::journal::event::Event;
 use crate::mailbox::{Keeps, Mailbox};
 use crate::message::unix_ms;
+use crate::quota::{Resource, subscription_bytes};
 use crate::shown::Shown;
 
 /// How a connection leaves its session.
@@ -106,15 +107,22 @@ impl Broker {
     /// A session that nobody had before, and how long it outlives its connection.
     fn new_session(&self, client_id: &str, expiry_s: u32, durable: usize) -> (Arc<Mailbox>, u32) {
         let sessions_max = self.settings.sessions_max;
-        let is_durable = expiry_s > 0 && durable < sessions_max;
+        let usage = self.quotas.of_session(client_id);
+        let mut is_durable = expiry_s > 0 && durable < sessions_max;
         if expiry_s > 0 && !is_durable {
             count(&self.counts.sessions_refused);
             let client = Shown(client_id);
             warn!(%client, sessions_max, "session ends with its connection: there are too many that outlive theirs");
         }
+        if is_durable && let Err(exceeded) = usage.take(Resource::Sessions, 1) {
+            is_durable = false;
+            count(&self.counts.sessions_refused);
+            count(&self.counts.quotas_exceeded);
+            let client = Shown(client_id);
+            warn!(%client, "session ends with its connection: {exceeded}");
+        }
         let keeps =
             Keeps { messages: self.settings.session_messages_max, bytes: self.settings.session_bytes_max };
-        let usage = self.quotas.of_session(client_id);
         let mailbox = Mailbox::new(self.session_number(), client_id.to_owned(), is_durable, keeps, usage);
         (Arc::new(mailbox), if is_durable { expiry_s } else { 0 })
     }
@@ -190,8 +198,11 @@ impl Broker {
 
     /// Ends a session. What it leaves behind of a shared subscription goes to another member.
     fn end(&self, mailbox: &Arc<Mailbox>) {
-        for held in mailbox.held().drain(..).filter(|held| held.meaning == Subscribe::Free) {
-            self.table.unsubscribe(&held.filter, mailbox);
+        for held in mailbox.held().drain(..) {
+            mailbox.usage.give_back(Resource::SubscriptionBytes, subscription_bytes(&held.filter));
+            if held.meaning == Subscribe::Free {
+                self.table.unsubscribe(&held.filter, mailbox);
+            }
         }
         for delivery in mailbox.close() {
             if let Some(share) = &delivery.share
@@ -204,6 +215,7 @@ impl Broker {
         }
         // Last: killed in between, a message is given twice and not lost.
         if mailbox.is_durable {
+            mailbox.usage.give_back(Resource::Sessions, 1);
             self.journal.note(&Event::Ended { session: mailbox.number });
         }
     }

@@ -13,6 +13,8 @@ use crate::journal::Stored;
 use crate::journal::event::{Event, Kept, Published, Target};
 use crate::mailbox::{Bound, Mailbox};
 use crate::message::{Delivery, Message, Share};
+use crate::quota::Usage;
+use crate::retained::NotRetained;
 use crate::shown::Shown;
 use crate::table::{Group, Route, Served};
 
@@ -27,7 +29,7 @@ pub(crate) struct Given {
     /// Ends when the message is on disk, where it must be.
     pub stored: Option<Stored>,
     /// It should have been retained, and there was no room.
-    pub is_not_retained: bool,
+    pub not_retained: Option<NotRetained>,
 }
 
 impl Given {
@@ -45,7 +47,13 @@ impl Broker {
     /// Gives a message on a free topic to who receives it, and retains it when it asks for that. `received` names the
     /// durable session of a QoS 2 publisher, and the packet id. No subscriber keeps a message from being taken: one that is
     /// too slow for it is closed.
-    pub(crate) fn publish(&self, route: &Route, message: Message, received: Option<(u64, u16)>) -> Given {
+    pub(crate) fn publish(
+        &self,
+        route: &Route,
+        message: Message,
+        received: Option<(u64, u16)>,
+        publisher: &Arc<Usage>,
+    ) -> Given {
         let mut given = Given::default();
         let mut is_stored = message.retain || received.is_some();
         if message.qos > 0 || is_stored || !route.groups.is_empty() {
@@ -64,7 +72,7 @@ impl Broker {
         // What is kept must not keep the whole packet, and all that came with it, in memory.
         let message = Arc::new(if is_stored { message.detached() } else { message });
         let _retaining = message.retain.then(|| self.retaining());
-        let retained = self.retain(&message, &mut given);
+        let retained = self.retain(&message, publisher, &mut given);
         let receivers = route.receivers.iter();
         let receivers = receivers.filter_map(|r| Some((&r.mailbox, r.serves(message.publisher)?)));
         if !is_stored && members.is_empty() {
@@ -87,18 +95,21 @@ impl Broker {
     }
 
     /// Retains a message that asks for that, or takes away what was retained.
-    fn retain(&self, message: &Arc<Message>, given: &mut Given) -> Kept {
+    fn retain(&self, message: &Arc<Message>, publisher: &Arc<Usage>, given: &mut Given) -> Kept {
         match message.retain {
             false => Kept::Not,
             true if message.payload.is_empty() => match self.retained.clear(message.topic()) {
                 true => Kept::Cleared,
                 false => Kept::Not,
             },
-            true => match self.retained.set(message) {
-                true => Kept::Set,
-                false => {
+            true => match self.retained.set(message, Some(publisher)) {
+                Ok(()) => Kept::Set,
+                Err(why) => {
                     count(&self.counts.not_retained);
-                    given.is_not_retained = true;
+                    if matches!(why, NotRetained::Quota(_)) {
+                        count(&self.counts.quotas_exceeded);
+                    }
+                    given.not_retained = Some(why);
                     Kept::Not
                 }
             },

@@ -15,7 +15,7 @@ use crate::journal::event::Event;
 use crate::journal::state::{Place, Session, State};
 use crate::mailbox::{Held, Keeps, Mailbox};
 use crate::message::{Delivery, Message, unix_ms};
-use crate::quota::{self, Quotas};
+use crate::quota::{self, Quotas, Resource, subscription_bytes};
 use crate::retained::{Retained, RetainedMax};
 use crate::table::{Table, split_share};
 
@@ -34,7 +34,7 @@ impl Broker {
             retained: Retained::new(retained_max),
             journal,
             counts: Counts::default(),
-            quotas: Quotas::new(quota::Limits { publishers_wait: settings.publishers_wait }),
+            quotas: Quotas::new(quota::Limits::from(&settings)),
             settings,
             sessions: Sessions::default().into(),
             next_session: AtomicU64::new(state.next_session()),
@@ -44,7 +44,8 @@ impl Broker {
             due_wills,
         };
         for message in state.retained.values() {
-            if !broker.retained.set(message) {
+            // Whose they are is not in the journal: they count for nobody, until they are replaced.
+            if broker.retained.set(message, None).is_err() {
                 count(&broker.counts.not_retained);
             }
         }
@@ -79,6 +80,7 @@ impl Broker {
         let keeps =
             Keeps { messages: self.settings.session_messages_max, bytes: self.settings.session_bytes_max };
         let (client_id, usage) = (session.client_id.to_string(), self.quotas.of_session(&session.client_id));
+        usage.add(Resource::Sessions, 1);
         let mailbox = Arc::new(Mailbox::new(number, client_id, true, keeps, usage));
         let delivery = |key: u64, place: &Place| {
             let message = state.message(key)?.clone();
@@ -104,6 +106,7 @@ impl Broker {
             if meaning == Subscribe::Free {
                 self.table.subscribe(filter, &mailbox, *options);
             }
+            mailbox.usage.add(Resource::SubscriptionBytes, subscription_bytes(filter));
             mailbox.held().push(Held { filter: filter.to_string(), meaning, options: *options });
         }
         mailbox

@@ -53,6 +53,11 @@ impl Sessions {
         self.durable
     }
 
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Vec<Arc<Mailbox>> {
+        self.by_client.values().map(|entry| entry.mailbox.clone()).collect()
+    }
+
     pub(super) fn enter(&mut self, client_id: Box<str>, entry: Entry) {
         self.durable += usize::from(entry.mailbox.is_durable);
         if let Some(ends_ms) = entry.ends_ms() {

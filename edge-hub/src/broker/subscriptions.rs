@@ -13,12 +13,20 @@ use crate::journal::Stored;
 use crate::journal::event::{Event, Kept};
 use crate::mailbox::{Held, Mailbox};
 use crate::message::{Delivery, unix_ms};
+use crate::quota::{QuotaExceeded, Resource, subscription_bytes};
 use crate::shown::Shown;
 use crate::table::Options;
 
 impl Broker {
     /// Enters a subscription of a session; ends when it is on disk. Gives whether it is new.
-    pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>, new: Held) -> (bool, Option<Stored>) {
+    ///
+    /// # Errors
+    /// [`QuotaExceeded`] when its identity has too many bytes of them.
+    pub(crate) fn subscribe(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        new: Held,
+    ) -> Result<(bool, Option<Stored>), QuotaExceeded> {
         let (filter, options) = (new.filter.clone(), new.options);
         let is_free = new.meaning == Subscribe::Free;
         let is_new = {
@@ -29,6 +37,7 @@ impl Broker {
                     false
                 }
                 None => {
+                    mailbox.usage.take(Resource::SubscriptionBytes, subscription_bytes(&filter))?;
                     held.push(new);
                     true
                 }
@@ -41,7 +50,7 @@ impl Broker {
             let (session, filter) = (mailbox.number, filter.into_boxed_str());
             self.journal.write(&Event::Subscribed { session, filter, options })
         });
-        (is_new, stored)
+        Ok((is_new, stored))
     }
 
     /// Takes a subscription out; `None` when it was not held.
@@ -50,6 +59,7 @@ impl Broker {
         let at = held.iter().position(|held| held.filter == filter)?;
         held.remove(at);
         drop(held);
+        mailbox.usage.give_back(Resource::SubscriptionBytes, subscription_bytes(filter));
         self.table.unsubscribe(filter, mailbox);
         Some(mailbox.is_durable.then(|| {
             let (session, filter) = (mailbox.number, filter.into());

@@ -1,9 +1,11 @@
 //! What no client can bring about at will: a session that closes between a choice and its consequence.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use edge_core::dialect::client::Subscribe;
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::presence::{Arrival, Entered, Parting};
@@ -14,6 +16,7 @@ use crate::journal::event::Kept;
 use crate::journal::{Journal, JournalMax};
 use crate::mailbox::{Budget, Held, Mailbox, Outgoing};
 use crate::message::Message;
+use crate::quota::Resource;
 use crate::table::{Options, Served, split_share};
 
 async fn broker(dir: &TempDir) -> (Broker, mpsc::UnboundedReceiver<DueWill>) {
@@ -43,7 +46,7 @@ fn here(broker: &Broker, client_id: &str, number: u64, expiry_s: u32, filter: &s
     let entered = broker.enter(|| number, arrival(client_id, false, expiry_s, None));
     let options = Options { qos: 1, ..Options::default() };
     let held = Held { filter: filter.to_owned(), meaning: Subscribe::Free, options };
-    if let Some(stored) = broker.subscribe(&entered.mailbox, held).1 {
+    if let Some(stored) = broker.subscribe(&entered.mailbox, held).unwrap().1 {
         stored.unawaited();
     }
     entered
@@ -102,7 +105,8 @@ async fn members_of_a_shared_subscription_that_read_nothing_hold_no_more_than_ot
     let one = here(&broker, "one", 1, 0, "$share/g/a");
     let two = here(&broker, "two", 2, 0, "$share/g/a");
     for n in 0..20_000 {
-        let _ = broker.publish(&broker.table.route("a"), message("a", "x"), None);
+        let publisher = broker.quotas.of_session("publisher");
+        let _ = broker.publish(&broker.table.route("a"), message("a", "x"), None, &publisher);
         assert!(one.mailbox.queued() < 2 << 20, "after {n} messages");
     }
     // Both are closed, and nobody was refused for them.
@@ -140,4 +144,93 @@ async fn a_will_is_in_the_journal_until_it_is_published_and_a_newer_one_stays_th
     let kept = broker.journal.state().wills["d"].message.payload.clone();
     assert_eq!(kept, "second");
     broker.journal.close().await;
+}
+
+/// What a client does next.
+#[derive(Debug, Clone)]
+enum Step {
+    Enter { is_clean: bool, expiry_s: u32 },
+    Leave,
+    Forget,
+    Subscribe(&'static str),
+    Unsubscribe(&'static str),
+    Retain { topic: &'static str, bytes: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let topic = || prop::sample::select(vec!["a", "b/c", "x/x/x/x/x/x/x/x/x/x/x/x"]);
+    prop_oneof![
+        (any::<bool>(), 0u32..2)
+            .prop_map(|(is_clean, expiry)| Step::Enter { is_clean, expiry_s: expiry * 60 }),
+        Just(Step::Leave),
+        Just(Step::Forget),
+        topic().prop_map(Step::Subscribe),
+        topic().prop_map(Step::Unsubscribe),
+        (topic(), 0usize..50).prop_map(|(topic, bytes)| Step::Retain { topic, bytes }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_identities_use_is_what_their_sessions_and_retained_messages_are_whatever_they_do(
+        steps in prop::collection::vec((prop::sample::select(vec!["d", "$user:u/one", "$user:u/two"]), step()), 1..80),
+    ) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let dir = TempDir::new().unwrap();
+            let (broker, _wills) = broker(&dir).await;
+            let mut here: BTreeMap<&str, Entered> = BTreeMap::new();
+            let mut owners: BTreeMap<&str, Arc<crate::quota::Usage>> = BTreeMap::new();
+            for (number, (client, step)) in steps.into_iter().enumerate() {
+                let entered = here.get(client);
+                match step {
+                    Step::Enter { is_clean, expiry_s } => {
+                        let entered = broker.enter(|| number as u64, arrival(client, is_clean, expiry_s, None));
+                        here.insert(client, entered);
+                    }
+                    Step::Leave => {
+                        if let Some(entered) = here.remove(client) {
+                            let Entered { mailbox, connection, expiry_s, .. } = &entered;
+                            broker.leave(mailbox, *connection, *expiry_s, Parting::Goodbye);
+                        }
+                    }
+                    Step::Forget => {
+                        broker.forget(client);
+                        here.remove(client);
+                    }
+                    Step::Subscribe(filter) => {
+                        let held = Held { filter: filter.into(), meaning: Subscribe::Free, options: Options::default() };
+                        if let Some(entered) = entered {
+                            broker.subscribe(&entered.mailbox, held).unwrap();
+                        }
+                    }
+                    Step::Unsubscribe(filter) => {
+                        entered.and_then(|entered| broker.unsubscribe(&entered.mailbox, filter));
+                    }
+                    Step::Retain { topic, bytes } => {
+                        let payload = Bytes::from(vec![b'x'; bytes]);
+                        let message = Message { payload, retain: true, ..message(topic, "") };
+                        let owner = broker.quotas.of_session(client);
+                        broker.publish(&broker.table.route(topic), message, None, &owner);
+                        if bytes == 0 { owners.remove(topic) } else { owners.insert(topic, owner) };
+                    }
+                }
+            }
+            let sessions = broker.journal.state().sessions.len() as u64;
+            let (device, user) = (broker.quotas.of_session("d"), broker.quotas.of_session("$user:u/one"));
+            let used = |resource| device.used(resource) + user.used(resource);
+            assert_eq!(used(Resource::Sessions), sessions);
+            let filters: u64 = broker.sessions().all().iter().flat_map(|mailbox| mailbox.held().clone())
+                .map(|held| crate::quota::subscription_bytes(&held.filter)).sum();
+            assert_eq!(used(Resource::SubscriptionBytes), filters);
+            for owner in [&device, &user] {
+                let retained = owners.values().filter(|usage| Arc::ptr_eq(usage, owner)).count() as u64;
+                assert_eq!(owner.used(Resource::RetainedMessages), retained);
+                assert_eq!(owner.used(Resource::RetainedBytes) == 0, retained == 0);
+            }
+            broker.journal.close().await;
+        });
+    }
 }

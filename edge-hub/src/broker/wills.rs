@@ -64,13 +64,14 @@ impl Broker {
 
     /// Gives a will to the subscribers of its topic, and retains it when it asks for that; ends when it is on disk where
     /// it must be.
-    async fn give_will(&self, message: &Message) -> Result<(), Rejected> {
+    async fn give_will(&self, client_id: &str, message: &Message) -> Result<(), Rejected> {
         let route = self.table.route(message.topic());
         let mut message = Message::clone(message);
         if let Some(seconds) = message.properties.as_mut().and_then(|p| p.message_expiry.take()) {
             message.expires_ms = Some(unix_ms().saturating_add(u64::from(seconds) * 1_000));
         }
-        match self.publish(&route, message, None).stored {
+        let publisher = self.quotas.of_session(client_id);
+        match self.publish(&route, message, None, &publisher).stored {
             None => Ok(()),
             Some(stored) => stored
                 .await
@@ -162,7 +163,7 @@ async fn free<S: Service>(
         .ok_or_else(|| Rejected::Wrong(403, "its client has no identity".to_owned()))?;
     service.may_leave_will(&of, message.topic()).map_err(|why| Rejected::Wrong(403, why))?;
     if !std::mem::replace(is_given, true) {
-        broker.give_will(message).await?;
+        broker.give_will(&will.client_id, message).await?;
     }
     if !service.takes_free() {
         return Ok(());

@@ -33,6 +33,7 @@ use crate::codec::write;
 use crate::door::{Door, count};
 use crate::message::Message;
 use crate::places::Place;
+use crate::quota::{Resource, Used};
 use crate::service::{Admitted, Client, ClientCert, ConnectRequest, Login, Refusal, Service};
 use crate::shown::Shown;
 use crate::table::LEVELS_MAX;
@@ -51,13 +52,15 @@ pub(super) struct Proven {
     is_assigned: bool,
     admitted: Admitted,
     login: Arc<Login>,
+    /// Its identity's share of connections.
+    held: Option<Used>,
 }
 
 impl Proven {
-    /// Gives the connection the place of one that has proven itself; false when there is none and the client was told, or
-    /// when it lost its place meanwhile.
+    /// Gives the connection the place of one that has proven itself, within what its identity may have; false when there is
+    /// none and the client was told, or when it lost its place meanwhile.
     pub(super) fn has_place<S: Service, T>(
-        &self,
+        &mut self,
         door: &Door<S>,
         place: &Place,
         writer: &mut Writer<T>,
@@ -65,16 +68,42 @@ impl Proven {
     ) -> bool {
         let identity = &self.admitted.identity;
         // Without central nobody knows who a device is that enrols itself.
-        if identity.registration_id().is_some() || place.prove(door.clients.is_connected(identity)) {
+        if identity.registration_id().is_some() {
             return true;
         }
-        if !place.is_evicted() {
-            count(&door.counts().connections_refused);
-            let (client, connections_max) = (Shown(&self.connect.client_id), door.settings.connections_max);
-            warn!(%client, %peer, connections_max, "connection refused: no place is left");
-            refuse(writer, self.connect.version, Reason::SERVER_UNAVAILABLE, "");
+        let takes_over = door.clients.is_connected(identity);
+        let usage = door.broker.quotas.of_session(&identity.to_string());
+        match usage.hold(Resource::Connections, takes_over) {
+            Ok(held) => self.held = Some(held),
+            Err(exceeded) => {
+                count(&door.counts().quotas_exceeded);
+                self.refuse_connection(door, writer, peer, Reason::QUOTA_EXCEEDED, &exceeded.to_string());
+                return false;
+            }
         }
-        false
+        let has_place = place.prove(takes_over);
+        if !has_place && !place.is_evicted() {
+            self.refuse_connection(door, writer, peer, Reason::SERVER_UNAVAILABLE, "no place is left");
+        }
+        has_place
+    }
+
+    fn refuse_connection<S: Service, T>(
+        &self,
+        door: &Door<S>,
+        writer: &mut Writer<T>,
+        peer: SocketAddr,
+        reason: Reason,
+        why: &str,
+    ) {
+        count(&door.counts().connections_refused);
+        warn!(client = %Shown(&self.connect.client_id), %peer, "connection refused: {why}");
+        let reason = match self.connect.version {
+            // It may try again.
+            Version::V4 => Reason::SERVER_UNAVAILABLE,
+            Version::V5 => reason,
+        };
+        refuse(writer, self.connect.version, reason, "");
     }
 }
 
@@ -145,7 +174,9 @@ where
                 login: Arc::new(login),
             };
             match may_enter(&*door.service, &client, connect.will.as_ref()) {
-                Ok(()) => return Some(Proven { connect, is_assigned, admitted, login: client.login }),
+                Ok(()) => {
+                    return Some(Proven { connect, is_assigned, admitted, login: client.login, held: None });
+                }
                 Err(why) => Refusal::NotAuthorized(why),
             }
         }
@@ -295,7 +326,7 @@ where
     S: Service,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Proven { connect, is_assigned, admitted, login } = proven;
+    let Proven { connect, is_assigned, admitted, login, held: connection_held } = proven;
     let Connect { version, client_id, is_clean, keep_alive, will, properties, .. } = connect;
     // Nothing of a device that enrols itself outlives its connection: it may not even be proven yet.
     let is_enrolling = admitted.identity.registration_id().is_some();
@@ -383,7 +414,7 @@ where
         wants_reasons: properties.wants_problem_information,
     };
     Session {
-        rates: Rates::new(&door.settings),
+        rates: Rates::new(connection.mailbox.usage.clone()),
         stall_check_at: now + door.settings.write_timeout,
         door,
         connection,
@@ -404,6 +435,7 @@ where
         last_read: now,
         written_at_check: None,
         full_since: None,
+        _held: connection_held,
     }
 }
 

@@ -37,6 +37,7 @@ use crate::codec::packet::Version;
 use crate::codec::reason::Reason;
 use crate::door::Door;
 use crate::places::Place;
+use crate::quota::Used;
 use crate::service::{ClientCert, Service};
 use crate::table::Route;
 use end::End;
@@ -64,13 +65,20 @@ pub(crate) async fn hold<S, T>(
     // What a connection does once is boxed: its task is as large as what it waits in for days.
     let begun = Box::pin(begin(door, stream, peer, client_cert, &place, deadline, stop.clone())).await;
     let Some(mut session) = begun else { return };
-    let end = tokio::select! {
-        end = session.run(&stop) => end,
-        // Only a device that enrols itself has not proven itself by now.
-        () = place.evicted() => {
-            session.door.evicted(peer);
-            End::Closed("others need its place more".to_owned(), Reason::SERVER_BUSY)
-        }
+    let end = if place.is_proven() {
+        session.run(&stop).await
+    } else {
+        // A device that enrols itself.
+        Box::pin(async {
+            tokio::select! {
+                end = session.run(&stop) => end,
+                () = place.evicted() => {
+                    session.door.evicted(peer);
+                    End::Closed("others need its place more".to_owned(), Reason::SERVER_BUSY)
+                }
+            }
+        })
+        .await
     };
     Box::pin(session.finish(end)).await;
 }
@@ -96,7 +104,8 @@ where
         () = stop.cancelled() => None,
         () = place.evicted() => None,
     };
-    let proven = proven.filter(|proven| proven.has_place(&door, place, &mut writer, peer));
+    let proven =
+        proven.and_then(|mut proven| proven.has_place(&door, place, &mut writer, peer).then_some(proven));
     let Some(proven) = proven else {
         // What was written is the CONNACK of the refusal.
         let deadline = Instant::now() + door.settings.finish_timeout;
@@ -145,6 +154,8 @@ struct Session<S, T> {
     written_at_check: Option<u64>,
     /// When there was no room for a message of the client, and that was logged.
     full_since: Option<Instant>,
+    /// Its identity's share of connections.
+    _held: Option<Used>,
 }
 
 /// What a client said of itself in its CONNECT.
@@ -269,6 +280,7 @@ where
                 self.reader.give_back_memory();
                 self.routes = HashMap::new();
                 self.pending.give_back_memory();
+                self.connection.mailbox.usage.give_back_memory(now);
             }
         }
         match self.silence_max {

@@ -11,6 +11,7 @@ use crate::codec::reason::Reason;
 use crate::codec::write;
 use crate::door::count;
 use crate::journal::event::Event;
+use crate::quota::Rate;
 use crate::service::Service;
 use crate::shown::Shown;
 
@@ -32,13 +33,24 @@ where
     }
 
     fn take(&mut self, packet: Packet) -> Result<(), End> {
-        match packet {
+        let is_over = match &packet {
             Packet::Publish(publish) => {
-                if self.rates.take(publish.topic.len() + publish.payload.len()) {
-                    count(&self.door.counts().clients_paused);
-                }
-                self.publish(publish)
+                let bytes = (publish.topic.len() + publish.payload.len()) as u64;
+                self.rates.count(&[(Rate::Packets, 1), (Rate::Messages, 1), (Rate::Bytes, bytes)])
             }
+            Packet::Subscribe(subscribe) => {
+                self.rates.count(&[(Rate::Packets, 1), (Rate::Filters, subscribe.filters.len() as u64)])
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                self.rates.count(&[(Rate::Packets, 1), (Rate::Filters, unsubscribe.filters.len() as u64)])
+            }
+            _ => self.rates.count(&[(Rate::Packets, 1)]),
+        };
+        if is_over {
+            count(&self.door.counts().clients_paused);
+        }
+        match packet {
+            Packet::Publish(publish) => self.publish(publish),
             Packet::PubAck(ack) => {
                 self.note_settled(ack.id, 1, "PUBACK");
                 Ok(())

@@ -332,12 +332,13 @@ where
         if qos == 2 {
             mailbox.receive(id);
         }
-        let Given { full, stored, is_not_retained } = self.door.broker.publish(&route, message, received);
-        if is_not_retained {
-            let why = "the message was given to its subscribers, and not retained: there are too many";
+        let Given { full, stored, not_retained } =
+            self.door.broker.publish(&route, message, received, &mailbox.usage);
+        if let Some(why) = not_retained {
+            let why = format!("the message was given to its subscribers, and not retained: {why}");
             warn!(client = %Shown(self.client_id()), "{why}");
             if self.peer.version == Version::V5 && stored.is_none() {
-                return Ok(Work::Refused(Reason::QUOTA_EXCEEDED, why.to_owned()));
+                return Ok(Work::Refused(Reason::QUOTA_EXCEEDED, why));
             }
         }
         // QoS 0 promises nothing and waits for nothing.

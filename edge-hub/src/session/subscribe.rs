@@ -8,7 +8,7 @@ use super::Session;
 use super::end::End;
 use super::pending::{Reply, Subscribed};
 use crate::clients::Connection;
-use crate::codec::packet::{Filter, RetainHandling, SubAck, Subscribe, Unsubscribe, Version};
+use crate::codec::packet::{Filter, RetainHandling, SubAck, Subscribe, Told, Unsubscribe, Version};
 use crate::codec::reason::Reason;
 use crate::codec::write;
 use crate::door::{Door, count};
@@ -36,16 +36,9 @@ where
             let meaning = match self.judge_new(&filter) {
                 Ok(meaning) => meaning,
                 Err((reason, why)) => {
-                    let (client, topic) = (Shown(self.client_id()), Shown(&filter.path));
-                    let peer = self.connection.client.peer;
-                    warn!(%client, %topic, %peer, "subscription refused: {}", Shown(&why));
-                    let told = self.told(&format!("{}: {why}", filter.path), filters);
+                    let (reason, told) = self.subscription_refused(&filter.path, reason, &why, filters);
                     subscribed.answer.told = subscribed.answer.told.take().or(told);
-                    subscribed.answer.reasons.push(match self.peer.version {
-                        // The only one that MQTT 3.1.1 knows.
-                        Version::V4 => Reason::UNSPECIFIED,
-                        Version::V5 => reason,
-                    });
+                    subscribed.answer.reasons.push(reason);
                     continue;
                 }
             };
@@ -58,9 +51,24 @@ where
                 id: subscribe.subscription_id,
             };
             let held = Held { filter: filter.path, meaning, options };
+            let (is_new, on_disk) = match self.door.broker.subscribe(&mailbox, held.clone()) {
+                Ok(entered) => entered,
+                Err(exceeded) => {
+                    count(&self.door.counts().quotas_exceeded);
+                    count(&self.door.counts().subscriptions_refused);
+                    let (reason, told) = self.subscription_refused(
+                        &held.filter,
+                        Reason::QUOTA_EXCEEDED,
+                        &exceeded.to_string(),
+                        filters,
+                    );
+                    subscribed.answer.told = subscribed.answer.told.take().or(told);
+                    subscribed.answer.reasons.push(reason);
+                    continue;
+                }
+            };
             subscribed.answer.reasons.push(Reason::granted(options.qos));
             subscribed.granted.push(held.meaning.clone());
-            let (is_new, on_disk) = self.door.broker.subscribe(&mailbox, held.clone());
             stored.extend(on_disk);
             let wants_retained = match filter.retain_handling {
                 RetainHandling::Send => true,
@@ -72,6 +80,28 @@ where
             }
         }
         self.answer_when(stored, Reply::SubAck(Box::new(subscribed)))
+    }
+
+    /// Logs a filter that the client may not have; the reason code and string for its SUBACK.
+    fn subscription_refused(
+        &self,
+        filter: &str,
+        reason: Reason,
+        why: &str,
+        filters: usize,
+    ) -> (Reason, Option<Box<Told>>) {
+        /// Enough to find the client's mistake; 64 kB of each of 100 filters would fill the log.
+        const SHOWN_MAX: usize = 256;
+        let cut: String = filter.chars().take(SHOWN_MAX).collect();
+        let (client, topic) = (Shown(self.client_id()), Shown(&cut));
+        let peer = self.connection.client.peer;
+        warn!(%client, %topic, %peer, "subscription refused: {}", Shown(why));
+        let reason = match self.peer.version {
+            // The only one that MQTT 3.1.1 knows.
+            Version::V4 => Reason::UNSPECIFIED,
+            Version::V5 => reason,
+        };
+        (reason, self.told(&format!("{filter}: {why}"), filters))
     }
 
     fn judge_new(&self, filter: &Filter) -> Result<Meaning, (Reason, String)> {

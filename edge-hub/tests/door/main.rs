@@ -11,6 +11,7 @@ mod link;
 mod methods;
 mod octets;
 mod panics;
+mod quotas;
 mod raw;
 mod sessions;
 mod site;

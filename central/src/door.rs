@@ -403,7 +403,13 @@ impl Fleet {
         let work = move |c: &rusqlite::Connection| {
             check_senders(c, &gateway, &mut losses)?;
             match losses::insert(c, &gateway, &losses, now_ms)? {
-                true => Ok(()),
+                true => {
+                    for loss in losses.losses.iter().filter(|loss| loss.cause == losses::CENTRAL_RESTORED) {
+                        let (queue, first, last, count) = (&losses.name, loss.first, loss.last, loss.count);
+                        tracing::error!(%gateway, queue, first, last, count, "messages that central had confirmed are not in its store, which was restored from a backup; the gateway has deleted them");
+                    }
+                    Ok(())
+                }
                 false => {
                     Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
                 }

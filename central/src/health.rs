@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
-use crate::store::StoreError;
 use crate::store::record::LostCommits;
+use crate::store::{StoreError, losses};
 
 /// How long a write may take before central counts as failing.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ async fn look(fleet: &Fleet) -> Report {
         Err(_) => Err(format!("nothing could be written for {WRITE_WITHIN:?}")),
     };
     let write_ms = milliseconds(since.elapsed());
-    let read = fleet.store.read(|c| Ok::<_, StoreError>(c.query_row("SELECT 1", [], |_| Ok(()))?));
+    let read = fleet.store.read(|c| Ok::<_, StoreError>(losses::lost_by_restore(c)?));
     let read = match tokio::time::timeout(WRITE_WITHIN, read).await {
         Ok(read) => read.map_err(|error| error.to_string()),
         Err(_) => Err(format!("nothing could be read for {WRITE_WITHIN:?}")),
@@ -74,6 +74,7 @@ async fn look(fleet: &Fleet) -> Report {
         Some(cause) => format!("writing to the store: {why}: {cause}"),
         None => format!("writing to the store: {why}"),
     }));
+    let lost_by_restore = read.as_ref().ok().copied();
     findings.extend(read.err().map(|why| format!("reading from the store: {why}")));
     findings.extend(fleet.store.check_disk().err().map(|why| why.to_string()));
     if oldest.max(message_age) > WAIT_MAX {
@@ -90,6 +91,7 @@ async fn look(fleet: &Fleet) -> Report {
         "diskFreeBytes": disk.free_bytes,
         "lostCommits": lost_commits(fleet),
         "unreadableRows": crate::store::unreadable::count(),
+        "messagesLostByRestore": lost_by_restore,
     });
     Report { is_well: findings.is_empty(), body }
 }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::authorize::{Way, authorize};
 use crate::fleet::FleetError;
-use crate::store::telemetry::{self, NewMessage, Stored, Writing};
+use crate::store::telemetry::{NewMessage, Stored, Writing};
 use crate::store::{Store, StoreError};
 
 /// Messages in one work: enough to make what a commit costs by itself small, few enough that a command that waits behind
@@ -318,7 +318,7 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
             }
             Err(refused) => {
                 if let Some(place) = place {
-                    telemetry::refuse(connection, place)?;
+                    writing.refuse(place)?;
                 }
                 Err(refused)
             }
@@ -332,7 +332,7 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::telemetry::{Place, page};
+    use crate::store::telemetry::{self, Place, page};
     use crate::store::{Keep, devices};
     use schemas::bag::PropertyBag;
 
@@ -474,7 +474,7 @@ mod tests {
     /// What a gateway would still have after it was told how far central is.
     async fn watermark(store: &Store) -> u64 {
         let far = store.read(|c| Ok::<_, StoreError>(telemetry::stored(c, &"gw".parse().unwrap())?)).await;
-        far.unwrap().get("q").copied().unwrap_or(0)
+        far.unwrap().queues.get("q").copied().unwrap_or(0)
     }
 
     async fn stored_sequences(store: &Store) -> Vec<u64> {

@@ -13,7 +13,7 @@ use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkDown;
 use edge_core::link::snapshot;
 use edge_hub::delivery::NotDelivered;
-use schemas::link::{CHILDREN_IN_PARTS, Child, Children, CommandDown, Purges, Stored};
+use schemas::link::{CHILDREN_IN_PARTS, Child, Children, CommandDown, Purges};
 use schemas::names::{DeviceId, Identity};
 
 use crate::clock::now_ms;
@@ -344,8 +344,8 @@ impl Fleet {
         self.store
             .read(move |c| match news {
                 News::Stored => {
-                    let queues = telemetry::stored(c, &gateway)?;
-                    Ok(Some((LinkDown::Stored, json(&Stored { queues }))))
+                    let stored = telemetry::stored(c, &gateway)?;
+                    Ok(Some((LinkDown::Stored, json(&stored))))
                 }
                 News::Children => {
                     let children = devices::children(c, &gateway)?.into_iter().filter_map(child).collect();

@@ -28,7 +28,8 @@ async fn a_loss_is_kept_once_over_a_restart_and_shown_for_its_gateway_and_its_de
     let mut gateway = central.client("gw").await;
     gateway.subscribe("$ls/#").await;
     let (topic, stored) = gateway.message("$ls/").await;
-    assert_eq!((topic.as_str(), &stored), ("$ls/stored", &json!({"queues": {}})), "the first word");
+    assert_eq!((topic.as_str(), &stored["queues"]), ("$ls/stored", &json!({})), "the first word");
+    let origin = stored["origin"].clone();
     gateway
         .publish(
             "$ls/losses",
@@ -44,11 +45,12 @@ async fn a_loss_is_kept_once_over_a_restart_and_shown_for_its_gateway_and_its_de
     let mut gateway = central.client("gw").await;
     gateway.subscribe("$ls/#").await;
     let (topic, stored) = gateway.message("$ls/").await;
-    assert_eq!((topic.as_str(), &stored), ("$ls/stored", &json!({"queues": {"5f0c": 7}})));
+    assert_eq!((topic.as_str(), &stored["queues"]), ("$ls/stored", &json!({"5f0c": 7})));
+    assert_eq!((&stored["origin"], &stored["isComplete"]), (&origin, &json!(true)));
     let again = vec![
         loss(1, "press-1", "expired", 4),
         loss(2, "gw/filter", "evicted", 2),
-        loss(3, "press-1", "a-later-word", 1),
+        loss(3, "press-1", "central-restored", 1),
     ];
     gateway.publish("$ls/losses", told(again)).await;
 
@@ -56,7 +58,9 @@ async fn a_loss_is_kept_once_over_a_restart_and_shown_for_its_gateway_and_its_de
     let all = all["value"].as_array().unwrap();
     let short: Vec<_> =
         all.iter().map(|loss| (loss["cause"].as_str().unwrap(), loss["count"].as_u64().unwrap())).collect();
-    assert_eq!(short, [("expired", 4), ("evicted", 2), ("a-later-word", 1)]);
+    assert_eq!(short, [("expired", 4), ("evicted", 2), ("central-restored", 1)]);
+    let health = central.get("/api/ext/health").await;
+    assert_eq!(health["messagesLostByRestore"], 1, "{health}");
     assert_eq!(
         (&all[1]["gateway"], &all[1]["queue"], &all[1]["device"], &all[1]["module"]),
         (&json!("gw"), &json!("upstream@3"), &json!("gw"), &json!("filter"))
@@ -67,10 +71,10 @@ async fn a_loss_is_kept_once_over_a_restart_and_shown_for_its_gateway_and_its_de
     assert_eq!(central.get(&after).await["value"], json!([all[1]]));
 
     let of_press = central.get("/api/ext/devices/press-1/losses/totals").await;
-    assert_eq!(of_press["byCause"], json!({"expired": 4, "a-later-word": 1}));
+    assert_eq!(of_press["byCause"], json!({"expired": 4, "central-restored": 1}));
     assert_eq!(of_press["value"][0]["count"], 1, "{of_press}");
     let sums = central.get("/api/ext/devices/gw/losses/totals").await;
-    assert_eq!(sums["byCause"], json!({"expired": 4, "evicted": 2, "a-later-word": 1}));
+    assert_eq!(sums["byCause"], json!({"expired": 4, "evicted": 2, "central-restored": 1}));
 
     for (path, status, words) in [
         ("/api/ext/devices/none/losses", 404, "`none`"),

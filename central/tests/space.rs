@@ -117,7 +117,7 @@ async fn telemetry_is_refused_while_the_disk_is_nearly_full_and_taken_without_a_
     drop((store, ingest));
     let (store, ingest) = site(dir.path(), SMALL).await;
     let far = store.read(|c| Ok::<_, StoreError>(telemetry::stored(c, &"gw".parse().unwrap())?));
-    assert_eq!(far.await.unwrap()["q"], 1, "the gateway sends again what was refused");
+    assert_eq!(far.await.unwrap().queues["q"], 1, "the gateway sends again what was refused");
     for sequence in 2..5 {
         ingest.put(message("press", sequence, 10), Some(carrier(2))).await.unwrap();
     }

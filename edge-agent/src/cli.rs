@@ -362,7 +362,7 @@ fn status_text(status: &Value) -> String {
         let (name, lost) = (text_of(&queue["name"]), &queue["lost"]);
         lines.push(format!(
             "queue       {name}: {} messages wait, oldest {}; {} bytes on disk; lost since it was made: expired {}, \
-             evicted {}, damaged {}, refused {}, dropped {}",
+             evicted {}, damaged {}, refused {}, dropped {}, lost by central's restore {}",
             queue["messages"],
             text_of(&queue["oldest"]),
             queue["bytes"],
@@ -370,7 +370,8 @@ fn status_text(status: &Value) -> String {
             lost["evicted"],
             lost["damaged"],
             lost["refused"],
-            lost["dropped"]
+            lost["dropped"],
+            lost["central-restored"]
         ));
         match queue["room"].as_str() {
             Some("refusing") => lines.push(format!("queue       {name}: NO ROOM: it refuses what is new")),

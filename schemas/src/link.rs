@@ -88,15 +88,26 @@ pub struct Purges {
 /// How far central has what a gateway's queues hold: by the id of the queue, the sequence up to which all is stored that a
 /// gateway sends. It ends before the first message that central refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Stored {
-    /// Every queue of which central has anything.
+    /// Every queue of which central has anything, by its id and the epoch of its sequences: `{id}.{epoch}`, or `{id}` of a
+    /// gateway whose queues have no epochs.
     pub queues: BTreeMap<String, u64>,
+    /// The highest sequence that central has, of queues of which it refused something below.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub highest: BTreeMap<String, u64>,
+    /// Names central's store, the same over a restore from a backup; none of an older central.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Whether central has forgotten no epoch of these queues.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_complete: bool,
 }
 
 /// What one queue of a gateway has lost since central was told last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Losses {
-    /// The id of the queue, made with it: with a loss's number it names the loss for ever.
+    /// The id of the queue, made with it, and the epoch of the numbers: with a loss's number it names the loss for ever.
     pub queue: String,
     /// How the gateway calls it: `upstream`, `inputs/{module}`, with `@3` behind it for priority 3.
     pub name: String,
@@ -110,7 +121,7 @@ pub struct Losses {
 pub struct Loss {
     /// Ascends in its queue.
     pub number: u64,
-    /// `expired`, `evicted`, `refused`, `damaged` or `dropped`; a later gateway may have more words.
+    /// `expired`, `evicted`, `refused`, `damaged`, `dropped` or `central-restored`; a later gateway may have more words.
     pub cause: String,
     /// `device` or `device/module`; empty when it is not known, or when more senders lost messages than are kept apart.
     pub sender: String,

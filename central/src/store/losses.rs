@@ -4,12 +4,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::link::{Loss, Losses};
 use schemas::names::DeviceId;
 
+use super::queues::{self, Marks};
 use super::{integer, unreadable, unsigned};
 
 /// Losses that are kept one by one, of all gateways together.
 const KEPT_MAX: u64 = 100_000;
-/// Queues of one gateway; those of former installations count.
-const QUEUES_MAX: u32 = 1000;
 /// Sums of one gateway. Beyond, what further senders lost is added up without their names.
 const TOTALS_MAX: u32 = 50_000;
 /// The highest count, of one loss and of a sum: what a JSON number holds exactly. Beyond, counts stay there.
@@ -76,6 +75,9 @@ pub fn check(told: &mut Losses) -> Result<(), WrongLosses> {
     Ok(())
 }
 
+/// The cause of what a gateway had sent, and central had before it was restored from a backup.
+pub const CENTRAL_RESTORED: &str = "central-restored";
+
 /// A loss that is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredLoss {
@@ -129,7 +131,7 @@ pub fn insert(c: &Connection, gateway: &DeviceId, told: &Losses, received_ms: u6
         .prepare_cached("SELECT number FROM loss_marks WHERE gateway = ?1 AND queue = ?2")?
         .query_row([gateway.as_str(), &told.queue], |row| row.get(0))
         .optional()?;
-    if highest.is_none() && count(c, "loss_marks", gateway)? >= QUEUES_MAX {
+    if highest.is_none() && !queues::may_add(c, Marks::Losses, gateway, &told.queue, 0)? {
         return Ok(false);
     }
     let mut mark = highest.map_or(0, unsigned);
@@ -139,8 +141,13 @@ pub fn insert(c: &Connection, gateway: &DeviceId, told: &Losses, received_ms: u6
             insert_one(c, gateway, &told.name, loss, received_ms)?;
         }
     }
-    c.prepare_cached("INSERT OR REPLACE INTO loss_marks (gateway, queue, number) VALUES (?1, ?2, ?3)")?
-        .execute((gateway.as_str(), &told.queue, integer(mark)))?;
+    c.prepare_cached(
+        "INSERT OR REPLACE INTO loss_marks (gateway, queue, number, moved) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute((gateway.as_str(), &told.queue, integer(mark), integer(received_ms)))?;
+    if highest.is_none() {
+        queues::forget_oldest(c, Marks::Losses, gateway, &told.queue)?;
+    }
     c.prepare_cached("DELETE FROM losses WHERE id <= (SELECT max(id) FROM losses) - ?1")?
         .execute([integer(KEPT_MAX)])?;
     Ok(true)
@@ -243,6 +250,15 @@ pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::
         })
     })?;
     unreadable::rows("losses", rows).take(limit as usize).collect()
+}
+
+/// Messages of all gateways that central had confirmed and lost by a restore.
+///
+/// # Errors
+/// SQLite's.
+pub fn lost_by_restore(c: &Connection) -> rusqlite::Result<u64> {
+    c.prepare_cached("SELECT coalesce(sum(count), 0) FROM loss_totals WHERE cause = ?1")?
+        .query_row([CENTRAL_RESTORED], |row| Ok(unsigned(row.get(0)?)))
 }
 
 /// The sums for the queues of a gateway, and for a device's own messages wherever.

@@ -248,6 +248,18 @@ UPDATE tokens SET name = name || '-' || lower(hex(substr(hash, 1, 6)))
     WHERE name = '' OR name IN (SELECT name FROM tokens GROUP BY name HAVING count(*) > 1);
 CREATE UNIQUE INDEX tokens_by_name ON tokens (name);
 ",
+    "
+-- the same in a store and in whatever it is restored from, unlike store_id: what gateways compare their queues with
+INSERT OR IGNORE INTO settings (name, value) VALUES ('origin_id', lower(hex(randomblob(16))));
+-- a queue is named id.epoch. moved: the telemetry row that moved it last, so that the oldest epochs can be forgotten
+-- taken: how many of its messages were stored or refused
+ALTER TABLE watermarks ADD COLUMN moved INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE watermarks ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
+-- as the queue's taken was then
+ALTER TABLE refused ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
+-- when a loss of it was heard of last
+ALTER TABLE loss_marks ADD COLUMN moved INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

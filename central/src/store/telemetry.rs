@@ -1,16 +1,20 @@
 //! Telemetry: every message once, oldest first, up to a number of messages.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
 use schemas::bag::PropertyBag;
+use schemas::link;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::Serializer as _;
 
+use super::queues::{self, Marks};
 use super::{integer, json_column, parsed_column, unreadable, unsigned};
 
-/// Queues that one gateway may bring: one for each sink and priority, and those of former installations.
-const QUEUES_MAX: usize = 1000;
+/// Queues that a gateway is told of; far more than a site has.
+const TOLD_MAX: u32 = 2000;
+/// Bytes of their names.
+const TOLD_BYTES_MAX: usize = 128 * 1024;
 /// What a connection may have in flight: MQTT has so many packet ids.
 const IN_FLIGHT_MAX: u64 = 65_535;
 /// How far back the last value of a name is looked for, in messages of the device.
@@ -42,7 +46,7 @@ pub struct NewMessage {
 pub struct Place {
     /// The gateway.
     pub gateway: DeviceId,
-    /// The id of its queue.
+    /// The id of its queue, with the epoch of the sequence.
     pub queue: String,
     /// Ascends within the queue.
     pub sequence: u64,
@@ -90,6 +94,8 @@ pub struct Writing<'c> {
 struct Mark {
     /// `None`: nothing of it yet.
     highest: Option<u64>,
+    /// Messages of it that were stored or refused.
+    taken: u64,
     /// It is not in the table yet.
     is_new: bool,
     is_moved: bool,
@@ -117,6 +123,7 @@ impl<'c> Writing<'c> {
             let Some(mark) = self.mark(place)? else { return Ok(Stored::TooManyQueues) };
             if mark.highest.is_none_or(|highest| place.sequence > highest) {
                 (mark.highest, mark.is_moved) = (Some(place.sequence), true);
+                mark.taken += 1;
             } else if !was_refused(self.connection, place)? {
                 // Below the highest, only what was refused before is new.
                 return Ok(Stored::Already);
@@ -157,27 +164,58 @@ impl<'c> Writing<'c> {
         Ok(!refused.exists(of)?)
     }
 
+    /// Remembers that a message was refused for itself: those behind it are stored, and it must not pass for one of them when
+    /// it is sent again.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn refuse(&mut self, place: &Place) -> rusqlite::Result<()> {
+        let Some(mark) = self.mark(place)? else { return Ok(()) };
+        mark.taken += 1;
+        mark.is_moved = true;
+        let taken = mark.taken;
+        let of = (place.gateway.as_str(), &place.queue);
+        self.connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO refused (gateway, queue, sequence, taken) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute((of.0, of.1, integer(place.sequence), integer(taken)))?;
+        // More messages than that have come since: the gateway has nothing so old in flight. Sequences would not tell, since
+        // what expired or gave way leaves gaps in them.
+        self.connection
+            .prepare_cached("DELETE FROM refused WHERE gateway = ?1 AND queue = ?2 AND taken < ?3")?
+            .execute((of.0, of.1, integer(taken.saturating_sub(IN_FLIGHT_MAX))))?;
+        Ok(())
+    }
+
     /// How far a queue is stored; `None` when it would be one queue too many.
     fn mark(&mut self, place: &Place) -> rusqlite::Result<Option<&mut Mark>> {
         let is_known = self.marks.get(&place.gateway).is_some_and(|of| of.contains_key(&place.queue));
         if !is_known {
-            let highest: Option<i64> = self
+            let found: Option<(i64, i64)> = self
                 .connection
-                .prepare_cached("SELECT sequence FROM watermarks WHERE gateway = ?1 AND queue = ?2")?
-                .query_row([place.gateway.as_str(), &place.queue], |row| row.get(0))
+                .prepare_cached("SELECT sequence, taken FROM watermarks WHERE gateway = ?1 AND queue = ?2")?
+                .query_row([place.gateway.as_str(), &place.queue], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             let of = self.marks.entry(place.gateway.clone()).or_default();
-            if highest.is_none() {
-                let stored: u32 = self
-                    .connection
-                    .prepare_cached("SELECT count(*) FROM watermarks WHERE gateway = ?1")?
-                    .query_row([place.gateway.as_str()], |row| row.get(0))?;
-                let new = of.values().filter(|mark| mark.is_new).count();
-                if stored as usize + new >= QUEUES_MAX {
+            if found.is_none() {
+                let log = queues::log_of(&place.queue);
+                let new: HashSet<&str> = of
+                    .iter()
+                    .filter(|(_, mark)| mark.is_new)
+                    .map(|(queue, _)| queues::log_of(queue))
+                    .collect();
+                let more = new.len() - usize::from(new.contains(log));
+                if !queues::may_add(self.connection, Marks::Watermarks, &place.gateway, log, more)? {
                     return Ok(None);
                 }
             }
-            let mark = Mark { highest: highest.map(unsigned), is_new: highest.is_none(), is_moved: false };
+            let mark = Mark {
+                highest: found.map(|(highest, _)| unsigned(highest)),
+                taken: found.map_or(0, |(_, taken)| unsigned(taken)),
+                is_new: found.is_none(),
+                is_moved: false,
+            };
             of.insert(place.queue.clone(), mark);
         }
         Ok(self.marks.get_mut(&place.gateway).and_then(|of| of.get_mut(&place.queue)))
@@ -189,11 +227,18 @@ impl<'c> Writing<'c> {
     /// SQLite's.
     pub fn finish(self) -> rusqlite::Result<()> {
         let mut write = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO watermarks (gateway, queue, sequence) VALUES (?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO watermarks (gateway, queue, sequence, moved, taken) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
+        let moved = self.connection.last_insert_rowid();
         for (gateway, of) in &self.marks {
-            for (queue, mark) in of.iter().filter(|(_, mark)| mark.is_moved) {
-                write.execute((gateway.as_str(), queue, mark.highest.map(integer)))?;
+            let moved_marks = of.iter().filter_map(|(queue, mark)| {
+                mark.highest.filter(|_| mark.is_moved).map(|highest| (queue, mark, highest))
+            });
+            for (queue, mark, highest) in moved_marks {
+                write.execute((gateway.as_str(), queue, integer(highest), moved, integer(mark.taken)))?;
+                if mark.is_new {
+                    queues::forget_oldest(self.connection, Marks::Watermarks, gateway, queue)?;
+                }
             }
         }
         let mut count = self.connection.prepare_cached(
@@ -215,24 +260,6 @@ fn json(bag: &PropertyBag) -> String {
     String::from_utf8(text).expect("JSON is UTF-8")
 }
 
-/// Remembers that a message was refused for itself: those behind it are stored, and it must not pass for one of them when it
-/// is sent again.
-///
-/// # Errors
-/// SQLite's.
-pub fn refuse(connection: &Connection, place: &Place) -> rusqlite::Result<()> {
-    let of = (place.gateway.as_str(), &place.queue, integer(place.sequence));
-    connection
-        .prepare_cached("INSERT OR IGNORE INTO refused (gateway, queue, sequence) VALUES (?1, ?2, ?3)")?
-        .execute(of)?;
-    // A gateway that has more in flight than MQTT has packet ids has forgotten it.
-    let below = integer(place.sequence.saturating_sub(IN_FLIGHT_MAX));
-    connection
-        .prepare_cached("DELETE FROM refused WHERE gateway = ?1 AND queue = ?2 AND sequence < ?3")?
-        .execute((place.gateway.as_str(), &place.queue, below))?;
-    Ok(())
-}
-
 fn was_refused(connection: &Connection, place: &Place) -> rusqlite::Result<bool> {
     let of = (place.gateway.as_str(), &place.queue, integer(place.sequence));
     let mut statement = connection
@@ -240,20 +267,46 @@ fn was_refused(connection: &Connection, place: &Place) -> rusqlite::Result<bool>
     Ok(statement.execute(of)? == 1)
 }
 
-/// The sequence of each queue of a gateway, by the queue's id, up to which everything is stored: a gateway forgets that much,
-/// so it ends before the first message that was refused.
+/// How far the queues of a gateway are stored, of the [`TOLD_MAX`] that moved last: what the gateway is told.
 ///
 /// # Errors
 /// SQLite's.
-pub fn stored(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<String, u64>> {
+pub fn stored(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<link::Stored> {
     let mut statement = connection.prepare_cached(
-        "SELECT queue, min(sequence, coalesce((SELECT min(refused.sequence) - 1 FROM refused
-                 WHERE refused.gateway = ?1 AND refused.queue = watermarks.queue), sequence)) AS sequence
-             FROM watermarks WHERE gateway = ?1",
+        "SELECT queue, sequence, (SELECT min(refused.sequence) - 1 FROM refused
+                 WHERE refused.gateway = ?1 AND refused.queue = watermarks.queue) AS before_refused
+             FROM watermarks WHERE gateway = ?1 ORDER BY moved DESC LIMIT ?2",
     )?;
-    let rows = statement
-        .query_map([gateway.as_str()], |row| Ok((row.get("queue")?, unsigned(row.get("sequence")?))))?;
-    unreadable::rows("watermarks", rows).collect()
+    let rows = statement.query_map((gateway.as_str(), TOLD_MAX), |row| {
+        let (highest, before_refused): (i64, Option<i64>) =
+            (row.get("sequence")?, row.get("before_refused")?);
+        Ok((row.get::<_, String>("queue")?, unsigned(highest), before_refused.map(unsigned)))
+    })?;
+    let origin = connection
+        .prepare_cached("SELECT value FROM settings WHERE name = 'origin_id'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let count: u32 = connection
+        .prepare_cached("SELECT count(*) FROM watermarks WHERE gateway = ?1")?
+        .query_row([gateway.as_str()], |row| row.get(0))?;
+    let mut stored = link::Stored { origin, ..link::Stored::default() };
+    let (mut epochs, mut bytes): (HashMap<String, usize>, usize) = (HashMap::new(), 0);
+    for row in unreadable::rows("watermarks", rows) {
+        let (queue, highest, before_refused) = row?;
+        bytes += queue.len();
+        if bytes > TOLD_BYTES_MAX {
+            break;
+        }
+        *epochs.entry(queues::log_of(&queue).to_owned()).or_default() += 1;
+        let up_to = before_refused.map_or(highest, |before| highest.min(before));
+        if up_to < highest {
+            stored.highest.insert(queue.clone(), highest);
+        }
+        stored.queues.insert(queue, up_to);
+    }
+    stored.is_complete =
+        stored.queues.len() == count as usize && epochs.values().all(|count| *count < queues::EPOCHS_MAX);
+    Ok(stored)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
@@ -474,11 +527,16 @@ mod tests {
         let store = Store::open(dir.path(), Keep { messages: 1000, commands: 10 }).unwrap();
         let far = async |store: &Store| {
             let of = "gw".parse().unwrap();
-            store.read(move |c| Ok::<_, StoreError>(stored(c, &of)?)).await.unwrap()["q"]
+            store.read(move |c| Ok::<_, StoreError>(stored(c, &of)?)).await.unwrap().queues["q"]
         };
         put(&store, message(1, "q", "{}")).await;
         let refused = message(2, "q", "{}").place.unwrap();
-        store.submit(move |c| Ok::<_, StoreError>(refuse(c, &refused)?)).await.unwrap();
+        let refuse = move |c: &Connection| {
+            let mut writing = Writing::new(c)?;
+            writing.refuse(&refused)?;
+            Ok::<_, StoreError>(writing.finish()?)
+        };
+        store.submit(refuse).await.unwrap();
         put(&store, message(3, "q", "{}")).await;
         assert_eq!(far(&store).await, 1, "the gateway must not forget what was refused");
         assert_eq!(put(&store, message(3, "q", "{}")).await, Stored::Already);

@@ -43,7 +43,8 @@ pub(crate) struct Active {
     pub(crate) allocated: u64,
     /// It follows one that was filled: its space is allocated at once.
     is_one_of_many: bool,
-    /// A write or sync failed: what is behind `len` is unknown, so nothing more is written to this file.
+    /// Nothing more is written to this file: a write or sync failed, so that what is behind `len` is unknown, or the log was
+    /// opened since, so that its epoch is over.
     is_abandoned: bool,
 }
 
@@ -65,9 +66,11 @@ impl Committer {
         let mut state = shared.state();
         let is_one_of_many = state.segments.len() > 1;
         let (len, first, next_sequence) = (state.active().len, state.active().first, state.next_sequence);
+        // Not at open, which a full disk must not keep from reading: at the first append.
+        let is_abandoned = state.active().epoch != shared.epoch;
         drop(state);
         let seed = frame_seed(shared.id, first);
-        let active = Active { file: active, seed, len, allocated: len, is_one_of_many, is_abandoned: false };
+        let active = Active { file: active, seed, len, allocated: len, is_one_of_many, is_abandoned };
         Self {
             shared,
             active,
@@ -233,8 +236,8 @@ impl Committer {
     pub(crate) fn roll(&mut self, now_ms: u64) -> Result<(), AppendError> {
         self.answers.give_held();
         self.seal();
-        let (id, first) = (self.shared.id, self.next_sequence);
-        let header = SegmentHeader { id, first, created_ms: now_ms };
+        let (id, epoch, first) = (self.shared.id, self.shared.epoch, self.next_sequence);
+        let header = SegmentHeader { id, epoch, first, created_ms: now_ms };
         let file = create_segment(&*self.shared.storage, header)
             .map_err(|source| self.failed("begin a segment", source))?;
         let mut state = self.shared.state();
@@ -242,7 +245,7 @@ impl Committer {
             // It held no record, and the new file has taken its name.
             state.segments.pop_back();
         }
-        state.segments.push_back(Segment::new(first, SEGMENT_HEADER, now_ms));
+        state.segments.push_back(Segment::new(first, epoch, SEGMENT_HEADER, now_ms));
         state.wrote(SEGMENT_HEADER);
         drop(state);
         self.active = Active {

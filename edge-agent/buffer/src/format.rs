@@ -14,6 +14,11 @@
 //! Sequences start at 1 and have no holes: record, segment and log agree on them, so a record that is missing is known
 //! to be missing.
 //!
+//! **Epoch.** A directory can go back in time: restored from a backup, cloned, its last records lost by the disk. Its log
+//! then gives sequences away a second time, which others know as those of earlier records. Each open therefore begins an
+//! epoch, in a segment of its own: log id, epoch and sequence name one record for ever. The epoch is random, since what went
+//! back cannot know which ones were used.
+//!
 //! **Segment**: a header of 64 bytes, then frames back to back, then zeros up to the end of the file: space that was
 //! allocated ahead, so that a full disk fails an append before it is begun. The space ahead doubles with what the first
 //! segment holds, so that a log of three records is small, and is a whole segment from the second one on. It is cut off
@@ -22,11 +27,12 @@
 //!
 //! ```text
 //!  0  8  "LSEGMENT"
-//!  8  4  version, 1
+//!  8  4  version, 2
 //! 12 16  log id, a UUID: made when the log was created, the same in all its files
 //! 28  8  first sequence, as in the file's name
 //! 36  8  created, the enqueue time of the record that opened the segment
-//! 44 16  zero
+//! 44  8  epoch: a random number that is new at each open of the log; zero in a segment of version 1
+//! 52  8  zero
 //! 60  4  checksum of bytes 0..60
 //! ```
 //!
@@ -60,7 +66,7 @@
 //!
 //! ```text
 //!   0  8  "LSLEDGER"
-//!   8  4  version, 1
+//!   8  4  version, 2
 //!  12 16  log id
 //!  28  8  generation
 //!  36  8  cursor
@@ -73,21 +79,67 @@
 //! 112  4  length of all behind the checksum
 //! 116  4  checksum of bytes 0..116 and of what is behind the checksum
 //! 120  …  gaps: number, first and last sequence, count, time of the first and of the last loss (8 each), cause (1),
-//!         length of the tag (1), the tag
+//!         length of the tag (1), the epoch in which it got its number (8), the tag
 //!      …  passed ranges, first and last (8 each): sequences above the cursor that are lost already
+//!      …  who confirms records, a UUID (16); records lost because it was restored (8)
+//!      …  the newest epochs, up to the end: first sequence, epoch, highest sequence confirmed (8 each)
 //! ```
+//!
+//! Version 1 has neither epochs nor what stands with them: its records and gaps are of epoch 0.
 //!
 //! A newer version keeps magic, version and the meaning of the checksum: a program that is too old can tell a newer file
 //! from a damaged one, and refuses it.
 
+use std::fmt;
+
 use bytes::Bytes;
 use uuid::Uuid;
+
+/// Names the records that were appended between one open of a log and the next. Together with the log's id and a sequence
+/// it names one record for ever, also when the log's directory went back in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// Of the records of a log that had no epochs yet.
+    pub const NONE: Self = Self(0);
+
+    /// A new one. Its 64 bits come from the system's random numbers.
+    pub(crate) fn random() -> Self {
+        loop {
+            // Each half has bits that are the same in every UUID, at places where the other half's are random.
+            let (high, low) = Uuid::new_v4().as_u64_pair();
+            if high ^ low != 0 {
+                return Self(high ^ low);
+            }
+        }
+    }
+
+    /// Its number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The epoch of a number.
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// Sixteen hexadecimal digits.
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 /// A record as it was appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Its place in the log, from 1 on.
     pub sequence: u64,
+    /// The epoch of that sequence.
+    pub epoch: Epoch,
     /// When it was appended, ms of Unix time.
     pub enqueued_ms: u64,
     /// From when on nobody wants it, ms of Unix time.
@@ -96,7 +148,9 @@ pub struct Record {
     pub payload: Bytes,
 }
 
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+/// Without epochs; read, and not written any more.
+pub(crate) const VERSION_WITHOUT_EPOCHS: u32 = 1;
 pub(crate) const SEGMENT_HEADER: u64 = 64;
 pub(crate) const FRAME_HEADER: usize = 36;
 pub(crate) const LEDGER_FILE: &str = "ledger";
@@ -137,6 +191,7 @@ pub(crate) fn uuid_at(bytes: &[u8], at: usize) -> Uuid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) id: Uuid,
+    pub(crate) epoch: Epoch,
     pub(crate) first: u64,
     pub(crate) created_ms: u64,
 }
@@ -157,6 +212,7 @@ impl SegmentHeader {
         bytes[12..28].copy_from_slice(self.id.as_bytes());
         bytes[28..36].copy_from_slice(&self.first.to_le_bytes());
         bytes[36..44].copy_from_slice(&self.created_ms.to_le_bytes());
+        bytes[44..52].copy_from_slice(&self.epoch.0.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -170,9 +226,13 @@ impl SegmentHeader {
             return Err(BadHeader::Damaged);
         }
         match u32_at(bytes, 8) {
-            VERSION => {
-                Ok(Self { id: uuid_at(bytes, 12), first: u64_at(bytes, 28), created_ms: u64_at(bytes, 36) })
-            }
+            // The epoch's place is zero without epochs.
+            VERSION | VERSION_WITHOUT_EPOCHS => Ok(Self {
+                id: uuid_at(bytes, 12),
+                epoch: Epoch(u64_at(bytes, 44)),
+                first: u64_at(bytes, 28),
+                created_ms: u64_at(bytes, 36),
+            }),
             version => Err(BadHeader::Version(version)),
         }
     }
@@ -224,12 +284,13 @@ pub(crate) fn frame_header(bytes: &[u8]) -> Option<FrameHeader> {
     (bytes[..4] == MARK).then(|| FrameHeader { length: u32_at(bytes, 4), sequence: u64_at(bytes, 12) })
 }
 
-/// The record in a whole frame; `None` when its checksum is wrong.
-pub(crate) fn decode_frame(seed: u32, frame: &Bytes) -> Option<Record> {
+/// The record in a whole frame of a segment's; `None` when its checksum is wrong.
+pub(crate) fn decode_frame(seed: u32, epoch: Epoch, frame: &Bytes) -> Option<Record> {
     let mut checksum = crc32c::crc32c_append(seed, &frame[4..8]);
     checksum = crc32c::crc32c_append(checksum, &frame[12..]);
     (checksum == u32_at(frame, 8)).then(|| Record {
         sequence: u64_at(frame, 12),
+        epoch,
         enqueued_ms: u64_at(frame, 20),
         expires_ms: Some(u64_at(frame, 28)).filter(|at| *at != NEVER),
         payload: frame.slice(FRAME_HEADER..),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::format::{LEDGER_FILE, VERSION, u32_at, u64_at, uuid_at};
+use crate::epochs::{EPOCH_BYTES, EPOCHS_WRITTEN_MAX, Epochs};
+use crate::format::{Epoch, LEDGER_FILE, VERSION, VERSION_WITHOUT_EPOCHS, u32_at, u64_at, uuid_at};
 use crate::losses::{Cause, PASSED_WRITTEN_MAX, Passed};
 use crate::scan::read_around_bad_sectors;
 use crate::storage::{File, Storage};
@@ -15,20 +16,30 @@ const MAGIC: &[u8; 8] = b"LSLEDGER";
 const HEADER: usize = 120;
 /// What a disk writes at once.
 const SECTOR: usize = 512;
-const GAP_BYTES: usize = 50;
+const GAP_BYTES: usize = 58;
+const GAP_BYTES_WITHOUT_EPOCH: usize = 50;
+/// Who confirms, and how much was lost because it was restored.
+const RECEIVER_BYTES: usize = 24;
 const PASSED_BYTES: usize = 16;
 /// Longer tags are cut. A device id of IoT Hub has up to 128 characters, and so has a module's.
 pub(crate) const TAG_BYTES_MAX: usize = 255;
 /// What gaps may take of a slot: some 300 with names as they are in plants, 70 of the longest.
-const GAPS_BYTES_MAX: usize = SLOT as usize - HEADER - PASSED_WRITTEN_MAX * PASSED_BYTES - SPARE_BYTES;
+const GAPS_BYTES_MAX: usize = SLOT as usize
+    - HEADER
+    - PASSED_WRITTEN_MAX * PASSED_BYTES
+    - RECEIVER_BYTES
+    - EPOCHS_WRITTEN_MAX * EPOCH_BYTES
+    - SPARE_BYTES;
 /// One more gap for each cause, without a tag, told and growing.
 const SPARE_BYTES: usize = 2 * Cause::ALL.len() * GAP_BYTES;
 
 /// Records that were lost for one cause, of one sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Names the gap in its log for ever; from 1 on.
+    /// Names the gap in its log and epoch for ever; ascends.
     pub number: u64,
+    /// In which it got its number; its records may be of earlier ones.
+    pub epoch: Epoch,
     /// Why.
     pub cause: Cause,
     /// Whose they were, as [`LogOptions::tag`](crate::LogOptions::tag) says; empty when that is not known, or when more
@@ -65,6 +76,8 @@ pub struct Lost {
     pub refused: u64,
     /// Given up because somebody said so.
     pub dropped: u64,
+    /// Confirmed by an upstream that was restored from a backup without them.
+    pub restored: u64,
 }
 
 impl Lost {
@@ -75,6 +88,7 @@ impl Lost {
             Cause::Damaged => &mut self.damaged,
             Cause::Refused => &mut self.refused,
             Cause::Dropped => &mut self.dropped,
+            Cause::Restored => &mut self.restored,
         }
     }
 }
@@ -86,6 +100,8 @@ pub(crate) struct Ledger {
     pub(crate) next_sequence: u64,
     pub(crate) lost: Lost,
     pub(crate) passed: Passed,
+    /// The epochs of the log's sequences.
+    pub(crate) epochs: Epochs,
     /// By number.
     gaps: Vec<Gap>,
     last_gap: u64,
@@ -98,22 +114,33 @@ impl Ledger {
         let tag = cut(tag);
         let taken: usize = self.gaps.iter().map(Gap::bytes).sum();
         let is_full = taken + GAP_BYTES + tag.len() > GAPS_BYTES_MAX;
-        let telling_below = self.telling_below;
-        let mut growing =
-            self.gaps.iter_mut().filter(|gap| gap.number >= telling_below && gap.cause == cause);
+        let (telling_below, epoch) = (self.telling_below, self.epochs.current());
+        let growing = |gap: &Gap| gap.number >= telling_below && gap.cause == cause;
         // With too many senders, those that come late share one gap for their cause.
-        let same = growing.find(|gap| gap.tag == tag || (is_full && gap.tag.is_empty()));
-        if let Some(gap) = same {
+        let is_same = |gap: &Gap| growing(gap) && (gap.tag == tag || (is_full && gap.tag.is_empty()));
+        // One that an earlier open began may have been told already, by whoever has a copy of this log: it does not grow.
+        let same = self.gaps.iter().position(|gap| is_same(gap) && gap.epoch == epoch);
+        // Where there is no room for another one, it gets a new number: what it had may be told twice then, and is not lost.
+        let renumbered = || self.gaps.iter().position(|gap| is_full && is_same(gap));
+        let same = same.or_else(renumbered);
+        if let Some(at) = same {
+            let mut gap = self.gaps.remove(at);
+            let is_of_now = gap.epoch == epoch;
+            if !is_of_now {
+                self.last_gap += 1;
+                (gap.number, gap.epoch) = (self.last_gap, epoch);
+            }
             gap.first = gap.first.min(first);
             gap.last = gap.last.max(last);
             gap.count += count;
             gap.until_ms = now_ms;
+            self.gaps.insert(if is_of_now { at } else { self.gaps.len() }, gap);
             return;
         }
         let tag = if is_full { String::new() } else { tag.to_owned() };
         self.last_gap += 1;
         let (number, from_ms, until_ms) = (self.last_gap, now_ms, now_ms);
-        self.gaps.push(Gap { number, cause, tag, first, last, count, from_ms, until_ms });
+        self.gaps.push(Gap { number, epoch, cause, tag, first, last, count, from_ms, until_ms });
     }
 
     pub(crate) fn gaps(&self) -> &[Gap] {
@@ -147,12 +174,6 @@ impl Ledger {
         self.gaps.len() < before
     }
 
-    /// The ledger that was here is gone, and gaps of its numbers may have been told: new ones are not to be taken for
-    /// them. `latest_ms` is the latest time that the log knows of; no log has a million gaps in a millisecond.
-    pub(crate) fn begin_anew(&mut self, latest_ms: u64) {
-        self.last_gap = latest_ms << 20;
-    }
-
     fn encode(&self, id: Uuid, generation: u64) -> Vec<u8> {
         let mut bytes = vec![0; HEADER];
         for gap in &self.gaps {
@@ -160,6 +181,7 @@ impl Ledger {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
             bytes.extend_from_slice(&[gap.cause.code(), gap.tag.len() as u8]);
+            bytes.extend_from_slice(&gap.epoch.number().to_le_bytes());
             bytes.extend_from_slice(gap.tag.as_bytes());
         }
         let mut ranges = 0_u16;
@@ -168,8 +190,11 @@ impl Ledger {
             bytes.extend_from_slice(&last.to_le_bytes());
             ranges += 1;
         }
+        let Lost { expired, evicted, damaged, refused, dropped, restored } = self.lost;
+        bytes.extend_from_slice(self.epochs.receiver.as_bytes());
+        bytes.extend_from_slice(&restored.to_le_bytes());
+        self.epochs.encode(&mut bytes);
         let length = (bytes.len() - HEADER) as u32;
-        let Lost { expired, evicted, damaged, refused, dropped } = self.lost;
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[12..28].copy_from_slice(id.as_bytes());
@@ -213,9 +238,11 @@ fn decode(bytes: &[u8]) -> Option<Result<Slot, u32>> {
         return None;
     }
     let version = u32_at(bytes, 8);
-    if version != VERSION {
-        return Some(Err(version));
-    }
+    let has_epochs = match version {
+        VERSION => true,
+        VERSION_WITHOUT_EPOCHS => false,
+        _ => return Some(Err(version)),
+    };
     let count = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
     let mut ledger = Ledger {
         cursor: u64_at(bytes, 36),
@@ -228,16 +255,19 @@ fn decode(bytes: &[u8]) -> Option<Result<Slot, u32>> {
             damaged: u64_at(bytes, 84),
             refused: u64_at(bytes, 92),
             dropped: u64_at(bytes, 100),
+            restored: 0,
         },
         ..Ledger::default()
     };
     let mut rest = body;
     for _ in 0..count(108) {
-        let (head, behind) = rest.split_at_checked(GAP_BYTES)?;
+        let (head, behind) =
+            rest.split_at_checked(if has_epochs { GAP_BYTES } else { GAP_BYTES_WITHOUT_EPOCH })?;
         let (tag, behind) = behind.split_at_checked(usize::from(head[49]))?;
         rest = behind;
         ledger.gaps.push(Gap {
             number: u64_at(head, 0),
+            epoch: if has_epochs { Epoch::from_number(u64_at(head, 50)) } else { Epoch::NONE },
             first: u64_at(head, 8),
             last: u64_at(head, 16),
             count: u64_at(head, 24),
@@ -251,6 +281,11 @@ fn decode(bytes: &[u8]) -> Option<Result<Slot, u32>> {
         let (range, behind) = rest.split_at_checked(PASSED_BYTES)?;
         rest = behind;
         ledger.passed.add(u64_at(range, 0), u64_at(range, 8));
+    }
+    if has_epochs {
+        let (receiver, epochs) = rest.split_at_checked(RECEIVER_BYTES)?;
+        ledger.epochs = Epochs::decode(uuid_at(receiver, 0), epochs)?;
+        ledger.lost.restored = u64_at(receiver, 16);
     }
     Some(Ok(Slot { id: uuid_at(bytes, 12), generation: u64_at(bytes, 28), ledger }))
 }

@@ -8,7 +8,8 @@
 //!
 //! # Guarantees
 //! - An append that ended well is read back after a kill or a power cut, in the order in which `append` was called.
-//! - A reader is only given what is on disk, so a sequence that has left the gateway never names another record later.
+//! - A reader is only given what is on disk, so a sequence and its epoch that have left the gateway never name another
+//!   record later, also when the directory is restored from a backup or cloned.
 //! - Whatever else becomes of an acknowledged record (expired, evicted, damaged) is counted, by cause, sender and range of
 //!   sequences, exactly once, in a ledger on disk: [`Log::gaps`].
 //! - Damage costs the records that it hits: the log opens, and the segment is set aside for whoever looks into it.
@@ -24,6 +25,7 @@
 
 mod answers;
 mod commit;
+mod epochs;
 mod error;
 mod format;
 mod ledger;
@@ -45,7 +47,7 @@ mod tests;
 mod writer;
 
 pub use error::{AppendError, OpenError};
-pub use format::Record;
+pub use format::{Epoch, Record};
 pub use ledger::{Gap, Lost};
 pub use limits::{Full, LogOptions, RECORD_BYTES_MAX, Tag};
 pub use log::{Append, Log};

@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 use crate::commit::Committer;
 use crate::error::{AppendError, OpenError};
+use crate::format::Epoch;
 use crate::ledger::Gap;
 use crate::limits::LogOptions;
 use crate::losses::{Cause, Loss};
 use crate::reader::{Reader, Records};
 use crate::recover::recover;
 use crate::shared::Shared;
-use crate::state::Pending;
+use crate::state::{Pending, State};
 use crate::stats::Stats;
 use crate::storage::{Directory, Storage};
 use crate::writer::{Thread, Writers};
@@ -68,7 +69,7 @@ impl Log {
     pub(crate) fn open_on(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
         let recovered = recover(&*storage)?;
         let dir = storage.path().to_owned();
-        let shared = Arc::new(Shared::new(storage, recovered.id, options, recovered.state));
+        let shared = Arc::new(Shared::new(storage, recovered.id, recovered.epoch, options, recovered.state));
         let committer = Committer::new(shared.clone(), recovered.active, recovered.ledger);
         let writers = Arc::new(Writers::new(shared.clone(), committer));
         if let Some(pool) = &shared.options.pool {
@@ -179,15 +180,54 @@ impl Log {
     /// Everything up to and including `sequence` is done with; segments that hold nothing else are deleted. Goes forward
     /// only. The cursor reaches the disk within about a second, never ahead of this.
     pub fn advance(&self, sequence: u64) {
+        self.change(|state| state.advance(sequence));
+    }
+
+    /// Changes what the ledger holds, and wakes the commit thread when there is something to write or to delete.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.shared().state();
         let was_behind = state.is_ledger_behind;
-        state.advance(sequence);
+        let answer = change(&mut state);
         let is_news = (state.is_ledger_behind && !was_behind) || state.has_done_segment();
         let is_news = is_news && std::mem::take(&mut state.is_asleep);
         drop(state);
         if is_news {
             self.shared().work.notify_one();
         }
+        answer
+    }
+
+    /// Upstream has confirmed the record of this sequence, and what is up to `done` is done with, as with [`Log::advance`].
+    pub fn confirm(&self, sequence: u64, done: Option<u64>) {
+        self.change(|state| state.confirm(sequence, done));
+    }
+
+    /// Upstream has all of an epoch up to the sequence that `stored` gives for it: that much is done with.
+    pub fn advance_stored(&self, stored: impl Fn(Epoch) -> Option<u64>) {
+        self.change(|state| state.advance_stored(stored));
+    }
+
+    /// Compares what upstream has confirmed with what it has: `has` gives the highest sequence of an epoch. What is missing is
+    /// counted as [`Cause::Restored`], once, and given as ranges of sequences. `receiver` names upstream's store: another
+    /// one owes nothing. `is_complete`: upstream has forgotten none of this log's epochs.
+    pub fn reconcile(
+        &self,
+        receiver: Uuid,
+        has: impl Fn(Epoch) -> Option<u64>,
+        is_complete: bool,
+        now_ms: u64,
+    ) -> Vec<(u64, u64)> {
+        self.change(|state| state.reconcile(receiver, has, is_complete, now_ms))
+    }
+
+    /// The epoch of a sequence; `None` when it is older than all that are known.
+    pub fn epoch_of(&self, sequence: u64) -> Option<Epoch> {
+        self.shared().state().ledger.epochs.of(sequence)
+    }
+
+    /// The last sequence of an epoch, `u64::MAX` of the one that goes on; `None` when the epoch is not known.
+    pub fn last_of(&self, epoch: Epoch) -> Option<u64> {
+        self.shared().state().ledger.epochs.last_of(epoch)
     }
 
     /// Takes one record out, wherever it stands: it is not pending any more, and it is no loss. Ends when that is on disk;

@@ -24,11 +24,14 @@ pub enum Cause {
     Refused,
     /// Somebody said so: an operator gave it up, or nothing leads to where it was to go any more.
     Dropped,
+    /// Upstream had confirmed it and has it no more: it was restored from a backup.
+    Restored,
 }
 
 impl Cause {
     /// Every one of them.
-    pub const ALL: [Self; 5] = [Self::Expired, Self::Evicted, Self::Damaged, Self::Refused, Self::Dropped];
+    pub const ALL: [Self; 6] =
+        [Self::Expired, Self::Evicted, Self::Damaged, Self::Refused, Self::Dropped, Self::Restored];
 
     /// Its number in the ledger's file.
     pub(crate) fn code(self) -> u8 {
@@ -38,6 +41,7 @@ impl Cause {
             Self::Damaged => 3,
             Self::Refused => 4,
             Self::Dropped => 5,
+            Self::Restored => 6,
         }
     }
 
@@ -53,6 +57,7 @@ impl Cause {
             Self::Damaged => "damaged",
             Self::Refused => "refused",
             Self::Dropped => "dropped",
+            Self::Restored => "central-restored",
         }
     }
 }

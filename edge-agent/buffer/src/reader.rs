@@ -251,7 +251,8 @@ fn fetch(shared: &Shared, next: u64, place: Option<Place>) -> Fetched {
                 Ok(file) => {
                     let seed = frame_seed(shared.id, stretch.segment);
                     let (offset, expected) = (stretch.start.offset, stretch.start.sequence);
-                    let scan = Scan::new(file, seed, offset, expected, stretch.end, stretch.until);
+                    let scan =
+                        Scan::new(file, seed, stretch.epoch, offset, expected, stretch.end, stretch.until);
                     Place { segment: stretch.segment, scan }
                 }
                 // It was dropped or deleted a moment ago: the cursor is behind it now.

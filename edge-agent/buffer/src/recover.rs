@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::commit::create_segment;
 use crate::error::OpenError;
 use crate::format::{
-    BadHeader, DAMAGED, LEDGER_FILE, SEGMENT_HEADER, SegmentHeader, UNFINISHED, VERSION, frame_len,
+    BadHeader, DAMAGED, Epoch, LEDGER_FILE, SEGMENT_HEADER, SegmentHeader, UNFINISHED, VERSION, frame_len,
     frame_seed, segment_first, segment_name,
 };
 use crate::ledger::{LedgerFile, Slot};
@@ -22,6 +22,7 @@ use crate::storage::{File, Storage};
 
 pub(crate) struct Recovered {
     pub(crate) id: Uuid,
+    pub(crate) epoch: Epoch,
     pub(crate) state: State,
     /// The last segment's file.
     pub(crate) active: Arc<dyn File>,
@@ -65,7 +66,7 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let of_header = found.iter().find_map(|segment| segment.header.map(|header| header.id));
     let id = slot.as_ref().map(|slot| slot.id).or(of_header).unwrap_or_else(Uuid::new_v4);
     let is_known = slot.is_some() || of_header.is_some();
-    let mut recovering = Recovering { storage, id, found, slot, set_aside };
+    let mut recovering = Recovering { storage, id, epoch: Epoch::random(), found, slot, set_aside };
     let strangers =
         recovering.set_strangers_aside(is_known).map_err(|(doing, source)| told(doing)(source))?;
     let (mut state, active) = recovering.recover().map_err(|(doing, source)| told(doing)(source))?;
@@ -75,7 +76,7 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     }
     state.set_aside = recovering.set_aside;
     let ledger = recovering.ledger_file(&mut state, file).map_err(told(format!("write {LEDGER_FILE}")))?;
-    Ok(Recovered { id, state, active, ledger })
+    Ok(Recovered { id, epoch: recovering.epoch, state, active, ledger })
 }
 
 /// Reads the header of one segment.
@@ -104,6 +105,7 @@ fn look(storage: &dyn Storage, first: u64) -> Result<Found, OpenError> {
 struct Recovering<'a> {
     storage: &'a dyn Storage,
     id: Uuid,
+    epoch: Epoch,
     found: Vec<Found>,
     slot: Option<Slot>,
     set_aside: u64,
@@ -139,12 +141,15 @@ impl Recovering<'_> {
     }
 
     fn recover(&mut self) -> Result<(State, Arc<dyn File>), Failed> {
-        let ledger = self.slot.as_ref().map(|slot| slot.ledger.clone()).unwrap_or_default();
+        let mut ledger = self.slot.as_ref().map(|slot| slot.ledger.clone()).unwrap_or_default();
         let (cursor, known_end) = (ledger.cursor, ledger.next_sequence);
         let mut segments: VecDeque<Segment> = VecDeque::with_capacity(self.found.len() + 1);
         for found in &self.found {
             let created_ms = found.header.map_or(0, |header| header.created_ms);
-            let segment = Segment::new(found.first, found.len, created_ms);
+            // Known from neither place, its records are sent under a new epoch, and perhaps twice.
+            let known = found.header.map(|header| header.epoch).or_else(|| ledger.epochs.of(found.first));
+            let epoch = known.unwrap_or_else(Epoch::random);
+            let segment = Segment::new(found.first, epoch, found.len, created_ms);
             // What its records expire at is not known before they are read.
             segments.push_back(Segment {
                 is_damaged: found.header.is_none(),
@@ -167,10 +172,11 @@ impl Recovering<'_> {
         let active = match last {
             Some((file, next)) if next == next_sequence => file,
             _ => {
-                let header = SegmentHeader { id: self.id, first: next_sequence, created_ms: 0 };
+                let header =
+                    SegmentHeader { id: self.id, epoch: self.epoch, first: next_sequence, created_ms: 0 };
                 let name = segment_name(next_sequence);
                 let file = create_segment(self.storage, header).map_err(|e| (format!("make {name}"), e))?;
-                segments.push_back(Segment::new(next_sequence, SEGMENT_HEADER, 0));
+                segments.push_back(Segment::new(next_sequence, self.epoch, SEGMENT_HEADER, 0));
                 holes.push((end.max(1), next_sequence - 1));
                 file
             }
@@ -178,6 +184,7 @@ impl Recovering<'_> {
         let oldest = segments.front().map_or(next_sequence, |segment| segment.first);
         let has_ledger = self.slot.is_some();
         let latest_ms = segments.iter().map(|segment| segment.created_ms).fold(latest_ms, u64::max);
+        ledger.epochs.follow(&segments, end, self.epoch, next_sequence);
         let mut state = State::new(segments, next_sequence, ledger);
         state.now_ms = latest_ms;
         if has_ledger {
@@ -186,7 +193,6 @@ impl Recovering<'_> {
         } else {
             // Nobody knows what became of those before: the cursor is gone.
             state.advance(oldest - 1);
-            state.ledger.begin_anew(latest_ms);
         }
         for (first, last) in holes {
             state.pass(first, last, Cause::Damaged, "");
@@ -205,11 +211,13 @@ impl Recovering<'_> {
     ) -> io::Result<(Arc<dyn File>, u64, u64)> {
         let file = self.storage.open(&segment_name(found.first))?;
         if found.header.is_none() {
-            let header = SegmentHeader { id: self.id, first: found.first, created_ms: 0 };
+            let header =
+                SegmentHeader { id: self.id, epoch: segment.epoch, first: found.first, created_ms: 0 };
             file.write_all_at(&header.encode(), 0)?;
         }
         let seed = frame_seed(self.id, found.first);
-        let mut scan = Scan::new(file.clone(), seed, SEGMENT_HEADER, found.first, found.len, u64::MAX);
+        let mut scan =
+            Scan::new(file.clone(), seed, segment.epoch, SEGMENT_HEADER, found.first, found.len, u64::MAX);
         segment.expires_ms = 0;
         let mut newest_ms = 0;
         loop {

@@ -179,7 +179,8 @@ impl Committer {
     fn tally(&self, segment: &Segment, until: u64, cause: Cause, now_ms: u64) -> io::Result<Tally> {
         let file = self.shared.storage.open(&segment_name(segment.first))?;
         let seed = frame_seed(self.shared.id, segment.first);
-        let mut scan = Scan::new(file, seed, SEGMENT_HEADER, segment.first, segment.len, until);
+        let mut scan =
+            Scan::new(file, seed, segment.epoch, SEGMENT_HEADER, segment.first, segment.len, until);
         let mut tally = Tally::default();
         let mut known: BTreeMap<(u8, String), u16> = BTreeMap::new();
         while scan.expected < until {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::format::{FRAME_HEADER, MARK, Record, decode_frame, frame_header, frame_len};
+use crate::format::{Epoch, FRAME_HEADER, MARK, Record, decode_frame, frame_header, frame_len};
 use crate::storage::File;
 
 /// Bytes read at once: many small records per system call, little memory per reader.
@@ -26,6 +26,7 @@ pub(crate) enum Step {
 pub(crate) struct Scan {
     file: Arc<dyn File>,
     seed: u32,
+    epoch: Epoch,
     /// Where the next frame should begin.
     pub(crate) offset: u64,
     /// The sequence that it should have.
@@ -44,12 +45,24 @@ impl Scan {
     pub(crate) fn new(
         file: Arc<dyn File>,
         seed: u32,
+        epoch: Epoch,
         offset: u64,
         expected: u64,
         end: u64,
         until: u64,
     ) -> Self {
-        Self { file, seed, offset, expected, end, until, chunk: Bytes::new(), chunk_at: 0, found: None }
+        Self {
+            file,
+            seed,
+            epoch,
+            offset,
+            expected,
+            end,
+            until,
+            chunk: Bytes::new(),
+            chunk_at: 0,
+            found: None,
+        }
     }
 
     /// # Errors
@@ -96,7 +109,7 @@ impl Scan {
             return Ok(None);
         }
         let frame = self.bytes(offset, frame_len(header.length as usize))?;
-        Ok(frame.and_then(|frame| decode_frame(self.seed, &frame)))
+        Ok(frame.and_then(|frame| decode_frame(self.seed, self.epoch, &frame)))
     }
 
     /// Where the next mark stands, from `from` on.

@@ -1,6 +1,6 @@
 //! What is known of a segment file while the log is open.
 
-use crate::format::SEGMENT_HEADER;
+use crate::format::{Epoch, SEGMENT_HEADER};
 use crate::losses::Cause;
 
 /// One mark per this many bytes of the last segment: how far a reader that seeks must scan.
@@ -20,6 +20,8 @@ pub(crate) struct Mark {
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) first: u64,
+    /// Of all its records.
+    pub(crate) epoch: Epoch,
     /// Bytes that are on disk, header included.
     pub(crate) len: u64,
     /// Bytes of its file: `len` and what is allocated ahead.
@@ -34,9 +36,18 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub(crate) fn new(first: u64, len: u64, created_ms: u64) -> Self {
+    pub(crate) fn new(first: u64, epoch: Epoch, len: u64, created_ms: u64) -> Self {
         let start = Mark { sequence: first, offset: SEGMENT_HEADER, enqueued_ms: created_ms };
-        Self { first, len, allocated: len, is_damaged: false, expires_ms: 0, created_ms, marks: vec![start] }
+        Self {
+            first,
+            epoch,
+            len,
+            allocated: len,
+            is_damaged: false,
+            expires_ms: 0,
+            created_ms,
+            marks: vec![start],
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -65,6 +76,7 @@ impl Segment {
 /// What a reader must know to read on.
 pub(crate) struct Stretch {
     pub(crate) segment: u64,
+    pub(crate) epoch: Epoch,
     pub(crate) start: Mark,
     /// Frames end here.
     pub(crate) end: u64,

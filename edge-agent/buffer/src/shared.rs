@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
+use crate::format::Epoch;
 use crate::limits::LogOptions;
 use crate::state::State;
 use crate::storage::Storage;
@@ -23,6 +24,8 @@ pub(crate) struct Published {
 pub(crate) struct Shared {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) id: Uuid,
+    /// Of what is appended from this open on.
+    pub(crate) epoch: Epoch,
     pub(crate) options: LogOptions,
     state: Mutex<State>,
     /// There is something to do for the commit thread.
@@ -35,12 +38,19 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(storage: Arc<dyn Storage>, id: Uuid, options: LogOptions, state: State) -> Self {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        id: Uuid,
+        epoch: Epoch,
+        options: LogOptions,
+        state: State,
+    ) -> Self {
         let published =
             watch::Sender::new(Published { next_sequence: state.next_sequence, has_ended: false });
         Self {
             storage,
             id,
+            epoch,
             options,
             state: Mutex::new(state),
             work: Condvar::new(),

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::error::AppendError;
-use crate::format::frame_len;
+use crate::format::{Epoch, frame_len};
 use crate::ledger::{Gap, Ledger};
 use crate::losses::{Cause, Loss, Losses};
 use crate::segment::{Mark, Segment, Stretch, Tally};
@@ -272,6 +273,46 @@ impl State {
         }
     }
 
+    /// Upstream says by epoch up to where it has all of it: that much is done with. Its word on one epoch says nothing of
+    /// the sequences of another, so it goes from epoch to epoch.
+    pub(crate) fn advance_stored(&mut self, stored: impl Fn(Epoch) -> Option<u64>) {
+        while self.has_pending() {
+            let Some(epoch) = self.ledger.epochs.of(self.cursor + 1) else { return };
+            let last = self.ledger.epochs.last_of(epoch).unwrap_or(0);
+            let Some(up_to) = stored(epoch).filter(|up_to| *up_to > self.cursor) else { return };
+            self.advance(up_to.min(last));
+            if up_to < last {
+                return;
+            }
+        }
+    }
+
+    /// Upstream has confirmed a record, and what is up to `done` is done with.
+    pub(crate) fn confirm(&mut self, sequence: u64, done: Option<u64>) {
+        self.ledger.epochs.confirm(sequence);
+        self.is_ledger_behind = true;
+        if let Some(done) = done {
+            self.advance(done);
+        }
+    }
+
+    /// Counts what upstream had confirmed and does not have any more; the ranges of it.
+    pub(crate) fn reconcile(
+        &mut self,
+        receiver: Uuid,
+        has: impl Fn(Epoch) -> Option<u64>,
+        is_complete: bool,
+        now_ms: u64,
+    ) -> Vec<(u64, u64)> {
+        let lost = self.ledger.epochs.reconcile(receiver, has, is_complete);
+        self.now_ms = now_ms;
+        self.is_ledger_behind = true;
+        for (first, last) in &lost {
+            self.lose(*first, *last, last - first + 1, Cause::Restored, "");
+        }
+        lost
+    }
+
     pub(crate) fn is_pending(&self, sequence: u64) -> bool {
         sequence > self.cursor && sequence < self.next_sequence && !self.ledger.passed.holds(sequence)
     }
@@ -333,6 +374,9 @@ impl State {
             Cause::Refused => self.refused += count,
             Cause::Dropped => {
                 tracing::warn!(first, last, count, sender = tag, "queued records were given up")
+            }
+            Cause::Restored => {
+                tracing::error!(first, last, count, "upstream has lost records that it had confirmed")
             }
         }
         self.losses.add(Loss { first, last, count, cause });
@@ -401,6 +445,7 @@ impl State {
         let segment = &self.segments[at];
         Some(Stretch {
             segment: segment.first,
+            epoch: segment.epoch,
             start: segment.mark_before(sequence),
             end: segment.len,
             until: self.segments.get(at + 1).map_or(self.next_sequence, |next| next.first),

@@ -192,6 +192,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
                     "damaged": queue.stats.lost.damaged,
                     "refused": queue.stats.lost.refused,
                     "dropped": queue.stats.lost.dropped,
+                    "central-restored": queue.stats.lost.restored,
                 },
                 "gaps": queue.gaps.iter().map(gap_json).collect::<Vec<_>>(),
                 "writtenPerPayloadByte": (queue.stats.payload_bytes > 0)
@@ -282,6 +283,7 @@ fn lost_by_cause<'a>(stats: impl Iterator<Item = &'a Stats> + Clone) -> Value {
         "refused": sum(|lost| lost.refused),
         "damaged": sum(|lost| lost.damaged),
         "dropped": sum(|lost| lost.dropped),
+        "central-restored": sum(|lost| lost.restored),
     })
 }
 

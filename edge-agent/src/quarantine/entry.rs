@@ -2,10 +2,11 @@
 //! JSON, the record of the queue.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use edge_buffer::Record;
+use edge_buffer::{Epoch, Record};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::queues::name::QueueName;
 use crate::record;
 
 const VERSION: u8 = 1;
@@ -31,6 +32,8 @@ pub struct Entry {
     pub queue: Uuid,
     /// Its sequence there.
     pub sequence: u64,
+    /// The epoch of that sequence.
+    pub epoch: Epoch,
     /// The queue's priority.
     pub priority: u32,
     /// When the gateway accepted it, ms of Unix time.
@@ -48,6 +51,9 @@ pub struct Entry {
 struct Head {
     queue: String,
     sequence: u64,
+    /// None in an entry of a version without epochs.
+    #[serde(default)]
+    epoch: u64,
     priority: u32,
     enqueued_ms: u64,
     refused_ms: u64,
@@ -64,6 +70,7 @@ impl Entry {
         let head = Head {
             queue: self.queue.to_string(),
             sequence: self.sequence,
+            epoch: self.epoch.number(),
             priority: self.priority,
             enqueued_ms: self.enqueued_ms,
             refused_ms: self.refused_ms,
@@ -87,6 +94,7 @@ impl Entry {
                 number: stored.sequence,
                 queue: head.queue.parse().ok()?,
                 sequence: head.sequence,
+                epoch: Epoch::from_number(head.epoch),
                 priority: head.priority,
                 enqueued_ms: head.enqueued_ms,
                 refused_ms: head.refused_ms,
@@ -99,6 +107,11 @@ impl Entry {
             tracing::error!(number = stored.sequence, "a message in quarantine could not be read");
         }
         entry
+    }
+
+    /// The queue that it stood in, with the epoch of its sequence there.
+    pub(super) fn queue_name(&self) -> QueueName {
+        QueueName { id: self.queue, epoch: self.epoch }
     }
 
     /// Topic and body, when its record can be read.

@@ -18,14 +18,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use edge_buffer::{AppendError, Log, LogOptions, OpenError, ReadError, Stats};
+use edge_buffer::{AppendError, Epoch, Log, LogOptions, OpenError, ReadError, Stats};
 use edge_core::route::QueueClass;
 use tokio::task::JoinError;
-use uuid::Uuid;
 
 pub use self::entry::{Entry, Reason};
 use crate::clock::now_ms;
 use crate::queues::Queues;
+use crate::queues::name::QueueName;
 use crate::queues::place::Queue;
 use crate::record;
 use edge_hub::tasks;
@@ -67,8 +67,8 @@ pub enum QuarantineError {
 /// The quarantine of one upstream.
 pub struct Quarantine {
     log: Log,
-    /// Queue and sequence of the entries whose messages may be refused once more.
-    known: Mutex<HashSet<(Uuid, u64)>>,
+    /// Queue, epoch and sequence of the entries whose messages may be refused once more.
+    known: Mutex<HashSet<(QueueName, u64)>>,
     /// Taken by who moves an entry out. Whether no queue holds a message whose entry is here still.
     moving: tokio::sync::Mutex<bool>,
 }
@@ -97,7 +97,9 @@ impl Quarantine {
         let skipped = log.stats().records.saturating_sub(KNOWN as u64 / 2);
         for record in log.records().skip(usize::try_from(skipped).unwrap_or(usize::MAX)) {
             match record {
-                Ok(record) => known.extend(Entry::read(&record).map(|entry| (entry.queue, entry.sequence))),
+                Ok(record) => {
+                    known.extend(Entry::read(&record).map(|entry| (entry.queue_name(), entry.sequence)))
+                }
                 Err(error) => {
                     tracing::error!(%error, "the quarantine could not be read whole");
                     break;
@@ -112,7 +114,7 @@ impl Quarantine {
     /// # Errors
     /// [`QuarantineError`]; the message stays where it is.
     pub async fn put(&self, queue: &Queue, sequence: u64, reason: Reason) -> Result<(), QuarantineError> {
-        let of = (queue.log.id(), sequence);
+        let of = (queue_name(queue, sequence), sequence);
         if self.known().contains(&of) {
             return Ok(());
         }
@@ -126,8 +128,9 @@ impl Quarantine {
         };
         let entry = Entry {
             number: 0,
-            queue: of.0,
+            queue: of.0.id,
             sequence,
+            epoch: of.0.epoch,
             priority: queue.class.priority,
             enqueued_ms: record.enqueued_ms,
             refused_ms: now_ms(),
@@ -154,10 +157,10 @@ impl Quarantine {
 
     /// Whether a message of a queue is in here, or was: it has left that queue, whatever a kill has left there.
     pub fn holds(&self, queue: &Queue, sequence: u64) -> bool {
-        self.known().contains(&(queue.log.id(), sequence))
+        self.known().contains(&(queue_name(queue, sequence), sequence))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashSet<(Uuid, u64)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashSet<(QueueName, u64)>> {
         self.known.lock().expect("nothing panics with it")
     }
 
@@ -218,7 +221,8 @@ impl Quarantine {
     /// Makes sure that a kill does not bring the message back in the queue that it stood in.
     async fn leave_queue(&self, entry: &Entry, queues: &Queues) -> Result<(), QuarantineError> {
         let place = queues.upstream().queues();
-        let Some(queue) = place.iter().find(|queue| queue.log.id() == entry.queue) else { return Ok(()) };
+        let is_in = |queue: &&Arc<Queue>| queue_name(queue, entry.sequence) == entry.queue_name();
+        let Some(queue) = place.iter().find(is_in) else { return Ok(()) };
         if queue.log.is_pending(entry.sequence) && !queue.log.take_out(entry.sequence).await? {
             return Err(QuarantineError::InFlight(entry.number));
         }
@@ -328,6 +332,11 @@ impl Reason {
     pub fn because(why: impl Into<String>) -> Self {
         Self { code: None, why: why.into() }
     }
+}
+
+/// The queue, with the epoch of one of its sequences: that of a queue that went back names another message by then.
+fn queue_name(queue: &Queue, sequence: u64) -> QueueName {
+    QueueName { id: queue.log.id(), epoch: queue.log.epoch_of(sequence).unwrap_or(Epoch::NONE) }
 }
 
 /// A message as text where it is text.

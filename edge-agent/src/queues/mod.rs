@@ -3,6 +3,7 @@
 
 mod delivery;
 pub mod limits;
+pub mod name;
 pub mod place;
 
 use std::collections::{BTreeMap, BTreeSet};

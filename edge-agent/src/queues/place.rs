@@ -1,7 +1,6 @@
 //! The queues that lead to one place, one for each priority and what gives way when it is full, and what reads them in the
 //! order of their priorities.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,9 +10,12 @@ use edge_core::link::turns::Turns;
 use edge_core::route::QueueClass;
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
+use schemas::link::Stored;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::limits::{Limits, suffix};
+use super::name::QueueName;
 use crate::clock::{now_ms, steady_ms};
 
 /// One queue.
@@ -115,13 +117,38 @@ impl Place {
         Some(queue.log.append_awaited(record, now_ms(), expires_ms))
     }
 
-    /// Whoever is at this place has the queues of these ids up to these sequences: that much is done with.
-    pub fn is_stored(&self, up_to: &BTreeMap<String, u64>) {
+    /// central has the queues up to these sequences: that much is done with. What it had confirmed and does not have any more
+    /// is a loss; how many messages that were.
+    pub fn is_stored(&self, stored: &Stored) -> u64 {
+        let origin = stored.origin.as_deref().and_then(|origin| origin.parse::<Uuid>().ok());
+        let mut lost = 0;
         for queue in self.queues().iter() {
-            if let Some(sequence) = up_to.get(&queue.log.id().to_string()) {
-                queue.log.advance(*sequence);
+            let log = &queue.log;
+            let name = |epoch| QueueName { id: log.id(), epoch }.to_string();
+            let up_to = |epoch| stored.queues.get(&name(epoch)).copied();
+            let highest = |epoch| {
+                let name = name(epoch);
+                stored.highest.get(&name).or_else(|| stored.queues.get(&name)).copied()
+            };
+            if stored.queues.is_empty() {
+                // It never had anything of this gateway, or the gateway was registered anew and central forgot.
+                log.reconcile(Uuid::nil(), |_| None, false, now_ms());
             }
+            if let Some(origin) = origin {
+                for (first, last) in log.reconcile(origin, highest, stored.is_complete, now_ms()) {
+                    let queue = self.name_of(queue.class);
+                    tracing::error!(
+                        queue,
+                        first,
+                        last,
+                        "central had confirmed messages and lost them; it was restored from a backup"
+                    );
+                    lost += last - first + 1;
+                }
+            }
+            log.advance_stored(up_to);
         }
+        lost
     }
 
     /// Reads all of them from where each is done with.
@@ -309,6 +336,45 @@ mod tests {
 
     fn place(dir: &Path) -> Place {
         Place::open("upstream".into(), dir.join("upstream"), Limits::default()).unwrap()
+    }
+
+    /// central's word on the epochs of the default queue.
+    fn stored(place: &Place, origin: &str, up_to: &[(edge_buffer::Epoch, u64)]) -> Stored {
+        let id = place.queues()[0].log.id();
+        let name = |epoch| QueueName { id, epoch }.to_string();
+        let queues = up_to.iter().map(|(epoch, up_to)| (name(*epoch), *up_to)).collect();
+        Stored { queues, origin: Some(origin.into()), is_complete: true, ..Stored::default() }
+    }
+
+    #[tokio::test]
+    async fn what_central_confirmed_and_lost_is_a_loss_and_another_central_or_a_refusal_is_none() {
+        let (one, other) = ("00000000000000000000000000000001", "00000000000000000000000000000002");
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        place.need([QueueClass::DEFAULT]).unwrap();
+        assert_eq!(place.is_stored(&stored(&place, one, &[])), 0);
+        for text in ["1", "2", "3", "4"] {
+            put(&place, PRIORITY_DEFAULT, text).await;
+        }
+        let log = place.queues()[0].log.clone();
+        let epoch = log.epoch_of(1).unwrap();
+        assert_eq!(place.is_stored(&stored(&place, one, &[(epoch, 1)])), 0);
+        assert_eq!(log.stats().cursor, 1);
+        log.confirm(2, Some(2));
+        log.confirm(4, None);
+        // It refused the third, so its word ends before that, and it has the fourth.
+        let mut refused = stored(&place, one, &[(epoch, 2)]);
+        refused.highest = refused.queues.keys().map(|name| (name.clone(), 4)).collect();
+        assert_eq!(place.is_stored(&refused), 0);
+        assert_eq!(place.is_stored(&stored(&place, one, &[(epoch, 1)])), 3, "it was restored");
+        assert_eq!(place.is_stored(&stored(&place, one, &[(epoch, 1)])), 0, "counted once");
+        log.confirm(4, Some(4));
+        assert_eq!(place.is_stored(&stored(&place, other, &[(epoch, 1)])), 0, "another one owes nothing");
+        log.confirm(4, None);
+        assert_eq!(place.is_stored(&stored(&place, other, &[])), 0, "the gateway was registered anew");
+        let gaps = log.gaps();
+        assert_eq!((gaps.len(), gaps[0].cause.name(), gaps[0].count), (1, "central-restored", 3));
+        place.close().await;
     }
 
     #[tokio::test]

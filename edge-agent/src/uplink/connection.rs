@@ -170,7 +170,7 @@ impl<'a> Connection<'a> {
         } else if let Some((queue, sequence)) = self.telemetry.find(packet_id) {
             let why = if why.is_empty() { reason.to_string() } else { why };
             self.link.quarantine.put(&queue, sequence, Reason { code: Some(reason.code()), why }).await?;
-            self.telemetry.acknowledged(packet_id);
+            self.telemetry.set_aside(packet_id);
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::quarantine::Quarantine;
 use crate::queues::Queues;
+use crate::queues::name::QueueName;
 
 /// How often the ledgers are looked at: in memory, and only while central is there.
 const LOOK: Duration = Duration::from_secs(1);
@@ -102,12 +103,18 @@ impl Losing {
     /// What to tell next.
     pub(super) fn next_unsent(&mut self) -> Option<(Losses, Sent)> {
         let Found { log, name, gaps } = self.found.pop()?;
-        let mut parts = snapshot::split(gaps.into_iter().map(loss), PART_BYTES_MAX);
+        // The numbers of a message are of one epoch.
+        let epoch = gaps.first()?.epoch;
+        let of_epoch = gaps.into_iter().take_while(|gap| gap.epoch == epoch);
+        let mut parts = snapshot::split(of_epoch.map(loss), PART_BYTES_MAX);
         let losses = parts.swap_remove(0);
         let number = losses.last()?.number;
         self.in_flight.insert(log.id());
         // The rest is found again when central has these.
-        Some((Losses { queue: log.id().to_string(), name, losses }, Sent { log, number }))
+        Some((
+            Losses { queue: QueueName { id: log.id(), epoch }.to_string(), name, losses },
+            Sent { log, number },
+        ))
     }
 
     /// central has it.

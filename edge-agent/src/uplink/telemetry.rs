@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::tell::PACKET_BYTES;
 use crate::quarantine::Reason;
+use crate::queues::name::QueueName;
 use crate::queues::place::Queue;
 use crate::record;
 
@@ -89,7 +90,7 @@ impl Telemetry {
         let _ = write!(
             self.topic,
             "{topic}{joint}{of_queue}={}&{of_sequence}={sequence}&{of_ms}={}",
-            queue.log.id(),
+            QueueName { id: queue.log.id(), epoch: queued.epoch },
             queued.enqueued_ms,
         );
         let message = Outgoing { topic: &self.topic, payload: &body, ..Outgoing::default() };
@@ -125,8 +126,17 @@ impl Telemetry {
         }
     }
 
-    /// Notes an acknowledgement; the queue forgets what is done. Of an unknown packet id it changes nothing.
+    /// Notes that central has a message; the queue forgets what is done. Of an unknown packet id it changes nothing.
     pub(super) fn acknowledged(&mut self, packet_id: u16) {
+        let Some((key, sequence)) = self.window.find(packet_id) else { return };
+        let done = self.window.acknowledged(packet_id, self.began.elapsed()).map(|(_, done)| done);
+        if let Some(queue) = self.queues.get(&key) {
+            queue.log.confirm(sequence, done);
+        }
+    }
+
+    /// Notes that a message was set aside, since central refused it; the queue forgets what is done.
+    pub(super) fn set_aside(&mut self, packet_id: u16) {
         if let Some((key, sequence)) = self.window.acknowledged(packet_id, self.began.elapsed())
             && let Some(queue) = self.queues.get(&key)
         {

@@ -29,7 +29,7 @@ impl Uplink {
         match operation {
             LinkDown::Stored => {
                 if let Some(stored) = from_json::<Stored>(topic, payload) {
-                    self.queues.upstream().is_stored(&stored.queues);
+                    self.queues.upstream().is_stored(&stored);
                 }
             }
             LinkDown::Children => {

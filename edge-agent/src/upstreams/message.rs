@@ -20,6 +20,7 @@ use crate::clock::now_ms;
 use crate::config::{Kind, Password, Properties, Upstream};
 use crate::devices::Devices;
 use crate::quarantine::Reason;
+use crate::queues::name::QueueName;
 use crate::queues::place::Queue;
 use crate::record;
 
@@ -166,7 +167,8 @@ impl Manner {
         let unreadable = || Reason::because("its record cannot be read by this version");
         let (topic, payload) = record::decode(&record.payload).ok_or_else(unreadable)?;
         let Ok(Publish::Telemetry { from, mut bag }) = parse_publish(topic) else { return Err(unreadable()) };
-        let place = (queue.log.id().to_string(), record.sequence);
+        let name = QueueName { id: queue.log.id(), epoch: record.epoch };
+        let place = (name.to_string(), record.sequence);
         let lane = self.lane(gateway, &from);
         let sender = sender(&from);
         match self {

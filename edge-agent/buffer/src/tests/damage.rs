@@ -146,15 +146,15 @@ async fn files_of_a_newer_program_are_refused_and_not_touched() {
     let disk = three_segments().await;
     let name = disk.segments().remove(1);
     let mut bytes = disk.bytes(&name);
-    bytes[8] = 2;
+    bytes[8] = 3;
     let checksum = crc32c::crc32c(&bytes[..60]);
     bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
     let newer = disk.with(&name, bytes);
-    assert!(matches!(Log::open_on(Arc::new(newer), options()), Err(OpenError::Version { found: 2, .. })));
+    assert!(matches!(Log::open_on(Arc::new(newer), options()), Err(OpenError::Version { found: 3, .. })));
 
     let mut bytes = disk.bytes("ledger");
     for at in [0, crate::ledger::SLOT as usize] {
-        bytes[at + 8] = 3;
+        bytes[at + 8] = 4;
         let body =
             at + 120..at + 120 + u32::from_le_bytes(bytes[at + 112..at + 116].try_into().unwrap()) as usize;
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[at..at + 116]), &bytes[body]);
@@ -162,7 +162,7 @@ async fn files_of_a_newer_program_are_refused_and_not_touched() {
     }
     let newer = disk.with("ledger", bytes);
     let refused = Log::open_on(Arc::new(newer.clone()), options());
-    assert!(matches!(refused, Err(OpenError::Version { found: 3, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::Version { found: 4, .. })), "{refused:?}");
     assert_eq!(files(&newer), files(&disk));
 }
 

@@ -2,6 +2,7 @@
 
 mod damage;
 mod disk;
+mod epochs;
 mod every_step;
 mod faults;
 mod gaps;

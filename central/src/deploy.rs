@@ -1,5 +1,6 @@
 //! What operators want of gateways and devices: desired properties, and manifests, which are desired properties too.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use edge_core::twin;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, require};
+use crate::store::commands;
 use crate::store::devices::Device;
 use crate::store::manifests::{self, StoredManifest};
 use crate::store::twins::{self, Half};
@@ -103,8 +105,8 @@ fn check_manifest(data: &Value) -> Result<(), FleetError> {
     Ok(())
 }
 
-/// Writes a manifest's sections into the twins of a gateway's modules; gives those that changed. A module that is not in
-/// the manifest keeps its section; `$edgeHub` without a section has no routes.
+/// Writes a manifest's sections into the twins of a gateway's modules; gives those that changed. What is kept of a module
+/// that is not in the manifest goes: the next one of its name is another module. `$edgeHub` without a section has no routes.
 pub(crate) fn assign(
     c: &Connection,
     gateway: &Device,
@@ -120,6 +122,14 @@ pub(crate) fn assign(
     check_manifest(&manifest.data)?;
     let mut sections = Manifest::sections(&manifest.data)?;
     sections.entry(ModuleId::edge_hub()).or_default();
+    for module in twins::modules(c, &gateway.id)?.into_iter().chain(commands::modules(c, &gateway.id)?) {
+        let is_in_manifest = sections.contains_key(&module) || names(&sections).contains(module.as_str());
+        if !is_in_manifest && !module.is_system() {
+            let identity = Identity::module(gateway.id.clone(), module);
+            twins::delete(c, &identity)?;
+            commands::delete(c, &identity)?;
+        }
+    }
     let mut changed = Vec::new();
     for (module, properties) in sections {
         let identity = Identity::module(gateway.id.clone(), module);
@@ -132,4 +142,11 @@ pub(crate) fn assign(
         }
     }
     Ok(changed)
+}
+
+/// The modules that `$edgeAgent`'s section names.
+fn names(sections: &BTreeMap<ModuleId, Map<String, Value>>) -> BTreeSet<&str> {
+    let section = sections.get(&ModuleId::edge_agent());
+    let modules = section.and_then(|section| section.get("modules")).and_then(Value::as_object);
+    modules.into_iter().flat_map(Map::keys).map(String::as_str).collect()
 }

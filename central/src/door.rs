@@ -121,7 +121,7 @@ impl Service for Fleet {
         if device.is_gateway {
             self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(device.id);
         }
-        Ok(Admitted { identity, proof, ends_at: Some(ends_at) })
+        Ok(Admitted { identity, proof, ends_at: Some(ends_at), generation: 0 })
     }
 
     /// Nothing on free topics: central has no rules for them. Who is blocked or has another key is found in the store

@@ -34,7 +34,7 @@ impl Fleet {
         let identity = self.enrolling.enter(enrolment, None);
         let identity =
             identity.ok_or_else(|| Refusal::Unavailable("too many devices enrol at once".into()))?;
-        Ok(Admitted { identity, proof: Default::default(), ends_at: Some(ends_at) })
+        Ok(Admitted { identity, proof: Default::default(), ends_at: Some(ends_at), generation: 0 })
     }
 
     fn site(&self) -> Site {

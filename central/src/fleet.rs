@@ -239,7 +239,10 @@ impl Fleet {
             })
             .await?;
         self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&gone.id);
-        self.clients.forget(&Identity::device(gone.id.clone()), "an operator deleted it");
+        let identity = Identity::device(gone.id.clone());
+        if let Err(error) = self.clients.forget(|who| identity.covers(who), "an operator deleted it").await {
+            tracing::error!(device = %gone.id, %error, "the MQTT session of a deleted device may come back");
+        }
         if let Some(gateway) = &gone.gateway {
             self.tell_child(gateway, &gone.id);
         }

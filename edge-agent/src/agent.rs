@@ -3,6 +3,7 @@
 //! Started: state, queues, deployment in force, front door, deployer, link, local door. Stopped the other way round:
 //! clients are let go first, what they handed in is synced, and the containers run on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ use crate::presence::PresenceChanges;
 use crate::quarantine::Quarantine;
 use crate::queues::Queues;
 use crate::queues::limits::Limits;
+use crate::removals::{IdentityState, Removals};
 use crate::routing::Router;
 use crate::standing::Standing;
 use crate::state::State;
@@ -145,10 +147,22 @@ impl Daemon {
         let mailbox = Mailbox::load(state.clone())?;
         let enrolments = Enrolments::new(config.hostname.clone(), devices.clone());
         let postman = Postman::new(Arc::new(mailbox.clone()), clients.clone());
+        let users = Users::load(state.clone())?;
+        // Everything that keeps something by identity: what stands here forgets with a removal, and nothing else does.
+        let kept: Vec<Box<dyn IdentityState>> = vec![
+            Box::new(clients.clone()),
+            Box::new(twins.clone()),
+            Box::new(commands.clone()),
+            Box::new(mailbox.clone()),
+            Box::new(users.clone()),
+        ];
+        let removals = Removals::load(state.clone(), users.clone(), kept);
         let (deployments, outputs) = {
-            let (gateway, twins, state, queues) =
-                (config.device_id.clone(), twins.clone(), state.clone(), queues.clone());
-            tokio::task::spawn_blocking(move || Deployments::load(gateway, twins, state, queues)).await??
+            let (gateway, twins, state) = (config.device_id.clone(), twins.clone(), state.clone());
+            let (queues, removals) = (queues.clone(), removals.clone());
+            let removal = removals.begin().await;
+            let load = move || Deployments::load(gateway, twins, state, queues, removals, &removal);
+            tokio::task::spawn_blocking(load).await??
         };
         let deployments = Arc::new(deployments);
         let presence = PresenceChanges::default();
@@ -168,7 +182,8 @@ impl Daemon {
             hosts: hosts.clone().into(),
             module_keys: module_keys.clone(),
             devices,
-            users: Users::load(state.clone())?,
+            users,
+            removals: removals.clone(),
             trust: trust.trust(),
             rules: outputs.rules,
             clients: clients.clone(),
@@ -198,7 +213,23 @@ impl Daemon {
         let tls = edge_hub::tls::server_config_for(keeper.served())?;
         let (door, doors) = open_doors(&config, front, clients.clone(), tls, &stop_doors).await?;
 
+        // Nobody who was removed while the daemon ended, and nobody whom an older version forgot to forget, is found again by
+        // the next one of the name.
+        let is_central = matches!(upstream.map(|upstream| &upstream.kind), Some(Kind::Central(_)));
+        let knows_devices = !is_central || standing.devices.is_told();
+        removals.sweep(is_left_behind(&standing, &deployments.modules(), knows_devices)).await?;
+
         let mut tasks = Tasks::new(stop.clone());
+        {
+            let stop = stop.clone();
+            tasks.restarted("removals", move || {
+                let (removals, stop) = (removals.clone(), stop.clone());
+                async move {
+                    removals.run(stop).await;
+                    Ok(())
+                }
+            });
+        }
         {
             let stop = stop.clone();
             tasks.essential("certificate", async move {
@@ -431,6 +462,23 @@ impl Daemon {
         // The rooms behind the door keep their state until here.
         drop((self.door, self.commands));
         self.state.close().await;
+    }
+}
+
+/// Who is not here any more, of those of whom something is kept.
+fn is_left_behind(
+    standing: &Standing,
+    modules: &BTreeSet<ModuleId>,
+    knows_devices: bool,
+) -> impl Fn(&Identity) -> bool {
+    move |identity| match (&identity.module, identity.user_name()) {
+        (_, Some(user)) => standing.users.get(&user).is_none(),
+        _ if identity.is_local() => false,
+        (None, _) if identity.device == standing.gateway => false,
+        (Some(module), _) if identity.device == standing.gateway => {
+            !module.is_system() && !modules.contains(module)
+        }
+        _ => knows_devices && standing.devices.get(&identity.device).is_none(),
     }
 }
 

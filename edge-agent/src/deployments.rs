@@ -4,7 +4,7 @@
 //! is reported with the path of the field. A route that is wrong leaves the rest in force: it stays as it was in force
 //! last, if ever, and is reported by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::deployer::Deployment;
 use crate::queues::Queues;
+use crate::removals::{Removal, RemovalError, Removals};
 use crate::routing::Routing;
 use crate::standing::Rules;
 use crate::state::{Room, State, StateError};
@@ -75,6 +76,7 @@ pub struct Deployments {
     twins: Twins,
     state: State,
     queues: Arc<Queues>,
+    removals: Removals,
     in_force: std::sync::Mutex<Option<InForce>>,
     deployer: watch::Sender<Option<Arc<Deployment>>>,
     routing: watch::Sender<Arc<Routing>>,
@@ -107,6 +109,8 @@ impl Deployments {
         twins: Twins,
         state: State,
         queues: Arc<Queues>,
+        removals: Removals,
+        removal: &Removal,
     ) -> Result<(Self, Outputs), StateError> {
         let (deployer, deployer_out) = watch::channel(None);
         let (routing, routing_out) = watch::channel(Arc::default());
@@ -119,6 +123,7 @@ impl Deployments {
             twins,
             state,
             queues,
+            removals,
             in_force: std::sync::Mutex::new(None),
             deployer,
             routing,
@@ -127,11 +132,11 @@ impl Deployments {
             judgement,
         };
         if let Some(sections) = last
-            && let Err(problem) = deployments.put_in_force(sections)
+            && let Err(problem) = deployments.put_in_force(sections, removal)
         {
             tracing::error!(problem, "the deployment that was in force cannot be taken up again");
         }
-        deployments.consider();
+        deployments.consider(removal);
         let outputs = Outputs {
             deployer: deployer_out,
             routing: routing_out,
@@ -146,8 +151,25 @@ impl Deployments {
         Identity::module(self.gateway.clone(), module)
     }
 
-    /// Looks at the desired twins and puts them in force if they are good. Blocking: opens queues.
-    pub fn consider(&self) {
+    /// As [`Deployments::consider`], and removes what modules that left it were kept of.
+    ///
+    /// # Errors
+    /// [`RemovalError`] when that was not saved.
+    pub async fn take_up(self: &Arc<Self>) -> Result<(), RemovalError> {
+        let removal = self.removals.begin().await;
+        let this = self.clone();
+        let considered = tokio::task::spawn_blocking(move || {
+            this.consider(&removal);
+            removal
+        });
+        let removal =
+            considered.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        removal.finish().await
+    }
+
+    /// Looks at the desired twins and puts them in force if they are good; notes the modules that leave. Blocking: opens
+    /// queues.
+    fn consider(&self, removal: &Removal) {
         let wanted = Sections {
             edge_agent: self.twins.get(&self.identity(ModuleId::edge_agent())).desired,
             edge_hub: self.twins.get(&self.identity(ModuleId::edge_hub())).desired,
@@ -162,7 +184,7 @@ impl Deployments {
             self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&wanted));
         let problem = match is_in_force {
             true => None,
-            false => self.put_in_force(wanted).err(),
+            false => self.put_in_force(wanted, removal).err(),
         };
         let routes_refused =
             self.in_force().as_ref().map(|in_force| in_force.routes_refused.clone()).unwrap_or_default();
@@ -180,11 +202,20 @@ impl Deployments {
         self.judgement.send_replace(Judgement { versions: Some(versions), problem, routes_refused });
     }
 
+    /// The modules that are in force, or wanted: what is kept of any other was left behind.
+    pub fn modules(&self) -> BTreeSet<ModuleId> {
+        let wanted = self.twins.get(&self.identity(ModuleId::edge_agent())).desired.properties;
+        let wanted = wanted.get("modules").and_then(Value::as_object);
+        let wanted =
+            wanted.into_iter().flat_map(|modules| modules.keys()).filter_map(|name| name.parse().ok());
+        self.rules.borrow().modules.iter().cloned().chain(wanted).collect()
+    }
+
     fn in_force(&self) -> MutexGuard<'_, Option<InForce>> {
         self.in_force.lock().expect("nothing panics while it holds it")
     }
 
-    fn put_in_force(&self, mut sections: Sections) -> Result<(), String> {
+    fn put_in_force(&self, mut sections: Sections, removal: &Removal) -> Result<(), String> {
         let mut manifest =
             Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)
                 .map_err(|error| error.to_string())?;
@@ -215,6 +246,10 @@ impl Deployments {
             modules: desired.modules.keys().cloned().collect(),
             time_to_live_ms: manifest.edge_hub.time_to_live_secs.map(|secs| secs.saturating_mul(1000)),
         }));
+        // Noted before they are refused: nothing that they leave is the next module's of their name.
+        let before = self.rules.borrow().modules.clone();
+        let gone = before.into_iter().filter(|module| !desired.modules.contains_key(module));
+        removal.note(gone.map(|module| self.identity(module)));
         self.rules.send_replace(Arc::new(Rules {
             modules: desired.modules.keys().cloned().collect(),
             authorizations: manifest.edge_hub.authorizations.clone(),
@@ -238,6 +273,7 @@ impl Deployments {
         let manifest = Manifest::parse(text.as_bytes())?;
         deploy::check(&manifest)?;
         let mut changes = Vec::new();
+        let before = self.rules.borrow().modules.clone();
         for (module, properties) in Manifest::sections(document)? {
             let is_system = module.is_system();
             let identity = self.identity(module);
@@ -247,12 +283,13 @@ impl Deployments {
                 changes.push((identity, change));
             }
         }
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || this.consider())
-            .await
-            .map_err(|error| ApplyError::Failed(error.to_string()))?;
+        self.take_up().await.map_err(|error| ApplyError::Failed(error.to_string()))?;
         if let Some(problem) = self.judgement.borrow().problem.clone() {
             return Err(ApplyError::Failed(problem));
+        }
+        let modules = self.rules.borrow().modules.clone();
+        if !before.is_subset(&modules) {
+            self.removals.removed_here();
         }
         let version = self.twins.get(&self.identity(ModuleId::edge_agent())).desired.version;
         Ok((version, changes))
@@ -293,31 +330,43 @@ mod tests {
     }
 
     impl Gateway {
-        fn start(&self) -> Running {
+        async fn start(&self) -> Running {
             let state = State::open(&self.dir.path().join("state")).unwrap();
             let id: DeviceId = "gw".parse().unwrap();
             let buffer = self.dir.path().join("buffer");
             let queues = Queues::open(&buffer, Limits::default(), id.clone(), Clients::new()).unwrap();
             let queues = Arc::new(queues);
             let twins = Twins::load(state.clone()).unwrap();
-            let (deployments, outputs) =
-                Deployments::load(id, twins.clone(), state.clone(), queues.clone()).unwrap();
+            let users = crate::users::Users::load(state.clone()).unwrap();
+            let removals = Removals::load(state.clone(), users, vec![Box::new(twins.clone())]);
+            let removal = removals.begin().await;
+            let (deployments, outputs) = Deployments::load(
+                id,
+                twins.clone(),
+                state.clone(),
+                queues.clone(),
+                removals.clone(),
+                &removal,
+            )
+            .unwrap();
             Running { state, queues, twins, deployments: Arc::new(deployments), outputs }
         }
     }
 
     impl Running {
-        fn central_wants(&self, version: u64, routes: Value) {
+        async fn central_wants(&self, version: u64, routes: Value) {
             for (module, properties) in [
                 (ModuleId::edge_agent(), json!({"schemaVersion": "1.1"})),
                 (ModuleId::edge_hub(), json!({"schemaVersion": "1.1", "routes": routes})),
             ] {
                 let section = Section { version, properties: properties.as_object().unwrap().clone() };
-                let _ = self
-                    .twins
-                    .desired_from_central(&Identity::module("gw".parse().unwrap(), module), section);
+                let _ = self.twins.desired_from_central(
+                    &Identity::module("gw".parse().unwrap(), module),
+                    section,
+                    || true,
+                );
             }
-            self.deployments.consider();
+            self.deployments.take_up().await.unwrap();
         }
 
         fn judgement(&self) -> Judgement {
@@ -348,17 +397,19 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_route_is_told_by_name_and_stays_as_it_was_while_the_others_change() {
         let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
-        let running = gateway.start();
-        running.central_wants(1, json!({"a": "FROM /messages/modules/m/outputs/a INTO $upstream"}));
+        let running = gateway.start().await;
+        running.central_wants(1, json!({"a": "FROM /messages/modules/m/outputs/a INTO $upstream"})).await;
         assert!(running.judgement().routes_refused.is_empty());
-        running.central_wants(
-            2,
-            json!({
-                "a": "FROM /messages/* WHERE x == 1 INTO $upstream",
-                "b": "FROM /messages/modules/m/outputs/b INTO $upstream",
-                "c": {"route": "FROM /* INTO $upstream", "priority": 10},
-            }),
-        );
+        running
+            .central_wants(
+                2,
+                json!({
+                    "a": "FROM /messages/* WHERE x == 1 INTO $upstream",
+                    "b": "FROM /messages/modules/m/outputs/b INTO $upstream",
+                    "c": {"route": "FROM /* INTO $upstream", "priority": 10},
+                }),
+            )
+            .await;
         let judgement = running.judgement();
         assert_eq!(judgement.problem, None);
         let path = "modulesContent.$edgeHub.properties.desired.routes";
@@ -373,10 +424,10 @@ mod tests {
         assert_eq!(goes(&running), [true, true, false]);
         running.stop().await;
 
-        let running = gateway.start();
+        let running = gateway.start().await;
         assert_eq!(running.judgement().routes_refused, told, "a restart changes nothing");
         assert_eq!(goes(&running), [true, true, false]);
-        running.central_wants(3, json!({"b": "FROM /messages/modules/m/outputs/b INTO $upstream"}));
+        running.central_wants(3, json!({"b": "FROM /messages/modules/m/outputs/b INTO $upstream"})).await;
         assert!(running.judgement().routes_refused.is_empty());
         assert_eq!(goes(&running), [false, true, false], "a route that nobody wants any more is gone");
         running.stop().await;
@@ -385,8 +436,8 @@ mod tests {
     #[tokio::test]
     async fn a_manifest_given_on_the_gateway_with_a_wrong_route_changes_nothing() {
         let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
-        let running = gateway.start();
-        running.central_wants(1, json!({"a": "FROM /messages/modules/m/outputs/a INTO $upstream"}));
+        let running = gateway.start().await;
+        running.central_wants(1, json!({"a": "FROM /messages/modules/m/outputs/a INTO $upstream"})).await;
         let document = json!({"modulesContent": {
             "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1"}},
             "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {

@@ -156,8 +156,8 @@ pub struct ToldDevices {
     changes: Vec<(String, Option<Child>)>,
     /// The list is complete for the first time, or since an older version.
     is_first: bool,
-    /// Whether devices may have left.
-    pub may_have_left: bool,
+    /// The devices that are not here any more, but for those that were added here.
+    pub left: Vec<DeviceId>,
 }
 
 impl ToldDevices {
@@ -245,6 +245,11 @@ impl Devices {
         })
     }
 
+    /// Returns true for a device that was added here.
+    pub fn is_added(&self, id: &DeviceId) -> bool {
+        self.read(|known| known.added.contains_key(id))
+    }
+
     /// Takes central's list, a part of it, or changes of it, which are in force when this returns; the caller then has every
     /// connection judged anew. For one caller at a time, who saves them before the next.
     ///
@@ -278,16 +283,17 @@ impl Devices {
             Some(named) => known.from_central.keys().filter(|id| !named.contains(*id)).cloned().collect(),
             None => removed,
         };
-        for id in &gone {
-            known.from_central.remove(id);
-            changes.push((key(id), None));
+        let mut left = Vec::new();
+        for id in gone {
+            let was_here = known.from_central.remove(&id).is_some() && !known.added.contains_key(&id);
+            changes.push((key(&id), None));
+            left.extend(was_here.then_some(id));
         }
         let is_first = named.is_some() && (!known.is_told || known.is_former);
         if named.is_some() {
             (known.is_told, known.is_former) = (true, false);
         }
-        let may_have_left = named.is_some() || !gone.is_empty();
-        Ok(ToldDevices { state: self.state.clone(), changes, is_first, may_have_left })
+        Ok(ToldDevices { state: self.state.clone(), changes, is_first, left })
     }
 
     /// Adds a device.

@@ -60,18 +60,26 @@ pub struct Front {
 }
 
 impl Front {
-    async fn authenticate_user(&self, name: UserName, request: ConnectRequest) -> Result<Admitted, Refusal> {
+    async fn authenticate_user(
+        &self,
+        name: UserName,
+        request: ConnectRequest,
+        generation: u64,
+    ) -> Result<Admitted, Refusal> {
         let wrong = || Refusal::NotAuthorized(format!("user `{name}` is unknown or has another password"));
         let identity = Identity::user(&name, &request.client_id)
             .map_err(|why| Refusal::NotAuthorized(format!("the client id of user `{name}`: {why}")))?;
+        if self.standing.removals.is_pending(&identity) {
+            return Err(Out::Removing.into());
+        }
         let password = request.password.ok_or_else(wrong)?;
         let hash = self.standing.users.get(&name).map(|user| user.hash);
         let proof = Proof::Password(Mark::of(hash.as_deref().unwrap_or_default().as_bytes()));
         if hash.as_deref().is_some_and(|hash| self.passwords.was_right(&name, hash, &password)) {
-            return Ok(Admitted { identity, proof, ends_at: None });
+            return Ok(Admitted { identity, proof, ends_at: None, generation });
         }
         match self.passwords.verify(&name, hash, password).await {
-            Ok(true) => Ok(Admitted { identity, proof, ends_at: None }),
+            Ok(true) => Ok(Admitted { identity, proof, ends_at: None, generation }),
             Ok(false) => Err(wrong()),
             Err(error) => Err(Refusal::Unavailable(error.to_string())),
         }
@@ -81,7 +89,7 @@ impl Front {
 impl From<Out> for Refusal {
     fn from(out: Out) -> Self {
         match out {
-            Out::NotYet => Self::Unavailable(out.to_string()),
+            Out::NotYet | Out::Removing => Self::Unavailable(out.to_string()),
             Out::Refused(why) => Self::NotAuthorized(why),
         }
     }
@@ -90,7 +98,7 @@ impl From<Out> for Refusal {
 impl Front {
     async fn enrolling(&self, claim: EnrolmentClaim, request: &ConnectRequest) -> Result<Admitted, Refusal> {
         match self.enrolments.admit(enrolling::shown(claim, request)?, request.peer.ip()).await {
-            Ok(identity) => Ok(Admitted { identity, proof: Proof::Standing, ends_at: None }),
+            Ok(identity) => Ok(Admitted { identity, proof: Proof::Standing, ends_at: None, generation: 0 }),
             Err((true, why)) => Err(Refusal::Unavailable(why)),
             Err((false, why)) => Err(Refusal::NotAuthorized(why)),
         }
@@ -117,9 +125,11 @@ impl Service for Front {
         {
             return self.enrolling(claim.map_err(refused)?, &request).await;
         }
+        // Before anything is looked up: who is removed from here on is found by it.
+        let generation = self.standing.removals.count();
         let identity = match claim(&request.client_id, request.user_name.as_deref()).map_err(refused)? {
             Claim::Identity(identity) => identity,
-            Claim::User(name) => return self.authenticate_user(name, request).await,
+            Claim::User(name) => return self.authenticate_user(name, request, generation).await,
         };
         let demand = self.standing.demand(&identity)?;
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
@@ -133,7 +143,7 @@ impl Service for Front {
             }
             refused(error)
         })?;
-        Ok(Admitted { identity, proof, ends_at: Some(ends_at) })
+        Ok(Admitted { identity, proof, ends_at: Some(ends_at), generation })
     }
 
     fn standing(&self, identity: &Identity, login: &Login) -> Result<Rights, String> {
@@ -200,9 +210,12 @@ impl Service for Front {
     }
 
     async fn report(self: &Arc<Self>, client: &Client, patch: Map<String, Value>) -> Result<u64, Rejected> {
-        let version = self.twins.report(&client.identity, &patch).await.map_err(|error| match error {
+        let is_here = || !self.standing.removals.is_since(&client.identity, client.login.generation);
+        let reported = self.twins.report(&client.identity, &patch, is_here).await;
+        let version = reported.map_err(|error| match error {
             ReportError::Patch(error) => Rejected::Wrong(error.status(), error.to_string()),
             ReportError::State(error) => Rejected::Temporary(503, error.to_string()),
+            ReportError::Removed => Rejected::Wrong(404, error.to_string()),
         })?;
         if let Err(rejected) = self.router.twin_change(&client.identity, &patch).await {
             // The twin is on disk: a full queue must not make its owner report again. The ledger has the lost message.

@@ -12,13 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use edge_hub::postman::{Mail, Waiting};
+use futures_util::future::BoxFuture;
 use schemas::cloud_message::{CloudMessage, End, Settlement};
 use schemas::link::Purges;
-use schemas::names::DeviceId;
+use schemas::names::{DeviceId, Identity};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::clock::now_ms;
+use crate::removals::{IdentityState, RemovalError, Removed};
 use crate::state::{Room, State, StateError, shaped};
 
 /// Bytes of all messages that wait here. Beyond it a message is rejected, and central told.
@@ -130,7 +132,8 @@ impl Mailbox {
         self.boxes.lock().expect("nothing panics while it holds the boxes")
     }
 
-    /// Takes a message from central. `Ok` when it is on disk, or was taken before: it may be acknowledged then.
+    /// Takes a message from central. `Ok` when it is on disk, or was taken before: it may be acknowledged then. `is_here` is
+    /// asked while nothing can be forgotten: a message for a device that is not here is rejected.
     ///
     /// # Errors
     /// [`StateError`] when it was not saved.
@@ -139,32 +142,38 @@ impl Mailbox {
         device: &DeviceId,
         sequence: u64,
         message: CloudMessage,
+        is_here: impl Fn() -> bool,
     ) -> Result<(), StateError> {
         let bytes = message.size_bytes();
         let saved = {
             let mut boxes = self.boxes();
             let has_room = boxes.bytes + bytes <= BYTES_MAX;
-            let letters = boxes.of.entry(device.clone()).or_default();
-            if sequence <= letters.high {
-                return Ok(());
-            }
-            letters.high = sequence;
-            match has_room {
-                false => None,
-                true => {
+            if !is_here() {
+                Err("the device is not on this gateway".to_owned())
+            } else {
+                let letters = boxes.of.entry(device.clone()).or_default();
+                if sequence <= letters.high {
+                    return Ok(());
+                }
+                letters.high = sequence;
+                if has_room {
                     let kept = Kept { message, attempts: 0 };
                     let saved = self.state.put(Room::CloudMessages, &waiting_key(device, sequence), &kept);
                     letters.waiting.insert(sequence, kept);
                     boxes.bytes += bytes;
-                    Some(saved)
+                    Ok(saved)
+                } else {
+                    Err(format!("the gateway holds {BYTES_MAX} bytes of messages already"))
                 }
             }
         };
-        let Some(saved) = saved else {
-            let reason = format!("the gateway holds {BYTES_MAX} bytes of messages already");
-            tracing::error!(%device, sequence, "cloud-to-device message rejected: {reason}");
-            self.settle(device, sequence, End::Rejected { reason }).await;
-            return Ok(());
+        let saved = match saved {
+            Ok(saved) => saved,
+            Err(reason) => {
+                tracing::error!(%device, sequence, "cloud-to-device message rejected: {reason}");
+                self.settle(device, sequence, End::Rejected { reason }).await;
+                return Ok(());
+            }
         };
         let saved = saved.durable().await;
         if saved.is_err() {
@@ -194,19 +203,22 @@ impl Mailbox {
         }
     }
 
-    /// Forgets the boxes of devices that do not stand behind this gateway any more: central has their messages still.
-    pub fn keep_only(&self, stays: impl Fn(&DeviceId) -> bool) {
-        let gone: Vec<DeviceId> = self.boxes().of.keys().filter(|device| !stays(device)).cloned().collect();
+    /// Forgets the messages of devices that are not here any more: central has them still, or has ended them. Gives the keys
+    /// that the state forgets.
+    fn forget_in_memory(&self, removed: &Removed) -> Vec<String> {
+        let mut boxes = self.boxes();
+        let is_gone = |device: &DeviceId| removed.covers(&Identity::device(device.clone()));
+        let gone: Vec<DeviceId> = boxes.of.keys().filter(|device| is_gone(device)).cloned().collect();
+        let mut keys: Vec<String> = removed.iter().map(|removed| format!("{HIGH}{removed}")).collect();
         for device in gone {
-            let mut boxes = self.boxes();
             let Some(letters) = boxes.of.remove(&device) else { continue };
             for (sequence, kept) in &letters.waiting {
                 boxes.bytes -= kept.message.size_bytes();
-                self.state.remove(Room::CloudMessages, &waiting_key(&device, *sequence)).later();
+                keys.push(waiting_key(&device, *sequence));
             }
-            self.state.remove(Room::CloudMessages, &format!("{HIGH}{device}")).later();
             tracing::info!(%device, messages = letters.waiting.len(), "the device left: its messages are central's again");
         }
+        keys
     }
 
     async fn settle(&self, device: &DeviceId, sequence: u64, end: End) {
@@ -267,6 +279,17 @@ impl Mailbox {
     /// Messages that wait for a device.
     pub fn count(&self, device: &DeviceId) -> usize {
         self.boxes().of.get(device).map_or(0, |letters| letters.waiting.len())
+    }
+}
+
+impl IdentityState for Mailbox {
+    fn identities(&self) -> BTreeSet<Identity> {
+        self.boxes().of.keys().cloned().map(Identity::device).collect()
+    }
+
+    fn forget<'a>(&'a self, removed: &'a Removed) -> BoxFuture<'a, Result<(), RemovalError>> {
+        let keys = self.forget_in_memory(removed);
+        Box::pin(async move { Ok(self.state.remove_all(Room::CloudMessages, keys).await?) })
     }
 }
 
@@ -345,7 +368,7 @@ mod tests {
         let mailbox = Mailbox::load(state.clone()).unwrap();
         let press: DeviceId = "press-1".parse().unwrap();
         for (sequence, id) in [(10, "a"), (11, "b"), (12, "c"), (11, "again")] {
-            mailbox.take(&press, sequence, message(id, u64::MAX)).await.unwrap();
+            mailbox.take(&press, sequence, message(id, u64::MAX), || true).await.unwrap();
         }
         mailbox.ended(&press, 10, End::Delivered).await;
         mailbox.not_acknowledged(&press, 11).await;
@@ -356,7 +379,7 @@ mod tests {
         let mailbox = Mailbox::load(state.clone()).unwrap();
         let waiting = mailbox.waiting(&press, 0, 10).await;
         assert_eq!((ids(&waiting), waiting[0].attempts), (vec!["b", "c"], 1));
-        mailbox.take(&press, 10, message("a", u64::MAX)).await.unwrap();
+        mailbox.take(&press, 10, message("a", u64::MAX), || true).await.unwrap();
         assert_eq!(mailbox.count(&press), 2, "what has ended does not come back");
         let (key, settlement) = mailbox.next_unsent().unwrap();
         assert_eq!((key.1, &settlement.end), (10, &End::Delivered));
@@ -375,7 +398,7 @@ mod tests {
         let mailbox = Mailbox::load(State::open(dir.path()).unwrap()).unwrap();
         let press: DeviceId = "press-1".parse().unwrap();
         for (sequence, expires_ms) in [(1, 50), (2, 200), (3, 300)] {
-            mailbox.take(&press, sequence, message("m", expires_ms)).await.unwrap();
+            mailbox.take(&press, sequence, message("m", expires_ms), || true).await.unwrap();
         }
         let none = BTreeSet::new();
         assert_eq!(mailbox.expired(100, &none).await, (vec![(press.clone(), 1)], Some(200)));
@@ -383,9 +406,9 @@ mod tests {
         mailbox.purge(&Purges { purged: BTreeMap::from([(press.clone(), 2)]) });
         assert_eq!(mailbox.waiting(&press, 0, 10).await[0].sequence, 3);
         assert!(mailbox.next_unsent().is_none(), "central ended what it purged itself");
-        mailbox.keep_only(|_| false);
+        mailbox.forget(&Removed::from_iter([Identity::device(press.clone())])).await.unwrap();
         assert_eq!(mailbox.count(&press), 0);
-        mailbox.take(&press, 3, message("m", 300)).await.unwrap();
+        mailbox.take(&press, 3, message("m", 300), || true).await.unwrap();
         assert_eq!(mailbox.count(&press), 1, "central's again, and sent again");
     }
 
@@ -395,7 +418,7 @@ mod tests {
         let mailbox = Mailbox::load(State::open(dir.path()).unwrap()).unwrap();
         mailbox.boxes().bytes = BYTES_MAX;
         let press: DeviceId = "press-1".parse().unwrap();
-        mailbox.take(&press, 1, message("m", u64::MAX)).await.unwrap();
+        mailbox.take(&press, 1, message("m", u64::MAX), || true).await.unwrap();
         let (key, settlement) = mailbox.next_unsent().unwrap();
         assert_eq!(key.1, 1);
         assert!(matches!(settlement.end, End::Rejected { reason } if reason.contains("bytes")));

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::devices::Devices;
 use crate::module_keys::ModuleKeys;
+use crate::removals::Removals;
 use crate::users::{User, Users};
 
 /// What the deployment in force says of clients.
@@ -41,6 +42,8 @@ pub struct Standing {
     pub devices: Devices,
     /// Its local users.
     pub users: Users,
+    /// Those who were here before.
+    pub removals: Removals,
     /// The authorities whose certificates clients may show.
     pub trust: watch::Receiver<Arc<Trust>>,
     /// The rules of the deployment in force.
@@ -58,6 +61,9 @@ pub enum Out {
     /// central has not told yet.
     #[error("central has not told yet which leaf devices belong here")]
     NotYet,
+    /// What an earlier identity of its name has left is still being removed.
+    #[error("an earlier device, module or user of this name is still being removed")]
+    Removing,
 }
 
 impl Standing {
@@ -67,6 +73,9 @@ impl Standing {
     /// [`Out`].
     pub fn demand(&self, identity: &Identity) -> Result<Demand, Out> {
         let out = |why: &str| Err(Out::Refused(format!("{identity} is not let in: {why}")));
+        if self.removals.is_pending(identity) {
+            return Err(Out::Removing);
+        }
         if identity.device == self.gateway {
             return match &identity.module {
                 Some(module) if self.rules.borrow().modules.contains(module) => {
@@ -99,6 +108,9 @@ impl Standing {
             // It enrols itself, which needs no right; central judges it with each of its questions.
             return Ok(Rights::default());
         }
+        if self.removals.is_since(identity, login.generation) {
+            return Err("it was removed".to_owned());
+        }
         let user = self.stays(identity, &login.proof)?;
         let rights = self.rights(identity, &login.client_id, user.as_ref());
         match rights.may_connect() {
@@ -122,6 +134,7 @@ impl Standing {
             // It came in when central had told; it stays until central says otherwise.
             Err(Out::NotYet) => Ok(None),
             Err(Out::Refused(why)) => Err(why),
+            Err(removing @ Out::Removing) => Err(removing.to_string()),
         }
     }
 
@@ -165,6 +178,7 @@ impl Standing {
             // It came in when central had told; it stays until central says otherwise.
             Ok(_) | Err(Out::NotYet) => Ok(None),
             Err(Out::Refused(why)) => Err(why),
+            Err(removing @ Out::Removing) => Err(removing.to_string()),
         }
     }
 
@@ -174,6 +188,13 @@ impl Standing {
         let subject = Subject { identity, client_id, speaks_for };
         let place = Place { device: &self.gateway, hosts: &self.hosts };
         Rights::read(&rules.authorizations, &subject, &place)
+    }
+
+    /// Returns true for an identity that state may be kept of: itself, a module of this gateway, a leaf device that is known
+    /// here. False while what an earlier one has left is still being removed.
+    pub fn is_here(&self, identity: &Identity) -> bool {
+        let is_known = identity.device == self.gateway || self.devices.get(&identity.device).is_some();
+        is_known && !self.removals.is_pending(identity)
     }
 
     /// Judges everybody who is connected: who may not stay is disconnected now, and so is who holds a subscription that
@@ -231,7 +252,7 @@ mod tests {
     async fn site(dir: &std::path::Path) -> (Standing, watch::Sender<Arc<Rules>>) {
         let state = State::open(dir).unwrap();
         std::fs::write(dir.join("module-key"), [7; 32]).unwrap();
-        let (devices, users) = (Devices::load(state.clone()).unwrap(), Users::load(state).unwrap());
+        let (devices, users) = (Devices::load(state.clone()).unwrap(), Users::load(state.clone()).unwrap());
         let children = ["leaf", "blocked-here", "gone", "of-user"].map(|id| child(id, true));
         let children = children.into_iter().chain([child("blocked", false)]).collect();
         devices.told(Children { children, ..Children::default() }).unwrap().durable().await.unwrap();
@@ -268,6 +289,7 @@ mod tests {
             hosts: Arc::new([]),
             module_keys: ModuleKeys::load(dir).unwrap(),
             devices,
+            removals: Removals::load(state.clone(), users.clone(), Vec::new()),
             users,
             trust: watch::channel(Arc::default()).1,
             rules: in_force,

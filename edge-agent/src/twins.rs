@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use edge_core::twin::{self, PatchError};
+use futures_util::future::BoxFuture;
 use schemas::names::{Identity, ModuleId};
 use schemas::twin::{Section, Twin};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
+use crate::removals::{IdentityState, RemovalError, Removed};
 use crate::state::{Room, Saved, State, StateError};
 
 /// Why a reported patch was not taken.
@@ -25,6 +27,9 @@ pub enum ReportError {
     /// It is not on disk.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Its sender was removed meanwhile.
+    #[error("it was removed")]
+    Removed,
 }
 
 /// A change of a desired section that its owner is to hear of.
@@ -107,13 +112,22 @@ impl Twins {
         self.kept().get(identity).map(|kept| kept.twin.clone()).unwrap_or_default()
     }
 
-    /// Merges a patch into a reported section; gives the new version once it is on disk.
+    /// Merges a patch into a reported section; gives the new version once it is on disk. `is_here` is asked while nothing
+    /// can be forgotten.
     ///
     /// # Errors
-    /// [`ReportError`] when the patch is too large or was not saved.
-    pub async fn report(&self, identity: &Identity, patch: &Map<String, Value>) -> Result<u64, ReportError> {
+    /// [`ReportError`] when the patch is too large or was not saved, or the sender is not here any more.
+    pub async fn report(
+        &self,
+        identity: &Identity,
+        patch: &Map<String, Value>,
+        is_here: impl Fn() -> bool,
+    ) -> Result<u64, ReportError> {
         let (version, saved) = {
             let mut kept = self.kept();
+            if !is_here() {
+                return Err(ReportError::Removed);
+            }
             let entry = kept.entry(identity.clone()).or_default();
             twin::patch(&mut entry.twin.reported, patch)?;
             (entry.twin.reported.version, self.save(identity, entry))
@@ -138,13 +152,18 @@ impl Twins {
         self.mark_unsent(identity);
     }
 
-    /// Takes central's desired section. Gives the change when there is one; `Saved` ends when it is on disk.
+    /// Takes central's desired section. Gives the change when there is one; `Saved` ends when it is on disk. `is_here` is
+    /// asked while nothing can be forgotten: nothing is taken for somebody who is not here.
     pub fn desired_from_central(
         &self,
         identity: &Identity,
         section: Section,
+        is_here: impl Fn() -> bool,
     ) -> (Option<DesiredChange>, Option<Saved>) {
         let mut kept = self.kept();
+        if !is_here() {
+            return (None, None);
+        }
         let entry = kept.entry(identity.clone()).or_default();
         if entry.is_known(&section) {
             return (None, None);
@@ -202,6 +221,11 @@ impl Twins {
         self.reported.notify_one();
     }
 
+    /// The identities that have a twin.
+    pub fn identities(&self) -> BTreeSet<Identity> {
+        self.kept().keys().cloned().collect()
+    }
+
     /// Waits until a reported section is to be sent. For one waiter.
     pub async fn has_unsent(&self) {
         self.reported.notified().await;
@@ -222,6 +246,27 @@ impl Twins {
     }
 }
 
+impl IdentityState for Twins {
+    fn identities(&self) -> BTreeSet<Identity> {
+        Twins::identities(self)
+    }
+
+    fn forget<'a>(&'a self, removed: &'a Removed) -> BoxFuture<'a, Result<(), RemovalError>> {
+        let gone: Vec<Identity> = {
+            let mut kept = self.kept();
+            let gone = kept.extract_if(.., |identity, _| removed.covers(identity));
+            gone.map(|(identity, _)| identity).collect()
+        };
+        self.unsent().retain(|identity| !removed.covers(identity));
+        // Of those too that are not here: an earlier removal may not have reached the disk.
+        let gone = gone.into_iter().chain(removed.iter().cloned()).collect::<BTreeSet<Identity>>();
+        Box::pin(async move {
+            let keys = gone.iter().map(ToString::to_string);
+            Ok(self.state.remove_all(Room::Twins, keys).await?)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,19 +282,19 @@ mod tests {
         let state = State::open(dir.path()).unwrap();
         let twins = Twins::load(state.clone()).unwrap();
         let sensor: Identity = "gw/sensor".parse().unwrap();
-        let (change, _) = twins.desired_from_central(&sensor, section(3, json!({"a": 1})));
+        let (change, _) = twins.desired_from_central(&sensor, section(3, json!({"a": 1})), || true);
         assert_eq!(change.unwrap().version, 3);
         let (change, saved) = twins.desired_from_here(&sensor, json!({"a": 2}).as_object().unwrap().clone());
         assert_eq!(change.unwrap().version, 4);
         saved.durable().await.unwrap();
-        let (change, saved) = twins.desired_from_central(&sensor, section(3, json!({"a": 1})));
+        let (change, saved) = twins.desired_from_central(&sensor, section(3, json!({"a": 1})), || true);
         assert!(change.is_none() && saved.is_none(), "central said nothing new");
         drop(twins);
         state.close().await;
 
         let twins = Twins::load(State::open(dir.path()).unwrap()).unwrap();
         assert_eq!(twins.get(&sensor).desired, section(4, json!({"a": 2})));
-        let (change, _) = twins.desired_from_central(&sensor, section(4, json!({"b": 1})));
+        let (change, _) = twins.desired_from_central(&sensor, section(4, json!({"b": 1})), || true);
         let change = change.unwrap();
         assert_eq!((change.version, Value::Object(change.patch)), (4, json!({"a": null, "b": 1})));
     }
@@ -264,8 +309,8 @@ mod tests {
             for is_restarted in [false, true] {
                 let mut state = State::open(dir.path()).unwrap();
                 let mut twins = Twins::load(state.clone()).unwrap();
-                twins.desired_from_central(&sensor, section(6, json!({})));
-                twins.desired_from_central(&sensor, section(7, json!({"a": 1})));
+                twins.desired_from_central(&sensor, section(6, json!({})), || true);
+                twins.desired_from_central(&sensor, section(7, json!({"a": 1})), || true);
                 if has_local_change {
                     twins.desired_from_here(&sensor, local()).1.durable().await.unwrap();
                     twins.desired_from_here(&sensor, Map::new()).1.durable().await.unwrap();
@@ -276,13 +321,14 @@ mod tests {
                     state = State::open(dir.path()).unwrap();
                     twins = Twins::load(state.clone()).unwrap();
                 }
-                let (change, _) = twins.desired_from_central(&sensor, section(7, json!({"a": 1})));
+                let (change, _) = twins.desired_from_central(&sensor, section(7, json!({"a": 1})), || true);
                 assert!(change.is_none(), "central said nothing new");
-                let (change, saved) = twins.desired_from_central(&sensor, section(7, json!({"b": 2})));
+                let (change, saved) =
+                    twins.desired_from_central(&sensor, section(7, json!({"b": 2})), || true);
                 assert_eq!(change.map(|change| change.version), Some(7), "{has_local_change} {is_restarted}");
                 saved.unwrap().durable().await.unwrap();
                 assert_eq!(twins.get(&sensor).desired, section(7, json!({"b": 2})));
-                let (change, _) = twins.desired_from_central(&sensor, section(7, json!({"b": 2})));
+                let (change, _) = twins.desired_from_central(&sensor, section(7, json!({"b": 2})), || true);
                 assert!(change.is_none(), "central said nothing new");
                 drop(twins);
                 state.close().await;
@@ -296,8 +342,8 @@ mod tests {
         let twins = Twins::load(State::open(dir.path()).unwrap()).unwrap();
         let press: Identity = "press-1".parse().unwrap();
         let patch = json!({"speed": 3}).as_object().unwrap().clone();
-        assert_eq!(twins.report(&press, &patch).await.unwrap(), 1);
-        assert_eq!(twins.report(&press, &patch).await.unwrap(), 2);
+        assert_eq!(twins.report(&press, &patch, || true).await.unwrap(), 1);
+        assert_eq!(twins.report(&press, &patch, || true).await.unwrap(), 2);
         twins.has_unsent().await;
         assert_eq!(twins.next_unsent(|_| true), Some((press.clone(), section(2, json!({"speed": 3})))));
         assert_eq!(twins.next_unsent(|_| true), None);
@@ -311,7 +357,7 @@ mod tests {
         let twins = Twins::load(State::open(dir.path()).unwrap()).unwrap();
         let patch = json!({"speed": 3}).as_object().unwrap().clone();
         for who in ["a-leaf", "gw/filter", "z-gw/$edgeAgent"] {
-            twins.report(&who.parse().unwrap(), &patch).await.unwrap();
+            twins.report(&who.parse().unwrap(), &patch, || true).await.unwrap();
         }
         let sent = std::iter::from_fn(|| twins.next_unsent(|_| true)).map(|(who, _)| who.to_string());
         assert_eq!(sent.collect::<Vec<_>>(), ["z-gw/$edgeAgent", "a-leaf", "gw/filter"]);

@@ -1,11 +1,13 @@
 //! The local users of this gateway: plain MQTT clients that know a name and a password and nothing of the dialect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
-use schemas::names::{DeviceId, UserName};
+use futures_util::future::BoxFuture;
+use schemas::names::{DeviceId, Identity, UserName};
 use serde::{Deserialize, Serialize};
 
+use crate::removals::{IdentityState, RemovalError, Removed};
 use crate::state::{Room, State, StateError};
 
 /// Users of one gateway.
@@ -99,21 +101,30 @@ impl Users {
         Ok(saved.durable().await?)
     }
 
-    /// Removes the users that speak for a device. Gives their names.
-    ///
-    /// # Errors
-    /// [`UserError::State`] when a removal was not saved.
-    pub async fn remove_of(&self, device: &DeviceId) -> Result<Vec<UserName>, UserError> {
+    /// The users that speak for a device.
+    pub fn of(&self, device: &DeviceId) -> Vec<UserName> {
         let of_device = self.list().into_iter().filter(|(_, user)| user.device.as_ref() == Some(device));
-        let names: Vec<UserName> = of_device.map(|(name, _)| name).collect();
-        for name in &names {
-            match self.remove(name).await {
-                // Removed by somebody else meanwhile.
-                Ok(()) | Err(UserError::Unknown(_)) => {}
-                Err(error) => return Err(error),
+        of_device.map(|(name, _)| name).collect()
+    }
+}
+
+impl IdentityState for Users {
+    fn identities(&self) -> BTreeSet<Identity> {
+        // A user is what an account is: none is left behind by one.
+        BTreeSet::new()
+    }
+
+    fn forget<'a>(&'a self, removed: &'a Removed) -> BoxFuture<'a, Result<(), RemovalError>> {
+        Box::pin(async move {
+            for name in removed.iter().filter_map(Identity::user_name) {
+                match self.remove(&name).await {
+                    Ok(()) => {}
+                    // A removal that failed may have ended in memory: the disk may still have it.
+                    Err(_) => self.state.remove(Room::Users, name.as_str()).durable().await?,
+                }
             }
-        }
-        Ok(names)
+            Ok(())
+        })
     }
 }
 
@@ -140,7 +151,9 @@ mod tests {
         let state = State::open(dir.path()).unwrap();
         let users = Users::load(state.clone()).unwrap();
         assert_eq!(users.list().len(), 2);
-        assert_eq!(users.remove_of(&"press-1".parse().unwrap()).await.unwrap(), [name("esp32")]);
+        let names = users.of(&"press-1".parse().unwrap());
+        assert_eq!(names, [name("esp32")]);
+        users.forget(&names.iter().map(Identity::account).collect()).await.unwrap();
         assert!(users.get(&name("esp32")).is_none() && users.get(&name("plc1")) == Some(user(None)));
         users.remove(&name("plc1")).await.unwrap();
         assert!(matches!(users.remove(&name("plc1")).await, Err(UserError::Unknown(_))));

@@ -1,7 +1,7 @@
 //! Who is connected, and what a program tells them: deliveries, method calls, desired patches, the link's topics.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -39,6 +39,8 @@ struct Inner {
     /// Calls that wait for their answer, by request id; each entry belongs to one running [`Clients::call`].
     calls: Mutex<HashMap<String, (Identity, oneshot::Sender<MethodResponse>)>>,
     takeovers: Mutex<Takeovers>,
+    /// Every running [`Clients::call`]: whom it calls, and what ends it.
+    running_calls: Mutex<HashMap<u64, (Identity, CancellationToken)>>,
     next_connection: AtomicU64,
     next_call: AtomicU64,
     /// Told when somebody connects or subscribes.
@@ -53,6 +55,7 @@ impl Default for Inner {
             connections: Mutex::default(),
             calls: Mutex::default(),
             takeovers: Mutex::default(),
+            running_calls: Mutex::default(),
             next_connection: AtomicU64::new(1),
             // Not 1: an answer to a call of the program's last run must not fit one of this run.
             next_call: AtomicU64::new(unix_ms() << 16),
@@ -64,6 +67,17 @@ impl Default for Inner {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why it is not on disk that a client was forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// Sessions are known from the opening of the door to its close.
+    #[error("the MQTT sessions are not open")]
+    NotOpen,
+    /// The journal was not written.
+    #[error("the end of an MQTT session was not saved: {0}")]
+    NotSaved(edge_buffer::AppendError),
 }
 
 /// A connection as the rest of the program sees it; its session holds the other end.
@@ -193,15 +207,22 @@ impl Clients {
         request: &MethodRequest,
     ) -> Result<MethodResponse, MethodFailure> {
         let not_connected = || MethodFailure::NotConnected { target: to.to_string() };
-        let connect_timeout = Duration::from_secs(request.connect_timeout_in_seconds);
-        tokio::time::timeout(connect_timeout, self.until_subscribed(to, &Subscribe::MethodCalls))
-            .await
-            .map_err(|_| not_connected())?;
-
-        let request_id = format!("{:x}", self.0.next_call.fetch_add(1, Ordering::Relaxed));
+        let number = self.0.next_call.fetch_add(1, Ordering::Relaxed);
+        let request_id = format!("{number:x}");
         let (answer, answered) = oneshot::channel();
+        let ended = CancellationToken::new();
+        lock(&self.0.running_calls).insert(number, (to.clone(), ended.clone()));
         lock(&self.0.calls).insert(request_id.clone(), (to.clone(), answer));
-        let _entry = CallEntry { clients: self, request_id: &request_id };
+        let _entry = CallEntry { clients: self, number, request_id: &request_id };
+        let connect_timeout = Duration::from_secs(request.connect_timeout_in_seconds);
+        let listens =
+            tokio::time::timeout(connect_timeout, self.until_subscribed(to, &Subscribe::MethodCalls));
+        tokio::select! {
+            // Who was deleted is not called, nor who has its name now.
+            biased;
+            () = ended.cancelled() => return Err(not_connected()),
+            listens = listens => listens.map_err(|_| not_connected())?,
+        }
 
         let topic = topics::method_call(&request.method_name, &request_id);
         let is_one_level = !request.method_name.is_empty() && !request.method_name.contains('/');
@@ -216,9 +237,14 @@ impl Clients {
             return Err(not_connected());
         }
         let seconds = request.response_timeout_in_seconds;
-        match tokio::time::timeout(Duration::from_secs(seconds), answered).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(MethodFailure::NoAnswer { target: to.to_string(), seconds }),
+        let answered = tokio::time::timeout(Duration::from_secs(seconds), answered);
+        let answered = tokio::select! {
+            answered = answered => answered.ok().and_then(Result::ok),
+            () = ended.cancelled() => None,
+        };
+        match answered {
+            Some(answer) => Ok(answer),
+            None => Err(MethodFailure::NoAnswer { target: to.to_string(), seconds }),
         }
     }
 
@@ -259,12 +285,54 @@ impl Clients {
         }
     }
 
-    /// Ends a client's connection and its session: it does not come back.
-    pub fn forget(&self, who: &Identity, why: &str) {
-        self.disconnect(who, why);
-        if let Some(broker) = self.0.broker.get().and_then(Weak::upgrade) {
-            broker.forget(&who.to_string());
+    /// Ends the connections, the sessions, the wills and the calls of clients that do not come back. The future ends when
+    /// that is on disk.
+    ///
+    /// # Errors
+    /// [`ForgetError`]; in memory all of it has ended then, but a session may be there again after a restart.
+    pub fn forget(
+        &self,
+        is_gone: impl Fn(&Identity) -> bool,
+        why: &str,
+    ) -> BoxFuture<'static, Result<(), ForgetError>> {
+        for connection in self.all() {
+            if is_gone(&connection.client.identity) {
+                connection.end(why, Reason::ADMINISTRATIVE_ACTION);
+            }
         }
+        for (of, ended) in lock(&self.0.running_calls).values() {
+            if is_gone(of) {
+                ended.cancel();
+            }
+        }
+        let Some(broker) = self.0.broker.get().and_then(Weak::upgrade) else {
+            return Box::pin(async { Err(ForgetError::NotOpen) });
+        };
+        let mut last = None;
+        for client_id in broker.client_ids() {
+            if Identity::of_session(&client_id).is_some_and(|who| is_gone(&who)) {
+                let before = last.replace(broker.forget(&client_id));
+                if let Some(before) = before {
+                    before.unawaited();
+                }
+            }
+        }
+        Box::pin(async move {
+            match last {
+                // What was written before the last is on disk with it.
+                Some(last) => last.await.map_err(ForgetError::NotSaved),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// The clients that are connected, or have a session or a will without being connected.
+    pub fn known(&self) -> BTreeSet<Identity> {
+        let mut known: BTreeSet<Identity> = lock(&self.0.connections).keys().cloned().collect();
+        if let Some(broker) = self.0.broker.get().and_then(Weak::upgrade) {
+            known.extend(broker.client_ids().iter().filter_map(|id| Identity::of_session(id)));
+        }
+        known
     }
 
     /// Joins the sessions of a door; the first door's, when there are several.
@@ -367,11 +435,13 @@ impl Clients {
 /// Takes a call out of the map however it ends.
 struct CallEntry<'a> {
     clients: &'a Clients,
+    number: u64,
     request_id: &'a str,
 }
 
 impl Drop for CallEntry<'_> {
     fn drop(&mut self) {
         lock(&self.clients.0.calls).remove(self.request_id);
+        lock(&self.clients.0.running_calls).remove(&self.number);
     }
 }

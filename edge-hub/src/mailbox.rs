@@ -115,6 +115,8 @@ pub(crate) struct Mailbox {
 struct Inner {
     holder: Option<Holder>,
     is_closed: bool,
+    /// Its client was deleted.
+    is_forgotten: bool,
     queue: VecDeque<Delivery>,
     /// In the queue, what was asked for as retained left out.
     load: Load,
@@ -428,6 +430,16 @@ impl Mailbox {
         inner.queue = VecDeque::new();
         self.end_wait(&mut inner);
         left
+    }
+
+    /// Notes that its client was deleted.
+    pub(crate) fn forget(&self) {
+        self.lock().is_forgotten = true;
+    }
+
+    /// Returns true when its client was deleted.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.lock().is_forgotten
     }
 
     /// What waits in it, in bytes.

@@ -80,6 +80,8 @@ pub struct Admitted {
     pub proof: Proof,
     /// When the proof is worth nothing any more and the connection ends, in seconds since the Unix epoch.
     pub ends_at: Option<u64>,
+    /// Goes into [`Login::generation`].
+    pub generation: u64,
 }
 
 /// How a client came in.
@@ -89,6 +91,9 @@ pub struct Login {
     pub client_id: String,
     /// What proved it.
     pub proof: Proof,
+    /// Tells whether the identity was removed since, and given to another client: the program's own number, from before it
+    /// looked up what the client must prove.
+    pub generation: u64,
 }
 
 /// A connected client: who it is and which of its connections this is.

@@ -28,7 +28,8 @@ struct Program;
 
 impl Service for Program {
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
-        Ok(Admitted { identity: request.client_id.parse().unwrap(), proof: Proof::Standing, ends_at: None })
+        let identity = request.client_id.parse().unwrap();
+        Ok(Admitted { identity, proof: Proof::Standing, ends_at: None, generation: 0 })
     }
 
     fn standing(&self, _identity: &Identity, _login: &Login) -> Result<Rights, String> {

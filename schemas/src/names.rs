@@ -245,6 +245,16 @@ impl Identity {
         }
     }
 
+    /// All clients of a local user together: it covers each of them.
+    pub fn account(user: &UserName) -> Self {
+        Self::device(DeviceId(format!("{USER}{user}")))
+    }
+
+    /// Returns true for itself, and when this is a device or an account, for its modules or clients.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.device == other.device && (self.module.is_none() || self.module == other.module)
+    }
+
     /// The local user, when this is a client of one.
     pub fn user_name(&self) -> Option<UserName> {
         self.device.as_str().strip_prefix(USER).map(|name| UserName(name.to_owned()))
@@ -343,6 +353,11 @@ mod tests {
         for text in ["", "$user:", "a/b/c", "$user:plc1/", "a b"] {
             assert_eq!(Identity::of_session(text), None, "{text}");
         }
+        let account = Identity::account(&plc);
+        assert!(account.covers(&identity("x").unwrap()) && !account.covers(&"plc1".parse().unwrap()));
+        assert_eq!(Identity::of_session(&account.to_string()), Some(account));
+        let (gateway, module): (Identity, Identity) = ("gw".parse().unwrap(), "gw/filter".parse().unwrap());
+        assert!(gateway.covers(&module) && module.covers(&module) && !module.covers(&gateway));
         for name in ["", "a/b", "a b", "$user", &"x".repeat(65)] {
             assert!(name.parse::<UserName>().is_err(), "{name}");
         }

@@ -82,6 +82,28 @@ pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<u6
     Ok(unsigned(connection.last_insert_rowid()))
 }
 
+/// The modules of a gateway that have a command in the history.
+///
+/// # Errors
+/// SQLite's.
+pub fn modules(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Vec<ModuleId>> {
+    let mut statement = connection
+        .prepare_cached("SELECT DISTINCT module FROM commands WHERE device = ?1 AND module <> ''")?;
+    let named = statement.query_map([gateway.as_str()], |row| parsed_column(row, "module"))?;
+    unreadable::rows("commands", named).collect()
+}
+
+/// Forgets the commands of one target, and those that wait for it.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete(connection: &Connection, target: &Identity) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM commands WHERE device = ?1 AND module = ?2")?
+        .execute([target.device.as_str(), target.module.as_ref().map_or("", ModuleId::as_str)])?;
+    Ok(())
+}
+
 /// The command with this id; none when it cannot be read.
 ///
 /// # Errors

@@ -115,6 +115,17 @@ pub fn write(
     Ok(())
 }
 
+/// Forgets both sections.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete(connection: &Connection, of: &Identity) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM twins WHERE device = ?1 AND module = ?2")?
+        .execute([of.device.as_str(), module_column(of)])?;
+    Ok(())
+}
+
 /// The modules of a device that have a section.
 ///
 /// # Errors

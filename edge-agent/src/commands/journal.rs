@@ -1,12 +1,14 @@
 //! What is known of each command, in memory and in the state's room alike. It calls nobody.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use schemas::method::{MethodFailure, MethodRequest};
-use schemas::names::{DeviceId, Identity};
+use schemas::names::Identity;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::Answer;
+use crate::removals::Removed;
 use crate::state::{Room, Saved, State, StateError};
 
 /// Commands that run at once or whose answers wait for central. Beyond it a command is answered "not connected" at once.
@@ -68,7 +70,7 @@ pub(super) enum Entered {
     Known,
     /// It has its answer, which is told again.
     Answered,
-    Full(MethodFailure),
+    Not(MethodFailure),
 }
 
 pub(super) struct Journal {
@@ -77,6 +79,8 @@ pub(super) struct Journal {
     told: VecDeque<(u64, String)>,
     unsent: Vec<String>,
     next_number: u64,
+    /// What ends each command that runs.
+    running: HashMap<String, (Identity, CancellationToken)>,
     state: State,
 }
 
@@ -90,6 +94,7 @@ impl Journal {
             told: VecDeque::new(),
             unsent: Vec::new(),
             next_number: 0,
+            running: HashMap::new(),
             state: state.clone(),
         };
         let mut interrupted = Vec::new();
@@ -114,7 +119,7 @@ impl Journal {
     }
 
     /// The entry as a command that comes finds it; `None` for a new one.
-    fn known(&mut self, id: &str) -> Option<Entered> {
+    pub(super) fn known(&mut self, id: &str) -> Option<Entered> {
         match self.entries.get(id)? {
             Entry::Waiting(_) | Entry::Running { .. } | Entry::Told { .. } => Some(Entered::Known),
             Entry::Answered { .. } => {
@@ -149,9 +154,10 @@ impl Journal {
         }
         if self.count(|entry| matches!(entry, Entry::Running { .. } | Entry::Answered { .. })) >= RUNNING_MAX
         {
-            return Entered::Full(MethodFailure::NotConnected { target: target.to_string() });
+            return Entered::Not(MethodFailure::NotConnected { target: target.to_string() });
         }
         let seconds = request.connect_timeout_in_seconds + request.response_timeout_in_seconds;
+        self.running.insert(id.to_owned(), (target.clone(), CancellationToken::new()));
         Entered::New(self.put(id, Entry::Running { target: target.to_string(), seconds }))
     }
 
@@ -168,7 +174,7 @@ impl Journal {
             return known;
         }
         if self.count(|entry| matches!(entry, Entry::Waiting(_))) >= WAITING_MAX {
-            return Entered::Full(MethodFailure::QueueFull { target: target.to_string(), most: WAITING_MAX });
+            return Entered::Not(MethodFailure::QueueFull { target: target.to_string(), most: WAITING_MAX });
         }
         let number = self.next_number;
         self.next_number += 1;
@@ -186,7 +192,34 @@ impl Journal {
     pub(super) fn forget(&mut self, id: &str, is_to_wait: bool) {
         if self.entries.get(id).is_some_and(|entry| matches!(entry, Entry::Waiting(_)) == is_to_wait) {
             self.entries.remove(id);
+            self.running.remove(id);
         }
+    }
+
+    /// What ends a command that runs: its target was removed.
+    pub(super) fn ended(&self, id: &str) -> CancellationToken {
+        self.running.get(id).map_or_else(CancellationToken::new, |(_, ended)| ended.clone())
+    }
+
+    /// Ends what waits for identities that were removed, and the commands of them that run.
+    pub(super) fn end_of(&mut self, removed: &Removed) -> Vec<(String, Identity, Saved)> {
+        for (_, ended) in self.running.values().filter(|(target, _)| removed.covers(target)) {
+            ended.cancel();
+        }
+        let waiting = self.waiting().filter(|(_, waiting)| removed.covers(&waiting.target));
+        let gone: Vec<(String, Identity)> =
+            waiting.map(|(id, waiting)| (id.clone(), waiting.target.clone())).collect();
+        let end = |(id, target): (String, Identity)| {
+            let failure = MethodFailure::NotConnected { target: target.to_string() };
+            let saved = self.answer(&id, Err(failure));
+            (id, target, saved)
+        };
+        gone.into_iter().map(end).collect()
+    }
+
+    /// The targets of commands that wait.
+    pub(super) fn targets(&self) -> BTreeSet<Identity> {
+        self.waiting().map(|(_, waiting)| waiting.target.clone()).collect()
     }
 
     fn waiting(&self) -> impl Iterator<Item = (&String, &Waiting)> {
@@ -205,11 +238,18 @@ impl Journal {
             .map(|(id, waiting)| (id.clone(), waiting.clone()))?;
         let seconds = waiting.request.response_timeout_in_seconds;
         let saved = self.put(&id, Entry::Running { target: target.to_string(), seconds });
+        self.running.insert(id.clone(), (target.clone(), CancellationToken::new()));
         Some((id, waiting, saved))
     }
 
-    /// Lets a command wait again that was not called.
+    /// Lets a command wait again that was not called, unless its target was removed.
     pub(super) fn give_back(&mut self, id: &str, waiting: Waiting) {
+        let is_over = self.running.remove(id).is_some_and(|(_, ended)| ended.is_cancelled());
+        if is_over {
+            let target = waiting.target.to_string();
+            self.answer(id, Err(MethodFailure::NotConnected { target })).later();
+            return;
+        }
         self.put(id, Entry::Waiting(waiting)).later();
     }
 
@@ -221,14 +261,6 @@ impl Journal {
         (over.into_iter().map(|(id, waiting)| (id.clone(), waiting.clone())).collect(), next)
     }
 
-    /// The commands that wait for devices for which `is_gone` holds.
-    pub(super) fn waiting_for(&self, is_gone: impl Fn(&DeviceId) -> bool) -> Vec<(String, Identity)> {
-        self.waiting()
-            .filter(|(_, waiting)| is_gone(&waiting.target.device))
-            .map(|(id, waiting)| (id.clone(), waiting.target.clone()))
-            .collect()
-    }
-
     /// Ends a command that waits, if it still does.
     pub(super) fn end_waiting(&mut self, id: &str, answer: Answer) -> Option<Saved> {
         match self.entries.get(id) {
@@ -238,6 +270,7 @@ impl Journal {
     }
 
     pub(super) fn answer(&mut self, id: &str, answer: Answer) -> Saved {
+        self.running.remove(id);
         self.unsent.push(id.to_owned());
         self.put(id, Entry::Answered { answer })
     }

@@ -14,10 +14,12 @@ mod journal;
 mod tests;
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use edge_hub::clients::Clients;
 use edge_hub::rounds::Rounds;
+use futures_util::future::BoxFuture;
 use schemas::link::CommandDown;
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -28,6 +30,7 @@ use tokio_util::task::TaskTracker;
 pub use self::journal::Counts;
 use self::journal::{Entered, Journal};
 use crate::clock::steady_ms;
+use crate::removals::{IdentityState, RemovalError, Removed};
 use crate::state::{Saved, State, StateError};
 
 /// What the target answered, or why there is no answer.
@@ -84,15 +87,28 @@ impl Commands {
         self.journal.lock().expect("nothing panics while it holds the journal")
     }
 
-    /// Takes a command from central. `Ok` when it is journaled: it may be acknowledged then.
+    /// Takes a command from central. `Ok` when it is journaled: it may be acknowledged then. `is_here` is asked while nothing
+    /// can be forgotten: a command for somebody who is not here is answered at once.
     ///
     /// # Errors
     /// [`StateError`] when the journal was not saved; nothing was called.
-    pub async fn take(&self, id: String, target: Identity, command: CommandDown) -> Result<(), StateError> {
+    pub async fn take(
+        &self,
+        id: String,
+        target: Identity,
+        command: CommandDown,
+        is_here: impl Fn() -> bool,
+    ) -> Result<(), StateError> {
         let CommandDown { request, valid_for_in_seconds } = command;
-        let entered = match valid_for_in_seconds {
-            Some(seconds) => self.journal().enter_waiting(&id, &target, &request, seconds, steady_ms()),
-            None => self.journal().enter_running(&id, &target, &request),
+        let entered = {
+            let mut journal = self.journal();
+            match valid_for_in_seconds {
+                _ if !is_here() => journal.known(&id).unwrap_or_else(|| {
+                    Entered::Not(MethodFailure::NotConnected { target: target.to_string() })
+                }),
+                Some(seconds) => journal.enter_waiting(&id, &target, &request, seconds, steady_ms()),
+                None => journal.enter_running(&id, &target, &request),
+            }
         };
         let saved = match entered {
             Entered::New(saved) => saved,
@@ -101,8 +117,8 @@ impl Commands {
                 self.answered.notify_one();
                 return Ok(());
             }
-            Entered::Full(failure) => {
-                tracing::error!(command = id, %target, %failure, "too many commands are under way; this one was not run");
+            Entered::Not(failure) => {
+                tracing::error!(command = id, %target, %failure, "a command was not taken, and is not run");
                 return self.answer(&id, Err(failure)).durable().await;
             }
         };
@@ -127,12 +143,21 @@ impl Commands {
 
     /// Calls, unless the daemon stops meanwhile: then there is no answer.
     async fn run(&self, id: &str, target: &Identity, request: &MethodRequest) -> Answer {
+        let ended = self.journal().ended(id);
+        let end = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                // Its target was removed: the next one of its name is not called.
+                () = ended.cancelled() => {}
+            }
+        };
         let answer = tokio::select! {
-            answer = self.call(target, request) => answer,
-            () = self.stop.cancelled() => {
+            biased;
+            () = end => {
                 let seconds = request.connect_timeout_in_seconds + request.response_timeout_in_seconds;
                 Err(MethodFailure::NoAnswer { target: target.to_string(), seconds })
             }
+            answer = self.call(target, request) => answer,
         };
         let method = request.method_name.as_str();
         match &answer {
@@ -199,10 +224,35 @@ impl Commands {
         self.journal().told(id, steady_ms());
     }
 
+    /// The targets of commands that wait.
+    pub fn targets(&self) -> BTreeSet<Identity> {
+        self.journal().targets()
+    }
+
     /// Ends the calls that run, each with "no answer", and gives the state back.
     pub async fn close(&self) {
         self.stop.cancel();
         self.running.close();
         self.running.wait().await;
+    }
+}
+
+impl IdentityState for Commands {
+    fn identities(&self) -> BTreeSet<Identity> {
+        self.targets()
+    }
+
+    fn forget<'a>(&'a self, removed: &'a Removed) -> BoxFuture<'a, Result<(), RemovalError>> {
+        let ended = self.journal().end_of(removed);
+        if !ended.is_empty() {
+            self.answered.notify_one();
+        }
+        Box::pin(async move {
+            for (id, target, saved) in ended {
+                tracing::warn!(command = id, %target, "a command waited for somebody who is not here any more");
+                saved.durable().await?;
+            }
+            Ok(())
+        })
     }
 }

@@ -36,10 +36,10 @@ async fn an_answer_is_kept_over_a_restart_until_central_has_it_and_a_repeated_co
     let gateway: DeviceId = "gw".parse().unwrap();
     let state = State::open(dir.path()).unwrap();
     let commands = Commands::load(state.clone(), Clients::new(), gateway.clone()).unwrap();
-    commands.take("1".into(), "gw/$edgeAgent".parse().unwrap(), now("ping")).await.unwrap();
+    commands.take("1".into(), "gw/$edgeAgent".parse().unwrap(), now("ping"), || true).await.unwrap();
     let (id, answer) = next(&commands).await;
     assert_eq!((id.as_str(), answer.unwrap().status), ("1", 200));
-    commands.take("2".into(), "gw/away".parse().unwrap(), now("reset")).await.unwrap();
+    commands.take("2".into(), "gw/away".parse().unwrap(), now("reset"), || true).await.unwrap();
     assert!(matches!(next(&commands).await.1, Err(MethodFailure::NotConnected { .. })));
     commands.acknowledged("2");
     drop(commands);
@@ -50,7 +50,7 @@ async fn an_answer_is_kept_over_a_restart_until_central_has_it_and_a_repeated_co
     assert_eq!(next(&commands).await.0, "1");
     assert!(commands.next_unsent().is_none());
     // Repeated: answered from the journal. `gw/away` would be NotConnected if it were called.
-    commands.take("1".into(), "gw/away".parse().unwrap(), now("ping")).await.unwrap();
+    commands.take("1".into(), "gw/away".parse().unwrap(), now("ping"), || true).await.unwrap();
     assert_eq!(next(&commands).await.1.unwrap().status, 200);
     commands.acknowledged("1");
     commands.all_unsent();
@@ -77,9 +77,9 @@ async fn a_command_that_waits_is_there_after_a_restart_and_ends_when_it_is_valid
     let gateway: DeviceId = "gw".parse().unwrap();
     let state = State::open(dir.path()).unwrap();
     let commands = Commands::load(state.clone(), Clients::new(), gateway.clone()).unwrap();
-    commands.take("1".into(), "leaf".parse().unwrap(), waiting("reset", 1)).await.unwrap();
-    commands.take("2".into(), "gone".parse().unwrap(), waiting("reset", 3600)).await.unwrap();
-    commands.take("2".into(), "gone".parse().unwrap(), waiting("reset", 3600)).await.unwrap();
+    commands.take("1".into(), "leaf".parse().unwrap(), waiting("reset", 1), || true).await.unwrap();
+    commands.take("2".into(), "gone".parse().unwrap(), waiting("reset", 3600), || true).await.unwrap();
+    commands.take("2".into(), "gone".parse().unwrap(), waiting("reset", 3600), || true).await.unwrap();
     assert!(commands.next_unsent().is_none());
     commands.close().await;
     drop(commands);
@@ -99,7 +99,7 @@ async fn a_command_that_waits_is_there_after_a_restart_and_ends_when_it_is_valid
     );
     assert!(commands.next_unsent().is_none(), "the other one was known, and waits");
     // Its device does not stand behind this gateway any more.
-    commands.keep_only(|_| false);
+    commands.forget(&Removed::from_iter(["gone".parse().unwrap()])).await.unwrap();
     let (id, answer) = next(&commands).await;
     assert_eq!((id.as_str(), answer), ("2", Err(MethodFailure::NotConnected { target: "gone".into() })));
     stop.cancel();
@@ -112,12 +112,12 @@ async fn what_waits_for_the_daemon_runs_at_once_and_a_copy_that_comes_after_its_
     let state = State::open(dir.path()).unwrap();
     let commands = Commands::load(state, Clients::new(), "gw".parse().unwrap()).unwrap();
     for id in ["1", "2"] {
-        commands.take(id.into(), "gw".parse().unwrap(), waiting("ping", 60)).await.unwrap();
+        commands.take(id.into(), "gw".parse().unwrap(), waiting("ping", 60), || true).await.unwrap();
         let (answered, answer) = next(&commands).await;
         assert_eq!((answered.as_str(), answer.unwrap().status), (id, 200));
         commands.acknowledged(id);
     }
-    commands.take("1".into(), "gw".parse().unwrap(), waiting("ping", 60)).await.unwrap();
+    commands.take("1".into(), "gw".parse().unwrap(), waiting("ping", 60), || true).await.unwrap();
     commands.close().await;
     assert!(commands.next_unsent().is_none());
 }
@@ -128,12 +128,12 @@ async fn the_journal_keeps_a_thousand_that_wait_and_runs_others_beside_them() {
     let state = State::open(dir.path()).unwrap();
     let commands = Commands::load(state, Clients::new(), "gw".parse().unwrap()).unwrap();
     let taken: Vec<_> = (0..1000)
-        .map(|n| commands.take(n.to_string(), "leaf".parse().unwrap(), waiting("reset", 60)))
+        .map(|n| commands.take(n.to_string(), "leaf".parse().unwrap(), waiting("reset", 60), || true))
         .collect();
     futures_util::future::try_join_all(taken).await.unwrap();
     assert!(commands.next_unsent().is_none());
-    commands.take("one more".into(), "leaf".parse().unwrap(), waiting("reset", 60)).await.unwrap();
+    commands.take("one more".into(), "leaf".parse().unwrap(), waiting("reset", 60), || true).await.unwrap();
     assert_eq!(next(&commands).await.1, Err(MethodFailure::QueueFull { target: "leaf".into(), most: 1000 }));
-    commands.take("now".into(), "gw".parse().unwrap(), now("ping")).await.unwrap();
+    commands.take("now".into(), "gw".parse().unwrap(), now("ping"), || true).await.unwrap();
     assert_eq!(next(&commands).await.1.unwrap().status, 200);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use edge_core::dialect::client::Subscribe;
 use schemas::method::MethodFailure;
-use schemas::names::{DeviceId, Identity};
+use schemas::names::Identity;
 use tokio_util::sync::CancellationToken;
 
 use super::Commands;
@@ -56,15 +56,6 @@ impl Commands {
                 () = tokio::time::sleep(AGAIN_AFTER) => {}
                 () = self.stop.cancelled() => {}
             }
-        }
-    }
-
-    /// Ends what waits for devices that do not stand behind this gateway any more.
-    pub fn keep_only(&self, stays: impl Fn(&DeviceId) -> bool) {
-        let gone = self.journal().waiting_for(|device| *device != self.gateway && !stays(device));
-        for (id, target) in gone {
-            tracing::warn!(command = id, %target, "a command waited for a device that is not here any more");
-            self.end_waiting(&id, MethodFailure::NotConnected { target: target.to_string() });
         }
     }
 

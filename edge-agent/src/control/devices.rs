@@ -20,6 +20,7 @@ use super::users::new_user;
 use super::{Control, Failure};
 use crate::clock::now_ms;
 use crate::devices::{DeviceError, Leaf};
+use crate::removals::RemovalError;
 
 fn wrong(message: String) -> Failure {
     Failure(StatusCode::UNPROCESSABLE_ENTITY, message)
@@ -141,6 +142,7 @@ pub(super) async fn add(
         // Looked at before anything is written.
         super::users::check_name(&control, &new.id)?;
     }
+    control.standing.removals.finish().await.map_err(unfinished)?;
     control.standing.devices.add(id.clone(), &attestation).await.map_err(failure)?;
     tracing::info!(device = %id, attestation = kind(&attestation), "leaf device added");
     let mut answer = json!({
@@ -181,13 +183,24 @@ pub(super) async fn remove(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
     let id = read_id(&id)?;
-    control.standing.devices.remove(&id).await.map_err(failure)?;
-    let users = control.standing.users.remove_of(&id).await;
+    let removal = control.standing.removals.begin().await;
+    if !control.standing.devices.is_added(&id) {
+        return Err(failure(DeviceError::Unknown(id)));
+    }
+    let users = control.standing.users.of(&id);
+    removal.note([Identity::device(id.clone())]);
+    let removed = control.standing.devices.remove(&id).await;
     control.standing.review();
+    removed.map_err(failure)?;
+    removal.finish().await.map_err(unfinished)?;
     tracing::info!(device = %id, "leaf device removed");
-    let users = users.map_err(|error| Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let users: Vec<String> = users.iter().map(ToString::to_string).collect();
     Ok(Json(json!({"users": users})))
+}
+
+/// The removal goes on, and whoever has this name next is refused until it has ended.
+pub(super) fn unfinished(error: RemovalError) -> Failure {
+    Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
 }
 
 pub(super) async fn block(control: State<Arc<Control>>, id: Path<String>) -> Result<Json<Value>, Failure> {

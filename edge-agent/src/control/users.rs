@@ -7,11 +7,11 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use schemas::names::{DeviceId, UserName};
+use schemas::names::{DeviceId, Identity, UserName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::devices::read_id;
+use super::devices::{read_id, unfinished};
 use super::{Control, Failure};
 use crate::users::{User, UserError};
 
@@ -88,6 +88,7 @@ pub(super) async fn new_user(
         .hash(&password)
         .await
         .map_err(|error| Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    control.standing.removals.finish().await.map_err(unfinished)?;
     control.standing.users.add(name.clone(), User { hash, device: device.clone() }).await.map_err(failure)?;
     tracing::info!(user = %name, device = ?device, "user added");
     let mut answer = json!({"name": name, "device": device, "gatewayHostName": control.hostname});
@@ -102,10 +103,14 @@ pub(super) async fn remove(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Failure> {
     let name = read_name(&name)?;
-    let removed = control.standing.users.remove(&name).await;
+    let removal = control.standing.removals.begin().await;
+    if control.standing.users.get(&name).is_none() {
+        return Err(failure(UserError::Unknown(name)));
+    }
+    removal.note([Identity::account(&name)]);
     control.passwords.forget(&name);
     control.standing.review();
-    removed.map_err(failure)?;
+    removal.finish().await.map_err(unfinished)?;
     tracing::info!(user = %name, "user removed");
     Ok(Json(json!({})))
 }

@@ -24,6 +24,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -34,6 +35,8 @@ use tokio::sync::oneshot;
 
 /// Writes that may wait for the disk at one time. Beyond it a write is refused: its caller tells its client to try again.
 const WAITING_MAX: usize = 4096;
+/// Of which those that one call of [`State::remove_all`] may have.
+const REMOVALS_AT_ONCE: usize = 256;
 
 /// What a value belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -198,6 +201,30 @@ impl State {
     /// Forgets a value.
     pub fn remove(&self, room: Room, key: &str) -> Saved {
         self.write(room, key, None)
+    }
+
+    /// Forgets values; ends when that is on disk. However many, few of them wait for the disk at one time.
+    ///
+    /// # Errors
+    /// [`StateError::NotSaved`] when one did not get there; others may have.
+    pub async fn remove_all(
+        &self,
+        room: Room,
+        keys: impl IntoIterator<Item = String>,
+    ) -> Result<(), StateError> {
+        let mut waiting = VecDeque::new();
+        for key in keys {
+            if waiting.len() >= REMOVALS_AT_ONCE
+                && let Some(first) = waiting.pop_front()
+            {
+                Saved::durable(first).await?;
+            }
+            waiting.push_back(self.remove(room, &key));
+        }
+        for saved in waiting {
+            saved.durable().await?;
+        }
+        Ok(())
     }
 
     fn write(&self, room: Room, key: &str, value: Option<Vec<u8>>) -> Saved {

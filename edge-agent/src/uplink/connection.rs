@@ -118,6 +118,11 @@ impl<'a> Connection<'a> {
                     }
                 }
                 () = self.telling.due() => {}
+                // central tells everything to whom subscribes: what it wants of a module that was removed here, it wants of
+                // the next one of the name.
+                () = self.link.standing.removals.local() => {
+                    self.sender.subscribe(schemas::topics::LINK);
+                }
                 () = tokio::time::sleep_until(began + wait) => {}
             }
         }

@@ -82,6 +82,8 @@ enum Ended {
     State(#[from] crate::state::StateError),
     #[error("central's list of devices: {0}")]
     Devices(#[from] edge_core::link::snapshot::OutOfOrder),
+    #[error("what an identity left could not be removed: {0}")]
+    Removal(#[from] crate::removals::RemovalError),
     #[error("a task of the daemon ended: {0}")]
     Task(#[from] tokio::task::JoinError),
     #[error(transparent)]

@@ -34,16 +34,15 @@ impl Uplink {
             }
             LinkDown::Children => {
                 let Some(list) = from_json::<Children>(topic, payload) else { return Ok(()) };
+                let removal = self.standing.removals.begin().await;
                 let told = self.standing.devices.told(list)?;
+                // Noted before the disk has the list: a kill in between does not lose it.
+                removal.note(told.left.iter().cloned().map(Identity::device));
                 // At once: the disk may be slow, and who was blocked must not wait for it.
                 self.standing.review();
-                let may_have_left = told.may_have_left;
                 told.durable().await?;
-                if may_have_left {
-                    let stays = |device: &DeviceId| self.standing.devices.get(device).is_some();
-                    self.mailbox.keep_only(stays);
-                    self.commands.keep_only(stays);
-                }
+                // Before anything else is taken from central, which may be for the next one of a name.
+                removal.finish().await?;
             }
             LinkDown::Desired(identity) => {
                 let Some(section) = from_json::<Section>(topic, payload) else { return Ok(()) };
@@ -51,11 +50,13 @@ impl Uplink {
             }
             LinkDown::Command { command_id, target } => {
                 let Some(command) = from_json::<CommandDown>(topic, payload) else { return Ok(()) };
-                self.commands.take(command_id, target, command).await?;
+                let is_here = || self.standing.is_here(&target);
+                self.commands.take(command_id, target.clone(), command, is_here).await?;
             }
             LinkDown::Message { device, sequence } => {
                 let Some(message) = from_json::<CloudMessage>(topic, payload) else { return Ok(()) };
-                self.mailbox.take(&device, sequence, message).await?;
+                let is_here = || self.standing.is_here(&Identity::device(device.clone()));
+                self.mailbox.take(&device, sequence, message, is_here).await?;
                 self.postman.wake(&device);
             }
             LinkDown::Enrolled { request_id } => {
@@ -73,14 +74,15 @@ impl Uplink {
     }
 
     async fn desired(&self, identity: Identity, section: Section) -> Result<(), Ended> {
-        let (change, saved) = self.twins.desired_from_central(&identity, section);
+        let is_here = || self.standing.is_here(&identity);
+        let (change, saved) = self.twins.desired_from_central(&identity, section, is_here);
         if let Some(saved) = saved {
             saved.durable().await?;
         }
         let Some(change) = change else { return Ok(()) };
         if self.is_own_system_module(&identity) {
-            let deployments = self.deployments.clone();
-            tokio::task::spawn_blocking(move || deployments.consider()).await?;
+            // With what modules left that are gone: the next section may be of the next module of a name.
+            self.deployments.take_up().await?;
         } else {
             self.clients.send_desired(&identity, change.version, &change.patch);
         }

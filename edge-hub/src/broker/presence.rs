@@ -11,6 +11,7 @@ use super::sessions::Entry;
 use super::wills::Will;
 use crate::clients::CloseHandle;
 use crate::door::count;
+use crate::journal::Stored;
 use crate::journal::event::Event;
 use crate::mailbox::{Keeps, Mailbox};
 use crate::message::unix_ms;
@@ -157,6 +158,8 @@ impl Broker {
                 self.journal.note(&Event::WillDue { client_id: client_id.into(), at_ms });
                 sessions.put_will(client_id.into(), will.message, at_ms);
             }
+            // Its telemetry would be that of the next client of its name.
+            Parting::Lost(Some(will)) if mailbox.is_forgotten() && will.is_telemetry() => {}
             // The client is here again, with its session: there will be another end for its will.
             Parting::Lost(Some(will)) if !is_current && !mailbox.is_closed() && will.delay_s > 0 => {}
             Parting::Lost(Some(will)) => {
@@ -181,19 +184,26 @@ impl Broker {
         }
     }
 
-    /// Ends the session of a client that does not come back: it was deleted. A will that waited is void; one of a client
-    /// that is here is published when its connection ends.
-    pub(crate) fn forget(&self, client_id: &str) {
+    /// The clients that have a session, or a will that waits or is being published.
+    pub(crate) fn client_ids(&self) -> Vec<Box<str>> {
+        self.sessions().client_ids()
+    }
+
+    /// Ends the session of a client that does not come back: it was deleted. A will that waited is void, and so is each of its
+    /// telemetry; one on a free topic of a client that is here is published when its connection ends. The future ends when
+    /// the journal has it on disk.
+    pub(crate) fn forget(&self, client_id: &str) -> Stored {
         let mut sessions = self.sessions();
-        let waiting_will = sessions.take_will(client_id);
+        sessions.take_will(client_id);
+        sessions.void(client_id);
         let ended = sessions.leave(client_id);
-        if waiting_will.is_some() || ended.as_ref().is_some_and(|entry| entry.has_will) {
-            self.journal.note(&Event::WillGone { client_id: client_id.into() });
-        }
         drop(sessions);
         if let Some(ended) = ended {
+            ended.mailbox.forget();
             self.end(&ended.mailbox);
         }
+        // Behind all else of the client: when this is on disk, so is that.
+        self.journal.write(&Event::WillGone { client_id: client_id.into() })
     }
 
     /// Ends a session. What it leaves behind of a shared subscription goes to another member.

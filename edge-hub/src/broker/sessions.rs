@@ -14,6 +14,8 @@ pub(super) struct Sessions {
     waiting: HashMap<Box<str>, (Arc<Message>, u64)>,
     /// Wills that are being published, each still the will that the journal has for its client.
     publishing: HashMap<Box<str>, Arc<Message>>,
+    /// Wills that are being published although their clients were deleted.
+    void: Vec<Arc<Message>>,
     /// When something may be due, and whose; what is not true any more is passed over.
     due: BTreeSet<(u64, Box<str>)>,
     durable: usize,
@@ -104,8 +106,29 @@ impl Sessions {
         self.publishing.remove(client_id);
     }
 
+    /// The clients that have a session, or a will that waits or is being published.
+    pub(super) fn client_ids(&self) -> Vec<Box<str>> {
+        let with_will = self.waiting.keys().chain(self.publishing.keys());
+        with_will
+            .filter(|id| !self.by_client.contains_key(*id))
+            .chain(self.by_client.keys())
+            .cloned()
+            .collect()
+    }
+
+    /// The client was deleted: what is being published of it is not its successor's.
+    pub(super) fn void(&mut self, client_id: &str) {
+        self.void.extend(self.publishing.remove(client_id));
+    }
+
+    /// Returns true for a will whose client was deleted.
+    pub(super) fn is_void(&self, message: &Arc<Message>) -> bool {
+        self.void.iter().any(|void| Arc::ptr_eq(void, message))
+    }
+
     /// A will was published. True when it is still the one that the journal has.
     pub(super) fn published(&mut self, client_id: &str, message: &Arc<Message>) -> bool {
+        self.void.retain(|void| !Arc::ptr_eq(void, message));
         let is_current = self.publishing.get(client_id).is_some_and(|will| Arc::ptr_eq(will, message));
         if is_current {
             self.publishing.remove(client_id);

@@ -81,7 +81,7 @@ async fn a_shared_message_goes_to_the_next_member_when_the_chosen_one_closes_bef
         let two = here(&broker, "two", 2, expiry_s, filter);
         let message = Arc::new(message("a", "x"));
         let copy = chosen(&broker, filter, &one.mailbox, &message);
-        broker.forget("one");
+        broker.forget("one").await.unwrap();
         let mut given = Given::default();
         broker.give(message.clone(), vec![copy], Kept::Not, None, &mut given);
         if let Some(stored) = given.stored {
@@ -90,7 +90,7 @@ async fn a_shared_message_goes_to_the_next_member_when_the_chosen_one_closes_bef
         assert_eq!(payloads(&two), ["x"], "expiry {expiry_s}");
         // Nobody is left: the message is nobody's, and nothing goes round for ever.
         let copy = chosen(&broker, filter, &two.mailbox, &message);
-        broker.forget("two");
+        broker.forget("two").await.unwrap();
         broker.give(message, vec![copy], Kept::Not, None, &mut Given::default());
         let state = broker.journal.state();
         assert_eq!((state.sessions.len(), state.bytes()), (0, 0));
@@ -121,7 +121,7 @@ async fn the_will_of_a_client_that_is_forgotten_is_not_published_once_more_by_th
     let will = || Will { message: Arc::new(message("will", "gone")), delay_s: 0 };
     let gone = broker.enter(|| 1, arrival("gone", true, 0, Some(&will())));
     assert_eq!(broker.journal.state().wills.len(), 1);
-    broker.forget("gone");
+    broker.forget("gone").await.unwrap();
     broker.leave(&gone.mailbox, 1, 0, Parting::Lost(Some(will())));
     wills.try_recv().unwrap();
     assert!(broker.journal.state().wills.is_empty());

@@ -40,6 +40,17 @@ pub(crate) struct Will {
     pub delay_s: u32,
 }
 
+impl Will {
+    /// Returns true when it is to be the client's telemetry, not a message on a free topic.
+    pub(crate) fn is_telemetry(&self) -> bool {
+        is_telemetry(&self.message)
+    }
+}
+
+fn is_telemetry(message: &Message) -> bool {
+    matches!(parse_publish(message.topic()), Ok(Publish::Telemetry { .. }))
+}
+
 /// A will that is to be published now.
 #[derive(Debug)]
 pub(crate) struct DueWill {
@@ -52,6 +63,11 @@ impl Broker {
     pub(super) fn will_is_due(&self, client_id: &str, message: Arc<Message>) {
         // Without a receiver the door is closing, and the journal keeps the will for its next opening.
         let _ = self.due_wills.send(DueWill { client_id: client_id.into(), message });
+    }
+
+    /// Returns true for telemetry whose client was deleted while it was being published.
+    fn is_void(&self, will: &DueWill) -> bool {
+        self.sessions().is_void(&will.message) && is_telemetry(&will.message)
     }
 
     /// A will was published, and is gone from the journal unless the client has another one by now.
@@ -110,6 +126,9 @@ async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill)
     let topic = will.message.topic();
     let mut is_given = false;
     loop {
+        if broker.is_void(&will) {
+            break;
+        }
         let done = match parse_publish(topic) {
             Ok(Publish::Telemetry { from, bag }) => {
                 tell(service, &will.client_id, from, bag, &will.message).await

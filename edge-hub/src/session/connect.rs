@@ -165,7 +165,11 @@ where
     };
     let refusal = match tokio::time::timeout_at(deadline, judged(door, request)).await {
         Ok(Ok(admitted)) => {
-            let login = Login { client_id: connect.client_id.clone(), proof: admitted.proof.clone() };
+            let login = Login {
+                client_id: connect.client_id.clone(),
+                proof: admitted.proof.clone(),
+                generation: admitted.generation,
+            };
             let client = Client {
                 identity: admitted.identity.clone(),
                 // It has none yet, and none is needed to judge it.
@@ -359,6 +363,8 @@ where
     // What the session's filters mean, and whether the client may still have them, is judged anew; those that it may not
     // have are dropped before anybody is closed for holding one. Who may not stay is closed, and its session stays as it is.
     let rights = connection.judge(|identity, login| door.service.standing(identity, login));
+    // Who was deleted between its proof and now leaves no session behind that the next client of its name would find.
+    let outlives_s = if rights.is_none() && !entered.is_present { 0 } else { entered.expiry_s };
     let client = &connection.client;
 
     let held = if rights.is_some() { connection.mailbox.held().clone() } else { Vec::new() };
@@ -408,7 +414,7 @@ where
     let asked_window = properties.receive_max.map_or(usize::MAX, usize::from);
     let peer = Peer {
         version,
-        expiry_s: entered.expiry_s,
+        expiry_s: outlives_s,
         window: settings.in_flight_max.min(asked_window),
         packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
         wants_reasons: properties.wants_problem_information,

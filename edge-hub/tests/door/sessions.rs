@@ -222,7 +222,7 @@ async fn a_clean_session_and_an_expired_one_are_gone_after_a_restart() {
 async fn a_client_that_the_program_forgets_has_no_session_any_more() {
     let mut site = Site::open(DoorSettings::default()).await;
     let (gone, _) = Mqtt::connect(staying(&site, "gone")).await;
-    site.clients.forget(&"gone".parse().unwrap(), "deleted");
+    site.clients.forget(|who| *who == "gone".parse().unwrap(), "deleted").await.unwrap();
     gone.closed().await;
     site.until_seen(Seen::Disconnected("gone".into())).await;
     assert!(!Mqtt::connect(staying(&site, "gone")).await.1);

@@ -1,0 +1,247 @@
+//! The end of identities over a whole site: nothing that was kept of a device, user or module is found by the next one of its
+//! name. No containers needed.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::Method;
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport};
+use serde_json::{Value, json};
+use site_tests::leaf::{LeafOptions, trust};
+use site_tests::rest::eventually;
+use site_tests::site::Site;
+
+const STEP: Duration = Duration::from_secs(30);
+
+async fn site(dir: &Path, gateway: &str) -> Site {
+    let mut site = Site::new(dir, gateway, false).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    site
+}
+
+/// A client whose session stays when it leaves.
+struct Device {
+    client: AsyncClient,
+    events: EventLoop,
+    found_session: bool,
+}
+
+impl Device {
+    /// Connects as soon as the gateway lets it in.
+    async fn new(mut options: MqttOptions) -> Self {
+        options.set_clean_session(false);
+        let deadline = tokio::time::Instant::now() + STEP;
+        loop {
+            let (client, mut events) = AsyncClient::new(options.clone(), 100);
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                    return Self { client, events, found_session: ack.session_present };
+                }
+                Ok(other) => panic!("{other:?} instead of CONNACK"),
+                Err(error) => assert!(tokio::time::Instant::now() < deadline, "not let in: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn leaf(options: &LeafOptions) -> Self {
+        Self::new(options.client(10).1.mqtt_options).await
+    }
+
+    async fn read<T>(&mut self, pick: impl Fn(&Packet) -> Option<T>) -> T {
+        loop {
+            match tokio::time::timeout(STEP, self.events.poll()).await.expect("nothing came") {
+                Ok(Event::Incoming(packet)) => {
+                    if let Some(picked) = pick(&packet) {
+                        return picked;
+                    }
+                }
+                Ok(Event::Outgoing(_)) => {}
+                Err(error) => panic!("the connection ended: {error}"),
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, filter: &str) {
+        self.client.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
+        self.read(|packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
+    }
+
+    async fn publish(&mut self, topic: &str, body: &Value) {
+        self.client.publish(topic, QoS::AtLeastOnce, false, body.to_string()).await.unwrap();
+        self.read(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
+    }
+
+    async fn answer(&mut self, request: u8, topic: &str, body: &str) -> Value {
+        self.client.publish(format!("{topic}?$rid={request}"), QoS::AtLeastOnce, false, body).await.unwrap();
+        let awaited = "$iothub/twin/res/20";
+        let end = format!("?$rid={request}");
+        self.read(|packet| match packet {
+            Packet::Publish(publish)
+                if publish.topic.starts_with(awaited) && publish.topic.contains(&end) =>
+            {
+                Some(serde_json::from_slice(&publish.payload).unwrap_or(Value::Null))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    async fn report(&mut self, patch: &Value) {
+        self.answer(1, "$iothub/twin/PATCH/properties/reported/", &patch.to_string()).await;
+    }
+
+    /// Nothing comes but the answer to what is asked last.
+    async fn hears_nothing(&mut self) -> Value {
+        self.client.publish("$iothub/twin/GET/?$rid=9", QoS::AtLeastOnce, false, "").await.unwrap();
+        self.read(|packet| match packet {
+            Packet::Publish(publish) if publish.topic.contains("$rid=9") => {
+                Some(serde_json::from_slice(&publish.payload).unwrap())
+            }
+            Packet::Publish(publish) => panic!("{} of an earlier device", publish.topic),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Leaves behind what a device can: reported properties, a session with what it subscribed, telemetry.
+    async fn leaves(mut self, id: &str) {
+        self.subscribe("$iothub/twin/res/#").await;
+        self.subscribe(&format!("devices/{id}/messages/devicebound/#")).await;
+        self.subscribe("$iothub/methods/POST/#").await;
+        self.report(&json!({"serial": "old"})).await;
+        self.publish(&format!("devices/{id}/messages/events/"), &json!({"serial": "old"})).await;
+    }
+
+    /// Makes sure that nothing of an earlier device is here.
+    async fn is_new(mut self) -> Self {
+        assert!(!self.found_session, "the session of an earlier device");
+        self.subscribe("$iothub/twin/res/#").await;
+        let twin = self.hears_nothing().await;
+        assert!(twin["reported"].get("serial").is_none(), "{twin}");
+        assert!(twin["desired"].get("speed").is_none(), "{twin}");
+        self
+    }
+}
+
+async fn deleted(site: &Site, path: &str) {
+    let (status, answer) = site.rest().unwrap().send(Method::DELETE, path, None).await.unwrap();
+    assert_eq!(status, 204, "{answer}");
+}
+
+/// Waits until the gateway knows a device, or does not.
+async fn gateway_knows(site: &Site, id: &str, is_known: bool) {
+    eventually("the gateway's list of devices", STEP, || async {
+        let list = site.agent_json(&["device", "list"]).await?;
+        let found =
+            list["devices"].as_array().is_some_and(|list| list.iter().any(|device| device["id"] == id));
+        Ok((found == is_known).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+/// What an operator leaves for a device: desired properties, a message, a command that waits.
+async fn operator_leaves(site: &Site, id: &str) {
+    let rest = site.rest().unwrap();
+    rest.patch(&format!("/api/devices/{id}/properties"), &json!({"speed": 3})).await.unwrap();
+    let message = json!({"bodyText": "for the old one"});
+    rest.post(&format!("/api/ext/devices/{id}/messages/devicebound"), &message).await.unwrap();
+    let command = json!({"validFor": 600, "connectionTimeout": 0, "responseTimeout": 5, "request": {}});
+    rest.post(&format!("/api/devices/{id}/commands/reset"), &command).await.unwrap();
+}
+
+/// Central shows nothing of an earlier device.
+async fn central_shows_new(site: &Site, id: &str) {
+    let rest = site.rest().unwrap();
+    let properties = rest.get(&format!("/api/devices/{id}/properties")).await.unwrap();
+    assert!(properties.get("serial").is_none() && properties.get("speed").is_none(), "{properties}");
+    let messages = rest.get(&format!("/api/ext/devices/{id}/messages/devicebound")).await.unwrap();
+    assert_eq!(messages["value"], json!([]));
+}
+
+#[tokio::test]
+async fn a_device_deleted_at_central_leaves_nothing_to_the_next_one_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path(), "life-gateway").await;
+    let old = site.add_leaf("press", STEP).await.unwrap();
+    Device::leaf(&old).await.leaves("press").await;
+    operator_leaves(&site, "press").await;
+    deleted(&site, "/api/devices/press").await;
+    gateway_knows(&site, "press", false).await;
+
+    let new = site.add_leaf("press", STEP).await.unwrap();
+    let mut device = Device::leaf(&new).await.is_new().await;
+    device.subscribe("devices/press/messages/devicebound/#").await;
+    device.subscribe("$iothub/methods/POST/#").await;
+    device.hears_nothing().await;
+    device.report(&json!({"color": "red"})).await;
+    eventually("the new device's report", STEP, || async {
+        let properties = site.rest()?.get("/api/devices/press/properties").await?;
+        Ok((properties["color"] == "red").then_some(()))
+    })
+    .await
+    .unwrap();
+    central_shows_new(&site, "press").await;
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_device_removed_on_its_gateway_leaves_nothing_to_the_next_one_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path(), "life-here-gateway").await;
+    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let options = site.add_leaf("known", STEP).await.unwrap();
+    let here = LeafOptions { identity: "press".parse().unwrap(), key: vec![0; 32], ..options };
+    // With the same key: what the old one proved itself with is right for the new one too.
+    for round in 0..2 {
+        site.agent_json(&["device", "add", "press", "--key", key]).await.unwrap();
+        let mut device = Device::leaf(&here).await.is_new().await;
+        if round == 0 {
+            device.leaves("press").await;
+            // Killed at once: the end of a removal is not lost.
+            site.agent_json(&["device", "remove", "press"]).await.unwrap();
+            site.kill_agent().await.unwrap();
+            site.start_agent().await.unwrap();
+        } else {
+            device.report(&json!({"color": "red"})).await;
+        }
+    }
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_that_is_removed_leaves_no_session_to_the_next_one_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path(), "life-user-gateway").await;
+    site.open_free_topics("#").await.unwrap();
+    let known = site.add_leaf("known", STEP).await.unwrap();
+    let options = |user: &Value| {
+        let mut options = MqttOptions::new("panel", "localhost", known.port);
+        let password = user["password"].as_str().unwrap();
+        options.set_credentials("plc", password).set_keep_alive(Duration::from_secs(30));
+        let ca = trust(&std::fs::read(site.gateway_ca()).unwrap()).unwrap();
+        options.set_transport(Transport::Tls(TlsConfiguration::Rustls(ca)));
+        options
+    };
+    let add = ["user", "add", "plc"];
+    let old = site.agent_json(&add).await.unwrap();
+    let mut user = Device::new(options(&old)).await;
+    user.subscribe("line/#").await;
+    drop(user);
+    eventually("the user's connection ends", STEP, || async {
+        let users = site.agent_json(&["user", "list"]).await?;
+        Ok((users["users"][0]["connections"] == 0).then_some(()))
+    })
+    .await
+    .unwrap();
+    site.agent_json(&["user", "remove", "plc"]).await.unwrap();
+    let new = site.agent_json(&add).await.unwrap();
+    assert!(!Device::new(options(&new)).await.found_session);
+    site.end(false).await.unwrap();
+}

@@ -17,7 +17,7 @@ use edge_hub::enrolling;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
-use schemas::link::{Hello, Losses, Presence};
+use schemas::link::{Hello, Losses, Presence, Reported};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
 use schemas::twin::{Section, Twin};
@@ -119,9 +119,9 @@ impl Service for Fleet {
         let (proof, ends_at) =
             attestation(&device).prove(&identity, &request.evidence(), &under).map_err(refused)?;
         if device.is_gateway {
-            self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(device.id);
+            self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(device.id.clone());
         }
-        Ok(Admitted { identity, proof, ends_at: Some(ends_at), generation: 0 })
+        Ok(Admitted { identity, proof, ends_at: Some(ends_at), generation: device.generation })
     }
 
     /// Nothing on free topics: central has no rules for them. Who is blocked or has another key is found in the store
@@ -301,7 +301,11 @@ impl Fleet {
     pub(crate) fn review(&self, device: &Device) {
         let (attestation, is_enabled) = (attestation(device), device.enabled);
         let trust = self.trust.borrow().clone();
+        let generation = device.generation;
         self.clients.review_one(&Identity::device(device.id.clone()), |_, login| {
+            if login.generation != generation {
+                return Err("an operator deleted it, and registered another one of its id".to_owned());
+            }
             match (is_enabled, attestation.stands(&login.proof, &trust)) {
                 (false, _) => Err("an operator blocked it".to_owned()),
                 (true, false) => Err("its key or certificate is not accepted any more".to_owned()),
@@ -371,15 +375,23 @@ impl Fleet {
         &self,
         gateway: DeviceId,
         of: Identity,
-        section: Section,
+        reported: Reported,
         size_bytes: usize,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
+        let Reported { section, generation } = reported;
         if let Err(error) = check_report(&of, &section) {
             return std::future::ready(Err(error)).boxed();
         }
         let now_ms = now_ms();
         let work = move |c: &rusqlite::Connection| {
             authorize(c, &gateway, &of, Way::Reported)?;
+            if let (Some(generation), None) = (generation, &of.module)
+                && devices::get(c, &of.device)?.is_some_and(|device| device.attachment != generation)
+            {
+                // The gateway has not heard yet that this is another device; taken, or it would be sent for ever.
+                tracing::info!(device = %of, %gateway, "reported properties of an earlier device of this id were left out");
+                return Ok(());
+            }
             let stands = twins::section(c, &of, Half::Reported)?.section;
             // A gateway that lost its data counts from the beginning again: another version is news, not only a higher.
             if stands.version != section.version || stands.properties != section.properties {

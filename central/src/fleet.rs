@@ -330,6 +330,8 @@ pub(crate) fn new_device(id: DeviceId) -> Device {
         revision: 0,
         last_seen_ms: None,
         gateway: None,
+        generation: 0,
+        attachment: 0,
     }
 }
 

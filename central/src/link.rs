@@ -410,6 +410,7 @@ fn child(device: Device) -> Option<Child> {
         thumbprints: x509.thumbprints(),
         is_ca_signed: x509.is_ca_signed,
         enabled: device.enabled,
+        generation: Some(device.attachment),
     })
 }
 

@@ -104,6 +104,8 @@ async fn attach(central: &Central, gateway: &'static str, count: usize) {
                     revision: 1,
                     last_seen_ms: None,
                     gateway: None,
+                    generation: 0,
+                    attachment: 0,
                 },
             )?;
             let relationship = Relationship {

@@ -31,6 +31,8 @@ async fn site(dir: &Path, quotas: Quotas) -> (Store, Ingest) {
             revision: 1,
             last_seen_ms: None,
             gateway: None,
+            generation: 0,
+            attachment: 0,
         };
         Ok::<_, StoreError>(devices::put(c, &device)?)
     });

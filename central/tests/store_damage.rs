@@ -80,6 +80,8 @@ fn device(id: &str) -> devices::Device {
         revision: 1,
         last_seen_ms: None,
         gateway: None,
+        generation: 0,
+        attachment: 0,
     }
 }
 

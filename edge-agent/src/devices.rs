@@ -156,7 +156,7 @@ pub struct ToldDevices {
     changes: Vec<(String, Option<Child>)>,
     /// The list is complete for the first time, or since an older version.
     is_first: bool,
-    /// The devices that are not here any more, but for those that were added here.
+    /// The devices that are not here any more, or are others of their ids, but for those that were added here.
     pub left: Vec<DeviceId>,
 }
 
@@ -245,6 +245,14 @@ impl Devices {
         })
     }
 
+    /// Which of the devices of this id central's is; see [`Child::generation`].
+    pub fn generation(&self, id: &DeviceId) -> Option<u64> {
+        self.read(|known| match known.added.contains_key(id) {
+            true => None,
+            false => known.from_central.get(id)?.generation,
+        })
+    }
+
     /// Returns true for a device that was added here.
     pub fn is_added(&self, id: &DeviceId) -> bool {
         self.read(|known| known.added.contains_key(id))
@@ -265,7 +273,7 @@ impl Devices {
             Some(part) => known.snapshot.take(part, ids)?,
             None => (!is_difference).then(|| ids.collect()),
         };
-        let mut changes = Vec::new();
+        let (mut changes, mut left) = (Vec::new(), Vec::new());
         for child in children {
             let id = child.device_id.clone();
             let before = known.from_central.get(&id);
@@ -276,14 +284,21 @@ impl Devices {
                 tracing::error!(device = %id, "central told of more devices than may stand behind a gateway");
                 continue;
             }
+            // From a central or to a gateway that did not know generations: nothing is known of it.
+            let is_another = before.is_some_and(|before| {
+                before.generation.is_some()
+                    && child.generation.is_some_and(|new| before.generation != Some(new))
+            });
             changes.push((key(&id), Some(child.clone())));
+            if is_another && !known.added.contains_key(&id) {
+                left.push(id.clone());
+            }
             known.from_central.insert(id, child);
         }
         let gone: Vec<DeviceId> = match &named {
             Some(named) => known.from_central.keys().filter(|id| !named.contains(*id)).cloned().collect(),
             None => removed,
         };
-        let mut left = Vec::new();
         for id in gone {
             let was_here = known.from_central.remove(&id).is_some() && !known.added.contains_key(&id);
             changes.push((key(&id), None));
@@ -364,6 +379,7 @@ mod tests {
             thumbprints: Vec::new(),
             is_ca_signed: false,
             enabled,
+            generation: None,
         }
     }
 

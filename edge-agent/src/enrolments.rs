@@ -199,6 +199,7 @@ mod tests {
             enabled: true,
             thumbprints: Vec::new(),
             is_ca_signed: false,
+            generation: None,
         };
         let list = Children { children: vec![child], ..Children::default() };
         devices.told(list).unwrap().durable().await.unwrap();

@@ -238,6 +238,7 @@ mod tests {
             thumbprints: Vec::new(),
             is_ca_signed: false,
             enabled,
+            generation: None,
         }
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::method::MethodRequest;
 use crate::names::{DeviceId, Identity};
+use crate::twin::Section;
 
 /// Leaf devices behind one gateway, at central and on the gateway alike: as many as its front door has places.
 pub const CHILDREN_MAX: usize = 10_000;
@@ -65,6 +66,21 @@ pub struct Child {
     pub is_ca_signed: bool,
     /// A blocked leaf stays in the list with `false`.
     pub enabled: bool,
+    /// Tells the device's stay behind this gateway from earlier ones, of itself or of an earlier device of its id: with another
+    /// number, nothing that was kept of it is right. None from an older central.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+}
+
+/// A reported section as a gateway tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reported {
+    /// The whole section.
+    #[serde(flatten)]
+    pub section: Section,
+    /// As the gateway knows it from [`Child::generation`]; central leaves out what is of another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
 }
 
 fn is_false(flag: &bool) -> bool {

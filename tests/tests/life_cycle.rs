@@ -245,3 +245,131 @@ async fn a_user_that_is_removed_leaves_no_session_to_the_next_one_of_its_name() 
     assert!(!Device::new(options(&new)).await.found_session);
     site.end(false).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_device_deleted_and_made_anew_while_its_gateway_was_away_leaves_nothing_to_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path(), "life-away-gateway").await;
+    let old = site.add_leaf("press", STEP).await.unwrap();
+    Device::leaf(&old).await.leaves("press").await;
+    operator_leaves(&site, "press").await;
+    eventually("the message at the gateway", STEP, || async {
+        let list = site.rest()?.get("/api/ext/devices/press/messages/devicebound").await?;
+        Ok((list["value"][0]["state"] == "atGateway").then_some(()))
+    })
+    .await
+    .unwrap();
+    site.kill_agent().await.unwrap();
+    deleted(&site, "/api/devices/press").await;
+    let new = site.add_leaf("press", STEP).await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+
+    let mut device = Device::leaf(&new).await.is_new().await;
+    device.subscribe("devices/press/messages/devicebound/#").await;
+    device.subscribe("$iothub/methods/POST/#").await;
+    device.hears_nothing().await;
+    device.report(&json!({"color": "red"})).await;
+    eventually("the new device's report", STEP, || async {
+        let properties = site.rest()?.get("/api/devices/press/properties").await?;
+        Ok((properties["color"] == "red").then_some(()))
+    })
+    .await
+    .unwrap();
+    central_shows_new(&site, "press").await;
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_device_that_was_moved_to_another_gateway_and_back_finds_nothing_of_its_first_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path(), "life-first-gateway").await;
+    let other = json!({"displayName": "other", "type": ["edge"]});
+    site.rest().unwrap().put("/api/devices/life-other-gateway", &other).await.unwrap();
+    let leaf = site.add_leaf("press", STEP).await.unwrap();
+    for is_away in [false, true] {
+        Device::leaf(&leaf).await.leaves("press").await;
+        if is_away {
+            site.kill_agent().await.unwrap();
+        }
+        deleted(&site, "/api/devices/life-first-gateway/relationships/to-press").await;
+        let there = json!({"name": "downstream", "source": "life-other-gateway", "target": "press"});
+        let path = "/api/devices/life-other-gateway/relationships/to-press";
+        site.rest().unwrap().put(path, &there).await.unwrap();
+        if !is_away {
+            gateway_knows(&site, "press", false).await;
+        }
+        deleted(&site, path).await;
+        site.add_leaf("press", STEP).await.unwrap();
+        if is_away {
+            site.start_agent().await.unwrap();
+            site.gateway_connected(STEP).await.unwrap();
+            eventually("the gateway heard central's list", STEP, || async {
+                Ok(site
+                    .agent_log()
+                    .contains("all that was kept of the removed identity is gone")
+                    .then_some(()))
+            })
+            .await
+            .unwrap();
+        }
+        let device = Device::leaf(&leaf).await;
+        assert!(!device.found_session, "the session of its first stay; away: {is_away}");
+        drop(device.is_new().await);
+    }
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_module_that_left_the_manifest_leaves_nothing_to_the_next_one_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path(), "life-module-gateway").await;
+    let known = site.add_leaf("known", STEP).await.unwrap();
+    let secret = std::fs::read(dir.path().join("gateway/module-key")).unwrap();
+    let module = LeafOptions {
+        identity: "life-module-gateway/caller".parse().unwrap(),
+        key: edge_core::access::sas::sign(&secret, b"key caller"),
+        ..known
+    };
+    let assign = async |has_module: bool| {
+        let mut modules = json!({});
+        if has_module {
+            modules["caller"] = json!({
+                "type": "docker", "status": "stopped", "restartPolicy": "never", "version": "1.0",
+                "settings": {"image": "nobody/pulls:1", "createOptions": "{}"},
+            });
+        }
+        let mut content = json!({
+            "$edgeAgent": {"properties.desired": {
+                "schemaVersion": "1.1",
+                "runtime": {"type": "docker", "settings": {}},
+                "systemModules": {},
+                "modules": modules,
+            }},
+            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {}}},
+        });
+        if has_module {
+            content["caller"] = json!({"properties.desired": {"limit": 7}});
+        }
+        let rest = site.rest().unwrap();
+        let manifest = json!({"displayName": "m", "data": {"modulesContent": content}});
+        rest.put("/api/deploymentManifests/m", &manifest).await.unwrap();
+        let gateway = json!({"deploymentManifest": {"id": "m"}});
+        rest.patch("/api/devices/life-module-gateway", &gateway).await.unwrap();
+    };
+    assign(true).await;
+    let mut old = Device::leaf(&module).await;
+    old.subscribe("$iothub/twin/res/#").await;
+    old.report(&json!({"serial": "old"})).await;
+    assign(false).await;
+    // Its connection ends.
+    while old.events.poll().await.is_ok() {}
+    assign(true).await;
+    let mut new = Device::leaf(&module).await;
+    assert!(!new.found_session);
+    new.subscribe("$iothub/twin/res/#").await;
+    let twin = new.hears_nothing().await;
+    assert!(twin["reported"].get("serial").is_none(), "{twin}");
+    assert_eq!(twin["desired"]["limit"], 7, "{twin}");
+    site.end(false).await.unwrap();
+}

@@ -4,6 +4,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_ms;
+
 use super::{integer, parsed_column, unreadable, unsigned};
 
 /// A gateway or a device.
@@ -31,6 +33,10 @@ pub struct Device {
     pub last_seen_ms: Option<u64>,
     /// The gateway that it stands behind.
     pub gateway: Option<DeviceId>,
+    /// Tells it from earlier devices of its id. 0 before it is stored, and for those of older versions.
+    pub generation: u64,
+    /// Tells its stay behind its gateway from earlier ones, of itself or of an earlier device of its id.
+    pub attachment: u64,
 }
 
 impl Device {
@@ -83,7 +89,8 @@ pub struct Relationship {
     pub target: DeviceId,
 }
 
-const SELECT: &str = "SELECT devices.*, relationships.source AS gateway FROM devices
+const SELECT: &str =
+    "SELECT devices.*, relationships.source AS gateway, relationships.generation AS attachment FROM devices
     LEFT JOIN relationships ON relationships.target = devices.id";
 
 /// A registration stands whatever its columns hold: without it the link of its gateway would not. What cannot be read lets nobody
@@ -118,6 +125,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
             .flatten()
             .map(unsigned),
         gateway,
+        generation: unreadable::value("devices", row.get("generation"))?.map_or(0, unsigned),
+        attachment: unreadable::value("relationships", row.get::<_, Option<i64>>("attachment"))?
+            .flatten()
+            .map_or(0, unsigned),
     })
 }
 
@@ -170,10 +181,13 @@ pub fn children_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::
 pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
     let x509 = device.x509.as_ref().map(serde_json::to_string).transpose();
     let x509 = x509.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let is_new =
+        !connection.prepare_cached("SELECT 1 FROM devices WHERE id = ?1")?.exists([device.id.as_str()])?;
+    let generation = if is_new { next_generation(connection)? } else { device.generation };
     connection
         .prepare_cached(
             "INSERT INTO devices (id, display_name, template, is_gateway, enabled, primary_key, secondary_key,
-                 manifest_id, revision, x509) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 manifest_id, revision, x509, generation) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT (id) DO UPDATE SET display_name = ?2, template = ?3, is_gateway = ?4, enabled = ?5,
                  primary_key = ?6, secondary_key = ?7, manifest_id = ?8, revision = ?9, x509 = ?10",
         )?
@@ -188,9 +202,25 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
             &device.manifest_id,
             device.revision,
             x509,
+            integer(generation),
         ))?;
     connection.prepare_cached("DELETE FROM removed_devices WHERE id = ?1")?.execute([device.id.as_str()])?;
     Ok(())
+}
+
+/// A number that no registration and no stay behind a gateway had before. It follows the clock, so that a store that was restored
+/// from a backup does not give numbers again that gateways have seen.
+fn next_generation(connection: &Connection) -> rusqlite::Result<u64> {
+    let last: Option<String> = connection
+        .prepare_cached("SELECT value FROM settings WHERE name = 'generation'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let last: u64 = last.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let next = now_ms().max(last + 1);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO settings (name, value) VALUES ('generation', ?1)")?
+        .execute([next.to_string()])?;
+    Ok(next)
 }
 
 /// Deleted devices that are remembered.
@@ -284,16 +314,19 @@ pub fn relationship(
 /// # Errors
 /// SQLite's; a constraint when the device stands behind a gateway already.
 pub fn put_relationship(connection: &Connection, relationship: &Relationship) -> rusqlite::Result<()> {
+    let generation = next_generation(connection)?;
     connection
         .prepare_cached(
-            "INSERT INTO relationships (source, id, name, target) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (source, id) DO UPDATE SET name = ?3, target = ?4",
+            "INSERT INTO relationships (source, id, name, target, generation) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (source, id) DO UPDATE SET name = ?3,
+                 generation = CASE target WHEN ?4 THEN generation ELSE ?5 END, target = ?4",
         )?
         .execute((
             relationship.source.as_str(),
             &relationship.id,
             &relationship.name,
             relationship.target.as_str(),
+            integer(generation),
         ))?;
     Ok(())
 }

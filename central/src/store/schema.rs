@@ -260,6 +260,13 @@ ALTER TABLE refused ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
 -- when a loss of it was heard of last
 ALTER TABLE loss_marks ADD COLUMN moved INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+-- of one counter that never goes back (setting `generation`): which of the devices of an id this is, and which of its stays
+-- behind a gateway. 0: from before there were any
+ALTER TABLE devices ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE relationships ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+INSERT OR IGNORE INTO settings (name, value) VALUES ('generation', '0');
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

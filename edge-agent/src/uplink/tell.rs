@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use edge_core::dialect::link::LinkUp;
 use edge_core::link::budget::Cause;
 use edge_hub::client::{Outgoing, Sender};
+use schemas::link::Reported;
 use schemas::method::{MethodFailure, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::watch;
@@ -110,7 +111,10 @@ impl<'a> Telling<'a> {
             } else if let Some((identity, section)) = next_section() {
                 let cause = section_cause(&identity);
                 let told = Told::Section(identity.clone());
-                (cause, LinkUp::Reported(identity), to_json(&section), told)
+                let devices = &self.link.standing.devices;
+                let generation = identity.module.is_none().then(|| devices.generation(&identity.device));
+                let reported = Reported { section, generation: generation.flatten() };
+                (cause, LinkUp::Reported(identity), to_json(&reported), told)
             } else if let Some((losses, sent)) = self.losing.next_unsent() {
                 (Cause::Link, LinkUp::Losses, to_json(&losses), Told::Losses(sent))
             } else {

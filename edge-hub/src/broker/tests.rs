@@ -197,7 +197,7 @@ proptest! {
                         }
                     }
                     Step::Forget => {
-                        broker.forget(client);
+                        broker.forget(client).unawaited();
                         here.remove(client);
                     }
                     Step::Subscribe(filter) => {

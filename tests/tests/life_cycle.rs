@@ -119,7 +119,7 @@ impl Device {
     }
 
     /// Makes sure that nothing of an earlier device is here.
-    async fn is_new(mut self) -> Self {
+    async fn checked_as_new(mut self) -> Self {
         assert!(!self.found_session, "the session of an earlier device");
         self.subscribe("$iothub/twin/res/#").await;
         let twin = self.hears_nothing().await;
@@ -176,7 +176,7 @@ async fn a_device_deleted_at_central_leaves_nothing_to_the_next_one_of_its_name(
     gateway_knows(&site, "press", false).await;
 
     let new = site.add_leaf("press", STEP).await.unwrap();
-    let mut device = Device::leaf(&new).await.is_new().await;
+    let mut device = Device::leaf(&new).await.checked_as_new().await;
     device.subscribe("devices/press/messages/devicebound/#").await;
     device.subscribe("$iothub/methods/POST/#").await;
     device.hears_nothing().await;
@@ -201,7 +201,7 @@ async fn a_device_removed_on_its_gateway_leaves_nothing_to_the_next_one_of_its_n
     // With the same key: what the old one proved itself with is right for the new one too.
     for round in 0..2 {
         site.agent_json(&["device", "add", "press", "--key", key]).await.unwrap();
-        let mut device = Device::leaf(&here).await.is_new().await;
+        let mut device = Device::leaf(&here).await.checked_as_new().await;
         if round == 0 {
             device.leaves("press").await;
             // Killed at once: the end of a removal is not lost.
@@ -265,7 +265,7 @@ async fn a_device_deleted_and_made_anew_while_its_gateway_was_away_leaves_nothin
     site.start_agent().await.unwrap();
     site.gateway_connected(STEP).await.unwrap();
 
-    let mut device = Device::leaf(&new).await.is_new().await;
+    let mut device = Device::leaf(&new).await.checked_as_new().await;
     device.subscribe("devices/press/messages/devicebound/#").await;
     device.subscribe("$iothub/methods/POST/#").await;
     device.hears_nothing().await;
@@ -315,7 +315,7 @@ async fn a_device_that_was_moved_to_another_gateway_and_back_finds_nothing_of_it
         }
         let device = Device::leaf(&leaf).await;
         assert!(!device.found_session, "the session of its first stay; away: {is_away}");
-        drop(device.is_new().await);
+        drop(device.checked_as_new().await);
     }
     site.end(false).await.unwrap();
 }

@@ -1,7 +1,35 @@
 //! The clocks, read in one place.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use edge_core::clock::WallHistory;
+use rustix::time::{ClockId, clock_gettime};
+
+/// How the wall clock was set since the program started.
+static HISTORY: Mutex<WallHistory> = Mutex::new(WallHistory::new());
+
+/// Milliseconds since the Unix epoch, for a time that is kept and told later by [`corrected_ms`].
+pub fn stamp_ms() -> u64 {
+    let wall = now_ms();
+    HISTORY.lock().unwrap_or_else(PoisonError::into_inner).note(wall, since_boot_ms());
+    wall
+}
+
+/// The time to tell for one that [`stamp_ms`] gave, now or in an earlier run; `None` when it is impossible and nobody knows
+/// the right one.
+pub fn corrected_ms(stamp_ms: u64) -> Option<u64> {
+    let mut history = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let steady = since_boot_ms();
+    history.note(now_ms(), steady);
+    history.corrected(stamp_ms, steady)
+}
+
+/// Milliseconds since the machine started, those in which it slept included.
+fn since_boot_ms() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    u64::try_from(time.tv_sec * 1000 + time.tv_nsec / 1_000_000).unwrap_or_default()
+}
 
 /// Milliseconds since the Unix epoch; 0 on a gateway whose clock stands before it.
 pub fn now_ms() -> u64 {

@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
+use std::time::{Duration, SystemTime};
+
 use edge_core::access::sas;
+use schemas::timestamp::rfc3339;
+use site_tests::five::Device;
+use site_tests::rest::eventually;
 use site_tests::site::{KEY_HERE, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -23,6 +28,60 @@ async fn a_right_token_that_this_clock_calls_expired_gets_connack_3_and_a_wrong_
         let mut answer = [0; 4];
         stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(answer, [0x20, 2, 0, code]);
+    }
+    site.end(false).await.unwrap();
+}
+
+/// The clock of a gateway without battery stands in 2000, is set right, runs ahead by 300 days and is set right again, all while the
+/// daemon runs and central is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_by_a_wrong_clock_reaches_central_with_its_right_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "wrong-clock", false).unwrap();
+    // libfaketime comes in as a shared library, which a static program has no place for: the debug build takes it.
+    let faketime = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
+        .map(|dir| format!("{dir}/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+        .expect("install the package libfaketime");
+    let clock = dir.path().join("clock");
+    let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
+    set("+0");
+    for (name, value) in [
+        ("LD_PRELOAD", faketime.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ] {
+        site.agent_env.push((name, value.into()));
+    }
+    site.agent_program = Some(site_tests::process::beside_this("edge-agent").unwrap());
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    let login = site.add_leaf("press-1", Duration::ZERO).await.unwrap().login();
+    site.leaves_known(std::slice::from_ref(&login)).await.unwrap();
+    site.stop_central().await.unwrap();
+    let mut device = Device::connect(&login, site.gateway_mqtt).await.unwrap();
+    let began = SystemTime::now();
+    for offset in ["-9800d", "+0", "+300d", "+0"] {
+        set(offset);
+        device.publish("devices/press-1/messages/events/", "1").await.unwrap();
+    }
+    let ended = SystemTime::now();
+    site.start_central().await.unwrap();
+    let rest = site.rest().unwrap();
+    let messages = eventually("the messages in central", Duration::from_secs(60), || async {
+        let messages = rest.messages("press-1").await?;
+        Ok((messages.len() == 4).then_some(messages))
+    })
+    .await
+    .unwrap();
+    let secs = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let (from, to) = (rfc3339((secs(began) - 6) * 1000), rfc3339((secs(ended) + 6) * 1000));
+    for message in &messages {
+        let time = message["enqueuedTime"].as_str().unwrap();
+        assert!((&*from..=&*to).contains(&time), "{time} is not between {from} and {to}");
     }
     site.end(false).await.unwrap();
 }

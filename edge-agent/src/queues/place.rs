@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::limits::{Limits, suffix};
 use super::name::QueueName;
-use crate::clock::{now_ms, steady_ms};
+use crate::clock::{now_ms, stamp_ms, steady_ms};
 
 /// One queue.
 pub struct Queue {
@@ -114,7 +114,7 @@ impl Place {
     pub fn append(&self, class: QueueClass, record: bytes::Bytes, expires_ms: Option<u64>) -> Option<Append> {
         let (queues, class) = (self.queues.borrow(), self.limits.resolved(class));
         let queue = queues.iter().find(|queue| queue.class == class).or(queues.last())?;
-        Some(queue.log.append_awaited(record, now_ms(), expires_ms))
+        Some(queue.log.append_awaited(record, stamp_ms(), expires_ms))
     }
 
     /// central has the queues up to these sequences: that much is done with. What it had confirmed and does not have any more

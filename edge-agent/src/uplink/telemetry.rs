@@ -15,6 +15,7 @@ use schemas::bag::system;
 use tokio::time::Instant;
 
 use super::tell::PACKET_BYTES;
+use crate::clock::corrected_ms;
 use crate::quarantine::Reason;
 use crate::queues::name::QueueName;
 use crate::queues::place::Queue;
@@ -89,10 +90,13 @@ impl Telemetry {
         // Writing to a String does not fail.
         let _ = write!(
             self.topic,
-            "{topic}{joint}{of_queue}={}&{of_sequence}={sequence}&{of_ms}={}",
+            "{topic}{joint}{of_queue}={}&{of_sequence}={sequence}",
             QueueName { id: queue.log.id(), epoch: queued.epoch },
-            queued.enqueued_ms,
         );
+        // Without a time, central has that of its arrival.
+        if let Some(enqueued_ms) = corrected_ms(queued.enqueued_ms) {
+            let _ = write!(self.topic, "&{of_ms}={enqueued_ms}");
+        }
         let message = Outgoing { topic: &self.topic, payload: &body, ..Outgoing::default() };
         if self.topic.len() > usize::from(u16::MAX) {
             return Err(Reason::because(format!(

@@ -16,7 +16,7 @@ use schemas::connection_string::ConnectionString;
 use schemas::names::{DeviceId, Identity};
 use schemas::topics;
 
-use crate::clock::now_ms;
+use crate::clock::{corrected_ms, now_ms};
 use crate::config::{Kind, Password, Properties, Upstream};
 use crate::devices::Devices;
 use crate::quarantine::Reason;
@@ -197,7 +197,9 @@ impl Manner {
                 }
                 bag.set(system::LINESIDE_QUEUE, place.0);
                 bag.set(system::LINESIDE_SEQUENCE, place.1.to_string());
-                bag.set(system::LINESIDE_ENQUEUED_MS, record.enqueued_ms.to_string());
+                if let Some(enqueued_ms) = corrected_ms(record.enqueued_ms) {
+                    bag.set(system::LINESIDE_ENQUEUED_MS, enqueued_ms.to_string());
+                }
                 let properties = match properties {
                     Properties::None => None,
                     Properties::Topic => {

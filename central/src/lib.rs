@@ -9,7 +9,6 @@ pub mod authorize;
 pub mod calls;
 pub mod clock;
 pub mod config;
-pub mod data_lock;
 pub mod deploy;
 pub mod door;
 pub mod enroll;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use edge_core::access::x509::Authorities;
 use edge_hub::clients::Clients;
+use edge_hub::data_lock::DataLock;
 use edge_hub::door::{Door, DoorSettings};
 use edge_hub::files::FileBudget;
 use edge_hub::http_server::{HttpLimits, HttpServer};
@@ -17,10 +18,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::data_lock::DataLock;
 use crate::fleet::Fleet;
 use crate::store::integrity::{self, Checked, Depth};
-use crate::store::{self, Store};
+use crate::store::{self, LOCK_FILE, Store};
 
 /// How long requests and connections may take to end before they are cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         files_per_connection: 1,
     };
     let connections_max = files.claim().context("limit of open files")?;
-    let lock = DataLock::acquire(&config.data_dir)?;
+    let lock = DataLock::acquire(&config.data_dir, LOCK_FILE, "central")?;
     // Before anything is written: an authority without its store must be seen as what it is.
     let store = open_store(&config).await?;
     let keeper = crate::identity::keeper(&config)?;

@@ -11,7 +11,6 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod control;
-pub mod data_lock;
 pub mod deployer;
 pub mod deployments;
 pub mod devices;

@@ -6,6 +6,7 @@ mod broker;
 pub mod client;
 pub mod clients;
 pub mod codec;
+pub mod data_lock;
 pub mod delivery;
 pub mod door;
 pub mod enrolling;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use edge_core::access::sas;
 use schemas::timestamp::rfc3339;
+use site_tests::fake_clock::FakeClock;
 use site_tests::five::Device;
 use site_tests::rest::eventually;
 use site_tests::site::{KEY_HERE, Site};
@@ -38,24 +39,7 @@ async fn a_right_token_that_this_clock_calls_expired_gets_connack_3_and_a_wrong_
 async fn what_was_taken_by_a_wrong_clock_reaches_central_with_its_right_time() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::new(dir.path(), "wrong-clock", false).unwrap();
-    // libfaketime comes in as a shared library, which a static program has no place for: the debug build takes it.
-    let faketime = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
-        .map(|dir| format!("{dir}/faketime/libfaketime.so.1"))
-        .into_iter()
-        .find(|path| std::path::Path::new(path).exists())
-        .expect("install the package libfaketime");
-    let clock = dir.path().join("clock");
-    let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
-    set("+0");
-    for (name, value) in [
-        ("LD_PRELOAD", faketime.as_str()),
-        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ] {
-        site.agent_env.push((name, value.into()));
-    }
-    site.agent_program = Some(site_tests::process::beside_this("edge-agent").unwrap());
+    let clock = FakeClock::of_gateway(&mut site, dir.path()).unwrap();
     site.start_central().await.unwrap();
     site.init_gateway().await.unwrap();
     site.start_agent().await.unwrap();
@@ -65,7 +49,7 @@ async fn what_was_taken_by_a_wrong_clock_reaches_central_with_its_right_time() {
     let mut device = Device::connect(&login, site.gateway_mqtt).await.unwrap();
     let began = SystemTime::now();
     for offset in ["-9800d", "+0", "+300d", "+0"] {
-        set(offset);
+        clock.set(offset).unwrap();
         device.publish("devices/press-1/messages/events/", "1").await.unwrap();
     }
     let ended = SystemTime::now();

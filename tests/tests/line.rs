@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use site_tests::fake_clock::FakeClock;
 use site_tests::leaf::{Leaf, LeafOptions, Seen};
 use site_tests::line::{Line, Shape};
 use site_tests::name_server::{Answer, NameServer};
@@ -274,25 +275,7 @@ async fn a_name_that_does_not_resolve_is_asked_again_and_central_may_move() {
 async fn a_clock_that_jumps_a_day_ahead_and_a_day_back_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut plant = Plant::laid_out(dir.path(), None);
-    // libfaketime comes in as a shared library, which a static program has no place for: the debug build takes it.
-    let faketime = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
-        .map(|dir| format!("{dir}/faketime/libfaketime.so.1"))
-        .into_iter()
-        .find(|path| std::path::Path::new(path).exists())
-        .expect("install the package libfaketime");
-    let clock = dir.path().join("clock");
-    // Only what people call the time jumps; a steady clock stays steady, as on a real machine.
-    let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
-    set("+0");
-    for (name, value) in [
-        ("LD_PRELOAD", faketime.as_str()),
-        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ] {
-        plant.site.agent_env.push((name, value.into()));
-    }
-    plant.site.agent_program = Some(site_tests::process::beside_this("edge-agent").unwrap());
+    let clock = FakeClock::of_gateway(&mut plant.site, dir.path()).unwrap();
     plant.start().await;
     // What waits is good for two hours: a jump of a day must not make it too old.
     plant.site.keep_for(7200).await.unwrap();
@@ -303,7 +286,7 @@ async fn a_clock_that_jumps_a_day_ahead_and_a_day_back_loses_nothing() {
     let waiting = plant.site.waiting().await.unwrap();
     assert!(waiting >= 100, "{waiting} wait");
     let hold = secs(if is_long() { 30 } else { 1 });
-    set("+1d");
+    clock.set("+1d").unwrap();
     plant.line.plug().unwrap();
     plant.site.link_is(true, BACK).await.unwrap();
     eventually("the backlog is gone", STEP, || async {
@@ -312,9 +295,9 @@ async fn a_clock_that_jumps_a_day_ahead_and_a_day_back_loses_nothing() {
     .await
     .unwrap();
     // A connection that stands goes on over a jump; with a clock that is a day behind none can begin, and none is lost.
-    set("-1d");
+    clock.set("-1d").unwrap();
     tokio::time::sleep(hold).await;
-    set("+0");
+    clock.set("+0").unwrap();
     plant.site.link_is(true, BACK).await.unwrap();
     plant.talk(1, Duration::from_millis(50)).await;
     plant.prove("clock +1 day, -1 day", secs(30)).await;

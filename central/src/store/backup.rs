@@ -9,14 +9,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use edge_hub::data_lock::{DataLock, LockError};
 use edge_hub::tls::together::{self, NewFile, TogetherError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
 use super::integrity::{self, Depth};
 use super::record::{self, CommitRecord, Position};
-use super::{FILE, StoreError, integer, schema, unsigned};
-use crate::data_lock::{DataLock, LockError};
+use super::{FILE, LOCK_FILE, StoreError, integer, schema, unsigned};
 
 /// The authority's files and their modes; the key first, as [`crate::identity`] writes them.
 const IDENTITY: [(&str, u32); 2] = [("ca-key.pem", 0o600), ("ca.pem", 0o644)];
@@ -244,7 +244,7 @@ fn inspect(file: &Path) -> Result<Backup, BackupError> {
 /// # Errors
 /// [`BackupError`]. A restore that was cut can be made again; central does not start on what it left.
 pub fn restore(dir: &Path, file: &Path, replace: bool, now_ms: u64) -> Result<Contents, BackupError> {
-    let _lock = DataLock::acquire(dir)?;
+    let _lock = DataLock::acquire(dir, LOCK_FILE, "central")?;
     let new = dir.join("central.db.restoring");
     let prepared = prepare(dir, file, &new, replace, now_ms);
     if prepared.is_err() {
@@ -294,7 +294,7 @@ fn prepare(dir: &Path, file: &Path, new: &Path, replace: bool, now_ms: u64) -> R
 /// # Errors
 /// [`BackupError::NotEmpty`] when there is a store.
 pub fn begin_anew(dir: &Path, now_ms: u64) -> Result<(), BackupError> {
-    let _lock = DataLock::acquire(dir)?;
+    let _lock = DataLock::acquire(dir, LOCK_FILE, "central")?;
     let path = dir.join(FILE);
     if fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
         return Err(BackupError::NotEmpty { path });

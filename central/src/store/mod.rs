@@ -52,6 +52,8 @@ const CHECK_WITHIN: Duration = Duration::from_secs(60);
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 /// The store in the data directory.
 pub const FILE: &str = "central.db";
+/// The lock of the data directory: of `central serve`, and of commands that replace the store.
+pub const LOCK_FILE: &str = "central.lock";
 
 /// How much history is kept; the oldest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! One daemon for each data directory: a lock that is taken before anything in the directory is touched.
+//! One program for each data directory: a lock that is taken before anything in the directory is touched, by the daemons and by
+//! commands that replace what stands there. Commands that only read or add need none.
 //!
 //! The kernel releases the lock when the process ends, however it ends, so a leftover file never blocks a start.
 
@@ -7,15 +8,14 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// The file in the data directory; it holds the process id of the daemon.
-const FILE: &str = "lock";
-
 /// Why the directory is not this process's.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another daemon runs on the directory.
-    #[error("{dir} is in use by another edge-agent (process {process}); stop that one first")]
+    /// Another process has the directory.
+    #[error("{dir} is in use by another {program} (process {process}); stop that one first")]
     InUse {
+        /// Whose directories these are.
+        program: &'static str,
         /// The data directory.
         dir: PathBuf,
         /// What the lock file says, `unknown` when it says nothing.
@@ -39,12 +39,13 @@ pub struct DataLock {
 }
 
 impl DataLock {
-    /// Locks `data_dir`, which is made when it is missing. Does not wait.
+    /// Locks `data_dir`, which is made when it is missing, for `program`. `file` is the name of the lock file there; it holds
+    /// the process id of the holder. Does not wait.
     ///
     /// # Errors
     /// [`LockError::InUse`] when another process has it.
-    pub fn acquire(data_dir: &Path) -> Result<Self, LockError> {
-        let path = data_dir.join(FILE);
+    pub fn acquire(data_dir: &Path, file: &str, program: &'static str) -> Result<Self, LockError> {
+        let path = data_dir.join(file);
         let failed = |source| LockError::Io { path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
         let mut options = OpenOptions::new();
@@ -57,7 +58,7 @@ impl DataLock {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 let process = holder.trim().parse::<u32>().map_or("unknown".to_owned(), |id| id.to_string());
-                return Err(LockError::InUse { dir: data_dir.to_owned(), process });
+                return Err(LockError::InUse { program, dir: data_dir.to_owned(), process });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -78,11 +79,11 @@ mod tests {
     fn a_second_daemon_on_one_directory_is_refused_by_name_and_the_lock_ends_with_its_holder() {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("data");
-        let first = DataLock::acquire(&data_dir).unwrap();
-        let refused = DataLock::acquire(&data_dir).unwrap_err();
+        let first = DataLock::acquire(&data_dir, "lock", "edge-agent").unwrap();
+        let refused = DataLock::acquire(&data_dir, "lock", "edge-agent").unwrap_err();
         let own = std::process::id().to_string();
         assert!(matches!(&refused, LockError::InUse { process, .. } if *process == own), "{refused}");
         drop(first);
-        DataLock::acquire(&data_dir).unwrap();
+        DataLock::acquire(&data_dir, "lock", "edge-agent").unwrap();
     }
 }

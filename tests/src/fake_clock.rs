@@ -1,0 +1,42 @@
+//! A wall clock that a test sets, for one daemon.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::site::Site;
+
+/// Where Debian has libfaketime.
+const LIBRARY_DIRS: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+
+/// The wall clock of a site's gateway. A steady clock stays steady, as on a real machine.
+pub struct FakeClock(PathBuf);
+
+impl FakeClock {
+    /// Lets the site's daemon, which does not run yet, see a clock that is right until it is set. The daemon is the debug build:
+    /// libfaketime is a shared library, which a static program has no place for.
+    ///
+    /// # Errors
+    /// When the package libfaketime is not installed, or there is no debug build beside the test.
+    pub fn of_gateway(site: &mut Site, dir: &Path) -> Result<Self> {
+        let libraries = LIBRARY_DIRS.map(|dir| format!("{dir}/faketime/libfaketime.so.1"));
+        let library = libraries.into_iter().find(|path| Path::new(path).exists());
+        let clock = Self(dir.join("clock"));
+        clock.set("+0")?;
+        for (name, value) in [
+            ("LD_PRELOAD", library.context("install the package libfaketime")?),
+            ("FAKETIME_TIMESTAMP_FILE", clock.0.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ] {
+            site.agent_env.push((name, value));
+        }
+        site.agent_program = Some(crate::process::beside_this("edge-agent")?);
+        Ok(clock)
+    }
+
+    /// Sets the clock by an offset to the right time, for example `+1d` or `-9800d`.
+    pub fn set(&self, offset: &str) -> Result<()> {
+        Ok(std::fs::write(&self.0, offset)?)
+    }
+}

@@ -33,6 +33,7 @@ use crate::control::{self, Control};
 use crate::deployer::{Deployer, DeployerStatus, Deployment};
 use crate::deployments::{Deployments, Judgement};
 use crate::devices::Devices;
+use crate::docker::host_policy::HostPolicy;
 use crate::docker::{Engine, ModuleContext};
 use crate::enrolments::Enrolments;
 use crate::front::Front;
@@ -161,7 +162,8 @@ impl Daemon {
             let (gateway, twins, state) = (config.device_id.clone(), twins.clone(), state.clone());
             let (queues, removals) = (queues.clone(), removals.clone());
             let removal = removals.begin().await;
-            let load = move || Deployments::load(gateway, twins, state, queues, removals, &removal);
+            let policy = HostPolicy::new(&config);
+            let load = move || Deployments::load(gateway, twins, state, queues, removals, &removal, policy);
             tokio::task::spawn_blocking(load).await??
         };
         let deployments = Arc::new(deployments);

@@ -86,7 +86,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     findings.extend(upstream(config, now_secs));
     findings.extend(reached(config).await);
     findings.push(docker(config).await);
-    findings.push(daemon(config).await);
+    findings.extend(daemon(config).await);
     findings
 }
 
@@ -263,15 +263,24 @@ async fn docker(config: &Config) -> Finding {
     }
 }
 
-async fn daemon(config: &Config) -> Finding {
-    match request(&config.data_dir, "GET", "/status", None).await {
-        Ok(status) if status["upstream"]["connected"] == false => {
-            let why = status["upstream"]["why"].as_str().unwrap_or_default();
-            warning("daemon", format!("it runs, and central is away: {why}"))
+/// The running daemon, and the deployment that it was given.
+async fn daemon(config: &Config) -> Vec<Finding> {
+    let status = match request(&config.data_dir, "GET", "/status", None).await {
+        Ok(status) => status,
+        Err(error) => {
+            return vec![warning("daemon", format!("it does not answer: {error}; start `edge-agent run`"))];
         }
-        Ok(_) => good("daemon", "it runs"),
-        Err(error) => warning("daemon", format!("it does not answer: {error}; start `edge-agent run`")),
-    }
+    };
+    let own = if status["upstream"]["connected"] == false {
+        let why = status["upstream"]["why"].as_str().unwrap_or_default();
+        warning("daemon", format!("it runs, and central is away: {why}"))
+    } else {
+        good("daemon", "it runs")
+    };
+    let problem = status["deployment"]["problem"].as_str();
+    std::iter::once(own)
+        .chain(problem.map(|problem| wrong("deployment", format!("the manifest was refused: {problem}"))))
+        .collect()
 }
 
 #[cfg(test)]

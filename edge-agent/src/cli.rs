@@ -4,7 +4,7 @@
 mod access;
 mod quarantine;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +14,7 @@ use edge_core::route::RouteTable;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
 use schemas::connection_string::ConnectionString;
-use schemas::manifest::Manifest;
+use schemas::manifest::{Manifest, ManifestError};
 use schemas::names::DeviceId;
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ use quarantine::Quarantine;
 use crate::check;
 use crate::config::Config;
 use crate::control::client::{CallError, request};
+use crate::docker::host_policy::HostPolicy;
 use crate::init::{InitOptions, init};
 use crate::routes_test;
 
@@ -179,6 +180,7 @@ impl Cli {
             Command::Plan { file } => {
                 let (_, desired, _) = read_manifest(file)?;
                 let config = self.load()?;
+                HostPolicy::new(&config).check(&desired).map_err(|error| refused(file, error))?;
                 let keys =
                     crate::module_keys::ModuleKeys::load(&config.data_dir).map_err(anyhow::Error::from)?;
                 let plan = crate::deployer::plan_once(&config, &keys, &desired)
@@ -257,11 +259,13 @@ impl Cli {
 fn read_manifest(file: &PathBuf) -> Result<(Value, deploy::desired::Desired, RouteTable), Exit> {
     let text = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let checked = Manifest::parse(&text).and_then(|manifest| deploy::check(&manifest));
-    let (desired, table) = checked.map_err(|error| {
-        Exit(2, anyhow::Error::from(error).context(format!("{} refused", file.display())))
-    })?;
+    let (desired, table) = checked.map_err(|error| refused(file, error))?;
     let document = Manifest::document(&text).context("a manifest that was just read is JSON")?;
     Ok((document, desired, table))
+}
+
+fn refused(file: &Path, error: ManifestError) -> Exit {
+    Exit(2, anyhow::Error::from(error).context(format!("{} refused", file.display())))
 }
 
 fn encoded(text: &str) -> String {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use edge_core::deploy::policy::Policy;
 use edge_hub::limits::Limits;
 use schemas::manifest::WhenFull;
 use schemas::names::DeviceId;
@@ -75,6 +76,8 @@ pub struct DockerSection {
 pub struct DeploySection {
     /// A folder whose newest manifest is applied.
     pub watch: Option<PathBuf>,
+    /// What manifests may ask of this host.
+    pub policy: Policy,
 }
 
 /// `[buffer]`
@@ -285,11 +288,14 @@ impl Config {
             set(&mut table, name, Value::String(value.clone())).map_err(failed)?;
             let as_text: Result<File, _> = table.clone().try_into();
             let Err(error) = as_text else { continue };
-            // Not a text: then a number, or wrong.
-            let Ok(number) = value.parse::<i64>() else { return Err(failed(error.message().to_owned())) };
-            set(&mut table, name, Value::Integer(number)).map_err(failed)?;
-            let as_number: Result<File, toml::de::Error> = table.clone().try_into();
-            as_number.map_err(|error| failed(error.message().to_owned()))?;
+            // Not a text: then a number, `true` or `false`, or wrong.
+            let number = value.parse().map(Value::Integer).ok();
+            let Some(other) = number.or_else(|| value.parse().map(Value::Boolean).ok()) else {
+                return Err(failed(error.message().to_owned()));
+            };
+            set(&mut table, name, other).map_err(failed)?;
+            let as_other: Result<File, toml::de::Error> = table.clone().try_into();
+            as_other.map_err(|error| failed(error.message().to_owned()))?;
         }
         let last: File = table.try_into().map_err(|e: toml::de::Error| wrong(e.message().to_owned()))?;
         Self::from_file(last).map_err(wrong)
@@ -297,6 +303,7 @@ impl Config {
 
     fn from_file(file: File) -> Result<Self, String> {
         file.buffer.check()?;
+        file.deploy.policy.validate().map_err(|error| error.to_string())?;
         let https = match file.listen.https.as_str() {
             "" => None,
             text => Some(text.parse().map_err(|_| {
@@ -382,6 +389,7 @@ fn set(table: &mut Table, name: &str, value: Value) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edge_core::deploy::policy::Permitted;
 
     #[test]
     fn a_line_that_cannot_be_read_is_told_by_its_number_and_not_by_its_text() {
@@ -414,6 +422,9 @@ mod tests {
                 ("EDGE_AGENT__DEVICE_ID", "123"),
                 ("EDGE_AGENT__LISTEN__MQTT", ""),
                 ("EDGE_AGENT__LISTEN__HTTPS", ""),
+                ("EDGE_AGENT__DEPLOY__POLICY__PRIVILEGED", "false"),
+                ("EDGE_AGENT__DEPLOY__POLICY__HOST_MOUNTS", "/srv, /data"),
+                ("EDGE_AGENT__DEPLOY__POLICY__CAPABILITIES", "none"),
             ],
         )
         .unwrap();
@@ -421,12 +432,25 @@ mod tests {
         assert_eq!((config.hostname.as_str(), config.listen.mqtt), ("other", None));
         assert_eq!(config.listen.https, None);
         assert_eq!(config.device_id.as_str(), "123");
+        let policy = Policy {
+            privileged: false,
+            host_mounts: Permitted::Only(vec!["/srv".to_owned(), "/data".to_owned()]),
+            capabilities: Permitted::Only(Vec::new()),
+            ..Policy::default()
+        };
+        assert_eq!(config.deploy.policy, policy);
     }
 
     #[test]
     fn a_mistake_is_told_with_its_file_or_variable_and_its_key() {
         for (text, overrides, parts) in [
             (format!("{TEXT}[listen]\nmqts = \"1\"\n"), vec![], vec!["edge.toml", "mqts"]),
+            (
+                format!("{TEXT}[deploy.policy]\ndevices = [\"sda\"]\n"),
+                vec![],
+                vec!["[deploy.policy] devices", "`sda`"],
+            ),
+            (format!("{TEXT}[deploy.policy]\nprivilegd = false\n"), vec![], vec!["privilegd"]),
             (format!("{TEXT}[listn]\n"), vec![], vec!["edge.toml", "listn"]),
             (format!("{TEXT}[listen]\nhttps = \"443\"\n"), vec![], vec!["[listen] https", "`443`"]),
             (format!("{TEXT}[listen]\nmqtt = \"0.0.0.0:1883\"\n"), vec![], vec!["[listen] mqtt", "loopback"]),

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::deployer::Deployment;
+use crate::docker::host_policy::HostPolicy;
 use crate::queues::Queues;
 use crate::removals::{Removal, RemovalError, Removals};
 use crate::routing::Routing;
@@ -43,11 +44,23 @@ impl Sections {
     }
 }
 
+/// Whether a deployment is new, or was in force before this start of the daemon.
+///
+/// A new one that the policy does not permit is refused whole. One that was in force keeps its routes and authorizations, so
+/// that telemetry flows on; its containers are left as they are.
+#[derive(Clone, Copy)]
+enum Start {
+    New,
+    Again,
+}
+
 /// What is in force.
 struct InForce {
     sections: Sections,
     routes: BTreeMap<String, Route>,
     routes_refused: Vec<String>,
+    /// Why its modules are not looked after: the policy was made stricter since.
+    withheld: Option<String>,
 }
 
 /// The desired versions of which a deployment is made.
@@ -83,6 +96,7 @@ pub struct Deployments {
     rules: watch::Sender<Arc<Rules>>,
     takes_free: Arc<AtomicBool>,
     judgement: watch::Sender<Judgement>,
+    policy: HostPolicy,
 }
 
 /// The receiving ends.
@@ -111,6 +125,7 @@ impl Deployments {
         queues: Arc<Queues>,
         removals: Removals,
         removal: &Removal,
+        policy: HostPolicy,
     ) -> Result<(Self, Outputs), StateError> {
         let (deployer, deployer_out) = watch::channel(None);
         let (routing, routing_out) = watch::channel(Arc::default());
@@ -130,9 +145,10 @@ impl Deployments {
             rules,
             takes_free: Arc::default(),
             judgement,
+            policy,
         };
         if let Some(sections) = last
-            && let Err(problem) = deployments.put_in_force(sections, removal)
+            && let Err(problem) = deployments.put_in_force(sections, removal, Start::Again)
         {
             tracing::error!(problem, "the deployment that was in force cannot be taken up again");
         }
@@ -183,8 +199,8 @@ impl Deployments {
         let is_in_force =
             self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&wanted));
         let problem = match is_in_force {
-            true => None,
-            false => self.put_in_force(wanted, removal).err(),
+            true => self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone()),
+            false => self.put_in_force(wanted, removal, Start::New).err(),
         };
         let routes_refused =
             self.in_force().as_ref().map(|in_force| in_force.routes_refused.clone()).unwrap_or_default();
@@ -215,11 +231,15 @@ impl Deployments {
         self.in_force.lock().expect("nothing panics while it holds it")
     }
 
-    fn put_in_force(&self, mut sections: Sections, removal: &Removal) -> Result<(), String> {
+    fn put_in_force(&self, mut sections: Sections, removal: &Removal, start: Start) -> Result<(), String> {
         let mut manifest =
             Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)
                 .map_err(|error| error.to_string())?;
         let (desired, _, refused) = deploy::take(&manifest);
+        let withheld = self.policy.check(&desired).err().map(|error| error.to_string());
+        if let (Start::New, Some(refused)) = (start, &withheld) {
+            return Err(refused.clone());
+        }
         // What flowed flows on: a route that is wrong now stays as it was in force last.
         let mut last_good = std::mem::take(&mut sections.kept_routes);
         if let Some(in_force) = self.in_force().as_ref() {
@@ -255,8 +275,11 @@ impl Deployments {
             authorizations: manifest.edge_hub.authorizations.clone(),
         }));
         let deployment = Deployment { desired, version: sections.edge_agent.version };
-        self.deployer.send_replace(Some(Arc::new(deployment)));
-        *self.in_force() = Some(InForce { sections, routes: manifest.edge_hub.routes, routes_refused });
+        if withheld.is_none() {
+            self.deployer.send_replace(Some(Arc::new(deployment)));
+        }
+        *self.in_force() =
+            Some(InForce { sections, routes: manifest.edge_hub.routes, routes_refused, withheld });
         Ok(())
     }
 
@@ -271,7 +294,8 @@ impl Deployments {
     ) -> Result<(u64, Vec<(Identity, DesiredChange)>), ApplyError> {
         let text = document.to_string();
         let manifest = Manifest::parse(text.as_bytes())?;
-        deploy::check(&manifest)?;
+        let (desired, _) = deploy::check(&manifest)?;
+        self.policy.check(&desired)?;
         let mut changes = Vec::new();
         let before = self.rules.borrow().modules.clone();
         for (module, properties) in Manifest::sections(document)? {
@@ -331,6 +355,10 @@ mod tests {
 
     impl Gateway {
         async fn start(&self) -> Running {
+            self.start_with(HostPolicy::default()).await
+        }
+
+        async fn start_with(&self, policy: HostPolicy) -> Running {
             let state = State::open(&self.dir.path().join("state")).unwrap();
             let id: DeviceId = "gw".parse().unwrap();
             let buffer = self.dir.path().join("buffer");
@@ -347,6 +375,7 @@ mod tests {
                 queues.clone(),
                 removals.clone(),
                 &removal,
+                policy,
             )
             .unwrap();
             Running { state, queues, twins, deployments: Arc::new(deployments), outputs }
@@ -451,6 +480,76 @@ mod tests {
         );
         assert!(running.goes_upstream("a") && !running.goes_upstream("b"));
         assert_eq!(running.judgement().versions.unwrap().edge_hub, 1);
+        running.stop().await;
+    }
+
+    fn permits(policy: &str) -> HostPolicy {
+        let text = format!(
+            "device_id = \"gw\"\nhostname = \"edge\"\ndata_dir = \"/d\"\n[deploy.policy]\n{policy}\n"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.toml");
+        std::fs::write(&path, text).unwrap();
+        HostPolicy::new(&crate::config::Config::load(&path).unwrap())
+    }
+
+    /// A module that asks for the host's processes, and a route.
+    fn privileged() -> Value {
+        json!({"modulesContent": {
+            "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": {"m": {
+                "settings": {"image": "a:1", "createOptions": "{\"HostConfig\":{\"PidMode\":\"host\"}}"}
+            }}}},
+            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {
+                "a": "FROM /messages/modules/m/outputs/a INTO $upstream"
+            }}}
+        }})
+    }
+
+    const REFUSED: &str = "modules.m.settings.createOptions.HostConfig.PidMode: found `host`";
+
+    #[tokio::test]
+    async fn a_manifest_that_the_policy_does_not_permit_changes_nothing_from_wherever_it_comes() {
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start_with(permits("host_namespaces = \"none\"")).await;
+        running.central_wants(1, json!({"a": "FROM /messages/modules/x/outputs/a INTO $upstream"})).await;
+        let before = running.twins.get(&running.deployments.identity(ModuleId::edge_agent())).desired;
+        let in_force = running.outputs.deployer.borrow().clone();
+        let error = running.deployments.apply(&privileged()).await.unwrap_err();
+        assert!(matches!(error, ApplyError::Refused(_)) && error.to_string().contains(REFUSED), "{error}");
+        let after = running.twins.get(&running.deployments.identity(ModuleId::edge_agent())).desired;
+        assert_eq!(before, after);
+
+        let sections = Manifest::sections(&privileged()).unwrap();
+        for (module, properties) in sections {
+            let section = Section { version: 2, properties };
+            let identity = running.deployments.identity(module);
+            let _ = running.twins.desired_from_central(&identity, section, || true);
+        }
+        running.deployments.take_up().await.unwrap();
+        let problem = running.judgement().problem.unwrap();
+        assert!(problem.contains(REFUSED), "{problem}");
+        assert_eq!(*running.outputs.deployer.borrow(), in_force);
+        assert!(running.outputs.rules.borrow().modules.is_empty());
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_policy_made_stricter_leaves_containers_alone_and_lets_telemetry_flow() {
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start().await;
+        running.deployments.apply(&privileged()).await.unwrap();
+        running.stop().await;
+
+        let running = gateway.start_with(permits("host_namespaces = [\"ipc\"]")).await;
+        assert!(running.goes_upstream("a"));
+        assert_eq!(*running.outputs.deployer.borrow(), None);
+        let problem = running.judgement().problem.unwrap();
+        assert!(problem.contains(REFUSED), "{problem}");
+        running.stop().await;
+
+        let running = gateway.start_with(permits("host_namespaces = [\"pid\"]")).await;
+        assert_eq!(running.judgement().problem, None);
+        assert!(running.outputs.deployer.borrow().is_some());
         running.stop().await;
     }
 }

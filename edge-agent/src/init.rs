@@ -194,7 +194,10 @@ fn config_text(options: &InitOptions, data_dir: &Path) -> String {
         section.insert("ca".into(), text(data_dir.join("upstream-ca.pem").display().to_string()));
         table.insert("upstream".into(), Value::Table(section));
     }
-    format!("# The settings of this gateway's edge-agent. It holds a key: keep it to its owner.\n{table}")
+    format!(
+        "# The settings of this gateway's edge-agent. It holds a key: keep it to its owner.\n\
+         # Manifests are root on this host unless [deploy.policy] limits them: docs/operating/deploy-policy.md.\n{table}"
+    )
 }
 
 fn make_dir(path: &Path, mode: u32) -> Result<(), InitError> {

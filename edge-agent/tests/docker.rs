@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use edge_agent::config::Config;
 use edge_agent::deployer::{Deployer, DeployerStatus, Deployment, plan_once};
+use edge_agent::docker::host_policy::HostPolicy;
 use edge_agent::docker::{Engine, ModuleContext};
 use edge_agent::module_keys::{self, ModuleKeys};
 use edge_agent::workload::{About, Workload};
@@ -101,6 +102,7 @@ impl Gateway {
                 hub_name: "hub".into(),
                 network: self.id.clone(),
                 mark,
+                policy: HostPolicy::default(),
             },
             deployments: self.deployments.subscribe(),
             status,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_agent::deployer::{Deployer, DeployerStatus, Deployment};
+use edge_agent::docker::host_policy::HostPolicy;
 use edge_agent::docker::{Engine, ModuleContext};
 use edge_agent::module_keys::{self, ModuleKeys};
 use edge_agent::workload::{About, Workload};
@@ -144,6 +145,7 @@ async fn an_image_is_pulled_with_the_manifests_login_and_a_wrong_login_is_told()
             hub_name: "hub".into(),
             network: ID.into(),
             mark: "mark".into(),
+            policy: HostPolicy::default(),
         },
         deployments: receiver,
         status,

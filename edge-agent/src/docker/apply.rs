@@ -86,6 +86,7 @@ impl Hands<'_> {
     async fn create(&self, action: &Action, module: &ModuleId) -> Result<(), DockerError> {
         let wanted: &DesiredModule =
             self.desired.modules.get(module).expect("a plan creates modules of its desired only");
+        self.context.policy.check_module(module, wanted)?;
         self.ensure_network(action).await?;
         let workload_dir = self.workload.dir_of(module);
         let own = Own { generation_id: self.workload.generation_id(module), workload_dir: &workload_dir };

@@ -1,15 +1,18 @@
-//! The Docker Engine: what runs ([`observe`]), how a module becomes a container ([`spec`]), and one step of a plan done
-//! ([`apply`]).
+//! The Docker Engine: what runs ([`observe`]), how a module becomes a container ([`spec`]), what of the host it may have
+//! ([`host_policy`]), and one step of a plan done ([`apply`]).
 
 pub mod apply;
+pub mod host_policy;
 pub mod observe;
 pub mod spec;
 
 use std::path::PathBuf;
 
 use bollard::{API_DEFAULT_VERSION, Docker};
+use schemas::manifest::ManifestError;
 use schemas::names::DeviceId;
 
+use self::host_policy::HostPolicy;
 use crate::config::{Config, Upstream};
 use crate::module_keys::ModuleKeys;
 
@@ -69,6 +72,9 @@ pub enum DockerError {
         /// What is wrong.
         why: String,
     },
+    /// The gateway's policy does not permit what the module asks for.
+    #[error(transparent)]
+    Policy(#[from] ManifestError),
     /// The host said no.
     #[error("could not {doing}: {source}")]
     Host {
@@ -124,6 +130,8 @@ pub struct ModuleContext {
     pub network: String,
     /// What makes a container known as this gateway's ([`LABEL_MARK`]).
     pub mark: String,
+    /// What modules may ask of this host.
+    pub policy: HostPolicy,
 }
 
 impl ModuleContext {
@@ -136,6 +144,7 @@ impl ModuleContext {
             hub_name: hub.unwrap_or(&config.hostname).to_owned(),
             network: config.docker.network.clone(),
             mark: keys.container_mark(),
+            policy: HostPolicy::new(config),
         }
     }
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, Mount, MountType, NetworkingConfig,
+    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType,
+    NetworkingConfig,
 };
 use edge_core::deploy::desired::DesiredModule;
 use schemas::names::ModuleId;
@@ -19,6 +20,11 @@ use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MARK, LABEL_MOD
 const WORKLOAD_DIR: &str = "/var/run/iotedge";
 /// The version of the workload API that is served.
 const API_VERSION: &str = "2018-06-28";
+/// Processes and threads of one module: enough for large Java modules, too few to use up the host's.
+const PIDS_MAX: i64 = 4096;
+/// Bytes of one file of a module's log, as the engine writes them.
+const LOG_FILE_SIZE: &str = "10m";
+const LOG_FILES: &str = "3";
 
 /// What the gateway knows of one module beside its manifest.
 pub struct Own<'a> {
@@ -50,6 +56,7 @@ pub fn container(
     labels.insert(LABEL_FINGERPRINT.to_owned(), desired.fingerprint.clone());
 
     let host = body.host_config.get_or_insert_with(HostConfig::default);
+    limit(host);
     // As a mount and not as a bind's text: a path may hold a colon.
     host.mounts.get_or_insert_with(Vec::new).push(Mount {
         typ: Some(MountType::BIND),
@@ -76,6 +83,31 @@ pub fn container(
         });
     }
     Ok(body)
+}
+
+/// Limits for what the create options leave open. They are not part of the fingerprint: a container that exists keeps what it
+/// was created with, and is not created anew for them.
+fn limit(host: &mut HostConfig) {
+    host.pids_limit.get_or_insert(PIDS_MAX);
+    let log = host.log_config.get_or_insert_with(HostConfigLogConfig::default);
+    let settings = log.config.get_or_insert_with(HashMap::new);
+    if log.typ.as_deref().is_none_or(str::is_empty) && settings.is_empty() {
+        log.typ = Some("json-file".to_owned());
+    }
+    // The settings are this driver's; another has limits, or none, of its own.
+    if log.typ.as_deref() == Some("json-file") {
+        settings.entry("max-size".to_owned()).or_insert_with(|| LOG_FILE_SIZE.to_owned());
+        // The engine refuses a number of files without a size.
+        if settings["max-size"] != "-1" {
+            settings.entry("max-file".to_owned()).or_insert_with(|| LOG_FILES.to_owned());
+        }
+    }
+    let options = host.security_opt.get_or_insert_with(Vec::new);
+    let says = |option: &String| option.split(['=', ':']).next() == Some("no-new-privileges");
+    // A privileged module already has what a set-user-id program could give it.
+    if host.privileged != Some(true) && !options.iter().any(says) {
+        options.push("no-new-privileges".to_owned());
+    }
 }
 
 /// The manifest's variables, over them those of its create options (as IoT Edge merges them), over all the gateway's.
@@ -120,6 +152,7 @@ fn environment(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docker::host_policy::HostPolicy;
     use edge_core::deploy::desired::Desired;
     use schemas::manifest::Manifest;
     use serde_json::json;
@@ -135,6 +168,7 @@ mod tests {
             hub_name: "hub".into(),
             network: "net".into(),
             mark: "mark".into(),
+            policy: HostPolicy::default(),
         };
         let id: ModuleId = "m".parse().unwrap();
         let own = Own { generation_id: "7".into(), workload_dir: Path::new("/data/workload/m") };
@@ -151,7 +185,7 @@ mod tests {
                 "Binds": ["/srv:/srv:ro"], "ExtraHosts": ["plc:10.0.0.7"], "Memory": 67_108_864,
                 "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}, "CapAdd": ["NET_RAW"],
                 "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/x", "CgroupPermissions": "rw"}],
-                "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}}
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}}
             }
         });
         let body = create(json!({
@@ -193,5 +227,44 @@ mod tests {
         assert!(body.get("NetworkingConfig").is_none_or(Value::is_null));
         let error = create(json!({"settings": {"image": "a:1", "createOptions": r#"{"Env":"A=1"}"#}}));
         assert!(error.unwrap_err().to_string().starts_with("module `m`: settings.createOptions"));
+    }
+
+    #[test]
+    fn limits_hold_for_what_the_create_options_leave_open_and_for_nothing_else() {
+        let of = |host: Value| {
+            let options = json!({"HostConfig": host}).to_string();
+            create(json!({"settings": {"image": "a:1", "createOptions": options}})).unwrap()["HostConfig"]
+                .take()
+        };
+        let limited = json!({"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}});
+        let host = create(json!({"settings": {"image": "a:1"}})).unwrap()["HostConfig"].take();
+        assert_eq!(host["PidsLimit"], 4096);
+        assert_eq!(host["LogConfig"], limited);
+        assert_eq!(host["SecurityOpt"], json!(["no-new-privileges"]));
+        for (key, written, made) in [
+            ("PidsLimit", json!(0), json!(0)),
+            ("PidsLimit", json!(-1), json!(-1)),
+            ("PidsLimit", json!(9), json!(9)),
+            ("LogConfig", json!({"Type": "json-file"}), limited.clone()),
+            (
+                "LogConfig",
+                json!({"Type": "json-file", "Config": {"max-file": "9"}}),
+                json!({"Type": "json-file", "Config": {"max-file": "9", "max-size": "10m"}}),
+            ),
+            (
+                "LogConfig",
+                json!({"Type": "json-file", "Config": {"max-size": "-1"}}),
+                json!({"Type": "json-file", "Config": {"max-size": "-1"}}),
+            ),
+            ("LogConfig", json!({"Type": "journald"}), json!({"Type": "journald", "Config": {}})),
+            ("LogConfig", json!({"Config": {"tag": "a"}}), json!({"Config": {"tag": "a"}})),
+            ("SecurityOpt", json!(["no-new-privileges=false"]), json!(["no-new-privileges=false"])),
+            ("SecurityOpt", json!(["no-new-privileges:false"]), json!(["no-new-privileges:false"])),
+            ("SecurityOpt", json!(["label=disable"]), json!(["label=disable", "no-new-privileges"])),
+        ] {
+            let host = of(json!({key: written}));
+            assert_eq!(host[key], made, "{key}");
+        }
+        assert_eq!(of(json!({"Privileged": true}))["SecurityOpt"], json!([]));
     }
 }

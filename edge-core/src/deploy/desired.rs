@@ -52,10 +52,12 @@ impl Desired {
     }
 }
 
-/// The host that an image comes from: its first part when that looks like a host, `docker.io` otherwise (Docker's rule).
-fn registry_of(image: &str) -> &str {
+/// The host that an image comes from: its first part when that looks like a host, `docker.io` otherwise (Docker's rule, by
+/// which capitals make a host too, because no repository's name has them).
+pub(super) fn registry_of(image: &str) -> &str {
+    let has_capitals = |host: &str| host.chars().any(char::is_uppercase);
     match image.split_once('/') {
-        Some((host, _)) if host == "localhost" || host.contains(['.', ':']) => host,
+        Some((host, _)) if host == "localhost" || host.contains(['.', ':']) || has_capitals(host) => host,
         _ => "docker.io",
     }
 }

@@ -4,6 +4,7 @@ pub mod check;
 pub mod desired;
 pub mod observed;
 pub mod plan;
+pub mod policy;
 pub mod report;
 pub mod restart;
 

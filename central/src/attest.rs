@@ -41,6 +41,7 @@ impl Fleet {
             .submit(move |c| {
                 let mut device = devices::get(c, &id)?.ok_or_else(|| no_device(&id))?;
                 change(&mut device, wish, must_merge)?;
+                device.is_claim = false;
                 device.revision += 1;
                 devices::put(c, &device)?;
                 Ok::<_, FleetError>(device)

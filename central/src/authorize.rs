@@ -11,18 +11,23 @@
 //! | any other device, its modules, another gateway | no | no | no | no | no |
 //!
 //! An unknown module's telemetry is taken since a manifest may be applied on the gateway itself, and because a module's last
-//! messages may arrive when it has left the manifest. Who enrols proves itself (see `proving`).
+//! messages may arrive when it has left the manifest. A device that a gateway registers is the gateway's claim: an enrolment
+//! (see `proving`, `placement`) or an operator takes its id over.
 
 use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::Value;
 
-use crate::fleet::{FleetError, check_room, new_device};
-use crate::store::devices::{self, Device, Relationship};
+use crate::fleet::{FleetError, new_device};
+use crate::placement::put_behind;
+use crate::store::devices::{self, Device};
 use crate::store::twins::{self, Half};
 
 /// Sections of modules that a gateway may report.
 const MODULES_MAX: usize = 500;
+
+/// Devices that one gateway may have registered by its own word. More must enrol or be registered by an operator.
+const CLAIMS_MAX: usize = 1_000;
 
 /// What is said in the name of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,25 +154,46 @@ fn bring(c: &Connection, gateway: &DeviceId, id: &DeviceId) -> Result<(), FleetE
     if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
         return Err(FleetError::Forbidden(format!("device `{gateway}` is no gateway and brings no devices")));
     }
-    check_room(c, gateway)?;
-    let device = Device { keys: None, revision: 1, ..new_device(id.clone()) };
+    if devices::claims_count(c, gateway)? >= CLAIMS_MAX {
+        return Err(FleetError::Wrong(format!(
+            "gateway `{gateway}` registered {CLAIMS_MAX} devices by its own word, which is the most that one may; register \
+             `{id}` and attach it to the gateway"
+        )));
+    }
+    let device = Device { keys: None, is_claim: true, revision: 1, ..new_device(id.clone()) };
     devices::put(c, &device)?;
-    devices::put_relationship(
-        c,
-        &Relationship {
-            id: format!("to-{id}"),
-            name: "added at the gateway".into(),
-            source: gateway.clone(),
-            target: id.clone(),
-        },
-    )?;
+    put_behind(c, gateway, id, "added at the gateway")?;
     tracing::info!(device = %id, %gateway, "device that the gateway brought was registered");
     Ok(())
+}
+
+/// Frees the id of a claim: what the gateway had stored under it is deleted. Returns the device that takes its place, which is
+/// not stored yet and keeps what an operator may have set.
+pub(crate) fn end_claim(c: &Connection, claim: Device) -> Result<Device, FleetError> {
+    devices::delete(c, &claim.id)?;
+    tracing::info!(device = %claim.id, gateway = ?claim.gateway.as_ref().map(DeviceId::as_str), "claim of a gateway ended");
+    let Device { id, display_name, template, .. } = claim;
+    Ok(Device { display_name, template, ..new_device(id) })
+}
+
+/// Makes a claim an operator's device, which stands behind no gateway. Its keys stay at the gateway that claimed it.
+pub(crate) fn adopt_claim(c: &Connection, claim: &mut Device) -> Result<(), FleetError> {
+    if let Some(gateway) = claim.gateway.take() {
+        for relationship in devices::relationships(c, &gateway)? {
+            if relationship.target == claim.id {
+                devices::delete_relationship(c, &gateway, &relationship.id)?;
+            }
+        }
+    }
+    claim.is_claim = false;
+    claim.revision += 1;
+    Ok(devices::put(c, claim)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::devices::Relationship;
     use crate::store::schema;
     use schemas::twin::Section;
     use serde_json::json;
@@ -331,5 +357,49 @@ mod tests {
         }
         assert!(taken <= MODULES_MAX && taken > MODULES_MAX - 10, "{taken}");
         assert!(authorize(&c, &gw, &"gw/filter".parse().unwrap(), Way::Reported).is_ok(), "of its manifest");
+    }
+
+    #[test]
+    fn a_gateway_registers_a_bounded_number_of_devices_by_its_own_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = schema::open(&dir.path().join("central.db")).unwrap();
+        site(&c);
+        c.execute_batch("BEGIN").unwrap();
+        let claim = |gateway: &str, n: usize| {
+            let of: Identity = format!("claimed-{n}").parse().unwrap();
+            authorize(&c, &gateway.parse().unwrap(), &of, Way::ALL[n % Way::ALL.len()])
+        };
+        let registering = || (0..usize::MAX).filter(|n| Way::ALL[n % Way::ALL.len()].registers());
+        for n in registering().take(CLAIMS_MAX) {
+            claim("gw", n).unwrap();
+        }
+        let after: Vec<usize> = registering().skip(CLAIMS_MAX).take(3).collect();
+        for n in after {
+            let refused = claim("gw", n);
+            assert!(matches!(refused, Err(FleetError::Wrong(_))), "{refused:?}");
+            claim("other", n).unwrap();
+        }
+        // What it claimed already goes on.
+        claim("gw", registering().next().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_claim_does_not_replace_an_operators_relationship() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = schema::open(&dir.path().join("central.db")).unwrap();
+        site(&c);
+        let (gw, press): (DeviceId, DeviceId) = ("gw".parse().unwrap(), "press".parse().unwrap());
+        let press = devices::get(&c, &press).unwrap().unwrap();
+        devices::delete_relationship(&c, &gw, "to-press").unwrap();
+        let relationship = Relationship {
+            id: "to-ghost".into(),
+            name: "r".into(),
+            source: gw.clone(),
+            target: press.id.clone(),
+        };
+        devices::put_relationship(&c, &relationship).unwrap();
+        let refused = authorize(&c, &gw, &"ghost".parse().unwrap(), Way::Telemetry);
+        assert!(matches!(refused, Err(FleetError::Conflict(_))), "{refused:?}");
+        assert_eq!(devices::get(&c, &press.id).unwrap().unwrap().gateway, Some(gw));
     }
 }

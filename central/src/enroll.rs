@@ -9,15 +9,13 @@ use schemas::provisioning::{Enrolment, EnrolmentAnswer, RETRY_AFTER_SECS, Wish};
 use schemas::timestamp::rfc3339;
 use serde_json::json;
 
+use crate::authorize::end_claim;
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, check_room, new_device};
-use crate::proving::{Given, Site, Source, prove};
-use crate::store::cloud_messages;
-use crate::store::devices::{self, Device, Relationship, X509};
+use crate::fleet::{Fleet, FleetError, new_device};
+use crate::placement::place;
+use crate::proving::{Evidence, Given, Proven, Site, Source, prove};
+use crate::store::devices::{self, Device, X509};
 use crate::store::enrollments::{self, Enrollment};
-
-/// The name of the relationship that enrolling through a gateway makes.
-const ENROLLED: &str = "enrolled through the gateway";
 
 impl Fleet {
     /// Lets a device in that enrols itself at central's own door.
@@ -26,8 +24,8 @@ impl Fleet {
     /// Why not.
     pub(crate) async fn admit_enrolling(&self, enrolment: Enrolment) -> Result<Admitted, Refusal> {
         let (shown, site) = (enrolment.clone(), self.site());
-        let proven = self.store.read(move |c| prove(c, &shown, &site)).await;
-        let (_, ends_at) = proven.map_err(|error| match error {
+        let proven = self.store.read(move |c| prove(c, &shown, &site, None)).await;
+        let Proven { ends_at, .. } = proven.map_err(|error| match error {
             FleetError::Store(_) => Refusal::Unavailable(error.to_string()),
             error => Refusal::NotAuthorized(error.to_string()),
         })?;
@@ -49,9 +47,10 @@ impl Fleet {
     ) -> EnrolmentAnswer {
         let (site, hub) = (self.site(), self.hosts[0].clone());
         let id = enrolment.registration_id.clone();
+        let gateway = via.clone();
         let done = match enrolment.wish.clone() {
             Wish::Prove => {
-                let read = move |c: &Connection| prove(c, &enrolment, &site);
+                let read = move |c: &Connection| prove(c, &enrolment, &site, gateway.as_ref());
                 self.store.read(read).await.map(|_| EnrolmentAnswer {
                     status: 200,
                     retry_after: None,
@@ -60,13 +59,12 @@ impl Fleet {
             }
             Wish::Status { operation_id } => {
                 let read = move |c: &Connection| {
-                    prove(c, &enrolment, &site)?;
+                    prove(c, &enrolment, &site, gateway.as_ref())?;
                     status(c, &enrolment.registration_id, &operation_id, &hub)
                 };
                 self.store.read(read).await
             }
             Wish::Register => {
-                let gateway = via.clone();
                 let registered = self.store.submit(move |c| register(c, &enrolment, &site, gateway.as_ref()));
                 match registered.await {
                     Ok(Registered { operation_id, device, gateways }) => {
@@ -119,12 +117,18 @@ fn register(
     via: Option<&DeviceId>,
 ) -> Result<Registered, FleetError> {
     let (id, now_ms) = (&shown.registration_id, site.now_ms);
-    let (source, _) = prove(c, shown, site)?;
-    let standing = devices::get(c, id)?;
+    let Proven { source, evidence, .. } = prove(c, shown, site, via)?;
+    let mut standing = devices::get(c, id)?;
+    let mut claimant = None;
+    if let Some(claim) = standing.take_if(|device| device.is_claim) {
+        claimant = claim.gateway.clone();
+        standing = Some(end_claim(c, claim)?);
+    }
     let (group, device) = match source {
         Source::Own => (String::new(), standing.clone()),
         Source::Group { id: group, is_edge, given } => {
-            let is_gateway = standing.as_ref().map_or(is_edge, |device| device.is_gateway);
+            let is_gateway = standing.as_ref().filter(|device| device.revision > 0);
+            let is_gateway = is_gateway.map_or(is_edge, |device| device.is_gateway);
             let device = standing.clone().unwrap_or_else(|| new_device(id.clone()));
             let revision = device.revision + 1;
             let (keys, x509) = match given {
@@ -146,37 +150,22 @@ fn register(
     }
     devices::put(c, &device)?;
     let before = enrollments::enrollment(c, id)?;
+    let token_ends_at = before.as_ref().map_or(0, |before| before.token_ends_at);
     let enrollment = Enrollment {
         group,
         operation_id: format!("{}.{}", site.id_scope, uuid::Uuid::new_v4()),
-        created_ms: before.map_or(now_ms, |before| before.created_ms),
+        is_bound: evidence != Evidence::GatewayWord || before.as_ref().is_some_and(|before| before.is_bound),
+        token_ends_at: match evidence {
+            Evidence::Token { ends_at } => ends_at.max(token_ends_at),
+            Evidence::Handshake | Evidence::GatewayWord => token_ends_at,
+        },
+        created_ms: before.as_ref().map_or(now_ms, |before| before.created_ms),
         updated_ms: now_ms,
     };
     enrollments::put_enrollment(c, id, &enrollment)?;
-    let gateways = place(c, &device, via)?;
+    let mut gateways = place(c, &device, via, before.as_ref(), evidence)?;
+    gateways.extend(claimant.filter(|claimant| Some(claimant) != via));
     Ok(Registered { operation_id: enrollment.operation_id, device, gateways })
-}
-
-/// Puts a device behind the gateway through which it enrolled. One that enrols at central's own door leaves the gateway
-/// where it enrolled before; an operator's relationship stays.
-fn place(c: &Connection, device: &Device, via: Option<&DeviceId>) -> Result<Vec<DeviceId>, FleetError> {
-    let mut changed: Vec<DeviceId> = via.cloned().into_iter().collect();
-    if let Some(gateway) = device.gateway.as_ref().filter(|gateway| Some(*gateway) != via) {
-        let standing = devices::relationships(c, gateway)?;
-        let of_device = standing.iter().find(|relationship| relationship.target == device.id);
-        if let Some(of_device) = of_device.filter(|r| via.is_some() || r.name == ENROLLED) {
-            devices::delete_relationship(c, gateway, &of_device.id)?;
-            cloud_messages::taken_back(c, &device.id)?;
-            changed.push(gateway.clone());
-        }
-    }
-    if let Some(gateway) = via.filter(|gateway| device.gateway.as_ref() != Some(*gateway)) {
-        check_room(c, gateway)?;
-        let (id, name) = (format!("to-{}", device.id), ENROLLED.to_owned());
-        let (source, target) = (gateway.clone(), device.id.clone());
-        devices::put_relationship(c, &Relationship { id, name, source, target })?;
-    }
-    Ok(changed)
 }
 
 fn status(
@@ -205,3 +194,6 @@ fn status(
     });
     Ok(EnrolmentAnswer { status: 200, retry_after: None, body })
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::authorize::{adopt_claim, end_claim};
 use crate::calls::Running;
 use crate::clock::now_ms;
 use crate::deploy::assign;
@@ -166,7 +167,7 @@ impl Fleet {
     }
 
     /// Registers a device or changes its registration; a new one gets its keys. Blocking one disconnects it now, and
-    /// assigning a manifest writes the twins of its modules.
+    /// assigning a manifest writes the twins of its modules. Unless `must_exist`, an id that a gateway claimed is a new device's.
     ///
     /// # Errors
     /// [`FleetError::Wrong`] with the field, [`FleetError::NotFound`] for the manifest, or for the device when
@@ -178,10 +179,15 @@ impl Fleet {
         must_exist: bool,
     ) -> Result<Device, FleetError> {
         let now_ms = now_ms();
-        let (written, changed) = self
+        let (written, changed, claimant) = self
             .store
             .submit(move |c| {
+                let mut claimant = None;
                 let mut device = match devices::get(c, &id)? {
+                    Some(device) if device.is_claim && !must_exist => {
+                        claimant = device.gateway.clone();
+                        end_claim(c, device)?
+                    }
                     Some(device) => device,
                     None if must_exist => return Err(no_device(&id)),
                     None => new_device(id),
@@ -209,11 +215,11 @@ impl Fleet {
                 }
                 device.revision += 1;
                 devices::put(c, &device)?;
-                Ok((device, changed))
+                Ok((device, changed, claimant))
             })
             .await?;
         self.review(&written);
-        if let Some(gateway) = &written.gateway {
+        for gateway in written.gateway.iter().chain(&claimant) {
             self.tell_child(gateway, &written.id);
         }
         if !changed.is_empty() {
@@ -257,10 +263,11 @@ impl Fleet {
     /// [`FleetError::Conflict`] when the target stands behind a gateway already.
     pub async fn attach(self: &Arc<Self>, wish: Relationship) -> Result<Relationship, FleetError> {
         let relationship = wish.clone();
-        self.store
+        let claimant = self
+            .store
             .submit(move |c| {
                 let gateway = devices::get(c, &wish.source)?.ok_or_else(|| no_device(&wish.source))?;
-                let target = devices::get(c, &wish.target)?.ok_or_else(|| no_device(&wish.target))?;
+                let mut target = devices::get(c, &wish.target)?.ok_or_else(|| no_device(&wish.target))?;
                 if !gateway.is_gateway {
                     return Err(FleetError::Wrong(format!(
                         "source: device `{}` is not a gateway; register it with \"type\": [\"edge\"]",
@@ -272,6 +279,10 @@ impl Fleet {
                         "target: device `{}` is a gateway itself",
                         target.id
                     )));
+                }
+                let claimant = target.gateway.clone().filter(|_| target.is_claim);
+                if target.is_claim {
+                    adopt_claim(c, &mut target)?;
                 }
                 let same = devices::relationship(c, &wish.source, &wish.id)?;
                 let stands = same.is_some_and(|same| same.target == wish.target);
@@ -285,9 +296,13 @@ impl Fleet {
                 if !stands {
                     cloud_messages::taken_back(c, &wish.target)?;
                 }
-                Ok(devices::put_relationship(c, &wish)?)
+                devices::put_relationship(c, &wish)?;
+                Ok(claimant)
             })
             .await?;
+        if let Some(claimant) = claimant.filter(|claimant| *claimant != relationship.source) {
+            self.tell_child(&claimant, &relationship.target);
+        }
         self.tell_child(&relationship.source, &relationship.target);
         self.tell_desired(&relationship.source, Identity::device(relationship.target.clone()));
         self.send_on_all(relationship.target.clone()).await?;
@@ -330,6 +345,7 @@ pub(crate) fn new_device(id: DeviceId) -> Device {
         revision: 0,
         last_seen_ms: None,
         gateway: None,
+        is_claim: false,
         generation: 0,
         attachment: 0,
     }

@@ -19,6 +19,7 @@ pub mod ingest;
 pub mod link;
 pub mod mail;
 pub mod page;
+mod placement;
 pub mod presence;
 pub mod proving;
 pub mod redact;

@@ -15,10 +15,12 @@ use edge_core::access::sas::Token;
 use edge_core::access::x509::{self, Authorities, Shown, Thumbprint, Trust};
 use rusqlite::Connection;
 use rustls::pki_types::CertificateDer;
+use schemas::names::DeviceId;
 use schemas::provisioning::Enrolment;
 
 use crate::door::attestation;
 use crate::fleet::FleetError;
+use crate::placement::is_behind_by_operator;
 use crate::store::devices::{self, Device, Keys};
 use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
 
@@ -31,6 +33,28 @@ pub(crate) struct Site {
     /// The authorities of devices.
     pub(crate) trust: Arc<Trust>,
     pub(crate) now_ms: u64,
+}
+
+/// What central knows of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// A token that only somebody with the key can make.
+    Token {
+        /// When it ends, in seconds since the Unix epoch.
+        ends_at: u64,
+    },
+    /// The device signed with the certificate's key in a TLS handshake with central.
+    Handshake,
+    /// Certificates alone, which are public. That the device has the key, a gateway says.
+    GatewayWord,
+}
+
+/// That a device may enrol.
+pub(crate) struct Proven {
+    pub(crate) source: Source,
+    pub(crate) evidence: Evidence,
+    /// Until when what it showed is valid, in seconds since the Unix epoch.
+    pub(crate) ends_at: u64,
 }
 
 /// By what a device may enrol.
@@ -62,11 +86,16 @@ pub(crate) enum Given {
     Certificate(Thumbprint),
 }
 
-/// Whether a device may enrol and by what, and until when what it showed is worth anything, in seconds since the Unix epoch.
+/// Whether a device may enrol and by what, at central or through the gateway `via`.
 ///
 /// # Errors
 /// [`FleetError::Forbidden`] when it may not.
-pub(crate) fn prove(c: &Connection, shown: &Enrolment, site: &Site) -> Result<(Source, u64), FleetError> {
+pub(crate) fn prove(
+    c: &Connection,
+    shown: &Enrolment,
+    site: &Site,
+    via: Option<&DeviceId>,
+) -> Result<Proven, FleetError> {
     let id = &shown.registration_id;
     let refused = |why: String| FleetError::Forbidden(format!("`{id}` may not enrol: {why}"));
     if shown.id_scope != site.id_scope {
@@ -78,21 +107,43 @@ pub(crate) fn prove(c: &Connection, shown: &Enrolment, site: &Site) -> Result<(S
         return Err(refused("an operator blocked it".into()));
     }
     let chain = Chain::of(shown).map_err(refused)?;
+    let proven = |source: Source, ends_at: u64| {
+        let evidence = match (&chain, via) {
+            (None, _) => Evidence::Token { ends_at },
+            (Some(_), None) => Evidence::Handshake,
+            (Some(_), Some(_)) => Evidence::GatewayWord,
+        };
+        Proven { source, evidence, ends_at }
+    };
+    // A gateway's claim must not keep the device itself out.
+    let device = device.filter(|device| !device.is_claim);
+    let is_placed = match (&device, via) {
+        (Some(device), Some(gateway)) => is_behind_by_operator(c, device, gateway)?,
+        _ => false,
+    };
     let is_own = device.is_some() && enrollment.as_ref().is_none_or(|enrollment| enrollment.group.is_empty());
     if let Some(device) = device.filter(|_| is_own) {
         let ends_at = by_its_own(&device, shown, chain.as_ref(), site).map_err(refused)?;
-        return Ok((Source::Own, ends_at));
+        let proven = proven(Source::Own, ends_at);
+        return match via {
+            Some(gateway) if proven.evidence == Evidence::GatewayWord && !is_placed => Err(refused(format!(
+                "gateway `{gateway}` cannot show central that the device has the certificate's key; put the device behind \
+                 the gateway by a relationship, or let it enrol at central"
+            ))),
+            _ => Ok(proven),
+        };
     }
     let groups = match &enrollment {
         Some(enrollment) => enrollments::group(c, &enrollment.group)?.into_iter().collect(),
         None => enrollments::groups(c, "", GROUPS_MAX)?,
     };
     let groups: Vec<Group> = groups.into_iter().filter(|group| group.enabled).collect();
-    match chain {
+    let (source, ends_at) = match &chain {
         None => by_keys(shown, site, groups),
-        Some(chain) => by_certificate(shown, site, groups, &chain),
+        Some(chain) => by_certificate(shown, site, groups, chain, via.filter(|_| !is_placed)),
     }
-    .map_err(refused)
+    .map_err(refused)?;
+    Ok(proven(source, ends_at))
 }
 
 /// The certificates that a device showed.
@@ -177,6 +228,7 @@ fn by_certificate(
     site: &Site,
     groups: Vec<Group>,
     chain: &Chain,
+    unplaced_via: Option<&DeviceId>,
 ) -> Result<(Source, u64), String> {
     let (now_secs, certificates) = (site.now_ms / 1000, chain.shown());
     let ends_at = x509::valid_until(certificates.leaf, now_secs)?;
@@ -186,6 +238,14 @@ fn by_certificate(
         let Some(authorities) = verified(signing) else { continue };
         match authorities.check(&certificates, &shown.registration_id, now_secs) {
             Ok(_) => {
+                if let Some(gateway) = unplaced_via.filter(|gateway| !group.gateways.contains(gateway)) {
+                    why = format!(
+                        "group `{}` does not let devices enrol by certificate through gateway `{gateway}`; add the gateway to \
+                         the group's `gateways`, or let the device enrol at central",
+                        group.id
+                    );
+                    continue;
+                }
                 let thumbprint = Thumbprint::sha256(certificates.leaf);
                 return Ok((Source::of(group, Given::Certificate(thumbprint)), ends_at));
             }

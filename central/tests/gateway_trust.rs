@@ -110,3 +110,39 @@ async fn losses_name_only_who_stands_behind_the_gateway_and_no_count_breaks_the_
     assert_eq!(central.get("/api/ext/devices/gw/losses").await["value"].as_array().unwrap().len(), 4);
     central.end().await;
 }
+
+#[tokio::test]
+async fn an_operator_takes_over_an_id_that_a_gateway_claimed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (central, mut gateway) = with_gateway(dir.path()).await;
+    for id in ["press-1", "press-2", "press-3", "press-4"] {
+        speak_in_every_way(&mut gateway, id).await;
+        assert_eq!(central.get(&format!("/api/ext/devices/{id}/status")).await["gateway"], "gw");
+    }
+    // A change leaves it with the gateway.
+    central.patch("/api/devices/press-1", json!({"displayName": "Press 1"})).await;
+    assert_eq!(central.get("/api/ext/devices/press-1/status").await["gateway"], "gw");
+
+    // A registration makes it another device, which may be a gateway as well.
+    for (id, wish) in [("press-1", json!({})), ("press-2", json!({"type": ["edge"]}))] {
+        central.put(&format!("/api/devices/{id}"), wish).await;
+        let state = central.get(&format!("/api/ext/devices/{id}/status")).await;
+        assert_eq!(state["gateway"], Value::Null, "{state}");
+        central.get(&format!("/api/devices/{id}/credentials")).await;
+        let properties = central.get(&format!("/api/devices/{id}/properties")).await;
+        assert!(!properties.to_string().contains("old"), "{properties}");
+        speak_in_every_way(&mut gateway, id).await;
+        assert_eq!(central.get(&format!("/api/ext/devices/{id}/status")).await["connected"], false);
+    }
+    assert_eq!(central.get("/api/devices/press-1").await["displayName"], "Press 1");
+    let mut press = central.client("press-1").await;
+    press.publish("devices/press-1/messages/events/", "{}").await;
+
+    // So does a relationship, to this gateway or another.
+    central.put("/api/devices/gw-2", json!({"type": ["edge"]})).await;
+    for (source, id) in [("gw-2", "press-3"), ("gw", "press-4")] {
+        central.put(&format!("/api/devices/{source}/relationships/r-{id}"), json!({"target": id})).await;
+        assert_eq!(central.get(&format!("/api/ext/devices/{id}/status")).await["gateway"], source);
+    }
+    central.end().await;
+}

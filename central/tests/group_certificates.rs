@@ -301,3 +301,27 @@ async fn certificates_of_a_group_outlive_a_restart_and_what_is_wrong_is_named() 
     );
     central.end().await;
 }
+
+#[tokio::test]
+async fn a_group_lists_the_registered_gateways_that_may_enrol_its_devices_and_none_at_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    x509_group(&central).await;
+    assert_eq!(central.get(GROUP).await["gateways"], json!([]));
+    central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
+    central.put("/api/devices/press", json!({})).await;
+    for wrong in [json!(["nobody"]), json!(["press"]), json!("gw"), json!(["a b"])] {
+        let (status, refused) = central.send(Method::PATCH, GROUP, Some(json!({"gateways": wrong}))).await;
+        assert!((400..=422).contains(&status), "{refused}");
+        assert!(refused["error"]["message"].as_str().unwrap().contains("gateways"), "{refused}");
+    }
+    assert_eq!(central.patch(GROUP, json!({"gateways": ["gw"]})).await["gateways"], json!(["gw"]));
+    assert_eq!(central.patch(GROUP, json!({"displayName": "Line 2"})).await["gateways"], json!(["gw"]));
+    central.ok(Method::DELETE, "/api/devices/gw", None).await;
+    central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
+    assert_eq!(central.get(GROUP).await["gateways"], json!([]), "the next gateway of that name is listed");
+
+    let keys = json!({"gateways": ["gw"], "attestation": {"type": "symmetricKey"}});
+    assert_eq!(central.send(Method::PUT, "/api/enrollmentGroups/keys", Some(keys)).await.0, 422);
+    central.end().await;
+}

@@ -104,6 +104,7 @@ async fn attach(central: &Central, gateway: &'static str, count: usize) {
                     revision: 1,
                     last_seen_ms: None,
                     gateway: None,
+                    is_claim: false,
                     generation: 0,
                     attachment: 0,
                 },

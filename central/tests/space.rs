@@ -31,6 +31,7 @@ async fn site(dir: &Path, quotas: Quotas) -> (Store, Ingest) {
             revision: 1,
             last_seen_ms: None,
             gateway: None,
+            is_claim: false,
             generation: 0,
             attachment: 0,
         };

@@ -80,6 +80,7 @@ fn device(id: &str) -> devices::Device {
         revision: 1,
         last_seen_ms: None,
         gateway: None,
+        is_claim: false,
         generation: 0,
         attachment: 0,
     }

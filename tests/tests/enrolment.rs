@@ -27,11 +27,11 @@ async fn how(site: &Site, id: &str) -> Value {
     })
 }
 
-/// Makes an enrolment group whose devices show certificates; proves to central that the authority is ours.
-async fn x509_group(site: &Site) -> Ca {
+/// Makes an enrolment group whose devices show certificates, at central or through these gateways; proves to central that the authority is ours.
+async fn x509_group(site: &Site, gateways: &[&str]) -> Ca {
     let rest = site.rest().unwrap();
     let ca = Ca::new("devices of line 2", None);
-    let wish = json!({"attestation": {"type": "x509", "x509": {"signingCertificates": {
+    let wish = json!({"gateways": gateways, "attestation": {"type": "x509", "x509": {"signingCertificates": {
         "primary": {"verified": false, "certificate": STANDARD.encode(&ca.pem)}}}}});
     rest.put("/api/enrollmentGroups/line-2", &wish).await.unwrap();
     let primary = "/api/enrollmentGroups/line-2/certificates/primary";
@@ -196,8 +196,8 @@ async fn a_device_enrols_at_centrals_own_door() {
 
 /// Devices of both SDKs by certificate, and one of Node by key, all at once: they wait for most of their time. `how` is what
 /// they have in common.
-async fn the_others_enrol(site: &Site, how: &Value, hub: &str) {
-    let ca = x509_group(site).await;
+async fn the_others_enrol(site: &Site, how: &Value, hub: &str, gateways: &[&str]) {
+    let ca = x509_group(site, gateways).await;
     let mut all = Vec::new();
     for (kind, id, has_certificate) in [
         (Kind::AzurePython, "python-x509", true),
@@ -254,7 +254,7 @@ async fn devices_of_both_sdks_enrol_by_certificate_or_key_through_a_gateway() {
     let mut how = how(&site, "").await;
     how["ca"] = json!(site.gateway_ca());
     how["gateway"] = json!("localhost");
-    the_others_enrol(&site, &how, &hostname()).await;
+    the_others_enrol(&site, &how, &hostname(), &["enrol-gateway"]).await;
     site.end(true).await.unwrap();
 }
 
@@ -266,6 +266,6 @@ async fn devices_of_both_sdks_enrol_by_certificate_or_key_at_centrals_own_door()
     site.start_central().await.unwrap();
     let mut how = how(&site, "").await;
     how["ca"] = json!(site.dir.join("central/ca.pem"));
-    the_others_enrol(&site, &how, "localhost").await;
+    the_others_enrol(&site, &how, "localhost", &[]).await;
     site.end(false).await.unwrap();
 }

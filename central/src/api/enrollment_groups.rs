@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rusqlite::Connection;
+use schemas::names::DeviceId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -17,7 +18,11 @@ use super::extract::{ApiVersion, Asked, At, Body, Paging};
 use super::group_certificates::{CertificateWish, Entry, certificates_body};
 use crate::fleet::{Fleet, FleetError, new_keys};
 use crate::proving::GROUPS_MAX;
+use crate::store::devices;
 use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
+
+/// Gateways that one group may list.
+const GATEWAYS_MAX: usize = 1_000;
 
 /// `/api/enrollmentGroups/{group_id}`
 #[derive(Deserialize, IntoParams)]
@@ -40,6 +45,9 @@ pub struct GroupWish {
     #[serde(rename = "type")]
     kind: Option<String>,
     attestation: Option<AttestationWish>,
+    /// Gateways through which devices of an X.509 group may enrol; none for a new group.
+    #[schema(value_type = Option<Vec<String>>)]
+    gateways: Option<Vec<DeviceId>>,
     /// Given back by scripts that changed what they read; not compared.
     #[serde(rename = "etag")]
     _etag: Option<String>,
@@ -112,6 +120,7 @@ impl GroupWish {
                     enabled: true,
                     is_edge: false,
                     attestation: wish.empty()?,
+                    gateways: Vec::new(),
                     revision: 0,
                 }
             }
@@ -129,6 +138,18 @@ impl GroupWish {
         }
         if let Some(wish) = self.attestation {
             group.attestation = wish.over(group.attestation)?;
+        }
+        if let Some(gateways) = self.gateways {
+            if !gateways.is_empty() && matches!(group.attestation, GroupAttestation::Keys(_)) {
+                return wrong("gateways: devices with keys enrol through every gateway; leave it out".into());
+            }
+            if gateways.len() > GATEWAYS_MAX {
+                return wrong(format!(
+                    "gateways: found {}; write {GATEWAYS_MAX} at the most",
+                    gateways.len()
+                ));
+            }
+            group.gateways = gateways;
         }
         group.display_name = self.display_name.unwrap_or(group.display_name);
         group.enabled = self.enabled.unwrap_or(group.enabled);
@@ -205,7 +226,7 @@ fn body(group: &Group, id_scope: &str, has_keys: bool) -> Value {
             json!({"type": "x509", "x509": {"signingCertificates": certificates_body(certificates)}})
         }
     };
-    json!({
+    let mut body = json!({
         "id": group.id,
         "displayName": group.display_name,
         "enabled": group.enabled,
@@ -213,7 +234,11 @@ fn body(group: &Group, id_scope: &str, has_keys: bool) -> Value {
         "attestation": attestation,
         "etag": format!("\"{:x}\"", group.revision),
         "idScope": id_scope,
-    })
+    });
+    if matches!(group.attestation, GroupAttestation::X509(_)) {
+        body["gateways"] = json!(group.gateways);
+    }
+    body
 }
 
 pub(super) fn no_group(id: &str) -> FleetError {
@@ -284,6 +309,11 @@ async fn write(fleet: &Arc<Fleet>, id: String, wish: GroupWish, must_exist: bool
             }
         }
         let group = wish.group(id, standing)?;
+        for gateway in &group.gateways {
+            if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
+                return Err(FleetError::Wrong(format!("gateways: `{gateway}` is not a registered gateway")));
+            }
+        }
         enrollments::put_group(c, &group)?;
         Ok(group)
     });

@@ -33,6 +33,8 @@ pub struct Device {
     pub last_seen_ms: Option<u64>,
     /// The gateway that it stands behind.
     pub gateway: Option<DeviceId>,
+    /// Whether nothing but a gateway's word registered it. An enrolment or an operator takes its id over.
+    pub is_claim: bool,
     /// Tells it from earlier devices of its id. 0 before it is stored, and for those of older versions.
     pub generation: u64,
     /// Tells its stay behind its gateway from earlier ones, of itself or of an earlier device of its id.
@@ -125,6 +127,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
             .flatten()
             .map(unsigned),
         gateway,
+        is_claim: unreadable::value("devices", row.get("is_claim"))?.unwrap_or(false),
         generation: unreadable::value("devices", row.get("generation"))?.map_or(0, unsigned),
         attachment: unreadable::value("relationships", row.get::<_, Option<i64>>("attachment"))?
             .flatten()
@@ -174,6 +177,20 @@ pub fn children_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
+/// Counts the devices behind a gateway that nothing but the gateway's word registered.
+///
+/// # Errors
+/// SQLite's.
+pub fn claims_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<usize> {
+    let count: i64 = connection
+        .prepare_cached(
+            "SELECT count(*) FROM relationships JOIN devices ON devices.id = relationships.target
+             WHERE relationships.source = ?1 AND devices.is_claim",
+        )?
+        .query_row([gateway.as_str()], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
 /// Writes a registration, new or changed. The gateway and the time last seen are not part of it.
 ///
 /// # Errors
@@ -187,9 +204,11 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO devices (id, display_name, template, is_gateway, enabled, primary_key, secondary_key,
-                 manifest_id, revision, x509, generation) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                 manifest_id, revision, x509, generation, is_claim)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
              ON CONFLICT (id) DO UPDATE SET display_name = ?2, template = ?3, is_gateway = ?4, enabled = ?5,
-                 primary_key = ?6, secondary_key = ?7, manifest_id = ?8, revision = ?9, x509 = ?10",
+                 primary_key = ?6, secondary_key = ?7, manifest_id = ?8, revision = ?9, x509 = ?10,
+                 is_claim = ?12",
         )?
         .execute((
             device.id.as_str(),
@@ -203,6 +222,7 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
             device.revision,
             x509,
             integer(generation),
+            device.is_claim,
         ))?;
     connection.prepare_cached("DELETE FROM removed_devices WHERE id = ?1")?.execute([device.id.as_str()])?;
     Ok(())
@@ -266,6 +286,15 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
     let is_deleted =
         connection.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id.as_str()])? == 1;
     if is_deleted {
+        // The next gateway of this id is not the one that the groups trust.
+        connection
+            .prepare_cached(
+                "UPDATE enrollment_groups SET revision = revision + 1, gateways =
+                     (SELECT json_group_array(value) FROM json_each(gateways) WHERE value <> ?1)
+                 WHERE json_valid(gateways)
+                     AND EXISTS (SELECT 1 FROM json_each(gateways) WHERE value = ?1)",
+            )?
+            .execute([id.as_str()])?;
         connection
             .prepare_cached("INSERT OR REPLACE INTO removed_devices (id) VALUES (?1)")?
             .execute([id.as_str()])?;

@@ -21,6 +21,8 @@ pub struct Group {
     pub is_edge: bool,
     /// What its devices must show.
     pub attestation: GroupAttestation,
+    /// Gateways through which devices may enrol by certificate: what they say of a device's certificate is believed.
+    pub gateways: Vec<DeviceId>,
     /// Grows with every change.
     pub revision: i64,
 }
@@ -65,6 +67,10 @@ pub struct Enrollment {
     pub group: String,
     /// Of its last registration.
     pub operation_id: String,
+    /// Whether central itself ever checked its proof: a token, or a certificate in a TLS handshake with central.
+    pub is_bound: bool,
+    /// When the newest token that it showed ends, in seconds since the Unix epoch; 0 when it showed none.
+    pub token_ends_at: u64,
     /// Milliseconds since the Unix epoch.
     pub created_ms: u64,
     /// Milliseconds since the Unix epoch.
@@ -101,6 +107,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Group> {
                 unreadable::value("enrollment_groups", json_column(row, "x509"))?.unwrap_or_default(),
             ),
         },
+        // Nobody enrols through gateways that cannot be read.
+        gateways: unreadable::value("enrollment_groups", json_column(row, "gateways"))?.unwrap_or_default(),
         revision: row.get("revision")?,
     })
 }
@@ -135,10 +143,12 @@ pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
             ("", "", Some(json.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?))
         }
     };
+    let gateways = serde_json::to_string(&group.gateways);
+    let gateways = gateways.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     c.prepare_cached(
         "INSERT OR REPLACE INTO enrollment_groups
-             (id, display_name, enabled, is_edge, primary_key, secondary_key, revision, x509)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             (id, display_name, enabled, is_edge, primary_key, secondary_key, revision, x509, gateways)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute((
         &group.id,
@@ -149,6 +159,7 @@ pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
         secondary,
         group.revision,
         x509,
+        gateways,
     ))?;
     Ok(())
 }
@@ -171,6 +182,8 @@ pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<
         Ok(Enrollment {
             group: row.get("group_id")?,
             operation_id: row.get("operation_id")?,
+            is_bound: row.get("is_bound")?,
+            token_ends_at: unsigned(row.get("token_ends_at")?),
             created_ms: unsigned(row.get("created_ms")?),
             updated_ms: unsigned(row.get("updated_ms")?),
         })
@@ -184,8 +197,9 @@ pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<
 /// SQLite's.
 pub fn put_enrollment(c: &Connection, device: &DeviceId, enrollment: &Enrollment) -> rusqlite::Result<()> {
     c.prepare_cached(
-        "INSERT OR REPLACE INTO enrollments (device, group_id, operation_id, created_ms, updated_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT OR REPLACE INTO enrollments (device, group_id, operation_id, created_ms, updated_ms,
+             is_bound, token_ends_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute((
         device.as_str(),
@@ -193,6 +207,8 @@ pub fn put_enrollment(c: &Connection, device: &DeviceId, enrollment: &Enrollment
         &enrollment.operation_id,
         integer(enrollment.created_ms),
         integer(enrollment.updated_ms),
+        enrollment.is_bound,
+        integer(enrollment.token_ends_at),
     ))?;
     Ok(())
 }

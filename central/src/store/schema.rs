@@ -267,6 +267,18 @@ ALTER TABLE devices ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE relationships ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 INSERT OR IGNORE INTO settings (name, value) VALUES ('generation', '0');
 ",
+    "
+-- registered by nothing but what a gateway said of it: an enrolment or an operator takes the id over
+ALTER TABLE devices ADD COLUMN is_claim INTEGER NOT NULL DEFAULT 0;
+UPDATE devices SET is_claim = 1 WHERE primary_key IS NULL AND x509 IS NULL
+    AND id NOT IN (SELECT device FROM enrollments)
+    AND id IN (SELECT target FROM relationships WHERE name = 'added at the gateway');
+-- is_bound: central itself checked the proof. token_ends_at: unix seconds, of the newest token; 0: none
+ALTER TABLE enrollments ADD COLUMN is_bound INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE enrollments ADD COLUMN token_ends_at INTEGER NOT NULL DEFAULT 0;
+-- JSON list of the gateways through which devices may enrol by certificate
+ALTER TABLE enrollment_groups ADD COLUMN gateways TEXT NOT NULL DEFAULT '[]';
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.
@@ -367,6 +379,39 @@ mod tests {
         let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
         assert_eq!(names, ["-646464646464", "ci", "token-616161616161", "token-626262626262"]);
         assert!(tokens.iter().all(|token| token.created_ms.is_none() && token.used_ms.is_none()));
+    }
+
+    #[test]
+    fn devices_of_an_older_store_that_only_a_gateway_vouches_for_become_claims() {
+        let step = STEPS.iter().position(|step| step.contains("is_claim")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("central.db");
+        let old = Connection::open(&path).unwrap();
+        for step in &STEPS[..step] {
+            old.execute_batch(step).unwrap();
+        }
+        old.pragma_update(None, "user_version", step.cast_signed() as i64).unwrap();
+        for (id, key, relationship) in [
+            ("added", None, "added at the gateway"),
+            ("enrolled", None, "added at the gateway"),
+            ("placed", None, "an operator's"),
+            ("with-key", Some("k"), "added at the gateway"),
+        ] {
+            let insert = "INSERT INTO devices (id, display_name, is_gateway, enabled, primary_key, revision)
+                 VALUES (?1, ?1, 0, 1, ?2, 1)";
+            old.execute(insert, (id, key)).unwrap();
+            let insert = "INSERT INTO relationships (source, id, name, target) VALUES ('gw', ?1, ?2, ?1)";
+            old.execute(insert, [id, relationship]).unwrap();
+        }
+        old.execute("INSERT INTO enrollments VALUES ('enrolled', 'g', 'o', 1, 1)", []).unwrap();
+        drop(old);
+        let new = open(&path).unwrap();
+        let devices = crate::store::devices::list(&new, "", 10).unwrap();
+        let claims: Vec<&str> =
+            devices.iter().filter(|device| device.is_claim).map(|device| device.id.as_str()).collect();
+        assert_eq!(claims, ["added"]);
+        let enrolled = crate::store::enrollments::enrollment(&new, &"enrolled".parse().unwrap()).unwrap();
+        assert!(enrolled.is_some_and(|enrolled| enrolled.is_bound && enrolled.token_ends_at == 0));
     }
 
     #[test]

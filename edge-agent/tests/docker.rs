@@ -213,6 +213,12 @@ async fn a_manifest_becomes_containers_and_a_change_touches_only_what_it_changes
         assert!(seen.contains(wanted), "{wanted:?} in {seen}");
     }
 
+    let limits = "{{.HostConfig.PidsLimit}} {{.HostConfig.LogConfig}} {{.HostConfig.SecurityOpt}}";
+    assert_eq!(
+        docker(&["inspect", "-f", limits, &gateway.name("a")]).unwrap(),
+        "4096 {json-file map[max-file:3 max-size:10m]} [no-new-privileges]"
+    );
+
     gateway.deploy(2, &[("a", idle(json!({"env": {"LEVEL": {"value": "2"}}}))), ("b", idle(json!({})))]);
     gateway.settled(2).await;
     assert_ne!(gateway.container("a"), a, "another environment needs another container");

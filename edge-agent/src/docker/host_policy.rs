@@ -73,6 +73,8 @@ mod tests {
     use super::*;
     use edge_core::deploy::policy::Permitted;
     use schemas::manifest::Manifest;
+    use serde::Deserializer;
+    use serde::de::Visitor;
     use serde_json::json;
 
     fn checked(policy: &HostPolicy, source: &str) -> Result<(), ManifestError> {
@@ -121,5 +123,116 @@ mod tests {
             assert!(checked(&no_socket, &at(path)).is_err(), "{path}");
         }
         assert_eq!(checked(&no_socket, &at("free")), Ok(()));
+    }
+
+    /// Gives the names of a struct's fields, as they are in JSON, instead of a value.
+    struct FieldNames<'a>(&'a mut Vec<&'static str>);
+
+    impl<'de> Deserializer<'de> for FieldNames<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("not a struct"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0.extend_from_slice(fields);
+            Err(serde::de::Error::custom("only the names were wanted"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn field_names<T: for<'de> serde::Deserialize<'de>>() -> Vec<&'static str> {
+        let mut names = Vec::new();
+        assert!(T::deserialize(FieldNames(&mut names)).is_err());
+        assert!(!names.is_empty());
+        names
+    }
+
+    /// Fields that give no power over the host beyond its shared resources: memory, processors, ports, logs, names.
+    const WITHOUT_POWER: &[&str] = &[
+        "CpuShares",
+        "Memory",
+        "BlkioWeight",
+        "BlkioWeightDevice",
+        "BlkioDeviceReadBps",
+        "BlkioDeviceWriteBps",
+        "BlkioDeviceReadIOps",
+        "BlkioDeviceWriteIOps",
+        "CpuPeriod",
+        "CpuQuota",
+        "CpusetCpus",
+        "CpusetMems",
+        "KernelMemoryTCP",
+        "MemoryReservation",
+        "MemorySwap",
+        "MemorySwappiness",
+        "NanoCpus",
+        "NanoCPUs",
+        "Init",
+        "PidsLimit",
+        "Ulimits",
+        "CpuCount",
+        "CpuPercent",
+        "IOMaximumIOps",
+        "IOMaximumBandwidth",
+        "ContainerIDFile",
+        "LogConfig",
+        "PortBindings",
+        "RestartPolicy",
+        "AutoRemove",
+        "ConsoleSize",
+        "Annotations",
+        "CapDrop",
+        "Dns",
+        "DnsOptions",
+        "DnsSearch",
+        "ExtraHosts",
+        "GroupAdd",
+        "Links",
+        "PublishAllPorts",
+        "ReadonlyRootfs",
+        "StorageOpt",
+        "Tmpfs",
+        "ShmSize",
+        "Isolation",
+    ];
+
+    #[test]
+    fn every_field_that_the_daemon_passes_on_is_limited_or_known_to_give_no_power() {
+        let strict: Policy = toml::from_str(
+            "privileged = false\nhost_mounts = \"none\"\ndocker_socket = false\nhost_namespaces = \"none\"\n\
+             capabilities = \"none\"\ndevices = \"none\"\nsecurity_options = false\nsysctls = \"none\"\n\
+             runtimes = \"none\"\nhost_resources = false\n",
+        )
+        .unwrap();
+        let policy = HostPolicy { policy: strict, engine_socket: "/run/docker.sock".to_owned() };
+        let is_limited = |field: &str| {
+            // For each type that a limited field has, a value that asks for more than a module's own.
+            [json!(true), json!("host"), json!(-1), json!(1), json!(["/:/x"]), json!([{}]), json!({"a": "1"})]
+                .into_iter()
+                .any(|value| {
+                    let options = json!({"HostConfig": {field: value}}).to_string();
+                    let manifest = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
+                        "schemaVersion": "1.1",
+                        "modules": {"m": {"settings": {"image": "a", "createOptions": options}}}
+                    }}}});
+                    let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
+                    policy.check(&Desired::of(&manifest)).is_err()
+                })
+        };
+        for field in field_names::<bollard::models::HostConfig>() {
+            let is_harmless = WITHOUT_POWER.contains(&field);
+            assert_ne!(is_limited(field), is_harmless, "HostConfig.{field}");
+        }
     }
 }

@@ -260,9 +260,7 @@ impl Check<'_> {
                     self.each_member(field, members, |field, value| self.host_config(field, value))
                 }
                 ("networkingconfig", Value::Object(members)) => {
-                    let endpoints = members.iter().filter(|(key, _)| fold(key) == "endpointsconfig");
-                    let names = endpoints.filter_map(|(_, value)| value.as_object()).flat_map(Map::keys);
-                    names.into_iter().try_for_each(|name| self.network(&field.below("EndpointsConfig"), name))
+                    self.each_member(field, members, |field, value| self.endpoints(field, value))
                 }
                 _ => Ok(()),
             }
@@ -385,6 +383,22 @@ impl Check<'_> {
         let is_foreign = folded == "host" || folded.starts_with("container:") || may_be_id;
         let is_permitted = !is_foreign || self.policy.host_namespaces.contains(|listed| listed == "network");
         self.listed(field, name, is_permitted, "host_namespaces")
+    }
+
+    fn endpoints(&self, field: &Field<'_>, value: &Value) -> Checked {
+        let ("endpointsconfig", Value::Object(endpoints)) = (fold(field.key).as_str(), value) else {
+            return Ok(());
+        };
+        endpoints.iter().try_for_each(|(name, endpoint)| {
+            let field = field.below(name);
+            self.network(&field, name)?;
+            let Some(members) = endpoint.as_object() else { return Ok(()) };
+            self.each_member(&field, members, |field, value| {
+                // The engine prefers it to the network's name.
+                let is_id = fold(field.key) == "networkid" && !is_unset(value);
+                if is_id { self.network(field, &text(value)) } else { Ok(()) }
+            })
+        })
     }
 
     fn permits_every_mount(&self) -> bool {

@@ -196,8 +196,11 @@ fn every_power_over_the_host_is_refused_by_its_setting_and_field_and_permitted_b
         let options = json!({"NetworkingConfig": {"EndpointsConfig": {network: {}}}});
         assert!(checked(&strict(), &options).is_err(), "{network}");
     }
-    let usual =
-        json!({"NetworkingConfig": {"EndpointsConfig": {"plant": {}}}, "ExposedPorts": {"80/tcp": {}}});
+    for id in ["host", "0123abcd"] {
+        let options = json!({"NetworkingConfig": {"EndpointsConfig": {"plant": {"networkID": id}}}});
+        assert!(checked(&strict(), &options).is_err(), "{id}");
+    }
+    let usual = json!({"NetworkingConfig": {"EndpointsConfig": {"plant": {"NetworkID": ""}}}, "ExposedPorts": {"80/tcp": {}}});
     assert_eq!(checked(&strict(), &usual), Ok(()));
 }
 

@@ -147,7 +147,7 @@ impl PropertyBag {
 
 /// Percent-decoded, but for what is no text: that stays as it is written.
 fn decoded(part: &str) -> String {
-    if !part.contains('%') {
+    if !part.contains(['%', '\0']) {
         return part.to_owned();
     }
     let bytes: Vec<u8> = percent_decode_str(part).collect();
@@ -202,9 +202,16 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_stay_as_they_are_written() {
-        let bag = PropertyBag::parse("a=%ff&b=caf%E9%20au%20lait&c=%C3%A9%00%c3&d=100%&%ff=e");
+        let bag = PropertyBag::parse("a=%ff&b=caf%E9%20au%20lait&c=%C3%A9%00%c3&d=100%&%ff=e&f=\0");
         let values: Vec<_> = bag.iter().collect();
-        let expected = [("a", "%FF"), ("b", "caf%E9 au lait"), ("c", "é%00%C3"), ("d", "100%"), ("%FF", "e")];
+        let expected = [
+            ("a", "%FF"),
+            ("b", "caf%E9 au lait"),
+            ("c", "é%00%C3"),
+            ("d", "100%"),
+            ("%FF", "e"),
+            ("f", "%00"),
+        ];
         assert_eq!(values, expected.map(|(key, value)| (key, Some(value))));
         assert_eq!(PropertyBag::parse(&bag.to_string()), bag);
     }

@@ -78,7 +78,6 @@ mod tests {
         let me: Identity = "gw/filter".parse().unwrap();
         for topic in [
             "devices/gw/modules/filter2/inputs/in/",
-            "devices/gw/modules/filter/inputs/in/a=%ff",
             "$iothub/twin/res/abc/?$rid=1",
             "$iothub/methods/POST/reset/?",
             "plant/temperature",

@@ -66,20 +66,17 @@ impl PropertyBag {
         Self::default()
     }
 
-    /// Reads the last part of a topic. A leading `?` is taken off, and so is the `/` that Node's SDK adds behind the bag of a
-    /// module's output: a trailing slash that is the only one, in a bag with `$.on`.
+    /// Reads the last part of a topic. A leading `?` is taken off, and so is the `/` that Azure's SDKs for C# and Node add behind a
+    /// bag: a trailing slash that is the only one, since they encode those of keys and values.
     ///
     /// Every text is a bag. Percent-encoded bytes that are no UTF-8, and `%00`, stay as they are written, as .NET's
     /// `Uri.UnescapeDataString` leaves them. Of a key that stands twice, the last value counts.
     pub fn parse(text: &str) -> Self {
         let text = text.strip_prefix('?').unwrap_or(text);
-        let bag = Self::of_pairs(text);
         match text.strip_suffix('/') {
             Some("") => Self::new(),
-            Some(shorter) if !shorter.contains('/') && bag.get(system::OUTPUT_NAME).is_some() => {
-                Self::of_pairs(shorter)
-            }
-            _ => bag,
+            Some(shorter) if !shorter.contains('/') => Self::of_pairs(shorter),
+            _ => Self::of_pairs(text),
         }
     }
 
@@ -224,10 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_slash_behind_the_bag_of_an_output_is_taken_off() {
+    fn only_the_slash_that_an_sdk_adds_behind_a_bag_is_taken_off() {
         for (text, key, value) in [
             ("p=/a/b/", "p", "/a/b/"),
-            ("p=a/", "p", "a/"),
+            ("p=a%2Fb/", "p", "a/b"),
             ("p=a/&%24.on=out", "p", "a/"),
             ("%24.on=out/", "$.on", "out"),
             ("$.on=out&p=%2Fa%2F/", "p", "/a/"),

@@ -6,8 +6,7 @@
 //! alone: one message in flight, and only after the server answered something on this connection
 //!   the first is taken ──► and so are those that were in flight with it ──► free
 //!   the first ends the connection: it is suspect, and the first message of another sender is tried; in turns
-//!     a suspect is taken ──► free: it was the server
-//!     a message of another sender is taken ──► judging
+//!     a message is taken, a suspect or not ──► judging, or free when no suspect is left
 //!   no other sender has a message, and a suspect ended 3 connections: the message behind it is tried, once for each 3
 //!   attempts of the first
 //!     it is taken ──► the suspects before it, of its sender, are to blame
@@ -267,7 +266,6 @@ impl Line {
             }
             return Vec::new();
         }
-        let is_suspect = suspects.iter().any(|suspect| suspect.ticket == ticket);
         let overtaken: HashSet<u64> = self
             .items
             .iter()
@@ -278,10 +276,8 @@ impl Line {
         let (guilty, left): (Vec<Suspect>, Vec<Suspect>) =
             suspects.into_iter().partition(|suspect| overtaken.contains(&suspect.ticket));
         self.items.retain(|item| !overtaken.contains(&item.ticket));
-        // A suspect that is taken while it overtakes nobody says that it was the server.
-        let was_server = is_suspect && guilty.is_empty();
         let left: Vec<Suspect> = left.into_iter().filter(|suspect| suspect.ticket != ticket).collect();
-        if !was_server && !left.is_empty() {
+        if !left.is_empty() {
             self.mode = Mode::Judging { left };
         }
         guilty.into_iter().map(|suspect| (suspect.ticket, CLOSES.to_owned())).collect()
@@ -404,18 +400,27 @@ enum Place {
     OfAnother,
 }
 
-/// Where the message is that is tried instead of the first: the first of a sender without a suspect; when there is none, a
-/// message behind suspects of its own sender only, each of which ended enough connections; when there is none, the first.
+/// Where the message is that is tried instead of the first, in this order:
+///
+/// 1. the first of a sender without a suspect;
+/// 2. a suspect of another sender than the first's, that ended few connections;
+/// 3. a message behind suspects of its own sender only, each of which ended enough connections;
+/// 4. of the suspects of other senders, the one that ended the fewest; or the first, when there is none.
 fn other(items: &VecDeque<Item>, suspects: &[Suspect]) -> usize {
     let ends: HashMap<u64, u32> = suspects.iter().map(|suspect| (suspect.ticket, suspect.ends)).collect();
     // By sender: whether its messages up to here are suspects that may be overtaken.
     let mut senders: HashMap<u64, bool> = HashMap::new();
     let mut behind = None;
+    let mut least: Option<(u32, usize)> = None;
     for (at, item) in items.iter().enumerate() {
         let ends = ends.get(&item.ticket).copied();
         let is_first = !senders.contains_key(&item.sender);
-        if is_first && ends.is_none() {
-            return at;
+        match ends {
+            None if is_first => return at,
+            Some(ends) if is_first && at > 0 => {
+                least = Some(least.map_or((ends, at), |least| least.min((ends, at))))
+            }
+            _ => {}
         }
         let may_overtake = senders.entry(item.sender).or_insert(true);
         if !is_first && *may_overtake && ends.is_none_or(|ends| ends < PROVEN_ENDS) {
@@ -423,7 +428,8 @@ fn other(items: &VecDeque<Item>, suspects: &[Suspect]) -> usize {
         }
         *may_overtake &= ends.is_some_and(|ends| ends >= PROVEN_ENDS);
     }
-    behind.unwrap_or(0)
+    let few = least.filter(|(ends, _)| *ends < PROVEN_ENDS);
+    few.map(|(_, at)| at).or(behind).or(least.map(|(_, at)| at)).unwrap_or(0)
 }
 
 #[cfg(test)]

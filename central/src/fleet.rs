@@ -333,22 +333,7 @@ impl Fleet {
 
 /// A device that nobody has connected as yet, with keys of its own.
 pub(crate) fn new_device(id: DeviceId) -> Device {
-    Device {
-        display_name: id.to_string(),
-        id,
-        template: None,
-        is_gateway: false,
-        enabled: true,
-        keys: Some(new_keys()),
-        x509: None,
-        manifest_id: None,
-        revision: 0,
-        last_seen_ms: None,
-        gateway: None,
-        is_claim: false,
-        generation: 0,
-        attachment: 0,
-    }
+    Device { keys: Some(new_keys()), ..Device::new(id) }
 }
 
 /// Two keys that nobody has had before.

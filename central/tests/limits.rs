@@ -90,25 +90,7 @@ async fn attach(central: &Central, gateway: &'static str, count: usize) {
         for n in 0..count {
             let id: DeviceId = leaf(n).parse().unwrap();
             let keys = Keys { primary: STANDARD.encode([n as u8; 32]), secondary: STANDARD.encode([1; 32]) };
-            devices::put(
-                c,
-                &Device {
-                    display_name: id.to_string(),
-                    id: id.clone(),
-                    template: None,
-                    is_gateway: false,
-                    enabled: true,
-                    keys: Some(keys),
-                    x509: None,
-                    manifest_id: None,
-                    revision: 1,
-                    last_seen_ms: None,
-                    gateway: None,
-                    is_claim: false,
-                    generation: 0,
-                    attachment: 0,
-                },
-            )?;
+            devices::put(c, &Device { keys: Some(keys), revision: 1, ..Device::new(id.clone()) })?;
             let relationship = Relationship {
                 id: format!("to-{id}"),
                 name: "many".into(),

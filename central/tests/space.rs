@@ -19,22 +19,8 @@ const SMALL: Quotas = Quotas { device_bytes: 200_000, total_bytes: Some(10_000_0
 async fn site(dir: &Path, quotas: Quotas) -> (Store, Ingest) {
     let store = Store::open_with(dir, KEEP, quotas).unwrap();
     let register = store.submit(|c| {
-        let device = devices::Device {
-            id: "gw".parse().unwrap(),
-            display_name: "gw".into(),
-            template: None,
-            is_gateway: true,
-            enabled: true,
-            keys: None,
-            x509: None,
-            manifest_id: None,
-            revision: 1,
-            last_seen_ms: None,
-            gateway: None,
-            is_claim: false,
-            generation: 0,
-            attachment: 0,
-        };
+        let device =
+            devices::Device { is_gateway: true, revision: 1, ..devices::Device::new("gw".parse().unwrap()) };
         Ok::<_, StoreError>(devices::put(c, &device)?)
     });
     register.await.unwrap();

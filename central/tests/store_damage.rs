@@ -68,22 +68,7 @@ async fn fill(store: &Store, messages: std::ops::Range<u64>) {
 }
 
 fn device(id: &str) -> devices::Device {
-    devices::Device {
-        id: id.parse().unwrap(),
-        display_name: id.into(),
-        template: None,
-        is_gateway: id == "gw",
-        enabled: true,
-        keys: None,
-        x509: None,
-        manifest_id: None,
-        revision: 1,
-        last_seen_ms: None,
-        gateway: None,
-        is_claim: false,
-        generation: 0,
-        attachment: 0,
-    }
+    devices::Device { is_gateway: id == "gw", revision: 1, ..devices::Device::new(id.parse().unwrap()) }
 }
 
 /// What an API shows of both devices, in all.

@@ -32,9 +32,36 @@ use tracing::{debug, error, warn};
 use self::stall::StallTimeout;
 
 /// How long accepting pauses after an error such as "too many open files", which no event announces the end of.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Bytes of a request head that hyper holds; its least.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// The next connection of a listener, or `None` once `stop` comes. What cannot be accepted now, for want of descriptors, is logged
+/// and tried again after [`ACCEPT_PAUSE`].
+pub(crate) async fn next_connection<T, F>(
+    listener: &str,
+    accept: impl Fn() -> F,
+    stop: &CancellationToken,
+) -> Option<T>
+where
+    F: Future<Output = std::io::Result<T>>,
+{
+    loop {
+        let error = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            accepted = accept() => match accepted {
+                Ok(accepted) => return Some(accepted),
+                Err(error) => error,
+            },
+        };
+        error!(listener, %error, "accepting a connection failed");
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = sleep(ACCEPT_PAUSE) => {}
+        }
+    }
+}
 
 /// The bounds of one socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +126,7 @@ impl HttpServer {
         let requests = TaskTracker::new();
         let bodies = Bodies::new(&self.limits);
         loop {
-            let accepted = async {
+            let accept = || async {
                 // The socket's own slot comes first: who waits for one costs the client a descriptor and us none. An idle
                 // socket must hold none of the shared ones, so that one descriptor waits for those.
                 let own = self.connections.clone().acquire_owned().await;
@@ -110,21 +137,8 @@ impl HttpServer {
                 };
                 Ok::<_, std::io::Error>((stream, (own, shared)))
             };
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                accepted = accepted => accepted,
-            };
-            let (stream, slots) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    error!(socket = %self.name, %error, "accepting a connection failed");
-                    tokio::select! {
-                        () = stop.cancelled() => break,
-                        () = sleep(ACCEPT_PAUSE) => continue,
-                    }
-                }
-            };
+            let accepted = next_connection(&self.name, accept, &stop).await;
+            let Some((stream, slots)) = accepted else { break };
             let (name, limits, stop) = (self.name.clone(), self.limits.clone(), stop.clone());
             let (bodies, api) = (bodies.clone(), TowerToHyperService::new(api.clone()));
             requests.spawn(async move {

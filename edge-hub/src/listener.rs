@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::door::{Door, count};
-use crate::http_server::ACCEPT_PAUSE;
+use crate::http_server::next_connection;
 use crate::https::{self, Caller};
 use crate::places::{NoPlace, Place};
 use crate::service::{ClientCert, Service};
@@ -72,21 +72,8 @@ impl<S: Service> Door<S> {
         info!(%address, %speaks, "door opened");
         let sessions = TaskTracker::new();
         loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    error!(%address, %error, "connection not accepted");
-                    tokio::select! {
-                        () = stop.cancelled() => break,
-                        () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
-                    }
-                }
-            };
+            let accepted = next_connection(&address, || listener.accept(), &stop).await;
+            let Some((stream, peer)) = accepted else { break };
             let Some(place) = self.place(peer) else { continue };
             let timeout = self.settings.connect_timeout;
             let deadline = Instant::now() + if place.has_time { timeout } else { timeout / 4 };

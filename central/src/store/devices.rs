@@ -42,6 +42,26 @@ pub struct Device {
 }
 
 impl Device {
+    /// A device that was never stored: a leaf device of central's own listener, not blocked, with nothing to prove itself by.
+    pub fn new(id: DeviceId) -> Self {
+        Self {
+            display_name: id.to_string(),
+            id,
+            template: None,
+            is_gateway: false,
+            enabled: true,
+            keys: None,
+            x509: None,
+            manifest_id: None,
+            revision: 0,
+            last_seen_ms: None,
+            gateway: None,
+            is_claim: false,
+            generation: 0,
+            attachment: 0,
+        }
+    }
+
     /// The gateway that carries messages for it, which may be itself; `None` for a device of central's own door.
     pub fn carrier(&self) -> Option<&DeviceId> {
         if self.is_gateway { Some(&self.id) } else { self.gateway.as_ref() }

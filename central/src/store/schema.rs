@@ -357,16 +357,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn tokens_of_an_older_store_that_share_a_name_get_names_of_their_own() {
-        let step = STEPS.iter().position(|step| step.contains("tokens_by_name")).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("central.db");
-        let old = Connection::open(&path).unwrap();
+    /// A store as it was before the step that has `marker` in its text.
+    fn before(path: &Path, marker: &str) -> Connection {
+        let step = STEPS.iter().position(|step| step.contains(marker)).unwrap();
+        let old = Connection::open(path).unwrap();
         for step in &STEPS[..step] {
             old.execute_batch(step).unwrap();
         }
         old.pragma_update(None, "user_version", step.cast_signed() as i64).unwrap();
+        old
+    }
+
+    #[test]
+    fn tokens_of_an_older_store_that_share_a_name_get_names_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("central.db");
+        let old = before(&path, "tokens_by_name");
         for (hash, name) in
             [("aaaaaaaa", "token"), ("bbbbbbbb", "token"), ("cccccccc", "ci"), ("dddddddd", "")]
         {
@@ -383,14 +389,9 @@ mod tests {
 
     #[test]
     fn devices_of_an_older_store_that_only_a_gateway_vouches_for_become_claims() {
-        let step = STEPS.iter().position(|step| step.contains("is_claim")).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("central.db");
-        let old = Connection::open(&path).unwrap();
-        for step in &STEPS[..step] {
-            old.execute_batch(step).unwrap();
-        }
-        old.pragma_update(None, "user_version", step.cast_signed() as i64).unwrap();
+        let old = before(&path, "is_claim");
         for (id, key, relationship) in [
             ("added", None, "added at the gateway"),
             ("enrolled", None, "added at the gateway"),

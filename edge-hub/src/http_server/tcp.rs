@@ -15,13 +15,12 @@ use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::stall::StallTimeout;
-use super::{ACCEPT_PAUSE, Ended, HttpServer, RequestTimes, one_request};
+use super::{Ended, HttpServer, RequestTimes, next_connection, one_request};
 
 /// The connections of a listener.
 struct Open {
@@ -135,21 +134,8 @@ impl HttpServer {
         });
         let requests = TaskTracker::new();
         loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    error!(listener = %self.name, %error, "accepting a connection failed");
-                    tokio::select! {
-                        () = stop.cancelled() => break,
-                        () = sleep(ACCEPT_PAUSE) => continue,
-                    }
-                }
-            };
+            let accepted = next_connection(&self.name, || listener.accept(), &stop).await;
+            let Some((stream, peer)) = accepted else { break };
             let Some(slot) = open.enter(peer.ip()) else {
                 warn!(listener = %self.name, peer = %peer.ip(), "connection refused: too many requests are being answered");
                 continue;

@@ -135,7 +135,8 @@ async fn health_tells_the_disk_and_the_queue_and_writes_once_however_many_ask() 
     };
     let before = commits().await;
     let since = std::time::Instant::now();
-    for answer in futures_util::future::join_all((0..200).map(|_| health())).await {
+    // Fewer at once than `connections_per_address`, which are all open on a slow machine.
+    for answer in futures_util::future::join_all((0..100).map(|_| health())).await {
         assert_eq!(answer.0, 200);
     }
     // One look in 2 s, a checkpoint in 5 s.

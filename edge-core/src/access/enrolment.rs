@@ -55,7 +55,15 @@ pub fn verify(
     now_secs: u64,
 ) -> Result<Token, AccessError> {
     let audience = format!("{id_scope}/registrations/{registration_id}");
-    sas::verify_for(token, &audience, |resource| resource.eq_ignore_ascii_case(&audience), keys, now_secs)
+    let is_audience = |resource: &[&str]| match resource {
+        [scope, registrations, id] => {
+            scope.eq_ignore_ascii_case(id_scope)
+                && registrations.eq_ignore_ascii_case("registrations")
+                && id.eq_ignore_ascii_case(registration_id.as_str())
+        }
+        _ => false,
+    };
+    sas::verify_for(token, &audience, is_audience, keys, now_secs)
 }
 
 #[cfg(test)]
@@ -89,6 +97,26 @@ mod tests {
         );
         let key = derive_key(&group.unwrap(), &"sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6".parse().unwrap());
         assert_eq!(STANDARD.encode(key), "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=");
+    }
+
+    #[test]
+    fn an_enrolling_device_may_encode_its_id_up_to_twice() {
+        let id: DeviceId = "line:1@hall%40".parse().unwrap();
+        for resource in [
+            "0ne/registrations/line:1@hall%40",
+            "0ne%2Fregistrations%2Fline%3A1%40hall%2540",
+            "0ne%2Fregistrations%2Fline%253A1%2540hall%252540",
+        ] {
+            let signature = STANDARD.encode(sas::sign(b"key", format!("{resource}\n2000").as_bytes()));
+            let token = format!("SharedAccessSignature sr={resource}&sig={signature}&se=2000");
+            let taken = verify(&token, "0ne", &id, &[b"key"], 1000);
+            assert_eq!(taken.map(|token| token.expires_at), Ok(2000), "{resource}");
+            let other = "line:1@hall".parse().unwrap();
+            assert!(matches!(
+                verify(&token, "0ne", &other, &[b"key"], 1000),
+                Err(AccessError::Audience { .. })
+            ));
+        }
     }
 
     #[test]

@@ -50,25 +50,30 @@ pub fn verify(
     keys: &[&[u8]],
     now_secs: u64,
 ) -> Result<Token, AccessError> {
-    let of_device = format!("devices/{}", identity.device);
-    let of_module = identity.module.as_ref().map(|module| format!("{of_device}/modules/{module}"));
-    let is_audience = |resource: &str| {
-        let (host, path) = resource.split_once('/').unwrap_or((resource, ""));
-        hosts.iter().any(|h| h.eq_ignore_ascii_case(host))
-            && (path.eq_ignore_ascii_case(&of_device)
-                || of_module.as_ref().is_some_and(|module| path.eq_ignore_ascii_case(module)))
+    let is_audience = |resource: &[&str]| {
+        let is = |segment: &str, expected: &str| segment.eq_ignore_ascii_case(expected);
+        let [host, devices, device, module @ ..] = resource else { return false };
+        let is_module = match (module, &identity.module) {
+            ([], _) => true,
+            ([modules, id], Some(module)) => is(modules, "modules") && is(id, module.as_str()),
+            _ => false,
+        };
+        let is_host = hosts.iter().any(|known| is(host, known));
+        is_host && is(devices, "devices") && is(device, identity.device.as_str()) && is_module
     };
     verify_for(token, &identity.to_string(), is_audience, keys, now_secs)
 }
 
 /// Proves a SAS token for any resource; `who` is for the error only.
 ///
+/// `is_audience` is given the resource in its segments, as each of [`readings`].
+///
 /// # Errors
 /// As [`verify`].
 pub fn verify_for(
     token: &str,
     who: &str,
-    is_audience: impl Fn(&str) -> bool,
+    is_audience: impl Fn(&[&str]) -> bool,
     keys: &[&[u8]],
     now_secs: u64,
 ) -> Result<Token, AccessError> {
@@ -80,9 +85,11 @@ pub fn verify_for(
         return Err(AccessError::NotAToken);
     };
     let expires_at: u64 = expiry.parse().map_err(|_| AccessError::NotAToken)?;
-    let decoded = percent_decode_str(resource).decode_utf8().map_err(|_| AccessError::NotAToken)?;
-    if !is_audience(&decoded) {
-        return Err(AccessError::Audience { found: decoded.into_owned(), expected: who.to_owned() });
+    let is_meant =
+        |reading: &Vec<String>| is_audience(&reading.iter().map(String::as_str).collect::<Vec<_>>());
+    if !readings(resource).iter().any(is_meant) {
+        let found = decoded(resource).unwrap_or_else(|| resource.to_owned());
+        return Err(AccessError::Audience { found, expected: who.to_owned() });
     }
     let signature = percent_decode_str(signature).decode_utf8().map_err(|_| AccessError::NotAToken)?;
     let signature = STANDARD.decode(signature.as_bytes()).map_err(|_| AccessError::NotAToken)?;
@@ -94,6 +101,33 @@ pub fn verify_for(
         return Err(AccessError::Expired { seconds: now_secs - expires_at });
     }
     Ok(Token { expires_at, key: Mark::of(key) })
+}
+
+/// A token's resource, in segments, decoded as often as a client may have encoded it: not at all, the whole once (Python,
+/// Node), or each id and then the whole (C#).
+///
+/// Segments are split where the first `/` appears, so that an id never becomes two of them: the device `a%2Fmodules%2Fb` is
+/// not the module `a/b`. `a%2540` names the device `a%40` in one reading and `a@` in another; the signature decides, since
+/// each identity has a key of its own.
+fn readings(resource: &str) -> Vec<Vec<String>> {
+    const DECODINGS_MAX: usize = 2;
+    let mut readings = Vec::with_capacity(DECODINGS_MAX + 1);
+    let mut segments = vec![resource.to_owned()];
+    for decodings in 0..=DECODINGS_MAX {
+        if decodings > 0 {
+            let Some(next) = segments.iter().map(|segment| decoded(segment)).collect() else { break };
+            segments = next;
+        }
+        if let [whole] = &segments[..] {
+            segments = whole.split('/').map(str::to_owned).collect();
+        }
+        readings.push(segments.clone());
+    }
+    readings
+}
+
+fn decoded(text: &str) -> Option<String> {
+    percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
 /// Makes a SAS token for `identity` at `host`, valid until `expires_at` (seconds since the Unix epoch).
@@ -116,6 +150,8 @@ pub fn sign(key: &[u8], data: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: u64 = 1_800_000_000;
@@ -172,6 +208,132 @@ mod tests {
                 Err(AccessError::NotAToken),
                 "{broken}"
             );
+        }
+    }
+
+    /// A token whose resource is written as it stands here.
+    fn token_of(resource: &str, key: &[u8]) -> String {
+        let signature = STANDARD.encode(sign(key, format!("{resource}\n{NOW}").as_bytes()));
+        format!("SharedAccessSignature sr={resource}&sig={}&se={NOW}", encoded(&signature))
+    }
+
+    fn encoded(text: &str) -> String {
+        utf8_percent_encode(text, ENCODED).to_string()
+    }
+
+    /// The resource of an identity in every form that SDKs send.
+    fn forms(host: &str, identity: &Identity) -> Vec<String> {
+        let path = |form: &dyn Fn(&str) -> String| match &identity.module {
+            None => format!("{host}/devices/{}", form(identity.device.as_str())),
+            Some(module) => {
+                format!("{host}/devices/{}/modules/{}", form(identity.device.as_str()), form(module.as_str()))
+            }
+        };
+        let (raw, ids) = (path(&str::to_owned), path(&encoded));
+        vec![
+            encoded(&raw),
+            encoded(&ids),
+            encoded(&encoded(&raw)),
+            path(&|id| encoded(&encoded(id))),
+            ids,
+            raw,
+        ]
+    }
+
+    #[test]
+    fn a_token_of_the_csharp_sdk_with_an_id_encoded_twice_proves_it() {
+        for (resource, who) in [
+            ("hub.net%2Fdevices%2Fline%253A1%2540hall%253D2", "line:1@hall=2"),
+            ("hub.net%2fdevices%2fline%253a1", "line:1"),
+            ("hub.net%2Fdevices%2Fgw%2540hall%2Fmodules%2Fa%253Db", "gw@hall/a=b"),
+            ("hub.net%2Fdevices%2Fgw%2540hall", "gw@hall/a=b"),
+        ] {
+            let made = token_of(resource, b"key");
+            assert_eq!(verify(&made, &id(who), &["hub.net"], &[b"key"], NOW).map(|t| t.expires_at), Ok(NOW));
+        }
+    }
+
+    #[test]
+    fn an_encoded_slash_makes_no_module_of_a_device_even_with_one_key_for_both() {
+        let (device, module) = (id("gw%2Fmodules%2Fm"), id("gw/m"));
+        for (of, other) in [(&device, &module), (&module, &device)] {
+            for resource in forms("hub", of) {
+                let made = token_of(&resource, b"key");
+                assert!(verify(&made, of, &["hub"], &[b"key"], NOW).is_ok(), "{resource}");
+                let refused = verify(&made, other, &["hub"], &[b"key"], NOW);
+                assert!(matches!(refused, Err(AccessError::Audience { .. })), "{resource}");
+            }
+        }
+        for forged in [
+            "hub/devices/gw%2Fmodules%2Fm",
+            "hub/devices%2Fgw",
+            "hub%2Fdevices%252Fgw",
+            "hub%252525252Fdevices",
+        ] {
+            assert!(
+                verify(&token_of(forged, b"key"), &module, &["hub"], &[b"key"], NOW).is_err(),
+                "{forged}"
+            );
+        }
+    }
+
+    /// Ids of IoT Hub's whole alphabet, with text among them that looks encoded.
+    fn any_id() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            "[-a-zA-Z0-9:._*?!(),=@$'%]",
+            prop::sample::select(vec!["%25", "%40", "%2F", "%2540", "%252F", "%00", "%FF", "%zz", "/"])
+                .prop_map(str::to_owned),
+        ];
+        let text = prop::collection::vec(part, 1..6).prop_map(|parts| parts.concat());
+        text.prop_filter("a valid id", |text| text.parse::<Identity>().is_ok())
+    }
+
+    /// Whom a reader might take `identity` for that decodes too often or too rarely.
+    fn lookalikes(identity: &Identity) -> Vec<Identity> {
+        let text = identity.to_string();
+        let decoded = |text: &str| super::decoded(text).unwrap_or_default();
+        let every = [
+            decoded(&text),
+            decoded(&decoded(&text)),
+            encoded(&text),
+            encoded(&encoded(&text)),
+            text.replace('/', "%2Fmodules%2F"),
+            text.replace("%2F", "/"),
+            identity.device.to_string(),
+            format!("{text}x"),
+        ];
+        every.iter().filter_map(|text| text.parse().ok()).filter(|other| other != identity).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_encoded_up_to_twice_is_taken_for_its_id_and_for_no_other(text in any_id()) {
+            let key = |identity: &Identity| format!("key of {identity}").into_bytes();
+            let identity = id(&text);
+            for resource in forms("hub.net", &identity) {
+                let made = token_of(&resource, &key(&identity));
+                prop_assert!(verify(&made, &identity, &["hub.net"], &[&key(&identity)], NOW).is_ok(), "{resource}");
+                for other in lookalikes(&identity) {
+                    prop_assert!(verify(&made, &other, &["hub.net"], &[&key(&other)], NOW).is_err(), "{other}");
+                }
+            }
+        }
+
+        #[test]
+        fn an_id_without_percent_signs_is_told_from_all_others_by_the_audience_alone(
+            one in any_id(), other in any_id(),
+        ) {
+            let (Ok(one), Ok(other)) = (one.replace('%', "").parse(), other.replace('%', "").parse::<Identity>()) else {
+                return Ok(());
+            };
+            let one: Identity = one;
+            // Ids differ by more than case here, and a module may use its device's token.
+            prop_assume!(!one.to_string().eq_ignore_ascii_case(&other.to_string()));
+            prop_assume!(one.module.is_some() || !one.device.as_str().eq_ignore_ascii_case(other.device.as_str()));
+            for resource in forms("hub.net", &one) {
+                let taken = verify(&token_of(&resource, b"key"), &other, &["hub.net"], &[b"key"], NOW);
+                prop_assert!(matches!(taken, Err(AccessError::Audience { .. })), "{resource} for {other}");
+            }
         }
     }
 }

@@ -10,7 +10,8 @@
 //! | `/messages/modules/*` | of every module |
 //! | `/messages/modules/m/*` | of module `m`, whatever its output |
 //! | `/messages/modules/m/outputs/*` | of module `m`, from any output |
-//! | `/messages/modules/m/outputs/o` | of module `m`, from output `o` |
+//! | `/messages/modules/m/outputs/o` | of module `m`, from output `o`, and from those whose names begin with `o/` |
+//! | `/messages/modules/m/outputs/v1/sb` | of module `m`, from output `v1/sb`: the name of an output may have slashes |
 //! | `/twinChangeNotifications` | reported properties that a device or module has changed |
 //! | `/mqtt/a/+/b`, `/mqtt/#` | ours: messages on free topics, by MQTT's filters. No other source takes those |
 
@@ -46,12 +47,30 @@ pub(super) enum Output {
     Any,
     /// With an output.
     Some,
-    /// With this one.
-    Named(String),
+    /// With one whose name begins with these segments, `None` for any.
+    Named(Vec<Option<String>>),
+}
+
+impl Output {
+    fn takes(&self, name: Option<&str>) -> bool {
+        match (self, name) {
+            (Self::Any, _) => true,
+            (Self::Some, name) => name.is_some(),
+            (Self::Named(segments), name) => name.is_some_and(|name| {
+                let mut found = name.split('/');
+                segments.iter().all(|segment| {
+                    let found = found.next();
+                    found.is_some_and(|found| {
+                        segment.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(found))
+                    })
+                })
+            }),
+        }
+    }
 }
 
 const SOURCES: &str = "sources are /*, /messages/*, /messages/modules/NAME/*, /messages/modules/NAME/outputs/NAME with * \
-                       for any NAME, /twinChangeNotifications, and /mqtt/FILTER for free topics";
+                       for any NAME or the rest of one, /twinChangeNotifications, and /mqtt/FILTER for free topics";
 const MQTT: &str =
     "behind /mqtt/ goes an MQTT filter of free topics, with + for one level and # for all that follow";
 
@@ -79,19 +98,23 @@ impl Source {
         }
         let is =
             |at: usize, word: &str| segments.get(at).is_none_or(|found| found.eq_ignore_ascii_case(word));
-        let is_shape = is(0, "messages") && is(1, "modules") && is(3, "outputs") && segments.len() <= 5;
+        let is_shape = is(0, "messages") && is(1, "modules") && is(3, "outputs");
         // A `*` that is only a part of a segment would be edgeHub's prefix match.
         let is_whole = |segment: &&str| *segment == "*" || (!segment.is_empty() && !segment.contains('*'));
         if !is_shape || !segments.iter().all(is_whole) {
             return Err(refused());
         }
-        let module = segments.get(2).filter(|module| **module != "*").map(|module| (*module).to_owned());
+        let named = |segment: &str| (segment != "*").then(|| segment.to_owned());
+        let module = segments.get(2).and_then(|module| named(module));
         Ok(match segments.len() {
             0 => Self::All,
             1 => Self::Messages,
             2 | 3 => Self::Modules { module, output: Output::Any },
             4 => Self::Modules { module, output: Output::Some },
-            _ => Self::Modules { module, output: Output::Named(segments[4].to_owned()) },
+            _ => Self::Modules {
+                module,
+                output: Output::Named(segments[4..].iter().map(|segment| named(segment)).collect()),
+            },
         })
     }
 
@@ -105,13 +128,7 @@ impl Source {
             | (Self::TwinChanges, Kind::TwinChange { .. }) => true,
             (Self::Modules { module, output }, Kind::Telemetry) => message.module().is_some_and(|from| {
                 module.as_ref().is_none_or(|module| module.eq_ignore_ascii_case(from))
-                    && match output {
-                        Output::Any => true,
-                        Output::Some => message.output().is_some(),
-                        Output::Named(name) => {
-                            message.output().is_some_and(|on| on.eq_ignore_ascii_case(name))
-                        }
-                    }
+                    && output.takes(message.output())
             }),
             _ => false,
         }

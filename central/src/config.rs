@@ -29,7 +29,7 @@
 //! retained_messages_per_identity = 1000
 //! retained_bytes_per_identity = 8388608
 //! subscription_bytes_per_identity = 8388608
-//! packets_per_second = 400000      # of any type; 0 for no limit
+//! packets_per_second = 400000      # beside PUBACK and PUBCOMP of what it was sent; 0 for no limit
 //! filters_per_second = 500         # subscribed to or given up; 0 for no limit
 //! [keep]
 //! messages = 10000000              # of all devices together; the oldest go first

@@ -32,7 +32,7 @@ pub struct IdentitySettings {
     pub retained_bytes_max: u64,
     /// Bytes of filters over all its sessions, with what each holds beside; beyond, the SUBACK refuses.
     pub subscription_bytes_max: u64,
-    /// Packets of any type in a second; 0 for no limit. Beyond, it is not read from for a while.
+    /// Packets in a second, beside those that settle what it was sent; 0 for no limit. Beyond, it is not read from for a while.
     pub packets_per_second: u64,
     /// Filters that it subscribes to or gives up in a second; 0 for no limit. Beyond, it is not read from for a while.
     pub filters_per_second: u64,

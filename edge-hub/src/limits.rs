@@ -36,7 +36,7 @@ pub struct Limits {
     pub retained_bytes_per_identity: u64,
     /// Bytes of all filters of one identity.
     pub subscription_bytes_per_identity: u64,
-    /// Packets of any type that an identity may send in a second; 0 for no limit.
+    /// Packets that an identity may send in a second, beside those that settle what it was sent; 0 for no limit.
     pub packets_per_second: u64,
     /// Filters that an identity may subscribe to or give up in a second; 0 for no limit.
     pub filters_per_second: u64,

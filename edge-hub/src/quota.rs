@@ -73,6 +73,10 @@ pub(crate) enum Rate {
     Filters,
 }
 
+impl Rate {
+    pub(crate) const COUNT: usize = 4;
+}
+
 /// An identity has as much as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the limit {} = {max} is reached", .resource.name())]
@@ -89,7 +93,7 @@ pub(crate) struct Limits {
     /// By [`Resource`].
     max: [u64; 5],
     /// By [`Rate`]; 0 for no limit.
-    per_second: [u64; 4],
+    per_second: [u64; Rate::COUNT],
 }
 
 impl From<&DoorSettings> for Limits {
@@ -151,7 +155,7 @@ pub(crate) struct Usage {
 struct Rates {
     since: Instant,
     /// By [`Rate`]; `None` without a limit.
-    buckets: [Option<Bucket>; 4],
+    buckets: [Option<Bucket>; Rate::COUNT],
 }
 
 impl Rates {
@@ -271,8 +275,17 @@ impl Usage {
         self.used[resource as usize].load(Ordering::Relaxed)
     }
 
-    /// Counts what the identity did; gives until when it must wait before it does more.
-    pub(crate) fn count(&self, done: &[(Rate, u64)]) -> Option<Instant> {
+    /// How much of a rate a connection may add up before it counts it: what a millisecond allows. The buckets' clock has
+    /// milliseconds, so that a client gains nothing by it.
+    pub(crate) fn uncounted_max(&self, rate: Rate) -> u64 {
+        match self.limits.per_second[rate as usize] {
+            0 => u64::MAX,
+            per_second => per_second / 1_000,
+        }
+    }
+
+    /// Counts what the identity did, by [`Rate`]; gives until when it must wait before it does more.
+    pub(crate) fn count(&self, done: [u64; Rate::COUNT]) -> Option<Instant> {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let rates = rates.get_or_insert_with(|| {
@@ -281,9 +294,9 @@ impl Usage {
         });
         let now_ms = rates.now_ms(now);
         let mut wait_ms = 0;
-        for (rate, count) in done {
-            if let Some(bucket) = &mut rates.buckets[*rate as usize] {
-                bucket.take(*count, now_ms);
+        for (bucket, count) in rates.buckets.iter_mut().zip(done) {
+            if let Some(bucket) = bucket.as_mut().filter(|_| count > 0) {
+                bucket.take(count, now_ms);
                 wait_ms = wait_ms.max(bucket.wait_ms(now_ms));
             }
         }

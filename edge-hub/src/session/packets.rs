@@ -22,6 +22,14 @@ where
 {
     /// Takes every packet that is here whole, as long as more may be taken in.
     pub(super) fn take_packets(&mut self) -> Result<(), End> {
+        let taken = self.take_while_allowed();
+        if self.rates.count() {
+            count(&self.door.counts().clients_paused);
+        }
+        taken
+    }
+
+    fn take_while_allowed(&mut self) -> Result<(), End> {
         while self.may_take() {
             match self.reader.packet(self.door.settings.packet_bytes_max) {
                 Ok(Some(packet)) => self.take(packet)?,
@@ -32,22 +40,28 @@ where
         Ok(())
     }
 
+    /// Adds to the rates of the client's identity.
+    fn add_to_rates(&mut self, done: &[(Rate, u64)]) {
+        if self.rates.add(done) {
+            count(&self.door.counts().clients_paused);
+        }
+    }
+
     fn take(&mut self, packet: Packet) -> Result<(), End> {
-        let is_over = match &packet {
+        match &packet {
             Packet::Publish(publish) => {
                 let bytes = (publish.topic.len() + publish.payload.len()) as u64;
-                self.rates.count(&[(Rate::Packets, 1), (Rate::Messages, 1), (Rate::Bytes, bytes)])
+                self.add_to_rates(&[(Rate::Packets, 1), (Rate::Messages, 1), (Rate::Bytes, bytes)]);
             }
             Packet::Subscribe(subscribe) => {
-                self.rates.count(&[(Rate::Packets, 1), (Rate::Filters, subscribe.filters.len() as u64)])
+                self.add_to_rates(&[(Rate::Packets, 1), (Rate::Filters, subscribe.filters.len() as u64)]);
             }
             Packet::Unsubscribe(unsubscribe) => {
-                self.rates.count(&[(Rate::Packets, 1), (Rate::Filters, unsubscribe.filters.len() as u64)])
+                self.add_to_rates(&[(Rate::Packets, 1), (Rate::Filters, unsubscribe.filters.len() as u64)]);
             }
-            _ => self.rates.count(&[(Rate::Packets, 1)]),
-        };
-        if is_over {
-            count(&self.door.counts().clients_paused);
+            // Counted by what they do: what settles a message is free.
+            Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) => {}
+            _ => self.add_to_rates(&[(Rate::Packets, 1)]),
         }
         match packet {
             Packet::Publish(publish) => self.publish(publish),
@@ -99,8 +113,11 @@ where
         End::Closed(format!("refused: {why}"), reason)
     }
 
+    /// What settles a message does not count against the client: it sends no more of these than it was sent messages, and a
+    /// subscriber would else be slowed down by those who publish.
     fn note_settled(&mut self, id: u16, qos: u8, packet: &str) {
         if !self.settled(id, qos) {
+            self.add_to_rates(&[(Rate::Packets, 1)]);
             debug!(client = %Shown(self.client_id()), id, "{packet} for nothing in flight");
         }
     }
@@ -111,6 +128,8 @@ where
             self.note_settled(ack.id, 2, "PUBREC");
             return Ok(());
         }
+        // It settles nothing yet, and may come again and again.
+        self.add_to_rates(&[(Rate::Packets, 1)]);
         let mailbox = self.connection.mailbox.clone();
         let (stored, reason) = match mailbox.taken(ack.id) {
             Some(key) if key != 0 => {

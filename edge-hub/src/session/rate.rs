@@ -6,20 +6,36 @@ use tokio::time::Instant;
 
 use crate::quota::{Rate, Usage};
 
-/// Until when a client waits.
+/// What a client did that its identity's usage does not know yet, and until when it waits.
 pub(super) struct Rates {
     usage: Arc<Usage>,
+    /// By [`Rate`]. Counted together: a lock and a look at the clock for each packet cost more than reading it.
+    uncounted: [u64; Rate::COUNT],
     paused_until: Option<Instant>,
 }
 
 impl Rates {
     pub(super) fn new(usage: Arc<Usage>) -> Self {
-        Self { usage, paused_until: None }
+        Self { usage, uncounted: [0; Rate::COUNT], paused_until: None }
     }
 
-    /// Counts what the client did; true when it is then over a rate and must wait.
-    pub(super) fn count(&mut self, done: &[(Rate, u64)]) -> bool {
-        let Some(until) = self.usage.count(done) else { return false };
+    /// Adds what the client did; true when it is then over a rate and must wait.
+    pub(super) fn add(&mut self, done: &[(Rate, u64)]) -> bool {
+        let mut is_due = false;
+        for (rate, count) in done {
+            let uncounted = &mut self.uncounted[*rate as usize];
+            *uncounted += count;
+            is_due |= *uncounted >= self.usage.uncounted_max(*rate);
+        }
+        is_due && self.count()
+    }
+
+    /// Counts what was added; true when the client is then over a rate and must wait.
+    pub(super) fn count(&mut self) -> bool {
+        if self.uncounted == [0; Rate::COUNT] {
+            return false;
+        }
+        let Some(until) = self.usage.count(std::mem::take(&mut self.uncounted)) else { return false };
         self.paused_until = Some(until);
         true
     }

@@ -172,3 +172,39 @@ async fn a_client_that_sends_packets_or_changes_filters_too_fast_waits_and_other
         site.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_subscriber_acknowledges_as_fast_as_others_publish() {
+    const PUBLISHERS: u8 = 10;
+    let site = open(IdentitySettings { packets_per_second: 50, ..IdentitySettings::default() }).await;
+    let mut subscriber = Octets::clean(&site, "subscriber").await;
+    subscriber.ask(&packet(0x82, &[b"\0\x01", &text("t"), &[1]]), b"\x90\x03\0\x01\x01").await;
+    for n in 0..PUBLISHERS {
+        let mut publisher = Octets::clean(&site, &format!("publisher-{n}")).await;
+        for id in 1..=40 {
+            publisher.send(&publish_v4(0x32, "t", id, "x")).await;
+            let message = subscriber.packet().await;
+            subscriber.send(&[0x40, 2, message[5], message[6]]).await;
+            publisher.expect(&[0x40, 2, 0, u8::try_from(id).unwrap()]).await;
+        }
+    }
+    subscriber.ask(&[0xc0, 0], &[0xd0, 0]).await;
+    assert_eq!(read(&site.door.counts().clients_paused), 0);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn acknowledgements_that_settle_nothing_count_as_packets() {
+    // PUBACK, PUBREC, PUBCOMP.
+    for first in [0x40, 0x50, 0x70] {
+        let site = open(IdentitySettings { packets_per_second: 50, ..IdentitySettings::default() }).await;
+        let since = Instant::now();
+        let mut client = Octets::clean(&site, "client").await;
+        client.send(&[first, 2, 0, 7].repeat(100)).await;
+        client.send(&[0xc0, 0]).await;
+        while client.packet().await != [0xd0, 0] {}
+        assert!(since.elapsed() >= Duration::from_millis(900), "{first:#x}: {:?}", since.elapsed());
+        assert!(read(&site.door.counts().clients_paused) > 0, "{first:#x}");
+        site.close().await;
+    }
+}

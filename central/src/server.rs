@@ -220,7 +220,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
 }
 
 async fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
+    edge_hub::listen::bind(address)
         .await
         .with_context(|| format!("listening on {address}; set {key} to a free address of this machine"))
 }

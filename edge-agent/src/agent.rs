@@ -20,7 +20,6 @@ use edge_hub::private_files::{make_new_files_private, make_private};
 use edge_hub::tasks::{Tasks, guard};
 use futures_util::FutureExt as _;
 use schemas::names::{DeviceId, Identity, ModuleId};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -553,8 +552,9 @@ async fn open_doors(
     let settings = config.limits.settings(config.listen.connections_max);
     let door = Door::open(&config.data_dir.join("mqtt"), front, clients, settings).await?;
     let mut doors = Tasks::new(stop.clone());
-    let bind =
-        async |address| TcpListener::bind(address).await.with_context(|| format!("listening on {address}"));
+    let bind = async |address| {
+        edge_hub::listen::bind(address).await.with_context(|| format!("listening on {address}"))
+    };
     let listener = bind(config.listen.mqtts).await?;
     doors.essential(
         "MQTT over TLS",

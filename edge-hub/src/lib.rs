@@ -18,6 +18,7 @@ mod inbox;
 mod journal;
 mod keeper;
 pub mod limits;
+pub mod listen;
 mod listener;
 pub mod logging;
 mod mailbox;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::docker;
 use crate::leaf::{Leaf, Seen};
@@ -18,7 +19,7 @@ const STEP: Duration = Duration::from_secs(90);
 /// How long central is away in the outage step.
 const OUTAGE: Duration = Duration::from_secs(20);
 
-/// The steps so far.
+/// The steps so far, printed as they end.
 #[derive(Default)]
 pub struct Report {
     failed: usize,
@@ -26,68 +27,131 @@ pub struct Report {
 }
 
 impl Report {
-    /// Notes and prints one step; gives its value when it passed.
-    fn step<T>(&mut self, what: &str, result: Result<T>) -> Option<T> {
+    /// Runs a step and prints `PASS` or `FAIL` with its time and its figures, which are the text that the step returns.
+    /// Returns the step's value when it passed.
+    async fn step<T>(&mut self, what: &str, work: impl Future<Output = Result<(T, String)>>) -> Option<T> {
+        let since = Instant::now();
+        let result = with_progress(what, work).await;
+        let took = since.elapsed().as_secs_f64();
         match result {
-            Ok(value) => {
+            Ok((value, figures)) => {
                 self.passed += 1;
-                println!("PASS {what}");
+                let separator = if figures.is_empty() { "" } else { ": " };
+                say(&format!("PASS {took:5.1} s  {what}{separator}{figures}"));
                 Some(value)
             }
             Err(error) => {
                 self.failed += 1;
-                println!("FAIL {what}: {error:#}");
+                say(&format!("FAIL {took:5.1} s  {what}: {error:#}"));
                 None
             }
         }
     }
 
-    /// Whether every step passed, and there was one.
+    /// Returns true if there was a step and every step passed.
     pub fn is_success(&self) -> bool {
         self.failed == 0 && self.passed > 0
     }
 }
 
+/// Runs a step and shows that it is under way: a line that counts seconds on a terminal, a line every 15 s elsewhere.
+async fn with_progress<T>(what: &str, work: impl Future<Output = T>) -> T {
+    use std::io::IsTerminal as _;
+    let mut work = std::pin::pin!(work);
+    let is_terminal = std::io::stdout().is_terminal();
+    let period = Duration::from_secs(if is_terminal { 1 } else { 15 });
+    let since = Instant::now();
+    let mut ticks = tokio::time::interval_at(since + period, period);
+    loop {
+        tokio::select! {
+            done = &mut work => {
+                if is_terminal {
+                    write("\r\x1b[2K");
+                }
+                return done;
+            }
+            _ = ticks.tick() => {
+                let secs = since.elapsed().as_secs();
+                if is_terminal {
+                    write(&format!("\r\x1b[2K...  {secs:5} s  {what}"));
+                } else {
+                    say(&format!("...  {secs:5} s  {what}"));
+                }
+            }
+        }
+    }
+}
+
+/// Prints a line. A terminal that is gone does not end the demo: it has a site to stop.
+pub fn say(line: &str) {
+    write(&format!("{line}\n"));
+}
+
+fn write(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A count with a comma between thousands.
+fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Starts the site up to running modules and two publishing leaf devices.
 pub async fn start(site: &mut Site, manifests: &Path, report: &mut Report) -> Result<Vec<Leaf>> {
-    let up = site.start_central().await;
-    report.step(&format!("central up at http://{}", site.http), up).context("central is needed to go on")?;
-    let rest = site.rest()?.clone();
-
-    let connected = async {
-        site.init_gateway().await?;
-        site.start_agent().await?;
-        site.gateway_connected(STEP).await
-    }
-    .await;
+    let address = site.http;
     report
-        .step(&format!("gateway {} connected", site.gateway), connected)
-        .context("the gateway is needed")?;
-
-    let running = async {
-        assign(&rest, &site.gateway, "line-1", &manifests.join("demo.json")).await?;
-        containers_are(&site.network, &["filter", "sensor"]).await
-    }
-    .await;
-    let names = |c: &BTreeMap<String, docker::Container>| c.keys().cloned().collect::<Vec<_>>().join(", ");
-    let shown = running.as_ref().map(names).unwrap_or_default();
-    report.step(&format!("manifest assigned through REST became running containers: {shown}"), running);
-
-    let mut leaves = Vec::new();
-    let telemetry = async {
-        for id in ["press-1", "press-2"] {
-            let mut leaf = Leaf::start(site.add_leaf(id, Duration::from_millis(50)).await?);
-            leaf.acknowledged_more(5, STEP).await?;
-            leaves.push(leaf);
-        }
-        eventually("leaf telemetry in central", STEP, || async {
-            let messages = rest.messages("press-1").await?;
-            Ok((messages.len() >= 5).then_some(messages.len()))
+        .step("central serves", async {
+            site.start_central().await?;
+            Ok(((), format!("http://{address}")))
         })
         .await
-    }
-    .await;
-    report.step("leaf telemetry over TLS arrived in central", telemetry);
+        .context("central is needed to go on")?;
+    let rest = site.rest()?.clone();
+
+    report
+        .step(&format!("the gateway {} connects to central", site.gateway), async {
+            site.init_gateway().await?;
+            site.start_agent().await?;
+            site.gateway_connected(STEP).await?;
+            Ok(((), String::new()))
+        })
+        .await
+        .context("the gateway is needed to go on")?;
+
+    report
+        .step("a manifest assigned through REST becomes running containers", async {
+            assign(&rest, &site.gateway, "line-1", &manifests.join("demo.json")).await?;
+            let running = containers_are(&site.network, &["filter", "sensor"]).await?;
+            Ok(((), running.keys().cloned().collect::<Vec<_>>().join(", ")))
+        })
+        .await;
+
+    let mut leaves = Vec::new();
+    report
+        .step("telemetry of leaf devices arrives in central over TLS", async {
+            for id in ["press-1", "press-2"] {
+                let mut leaf = Leaf::start(site.add_leaf(id, Duration::from_millis(50)).await?);
+                leaf.acknowledged_more(5, STEP).await?;
+                leaves.push(leaf);
+            }
+            let count = eventually("leaf telemetry in central", STEP, || async {
+                let messages = rest.messages("press-1").await?;
+                Ok((messages.len() >= 5).then_some(messages.len()))
+            })
+            .await?;
+            Ok(((), format!("{} messages of press-1", grouped(count))))
+        })
+        .await;
     Ok(leaves)
 }
 
@@ -101,75 +165,76 @@ pub async fn prove(
     let rest = site.rest()?.clone();
     let gateway = site.gateway.clone();
 
-    let alarm = eventually("an alarm of the filter in central", STEP, || async {
-        let messages = rest.messages(&gateway).await?;
-        Ok(messages
-            .into_iter()
-            .find(|m| m["module"] == "filter" && m["body"]["machine"]["temperature"].is_number()))
-    })
-    .await;
-    report.step("sensor -> filter -> central: an alarm came through the module route", alarm);
-
-    report.step("a twin change in central changed the sensor's interval", twin_change(&rest, &gateway).await);
-    report.step(
-        "a command to the sensor returned its answer and stands in the history",
-        command(&rest, &gateway).await,
-    );
-
-    let outage = async {
-        site.stop_central().await?;
-        for leaf in &mut leaves {
-            leaf.acknowledged_more(20, OUTAGE).await?;
-        }
-        // The outage itself is the thing shown here: its length is the point, not a wait for something.
-        tokio::time::sleep(OUTAGE).await;
-        for leaf in &mut leaves {
-            leaf.acknowledged_more(20, OUTAGE).await?;
-        }
-        site.start_central().await?;
-        site.gateway_connected(STEP).await?;
-        for (index, leaf) in leaves.iter().enumerate() {
-            exactly_once(&rest, &format!("press-{}", index + 1), || leaf.seen()).await?;
-        }
-        Ok(())
-    }
-    .await;
-    report.step(
-        "central away for 20 s while leaves published: every PUBACKed message is there exactly once",
-        outage,
-    );
-
-    let killed = async {
-        let before = docker::running(&site.network).await?;
-        for leaf in &mut leaves {
-            leaf.acknowledged_more(20, STEP).await?;
-        }
-        site.kill_agent().await?;
-        site.start_agent().await?;
-        for leaf in &mut leaves {
-            leaf.acknowledged_more(20, STEP).await?;
-        }
-        site.gateway_connected(STEP).await?;
-        for (index, leaf) in leaves.iter().enumerate() {
-            ensure!(leaf.seen().connections > 1, "the leaf never noticed the kill");
-            exactly_once(&rest, &format!("press-{}", index + 1), || leaf.seen()).await?;
-        }
-        ensure!(docker::running(&site.network).await? == before, "containers changed: {before:?}");
-        Ok(())
-    }
-    .await;
-    report.step("agent SIGKILLed while leaves published: the same, and no container was restarted", killed);
-
-    let without = async {
-        let before = docker::running(&site.network).await?;
-        assign(&rest, &gateway, "line-1-without-filter", &manifests.join("demo-without-filter.json")).await?;
-        let after = containers_are(&site.network, &["sensor"]).await?;
-        ensure!(before.get("sensor") == after.get("sensor"), "the sensor was touched: {before:?} {after:?}");
-        Ok(())
-    }
-    .await;
-    report.step("a manifest without the filter removed just the filter", without);
-
+    report
+        .step("a sensor's reading becomes an alarm of the filter module and arrives in central", async {
+            let alarm = eventually("an alarm of the filter in central", STEP, || async {
+                let messages = rest.messages(&gateway).await?;
+                Ok(messages
+                    .into_iter()
+                    .find(|m| m["module"] == "filter" && m["body"]["machine"]["temperature"].is_number()))
+            })
+            .await?;
+            Ok(((), format!("{} degrees", alarm["body"]["machine"]["temperature"])))
+        })
+        .await;
+    report
+        .step("a desired property set in central changes the sensor's interval", async {
+            twin_change(&rest, &gateway).await?;
+            Ok(((), "1000 ms to 200 ms".to_owned()))
+        })
+        .await;
+    report
+        .step("a command to the sensor is answered and stands in the history", async {
+            Ok(((), command(&rest, &gateway).await?))
+        })
+        .await;
+    report
+        .step("central is away for 20 s while leaf devices publish", async {
+            site.stop_central().await?;
+            for leaf in &mut leaves {
+                leaf.acknowledged_more(20, OUTAGE).await?;
+            }
+            // The outage itself is the thing shown here: its length is the point, not a wait for something.
+            tokio::time::sleep(OUTAGE).await;
+            for leaf in &mut leaves {
+                leaf.acknowledged_more(20, OUTAGE).await?;
+            }
+            site.start_central().await?;
+            site.gateway_connected(STEP).await?;
+            Ok(((), all_exactly_once(&rest, &leaves).await?))
+        })
+        .await;
+    report
+        .step("the agent is killed with SIGKILL while leaf devices publish", async {
+            let before = docker::running(&site.network).await?;
+            for leaf in &mut leaves {
+                leaf.acknowledged_more(20, STEP).await?;
+            }
+            site.kill_agent().await?;
+            site.start_agent().await?;
+            for leaf in &mut leaves {
+                leaf.acknowledged_more(20, STEP).await?;
+            }
+            site.gateway_connected(STEP).await?;
+            let figures = all_exactly_once(&rest, &leaves).await?;
+            ensure!(leaves.iter().all(|leaf| leaf.seen().connections > 1), "a leaf never noticed the kill");
+            ensure!(docker::running(&site.network).await? == before, "containers changed: {before:?}");
+            Ok(((), format!("{figures}; no container restarted")))
+        })
+        .await;
+    report
+        .step("a manifest without the filter removes just the filter", async {
+            let before = docker::running(&site.network).await?;
+            assign(&rest, &gateway, "line-1-without-filter", &manifests.join("demo-without-filter.json"))
+                .await?;
+            let after = containers_are(&site.network, &["sensor"]).await?;
+            ensure!(
+                before.get("sensor") == after.get("sensor"),
+                "the sensor was touched: {before:?} {after:?}"
+            );
+            Ok(((), "the sensor runs on".to_owned()))
+        })
+        .await;
     for leaf in leaves {
         leaf.stop().await?;
     }
@@ -194,8 +259,17 @@ pub async fn containers_are(network: &str, names: &[&str]) -> Result<BTreeMap<St
     .await
 }
 
-/// Waits until every number that `seen` says was acknowledged is stored; each stored number must be there once.
-pub async fn exactly_once(rest: &Rest, device: &str, seen: impl Fn() -> Seen) -> Result<()> {
+/// [`exactly_once`] of the devices `press-1`, `press-2`, …, as figures for the report.
+async fn all_exactly_once(rest: &Rest, leaves: &[Leaf]) -> Result<String> {
+    let mut acknowledged = 0;
+    for (index, leaf) in leaves.iter().enumerate() {
+        acknowledged += exactly_once(rest, &format!("press-{}", index + 1), || leaf.seen()).await?;
+    }
+    Ok(format!("{} acknowledged messages, 0 lost, 0 twice", grouped(acknowledged)))
+}
+
+/// Waits until every number that `seen` says was acknowledged is stored, once and in order, and returns how many those are.
+pub async fn exactly_once(rest: &Rest, device: &str, seen: impl Fn() -> Seen) -> Result<usize> {
     let goal = seen().acknowledged;
     let stored =
         eventually(&format!("{} acknowledged messages of {device} in central", goal.len()), STEP, || async {
@@ -211,7 +285,7 @@ pub async fn exactly_once(rest: &Rest, device: &str, seen: impl Fn() -> Seen) ->
     let twice: Vec<&u64> = counts.iter().filter(|(_, count)| **count > 1).map(|(n, _)| n).collect();
     ensure!(twice.is_empty(), "{device}: stored more than once: {twice:?}");
     ensure!(stored.is_sorted(), "{device}: not in order");
-    Ok(())
+    Ok(goal.len())
 }
 
 async fn twin_change(rest: &Rest, gateway: &str) -> Result<()> {
@@ -236,7 +310,8 @@ async fn twin_change(rest: &Rest, gateway: &str) -> Result<()> {
     Ok(())
 }
 
-async fn command(rest: &Rest, gateway: &str) -> Result<()> {
+/// Sends a command and returns its answer.
+async fn command(rest: &Rest, gateway: &str) -> Result<String> {
     let path = format!("/api/devices/{gateway}/modules/sensor/commands/reset");
     let answer = rest.post(&path, &json!({"request": {"reason": "demo"}, "responseTimeout": 20})).await?;
     ensure!(answer["responseCode"] == 200 && answer["response"]["reset"] == true, "the answer was {answer}");
@@ -246,5 +321,19 @@ async fn command(rest: &Rest, gateway: &str) -> Result<()> {
         history.iter().any(|row| row["id"] == answer["id"] && row["responseCode"] == 200),
         "the history does not hold {answer}: {history:?}"
     );
-    Ok(())
+    Ok(answer["response"].to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn counts_have_a_comma_between_thousands() {
+        for (count, text) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (4312, "4,312"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(grouped(count), text);
+        }
+    }
 }

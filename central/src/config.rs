@@ -8,6 +8,8 @@
 //! [http]
 //! listen = "127.0.0.1:8080"        # REST API and status page, without TLS: loopback only, unless the next line says otherwise
 //! behind_tls_proxy = false         # true: a proxy with TLS stands between this listener and everybody else
+//! public_url = "https://central.example.com"   # how clients reach the API, for addresses in its answers; the Host header of a
+//!                                  # request when left out
 //! connections_max = 256            # requests at once
 //! connections_per_address = 128    # a proxy before central is one address
 //! [mqtt]
@@ -107,6 +109,8 @@ pub struct Http {
     pub listen: SocketAddr,
     /// The operator's word that only a proxy with TLS reaches the listener, which may then have another address.
     pub behind_tls_proxy: bool,
+    /// How clients reach the API: what addresses in its answers begin with. The Host header of a request when left out.
+    pub public_url: Option<String>,
     /// Requests at once; each has a connection of its own.
     pub connections_max: usize,
     /// Of one client address.
@@ -163,7 +167,13 @@ impl Default for Config {
 impl Default for Http {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
-        Self { listen, behind_tls_proxy: false, connections_max: 256, connections_per_address: 128 }
+        Self {
+            listen,
+            behind_tls_proxy: false,
+            public_url: None,
+            connections_max: 256,
+            connections_per_address: 128,
+        }
     }
 }
 
@@ -274,6 +284,12 @@ impl Config {
             );
             return Err(ConfigError::Key { key: "http.listen".into(), why });
         }
+        if let Some(url) = config.http.public_url.as_ref().filter(|url| !is_public_url(url)) {
+            let why = format!(
+                "found `{url}`; write http:// or https://, a host, and a path if there is one, no query"
+            );
+            return Err(ConfigError::Key { key: "http.public_url".into(), why });
+        }
         match config.mqtt.mqtt {
             Some(plain) if !plain.ip().is_loopback() => Err(ConfigError::Key {
                 key: "mqtt.mqtt".into(),
@@ -284,6 +300,11 @@ impl Config {
             _ => Ok(config),
         }
     }
+}
+
+fn is_public_url(url: &str) -> bool {
+    let Ok(uri) = url.parse::<axum::http::Uri>() else { return false };
+    matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() && !url.contains('#')
 }
 
 /// Sets `section__key` to a value: a whole number, `true` or `false` where it reads as one, a text otherwise.
@@ -371,6 +392,11 @@ mod tests {
             let variables = [("CENTRAL__HTTP__LISTEN", open), ("CENTRAL__HTTP__BEHIND_TLS_PROXY", "true")];
             assert!(load("", &variables).is_ok());
         }
+        for url in ["central", "ftp://central", "https://central?x", "/central"] {
+            let refused = error(&format!("[http]\npublic_url = \"{url}\""), &[]);
+            assert!(refused.contains("`http.public_url`") && refused.contains(url), "{refused}");
+        }
+        assert!(load("", &[("CENTRAL__HTTP__PUBLIC_URL", "https://central.test/x/")]).is_ok());
         let half = error("[tls]\ncert = \"/a\"", &[]);
         assert!(half.contains("`tls`") && half.contains("key"), "{half}");
     }

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::links::PublicAddress;
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::store::integrity::{self, Checked, Depth};
@@ -158,7 +159,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         // Bodies are read by the API, once it knows who sends them.
         ..HttpLimits::default()
     };
-    let api = crate::api::router(fleet, door);
+    let api = crate::api::router(fleet, door, PublicAddress::new(&config.http));
     let per_address = config.http.connections_per_address;
     started.tasks.spawn(HttpServer::new("http.listen", limits).serve_tcp(http, per_address, api, stop));
     tracing::info!(http = %started.http, mqtts = %started.mqtts, hostname = config.hostname, "central is serving");

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, Paging};
+use super::links::ListAddress;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError};
 use crate::store::tokens;
@@ -100,12 +101,13 @@ fn no_token(name: &str) -> FleetError {
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
+    address: ListAddress,
 ) -> Answer<Json<Value>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let grants = fleet.store.read(move |c| Ok::<_, FleetError>(tokens::list(c, &after, limit)?)).await?;
     let bodies: Vec<Value> = grants.iter().map(body).collect();
     let last_id = grants.last().map(|last| last.name.clone());
-    Ok(Json(paging.page("/api/apiTokens", limit, &bodies, last_id.as_deref())))
+    Ok(Json(paging.page(&address, limit, &bodies, last_id.as_deref())))
 }
 
 /// One API token, without its secret.

@@ -10,15 +10,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::ApiError;
+use super::query::check_version;
 use super::shown;
 use super::token_use::TokenUse;
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
 use crate::store::{StoreError, tokens};
 use crate::token::{self, Grant, Presented, Role, Scheme};
-
-/// The versions of IoT Central's API that are answered; their paths that exist here agree.
-const VERSIONS: &[&str] = &["1.0", "2022-05-31", "2022-07-31", "2022-10-31-preview"];
 
 /// Open to everybody: they tell nothing about the site.
 const OPEN: &[&str] = &["/api/ext/health"];
@@ -100,8 +98,8 @@ async fn admit(access: &Access, request: &Parts) -> Result<Grant, ApiError> {
             needed.as_str()
         )));
     }
-    if path.starts_with("/api/") && !path.starts_with("/api/ext/") {
-        check_version(request.uri.query().unwrap_or(""))?;
+    if path.starts_with("/api/") {
+        check_version(request.uri.query().unwrap_or(""), !path.starts_with("/api/ext/"))?;
     }
     if !is_read(method) {
         tracing::info!(token = grant.name, method = %method, path, "change was asked for");
@@ -184,20 +182,5 @@ async fn judge(access: &Access, presented: Option<Presented>) -> Result<Grant, A
             grant.name
         ))),
         None => Err(ApiError::unauthorized("the token is not known here")),
-    }
-}
-
-fn check_version(query: &str) -> Result<(), ApiError> {
-    let version = query.split('&').find_map(|pair| pair.strip_prefix("api-version="));
-    match version {
-        Some(version) if VERSIONS.contains(&version) => Ok(()),
-        found => Err(ApiError::bad_request(
-            "InvalidApiVersion",
-            format!(
-                "api-version: found {}; allowed are {}",
-                found.map_or("nothing".to_owned(), |found| format!("`{found}`")),
-                VERSIONS.join(", ")
-            ),
-        )),
     }
 }

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, OfDevice, Paging};
+use super::links::ListAddress;
 use crate::fleet::{self, Fleet, FleetError, Registration, no_device};
 use crate::store::devices::{self, Device};
 use crate::store::manifests;
@@ -141,6 +142,7 @@ fn body(c: &Connection, device: Device) -> Result<DeviceBody, FleetError> {
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
+    address: ListAddress,
 ) -> Answer<Json<Value>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let bodies = fleet
@@ -151,7 +153,7 @@ pub(super) async fn list(
         })
         .await?;
     let last_id = bodies.last().map(|last| last.id.clone());
-    Ok(Json(paging.page("/api/devices", limit, &bodies, last_id.as_deref())))
+    Ok(Json(paging.page(&address, limit, &bodies, last_id.as_deref())))
 }
 
 /// One gateway or device.

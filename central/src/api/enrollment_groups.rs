@@ -16,6 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, Paging};
 use super::group_certificates::{CertificateWish, Entry, certificates_body};
+use super::links::ListAddress;
 use crate::fleet::{Fleet, FleetError, new_keys};
 use crate::proving::GROUPS_MAX;
 use crate::store::devices;
@@ -251,13 +252,14 @@ pub(super) fn no_group(id: &str) -> FleetError {
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
+    address: ListAddress,
 ) -> Answer<Json<Value>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let groups =
         fleet.store.read(move |c| Ok::<_, FleetError>(enrollments::groups(c, &after, limit)?)).await?;
     let bodies: Vec<Value> = groups.iter().map(|group| body(group, &fleet.id_scope, false)).collect();
     let last_id = groups.last().map(|last| last.id.clone());
-    Ok(Json(paging.page("/api/enrollmentGroups", limit, &bodies, last_id.as_deref())))
+    Ok(Json(paging.page(&address, limit, &bodies, last_id.as_deref())))
 }
 
 /// One enrolment group, with its keys.

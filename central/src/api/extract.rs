@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use super::error::ApiError;
+use super::links::ListAddress;
 use crate::redact::{MARK, find_mark};
 
 /// Names in the path.
@@ -142,7 +143,7 @@ impl From<OfModule> for Identity {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ApiVersion {
-    /// `2022-10-31-preview`, `2022-07-31` or `1.0`.
+    /// `2022-10-31-preview`, `2022-07-31`, `2022-06-30-preview`, `2022-05-31`, `1.2-preview`, `1.1-preview` or `1.0`.
     #[serde(rename = "api-version")]
     #[allow(
         dead_code,
@@ -156,8 +157,9 @@ pub struct ApiVersion {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Paging {
-    /// `2022-10-31-preview`, `2022-07-31` or `1.0`.
+    /// `2022-10-31-preview`, `2022-07-31`, `2022-06-30-preview`, `2022-05-31`, `1.2-preview`, `1.1-preview` or `1.0`.
     #[serde(rename = "api-version")]
+    #[allow(dead_code, reason = "as of ApiVersion")]
     pub api_version: String,
     /// Items on a page, 1 to 100; 25 when left out.
     #[serde(rename = "$top")]
@@ -185,24 +187,17 @@ impl Paging {
     }
 
     /// A page of `items` as IoT Central gives it: with a `nextLink` when it is full.
+    #[allow(clippy::unused_self, reason = "all that a list does with its paging is here")]
     pub fn page<T: serde::Serialize>(
         &self,
-        path: &str,
+        address: &ListAddress,
         limit: u32,
         items: &[T],
         last_id: Option<&str>,
     ) -> serde_json::Value {
         let mut page = serde_json::json!({"value": items});
         if let Some(last_id) = last_id.filter(|_| u32::try_from(items.len()) == Ok(limit)) {
-            let encode = |text: &str| {
-                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-            };
-            page["nextLink"] = format!(
-                "{path}?api-version={}&$top={limit}&$skiptoken={}",
-                encode(&self.api_version),
-                encode(last_id)
-            )
-            .into();
+            page["nextLink"] = address.after(last_id).into();
         }
         page
     }

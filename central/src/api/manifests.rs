@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, Paging};
+use super::links::ListAddress;
 use crate::fleet::{Fleet, FleetError, no_manifest};
 use crate::store::manifests::{self, StoredManifest};
 
@@ -60,12 +61,13 @@ impl From<StoredManifest> for ManifestBody {
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
+    address: ListAddress,
 ) -> Answer<Json<Value>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let all = fleet.store.read(move |c| Ok::<_, FleetError>(manifests::list(c, &after, limit)?)).await?;
     let bodies: Vec<ManifestBody> = all.into_iter().map(Into::into).collect();
     let last_id = bodies.last().map(|last| last.id.clone());
-    Ok(Json(paging.page("/api/deploymentManifests", limit, &bodies, last_id.as_deref())))
+    Ok(Json(paging.page(&address, limit, &bodies, last_id.as_deref())))
 }
 
 /// One stored manifest.

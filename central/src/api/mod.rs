@@ -13,9 +13,11 @@ pub mod error;
 pub mod ext;
 pub mod extract;
 pub mod group_certificates;
+pub mod links;
 pub mod losses;
 pub mod manifests;
 pub mod properties;
+mod query;
 pub mod relationships;
 pub mod shown;
 pub mod telemetry;
@@ -36,14 +38,19 @@ use utoipa_axum::routes;
 use crate::fleet::Fleet;
 use crate::health::Health;
 use error::ApiError;
+use links::PublicAddress;
+use query::DescribedParameters;
 
 /// The largest body: the largest manifest, and what stands around it.
 const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
 
 /// Everything that central answers over HTTP.
-pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>) -> Router {
+pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>, address: PublicAddress) -> Router {
     let (router, description) = described();
+    let parameters = Arc::new(DescribedParameters::of(&description));
     router
+        .route_layer(middleware::from_fn_with_state(parameters, query::check_parameters))
+        .layer(Extension(address))
         .layer(Extension(Arc::new(description)))
         .layer(Extension(door))
         .layer(Extension(Arc::new(Health::default())))

@@ -286,6 +286,7 @@ impl Daemon {
 
         // The deployer and its report.
         let (status, deployer_status) = watch::channel(DeployerStatus::default());
+        let in_force = outputs.deployer.clone();
         let reporter = Reporter {
             gateway: config.device_id.clone(),
             host: host(),
@@ -345,6 +346,7 @@ impl Daemon {
                     is_connected: false,
                     since_ms: now_ms(),
                     why: String::new(),
+                    failure: None,
                 });
                 let proxy = upstream.proxy();
                 if let Some(proxy) = &proxy {
@@ -438,6 +440,8 @@ impl Daemon {
             meter,
             upstream: config.upstream.clone(),
             link,
+            deployment: in_force,
+            config_crc32c: config.crc32c,
         });
         {
             // Before anybody hears that the daemon is ready.
@@ -628,8 +632,7 @@ impl Reporter {
         let none = Desired::default();
         let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
         let agent = outcome(versions.edge_agent);
-        let agent =
-            report::edge_agent(&self.host, desired, &status.observed, &status.restarts, &agent, now_ms());
+        let agent = report::edge_agent(&self.host, &status.progress(desired, now_ms()), &agent);
         self.twins.replace_reported(&identity(ModuleId::edge_agent()), agent);
         let mut hub = outcome(versions.edge_hub);
         if judgement.problem.is_none() {

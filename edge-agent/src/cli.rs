@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use edge_core::deploy;
+use edge_core::health::finding::Level;
 use edge_core::route::RouteTable;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
@@ -168,13 +169,13 @@ impl Cli {
             Command::Init(options) => self.init(options)?,
             Command::Run => crate::agent::run(self.load()?).await?,
             Command::Check => {
-                let findings = check::check(&self.load()?).await;
-                let json: Vec<Value> = findings.iter().map(check::Finding::to_json).collect();
+                let findings = check::check(&self.config).await;
                 let lines = || findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-                self.print(&Value::Array(json), lines)?;
-                let wrong = findings.iter().filter(|finding| finding.level == check::Level::Wrong).count();
-                if wrong > 0 {
-                    return Err(Exit(1, anyhow::anyhow!("{wrong} of these do not work")));
+                self.print(&json!(findings), lines)?;
+                let of = |level| findings.iter().filter(|finding| finding.level == level).count();
+                let (errors, warnings) = (of(Level::Error), of(Level::Warn));
+                if errors > 0 {
+                    return Err(Exit(1, anyhow::anyhow!("{errors} errors, {warnings} warnings")));
                 }
             }
             Command::Plan { file } => {

@@ -45,6 +45,8 @@ pub struct Config {
     pub tls: TlsSection,
     /// What one client may ask of the front door.
     pub limits: Limits,
+    /// CRC-32C of the file: tells whether it was changed since.
+    pub crc32c: u32,
 }
 
 /// `[listen]`
@@ -298,7 +300,8 @@ impl Config {
             as_other.map_err(|error| failed(error.message().to_owned()))?;
         }
         let last: File = table.try_into().map_err(|e: toml::de::Error| wrong(e.message().to_owned()))?;
-        Self::from_file(last).map_err(wrong)
+        let config = Self::from_file(last).map_err(wrong)?;
+        Ok(Self { crc32c: crc32c::crc32c(text.as_bytes()), ..config })
     }
 
     fn from_file(file: File) -> Result<Self, String> {
@@ -360,6 +363,7 @@ impl Config {
             deploy: file.deploy,
             buffer: file.buffer,
             limits: file.limits,
+            crc32c: 0,
         })
     }
 }

@@ -22,7 +22,9 @@ use edge_core::backoff::Backoff;
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::observed::Observed;
 use edge_core::deploy::plan::{Action, Plan, Reason, plan};
+use edge_core::deploy::report::Progress;
 use edge_core::deploy::restart::{Event, Restarts};
+use edge_core::error_chain::chain;
 use edge_hub::tasks;
 use futures_util::StreamExt as _;
 use schemas::names::ModuleId;
@@ -82,6 +84,27 @@ pub struct DeployerStatus {
     pub is_settled: bool,
     /// What is still to be done and what waits, as text.
     pub plan: String,
+    /// The last failure of each module whose steps are tried again.
+    pub problems: BTreeMap<ModuleId, String>,
+    /// Images that are being pulled.
+    pub pulling: BTreeSet<String>,
+    /// Why the containers cannot be looked at now.
+    pub unseen: Option<String>,
+}
+
+impl DeployerStatus {
+    /// What modules are like by this, when `desired` is in force.
+    pub fn progress<'a>(&'a self, desired: &'a Desired, now_ms: u64) -> Progress<'a> {
+        Progress {
+            desired,
+            observed: &self.observed,
+            restarts: &self.restarts,
+            problems: &self.problems,
+            pulling: &self.pulling,
+            unseen: self.unseen.as_deref(),
+            now_ms,
+        }
+    }
 }
 
 impl Default for DeployerStatus {
@@ -93,6 +116,9 @@ impl Default for DeployerStatus {
             outcome: Outcome { code: code::UNKNOWN, description: "not looked at yet".to_owned() },
             is_settled: false,
             plan: String::new(),
+            problems: BTreeMap::new(),
+            pulling: BTreeSet::new(),
+            unseen: None,
         }
     }
 }
@@ -185,11 +211,13 @@ impl Deployer {
                     left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
                 }
                 Err(error) => {
-                    tracing::error!(%error, "what runs cannot be looked at");
+                    let why = chain(&error).to_string();
+                    tracing::error!(error = why, "listing the containers failed");
                     self.status.send_modify(|status| {
                         status.version = Some(memory.deployment.version);
                         status.is_settled = false;
-                        status.outcome = Outcome { code: code::FAILED, description: error.to_string() };
+                        status.outcome = Outcome { code: code::FAILED, description: why.clone() };
+                        status.unseen = Some(why);
                     });
                     away.failed(rand::random())
                 }
@@ -206,11 +234,15 @@ impl Deployer {
 
     /// One look, and the steps that follow from it.
     async fn pass(&self, memory: &mut Memory, stop: &CancellationToken) -> Result<Next, DockerError> {
-        let docker = self.engine.client().await?;
         let deployment = memory.deployment.clone();
         let desired = &deployment.desired;
-        let looked = tokio::time::timeout(LOOK_WITHIN, observe(&docker, &self.context)).await;
-        let observed = looked.map_err(|_| DockerError::Silent { seconds: LOOK_WITHIN.as_secs() })??;
+        let looked = tokio::time::timeout(LOOK_WITHIN, async {
+            let docker = self.engine.client().await?;
+            let observed = observe(&docker, &self.context).await?;
+            Ok::<_, DockerError>((docker, observed))
+        });
+        let looked = looked.await.map_err(|_| DockerError::Silent { seconds: LOOK_WITHIN.as_secs() });
+        let (docker, observed) = looked??;
         // A module may run already: it must be served before anything else is done.
         for module in observed.modules.keys().chain(desired.modules.keys()) {
             self.workload.open(module).map_err(|source| DockerError::Host {
@@ -242,7 +274,7 @@ impl Deployer {
                 Ok(()) => memory.done(action),
                 Err(error) => {
                     failed.insert(action.module().clone());
-                    memory.failed(action.module(), error.to_string());
+                    memory.failed(action.module(), chain(&error).to_string());
                 }
             }
         }
@@ -285,6 +317,9 @@ impl Deployer {
             outcome,
             is_settled,
             plan: planned.to_string(),
+            problems: memory.problems.clone(),
+            pulling: memory.pulling.keys().cloned().collect(),
+            unseen: None,
         });
     }
 }
@@ -340,7 +375,7 @@ impl Memory {
             }
             Ok((image, Err(error))) => {
                 self.pulling.remove(&image);
-                self.failed_pulls.insert(image, error.to_string());
+                self.failed_pulls.insert(image, chain(&error).to_string());
             }
             Err(error) if error.is_cancelled() => {}
             // Which one it was is not known: those that are still needed are asked for again.

@@ -8,6 +8,8 @@ pub mod cloud_message;
 pub mod condition;
 pub mod deploy;
 pub mod dialect;
+pub mod error_chain;
+pub mod health;
 pub mod link;
 pub mod route;
 pub mod twin;

@@ -34,6 +34,21 @@ pub enum RuntimeStatus {
     Dead,
 }
 
+impl RuntimeStatus {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Backoff => "backoff",
+            Self::Running => "running",
+            Self::Unhealthy => "unhealthy",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Dead => "dead",
+        }
+    }
+}
+
 /// How the last deployment went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentStatus {
@@ -147,8 +162,11 @@ pub struct ModuleReport {
     pub settings: ModuleSettingsReport,
     /// How it is.
     pub runtime_status: RuntimeStatus,
-    /// In words.
+    /// Why it is so.
     pub status_description: String,
+    /// When the next step is tried, RFC 3339; absent when nothing waits for a time. Not in IoT Edge's report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try_utc: Option<String>,
     /// The code it ended with; 0 while it runs.
     pub exit_code: i64,
     /// RFC 3339, or [`NEVER`].

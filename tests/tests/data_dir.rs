@@ -74,9 +74,9 @@ async fn nothing_that_a_gateway_stores_can_be_read_by_other_users_and_check_says
     let finding = async || {
         let (_, out, _) = run(&mut site.agent_command(&["check", "--json"]).unwrap()).await.unwrap();
         let findings: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
-        findings.into_iter().find(|finding| finding["what"] == "permissions").unwrap()["level"].clone()
+        findings.into_iter().find(|finding| finding["id"] == "permissions").unwrap()["level"].clone()
     };
-    assert_eq!(finding().await, "warning");
+    assert_eq!(finding().await, "warn");
     site.start_agent().await.unwrap();
     let mut left = vec![data_dir.clone()];
     while let Some(path) = left.pop() {

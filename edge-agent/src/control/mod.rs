@@ -4,6 +4,7 @@
 
 pub mod client;
 mod devices;
+mod facts;
 mod quarantine;
 mod users;
 
@@ -18,12 +19,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use edge_buffer::{Lost, Room, Stats};
+use edge_core::deploy::desired::Desired;
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
+use edge_core::deploy::report::ModuleState;
 use edge_hub::clients::Clients;
 use edge_hub::door::Door;
 use edge_hub::http_server::{HttpLimits, HttpServer};
 use schemas::method::{MethodFailure, MethodRequest};
-use schemas::names::{DeviceId, Identity};
+use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::timestamp::rfc3339;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,9 +34,10 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::config::Upstream;
-use crate::deployer::DeployerStatus;
+use crate::deployer::{DeployerStatus, Deployment};
 use crate::deployments::{ApplyError, Deployments, Judgement};
 use crate::front::Front;
 use crate::meter::Meter;
@@ -92,6 +96,10 @@ pub struct Control {
     pub upstream: Option<Upstream>,
     /// The link; `None` without an upstream.
     pub link: Option<watch::Receiver<LinkStatus>>,
+    /// The manifest in force.
+    pub deployment: watch::Receiver<Option<Arc<Deployment>>>,
+    /// CRC-32C of edge.toml when the daemon started.
+    pub config_crc32c: u32,
 }
 
 /// Makes the socket: who calls from now on is answered when [`serve`] runs.
@@ -115,6 +123,7 @@ pub fn listen(data_dir: &FilePath) -> std::io::Result<UnixListener> {
 pub async fn serve(control: Arc<Control>, listener: UnixListener, stop: CancellationToken) {
     let router = Router::new()
         .route("/status", get(status))
+        .route("/facts", get(facts::facts))
         .route("/apply", post(apply))
         .route("/devices", get(devices::list).post(devices::add))
         .route("/devices/{id}", get(devices::show).delete(devices::remove))
@@ -150,22 +159,7 @@ impl IntoResponse for Failure {
 async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
     let deployer = control.deployer.borrow().clone();
     let judgement = control.judgement.borrow().clone();
-    let modules: BTreeMap<String, Value> = deployer
-        .observed
-        .modules
-        .iter()
-        .map(|(module, observed)| {
-            (
-                module.to_string(),
-                json!({
-                    "state": state_text(observed),
-                    "image": observed.image,
-                    "startedAt": observed.started_at_ms.map(rfc3339),
-                    "restarts": deployer.restarts.count(module),
-                }),
-            )
-        })
-        .collect();
+    let modules = modules(&control, &deployer);
     let stats = control.queues.stats();
     let (by_sender, of_others) = control.unrouted.all();
     let queues: Vec<Value> = stats
@@ -272,6 +266,29 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         "acknowledgedAndPartlyRefused": control.unrouted.partly(),
         "door": control.door.counts().all().into_iter().collect::<BTreeMap<_, _>>(),
     }))
+}
+
+/// Every module of the manifest, present or not, and every other container of this gateway.
+fn modules(control: &Control, deployer: &DeployerStatus) -> BTreeMap<String, Value> {
+    let in_force = control.deployment.borrow().clone();
+    let none = Desired::default();
+    let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
+    let shown = |(id, state): (&ModuleId, ModuleState)| {
+        let observed = deployer.observed.modules.get(id);
+        let wanted = desired.modules.get(id).map(|module| &module.spec);
+        let shown = json!({
+            "state": observed.map(state_text),
+            "status": state.status,
+            "reason": state.reason,
+            "nextTry": state.next_try_ms.map(rfc3339),
+            "desiredStatus": wanted.map(|spec| spec.status),
+            "image": observed.map(|observed| &observed.image).or(wanted.map(|spec| &spec.image)),
+            "startedAt": observed.and_then(|observed| observed.started_at_ms).map(rfc3339),
+            "restarts": deployer.restarts.count(id),
+        });
+        (id.to_string(), shown)
+    };
+    deployer.progress(desired, now_ms()).modules().into_iter().map(shown).collect()
 }
 
 /// What all queues and the quarantine have lost since they were made.

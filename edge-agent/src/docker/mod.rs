@@ -34,7 +34,7 @@ const TIMEOUT_SECS: u64 = 300;
 #[derive(Debug, thiserror::Error)]
 pub enum DockerError {
     /// Nobody answers.
-    #[error("the Docker Engine does not answer on {socket}: is it running?")]
+    #[error("the Docker Engine does not answer on {socket}")]
     Away {
         /// Where.
         socket: PathBuf,

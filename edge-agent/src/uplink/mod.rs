@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use edge_core::access::sas;
 use edge_core::backoff::Backoff;
+use edge_core::health::facts::LinkFailure;
 use edge_hub::client::{self, ClientOptions, Proxy, Transport};
 use edge_hub::clients::Clients;
 use edge_hub::codec::packet::Version;
@@ -61,6 +62,37 @@ pub struct LinkStatus {
     pub since_ms: u64,
     /// Why not.
     pub why: String,
+    /// What kind of reason that is; `None` while it is connected or was never tried.
+    pub failure: Option<LinkFailure>,
+}
+
+impl LinkStatus {
+    /// Connected from now on.
+    pub fn connected() -> Self {
+        Self { is_connected: true, since_ms: now_ms(), why: String::new(), failure: None }
+    }
+
+    /// Not connected, for this reason; since when this status says so, if it does.
+    pub fn away(&self, why: String, failure: LinkFailure) -> Self {
+        let is_new = self.is_connected || self.why.is_empty();
+        let since_ms = if is_new { now_ms() } else { self.since_ms };
+        Self { is_connected: false, since_ms, why, failure: Some(failure) }
+    }
+}
+
+/// Who must act when a connection to upstream fails in this way.
+pub fn link_failure(error: &client::ConnectError) -> LinkFailure {
+    use edge_hub::codec::reason::Reason;
+    match error {
+        client::ConnectError::Tls(_) => LinkFailure::Untrusted,
+        client::ConnectError::Refused { reason, .. } => match *reason {
+            Reason::NOT_AUTHORIZED | Reason::BAD_USER_NAME_OR_PASSWORD | Reason::BANNED => {
+                LinkFailure::NotAuthorized
+            }
+            _ => LinkFailure::Unreachable,
+        },
+        _ => LinkFailure::Unreachable,
+    }
 }
 
 /// Why a connection ended. Each of them leads to the next attempt.
@@ -148,8 +180,11 @@ impl Uplink {
             } else {
                 tracing::info!(%why, ?wait, "central is still away");
             }
-            let since_ms = if is_news { now_ms() } else { before.since_ms };
-            self.status.send_replace(LinkStatus { is_connected: false, since_ms, why: why.to_string() });
+            let failure = match &why {
+                Ended::Connect(error) => link_failure(error),
+                _ => LinkFailure::Unreachable,
+            };
+            self.status.send_replace(before.away(why.to_string(), failure));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => return,
@@ -181,7 +216,7 @@ impl Uplink {
     async fn connection(&self, backoff: &mut Backoff, stop: &CancellationToken) -> Result<(), Ended> {
         let (sender, receiver) = client::connect(&self.options()).await?;
         tracing::info!(central = self.upstream.host_name, "central connected");
-        self.status.send_replace(LinkStatus { is_connected: true, since_ms: now_ms(), why: String::new() });
+        self.status.send_replace(LinkStatus::connected());
         let begun = Instant::now();
         let mut connection = Connection::new(self, sender);
         let ended = connection.run(receiver, stop).await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_core::backoff::Backoff;
+use edge_core::health::facts::LinkFailure;
 use edge_core::link::blame::{self, Ended};
 use edge_core::link::budget::Cause;
 use edge_core::link::line::{Line, Settled};
@@ -20,10 +21,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::message::{Address, Manner, Prepared};
-use crate::clock::now_ms;
 use crate::meter::Meter;
 use crate::quarantine::Reason;
-use crate::uplink::LinkStatus;
+use crate::uplink::{LinkStatus, link_failure};
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -112,6 +112,7 @@ impl Lane {
         let mut refusals = 0;
         loop {
             let begun = Instant::now();
+            let mut failure = LinkFailure::Unreachable;
             let end = match self.connect(&stop).await {
                 None => End::Stopped,
                 Some(Ok((sender, receiver))) => {
@@ -123,6 +124,7 @@ impl Lane {
                 }
                 Some(Err(error)) => {
                     refusals = if is_refusal(&error) { refusals + 1 } else { 0 };
+                    failure = link_failure(&error);
                     End::Lost(Ended::ByLine, format!("could not connect: {error}"))
                 }
             };
@@ -144,7 +146,7 @@ impl Lane {
                 true => backoff.failed(rand::random()).min(CAREFUL_WAIT_MAX),
                 false => backoff.failed(rand::random()),
             };
-            self.tell(Some((&why, wait)));
+            self.tell(Some((&why, failure, wait)));
             if !self.wait(&mut messages, wait, &stop).await {
                 return;
             }
@@ -201,29 +203,26 @@ impl Lane {
         }
     }
 
-    fn tell(&self, away: Option<(&str, Duration)>) {
+    fn tell(&self, away: Option<(&str, LinkFailure, Duration)>) {
         let identity = &self.identity;
         match (&self.status, away) {
             (Some(status), None) => {
                 tracing::info!(host = self.address.host, "upstream connected");
-                status.send_replace(LinkStatus {
-                    is_connected: true,
-                    since_ms: now_ms(),
-                    why: String::new(),
-                });
+                status.send_replace(LinkStatus::connected());
             }
-            (Some(status), Some((why, wait))) => {
+            (Some(status), Some((why, failure, wait))) => {
                 let before = status.borrow().clone();
                 let is_news = before.is_connected || before.why.is_empty();
                 match is_news {
                     true => tracing::warn!(why, ?wait, "upstream is away"),
                     false => tracing::info!(why, ?wait, "upstream is still away"),
                 }
-                let since_ms = if is_news { now_ms() } else { before.since_ms };
-                status.send_replace(LinkStatus { is_connected: false, since_ms, why: why.to_owned() });
+                status.send_replace(before.away(why.to_owned(), failure));
             }
             (None, None) => tracing::info!(%identity, "connected to upstream as itself"),
-            (None, Some((why, wait))) => tracing::info!(%identity, why, ?wait, "not connected to upstream"),
+            (None, Some((why, _, wait))) => {
+                tracing::info!(%identity, why, ?wait, "not connected to upstream")
+            }
         }
     }
 

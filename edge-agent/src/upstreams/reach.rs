@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use edge_core::health::facts::LinkFailure;
 use edge_hub::client::{self, ClientOptions};
 use edge_hub::codec::packet::Version;
 use edge_hub::tls;
@@ -47,6 +48,7 @@ pub async fn usable_transport(
         let is_new = status.send_if_modified(|status| {
             let is_new = status.why != why;
             status.why.clone_from(&why);
+            status.failure = Some(LinkFailure::Files);
             is_new
         });
         if is_new {

@@ -3,6 +3,8 @@
 //! Environment values, create options and registry logins are left out on purpose, though IoT Edge reports them: the
 //! manifest may hold secrets, and a report has more readers than a manifest.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemas::manifest::DesiredStatus;
 use schemas::names::ModuleId;
 use schemas::status::{
@@ -37,22 +39,92 @@ pub struct Host {
     pub platform: Platform,
 }
 
+/// What was seen of the modules, and what was tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// The manifest in force.
+    pub desired: &'a Desired,
+    /// The containers, when they were looked at last.
+    pub observed: &'a Observed,
+    /// Restarts, and waits after failures.
+    pub restarts: &'a Restarts,
+    /// The last failure of each module whose steps are tried again.
+    pub problems: &'a BTreeMap<ModuleId, String>,
+    /// Images that are being pulled.
+    pub pulling: &'a BTreeSet<String>,
+    /// Why the containers cannot be looked at now.
+    pub unseen: Option<&'a str>,
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: u64,
+}
+
+/// How a module is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleState {
+    /// In IoT Edge's word.
+    pub status: RuntimeStatus,
+    /// Why it is so.
+    pub reason: String,
+    /// When the next step is due, in milliseconds since the Unix epoch; `None` when no time alone leads to one.
+    pub next_try_ms: Option<u64>,
+    /// Whether its last steps failed: what runs, if anything, is not what the manifest wants.
+    pub has_failed: bool,
+}
+
+impl Progress<'_> {
+    /// Every module of the manifest, present or not, and every container that is in none any more.
+    pub fn modules(&self) -> BTreeMap<&ModuleId, ModuleState> {
+        let desired = self.desired.modules.keys().chain(self.observed.modules.keys());
+        desired.map(|id| (id, self.module(id))).collect()
+    }
+
+    fn module(&self, id: &ModuleId) -> ModuleState {
+        let state =
+            |status, reason: String| ModuleState { status, reason, next_try_ms: None, has_failed: false };
+        if let Some(why) = self.unseen {
+            return state(RuntimeStatus::Unknown, why.to_owned());
+        }
+        let (wanted, seen) = (self.desired.modules.get(id), self.observed.modules.get(id));
+        let mut state = match (wanted, seen) {
+            (Some(wanted), Some(seen)) => how(id, wanted, seen, self.restarts, self.now_ms),
+            (None, _) => state(RuntimeStatus::Unknown, "not in the manifest; it will be removed".to_owned()),
+            (Some(wanted), None) if self.pulling.contains(&wanted.spec.image) => {
+                state(RuntimeStatus::Unknown, format!("image {} is being pulled", wanted.spec.image))
+            }
+            (Some(wanted), None) if wanted.spec.status == DesiredStatus::Stopped => {
+                state(RuntimeStatus::Stopped, "shall not run; no container yet".to_owned())
+            }
+            (Some(_), None) => state(RuntimeStatus::Unknown, "no container yet".to_owned()),
+        };
+        // A step that failed says more than the state that it left.
+        let failed = self.restarts.failed(id, self.now_ms);
+        let problem = self.problems.get(id).map(String::as_str);
+        if failed.is_none() && problem.is_none() {
+            return state;
+        }
+        let problem = problem.unwrap_or("its last step failed");
+        state.has_failed = true;
+        state.next_try_ms = failed.map(|(_, at_ms)| at_ms).or(state.next_try_ms);
+        let tries = failed.map(|(failures, _)| failures).filter(|failures| *failures > 1);
+        let tries = tries.map(|failures| format!(" ({failures} tries failed)")).unwrap_or_default();
+        if state.status == RuntimeStatus::Running {
+            state.reason = format!("runs as it was before: {problem}{tries}");
+        } else {
+            state.reason = format!("{problem}{tries}");
+            if wanted.is_some_and(|wanted| wanted.spec.status == DesiredStatus::Running) {
+                state.status = RuntimeStatus::Backoff;
+            }
+        }
+        state
+    }
+}
+
 /// The reported section of `$edgeAgent`: every module of the manifest in force.
-pub fn edge_agent(
-    host: &Host,
-    desired: &Desired,
-    observed: &Observed,
-    restarts: &Restarts,
-    outcome: &Outcome,
-    now_ms: u64,
-) -> Map<String, Value> {
+pub fn edge_agent(host: &Host, progress: &Progress<'_>, outcome: &Outcome) -> Map<String, Value> {
     let this_daemon =
         || SystemModuleReport { r#type: "docker".into(), runtime_status: RuntimeStatus::Running };
-    let modules = desired
-        .modules
-        .iter()
-        .map(|(id, wanted)| (id.clone(), module(id, wanted, observed.modules.get(id), restarts, now_ms)))
-        .collect();
+    let modules =
+        progress.desired.modules.iter().map(|(id, wanted)| (id.clone(), module(id, wanted, progress)));
     object(&EdgeAgentReport {
         schema_version: "1.0".into(),
         version: AgentVersion { version: host.agent_version.clone() },
@@ -60,7 +132,7 @@ pub fn edge_agent(
         last_desired_status: status(outcome),
         runtime: RuntimeReport { r#type: "docker".into(), platform: host.platform.clone() },
         system_modules: [("edgeAgent".into(), this_daemon()), ("edgeHub".into(), this_daemon())].into(),
-        modules,
+        modules: modules.collect(),
     })
 }
 
@@ -84,18 +156,10 @@ fn status(outcome: &Outcome) -> DeploymentStatus {
     DeploymentStatus { code: outcome.code, description: outcome.description.clone() }
 }
 
-fn module(
-    id: &ModuleId,
-    wanted: &DesiredModule,
-    seen: Option<&ObservedModule>,
-    restarts: &Restarts,
-    now_ms: u64,
-) -> ModuleReport {
+fn module(id: &ModuleId, wanted: &DesiredModule, progress: &Progress<'_>) -> ModuleReport {
     let time = |at_ms: Option<u64>| at_ms.map_or_else(|| NEVER.to_owned(), rfc3339);
-    let (runtime_status, status_description) = match seen {
-        None => (RuntimeStatus::Unknown, "no container yet".to_owned()),
-        Some(seen) => how(id, wanted, seen, restarts, now_ms),
-    };
+    let (seen, restarts) = (progress.observed.modules.get(id), progress.restarts);
+    let state = progress.module(id);
     let exit_code = match seen.map(|seen| seen.state) {
         Some(ContainerState::Exited { code }) => code,
         _ => 0,
@@ -108,8 +172,9 @@ fn module(
         image_pull_policy: wanted.spec.image_pull_policy,
         startup_order: wanted.spec.startup_order,
         settings: ModuleSettingsReport { image: wanted.spec.image.clone() },
-        runtime_status,
-        status_description,
+        runtime_status: state.status,
+        status_description: state.reason,
+        next_try_utc: state.next_try_ms.map(rfc3339),
         exit_code,
         last_start_time_utc: time(seen.and_then(|seen| seen.started_at_ms)),
         last_exit_time_utc: time(seen.and_then(|seen| seen.finished_at_ms)),
@@ -118,25 +183,30 @@ fn module(
     }
 }
 
-/// How a module is, and the same in words.
+/// How a module with a container is.
 fn how(
     id: &ModuleId,
     wanted: &DesiredModule,
     seen: &ObservedModule,
     restarts: &Restarts,
     now_ms: u64,
-) -> (RuntimeStatus, String) {
+) -> ModuleState {
     let is_wanted = wanted.spec.status == DesiredStatus::Running;
     let next = restarts.next(id, wanted.spec.restart_policy, seen, now_ms);
-    match (seen.state, next) {
+    let mut next_try_ms = None;
+    let (status, reason) = match (seen.state, next) {
+        (ContainerState::Running, Next::WaitUntil { at_ms, attempt }) if seen.is_unhealthy => {
+            next_try_ms = Some(at_ms);
+            (RuntimeStatus::Unhealthy, format!("its health check fails; restart {attempt} of {RESTARTS_MAX}"))
+        }
         (ContainerState::Running, _) if seen.is_unhealthy => {
             (RuntimeStatus::Unhealthy, "its health check fails".into())
         }
         (ContainerState::Running, _) => (RuntimeStatus::Running, "running".into()),
-        (ContainerState::Exited { code }, Next::WaitUntil { at_ms, attempt }) if is_wanted => (
-            RuntimeStatus::Backoff,
-            format!("ended with code {code}; restart {attempt} of {RESTARTS_MAX} at {}", rfc3339(at_ms)),
-        ),
+        (ContainerState::Exited { code }, Next::WaitUntil { at_ms, attempt }) if is_wanted => {
+            next_try_ms = Some(at_ms);
+            (RuntimeStatus::Backoff, format!("ended with code {code}; restart {attempt} of {RESTARTS_MAX}"))
+        }
         (ContainerState::Exited { code }, Next::GivenUp) if is_wanted => {
             (RuntimeStatus::Failed, format!("ended with code {code} after {RESTARTS_MAX} restarts"))
         }
@@ -152,7 +222,8 @@ fn how(
             (RuntimeStatus::Stopped, "Docker's own restart policy is at work".into())
         }
         (ContainerState::Dead, _) => (RuntimeStatus::Dead, "dead; it will be created anew".into()),
-    }
+    };
+    ModuleState { status, reason, next_try_ms, has_failed: false }
 }
 
 #[cfg(test)]
@@ -200,7 +271,54 @@ mod tests {
     fn report(desired: &Desired, observed: &Observed, restarts: &Restarts) -> Map<String, Value> {
         let platform = Platform { os: "linux".into(), architecture: "x86_64".into(), version: "27.0".into() };
         let host = Host { agent_version: "0.1.0".into(), platform };
-        edge_agent(&host, desired, observed, restarts, &outcome(), NOW)
+        let (problems, pulling) = (BTreeMap::new(), BTreeSet::new());
+        let progress = Progress {
+            desired,
+            observed,
+            restarts,
+            problems: &problems,
+            pulling: &pulling,
+            unseen: None,
+            now_ms: NOW,
+        };
+        edge_agent(&host, &progress, &outcome())
+    }
+
+    #[test]
+    fn a_module_that_is_not_there_is_shown_with_the_reason_and_the_next_try() {
+        let (desired, nothing, m) =
+            (wanted(json!({})), Observed::default(), "m".parse::<ModuleId>().unwrap());
+        let mut restarts = Restarts::default();
+        restarts.handle(NOW, Event::Failed(&m));
+        let problems = BTreeMap::from([(m.clone(), "could not pull image acme/m:1: not found".to_owned())]);
+        let pulling = BTreeSet::from(["acme/m:1".to_owned()]);
+        let none = (BTreeMap::new(), BTreeSet::new(), Restarts::default());
+        let before = seen(ContainerState::Running, false);
+        let state = |problems, pulling, restarts, observed, unseen| {
+            let progress =
+                Progress { desired: &desired, observed, restarts, problems, pulling, unseen, now_ms: NOW };
+            progress.modules().remove(&m).unwrap()
+        };
+        let failing = state(&problems, &none.1, &restarts, &nothing, None);
+        assert_eq!(failing.status, RuntimeStatus::Backoff);
+        assert_eq!(failing.reason, "could not pull image acme/m:1: not found");
+        assert_eq!((failing.next_try_ms, failing.has_failed), (Some(NOW + WAIT_FIRST_MS), true));
+        let pulled = state(&none.0, &pulling, &none.2, &nothing, None);
+        assert_eq!(
+            (pulled.status, &*pulled.reason),
+            (RuntimeStatus::Unknown, "image acme/m:1 is being pulled")
+        );
+        let updated = state(&problems, &none.1, &restarts, &before, None);
+        assert_eq!(updated.status, RuntimeStatus::Running);
+        assert!(
+            updated.has_failed && updated.reason.contains("as it was before: could not pull"),
+            "{updated:?}"
+        );
+        let unseen = state(&none.0, &none.1, &none.2, &before, Some("docker.sock: permission denied"));
+        assert_eq!(
+            (unseen.status, &*unseen.reason),
+            (RuntimeStatus::Unknown, "docker.sock: permission denied")
+        );
     }
 
     #[test]
@@ -232,7 +350,8 @@ mod tests {
                     "startupOrder": 4_294_967_295_u32,
                     "settings": {"image": "acme/m:1"},
                     "runtimeStatus": "backoff",
-                    "statusDescription": "ended with code 3; restart 2 of 20 at 2026-11-23T16:12:11.000Z",
+                    "statusDescription": "ended with code 3; restart 2 of 20",
+                    "nextTryUtc": "2026-11-23T16:12:11.000Z",
                     "exitCode": 3,
                     "lastStartTimeUtc": "2026-11-23T16:11:50.000Z",
                     "lastExitTimeUtc": "2026-11-23T16:11:51.000Z",

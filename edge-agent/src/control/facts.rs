@@ -1,0 +1,132 @@
+//! What only the running daemon knows, for its own findings and for `edge-agent check`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use edge_buffer::Room;
+use edge_core::deploy::desired::Desired;
+use edge_core::health::facts::{DaemonFacts, DeploymentFacts, LinkFacts, ModuleFacts, QueueFacts};
+use schemas::manifest::DesiredStatus;
+use schemas::timestamp::rfc3339;
+
+use super::Control;
+use crate::clock::now_ms;
+
+/// Senders of messages without a route that are named.
+const UNROUTED_SENDERS_MAX: usize = 5;
+
+pub(super) async fn facts(State(control): State<Arc<Control>>) -> Json<DaemonFacts> {
+    Json(control.facts())
+}
+
+impl Control {
+    /// The daemon's facts as they are now.
+    pub fn facts(&self) -> DaemonFacts {
+        let stats = self.queues.stats();
+        let quarantine = self.quarantine.stats();
+        let all = || stats.iter().map(|queue| &queue.stats).chain([&quarantine]);
+        let lost = [
+            ("expired", all().map(|stats| stats.lost.expired).sum::<u64>()),
+            ("evicted", all().map(|stats| stats.lost.evicted).sum()),
+            ("refused", all().map(|stats| stats.lost.refused).sum()),
+            ("damaged", all().map(|stats| stats.lost.damaged).sum()),
+            ("dropped", all().map(|stats| stats.lost.dropped).sum()),
+            ("central-restored", all().map(|stats| stats.lost.restored).sum()),
+        ];
+        let not_told = self.quarantine.log().gaps();
+        let not_told = stats.iter().flat_map(|queue| &queue.gaps).chain(&not_told).map(|gap| gap.count);
+        let (by_sender, of_others) = self.unrouted.all();
+        let mut senders: Vec<(String, u64)> =
+            by_sender.iter().map(|(who, count)| (who.to_string(), *count)).collect();
+        senders.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        senders.truncate(UNROUTED_SENDERS_MAX);
+        let used_up = self.meter.spent().into_iter().filter(|spent| self.meter.is_used_up(spent.cause));
+        let clients = self.clients.connected();
+        DaemonFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_crc32c: Some(self.config_crc32c),
+            clock_offset_ms: None,
+            link: self.link_facts(),
+            budgets_used_up: used_up.map(|spent| spent.cause.name().to_owned()).collect(),
+            budget_resets_in_secs: self.meter.resets_in_ms().div_ceil(1000),
+            deployment: self.deployment_facts(),
+            modules: self.module_facts(),
+            queues: stats
+                .iter()
+                .map(|queue| QueueFacts {
+                    name: queue.name.clone(),
+                    messages: queue.stats.records,
+                    oldest_ms: queue.stats.oldest_ms,
+                    room: match queue.stats.room {
+                        Room::Enough => "enough",
+                        Room::Evicting => "evicting",
+                        Room::Refusing => "refusing",
+                    }
+                    .to_owned(),
+                })
+                .collect(),
+            lost: lost
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(cause, count)| (cause.to_owned(), count))
+                .collect(),
+            lost_not_told: not_told.sum(),
+            quarantined: quarantine.records,
+            quarantine_evicted: quarantine.lost.evicted,
+            unrouted: by_sender.values().sum::<u64>() + of_others,
+            unrouted_most: senders,
+            partly_refused: self.unrouted.partly(),
+            damaged_files: all().map(|stats| stats.set_aside).sum(),
+            connections_max: self.door.settings().connections_max,
+            conflicts: clients
+                .iter()
+                .filter_map(|(identity, _)| {
+                    let conflict = self.clients.conflict(identity)?;
+                    let addresses: Vec<String> =
+                        conflict.addresses.iter().take(4).map(ToString::to_string).collect();
+                    let (times, addresses) = (conflict.takeovers, addresses.join(", "));
+                    Some(format!("{identity} {times} times in 5 min, from {addresses}"))
+                })
+                .collect(),
+            clients: clients.len(),
+            refusals: Vec::new(),
+        }
+    }
+
+    fn link_facts(&self) -> Option<LinkFacts> {
+        let link = self.link.as_ref()?.borrow().clone();
+        let (is_connected, since_ms) = (link.is_connected, link.since_ms);
+        Some(LinkFacts { is_connected, since_ms, why: link.why, failure: link.failure })
+    }
+
+    fn deployment_facts(&self) -> DeploymentFacts {
+        let judgement = self.judgement.borrow().clone();
+        DeploymentFacts {
+            version: judgement.versions.map(|versions| versions.edge_agent),
+            problem: judgement.problem,
+            routes_refused: judgement.routes_refused,
+        }
+    }
+
+    fn module_facts(&self) -> Vec<ModuleFacts> {
+        let (deployer, in_force) = (self.deployer.borrow().clone(), self.deployment.borrow().clone());
+        let none = Desired::default();
+        let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
+        let shall_run =
+            |id| desired.modules.get(id).is_some_and(|module| module.spec.status == DesiredStatus::Running);
+        deployer
+            .progress(desired, now_ms())
+            .modules()
+            .into_iter()
+            .map(|(id, state)| ModuleFacts {
+                name: id.to_string(),
+                shall_run: shall_run(id),
+                status: state.status.name().to_owned(),
+                reason: state.reason,
+                next_try: state.next_try_ms.map(rfc3339),
+                has_failed: state.has_failed,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,349 @@
+//! What the checks look at. Whoever gathers it leaves out what it cannot know: nothing is said about that.
+
+use serde::{Deserialize, Serialize};
+
+/// What a look at one thing gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Probe<T> {
+    /// Nobody looked.
+    #[default]
+    NotAsked,
+    /// What was found.
+    Found(T),
+    /// It is not there.
+    Missing(String),
+    /// This process may not look.
+    Denied(String),
+    /// It is there and of no use, or did not answer in time.
+    Failed(String),
+}
+
+/// Everything that the checks look at.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The wall clock, in seconds since the Unix epoch.
+    pub now_secs: u64,
+    /// Path of edge.toml, and whether it could be read.
+    pub config: ConfigFacts,
+    /// What files and the kernel say.
+    pub host: HostFacts,
+    /// Keys and certificates.
+    pub certificates: CertificateFacts,
+    /// The Docker Engine.
+    pub docker: DockerFacts,
+    /// The way to upstream.
+    pub upstream: UpstreamFacts,
+    /// Whether the daemon answers; [`Probe::NotAsked`] when the daemon itself gathers.
+    pub answer: Probe<()>,
+    /// What only the running daemon knows.
+    pub daemon: Option<DaemonFacts>,
+    /// The version of the program that gathers.
+    pub version: String,
+}
+
+/// edge.toml.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigFacts {
+    /// Where it is.
+    pub path: String,
+    /// Whether it can be used.
+    pub read: Probe<()>,
+    /// CRC-32C of the file; compared with [`DaemonFacts::config_crc32c`].
+    pub crc32c: Option<u32>,
+}
+
+/// The host.
+#[derive(Debug, Clone, Default)]
+pub struct HostFacts {
+    /// `data_dir`.
+    pub data_dir: String,
+    /// Whether it can be used.
+    pub data_dir_use: Probe<()>,
+    /// The first file that other users may use, if any.
+    pub public_file: Probe<Option<String>>,
+    /// The disk of the data directory.
+    pub disk: Probe<DiskFacts>,
+    /// The host's memory.
+    pub memory: Probe<MemoryFacts>,
+    /// Open files.
+    pub open_files: Probe<OpenFilesFacts>,
+    /// `hostname`.
+    pub hostname: String,
+    /// The addresses that it resolves to.
+    pub hostname_addresses: Probe<Vec<String>>,
+    /// Addresses of `[listen]` that cannot be listened on, each with the reason. Asked when no daemon runs.
+    pub listeners: Probe<Vec<String>>,
+}
+
+/// A disk.
+#[derive(Debug, Clone, Default)]
+pub struct DiskFacts {
+    /// For this program.
+    pub free_bytes: u64,
+    /// Its size.
+    pub total_bytes: u64,
+    /// `[buffer] keep_free_bytes`.
+    pub keep_free_bytes: u64,
+    /// Files that can still be made.
+    pub free_inodes: u64,
+    /// Files that it can hold; 0 when the file system has no limit.
+    pub total_inodes: u64,
+    /// Whether it is mounted for reading only.
+    pub is_read_only: bool,
+}
+
+/// The host's memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryFacts {
+    /// MemAvailable of /proc/meminfo.
+    pub available_bytes: u64,
+    /// MemTotal.
+    pub total_bytes: u64,
+}
+
+/// Open files.
+#[derive(Debug, Clone, Default)]
+pub struct OpenFilesFacts {
+    /// Hard limit of the process; `None` for no limit.
+    pub allowed: Option<u64>,
+    /// Connections that fit within it; `None` when not even the fewest do.
+    pub connections: Option<usize>,
+    /// `[listen] connections_max`.
+    pub connections_max: usize,
+}
+
+/// Keys and certificates. Paths are those of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct CertificateFacts {
+    /// The secret of the modules' keys.
+    pub module_keys: Probe<()>,
+    /// `[tls] ca`.
+    pub ca: Probe<CaFacts>,
+    /// `[tls] ca_key`, and whether it fits `[tls] ca`.
+    pub ca_key: Probe<()>,
+    /// `[tls] cert` and `key`.
+    pub server: Probe<ServerCertificateFacts>,
+    /// `[tls] device_ca`, with the path of each.
+    pub device_ca: Vec<(String, Probe<CaFacts>)>,
+    /// `[upstream] ca`.
+    pub upstream_ca: Probe<CaFacts>,
+}
+
+/// A file of CA certificates.
+#[derive(Debug, Clone, Default)]
+pub struct CaFacts {
+    /// Where it is.
+    pub path: String,
+    /// The end of the first to end, in seconds since the Unix epoch.
+    pub not_after_secs: u64,
+}
+
+/// The server's certificate.
+#[derive(Debug, Clone, Default)]
+pub struct ServerCertificateFacts {
+    /// Where it is.
+    pub path: String,
+    /// Its end, in seconds since the Unix epoch.
+    pub not_after_secs: u64,
+    /// Whether the gateway's own CA signed it, so that the daemon renews it.
+    pub is_own: bool,
+    /// Whether it is for two thirds over, and somebody else's.
+    pub is_due: bool,
+    /// Why the daemon makes a new one, if it does.
+    pub renewal: Option<String>,
+}
+
+/// The Docker Engine.
+#[derive(Debug, Clone, Default)]
+pub struct DockerFacts {
+    /// Its socket.
+    pub socket: String,
+    /// How it answered.
+    pub engine: Probe<EngineFacts>,
+    /// `[docker] network`.
+    pub network: String,
+    /// Whether that network is there.
+    pub has_network: Probe<bool>,
+    /// Whether `[deploy.policy]` limits manifests.
+    pub policy_is_open: Option<bool>,
+    /// `[deploy] watch`; not asked when it is not set.
+    pub watch_folder: Probe<String>,
+}
+
+/// What the engine says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct EngineFacts {
+    /// Its version.
+    pub version: String,
+    /// The driver of containers' logs.
+    pub logging_driver: String,
+    /// Whether the daemon.json of the engine bounds logs; `None` when it cannot be told.
+    pub logs_are_bounded: Option<bool>,
+}
+
+/// The way to upstream.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamFacts {
+    /// Whether one is configured; `None` when the configuration is not known.
+    pub is_configured: Option<bool>,
+    /// `kind at host:port`.
+    pub place: String,
+    /// ` through PROXY`, or empty.
+    pub via: String,
+    /// Whether it is encrypted.
+    pub is_encrypted: bool,
+    /// Whether `[upstream] ca` is set.
+    pub has_ca: bool,
+    /// How far it was reached without logging in.
+    pub reached: Option<Reached>,
+}
+
+/// How far upstream was reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// As far as MQTT.
+    Yes,
+    /// The configuration's own files cannot be used.
+    Unusable(String),
+    /// What answers is not whom `[upstream] ca` vouches for, or speaks no TLS.
+    Untrusted(String),
+    /// Nobody answers.
+    No(String),
+}
+
+/// What the running daemon knows. Travels from the daemon to `edge-agent check`: what an older daemon does not send has its
+/// default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonFacts {
+    /// Its version.
+    pub version: String,
+    /// CRC-32C of edge.toml when it started.
+    pub config_crc32c: Option<u32>,
+    /// Wall clock of this gateway less central's, in milliseconds; `None` when it is not known.
+    pub clock_offset_ms: Option<i64>,
+    /// `None` without an upstream.
+    pub link: Option<LinkFacts>,
+    /// Causes of which the link's daily budget is used up.
+    pub budgets_used_up: Vec<String>,
+    /// Seconds until a new day of the budget.
+    pub budget_resets_in_secs: u64,
+    /// The deployment.
+    pub deployment: DeploymentFacts,
+    /// Every module of the manifest and every other container of this gateway.
+    pub modules: Vec<ModuleFacts>,
+    /// The queues.
+    pub queues: Vec<QueueFacts>,
+    /// Messages lost since the queues were made, by cause; only causes with losses.
+    pub lost: Vec<(String, u64)>,
+    /// Of these, losses that central does not know yet.
+    pub lost_not_told: u64,
+    /// Messages that upstream refused and that are kept.
+    pub quarantined: u64,
+    /// Messages that the quarantine had no room for.
+    pub quarantine_evicted: u64,
+    /// Messages without a route since the daemon started.
+    pub unrouted: u64,
+    /// Who sent most of them, with how many.
+    pub unrouted_most: Vec<(String, u64)>,
+    /// Messages that only some of their routes had room for.
+    pub partly_refused: u64,
+    /// Files of queues that were damaged and set aside.
+    pub damaged_files: u64,
+    /// Connected clients.
+    pub clients: usize,
+    /// `[listen] connections_max`, or what open files allow.
+    pub connections_max: usize,
+    /// Identities that several clients use, each in words.
+    pub conflicts: Vec<String>,
+    /// Clients that were refused, the last ones first.
+    pub refusals: Vec<RefusalFacts>,
+}
+
+/// The link to upstream.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LinkFacts {
+    /// Whether it is connected.
+    pub is_connected: bool,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Why it is not.
+    pub why: String,
+    /// What kind of reason that is.
+    pub failure: Option<LinkFailure>,
+}
+
+/// Why the link is not connected, as far as it decides who must act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LinkFailure {
+    /// Upstream refuses the gateway's key, certificate or password.
+    NotAuthorized,
+    /// Upstream's certificate is not trusted, or it speaks no TLS.
+    Untrusted,
+    /// Files that `[upstream]` names cannot be used.
+    Files,
+    /// Anything that may pass by itself.
+    Unreachable,
+}
+
+/// The deployment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeploymentFacts {
+    /// `$edgeAgent`'s desired version; `None` before there is a manifest.
+    pub version: Option<u64>,
+    /// Why it was refused.
+    pub problem: Option<String>,
+    /// Routes that are left out, and why.
+    pub routes_refused: Vec<String>,
+}
+
+/// A module.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ModuleFacts {
+    /// Its name.
+    pub name: String,
+    /// Whether it shall run.
+    pub shall_run: bool,
+    /// IoT Edge's runtime status.
+    pub status: String,
+    /// Why it is so.
+    pub reason: String,
+    /// When the next step is due, RFC 3339.
+    pub next_try: Option<String>,
+    /// Whether its last steps failed: what runs, if anything, is not what the manifest wants.
+    pub has_failed: bool,
+}
+
+/// A queue.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QueueFacts {
+    /// As `edge-agent status` names it.
+    pub name: String,
+    /// Messages in it.
+    pub messages: u64,
+    /// When the oldest was stored, in milliseconds since the Unix epoch.
+    pub oldest_ms: Option<u64>,
+    /// `enough`, `evicting` or `refusing`.
+    pub room: String,
+}
+
+/// A client that was refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RefusalFacts {
+    /// Who it said it is.
+    pub identity: String,
+    /// Why it was refused.
+    pub why: String,
+    /// From which address.
+    pub from: String,
+    /// When it was refused last, in milliseconds since the Unix epoch.
+    pub last_ms: u64,
+    /// How often, from that address for that reason.
+    pub count: u64,
+}

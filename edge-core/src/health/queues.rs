@@ -1,0 +1,111 @@
+//! Checks of what is on its way through the queues.
+
+use super::facts::{Facts, QueueFacts};
+use super::{Verdict, duration, error, first_of, info, ok, warn};
+
+/// Messages that wait for so long while upstream takes them are warned of.
+const BACKLOG_SECS: u64 = 3_600;
+
+fn of_queues(facts: &Facts, is_meant: impl Fn(&QueueFacts) -> bool) -> Option<Vec<String>> {
+    let queues = &facts.daemon.as_ref()?.queues;
+    Some(queues.iter().filter(|queue| is_meant(queue)).map(|queue| queue.name.clone()).collect())
+}
+
+pub(super) fn space(facts: &Facts) -> Option<Verdict> {
+    let mend = "free disk space or raise [buffer] max_bytes; see `link`, `modules` and `backlog` for why messages do not leave";
+    let refusing = of_queues(facts, |queue| queue.room == "refusing")?;
+    if !refusing.is_empty() {
+        return error(format!("no room, new messages are refused: {}", first_of(&refusing, ", ")), mend);
+    }
+    let evicting = of_queues(facts, |queue| queue.room == "evicting")?;
+    if !evicting.is_empty() {
+        return error(
+            format!("no room, the oldest messages are dropped for new ones: {}", first_of(&evicting, ", ")),
+            mend,
+        );
+    }
+    ok("every queue has room")
+}
+
+pub(super) fn backlog(facts: &Facts) -> Option<Verdict> {
+    let daemon = facts.daemon.as_ref()?;
+    let waiting: Vec<String> = daemon
+        .queues
+        .iter()
+        .filter_map(|queue| {
+            let secs = facts.now_secs.saturating_sub(queue.oldest_ms? / 1000);
+            let name = &queue.name;
+            (secs >= BACKLOG_SECS)
+                .then(|| format!("{name}: {} messages, the oldest for {}", queue.messages, duration(secs)))
+        })
+        .collect();
+    if waiting.is_empty() {
+        let messages: u64 = daemon.queues.iter().map(|queue| queue.messages).sum();
+        return ok(format!("{messages} messages wait"));
+    }
+    warn(
+        first_of(&waiting, "; "),
+        "see `link` for the queue upstream, and `modules` for inputs/MODULE: a module that is not connected takes nothing",
+    )
+}
+
+pub(super) fn losses(facts: &Facts) -> Option<Verdict> {
+    let daemon = facts.daemon.as_ref()?;
+    let mut lost: Vec<String> = daemon.lost.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+    if daemon.partly_refused > 0 {
+        lost.push(format!("without room on some of their routes {}", daemon.partly_refused));
+    }
+    if lost.is_empty() {
+        return ok("none");
+    }
+    let evidence = format!("since the queues were made: {}", lost.join(", "));
+    let mend = "`edge-agent status` says of whom; central keeps each loss (/api/ext/devices/ID/losses)";
+    if daemon.lost_not_told > 0 {
+        return warn(format!("{evidence}; central does not know of {} yet", daemon.lost_not_told), mend);
+    }
+    info(evidence, mend)
+}
+
+pub(super) fn quarantine(facts: &Facts) -> Option<Verdict> {
+    let daemon = facts.daemon.as_ref()?;
+    let mend = "see why (`edge-agent quarantine list`), then replay or drop them";
+    match (daemon.quarantined, daemon.quarantine_evicted) {
+        (0, 0) => ok("empty"),
+        (0, evicted) => info(format!("empty; {evicted} messages were dropped from it for want of room"), ""),
+        (kept, 0) => warn(format!("upstream refused {kept} messages for themselves; they are kept"), mend),
+        (kept, evicted) => warn(
+            format!(
+                "upstream refused messages for themselves; {kept} are kept, {evicted} were dropped for want of room"
+            ),
+            mend,
+        ),
+    }
+}
+
+pub(super) fn unrouted(facts: &Facts) -> Option<Verdict> {
+    let daemon = facts.daemon.as_ref()?;
+    if daemon.unrouted == 0 {
+        return ok("none");
+    }
+    let most: Vec<String> =
+        daemon.unrouted_most.iter().map(|(who, count)| format!("{who} {count}")).collect();
+    warn(
+        format!(
+            "{} messages were acknowledged and dropped, since no route takes them; most of {}",
+            daemon.unrouted,
+            first_of(&most, ", ")
+        ),
+        "add a route for them to the manifest (`edge-agent routes test MANIFEST` says where a message goes), or stop sending them",
+    )
+}
+
+pub(super) fn damage(facts: &Facts) -> Option<Verdict> {
+    let files = facts.daemon.as_ref()?.damaged_files;
+    if files == 0 {
+        return ok("nothing was damaged");
+    }
+    error(
+        format!("{files} damaged files of queues were set aside; what could be read of them was kept"),
+        "look for a disk fault (`dmesg`, `smartctl -a`) and replace the disk; `losses` says what is gone",
+    )
+}

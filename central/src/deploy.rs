@@ -6,12 +6,13 @@ use std::sync::Arc;
 use edge_core::twin;
 use rusqlite::Connection;
 use schemas::manifest::Manifest;
-use schemas::names::{Identity, ModuleId};
+use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Section;
 use serde_json::{Map, Value};
 
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, require};
+use crate::fleet::{Fleet, FleetError, Registration, no_manifest, require};
+use crate::organizations::Organizations;
 use crate::store::commands;
 use crate::store::devices::Device;
 use crate::store::manifests::{self, StoredManifest};
@@ -73,28 +74,100 @@ impl Fleet {
         Ok(())
     }
 
-    /// Stores a manifest.
+    /// Stores a manifest, or changes the stored one; unless `must_exist`, a new one is made.
     ///
     /// # Errors
-    /// [`FleetError::Wrong`] naming the field.
+    /// [`FleetError::Wrong`] naming the field, [`FleetError::NotFound`] when `must_exist`.
     pub async fn store_manifest(
         &self,
         id: String,
-        display_name: Option<String>,
-        data: Value,
+        change: ManifestChange,
+        must_exist: bool,
     ) -> Result<StoredManifest, FleetError> {
-        check_manifest(&data)?;
+        if let Some(data) = &change.data {
+            check_manifest(data)?;
+        }
         self.store
             .submit(move |c| {
-                let display_name = match (display_name, manifests::get(c, &id)?) {
-                    (Some(name), _) => name,
-                    (None, Some(stands)) => stands.display_name,
-                    (None, None) => id.clone(),
+                let stands = manifests::get(c, &id)?;
+                if must_exist && stands.is_none() {
+                    return Err(no_manifest(&id));
+                }
+                let missing = || FleetError::Wrong("data: missing; write the manifest".into());
+                let (display_name, data, organizations) = match stands {
+                    Some(stands) => (stands.display_name, Some(stands.data), stands.organizations),
+                    None => (id.clone(), None, Organizations::default()),
                 };
-                let revision = manifests::put(c, &id, &display_name, &data)?;
-                Ok(StoredManifest { id, display_name, data, revision })
+                let mut manifest = StoredManifest {
+                    id,
+                    display_name: change.display_name.unwrap_or(display_name),
+                    data: change.data.or(data).ok_or_else(missing)?,
+                    organizations: change.organizations.unwrap_or(organizations),
+                    revision: 0,
+                };
+                manifest.revision = manifests::put(c, &manifest)?;
+                Ok(manifest)
             })
             .await
+    }
+
+    /// Gives a gateway a manifest, as [`Fleet::register`] does.
+    ///
+    /// # Errors
+    /// As [`Fleet::register`].
+    pub async fn apply_manifest(
+        self: &Arc<Self>,
+        gateway: DeviceId,
+        manifest: Assignment,
+    ) -> Result<Device, FleetError> {
+        let change = Registration { manifest: Some(manifest), ..Registration::default() };
+        self.register(gateway, change, true).await
+    }
+}
+
+/// A change of a stored manifest; what is `None` stays.
+#[derive(Debug, Default)]
+pub struct ManifestChange {
+    /// For people.
+    pub display_name: Option<String>,
+    /// The manifest itself.
+    pub data: Option<Value>,
+    /// What it belongs to.
+    pub organizations: Option<Organizations>,
+}
+
+/// The manifest that a gateway shall run.
+#[derive(Debug)]
+pub enum Assignment {
+    /// The stored one of this id, as it is now.
+    Stored(String),
+    /// This one, which is not stored for other gateways.
+    Given(Value),
+    /// This one, which is the stored one of this id, or what the gateway was given under it.
+    Named(String, Value),
+}
+
+impl Assignment {
+    /// The manifest, and the id under which it is stored.
+    fn find(self, c: &Connection, gateway: &Device) -> Result<(Value, Option<String>), FleetError> {
+        match self {
+            Self::Stored(id) => {
+                let stored = manifests::get(c, &id)?.ok_or_else(|| no_manifest(&id))?;
+                Ok((stored.data, Some(id)))
+            }
+            Self::Given(data) => Ok((data, None)),
+            Self::Named(id, data) => {
+                let is_stored = manifests::get(c, &id)?.is_some_and(|stored| stored.data == data);
+                let is_assigned = gateway.manifest_id.as_ref() == Some(&id)
+                    && manifests::assigned(c, &gateway.id)?.is_some_and(|assigned| assigned == data);
+                if is_stored || is_assigned {
+                    return Ok((data, Some(id)));
+                }
+                Err(FleetError::Wrong(format!(
+                    "data: it is not what is stored as deployment manifest `{id}`; leave out the id, or store it there first"
+                )))
+            }
+        }
     }
 }
 
@@ -109,18 +182,21 @@ fn check_manifest(data: &Value) -> Result<(), FleetError> {
 /// that is not in the manifest goes: the next one of its name is another module. `$edgeHub` without a section has no routes.
 pub(crate) fn assign(
     c: &Connection,
-    gateway: &Device,
-    manifest: &StoredManifest,
+    gateway: &mut Device,
+    manifest: Assignment,
     now_ms: u64,
 ) -> Result<Vec<Identity>, FleetError> {
+    let (data, id) = manifest.find(c, gateway)?;
     if !gateway.is_gateway {
         return Err(FleetError::Wrong(format!(
-            "deploymentManifest: device `{}` is not a gateway; register it with \"type\": [\"edge\"]",
+            "deploymentManifest: device `{}` is not a gateway; register it with \"type\": [\"iotEdge\"]",
             gateway.id
         )));
     }
-    check_manifest(&manifest.data)?;
-    let mut sections = Manifest::sections(&manifest.data)?;
+    check_manifest(&data)?;
+    let mut sections = Manifest::sections(&data)?;
+    manifests::put_assigned(c, &gateway.id, &data)?;
+    gateway.manifest_id = id;
     sections.entry(ModuleId::edge_hub()).or_default();
     for module in twins::modules(c, &gateway.id)?.into_iter().chain(commands::modules(c, &gateway.id)?) {
         let is_in_manifest = sections.contains_key(&module) || names(&sections).contains(module.as_str());

@@ -20,15 +20,15 @@ use tokio_util::sync::CancellationToken;
 use crate::authorize::{adopt_claim, end_claim};
 use crate::calls::Running;
 use crate::clock::now_ms;
-use crate::deploy::assign;
+use crate::deploy::{Assignment, assign};
 use crate::ingest::Ingest;
 use crate::link::Outbox;
 use crate::mail::{self, StoredMail};
+use crate::organizations::Organizations;
 use crate::presence::Connections;
 use crate::store::cloud_messages;
 use crate::store::devices::{self, Device, Relationship};
 use crate::store::enrollments;
-use crate::store::manifests;
 use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError};
 
@@ -127,8 +127,12 @@ pub struct Registration {
     pub is_gateway: Option<bool>,
     /// False blocks it.
     pub enabled: Option<bool>,
+    /// Whether its values are made up.
+    pub simulated: Option<bool>,
+    /// What it belongs to.
+    pub organizations: Option<Organizations>,
     /// The manifest to assign.
-    pub manifest_id: Option<String>,
+    pub manifest: Option<Assignment>,
 }
 
 impl Fleet {
@@ -206,12 +210,11 @@ impl Fleet {
                 device.display_name = wish.display_name.unwrap_or(device.display_name);
                 device.template = wish.template.or(device.template);
                 device.enabled = wish.enabled.unwrap_or(device.enabled);
+                device.simulated = wish.simulated.unwrap_or(device.simulated);
+                device.organizations = wish.organizations.unwrap_or(device.organizations);
                 let mut changed = Vec::new();
-                if let Some(manifest_id) = wish.manifest_id {
-                    let manifest =
-                        manifests::get(c, &manifest_id)?.ok_or_else(|| no_manifest(&manifest_id))?;
-                    changed = assign(c, &device, &manifest, now_ms)?;
-                    device.manifest_id = Some(manifest_id);
+                if let Some(manifest) = wish.manifest {
+                    changed = assign(c, &mut device, manifest, now_ms)?;
                 }
                 device.revision += 1;
                 devices::put(c, &device)?;
@@ -270,7 +273,7 @@ impl Fleet {
                 let mut target = devices::get(c, &wish.target)?.ok_or_else(|| no_device(&wish.target))?;
                 if !gateway.is_gateway {
                     return Err(FleetError::Wrong(format!(
-                        "source: device `{}` is not a gateway; register it with \"type\": [\"edge\"]",
+                        "source: device `{}` is not a gateway; register it with \"type\": [\"iotEdge\"]",
                         gateway.id
                     )));
                 }

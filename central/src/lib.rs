@@ -18,6 +18,7 @@ pub mod identity;
 pub mod ingest;
 pub mod link;
 pub mod mail;
+pub mod organizations;
 pub mod page;
 mod placement;
 pub mod presence;

@@ -400,6 +400,8 @@ fn child(device: Device) -> Option<Child> {
         // A gateway is not given keys that prove nothing.
         (Some(_), _) => (String::new(), String::new()),
         (None, Some(keys)) => (keys.primary, keys.secondary),
+        // Its TPM would prove it, which gateways cannot check: nothing else does.
+        (None, None) if device.endorsement_key.is_some() => (String::new(), String::new()),
         (None, None) => return None,
     };
     let x509 = device.x509.unwrap_or_default();

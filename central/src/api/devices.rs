@@ -8,14 +8,19 @@ use axum::http::StatusCode;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, OfDevice, Paging};
 use super::links::ListAddress;
+use crate::deploy::Assignment;
 use crate::fleet::{self, Fleet, FleetError, Registration, no_device};
+use crate::organizations::Organizations;
 use crate::store::devices::{self, Device};
 use crate::store::manifests;
+
+/// Words for a gateway in `type`: IoT Central's, and those of earlier versions of this API.
+const GATEWAY_KINDS: [&str; 3] = ["iotEdge", "edge", "gateway"];
 
 /// A gateway or device, as IoT Central gives it.
 #[derive(Serialize, ToSchema)]
@@ -26,27 +31,46 @@ pub struct DeviceBody {
     display_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     template: Option<String>,
-    /// Always false: central makes no values up.
+    /// As it was written: central makes no values up.
     simulated: bool,
     /// False when it is blocked.
     enabled: bool,
     /// Whether it has ever connected.
     provisioned: bool,
-    /// `["edge"]` for a gateway.
+    /// What it belongs to: one organization, or the whole site when it is left out.
+    #[serde(skip_serializing_if = "Organizations::is_empty")]
+    #[schema(value_type = Vec<String>, required = false, max_items = 1)]
+    organizations: Organizations,
+    /// `["iotEdge"]` for a gateway; left out for others.
     #[serde(rename = "type", skip_serializing_if = "Vec::is_empty")]
-    kind: Vec<String>,
+    #[schema(required = false)]
+    kind: Vec<DeviceKind>,
+    /// Left out when the gateway was given a manifest that is not stored here, unless `expand` asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    deployment_manifest: Option<ManifestOfDevice>,
+    deployment_manifest: Option<AssignedManifest>,
+}
+
+/// What a device is beside a device.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum DeviceKind {
+    /// A gateway.
+    IotEdge,
 }
 
 /// The manifest last assigned to a gateway.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ManifestOfDevice {
-    id: String,
-    /// Missing when the manifest was deleted since.
+pub(super) struct AssignedManifest {
+    /// Left out when it is not stored here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// Left out when the stored manifest was deleted since.
     #[serde(skip_serializing_if = "Option::is_none")]
     display_name: Option<String>,
+    /// As the gateway was given it; the stored one may have changed since. Given when `expand` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
 }
 
 /// A wish for a device's registration. What is left out stays as it is.
@@ -58,12 +82,15 @@ pub struct DeviceWish {
     display_name: Option<String>,
     template: Option<String>,
     enabled: Option<bool>,
-    /// Only false: central makes no values up.
+    /// Kept for scripts that set it: central makes no values up.
     simulated: Option<bool>,
-    /// `["edge"]` for a gateway; only at the first registration.
+    /// What it belongs to: one organization, or the whole site when it is `[]`.
+    #[schema(value_type = Option<Vec<String>>, max_items = 1)]
+    organizations: Option<Organizations>,
+    /// `["iotEdge"]` for a gateway (`edge` and `gateway` are understood too), `[]` for others; only at the first registration.
     #[serde(rename = "type")]
     kind: Option<Vec<String>>,
-    deployment_manifest: Option<ManifestWish>,
+    deployment_manifest: Option<AssignmentBody>,
     /// Given back by scripts that changed what they read; not compared.
     #[serde(rename = "etag")]
     _etag: Option<String>,
@@ -72,15 +99,37 @@ pub struct DeviceWish {
     _provisioned: Option<bool>,
 }
 
-/// Which manifest a gateway shall have.
+/// Which manifest a gateway shall have: `id` of a stored one, or `data`. With both, `data` must be what is stored there.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-struct ManifestWish {
+pub struct AssignmentBody {
     /// Of a stored manifest.
-    id: String,
-    /// Given back by scripts that changed what they read.
+    id: Option<String>,
+    /// An IoT Edge deployment manifest, `modulesContent` on top.
+    data: Option<Value>,
+    /// Given back by scripts that changed what they read; not looked at.
     #[serde(rename = "displayName")]
     _display_name: Option<String>,
+    /// As displayName.
+    #[serde(rename = "etag")]
+    _etag: Option<String>,
+    /// As displayName.
+    #[serde(rename = "organizations")]
+    #[schema(value_type = Option<Vec<String>>, max_items = 1)]
+    _organizations: Option<Organizations>,
+}
+
+impl AssignmentBody {
+    fn assignment(self) -> Result<Assignment, ApiError> {
+        match (self.id, self.data) {
+            (Some(id), None) => Ok(Assignment::Stored(id)),
+            (None, Some(data)) => Ok(Assignment::Given(data)),
+            (Some(id), Some(data)) => Ok(Assignment::Named(id, data)),
+            (None, None) => Err(ApiError::unprocessable(
+                "deploymentManifest: found neither id nor data; write the id of a stored manifest, or a manifest as data",
+            )),
+        }
+    }
 }
 
 impl DeviceWish {
@@ -89,13 +138,13 @@ impl DeviceWish {
         if let Some(id) = self.id.filter(|id| id != path_id) {
             return wrong(format!("id: found `{id}`; the path says `{path_id}`"));
         }
-        if self.simulated == Some(true) {
-            return wrong("simulated: found true; central makes no values up, run a simulated device".into());
-        }
         let is_gateway = match self.kind.as_deref() {
             None => None,
-            Some(kinds) => match kinds.iter().find(|kind| !matches!(kind.as_str(), "edge" | "gateway")) {
-                Some(kind) => return wrong(format!("type: found `{kind}`; allowed are edge and gateway")),
+            Some(kinds) => match kinds.iter().find(|kind| !GATEWAY_KINDS.contains(&kind.as_str())) {
+                Some(kind) => {
+                    let allowed = GATEWAY_KINDS.join(", ");
+                    return wrong(format!("type: found `{kind}`; allowed are {allowed}"));
+                }
                 None => Some(!kinds.is_empty()),
             },
         };
@@ -110,28 +159,63 @@ impl DeviceWish {
             template: self.template,
             is_gateway,
             enabled: self.enabled,
-            manifest_id: self.deployment_manifest.map(|manifest| manifest.id),
+            simulated: self.simulated,
+            organizations: self.organizations,
+            manifest: self.deployment_manifest.map(AssignmentBody::assignment).transpose()?,
         })
     }
 }
 
-fn body(c: &Connection, device: Device) -> Result<DeviceBody, FleetError> {
-    let deployment_manifest = match device.manifest_id {
+/// Which parts of devices are given in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+pub(super) enum Expand {
+    /// The whole manifest of a gateway.
+    #[serde(rename = "deploymentManifest")]
+    DeploymentManifest,
+}
+
+/// What a device is asked for with.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceQuery {
+    /// `2022-10-31-preview`, `2022-07-31` or `1.0`.
+    #[serde(rename = "api-version")]
+    #[param(rename = "api-version")]
+    _api_version: String,
+    /// Gives the gateway's manifest with its `data`.
+    #[param(inline)]
+    expand: Option<Expand>,
+}
+
+fn assigned(
+    c: &Connection,
+    device: &Device,
+    expand: Option<Expand>,
+) -> Result<Option<AssignedManifest>, FleetError> {
+    let data = match expand {
+        Some(Expand::DeploymentManifest) => manifests::assigned(c, &device.id)?,
         None => None,
-        Some(id) => {
-            let display_name = manifests::get(c, &id)?.map(|manifest| manifest.display_name);
-            Some(ManifestOfDevice { id, display_name })
-        }
     };
+    let display_name = match &device.manifest_id {
+        Some(id) => manifests::get(c, id)?.map(|manifest| manifest.display_name),
+        None if data.is_none() => return Ok(None),
+        None => None,
+    };
+    Ok(Some(AssignedManifest { id: device.manifest_id.clone(), display_name, data }))
+}
+
+fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<DeviceBody, FleetError> {
     Ok(DeviceBody {
         etag: format!("\"{:x}\"", device.revision),
+        deployment_manifest: assigned(c, &device, expand)?,
         display_name: device.display_name,
         template: device.template,
-        simulated: false,
+        simulated: device.simulated,
         enabled: device.enabled,
         provisioned: device.last_seen_ms.is_some(),
-        kind: if device.is_gateway { vec!["edge".into()] } else { Vec::new() },
-        deployment_manifest,
+        organizations: device.organizations,
+        kind: if device.is_gateway { vec![DeviceKind::IotEdge] } else { Vec::new() },
         id: device.id.into(),
     })
 }
@@ -149,7 +233,7 @@ pub(super) async fn list(
         .store
         .read(move |c| {
             let devices = devices::list(c, &after, limit)?;
-            devices.into_iter().map(|device| body(c, device)).collect::<Result<Vec<_>, FleetError>>()
+            devices.into_iter().map(|device| body(c, device, None)).collect::<Result<Vec<_>, FleetError>>()
         })
         .await?;
     let last_id = bodies.last().map(|last| last.id.clone());
@@ -157,50 +241,72 @@ pub(super) async fn list(
 }
 
 /// One gateway or device.
-#[utoipa::path(get, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion),
+#[utoipa::path(get, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, DeviceQuery),
     security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<DeviceBody>> {
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    Asked(query): Asked<DeviceQuery>,
+) -> Answer<Json<DeviceBody>> {
     let read = move |c: &Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-        body(c, device)
+        body(c, device, query.expand)
     };
     Ok(Json(fleet.store.read(read).await?))
 }
 
 /// Registers a gateway or device, or changes its registration. A new one gets its keys.
-#[utoipa::path(put, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion),
+#[utoipa::path(put, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, DeviceQuery),
     request_body = DeviceWish, security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
+    Asked(query): Asked<DeviceQuery>,
     Body(wish): Body<DeviceWish>,
 ) -> Answer<Json<DeviceBody>> {
-    register(&fleet, of, wish, false).await
+    register(&fleet, of, query, wish, false).await
 }
 
 /// Changes a registration; `deploymentManifest` assigns a stored manifest to a gateway.
-#[utoipa::path(patch, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion),
+#[utoipa::path(patch, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, DeviceQuery),
     request_body = DeviceWish, security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
+    Asked(query): Asked<DeviceQuery>,
     Body(wish): Body<DeviceWish>,
 ) -> Answer<Json<DeviceBody>> {
-    register(&fleet, of, wish, true).await
+    register(&fleet, of, query, wish, true).await
 }
 
 async fn register(
     fleet: &Arc<Fleet>,
     of: OfDevice,
+    query: DeviceQuery,
     wish: DeviceWish,
     must_exist: bool,
 ) -> Answer<Json<DeviceBody>> {
     let registration = wish.registration(of.device_id.as_str())?;
     let device = fleet.register(of.device_id, registration, must_exist).await?;
-    Ok(Json(fleet.store.read(move |c| body(c, device)).await?))
+    Ok(Json(fleet.store.read(move |c| body(c, device, query.expand)).await?))
+}
+
+/// Gives a gateway a manifest that is not stored for other gateways. The answer has what the gateway was given.
+#[utoipa::path(post, path = "/api/devices/{device_id}/applyDeploymentManifest", tag = "devices",
+    params(OfDevice, ApiVersion), request_body = AssignmentBody, security(("token" = [])),
+    responses((status = 200, body = AssignedManifest), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn apply_manifest(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    Body(manifest): Body<AssignmentBody>,
+) -> Answer<Json<AssignedManifest>> {
+    let device = fleet.apply_manifest(of.device_id, manifest.assignment()?).await?;
+    let read = move |c: &Connection| assigned(c, &device, Some(Expand::DeploymentManifest));
+    let given = fleet.store.read(read).await?;
+    Ok(Json(given.ok_or_else(|| ApiError::internal("the manifest was not noted"))?))
 }
 
 /// Deletes a gateway or device with its keys, twins and command history, and disconnects it.

@@ -1,16 +1,19 @@
 //! Errors in IoT Central's shape: `{"error":{"code","message","requestId","time"}}`.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemas::method::MethodFailure;
-use schemas::timestamp::rfc3339;
+use schemas::timestamp::rfc1123;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::now_ms;
 use crate::fleet::FleetError;
 use crate::store::StoreError;
+
+/// Azure clients read the code here when they do not read the body.
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// What an API handler gives.
 pub type Answer<T> = Result<T, ApiError>;
@@ -40,7 +43,8 @@ struct ErrorDetail {
     message: String,
     /// Stands in central's log too.
     request_id: String,
-    /// RFC 3339.
+    /// RFC 1123, as IoT Central writes it here.
+    #[schema(example = "Mon, 23 Nov 2026 16:11:52 GMT")]
     time: String,
 }
 
@@ -164,8 +168,9 @@ impl IntoResponse for ApiError {
         if self.status.is_server_error() {
             tracing::error!(request_id, code = self.code, message = self.message, "a request failed");
         }
-        let time = rfc3339(now_ms());
+        let time = rfc1123(now_ms());
         let error = ErrorDetail { code: self.code, message: self.message, request_id, time };
-        (self.status, Json(ErrorBody { error })).into_response()
+        let code = HeaderValue::from_static(self.code);
+        (self.status, [(ERROR_CODE, code)], Json(ErrorBody { error })).into_response()
     }
 }

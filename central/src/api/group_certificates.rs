@@ -230,7 +230,7 @@ pub(super) async fn generate_verification_code(
 /// Verifies a certificate by one that was signed with its key and has the code as its common name.
 #[utoipa::path(post, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}/verify",
     tag = "enrollmentGroups", params(OfCertificate, ApiVersion), request_body = ProofWish, security(("token" = [])),
-    responses((status = 200), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 204), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn verify(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfCertificate>,
@@ -248,5 +248,5 @@ pub(super) async fn verify(
         Ok(())
     })
     .await?;
-    Ok(StatusCode::OK)
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -12,7 +12,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, Paging};
 use super::links::ListAddress;
+use crate::deploy::ManifestChange;
 use crate::fleet::{Fleet, FleetError, no_manifest};
+use crate::organizations::Organizations;
 use crate::store::manifests::{self, StoredManifest};
 
 /// `/api/deploymentManifests/{manifest_id}`
@@ -32,9 +34,13 @@ pub struct ManifestBody {
     etag: String,
     /// As it was given.
     data: Value,
+    /// What it belongs to: one organization, or the whole site when it is left out.
+    #[serde(skip_serializing_if = "Organizations::is_empty")]
+    #[schema(value_type = Vec<String>, required = false, max_items = 1)]
+    organizations: Organizations,
 }
 
-/// A manifest to store.
+/// A manifest to store. What is left out stays as it is; a new one needs `data`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct StoreWish {
@@ -42,7 +48,10 @@ pub struct StoreWish {
     id: Option<String>,
     display_name: Option<String>,
     /// An IoT Edge deployment manifest, `modulesContent` on top.
-    data: Value,
+    data: Option<Value>,
+    /// What it belongs to: one organization, or the whole site when it is `[]`.
+    #[schema(value_type = Option<Vec<String>>, max_items = 1)]
+    organizations: Option<Organizations>,
     /// Given back by scripts that changed what they read; not compared.
     #[serde(rename = "etag")]
     _etag: Option<String>,
@@ -51,7 +60,13 @@ pub struct StoreWish {
 impl From<StoredManifest> for ManifestBody {
     fn from(of: StoredManifest) -> Self {
         let etag = format!("\"{:x}\"", of.revision);
-        Self { id: of.id, display_name: of.display_name, etag, data: of.data }
+        Self {
+            id: of.id,
+            display_name: of.display_name,
+            etag,
+            data: of.data,
+            organizations: of.organizations,
+        }
     }
 }
 
@@ -95,11 +110,37 @@ pub(super) async fn put(
     At(of): At<OfManifest>,
     Body(wish): Body<StoreWish>,
 ) -> Answer<Json<ManifestBody>> {
-    let path_id = of.manifest_id;
-    if let Some(id) = wish.id.filter(|id| *id != path_id) {
-        return Err(ApiError::unprocessable(format!("id: found `{id}`; the path says `{path_id}`")));
+    store(&fleet, of.manifest_id, wish, false).await
+}
+
+/// Changes a stored manifest. Gateways that have it assigned keep what they have until it is assigned again.
+#[utoipa::path(patch, path = "/api/deploymentManifests/{manifest_id}", tag = "deploymentManifests",
+    params(OfManifest, ApiVersion), request_body = StoreWish, security(("token" = [])),
+    responses((status = 200, body = ManifestBody), (status = 404, body = ErrorBody),
+        (status = 422, description = "names the field, what was found and what is allowed", body = ErrorBody)))]
+pub(super) async fn patch(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfManifest>,
+    Body(wish): Body<StoreWish>,
+) -> Answer<Json<ManifestBody>> {
+    store(&fleet, of.manifest_id, wish, true).await
+}
+
+async fn store(
+    fleet: &Arc<Fleet>,
+    id: String,
+    wish: StoreWish,
+    must_exist: bool,
+) -> Answer<Json<ManifestBody>> {
+    if let Some(other) = wish.id.filter(|other| *other != id) {
+        return Err(ApiError::unprocessable(format!("id: found `{other}`; the path says `{id}`")));
     }
-    Ok(Json(fleet.store_manifest(path_id, wish.display_name, wish.data).await?.into()))
+    let change = ManifestChange {
+        display_name: wish.display_name,
+        data: wish.data,
+        organizations: wish.organizations,
+    };
+    Ok(Json(fleet.store_manifest(id, change, must_exist).await?.into()))
 }
 
 /// Deletes a stored manifest. Gateways that have it keep it.

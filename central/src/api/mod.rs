@@ -81,6 +81,7 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
     let (router, mut description) = OpenApiRouter::<Arc<Fleet>>::new()
         .routes(routes!(devices::list))
         .routes(routes!(devices::get, devices::put, devices::patch, devices::delete))
+        .routes(routes!(devices::apply_manifest))
         .routes(routes!(devices::credentials))
         .routes(routes!(attestation::get, attestation::put, attestation::patch, attestation::delete))
         .routes(routes!(devices::modules))
@@ -93,7 +94,7 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(commands::history, commands::run))
         .routes(routes!(commands::history_of_module, commands::run_of_module))
         .routes(routes!(manifests::list))
-        .routes(routes!(manifests::get, manifests::put, manifests::delete))
+        .routes(routes!(manifests::get, manifests::put, manifests::patch, manifests::delete))
         .routes(routes!(enrollment_groups::list))
         .routes(routes!(
             enrollment_groups::get,

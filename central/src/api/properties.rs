@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use schemas::names::Identity;
 use schemas::timestamp::rfc3339;
 use serde_json::{Map, Value, json};
@@ -27,24 +28,24 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -
 /// Merges desired properties of a device; `null` deletes one.
 #[utoipa::path(patch, path = "/api/devices/{device_id}/properties", tag = "properties", params(OfDevice, ApiVersion),
     request_body = Value, security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     body: JsonBytes,
-) -> Answer<Json<Value>> {
+) -> Answer<(StatusCode, Json<Value>)> {
     desire(&fleet, of.into(), DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a device.
 #[utoipa::path(put, path = "/api/devices/{device_id}/properties", tag = "properties", params(OfDevice, ApiVersion),
     request_body = Value, security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     body: JsonBytes,
-) -> Answer<Json<Value>> {
+) -> Answer<(StatusCode, Json<Value>)> {
     desire(&fleet, of.into(), DesiredChange::Replace, &body.0).await
 }
 
@@ -62,31 +63,37 @@ pub(super) async fn get_of_module(
 /// Merges desired properties of a module; `null` deletes one.
 #[utoipa::path(patch, path = "/api/devices/{device_id}/modules/{module_name}/properties", tag = "properties",
     params(OfModule, ApiVersion), request_body = Value, security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModule>,
     body: JsonBytes,
-) -> Answer<Json<Value>> {
+) -> Answer<(StatusCode, Json<Value>)> {
     desire(&fleet, of.into(), DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a module.
 #[utoipa::path(put, path = "/api/devices/{device_id}/modules/{module_name}/properties", tag = "properties",
     params(OfModule, ApiVersion), request_body = Value, security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModule>,
     body: JsonBytes,
-) -> Answer<Json<Value>> {
+) -> Answer<(StatusCode, Json<Value>)> {
     desire(&fleet, of.into(), DesiredChange::Replace, &body.0).await
 }
 
-async fn desire(fleet: &Arc<Fleet>, of: Identity, change: DesiredChange, body: &[u8]) -> Answer<Json<Value>> {
+/// Writes desired properties. They are accepted, not in force: the device says when they are.
+async fn desire(
+    fleet: &Arc<Fleet>,
+    of: Identity,
+    change: DesiredChange,
+    body: &[u8],
+) -> Answer<(StatusCode, Json<Value>)> {
     let wish = edge_core::twin::parse_patch(body).map_err(FleetError::from)?;
     fleet.desire(of.clone(), change, wish).await?;
-    shown(fleet, of).await
+    Ok((StatusCode::ACCEPTED, shown(fleet, of).await?))
 }
 
 async fn shown(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<Value>> {

@@ -5,6 +5,7 @@ use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
+use crate::organizations::Organizations;
 
 use super::{integer, parsed_column, unreadable, unsigned};
 
@@ -25,7 +26,13 @@ pub struct Device {
     pub keys: Option<Keys>,
     /// Its certificates, which then prove it in place of its keys.
     pub x509: Option<X509>,
-    /// The manifest last assigned to it.
+    /// Of its TPM, base64. Such a device has neither keys nor certificates.
+    pub endorsement_key: Option<String>,
+    /// Whether its values are made up, by whoever makes them up.
+    pub simulated: bool,
+    /// What it belongs to.
+    pub organizations: Organizations,
+    /// The stored manifest last assigned to it; none when it was given one that is not stored.
     pub manifest_id: Option<String>,
     /// Grows with every change of the registration.
     pub revision: i64,
@@ -52,6 +59,9 @@ impl Device {
             enabled: true,
             keys: None,
             x509: None,
+            endorsement_key: None,
+            simulated: false,
+            organizations: Organizations::default(),
             manifest_id: None,
             revision: 0,
             last_seen_ms: None,
@@ -141,6 +151,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
             // No certificate proves it then, and its keys do not either.
             _ => Some(unreadable::value("devices", super::json_column(row, "x509"))?.unwrap_or_default()),
         },
+        endorsement_key: text("endorsement_key")?,
+        simulated: unreadable::value("devices", row.get("simulated"))?.unwrap_or(false),
+        organizations: unreadable::value("devices", super::json_column(row, "organizations"))?
+            .unwrap_or_default(),
         manifest_id: text("manifest_id")?,
         revision: unreadable::value("devices", row.get("revision"))?.unwrap_or(1),
         last_seen_ms: unreadable::value("devices", row.get::<_, Option<i64>>("last_seen_ms"))?
@@ -224,11 +238,11 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO devices (id, display_name, template, is_gateway, enabled, primary_key, secondary_key,
-                 manifest_id, revision, x509, generation, is_claim)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                 manifest_id, revision, x509, generation, is_claim, endorsement_key, simulated, organizations)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
              ON CONFLICT (id) DO UPDATE SET display_name = ?2, template = ?3, is_gateway = ?4, enabled = ?5,
                  primary_key = ?6, secondary_key = ?7, manifest_id = ?8, revision = ?9, x509 = ?10,
-                 is_claim = ?12",
+                 is_claim = ?12, endorsement_key = ?13, simulated = ?14, organizations = ?15",
         )?
         .execute((
             device.id.as_str(),
@@ -243,6 +257,9 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
             x509,
             integer(generation),
             device.is_claim,
+            &device.endorsement_key,
+            device.simulated,
+            serde_json::json!(device.organizations).to_string(),
         ))?;
     connection.prepare_cached("DELETE FROM removed_devices WHERE id = ?1")?.execute([device.id.as_str()])?;
     Ok(())
@@ -300,6 +317,7 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
         "DELETE FROM cloud_messages WHERE device = ?1",
         "DELETE FROM cloud_purges WHERE device = ?1",
         "DELETE FROM enrollments WHERE device = ?1",
+        "DELETE FROM assigned_manifests WHERE device = ?1",
     ] {
         connection.prepare_cached(statement)?.execute([id.as_str()])?;
     }

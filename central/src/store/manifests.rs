@@ -1,9 +1,11 @@
 //! Deployment manifests as operators stored them.
 
 use rusqlite::{Connection, Row};
+use schemas::names::DeviceId;
 use serde_json::Value;
 
 use super::{json_column, unreadable};
+use crate::organizations::Organizations;
 
 /// A stored manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +16,8 @@ pub struct StoredManifest {
     pub display_name: String,
     /// The manifest itself, as it was given.
     pub data: Value,
+    /// What it belongs to.
+    pub organizations: Organizations,
     /// Grows with every change.
     pub revision: i64,
 }
@@ -23,22 +27,53 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredManifest> {
         id: row.get("id")?,
         display_name: row.get("display_name")?,
         data: json_column(row, "data")?,
+        organizations: unreadable::value("manifests", json_column(row, "organizations"))?.unwrap_or_default(),
         revision: row.get("revision")?,
     })
 }
 
-/// Stores a manifest in place of the one with its id; gives its revision.
+/// Stores a manifest in place of the one with its id; gives its new revision.
 ///
 /// # Errors
 /// SQLite's.
-pub fn put(connection: &Connection, id: &str, display_name: &str, data: &Value) -> rusqlite::Result<i64> {
+pub fn put(connection: &Connection, manifest: &StoredManifest) -> rusqlite::Result<i64> {
     connection
         .prepare_cached(
-            "INSERT INTO manifests (id, display_name, data, revision) VALUES (?1, ?2, ?3, 1)
-             ON CONFLICT (id) DO UPDATE SET display_name = ?2, data = ?3, revision = revision + 1
+            "INSERT INTO manifests (id, display_name, data, organizations, revision) VALUES (?1, ?2, ?3, ?4, 1)
+             ON CONFLICT (id) DO UPDATE SET display_name = ?2, data = ?3, organizations = ?4,
+                 revision = revision + 1
              RETURNING revision",
         )?
-        .query_row((id, display_name, data.to_string()), |row| row.get(0))
+        .query_row(
+            (
+                &manifest.id,
+                &manifest.display_name,
+                manifest.data.to_string(),
+                serde_json::json!(manifest.organizations).to_string(),
+            ),
+            |row| row.get(0),
+        )
+}
+
+/// Notes the manifest that a gateway was given.
+///
+/// # Errors
+/// SQLite's.
+pub fn put_assigned(connection: &Connection, gateway: &DeviceId, data: &Value) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO assigned_manifests (device, data) VALUES (?1, ?2)")?
+        .execute((gateway.as_str(), data.to_string()))?;
+    Ok(())
+}
+
+/// The manifest that a gateway was given last; none when it was given none, or by a version that did not note it.
+///
+/// # Errors
+/// SQLite's.
+pub fn assigned(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Option<Value>> {
+    let mut statement = connection.prepare_cached("SELECT * FROM assigned_manifests WHERE device = ?1")?;
+    let found = statement.query_row([gateway.as_str()], |row| json_column(row, "data"));
+    unreadable::row("assigned_manifests", found)
 }
 
 /// The manifest with this id; none when it cannot be read.

@@ -279,6 +279,18 @@ ALTER TABLE enrollments ADD COLUMN token_ends_at INTEGER NOT NULL DEFAULT 0;
 -- JSON list of the gateways through which devices may enrol by certificate
 ALTER TABLE enrollment_groups ADD COLUMN gateways TEXT NOT NULL DEFAULT '[]';
 ",
+    "
+-- organizations: JSON of Organizations; endorsement_key: of a TPM, which then proves the device in place of keys and certificates
+ALTER TABLE devices ADD COLUMN simulated INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE devices ADD COLUMN organizations TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE devices ADD COLUMN endorsement_key TEXT;
+ALTER TABLE manifests ADD COLUMN organizations TEXT NOT NULL DEFAULT '[]';
+-- the manifest that a gateway was given, as it was then: the stored one of its id may have changed, or it never had an id
+CREATE TABLE assigned_manifests (
+    device TEXT PRIMARY KEY,
+    data TEXT NOT NULL
+) WITHOUT ROWID;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

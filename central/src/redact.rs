@@ -13,10 +13,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schemas::redaction::MARK;
 use serde_json::{Map, Value};
-
-/// Stands for a secret. It has no characters that JSON encoders escape, so that it can be found in what is written back.
-pub const MARK: &str = "***redacted***";
 
 /// JSON in a text in JSON in a text and so on is read this deep; a text beyond is hidden whole.
 const TEXTS_MAX: u8 = 4;
@@ -226,23 +224,6 @@ pub fn document(value: &mut Value, named: &Named) {
 pub fn text(text: &str) -> String {
     let named = Named::default();
     Walk { named: &named, texts: 0 }.text(text, Place::Plain)
-}
-
-/// The path of the first text that stands for a secret, `None` when there is none. The document has a bounded depth.
-pub fn find_mark(value: &Value) -> Option<String> {
-    let below = |name: String, value: &Value| {
-        let below = find_mark(value)?;
-        Some(if below.is_empty() { name } else { format!("{name}.{below}") })
-    };
-    match value {
-        Value::String(text) => text.contains(MARK).then(String::new),
-        Value::Array(items) => items.iter().enumerate().find_map(|(at, item)| below(at.to_string(), item)),
-        Value::Object(fields) => fields.iter().find_map(|(name, value)| match name.contains(MARK) {
-            true => Some(name.clone()),
-            false => below(name.clone(), value),
-        }),
-        _ => None,
-    }
 }
 
 struct Walk<'a> {

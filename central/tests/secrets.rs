@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use central::redact::MARK;
 use central::token::Role;
 use common::{Central, STEP, start};
 use reqwest::Method;
+use schemas::redaction::MARK;
 use serde_json::{Value, json};
 
 /// Every planted secret begins so.

@@ -235,6 +235,11 @@ impl Deployments {
         let mut manifest =
             Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)
                 .map_err(|error| error.to_string())?;
+        // What was in force before this version knew the mark keeps its routes.
+        if matches!(start, Start::New) {
+            Manifest::check_redaction(&sections.edge_agent.properties, &sections.edge_hub.properties)
+                .map_err(|error| error.to_string())?;
+        }
         let (desired, _, refused) = deploy::take(&manifest);
         let withheld = self.policy.check(&desired).err().map(|error| error.to_string());
         if let (Start::New, Some(refused)) = (start, &withheld) {
@@ -336,6 +341,8 @@ pub enum ApplyError {
 
 #[cfg(test)]
 mod tests {
+    use schemas::redaction::MARK;
+
     use super::*;
     use crate::queues::limits::Limits;
     use edge_hub::clients::Clients;
@@ -550,6 +557,62 @@ mod tests {
         let running = gateway.start_with(permits("host_namespaces = [\"pid\"]")).await;
         assert_eq!(running.judgement().problem, None);
         assert!(running.outputs.deployer.borrow().is_some());
+        running.stop().await;
+    }
+
+    /// Every field of a manifest that may hold a text, each with the mark in it.
+    #[tokio::test]
+    async fn a_manifest_with_centrals_mark_of_a_secret_is_refused_by_field_at_every_entrance() {
+        let document = |marked: &str| {
+            let at =
+                |place: &str, text: &str| if place == marked { MARK.to_owned() } else { text.to_owned() };
+            json!({"modulesContent": {
+                "$edgeAgent": {"properties.desired": {
+                    "schemaVersion": "1.1",
+                    "runtime": {"settings": {"registryCredentials": {"r": {
+                        "username": at("username", "u"), "password": at("password", "p"), "address": "registry.plant"
+                    }}}},
+                    "modules": {"m": {
+                        "settings": {"image": "a:1", "createOptions": format!("{{\"Env\":[\"A={}\"]}}", at("createOptions", "x"))},
+                        "env": {"B": {"value": at("value", "y")}}
+                    }}
+                }},
+                "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {
+                    "a": format!("FROM /messages/* WHERE k = '{}' INTO $upstream", at("a", "z"))
+                }}},
+                "m": {"properties.desired": {"apiKey": at("apiKey", "k")}}
+            }})
+        };
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start().await;
+        running.deployments.apply(&document("")).await.unwrap();
+        let desired = |module| running.twins.get(&running.deployments.identity(module)).desired;
+        let wanted =
+            || running.outputs.deployer.borrow().clone().map(|deployment| deployment.desired.clone());
+        let in_force = wanted();
+        for (number, place) in (2..).zip(["username", "password", "createOptions", "value", "a", "apiKey"]) {
+            let before = [ModuleId::edge_agent(), ModuleId::edge_hub(), "m".parse().unwrap()].map(desired);
+            let refused = running.deployments.apply(&document(place)).await.unwrap_err();
+            assert!(matches!(refused, ApplyError::Refused(_)), "{refused}");
+            let named = refused.to_string();
+            assert!(named.contains(&format!("{place}: found `{MARK}`")), "{place}: {named}");
+            let after = [ModuleId::edge_agent(), ModuleId::edge_hub(), "m".parse().unwrap()].map(desired);
+            assert_eq!(before, after, "{place}");
+            if place == "apiKey" {
+                continue;
+            }
+            // The same from central: told as the deployment's problem, and the one before stays.
+            for (module, properties) in Manifest::sections(&document(place)).unwrap() {
+                let identity = running.deployments.identity(module);
+                let section = Section { version: number, properties };
+                let _ = running.twins.desired_from_central(&identity, section, || true);
+            }
+            running.deployments.take_up().await.unwrap();
+            let problem = running.judgement().problem.unwrap_or_default();
+            assert!(problem.contains(&format!("{place}: found `{MARK}`")), "{place}: {problem}");
+            assert_eq!(wanted(), in_force, "{place}");
+            running.deployments.apply(&document("")).await.unwrap();
+        }
         running.stop().await;
     }
 }

@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod method;
 pub mod names;
 pub mod provisioning;
+pub mod redaction;
 pub mod status;
 pub mod timestamp;
 pub mod topics;

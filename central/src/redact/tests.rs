@@ -166,13 +166,6 @@ fn a_value_that_is_named_by_the_path_is_hidden_by_that_name() {
     assert_eq!(shown("/api/devices/d/telemetry/temperature").as_deref(), Some("s3cr3t"));
 }
 
-#[test]
-fn the_mark_is_found_where_it_stands() {
-    let marked = json!({"a": [{"b.c": format!("SharedAccessKey={MARK}")}], "d": 1});
-    assert_eq!(find_mark(&marked).as_deref(), Some("a.0.b.c"));
-    assert_eq!(find_mark(&json!({"a": ["redacted"]})), None);
-}
-
 /// Something around a secret that says that it is one.
 fn wrapped() -> impl Strategy<Value = Value> {
     let name = prop::sample::select(vec![

@@ -9,6 +9,7 @@ use schemas::cloud_message::CloudMessage;
 use schemas::link::{Children, CommandDown, Purges, Stored};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::EnrolmentAnswer;
+use schemas::redaction::{MARK, find_mark_in};
 use schemas::twin::Section;
 
 use super::{Ended, Uplink};
@@ -74,6 +75,19 @@ impl Uplink {
     }
 
     async fn desired(&self, identity: Identity, section: Section) -> Result<(), Ended> {
+        // A deployment with the mark is refused where it would come in force, and reported.
+        if let (false, Some(field)) =
+            (self.is_own_system_module(&identity), find_mark_in(&section.properties))
+        {
+            let version = section.version;
+            tracing::error!(
+                %identity,
+                version,
+                field,
+                "central's desired section was refused: it holds `{MARK}` in place of a secret; the one before it stays"
+            );
+            return Ok(());
+        }
         let is_here = || self.standing.is_here(&identity);
         let (change, saved) = self.twins.desired_from_central(&identity, section, is_here);
         if let Some(saved) = saved {

@@ -23,6 +23,7 @@ use authorization::Authorization;
 
 use crate::json::{self, JsonError};
 use crate::names::ModuleId;
+use crate::redaction::{MARK, find_mark, find_mark_in};
 
 /// The largest document, in bytes. IoT Edge's twins hold 32 KB; a manifest may be larger here, not endless.
 pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -231,9 +232,11 @@ impl Manifest {
     /// Reads a whole document, `modulesContent` or `content.modulesContent` on top.
     ///
     /// # Errors
-    /// [`ManifestError`] for the first field that is wrong. Route texts are not looked into here.
+    /// [`ManifestError`] for the first field that is wrong, or that holds central's mark of a secret. Route texts are not
+    /// looked into here.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
         let document = Self::document(text)?;
+        refuse_mark(find_mark(&document))?;
         let mut sections = Self::sections(&document)?;
         let edge_agent = sections.remove(&ModuleId::edge_agent()).ok_or_else(|| ManifestError {
             path: format!("{ROOT}.$edgeAgent"),
@@ -287,6 +290,21 @@ impl Manifest {
         })
     }
 
+    /// Checks that no desired section of `$edgeAgent` or `$edgeHub` holds central's mark of a secret.
+    ///
+    /// # Errors
+    /// [`ManifestError`] for the first field with the mark.
+    pub fn check_redaction(
+        edge_agent: &Map<String, Value>,
+        edge_hub: &Map<String, Value>,
+    ) -> Result<(), ManifestError> {
+        for (module, members) in [("$edgeAgent", edge_agent), ("$edgeHub", edge_hub)] {
+            let path = find_mark_in(members).map(|path| format!("{ROOT}.{module}.properties.desired.{path}"));
+            refuse_mark(path)?;
+        }
+        Ok(())
+    }
+
     /// The desired sections that a document writes into twins, by module; flat keys such as
     /// `properties.desired.modules.sensor` are put where they belong. A module without any is not among them.
     ///
@@ -295,4 +313,13 @@ impl Manifest {
     pub fn sections(document: &Value) -> Result<BTreeMap<ModuleId, Map<String, Value>>, ManifestError> {
         sections::of(document)
     }
+}
+
+fn refuse_mark(path: Option<String>) -> Result<(), ManifestError> {
+    let Some(path) = path else { return Ok(()) };
+    Err(ManifestError {
+        path: if path.is_empty() { "manifest".into() } else { path },
+        found: format!("`{MARK}`, which stands for a secret that viewers are not shown"),
+        allowed: "write the secret, or change a manifest that was read with an operator's token".into(),
+    })
 }

@@ -1,19 +1,23 @@
 //! Does one step of a plan. It has no choices left; doing a step that is done already is no error.
 
-use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
-use bollard::models::NetworkCreateRequest;
+use bollard::models::{ContainerCreateBody, NetworkCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, InspectNetworkOptions, RemoveContainerOptions,
     StartContainerOptions, StopContainerOptions,
 };
+use bollard::{Docker, body_full};
 use edge_core::deploy::desired::{Desired, DesiredModule};
 use edge_core::deploy::plan::Action;
 use futures_util::TryStreamExt as _;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::CONTENT_LENGTH;
 use schemas::names::ModuleId;
+use serde_json::{Map, Value};
 
-use super::spec::{Own, container};
+use super::spec::{Own, container, container_name};
 use super::{DockerError, ModuleContext};
 use crate::workload::Workload;
 
@@ -50,7 +54,7 @@ impl Hands<'_> {
             Action::Create { module, .. } => self.create(action, module).await,
             Action::Start { module, container_id } => {
                 // A container that this plan has created has the module's name.
-                self.start(action, container_id.as_deref().unwrap_or(module.as_str())).await
+                self.start(action, container_id.as_deref().unwrap_or(&container_name(module))).await
             }
             Action::Restart { container_id, .. } => {
                 self.stop(action, container_id).await?;
@@ -91,11 +95,10 @@ impl Hands<'_> {
         let workload_dir = self.workload.dir_of(module);
         let own = Own { generation_id: self.workload.generation_id(module), workload_dir: &workload_dir };
         let body = container(module, wanted, self.context, &own)?;
-        let options =
-            CreateContainerOptions { name: Some(module.to_string()), ..CreateContainerOptions::default() };
-        match self.docker.create_container(Some(options), body).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { module: module.to_string() }),
+        let name = container_name(module);
+        match create_container(self.docker, &name, &body).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { name: name.into_owned() }),
             Err(error) => Err(said(action)(error)),
         }
     }
@@ -112,6 +115,23 @@ impl Hands<'_> {
         tracing::info!(network = name, "network made");
         Ok(())
     }
+}
+
+/// Creates a container from a body that is sent as it is: bollard's own type would drop what it does not know.
+///
+/// # Errors
+/// The engine's refusal, or why it could not be asked.
+pub async fn create_container(docker: &Docker, name: &str, body: &Map<String, Value>) -> Result<(), Error> {
+    let body = Bytes::from(serde_json::to_vec(body)?);
+    let docker = docker.clone().with_request_modifier(move |request| {
+        let (mut head, _) = request.into_parts();
+        // It is of bollard's body; hyper writes that of ours.
+        head.headers.remove(CONTENT_LENGTH);
+        Request::from_parts(head, body_full(body.clone()))
+    });
+    let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
+    docker.create_container(Some(options), ContainerCreateBody::default()).await?;
+    Ok(())
 }
 
 /// Whether an image is on this machine.

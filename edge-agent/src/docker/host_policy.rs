@@ -73,6 +73,7 @@ mod tests {
     use super::*;
     use edge_core::deploy::policy::Permitted;
     use schemas::manifest::Manifest;
+    use schemas::manifest::create_options::is_known;
     use serde::Deserializer;
     use serde::de::Visitor;
     use serde_json::json;
@@ -226,11 +227,16 @@ mod tests {
                         "schemaVersion": "1.1",
                         "modules": {"m": {"settings": {"image": "a", "createOptions": options}}}
                     }}}});
-                    let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
-                    policy.check(&Desired::of(&manifest)).is_err()
+                    // What is of another type is refused before the policy is asked.
+                    Manifest::parse(manifest.to_string().as_bytes())
+                        .is_ok_and(|manifest| policy.check(&Desired::of(&manifest)).is_err())
                 })
         };
+        for field in field_names::<bollard::models::ContainerCreateBody>() {
+            assert!(is_known(false, field), "{field} is not among the engine's types");
+        }
         for field in field_names::<bollard::models::HostConfig>() {
+            assert!(is_known(true, field), "HostConfig.{field} is not among the engine's types");
             let is_harmless = WITHOUT_POWER.contains(&field);
             assert_ne!(is_limited(field), is_harmless, "HostConfig.{field}");
         }

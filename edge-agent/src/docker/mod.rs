@@ -58,11 +58,11 @@ pub enum DockerError {
     },
     /// Somebody else's container has the module's name.
     #[error(
-        "the name `{module}` is already in use by a container that is not this gateway's; remove or rename it"
+        "the name `{name}` is already in use by a container that is not this gateway's; remove or rename it"
     )]
     NameTaken {
-        /// Whose name.
-        module: String,
+        /// Of the container.
+        name: String,
     },
     /// The manifest's create options are none.
     #[error("module `{module}`: settings.createOptions: {why}")]

@@ -3,16 +3,13 @@
 //! The manifest's create options are passed through as they are; what the gateway must add is added, and nothing that the
 //! operator wrote is taken away. Names, environment and mount are IoT Edge's, so that its module images run unchanged.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType,
-    NetworkingConfig,
-};
 use edge_core::deploy::desired::DesiredModule;
 use schemas::names::ModuleId;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MARK, LABEL_MODULE, ModuleContext};
 
@@ -26,6 +23,9 @@ const PIDS_MAX: i64 = 4096;
 const LOG_FILE_SIZE: &str = "10m";
 const LOG_FILES: &str = "3";
 
+/// Variables by which modules of Azure's SDKs choose MQTT: many would begin with AMQP, which is not spoken here.
+const TRANSPORT: [(&str, &str); 2] = [("ClientTransportType", "Mqtt_Tcp_Only"), ("UpstreamProtocol", "Mqtt")];
+
 /// What the gateway knows of one module beside its manifest.
 pub struct Own<'a> {
     /// Its generation id.
@@ -34,7 +34,23 @@ pub struct Own<'a> {
     pub workload_dir: &'a Path,
 }
 
-/// The body of the engine's "create container".
+/// The name of a module's container: the module's own, unless the engine does not take it.
+///
+/// The engine wants two characters or more, the first a letter or a digit. No module's name has a dot, so that the longer form
+/// is nobody else's.
+pub fn container_name(module: &ModuleId) -> Cow<'_, str> {
+    let name = module.as_str();
+    if name.len() > 1 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(format!("module.{name}"))
+    }
+}
+
+/// The body of the engine's "create container": the create options as they are, with the gateway's own keys set.
+///
+/// Create options have the engine's spelling of each key that it knows ([`schemas::manifest::create_options`]), so that setting one never
+/// makes a second.
 ///
 /// # Errors
 /// [`DockerError::CreateOptions`] when the manifest's options have another shape than the engine's.
@@ -43,76 +59,95 @@ pub fn container(
     desired: &DesiredModule,
     context: &ModuleContext,
     own: &Own<'_>,
-) -> Result<ContainerCreateBody, DockerError> {
-    let options = Value::Object(desired.spec.create_options.clone());
-    let mut body: ContainerCreateBody = serde_json::from_value(options)
-        .map_err(|error| DockerError::CreateOptions { module: module.to_string(), why: error.to_string() })?;
-    body.image = Some(desired.spec.image.clone());
-    body.env = Some(environment(body.env.take(), module, desired, context, own));
-    let labels = body.labels.get_or_insert_with(HashMap::new);
-    labels.insert(LABEL_GATEWAY.to_owned(), context.gateway.to_string());
-    labels.insert(LABEL_MARK.to_owned(), context.mark.clone());
-    labels.insert(LABEL_MODULE.to_owned(), module.to_string());
-    labels.insert(LABEL_FINGERPRINT.to_owned(), desired.fingerprint.clone());
+) -> Result<Map<String, Value>, DockerError> {
+    if let Some(refused) = &desired.spec.create_options_refused {
+        return Err(DockerError::CreateOptions { module: module.to_string(), why: refused.to_string() });
+    }
+    let mut body = desired.spec.create_options.clone();
+    body.insert("Image".to_owned(), json!(desired.spec.image));
+    let from_options = list(&mut body, "Env").drain(..);
+    let variables = environment(from_options, module, desired, context, own);
+    body.insert("Env".to_owned(), json!(variables));
+    let labels = object(&mut body, "Labels");
+    labels.insert(LABEL_GATEWAY.to_owned(), json!(context.gateway));
+    labels.insert(LABEL_MARK.to_owned(), json!(context.mark));
+    labels.insert(LABEL_MODULE.to_owned(), json!(module));
+    labels.insert(LABEL_FINGERPRINT.to_owned(), json!(desired.fingerprint));
 
-    let host = body.host_config.get_or_insert_with(HostConfig::default);
+    let endpoints = body.get("NetworkingConfig").and_then(|networking| networking.get("EndpointsConfig"));
+    let has_endpoints = endpoints.and_then(Value::as_object).is_some_and(|endpoints| !endpoints.is_empty());
+    let host = object(&mut body, "HostConfig");
     limit(host);
     // As a mount and not as a bind's text: a path may hold a colon.
-    host.mounts.get_or_insert_with(Vec::new).push(Mount {
-        typ: Some(MountType::BIND),
-        source: Some(own.workload_dir.display().to_string()),
-        target: Some(WORKLOAD_DIR.to_owned()),
-        ..Mount::default()
-    });
+    let workload_dir = own.workload_dir.display().to_string();
+    list(host, "Mounts").push(json!({"Type": "bind", "Source": workload_dir, "Target": WORKLOAD_DIR}));
     // With the host's own network the gateway is on loopback, and the engine refuses extra networks.
-    let is_on_host = host.network_mode.as_deref() == Some("host");
-    let gateway_address = if is_on_host { "127.0.0.1" } else { "host-gateway" };
-    host.extra_hosts.get_or_insert_with(Vec::new).push(format!("{}:{gateway_address}", context.hostname));
-    let has_endpoints = body
-        .networking_config
-        .as_ref()
-        .and_then(|n| n.endpoints_config.as_ref())
-        .is_some_and(|e| !e.is_empty());
-    let has_network = has_endpoints || host.network_mode.as_deref().is_some_and(|mode| mode != "default");
+    let network_mode = host.get("NetworkMode").and_then(Value::as_str).unwrap_or_default();
+    let gateway_address = if network_mode == "host" { "127.0.0.1" } else { "host-gateway" };
+    let has_network = has_endpoints || !["", "default"].contains(&network_mode);
+    list(host, "ExtraHosts").push(json!(format!("{}:{gateway_address}", context.hostname)));
     if !has_network {
-        host.network_mode = Some(context.network.clone());
-        let endpoint =
-            EndpointSettings { aliases: Some(vec![module.to_string()]), ..EndpointSettings::default() };
-        body.networking_config = Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(context.network.clone(), endpoint)])),
-        });
+        host.insert("NetworkMode".to_owned(), json!(context.network));
+        let endpoints = object(object(&mut body, "NetworkingConfig"), "EndpointsConfig");
+        endpoints.insert(context.network.clone(), json!({"Aliases": [module]}));
     }
     Ok(body)
 }
 
+/// A member that is an object; an empty one when it is left out or null.
+fn object<'a>(members: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    let value = members.entry(key).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Object(Map::new());
+    }
+    value.as_object_mut().expect("create options of another shape were refused")
+}
+
+/// A member that is a list; an empty one when it is left out or null.
+fn list<'a>(members: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
+    let value = members.entry(key).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Array(Vec::new());
+    }
+    value.as_array_mut().expect("create options of another shape were refused")
+}
+
 /// Limits for what the create options leave open. They are not part of the fingerprint: a container that exists keeps what it
 /// was created with, and is not created anew for them.
-fn limit(host: &mut HostConfig) {
-    host.pids_limit.get_or_insert(PIDS_MAX);
-    let log = host.log_config.get_or_insert_with(HostConfigLogConfig::default);
-    let settings = log.config.get_or_insert_with(HashMap::new);
-    if log.typ.as_deref().is_none_or(str::is_empty) && settings.is_empty() {
-        log.typ = Some("json-file".to_owned());
+fn limit(host: &mut Map<String, Value>) {
+    let pids_limit = host.entry("PidsLimit").or_insert(Value::Null);
+    if pids_limit.is_null() {
+        *pids_limit = json!(PIDS_MAX);
+    }
+    let log = object(host, "LogConfig");
+    let is_unset = object(log, "Config").is_empty()
+        && log.get("Type").and_then(Value::as_str).unwrap_or_default().is_empty();
+    if is_unset {
+        log.insert("Type".to_owned(), json!("json-file"));
     }
     // The settings are this driver's; another has limits, or none, of its own.
-    if log.typ.as_deref() == Some("json-file") {
-        settings.entry("max-size".to_owned()).or_insert_with(|| LOG_FILE_SIZE.to_owned());
+    if log.get("Type").and_then(Value::as_str) == Some("json-file") {
+        let settings = object(log, "Config");
+        settings.entry("max-size").or_insert_with(|| json!(LOG_FILE_SIZE));
         // The engine refuses a number of files without a size.
         if settings["max-size"] != "-1" {
-            settings.entry("max-file".to_owned()).or_insert_with(|| LOG_FILES.to_owned());
+            settings.entry("max-file").or_insert_with(|| json!(LOG_FILES));
         }
     }
-    let options = host.security_opt.get_or_insert_with(Vec::new);
-    let says = |option: &String| option.split(['=', ':']).next() == Some("no-new-privileges");
+    let is_privileged = host.get("Privileged") == Some(&Value::Bool(true));
+    let options = list(host, "SecurityOpt");
+    let says = |option: &Value| {
+        option.as_str().and_then(|option| option.split(['=', ':']).next()) == Some("no-new-privileges")
+    };
     // A privileged module already has what a set-user-id program could give it.
-    if host.privileged != Some(true) && !options.iter().any(says) {
-        options.push("no-new-privileges".to_owned());
+    if !is_privileged && !options.iter().any(says) {
+        options.push(json!("no-new-privileges"));
     }
 }
 
-/// The manifest's variables, over them those of its create options (as IoT Edge merges them), over all the gateway's.
+/// The manifest's variables, over [`TRANSPORT`], over them those of its create options (as IoT Edge merges them), over all the gateway's.
 fn environment(
-    from_options: Option<Vec<String>>,
+    from_options: impl Iterator<Item = Value>,
     module: &ModuleId,
     desired: &DesiredModule,
     context: &ModuleContext,
@@ -120,12 +155,19 @@ fn environment(
 ) -> Vec<String> {
     let mut variables: BTreeMap<String, Option<String>> =
         desired.spec.env.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect();
-    for entry in from_options.into_iter().flatten() {
+    for entry in from_options {
+        let Value::String(entry) = entry else { continue };
         match entry.split_once('=') {
             Some((name, value)) => variables.insert(name.to_owned(), Some(value.to_owned())),
             // Without `=` the engine removes a variable of the image.
             None => variables.insert(entry, None),
         };
+    }
+    for (name, value) in TRANSPORT {
+        // .NET reads variables without regard to case.
+        if !variables.keys().any(|written| written.eq_ignore_ascii_case(name)) {
+            variables.insert(name.to_owned(), Some(value.to_owned()));
+        }
     }
     let socket = format!("unix://{WORKLOAD_DIR}/{}", crate::workload::SOCKET);
     for (name, value) in [
@@ -161,7 +203,11 @@ mod tests {
         let manifest = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
             "schemaVersion": "1.1", "modules": {"m": module}
         }}}});
-        let desired = Desired::of(&Manifest::parse(manifest.to_string().as_bytes()).unwrap());
+        created(&Manifest::parse(manifest.to_string().as_bytes()).unwrap())
+    }
+
+    fn created(manifest: &Manifest) -> Result<Value, DockerError> {
+        let desired = Desired::of(manifest);
         let context = ModuleContext {
             gateway: "gw".parse().unwrap(),
             hostname: "edge".into(),
@@ -172,7 +218,7 @@ mod tests {
         };
         let id: ModuleId = "m".parse().unwrap();
         let own = Own { generation_id: "7".into(), workload_dir: Path::new("/data/workload/m") };
-        container(&id, &desired.modules[&id], &context, &own).map(|body| serde_json::to_value(body).unwrap())
+        container(&id, &desired.modules[&id], &context, &own).map(Value::Object)
     }
 
     #[test]
@@ -225,8 +271,85 @@ mod tests {
         assert_eq!(body["HostConfig"]["NetworkMode"], "host");
         assert_eq!(body["HostConfig"]["ExtraHosts"], json!(["edge:127.0.0.1"]));
         assert!(body.get("NetworkingConfig").is_none_or(Value::is_null));
-        let error = create(json!({"settings": {"image": "a:1", "createOptions": r#"{"Env":"A=1"}"#}}));
-        assert!(error.unwrap_err().to_string().starts_with("module `m`: settings.createOptions"));
+        let settings = json!({"image": "a:1", "createOptions": r#"{"Env":"A=1"}"#});
+        let section = json!({"schemaVersion": "1.1", "modules": {"m": {"settings": settings}}});
+        let manifest = Manifest::from_twins(section.as_object().unwrap(), &Map::new()).unwrap();
+        let error = created(&manifest).unwrap_err().to_string();
+        assert!(error.contains("settings.createOptions.Env: found a text; write an array"), "{error}");
+    }
+
+    #[test]
+    fn a_key_in_any_case_is_read_and_set_without_a_second_spelling_of_it() {
+        let body = create(json!({"settings": {"image": "a:1", "createOptions": r#"{
+            "image": "other", "env": ["A=1"], "ENV": ["A=2"], "labels": {"line": "1"},
+            "hostconfig": {"pidslimit": 9, "securityopt": ["label=disable"], "mounts": [], "extrahosts": ["a:10.0.0.1"],
+                "logconfig": {"type": "local"}, "privileged": "True", "runtime": "nvidia"},
+            "hostConfig": {"networkmode": "HOST", "PRIVILEGED": false, "networkMode": "host"}
+        }"#}}))
+        .unwrap();
+        let keys: Vec<&String> = body.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["Env", "HostConfig", "Image", "Labels"]);
+        assert_eq!(body["Image"], "a:1");
+        assert!(body["Env"].as_array().unwrap().contains(&json!("A=2")));
+        assert_eq!((&body["Labels"]["line"], &body["Labels"][LABEL_MODULE]), (&json!("1"), &json!("m")));
+        let mut host = body["HostConfig"].clone();
+        assert_eq!(host["Mounts"].take()[0]["Target"], WORKLOAD_DIR);
+        let expected = json!({
+            "ExtraHosts": ["a:10.0.0.1", "edge:127.0.0.1"], "LogConfig": {"Type": "local", "Config": {}}, "Mounts": null,
+            "NetworkMode": "host", "PidsLimit": 9, "Privileged": false, "Runtime": "nvidia",
+            "SecurityOpt": ["label=disable", "no-new-privileges"]
+        });
+        assert_eq!(host, expected);
+    }
+
+    #[test]
+    fn a_module_gets_mqtt_as_its_transport_unless_the_manifest_says_otherwise() {
+        let environment = |module: Value| {
+            let body = create(module).unwrap();
+            let entries: Vec<String> = serde_json::from_value(body["Env"].clone()).unwrap();
+            let is_one = |entry: &String| {
+                let name = entry.split('=').next().unwrap_or_default().to_ascii_lowercase();
+                ["clienttransporttype", "upstreamprotocol"].contains(&name.as_str())
+            };
+            entries.into_iter().filter(is_one).collect::<Vec<_>>()
+        };
+        let plain = json!({"image": "a:1"});
+        assert_eq!(
+            environment(json!({"settings": plain})),
+            ["ClientTransportType=Mqtt_Tcp_Only", "UpstreamProtocol=Mqtt"]
+        );
+        let own = json!({"ClientTransportType": {"value": "Mqtt_WebSocket_Only"}, "UPSTREAMPROTOCOL": {"value": "MqttWs"}});
+        assert_eq!(
+            environment(json!({"settings": plain, "env": own})),
+            ["ClientTransportType=Mqtt_WebSocket_Only", "UPSTREAMPROTOCOL=MqttWs"]
+        );
+        let options = r#"{"Env": ["ClientTransportType", "UpstreamProtocol="]}"#;
+        assert_eq!(
+            environment(json!({"settings": {"image": "a:1", "createOptions": options}})),
+            ["ClientTransportType", "UpstreamProtocol="]
+        );
+    }
+
+    #[test]
+    fn every_name_that_iot_edge_takes_is_a_name_of_a_container_and_no_two_are_the_same() {
+        let names = ["m", "_", "-", "_m", "-m", "module", "ab", "A1", "module_m", "module-m"];
+        let containers: Vec<String> =
+            names.map(|name| container_name(&name.parse().unwrap()).into_owned()).to_vec();
+        assert_eq!(
+            containers,
+            [
+                "module.m",
+                "module._",
+                "module.-",
+                "module._m",
+                "module.-m",
+                "module",
+                "ab",
+                "A1",
+                "module_m",
+                "module-m"
+            ]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use schemas::manifest::{Manifest, Module, RegistryCredential};
 use schemas::names::ModuleId;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 /// The modules that shall exist on a gateway.
@@ -65,10 +65,10 @@ pub(super) fn registry_of(image: &str) -> &str {
 /// SHA-256 in hex over what a container cannot change once it exists: image, create options and environment.
 ///
 /// The restart policy, the pull policy, the order of starting and the manifest's `version` are left out: here they take
-/// effect on the running container, where IoT Edge creates it anew. The order of keys and how the manifest's text was
-/// laid out make no difference.
+/// effect on the running container, where IoT Edge creates it anew. The order and the case of keys and how the manifest's text
+/// was laid out make no difference.
 pub fn fingerprint(module: &Module) -> String {
-    let mut text = String::from("lineside module 1\n");
+    let mut text = format!("lineside module {}\n", if was_cut(&module.create_options) { 2 } else { 1 });
     let quoted = |text: &str| Value::from(text).to_string();
     let _ = writeln!(text, "{}", quoted(&module.image));
     for (name, value) in &module.env {
@@ -80,6 +80,16 @@ pub fn fingerprint(module: &Module) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     hex
+}
+
+/// Whether create options have a key that daemons once did not pass on: a container made from them then lacks it, and is created
+/// anew once.
+fn was_cut(options: &Map<String, Value>) -> bool {
+    const BODY: [&str; 6] = ["MacAddress", "Cpuset", "CpusetCpus", "CpuShares", "Memory", "VolumeDriver"];
+    const HOST_CONFIG: [&str; 3] = ["KernelMemory", "KernelMemoryTCP", "Capabilities"];
+    let host = options.get("HostConfig").and_then(Value::as_object);
+    BODY.iter().any(|key| options.contains_key(*key))
+        || host.is_some_and(|host| HOST_CONFIG.iter().any(|key| host.contains_key(*key)))
 }
 
 /// JSON with its keys in order, whichever order serde_json's maps keep in this build.
@@ -174,6 +184,37 @@ mod tests {
             print(json!({"settings": {"image": "acme/a:1"}})),
             "d2a6c60d28189be8ac2ebe108a086e1239c7833f7ef8ecf9171fefef38aa7f81"
         );
+    }
+
+    #[test]
+    fn options_that_were_sent_whole_keep_their_fingerprint_and_those_that_were_cut_get_another() {
+        // As it was made of the text before create options were read as the engine reads them.
+        let former = |options: &str| {
+            let mut text = String::from("lineside module 1\n\"a:latest\"\n");
+            canonical(&serde_json::from_str(options).unwrap(), &mut text);
+            Sha256::digest(text.as_bytes()).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+        };
+        for (options, is_same) in [
+            ("{}", true),
+            (r#"{"HostConfig":{"Binds":["/a:/a"],"Memory":67108864,"CapAdd":null,"Init":null}}"#, true),
+            (
+                r#"{"Labels":{"a":"1"},"ExposedPorts":{"80/tcp":{}},"NetworkingConfig":{"EndpointsConfig":{"host":{}}}}"#,
+                true,
+            ),
+            (
+                r#"{"HostConfig":{"LogConfig":{"Type":"","Config":{}},"PortBindings":{"80/tcp":[{"HostPort":"80"}]}},"Unknown":1}"#,
+                true,
+            ),
+            (r#"{"hostConfig":{"Memory":67108864}}"#, false),
+            (r#"{"HostConfig":{"runtime":"nvidia"}}"#, false),
+            (r#"{"MacAddress":"02:42:ac:11:00:09"}"#, false),
+            (r#"{"HostConfig":{"KernelMemory":1}}"#, false),
+        ] {
+            let now = print(json!({"settings": {"image": "a", "createOptions": options}}));
+            assert_eq!(now == former(options), is_same, "{options}");
+        }
+        let of = |options: &str| print(json!({"settings": {"image": "a", "createOptions": options}}));
+        assert_eq!(of("{hostconfig: {memory: '1',},}"), of(r#"{"HostConfig":{"Memory":1}}"#));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod paths;
 #[cfg(test)]
 mod tests;
 
+use schemas::manifest::create_options::{fold, is_known};
 use schemas::manifest::{ManifestError, ROOT};
 use schemas::names::ModuleId;
 use serde::{Deserialize, Deserializer};
@@ -200,17 +201,6 @@ impl Field<'_> {
     }
 }
 
-/// A key as the engine compares it: Go's JSON decoder takes any case, with `ſ` for s and the Kelvin sign for k.
-fn fold(key: &str) -> String {
-    key.chars()
-        .map(|c| match c {
-            'ſ' => 's',
-            '\u{212a}' => 'k',
-            c => c.to_ascii_lowercase(),
-        })
-        .collect()
-}
-
 /// Whether the engine takes a value as if it had been left out.
 fn is_unset(value: &Value) -> bool {
     match value {
@@ -256,14 +246,30 @@ impl Check<'_> {
     fn create_options(&self, path: &str, options: &Map<String, Value>) -> Checked {
         self.each_member(&Field { path: path.to_owned(), key: "createOptions" }, options, |field, value| {
             match (fold(field.key).as_str(), value) {
-                ("hostconfig", Value::Object(members)) => {
-                    self.each_member(field, members, |field, value| self.host_config(field, value))
-                }
+                ("hostconfig", Value::Object(members)) => self.each_member(field, members, |field, value| {
+                    self.known(field, value, true)?;
+                    self.host_config(field, value)
+                }),
                 ("networkingconfig", Value::Object(members)) => {
                     self.each_member(field, members, |field, value| self.endpoints(field, value))
                 }
-                _ => Ok(()),
+                // Engines before 25 read some members of HostConfig from here.
+                (_, value) if is_known(true, field.key) => self.host_config(field, value),
+                (_, value) => self.known(field, value, false),
             }
+        })
+    }
+
+    /// A key of a newer engine could give any power. Unset it gives none.
+    fn known(&self, field: &Field<'_>, value: &Value, is_in_host_config: bool) -> Checked {
+        if is_known(is_in_host_config, field.key) || is_unset(value) {
+            return Ok(());
+        }
+        Err(ManifestError {
+            path: field.path.clone(),
+            found: "a key that is not known here".to_owned(),
+            allowed: "a gateway with `[deploy.policy]` takes only keys whose meaning it knows; leave it out"
+                .to_owned(),
         })
     }
 

@@ -8,6 +8,7 @@
 //! [`document`] has the same manifest as its authors write it, for the JSON Schema.
 
 pub mod authorization;
+pub mod create_options;
 pub mod document;
 mod field;
 mod image;
@@ -97,8 +98,10 @@ impl fmt::Debug for RegistryCredential {
 pub struct Module {
     /// A Docker image reference with a tag or a digest; `:latest` was added if there was neither.
     pub image: String,
-    /// Docker's ContainerCreate body, its chunks joined and read.
+    /// Docker's ContainerCreate body, its chunks joined and read; see [`create_options`].
     pub create_options: Map<String, Value>,
+    /// A value in them that the engine would refuse. A document with one is refused; a twin's module is not created.
+    pub create_options_refused: Option<ManifestError>,
     /// Environment variables; numbers and booleans became text. No name is empty or contains `=`.
     pub env: BTreeMap<String, String>,
     /// Whether it shall run.
@@ -245,6 +248,10 @@ impl Manifest {
         })?;
         let edge_hub = sections.remove(&ModuleId::edge_hub()).unwrap_or_default();
         let manifest = Self { module_twins: sections, ..Self::from_twins(&edge_agent, &edge_hub)? };
+        let mut modules = manifest.edge_agent.modules.values();
+        if let Some(refused) = modules.find_map(|module| module.create_options_refused.clone()) {
+            return Err(refused);
+        }
         match manifest.edge_hub.routes_refused.into_values().next() {
             Some(refused) => Err(refused),
             None => Ok(Self {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::create_options::{self, Options, Unreadable};
 use super::field::{Field, Object, kind};
 use super::{
     DesiredStatus, EdgeAgent, EdgeHub, ImagePullPolicy, ManifestError, Module, PRIORITY_DEFAULT, ROOT,
     RegistryCredential, RestartPolicy, Route, WhenFull, authorization, image,
 };
-use crate::json;
 use crate::names::ModuleId;
 
 /// The last of the keys `createOptions`, `createOptions01` … that hold the parts of a long text.
@@ -60,25 +60,19 @@ pub(super) fn edge_agent(members: &Map<String, Value>) -> Result<EdgeAgent, Mani
     }
     if let Some(modules) = section.object("modules")? {
         for (name, field) in modules.fields() {
-            let id = container_name(name, &field)?;
+            let id = module_name(name, &field)?;
             edge_agent.modules.insert(id, module(&field.object()?, image::normalize)?);
         }
     }
     Ok(edge_agent)
 }
 
-/// A module's name becomes its container's, so Docker's alphabet holds; a dot would be a key of a twin no more.
-fn container_name(name: &str, field: &Field<'_>) -> Result<ModuleId, ManifestError> {
+/// IoT Edge's own rule for names of modules; a dot would be a key of a twin no more.
+fn module_name(name: &str, field: &Field<'_>) -> Result<ModuleId, ManifestError> {
     let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    name.parse()
-        .ok()
-        .filter(|_| name.chars().all(is_inside) && name.starts_with(|c: char| c.is_ascii_alphanumeric()))
-        .ok_or_else(|| {
-            field.refuse(
-                format!("the module name {name:?}"),
-                "write 1 to 128 letters, digits, - and _, the first a letter or a digit",
-            )
-        })
+    name.parse().ok().filter(|_| name.chars().all(is_inside)).ok_or_else(|| {
+        field.refuse(format!("the module name {name:?}"), "write 1 to 128 letters, digits, - and _")
+    })
 }
 
 fn check_type(object: &Object<'_>) -> Result<(), ManifestError> {
@@ -106,12 +100,14 @@ fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Re
     let settings = object.require("settings", "write an object with an image")?.object()?;
     let image = settings.require("image", image::ALLOWED)?;
     let word = |key| object.get(key);
+    let (create_options, create_options_refused) = create_options(&settings)?;
     Ok(Module {
         image: normalize(image.text()?).ok_or_else(|| {
             let is_parents = image.value.as_str().is_some_and(|image| image.starts_with("$upstream"));
             image.refuse(image.quoted(), if is_parents { image::NO_PARENT } else { image::ALLOWED })
         })?,
-        create_options: create_options(&settings)?,
+        create_options,
+        create_options_refused,
         env: environment(object)?,
         status: match word("status") {
             Some(field) => field.word(DesiredStatus::ALL, DesiredStatus::as_str)?,
@@ -134,17 +130,27 @@ fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Re
 }
 
 /// Joins the chunks and reads them. An object instead of its text is taken as well: templates have it so.
-fn create_options(settings: &Object<'_>) -> Result<Map<String, Value>, ManifestError> {
+fn create_options(
+    settings: &Object<'_>,
+) -> Result<(Map<String, Value>, Option<ManifestError>), ManifestError> {
     const ALLOWED: &str = "write the body of Docker's ContainerCreate as a text of JSON";
     let chunk_key = |index: u32| format!("createOptions{index:02}");
     let Some(first) = settings.get("createOptions") else {
         return match settings.get(&chunk_key(1)) {
             Some(field) => Err(field.refuse("a chunk without createOptions before it", ALLOWED)),
-            None => Ok(Map::new()),
+            None => Ok((Map::new(), None)),
         };
     };
+    let with_path = |Options { members, misfit }: Options| {
+        let refused = misfit.map(|misfit| ManifestError {
+            path: format!("{}.{}", first.path, misfit.path),
+            found: misfit.found,
+            allowed: misfit.allowed.to_owned(),
+        });
+        (members, refused)
+    };
     if let Value::Object(options) = first.value {
-        return Ok(options.clone());
+        return Ok(with_path(create_options::from_object(options)));
     }
     let mut text = first.text().map_err(|_| first.refuse(kind(first.value), ALLOWED))?.to_owned();
     let mut index = 1;
@@ -158,14 +164,14 @@ fn create_options(settings: &Object<'_>) -> Result<Map<String, Value>, ManifestE
             "number chunks without gaps",
         ));
     }
-    if text.trim().is_empty() {
-        return Ok(Map::new());
-    }
-    match json::from_outside(text.as_bytes()) {
-        Ok(Value::Object(options)) => Ok(options),
-        Ok(Value::Null) => Ok(Map::new()),
-        Ok(other) => Err(first.refuse(format!("a text of JSON that holds {}", kind(&other)), ALLOWED)),
-        Err(why) => Err(first.refuse(format!("a text that is not JSON ({why})"), ALLOWED)),
+    match create_options::from_text(&text) {
+        Ok(options) => Ok(with_path(options)),
+        Err(Unreadable::NotObject(found)) => {
+            Err(first.refuse(format!("a text of JSON that holds {found}"), ALLOWED))
+        }
+        Err(Unreadable::NotJson(why)) => {
+            Err(first.refuse(format!("a text that is not JSON ({why})"), ALLOWED))
+        }
     }
 }
 

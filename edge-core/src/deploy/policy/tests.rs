@@ -204,6 +204,49 @@ fn every_power_over_the_host_is_refused_by_its_setting_and_field_and_permitted_b
     assert_eq!(checked(&strict(), &usual), Ok(()));
 }
 
+#[test]
+fn a_key_that_nobody_knows_is_refused_only_where_the_policy_limits_anything() {
+    for (options, is_permitted) in [
+        (json!({"HostConfig": {"GiveHost": true}}), false),
+        (json!({"HostConfig": {"GiveHost": {"path": "/"}}}), false),
+        (json!({"GiveHost": "all"}), false),
+        // Engines before 25 take it for that of HostConfig.
+        (json!({"VolumeDriver": "plugin"}), false),
+        (json!({"volumedriver": "plugin", "HostConfig": {}}), false),
+        (json!({"HostConfig": {"GiveHost": null, "Other": [], "More": ""}}), true),
+        (json!({"Memory": 1, "MacAddress": "02:42:ac:11:00:02", "Healthcheck": {"Test": ["NONE"]}}), true),
+    ] {
+        assert_eq!(checked(&strict(), &options).is_ok(), is_permitted, "{options}");
+        assert_eq!(checked(&Policy::default(), &options), Ok(()), "{options}");
+    }
+}
+
+/// What Go's decoder makes of two spellings, and so the engine, is what is judged.
+#[test]
+fn of_a_key_in_two_spellings_what_the_engine_makes_of_them_is_judged() {
+    let judged = |text: &str| {
+        let manifest = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
+            "schemaVersion": "1.1", "modules": {"m": {"settings": {"image": "a:1", "createOptions": text}}}
+        }}}});
+        let desired = Desired::of(&Manifest::parse(manifest.to_string().as_bytes()).unwrap());
+        strict().check(&desired, &host()).is_ok()
+    };
+    for (text, is_permitted) in [
+        (r#"{"HostConfig":{"Privileged":false,"privileged":true}}"#, false),
+        (r#"{"HostConfig":{"privileged":true,"Privileged":false}}"#, true),
+        (r#"{"HostConfig":{"Privileged":true,"privileged":null}}"#, false),
+        (r#"{"HostConfig":{"Privileged":true},"hostConfig":{}}"#, false),
+        (r#"{"HostConfig":{"Privileged":true},"hostConfig":null}"#, true),
+        (r#"{"hostConfig":{"PidMode":"host"},"HostConfig":{"Memory":1}}"#, false),
+        (r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/etc"}],"mounts":[{"Target":"/x"}]}}"#, false),
+        (r#"{"HostConfig":{"Binds":["/etc:/x"],"binds":[]}}"#, true),
+        (r#"{"HostConfig":{Privileged:'TRUE',}}"#, false),
+        ("{\"HostConfig\":{\"Bind\u{17f}\":[\"/etc:/x\"]}}", false),
+    ] {
+        assert_eq!(judged(text), is_permitted, "{text}");
+    }
+}
+
 /// A key in another case, some of its letters as those that Go's decoder folds too.
 fn respelled(key: &str, choices: &[u8]) -> String {
     let spell = |(index, c): (usize, char)| match (choices[index % choices.len()] % 3, c.to_ascii_lowercase())

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::control::client::{CallError, request};
 use crate::docker::host_policy::HostPolicy;
 use crate::init::{InitOptions, init};
+use crate::repair::{self, Repair};
 use crate::routes_test;
 
 const DEFAULT_CONFIG: &str = "/etc/edge-agent/edge.toml";
@@ -111,12 +112,15 @@ enum Routes {
 
 #[derive(Args)]
 struct Init {
+    /// Make again what is missing of keys and certificates, by the configuration that is there; overwrites nothing.
+    #[arg(long, conflicts_with_all = ["device_id", "hostname", "data_dir", "upstream", "upstream_ca"])]
+    repair: bool,
     /// This gateway's id, as central knows it.
-    #[arg(long)]
-    device_id: DeviceId,
+    #[arg(long, required_unless_present = "repair")]
+    device_id: Option<DeviceId>,
     /// The name under which leaf devices and modules reach it.
-    #[arg(long)]
-    hostname: String,
+    #[arg(long, required_unless_present = "repair")]
+    hostname: Option<String>,
     /// Where it keeps its data.
     #[arg(long, default_value = "/var/lib/edge-agent")]
     data_dir: PathBuf,
@@ -237,10 +241,35 @@ impl Cli {
         Ok(())
     }
 
+    fn repair(&self) -> Result<()> {
+        let done = repair::repair(&self.load()?)?;
+        let (mut made, mut left) = (Vec::new(), Vec::new());
+        for done in done {
+            match done {
+                Repair::Made(what) => made.push(what),
+                Repair::Left(what) => left.push(what),
+            }
+        }
+        let lines = || {
+            let made = made.iter().map(|what| format!("made {what}"));
+            let lines: Vec<String> = made.chain(left.iter().map(|what| format!("LEFT {what}"))).collect();
+            if lines.is_empty() { "nothing is missing".to_owned() } else { lines.join("\n") }
+        };
+        self.print(&json!({"made": made, "left": left}), lines)?;
+        if !left.is_empty() {
+            anyhow::bail!("{} of these need an operator", left.len());
+        }
+        Ok(())
+    }
+
     fn init(&self, options: &Init) -> Result<()> {
+        let (device_id, hostname) = match (&options.device_id, &options.hostname) {
+            (Some(device_id), Some(hostname)) if !options.repair => (device_id.clone(), hostname.clone()),
+            _ => return self.repair(),
+        };
         init(InitOptions {
-            device_id: options.device_id.clone(),
-            hostname: options.hostname.clone(),
+            device_id,
+            hostname,
             data_dir: options.data_dir.clone(),
             config: self.config.clone(),
             upstream: options.upstream.clone(),

@@ -28,6 +28,7 @@ pub mod quarantine;
 pub mod queues;
 pub mod record;
 pub mod removals;
+pub mod repair;
 pub mod routes_test;
 pub mod routing;
 pub mod standing;

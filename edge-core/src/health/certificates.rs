@@ -34,7 +34,10 @@ fn ends(ca: &CaFacts, now_secs: u64, next: &str) -> Option<Verdict> {
             ok(format!("{path} is valid for {years} more years"))
         }
         AuthorityJudgement::Ends { days_left } => warn(format!("{path} ends in {days_left} days"), next),
-        AuthorityJudgement::Over => error(format!("{path} has ended: what it signed is refused"), next),
+        AuthorityJudgement::Over => error(
+            format!("{path} has ended: what it signed is refused"),
+            next.replace(" before the day", " now"),
+        ),
     }
 }
 
@@ -49,9 +52,12 @@ pub(super) fn ca(facts: &Facts) -> Option<Verdict> {
         ),
         probe => match found(probe, failed) {
             Err(verdict) => verdict,
-            Ok(ca) => {
-                ends(ca, facts.now_secs, "make a new one, and bring it to every leaf device before the day")
-            }
+            Ok(ca) => ends(
+                ca,
+                facts.now_secs,
+                "make a new one (move ca.pem and ca-key.pem away, stop edge-agent, run `edge-agent init --repair`), and bring \
+             ca.pem to every leaf device before the day",
+            ),
         },
     }
 }

@@ -134,7 +134,7 @@ checks! {
     Link "link" "the daemon is connected to upstream",
     LinkBudget "link-budget" "the link's daily budget is not used up",
     Docker "docker" "the Docker Engine answers",
-    DockerLogs "docker-logs" "logs of containers are bounded",
+    DockerLogs "docker-logs" "logs of other containers are bounded",
     DockerNetwork "docker-network" "the modules' network is there",
     DeployPolicy "deploy-policy" "what manifests may ask of this host is limited",
     WatchFolder "watch-folder" "the folder of manifests (`[deploy] watch`) can be read",

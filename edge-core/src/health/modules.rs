@@ -1,7 +1,7 @@
 //! Checks of Docker, the deployment and the modules.
 
 use super::facts::{Facts, ModuleFacts, Probe};
-use super::{Verdict, denied, error, first_of, found, info, ok, warn};
+use super::{Verdict, denied, error, first_of, found, info, ok};
 
 pub(super) fn docker(facts: &Facts) -> Option<Verdict> {
     let socket = &facts.docker.socket;
@@ -27,8 +27,8 @@ pub(super) fn docker_logs(facts: &Facts) -> Option<Verdict> {
     let Probe::Found(engine) = &facts.docker.engine else { return None };
     let driver = &engine.logging_driver;
     match (driver.as_str(), engine.logs_are_bounded?) {
-        ("json-file", false) => warn(
-            "logs of containers grow until the disk is full: the log driver json-file has no max-size",
+        ("json-file", false) => info(
+            "logs of containers that are not of this gateway grow without bound: the log driver json-file has no max-size",
             "write {\"log-driver\": \"local\"} into /etc/docker/daemon.json and restart Docker; containers that exist keep \
              theirs until they are made anew",
         ),

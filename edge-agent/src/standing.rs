@@ -8,6 +8,7 @@ use edge_core::access::attestation::{Demand, ModuleAttestation};
 use edge_core::access::authorization::{Place, Rights, Subject};
 use edge_core::access::proof::{Mark, Proof};
 use edge_core::access::x509::Trust;
+use edge_core::dialect::client::BRIDGES;
 use edge_hub::clients::Clients;
 use edge_hub::service::Login;
 use schemas::manifest::authorization::Authorization;
@@ -163,7 +164,9 @@ impl Standing {
     pub fn may_publish(&self, client: &Identity, topic: &str) -> Result<(), String> {
         let user = self.known(client)?;
         let rights = self.rights(client, &client.client_id(), user.as_ref());
-        match rights.may_connect() && rights.may_publish(topic) {
+        // The state of a bridge, which its own account alone sees.
+        let needs_no_rule = topic.starts_with(BRIDGES);
+        match rights.may_connect() && (needs_no_rule || rights.may_publish(topic)) {
             true => Ok(()),
             false => Err("no rule of the manifest allows it".to_owned()),
         }
@@ -333,7 +336,13 @@ mod tests {
                 let decided = standing.may_send(&client(name), &client(of));
                 assert_eq!(decided.is_ok(), expected, "{name} for {of}: {decided:?}");
             }
-            for (topic, is_allowed) in [("line/1", true), ("line/secret", false), ("other", false)] {
+            for (topic, is_allowed) in [
+                ("line/1", true),
+                ("line/secret", false),
+                ("other", false),
+                // The state of a bridge needs no rule, and a client that is known.
+                ("$SYS/broker/connection/account/bridge/state", true),
+            ] {
                 let decided = standing.may_publish(&client(name), topic);
                 assert_eq!(decided.is_ok(), is_known && is_allowed, "{name} on {topic}: {decided:?}");
             }

@@ -308,7 +308,7 @@ impl Clients {
         let Some(broker) = self.0.broker.get().and_then(Weak::upgrade) else {
             return Box::pin(async { Err(ForgetError::NotOpen) });
         };
-        let mut last = None;
+        let mut last = broker.forget_bridge_states(&is_gone);
         for client_id in broker.client_ids() {
             if Identity::of_session(&client_id).is_some_and(|who| is_gone(&who)) {
                 let before = last.replace(broker.forget(&client_id));

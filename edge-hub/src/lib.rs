@@ -2,6 +2,7 @@
 //! its own topics, and turns topics into calls of a [`service::Service`], which each program writes for itself.
 
 mod attempts;
+mod bridge_state;
 mod broker;
 pub mod client;
 pub mod clients;

@@ -309,6 +309,62 @@ fn mosquitto(floor: &Floor, program: &str, who: usize, arguments: &[&str]) -> Co
     command
 }
 
+/// Debian's mosquitto, bridged to the gateway with its default settings.
+#[tokio::test]
+async fn a_mosquitto_with_default_settings_bridges_to_the_gateway_and_its_state_is_its_users_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut floor = Floor::new(dir.path()).await;
+    let added = floor.site.agent_json(&["user", "add", "floor1"]).await.unwrap();
+    let password = added["password"].as_str().unwrap();
+    let port = site_tests::port::free_port().unwrap();
+    let conf = dir.path().join("mosquitto.conf");
+    let text = format!(
+        "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nconnection gateway\naddress localhost:{}\nbridge_cafile {}\n\
+         remote_username floor1\nremote_password {password}\nremote_clientid floor1.bridge\n\
+         topic plain/up/# out 1\ntopic plain/down/# in 1\n",
+        floor.site.gateway_mqtts,
+        floor.site.gateway_ca().display(),
+    );
+    std::fs::write(&conf, text).unwrap();
+    let started = std::time::Instant::now();
+    let mut broker = Command::new("mosquitto").arg("-c").arg(&conf).kill_on_drop(true).spawn().unwrap();
+    let state = "$SYS/broker/connection/floor1.bridge/state";
+    let as_user = |arguments: &[&str]| {
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-h", "localhost", "-p", &floor.site.gateway_mqtts.to_string(), "--cafile"]);
+        command.arg(floor.site.gateway_ca()).args(["-u", "floor1", "-P", password, "-q", "1", "-W", "20"]);
+        command.args(arguments).kill_on_drop(true);
+        command
+    };
+    let (code, out, error) = run(&mut as_user(&["-t", state, "-C", "1"])).await.unwrap();
+    assert_eq!((code, out.trim()), (0, "1"), "{error}");
+    // mosquitto waits 5 to 30 s before it tries again: it was let in at the first attempt.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Up and down; what is retained is not lost to whoever listens later.
+    let local = ["-p", &port.to_string()].map(str::to_owned);
+    let publish = ["-q", "1", "-t", "plain/up/x", "-m", "up", "-r"];
+    let (code, _, error) = run(Command::new("mosquitto_pub").args(&local).args(publish)).await.unwrap();
+    assert_eq!(code, 0, "{error}");
+    let heard = ["-V", "5", "-t", "plain/up/x", "-C", "1", "-W", "20"];
+    let (code, out, error) = run(&mut mosquitto(&floor, "mosquitto_sub", 0, &heard)).await.unwrap();
+    assert_eq!((code, out.trim()), (0, "up"), "{error}");
+    let told = ["-q", "1", "-t", "plain/down/x", "-m", "down", "-r"];
+    let (code, _, error) = run(&mut mosquitto(&floor, "mosquitto_pub", 1, &told)).await.unwrap();
+    assert_eq!(code, 0, "{error}");
+    let heard = ["-t", "plain/down/x", "-C", "1", "-W", "20"];
+    let (code, out, error) = run(Command::new("mosquitto_sub").args(&local).args(heard)).await.unwrap();
+    assert_eq!((code, out.trim()), (0, "down"), "{error}");
+    // It is killed: its will says so to its own user, and to nobody else.
+    broker.kill().await.unwrap();
+    let (code, out, error) = run(&mut as_user(&["-t", "$SYS/broker/connection/#", "-C", "1"])).await.unwrap();
+    assert_eq!(code, 0, "{error}");
+    assert!(["0", "1"].contains(&out.trim()), "{out}");
+    let other = ["-t", "$SYS/broker/connection/#", "-C", "1", "-W", "1"];
+    let (_, out, _) = run(&mut mosquitto(&floor, "mosquitto_sub", 2, &other)).await.unwrap();
+    assert_eq!(out.trim(), "");
+    floor.site.end(true).await.unwrap();
+}
+
 #[tokio::test]
 async fn mosquitto_pub_and_sub_exchange_messages_in_both_versions() {
     let dir = tempfile::tempdir().unwrap();

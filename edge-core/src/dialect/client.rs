@@ -38,9 +38,15 @@ pub enum Publish {
     Link(LinkUp),
     /// A device that enrols itself.
     Provisioning(provisioning::Request),
+    /// Whether a bridge of mosquitto is connected, below [`BRIDGES`]. Only clients of the same account see it.
+    BridgeState,
     /// Any other topic: free publish/subscribe.
     Free,
 }
+
+/// Where mosquitto's bridges tell whether they are connected, by a will and a retained message (mosquitto.conf,
+/// `notification_topic`).
+pub const BRIDGES: &str = "$SYS/broker/connection/";
 
 /// The meaning of a SUBSCRIBE filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +66,17 @@ pub enum Subscribe {
     Link,
     /// Answers to a device that enrols itself.
     Provisioning,
+    /// States of bridges of the client's own account.
+    BridgeState,
     /// Any other filter: free publish/subscribe.
     Free,
+}
+
+impl Subscribe {
+    /// Returns true when messages between clients arrive by it, not those of the program.
+    pub fn is_between_clients(&self) -> bool {
+        matches!(self, Self::Free | Self::BridgeState)
+    }
 }
 
 /// Why a topic or filter has no meaning. The client is refused; nothing is swallowed.
@@ -121,6 +136,9 @@ pub fn parse_publish(topic: &str) -> Result<Publish, DialectError> {
     if let Some(rest) = topic.strip_prefix("$dps/") {
         return provisioning::parse(rest).map(Publish::Provisioning).ok_or_else(unknown);
     }
+    if topic.strip_prefix(BRIDGES).is_some_and(|rest| !rest.is_empty()) {
+        return Ok(Publish::BridgeState);
+    }
     if topic.starts_with('$') {
         return Err(unknown());
     }
@@ -150,6 +168,7 @@ pub fn parse_subscribe(text: &str) -> Result<Subscribe, DialectError> {
         schemas::topics::TWIN_DESIRED => Ok(Subscribe::TwinDesired),
         schemas::topics::LINK => Ok(Subscribe::Link),
         provisioning::RESPONSES => Ok(Subscribe::Provisioning),
+        _ if text.strip_prefix(BRIDGES).is_some_and(|rest| !rest.is_empty()) => Ok(Subscribe::BridgeState),
         _ if text.starts_with('$') => Err(unknown()),
         _ => Ok(Subscribe::Free),
     }
@@ -207,6 +226,7 @@ mod tests {
                 "$iothub/methods/res/x/?$rid=a",
                 Publish::MethodResponse { status: 400_000, request_id: "a".into() },
             ),
+            ("$SYS/broker/connection/plant.b1/state", Publish::BridgeState),
             ("line1/press/temperature", Publish::Free),
         ] {
             assert_eq!(parse_publish(topic), Ok(meaning), "{topic}");
@@ -220,6 +240,8 @@ mod tests {
             "devices/d",
             "$iothub/twin/POST/?$rid=1",
             "$SYS/x",
+            "$SYS/broker/connection",
+            "$SYS/broker/connection/",
             "$ls/nothing",
             "a/#",
             "",
@@ -232,6 +254,8 @@ mod tests {
             "devices/+/messages/devicebound/#",
             "$iothub/#",
             "$SYS/#",
+            "$SYS/broker/+/b1/state",
+            "$SYS/broker/connection/",
             "a#",
             "devices/d/modules/m/messages/#",
         ] {
@@ -250,6 +274,7 @@ mod tests {
             ("$iothub/methods/POST/#", Subscribe::MethodCalls),
             ("$iothub/twin/res/#", Subscribe::TwinResponses),
             ("$iothub/twin/PATCH/properties/desired/#", Subscribe::TwinDesired),
+            ("$SYS/broker/connection/+/state", Subscribe::BridgeState),
             ("line1/+/temperature", Subscribe::Free),
             ("#", Subscribe::Free),
         ] {

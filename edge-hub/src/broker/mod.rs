@@ -20,13 +20,16 @@ pub(crate) mod wills;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use edge_core::dialect::client::BRIDGES;
+use schemas::names::Identity;
 use tokio::sync::{Notify, mpsc};
 
 use self::sessions::Sessions;
 use self::wills::DueWill;
+use crate::bridge_state;
 use crate::door::{Counts, DoorSettings};
-use crate::journal::Journal;
 use crate::journal::event::Kept;
+use crate::journal::{Journal, Stored};
 use crate::quota::Quotas;
 use crate::retained::Retained;
 use crate::table::Table;
@@ -61,6 +64,24 @@ impl Broker {
 
     fn retaining(&self) -> MutexGuard<'_, ()> {
         self.retaining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the retained states of bridges go whose account is gone; ends when that is on disk.
+    pub(crate) fn forget_bridge_states(&self, is_gone: impl Fn(&Identity) -> bool) -> Option<Stored> {
+        let mut last: Option<Stored> = None;
+        for message in self.retained.matching(&format!("{BRIDGES}#"), 0) {
+            if !bridge_state::owner(message.topic()).is_some_and(|owner| is_gone(&owner)) {
+                continue;
+            }
+            let _retaining = self.retaining();
+            if self.retained.clear(message.topic()) {
+                let stored = self.write(message, Vec::new(), Kept::Cleared, None).1;
+                if let Some(before) = last.replace(stored) {
+                    before.unawaited();
+                }
+            }
+        }
+        last
     }
 
     /// Lets retained messages go that are expired.

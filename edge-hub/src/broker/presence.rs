@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use edge_core::dialect::client::Subscribe;
 use tracing::{info, warn};
 
 use super::Broker;
@@ -210,7 +209,7 @@ impl Broker {
     fn end(&self, mailbox: &Arc<Mailbox>) {
         for held in mailbox.held().drain(..) {
             mailbox.usage.give_back(Resource::SubscriptionBytes, subscription_bytes(&held.filter));
-            if held.meaning == Subscribe::Free {
+            if held.meaning.is_between_clients() {
                 self.table.unsubscribe(&held.filter, mailbox);
             }
         }

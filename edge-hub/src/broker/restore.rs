@@ -103,7 +103,7 @@ impl Broker {
                 None => parse_subscribe(filter),
             };
             let Ok(meaning) = meaning else { continue };
-            if meaning == Subscribe::Free {
+            if meaning.is_between_clients() {
                 self.table.subscribe(filter, &mailbox, *options);
             }
             mailbox.usage.add(Resource::SubscriptionBytes, subscription_bytes(filter));

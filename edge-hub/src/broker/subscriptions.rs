@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use edge_core::dialect::client::Subscribe;
 use tracing::warn;
 
 use super::Broker;
@@ -28,7 +27,7 @@ impl Broker {
         new: Held,
     ) -> Result<(bool, Option<Stored>), QuotaExceeded> {
         let (filter, options) = (new.filter.clone(), new.options);
-        let is_free = new.meaning == Subscribe::Free;
+        let is_free = new.meaning.is_between_clients();
         let is_new = {
             let mut held = mailbox.held();
             match held.iter_mut().find(|held| held.filter == filter) {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Broker;
+use crate::bridge_state;
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::{Message, unix_ms};
@@ -65,9 +66,10 @@ impl Broker {
         let _ = self.due_wills.send(DueWill { client_id: client_id.into(), message });
     }
 
-    /// Returns true for telemetry whose client was deleted while it was being published.
+    /// Returns true for telemetry, or the state of a bridge, whose client was deleted while it was being published.
     fn is_void(&self, will: &DueWill) -> bool {
-        self.sessions().is_void(&will.message) && is_telemetry(&will.message)
+        let is_own = is_telemetry(&will.message) || bridge_state::is_kept(will.message.topic());
+        is_own && self.sessions().is_void(&will.message)
     }
 
     /// A will was published, and is gone from the journal unless the client has another one by now.
@@ -134,6 +136,7 @@ async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill)
                 tell(service, &will.client_id, from, bag, &will.message).await
             }
             Ok(Publish::Free) => free(broker, service, &will, &mut is_given).await,
+            Ok(Publish::BridgeState) => bridge_state(broker, service, &will).await,
             // CONNECT lets no others in; a journal of another version might.
             _ => Err(Rejected::Wrong(400, "no topic for a will".to_owned())),
         };
@@ -168,6 +171,14 @@ async fn tell<S: Service>(
     let left_by = Identity::of_session(client_id)
         .ok_or_else(|| Rejected::Wrong(403, "its client has no identity".to_owned()))?;
     service.telemetry_will(&left_by, from, bag, message.payload.clone()).await
+}
+
+/// The will of a bridge: its state, for the clients of its own account.
+async fn bridge_state<S: Service>(broker: &Broker, service: &Arc<S>, will: &DueWill) -> Result<(), Rejected> {
+    let of = Identity::of_session(&will.client_id)
+        .ok_or_else(|| Rejected::Wrong(403, "its client has no identity".to_owned()))?;
+    service.may_leave_will(&of, will.message.topic()).map_err(|why| Rejected::Wrong(403, why))?;
+    broker.give_will(&will.client_id, &will.message).await
 }
 
 /// A will on a free topic. Its subscribers are given it once, however often the program cannot take it.

@@ -149,6 +149,7 @@ async fn try_connect(options: &ClientOptions) -> Result<(Sender, Receiver), Conn
         user_name: options.user_name.clone(),
         password: options.password.clone().map(String::into_bytes),
         is_clean: true,
+        is_bridge: false,
         keep_alive: u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX),
         will: None,
         properties,

@@ -18,6 +18,8 @@ const WILL_QOS_SHIFT: u8 = 3;
 const WILL_RETAIN: u8 = 0x20;
 const PASSWORD: u8 = 0x40;
 const USER_NAME: u8 = 0x80;
+/// 3.1.1 with the bit by which mosquitto says that it is a bridge (`try_private`, on by default).
+pub(super) const LEVEL_OF_BRIDGES: u8 = 0x84;
 /// MQTT 3.1, the level of which is 3.
 const NAME_OF_3_1: &[u8] = b"MQIsdp";
 
@@ -27,7 +29,7 @@ pub(super) fn read(body: Bytes) -> Result<Connect, ReadError> {
     let name = fields.binary()?;
     let level = fields.u8()?;
     let version = match (&name[..], level) {
-        (b"MQTT", 4) => Version::V4,
+        (b"MQTT", 4 | LEVEL_OF_BRIDGES) => Version::V4,
         (b"MQTT", 5) => Version::V5,
         (b"MQTT" | NAME_OF_3_1, level) => return Err(ReadError::Level(level)),
         _ => {
@@ -58,6 +60,7 @@ pub(super) fn read(body: Bytes) -> Result<Connect, ReadError> {
         user_name,
         password: password.map(|password| password.to_vec()),
         is_clean: flags & CLEAN != 0,
+        is_bridge: level == LEVEL_OF_BRIDGES,
         keep_alive,
         will,
         properties,
@@ -156,7 +159,11 @@ pub(super) fn write(out: &mut BytesMut, connect: &Connect) {
     flags |= connect.will.as_ref().map_or(0, |will| will.qos << WILL_QOS_SHIFT);
     packet(out, 0x10, |body| {
         binary(body, b"MQTT");
-        body.put_u8(if connect.version == Version::V5 { 5 } else { 4 });
+        body.put_u8(match connect.version {
+            Version::V5 => 5,
+            Version::V4 if connect.is_bridge => LEVEL_OF_BRIDGES,
+            Version::V4 => 4,
+        });
         body.put_u8(flags);
         body.put_u16(connect.keep_alive);
         if connect.version == Version::V5 {

@@ -62,6 +62,9 @@ pub struct Connect {
     pub password: Option<Vec<u8>>,
     /// Clean start (MQTT 5), clean session (3.1.1).
     pub is_clean: bool,
+    /// Protocol level 0x84: a bridge of mosquitto. It is not sent its own messages, and sees retain flags as published. A
+    /// bridge of MQTT 5 asks for both with its subscriptions.
+    pub is_bridge: bool,
     /// Seconds; 0 is none.
     pub keep_alive: u16,
     /// What is published when the client is lost.

@@ -2,6 +2,7 @@
 
 use bytes::{Buf as _, BytesMut};
 
+use super::connect::LEVEL_OF_BRIDGES;
 use super::error::ReadError;
 use super::fields::{Variable, variable};
 use super::packet::{Packet, Version};
@@ -53,8 +54,8 @@ pub(super) struct Header {
 /// answered in its own version. `None` when the bytes do not say, or say another.
 pub fn connect_version(buffer: &[u8]) -> Option<Version> {
     let Ok(Variable::Whole { bytes, .. }) = variable(buffer.get(1..)?) else { return None };
-    match buffer.get(1 + bytes..)?.strip_prefix(b"\0\x04MQTT")?.first()? {
-        4 => Some(Version::V4),
+    match buffer.get(1 + bytes..)?.strip_prefix(b"\0\x04MQTT")?.first().copied()? {
+        4 | LEVEL_OF_BRIDGES => Some(Version::V4),
         5 => Some(Version::V5),
         _ => None,
     }

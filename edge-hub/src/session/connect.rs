@@ -9,6 +9,7 @@ use edge_core::access::enrolment;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::{Publish, parse_publish};
 use schemas::bag::MESSAGE_BYTES_MAX;
+use schemas::names::Identity;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -21,6 +22,7 @@ use super::rate::Rates;
 use super::subscribe::judge;
 use super::wire::{Reader, Writer};
 use super::{Peer, Session};
+use crate::bridge_state;
 use crate::broker::FOR_EVER;
 use crate::broker::presence::Arrival;
 use crate::broker::wills::Will;
@@ -128,7 +130,7 @@ where
         }
         Ok(Err((version, why))) => {
             match (version, &why) {
-                // A bridge of mosquitto sets the highest bit, and tries again without it when it is told so.
+                // A bridge of mosquitto that speaks MQTT 3.1 sets the highest bit.
                 (_, ReadError::Level(level)) => {
                     let version = if (level & 0x7f) < 5 { Version::V4 } else { Version::V5 };
                     refuse(writer, version, why.reason(), "");
@@ -236,6 +238,10 @@ fn may_enter<S: Service>(service: &S, client: &Client, will: Option<&packet::Wil
                 false => Err(format!("the topic of its will, {topic}, is another identity's")),
             }
         }
+        Ok(Publish::BridgeState) => match bridge_state::kept(&client.identity, topic) {
+            Some(_) => Ok(()),
+            None => Err("the topic of its will is too long".to_owned()),
+        },
         _ if rights.may_publish(topic) => Ok(()),
         _ => Err(format!("no rule allows it to publish on the topic of its will, {topic}")),
     }
@@ -276,10 +282,12 @@ fn check(connect: &Connect) -> Result<(), (Reason, String)> {
     let Some(will) = &connect.will else { return Ok(()) };
     let invalid = |why: String| Err((Reason::TOPIC_NAME_INVALID, why));
     match parse_publish(&will.topic) {
-        Ok(Publish::Free) if will.retain && will.topic.split('/').count() > LEVELS_MAX => {
+        Ok(Publish::Free | Publish::BridgeState)
+            if will.retain && will.topic.split('/').count() > LEVELS_MAX =>
+        {
             invalid(format!("a retained will topic of more than {LEVELS_MAX} levels"))
         }
-        Ok(Publish::Free) => Ok(()),
+        Ok(Publish::Free | Publish::BridgeState) => Ok(()),
         Ok(Publish::Telemetry { bag, .. }) => {
             let properties = will.properties.as_deref().map_or(0, bag_bytes);
             if will.topic.len() + properties > TELEMETRY_TOPIC_BYTES_MAX {
@@ -331,7 +339,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let Proven { connect, is_assigned, admitted, login, held: connection_held } = proven;
-    let Connect { version, client_id, is_clean, keep_alive, will, properties, .. } = connect;
+    let Connect { version, client_id, is_clean, is_bridge, keep_alive, will, properties, .. } = connect;
     // Nothing of a device that enrols itself outlives its connection: it may not even be proven yet.
     let is_enrolling = admitted.identity.registration_id().is_some();
     let (is_clean, will) = (is_clean || is_enrolling, will.filter(|_| !is_enrolling));
@@ -347,7 +355,7 @@ where
         Version::V5 if is_enrolling => 0,
         Version::V5 => properties.session_expiry.unwrap_or(0),
     };
-    let will = will.map(|will| Box::new(will_of(will)));
+    let will = will.map(|will| Box::new(will_of(will, &admitted.identity)));
     let number = || door.clients.number();
     let close = Arc::new(CloseHandle::default());
     let arrival = Arrival {
@@ -383,7 +391,8 @@ where
     }
     if let Some(rights) = rights {
         // What waits was queued for filters that it may have had then.
-        door.broker.take_back(&connection.mailbox, |topic| rights.may_subscribe(topic));
+        let may_read = |topic: &str| bridge_state::is_kept(topic) || rights.may_subscribe(topic);
+        door.broker.take_back(&connection.mailbox, may_read);
     }
     let is_present = entered.is_present;
     let session_expiry_s = entered.expiry_s;
@@ -414,6 +423,7 @@ where
     let asked_window = properties.receive_max.map_or(usize::MAX, usize::from);
     let peer = Peer {
         version,
+        is_bridge,
         expiry_s: outlives_s,
         window: settings.in_flight_max.min(asked_window),
         packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
@@ -453,7 +463,7 @@ fn from_now(unix_secs: u64) -> Instant {
     Instant::now() + Duration::from_secs(unix_secs).saturating_sub(since).min(FAR)
 }
 
-fn will_of(will: packet::Will) -> Will {
+fn will_of(will: packet::Will, identity: &Identity) -> Will {
     let properties = will.properties.map(|properties| {
         // Its expiry counts from its publication on.
         let message_expiry = properties.message_expiry;
@@ -462,7 +472,7 @@ fn will_of(will: packet::Will) -> Will {
         properties
     });
     let message = Message {
-        topic: will.topic.into(),
+        topic: bridge_state::kept(identity, &will.topic).unwrap_or(will.topic).into(),
         payload: will.payload,
         qos: will.qos,
         retain: will.retain,

@@ -162,6 +162,8 @@ struct Session<S, T> {
 #[derive(Debug, Clone, Copy)]
 struct Peer {
     version: Version,
+    /// Whether it is a bridge of mosquitto, by its protocol level.
+    is_bridge: bool,
     /// How long its session outlives the connection, in seconds.
     expiry_s: u32,
     /// QoS 1 and 2 messages that it takes at once.

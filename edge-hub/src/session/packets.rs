@@ -76,7 +76,7 @@ where
                 Ok(())
             }
             Packet::Subscribe(subscribe) => self.subscribe(subscribe),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
             Packet::PingReq => {
                 write::pingresp(&mut self.writer.out);
                 Ok(())

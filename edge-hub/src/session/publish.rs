@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::Session;
 use super::end::End;
 use super::pending::{Reply, Work};
+use crate::bridge_state;
 use crate::broker::publish::Given;
 use crate::codec::packet::{Publish, PublishProperties, Version};
 use crate::codec::reason::Reason;
@@ -136,6 +137,7 @@ where
             }
             Meaning::Free if service.takes_free() => return self.publish_taken(publish),
             Meaning::Free => return self.publish_free(publish),
+            Meaning::BridgeState => return self.publish_bridge_state(publish),
             Meaning::Telemetry { from, mut bag } => {
                 if from != client.identity && !service.may_speak_for(client, &from) {
                     return self.may_not(
@@ -207,7 +209,7 @@ where
             Meaning::Free if !self.connection.rights().may_publish(topic) => {
                 Err("no rule of the manifest allows it")
             }
-            Meaning::Free | Meaning::Telemetry { .. } => Ok(()),
+            Meaning::Free | Meaning::BridgeState | Meaning::Telemetry { .. } => Ok(()),
             _ if self.connection.client.identity.is_user() => {
                 Err("a user has free topics, and its device's telemetry")
             }
@@ -315,6 +317,14 @@ where
             }
             taken
         })))
+    }
+
+    /// Gives the state of a bridge to the clients of its own account. Routes of the manifest do not take it.
+    fn publish_bridge_state(&mut self, publish: Publish) -> Result<Work, End> {
+        match bridge_state::kept(&self.connection.client.identity, publish.topic()) {
+            Some(kept) => self.publish_free(Publish { topic: kept.into(), ..publish }),
+            None => self.may_not(&publish, Reason::TOPIC_NAME_INVALID, "the topic is too long".to_owned()),
+        }
     }
 
     /// Gives a message on a free topic to its subscribers.

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::end::End;
 use super::{OUT_BYTES_MAX, Session};
+use crate::bridge_state;
 use crate::codec::message::Message;
 use crate::codec::packet::Ack;
 use crate::codec::reason::Reason;
@@ -152,8 +153,9 @@ where
 /// Writes a message; false when the client does not take one so large.
 fn write_copy(out: &mut BytesMut, copy: &Copy, peer: super::Peer, now_ms: u64) -> bool {
     let message = &copy.message;
+    let shown = bridge_state::shown(&message.topic);
     let publish = Message {
-        topic: &message.topic,
+        topic: shown.as_ref().unwrap_or(&message.topic),
         payload: &message.payload,
         qos: copy.qos,
         id: copy.id,

@@ -7,6 +7,7 @@ use tracing::warn;
 use super::Session;
 use super::end::End;
 use super::pending::{Reply, Subscribed};
+use crate::bridge_state;
 use crate::clients::Connection;
 use crate::codec::packet::{Filter, RetainHandling, SubAck, Subscribe, Told, Unsubscribe, Version};
 use crate::codec::reason::Reason;
@@ -32,8 +33,16 @@ where
         };
         let mut stored = Vec::new();
         let filters = subscribe.filters.len();
-        for filter in subscribe.filters {
-            let meaning = match self.judge_new(&filter) {
+        for mut filter in subscribe.filters {
+            let judged =
+                match bridge_state::kept_filter(&self.connection.client.identity, filter.path.clone()) {
+                    Some(kept) => {
+                        filter.path = kept;
+                        self.judge_new(&filter)
+                    }
+                    None => Err((Reason::TOPIC_FILTER_INVALID, "the filter is too long".to_owned())),
+                };
+            let meaning = match judged {
                 Ok(meaning) => meaning,
                 Err((reason, why)) => {
                     let (reason, told) = self.subscription_refused(&filter.path, reason, &why, filters);
@@ -42,12 +51,13 @@ where
                     continue;
                 }
             };
-            let is_free = meaning == Meaning::Free;
+            let is_free = meaning.is_between_clients();
+            let is_bridge = self.peer.is_bridge && split_share(&filter.path).is_none();
             let options = Options {
                 // IoT Hub's topics are of QoS 0 and 1.
                 qos: if is_free { filter.qos } else { filter.qos.min(1) },
-                no_local: filter.no_local,
-                retain_as_published: filter.retain_as_published,
+                no_local: filter.no_local || is_bridge,
+                retain_as_published: filter.retain_as_published || is_bridge,
                 id: subscribe.subscription_id,
             };
             let held = Held { filter: filter.path, meaning, options };
@@ -137,10 +147,11 @@ where
         Ok(())
     }
 
-    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), End> {
+    pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
         let (mut reasons, mut stored) = (Vec::new(), Vec::new());
-        for filter in &unsubscribe.filters {
-            let held = self.door.broker.unsubscribe(&self.connection.mailbox, filter);
+        for filter in unsubscribe.filters {
+            let kept = bridge_state::kept_filter(&self.connection.client.identity, filter);
+            let held = kept.and_then(|kept| self.door.broker.unsubscribe(&self.connection.mailbox, &kept));
             reasons.push(if held.is_some() { Reason::SUCCESS } else { Reason::NO_SUBSCRIPTION_EXISTED });
             stored.extend(held.flatten());
         }
@@ -182,13 +193,14 @@ pub(super) fn judge<S: Service>(
         )),
         Err(error @ DialectError::Malformed(..)) => Err(invalid(&error.to_string())),
         Err(error) => Err(not_yours(&error.to_string())),
-        Ok(Meaning::Free) if plain.split('/').count() > LEVELS_MAX => {
+        Ok(Meaning::Free | Meaning::BridgeState) if plain.split('/').count() > LEVELS_MAX => {
             Err(invalid(&format!("more than {LEVELS_MAX} levels")))
         }
         Ok(Meaning::Free) if !connection.rights().may_subscribe(plain) => {
             Err(not_yours("no rule of the manifest allows it"))
         }
         Ok(Meaning::Free) => Ok(Meaning::Free),
+        Ok(Meaning::BridgeState) if !is_shared => Ok(Meaning::BridgeState),
         Ok(_) if client.identity.is_user() => Err(not_yours("a user has free topics only")),
         Ok(_) if is_shared => Err(not_yours("IoT Hub's topics are not shared")),
         Ok(Meaning::Inbox { of }) if of != client.identity => Err(not_yours("another identity's messages")),

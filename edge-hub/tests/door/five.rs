@@ -30,6 +30,7 @@ pub(crate) fn connect(client_id: &str) -> Connect {
         user_name: Some("hub/d/?api-version=1".to_owned()),
         password: None,
         is_clean: false,
+        is_bridge: false,
         keep_alive: 0,
         will: None,
         properties: ConnectProperties::default(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests; the leave for them does not reach helper functions")]
 
 mod access;
+mod bridges;
 mod disk;
 mod five;
 mod free;

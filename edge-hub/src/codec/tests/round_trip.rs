@@ -122,6 +122,7 @@ fn connect() -> impl Strategy<Value = Packet> {
                 user_name: login.as_ref().map(|(user_name, _)| user_name.clone()),
                 password: login.and_then(|(_, password)| password),
                 is_clean,
+                is_bridge: false,
                 keep_alive,
                 will,
                 properties,

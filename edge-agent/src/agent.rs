@@ -147,7 +147,7 @@ impl Daemon {
         let mailbox = Mailbox::load(state.clone())?;
         let enrolments = Enrolments::new(config.hostname.clone(), devices.clone());
         let postman = Postman::new(Arc::new(mailbox.clone()), clients.clone());
-        let users = Users::load(state.clone())?;
+        let users = Users::load(state.clone(), config.listen.anonymous_user.clone())?;
         // Everything that keeps something by identity: what stands here forgets with a removal, and nothing else does.
         let kept: Vec<Box<dyn IdentityState>> = vec![
             Box::new(clients.clone()),
@@ -580,7 +580,8 @@ async fn open_doors(
             "plain MQTT",
             door.clone().serve_tcp(bind(address).await?, stop.clone()).map(anyhow::Ok),
         );
-        tracing::info!(%address, "plain MQTT is served on loopback");
+        let anonymous_user = config.listen.anonymous_user.as_ref().map(tracing::field::display);
+        tracing::info!(%address, anonymous_user, "plain MQTT is served on loopback");
     }
     Ok((door, doors))
 }

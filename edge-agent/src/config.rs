@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use edge_core::deploy::policy::Policy;
 use edge_hub::limits::Limits;
 use schemas::manifest::WhenFull;
-use schemas::names::DeviceId;
+use schemas::names::{DeviceId, UserName};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -56,6 +56,8 @@ pub struct Listen {
     pub mqtts: SocketAddr,
     /// Plain MQTT, on loopback only; `None` when it is set to an empty text.
     pub mqtt: Option<SocketAddr>,
+    /// The local user that a client of `mqtt` is which gives neither user name nor password; `None` when every client must.
+    pub anonymous_user: Option<UserName>,
     /// MQTT over WebSocket and the modules' method API; `None` when it is set to an empty text.
     pub https: Option<SocketAddr>,
     /// Clients connected at once, over all listeners.
@@ -229,6 +231,7 @@ struct File {
 struct FileListen {
     mqtts: SocketAddr,
     mqtt: String,
+    anonymous_user: String,
     https: String,
     connections_max: usize,
 }
@@ -238,6 +241,7 @@ impl Default for FileListen {
         Self {
             mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)),
             mqtt: "127.0.0.1:1883".to_owned(),
+            anonymous_user: String::new(),
             https: HTTPS_DEFAULT.to_owned(),
             connections_max: 10_000,
         }
@@ -327,6 +331,15 @@ impl Config {
                 Some(address)
             }
         };
+        let anonymous_user = match file.listen.anonymous_user.as_str() {
+            "" => None,
+            _ if mqtt.is_none() => {
+                return Err(
+                    "[listen] anonymous_user: it is for clients of [listen] mqtt, which is off".to_owned()
+                );
+            }
+            name => Some(name.parse().map_err(|error| format!("[listen] anonymous_user: {error}"))?),
+        };
         let upstream = file.upstream.read(&file.device_id)?;
         if file.hostname.is_empty()
             || file.hostname.contains(|c: char| c.is_whitespace() || c == '/' || c == ':')
@@ -355,6 +368,7 @@ impl Config {
             listen: Listen {
                 mqtts: file.listen.mqtts,
                 mqtt,
+                anonymous_user,
                 https,
                 connections_max: file.listen.connections_max,
             },
@@ -436,6 +450,9 @@ mod tests {
         assert_eq!((config.hostname.as_str(), config.listen.mqtt), ("other", None));
         assert_eq!(config.listen.https, None);
         assert_eq!(config.device_id.as_str(), "123");
+        assert_eq!(config.listen.anonymous_user, None, "nobody is anonymous unless it is said");
+        let variable = [("EDGE_AGENT__LISTEN__ANONYMOUS_USER", "floor")];
+        assert_eq!(read(TEXT, &variable).unwrap().listen.anonymous_user, Some("floor".parse().unwrap()));
         let policy = Policy {
             privileged: false,
             host_mounts: Permitted::Only(vec!["/srv".to_owned(), "/data".to_owned()]),
@@ -455,6 +472,16 @@ mod tests {
                 vec!["[deploy.policy] devices", "`sda`"],
             ),
             (format!("{TEXT}[deploy.policy]\nprivilegd = false\n"), vec![], vec!["privilegd"]),
+            (
+                format!("{TEXT}[listen]\nanonymous_user = \"a b\"\n"),
+                vec![],
+                vec!["[listen] anonymous_user", "` `"],
+            ),
+            (
+                format!("{TEXT}[listen]\nmqtt = \"\"\nanonymous_user = \"floor\"\n"),
+                vec![],
+                vec!["[listen] anonymous_user", "[listen] mqtt"],
+            ),
             (format!("{TEXT}[listn]\n"), vec![], vec!["edge.toml", "listn"]),
             (format!("{TEXT}[listen]\nhttps = \"443\"\n"), vec![], vec!["[listen] https", "`443`"]),
             (format!("{TEXT}[listen]\nmqtt = \"0.0.0.0:1883\"\n"), vec![], vec!["[listen] mqtt", "loopback"]),

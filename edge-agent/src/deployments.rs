@@ -372,7 +372,7 @@ mod tests {
             let queues = Queues::open(&buffer, Limits::default(), id.clone(), Clients::new()).unwrap();
             let queues = Arc::new(queues);
             let twins = Twins::load(state.clone()).unwrap();
-            let users = crate::users::Users::load(state.clone()).unwrap();
+            let users = crate::users::Users::load(state.clone(), None).unwrap();
             let removals = Removals::load(state.clone(), users, vec![Box::new(twins.clone())]);
             let removal = removals.begin().await;
             let (deployments, outputs) = Deployments::load(

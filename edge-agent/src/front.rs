@@ -60,6 +60,16 @@ pub struct Front {
 }
 
 impl Front {
+    /// Admits a client that gives no name as the anonymous user, which has no password that could be taken back.
+    fn anonymous(&self, name: &UserName, client_id: &str, generation: u64) -> Result<Admitted, Refusal> {
+        let identity = Identity::user(name, client_id)
+            .map_err(|why| Refusal::NotAuthorized(format!("the client id of an anonymous client: {why}")))?;
+        if self.standing.removals.is_pending(&identity) {
+            return Err(Out::Removing.into());
+        }
+        Ok(Admitted { identity, proof: Proof::Password(Mark::of(b"")), ends_at: None, generation })
+    }
+
     async fn authenticate_user(
         &self,
         name: UserName,
@@ -119,6 +129,10 @@ impl Service for Front {
         !matches!((hash, password), (Some(hash), Some(password)) if self.passwords.was_right(&name, &hash, password))
     }
 
+    fn has_anonymous_user(&self) -> bool {
+        self.standing.users.anonymous().is_some()
+    }
+
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
         let refused = |error: AccessError| Refusal::NotAuthorized(error.to_string());
         if let Some(claim) = enrolment::claim(&request.client_id, request.user_name.as_deref().unwrap_or(""))
@@ -127,6 +141,12 @@ impl Service for Front {
         }
         // Before anything is looked up: who is removed from here on is found by it.
         let generation = self.standing.removals.count();
+        if let Some(name) = self.standing.users.anonymous()
+            && request.is_anonymous()
+            && request.transport.is_plain()
+        {
+            return self.anonymous(name, &request.client_id, generation);
+        }
         let identity = match claim(&request.client_id, request.user_name.as_deref()).map_err(refused)? {
             Claim::Identity(identity) => identity,
             Claim::User(name) => return self.authenticate_user(name, request, generation).await,

@@ -17,7 +17,7 @@ use axum::{Extension, Json, Router};
 use edge_core::access::secret::Secret;
 use edge_hub::clients::Clients;
 use edge_hub::https::Caller;
-use edge_hub::service::{ConnectRequest, Refusal, Service as _};
+use edge_hub::service::{ConnectRequest, Refusal, Service as _, Transport};
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::Deserialize;
@@ -155,7 +155,7 @@ impl Methods {
             client_id: identity.to_string(),
             user_name: Some(format!("{}/{identity}/?api-version=2019-10-01", self.front.gateway)),
             password: token.map(|token| Secret::new(token.as_bytes())),
-            client_cert: caller.client_cert.clone(),
+            transport: Transport::Tls(caller.client_cert.clone()),
             peer,
         };
         match self.front.authenticate(request).await {

@@ -256,7 +256,8 @@ mod tests {
     async fn site(dir: &std::path::Path) -> (Standing, watch::Sender<Arc<Rules>>) {
         let state = State::open(dir).unwrap();
         std::fs::write(dir.join("module-key"), [7; 32]).unwrap();
-        let (devices, users) = (Devices::load(state.clone()).unwrap(), Users::load(state.clone()).unwrap());
+        let (devices, users) =
+            (Devices::load(state.clone()).unwrap(), Users::load(state.clone(), None).unwrap());
         let children = ["leaf", "blocked-here", "gone", "of-user"].map(|id| child(id, true));
         let children = children.into_iter().chain([child("blocked", false)]).collect();
         devices.told(Children { children, ..Children::default() }).unwrap().durable().await.unwrap();

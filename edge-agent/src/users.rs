@@ -26,6 +26,14 @@ pub struct User {
 /// Why a user was not added or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
+    /// It is the anonymous user of the configuration.
+    #[error(
+        "user {0} is the anonymous user of [listen] anonymous_user, which has no password; change the setting"
+    )]
+    Anonymous(UserName),
+    /// The configuration makes a user anonymous that has a password.
+    #[error("[listen] anonymous_user: user {0} has a password; write another name, or remove the user first")]
+    HasPassword(UserName),
     /// The name is taken.
     #[error("user {0} is there already; remove it first, or choose another name")]
     Exists(UserName),
@@ -44,22 +52,38 @@ pub enum UserError {
 #[derive(Clone)]
 pub struct Users {
     known: Arc<RwLock<BTreeMap<UserName, User>>>,
+    /// Who clients of the plain listener are that give no name (`[listen] anonymous_user`). It has no password.
+    anonymous: Option<UserName>,
     state: State,
 }
 
 impl Users {
-    /// The users as last saved.
+    /// The users as last saved, and the anonymous one of the configuration.
     ///
     /// # Errors
-    /// [`StateError`] when the state cannot be used.
-    pub fn load(state: State) -> Result<Self, StateError> {
+    /// [`UserError`] when the state cannot be used, or a user with a password has the name of the anonymous one.
+    pub fn load(state: State, anonymous: Option<UserName>) -> Result<Self, UserError> {
         let saved = state.load::<User>(Room::Users);
-        let known = saved.into_iter().filter_map(|(name, user)| Some((name.parse().ok()?, user))).collect();
-        Ok(Self { known: Arc::new(RwLock::new(known)), state })
+        let known: BTreeMap<UserName, User> =
+            saved.into_iter().filter_map(|(name, user)| Some((name.parse().ok()?, user))).collect();
+        match anonymous {
+            // Its clients would have the sessions and rights of whoever knows the password.
+            Some(name) if known.contains_key(&name) => Err(UserError::HasPassword(name)),
+            anonymous => Ok(Self { known: Arc::new(RwLock::new(known)), anonymous, state }),
+        }
+    }
+
+    /// Who clients are that give no name; `None` when there is no such user.
+    pub fn anonymous(&self) -> Option<&UserName> {
+        self.anonymous.as_ref()
     }
 
     /// A user.
     pub fn get(&self, name: &UserName) -> Option<User> {
+        if self.anonymous.as_ref() == Some(name) {
+            // No password has an empty hash.
+            return Some(User { hash: String::new(), device: None });
+        }
         self.known.read().expect("nothing panics while it holds the users").get(name).cloned()
     }
 
@@ -74,6 +98,9 @@ impl Users {
     /// # Errors
     /// [`UserError`]: the name is taken, the list is full, or it was not saved.
     pub async fn add(&self, name: UserName, user: User) -> Result<(), UserError> {
+        if self.anonymous.as_ref() == Some(&name) {
+            return Err(UserError::Anonymous(name));
+        }
         let saved = {
             let mut known = self.known.write().expect("nothing panics while it holds the users");
             if known.contains_key(&name) {
@@ -136,7 +163,7 @@ mod tests {
     async fn users_are_kept_as_hashes_over_a_restart_and_leave_with_their_device() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open(dir.path()).unwrap();
-        let users = Users::load(state.clone()).unwrap();
+        let users = Users::load(state.clone(), None).unwrap();
         let user = |device: Option<&str>| User {
             hash: "$argon2id$".into(),
             device: device.map(|device| device.parse().unwrap()),
@@ -149,7 +176,7 @@ mod tests {
         state.close().await;
 
         let state = State::open(dir.path()).unwrap();
-        let users = Users::load(state.clone()).unwrap();
+        let users = Users::load(state.clone(), None).unwrap();
         assert_eq!(users.list().len(), 2);
         let names = users.of(&"press-1".parse().unwrap());
         assert_eq!(names, [name("esp32")]);

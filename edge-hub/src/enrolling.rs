@@ -32,7 +32,7 @@ const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 /// [`Refusal::NotAuthorized`] when it shows more than anybody would look at.
 pub fn shown(claim: EnrolmentClaim, request: &ConnectRequest) -> Result<Enrolment, Refusal> {
     let token = request.password.as_ref().and_then(Secret::text).unwrap_or("").to_owned();
-    let certificates: Vec<&[u8]> = match &request.client_cert {
+    let certificates: Vec<&[u8]> = match request.client_cert() {
         // A device with a key may have a certificate for something else.
         Some(shown) if token.is_empty() => {
             std::iter::once(shown.leaf()).chain(shown.intermediates().iter().map(AsRef::as_ref)).collect()

@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 use crate::door::Door;
 use crate::http_server::{Ended, RequestTimes, one_request};
 use crate::places::Place;
-use crate::service::{ClientCert, Service};
+use crate::service::{ClientCert, Service, Transport};
 use crate::session;
 use crate::shown::Shown;
 use crate::websocket::{self, WebSocket};
@@ -77,7 +77,8 @@ pub(crate) async fn hold<S: Service>(
     match tokio::time::timeout_at(deadline, opened(upgrade)).await {
         Ok(Some((stream, ahead))) => {
             let stream = WebSocket::new(stream, ahead);
-            session::hold(door, stream, peer, caller.client_cert, caller.place, deadline, stop).await;
+            let transport = Transport::Tls(caller.client_cert);
+            session::hold(door, stream, peer, transport, caller.place, deadline, stop).await;
         }
         Ok(None) | Err(_) => debug!(%peer, "connection ended before its WebSocket was open"),
     }

@@ -17,7 +17,7 @@ use crate::door::{Door, count};
 use crate::http_server::next_connection;
 use crate::https::{self, Caller};
 use crate::places::{NoPlace, Place};
-use crate::service::{ClientCert, Service};
+use crate::service::{ClientCert, Service, Transport};
 use crate::session;
 
 /// What a connection of a listener speaks.
@@ -85,7 +85,7 @@ impl<S: Service> Door<S> {
             // A task is as large as the largest thing that it may do: plain connections do not pay for TLS and HTTP.
             match speaks.clone() {
                 Speaks::Mqtt => sessions.spawn(async move {
-                    session::hold(door, stream, peer, None, place, deadline, stop).await;
+                    session::hold(door, stream, peer, Transport::Plain, place, deadline, stop).await;
                 }),
                 Speaks::Mqtts(tls) => sessions.spawn(async move {
                     door.admit(stream, place, peer, (tls, None), deadline, stop).await;
@@ -153,7 +153,8 @@ impl<S: Service> Door<S> {
                 match api {
                     // In a box, so that the task holds it once.
                     None => {
-                        session::hold(self, Box::new(stream), peer, client_cert, place, deadline, stop).await
+                        let transport = Transport::Tls(client_cert);
+                        session::hold(self, Box::new(stream), peer, transport, place, deadline, stop).await
                     }
                     Some(api) => {
                         let caller = Caller { peer, client_cert, place };

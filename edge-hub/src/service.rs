@@ -44,6 +44,22 @@ impl ClientCert {
     }
 }
 
+/// How the bytes of a connection travel.
+#[derive(Clone)]
+pub enum Transport {
+    /// Plain TCP. Programs listen for it on loopback only.
+    Plain,
+    /// TLS, with what the client showed in its handshake.
+    Tls(Option<ClientCert>),
+}
+
+impl Transport {
+    /// Returns true for plain TCP.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain)
+    }
+}
+
 /// A CONNECT as the service sees it.
 #[derive(Clone)]
 pub struct ConnectRequest {
@@ -53,16 +69,30 @@ pub struct ConnectRequest {
     pub user_name: Option<String>,
     /// As sent: a SAS token, or a user's password.
     pub password: Option<Secret>,
-    /// What the client showed in its TLS handshake.
-    pub client_cert: Option<ClientCert>,
+    /// How it arrived.
+    pub transport: Transport,
     /// Where the connection comes from.
     pub peer: SocketAddr,
 }
 
 impl ConnectRequest {
+    /// The certificates that the client showed in its TLS handshake.
+    pub fn client_cert(&self) -> Option<&ClientCert> {
+        match &self.transport {
+            Transport::Plain => None,
+            Transport::Tls(shown) => shown.as_ref(),
+        }
+    }
+
+    /// Returns true when it gives neither a user name nor a password.
+    pub fn is_anonymous(&self) -> bool {
+        let has_name = self.user_name.as_ref().is_some_and(|name| !name.is_empty());
+        !has_name && self.password.as_ref().is_none_or(|password| password.bytes().is_empty())
+    }
+
     /// What it shows to prove who it is.
     pub fn evidence(&self) -> Evidence<'_> {
-        let certificate = self.client_cert.as_ref();
+        let certificate = self.client_cert();
         Evidence {
             password: self.password.as_ref(),
             certificate: certificate
@@ -143,6 +173,12 @@ pub trait Service: Send + Sync + 'static {
     /// with a key, a certificate, or a password that was right before cannot: it is checked at once, whoever has failed.
     fn is_guessable(&self, _request: &ConnectRequest) -> bool {
         true
+    }
+
+    /// Whether clients of plain connections may leave out user name and password. Those that leave out the client id too
+    /// are given one then.
+    fn has_anonymous_user(&self) -> bool {
+        false
     }
 
     /// Proves who a CONNECT is. A client id that is already connected is taken over by the new connection.

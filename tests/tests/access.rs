@@ -397,6 +397,101 @@ async fn comes_in(site: &Site, id: &str, shown: &(rcgen::Certificate, rcgen::Key
     }
 }
 
+/// A client of the plain listener that gives no user name.
+fn nobody(port: u16, client_id: &str) -> (AsyncClient, EventLoop) {
+    AsyncClient::new(MqttOptions::new(client_id, "localhost", port), 10)
+}
+
+async fn connack(events: &mut EventLoop) -> Result<(), ConnectReturnCode> {
+    match events.poll().await {
+        Ok(Event::Incoming(Packet::ConnAck(_))) => Ok(()),
+        Err(ConnectionError::ConnectionRefused(code)) => Err(code),
+        other => panic!("{other:?} instead of CONNACK"),
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_a_name_is_the_anonymous_user_on_loopback_alone_and_where_a_setting_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "anonymous-gateway", false).unwrap();
+    site.init_alone().await.unwrap();
+    site.start_agent().await.unwrap();
+    let refused = Err(ConnectReturnCode::NotAuthorized);
+    assert_eq!(connack(&mut nobody(site.gateway_mqtt, "panel").1).await, refused, "off by default");
+    site.stop_agent().await.unwrap();
+    site.agent_env = vec![("EDGE_AGENT__LISTEN__ANONYMOUS_USER".into(), "floor".into())];
+    site.start_agent().await.unwrap();
+    let rule = |identity: &str, operation: &str, topic: &str| json!({"identities": [identity], "allow": [{"operations": [operation], "resources": [topic]}]});
+    site.apply_hub(json!({
+        "schemaVersion": "1.2",
+        "routes": {"upstream": "FROM /messages/* INTO $upstream"},
+        "mqttBroker": {"authorizations": [
+            rule("$user:floor", "mqtt:publish", "floor/#"),
+            rule("$user:floor", "mqtt:subscribe", "floor/#"),
+            rule("$user:other", "mqtt:publish", "other/#"),
+        ]},
+    }))
+    .await
+    .unwrap();
+    let (client, mut events) = nobody(site.gateway_mqtt, "panel 1");
+    assert_eq!(connack(&mut events).await, Ok(()));
+    client.subscribe("floor/#", QoS::AtMostOnce).await.unwrap();
+    client.publish("floor/x", QoS::AtLeastOnce, false, "hello").await.unwrap();
+    until_acknowledged(&mut events).await;
+    let listed = agent(&site, &["user", "list"]).await;
+    assert_eq!(listed["users"][0], json!({"name": "floor", "anonymous": true, "connections": 1}));
+    // What its rules do not allow, and what is a device's.
+    for topic in ["other/x", "devices/floor/messages/events/", "$iothub/twin/GET/?$rid=1"] {
+        let (client, mut events) = nobody(site.gateway_mqtt, "panel 2");
+        assert_eq!(connack(&mut events).await, Ok(()), "{topic}");
+        client.publish(topic, QoS::AtLeastOnce, false, "x").await.unwrap();
+        let ended = loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::PubAck(_))) => break false,
+                Ok(_) => {}
+                Err(_) => break true,
+            }
+        };
+        assert!(ended, "{topic}");
+    }
+    // Nobody is it with a password, by its name, or over TLS.
+    for (name, password) in [("floor", ""), ("floor", "guessed")] {
+        let mut options = MqttOptions::new("panel 3", "localhost", site.gateway_mqtt);
+        options.set_credentials(name, password);
+        assert_eq!(connack(&mut AsyncClient::new(options, 10).1).await, refused, "{name} {password}");
+    }
+    // MQTT 3.1.1 has no password without a user name.
+    let mut options = MqttOptions::new("panel 3", "localhost", site.gateway_mqtt);
+    options.set_credentials("", "guessed");
+    assert!(AsyncClient::new(options, 10).1.poll().await.is_err());
+    let mut options = MqttOptions::new("panel 4", "localhost", site.gateway_mqtts);
+    let ca = trust(&std::fs::read(site.gateway_ca()).unwrap()).unwrap();
+    options.set_transport(Transport::Tls(TlsConfiguration::Rustls(ca)));
+    assert_eq!(connack(&mut AsyncClient::new(options, 10).1).await, refused, "over TLS");
+    let added = run(&mut site.agent_command(&["user", "add", "floor"]).unwrap()).await.unwrap();
+    assert!(added.0 != 0 && added.2.contains("anonymous_user"), "{added:?}");
+    let removed = run(&mut site.agent_command(&["user", "remove", "floor"]).unwrap()).await.unwrap();
+    assert!(removed.0 != 0 && removed.2.contains("anonymous_user"), "{removed:?}");
+    // A client id may be left out as by a named user.
+    let (code, out, error) = run(tokio::process::Command::new("mosquitto_pub").args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &site.gateway_mqtt.to_string(),
+        "-q",
+        "1",
+        "-t",
+        "floor/y",
+        "-m",
+        "x",
+    ]))
+    .await
+    .unwrap();
+    assert_eq!(code, 0, "{out} {error}");
+    site.stop_agent().await.unwrap();
+    site.end(false).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_device_proves_itself_by_certificate_until_it_is_taken_back() {
     let dir = tempfile::tempdir().unwrap();

@@ -245,7 +245,9 @@ fn users_text(answer: &Value) -> String {
     let users = answer["users"].as_array().map(Vec::as_slice).unwrap_or_default();
     let line = |user: &Value| {
         let connections = text_of(&user["connections"]);
-        format!("{:<32} {connections:>3} connected  {}", text_of(&user["name"]), text_of(&user["device"]))
+        let (name, device) = (text_of(&user["name"]), text_of(&user["device"]));
+        let more = if user["anonymous"] == true { "anonymous, on loopback" } else { &device };
+        format!("{name:<32} {connections:>3} connected  {more}")
     };
     match users {
         [] => "no users".to_owned(),

@@ -22,13 +22,15 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<Value> {
     let connected = control.clients.connected();
     let users = control.standing.users.list();
-    let users: Vec<Value> = users
+    let connections =
+        |name: &UserName| connected.iter().filter(|(who, _)| who.user_name().as_ref() == Some(name)).count();
+    let mut users: Vec<Value> = users
         .into_iter()
-        .map(|(name, user)| {
-            let its_own = connected.iter().filter(|(who, _)| who.user_name().as_ref() == Some(&name));
-            json!({"name": name, "device": user.device, "connections": its_own.count()})
-        })
+        .map(|(name, user)| json!({"name": name, "device": user.device, "connections": connections(&name)}))
         .collect();
+    if let Some(name) = control.standing.users.anonymous() {
+        users.push(json!({"name": name, "anonymous": true, "connections": connections(name)}));
+    }
     Json(json!({"users": users}))
 }
 
@@ -65,6 +67,9 @@ pub(super) fn check_name(control: &Control, name: &str) -> Result<(), Failure> {
     let name = read_name(name)?;
     match control.standing.users.get(&name) {
         None => Ok(()),
+        Some(_) if control.standing.users.anonymous() == Some(&name) => {
+            Err(failure(UserError::Anonymous(name)))
+        }
         Some(_) => Err(failure(UserError::Exists(name))),
     }
 }
@@ -103,6 +108,9 @@ pub(super) async fn remove(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Failure> {
     let name = read_name(&name)?;
+    if control.standing.users.anonymous() == Some(&name) {
+        return Err(failure(UserError::Anonymous(name)));
+    }
     let removal = control.standing.removals.begin().await;
     if control.standing.users.get(&name).is_none() {
         return Err(failure(UserError::Unknown(name)));
@@ -117,7 +125,9 @@ pub(super) async fn remove(
 
 fn failure(error: UserError) -> Failure {
     let status = match error {
-        UserError::Exists(_) | UserError::Full => StatusCode::CONFLICT,
+        UserError::Exists(_) | UserError::Anonymous(_) | UserError::HasPassword(_) | UserError::Full => {
+            StatusCode::CONFLICT
+        }
         UserError::Unknown(_) => StatusCode::NOT_FOUND,
         UserError::State(_) => StatusCode::SERVICE_UNAVAILABLE,
     };

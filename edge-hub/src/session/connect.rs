@@ -36,7 +36,7 @@ use crate::door::{Door, count};
 use crate::message::Message;
 use crate::places::Place;
 use crate::quota::{Resource, Used};
-use crate::service::{Admitted, Client, ClientCert, ConnectRequest, Login, Refusal, Service};
+use crate::service::{Admitted, Client, ConnectRequest, Login, Refusal, Service, Transport};
 use crate::shown::Shown;
 use crate::table::LEVELS_MAX;
 
@@ -115,7 +115,7 @@ pub(super) async fn prove<S, T>(
     reader: &mut Reader<T>,
     writer: &mut Writer<T>,
     peer: SocketAddr,
-    client_cert: Option<ClientCert>,
+    transport: Transport,
     deadline: Instant,
 ) -> Option<Proven>
 where
@@ -148,7 +148,8 @@ where
         }
     };
     let mut connect = connect;
-    let is_assigned = assign_client_id(&mut connect);
+    let may_be_anonymous = transport.is_plain() && door.service.has_anonymous_user();
+    let is_assigned = assign_client_id(&mut connect, may_be_anonymous);
     let client = Shown(&connect.client_id);
     if let Err((reason, why)) = check(&connect) {
         warn!(%client, %peer, "connection refused: {}", Shown(&why));
@@ -162,7 +163,7 @@ where
         client_id: connect.client_id.clone(),
         user_name: connect.user_name.clone(),
         password: connect.password.clone().map(Secret::new),
-        client_cert,
+        transport,
         peer,
     };
     let refusal = match tokio::time::timeout_at(deadline, judged(door, request)).await {
@@ -309,8 +310,11 @@ fn check(connect: &Connect) -> Result<(), (Reason, String)> {
 
 /// Gives a client an id that has none, where its user name alone says who it is (MQTT-3.1.3-6 of both versions). With MQTT
 /// 3.1.1 only for a clean session: nothing would tell the client which session is its own.
-fn assign_client_id(connect: &mut Connect) -> bool {
-    let is_user = connect.user_name.as_ref().is_some_and(|name| !name.is_empty() && !name.contains('/'));
+fn assign_client_id(connect: &mut Connect, may_be_anonymous: bool) -> bool {
+    let is_user = match connect.user_name.as_deref().unwrap_or_default() {
+        "" => may_be_anonymous,
+        name => !name.contains('/'),
+    };
     let may_be_assigned = connect.version == Version::V5 || connect.is_clean;
     if !connect.client_id.is_empty() || !is_user || !may_be_assigned {
         return false;

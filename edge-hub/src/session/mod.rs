@@ -38,7 +38,7 @@ use crate::codec::reason::Reason;
 use crate::door::Door;
 use crate::places::Place;
 use crate::quota::Used;
-use crate::service::{ClientCert, Service};
+use crate::service::{Service, Transport};
 use crate::table::Route;
 use end::End;
 use pending::{PendingQueue, Request};
@@ -54,7 +54,7 @@ pub(crate) async fn hold<S, T>(
     door: Arc<Door<S>>,
     stream: T,
     peer: SocketAddr,
-    client_cert: Option<ClientCert>,
+    transport: Transport,
     place: Arc<Place>,
     deadline: Instant,
     stop: CancellationToken,
@@ -63,7 +63,7 @@ pub(crate) async fn hold<S, T>(
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     // What a connection does once is boxed: its task is as large as what it waits in for days.
-    let begun = Box::pin(begin(door, stream, peer, client_cert, &place, deadline, stop.clone())).await;
+    let begun = Box::pin(begin(door, stream, peer, transport, &place, deadline, stop.clone())).await;
     let Some(mut session) = begun else { return };
     let end = if place.is_proven() {
         session.run(&stop).await
@@ -88,7 +88,7 @@ async fn begin<S, T>(
     door: Arc<Door<S>>,
     stream: T,
     peer: SocketAddr,
-    client_cert: Option<ClientCert>,
+    transport: Transport,
     place: &Place,
     deadline: Instant,
     stop: CancellationToken,
@@ -100,7 +100,7 @@ where
     let (reader, writer) = tokio::io::split(stream);
     let (mut reader, mut writer) = (Reader::new(reader), Writer::new(writer));
     let proven = tokio::select! {
-        proven = connect::prove(&door, &mut reader, &mut writer, peer, client_cert, deadline) => proven,
+        proven = connect::prove(&door, &mut reader, &mut writer, peer, transport, deadline) => proven,
         () = stop.cancelled() => None,
         () = place.evicted() => None,
     };

@@ -244,6 +244,16 @@ impl Daemon {
             });
         }
         {
+            let (queues, stop) = (queues.clone(), stop.clone());
+            tasks.restarted("expiry of queues", move || {
+                let (queues, stop) = (queues.clone(), stop.clone());
+                async move {
+                    queues.expire(stop).await;
+                    Ok(())
+                }
+            });
+        }
+        {
             let (postman, stop) = (postman.clone(), stop.clone());
             tasks.restarted("end of messages", move || {
                 let (postman, stop) = (postman.clone(), stop.clone());

@@ -10,21 +10,22 @@ use tracing::error;
 use crate::broker::Broker;
 use crate::message::unix_ms;
 
-/// How often expired retained messages are looked for. They are not given to anybody meanwhile.
-const RETAINED_EVERY: Duration = Duration::from_secs(60);
+/// How often expired messages are looked for, retained ones and those that wait for a client. They are not given to anybody
+/// meanwhile.
+const EXPIRY_EVERY: Duration = Duration::from_secs(10);
 /// How long a snapshot that failed waits before the next one, which no event announces.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Keeps a broker until it is told to stop.
 pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
-    let mut retained_at = Instant::now() + RETAINED_EVERY;
+    let mut expiry_at = Instant::now() + EXPIRY_EVERY;
     let mut snapshot_at = Instant::now();
     let mut is_snapshot_due = false;
     loop {
         let now_ms = unix_ms();
         let in_ms = broker.tick(now_ms).map(|next_ms| next_ms.saturating_sub(now_ms));
         let mut wake_at =
-            in_ms.map_or(retained_at, |ms| retained_at.min(Instant::now() + Duration::from_millis(ms)));
+            in_ms.map_or(expiry_at, |ms| expiry_at.min(Instant::now() + Duration::from_millis(ms)));
         if is_snapshot_due {
             wake_at = wake_at.min(snapshot_at);
         }
@@ -34,9 +35,10 @@ pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
             () = broker.journal.snapshot_due() => is_snapshot_due = true,
             () = tokio::time::sleep_until(wake_at) => {}
         }
-        if Instant::now() >= retained_at {
-            retained_at = Instant::now() + RETAINED_EVERY;
+        if Instant::now() >= expiry_at {
+            expiry_at = Instant::now() + EXPIRY_EVERY;
             broker.drop_expired_retained(unix_ms());
+            broker.drop_expired_queued(unix_ms());
         }
         if is_snapshot_due && Instant::now() >= snapshot_at {
             is_snapshot_due = false;

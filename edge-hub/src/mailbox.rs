@@ -111,7 +111,7 @@ pub(crate) struct Mailbox {
     held: Mutex<Vec<Held>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     holder: Option<Holder>,
     is_closed: bool,
@@ -122,6 +122,8 @@ struct Inner {
     load: Load,
     /// In the queue, asked for as retained.
     replayed: Load,
+    /// No message in the queue expires before that.
+    first_expiry_ms: u64,
     /// Publishers wait for room.
     wait: Option<Box<Wait>>,
     flight: Flight,
@@ -148,6 +150,24 @@ struct Wait {
     until: Instant,
 }
 
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            holder: None,
+            is_closed: false,
+            is_forgotten: false,
+            queue: VecDeque::new(),
+            load: Load::default(),
+            replayed: Load::default(),
+            first_expiry_ms: u64::MAX,
+            wait: None,
+            flight: Flight::default(),
+            received: BTreeSet::new(),
+            dropped: 0,
+        }
+    }
+}
+
 impl Inner {
     fn load_of(&mut self, delivery: &Delivery) -> &mut Load {
         if delivery.is_replayed { &mut self.replayed } else { &mut self.load }
@@ -157,6 +177,9 @@ impl Inner {
         let load = self.load_of(&delivery);
         load.messages += 1;
         load.bytes += delivery.message.size();
+        if let Some(expires_ms) = delivery.message.expires_ms {
+            self.first_expiry_ms = self.first_expiry_ms.min(expires_ms);
+        }
         self.queue.push_back(delivery);
     }
 
@@ -521,6 +544,23 @@ impl Mailbox {
             self.arrived.notify_one();
         }
         Ok(pushed)
+    }
+
+    /// Takes out what has expired, which otherwise is noticed by who comes for it. Gives how many that were, and their journal
+    /// keys.
+    pub(crate) fn take_expired(&self, now_ms: u64) -> (usize, Vec<u64>) {
+        let mut inner = self.lock();
+        if inner.first_expiry_ms > now_ms {
+            return (0, Vec::new());
+        }
+        // What stays is pushed again, and says when it expires.
+        inner.first_expiry_ms = u64::MAX;
+        let expired = inner.retain(|delivery| !delivery.message.is_expired(now_ms));
+        if inner.wait.is_some() && !inner.load.reaches(self.full()) {
+            self.end_wait(&mut inner);
+        }
+        let keys = expired.iter().map(|delivery| delivery.key).filter(|key| *key != 0).collect();
+        (expired.len(), keys)
     }
 
     /// Lets the oldest half of what waits give way, while nobody has the mailbox; their journal keys.

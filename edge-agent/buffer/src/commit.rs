@@ -170,7 +170,7 @@ impl Committer {
         self.active.allocated = self.active.allocated.max(self.active.len);
         let mut state = self.shared.state();
         state.last_sync = took;
-        state.committed(batch.iter().take(count));
+        state.committed(batch.iter().take(count), self.shared.options.age_max_ms);
         state.wrote(self.bytes.len() as u64);
         let next_sequence = state.next_sequence;
         drop(state);

@@ -27,6 +27,7 @@ mod answers;
 mod commit;
 mod epochs;
 mod error;
+mod expire;
 mod format;
 mod ledger;
 mod limits;

@@ -346,6 +346,15 @@ impl Log {
         self.handle.writers.give_up(now_ms);
     }
 
+    /// Counts as [`Cause::Expired`] what has expired by now and no reader has given out since it was made or rewound; how many
+    /// records. To be called from time to time, for a log that may have no reader for long. Blocking.
+    ///
+    /// # Errors
+    /// When a file cannot be read; it is tried again by the next call.
+    pub fn expire(&self, now_ms: u64) -> io::Result<u64> {
+        crate::expire::expire(self.shared(), now_ms)
+    }
+
     /// Passes over a record that its reader cannot make sense of: it is done with, and counted as damaged.
     pub fn pass_damaged(&self, sequence: u64) {
         self.shared().state().pass(sequence, sequence, Cause::Damaged, "");

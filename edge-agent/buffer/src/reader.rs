@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,6 +17,8 @@ use crate::shared::{Published, Shared};
 /// A fetch ends after this many bytes or records; a reader holds at most two fetches.
 const FETCH_BYTES: usize = 256 << 10;
 const FETCH_RECORDS: usize = 1024;
+
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// Why there is no next record.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,8 @@ pub enum ReadError {
 
 /// Reads a log from its cursor on. Cheap to hold; several read independently.
 pub struct Reader {
+    /// Tells it from the other readers of the log.
+    number: u64,
     shared: Arc<Shared>,
     published: watch::Receiver<Published>,
     /// The next sequence to be fetched.
@@ -63,7 +68,8 @@ impl Reader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let published = shared.published.subscribe();
         let next = shared.state().cursor + 1;
-        Self { shared, published, next, fetched: VecDeque::new(), place: None, fetch: None }
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { number, shared, published, next, fetched: VecDeque::new(), place: None, fetch: None }
     }
 
     /// Waits for the next record that is on disk. `now_ms` gives the time, ms of Unix time: records that are expired then
@@ -91,7 +97,7 @@ impl Reader {
                 // Whoever gets the record may tell how far it has the log, and what was lost before it must stand in the ledger
                 // then, whatever dies: it would pass for something that arrived.
                 if let Some(written) = self.shared.losses_written() {
-                    self.fetched.push_front(record);
+                    self.unread(record);
                     self.shared.work.notify_one();
                     match written.await {
                         Ok(Ok(())) => continue,
@@ -139,6 +145,7 @@ impl Reader {
 
     /// Gives back the record that was read last, to be read again: it is passed over when it is expired by then.
     pub fn unread(&mut self, record: Record) {
+        self.shared.state().took_back(self.number, record.sequence - 1);
         self.fetched.push_front(record);
     }
 
@@ -147,7 +154,9 @@ impl Reader {
         self.fetched.clear();
         self.place = None;
         self.fetch = None;
-        self.next = self.shared.state().cursor + 1;
+        let mut state = self.shared.state();
+        state.took_back(self.number, 0);
+        self.next = state.cursor + 1;
     }
 
     fn take_fetched(&mut self, now_ms: &impl Fn() -> u64) -> Option<Record> {
@@ -159,11 +168,9 @@ impl Reader {
                 continue;
             }
             let gone_ms = self.shared.options.gone_ms(&record);
-            if gone_ms == u64::MAX {
-                return Some(record);
-            }
-            let now_ms = now_ms();
+            let now_ms = if gone_ms == u64::MAX { 0 } else { now_ms() };
             if now_ms < gone_ms {
+                state.gave_out(self.number, record.sequence);
                 return Some(record);
             }
             let tag = self.shared.options.tag_of(&record.payload);
@@ -193,6 +200,12 @@ impl Reader {
         self.shared.state().now_ms = now_ms();
         let (shared, next, place) = (self.shared.clone(), self.next, self.place.take());
         self.fetch = Some(tokio::task::spawn_blocking(move || fetch(&shared, next, place)));
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.state().took_back(self.number, 0);
     }
 }
 

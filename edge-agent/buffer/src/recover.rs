@@ -154,6 +154,7 @@ impl Recovering<'_> {
             segments.push_back(Segment {
                 is_damaged: found.header.is_none(),
                 expires_ms: u64::MAX,
+                first_gone_ms: 0,
                 ..segment
             });
         }

@@ -30,6 +30,8 @@ pub(crate) struct Segment {
     pub(crate) is_damaged: bool,
     /// From when on nobody wants any of its records.
     pub(crate) expires_ms: u64,
+    /// None of its records expires before that; 0 when they have to be read to know.
+    pub(crate) first_gone_ms: u64,
     pub(crate) created_ms: u64,
     /// Never empty: the first is the place behind the header.
     pub(crate) marks: Vec<Mark>,
@@ -45,6 +47,7 @@ impl Segment {
             allocated: len,
             is_damaged: false,
             expires_ms: 0,
+            first_gone_ms: u64::MAX,
             created_ms,
             marks: vec![start],
         }

@@ -75,6 +75,8 @@ pub(crate) struct State {
     pub(crate) telling: Vec<oneshot::Sender<Result<Vec<Gap>, AppendError>>>,
     pub(crate) set_aside: u64,
     pub(crate) room: Room,
+    /// By reader, the highest sequence that it gave out and may not have been done with. Such a record may be on its way.
+    in_hand: Vec<(u64, u64)>,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
     head: VecDeque<(u64, u64)>,
     /// The time as it was told last, ms of Unix time: losses are dated by it.
@@ -114,6 +116,7 @@ impl State {
             telling: Vec::new(),
             set_aside: 0,
             room: Room::Enough,
+            in_hand: Vec::new(),
             head: VecDeque::new(),
             now_ms: 0,
             losses: Losses::default(),
@@ -233,7 +236,11 @@ impl State {
     }
 
     /// Records that follow what the last segment holds are on disk now.
-    pub(crate) fn committed<'a>(&mut self, written: impl Iterator<Item = &'a Pending>) {
+    pub(crate) fn committed<'a>(
+        &mut self,
+        written: impl Iterator<Item = &'a Pending>,
+        age_max_ms: Option<u64>,
+    ) {
         self.is_ledger_behind = true;
         for &Pending { ref record, enqueued_ms, expires_ms, .. } in written {
             let len = frame_len(record.len());
@@ -242,6 +249,9 @@ impl State {
             segment.mark(Mark { sequence, offset: segment.len, enqueued_ms });
             segment.len += len;
             segment.expires_ms = segment.expires_ms.max(expires_ms.unwrap_or(u64::MAX));
+            let too_old_ms = age_max_ms.map_or(u64::MAX, |max| enqueued_ms.saturating_add(max));
+            let gone_ms = expires_ms.unwrap_or(u64::MAX).min(too_old_ms);
+            segment.first_gone_ms = segment.first_gone_ms.min(gone_ms);
             segment.allocated = segment.allocated.max(segment.len);
             self.appended += 1;
             self.payload_bytes += len - frame_len(0);
@@ -341,6 +351,63 @@ impl State {
             self.lose(sequence, sequence, 1, Cause::Dropped, tag);
         }
         is_taken
+    }
+
+    /// A reader gave out a record.
+    pub(crate) fn gave_out(&mut self, reader: u64, sequence: u64) {
+        match self.in_hand.iter_mut().find(|(of, _)| *of == reader) {
+            Some((_, highest)) => *highest = (*highest).max(sequence),
+            None => self.in_hand.push((reader, sequence)),
+        }
+    }
+
+    /// What a reader gave out above `sequence` is not on its way any more.
+    pub(crate) fn took_back(&mut self, reader: u64, sequence: u64) {
+        let Some(at) = self.in_hand.iter().position(|(of, _)| *of == reader) else { return };
+        let highest = self.in_hand[at].1;
+        match sequence > self.cursor {
+            true => self.in_hand[at].1 = sequence.min(highest),
+            false => drop(self.in_hand.swap_remove(at)),
+        }
+        // They were not looked at meanwhile.
+        for segment in self.segments.iter_mut().take_while(|segment| segment.first <= highest) {
+            segment.first_gone_ms = 0;
+        }
+    }
+
+    /// The first record that is neither done with nor perhaps on its way.
+    pub(crate) fn first_at_rest(&self) -> u64 {
+        self.in_hand.iter().map(|(_, highest)| *highest).fold(self.cursor, u64::max) + 1
+    }
+
+    /// The first segment with a record, at or above `from`, that may be gone by now. Whoever takes it reads it: what is
+    /// found there is told by [`State::stays`].
+    pub(crate) fn take_expiring(&mut self, from: u64, now_ms: u64) -> Option<Stretch> {
+        let firsts: Vec<u64> = self.segments.iter().skip(1).map(|segment| segment.first).collect();
+        let ends = firsts.into_iter().chain([self.next_sequence]);
+        let mut looked_at = self.segments.iter_mut().zip(ends);
+        let (segment, end) =
+            looked_at.find(|(segment, end)| *end > from && segment.first_gone_ms <= now_ms)?;
+        segment.first_gone_ms = u64::MAX;
+        let start = from.max(segment.first);
+        (start < end).then(|| self.stretch(start)).flatten()
+    }
+
+    /// A record of a segment that was read is not gone before `gone_ms`.
+    pub(crate) fn stays(&mut self, segment: u64, gone_ms: u64) {
+        if let Some(segment) = self.segments.iter_mut().find(|known| known.first == segment) {
+            segment.first_gone_ms = segment.first_gone_ms.min(gone_ms);
+        }
+    }
+
+    /// Counts a record that has expired; false when it may be on its way, or when no more such can be remembered.
+    pub(crate) fn expire(&mut self, sequence: u64, tag: &str, now_ms: u64) -> bool {
+        if sequence < self.first_at_rest() || !self.may_take_out(sequence) {
+            return false;
+        }
+        self.now_ms = now_ms;
+        self.pass(sequence, sequence, Cause::Expired, tag);
+        true
     }
 
     /// `first..=last` will not be read; counted once however often a reader comes by.

@@ -54,10 +54,11 @@ impl Delivery {
                     }
                     Err(why) => {
                         (in_flight, in_flight_bytes) = (FuturesOrdered::new(), 0);
+                        // At once, not when the module is back: what is on its way to nobody may expire.
+                        self.reader.rewind();
                         if !self.module_is_back(why).await {
                             return;
                         }
-                        self.reader.rewind();
                     }
                 },
                 next = self.reader.next(), if in_flight.len() < WINDOW && in_flight_bytes < WINDOW_BYTES => match next {

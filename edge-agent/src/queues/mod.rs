@@ -9,6 +9,7 @@ pub mod place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use edge_buffer::{Append, Gap, OpenError, Stats};
 use edge_core::route::{QueueClass, QueuesNeeded, Sink};
@@ -22,6 +23,11 @@ use tokio_util::task::TaskTracker;
 use delivery::Delivery;
 use limits::Limits;
 use place::Place;
+
+use crate::clock::steady_ms;
+
+/// How often expired messages are looked for. A queue that is read counts them at once.
+const EXPIRY_EVERY: Duration = Duration::from_secs(5);
 
 struct Input {
     place: Place,
@@ -212,6 +218,29 @@ impl Queues {
         self.all().into_iter().map(of).collect()
     }
 
+    /// Counts what has expired in each queue, whoever reads it or does not, every few seconds until `stop`.
+    pub async fn expire(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            for (name, queue) in self.all() {
+                let expired = tokio::task::spawn_blocking(move || queue.log.expire(steady_ms())).await;
+                match expired {
+                    Ok(Ok(0)) => {}
+                    Ok(Ok(expired)) => tracing::info!(queue = name, expired, "queued messages expired"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(queue = name, %error, "a queue could not be searched for expired messages");
+                    }
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    // The runtime is shutting down.
+                    Err(_) => return,
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(EXPIRY_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
     /// Ends the deliveries and commits everything that was handed in.
     pub async fn close(&self) {
         let inputs = std::mem::take(&mut *self.inputs());
@@ -231,4 +260,54 @@ fn named(place: &Place) -> Vec<(String, Arc<place::Queue>)> {
     let queues = place.queues();
     let shown = queues.iter().filter(|queue| !queue.is_over());
     shown.map(|queue| (place.name_of(queue.class), queue.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_buffer::Cause;
+    use edge_core::route::RouteTable;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_for_a_module_that_never_starts_or_for_a_link_that_is_down_is_told_when_it_expires() {
+        let dir = tempfile::tempdir().unwrap();
+        let gateway: DeviceId = "gw".parse().unwrap();
+        let queues = Queues::open(dir.path(), Limits::default(), gateway, Clients::new()).unwrap();
+        let routes = [
+            ("up", "FROM /* INTO $upstream"),
+            ("in", "FROM /* INTO BrokeredEndpoint(\"/modules/never/inputs/i\")"),
+        ];
+        let (table, refused) = RouteTable::parse(routes);
+        assert!(refused.is_empty());
+        queues.route_to(&table.queues()).unwrap();
+        let input = Sink::Input { module: "never".parse().unwrap(), input: "i".to_owned() };
+        let soon = steady_ms() + 20;
+        for sink in [Sink::Upstream, input] {
+            for expires_ms in [Some(soon), Some(soon), None] {
+                let record = bytes::Bytes::from_static(b"record");
+                queues.append(&sink, QueueClass::DEFAULT, record, expires_ms).unwrap().await.unwrap();
+            }
+        }
+        while steady_ms() <= soon {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let (queues, stop) = (Arc::new(queues), CancellationToken::new());
+        let expiry = tokio::spawn(queues.clone().expire(stop.clone()));
+        let told = |queue: &QueueStats| {
+            let expired = queue.gaps.iter().filter(|gap| gap.cause == Cause::Expired);
+            (queue.stats.expired, expired.map(|gap| gap.count).sum::<u64>(), queue.stats.records)
+        };
+        let all = || queues.stats().iter().all(|queue| told(queue) == (2, 2, 1));
+        tokio::time::timeout(Duration::from_secs(4), async {
+            while !all() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("it is told within seconds");
+        stop.cancel();
+        expiry.await.unwrap();
+        queues.close().await;
+    }
 }

@@ -23,15 +23,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use edge_core::dialect::client::BRIDGES;
 use schemas::names::Identity;
 use tokio::sync::{Notify, mpsc};
+use tracing::debug;
 
 use self::sessions::Sessions;
 use self::wills::DueWill;
 use crate::bridge_state;
-use crate::door::{Counts, DoorSettings};
-use crate::journal::event::Kept;
+use crate::door::{Counts, DoorSettings, add};
+use crate::journal::event::{Event, Kept};
 use crate::journal::{Journal, Stored};
 use crate::quota::Quotas;
 use crate::retained::Retained;
+use crate::shown::Shown;
 use crate::table::Table;
 
 /// A session that never ends by itself.
@@ -82,6 +84,21 @@ impl Broker {
             }
         }
         last
+    }
+
+    /// Lets messages go that have expired while they waited for their clients.
+    pub(crate) fn drop_expired_queued(&self, now_ms: u64) {
+        let mailboxes = self.sessions().all();
+        for mailbox in mailboxes {
+            let (expired, keys) = mailbox.take_expired(now_ms);
+            if expired > 0 {
+                add(&self.counts.copies_expired, expired as u64);
+                debug!(client = %Shown(&mailbox.client_id), expired, "messages expired before their client came");
+            }
+            if !keys.is_empty() {
+                self.journal.note(&Event::Dropped { session: mailbox.number, keys });
+            }
+        }
     }
 
     /// Lets retained messages go that are expired.

@@ -55,7 +55,6 @@ impl Sessions {
         self.durable
     }
 
-    #[cfg(test)]
     pub(super) fn all(&self) -> Vec<Arc<Mailbox>> {
         self.by_client.values().map(|entry| entry.mailbox.clone()).collect()
     }

@@ -99,6 +99,31 @@ async fn a_shared_message_goes_to_the_next_member_when_the_chosen_one_closes_bef
 }
 
 #[tokio::test]
+async fn what_expires_while_its_client_is_away_is_counted_and_takes_no_room_though_nobody_comes() {
+    let dir = TempDir::new().unwrap();
+    let (broker, _wills) = broker(&dir).await;
+    let away = here(&broker, "away", 1, 60, "a");
+    broker.leave(&away.mailbox, 1, 60, Parting::Goodbye);
+    let publisher = broker.quotas.of_session("publisher");
+    for expires_ms in [Some(1_000), None, Some(2_000), Some(1_000)] {
+        let route = broker.table.route("a");
+        let given = broker.publish(&route, Message { expires_ms, ..message("a", "x") }, None, &publisher);
+        given.stored.unwrap().await.unwrap();
+    }
+    let bytes = broker.journal.state().bytes();
+    for (now_ms, expired, left) in [(999, 0, 4), (1_000, 2, 2), (1_000, 2, 2), (3_000, 3, 1)] {
+        broker.drop_expired_queued(now_ms);
+        assert_eq!(
+            broker.counts.copies_expired.load(std::sync::atomic::Ordering::Relaxed),
+            expired,
+            "at {now_ms}"
+        );
+        assert_eq!(broker.journal.state().bytes(), bytes / 4 * left, "at {now_ms}");
+    }
+    broker.journal.close().await;
+}
+
+#[tokio::test]
 async fn members_of_a_shared_subscription_that_read_nothing_hold_no_more_than_others() {
     let dir = TempDir::new().unwrap();
     let (broker, _wills) = broker(&dir).await;

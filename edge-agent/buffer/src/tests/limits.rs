@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::disk::Disk;
 use super::*;
 use crate::{AppendError, Cause, Loss};
@@ -57,6 +59,149 @@ async fn a_record_that_can_never_fit_is_refused_at_once() {
     let refused = log.append(payload(0, 2 << 20), 0).await;
     assert!(matches!(refused, Err(AppendError::TooLong { bytes: 2_097_152, max: 1_048_476 })), "{refused:?}");
     assert_eq!(log.stats().refused, 1);
+}
+
+#[tokio::test]
+async fn what_expires_in_a_log_that_nobody_reads_is_counted_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), options()).unwrap();
+    for n in 1..=40 {
+        log.append_expiring(payload(n, 100), 1000, 1000 + n * 10).await.unwrap();
+    }
+    assert_eq!(log.expire(1009).unwrap(), 0);
+    assert_eq!(log.expire(1200).unwrap(), 20);
+    assert_eq!((log.stats().expired, log.stats().cursor, log.stats().records), (20, 20, 20));
+    assert_eq!(log.expire(1200).unwrap(), 0, "counted once");
+    // It is told, and known after a restart, though nobody has read a record.
+    assert_eq!(log.gaps_to_tell().await.unwrap()[0].count, 20);
+    log.close().await;
+    drop(log);
+    let log = Log::open(dir.path(), options()).unwrap();
+    assert_eq!(log.expire(1400).unwrap(), 20);
+    let lost: u64 = log.gaps().iter().filter(|gap| gap.cause == Cause::Expired).map(|gap| gap.count).sum();
+    assert_eq!((lost, log.stats().records), (40, 0));
+}
+
+#[tokio::test]
+async fn a_record_that_is_on_its_way_does_not_expire_until_its_reader_gives_it_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), options()).unwrap();
+    for n in 1..=4 {
+        log.append_expiring(payload(n, 100), 1000, 2000).await.unwrap();
+    }
+    let mut reader = log.reader();
+    for sequence in 1..=2 {
+        assert_eq!(reader.next(|| 1000).await.unwrap().sequence, sequence);
+    }
+    assert_eq!(log.expire(2000).unwrap(), 2, "the third and the fourth");
+    log.advance(1);
+    assert_eq!(log.expire(2000).unwrap(), 0);
+    reader.rewind();
+    assert_eq!(log.expire(2000).unwrap(), 1);
+    assert_eq!((log.stats().expired, log.stats().records), (3, 0));
+    // A reader that is gone has nothing on its way either.
+    log.append_expiring(payload(5, 100), 1000, 2000).await.unwrap();
+    assert_eq!(reader.next(|| 1000).await.unwrap().sequence, 5);
+    drop(reader);
+    assert_eq!(log.expire(2000).unwrap(), 1);
+}
+
+/// What happens to a log whose records live for different times.
+#[derive(Debug, Clone)]
+enum Happens {
+    Append {
+        lives_ms: Option<u64>,
+    },
+    /// Milliseconds pass, and what has expired is looked for.
+    Pass(u64),
+    Read,
+    /// What was given out arrived.
+    Arrive,
+    Rewind,
+    Restart,
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        6 => prop::option::of(1u64..300).prop_map(|lives_ms| Happens::Append { lives_ms }),
+        3 => (1u64..100).prop_map(Happens::Pass),
+        3 => Just(Happens::Read),
+        1 => Just(Happens::Arrive),
+        1 => Just(Happens::Rewind),
+        1 => Just(Happens::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn every_record_expires_in_time_or_arrives_and_is_counted_once(
+        steps in prop::collection::vec(happens(), 1..80), age_max_ms in prop::option::of(50u64..400),
+    ) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let limits = LogOptions { age_max_ms, segment_bytes: 1_000, ..options() };
+            let mut log = Log::open(dir.path(), limits.clone()).unwrap();
+            let mut reader = log.reader();
+            let mut now = 1_000;
+            let mut gone: Vec<u64> = Vec::new();
+            let (mut given, mut arrived, mut lost) = (0, 0, 0);
+            for step in steps {
+                match step {
+                    Happens::Append { lives_ms } => {
+                        let expires = lives_ms.map(|lives| now + lives);
+                        let append = log.append_awaited(payload(gone.len() as u64, 100), now, expires);
+                        append.await.unwrap();
+                        let too_old = age_max_ms.map_or(u64::MAX, |max| now + max);
+                        gone.push(expires.unwrap_or(u64::MAX).min(too_old));
+                    }
+                    Happens::Pass(ms) => {
+                        now += ms;
+                        // One segment without news ends a look.
+                        for _ in 0..=gone.len() {
+                            log.expire(now).unwrap();
+                        }
+                        // Nothing that is at rest is left that should be gone.
+                        for (n, gone_ms) in gone.iter().enumerate() {
+                            let sequence = n as u64 + 1;
+                            if *gone_ms <= now && sequence > given {
+                                assert!(!log.is_pending(sequence), "{sequence} of {gone:?} at {now}, given {given}");
+                            }
+                        }
+                    }
+                    Happens::Read => {
+                        if let Some(record) = reader.next_present(|| now).await.unwrap() {
+                            assert!(gone[record.sequence as usize - 1] > now, "{record:?} at {now}");
+                            given = record.sequence;
+                        }
+                    }
+                    Happens::Arrive => {
+                        let before = log.stats().records;
+                        log.advance(given);
+                        arrived += before - log.stats().records;
+                    }
+                    Happens::Rewind => {
+                        reader.rewind();
+                        given = 0;
+                    }
+                    Happens::Restart => {
+                        lost += log.stats().expired;
+                        log.close().await;
+                        drop((reader, log));
+                        log = Log::open(dir.path(), limits.clone()).unwrap();
+                        reader = log.reader();
+                        given = 0;
+                    }
+                }
+            }
+            lost += log.stats().expired;
+            let all = gone.len() as u64;
+            assert_eq!(arrived + lost + log.stats().records, all);
+            let told: u64 = log.gaps().iter().map(|gap| gap.count).sum();
+            assert_eq!(told, lost);
+        });
+    }
 }
 
 #[tokio::test]

@@ -10,17 +10,23 @@
 //! | a device that was deleted | no | no | no | no | no |
 //! | any other device, its modules, another gateway | no | no | no | no | no |
 //!
+//! What a gateway says carries the generation of the device or module, where the gateway knows it: nothing that is of an earlier
+//! one of a name is taken for the present one.
+//!
 //! An unknown module's telemetry is taken since a manifest may be applied on the gateway itself, and because a module's last
 //! messages may arrive when it has left the manifest. A device that a gateway registers is the gateway's claim: an enrolment
 //! (see `proving`, `placement`) or an operator takes its id over.
 
 use rusqlite::Connection;
+use schemas::generation::{Counter, Generation};
+use schemas::link::RemovedDevice;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::Value;
 
 use crate::fleet::{FleetError, new_device};
 use crate::placement::put_behind;
 use crate::store::devices::{self, Device};
+use crate::store::modules;
 use crate::store::twins::{self, Half};
 
 /// Sections of modules that a gateway may report.
@@ -70,11 +76,17 @@ impl Way {
 /// known before was added at the gateway: it is registered behind it, without keys.
 ///
 /// # Errors
-/// [`FleetError::Forbidden`] when it may not; [`FleetError::Busy`] when the speaker itself was deleted, and its connection is
+/// [`FleetError::Forbidden`] when it may not, or `generation` is that of an earlier one of the name; [`FleetError::Busy`] when the speaker itself was deleted, and its connection is
 /// about to end; [`FleetError::Wrong`] when the gateway has as many devices or modules as it may have.
-pub fn authorize(c: &Connection, speaker: &DeviceId, of: &Identity, way: Way) -> Result<(), FleetError> {
+pub fn authorize(
+    c: &Connection,
+    speaker: &DeviceId,
+    of: &Identity,
+    way: Way,
+    generation: Option<Generation>,
+) -> Result<(), FleetError> {
     if of.device == *speaker {
-        return own(c, speaker, of.module.as_ref(), way);
+        return own(c, speaker, of.module.as_ref(), way, generation);
     }
     let forbidden = |why: &str| {
         Err(FleetError::Forbidden(format!("gateway `{speaker}` does not speak for `{of}`; {why}")))
@@ -84,18 +96,30 @@ pub fn authorize(c: &Connection, speaker: &DeviceId, of: &Identity, way: Way) ->
     }
     match devices::get(c, &of.device)? {
         // The relationship says that the speaker is a gateway.
-        Some(device) if device.gateway.as_ref() == Some(speaker) => Ok(()),
+        Some(device) if device.gateway.as_ref() == Some(speaker) => match generation {
+            None => Ok(()),
+            Some(generation) => is_current(c, speaker, device, way, generation),
+        },
         Some(_) => forbidden("attach the device to it by a relationship"),
         None if devices::is_removed(c, &of.device)? => {
             forbidden("the device was deleted; register it and attach it to the gateway")
         }
-        None if way.registers() => bring(c, speaker, &of.device),
+        None if generation.is_some_and(|generation| generation.has_ended) => {
+            forbidden("the device was removed on its gateway")
+        }
+        None if way.registers() => bring(c, speaker, &of.device, generation),
         None => forbidden("the device is not registered"),
     }
 }
 
 /// A speaker for itself or a module of its own.
-fn own(c: &Connection, speaker: &DeviceId, module: Option<&ModuleId>, way: Way) -> Result<(), FleetError> {
+fn own(
+    c: &Connection,
+    speaker: &DeviceId,
+    module: Option<&ModuleId>,
+    way: Way,
+    generation: Option<Generation>,
+) -> Result<(), FleetError> {
     let Some(device) = devices::get(c, speaker)? else {
         let why = format!("device `{speaker}` is not registered any more");
         return Err(match way {
@@ -110,6 +134,11 @@ fn own(c: &Connection, speaker: &DeviceId, module: Option<&ModuleId>, way: Way) 
     let Some(module) = module else { return Ok(()) };
     if !device.is_gateway {
         return Err(FleetError::Forbidden(format!("device `{speaker}` is no gateway and has no modules")));
+    }
+    if let Some(Generation { number, counter: Counter::Central, .. }) = generation
+        && number < modules::generation(c, speaker, module)?
+    {
+        return Err(earlier(&Identity::module(speaker.clone(), module.clone())));
     }
     if way == Way::Reported && !is_known(c, speaker, module)? {
         return Err(FleetError::Forbidden(format!(
@@ -149,8 +178,76 @@ fn is_known(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> Result<boo
     }
 }
 
+/// What is said in the name of somebody who had it before.
+fn earlier(of: &Identity) -> FleetError {
+    FleetError::Forbidden(format!("it is of an earlier device or module `{of}`, which was removed since"))
+}
+
+/// Makes sure that what is said of `device`, which stands behind `gateway`, is of this registration and not of an earlier device of
+/// its id. What is of a later one, which was added on the gateway since, makes the claim of the earlier one end.
+fn is_current(
+    c: &Connection,
+    gateway: &DeviceId,
+    device: Device,
+    way: Way,
+    generation: Generation,
+) -> Result<(), FleetError> {
+    let Generation { number, counter, has_ended } = generation;
+    let identity = Identity::device(device.id.clone());
+    match counter {
+        // One counter numbers registrations and stays behind gateways: a stay of this registration began after it.
+        Counter::Central if number < device.generation => Err(earlier(&identity)),
+        Counter::Central => Ok(()),
+        Counter::Gateway if number == device.gateway_generation => Ok(()),
+        Counter::Gateway if has_ended || number < device.gateway_generation => Err(earlier(&identity)),
+        Counter::Gateway if !way.registers() => Err(FleetError::Forbidden(format!(
+            "gateway `{gateway}` speaks for a device `{identity}` that it has not registered yet"
+        ))),
+        Counter::Gateway if device.is_claim => {
+            let id = device.id.clone();
+            remove(c, &device)?;
+            bring(c, gateway, &id, Some(generation))
+        }
+        Counter::Gateway => Ok(devices::put(c, &Device { gateway_generation: number, ..device })?),
+    }
+}
+
+/// Ends the registration of a device that nothing but its gateway's word registered. The gateway may register its id again.
+fn remove(c: &Connection, claim: &Device) -> Result<(), FleetError> {
+    devices::delete(c, &claim.id)?;
+    devices::may_return(c, &claim.id)?;
+    tracing::info!(device = %claim.id, gateway = ?claim.gateway.as_ref().map(DeviceId::as_str), "device that was removed on its gateway was deleted");
+    Ok(())
+}
+
+/// As [`remove`], when a gateway tells that a device which was added on it was removed. False when it is registered no more, is
+/// another one, or was taken over by an operator.
+///
+/// # Errors
+/// [`FleetError::Store`].
+pub(crate) fn remove_claim(
+    c: &Connection,
+    gateway: &DeviceId,
+    removed: &RemovedDevice,
+) -> Result<bool, FleetError> {
+    let Some(device) = devices::get(c, &removed.device_id)? else { return Ok(false) };
+    let Generation { number, counter, .. } = removed.generation;
+    let is_it = counter == Counter::Gateway && device.gateway_generation <= number;
+    if !is_it || !device.is_claim || device.gateway.as_ref() != Some(gateway) {
+        tracing::info!(device = %removed.device_id, %gateway, "device that was removed on its gateway stays registered");
+        return Ok(false);
+    }
+    remove(c, &device)?;
+    Ok(true)
+}
+
 /// Registers a device that was added at a gateway.
-fn bring(c: &Connection, gateway: &DeviceId, id: &DeviceId) -> Result<(), FleetError> {
+fn bring(
+    c: &Connection,
+    gateway: &DeviceId,
+    id: &DeviceId,
+    generation: Option<Generation>,
+) -> Result<(), FleetError> {
     if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
         return Err(FleetError::Forbidden(format!("device `{gateway}` is no gateway and brings no devices")));
     }
@@ -160,7 +257,9 @@ fn bring(c: &Connection, gateway: &DeviceId, id: &DeviceId) -> Result<(), FleetE
              `{id}` and attach it to the gateway"
         )));
     }
-    let device = Device { keys: None, is_claim: true, revision: 1, ..new_device(id.clone()) };
+    let gateway_generation = generation.filter(|of| of.counter == Counter::Gateway).map_or(0, |of| of.number);
+    let device =
+        Device { keys: None, is_claim: true, revision: 1, gateway_generation, ..new_device(id.clone()) };
     devices::put(c, &device)?;
     put_behind(c, gateway, id, "added at the gateway")?;
     tracing::info!(device = %id, %gateway, "device that the gateway brought was registered");
@@ -288,7 +387,7 @@ mod tests {
                     Of::Deleted | Of::DeletedAndAnew | Of::Detached | Of::Elsewhere => false,
                     Of::OtherGateway | Of::ModuleElsewhere | Of::ModuleOfDevice => false,
                 };
-                let decided = authorize(&c, &gw, &name.parse().unwrap(), way);
+                let decided = authorize(&c, &gw, &name.parse().unwrap(), way, None);
                 assert_eq!(decided.is_ok(), expected, "{way:?} of {of:?}: {decided:?}");
                 if let Err(error) = decided {
                     assert!(matches!(error, FleetError::Forbidden(_)), "{way:?} of {of:?}: {error:?}");
@@ -322,15 +421,18 @@ mod tests {
         for speaker in ["deleted", "blocked", "press", "detached"] {
             let speaker: DeviceId = speaker.parse().unwrap();
             let own = Identity::device(speaker.clone());
-            let will = authorize(&c, &speaker, &own, Way::Will);
+            let will = authorize(&c, &speaker, &own, Way::Will, None);
             assert_eq!(will.is_ok(), matches!(speaker.as_str(), "press" | "detached"), "{will:?}");
             for way in Way::ALL {
                 for of in ["brought", "gw", "gw/filter", "lathe"] {
-                    let decided = authorize(&c, &speaker, &of.parse().unwrap(), way);
+                    let decided = authorize(&c, &speaker, &of.parse().unwrap(), way, None);
                     assert!(matches!(decided, Err(FleetError::Forbidden(_))), "{speaker}: {way:?} of {of}");
                 }
                 let module = Identity::module(speaker.clone(), "m".parse().unwrap());
-                assert!(authorize(&c, &speaker, &module, way).is_err(), "{speaker}: {way:?} of a module");
+                assert!(
+                    authorize(&c, &speaker, &module, way, None).is_err(),
+                    "{speaker}: {way:?} of a module"
+                );
             }
         }
         assert!(devices::get(&c, &"brought".parse().unwrap()).unwrap().is_none());
@@ -350,13 +452,16 @@ mod tests {
         let mut taken = 0;
         for n in 0..2 * MODULES_MAX {
             let module: Identity = format!("gw/m{n}").parse().unwrap();
-            if authorize(&c, &gw, &module, Way::Reported).is_ok() {
+            if authorize(&c, &gw, &module, Way::Reported, None).is_ok() {
                 twins::write(&c, &module, Half::Reported, &Section::default(), 1).unwrap();
                 taken += 1;
             }
         }
         assert!(taken <= MODULES_MAX && taken > MODULES_MAX - 10, "{taken}");
-        assert!(authorize(&c, &gw, &"gw/filter".parse().unwrap(), Way::Reported).is_ok(), "of its manifest");
+        assert!(
+            authorize(&c, &gw, &"gw/filter".parse().unwrap(), Way::Reported, None).is_ok(),
+            "of its manifest"
+        );
     }
 
     #[test]
@@ -367,7 +472,7 @@ mod tests {
         c.execute_batch("BEGIN").unwrap();
         let claim = |gateway: &str, n: usize| {
             let of: Identity = format!("claimed-{n}").parse().unwrap();
-            authorize(&c, &gateway.parse().unwrap(), &of, Way::ALL[n % Way::ALL.len()])
+            authorize(&c, &gateway.parse().unwrap(), &of, Way::ALL[n % Way::ALL.len()], None)
         };
         let registering = || (0..usize::MAX).filter(|n| Way::ALL[n % Way::ALL.len()].registers());
         for n in registering().take(CLAIMS_MAX) {
@@ -398,7 +503,7 @@ mod tests {
             target: press.id.clone(),
         };
         devices::put_relationship(&c, &relationship).unwrap();
-        let refused = authorize(&c, &gw, &"ghost".parse().unwrap(), Way::Telemetry);
+        let refused = authorize(&c, &gw, &"ghost".parse().unwrap(), Way::Telemetry, None);
         assert!(matches!(refused, Err(FleetError::Conflict(_))), "{refused:?}");
         assert_eq!(devices::get(&c, &press.id).unwrap().unwrap().gateway, Some(gw));
     }

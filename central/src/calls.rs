@@ -181,7 +181,7 @@ impl Fleet {
                         Some(command) if command.gateway.as_ref() == Some(&gateway) => {}
                         // It answers faster than it is noted that it took the command.
                         Some(command) if commands::take(c, &id, Some(&gateway), now_ms)? => {
-                            authorize(c, &gateway, &command.target, Way::Answer)?;
+                            authorize(c, &gateway, &command.target, Way::Answer, None)?;
                         }
                         Some(_) => {
                             return Err(FleetError::Forbidden(format!(

@@ -16,6 +16,7 @@ use crate::organizations::Organizations;
 use crate::store::commands;
 use crate::store::devices::Device;
 use crate::store::manifests::{self, StoredManifest};
+use crate::store::modules;
 use crate::store::twins::{self, Half};
 
 /// What a desired change makes of a section.
@@ -204,6 +205,19 @@ pub(crate) fn assign(
             let identity = Identity::module(gateway.id.clone(), module);
             twins::delete(c, &identity)?;
             commands::delete(c, &identity)?;
+        }
+    }
+    let agent =
+        twins::section(c, &Identity::module(gateway.id.clone(), ModuleId::edge_agent()), Half::Desired)?;
+    let before = agent.section.properties.get("modules").and_then(Value::as_object);
+    let before: BTreeSet<&str> = before.into_iter().flat_map(Map::keys).map(String::as_str).collect();
+    // What cannot be read is no reason to take every module for a new one.
+    if !agent.is_unreadable {
+        for left in before.difference(&names(&sections)).filter_map(|name| name.parse().ok()) {
+            modules::delete(c, &gateway.id, &left)?;
+        }
+        for added in names(&sections).difference(&before).filter_map(|name| name.parse().ok()) {
+            modules::add(c, &gateway.id, &added)?;
         }
     }
     let mut changed = Vec::new();

@@ -17,14 +17,15 @@ use edge_hub::enrolling;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use schemas::bag::{PropertyBag, system};
-use schemas::link::{Hello, Losses, Presence, Reported};
+use schemas::generation::{Counter, Generation};
+use schemas::link::{Hello, Losses, Presence, RemovedDevice, Reported};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
 use schemas::twin::{Section, Twin};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::authorize::{Way, authorize};
+use crate::authorize::{Way, authorize, remove_claim};
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device};
 use crate::ingest::GatewayConnection;
@@ -62,10 +63,11 @@ impl Fleet {
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         let received_ms = now_ms();
-        let (place, enqueued_ms) = match place(&mut bag, carrier.as_ref().map(|carrier| &carrier.gateway)) {
-            Ok(place) => place,
-            Err(why) => return Box::pin(async { Err(Rejected::Wrong(400, why)) }),
-        };
+        let (place, enqueued_ms, generation) =
+            match place(&mut bag, carrier.as_ref().map(|carrier| &carrier.gateway)) {
+                Ok(place) => place,
+                Err(why) => return Box::pin(async { Err(Rejected::Wrong(400, why)) }),
+            };
         let message = NewMessage {
             from,
             enqueued_ms: enqueued_ms.unwrap_or(received_ms),
@@ -73,6 +75,7 @@ impl Fleet {
             bag,
             body: payload.into(),
             place,
+            generation,
         };
         let stored = match left_by {
             Some(left_by) => self.ingest.put_will(message, left_by),
@@ -212,6 +215,7 @@ impl Service for Fleet {
                     .map(|presence| self.presence(gateway, client.connection, presence, payload.len())),
                 LinkUp::Answer { command_id } => read::<Outcome>(&payload)
                     .map(|outcome| self.end(command_id.clone(), Some(gateway), outcome)),
+                LinkUp::Removed => read(&payload).map(|removed| self.claim_removed(gateway, removed)),
                 LinkUp::Losses => read(&payload).map(|losses| self.lost(gateway, losses, payload.len())),
                 LinkUp::Enrol { request_id } => read(&payload)
                     .map(|enrolment| self.enroll_through(gateway, request_id.clone(), enrolment)),
@@ -384,9 +388,10 @@ impl Fleet {
         }
         let now_ms = now_ms();
         let work = move |c: &rusqlite::Connection| {
-            authorize(c, &gateway, &of, Way::Reported)?;
-            if let (Some(generation), None) = (generation, &of.module)
-                && devices::get(c, &of.device)?.is_some_and(|device| device.attachment != generation)
+            authorize(c, &gateway, &of, Way::Reported, generation)?;
+            if of.module.is_none()
+                && let Some(Generation { number, counter: Counter::Central, .. }) = generation
+                && devices::get(c, &of.device)?.is_some_and(|device| device.attachment != number)
             {
                 // The gateway has not heard yet that this is another device; taken, or it would be sent for ever.
                 tracing::info!(device = %of, %gateway, "reported properties of an earlier device of this id were left out");
@@ -400,6 +405,23 @@ impl Fleet {
             Ok(())
         };
         self.store.submit_then(size_bytes, work, |()| {})
+    }
+
+    /// A device that was added on its gateway was removed there: its registration ends, unless an operator has taken it over.
+    fn claim_removed(
+        self: &Arc<Self>,
+        gateway: DeviceId,
+        removed: RemovedDevice,
+    ) -> BoxFuture<'static, Result<(), FleetError>> {
+        let fleet = self.clone();
+        Box::pin(async move {
+            let id = removed.device_id.clone();
+            let is_gone = fleet.store.submit(move |c| remove_claim(c, &gateway, &removed)).await?;
+            if is_gone {
+                fleet.forget_connection(&id, "it was removed on its gateway").await;
+            }
+            Ok(())
+        })
     }
 
     fn lost(
@@ -444,7 +466,7 @@ impl Fleet {
                 let mut known = Vec::with_capacity(presence.clients.len());
                 let (mut strangers, mut why) = (0, None);
                 for client in presence.clients {
-                    match authorize(c, &gateway, &client.identity, Way::Presence) {
+                    match authorize(c, &gateway, &client.identity, Way::Presence, client.generation) {
                         Ok(()) if client.identity.device == gateway => known.push(client),
                         Ok(()) => {
                             devices::seen(c, &client.identity.device, now_ms)?;
@@ -486,7 +508,7 @@ fn check_senders(
     let (mut left_out, mut why) = (0, None);
     for loss in losses.losses.iter_mut().filter(|loss| !loss.sender.is_empty()) {
         let may = match loss.sender.parse::<Identity>() {
-            Ok(of) => authorize(c, gateway, &of, Way::Loss),
+            Ok(of) => authorize(c, gateway, &of, Way::Loss, loss.generation),
             Err(error) => Err(FleetError::Wrong(format!("sender: {error}"))),
         };
         match may {
@@ -534,10 +556,13 @@ fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
 /// The longest id of a gateway's queue: a gateway makes UUIDs.
 const QUEUE_ID_BYTES_MAX: usize = 128;
 
+/// A message's place in its gateway's queue, when the gateway accepted it, and which of the devices of its name sent it.
+type Told = (Option<Place>, Option<u64>, Option<Generation>);
+
 /// Takes the link's properties out of a bag: the message's place in its gateway's queue, and when the gateway accepted
 /// it. Only a gateway's own word counts: from others they are left out, and of several the last is taken, which the
 /// gateway put behind whatever the device had written. A device could make later messages look like resends otherwise.
-fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<(Option<Place>, Option<u64>), String> {
+fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<Told, String> {
     let mut take = |name: &str| {
         let last = bag.iter().filter(|(key, _)| *key == name).last();
         let value = last.map(|(_, value)| value.unwrap_or("").to_owned());
@@ -547,7 +572,10 @@ fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<(Option<Pl
     let queue = take(system::LINESIDE_QUEUE);
     let sequence = take(system::LINESIDE_SEQUENCE);
     let enqueued_ms = take(system::LINESIDE_ENQUEUED_MS);
-    let Some(gateway) = gateway else { return Ok((None, None)) };
+    let generation = take(system::LINESIDE_GENERATION);
+    let Some(gateway) = gateway else { return Ok((None, None, None)) };
+    let generation = generation.map(|text| text.parse::<Generation>()).transpose();
+    let generation = generation.map_err(|error| error.to_string())?;
     let number = |name: &str, text: Option<String>| match text {
         None => Ok(None),
         Some(text) => {
@@ -556,7 +584,7 @@ fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<(Option<Pl
     };
     let enqueued_ms = number(system::LINESIDE_ENQUEUED_MS, enqueued_ms)?;
     match (queue, number(system::LINESIDE_SEQUENCE, sequence)?) {
-        (None, None) => Ok((None, enqueued_ms)),
+        (None, None) => Ok((None, enqueued_ms, generation)),
         (Some(queue), Some(_)) if queue.len() > QUEUE_ID_BYTES_MAX => Err(format!(
             "{}: found {} bytes; {QUEUE_ID_BYTES_MAX} are allowed",
             system::LINESIDE_QUEUE,
@@ -566,7 +594,7 @@ fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<(Option<Pl
             Err(format!("{}: found {sequence}; {} is the most", system::LINESIDE_SEQUENCE, i64::MAX))
         }
         (Some(queue), Some(sequence)) => {
-            Ok((Some(Place { gateway: gateway.clone(), queue, sequence }), enqueued_ms))
+            Ok((Some(Place { gateway: gateway.clone(), queue, sequence }), enqueued_ms, generation))
         }
         _ => Err(format!("{} and {} come together", system::LINESIDE_QUEUE, system::LINESIDE_SEQUENCE)),
     }

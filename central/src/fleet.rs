@@ -248,15 +248,20 @@ impl Fleet {
             })
             .await?;
         self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&gone.id);
-        let identity = Identity::device(gone.id.clone());
-        if let Err(error) = self.clients.forget(|who| identity.covers(who), "an operator deleted it").await {
-            tracing::error!(device = %gone.id, %error, "the MQTT session of a deleted device may come back");
-        }
+        self.forget_connection(&gone.id, "an operator deleted it").await;
         if let Some(gateway) = &gone.gateway {
             self.tell_child(gateway, &gone.id);
         }
         tracing::info!(device = %gone.id, "device was deleted");
         Ok(())
+    }
+
+    /// Ends the connection and the MQTT session of a device that is not registered any more.
+    pub(crate) async fn forget_connection(&self, id: &DeviceId, why: &str) {
+        let identity = Identity::device(id.clone());
+        if let Err(error) = self.clients.forget(|who| identity.covers(who), why).await {
+            tracing::error!(device = %id, %error, "the MQTT session of a deleted device may come back");
+        }
     }
 
     /// Puts a device behind a gateway.

@@ -7,13 +7,14 @@
 //! - After one that failed and may be sent again, nothing further of its connection is stored: what is stored of a queue has
 //!   no holes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rusqlite::Connection;
+use schemas::generation::Generation;
 use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
 
@@ -272,7 +273,7 @@ impl Drop for Outcome {
 fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) -> Result<(), FleetError> {
     let ingest = outcome.ingest.clone();
     let mut writing = Writing::new(connection)?;
-    let mut proven: HashMap<DeviceId, HashSet<Identity>> = HashMap::new();
+    let mut proven: HashMap<DeviceId, HashMap<Identity, Option<Generation>>> = HashMap::new();
     for Arrived { message, carrier, left_by, stored, .. } in batch {
         if carrier.as_ref().is_some_and(|carrier| ingest.waiting().fences.holds(carrier)) {
             outcome.push(stored, Err(StoreError::NotCommitted.into()));
@@ -290,13 +291,16 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
         let speaker = carried_by.or(left_by.as_ref()).unwrap_or(&message.from.device);
         let way = if left_by.is_some() { Way::Will } else { Way::Telemetry };
         let is_proven = way == Way::Telemetry
-            && proven.get(speaker).is_some_and(|of: &HashSet<Identity>| of.contains(&message.from));
+            && proven.get(speaker).and_then(|of| of.get(&message.from)) == Some(&message.generation);
         let result = match is_proven {
             true => Ok(()),
             false => {
-                let may = authorize(connection, speaker, &message.from, way);
+                let may = authorize(connection, speaker, &message.from, way, message.generation);
                 if may.is_ok() && way == Way::Telemetry {
-                    proven.entry(speaker.clone()).or_default().insert(message.from.clone());
+                    proven
+                        .entry(speaker.clone())
+                        .or_default()
+                        .insert(message.from.clone(), message.generation);
                 }
                 may
             }
@@ -344,6 +348,7 @@ mod tests {
             bag: PropertyBag::new(),
             body: sequence.to_string().into_bytes(),
             place: Some(Place { gateway: "gw".parse().unwrap(), queue: "q".into(), sequence }),
+            generation: None,
         }
     }
 

@@ -13,6 +13,8 @@ pub mod deploy;
 pub mod door;
 pub mod enroll;
 pub mod fleet;
+#[cfg(test)]
+mod generations_test;
 pub mod health;
 pub mod identity;
 pub mod ingest;

@@ -5,7 +5,7 @@
 //! each gateway, so that an older state never overtakes a newer one and many changes become one message. A gateway that
 //! is away is told everything when it subscribes again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -13,8 +13,9 @@ use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkDown;
 use edge_core::link::snapshot;
 use edge_hub::delivery::NotDelivered;
-use schemas::link::{CHILDREN_IN_PARTS, Child, Children, CommandDown, Purges};
-use schemas::names::{DeviceId, Identity};
+use schemas::link::{CHILDREN_IN_PARTS, Child, Children, CommandDown, Desired, GENERATIONS, Purges};
+use schemas::names::{DeviceId, Identity, ModuleId};
+use schemas::twin::Section;
 
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, modules};
@@ -22,6 +23,7 @@ use crate::store::StoreError;
 use crate::store::cloud_messages;
 use crate::store::commands;
 use crate::store::devices::{self, Device};
+use crate::store::modules as module_generations;
 use crate::store::telemetry;
 use crate::store::twins::{self, Half};
 
@@ -341,6 +343,8 @@ impl Fleet {
     /// The message for a piece of news as the state is now; `None` when there is nothing to say.
     async fn message(&self, gateway: &DeviceId, news: News) -> Result<Option<(LinkDown, Bytes)>, FleetError> {
         let gateway = gateway.clone();
+        // An older gateway would take them for a property.
+        let takes_generations = self.connections.link_version(&gateway) >= GENERATIONS;
         self.store
             .read(move |c| match news {
                 News::Stored => {
@@ -361,7 +365,16 @@ impl Fleet {
                     }
                     let section = stored.section;
                     // Version 0: no operator ever wanted anything, and the gateway's own empty section says so too.
-                    Ok((section.version > 0).then(|| (LinkDown::Desired(of), json(&section))))
+                    if section.version == 0 {
+                        return Ok(None);
+                    }
+                    let is_manifest = of.module == Some(ModuleId::edge_agent());
+                    let generations = match is_manifest && takes_generations {
+                        true => generations(c, &gateway, &section)?,
+                        false => BTreeMap::new(),
+                    };
+                    let desired = Desired { section, generations };
+                    Ok(Some((LinkDown::Desired(of), json(&desired))))
                 }
                 News::Command(row) => {
                     let now_ms = now_ms();
@@ -392,6 +405,23 @@ impl Fleet {
             })
             .await
     }
+}
+
+/// The generations of the modules that a section of `$edgeAgent` names; 0 of one that was there before generations were kept.
+fn generations(
+    c: &rusqlite::Connection,
+    gateway: &DeviceId,
+    section: &Section,
+) -> Result<BTreeMap<ModuleId, u64>, FleetError> {
+    let known = module_generations::generations(c, gateway)?;
+    let named = section.properties.get("modules").and_then(serde_json::Value::as_object);
+    let named = named.into_iter().flat_map(serde_json::Map::keys);
+    let generation = |name: &String| {
+        let module: ModuleId = name.parse().ok()?;
+        let generation = known.get(&module).copied().unwrap_or(0);
+        Some((module, generation))
+    };
+    Ok(named.filter_map(generation).collect())
 }
 
 /// A device as its gateway must know it; `None` for one that the gateway brought and holds the keys of.

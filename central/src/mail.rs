@@ -185,7 +185,7 @@ impl Fleet {
         settlement: Settlement,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
         self.store.submit(move |c| {
-            authorize(c, &gateway, &Identity::device(device.clone()), Way::Settlement)?;
+            authorize(c, &gateway, &Identity::device(device.clone()), Way::Settlement, None)?;
             if !cloud_messages::end(c, &device, sequence, &settlement)? {
                 tracing::info!(%device, sequence, "a second end of a cloud-to-device message was left out");
             }

@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn client(text: &str, is_connected: bool) -> ClientPresence {
-        ClientPresence { identity: id(text), is_connected, since_ms: 7 }
+        ClientPresence { identity: id(text), is_connected, since_ms: 7, generation: None }
     }
 
     #[test]

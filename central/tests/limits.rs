@@ -183,6 +183,7 @@ async fn ten_thousand_devices_with_long_ids_are_told_both_ways_in_parts_and_one_
 
     // All of them connected.
     let clients = (8..CHILDREN_MAX - 1).map(|n| ClientPresence {
+        generation: None,
         identity: leaf(n).parse().unwrap(),
         is_connected: true,
         since_ms: 1_795_450_312_250,

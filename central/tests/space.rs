@@ -35,6 +35,7 @@ fn message(from: &str, sequence: u64, bytes: usize) -> NewMessage {
         bag: schemas::bag::PropertyBag::new(),
         body: vec![b'x'; bytes],
         place: Some(Place { gateway: "gw".parse().unwrap(), queue: "q".into(), sequence }),
+        generation: None,
     }
 }
 

@@ -40,6 +40,7 @@ fn message(device: &str, sequence: u64) -> NewMessage {
         bag,
         body: format!(r#"{{"n":{sequence},"text":"{}"}}"#, "x".repeat(200)).into_bytes(),
         place: Some(Place { gateway: "gw".parse().unwrap(), queue: "q".into(), sequence }),
+        generation: None,
     }
 }
 

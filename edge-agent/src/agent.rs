@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -391,6 +392,7 @@ impl Daemon {
                             clients: clients.clone(),
                             presence,
                             status,
+                            central_version: AtomicU32::new(0),
                         };
                         // A panic of a connection is the end of that connection (`Uplink::run`).
                         tasks.essential("link", async move {

@@ -11,6 +11,7 @@ use edge_core::access::x509::Trust;
 use edge_core::dialect::client::BRIDGES;
 use edge_hub::clients::Clients;
 use edge_hub::service::Login;
+use schemas::generation::Generation;
 use schemas::manifest::authorization::Authorization;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::watch;
@@ -198,6 +199,11 @@ impl Standing {
     pub fn is_here(&self, identity: &Identity) -> bool {
         let is_known = identity.device == self.gateway || self.devices.get(&identity.device).is_some();
         is_known && !self.removals.is_pending(identity)
+    }
+
+    /// Which of the devices of its name an identity is; `None` when that is not known.
+    pub fn generation(&self, of: &Identity) -> Option<Generation> {
+        of.module.is_none().then(|| self.devices.generation(&of.device)).flatten().map(Generation::central)
     }
 
     /// Judges everybody who is connected: who may not stay is disconnected now, and so is who holds a subscription that

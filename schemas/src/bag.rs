@@ -48,6 +48,8 @@ pub mod system {
     pub const LINESIDE_QUEUE: &str = "$.ls-queue";
     /// Lineside's own: the sequence of a forwarded message in that queue. With the queue, what makes a resend known.
     pub const LINESIDE_SEQUENCE: &str = "$.ls-seq";
+    /// Lineside's own: which of the devices or modules of its name sent a forwarded message.
+    pub const LINESIDE_GENERATION: &str = "$.ls-g";
     /// Lineside's own: when the gateway accepted a forwarded message, in milliseconds since the Unix epoch.
     pub const LINESIDE_ENQUEUED_MS: &str = "$.ls-ms";
 }

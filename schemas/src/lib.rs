@@ -6,6 +6,7 @@
 pub mod bag;
 pub mod cloud_message;
 pub mod connection_string;
+pub mod generation;
 pub mod json;
 pub mod link;
 pub mod manifest;

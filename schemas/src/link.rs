@@ -9,17 +9,20 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::generation::Generation;
 use crate::method::MethodRequest;
-use crate::names::{DeviceId, Identity};
+use crate::names::{DeviceId, Identity, ModuleId};
 use crate::twin::Section;
 
 /// Leaf devices behind one gateway, at central and on the gateway alike: as many as its front door has places.
 pub const CHILDREN_MAX: usize = 10_000;
 
 /// The version of the link that this program speaks.
-pub const LINK_VERSION: u32 = 1;
+pub const LINK_VERSION: u32 = 2;
 /// The first version of a gateway that takes its devices in parts and as changes.
 pub const CHILDREN_IN_PARTS: u32 = 1;
+/// The first version of a central that takes generations of messages, and removals of devices that were added on a gateway.
+pub const GENERATIONS: u32 = 2;
 
 /// The first message of a gateway on a connection. A gateway that sends none is of version 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,9 +81,30 @@ pub struct Reported {
     /// The whole section.
     #[serde(flatten)]
     pub section: Section,
-    /// As the gateway knows it from [`Child::generation`]; central leaves out what is of another one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<u64>,
+    /// Central leaves out what is of an earlier one. No property has such a name.
+    #[serde(rename = "$generation", default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
+}
+
+/// A desired section as central tells it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Desired {
+    /// The whole section.
+    #[serde(flatten)]
+    pub section: Section,
+    /// With the section of `$edgeAgent`: which of the modules of each name its manifest means. Empty from an older central.
+    #[serde(rename = "$generations", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub generations: BTreeMap<ModuleId, u64>,
+}
+
+/// A device that was added on a gateway was removed there. What it had to send has been sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedDevice {
+    /// Its id.
+    pub device_id: DeviceId,
+    /// Which of the devices that the gateway had by this id.
+    pub generation: Generation,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -118,6 +142,9 @@ pub struct Stored {
     /// Whether central has forgotten no epoch of these queues.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_complete: bool,
+    /// Version of the link that central speaks; see [`LINK_VERSION`]. 0 from one that does not tell it.
+    #[serde(default)]
+    pub version: u32,
 }
 
 /// What one queue of a gateway has lost since central was told last.
@@ -151,6 +178,9 @@ pub struct Loss {
     pub from_ms: u64,
     /// When the last was lost, likewise.
     pub until_ms: u64,
+    /// Which of the senders of that name. Where a loss is of more than one, the earliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
 }
 
 /// A command for somebody behind a gateway.
@@ -203,4 +233,7 @@ pub struct ClientPresence {
     pub is_connected: bool,
     /// Since when, in milliseconds since the Unix epoch, by the gateway's clock.
     pub since_ms: u64,
+    /// Which of the devices or modules of that name. None from an older gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
 }

@@ -217,7 +217,7 @@ impl World {
     }
 
     fn claim(&self, gateway: &DeviceId, device: &str) {
-        authorize(&self.c, gateway, &Identity::device(id(device)), Way::Telemetry).unwrap();
+        authorize(&self.c, gateway, &Identity::device(id(device)), Way::Telemetry, None).unwrap();
     }
 
     /// Brings a device into a state; `None` when there is no such case.
@@ -401,5 +401,5 @@ fn an_enrolment_ends_a_gateways_claim_and_what_the_gateway_stored_under_it() {
     assert!(!press.is_claim && press.keys.is_some() && press.gateway.is_none());
     assert!(press.generation > claimed.generation, "it is another device of that id");
     assert_eq!(twins::section(&world.c, &identity, Half::Reported).unwrap().section.version, 0);
-    assert!(authorize(&world.c, &id("claimant"), &identity, Way::Telemetry).is_err());
+    assert!(authorize(&world.c, &id("claimant"), &identity, Way::Telemetry, None).is_err());
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::now_ms;
 use crate::organizations::Organizations;
 
-use super::{integer, parsed_column, unreadable, unsigned};
+use super::{integer, losses, parsed_column, unreadable, unsigned};
 
 /// A gateway or a device.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Device {
     pub is_claim: bool,
     /// Tells it from earlier devices of its id. 0 before it is stored, and for those of older versions.
     pub generation: u64,
+    /// Number that the gateway gave the device whose word registered it. 0 when that is not known.
+    pub gateway_generation: u64,
     /// Tells its stay behind its gateway from earlier ones, of itself or of an earlier device of its id.
     pub attachment: u64,
 }
@@ -68,6 +70,7 @@ impl Device {
             gateway: None,
             is_claim: false,
             generation: 0,
+            gateway_generation: 0,
             attachment: 0,
         }
     }
@@ -163,6 +166,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
         gateway,
         is_claim: unreadable::value("devices", row.get("is_claim"))?.unwrap_or(false),
         generation: unreadable::value("devices", row.get("generation"))?.map_or(0, unsigned),
+        gateway_generation: unreadable::value("devices", row.get("gateway_generation"))?.map_or(0, unsigned),
         attachment: unreadable::value("relationships", row.get::<_, Option<i64>>("attachment"))?
             .flatten()
             .map_or(0, unsigned),
@@ -238,11 +242,14 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO devices (id, display_name, template, is_gateway, enabled, primary_key, secondary_key,
-                 manifest_id, revision, x509, generation, is_claim, endorsement_key, simulated, organizations)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                 manifest_id, revision, x509, generation, is_claim, endorsement_key, simulated, organizations,
+                 gateway_generation, telemetry_after, losses_after)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+                 (SELECT coalesce(max(id), 0) FROM telemetry), (SELECT coalesce(max(id), 0) FROM losses))
              ON CONFLICT (id) DO UPDATE SET display_name = ?2, template = ?3, is_gateway = ?4, enabled = ?5,
                  primary_key = ?6, secondary_key = ?7, manifest_id = ?8, revision = ?9, x509 = ?10,
-                 is_claim = ?12, endorsement_key = ?13, simulated = ?14, organizations = ?15",
+                 is_claim = ?12, endorsement_key = ?13, simulated = ?14, organizations = ?15,
+                 gateway_generation = ?16",
         )?
         .execute((
             device.id.as_str(),
@@ -260,6 +267,7 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
             &device.endorsement_key,
             device.simulated,
             serde_json::json!(device.organizations).to_string(),
+            integer(device.gateway_generation),
         ))?;
     connection.prepare_cached("DELETE FROM removed_devices WHERE id = ?1")?.execute([device.id.as_str()])?;
     Ok(())
@@ -267,7 +275,7 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
 
 /// A number that no registration and no stay behind a gateway had before. It follows the clock, so that a store that was restored
 /// from a backup does not give numbers again that gateways have seen.
-fn next_generation(connection: &Connection) -> rusqlite::Result<u64> {
+pub(super) fn next_generation(connection: &Connection) -> rusqlite::Result<u64> {
     let last: Option<String> = connection
         .prepare_cached("SELECT value FROM settings WHERE name = 'generation'")?
         .query_row([], |row| row.get(0))
@@ -291,6 +299,15 @@ pub fn is_removed(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bo
     connection.prepare_cached("SELECT 1 FROM removed_devices WHERE id = ?1")?.exists([id.as_str()])
 }
 
+/// Lets a gateway register a deleted device's id again: the gateway itself removed the device that had it.
+///
+/// # Errors
+/// SQLite's.
+pub fn may_return(connection: &Connection, id: &DeviceId) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM removed_devices WHERE id = ?1")?.execute([id.as_str()])?;
+    Ok(())
+}
+
 /// Notes that a device came or went.
 ///
 /// # Errors
@@ -303,7 +320,8 @@ pub fn seen(connection: &Connection, id: &DeviceId, at_ms: u64) -> rusqlite::Res
 }
 
 /// Forgets a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, and (of a
-/// gateway) its watermarks. Its telemetry messages stay until newer ones push them out, and so does what it has lost.
+/// gateway) its modules and watermarks. Its telemetry messages and losses stay until newer ones push them out, and are not shown
+/// of the next device of its id; its sums of losses stay without its name.
 ///
 /// # Errors
 /// SQLite's.
@@ -318,9 +336,11 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
         "DELETE FROM cloud_purges WHERE device = ?1",
         "DELETE FROM enrollments WHERE device = ?1",
         "DELETE FROM assigned_manifests WHERE device = ?1",
+        "DELETE FROM modules WHERE device = ?1",
     ] {
         connection.prepare_cached(statement)?.execute([id.as_str()])?;
     }
+    losses::forget_names(connection, id)?;
     let is_deleted =
         connection.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id.as_str()])? == 1;
     if is_deleted {

@@ -233,8 +233,10 @@ fn pair(row: &Row<'_>, first: &str, second: &str) -> rusqlite::Result<(u64, u64)
 /// # Errors
 /// SQLite's.
 pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::Result<Vec<StoredLoss>> {
-    let mut statement =
-        c.prepare_cached("SELECT * FROM losses WHERE (gateway = ?1 OR device = ?1) AND id > ?2 ORDER BY id")?;
+    let mut statement = c.prepare_cached(
+        "SELECT * FROM losses WHERE (gateway = ?1 OR device = ?1)
+             AND id > max(?2, coalesce((SELECT losses_after FROM devices WHERE devices.id = ?1), 0)) ORDER BY id",
+    )?;
     let rows = statement.query_map((of.as_str(), after), |row| {
         Ok(StoredLoss {
             id: row.get("id")?,
@@ -250,6 +252,25 @@ pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::
         })
     })?;
     unreadable::rows("losses", rows).take(limit as usize).collect()
+}
+
+/// Takes a device's name out of the sums, as sender and as gateway: the next device of its id has lost nothing yet. The counts stay.
+///
+/// # Errors
+/// SQLite's.
+pub fn forget_names(c: &Connection, device: &DeviceId) -> rusqlite::Result<()> {
+    for (own, kept) in [("gateway", "'', '', '', ''"), ("device", "gateway, queue, '', ''")] {
+        c.prepare_cached(&format!(
+            "INSERT INTO loss_totals (gateway, queue, device, module, cause, count, from_ms, until_ms)
+             SELECT {kept}, cause, min(sum(count), ?2), min(from_ms), max(until_ms) FROM loss_totals
+                 WHERE {own} = ?1 GROUP BY {kept}, cause
+             ON CONFLICT DO UPDATE SET count = min(count + excluded.count, ?2), from_ms = min(from_ms, excluded.from_ms),
+             until_ms = max(until_ms, excluded.until_ms)"
+        ))?
+        .execute((device.as_str(), integer(COUNT_MAX)))?;
+        c.prepare_cached(&format!("DELETE FROM loss_totals WHERE {own} = ?1"))?.execute([device.as_str()])?;
+    }
+    Ok(())
 }
 
 /// Messages of all gateways that central had confirmed and lost by a restore.
@@ -300,6 +321,7 @@ mod tests {
             count,
             from_ms: number * 1000,
             until_ms: number * 1000 + 5,
+            generation: None,
         }
     }
 

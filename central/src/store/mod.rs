@@ -14,6 +14,7 @@ pub mod enrollments;
 pub mod integrity;
 pub mod losses;
 pub mod manifests;
+pub mod modules;
 pub mod queues;
 pub mod record;
 pub mod schema;

@@ -291,6 +291,21 @@ CREATE TABLE assigned_manifests (
     data TEXT NOT NULL
 ) WITHOUT ROWID;
 ",
+    "
+-- rows up to these ids are of earlier devices of this id, and are not shown as its own
+ALTER TABLE devices ADD COLUMN telemetry_after INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE devices ADD COLUMN losses_after INTEGER NOT NULL DEFAULT 0;
+-- which of the devices of this id the gateway had added whose word registered it; 0: not known
+ALTER TABLE devices ADD COLUMN gateway_generation INTEGER NOT NULL DEFAULT 0;
+-- modules that manifests have added since; those of older stores have no row and generation 0
+CREATE TABLE modules (
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    telemetry_after INTEGER NOT NULL,
+    PRIMARY KEY (device, module)
+) WITHOUT ROWID;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
 use schemas::bag::PropertyBag;
+use schemas::generation::Generation;
 use schemas::link;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::Serializer as _;
@@ -39,6 +40,8 @@ pub struct NewMessage {
     pub body: Vec<u8>,
     /// Its place in a gateway's queue; none when the device is connected to central itself.
     pub place: Option<Place>,
+    /// Which of the devices or modules of its name sent it, as a gateway told.
+    pub generation: Option<Generation>,
 }
 
 /// A message's place in a gateway's queue: what makes a resend known.
@@ -289,7 +292,7 @@ pub fn stored(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<l
     let count: u32 = connection
         .prepare_cached("SELECT count(*) FROM watermarks WHERE gateway = ?1")?
         .query_row([gateway.as_str()], |row| row.get(0))?;
-    let mut stored = link::Stored { origin, ..link::Stored::default() };
+    let mut stored = link::Stored { origin, version: link::LINK_VERSION, ..link::Stored::default() };
     let (mut epochs, mut bytes): (HashMap<String, usize>, usize) = (HashMap::new(), 0);
     for row in unreadable::rows("watermarks", rows) {
         let (queue, highest, before_refused) = row?;
@@ -321,6 +324,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
     })
 }
 
+/// The last id of messages that an earlier device of the id sent, which is parameter 1.
+const BEFORE_DEVICE: &str = "coalesce((SELECT telemetry_after FROM devices WHERE devices.id = ?1), 0)";
+/// The same of a module, which is parameter 2.
+const BEFORE_MODULE: &str =
+    "coalesce((SELECT telemetry_after FROM modules WHERE modules.device = ?1 AND modules.module = ?2), 0)";
+
 /// Messages of a device and its modules with ids above `after`, oldest first: up to `limit`, fewer when they are large,
 /// none only when there are no more.
 ///
@@ -332,8 +341,9 @@ pub fn page(
     after: i64,
     limit: u32,
 ) -> rusqlite::Result<Vec<Message>> {
-    let mut statement =
-        connection.prepare_cached("SELECT * FROM telemetry WHERE device = ?1 AND id > ?2 ORDER BY id")?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT * FROM telemetry WHERE device = ?1 AND id > max(?2, {BEFORE_DEVICE}) ORDER BY id"
+    ))?;
     let rows = unreadable::rows("telemetry", statement.query_map((device.as_str(), after), read)?);
     let (mut page, mut bytes) = (Vec::new(), 0);
     for message in rows.take(limit as usize) {
@@ -357,10 +367,11 @@ pub fn last_value(
     of: &Identity,
     name: &str,
 ) -> rusqlite::Result<Option<(u64, serde_json::Value)>> {
-    let mut statement = connection.prepare_cached(
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT enqueued_ms, body FROM
-             (SELECT * FROM telemetry WHERE device = ?1 ORDER BY id DESC LIMIT ?3) WHERE module IS ?2",
-    )?;
+             (SELECT * FROM telemetry WHERE device = ?1 AND id > {BEFORE_DEVICE} ORDER BY id DESC LIMIT ?3)
+             WHERE module IS ?2 AND id > {BEFORE_MODULE}"
+    ))?;
     let module = of.module.as_ref().map(ModuleId::as_str);
     let mut rows = statement.query((of.device.as_str(), module, LOOK_BACK))?;
     while let Some(row) = rows.next()? {
@@ -381,8 +392,9 @@ pub fn last_value(
 /// # Errors
 /// SQLite's.
 pub fn last_received(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Option<u64>> {
-    let mut statement = connection
-        .prepare_cached("SELECT received_ms FROM telemetry WHERE device = ?1 ORDER BY id DESC LIMIT 1")?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT received_ms FROM telemetry WHERE device = ?1 AND id > {BEFORE_DEVICE} ORDER BY id DESC LIMIT 1"
+    ))?;
     let at: Option<i64> =
         unreadable::row("telemetry", statement.query_row([device.as_str()], |row| row.get(0)))?;
     Ok(at.map(unsigned))
@@ -463,7 +475,12 @@ fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite:
         connection.prepare_cached("DELETE FROM telemetry_usage WHERE device = ?1")?.execute([device])?;
         return Ok(0);
     };
-    connection.prepare_cached("DELETE FROM telemetry WHERE device = ?1 AND id <= ?2")?.execute((device, last))
+    // The newest of all stays, whosever it is: SQLite would give its id again, below what devices were registered after.
+    connection
+        .prepare_cached(
+            "DELETE FROM telemetry WHERE device = ?1 AND id <= ?2 AND id < (SELECT max(id) FROM telemetry)",
+        )?
+        .execute((device, last))
 }
 
 #[cfg(test)]
@@ -481,6 +498,7 @@ mod tests {
             bag,
             body: body.as_bytes().to_vec(),
             place: Some(Place { gateway: "gw".parse().unwrap(), queue: queue.into(), sequence }),
+            generation: None,
         }
     }
 

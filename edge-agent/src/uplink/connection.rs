@@ -196,6 +196,7 @@ impl<'a> Connection<'a> {
                 let told = self.link.told(&topic, &payload).await?;
                 if matches!(told, Some(LinkDown::Stored)) {
                     self.telemetry.resume();
+                    self.telling.resume();
                 }
                 if let Some(packet_id) = packet_id {
                     self.sender.acknowledge(packet_id);

@@ -152,5 +152,6 @@ fn loss(gap: Gap) -> Loss {
         count: gap.count,
         from_ms: gap.from_ms,
         until_ms: gap.until_ms,
+        generation: None,
     }
 }

@@ -19,6 +19,7 @@ mod tell;
 mod told;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use edge_core::access::sas;
@@ -30,6 +31,9 @@ use edge_hub::codec::packet::Version;
 use edge_hub::postman::Postman;
 use edge_hub::tasks::{Panicked, guard};
 use schemas::connection_string::ConnectionString;
+use schemas::generation::Generation;
+use schemas::link::GENERATIONS;
+use schemas::names::Identity;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -158,9 +162,21 @@ pub struct Uplink {
     pub presence: PresenceChanges,
     /// Whether central can be reached.
     pub status: watch::Sender<LinkStatus>,
+    /// Version of the link that central speaks, as it told on this connection or the one before.
+    pub central_version: AtomicU32,
 }
 
 impl Uplink {
+    /// Returns true if central takes generations, which an older one would take for properties.
+    fn takes_generations(&self) -> bool {
+        self.central_version.load(Ordering::Relaxed) >= GENERATIONS
+    }
+
+    /// Which of the devices or modules of its name an identity is now, for a central that takes that.
+    fn generation(&self, of: &Identity) -> Option<Generation> {
+        self.takes_generations().then(|| self.standing.generation(of)).flatten()
+    }
+
     /// Keeps the link up until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);

@@ -58,6 +58,7 @@ impl PresenceOutbox {
                             identity,
                             is_connected: since_ms.is_some(),
                             since_ms: since_ms.unwrap_or(0),
+                            generation: None,
                         }
                     });
                     let changed = snapshot::split(changed, PART_BYTES_MAX).into_iter();
@@ -79,7 +80,12 @@ impl PresenceOutbox {
         self.generation += 1;
         // central knows nothing of clients that only this gateway knows.
         let all = clients.all().into_iter().filter(|(identity, _)| !identity.is_local());
-        let all = all.map(|(identity, since_ms)| ClientPresence { identity, is_connected: true, since_ms });
+        let all = all.map(|(identity, since_ms)| ClientPresence {
+            identity,
+            is_connected: true,
+            since_ms,
+            generation: None,
+        });
         let parts = snapshot::parts(self.generation, all, PART_BYTES_MAX);
         self.unsent.extend(parts.into_iter().map(|(part, clients)| Presence {
             is_complete: part.part == 0,

@@ -42,6 +42,8 @@ pub(super) struct Telling<'a> {
     losing: Losing,
     /// Modules of which central has refused the section. Bounded by the twins.
     refused: BTreeSet<Identity>,
+    /// Central has said which version of the link it speaks.
+    is_resumed: bool,
     /// Says when what has used up its bytes may go on.
     budget: watch::Receiver<()>,
 }
@@ -58,14 +60,20 @@ impl<'a> Telling<'a> {
             presence: PresenceOutbox::default(),
             losing: Losing::new(),
             refused: BTreeSet::new(),
+            is_resumed: false,
             budget: link.meter.changes(),
         }
+    }
+
+    /// Central has told how far it has the queues, and which version of the link it speaks.
+    pub(super) fn resume(&mut self) {
+        self.is_resumed = true;
     }
 
     /// Waits until there is something to tell, and room to tell it.
     pub(super) async fn due(&mut self) {
         let link = self.link;
-        let has_room = self.in_flight.len() < IN_FLIGHT_MAX;
+        let has_room = self.is_resumed && self.in_flight.len() < IN_FLIGHT_MAX;
         // Each of these has left its work in its room: `tell` takes it up.
         tokio::select! {
             () = link.twins.has_unsent(), if has_room => {}
@@ -81,6 +89,9 @@ impl<'a> Telling<'a> {
 
     /// Writes what central does not know yet, as far as there is room.
     pub(super) fn tell(&mut self, sender: &mut Sender) {
+        if !self.is_resumed {
+            return;
+        }
         while self.in_flight.len() < IN_FLIGHT_MAX && sender.room() > 0 {
             let meter = &self.link.meter;
             let section_cause =
@@ -111,9 +122,8 @@ impl<'a> Telling<'a> {
             } else if let Some((identity, section)) = next_section() {
                 let cause = section_cause(&identity);
                 let told = Told::Section(identity.clone());
-                let devices = &self.link.standing.devices;
-                let generation = identity.module.is_none().then(|| devices.generation(&identity.device));
-                let reported = Reported { section, generation: generation.flatten() };
+                let generation = self.link.generation(&identity);
+                let reported = Reported { section, generation };
                 (cause, LinkUp::Reported(identity), to_json(&reported), told)
             } else if let Some((losses, sent)) = self.losing.next_unsent() {
                 (Cause::Link, LinkUp::Losses, to_json(&losses), Told::Losses(sent))

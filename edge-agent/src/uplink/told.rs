@@ -2,11 +2,13 @@
 //!
 //! Each is acknowledged when it is on this gateway's disk, or can never be taken.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
 use edge_core::link::budget::Cause;
 use schemas::cloud_message::CloudMessage;
-use schemas::link::{Children, CommandDown, Purges, Stored};
+use schemas::link::{Children, CommandDown, Desired, Purges, Stored};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::EnrolmentAnswer;
 use schemas::redaction::{MARK, find_mark_in};
@@ -30,6 +32,7 @@ impl Uplink {
         match operation {
             LinkDown::Stored => {
                 if let Some(stored) = from_json::<Stored>(topic, payload) {
+                    self.central_version.store(stored.version, Ordering::Relaxed);
                     self.queues.upstream().is_stored(&stored);
                 }
             }
@@ -46,8 +49,8 @@ impl Uplink {
                 removal.finish().await?;
             }
             LinkDown::Desired(identity) => {
-                let Some(section) = from_json::<Section>(topic, payload) else { return Ok(()) };
-                self.desired(identity, section).await?;
+                let Some(desired) = from_json::<Desired>(topic, payload) else { return Ok(()) };
+                self.desired(identity, desired.section).await?;
             }
             LinkDown::Command { command_id, target } => {
                 let Some(command) = from_json::<CommandDown>(topic, payload) else { return Ok(()) };

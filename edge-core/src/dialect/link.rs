@@ -54,6 +54,8 @@ pub enum LinkUp {
     },
     /// What a queue has lost.
     Losses,
+    /// A device that was added on the gateway was removed there.
+    Removed,
     /// A device enrols itself through the gateway.
     Enrol {
         /// Returned in the answer.
@@ -106,6 +108,7 @@ impl LinkUp {
             None if rest == "hello" => Some(Self::Hello),
             None if rest == "presence" => Some(Self::Presence),
             None if rest == "losses" => Some(Self::Losses),
+            None if rest == "removed" => Some(Self::Removed),
             Some(("reported", id)) => Some(Self::Reported(id.parse().ok()?)),
             Some(("answer", id)) if !id.is_empty() => Some(Self::Answer { command_id: id.to_owned() }),
             Some(("enrol", id)) if !id.is_empty() => Some(Self::Enrol { request_id: id.to_owned() }),
@@ -124,6 +127,7 @@ impl fmt::Display for LinkUp {
             Self::Hello => f.write_str("$ls/hello"),
             Self::Presence => f.write_str("$ls/presence"),
             Self::Losses => f.write_str("$ls/losses"),
+            Self::Removed => f.write_str("$ls/removed"),
             Self::Answer { command_id } => write!(f, "$ls/answer/{command_id}"),
             Self::Enrol { request_id } => write!(f, "$ls/enrol/{request_id}"),
             Self::Settled { device, sequence } => write!(f, "$ls/settled/{device}/{sequence}"),
@@ -179,6 +183,7 @@ mod tests {
             "$ls/hello",
             "$ls/presence",
             "$ls/losses",
+            "$ls/removed",
             "$ls/answer/5f-1",
             "$ls/settled/press-1/1795450312250",
             "$ls/enrol/7f",

@@ -13,7 +13,7 @@ use schemas::manifest::{Manifest, ManifestError, Route};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Section;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::deployer::Deployment;
@@ -288,6 +288,11 @@ impl Deployments {
         Ok(())
     }
 
+    /// The desired section of a module of this gateway, as it is wanted now.
+    pub fn desired(&self, module: &ModuleId) -> Map<String, Value> {
+        self.twins.get(&self.identity(module.clone())).desired.properties
+    }
+
     /// Takes a manifest given on the gateway itself. It holds until central's changes. Gives `$edgeAgent`'s new desired
     /// version, and the changes of other modules' desired sections.
     ///
@@ -297,13 +302,14 @@ impl Deployments {
         self: &Arc<Self>,
         document: &Value,
     ) -> Result<(u64, Vec<(Identity, DesiredChange)>), ApplyError> {
-        let text = document.to_string();
-        let manifest = Manifest::parse(text.as_bytes())?;
+        let current = |module: &ModuleId| self.desired(module);
+        let document = &Manifest::document(document.to_string().as_bytes())?;
+        let manifest = Manifest::parse_over(document, &current)?;
         let (desired, _) = deploy::check(&manifest)?;
         self.policy.check(&desired)?;
         let mut changes = Vec::new();
         let before = self.rules.borrow().modules.clone();
-        for (module, properties) in Manifest::sections(document)? {
+        for (module, properties) in Manifest::sections_over(document, &current)? {
             let is_system = module.is_system();
             let identity = self.identity(module);
             let (change, saved) = self.twins.desired_from_here(&identity, properties);

@@ -88,8 +88,8 @@ fn schema_and_reader_agree_on_the_shape_of_a_manifest() {
         (
             AGENT,
             "schemaVersion",
-            vec![json!("1"), json!("1.0"), json!("1.1.0")],
-            vec![json!("1.2"), json!("2.0"), json!("1.1.1"), json!(1.0), json!(null)],
+            vec![json!("1"), json!("1.0"), json!("1.1.0"), json!(1.1)],
+            vec![json!("1.2"), json!("2.0"), json!("1.1.1"), json!([]), json!(null)],
         ),
         (AGENT, "modules", vec![json!(null), json!({})], vec![json!([]), json!("")]),
         (AGENT, "systemModules", vec![json!(null)], vec![json!({"edgeHub": {}})]),
@@ -98,14 +98,14 @@ fn schema_and_reader_agree_on_the_shape_of_a_manifest() {
         (
             &format!("{AGENT}/runtime/settings/registryCredentials/own"),
             "address",
-            vec![json!("b")],
-            vec![json!(""), json!(null), json!(7)],
+            vec![json!("b"), json!(7)],
+            vec![json!(""), json!(null), json!([])],
         ),
         (
             &format!("{AGENT}/modules/m"),
             "status",
-            vec![json!("stopped"), json!(null)],
-            vec![json!("backoff"), json!(1)],
+            vec![json!("stopped"), json!(null), json!("unknown"), json!("backoff")],
+            vec![json!("resting"), json!(1)],
         ),
         (
             &format!("{AGENT}/modules/m"),
@@ -117,16 +117,16 @@ fn schema_and_reader_agree_on_the_shape_of_a_manifest() {
         (
             &format!("{AGENT}/modules/m"),
             "startupOrder",
-            vec![json!(0), json!(4_294_967_295_u32)],
-            vec![json!(-1), json!(4_294_967_296_u64), json!(1.5), json!("1")],
+            vec![json!(0), json!(4_294_967_295_u32), json!("1")],
+            vec![json!(-1), json!(4_294_967_296_u64), json!(1.5), json!("one")],
         ),
-        (&format!("{AGENT}/modules/m"), "version", vec![json!("x")], vec![json!(1)]),
+        (&format!("{AGENT}/modules/m"), "version", vec![json!("x"), json!(1), json!(true)], vec![json!([])]),
         (&format!("{AGENT}/modules/m"), "settings", vec![], vec![json!({}), json!(null), json!("a")]),
         (
             &format!("{AGENT}/modules/m/settings"),
             "image",
-            vec![json!("b:1")],
-            vec![json!(""), json!(1), json!(null)],
+            vec![json!("b:1"), json!(1)],
+            vec![json!(""), json!({}), json!(null)],
         ),
         (
             &format!("{AGENT}/modules/m/settings"),
@@ -137,8 +137,8 @@ fn schema_and_reader_agree_on_the_shape_of_a_manifest() {
         (
             &format!("{AGENT}/modules/m/env/A"),
             "value",
-            vec![json!(1.5), json!(true), json!("")],
-            vec![json!(null), json!([]), json!({})],
+            vec![json!(1.5), json!(true), json!(""), json!(null)],
+            vec![json!([]), json!({})],
         ),
         (HUB, "schemaVersion", vec![json!("1.0")], vec![json!("1.4"), json!(null)]),
         (
@@ -162,8 +162,8 @@ fn schema_and_reader_agree_on_the_shape_of_a_manifest() {
         (
             &format!("{HUB}/storeAndForwardConfiguration"),
             "timeToLiveSecs",
-            vec![json!(-1), json!(7200)],
-            vec![json!("1"), json!(0.5)],
+            vec![json!(-1), json!(7200), json!("7200")],
+            vec![json!("long"), json!(0.5)],
         ),
         ("/modulesContent/m", "properties.desired", vec![json!({})], vec![json!([]), json!(1)]),
     ] {

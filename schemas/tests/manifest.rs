@@ -206,3 +206,107 @@ fn a_flat_key_that_leads_through_a_plain_value_is_refused() {
          write it only once"
     );
 }
+
+#[test]
+fn a_mistyped_key_is_a_warning_that_says_what_may_be_meant() {
+    let document = |settings: Value, module: (&str, Value)| {
+        let mut sensor = json!({"settings": settings});
+        sensor[module.0] = module.1;
+        agent("modules", json!({"m": sensor}))
+    };
+    let image = || json!({"image": "a"});
+    let options =
+        |text: &str| document(json!({"image": "a", "createOptions": text}), ("type", json!("docker")));
+    let hub = |key: &str, value: Value| {
+        let mut document = agent("modules", json!({}));
+        document["modulesContent"]["$edgeHub"]["properties.desired"] =
+            json!({"schemaVersion": "1.1", key: value});
+        document
+    };
+    let mut at_root = agent("modules", json!({}));
+    at_root["modulesContent"]["$edgeAgent"]["propertes.desired"] = json!({});
+    let mut flat = agent("modules", json!({}));
+    flat["modulesContent"]["$edgeAgent"]["properties.desired.modules.m.restartPolcy"] = json!("always");
+    let former = json!({"moduleContent": agent("modules", json!({}))["modulesContent"]});
+    for (document, place, text) in [
+        (
+            document(image(), ("restartPolcy", json!("always"))),
+            "modules.m.restartPolcy",
+            "did you mean `restartPolicy`?",
+        ),
+        (
+            document(image(), ("startupOrdre", json!(1))),
+            "modules.m.startupOrdre",
+            "did you mean `startupOrder`?",
+        ),
+        (document(image(), ("enviroment", json!({}))), "modules.m.enviroment", "not known and has no effect"),
+        (document(image(), ("evn", json!({}))), "modules.m.evn", "did you mean `env`?"),
+        (document(image(), ("env", json!({"A": {"vlaue": "1"}}))), "env.A.vlaue", "did you mean `value`?"),
+        (
+            document(json!({"image": "a", "createOption": "{}"}), ("env", json!({}))),
+            "settings.createOption",
+            "did you mean `createOptions`?",
+        ),
+        (
+            document(json!({"image": "a", "env": {}}), ("env", json!({}))),
+            "settings.env",
+            "write it beside `settings`",
+        ),
+        (agent("moduels", json!({})), "moduels", "did you mean `modules`?"),
+        (
+            agent("runtime", json!({"settings": {"registryCredential": {}}})),
+            "runtime.settings.registryCredential",
+            "did you mean `registryCredentials`?",
+        ),
+        (hub("route", json!({})), "route", "did you mean `routes`?"),
+        (
+            hub("routes", json!({"r": {"route": "FROM /* INTO $upstream", "prioritiy": 1}})),
+            "routes.r.prioritiy",
+            "did you mean `priority`?",
+        ),
+        (
+            hub("storeAndForwardConfiguration", json!({"timeToLiveSec": 1})),
+            "timeToLiveSec",
+            "did you mean `timeToLiveSecs`?",
+        ),
+        (at_root, "propertes.desired", "did you mean `properties.desired`?"),
+        (flat, "restartPolcy", "did you mean `restartPolicy`?"),
+        (former, "moduleContent", "write `modulesContent`"),
+        (
+            options(r#"{"HostConfg": {}}"#),
+            "createOptions.HostConfg",
+            "sent as it is; did you mean `HostConfig`?",
+        ),
+        (
+            options("{HostConfig: {PortBinding: {}}}"),
+            "HostConfig.PortBinding",
+            "did you mean `PortBindings`?",
+        ),
+        (
+            options("{HostConfig: {Mounts: [{Sorce: '/a'}]}}"),
+            "HostConfig.Mounts.0.Sorce",
+            "did you mean `Source`?",
+        ),
+        (options("{HostConfig: {FutureOption: 1}}"), "HostConfig.FutureOption", "is sent as it is"),
+        (options("{privileged: true}"), "createOptions.privileged", "write it in `HostConfig`"),
+    ] {
+        let warnings = Manifest::warnings(&document);
+        assert_eq!(warnings.len(), 1, "{document}: {warnings:?}");
+        let warning = &warnings[0];
+        assert!(warning.path.ends_with(place) && warning.text.contains(text), "{document}: {warning}");
+    }
+}
+
+#[test]
+fn a_manifest_without_a_mistake_has_no_warnings_and_never_more_than_can_be_read() {
+    for text in [
+        include_str!("../../manifests/demo.json"),
+        include_str!("../../manifests/limits.json"),
+        include_str!("../../manifests/routes.json"),
+    ] {
+        assert_eq!(Manifest::warnings(&serde_json::from_str(text).unwrap()), []);
+    }
+    let keys: Map<String, Value> = (0..500).map(|n| (format!("x{n}"), json!(1))).collect();
+    let document = json!({"modulesContent": {"$edgeAgent": {"properties.desired": keys}}});
+    assert_eq!(Manifest::warnings(&document).len(), 100);
+}

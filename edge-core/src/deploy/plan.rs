@@ -155,7 +155,7 @@ impl Planner<'_> {
             Some(seen) if is_as_created(seen) => match wanted.spec.status {
                 DesiredStatus::Running => self.keep_running(module, wanted, seen),
                 DesiredStatus::Stopped if seen.is_live() && !self.waits(module) => self.stop(module, seen),
-                DesiredStatus::Stopped => {}
+                DesiredStatus::Stopped | DesiredStatus::Unknown => {}
             },
             _ if self.waits(module) => {}
             seen => self.create(module, wanted, seen),

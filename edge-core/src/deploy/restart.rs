@@ -199,6 +199,7 @@ fn is_as_wanted(seen: &ObservedModule, wanted: &DesiredModule) -> bool {
         && match wanted.spec.status {
             DesiredStatus::Running => is_running,
             DesiredStatus::Stopped => !seen.is_live() && seen.state != ContainerState::Dead,
+            DesiredStatus::Unknown => seen.state != ContainerState::Dead,
         }
 }
 

@@ -1,7 +1,7 @@
 //! What a route takes: the part behind FROM.
 //!
 //! Sources match by segment, where Azure's edgeHub matches by prefix and takes module `camera1` for `cam`. A `*` stands
-//! for a whole segment, at the end for all that follows.
+//! for a whole segment, at the end for all that follows; at the end of a name it makes a prefix of it.
 //!
 //! | source | takes |
 //! |---|---|
@@ -11,8 +11,11 @@
 //! | `/messages/modules/m/*` | of module `m`, whatever its output |
 //! | `/messages/modules/m/outputs/*` | of module `m`, from any output |
 //! | `/messages/modules/m/outputs/o` | of module `m`, from output `o`, and from those whose names begin with `o/` |
+//! | `/messages/modules/cam*` | of modules whose names begin with `cam` |
+//! | `/messages/modules/m/outputs/o*` | of module `m`, from outputs whose names begin with `o` |
 //! | `/messages/modules/m/outputs/v1/sb` | of module `m`, from output `v1/sb`: the name of an output may have slashes |
 //! | `/twinChangeNotifications` | reported properties that a device or module has changed |
+//! | `/modules/m` | nothing: IoT Edge takes it, and no message has this source |
 //! | `/mqtt/a/+/b`, `/mqtt/#` | ours: messages on free topics, by MQTT's filters. No other source takes those |
 
 use crate::condition::Wrong;
@@ -31,13 +34,42 @@ pub(super) enum Source {
     /// Telemetry of modules.
     Modules {
         /// `None`: any.
-        module: Option<String>,
+        module: Option<Name>,
         output: Output,
     },
     /// Reported properties that changed.
     TwinChanges,
     /// Messages on free topics that this filter matches.
     Free(String),
+    /// No message: a source that IoT Edge takes and never has.
+    Nothing,
+}
+
+/// A name, or the beginning of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    Whole(String),
+    Prefix(String),
+}
+
+impl Name {
+    /// `None` for any. A `*` inside is no name.
+    fn parse(segment: &str) -> Option<Self> {
+        match segment.strip_suffix('*') {
+            Some("") => None,
+            Some(prefix) => Some(Self::Prefix(prefix.to_owned())),
+            None => Some(Self::Whole(segment.to_owned())),
+        }
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        match self {
+            Self::Whole(own) => own.eq_ignore_ascii_case(name),
+            Self::Prefix(own) => {
+                name.split_at_checked(own.len()).is_some_and(|(start, _)| start.eq_ignore_ascii_case(own))
+            }
+        }
+    }
 }
 
 /// Which of a module's messages.
@@ -48,7 +80,7 @@ pub(super) enum Output {
     /// With an output.
     Some,
     /// With one whose name begins with these segments, `None` for any.
-    Named(Vec<Option<String>>),
+    Named(Vec<Option<Name>>),
 }
 
 impl Output {
@@ -60,9 +92,7 @@ impl Output {
                 let mut found = name.split('/');
                 segments.iter().all(|segment| {
                     let found = found.next();
-                    found.is_some_and(|found| {
-                        segment.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(found))
-                    })
+                    found.is_some_and(|found| segment.as_ref().is_none_or(|own| own.takes(found)))
                 })
             }),
         }
@@ -91,6 +121,13 @@ impl Source {
         while segments.last().is_some_and(|last| last.is_empty() || *last == "*") {
             segments.pop();
         }
+        // `/messages/modules*` is `/messages/modules/*`.
+        if let Some(last) = segments.last_mut()
+            && let Some(word) = last.strip_suffix('*')
+            && ["messages", "modules", "outputs"].iter().any(|known| known.eq_ignore_ascii_case(word))
+        {
+            *last = word;
+        }
         if let [one] = segments[..]
             && one.eq_ignore_ascii_case("twinChangeNotifications")
         {
@@ -99,13 +136,18 @@ impl Source {
         let is =
             |at: usize, word: &str| segments.get(at).is_none_or(|found| found.eq_ignore_ascii_case(word));
         let is_shape = is(0, "messages") && is(1, "modules") && is(3, "outputs");
-        // A `*` that is only a part of a segment would be edgeHub's prefix match.
-        let is_whole = |segment: &&str| *segment == "*" || (!segment.is_empty() && !segment.contains('*'));
-        if !is_shape || !segments.iter().all(is_whole) {
+        if segments.first().is_some_and(|first| first.eq_ignore_ascii_case("modules")) && segments.len() > 1 {
+            return Ok(Self::Nothing);
+        }
+        // A `*` behind a name makes a prefix of it, as in edgeHub, at the end only.
+        let is_name = |(at, segment): (usize, &&str)| {
+            let name = if at + 1 == segments.len() { segment.strip_suffix('*') } else { None };
+            *segment == "*" || (!segment.is_empty() && !name.unwrap_or(segment).contains('*'))
+        };
+        if !is_shape || !segments.iter().enumerate().all(is_name) {
             return Err(refused());
         }
-        let named = |segment: &str| (segment != "*").then(|| segment.to_owned());
-        let module = segments.get(2).and_then(|module| named(module));
+        let module = segments.get(2).and_then(|module| Name::parse(module));
         Ok(match segments.len() {
             0 => Self::All,
             1 => Self::Messages,
@@ -113,7 +155,7 @@ impl Source {
             4 => Self::Modules { module, output: Output::Some },
             _ => Self::Modules {
                 module,
-                output: Output::Named(segments[4..].iter().map(|segment| named(segment)).collect()),
+                output: Output::Named(segments[4..].iter().map(|segment| Name::parse(segment)).collect()),
             },
         })
     }
@@ -127,8 +169,7 @@ impl Source {
             | (Self::Messages, Kind::Telemetry)
             | (Self::TwinChanges, Kind::TwinChange { .. }) => true,
             (Self::Modules { module, output }, Kind::Telemetry) => message.module().is_some_and(|from| {
-                module.as_ref().is_none_or(|module| module.eq_ignore_ascii_case(from))
-                    && output.takes(message.output())
+                module.as_ref().is_none_or(|module| module.takes(from)) && output.takes(message.output())
             }),
             _ => false,
         }

@@ -124,6 +124,33 @@ fn the_name_of_an_output_may_have_slashes_in_a_source() {
     }
 }
 
+#[test]
+fn a_star_behind_a_name_makes_a_prefix_of_it() {
+    let senders =
+        [("gw/cam", "o1"), ("gw/camera1", "o2"), ("gw/CAM2", "o1/x"), ("gw/ca", "o1"), ("leaf", "")];
+    for (source, matches) in [
+        ("/messages/modules/cam*", [true, true, true, false, false]),
+        ("/messages/modules/cam*/", [true, true, true, false, false]),
+        ("/messages/modules/cam", [true, false, false, false, false]),
+        ("/messages/modules/cam/outputs/o*", [true, false, false, false, false]),
+        ("/messages/modules/*/outputs/o1*", [true, false, true, true, false]),
+        ("/messages/modules/*/outputs/o1/x*", [false, false, true, false, false]),
+        ("/messages/modules*", [true, true, true, true, false]),
+        ("/messages*", [true, true, true, true, true]),
+        ("/messages/modules/cam/outputs*", [true, false, false, false, false]),
+        // IoT Edge takes these, and no message has such a source.
+        ("/modules/cam", [false; 5]),
+        ("/modules/cam/outputs/o1", [false; 5]),
+    ] {
+        let table = table(&[("r", &format!("FROM {source} INTO $upstream"))]);
+        let found = senders.map(|(from, on)| {
+            let bag = if on.is_empty() { String::new() } else { output(on) };
+            !sent(from, &bag, "").goes(&table).is_empty()
+        });
+        assert_eq!(found, matches, "{source}");
+    }
+}
+
 proptest! {
     /// edgeHub compares the source's text with `/messages/modules/{module}/outputs/{output}/` by prefix.
     #[test]
@@ -314,7 +341,12 @@ fn a_wrong_route_is_refused_by_name_with_its_place_and_the_others_hold() {
         ("FROM /* WHERE twin_change_includes(reported.a) INTO $upstream", 9, "twin_change_includes"),
         ("FROM /* INTO $upstream WHERE a = 'b'", 14, "sink \"$upstream WHERE a = 'b'\""),
         ("FROM messages INTO $upstream", 6, "source \"messages\""),
-        ("FROM /messages/modules/cam* INTO $upstream", 6, "source \"/messages/modules/cam*\""),
+        ("FROM /messages/modules/c*m INTO $upstream", 6, "source \"/messages/modules/c*m\""),
+        (
+            "FROM /messages/modules/cam*/outputs/o INTO $upstream",
+            6,
+            "source \"/messages/modules/cam*/outputs/o\"",
+        ),
         ("FROM /messages//modules INTO $upstream", 6, "source \"/messages//modules\""),
         ("FROM /messages/modules/m/inputs/i INTO $upstream", 6, "source \"/messages/modules/m/inputs/i\""),
         ("FROM /twinChangeNotifications/x INTO $upstream", 6, "source \"/twinChangeNotifications/x\""),

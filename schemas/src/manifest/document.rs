@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{DesiredStatus, ImagePullPolicy, RestartPolicy, WhenFull};
+use super::{ImagePullPolicy, RestartPolicy, WhenFull};
 
 /// An Azure IoT Edge deployment manifest, as Lineside reads it.
 #[derive(Serialize, JsonSchema)]
@@ -66,7 +66,7 @@ pub struct Content<T> {
 #[serde(rename_all = "camelCase")]
 pub struct EdgeAgent {
     /// 1.0 or 1.1.
-    #[schemars(regex(pattern = r"^1(\.[01](\.0)?)?$"))]
+    #[schemars(regex(pattern = r"^1(\.[01](\.0)?)?$"), extend("type" = ["string", "number"]))]
     pub schema_version: String,
     /// Docker and its registries.
     pub runtime: Option<Runtime>,
@@ -98,8 +98,10 @@ pub enum Docker {
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeSettings {
     /// Not enforced.
+    #[schemars(extend("type" = ["string", "number", "boolean", "null"]))]
     pub min_docker_version: Option<String>,
     /// Not used: a module's HostConfig.LogConfig takes effect.
+    #[schemars(extend("type" = ["string", "number", "boolean", "null"]))]
     pub logging_options: Option<String>,
     /// Logins by name.
     pub registry_credentials: Option<BTreeMap<String, RegistryCredential>>,
@@ -109,11 +111,13 @@ pub struct RuntimeSettings {
 #[derive(Serialize, JsonSchema)]
 pub struct RegistryCredential {
     /// Who.
+    #[schemars(extend("type" = ["string", "number", "boolean"]))]
     pub username: String,
     /// The secret.
+    #[schemars(extend("type" = ["string", "number", "boolean"]))]
     pub password: String,
     /// The registry's host.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), extend("type" = ["string", "number", "boolean"]))]
     pub address: String,
 }
 
@@ -134,15 +138,16 @@ pub struct Module {
     /// Only docker.
     pub r#type: Option<Docker>,
     /// Whether it runs; running if left out.
-    pub status: Option<DesiredStatus>,
+    pub status: Option<Status>,
     /// When it is started again; on-unhealthy if left out.
     pub restart_policy: Option<RestartPolicy>,
     /// Whether its image is fetched; on-create if left out.
     pub image_pull_policy: Option<ImagePullPolicy>,
     /// Lower ones start first; last if left out.
-    #[schemars(range(max = 4_294_967_295_u32))]
+    #[schemars(range(max = 4_294_967_295_u32), extend("type" = ["integer", "string", "null"], "pattern" = r"^\s*[0-9]+\s*$"))]
     pub startup_order: Option<u32>,
     /// The operator's own word.
+    #[schemars(extend("type" = ["string", "number", "boolean", "null"]))]
     pub version: Option<String>,
     /// Environment variables by name.
     pub env: Option<BTreeMap<String, Variable>>,
@@ -150,11 +155,29 @@ pub struct Module {
     pub settings: ModuleSettings,
 }
 
+/// Whether a module runs.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It runs.
+    Running,
+    /// Its container exists and does not run.
+    Stopped,
+    /// It is neither started nor stopped.
+    Unknown,
+    /// As unknown.
+    Backoff,
+    /// As unknown.
+    Unhealthy,
+    /// As unknown.
+    Failed,
+}
+
 /// An environment variable.
 #[derive(Serialize, JsonSchema)]
 pub struct Variable {
-    /// Its value.
-    pub value: VariableValue,
+    /// Its value; empty if left out.
+    pub value: Option<VariableValue>,
 }
 
 /// A value of an environment variable; numbers and booleans become text.
@@ -174,7 +197,7 @@ pub enum VariableValue {
 #[serde(rename_all = "camelCase")]
 pub struct ModuleSettings {
     /// `[host[:port]/]name[:tag][@digest]`.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), extend("type" = ["string", "number", "boolean"]))]
     pub image: String,
     /// The body of Docker's ContainerCreate as a text of JSON; a long one goes on in createOptions01 to createOptions99.
     pub create_options: Option<CreateOptions>,
@@ -195,7 +218,7 @@ pub enum CreateOptions {
 #[serde(rename_all = "camelCase")]
 pub struct EdgeHub {
     /// 1.0 to 1.3.
-    #[schemars(regex(pattern = r"^1(\.[0-3](\.0)?)?$"))]
+    #[schemars(regex(pattern = r"^1(\.[0-3](\.0)?)?$"), extend("type" = ["string", "number"]))]
     pub schema_version: String,
     /// The routes by name.
     pub routes: Option<BTreeMap<String, Route>>,
@@ -255,10 +278,10 @@ pub struct RouteObject {
     /// `FROM … INTO …`.
     pub route: String,
     /// 0 is first; after all others if left out.
-    #[schemars(range(max = 9))]
+    #[schemars(range(max = 9), extend("type" = ["integer", "string", "null"], "pattern" = r"^\s*[0-9]\s*$"))]
     pub priority: Option<u32>,
     /// 0 or left out: storeAndForwardConfiguration's.
-    #[schemars(range(max = 4_294_967_295_u32))]
+    #[schemars(range(max = 4_294_967_295_u32), extend("type" = ["integer", "string", "null"], "pattern" = r"^\s*[0-9]+\s*$"))]
     pub time_to_live_secs: Option<u32>,
     /// What gives way when the route's queue is full: its oldest messages, or the new one, which is not acknowledged when no
     /// other route takes it. As the gateway's edge.toml says if left out. Lineside's own; Azure's hub ignores it.
@@ -270,6 +293,6 @@ pub struct RouteObject {
 #[serde(rename_all = "camelCase")]
 pub struct StoreAndForward {
     /// Seconds; as long as there is room if negative or left out.
-    #[schemars(range(min = -2_147_483_648_i64, max = 4_294_967_295_i64))]
+    #[schemars(range(min = -2_147_483_648_i64, max = 4_294_967_295_i64), extend("type" = ["integer", "string", "null"], "pattern" = r"^\s*-?[0-9]+\s*$"))]
     pub time_to_live_secs: Option<i64>,
 }

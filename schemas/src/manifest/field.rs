@@ -1,5 +1,7 @@
 //! A value of the manifest that knows its place, so that whatever is wrong with it can be said with its path.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::ManifestError;
@@ -62,9 +64,22 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// An integer from `min` to `max`.
+    /// A text; a number or a boolean becomes one, as with Newtonsoft.Json.
+    pub(super) fn plain_text(&self) -> Result<Cow<'a, str>, ManifestError> {
+        match self.value {
+            Value::Number(number) => Ok(Cow::Owned(number.to_string())),
+            Value::Bool(flag) => Ok(Cow::Owned(flag.to_string())),
+            _ => self.text().map(Cow::Borrowed),
+        }
+    }
+
+    /// An integer from `min` to `max`; its text is taken as well, as by Newtonsoft.Json.
     pub(super) fn integer(&self, min: i64, max: i64) -> Result<i64, ManifestError> {
-        match self.value.as_i64().filter(|number| (min..=max).contains(number)) {
+        let number = match self.value {
+            Value::String(text) => text.trim().parse().ok(),
+            value => value.as_i64(),
+        };
+        match number.filter(|number| (min..=max).contains(number)) {
             Some(number) => Ok(number),
             None => Err(self.refuse(self.quoted(), format!("write an integer from {min} to {max}"))),
         }
@@ -119,7 +134,7 @@ impl<'a> Object<'a> {
 
     /// A text, empty when it is left out.
     pub(super) fn text_or_empty(&self, key: &str) -> Result<String, ManifestError> {
-        Ok(self.get(key).map(|field| field.text()).transpose()?.unwrap_or_default().to_owned())
+        Ok(self.get(key).map(|field| field.plain_text()).transpose()?.unwrap_or_default().into_owned())
     }
 
     /// Every member that is not null.

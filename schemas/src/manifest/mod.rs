@@ -14,6 +14,7 @@ mod field;
 mod image;
 mod read;
 mod sections;
+pub mod warnings;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,8 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use authorization::Authorization;
+use sections::Current;
+use warnings::Warning;
 
 use crate::json::{self, JsonError};
 use crate::names::ModuleId;
@@ -168,6 +171,9 @@ words! {
         Running = "running",
         /// Its container exists and does not run.
         Stopped = "stopped",
+        /// Its container exists; whether it runs is left as it is. IoT Edge's other words (`backoff`, `unhealthy`, `failed`) read as
+        /// this one: it takes them and has no command for them.
+        Unknown = "unknown",
     }
 }
 words! {
@@ -238,15 +244,30 @@ impl Manifest {
     /// [`ManifestError`] for the first field that is wrong, or that holds central's mark of a secret. Route texts are not
     /// looked into here.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
-        let document = Self::document(text)?;
-        refuse_mark(find_mark(&document))?;
-        let mut sections = Self::sections(&document)?;
-        let edge_agent = sections.remove(&ModuleId::edge_agent()).ok_or_else(|| ManifestError {
-            path: format!("{ROOT}.$edgeAgent"),
-            found: "nothing".into(),
-            allowed: "write an object with properties.desired, which has schemaVersion and modules".into(),
-        })?;
-        let edge_hub = sections.remove(&ModuleId::edge_hub()).unwrap_or_default();
+        Self::parse_over(&Self::document(text)?, &|_| Map::new())
+    }
+
+    /// Reads a document as it will be once it is laid over what the gateway has: flat keys without a whole
+    /// `properties.desired` change that, and a part that the document leaves out stays.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`].
+    pub fn parse_over(document: &Value, current: Current<'_>) -> Result<Self, ManifestError> {
+        refuse_mark(find_mark(document))?;
+        let mut sections = Self::sections_over(document, current)?;
+        let (agent, hub) = (ModuleId::edge_agent(), ModuleId::edge_hub());
+        let edge_agent = match sections.remove(&agent).unwrap_or_else(|| current(&agent)) {
+            nothing if nothing.is_empty() => {
+                return Err(ManifestError {
+                    path: format!("{ROOT}.$edgeAgent"),
+                    found: "nothing".into(),
+                    allowed: "write an object with properties.desired, which has schemaVersion and modules"
+                        .into(),
+                });
+            }
+            section => section,
+        };
+        let edge_hub = sections.remove(&hub).unwrap_or_else(|| current(&hub));
         let manifest = Self { module_twins: sections, ..Self::from_twins(&edge_agent, &edge_hub)? };
         let mut modules = manifest.edge_agent.modules.values();
         if let Some(refused) = modules.find_map(|module| module.create_options_refused.clone()) {
@@ -271,6 +292,7 @@ impl Manifest {
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(refuse(format!("{} bytes", text.len()), format!("{DOCUMENT_BYTES_MAX} are allowed")));
         }
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         json::from_outside(text).map_err(|why| match why {
             JsonError::TooDeep { max } => {
                 refuse("JSON nested deeper".into(), format!("{max} levels are allowed"))
@@ -318,7 +340,28 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`] when the envelope or a flat key is wrong; what the sections say is not looked into here.
     pub fn sections(document: &Value) -> Result<BTreeMap<ModuleId, Map<String, Value>>, ManifestError> {
-        sections::of(document)
+        Self::sections_over(document, &|_| Map::new())
+    }
+
+    /// As [`Manifest::sections`]. A section that is written by flat keys alone is laid over what its module has now.
+    ///
+    /// # Errors
+    /// As [`Manifest::sections`].
+    pub fn sections_over(
+        document: &Value,
+        current: Current<'_>,
+    ) -> Result<BTreeMap<ModuleId, Map<String, Value>>, ManifestError> {
+        sections::of(document, current)
+    }
+
+    /// What in a document has no effect, or may not be what its author meant.
+    pub fn warnings(document: &Value) -> Vec<Warning> {
+        warnings::of(document)
+    }
+
+    /// Whether a section of the document is written by flat keys alone, as in a layered deployment.
+    pub fn has_layer(document: &Value) -> bool {
+        sections::has_layer(document)
     }
 }
 

@@ -26,11 +26,11 @@ fn schema_version(section: &Object<'_>, minor_max: u32) -> Result<String, Manife
         _ => format!("allowed are \"1.0\" to \"1.{minor_max}\""),
     };
     let field = section.require("schemaVersion", &allowed)?;
-    let text = field.value.as_str().unwrap_or_default();
+    let text = field.plain_text().unwrap_or_default();
     let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
     match parts.as_deref() {
-        Some([1]) => Ok(text.to_owned()),
-        Some([1, minor] | [1, minor, 0]) if *minor <= minor_max => Ok(text.to_owned()),
+        Some([1]) => Ok(text.into_owned()),
+        Some([1, minor] | [1, minor, 0]) if *minor <= minor_max => Ok(text.into_owned()),
         _ => Err(field.refuse(field.quoted(), allowed)),
     }
 }
@@ -84,9 +84,9 @@ fn credential(object: &Object<'_>) -> Result<RegistryCredential, ManifestError> 
     let required = |key| object.require(key, "a credential has username, password and address");
     let address = required("address")?;
     Ok(RegistryCredential {
-        username: required("username")?.text()?.to_owned(),
-        password: required("password")?.text()?.to_owned(),
-        address: match address.text()?.trim() {
+        username: required("username")?.plain_text()?.into_owned(),
+        password: required("password")?.plain_text()?.into_owned(),
+        address: match address.plain_text()?.trim() {
             "" => {
                 return Err(address.refuse("an empty text", "write the registry's host, for example ghcr.io"));
             }
@@ -100,17 +100,27 @@ fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Re
     let settings = object.require("settings", "write an object with an image")?.object()?;
     let image = settings.require("image", image::ALLOWED)?;
     let word = |key| object.get(key);
-    let (create_options, create_options_refused) = create_options(&settings)?;
+    let Options { members, misfit, .. } = create_options(&settings)?.unwrap_or_default();
+    let options_path = settings.path_of("createOptions");
     Ok(Module {
-        image: normalize(image.text()?).ok_or_else(|| {
-            let is_parents = image.value.as_str().is_some_and(|image| image.starts_with("$upstream"));
-            image.refuse(image.quoted(), if is_parents { image::NO_PARENT } else { image::ALLOWED })
+        image: normalize(image.plain_text()?.trim()).ok_or_else(|| {
+            let written = image.value.as_str().unwrap_or_default();
+            let allowed = match written {
+                _ if written.contains("${") => image::TEMPLATE,
+                _ if written.trim_start().starts_with("$upstream") => image::NO_PARENT,
+                _ => image::ALLOWED,
+            };
+            image.refuse(image.quoted(), allowed)
         })?,
-        create_options,
-        create_options_refused,
+        create_options: members,
+        create_options_refused: misfit.map(|misfit| ManifestError {
+            path: format!("{options_path}.{}", misfit.path),
+            found: misfit.found,
+            allowed: misfit.allowed.to_owned(),
+        }),
         env: environment(object)?,
         status: match word("status") {
-            Some(field) => field.word(DesiredStatus::ALL, DesiredStatus::as_str)?,
+            Some(field) => status(&field)?,
             None => DesiredStatus::Running,
         },
         restart_policy: match word("restartPolicy") {
@@ -129,28 +139,26 @@ fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Re
     })
 }
 
+fn status(field: &Field<'_>) -> Result<DesiredStatus, ManifestError> {
+    let is_other = |word: &str| field.value.as_str().is_some_and(|found| found.eq_ignore_ascii_case(word));
+    if ["backoff", "unhealthy", "failed"].into_iter().any(is_other) {
+        return Ok(DesiredStatus::Unknown);
+    }
+    field.word(DesiredStatus::ALL, DesiredStatus::as_str)
+}
+
 /// Joins the chunks and reads them. An object instead of its text is taken as well: templates have it so.
-fn create_options(
-    settings: &Object<'_>,
-) -> Result<(Map<String, Value>, Option<ManifestError>), ManifestError> {
+pub(super) fn create_options(settings: &Object<'_>) -> Result<Option<Options>, ManifestError> {
     const ALLOWED: &str = "write the body of Docker's ContainerCreate as a text of JSON";
     let chunk_key = |index: u32| format!("createOptions{index:02}");
     let Some(first) = settings.get("createOptions") else {
         return match settings.get(&chunk_key(1)) {
             Some(field) => Err(field.refuse("a chunk without createOptions before it", ALLOWED)),
-            None => Ok((Map::new(), None)),
+            None => Ok(None),
         };
     };
-    let with_path = |Options { members, misfit }: Options| {
-        let refused = misfit.map(|misfit| ManifestError {
-            path: format!("{}.{}", first.path, misfit.path),
-            found: misfit.found,
-            allowed: misfit.allowed.to_owned(),
-        });
-        (members, refused)
-    };
     if let Value::Object(options) = first.value {
-        return Ok(with_path(create_options::from_object(options)));
+        return Ok(Some(create_options::from_object(options)));
     }
     let mut text = first.text().map_err(|_| first.refuse(kind(first.value), ALLOWED))?.to_owned();
     let mut index = 1;
@@ -165,7 +173,7 @@ fn create_options(
         ));
     }
     match create_options::from_text(&text) {
-        Ok(options) => Ok(with_path(options)),
+        Ok(options) => Ok(Some(options)),
         Err(Unreadable::NotObject(found)) => {
             Err(first.refuse(format!("a text of JSON that holds {found}"), ALLOWED))
         }
@@ -185,7 +193,11 @@ fn environment(module: &Object<'_>) -> Result<BTreeMap<String, String>, Manifest
                 "a name has at least one character, and no =",
             ));
         }
-        let value = field.object()?.require("value", "write a text, a number, true or false")?;
+        // IoT Edge takes a variable without a value for an empty one.
+        let Some(value) = field.object()?.get("value") else {
+            variables.insert(name.to_owned(), String::new());
+            continue;
+        };
         let text = match value.value {
             Value::String(text) if text.contains('\0') => {
                 return Err(value.refuse("a text with the character U+0000", "leave it out"));

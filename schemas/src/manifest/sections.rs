@@ -9,9 +9,33 @@ use super::{ManifestError, ROOT};
 use crate::json::{DEPTH_MAX, depth, depth_of_members};
 use crate::names::ModuleId;
 
-const DESIRED: &str = "properties.desired";
+pub(super) const DESIRED: &str = "properties.desired";
 
-pub(super) fn of(document: &Value) -> Result<BTreeMap<ModuleId, Map<String, Value>>, ManifestError> {
+/// Gives the desired section that a module has now.
+pub(super) type Current<'a> = &'a dyn Fn(&ModuleId) -> Map<String, Value>;
+
+/// Whether a section is written by flat keys alone, which are laid over what the module has.
+pub(super) fn has_layer(document: &Value) -> bool {
+    modules_content(document).is_ok_and(|modules| {
+        modules.fields().any(|(_, content)| {
+            content.object().is_ok_and(|content| {
+                content.get(DESIRED).is_none() && content.members.keys().any(|key| flat_part(key).is_some())
+            })
+        })
+    })
+}
+
+/// The part of a flat key behind `properties.desired.`.
+pub(super) fn flat_part(key: &str) -> Option<&str> {
+    let (prefix, rest) = key.split_at_checked(DESIRED.len() + 1)?;
+    let is_flat = prefix.ends_with('.') && prefix[..DESIRED.len()].eq_ignore_ascii_case(DESIRED);
+    is_flat.then_some(rest)
+}
+
+pub(super) fn of(
+    document: &Value,
+    current: Current<'_>,
+) -> Result<BTreeMap<ModuleId, Map<String, Value>>, ManifestError> {
     let mut sections = BTreeMap::new();
     for (name, content) in modules_content(document)?.fields() {
         let module: ModuleId =
@@ -22,21 +46,28 @@ pub(super) fn of(document: &Value) -> Result<BTreeMap<ModuleId, Map<String, Valu
                 "of the names that begin with $ only $edgeAgent and $edgeHub are allowed",
             ));
         }
-        if let Some(section) = section(&content.object()?)? {
+        if let Some(section) = section(&content.object()?, &|| current(&module))? {
             sections.insert(module, section);
         }
     }
     Ok(sections)
 }
 
+/// `modulesContent`, which early tools called `moduleContent`.
+pub(super) const FORMER_ROOT: &str = "moduleContent";
+
+fn root<'a>(object: &Object<'a>) -> Option<Field<'a>> {
+    object.get(ROOT).or_else(|| object.get(FORMER_ROOT))
+}
+
 /// The envelope: `modulesContent`, alone or inside `content`.
-fn modules_content(document: &Value) -> Result<Object<'_>, ManifestError> {
+pub(super) fn modules_content(document: &Value) -> Result<Object<'_>, ManifestError> {
     const ALLOWED: &str =
         "write an object with a key for $edgeAgent, for $edgeHub, and for each module with a twin";
     let top = Field { path: "manifest".into(), value: document }.object()?;
-    let inside = match top.get(ROOT) {
+    let inside = match root(&top) {
         Some(field) => Some(field),
-        None => top.object("content")?.and_then(|content| content.get(ROOT)),
+        None => top.object("content")?.and_then(|content| root(&content)),
     };
     match inside {
         Some(Field { value, .. }) => Field { path: ROOT.into(), value }.object(),
@@ -44,17 +75,17 @@ fn modules_content(document: &Value) -> Result<Object<'_>, ManifestError> {
     }
 }
 
-/// `properties.desired` with the flat keys merged into it; `None` when there is none of either.
-fn section(content: &Object<'_>) -> Result<Option<Map<String, Value>>, ManifestError> {
+/// `properties.desired`, or else what there is, with the flat keys merged into it; `None` when the document has neither.
+fn section(
+    content: &Object<'_>,
+    current: &dyn Fn() -> Map<String, Value>,
+) -> Result<Option<Map<String, Value>>, ManifestError> {
     let mut section = content.object(DESIRED)?.map(|whole| whole.members.clone());
     // Shorter keys first, so that `modules.a` does not wipe out what `modules.a.env` has written.
     let mut flat: Vec<(Vec<&str>, Field<'_>)> = content
-        .fields()
-        .filter_map(|(key, field)| {
-            let (prefix, rest) = key.split_at_checked(DESIRED.len() + 1)?;
-            let is_flat = prefix.ends_with('.') && prefix[..DESIRED.len()].eq_ignore_ascii_case(DESIRED);
-            is_flat.then_some((rest, field))
-        })
+        .members
+        .iter()
+        .filter_map(|(key, value)| Some((flat_part(key)?, Field { path: content.path_of(key), value })))
         // Before anything of that depth is made: to make, compare or drop it would take as much stack.
         .map(|(rest, field)| match rest.split('.').count() + depth(field.value) <= DEPTH_MAX {
             true => Ok((rest.split('.').collect(), field)),
@@ -63,7 +94,7 @@ fn section(content: &Object<'_>) -> Result<Option<Map<String, Value>>, ManifestE
         .collect::<Result<_, _>>()?;
     flat.sort_by_key(|(keys, _)| keys.len());
     for (keys, field) in flat {
-        put(section.get_or_insert_default(), &keys, &field)?;
+        put(section.get_or_insert_with(current), &keys, &field)?;
     }
     if section.as_ref().is_some_and(|section| depth_of_members(section) > DEPTH_MAX) {
         let field =
@@ -96,11 +127,24 @@ fn put(section: &mut Map<String, Value>, keys: &[&str], field: &Field<'_>) -> Re
         return Err(field.refuse("a key with an empty part", "write properties.desired.PART.PART"));
     }
     let mut place = section;
-    for key in on_the_way {
-        place = place.entry(*key).or_insert_with(|| Value::Object(Map::new())).as_object_mut().ok_or_else(
-            || field.refuse(format!("{key:?} written as a plain value too"), "write it only once"),
-        )?;
+    for (depth, key) in on_the_way.iter().enumerate() {
+        // `modules` and `routes` are read without regard to case; what is below them are names.
+        let written = place.keys().find(|written| depth == 0 && written.eq_ignore_ascii_case(key)).cloned();
+        let key =
+            if place.contains_key(*key) { (*key).to_owned() } else { written.unwrap_or((*key).to_owned()) };
+        place = place
+            .entry(key.as_str())
+            .or_insert_with(|| Value::Object(Map::new()))
+            .as_object_mut()
+            .ok_or_else(|| {
+                field.refuse(format!("{key:?} written as a plain value too"), "write it only once")
+            })?;
     }
-    place.insert((*last).to_owned(), field.value.clone());
+    // As in every desired section, null takes a member away.
+    if field.value.is_null() {
+        place.remove(*last);
+    } else {
+        place.insert((*last).to_owned(), field.value.clone());
+    }
     Ok(())
 }

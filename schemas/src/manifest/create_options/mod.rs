@@ -23,12 +23,22 @@ pub(super) struct Misfit {
     pub(super) allowed: &'static str,
 }
 
+/// A key that the engine's types do not have, or that engines ignore at its place.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub(super) path: String,
+    pub(super) key: String,
+    /// The keys that the types have there; none for a key that belongs in `HostConfig`.
+    pub(super) known: Vec<&'static str>,
+}
+
 /// Create options that were read.
 #[derive(Debug, Default)]
 pub(super) struct Options {
     pub(super) members: Map<String, Value>,
     /// The first value that the engine would refuse.
     pub(super) misfit: Option<Misfit>,
+    pub(super) notes: Vec<Note>,
 }
 
 /// Why a text holds no create options.
@@ -78,14 +88,15 @@ fn member<'a>(members: &'a [Member], key: &str) -> Option<&'a Member> {
 }
 
 fn normalize(members: Vec<(String, Node)>) -> Options {
-    let mut normalizer = Normalizer { path: Vec::new(), misfit: None };
+    let mut normalizer = Normalizer { path: Vec::new(), misfit: None, notes: Vec::new() };
     let members = normalizer.object(&[BODY, BODY_OF_OLD_ENGINES], Map::new(), members);
-    Options { members, misfit: normalizer.misfit }
+    Options { members, misfit: normalizer.misfit, notes: normalizer.notes }
 }
 
 struct Normalizer {
     path: Vec<String>,
     misfit: Option<Misfit>,
+    notes: Vec<Note>,
 }
 
 impl Normalizer {
@@ -102,6 +113,7 @@ impl Normalizer {
                 let value = self.value(shape, before.remove(*name), node);
                 before.insert((*name).to_owned(), value);
             } else {
+                self.note(known, &key);
                 // An engine that knows the key takes these for one.
                 let former = before.keys().find(|other| fold(other) == fold(&key)).cloned();
                 let former = former.and_then(|former| before.remove(&former));
@@ -117,6 +129,15 @@ impl Normalizer {
             self.path.pop();
         }
         before
+    }
+
+    fn note(&mut self, known: &[&'static [Member]], key: &str) {
+        let is_body = known.len() > 1;
+        let known = match is_body && member(HOST_CONFIG, key).is_some() {
+            true => Vec::new(),
+            false => known.iter().flat_map(|members| members.iter()).map(|(name, _)| *name).collect(),
+        };
+        self.notes.push(Note { path: self.path.join("."), key: key.to_owned(), known });
     }
 
     /// A value decoded over the one before it, as Go's decoder does.

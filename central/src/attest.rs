@@ -20,6 +20,8 @@ pub enum Attest {
     },
     /// By certificate.
     X509(X509),
+    /// By a TPM with this endorsement key, base64. central does not challenge TPMs: the device does not connect.
+    Tpm(String),
     /// By new symmetric keys, whatever stands.
     Anew,
 }
@@ -58,11 +60,16 @@ impl Fleet {
 
 fn change(device: &mut Device, wish: Attest, must_merge: bool) -> Result<(), FleetError> {
     match wish {
-        Attest::Anew => (device.x509, device.keys) = (None, Some(new_keys())),
+        Attest::Anew => {
+            (device.x509, device.endorsement_key, device.keys) = (None, None, Some(new_keys()));
+        }
+        Attest::Tpm(key) => {
+            (device.x509, device.endorsement_key, device.keys) = (None, Some(key), None);
+        }
         Attest::Keys { primary, secondary } => {
             let stands = device.keys.take().filter(|_| must_merge && device.x509.is_none());
             let stands = stands.unwrap_or_else(new_keys);
-            device.x509 = None;
+            (device.x509, device.endorsement_key) = (None, None);
             device.keys = Some(Keys {
                 primary: primary.unwrap_or(stands.primary),
                 secondary: secondary.unwrap_or(stands.secondary),
@@ -72,18 +79,23 @@ fn change(device: &mut Device, wish: Attest, must_merge: bool) -> Result<(), Fle
             let stands =
                 device.x509.take().filter(|x509| must_merge && !wish.is_ca_signed && !x509.is_ca_signed);
             let stands = stands.unwrap_or_default();
-            let x509 = X509 {
-                primary: wish.primary.or(stands.primary),
-                secondary: wish.secondary.or(stands.secondary),
-                is_ca_signed: wish.is_ca_signed,
+            let (primary, primary_sha1) = match wish.primary {
+                None => (stands.primary, stands.primary_sha1),
+                given => (given, wish.primary_sha1),
             };
+            let (secondary, secondary_sha1) = match wish.secondary {
+                None => (stands.secondary, stands.secondary_sha1),
+                given => (given, wish.secondary_sha1),
+            };
+            let is_ca_signed = wish.is_ca_signed;
+            let x509 = X509 { primary, secondary, primary_sha1, secondary_sha1, is_ca_signed };
             if !x509.is_ca_signed && x509.primary.is_none() {
                 return Err(FleetError::Wrong(
                     "x509.clientCertificates.primary: found nothing; write a certificate or a thumbprint"
                         .into(),
                 ));
             }
-            device.x509 = Some(x509);
+            (device.x509, device.endorsement_key) = (Some(x509), None);
         }
     }
     Ok(())

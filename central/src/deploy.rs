@@ -11,6 +11,7 @@ use schemas::twin::Section;
 use serde_json::{Map, Value};
 
 use crate::clock::now_ms;
+use crate::component::{self, ComponentName, has_component};
 use crate::fleet::{Fleet, FleetError, Registration, no_manifest, require};
 use crate::organizations::Organizations;
 use crate::store::commands;
@@ -29,15 +30,18 @@ pub enum DesiredChange {
 }
 
 impl Fleet {
-    /// Changes a desired section and tells whom it is for. `wish` has valid keys.
+    /// Changes a desired section, or only what it has of one component, and tells whom it is for. `wish` has valid keys; it is the
+    /// whole section, or the component under its name.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`] for the device or module; [`FleetError::Wrong`] when the section grows too large.
+    /// [`FleetError::NotFound`] for the device or module; [`FleetError::Wrong`] when the section grows too large;
+    /// [`FleetError::Conflict`] for a component where a property of another kind stands.
     pub async fn desire(
         self: &Arc<Self>,
         of: Identity,
         change: DesiredChange,
-        wish: Map<String, Value>,
+        component: Option<ComponentName>,
+        mut wish: Map<String, Value>,
     ) -> Result<(), FleetError> {
         let (now_ms, clients, target) = (now_ms(), self.clients.clone(), of.clone());
         let whom = of.clone();
@@ -58,10 +62,20 @@ impl Fleet {
                     )));
                 }
                 let mut section = stored.section;
-                let patch = match change {
+                let reported = twins::section(c, &of, Half::Reported)?.section;
+                if let Some(name) = &component {
+                    check_component(&of, name, [&section, &reported])?;
+                    if change == DesiredChange::Replace {
+                        let others = section.properties.iter().filter(|(other, _)| *other != name.as_str());
+                        wish.extend(others.map(|(other, value)| (other.clone(), value.clone())));
+                    }
+                }
+                component::mark_known(&mut wish, [&section, &reported]);
+                let mut patch = match change {
                     DesiredChange::Merge => wish,
                     DesiredChange::Replace => twin::difference(&section.properties, &wish),
                 };
+                component::mark_known(&mut patch, [&section, &reported]);
                 twin::patch(&mut section, &patch)?;
                 twins::write(c, &of, Half::Desired, &section, now_ms)?;
                 Ok((device, section.version, patch))
@@ -124,6 +138,17 @@ impl Fleet {
         let change = Registration { manifest: Some(manifest), ..Registration::default() };
         self.register(gateway, change, true).await
     }
+}
+
+/// Refuses to make a component of a property that is none.
+fn check_component(of: &Identity, name: &ComponentName, sections: [&Section; 2]) -> Result<(), FleetError> {
+    let stands = sections.iter().find_map(|section| section.properties.get(name.as_str()));
+    if stands.is_some() && !sections.iter().any(|section| has_component(section, name.as_str())) {
+        return Err(FleetError::Conflict(format!(
+            "component `{name}`: `{of}` has a property of this name that is no component; write it with …/properties"
+        )));
+    }
+    Ok(())
 }
 
 /// A change of a stored manifest; what is `None` stays.

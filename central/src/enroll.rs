@@ -138,7 +138,7 @@ fn register(
                     (device.keys, Some(x509))
                 }
             };
-            (group, Some(Device { keys, x509, is_gateway, revision, ..device }))
+            (group, Some(Device { keys, x509, endorsement_key: None, is_gateway, revision, ..device }))
         }
     };
     let device =

@@ -264,14 +264,14 @@ impl Fleet {
         }
     }
 
-    /// Puts a device behind a gateway.
+    /// Puts a device behind a gateway, in place of the device that the relationship of this id had.
     ///
     /// # Errors
     /// [`FleetError::NotFound`], [`FleetError::Wrong`] when the source is no gateway or the target is one, or
     /// [`FleetError::Conflict`] when the target stands behind a gateway already.
     pub async fn attach(self: &Arc<Self>, wish: Relationship) -> Result<Relationship, FleetError> {
         let relationship = wish.clone();
-        let claimant = self
+        let (claimant, replaced) = self
             .store
             .submit(move |c| {
                 let gateway = devices::get(c, &wish.source)?.ok_or_else(|| no_device(&wish.source))?;
@@ -293,7 +293,8 @@ impl Fleet {
                     adopt_claim(c, &mut target)?;
                 }
                 let same = devices::relationship(c, &wish.source, &wish.id)?;
-                let stands = same.is_some_and(|same| same.target == wish.target);
+                let stands = same.as_ref().is_some_and(|same| same.target == wish.target);
+                let replaced = same.map(|same| same.target).filter(|_| !stands);
                 if let Some(other) = target.gateway.filter(|_| !stands) {
                     return Err(FleetError::Conflict(format!(
                         "target: device `{}` stands behind gateway `{other}`; delete that relationship first",
@@ -301,15 +302,19 @@ impl Fleet {
                     )));
                 }
                 check_room(c, &wish.source)?;
-                if !stands {
-                    cloud_messages::taken_back(c, &wish.target)?;
+                for moved in replaced.iter().chain((!stands).then_some(&wish.target)) {
+                    cloud_messages::taken_back(c, moved)?;
                 }
                 devices::put_relationship(c, &wish)?;
-                Ok(claimant)
+                Ok((claimant, replaced))
             })
             .await?;
         if let Some(claimant) = claimant.filter(|claimant| *claimant != relationship.source) {
             self.tell_child(&claimant, &relationship.target);
+        }
+        if let Some(replaced) = replaced {
+            self.tell_child(&relationship.source, &replaced);
+            self.send_on_all(replaced).await?;
         }
         self.tell_child(&relationship.source, &relationship.target);
         self.tell_desired(&relationship.source, Identity::device(relationship.target.clone()));
@@ -317,24 +322,23 @@ impl Fleet {
         Ok(relationship)
     }
 
-    /// Takes a device from behind its gateway.
+    /// Takes a device from behind its gateway; `at` is one of the two.
     ///
     /// # Errors
     /// [`FleetError::NotFound`].
-    pub async fn detach(self: &Arc<Self>, gateway: DeviceId, id: String) -> Result<(), FleetError> {
-        let source = gateway.clone();
-        let target = self
+    pub async fn detach(self: &Arc<Self>, at: DeviceId, id: String) -> Result<(), FleetError> {
+        let ended = self
             .store
             .submit(move |c| {
-                let none = || FleetError::NotFound(format!("gateway `{source}` has no relationship `{id}`"));
-                let target = devices::relationship(c, &source, &id)?.ok_or_else(none)?.target;
-                devices::delete_relationship(c, &source, &id)?;
-                cloud_messages::taken_back(c, &target)?;
-                Ok::<_, FleetError>(target)
+                let found =
+                    devices::relationship_at(c, &at, &id)?.ok_or_else(|| no_relationship(&at, &id))?;
+                devices::delete_relationship(c, &found.source, &id)?;
+                cloud_messages::taken_back(c, &found.target)?;
+                Ok::<_, FleetError>(found)
             })
             .await?;
-        self.tell_child(&gateway, &target);
-        self.send_on_all(target).await?;
+        self.tell_child(&ended.source, &ended.target);
+        self.send_on_all(ended.target).await?;
         Ok(())
     }
 }
@@ -399,6 +403,11 @@ pub(crate) fn check_room(c: &Connection, gateway: &DeviceId) -> Result<(), Fleet
 /// The error for a device that is not registered.
 pub fn no_device(id: &DeviceId) -> FleetError {
     FleetError::NotFound(format!("device `{id}` is not registered"))
+}
+
+/// The error for a relationship that a device has at neither end.
+pub fn no_relationship(device: &DeviceId, id: &str) -> FleetError {
+    FleetError::NotFound(format!("device `{device}` has no relationship `{id}`"))
 }
 
 /// The error for a manifest that is not stored.

@@ -8,6 +8,7 @@ pub mod attest;
 pub mod authorize;
 pub mod calls;
 pub mod clock;
+pub mod component;
 pub mod config;
 pub mod deploy;
 pub mod door;

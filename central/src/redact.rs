@@ -199,6 +199,8 @@ fn is_create_options(plain: &str) -> bool {
 pub struct Named {
     name: String,
     fields: &'static [&'static str],
+    /// The component of whose twin or messages all of it is.
+    component: Option<String>,
 }
 
 impl Named {
@@ -208,16 +210,22 @@ impl Named {
         let fields: &'static [&'static str] = match segments.as_slice() {
             [.., "telemetry", _] => &["value"],
             [.., "commands", _] => &["request", "response", "error"],
-            _ => return Self::default(),
+            _ => &[],
         };
-        let last = segments.last().copied().unwrap_or_default();
-        Self { name: percent_encoding::percent_decode_str(last).decode_utf8_lossy().into_owned(), fields }
+        let decode = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let component = match segments.as_slice() {
+            [.., "components", component, "properties"]
+            | [.., "components", component, "telemetry" | "commands", _] => Some(decode(component)),
+            _ => None,
+        };
+        Self { name: decode(segments.last().copied().unwrap_or_default()), fields, component }
     }
 }
 
 /// Hides the secrets of a JSON document.
 pub fn document(value: &mut Value, named: &Named) {
-    Walk { named, texts: 0 }.value(value, Place::Plain);
+    let place = named.component.as_ref().map_or(Place::Plain, |component| Place::Plain.under(component));
+    Walk { named, texts: 0 }.value(value, place);
 }
 
 /// Hides the secrets of a text.

@@ -299,6 +299,7 @@ async fn every_described_path_answers_and_the_server_has_no_other() {
         let concrete = path
             .replace("{device_id}", "d")
             .replace("{module_name}", "m")
+            .replace("{component_name}", "c")
             .replace("{relationship_id}", "r")
             .replace("{telemetry_name}", "t")
             .replace("{command_name}", "c")

@@ -160,6 +160,7 @@ async fn reads(central: &Central) -> BTreeSet<String> {
             ("{module_name}", &["$edgeAgent", "$edgeHub", "sensor", "parts"]),
             ("{relationship_id}", &["r", "r2"]),
             ("{telemetry_name}", &["password", "texts", "connect", "deeper", "env", "apiKey"]),
+            ("{component_name}", &["texts", "password"]),
             ("{command_name}", &NAMES),
             ("{manifest_id}", &["line"]),
             ("{group_id}", &["g"]),

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use edge_core::access::proof::Fingerprint;
 use edge_core::access::x509::{Thumbprint, ThumbprintError};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -22,13 +23,58 @@ use crate::store::devices::{self, Device, X509};
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct AttestationBody {
-    /// `symmetricKey` or `x509`; may be left out of a PATCH.
+    /// May be left out of a PATCH.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
+    kind: Option<AttestationKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     symmetric_key: Option<SymmetricKey>,
     #[serde(skip_serializing_if = "Option::is_none")]
     x509: Option<X509Body>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tpm: Option<TpmBody>,
+}
+
+/// In which way a device proves itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum AttestationKind {
+    /// By a token that is signed with one of two keys.
+    SymmetricKey,
+    /// By a certificate.
+    X509,
+    /// By a TPM. central keeps the endorsement key and does not challenge it: the device does not connect.
+    Tpm,
+}
+
+/// A trusted platform module.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub(super) struct TpmBody {
+    /// Base64.
+    endorsement_key: String,
+}
+
+/// The keys and certificates of a device, as its credentials show them.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CredentialsBody {
+    /// Of this site.
+    id_scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    symmetric_key: Option<SymmetricKey>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    x509: Option<X509Body>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tpm: Option<TpmBody>,
+}
+
+impl CredentialsBody {
+    /// # Errors
+    /// [`FleetError::NotFound`] for a device whose gateway has its keys.
+    pub(super) fn of(device: Device, id_scope: String) -> Result<Self, FleetError> {
+        let AttestationBody { symmetric_key, x509, tpm, .. } = AttestationBody::of(device)?;
+        Ok(Self { id_scope, symmetric_key, x509, tpm })
+    }
 }
 
 /// Two keys.
@@ -87,47 +133,93 @@ struct CertificateInfo {
 
 impl AttestationBody {
     fn of(device: Device) -> Result<Self, FleetError> {
+        if let Some(endorsement_key) = device.endorsement_key {
+            return Ok(Self { tpm: Some(TpmBody { endorsement_key }), ..Self::kind(AttestationKind::Tpm) });
+        }
         if let Some(x509) = device.x509 {
-            let named = |text: Option<String>| text.map(named);
-            let certificates =
-                ClientCertificates { primary: named(x509.primary), secondary: named(x509.secondary) };
-            let x509 = X509Body {
-                client_certificates: (!x509.is_ca_signed).then_some(certificates),
-                is_ca_signed: x509.is_ca_signed.then_some(true),
-            };
-            return Ok(Self { kind: Some("x509".into()), symmetric_key: None, x509: Some(x509) });
+            return Ok(Self { x509: Some(X509Body::of(x509)), ..Self::kind(AttestationKind::X509) });
         }
         let no_keys = || FleetError::NotFound(format!("the keys of `{}` are at its gateway only", device.id));
         let keys = device.keys.ok_or_else(no_keys)?;
         let keys = SymmetricKey { primary_key: Some(keys.primary), secondary_key: Some(keys.secondary) };
-        Ok(Self { kind: Some("symmetricKey".into()), symmetric_key: Some(keys), x509: None })
+        Ok(Self { symmetric_key: Some(keys), ..Self::kind(AttestationKind::SymmetricKey) })
+    }
+
+    fn kind(kind: AttestationKind) -> Self {
+        Self { kind: Some(kind), symmetric_key: None, x509: None, tpm: None }
     }
 
     fn wish(self) -> Result<Attest, ApiError> {
-        let wrong = |message: String| Err(ApiError::unprocessable(message));
-        match (self.kind.as_deref(), self.symmetric_key, self.x509) {
-            (_, Some(_), Some(_)) => {
-                wrong("found symmetricKey and x509; a device proves itself in one way".into())
+        let wrong = |why: &str| Err(ApiError::unprocessable(why));
+        let given = [self.symmetric_key.is_some(), self.x509.is_some(), self.tpm.is_some()];
+        let kinds = [AttestationKind::SymmetricKey, AttestationKind::X509, AttestationKind::Tpm];
+        let given: Vec<AttestationKind> =
+            kinds.into_iter().zip(given).filter_map(|(kind, is_given)| is_given.then_some(kind)).collect();
+        let kind = match (self.kind, given.as_slice()) {
+            (Some(kind), []) => kind,
+            (None, [kind]) => *kind,
+            (Some(kind), [given]) if kind == *given => kind,
+            (Some(_), [_]) => return wrong("type: what is given belongs to another type"),
+            (None, []) => return wrong("found neither symmetricKey nor x509 nor tpm"),
+            (_, [_, _, ..]) => {
+                return wrong(
+                    "found more than one of symmetricKey, x509 and tpm; a device proves itself in one way",
+                );
             }
-            (Some("symmetricKey"), keys, None) => keys.unwrap_or_default().wish(),
-            (None, Some(keys), None) => keys.wish(),
-            (Some("x509") | None, None, Some(x509)) => x509.wish(),
-            (Some("x509"), None, None) => wrong("x509: found nothing; write its clientCertificates".into()),
-            (None, None, None) => wrong("found neither symmetricKey nor x509".into()),
-            (Some(kind @ ("symmetricKey" | "x509")), ..) => {
-                wrong(format!("type: found `{kind}` with what belongs to the other type"))
-            }
-            (Some(kind), ..) => wrong(format!("type: found `{kind}`; allowed are symmetricKey and x509")),
+        };
+        match kind {
+            AttestationKind::SymmetricKey => self.symmetric_key.unwrap_or_default().wish(),
+            AttestationKind::X509 => match self.x509 {
+                Some(x509) => x509.wish(),
+                None => wrong("x509: found nothing; write its clientCertificates"),
+            },
+            AttestationKind::Tpm => match self.tpm {
+                Some(tpm) => tpm.wish(),
+                None => wrong("tpm: found nothing; write its endorsementKey"),
+            },
         }
     }
 }
 
-fn named(thumbprint: String) -> Certificate {
-    let info = match thumbprint.len() {
-        40 => CertificateInfo { sha1_thumbprint: Some(thumbprint), sha256_thumbprint: None },
-        _ => CertificateInfo { sha1_thumbprint: None, sha256_thumbprint: Some(thumbprint) },
+/// An endorsement key is the public part of a TPM's key: 256 bytes and a few with RSA 2048.
+const ENDORSEMENT_KEY_BYTES_MAX: usize = 1024;
+
+impl TpmBody {
+    fn wish(self) -> Result<Attest, ApiError> {
+        let bytes = STANDARD.decode(&self.endorsement_key).map_or(0, |key| key.len());
+        if !(1..=ENDORSEMENT_KEY_BYTES_MAX).contains(&bytes) {
+            return Err(ApiError::unprocessable(format!(
+                "tpm.endorsementKey: it must be base64 of 1 to {ENDORSEMENT_KEY_BYTES_MAX} bytes"
+            )));
+        }
+        Ok(Attest::Tpm(self.endorsement_key))
+    }
+}
+
+impl X509Body {
+    fn of(x509: X509) -> Self {
+        if x509.is_ca_signed {
+            return Self { client_certificates: None, is_ca_signed: Some(true) };
+        }
+        let certificates = ClientCertificates {
+            primary: named(x509.primary, x509.primary_sha1),
+            secondary: named(x509.secondary, x509.secondary_sha1),
+        };
+        Self { client_certificates: Some(certificates), is_ca_signed: None }
+    }
+}
+
+/// A certificate by its hashes: the one that counts, and SHA-1 where the certificate was given whole.
+fn named(thumbprint: Option<String>, sha1: Option<String>) -> Option<Certificate> {
+    let info = match thumbprint?.parse().ok()? {
+        sha1 @ Thumbprint::Sha1(_) => {
+            CertificateInfo { sha1_thumbprint: Some(sha1.to_string()), sha256_thumbprint: None }
+        }
+        sha256 @ Thumbprint::Sha256(_) => {
+            CertificateInfo { sha1_thumbprint: sha1, sha256_thumbprint: Some(sha256.to_string()) }
+        }
     };
-    Certificate { certificate: None, info: Some(info) }
+    Some(Certificate { certificate: None, info: Some(info) })
 }
 
 impl SymmetricKey {
@@ -157,19 +249,28 @@ impl X509Body {
             let told = |why| ApiError::unprocessable(format!("x509.clientCertificates.{place}: {why}"));
             certificate.map(|certificate| certificate.thumbprint().map_err(told)).transpose()
         };
+        let (primary, primary_sha1) = read("primary", certificates.primary)?.unzip();
+        let (secondary, secondary_sha1) = read("secondary", certificates.secondary)?.unzip();
         Ok(Attest::X509(X509 {
-            primary: read("primary", certificates.primary)?,
-            secondary: read("secondary", certificates.secondary)?,
+            primary,
+            secondary,
+            primary_sha1: primary_sha1.flatten(),
+            secondary_sha1: secondary_sha1.flatten(),
             is_ca_signed,
         }))
     }
 }
 
 impl Certificate {
-    fn thumbprint(self) -> Result<String, String> {
+    /// The hash by which the certificate is known from now on, and its SHA-1 beside a longer one.
+    fn thumbprint(self) -> Result<(String, Option<String>), String> {
         let info = self.info.unwrap_or_default();
-        match (self.certificate, info.sha256_thumbprint.or(info.sha1_thumbprint)) {
-            (Some(text), None) => {
+        let parse = |text: Option<String>| {
+            let parsed = text.map(|text| text.parse::<Thumbprint>());
+            parsed.transpose().map_err(|why: ThumbprintError| why.to_string())
+        };
+        match (self.certificate, parse(info.sha256_thumbprint)?, parse(info.sha1_thumbprint)?) {
+            (Some(text), None, None) => {
                 let der = match edge_hub::tls::certificates(text.as_bytes()) {
                     Ok(pem) => pem.first().map(|der| der.to_vec()).unwrap_or_default(),
                     Err(_) => STANDARD.decode(text.trim()).unwrap_or_default(),
@@ -177,15 +278,14 @@ impl Certificate {
                 // Read once, so that what is no certificate is refused here and not at each CONNECT.
                 edge_core::access::x509::valid_until(&der, crate::clock::now_ms() / 1000)
                     .map_err(|why| format!("the certificate cannot be used: {why}"))?;
-                Ok(Thumbprint::sha256(&der).to_string())
+                let fingerprint = Fingerprint::of(&der);
+                let sha1 = Thumbprint::Sha1(fingerprint.sha1).to_string();
+                Ok((Thumbprint::Sha256(fingerprint.sha256).to_string(), Some(sha1)))
             }
-            (None, Some(text)) => {
-                let thumbprint =
-                    text.parse::<Thumbprint>().map_err(|why: ThumbprintError| why.to_string())?;
-                Ok(thumbprint.to_string())
-            }
-            (Some(_), Some(_)) => Err("found a certificate and a thumbprint; write one of them".to_owned()),
-            (None, None) => Err("found neither a certificate nor a thumbprint".to_owned()),
+            (None, Some(counts), sha1) => Ok((counts.to_string(), sha1.map(|sha1| sha1.to_string()))),
+            (None, None, Some(counts)) => Ok((counts.to_string(), None)),
+            (Some(_), ..) => Err("found a certificate and a thumbprint; write one of them".to_owned()),
+            (None, None, None) => Err("found neither a certificate nor a thumbprint".to_owned()),
         }
     }
 }

@@ -110,7 +110,7 @@ pub(super) async fn history_of_module(
     past(&fleet, Identity::module(of.device_id, of.module_name), of.command_name).await
 }
 
-async fn call(
+pub(super) async fn call(
     fleet: &Arc<Fleet>,
     target: Identity,
     name: String,
@@ -133,7 +133,7 @@ async fn call(
     }
 }
 
-async fn past(fleet: &Arc<Fleet>, target: Identity, name: String) -> Answer<Json<Value>> {
+pub(super) async fn past(fleet: &Arc<Fleet>, target: Identity, name: String) -> Answer<Json<Value>> {
     let rows = fleet
         .store
         .read(move |c| {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
+use super::attestation::CredentialsBody;
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, OfDevice, Paging};
 use super::links::ListAddress;
@@ -317,24 +318,19 @@ pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The keys of a gateway or device.
+/// The keys of a gateway or device, or what names its certificates or its TPM.
 #[utoipa::path(get, path = "/api/devices/{device_id}/credentials", tag = "devices", params(OfDevice, ApiVersion),
-    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    security(("token" = [])), responses((status = 200, body = CredentialsBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn credentials(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<CredentialsBody>> {
+    let id_scope = fleet.id_scope.clone();
     let read = move |c: &Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-        let no_keys =
-            || FleetError::NotFound(format!("the keys of `{}` are at its gateway only", of.device_id));
-        device.keys.ok_or_else(no_keys)
+        CredentialsBody::of(device, id_scope)
     };
-    let keys = fleet.store.read(read).await?;
-    Ok(Json(json!({
-        "idScope": fleet.id_scope,
-        "symmetricKey": {"primaryKey": keys.primary, "secondaryKey": keys.secondary},
-    })))
+    Ok(Json(fleet.store.read(read).await?))
 }
 
 /// The modules of a gateway, without `$edgeAgent` and `$edgeHub`.

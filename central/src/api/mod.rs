@@ -7,6 +7,7 @@ pub mod attestation;
 pub mod auth;
 pub mod cloud_messages;
 pub mod commands;
+pub mod components;
 pub mod devices;
 pub mod enrollment_groups;
 pub mod error;
@@ -86,11 +87,21 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(attestation::get, attestation::put, attestation::patch, attestation::delete))
         .routes(routes!(devices::modules))
         .routes(routes!(relationships::list))
-        .routes(routes!(relationships::get, relationships::put, relationships::delete))
+        .routes(routes!(relationships::get, relationships::put, relationships::patch, relationships::delete))
         .routes(routes!(properties::get, properties::patch, properties::put))
         .routes(routes!(properties::get_of_module, properties::patch_of_module, properties::put_of_module))
         .routes(routes!(telemetry::get))
         .routes(routes!(telemetry::get_of_module))
+        .routes(routes!(components::list))
+        .routes(routes!(components::list_of_module))
+        .routes(routes!(components::properties, components::patch_properties, components::put_properties))
+        .routes(routes!(
+            components::properties_of_module,
+            components::patch_properties_of_module,
+            components::put_properties_of_module
+        ))
+        .routes(routes!(components::history, components::run))
+        .routes(routes!(components::history_of_module, components::run_of_module))
         .routes(routes!(commands::history, commands::run))
         .routes(routes!(commands::history_of_module, commands::run_of_module))
         .routes(routes!(manifests::list))

@@ -3,26 +3,33 @@
 //! A property's value is the reported one, and the desired one until something is reported. `$metadata` tells the two
 //! apart. A writable property is acknowledged as `{"value", "ac", "av", "ad"}` and shown as its plain value.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use edge_core::twin;
+use schemas::json;
 use schemas::names::Identity;
 use schemas::timestamp::rfc3339;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, At, JsonBytes, OfDevice, OfModule};
+use crate::component::{self, ComponentName};
 use crate::deploy::DesiredChange;
 use crate::fleet::{Fleet, FleetError, require};
 use crate::store::twins::{self, Half, StoredSection};
+
+/// What a read says of each property beside its value.
+const METADATA: &str = "$metadata";
 
 /// The properties of a device.
 #[utoipa::path(get, path = "/api/devices/{device_id}/properties", tag = "properties", params(OfDevice, ApiVersion),
     security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Value>> {
-    shown(&fleet, of.into()).await
+    shown(&fleet, of.into(), None).await
 }
 
 /// Merges desired properties of a device; `null` deletes one.
@@ -34,7 +41,7 @@ pub(super) async fn patch(
     At(of): At<OfDevice>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Value>)> {
-    desire(&fleet, of.into(), DesiredChange::Merge, &body.0).await
+    desire(&fleet, of.into(), None, DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a device.
@@ -46,7 +53,7 @@ pub(super) async fn put(
     At(of): At<OfDevice>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Value>)> {
-    desire(&fleet, of.into(), DesiredChange::Replace, &body.0).await
+    desire(&fleet, of.into(), None, DesiredChange::Replace, &body.0).await
 }
 
 /// The properties of a module.
@@ -57,7 +64,7 @@ pub(super) async fn get_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModule>,
 ) -> Answer<Json<Value>> {
-    shown(&fleet, of.into()).await
+    shown(&fleet, of.into(), None).await
 }
 
 /// Merges desired properties of a module; `null` deletes one.
@@ -69,7 +76,7 @@ pub(super) async fn patch_of_module(
     At(of): At<OfModule>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Value>)> {
-    desire(&fleet, of.into(), DesiredChange::Merge, &body.0).await
+    desire(&fleet, of.into(), None, DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a module.
@@ -81,22 +88,44 @@ pub(super) async fn put_of_module(
     At(of): At<OfModule>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Value>)> {
-    desire(&fleet, of.into(), DesiredChange::Replace, &body.0).await
+    desire(&fleet, of.into(), None, DesiredChange::Replace, &body.0).await
 }
 
-/// Writes desired properties. They are accepted, not in force: the device says when they are.
-async fn desire(
+/// Writes desired properties, or those of one component. They are accepted, not in force: the device says when they are.
+pub(super) async fn desire(
     fleet: &Arc<Fleet>,
     of: Identity,
+    component: Option<ComponentName>,
     change: DesiredChange,
     body: &[u8],
 ) -> Answer<(StatusCode, Json<Value>)> {
-    let wish = edge_core::twin::parse_patch(body).map_err(FleetError::from)?;
-    fleet.desire(of.clone(), change, wish).await?;
-    Ok((StatusCode::ACCEPTED, shown(fleet, of).await?))
+    let wish = match &component {
+        None => twin::parse_patch(&without_metadata(body)),
+        Some(name) => twin::parse_patch(body).and_then(|mut wish| {
+            component::mark(&mut wish);
+            let whole = Map::from_iter([(name.to_string(), Value::Object(wish))]);
+            // Once more: it stands one level deeper.
+            twin::parse_patch(Value::Object(whole).to_string().as_bytes())
+        }),
+    };
+    fleet.desire(of.clone(), change, component.clone(), wish.map_err(FleetError::from)?).await?;
+    Ok((StatusCode::ACCEPTED, shown(fleet, of, component.as_ref()).await?))
 }
 
-async fn shown(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<Value>> {
+/// A body without the `$metadata` that a read puts into each component, so that what was read can be written.
+fn without_metadata(body: &[u8]) -> Cow<'_, [u8]> {
+    let Ok(Value::Object(mut properties)) = json::from_outside(body) else { return body.into() };
+    let inner = properties.values_mut().filter_map(Value::as_object_mut);
+    let removed: Vec<Value> = inner.filter_map(|inner| inner.remove(METADATA)).collect();
+    if removed.is_empty() { body.into() } else { Value::Object(properties).to_string().into_bytes().into() }
+}
+
+/// The properties of a device or module, or of one component of it.
+pub(super) async fn shown(
+    fleet: &Arc<Fleet>,
+    of: Identity,
+    component: Option<&ComponentName>,
+) -> Answer<Json<Value>> {
     let (desired, reported) = fleet
         .store
         .read(move |c| {
@@ -105,33 +134,80 @@ async fn shown(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<Value>> {
             Ok::<_, FleetError>((half(Half::Desired)?, half(Half::Reported)?))
         })
         .await?;
-    Ok(Json(Value::Object(merged(&desired, &reported))))
+    let level = Level { desired: &desired, reported: &reported, component: None };
+    let shown = match component {
+        None => level.shown(),
+        Some(name) => Level { component: Some(name.as_str()), ..level }.shown(),
+    };
+    Ok(Json(Value::Object(shown)))
 }
 
-fn merged(desired: &StoredSection, reported: &StoredSection) -> Map<String, Value> {
-    let (wanted, told) = (&desired.section.properties, &reported.section.properties);
-    let mut shown = Map::new();
-    let mut metadata = Map::new();
-    for name in wanted.keys().chain(told.keys().filter(|name| !wanted.contains_key(*name))) {
+/// The properties at the top of a twin, or those of one component.
+#[derive(Clone, Copy)]
+struct Level<'a> {
+    desired: &'a StoredSection,
+    reported: &'a StoredSection,
+    component: Option<&'a str>,
+}
+
+impl<'a> Level<'a> {
+    fn properties(&self, section: &'a StoredSection) -> Option<&'a Map<String, Value>> {
+        match self.component {
+            None => Some(&section.section.properties),
+            Some(component) => section.section.properties.get(component)?.as_object(),
+        }
+    }
+
+    /// When a property changed, and the version of the section then.
+    fn touched(&self, section: &StoredSection, name: &str) -> Option<(u64, u64)> {
+        let Some(component) = self.component else { return section.touched.get(name).copied() };
+        // Sections of earlier versions know when the component changed.
+        let own = section.touched.get(&ComponentName::touched_key(component, name));
+        own.or_else(|| section.touched.get(component)).copied()
+    }
+
+    fn shown(self) -> Map<String, Value> {
+        let nothing = Map::new();
+        let wanted = self.properties(self.desired).unwrap_or(&nothing);
+        let told = self.properties(self.reported).unwrap_or(&nothing);
+        let mut shown = Map::new();
+        let mut metadata = Map::new();
+        for name in wanted.keys().chain(told.keys().filter(|name| !wanted.contains_key(*name))) {
+            let halves = [wanted.get(name), told.get(name)];
+            if self.component.is_none() && halves.into_iter().flatten().any(component::is_component) {
+                let inner = Level { component: Some(name), ..self }.shown();
+                shown.insert(name.clone(), Value::Object(inner));
+                continue;
+            }
+            if self.component.is_some() && name == component::MARKER {
+                continue;
+            }
+            let (value, about) = self.property(name, halves);
+            shown.insert(name.clone(), value);
+            metadata.insert(name.clone(), about.into());
+        }
+        shown.insert(METADATA.into(), metadata.into());
+        shown
+    }
+
+    /// The value of a property, and what `$metadata` says of it.
+    fn property(&self, name: &str, [wanted, told]: [Option<&Value>; 2]) -> (Value, Map<String, Value>) {
         let mut about = Map::new();
-        let time = |of: &StoredSection| of.touched.get(name).map(|(at_ms, _)| *at_ms);
-        if let Some(at_ms) = time(reported).max(time(desired)) {
+        let at = |section| self.touched(section, name);
+        if let Some((at_ms, _)) = [at(self.reported), at(self.desired)].into_iter().flatten().max() {
             about.insert("lastUpdateTime".into(), rfc3339(at_ms).into());
         }
-        if let Some(value) = wanted.get(name) {
+        if let Some(value) = wanted {
             about.insert("desiredValue".into(), value.clone());
-            let version = desired.touched.get(name).map_or(desired.section.version, |(_, version)| *version);
+            let version = at(self.desired).map_or(self.desired.section.version, |(_, version)| version);
             about.insert("desiredVersion".into(), version.into());
         }
-        let value = match told.get(name) {
+        let value = match told {
             Some(told) => plain_value(told, &mut about),
-            None => wanted[name].clone(),
+            None => wanted.cloned().unwrap_or_default(),
         };
-        shown.insert(name.clone(), value);
-        metadata.insert(name.clone(), about.into());
+        (value, about)
     }
-    shown.insert("$metadata".into(), metadata.into());
-    shown
 }
 
 /// The value inside an acknowledgement, whose other fields go to `about`; any other value as it is.
@@ -146,7 +222,7 @@ fn plain_value(told: &Value, about: &mut Map<String, Value>) -> Value {
             }
             value.clone()
         }
-        _ => json!(told),
+        _ => told.clone(),
     }
 }
 
@@ -154,6 +230,7 @@ fn plain_value(told: &Value, about: &mut Map<String, Value>) -> Value {
 mod tests {
     use super::*;
     use schemas::twin::Section;
+    use serde_json::json;
 
     fn section(version: u64, properties: Value, touched: &[(&str, u64, u64)]) -> StoredSection {
         StoredSection {
@@ -174,7 +251,8 @@ mod tests {
             json!({"a": {"value": 7, "ac": 200, "av": 3, "ad": "done"}, "c": {"value": 1}}),
             &[("a", 3000, 9)],
         );
-        let shown = Value::Object(merged(&desired, &reported));
+        let level = Level { desired: &desired, reported: &reported, component: None };
+        let shown = Value::Object(level.shown());
         assert_eq!((&shown["a"], &shown["b"], &shown["c"]), (&json!(7), &json!(2), &json!({"value": 1})));
         assert_eq!(
             shown["$metadata"]["a"],
@@ -182,5 +260,30 @@ mod tests {
                 "ackCode": 200, "ackVersion": 3, "ackDescription": "done"})
         );
         assert_eq!(shown["$metadata"]["b"]["desiredVersion"], 4);
+    }
+
+    #[test]
+    fn a_component_is_shown_with_its_own_metadata_without_its_marker_and_its_acknowledgements_unwrapped() {
+        let desired = section(
+            4,
+            json!({"settings": {"__t": "c", "fan": 7, "volt": 5}, "plain": {"x": 1}}),
+            &[("settings", 1000, 2), ("settings.fan", 1000, 2), ("settings.volt", 4000, 4)],
+        );
+        let reported = section(
+            9,
+            json!({"settings": {"__t": "c", "fan": {"value": 6, "ac": 202, "av": 2, "ad": "slow"}, "rpm": 90}}),
+            &[("settings", 3000, 9), ("settings.fan", 3000, 8)],
+        );
+        let level = Level { desired: &desired, reported: &reported, component: None };
+        let shown = Value::Object(level.shown());
+        let settings = json!({"fan": 6, "volt": 5, "rpm": 90, "$metadata": {
+            "fan": {"lastUpdateTime": "1970-01-01T00:00:03.000Z", "desiredValue": 7, "desiredVersion": 2,
+                "ackCode": 202, "ackVersion": 2, "ackDescription": "slow"},
+            "volt": {"lastUpdateTime": "1970-01-01T00:00:04.000Z", "desiredValue": 5, "desiredVersion": 4},
+            "rpm": {"lastUpdateTime": "1970-01-01T00:00:03.000Z"}}});
+        assert_eq!((&shown["settings"], &shown["plain"]), (&settings, &json!({"x": 1})));
+        assert_eq!(shown["$metadata"].as_object().unwrap().keys().collect::<Vec<_>>(), ["plain"]);
+        let alone = Level { component: Some("settings"), ..level };
+        assert_eq!(Value::Object(alone.shown()), settings);
     }
 }

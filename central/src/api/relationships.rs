@@ -1,4 +1,4 @@
-//! `/api/devices/{gateway}/relationships`: which devices stand behind a gateway.
+//! `/api/devices/{device}/relationships`: which devices stand behind a gateway, seen from the gateway and from each of them.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, At, Body, OfDevice};
-use crate::fleet::{Fleet, FleetError, no_device};
+use super::extract::{ApiVersion, Asked, At, Body, OfDevice, Paging};
+use super::links::ListAddress;
+use crate::fleet::{Fleet, FleetError, no_device, no_relationship};
 use crate::store::devices::{self, Relationship};
 
 /// `/api/devices/{device_id}/relationships/{relationship_id}`
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfRelationship {
-    /// The gateway.
+    /// The gateway, or the device behind it.
     #[param(value_type = String)]
     device_id: DeviceId,
     /// Chosen by the operator.
@@ -37,18 +37,55 @@ pub struct RelationshipBody {
     target: String,
 }
 
-/// A wish for a relationship.
+/// A relationship to make.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct RelationshipWish {
     /// As in the path, when it is given.
     id: Option<String>,
     name: Option<String>,
-    /// As in the path, when it is given.
-    source: Option<String>,
+    /// The gateway: the device of the path, or of a path that has the target.
+    #[schema(value_type = Option<String>)]
+    source: Option<DeviceId>,
     /// The device to put behind the gateway.
     #[schema(value_type = String)]
     target: DeviceId,
+}
+
+/// A change of a relationship. What is left out stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+pub struct RelationshipChange {
+    /// As in the path, when it is given.
+    id: Option<String>,
+    name: Option<String>,
+    /// As it is, when it is given: a device moves to another gateway by another relationship.
+    #[schema(value_type = Option<String>)]
+    source: Option<DeviceId>,
+    /// The device to put behind the gateway in place of the one that is there.
+    #[schema(value_type = Option<String>)]
+    target: Option<DeviceId>,
+}
+
+/// Relationships by id.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RelationshipPage {
+    value: Vec<RelationshipBody>,
+    /// The address of the next page, when there may be more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_link: Option<String>,
+}
+
+/// Refuses a body that contradicts its path or what stands.
+fn check_same(field: &str, found: Option<&str>, expected: &str) -> Result<(), ApiError> {
+    match found.filter(|found| *found != expected) {
+        Some(found) => {
+            let why = format!("{field}: found `{found}`; it is `{expected}`");
+            Err(ApiError::unprocessable(why))
+        }
+        None => Ok(()),
+    }
 }
 
 impl From<Relationship> for RelationshipBody {
@@ -57,23 +94,30 @@ impl From<Relationship> for RelationshipBody {
     }
 }
 
-/// Lists the devices behind a gateway.
+/// Lists the devices behind a gateway, and the gateway that a device stands behind.
 #[utoipa::path(get, path = "/api/devices/{device_id}/relationships", tag = "relationships",
-    params(OfDevice, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn list(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Value>> {
-    let all = fleet
+    params(OfDevice, Paging), security(("token" = [])),
+    responses((status = 200, body = RelationshipPage), (status = 404, body = ErrorBody)))]
+pub(super) async fn list(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    Asked(paging): Asked<Paging>,
+    address: ListAddress,
+) -> Answer<Json<RelationshipPage>> {
+    let (limit, after) = (paging.limit()?, paging.after());
+    let found = fleet
         .store
         .read(move |c| {
             devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-            Ok::<_, FleetError>(devices::relationships(c, &of.device_id)?)
+            Ok::<_, FleetError>(devices::relationships_at(c, &of.device_id, &after, limit)?)
         })
         .await?;
-    let value: Vec<RelationshipBody> = all.into_iter().map(Into::into).collect();
-    Ok(Json(json!({"value": value})))
+    let is_full = u32::try_from(found.len()) == Ok(limit);
+    let next_link = found.last().filter(|_| is_full).map(|last| address.after(&last.id));
+    Ok(Json(RelationshipPage { value: found.into_iter().map(Into::into).collect(), next_link }))
 }
 
-/// One relationship.
+/// One relationship, by the gateway or by the device behind it.
 #[utoipa::path(get, path = "/api/devices/{device_id}/relationships/{relationship_id}", tag = "relationships",
     params(OfRelationship, ApiVersion), security(("token" = [])),
     responses((status = 200, body = RelationshipBody), (status = 404, body = ErrorBody)))]
@@ -81,42 +125,58 @@ pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfRelationship>,
 ) -> Answer<Json<RelationshipBody>> {
-    let found = fleet
-        .store
-        .read(move |c| {
-            devices::relationship(c, &of.device_id, &of.relationship_id)?.ok_or_else(|| {
-                FleetError::NotFound(format!(
-                    "gateway `{}` has no relationship `{}`",
-                    of.device_id, of.relationship_id
-                ))
-            })
-        })
-        .await?;
-    Ok(Json(found.into()))
+    Ok(Json(standing(&fleet, of).await?.into()))
+}
+
+async fn standing(fleet: &Arc<Fleet>, of: OfRelationship) -> Result<Relationship, ApiError> {
+    let read = move |c: &rusqlite::Connection| {
+        devices::relationship_at(c, &of.device_id, &of.relationship_id)?
+            .ok_or_else(|| no_relationship(&of.device_id, &of.relationship_id))
+    };
+    Ok(fleet.store.read(read).await?)
 }
 
 /// Puts a device behind a gateway; it may then connect there with its own key.
 #[utoipa::path(put, path = "/api/devices/{device_id}/relationships/{relationship_id}", tag = "relationships",
     params(OfRelationship, ApiVersion), request_body = RelationshipWish, security(("token" = [])),
-    responses((status = 200, body = RelationshipBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = RelationshipBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfRelationship>,
     Body(wish): Body<RelationshipWish>,
 ) -> Answer<Json<RelationshipBody>> {
-    for (field, found, expected) in
-        [("id", &wish.id, of.relationship_id.as_str()), ("source", &wish.source, of.device_id.as_str())]
-    {
-        if let Some(found) = found.as_ref().filter(|found| *found != expected) {
-            return Err(ApiError::unprocessable(format!(
-                "{field}: found `{found}`; the path says `{expected}`"
-            )));
+    check_same("id", wish.id.as_deref(), &of.relationship_id)?;
+    let source = match wish.source {
+        Some(gateway) if wish.target == of.device_id => gateway,
+        source => {
+            check_same("source", source.as_ref().map(DeviceId::as_str), of.device_id.as_str())?;
+            of.device_id
         }
-    }
+    };
     let name = wish.name.unwrap_or_else(|| of.relationship_id.clone());
-    let relationship =
-        Relationship { id: of.relationship_id, name, source: of.device_id, target: wish.target };
+    let relationship = Relationship { id: of.relationship_id, name, source, target: wish.target };
+    Ok(Json(fleet.attach(relationship).await?.into()))
+}
+
+/// Changes which device a relationship puts behind its gateway, or its name.
+#[utoipa::path(patch, path = "/api/devices/{device_id}/relationships/{relationship_id}", tag = "relationships",
+    params(OfRelationship, ApiVersion), request_body = RelationshipChange, security(("token" = [])),
+    responses((status = 200, body = RelationshipBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn patch(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfRelationship>,
+    Body(change): Body<RelationshipChange>,
+) -> Answer<Json<RelationshipBody>> {
+    let standing = standing(&fleet, of).await?;
+    check_same("id", change.id.as_deref(), &standing.id)?;
+    check_same("source", change.source.as_ref().map(DeviceId::as_str), standing.source.as_str())?;
+    let relationship = Relationship {
+        name: change.name.unwrap_or(standing.name),
+        target: change.target.unwrap_or(standing.target),
+        ..standing
+    };
     Ok(Json(fleet.attach(relationship).await?.into()))
 }
 

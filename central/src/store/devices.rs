@@ -90,6 +90,12 @@ pub struct X509 {
     /// Thumbprint of the certificate to change over with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secondary: Option<String>,
+    /// SHA-1 of the primary certificate, when it was given whole: only the longer hash of it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_sha1: Option<String>,
+    /// SHA-1 of the secondary certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secondary_sha1: Option<String>,
     /// Whether a certificate of a device authority proves it, instead of thumbprints.
     #[serde(default)]
     pub is_ca_signed: bool,
@@ -394,6 +400,37 @@ pub fn relationship(
     let mut statement =
         connection.prepare_cached("SELECT * FROM relationships WHERE source = ?1 AND id = ?2")?;
     unreadable::row("relationships", statement.query_row([source.as_str(), id], read_relationship))
+}
+
+/// Up to `limit` relationships that a device has at either end, whose ids come after `after`.
+///
+/// # Errors
+/// SQLite's.
+pub fn relationships_at(
+    connection: &Connection,
+    device: &DeviceId,
+    after: &str,
+    limit: u32,
+) -> rusqlite::Result<Vec<Relationship>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM relationships WHERE (source = ?1 OR target = ?1) AND id > ?2 ORDER BY id",
+    )?;
+    let found = statement.query_map([device.as_str(), after], read_relationship)?;
+    unreadable::rows("relationships", found).take(limit as usize).collect()
+}
+
+/// One relationship that a device has at either end.
+///
+/// # Errors
+/// SQLite's.
+pub fn relationship_at(
+    connection: &Connection,
+    device: &DeviceId,
+    id: &str,
+) -> rusqlite::Result<Option<Relationship>> {
+    let mut statement = connection
+        .prepare_cached("SELECT * FROM relationships WHERE (source = ?1 OR target = ?1) AND id = ?2")?;
+    unreadable::row("relationships", statement.query_row([device.as_str(), id], read_relationship))
 }
 
 /// Puts a device behind a gateway, in place of the relationship with this id.

@@ -1,11 +1,14 @@
 //! Twins: a desired and a reported section for each device and module, each with its version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edge_core::twin::difference;
 use rusqlite::{Connection, OptionalExtension as _};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::{Section, Twin};
+use serde_json::Map;
+
+use crate::component::{ComponentName, is_component};
 
 use super::{integer, json_column, parsed_column, unreadable, unsigned};
 
@@ -27,7 +30,7 @@ impl Half {
     }
 }
 
-/// When each top-level property last changed: milliseconds since the Unix epoch, and the section's version then.
+/// When each property at the top, and of a component, last changed: milliseconds since the Unix epoch, and the section's version then.
 pub type Touched = BTreeMap<String, (u64, u64)>;
 
 /// A section with the times of its properties.
@@ -92,13 +95,7 @@ pub fn write(
     now_ms: u64,
 ) -> rusqlite::Result<()> {
     let old = section(connection, of, half)?;
-    let mut touched = old.touched;
-    touched.retain(|key, _| new.properties.contains_key(key));
-    for (key, _) in difference(&old.section.properties, &new.properties) {
-        if new.properties.contains_key(&key) {
-            touched.insert(key, (now_ms, new.version));
-        }
-    }
+    let touched = touched(&old, new, now_ms);
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO twins (device, module, section, version, properties, touched)
@@ -113,6 +110,35 @@ pub fn write(
             serde_json::json!(touched).to_string(),
         ))?;
     Ok(())
+}
+
+/// When each property of `new` changed, those of components under [`ComponentName::touched_key`] too.
+fn touched(old: &StoredSection, new: &Section, now_ms: u64) -> Touched {
+    let mut touched = old.touched.clone();
+    for (key, change) in difference(&old.section.properties, &new.properties) {
+        touched.insert(key.clone(), (now_ms, new.version));
+        let is_component = new.properties.get(&key).is_some_and(is_component);
+        for property in change.as_object().filter(|_| is_component).into_iter().flat_map(Map::keys) {
+            touched.insert(ComponentName::touched_key(&key, property), (now_ms, new.version));
+        }
+    }
+    touched.retain(|key, _| match key.split_once('.') {
+        None => new.properties.contains_key(key),
+        Some((component, property)) => {
+            new.properties.get(component).is_some_and(|value| value.get(property).is_some())
+        }
+    });
+    touched
+}
+
+/// The components that the twin of a device or module has, in either section.
+///
+/// # Errors
+/// SQLite's.
+pub fn components(connection: &Connection, of: &Identity) -> rusqlite::Result<BTreeSet<ComponentName>> {
+    let twin = twin(connection, of)?;
+    let all = twin.desired.properties.iter().chain(&twin.reported.properties);
+    Ok(all.filter(|(_, value)| is_component(value)).filter_map(|(name, _)| name.parse().ok()).collect())
 }
 
 /// Forgets both sections.

@@ -1,0 +1,303 @@
+//! `…/components/{name}/…`: components of a device's or module's model (IoT Plug and Play), each with its own properties and
+//! commands.
+//!
+//! central has no models. A component is what the twin says is one, by `"__t": "c"` in an object at its top, and what a message
+//! names in `$.sub`. A command of one is the method `component*command`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use schemas::names::{DeviceId, Identity, ModuleId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::commands::{CommandWish, call, past};
+use super::error::{Answer, ErrorBody};
+use super::extract::{ApiVersion, At, Body, JsonBytes, OfDevice, OfModule};
+use super::properties::{desire, shown};
+use crate::component::{ComponentName, has_component};
+use crate::deploy::DesiredChange;
+use crate::fleet::{Fleet, FleetError, require};
+use crate::store::twins::{self, Half};
+
+/// `/api/devices/{device_id}/components/{component_name}/…`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfComponent {
+    /// A gateway or device.
+    #[param(value_type = String)]
+    device_id: DeviceId,
+    /// A component of its model.
+    #[param(value_type = String)]
+    component_name: ComponentName,
+}
+
+/// `/api/devices/{device_id}/modules/{module_name}/components/{component_name}/…`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfModuleComponent {
+    /// A gateway.
+    #[param(value_type = String)]
+    device_id: DeviceId,
+    /// One of its modules.
+    #[param(value_type = String)]
+    module_name: ModuleId,
+    /// A component of the module's model.
+    #[param(value_type = String)]
+    component_name: ComponentName,
+}
+
+/// `/api/devices/{device_id}/components/{component_name}/commands/{command_name}`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfComponentCommand {
+    /// A gateway or device.
+    #[param(value_type = String)]
+    device_id: DeviceId,
+    /// A component of its model.
+    #[param(value_type = String)]
+    component_name: ComponentName,
+    /// The component's method.
+    command_name: String,
+}
+
+/// `/api/devices/{device_id}/modules/{module_name}/components/{component_name}/commands/{command_name}`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfModuleComponentCommand {
+    /// A gateway.
+    #[param(value_type = String)]
+    device_id: DeviceId,
+    /// One of its modules.
+    #[param(value_type = String)]
+    module_name: ModuleId,
+    /// A component of the module's model.
+    #[param(value_type = String)]
+    component_name: ComponentName,
+    /// The component's method.
+    command_name: String,
+}
+
+/// A component.
+#[derive(Serialize, ToSchema)]
+pub struct ComponentBody {
+    /// Unique at central.
+    #[serde(rename = "@id")]
+    id: String,
+    #[serde(rename = "@type")]
+    kind: [ComponentType; 1],
+    name: ComponentName,
+    #[serde(rename = "displayName")]
+    display_name: ComponentName,
+}
+
+/// What a component is.
+#[derive(Serialize, ToSchema)]
+enum ComponentType {
+    /// A component.
+    Component,
+}
+
+/// Components of a device or module.
+#[derive(Serialize, ToSchema)]
+pub struct ComponentList {
+    value: Vec<ComponentBody>,
+}
+
+async fn list_of(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<ComponentList>> {
+    let owner = of.clone();
+    let names = fleet
+        .store
+        .read(move |c| {
+            require(c, &of)?;
+            Ok::<_, FleetError>(twins::components(c, &of)?)
+        })
+        .await?;
+    let body = |name: ComponentName| ComponentBody {
+        id: format!("{owner}/{name}"),
+        kind: [ComponentType::Component],
+        display_name: name.clone(),
+        name,
+    };
+    Ok(Json(ComponentList { value: names.into_iter().map(body).collect() }))
+}
+
+/// The properties of a component, which the twin must have.
+async fn shown_of(fleet: &Arc<Fleet>, of: Identity, component: ComponentName) -> Answer<Json<Value>> {
+    let (owner, name) = (of.clone(), component.clone());
+    fleet
+        .store
+        .read(move |c| {
+            require(c, &owner)?;
+            let has = |half| {
+                Ok::<_, FleetError>(has_component(&twins::section(c, &owner, half)?.section, name.as_str()))
+            };
+            if has(Half::Desired)? || has(Half::Reported)? {
+                return Ok(());
+            }
+            Err(FleetError::NotFound(format!("the twin of `{owner}` has no component `{name}`")))
+        })
+        .await?;
+    shown(fleet, of, Some(&component)).await
+}
+
+/// Lists the components of a device.
+#[utoipa::path(get, path = "/api/devices/{device_id}/components", tag = "components", params(OfDevice, ApiVersion),
+    security(("token" = [])), responses((status = 200, body = ComponentList), (status = 404, body = ErrorBody)))]
+pub(super) async fn list(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+) -> Answer<Json<ComponentList>> {
+    list_of(&fleet, of.into()).await
+}
+
+/// Lists the components of a module.
+#[utoipa::path(get, path = "/api/devices/{device_id}/modules/{module_name}/components", tag = "components",
+    params(OfModule, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = ComponentList), (status = 404, body = ErrorBody)))]
+pub(super) async fn list_of_module(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfModule>,
+) -> Answer<Json<ComponentList>> {
+    list_of(&fleet, of.into()).await
+}
+
+/// The properties of a component of a device.
+#[utoipa::path(get, path = "/api/devices/{device_id}/components/{component_name}/properties", tag = "components",
+    params(OfComponent, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn properties(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfComponent>,
+) -> Answer<Json<Value>> {
+    shown_of(&fleet, Identity::device(of.device_id), of.component_name).await
+}
+
+/// Merges desired properties of a component of a device; `null` deletes one.
+#[utoipa::path(patch, path = "/api/devices/{device_id}/components/{component_name}/properties", tag = "components",
+    params(OfComponent, ApiVersion), request_body = Value, security(("token" = [])),
+    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+pub(super) async fn patch_properties(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfComponent>,
+    body: JsonBytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let identity = Identity::device(of.device_id);
+    desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, &body.0).await
+}
+
+/// Replaces the desired properties of a component of a device; those of other components stay.
+#[utoipa::path(put, path = "/api/devices/{device_id}/components/{component_name}/properties", tag = "components",
+    params(OfComponent, ApiVersion), request_body = Value, security(("token" = [])),
+    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+pub(super) async fn put_properties(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfComponent>,
+    body: JsonBytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let identity = Identity::device(of.device_id);
+    desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, &body.0).await
+}
+
+/// The properties of a component of a module.
+#[utoipa::path(get, path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/properties",
+    tag = "components", params(OfModuleComponent, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn properties_of_module(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfModuleComponent>,
+) -> Answer<Json<Value>> {
+    shown_of(&fleet, Identity::module(of.device_id, of.module_name), of.component_name).await
+}
+
+/// Merges desired properties of a component of a module; `null` deletes one.
+#[utoipa::path(patch, path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/properties",
+    tag = "components", params(OfModuleComponent, ApiVersion), request_body = Value, security(("token" = [])),
+    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+pub(super) async fn patch_properties_of_module(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfModuleComponent>,
+    body: JsonBytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let identity = Identity::module(of.device_id, of.module_name);
+    desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, &body.0).await
+}
+
+/// Replaces the desired properties of a component of a module; those of other components stay.
+#[utoipa::path(put, path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/properties",
+    tag = "components", params(OfModuleComponent, ApiVersion), request_body = Value, security(("token" = [])),
+    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+pub(super) async fn put_properties_of_module(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfModuleComponent>,
+    body: JsonBytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let identity = Identity::module(of.device_id, of.module_name);
+    desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, &body.0).await
+}
+
+/// Runs a command of a component of a device and gives its answer.
+#[utoipa::path(post, path = "/api/devices/{device_id}/components/{component_name}/commands/{command_name}",
+    tag = "components", params(OfComponentCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
+    responses((status = 201, body = Value), (status = 202, description = "kept, with `validFor`", body = Value),
+        (status = 403, description = "as many wait as may", body = ErrorBody),
+        (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
+pub(super) async fn run(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfComponentCommand>,
+    Body(wish): Body<CommandWish>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let method = of.component_name.method(&of.command_name);
+    call(&fleet, Identity::device(of.device_id), method, wish).await
+}
+
+/// The last runs of a command of a component of a device, newest first.
+#[utoipa::path(get, path = "/api/devices/{device_id}/components/{component_name}/commands/{command_name}",
+    tag = "components", params(OfComponentCommand, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn history(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfComponentCommand>,
+) -> Answer<Json<Value>> {
+    let method = of.component_name.method(&of.command_name);
+    past(&fleet, Identity::device(of.device_id), method).await
+}
+
+/// Runs a command of a component of a module and gives its answer.
+#[utoipa::path(post,
+    path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/commands/{command_name}",
+    tag = "components", params(OfModuleComponentCommand, ApiVersion), request_body = CommandWish,
+    security(("token" = [])),
+    responses((status = 201, body = Value), (status = 202, description = "kept, with `validFor`", body = Value),
+        (status = 403, description = "as many wait as may", body = ErrorBody),
+        (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
+pub(super) async fn run_of_module(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfModuleComponentCommand>,
+    Body(wish): Body<CommandWish>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let method = of.component_name.method(&of.command_name);
+    call(&fleet, Identity::module(of.device_id, of.module_name), method, wish).await
+}
+
+/// The last runs of a command of a component of a module, newest first.
+#[utoipa::path(get,
+    path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/commands/{command_name}",
+    tag = "components", params(OfModuleComponentCommand, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+pub(super) async fn history_of_module(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfModuleComponentCommand>,
+) -> Answer<Json<Value>> {
+    let method = of.component_name.method(&of.command_name);
+    past(&fleet, Identity::module(of.device_id, of.module_name), method).await
+}

@@ -14,11 +14,11 @@ use crate::clock::now_ms;
 use crate::component::{self, ComponentName, has_component};
 use crate::fleet::{Fleet, FleetError, Registration, no_manifest, require};
 use crate::organizations::Organizations;
-use crate::store::commands;
 use crate::store::devices::Device;
 use crate::store::manifests::{self, StoredManifest};
 use crate::store::modules;
 use crate::store::twins::{self, Half};
+use crate::store::{commands, last_values};
 
 /// What a desired change makes of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +230,7 @@ pub(crate) fn assign(
             let identity = Identity::module(gateway.id.clone(), module);
             twins::delete(c, &identity)?;
             commands::delete(c, &identity)?;
+            last_values::delete(c, &identity)?;
         }
     }
     let agent =

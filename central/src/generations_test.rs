@@ -21,7 +21,7 @@ use crate::fleet::{FleetError, new_device};
 use crate::store::devices::{self, Device, Relationship};
 use crate::store::modules;
 use crate::store::telemetry::{self, NewMessage, Writing};
-use crate::store::{losses, schema};
+use crate::store::{last_values, losses, schema};
 
 const GATEWAYS: [&str; 2] = ["gw-a", "gw-b"];
 const REGISTERED: [&str; 2] = ["press", "lathe"];
@@ -187,8 +187,8 @@ impl World {
             let shown = self.shown.get(device).cloned().unwrap_or_default();
             let page = telemetry::page(c, &id(of), 0, 1000).unwrap();
             assert_eq!(page.iter().map(|message| message.enqueued_ms).collect::<Vec<_>>(), shown, "{of}");
-            let last = telemetry::last_value(c, &Identity::device(id(of)), "n").unwrap();
-            assert_eq!(last.map(|(_, value)| value), shown.last().map(|n| json!(n)), "{of}");
+            let last = last_values::get(c, &Identity::device(id(of)), None, "n").unwrap();
+            assert_eq!(last.map(|(_, value)| value.to_string()), shown.last().map(u64::to_string), "{of}");
             assert_eq!(telemetry::last_received(c, &id(of)).unwrap().is_some(), !shown.is_empty(), "{of}");
             let lost = self.lost.get(device).copied().unwrap_or(0);
             assert_eq!(losses::page(c, &id(of), 0, 1000).unwrap().len() as u64, lost, "{of}");
@@ -294,7 +294,10 @@ fn a_module_that_left_the_manifest_and_came_back_is_shown_nothing_of_the_earlier
         writing.finish().unwrap();
         Ok::<_, FleetError>(())
     };
-    let last = || telemetry::last_value(&c, &filter, "n").unwrap().map(|(_, value)| value);
+    let last = || {
+        let found = last_values::get(&c, &filter, None, "n").unwrap();
+        found.map(|(_, value)| serde_json::from_str::<Value>(value.get()).unwrap())
+    };
 
     assign(&["filter", "stays"]);
     let (first, stays) = (generation("filter"), generation("stays"));

@@ -38,6 +38,8 @@ pub mod system {
     pub const MESSAGE_SCHEMA: &str = "$.schema";
     /// Component of the device's model that sent the message.
     pub const COMPONENT: &str = "$.sub";
+    /// Creation time as IoT Central's devices give it: an application property, RFC 3339.
+    pub const CREATION_TIME_UTC: &str = "iothub-creation-time-utc";
     /// Creation time, RFC 3339.
     pub const CREATION_TIME: &str = "$.ctime";
     /// Device that sent the message (set by the gateway for module inputs).

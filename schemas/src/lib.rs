@@ -4,6 +4,7 @@
 //! [`names::DeviceId`]; there are no shortcuts through this page.
 
 pub mod bag;
+pub mod body;
 pub mod cloud_message;
 pub mod connection_string;
 pub mod generation;

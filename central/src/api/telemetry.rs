@@ -1,4 +1,4 @@
-//! `…/telemetry/{name}`: the last value of one name.
+//! `…/telemetry/{name}`: the newest value of one name.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::timestamp::rfc3339;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, At};
 use crate::fleet::{Fleet, FleetError, require};
-use crate::store::telemetry;
+use crate::store::last_values;
 
 /// `/api/devices/{device_id}/telemetry/{telemetry_name}`
 #[derive(Deserialize, IntoParams)]
@@ -40,33 +40,48 @@ pub struct OfModuleValue {
     telemetry_name: String,
 }
 
+/// The newest value of a name, by the time at which its message was made.
+#[derive(Serialize, ToSchema)]
+pub struct LastValue {
+    /// The `iothub-creation-time-utc` or `$.ctime` of its message, or when the message was accepted. RFC 3339.
+    timestamp: String,
+    /// As the device wrote it.
+    #[schema(value_type = serde_json::Value)]
+    value: Box<RawValue>,
+}
+
 /// The last value of one name in a device's messages.
 #[utoipa::path(get, path = "/api/devices/{device_id}/telemetry/{telemetry_name}", tag = "telemetry",
     params(OfValue, ApiVersion), security(("token" = [])),
-    responses((status = 200, description = "`timestamp` and `value`", body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfValue>) -> Answer<Json<Value>> {
-    last(&fleet, Identity::device(of.device_id), of.telemetry_name).await
+    responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfValue>) -> Answer<Json<LastValue>> {
+    last(&fleet, Identity::device(of.device_id), None, of.telemetry_name).await
 }
 
 /// The last value of one name in a module's messages.
 #[utoipa::path(get, path = "/api/devices/{device_id}/modules/{module_name}/telemetry/{telemetry_name}",
     tag = "telemetry", params(OfModuleValue, ApiVersion), security(("token" = [])),
-    responses((status = 200, description = "`timestamp` and `value`", body = Value), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModuleValue>,
-) -> Answer<Json<Value>> {
-    last(&fleet, Identity::module(of.device_id, of.module_name), of.telemetry_name).await
+) -> Answer<Json<LastValue>> {
+    last(&fleet, Identity::module(of.device_id, of.module_name), None, of.telemetry_name).await
 }
 
-async fn last(fleet: &Arc<Fleet>, of: Identity, name: String) -> Answer<Json<Value>> {
+async fn last(
+    fleet: &Arc<Fleet>,
+    of: Identity,
+    component: Option<String>,
+    name: String,
+) -> Answer<Json<LastValue>> {
     let (at_ms, value) = fleet
         .store
         .read(move |c| {
             require(c, &of)?;
-            telemetry::last_value(c, &of, &name)?
-                .ok_or_else(|| FleetError::NotFound(format!("no recent message of `{of}` carries `{name}`")))
+            last_values::get(c, &of, component.as_deref(), &name)?
+                .ok_or_else(|| FleetError::NotFound(format!("no message of `{of}` has carried `{name}`")))
         })
         .await?;
-    Ok(Json(json!({"timestamp": rfc3339(at_ms), "value": value})))
+    Ok(Json(LastValue { timestamp: rfc3339(at_ms), value }))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::now_ms;
 use crate::organizations::Organizations;
 
-use super::{integer, losses, parsed_column, unreadable, unsigned};
+use super::{integer, last_values, losses, parsed_column, unreadable, unsigned};
 
 /// A gateway or a device.
 #[derive(Clone, PartialEq, Eq)]
@@ -325,8 +325,8 @@ pub fn seen(connection: &Connection, id: &DeviceId, at_ms: u64) -> rusqlite::Res
     Ok(())
 }
 
-/// Forgets a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, and (of a
-/// gateway) its modules and watermarks. Its telemetry messages and losses stay until newer ones push them out, and are not shown
+/// Forgets a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, its last values,
+/// and (of a gateway) its modules and watermarks. Its telemetry messages and losses stay until newer ones push them out, and are not shown
 /// of the next device of its id; its sums of losses stay without its name.
 ///
 /// # Errors
@@ -347,6 +347,7 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
         connection.prepare_cached(statement)?.execute([id.as_str()])?;
     }
     losses::forget_names(connection, id)?;
+    last_values::delete_device(connection, id)?;
     let is_deleted =
         connection.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id.as_str()])? == 1;
     if is_deleted {

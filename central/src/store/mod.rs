@@ -12,6 +12,7 @@ pub mod commands;
 pub mod devices;
 pub mod enrollments;
 pub mod integrity;
+pub mod last_values;
 pub mod losses;
 pub mod manifests;
 pub mod modules;
@@ -48,6 +49,13 @@ const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 const READERS: usize = 4;
 /// How long a whole check of a store that lost commits may take; telemetry beyond it is not looked at.
 const CHECK_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long the rows of last values wait for messages.
+const LAST_VALUES_AFTER: Duration = Duration::from_secs(1);
+/// How much longer than they take their reading rests while more messages wait, so that it takes a twentieth of one processor.
+const LAST_VALUES_REST: u32 = 19;
+/// With more messages waiting it does not rest.
+const LAST_VALUES_BEHIND_MAX: u64 = 1_000_000;
 
 /// How long [`Store::close`] waits for another program that holds the store.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
@@ -221,7 +229,7 @@ impl Store {
             })
             .map_err(StoreError::Writer)?;
         tokio::spawn(remind(jobs.downgrade()));
-        Ok(Self {
+        let store = Self {
             jobs,
             room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
             readers: Arc::new(Mutex::new(readers)),
@@ -230,7 +238,24 @@ impl Store {
             shared,
             losses: losses.into(),
             ended,
-        })
+        };
+        tokio::spawn(keep_last_values(store.downgrade()));
+        Ok(store)
+    }
+
+    fn downgrade(&self) -> WeakStore {
+        let Self { room, readers, reading, writer, shared, losses, ended, .. } = self.clone();
+        let with = move |jobs| Self {
+            jobs,
+            room: room.clone(),
+            readers: readers.clone(),
+            reading: reading.clone(),
+            writer: writer.clone(),
+            shared: shared.clone(),
+            losses: losses.clone(),
+            ended: ended.clone(),
+        };
+        WeakStore { jobs: self.jobs.downgrade(), with: Box::new(with) }
     }
 
     /// Why the last commit failed; `None` when it did not.
@@ -389,6 +414,18 @@ impl Store {
     }
 }
 
+/// A store that somebody else keeps open.
+struct WeakStore {
+    jobs: mpsc::WeakSender<Job>,
+    with: Box<dyn Fn(mpsc::Sender<Job>) -> Store + Send + Sync>,
+}
+
+impl WeakStore {
+    fn upgrade(&self) -> Option<Store> {
+        self.jobs.upgrade().map(|jobs| (self.with)(jobs))
+    }
+}
+
 /// A reading connection on loan; it goes back however the work ends.
 struct Lease {
     connection: Option<Connection>,
@@ -422,6 +459,40 @@ async fn remind(jobs: mpsc::WeakSender<Job>) {
         if let Err(mpsc::error::TrySendError::Closed(_)) = jobs.try_send(Job::Checkpoint) {
             return;
         }
+    }
+}
+
+/// Writes last values behind the messages that are stored, until the store is closed or nobody has it any more.
+async fn keep_last_values(weak: WeakStore) {
+    let mut rest = LAST_VALUES_AFTER;
+    loop {
+        tokio::time::sleep(rest).await;
+        let Some(store) = weak.upgrade() else { return };
+        let since = Instant::now();
+        let tail = store.read(|c| Ok::<_, StoreError>(last_values::read_tail(c)?)).await;
+        let is_closed = |error: &StoreError| matches!(error, StoreError::NotCommitted);
+        rest = match tail {
+            Ok(None) => LAST_VALUES_AFTER,
+            Ok(Some(tail)) => {
+                let took = since.elapsed();
+                let left = tail.left;
+                let written = store.submit(move |c| Ok::<_, StoreError>(last_values::write_tail(c, &tail)?));
+                match written.await {
+                    Ok(()) if left == 0 => LAST_VALUES_AFTER,
+                    Ok(()) if left > LAST_VALUES_BEHIND_MAX => Duration::ZERO,
+                    Ok(()) => (took * LAST_VALUES_REST).min(LAST_VALUES_AFTER),
+                    Err(error) if is_closed(&error) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "writing last values failed");
+                        LAST_VALUES_AFTER
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "reading messages for last values failed");
+                LAST_VALUES_AFTER
+            }
+        };
     }
 }
 

@@ -306,6 +306,41 @@ CREATE TABLE modules (
     PRIMARY KEY (device, module)
 ) WITHOUT ROWID;
 ",
+    "
+-- the newest value of each name that a device or module has sent, behind the messages; see last_values.rs. module '': the device
+-- itself; component '': none. value: JSON as it was sent; NULL: too long, it stands in its message
+CREATE TABLE last_values (
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    component TEXT NOT NULL,
+    name TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    enqueued_ms INTEGER NOT NULL,
+    message INTEGER NOT NULL,
+    value TEXT,
+    PRIMARY KEY (device, module, component, name)
+) WITHOUT ROWID;
+CREATE TABLE last_value_counts (
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    names INTEGER NOT NULL,
+    PRIMARY KEY (device, module)
+) WITHOUT ROWID;
+-- messages up to this id are of an earlier device or module of the name; module '/': of all modules
+CREATE TABLE last_value_floors (
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    message INTEGER NOT NULL,
+    PRIMARY KEY (device, module)
+) WITHOUT ROWID;
+-- one row. up_to: the last message that is in the rows; floors: how often one was set
+CREATE TABLE last_value_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    up_to INTEGER NOT NULL,
+    floors INTEGER NOT NULL
+);
+INSERT INTO last_value_state (id, up_to, floors) VALUES (1, 0, 0);
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.
@@ -369,7 +404,7 @@ fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -385,7 +420,7 @@ mod tests {
     }
 
     /// A store as it was before the step that has `marker` in its text.
-    fn before(path: &Path, marker: &str) -> Connection {
+    pub(in crate::store) fn before(path: &Path, marker: &str) -> Connection {
         let step = STEPS.iter().position(|step| step.contains(marker)).unwrap();
         let old = Connection::open(path).unwrap();
         for step in &STEPS[..step] {

@@ -9,6 +9,7 @@ use schemas::link;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::Serializer as _;
 
+use super::last_values;
 use super::queues::{self, Marks};
 use super::{integer, json_column, parsed_column, unreadable, unsigned};
 
@@ -18,8 +19,6 @@ const TOLD_MAX: u32 = 2000;
 const TOLD_BYTES_MAX: usize = 128 * 1024;
 /// What a connection may have in flight: MQTT has so many packet ids.
 const IN_FLIGHT_MAX: u64 = 65_535;
-/// How far back the last value of a name is looked for, in messages of the device.
-const LOOK_BACK: u32 = 5000;
 /// Bytes of bodies in one page; the rest comes with the next.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a message takes beside its bag and body: its row and its entry in the index. In the schema's trigger too.
@@ -326,9 +325,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
 
 /// The last id of messages that an earlier device of the id sent, which is parameter 1.
 const BEFORE_DEVICE: &str = "coalesce((SELECT telemetry_after FROM devices WHERE devices.id = ?1), 0)";
-/// The same of a module, which is parameter 2.
-const BEFORE_MODULE: &str =
-    "coalesce((SELECT telemetry_after FROM modules WHERE modules.device = ?1 AND modules.module = ?2), 0)";
 
 /// Messages of a device and its modules with ids above `after`, oldest first: up to `limit`, fewer when they are large,
 /// none only when there are no more.
@@ -357,36 +353,6 @@ pub fn page(
     Ok(page)
 }
 
-/// The last value of a name in the JSON bodies of a device or module, with its time; looked for among the device's last
-/// 5000 messages.
-///
-/// # Errors
-/// SQLite's.
-pub fn last_value(
-    connection: &Connection,
-    of: &Identity,
-    name: &str,
-) -> rusqlite::Result<Option<(u64, serde_json::Value)>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT enqueued_ms, body FROM
-             (SELECT * FROM telemetry WHERE device = ?1 AND id > {BEFORE_DEVICE} ORDER BY id DESC LIMIT ?3)
-             WHERE module IS ?2 AND id > {BEFORE_MODULE}"
-    ))?;
-    let module = of.module.as_ref().map(ModuleId::as_str);
-    let mut rows = statement.query((of.device.as_str(), module, LOOK_BACK))?;
-    while let Some(row) = rows.next()? {
-        let Some(body) = unreadable::value("telemetry", row.get::<_, Vec<u8>>("body"))? else { continue };
-        let value = schemas::json::from_outside::<serde_json::Map<String, serde_json::Value>>(&body)
-            .ok()
-            .and_then(|mut body| body.remove(name));
-        if let Some(value) = value {
-            let at = unreadable::value("telemetry", row.get("enqueued_ms"))?;
-            return Ok(Some((at.map_or(0, unsigned), value)));
-        }
-    }
-    Ok(None)
-}
-
 /// When central last received a message of a device or one of its modules.
 ///
 /// # Errors
@@ -405,9 +371,13 @@ pub fn last_received(connection: &Connection, device: &DeviceId) -> rusqlite::Re
 /// # Errors
 /// SQLite's.
 pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM telemetry WHERE id <= (SELECT max(id) FROM telemetry) - ?1")?
-        .execute([integer(keep)])?;
+    let newest: Option<i64> =
+        connection.prepare_cached("SELECT max(id) FROM telemetry")?.query_row([], |row| row.get(0))?;
+    let last = newest.unwrap_or(0).saturating_sub(integer(keep));
+    if last > 0 {
+        last_values::reach(connection, last)?;
+        connection.prepare_cached("DELETE FROM telemetry WHERE id <= ?1")?.execute([last])?;
+    }
     Ok(())
 }
 
@@ -475,6 +445,7 @@ fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite:
         connection.prepare_cached("DELETE FROM telemetry_usage WHERE device = ?1")?.execute([device])?;
         return Ok(0);
     };
+    last_values::reach(connection, last)?;
     // The newest of all stays, whosever it is: SQLite would give its id again, below what devices were registered after.
     connection
         .prepare_cached(
@@ -616,20 +587,5 @@ mod tests {
         }
         trim(&c, 0).unwrap();
         assert_eq!(bytes(&c).unwrap(), 0);
-    }
-
-    #[tokio::test]
-    async fn the_last_value_of_a_name_is_the_newest_that_carries_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Keep { messages: 1000, commands: 10 }).unwrap();
-        for (sequence, body) in [(1, r#"{"t":1}"#), (2, r#"{"t":2}"#), (3, r#"{"p":9}"#), (4, "not json")] {
-            put(&store, message(sequence, "q", body)).await;
-        }
-        let last = |name: &'static str, of: &'static str| {
-            store.read(move |c| Ok::<_, StoreError>(last_value(c, &of.parse().unwrap(), name)?))
-        };
-        assert_eq!(last("t", "press-1").await.unwrap(), Some((1002, serde_json::json!(2))));
-        assert_eq!(last("x", "press-1").await.unwrap(), None);
-        assert_eq!(last("t", "press-1/m").await.unwrap(), None);
     }
 }

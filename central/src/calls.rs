@@ -4,6 +4,7 @@
 //! deadline", whichever is written first; an answer that comes later is logged and changes nothing. central waits a
 //! little longer than the gateway, which counts the same seconds from when it received the command.
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,7 +112,7 @@ impl Fleet {
                 tokio::select! {
                     () = tokio::time::sleep(left) => {
                         if let Err(error) = fleet.end(command.id.clone(), None, no_answer(&command)).await {
-                            tracing::error!(command = command.id, %error, "the end of a command was not stored");
+                            tracing::error!(command = command.id, error = %chain(&error), "the end of a command was not stored");
                         }
                     }
                     () = stopped.cancelled() => {}

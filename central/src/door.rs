@@ -1,5 +1,6 @@
 //! What gateways and devices do at central's front door.
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -111,7 +112,7 @@ impl Service for Fleet {
         let device = self
             .device(&identity.device)
             .await
-            .map_err(|error| Refusal::Unavailable(error.to_string()))?
+            .map_err(|error| Refusal::Unavailable(chain(&error).to_string()))?
             .ok_or_else(|| Refusal::NotAuthorized(format!("device `{identity}` is not registered")))?;
         if !device.enabled {
             return Err(Refusal::NotAuthorized(format!("device `{identity}` is blocked by an operator")));
@@ -248,7 +249,7 @@ impl Service for Fleet {
                 Ok(Some(device)) => fleet.review(&device),
                 Ok(None) => fleet.clients.disconnect(&identity, "it was deleted while it connected"),
                 Err(error) => {
-                    tracing::warn!(%identity, %error, "a client that came in could not be judged again")
+                    tracing::warn!(%identity, error = %chain(&error), "a client that came in could not be judged again")
                 }
             }
         });
@@ -263,7 +264,7 @@ impl Service for Fleet {
         tokio::spawn(async move {
             fleet.note_seen(&device).await;
             if let Err(error) = fleet.send_on_all(device).await {
-                tracing::error!(%error, "what waits for the device was not handed to the gateway");
+                tracing::error!(error = %chain(&error), "what waits for the device was not handed to the gateway");
             }
         });
     }
@@ -335,7 +336,9 @@ impl Fleet {
                     Ok(Some(device)) => self.review(&device),
                     // Somebody who enrols, or was deleted just now: neither is judged by an authority.
                     Ok(None) => {}
-                    Err(error) => tracing::warn!(%identity, %error, "a client could not be judged again"),
+                    Err(error) => {
+                        tracing::warn!(%identity, error = %chain(&error), "a client could not be judged again")
+                    }
                 }
             }
         }
@@ -350,7 +353,7 @@ impl Fleet {
         let (device, now_ms) = (device.clone(), now_ms());
         let noted = self.store.submit(move |c| Ok::<_, StoreError>(devices::seen(c, &device, now_ms)?)).await;
         if let Err(error) = noted {
-            tracing::warn!(%error, "when a device was seen was not stored");
+            tracing::warn!(error = %chain(&error), "when a device was seen was not stored");
         }
     }
 
@@ -480,7 +483,7 @@ impl Fleet {
                     }
                 }
                 if let Some(error) = why {
-                    tracing::warn!(%gateway, strangers, %error, "presence of strangers was left out");
+                    tracing::warn!(%gateway, strangers, error = %chain(&error), "presence of strangers was left out");
                 }
                 presence.clients = known;
                 Ok((gateway, presence))
@@ -488,7 +491,7 @@ impl Fleet {
             move |(gateway, presence)| {
                 if let Err(error) = fleet.connections.told(gateway, connection, presence) {
                     // It begins again on its next connection.
-                    tracing::error!(%gateway, %error, "the gateway's list of clients was given up");
+                    tracing::error!(%gateway, error = %chain(&error), "the gateway's list of clients was given up");
                     let gateway = Identity::device(gateway.clone());
                     fleet.clients.disconnect(&gateway, "a part of its list of clients is missing");
                 }
@@ -522,7 +525,7 @@ fn check_senders(
         }
     }
     if let Some(error) = why {
-        tracing::warn!(%gateway, losses = left_out, %error, "senders of lost messages were left out");
+        tracing::warn!(%gateway, losses = left_out, error = %chain(&error), "senders of lost messages were left out");
     }
     Ok(())
 }

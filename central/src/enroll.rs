@@ -1,5 +1,6 @@
 //! A device that enrols itself: what it is registered as, and which hub it is assigned to.
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 
 use edge_hub::service::{Admitted, Refusal};
@@ -88,7 +89,7 @@ impl Fleet {
             }
         };
         done.unwrap_or_else(|error| {
-            tracing::warn!(device = %id, %error, "a device that enrols itself was refused");
+            tracing::warn!(device = %id, error = %chain(&error), "a device that enrols itself was refused");
             let text = error.to_string();
             match error {
                 FleetError::NotFound(_) => EnrolmentAnswer::failure(404, &text),

@@ -1,5 +1,6 @@
 //! What an operator's wish does to gateways and devices: each change is stored, and then told to whom it concerns.
 
+use edge_core::error_chain::chain;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -260,7 +261,7 @@ impl Fleet {
     pub(crate) async fn forget_connection(&self, id: &DeviceId, why: &str) {
         let identity = Identity::device(id.clone());
         if let Err(error) = self.clients.forget(|who| identity.covers(who), why).await {
-            tracing::error!(device = %id, %error, "the MQTT session of a deleted device may come back");
+            tracing::error!(device = %id, error = %chain(&error), "the MQTT session of a deleted device may come back");
         }
     }
 

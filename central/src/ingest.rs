@@ -7,6 +7,7 @@
 //! - After one that failed and may be sent again, nothing further of its connection is stored: what is stored of a queue has
 //!   no holes.
 
+use edge_core::error_chain::chain;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -168,8 +169,9 @@ impl Ingest {
             move |connection| {
                 let (ingest, batch) = handed_in.take();
                 let mut outcome = Outcome::new(ingest, &batch);
-                store(connection, batch, &mut outcome)
-                    .inspect_err(|error| tracing::error!(%error, "telemetry was not stored"))?;
+                store(connection, batch, &mut outcome).inspect_err(
+                    |error| tracing::error!(error = %chain(&error), "telemetry was not stored"),
+                )?;
                 Ok::<_, FleetError>(outcome)
             },
             Outcome::tell,

@@ -5,6 +5,7 @@
 //! each gateway, so that an older state never overtakes a newer one and many changes become one message. A gateway that
 //! is away is told everything when it subscribes again.
 
+use edge_core::error_chain::chain;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -154,7 +155,7 @@ impl Fleet {
                 Ok(news) => fleet.tell(&gateway, news),
                 Err(error) => {
                     // Without it the gateway would wait for ever; a new connection asks again.
-                    tracing::error!(%gateway, %error, "what the gateway must know could not be read");
+                    tracing::error!(%gateway, error = %chain(&error), "what the gateway must know could not be read");
                     fleet.clients.disconnect(&Identity::device(gateway), "central could not read its state");
                 }
             }
@@ -200,7 +201,7 @@ impl Fleet {
             let messages = match self.messages(&gateway, batch).await {
                 Ok(messages) => messages,
                 Err(error) => {
-                    tracing::error!(%gateway, %error, "what the gateway must know could not be read");
+                    tracing::error!(%gateway, error = %chain(&error), "what the gateway must know could not be read");
                     self.outbox.forget(&gateway);
                     self.clients.disconnect(&Identity::device(gateway), "central could not read its state");
                     return;
@@ -253,7 +254,7 @@ impl Fleet {
             .await;
         if let Err(error) = noted {
             // The gateway knows the message when it is told again.
-            tracing::warn!(sequence, %error, "that a gateway took a message was not stored");
+            tracing::warn!(sequence, error = %chain(&error), "that a gateway took a message was not stored");
         }
     }
 

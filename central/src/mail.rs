@@ -3,6 +3,7 @@
 //! A message waits here, or at the gateway behind which its device stands; who is connected to central's own door gets it
 //! there. What a gateway has taken is expired here all the same when its time is over, should the gateway never come back.
 
+use edge_core::error_chain::chain;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ impl Mail for StoredMail {
             Ok::<_, StoreError>(cloud_messages::waiting_here(c, &device, after, limit)?)
         };
         let stored = self.0.read(read).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "cloud-to-device messages could not be read");
+            tracing::error!(error = %chain(&error), "cloud-to-device messages could not be read");
             Vec::new()
         });
         let waiting =
@@ -62,14 +63,14 @@ impl Mail for StoredMail {
             .0
             .submit(move |c| Ok::<_, StoreError>(cloud_messages::end(c, &device, sequence, &settlement)?));
         if let Err(error) = ended.await {
-            tracing::error!(sequence, %error, "the end of a cloud-to-device message was not stored");
+            tracing::error!(sequence, error = %chain(&error), "the end of a cloud-to-device message was not stored");
         }
     }
 
     async fn not_acknowledged(&self, _device: &DeviceId, sequence: u64) {
         let counted = self.0.submit(move |c| Ok::<_, StoreError>(cloud_messages::attempted(c, sequence)?));
         if let Err(error) = counted.await {
-            tracing::error!(sequence, %error, "a vain delivery was not counted");
+            tracing::error!(sequence, error = %chain(&error), "a vain delivery was not counted");
         }
     }
 
@@ -81,7 +82,7 @@ impl Mail for StoredMail {
                 (over, next)
             }
             Err(error) => {
-                tracing::error!(%error, "expired cloud-to-device messages could not be read");
+                tracing::error!(error = %chain(&error), "expired cloud-to-device messages could not be read");
                 (Vec::new(), None)
             }
         }

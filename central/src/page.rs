@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use rusqlite::Connection;
 use schemas::names::{Identity, ModuleId};
+use schemas::status::{FindingReport, HealthReport, RefusalReport};
 use schemas::timestamp::rfc3339;
 use serde_json::Value;
 
@@ -24,7 +25,7 @@ const ROWS_MAX: u32 = 1000;
 
 const STYLE: &str = "body{font:15px system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
 table{border-collapse:collapse;width:100%;margin-bottom:2rem}th,td{text-align:left;padding:.3rem .6rem;
-border-bottom:1px solid #8884;vertical-align:top}.yes{color:#17803d}.no{color:#b3261e}:root{color-scheme:light dark}";
+border-bottom:1px solid #8884;vertical-align:top}.yes{color:#17803d}.no{color:#b3261e}.warn{color:#a15c00}:root{color-scheme:light dark}";
 
 /// One row.
 struct Row {
@@ -33,6 +34,10 @@ struct Row {
     deployment: String,
     /// Name and state as the gateway reported it.
     modules: Vec<(ModuleId, String)>,
+    /// What the gateway finds wrong with itself.
+    findings: Vec<FindingReport>,
+    /// The clients that it refused last.
+    refusals: Vec<RefusalReport>,
 }
 
 /// Shows gateways and devices.
@@ -79,10 +84,61 @@ fn row(c: &Connection, device: Device) -> Result<Row, FleetError> {
     let mut states = Vec::new();
     for module in modules(c, &device.id)?.into_iter().filter(|module| !module.is_system()) {
         let state = reported.get("modules").and_then(|modules| modules.get(module.as_str()));
-        let state = state.and_then(|state| state.get("runtimeStatus")).and_then(Value::as_str);
-        states.push((module, state.unwrap_or("not reported").to_owned()));
+        states.push((module, state.map_or_else(|| "not reported".to_owned(), state_text)));
     }
-    Ok(Row { device, last_seen_ms, deployment, modules: states })
+    let health = reported.get("health").cloned();
+    let health: HealthReport =
+        health.and_then(|health| serde_json::from_value(health).ok()).unwrap_or_default();
+    let findings = health.findings.into_iter().filter(|finding| finding.level != "info").collect();
+    Ok(Row { device, last_seen_ms, deployment, modules: states, findings, refusals: health.refusals })
+}
+
+/// `backoff: ended with code 3; restart 2 of 20; next try …`
+fn state_text(state: &Value) -> String {
+    let of = |key: &str| state.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let status = of("runtimeStatus").unwrap_or("not reported");
+    let reason = of("statusDescription").filter(|reason| *reason != status);
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let next = of("nextTryUtc").map(|at| format!("; next try {at}")).unwrap_or_default();
+    format!("{status}{reason}{next}")
+}
+
+/// Rows of a gateway's refusals on the page; the REST API has the rest.
+const REFUSALS_SHOWN_MAX: usize = 8;
+
+/// What is wrong with a gateway, and whom it refused, in a row of its own.
+fn put_health(html: &mut String, row: &Row) {
+    if row.findings.is_empty() && row.refusals.is_empty() {
+        return;
+    }
+    html.push_str("<tr><td><td colspan=4>");
+    for finding in &row.findings {
+        let class = if finding.level == "error" { "no" } else { "warn" };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            html,
+            "<div><b class=\"{class}\">{} {}</b> {}<br><small>{}</small></div>",
+            escape(&finding.level),
+            escape(&finding.id),
+            escape(&finding.evidence),
+            escape(&finding.mend)
+        );
+    }
+    for refused in row.refusals.iter().take(REFUSALS_SHOWN_MAX) {
+        let who = if refused.identity.is_empty() { "somebody" } else { &refused.identity };
+        let proof = refused.proof.as_ref().map(|proof| format!(" ({proof})")).unwrap_or_default();
+        let _ = write!(
+            html,
+            "<div><small>refused {} from {} by {}, {} times, last {}: {}{}</small></div>",
+            escape(who),
+            escape(&refused.from),
+            escape(&refused.protocol),
+            refused.count,
+            escape(&refused.last),
+            escape(&refused.why),
+            escape(&proof)
+        );
+    }
 }
 
 fn render(rows: &[Row], connections: &Connections) -> String {
@@ -107,6 +163,7 @@ fn render(rows: &[Row], connections: &Connections) -> String {
             connections,
             &format!("<td>{}<td>{}", escape(&row.deployment), modules.join("<br>")),
         );
+        put_health(&mut html, row);
     }
     html.push_str("</table><h2>Devices</h2><table><tr><th>Device<th>Connected<th>Last seen<th>Gateway");
     for row in rows.iter().filter(|row| !row.device.is_gateway) {

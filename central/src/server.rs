@@ -1,5 +1,6 @@
 //! Starts everything in order, and stops it in order.
 
+use edge_core::error_chain::chain;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +131,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         let stop = stop.clone();
         started.tasks.spawn(async move {
             if let Err(error) = keeper.run(stop).await {
-                tracing::error!(%error, "the server's certificate is not kept fresh any more");
+                tracing::error!(error = %chain(&error), "the server's certificate is not kept fresh any more");
             }
         });
     }
@@ -142,7 +143,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         let stop = stop.clone();
         started.tasks.spawn(async move {
             if let Err(error) = trust.run(stop.clone()).await {
-                tracing::error!(%error, "changes of the authorities of devices are not noticed any more");
+                tracing::error!(error = %chain(&error), "changes of the authorities of devices are not noticed any more");
                 stop.cancelled().await;
             }
         });
@@ -189,7 +190,7 @@ impl Started {
             }
         };
         if let Err(error) = &ended {
-            tracing::error!(%error, "central stops");
+            tracing::error!(error = format!("{error:#}"), "central stops");
             self.stop.cancel();
         }
         self.fleet.store.give_up_after(LOCKED_STOP_WITHIN);

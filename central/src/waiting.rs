@@ -9,6 +9,7 @@
 //! A command is taken once: by a gateway, which journals it, or here, before the call. What was taken is not sent again, so
 //! that a target never runs it twice; when its taker dies, it ends with "no answer".
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ impl Fleet {
             loop {
                 if let Err(error) = fleet.round(&device).await {
                     // They wait on, for the device to listen anew.
-                    tracing::error!(%device, %error, "a waiting command was not run");
+                    tracing::error!(%device, error = %chain(&error), "a waiting command was not run");
                 }
                 if !fleet.command_rounds.goes_on(&device, false) {
                     return;
@@ -171,7 +172,9 @@ impl Fleet {
         match noted {
             Ok(_) => self.waiting_changed.notify_one(),
             // The gateway knows the command when it is told again.
-            Err(error) => tracing::warn!(%error, "that a gateway took a command was not stored"),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "that a gateway took a command was not stored")
+            }
         }
     }
 
@@ -179,18 +182,21 @@ impl Fleet {
     pub(crate) async fn expire_commands(self: &Arc<Self>, stop: CancellationToken) {
         loop {
             let now = now_ms();
-            let (over, next) =
-                match self.store.read(move |c| Ok::<_, StoreError>(commands::overdue(c, now)?)).await {
-                    Ok(read) => read,
-                    Err(error) => {
-                        tracing::error!(%error, "commands whose time is over could not be read");
-                        (Vec::new(), None)
-                    }
-                };
+            let (over, next) = match self
+                .store
+                .read(move |c| Ok::<_, StoreError>(commands::overdue(c, now)?))
+                .await
+            {
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "commands whose time is over could not be read");
+                    (Vec::new(), None)
+                }
+            };
             for command in over {
                 tracing::warn!(command = command.id, target = %command.target, "command expired before it was answered");
                 if let Err(error) = self.end(command.id.clone(), None, time_is_over(&command)).await {
-                    tracing::error!(command = command.id, %error, "the end of a command was not stored");
+                    tracing::error!(command = command.id, error = %chain(&error), "the end of a command was not stored");
                 }
             }
             let wait =

@@ -3,6 +3,7 @@
 //! Started: state, queues, deployment in force, front door, deployer, link, local door. Stopped the other way round:
 //! clients are let go first, what they handed in is synced, and the containers run on.
 
+use edge_core::error_chain::chain;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -21,11 +22,14 @@ use edge_hub::private_files::{make_new_files_private, make_private};
 use edge_hub::tasks::{Tasks, guard};
 use futures_util::FutureExt as _;
 use schemas::names::{DeviceId, Identity, ModuleId};
+use schemas::status::HealthReport;
+use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate;
+use crate::check;
 use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::config::{Config, Kind, Listen, Upstream};
@@ -93,7 +97,7 @@ pub async fn run(config: Config) -> Result<()> {
     let within = if ended.is_ok() { Duration::MAX } else { STOP_AFTER_FAILURE };
     match tokio::time::timeout(within, guard("stop", daemon.stop())).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "stopping in order failed"),
+        Ok(Err(error)) => tracing::error!(error = %chain(&error), "stopping in order failed"),
         Err(_) => tracing::error!(?within, "stopping in order took too long"),
     }
     tracing::info!("edge-agent stopped");
@@ -298,6 +302,7 @@ impl Daemon {
         // The deployer and its report.
         let (status, deployer_status) = watch::channel(DeployerStatus::default());
         let in_force = outputs.deployer.clone();
+        let (health, told_health) = watch::channel(None);
         let reporter = Reporter {
             gateway: config.device_id.clone(),
             host: host(),
@@ -305,6 +310,7 @@ impl Daemon {
             deployment: outputs.deployer.clone(),
             deployer: deployer_status.clone(),
             judgement: outputs.judgement.clone(),
+            health: told_health,
         };
         {
             let stop = stop.clone();
@@ -455,6 +461,17 @@ impl Daemon {
             deployment: in_force,
             config_crc32c: config.crc32c,
         });
+        {
+            let (control, config, stop) = (control.clone(), config.clone(), stop.clone());
+            tasks.restarted("health", move || {
+                let (control, config) = (control.clone(), config.clone());
+                let (health, stop) = (health.clone(), stop.clone());
+                async move {
+                    check::watch::run(control, config, health, stop).await;
+                    Ok(())
+                }
+            });
+        }
         {
             // Before anybody hears that the daemon is ready.
             let listener = control::listen(&config.data_dir).context("listening for the command line")?;
@@ -607,6 +624,7 @@ struct Reporter {
     deployment: watch::Receiver<Option<Arc<Deployment>>>,
     deployer: watch::Receiver<DeployerStatus>,
     judgement: watch::Receiver<Judgement>,
+    health: watch::Receiver<Option<HealthReport>>,
 }
 
 impl Reporter {
@@ -616,6 +634,7 @@ impl Reporter {
             let changed = tokio::select! {
                 changed = self.deployer.changed() => changed,
                 changed = self.judgement.changed() => changed,
+                changed = self.health.changed() => changed,
                 () = stop.cancelled() => return,
             };
             if changed.is_err() {
@@ -628,7 +647,22 @@ impl Reporter {
     fn report(&mut self) {
         let status = self.deployer.borrow_and_update().clone();
         let judgement = self.judgement.borrow_and_update().clone();
-        let Some(versions) = judgement.versions else { return };
+        let health = self.health.borrow_and_update().clone();
+        let with_health = |mut section: Map<String, Value>| {
+            if let Some(health) = &health {
+                let health = serde_json::to_value(health).expect("a report has a JSON form");
+                section.insert("health".to_owned(), health);
+            }
+            section
+        };
+        let Some(versions) = judgement.versions else {
+            // What is wrong with a gateway is told before it has a manifest, too.
+            if health.is_some() {
+                let agent = Identity::module(self.gateway.clone(), ModuleId::edge_agent());
+                self.twins.replace_reported(&agent, with_health(Map::new()));
+            }
+            return;
+        };
         let outcome = |desired_version| match &judgement.problem {
             Some(problem) => {
                 let code = schemas::status::code::REFUSED;
@@ -646,7 +680,7 @@ impl Reporter {
         let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
         let agent = outcome(versions.edge_agent);
         let agent = report::edge_agent(&self.host, &status.progress(desired, now_ms()), &agent);
-        self.twins.replace_reported(&identity(ModuleId::edge_agent()), agent);
+        self.twins.replace_reported(&identity(ModuleId::edge_agent()), with_health(agent));
         let mut hub = outcome(versions.edge_hub);
         if judgement.problem.is_none() {
             // What Docker does is no fault of the routes.

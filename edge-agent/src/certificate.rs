@@ -1,6 +1,7 @@
 //! The gateway's certificates as its configuration names them: its own authority, the keeper of its server's, and whose
 //! certificates its clients may show.
 
+use edge_core::error_chain::chain;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -34,7 +35,7 @@ pub fn authority(config: &Config) -> Result<Option<Authority>> {
         Ok(()) => Ok(Some(authority)),
         Err(error) => {
             let (cert, key) = (cert.display(), key.display());
-            tracing::error!(%error, "{key} does not belong to {cert}: the server's certificate is not made anew, and modules get none");
+            tracing::error!(error = %chain(&error), "{key} does not belong to {cert}: the server's certificate is not made anew, and modules get none");
             Ok(None)
         }
     }

@@ -89,6 +89,8 @@ enum Command {
     /// Users: plain MQTT clients that know a name and a password.
     #[command(subcommand)]
     User(User),
+    /// The clients that were refused last: who, why, when, from where.
+    Refusals,
     /// Messages that upstream refused for themselves.
     #[command(subcommand)]
     Quarantine(Quarantine),
@@ -213,6 +215,10 @@ impl Cli {
                 let answer = self.ask("GET", "/status", None).await?;
                 self.print(&answer["modules"], || modules_text(&answer["modules"]))?;
             }
+            Command::Refusals => {
+                let answer = self.ask("GET", "/refusals", None).await?;
+                self.print(&answer["refusals"], || refusals_text(&answer["refusals"]))?;
+            }
             Command::Call { target, method, payload, timeout } => {
                 let payload: Value = match payload {
                     None => Value::Null,
@@ -314,16 +320,41 @@ fn modules_text(modules: &Value) -> String {
     let Some(modules) = modules.as_object().filter(|modules| !modules.is_empty()) else {
         return "no modules".to_owned();
     };
-    let mut lines = vec![format!("{:<24} {:<16} {:>8}  {}", "MODULE", "STATE", "RESTARTS", "IMAGE")];
+    let mut lines =
+        vec![format!("{:<24} {:<10} {:>8}  {:<32} {}", "MODULE", "STATUS", "RESTARTS", "IMAGE", "REASON")];
     for (name, module) in modules {
+        let next = module["nextTry"].as_str().map(|at| format!("; next try {at}")).unwrap_or_default();
         lines.push(format!(
-            "{name:<24} {:<16} {:>8}  {}",
-            text_of(&module["state"]),
+            "{name:<24} {:<10} {:>8}  {:<32} {}{next}",
+            text_of(&module["status"]),
             text_of(&module["restarts"]),
-            text_of(&module["image"])
+            text_of(&module["image"]),
+            text_of(&module["reason"])
         ));
     }
     lines.join("\n")
+}
+
+fn refusals_text(refusals: &Value) -> String {
+    let lines = refusals.as_array().into_iter().flatten().map(|refused| {
+        let who = refused["identity"].as_str().filter(|who| !who.is_empty()).unwrap_or("(did not say who)");
+        let proof = refused["proof"].as_str().map(|proof| format!("; showed {proof}")).unwrap_or_default();
+        format!(
+            "{} {who} from {} ({}), {} times since {}: {}{proof}",
+            text_of(&refused["last"]),
+            text_of(&refused["from"]),
+            text_of(&refused["protocol"]),
+            refused["count"],
+            text_of(&refused["first"]),
+            text_of(&refused["why"])
+        )
+    });
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() {
+        "no client was refused since the daemon started".to_owned()
+    } else {
+        lines.join("\n")
+    }
 }
 
 fn upstream_name(upstream: &Value) -> &str {

@@ -380,7 +380,7 @@ impl Memory {
             Err(error) if error.is_cancelled() => {}
             // Which one it was is not known: those that are still needed are asked for again.
             Err(error) => {
-                tracing::error!(%error, "a pull ended by a fault of this program");
+                tracing::error!(error = %chain(&error), "a pull ended by a fault of this program");
                 self.pulling.clear();
             }
         }

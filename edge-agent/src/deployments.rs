@@ -4,6 +4,7 @@
 //! is reported with the path of the field. A route that is wrong leaves the rest in force: it stays as it was in force
 //! last, if ever, and is reported by name.
 
+use edge_core::error_chain::chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
@@ -234,14 +235,14 @@ impl Deployments {
     fn put_in_force(&self, mut sections: Sections, removal: &Removal, start: Start) -> Result<(), String> {
         let mut manifest =
             Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| chain(&error).to_string())?;
         // What was in force before this version knew the mark keeps its routes.
         if matches!(start, Start::New) {
             Manifest::check_redaction(&sections.edge_agent.properties, &sections.edge_hub.properties)
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| chain(&error).to_string())?;
         }
         let (desired, _, refused) = deploy::take(&manifest);
-        let withheld = self.policy.check(&desired).err().map(|error| error.to_string());
+        let withheld = self.policy.check(&desired).err().map(|error| chain(&error).to_string());
         if let (Start::New, Some(refused)) = (start, &withheld) {
             return Err(refused.clone());
         }
@@ -264,7 +265,7 @@ impl Deployments {
             routes_refused.push(format!("{error}; {became}"));
         }
         let (_, table, _) = deploy::take(&manifest);
-        self.queues.route_to(&table.queues()).map_err(|error| error.to_string())?;
+        self.queues.route_to(&table.queues()).map_err(|error| chain(&error).to_string())?;
         self.takes_free.store(table.takes_free(), Ordering::Relaxed);
         self.routing.send_replace(Arc::new(Routing {
             table: Some(table),
@@ -318,7 +319,7 @@ impl Deployments {
                 changes.push((identity, change));
             }
         }
-        self.take_up().await.map_err(|error| ApplyError::Failed(error.to_string()))?;
+        self.take_up().await.map_err(|error| ApplyError::Failed(chain(&error).to_string()))?;
         if let Some(problem) = self.judgement.borrow().problem.clone() {
             return Err(ApplyError::Failed(problem));
         }

@@ -1,5 +1,6 @@
 //! The gateway behind its front door: who may come in, and what happens to what they say.
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -91,7 +92,7 @@ impl Front {
         match self.passwords.verify(&name, hash, password).await {
             Ok(true) => Ok(Admitted { identity, proof, ends_at: None, generation }),
             Ok(false) => Err(wrong()),
-            Err(error) => Err(Refusal::Unavailable(error.to_string())),
+            Err(error) => Err(Refusal::Unavailable(chain(&error).to_string())),
         }
     }
 }
@@ -131,6 +132,18 @@ impl Service for Front {
 
     fn has_anonymous_user(&self) -> bool {
         self.standing.users.anonymous().is_some()
+    }
+
+    fn knows(&self, request: &ConnectRequest) -> bool {
+        match claim(&request.client_id, request.user_name.as_deref()) {
+            Ok(Claim::User(name)) => self.standing.users.get(&name).is_some(),
+            Ok(Claim::Identity(identity)) if identity.device == self.gateway => {
+                let modules = &self.standing.rules.borrow().modules;
+                identity.module.is_some_and(|module| modules.contains(&module))
+            }
+            Ok(Claim::Identity(identity)) => self.standing.devices.get(&identity.device).is_some(),
+            Err(_) => false,
+        }
     }
 
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
@@ -234,7 +247,7 @@ impl Service for Front {
         let reported = self.twins.report(&client.identity, &patch, is_here).await;
         let version = reported.map_err(|error| match error {
             ReportError::Patch(error) => Rejected::Wrong(error.status(), error.to_string()),
-            ReportError::State(error) => Rejected::Temporary(503, error.to_string()),
+            ReportError::State(error) => Rejected::Temporary(503, chain(&error).to_string()),
             ReportError::Removed => Rejected::Wrong(404, error.to_string()),
         })?;
         if let Err(rejected) = self.router.twin_change(&client.identity, &patch).await {
@@ -249,12 +262,10 @@ impl Service for Front {
     }
 
     fn connected(self: &Arc<Self>, client: &Client) {
-        tracing::info!(client = %client.identity, peer = %client.peer, "client connected");
         self.presence.note(&client.identity);
     }
 
-    fn disconnected(self: &Arc<Self>, client: &Client, why: &str) {
-        tracing::info!(client = %client.identity, why, "client disconnected");
+    fn disconnected(self: &Arc<Self>, client: &Client, _why: &str) {
         if self.enrolments.leave(&client.identity) {
             return;
         }

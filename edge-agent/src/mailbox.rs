@@ -8,6 +8,7 @@
 //! Sequences ascend per device: what is not above the highest one taken is known. The first end of a message stands.
 //! Messages with their bodies are held in memory too, within [`BYTES_MAX`].
 
+use edge_core::error_chain::chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -239,7 +240,7 @@ impl Mailbox {
         self.settled.notify_one();
         if let Err(error) = saved.durable().await {
             // It is told to central from memory; a restart before that delivers the message once more.
-            tracing::error!(%device, sequence, %error, "the end of a cloud-to-device message was not saved");
+            tracing::error!(%device, sequence, error = %chain(&error), "the end of a cloud-to-device message was not saved");
         }
     }
 

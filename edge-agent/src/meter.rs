@@ -1,5 +1,6 @@
 //! The link's budget, counted on disk: what was claimed is saved before it is sent, and a day begins at its hour.
 
+use edge_core::error_chain::chain;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ impl Meter {
 
     async fn claim(self, saved: Saved) {
         while let Err(error) = self.state.put(Room::Budget, KEY, &saved).durable().await {
-            tracing::error!(%error, "what the link may cost could not be saved; it waits");
+            tracing::error!(error = %chain(&error), "what the link may cost could not be saved; it waits");
             tokio::time::sleep(AGAIN).await;
         }
         self.inner().is_saving = false;

@@ -9,6 +9,7 @@
 //! - An identity that was removed cannot connect again before everything that was kept of it is gone, on disk too.
 //! - A connection that was proven before a removal is not let in after it ([`Removals::is_since`]).
 
+use edge_core::error_chain::chain;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -235,7 +236,7 @@ impl Removal {
         }
         let ended = self.forget(&removed).await;
         if let Err(error) = &ended {
-            tracing::error!(%error, "the state of removed identities could not be removed; it is tried again");
+            tracing::error!(error = %chain(&error), "the state of removed identities could not be removed; it is tried again");
             self.removals.0.failed.notify_one();
         }
         ended

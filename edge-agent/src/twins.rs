@@ -4,6 +4,7 @@
 //! central's section changes, in its version or in its content: a central that was restored from a backup gives versions
 //! away a second time.
 
+use edge_core::error_chain::chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -86,7 +87,9 @@ impl Twins {
         for (key, value) in state.load::<Kept>(Room::Twins) {
             match key.parse::<Identity>() {
                 Ok(identity) => drop(kept.insert(identity, value)),
-                Err(error) => tracing::error!(key, %error, "a twin with a wrong name was left out"),
+                Err(error) => {
+                    tracing::error!(key, error = %chain(&error), "a twin with a wrong name was left out")
+                }
             }
         }
         let twins = Self {

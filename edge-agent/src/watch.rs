@@ -3,6 +3,7 @@
 //! The folder's newest `*.json` counts. Its checksum is remembered, so that a restart of the daemon does not bring an old
 //! file back over what central has wanted since. A wrong manifest is told in the log and changes nothing.
 
+use edge_core::error_chain::chain;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,7 +38,7 @@ pub async fn run(
         Ok(event) if event.kind.is_access() => {}
         Ok(_) => told.notify_one(),
         Err(error) => {
-            tracing::warn!(%error, "the folder of manifests could not be watched for a moment");
+            tracing::warn!(error = %chain(&error), "the folder of manifests could not be watched for a moment");
             told.notify_one();
         }
     })?;

@@ -758,6 +758,7 @@ fn rows() -> Vec<Row> {
                     identity: "press-7".into(),
                     why: "the signature was made with another key than press-7's".into(),
                     from: "10.0.3.7".into(),
+                    protocol: "MQTT 3.1.1".into(),
                     last_ms: facts.now_secs * 1000 - 60_000,
                     count: 14,
                     ..RefusalFacts::default()

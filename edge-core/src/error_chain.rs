@@ -7,13 +7,13 @@ use std::fmt;
 const CAUSES_MAX: usize = 16;
 
 /// Shows an error and everything that led to it. A cause that an error names in its own text is not repeated.
-pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> Chain<'a> {
+pub fn chain<'a>(error: &'a (dyn Error + 'a)) -> Chain<'a> {
     Chain(error)
 }
 
 /// See [`chain`].
 #[derive(Debug, Clone, Copy)]
-pub struct Chain<'a>(&'a (dyn Error + 'static));
+pub struct Chain<'a>(&'a (dyn Error + 'a));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,6 @@
 //! The door: its bounds, its counts, and what its listeners and sessions share.
 
+use edge_core::error_chain::chain;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use crate::clients::Clients;
 use crate::journal::{Journal, JournalMax};
 use crate::keeper;
 use crate::places::{Places, PlacesMax};
+use crate::refusals::Refusals;
 use crate::service::Service;
 use crate::tasks;
 
@@ -265,6 +267,7 @@ pub struct Door<S> {
     pub(crate) broker: Arc<Broker>,
     pub(crate) attempts: Attempts,
     pub(crate) places: Places,
+    pub(crate) refusals: Refusals,
     keeper: Mutex<Option<JoinHandle<()>>>,
     stop_keeper: DropGuard,
 }
@@ -300,12 +303,28 @@ impl<S: Service> Door<S> {
         });
         let (keeper, stop_keeper) = (Mutex::new(Some(keeper)), stop.drop_guard());
         let attempts = Attempts::new(settings.throttle.clone());
-        Ok(Arc::new(Self { service, clients, settings, broker, attempts, places, keeper, stop_keeper }))
+        let refusals = Refusals::default();
+        Ok(Arc::new(Self {
+            service,
+            clients,
+            settings,
+            broker,
+            attempts,
+            places,
+            refusals,
+            keeper,
+            stop_keeper,
+        }))
     }
 
     /// Its bounds.
     pub fn settings(&self) -> &DoorSettings {
         &self.settings
+    }
+
+    /// The clients that were refused last.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// What was refused or let go so far.
@@ -320,7 +339,7 @@ impl<S: Service> Door<S> {
         if let Some(keeper) = keeper
             && let Err(error) = keeper.await
         {
-            tracing::error!(%error, "the keeper of the MQTT sessions failed");
+            tracing::error!(error = %chain(&error), "the keeper of the MQTT sessions failed");
         }
         self.broker.journal.close().await;
     }

@@ -3,6 +3,7 @@
 //! A connection is one open file. What the process cannot do without (the queues on disk, the Docker Engine, the link
 //! upstream, its own sockets) keeps a reserve that connections never touch.
 
+use edge_core::error_chain::chain;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
@@ -80,7 +81,7 @@ pub fn raise() -> Option<u64> {
     match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         Ok(()) => limit.maximum,
         Err(error) => {
-            warn!(%error, "raising the limit of open files failed");
+            warn!(error = %chain(&error), "raising the limit of open files failed");
             limit.current
         }
     }

@@ -6,6 +6,7 @@
 mod stall;
 mod tcp;
 
+use edge_core::error_chain::chain;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
@@ -55,7 +56,7 @@ where
                 Err(error) => error,
             },
         };
-        error!(listener, %error, "accepting a connection failed");
+        error!(listener, error = %chain(&error), "accepting a connection failed");
         tokio::select! {
             () = stop.cancelled() => return None,
             () = sleep(ACCEPT_PAUSE) => {}
@@ -149,7 +150,9 @@ impl HttpServer {
                 let stream = StallTimeout::new(stream, limits.stall_timeout);
                 match one_request(stream, service, &RequestTimes::from(&limits), &stop).await {
                     Ended::Answered => {}
-                    Ended::Failed(error) => debug!(socket = name, %error, "HTTP connection failed"),
+                    Ended::Failed(error) => {
+                        debug!(socket = name, error = %chain(&error), "HTTP connection failed")
+                    }
                     Ended::TookTooLong => warn!(socket = name, "request cut: it took too long"),
                     Ended::Stopped => debug!(socket = name, "request cut: the socket closes"),
                 }

@@ -4,6 +4,7 @@
 //! else by [`REQUEST_MAX`]. One connection carries one request, so that an idle client holds no place; the SDKs open one
 //! per call anyway.
 
+use edge_core::error_chain::chain;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -123,7 +124,7 @@ async fn serve<S: Service>(
     };
     match one_request(stream, service, &times, stop).await {
         Ended::Answered => {}
-        Ended::Failed(error) => debug!(%peer, %error, "HTTPS connection ended"),
+        Ended::Failed(error) => debug!(%peer, error = %chain(&error), "HTTPS connection ended"),
         Ended::TookTooLong => warn!(%peer, "request cut: it took too long"),
         Ended::Stopped => info!(%peer, "request cut: the door closes"),
     }

@@ -30,6 +30,7 @@ pub mod private_files;
 mod quota;
 pub mod random;
 mod reach;
+pub mod refusals;
 mod retained;
 mod review;
 pub mod rounds;

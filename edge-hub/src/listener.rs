@@ -1,5 +1,6 @@
 //! The listener: accepts connections up to a bound, gives each a session, and ends when told to and all of them ended.
 
+use edge_core::error_chain::chain;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,9 @@ use tracing::{debug, info, warn};
 use crate::door::{Door, count};
 use crate::http_server::next_connection;
 use crate::https::{self, Caller};
+use crate::message::unix_ms;
 use crate::places::{NoPlace, Place};
+use crate::refusals::Refusing;
 use crate::service::{ClientCert, Service, Transport};
 use crate::session;
 
@@ -78,7 +81,7 @@ impl<S: Service> Door<S> {
             let timeout = self.settings.connect_timeout;
             let deadline = Instant::now() + if place.has_time { timeout } else { timeout / 4 };
             if let Err(error) = stream.set_nodelay(true) {
-                debug!(%peer, %error, "connection ended before it began");
+                debug!(%peer, error = %chain(&error), "connection ended before it began");
                 continue;
             }
             let (door, stop) = (self.clone(), stop.clone());
@@ -162,7 +165,14 @@ impl<S: Service> Door<S> {
                     }
                 }
             }
-            Err(error) => warn!(%peer, %error, "connection refused: no TLS handshake"),
+            Err(error) => {
+                warn!(%peer, error = %chain(&error), "connection refused: no TLS handshake");
+                let why = format!("no TLS handshake: {error}");
+                let (identity, address) = ("", peer.ip());
+                let (why, protocol) = (&*why, "TLS");
+                let refusing = Refusing { identity, is_known: false, address, why, protocol, proof: None };
+                self.refusals.note(unix_ms(), refusing);
+            }
         }
     }
 }

@@ -181,6 +181,12 @@ pub trait Service: Send + Sync + 'static {
         false
     }
 
+    /// Whether the identity that a CONNECT claims is one of this program's. Refusals of known identities are kept apart from those
+    /// of names that anybody makes up.
+    fn knows(&self, _request: &ConnectRequest) -> bool {
+        false
+    }
+
     /// Proves who a CONNECT is. A client id that is already connected is taken over by the new connection.
     fn authenticate(
         self: &Arc<Self>,

@@ -9,6 +9,7 @@
 //! Two panics end the program wherever they happen: on a thread that writes to disk, and at a lock that another panic has
 //! poisoned, because what the lock protects may be half changed in memory, while it is whole on disk.
 
+use edge_core::error_chain::chain;
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
@@ -219,7 +220,7 @@ impl Tasks {
                 Ok(failure) => {
                     warn!(task = failure.task, cause = failure.cause, "a task did not end in order")
                 }
-                Err(error) => warn!(%error, "a task did not end in order"),
+                Err(error) => warn!(error = %chain(&error), "a task did not end in order"),
             }
         }
     }

@@ -103,6 +103,57 @@ pub struct EdgeAgentReport {
     /// The modules.
     #[schemars(with = "BTreeMap<String, ModuleReport>")]
     pub modules: BTreeMap<ModuleId, ModuleReport>,
+    /// What is wrong with the gateway. Not in IoT Edge's report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthReport>,
+}
+
+/// What the gateway finds wrong with itself, and whom it refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthReport {
+    /// RFC 3339, by the gateway's clock.
+    pub updated: String,
+    /// Findings that are not `ok`.
+    pub findings: Vec<FindingReport>,
+    /// Clients that were refused last, those of known identities first.
+    pub refusals: Vec<RefusalReport>,
+}
+
+/// A finding of `edge-agent check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FindingReport {
+    /// The check, for example `disk`.
+    pub id: String,
+    /// `info`, `warn` or `error`.
+    pub level: String,
+    /// What was seen.
+    pub evidence: String,
+    /// What to do.
+    #[serde(default)]
+    pub mend: String,
+}
+
+/// A client that the gateway refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RefusalReport {
+    /// Who it said it is; empty when it did not say.
+    pub identity: String,
+    /// Why it was refused.
+    pub why: String,
+    /// Its address.
+    pub from: String,
+    /// `MQTT 3.1.1`, `MQTT 5` or `TLS`.
+    pub protocol: String,
+    /// Fingerprint of the certificate or token that it showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
+    /// When it was refused first, RFC 3339.
+    pub first: String,
+    /// When it was refused last, RFC 3339.
+    pub last: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// The version of the daemon.

@@ -10,10 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use edge_hub::door::Door;
 use edge_hub::takeovers::Conflict;
 use schemas::names::{Identity, ModuleId};
+use schemas::status::HealthReport;
 use schemas::timestamp::rfc3339;
 use schemas::twin::Twin;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 
 use super::error::{Answer, ApiError, ErrorBody};
@@ -21,6 +22,7 @@ use super::extract::{Asked, At, OfDevice};
 use crate::fleet::{self, Fleet, FleetError, no_device, require};
 use crate::health::Health;
 use crate::store::telemetry::{self, Message};
+use crate::store::twins::Half;
 use crate::store::{devices, twins};
 
 /// Whether central serves: it writes to its store, as every message and every change needs, reads from it, has space on its
@@ -62,17 +64,21 @@ pub(super) async fn door(
     }))
 }
 
-/// Whether a gateway or device is connected, since when, and through which gateway.
+/// Whether a gateway or device is connected, since when, and through which gateway; of a gateway every module of its manifest,
+/// present or not, what the gateway finds wrong with itself, and the clients that it refused last.
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/status", tag = "ext", params(OfDevice),
     security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
 pub(super) async fn status(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Value>> {
-    let (device, received, modules) = fleet
+    let (device, received, modules, (desired, reported)) = fleet
         .store
         .read(move |c| {
             let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
             let received = telemetry::last_received(c, &device.id)?;
             let modules = fleet::modules(c, &device.id)?;
-            Ok::<_, FleetError>((device, received, modules))
+            let agent = Identity::module(device.id.clone(), ModuleId::edge_agent());
+            let desired = twins::section(c, &agent, Half::Desired)?.section.properties;
+            let reported = twins::section(c, &agent, Half::Reported)?.section.properties;
+            Ok::<_, FleetError>((device, received, modules, (desired, reported)))
         })
         .await?;
     let identity = Identity::device(device.id.clone());
@@ -83,7 +89,21 @@ pub(super) async fn status(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>
         .map(|name| {
             let module = Identity::module(device.id.clone(), name.clone());
             let since = fleet.connections.since(&module, Some(&device.id));
-            json!({"name": name, "connected": since.is_some(), "since": since.map(rfc3339)})
+            let of = |section: &Map<String, Value>| {
+                section.get("modules").and_then(|modules| modules.get(name.as_str())).cloned()
+            };
+            let (wanted, told) = (of(&desired).unwrap_or_default(), of(&reported).unwrap_or_default());
+            json!({
+                "name": name,
+                "connected": since.is_some(),
+                "since": since.map(rfc3339),
+                "desiredStatus": wanted["status"],
+                "status": told["runtimeStatus"].as_str().unwrap_or("notReported"),
+                "reason": told["statusDescription"],
+                "nextTry": told["nextTryUtc"],
+                "restarts": told["restartCount"],
+                "image": told["settings"]["image"].as_str().or(wanted["settings"]["image"].as_str()),
+            })
         })
         .collect();
     Ok(Json(json!({
@@ -94,7 +114,13 @@ pub(super) async fn status(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>
         "gateway": device.gateway,
         "identityConflict": fleet.clients.conflict(&identity).map(conflict_body),
         "modules": modules,
+        "health": health_body(&reported),
     })))
+}
+
+/// What a gateway finds wrong with itself, and the clients that it refused last; null of a device, and of a gateway that has not told.
+fn health_body(reported: &Map<String, Value>) -> Option<HealthReport> {
+    serde_json::from_value(reported.get("health")?.clone()).ok()
 }
 
 fn conflict_body(conflict: Conflict) -> Value {

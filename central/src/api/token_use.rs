@@ -1,5 +1,6 @@
 //! What is noted of the use of API tokens: when a right one was used, and who sends wrong ones, who has to wait.
 
+use edge_core::error_chain::chain;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,7 +48,7 @@ impl TokenUse {
         tokio::spawn(async move {
             let written = store.submit(move |c| Ok::<_, StoreError>(tokens::used(c, &hash, now_ms)?)).await;
             if let Err(error) = written {
-                tracing::debug!(%error, "the use of an API token was not noted");
+                tracing::debug!(error = %chain(&error), "the use of an API token was not noted");
             }
         });
     }

@@ -9,6 +9,7 @@
 //! - The record is never ahead of what SQLite has synced: a power cut alone never looks like a loss.
 //! - It may be behind: it is synced with checkpoints only.
 
+use edge_core::error_chain::chain;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -211,7 +212,7 @@ impl CommitRecord {
         if let Err(error) = &done
             && !self.is_failing
         {
-            tracing::warn!(path = %self.path.display(), %error, "writing the commit record failed");
+            tracing::warn!(path = %self.path.display(), error = %chain(&error), "writing the commit record failed");
         }
         self.is_failing = done.is_err();
     }

@@ -3,6 +3,7 @@
 //! History has quotas of bytes, and gives way within them. When the file system itself gets full, nothing that was acknowledged
 //! gives way: new telemetry is refused, and gateways keep it (docs/decisions/0020).
 
+use edge_core::error_chain::chain;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ impl Space {
         let size = match rustix::fs::statvfs(dir) {
             Ok(stat) => stat.f_blocks.saturating_mul(stat.f_frsize),
             Err(error) => {
-                tracing::warn!(%error, "reading the size of the store's disk failed; quotas that depend on it are off");
+                tracing::warn!(error = %chain(&error), "reading the size of the store's disk failed; quotas that depend on it are off");
                 u64::MAX
             }
         };
@@ -71,7 +72,7 @@ impl Space {
         let disk = match self.free(connection) {
             Ok(free_bytes) => Disk { free_bytes, is_low: free_bytes < self.free_bytes },
             Err(error) => {
-                tracing::warn!(%error, "reading the free space of the store's disk failed");
+                tracing::warn!(error = %chain(&error), "reading the free space of the store's disk failed");
                 Disk { free_bytes: 0, is_low: self.was_low }
             }
         };

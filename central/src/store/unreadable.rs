@@ -2,6 +2,7 @@
 //!
 //! What is written can be read (docs/protocol.md has the limits). What cannot was damaged, or changed by hand.
 
+use edge_core::error_chain::chain;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -60,7 +61,7 @@ fn tell(table: &'static str, error: &rusqlite::Error) {
         met.insert(format!("{table}: {error}"));
     }
     drop(met);
-    tracing::error!(table, %error, "a row of the store cannot be read; it is left out");
+    tracing::error!(table, error = %chain(&error), "a row of the store cannot be read; it is left out");
 }
 
 /// The rows of a query that can be read.

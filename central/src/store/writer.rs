@@ -1,5 +1,6 @@
 //! The thread that writes: works that arrived while the last commit ran share the next one.
 
+use edge_core::error_chain::chain;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -101,7 +102,7 @@ pub(super) struct Writer<'a> {
 impl Writer<'_> {
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         if let Err(error) = self.connection.busy_timeout(LOCKED_TRY) {
-            tracing::warn!(%error, "setting how long the writer waits for a lock failed");
+            tracing::warn!(error = %chain(&error), "setting how long the writer waits for a lock failed");
         }
         while self.group(&mut jobs) {}
         self.record.sync();
@@ -150,7 +151,7 @@ impl Writer<'_> {
                 self.record.committed(*commits, *messages);
                 self.is_log_ahead = true;
             }
-            Err(error) => tracing::error!(%error, works, "a group was not committed"),
+            Err(error) => tracing::error!(error = %chain(&error), works, "a group was not committed"),
         }
         *lock(&self.shared.failure) = committed.as_ref().err().map(ToString::to_string);
         // Before they are told: who asks then is not told of works that are done.
@@ -217,7 +218,9 @@ impl Writer<'_> {
             Ok(true) => self.is_log_ahead = false,
             // Readers of older states need the log; the next checkpoint is soon.
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "moving the store's log into its file failed"),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "moving the store's log into its file failed")
+            }
         }
         self.record.sync();
     }

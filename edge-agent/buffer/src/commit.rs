@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::answers::Answers;
 use crate::error::AppendError;
+use crate::error::chain;
 use crate::format::{
     SEGMENT_HEADER, SegmentHeader, UNFINISHED, encode_frame, frame_len, frame_seed, segment_name,
 };
@@ -161,7 +162,7 @@ impl Committer {
             // file is never written again. Cutting it keeps a reopened log from finding what was not acknowledged.
             self.active.is_abandoned = true;
             if let Err(error) = self.active.file.set_len(self.active.len) {
-                tracing::warn!(%error, "the failed part of a segment was not cut off");
+                tracing::warn!(error = chain(&error), "the failed part of a segment was not cut off");
             }
             return Err(self.failed(doing, source));
         }
@@ -225,7 +226,7 @@ impl Committer {
         if self.active.allocated > self.active.len
             && let Err(error) = self.active.file.set_len(self.active.len)
         {
-            tracing::warn!(dir = %self.shared.storage.path().display(), %error, "space allocated ahead was not given back");
+            tracing::warn!(dir = %self.shared.storage.path().display(), error = chain(&error), "space allocated ahead was not given back");
             return;
         }
         self.active.allocated = self.active.len;
@@ -303,7 +304,7 @@ impl Committer {
         if let Err(error) = written {
             state.has_not_written();
             drop(state);
-            tracing::warn!(dir = %self.shared.storage.path().display(), %error, cursor, "a queue's ledger was not written");
+            tracing::warn!(dir = %self.shared.storage.path().display(), error = chain(&error), cursor, "a queue's ledger was not written");
             return Err(error);
         }
         let done = state.drop_done(cursor);

@@ -75,3 +75,15 @@ pub enum AppendError {
     #[error("the queue is closed")]
     Closed,
 }
+
+/// An error with all its causes in one line, for the log. As `edge_core::error_chain`, which this crate does not know.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::commit::Committer;
 use crate::error::AppendError;
+use crate::error::chain;
 use crate::format::{DAMAGED, SEGMENT_HEADER, frame_seed, segment_name};
 use crate::limits::Full;
 use crate::losses::Cause;
@@ -116,7 +117,7 @@ impl Committer {
                 return None;
             }
             self.roll(now_ms)
-                .inspect_err(|error| tracing::warn!(%error, "a queue could not give way"))
+                .inspect_err(|error| tracing::warn!(error = chain(&error), "a queue could not give way"))
                 .ok()?;
         }
         Some(self.drop_oldest(cause, now_ms))
@@ -152,7 +153,13 @@ impl Committer {
             None
         } else {
             self.tally(&oldest, next_first, cause, now_ms)
-                .inspect_err(|error| tracing::warn!(segment = oldest.first, %error, "whose records are lost is not known"))
+                .inspect_err(|error| {
+                    tracing::warn!(
+                        segment = oldest.first,
+                        error = chain(&error),
+                        "whose records are lost is not known"
+                    )
+                })
                 .ok()
         };
         let mut state = self.shared.state();
@@ -223,7 +230,7 @@ impl Committer {
                 storage.remove(&name)
             };
             if let Err(error) = removed {
-                tracing::warn!(dir = %storage.path().display(), segment = name, %error, "a segment was not removed");
+                tracing::warn!(dir = %storage.path().display(), segment = name, error = chain(&error), "a segment was not removed");
             }
         }
         if self.shared.state().set_aside > SET_ASIDE_MAX as u64 {
@@ -243,7 +250,7 @@ impl Committer {
             match storage.remove(name) {
                 Ok(()) => given_back += len,
                 Err(error) => {
-                    tracing::warn!(dir = %storage.path().display(), file = name, %error, "a damaged segment was not deleted");
+                    tracing::warn!(dir = %storage.path().display(), file = name, error = chain(&error), "a damaged segment was not deleted");
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::error::chain;
 use crate::format::{Epoch, FRAME_HEADER, MARK, Record, decode_frame, frame_header, frame_len};
 use crate::storage::File;
 
@@ -157,7 +158,7 @@ pub(crate) fn read_around_bad_sectors(file: &dyn File, into: &mut [u8], offset: 
     let is_bad = |error: &io::Error| error.raw_os_error() == Some(EIO);
     match file.read_at(into, offset) {
         Err(error) if is_bad(&error) => {
-            tracing::error!(offset, %error, "a part of a queue's file cannot be read")
+            tracing::error!(offset, error = chain(&error), "a part of a queue's file cannot be read")
         }
         read => return read,
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::error::chain;
 use crate::format::LOCK_FILE;
 
 /// A file that is open for reading and writing at offsets.
@@ -98,7 +99,7 @@ impl Storage for Directory {
 
     fn release(&self) {
         if let Err(error) = self.lock.unlock() {
-            tracing::warn!(dir = %self.path.display(), %error, "a queue's lock was not released");
+            tracing::warn!(dir = %self.path.display(), error = chain(&error), "a queue's lock was not released");
         }
     }
 }

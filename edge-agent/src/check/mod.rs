@@ -4,6 +4,7 @@
 mod engine;
 mod files;
 mod host;
+pub mod watch;
 
 use std::future::Future;
 use std::path::Path;

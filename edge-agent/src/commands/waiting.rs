@@ -1,6 +1,7 @@
 //! Commands that wait for their targets: each target's run one after the other, in the order in which they came, while it
 //! listens for methods.
 
+use edge_core::error_chain::chain;
 use std::time::Duration;
 
 use edge_core::dialect::client::Subscribe;
@@ -40,7 +41,7 @@ impl Commands {
             let Some((id, waiting, saved)) = self.journal().begin(target, steady_ms()) else { return };
             // On disk before the call: it is never called twice.
             if let Err(error) = saved.durable().await {
-                tracing::error!(command = id, %target, %error, "a waiting command was not run, and waits on");
+                tracing::error!(command = id, %target, error = %chain(&error), "a waiting command was not run, and waits on");
                 self.journal().give_back(&id, waiting);
             } else {
                 let answer = self.run(&id, target, &waiting.request).await;

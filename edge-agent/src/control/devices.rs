@@ -1,5 +1,6 @@
 //! The local door's leaf devices: added, shown, blocked, removed.
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 
 use axum::Json;
@@ -200,7 +201,7 @@ pub(super) async fn remove(
 
 /// The removal goes on, and whoever has this name next is refused until it has ended.
 pub(super) fn unfinished(error: RemovalError) -> Failure {
-    Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    Failure(StatusCode::SERVICE_UNAVAILABLE, chain(&error).to_string())
 }
 
 pub(super) async fn block(control: State<Arc<Control>>, id: Path<String>) -> Result<Json<Value>, Failure> {
@@ -262,5 +263,5 @@ fn failure(error: DeviceError) -> Failure {
         DeviceError::Unknown(_) | DeviceError::Nobody(_) => StatusCode::NOT_FOUND,
         DeviceError::State(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Failure(status, error.to_string())
+    Failure(status, chain(&error).to_string())
 }

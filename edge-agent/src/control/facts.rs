@@ -6,9 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use edge_buffer::Room;
 use edge_core::deploy::desired::Desired;
-use edge_core::health::facts::{DaemonFacts, DeploymentFacts, LinkFacts, ModuleFacts, QueueFacts};
+use edge_core::health::facts::{
+    DaemonFacts, DeploymentFacts, LinkFacts, ModuleFacts, QueueFacts, REFUSALS_TOLD_MAX, RefusalFacts,
+};
 use schemas::manifest::DesiredStatus;
 use schemas::timestamp::rfc3339;
+use serde_json::{Value, json};
 
 use super::Control;
 use crate::clock::now_ms;
@@ -18,6 +21,22 @@ const UNROUTED_SENDERS_MAX: usize = 5;
 
 pub(super) async fn facts(State(control): State<Arc<Control>>) -> Json<DaemonFacts> {
     Json(control.facts())
+}
+
+pub(super) async fn refusals(State(control): State<Arc<Control>>) -> Json<Value> {
+    let shown = |refused: RefusalFacts| {
+        json!({
+            "identity": refused.identity,
+            "why": refused.why,
+            "from": refused.from,
+            "protocol": refused.protocol,
+            "proof": refused.proof,
+            "first": rfc3339(refused.first_ms),
+            "last": rfc3339(refused.last_ms),
+            "count": refused.count,
+        })
+    };
+    Json(json!({"refusals": control.refusals().map(shown).collect::<Vec<_>>()}))
 }
 
 impl Control {
@@ -90,8 +109,22 @@ impl Control {
                 })
                 .collect(),
             clients: clients.len(),
-            refusals: Vec::new(),
+            refusals: self.refusals().take(REFUSALS_TOLD_MAX).collect(),
         }
+    }
+
+    /// The clients that were refused last.
+    fn refusals(&self) -> impl Iterator<Item = RefusalFacts> + use<> {
+        self.door.refusals().all().into_iter().map(|refused| RefusalFacts {
+            identity: refused.identity,
+            why: refused.why,
+            from: refused.address.to_string(),
+            protocol: refused.protocol.to_owned(),
+            proof: refused.proof,
+            first_ms: refused.first_ms,
+            last_ms: refused.last_ms,
+            count: refused.count,
+        })
     }
 
     fn link_facts(&self) -> Option<LinkFacts> {

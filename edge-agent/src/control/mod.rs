@@ -8,6 +8,7 @@ mod facts;
 mod quarantine;
 mod users;
 
+use edge_core::error_chain::chain;
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -124,6 +125,7 @@ pub async fn serve(control: Arc<Control>, listener: UnixListener, stop: Cancella
     let router = Router::new()
         .route("/status", get(status))
         .route("/facts", get(facts::facts))
+        .route("/refusals", get(facts::refusals))
         .route("/apply", post(apply))
         .route("/devices", get(devices::list).post(devices::add))
         .route("/devices/{id}", get(devices::show).delete(devices::remove))
@@ -363,9 +365,9 @@ async fn apply(
 ) -> Result<Json<Value>, Failure> {
     shallow(&document)?;
     let (version, changes) = control.deployments.apply(&document).await.map_err(|error| match error {
-        ApplyError::Refused(_) => Failure(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        ApplyError::Refused(_) => Failure(StatusCode::UNPROCESSABLE_ENTITY, chain(&error).to_string()),
         ApplyError::State(_) | ApplyError::Failed(_) => {
-            Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            Failure(StatusCode::SERVICE_UNAVAILABLE, chain(&error).to_string())
         }
     })?;
     for (identity, change) in changes {

@@ -1,5 +1,6 @@
 //! The local door's quarantine: what upstream refused, listed, shown, put back, dropped.
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 
 use axum::Json;
@@ -29,7 +30,7 @@ impl From<QuarantineError> for Failure {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         };
-        Self(status, error.to_string())
+        Self(status, chain(&error).to_string())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The local door's MQTT users: added, listed, removed.
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 
 use axum::Json;
@@ -92,7 +93,7 @@ pub(super) async fn new_user(
         .passwords
         .hash(&password)
         .await
-        .map_err(|error| Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+        .map_err(|error| Failure(StatusCode::SERVICE_UNAVAILABLE, chain(&error).to_string()))?;
     control.standing.removals.finish().await.map_err(unfinished)?;
     control.standing.users.add(name.clone(), User { hash, device: device.clone() }).await.map_err(failure)?;
     tracing::info!(user = %name, device = ?device, "user added");
@@ -131,5 +132,5 @@ fn failure(error: UserError) -> Failure {
         UserError::Unknown(_) => StatusCode::NOT_FOUND,
         UserError::State(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Failure(status, error.to_string())
+    Failure(status, chain(&error).to_string())
 }

@@ -13,6 +13,7 @@
 
 mod entry;
 
+use edge_core::error_chain::chain;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -101,7 +102,7 @@ impl Quarantine {
                     known.extend(Entry::read(&record).map(|entry| (entry.queue_name(), entry.sequence)))
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the quarantine could not be read whole");
+                    tracing::error!(error = %chain(&error), "the quarantine could not be read whole");
                     break;
                 }
             }

@@ -4,6 +4,7 @@
 //! delivered again, from the first such message on. A module that never answers holds a window of messages in memory, and its
 //! queue on disk; nobody else waits for it.
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Delivery {
                         in_flight.push_back(Box::pin(async move { (queue, next.sequence, bytes, delivery.await) }));
                     }
                     Err(error) => {
-                        tracing::error!(module = %self.to, %error, "the module's queue cannot be read; deliveries ended");
+                        tracing::error!(module = %self.to, error = %chain(&error), "the module's queue cannot be read; deliveries ended");
                         return;
                     }
                 },

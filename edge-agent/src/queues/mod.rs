@@ -227,7 +227,7 @@ impl Queues {
                     Ok(Ok(0)) => {}
                     Ok(Ok(expired)) => tracing::info!(queue = name, expired, "queued messages expired"),
                     Ok(Err(error)) => {
-                        tracing::warn!(queue = name, %error, "a queue could not be searched for expired messages");
+                        tracing::warn!(queue = name, error = %edge_core::error_chain::chain(&error), "a queue could not be searched for expired messages");
                     }
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                     // The runtime is shutting down.

@@ -1,6 +1,7 @@
 //! The queues that lead to one place, one for each priority and what gives way when it is full, and what reads them in the
 //! order of their priorities.
 
+use edge_core::error_chain::chain;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -192,7 +193,7 @@ impl Queue {
 
 fn remove(dir: &Path) {
     if let Err(error) = std::fs::remove_dir_all(dir) {
-        tracing::warn!(dir = %dir.display(), %error, "a queue's files were not removed");
+        tracing::warn!(dir = %dir.display(), error = %chain(&error), "a queue's files were not removed");
     }
 }
 

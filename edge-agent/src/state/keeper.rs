@@ -1,5 +1,6 @@
 //! Keeps journal, sled and export in step, and finds the state again from whichever of them is whole.
 
+use edge_core::error_chain::chain;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -102,7 +103,7 @@ impl Keeper {
                     self.journal.forget(older);
                 }
             }
-            Err(error) => tracing::warn!(%error, "the state's export was not written"),
+            Err(error) => tracing::warn!(error = %chain(&error), "the state's export was not written"),
         }
     }
 
@@ -127,7 +128,7 @@ impl Keeper {
             self.changed.insert((change.room, change.key), change.value);
             self.changed_since.get_or_insert_with(Instant::now);
         }
-        answers.into_iter().map(|answer| answer.map_err(|error| error.to_string())).collect()
+        answers.into_iter().map(|answer| answer.map_err(|error| chain(&error).to_string())).collect()
     }
 
     /// How long until sled should hear of the changes.
@@ -184,10 +185,10 @@ impl Keeper {
 
     /// Opens sled again, or makes it again from export and journal.
     fn reopen(&mut self) -> bool {
-        let found = find(&self.dir, &self.journal, &self.reserve).map_err(|error| error.to_string());
+        let found = find(&self.dir, &self.journal, &self.reserve).map_err(|error| chain(&error).to_string());
         let opened = found.and_then(|(store, mut values, reach)| {
             let mut store = store.ok_or("the database cannot be opened for now")?;
-            self.journal.apply_to(&mut values, reach).map_err(|error| error.to_string())?;
+            self.journal.apply_to(&mut values, reach).map_err(|error| chain(&error).to_string())?;
             store.follow(&values, self.journal.reach())?;
             Ok(store)
         });

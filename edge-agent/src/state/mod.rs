@@ -24,6 +24,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use edge_core::error_chain::chain;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -194,7 +195,7 @@ impl State {
     pub fn put<T: Serialize>(&self, room: Room, key: &str, value: &T) -> Saved {
         match schemas::json::to_stored(value) {
             Ok(value) => self.write(room, key, Some(value)),
-            Err(error) => Saved(Err(StateError::NotSaved(error.to_string()))),
+            Err(error) => Saved(Err(StateError::NotSaved(chain(&error).to_string()))),
         }
     }
 
@@ -262,7 +263,7 @@ pub(crate) fn shaped<T: DeserializeOwned>(room: Room, key: &str, value: serde_js
 
 fn readable<T>(room: Room, key: &str, read: Result<T, serde_json::Error>) -> Option<T> {
     read.inspect_err(|error| {
-        tracing::error!(room = room.name(), key, %error, "a stored value cannot be read and is left out");
+        tracing::error!(room = room.name(), key, error = %chain(&error), "a stored value cannot be read and is left out");
     })
     .ok()
 }
@@ -287,7 +288,7 @@ impl Saved {
     /// Does not wait. A failure was logged by the writing thread, or is logged here.
     pub fn later(self) {
         if let Err(error) = self.0 {
-            tracing::error!(%error, "a write was not taken");
+            tracing::error!(error = %chain(&error), "a write was not taken");
         }
     }
 }

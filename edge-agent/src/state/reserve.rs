@@ -1,5 +1,6 @@
 //! Disk space that state keeps for itself: a file that is deleted when everybody else has filled the disk.
 
+use edge_core::error_chain::chain;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,7 @@ impl Reserve {
         });
         if let Err(error) = made {
             let _incomplete = std::fs::remove_file(&self.path);
-            tracing::warn!(%error, "no disk space could be reserved for state");
+            tracing::warn!(error = %chain(&error), "no disk space could be reserved for state");
         }
     }
 

@@ -3,6 +3,7 @@
 //! A first loss is told within a second. While a queue goes on losing, it is told in ever longer pauses, each time as one
 //! gap for each cause and sender: the ledger joins them meanwhile.
 
+use edge_core::error_chain::chain;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -136,7 +137,9 @@ async fn ask(due: Vec<(String, Log)>) -> Vec<Found> {
             Ok(gaps) if gaps.is_empty() => {}
             Ok(gaps) => found.push(Found { log, name, gaps }),
             // They stay in the ledger, and are looked at again.
-            Err(error) => tracing::warn!(queue = name, %error, "what a queue lost could not be told"),
+            Err(error) => {
+                tracing::warn!(queue = name, error = %chain(&error), "what a queue lost could not be told")
+            }
         }
     }
     found

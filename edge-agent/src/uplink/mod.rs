@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use edge_core::access::sas;
 use edge_core::backoff::Backoff;
+use edge_core::error_chain::chain;
 use edge_core::health::facts::LinkFailure;
 use edge_hub::client::{self, ClientOptions, Proxy, Transport};
 use edge_hub::clients::Clients;
@@ -192,15 +193,15 @@ impl Uplink {
             let before = self.status.borrow().clone();
             let is_news = before.is_connected || before.why.is_empty();
             if is_news {
-                tracing::warn!(%why, ?wait, "central is away");
+                tracing::warn!(why = %chain(&why), ?wait, "central is away");
             } else {
-                tracing::info!(%why, ?wait, "central is still away");
+                tracing::info!(why = %chain(&why), ?wait, "central is still away");
             }
             let failure = match &why {
                 Ended::Connect(error) => link_failure(error),
                 _ => LinkFailure::Unreachable,
             };
-            self.status.send_replace(before.away(why.to_string(), failure));
+            self.status.send_replace(before.away(chain(&why).to_string(), failure));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => return,

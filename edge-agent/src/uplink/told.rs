@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
+use edge_core::error_chain::chain;
 use edge_core::link::budget::Cause;
 use schemas::cloud_message::CloudMessage;
 use schemas::link::{Children, CommandDown, Desired, Purges, Stored};
@@ -130,6 +131,8 @@ pub(super) fn cause(topic: &str) -> Cause {
 /// `None`, and a line in the log, for what can never be read: it is acknowledged, or central would send it for ever.
 fn from_json<T: serde::de::DeserializeOwned>(topic: &str, payload: &Bytes) -> Option<T> {
     schemas::json::from_link(payload)
-        .map_err(|error| tracing::error!(topic, %error, "what central told could not be read"))
+        .map_err(
+            |error| tracing::error!(topic, error = %chain(&error), "what central told could not be read"),
+        )
         .ok()
 }

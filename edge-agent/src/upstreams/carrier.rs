@@ -1,6 +1,7 @@
 //! Takes messages out of the queues in their order, hands each to the lane of its identity, and moves the cursors over what
 //! is done with.
 
+use edge_core::error_chain::chain;
 use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -145,7 +146,7 @@ impl Carrier {
                         waiting = self.hand_over(&mut taken, &mut lanes, queue, record, &stop).await;
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the queue for upstream cannot be read; trying again");
+                        tracing::error!(error = %chain(&error), "the queue for upstream cannot be read; trying again");
                         if tokio::time::timeout(AGAIN, stop.cancelled()).await.is_ok() {
                             break;
                         }
@@ -179,7 +180,7 @@ impl Carrier {
             return None;
         }
         while let Err(error) = self.quarantine.before_sending(&record.payload).await {
-            tracing::error!(%error, "a message that was put back could not be taken out of quarantine; trying again");
+            tracing::error!(error = %chain(&error), "a message that was put back could not be taken out of quarantine; trying again");
             if tokio::time::timeout(AGAIN, stop.cancelled()).await.is_ok() {
                 return Some((queue, record));
             }
@@ -215,7 +216,9 @@ impl Carrier {
         loop {
             match self.quarantine.put(queue, sequence, reason.clone()).await {
                 Ok(()) => return true,
-                Err(error) => tracing::error!(%error, "a message could not be set aside; trying again"),
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "a message could not be set aside; trying again")
+                }
             }
             if tokio::time::timeout(AGAIN, stop.cancelled()).await.is_ok() {
                 return false;

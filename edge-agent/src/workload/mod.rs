@@ -8,6 +8,7 @@ mod api;
 pub mod certificates;
 mod encryption;
 
+use edge_core::error_chain::chain;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path as FilePath, PathBuf};
@@ -111,7 +112,7 @@ impl Workload {
         let dir = self.dir_of(module);
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%module, %error, "the module's workload directory was not removed");
+                tracing::warn!(%module, error = %chain(&error), "the module's workload directory was not removed");
             }
             _ => {}
         }

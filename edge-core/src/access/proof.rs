@@ -53,3 +53,14 @@ pub enum Proof {
     /// A user's password, by the mark of its stored hash.
     Password(Mark),
 }
+
+impl Proof {
+    /// What is said to a client whose proof has ended.
+    pub fn expired(&self) -> &'static str {
+        match self {
+            Self::Key(_) => "its SAS token expired",
+            Self::Certificate(_) | Self::Authority(_) => "its certificate expired",
+            Self::Standing | Self::Password(_) => "its login expired",
+        }
+    }
+}

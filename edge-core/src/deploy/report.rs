@@ -133,6 +133,7 @@ pub fn edge_agent(host: &Host, progress: &Progress<'_>, outcome: &Outcome) -> Ma
         runtime: RuntimeReport { r#type: "docker".into(), platform: host.platform.clone() },
         system_modules: [("edgeAgent".into(), this_daemon()), ("edgeHub".into(), this_daemon())].into(),
         modules: modules.collect(),
+        health: None,
     })
 }
 

@@ -34,8 +34,9 @@ pub(super) fn conflicts(facts: &Facts) -> Option<Verdict> {
 }
 
 fn shown(refusal: &RefusalFacts) -> String {
-    let RefusalFacts { identity, why, from, last_ms, count } = refusal;
-    format!("{identity} from {from}, {count} times, last {}: {why}", rfc3339(*last_ms))
+    let RefusalFacts { identity, why, from, protocol, last_ms, count, .. } = refusal;
+    let who = if identity.is_empty() { "somebody" } else { identity };
+    format!("{who} from {from} ({protocol}), {count} times, last {}: {why}", rfc3339(*last_ms))
 }
 
 pub(super) fn refusals(facts: &Facts) -> Option<Verdict> {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Refused clients that central and `check` are told of; `edge-agent refusals` shows all that are kept.
+pub const REFUSALS_TOLD_MAX: usize = 24;
+
 /// What a look at one thing gave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Probe<T> {
@@ -256,7 +259,8 @@ pub struct DaemonFacts {
     pub connections_max: usize,
     /// Identities that several clients use, each in words.
     pub conflicts: Vec<String>,
-    /// Clients that were refused, the last ones first.
+    /// Clients that were refused, the last ones first, those of known identities before others; at most
+    /// [`REFUSALS_TOLD_MAX`].
     pub refusals: Vec<RefusalFacts>,
 }
 
@@ -342,7 +346,13 @@ pub struct RefusalFacts {
     pub why: String,
     /// From which address.
     pub from: String,
-    /// When it was refused last, in milliseconds since the Unix epoch.
+    /// `MQTT 3.1.1`, `MQTT 5` or `TLS`.
+    pub protocol: String,
+    /// Fingerprint of the certificate or token that it showed.
+    pub proof: Option<String>,
+    /// When it was refused first since this is remembered, in milliseconds since the Unix epoch.
+    pub first_ms: u64,
+    /// When it was refused last.
     pub last_ms: u64,
     /// How often, from that address for that reason.
     pub count: u64,

@@ -3,6 +3,7 @@
 
 pub mod facts;
 pub mod finding;
+pub mod report;
 
 mod certificates;
 mod clients;

@@ -3,6 +3,7 @@
 //! A connection that has not sent its request's head has proven nothing. When there are too many connections, of one address or of
 //! all, the one that has waited longest for its head is closed in favour of the newest, so that half requests keep nobody out.
 
+use edge_core::error_chain::chain;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -162,7 +163,7 @@ impl HttpServer {
                 };
                 match ended {
                     Ended::Answered => {}
-                    Ended::Failed(error) => debug!(listener = name, %peer, %error, "HTTP connection failed"),
+                    Ended::Failed(error) => debug!(listener = name, %peer, error = %chain(&error), "HTTP connection failed"),
                     Ended::TookTooLong => warn!(listener = name, %peer, "request cut: it took too long"),
                     Ended::Stopped => debug!(listener = name, %peer, "request cut: the listener closes"),
                 }

@@ -33,9 +33,10 @@ use crate::codec::reason::Reason;
 use crate::codec::text::Text;
 use crate::codec::write;
 use crate::door::{Door, count};
-use crate::message::Message;
+use crate::message::{Message, unix_ms};
 use crate::places::Place;
 use crate::quota::{Resource, Used};
+use crate::refusals::{Refusing, proof, protocol};
 use crate::service::{Admitted, Client, ConnectRequest, Login, Refusal, Service, Transport};
 use crate::shown::Shown;
 use crate::table::LEVELS_MAX;
@@ -151,22 +152,18 @@ where
     let may_be_anonymous = transport.is_plain() && door.service.has_anonymous_user();
     let is_assigned = assign_client_id(&mut connect, may_be_anonymous);
     let client = Shown(&connect.client_id);
+    let protocol = protocol(connect.version);
     if let Err((reason, why)) = check(&connect) {
         warn!(%client, %peer, "connection refused: {}", Shown(&why));
+        note_refusal(door, &request_of(&connect, transport, peer), protocol, &why);
         let bytes_max = connect.properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize);
         // MQTT-3.2.2-19 of MQTT 5.
         let why = if fits(&why, 1, bytes_max) { &why } else { "" };
         refuse(writer, connect.version, reason, why);
         return None;
     }
-    let request = ConnectRequest {
-        client_id: connect.client_id.clone(),
-        user_name: connect.user_name.clone(),
-        password: connect.password.clone().map(Secret::new),
-        transport,
-        peer,
-    };
-    let refusal = match tokio::time::timeout_at(deadline, judged(door, request)).await {
+    let request = request_of(&connect, transport, peer);
+    let refusal = match tokio::time::timeout_at(deadline, judged(door, request.clone())).await {
         Ok(Ok(admitted)) => {
             let login = Login {
                 client_id: connect.client_id.clone(),
@@ -194,13 +191,42 @@ where
     };
     let why = refusal.to_string();
     warn!(%client, %peer, "connection refused: {}", Shown(&why));
-    // Why goes to the log only: whoever it is has proven nothing.
+    note_refusal(door, &request, protocol, &why);
+    // Why goes to the log and to operators only: whoever it is has proven nothing.
     let reason = match refusal {
         Refusal::NotAuthorized(_) => Reason::NOT_AUTHORIZED,
         Refusal::Unavailable(_) => Reason::SERVER_UNAVAILABLE,
     };
     refuse(writer, connect.version, reason, "");
     None
+}
+
+fn request_of(connect: &Connect, transport: Transport, peer: SocketAddr) -> ConnectRequest {
+    ConnectRequest {
+        client_id: connect.client_id.clone(),
+        user_name: connect.user_name.clone(),
+        password: connect.password.clone().map(Secret::new),
+        transport,
+        peer,
+    }
+}
+
+/// Keeps a refusal for whoever asks why a client is not connected.
+fn note_refusal<S: Service>(door: &Door<S>, request: &ConnectRequest, protocol: &'static str, why: &str) {
+    let identity = match request.user_name.as_deref() {
+        Some(name) if !name.is_empty() && !name.contains('/') => format!("user {name}"),
+        _ => request.client_id.clone(),
+    };
+    let proof = proof(request);
+    let refusing = Refusing {
+        identity: &identity,
+        is_known: door.service.knows(request),
+        address: request.peer.ip(),
+        why,
+        protocol,
+        proof: proof.as_deref(),
+    };
+    door.refusals.note(unix_ms(), refusing);
 }
 
 /// Has a CONNECT judged when it is its turn.

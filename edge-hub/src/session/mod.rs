@@ -260,7 +260,8 @@ where
     fn tick(&mut self) -> Result<(), End> {
         let now = Instant::now();
         if self.ends_at.is_some_and(|at| now >= at) {
-            return Err(End::Closed("its SAS token expired".to_owned(), Reason::MAXIMUM_CONNECT_TIME));
+            let why = self.connection.client.login.proof.expired();
+            return Err(End::Closed(why.to_owned(), Reason::MAXIMUM_CONNECT_TIME));
         }
         if self.closes_at().is_some_and(|at| now >= at) {
             let why = "there was no room for a message of it: it is to send that again";

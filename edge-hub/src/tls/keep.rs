@@ -4,6 +4,7 @@
 //! Files that cannot be used change nothing: the certificate served before is kept, and the log names the file. A
 //! certificate that another authority signed is never overwritten.
 
+use edge_core::error_chain::chain;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -206,7 +207,7 @@ impl Keeper {
                 info!(file = %cert.display(), "new connections get the new certificate");
             }
             Err(error) => {
-                let error = chain(&error);
+                let error = chain(&error).to_string();
                 error!(file = %cert.display(), error, "certificate not taken; the one served before is kept");
             }
         }
@@ -252,7 +253,7 @@ impl Keeper {
             Judgement::Renew(reason) => match self.renew(&reason) {
                 Ok(()) => false,
                 Err(error) => {
-                    error!(error = chain(&error), %reason, "the server's certificate was not made anew");
+                    error!(error = %chain(&error), %reason, "the server's certificate was not made anew");
                     true
                 }
             },
@@ -286,7 +287,7 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
         // Nobody can tell whose it was: it is kept beside the new one.
         Err(error) if options.authority.is_some() => {
             set_aside(cert)?;
-            error!(file = %cert.display(), %error, "the server's certificate is damaged: it was renamed to .damaged and is made anew");
+            error!(file = %cert.display(), error = %chain(&error), "the server's certificate is damaged: it was renamed to .damaged and is made anew");
             return Ok(None);
         }
         Err(source) => return Err(options.failed(source)),
@@ -374,12 +375,6 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeepError> {
         File::open(directory(path))?.sync_all()
     };
     written().map_err(|source| KeepError::File { path: path.to_owned(), doing: "replace it", source })
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

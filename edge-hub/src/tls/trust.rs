@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use edge_core::access::x509::{Authorities, Trust};
+use edge_core::error_chain::chain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::keep::{KeepError, chain};
+use super::keep::KeepError;
 use super::watch::quiet;
 use super::{TlsError, certificates};
 
@@ -107,7 +108,7 @@ impl TrustKeeper {
                 info!(files = self.files.len(), "the authorities of devices were read anew");
             }
             Err(error) => {
-                let error = chain(&error);
+                let error = chain(&error).to_string();
                 error!(error, "authorities of devices not taken; those of before are kept");
             }
         }
@@ -143,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("line1.pem"), dir.path().join("line2.pem"));
         let error = TrustKeeper::open(vec![first.clone()], Authorities::default()).map(drop).unwrap_err();
-        assert!(chain(&error).contains("line1.pem"), "{error}");
+        assert!(chain(&error).to_string().contains("line1.pem"), "{error}");
         for file in [&first, &second] {
             fs::write(file, issue_ca("devices").unwrap().cert_pem).unwrap();
         }

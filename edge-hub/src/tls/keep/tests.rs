@@ -82,7 +82,7 @@ fn a_certificate_of_another_authority_is_served_as_it_is_and_never_overwritten()
     assert_eq!(served_pem(dir.path()), theirs.chain_pem);
     fs::write(dir.path().join("server-key.pem"), "nothing").unwrap();
     let error = Keeper::open(options(dir.path(), None)).map(|_| ()).unwrap_err();
-    assert!(chain(&error).contains("server-key.pem"), "{error}");
+    assert!(chain(&error).to_string().contains("server-key.pem"), "{error}");
     fs::remove_file(dir.path().join("server.pem")).unwrap();
     let error = Keeper::open(options(dir.path(), None)).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("server.pem"), "{error}");

@@ -1,0 +1,70 @@
+//! The daemon's own look at itself: once a minute, and soon after modules, the manifest or the link change, or a device that it
+//! knows is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_core::health::report::{is_due, report};
+use schemas::status::HealthReport;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::of_daemon;
+use crate::clock::now_ms;
+use crate::config::Config;
+use crate::control::Control;
+
+/// How often everything is looked at.
+const EVERY: Duration = Duration::from_secs(60);
+/// Looks are at least so far apart, however often things change.
+const AT_LEAST: Duration = Duration::from_secs(5);
+
+/// Looks, and publishes what central is to be told, until `stop`.
+pub async fn run(
+    control: Arc<Control>,
+    config: Arc<Config>,
+    health: watch::Sender<Option<HealthReport>>,
+    stop: CancellationToken,
+) {
+    let (mut deployer, mut judgement) = (control.deployer.clone(), control.judgement.clone());
+    let mut link = control.link.clone();
+    let mut told_ms = 0;
+    loop {
+        deployer.mark_unchanged();
+        judgement.mark_unchanged();
+        if let Some(link) = &mut link {
+            link.mark_unchanged();
+        }
+        let facts = control.facts();
+        let refusals = facts.refusals.clone();
+        let findings = of_daemon(&config, facts).await;
+        let now_ms = now_ms();
+        let new = report(&findings, &refusals, now_ms);
+        health.send_if_modified(|told| {
+            let is_new = told.as_ref().is_none_or(|told| is_due(told, told_ms, &new, now_ms));
+            if is_new {
+                *told = Some(new);
+                told_ms = now_ms;
+            }
+            is_new
+        });
+        tokio::select! {
+            () = tokio::time::sleep(AT_LEAST) => {}
+            () = stop.cancelled() => return,
+        }
+        let link_changed = async {
+            match &mut link {
+                Some(link) => link.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(EVERY - AT_LEAST) => {}
+            Ok(()) = deployer.changed() => {}
+            Ok(()) = judgement.changed() => {}
+            true = link_changed => {}
+            () = control.door.refusals().known_refused() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `edge-agent check` and central tell what is wrong with a running site.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use serde_json::Value;
+use site_tests::process::run;
+use site_tests::rest::eventually;
+use site_tests::site::Site;
+
+const STEP: Duration = Duration::from_secs(40);
+
+async fn finding(site: &Site, id: &str) -> Value {
+    let (_, out, error) = run(&mut site.agent_command(&["check", "--json"]).unwrap()).await.unwrap();
+    let findings: Vec<Value> = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{error}"));
+    findings.into_iter().find(|finding| finding["id"] == id).unwrap_or_default()
+}
+
+fn signal(site: &Site, name: &str) {
+    let id = site.agent_id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args([name, &id]).status().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_and_a_killed_daemon_a_wrong_key_and_a_refused_leaf_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "gw-check", false).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    for id in ["daemon", "link", "upstream-reachable"] {
+        assert_eq!(finding(&site, id).await["level"], "ok", "{id}");
+    }
+
+    // A leaf device with another key than its own: here, and at central.
+    let mut login = site.add_leaf("press-1", Duration::ZERO).await.unwrap().login();
+    site.leaves_known(std::slice::from_ref(&login)).await.unwrap();
+    let (_, password) = login.account.as_mut().unwrap();
+    let at = password.find("sig=").unwrap() + 4;
+    password.replace_range(at..at + 4, "AAAA");
+    assert!(login.open(site.gateway_mqtt).await.is_err());
+    let refusals = site.agent_json(&["refusals"]).await.unwrap();
+    let refused = &refusals[0];
+    assert_eq!(refused["identity"], "press-1", "{refusals}");
+    assert!(refused["why"].as_str().unwrap().contains("another key"), "{refusals}");
+    assert!(refused["proof"].as_str().unwrap().starts_with("SAS token SHA-256 "), "{refusals}");
+    assert_eq!((&refused["from"], &refused["protocol"]), (&"127.0.0.1".into(), &"MQTT 3.1.1".into()));
+    assert_eq!(finding(&site, "refusals").await["level"], "warn");
+    let rest = site.rest().unwrap().clone();
+    let told = eventually("central is told of the refusal", STEP, || async {
+        let status = rest.get("/api/ext/devices/gw-check/status").await?;
+        let told = status["health"]["refusals"][0].clone();
+        Ok((told["identity"] == "press-1").then_some(told))
+    });
+    assert!(told.await.unwrap()["why"].as_str().unwrap().contains("another key"));
+
+    signal(&site, "-STOP");
+    let stopped = finding(&site, "daemon").await;
+    assert!(
+        stopped["level"] == "error" && stopped["evidence"].as_str().unwrap().contains("no answer"),
+        "{stopped}"
+    );
+    signal(&site, "-CONT");
+    site.kill_agent().await.unwrap();
+    let killed = finding(&site, "daemon").await;
+    assert!(
+        killed["level"] == "error" && killed["evidence"].as_str().unwrap().contains("nobody listens"),
+        "{killed}"
+    );
+
+    // A key that is not the gateway's.
+    let text = std::fs::read_to_string(site.edge_toml()).unwrap();
+    let at = text.find("SharedAccessKey=").unwrap() + "SharedAccessKey=".len();
+    let mut wrong = text.clone();
+    wrong.replace_range(at..at + 4, "AAAA");
+    std::fs::write(site.edge_toml(), &wrong).unwrap();
+    site.start_agent().await.unwrap();
+    let found = eventually("the wrong key is found", STEP, || async {
+        let found = finding(&site, "link").await;
+        Ok((found["level"] == "error").then_some(found))
+    });
+    let found = found.await.unwrap();
+    assert!(found["mend"].as_str().unwrap().contains("connection string"), "{found}");
+    site.end(false).await.unwrap();
+}

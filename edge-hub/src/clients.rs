@@ -95,7 +95,7 @@ pub(crate) struct Connection {
 }
 
 /// Closes one connection, from wherever.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CloseHandle {
     closed: CancellationToken,
     /// In a box: few connections have one.
@@ -103,17 +103,22 @@ pub(crate) struct CloseHandle {
 }
 
 impl CloseHandle {
+    /// Of a connection that ends with `stop` at the latest. A session asks one token of its own, not one that all share: each
+    /// question takes a lock.
+    pub(crate) fn new(stop: &CancellationToken) -> Self {
+        Self { closed: stop.child_token(), why: OnceLock::new() }
+    }
+
     /// Closes the connection; the first reason stays.
     pub(crate) fn close(&self, why: &str, reason: Reason) {
         self.why.get_or_init(|| Box::new((why.to_owned(), reason)));
         self.closed.cancel();
     }
 
-    /// Ends when [`CloseHandle::close`] was called, with the reason.
-    pub(crate) async fn closed(&self) -> (&str, Reason) {
+    /// Ends when [`CloseHandle::close`] was called, with the reason, or when everything stops: without one.
+    pub(crate) async fn closed(&self) -> Option<(&str, Reason)> {
         self.closed.cancelled().await;
-        let by_default = ("closed by the program", Reason::ADMINISTRATIVE_ACTION);
-        self.why.get().map_or(by_default, |why| (why.0.as_str(), why.1))
+        self.why.get().map(|why| (why.0.as_str(), why.1))
     }
 }
 

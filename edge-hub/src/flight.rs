@@ -10,8 +10,6 @@
 
 use std::collections::VecDeque;
 
-use tokio::sync::oneshot;
-
 use crate::message::Delivery;
 
 /// The window of one session.
@@ -21,6 +19,9 @@ pub(crate) struct Flight {
     /// How many of them were sent on this connection; the others follow before anything new.
     on_wire: usize,
     last_id: u16,
+    /// So many ids after `last_id` are known not to be in flight. Most often that is a whole round of ids: no look at all that
+    /// is in flight for each message.
+    free_ids: u16,
 }
 
 #[derive(Debug)]
@@ -29,14 +30,6 @@ struct Sent {
     /// The client has it (PUBREC).
     is_taken: bool,
     delivery: Delivery,
-}
-
-/// What ended.
-#[derive(Debug)]
-pub(crate) struct Settled {
-    /// The journal knows of it.
-    pub is_journaled: bool,
-    pub done: Option<oneshot::Sender<()>>,
 }
 
 /// What is to be sent again.
@@ -76,28 +69,33 @@ impl Flight {
     /// 65,535 are in flight.
     pub(crate) fn enter(&mut self, delivery: Delivery) -> u16 {
         let id = self.free_id();
-        self.last_id = id;
         self.sent.push_back(Sent { id, is_taken: false, delivery });
         self.on_wire = self.sent.len();
         id
     }
 
-    fn free_id(&self) -> u16 {
-        let mut id = self.last_id;
+    fn free_id(&mut self) -> u16 {
         loop {
-            id = id.wrapping_add(1);
-            if id != 0 && !self.sent.iter().any(|sent| sent.id == id) {
-                return id;
+            let next = self.last_id.wrapping_add(1);
+            if self.free_ids == 0 {
+                let ids_before = |sent: &Sent| sent.id.wrapping_sub(next);
+                self.free_ids = self.sent.iter().map(ids_before).min().unwrap_or(u16::MAX);
+            }
+            self.last_id = next;
+            let is_free = self.free_ids > 0;
+            self.free_ids = self.free_ids.saturating_sub(1);
+            if is_free && next != 0 {
+                return next;
             }
         }
     }
 
     /// PUBACK (`qos` 1), or what ends QoS 2: PUBCOMP, or a PUBREC that refuses.
-    pub(crate) fn settle(&mut self, id: u16, qos: u8) -> Option<Settled> {
+    pub(crate) fn settle(&mut self, id: u16, qos: u8) -> Option<Delivery> {
         let at = self.sent.iter().position(|sent| sent.id == id && sent.delivery.qos == qos)?;
         let sent = self.sent.remove(at)?;
         self.on_wire -= usize::from(at < self.on_wire);
-        Some(Settled { is_journaled: sent.delivery.key != 0, done: sent.delivery.done })
+        Some(sent.delivery)
     }
 
     /// PUBREC: the client has the message. Gives its key; `None` when no such message is in flight.
@@ -141,6 +139,7 @@ impl Flight {
     pub(crate) fn restore(&mut self, sent: impl Iterator<Item = (u16, bool, Delivery)>, last_id: u16) {
         self.sent = sent.map(|(id, is_taken, delivery)| Sent { id, is_taken, delivery }).collect();
         self.last_id = last_id;
+        self.free_ids = 0;
         self.on_wire = 0;
     }
 }
@@ -150,6 +149,8 @@ mod tests {
     use super::*;
     use crate::message::Message;
     use bytes::Bytes;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     fn delivery(qos: u8) -> Delivery {
@@ -187,6 +188,37 @@ mod tests {
         assert_eq!(again(&mut flight), [(2, "release"), (3, "publish"), (4, "publish")]);
         assert_eq!(flight.on_wire(), 3);
         assert!(again(&mut flight).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_is_the_next_one_that_nothing_in_flight_has(
+            last_id in any::<u16>(),
+            restored in prop::collection::btree_set(1..=u16::MAX, 0..20),
+            steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..200),
+        ) {
+            let mut flight = Flight::default();
+            let near = restored.iter().map(|id| if id % 2 == 0 { last_id.wrapping_add(id % 64).max(1) } else { *id });
+            let near: BTreeSet<u16> = near.collect();
+            flight.restore(near.iter().map(|id| (*id, false, delivery(1))), last_id);
+            again(&mut flight);
+            let (mut in_flight, mut last_id) = (near, last_id);
+            for (is_sent, at) in steps {
+                if is_sent {
+                    let mut expected = last_id.wrapping_add(1);
+                    while expected == 0 || in_flight.contains(&expected) {
+                        expected = expected.wrapping_add(1);
+                    }
+                    prop_assert_eq!(flight.enter(delivery(1)), expected);
+                    in_flight.insert(expected);
+                    last_id = expected;
+                } else if !in_flight.is_empty() {
+                    let id = *at.get(&in_flight.iter().copied().collect::<Vec<_>>());
+                    prop_assert!(flight.settle(id, 1).is_some());
+                    in_flight.remove(&id);
+                }
+            }
+        }
     }
 
     #[test]

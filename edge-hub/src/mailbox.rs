@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clients::CloseHandle;
 use crate::codec::reason::Reason;
 use crate::delivery::NotDelivered;
-use crate::flight::{Again, Flight, Settled};
+use crate::flight::{Again, Flight};
 use crate::message::{Delivery, Message};
 use crate::quota::Usage;
 use crate::table::Options;
@@ -108,6 +108,8 @@ pub(crate) struct Mailbox {
     pub arrived: Notify,
     room: Notify,
     inner: Mutex<Inner>,
+    /// With a lock of its own, taken after the queue's: what a client acknowledges does not wait for those who publish to it.
+    flight: Mutex<Flight>,
     held: Mutex<Vec<Held>>,
 }
 
@@ -126,7 +128,6 @@ struct Inner {
     first_expiry_ms: u64,
     /// Publishers wait for room.
     wait: Option<Box<Wait>>,
-    flight: Flight,
     /// QoS 2 packet ids of the client that it has not let go (PUBREL).
     received: BTreeSet<u16>,
     /// Messages that gave way while the client was away.
@@ -161,7 +162,6 @@ impl Default for Inner {
             replayed: Load::default(),
             first_expiry_ms: u64::MAX,
             wait: None,
-            flight: Flight::default(),
             received: BTreeSet::new(),
             dropped: 0,
         }
@@ -332,12 +332,17 @@ impl Mailbox {
             arrived: Notify::new(),
             room: Notify::new(),
             inner: Mutex::default(),
+            flight: Mutex::default(),
             held: Mutex::default(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flight(&self) -> MutexGuard<'_, Flight> {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What its journal remembers of it. Before its first connection.
@@ -350,7 +355,7 @@ impl Mailbox {
     ) {
         let mut inner = self.lock();
         queue.for_each(|delivery| inner.push(delivery));
-        inner.flight.restore(sent, last_id);
+        self.flight().restore(sent, last_id);
         inner.received = received;
     }
 
@@ -371,7 +376,7 @@ impl Mailbox {
     /// had it.
     pub(crate) fn attach(&self, connection: u64, close: Arc<CloseHandle>) -> u64 {
         let mut inner = self.lock();
-        Self::forget_volatile(&mut inner);
+        self.forget_volatile(&mut inner);
         inner.holder = Some(Holder { number: connection, close, is_slow: false });
         let dropped = std::mem::take(&mut inner.dropped);
         // What waits is sent by the connection that has it now.
@@ -390,17 +395,18 @@ impl Mailbox {
 
     /// What becomes of the queue when its connection takes nothing more.
     fn leave(&self, inner: &mut Inner) -> Vec<u64> {
-        Self::forget_volatile(inner);
+        self.forget_volatile(inner);
         let evicted = if self.is_durable { inner.trim(self.kept()) } else { Vec::new() };
         self.end_wait(inner);
         evicted
     }
 
-    fn forget_volatile(inner: &mut Inner) {
+    fn forget_volatile(&self, inner: &mut Inner) {
         inner.retain(|delivery| delivery.qos > 0 && !delivery.is_reserved);
         inner.queue.shrink_to(KEPT_MESSAGES);
-        inner.flight.retain(|delivery| !delivery.is_reserved);
-        inner.flight.rewind();
+        let mut flight = self.flight();
+        flight.retain(|delivery| !delivery.is_reserved);
+        flight.rewind();
     }
 
     /// Publishers need not wait any longer.
@@ -447,7 +453,7 @@ impl Mailbox {
         let mut inner = self.lock();
         inner.is_closed = true;
         inner.holder = None;
-        let mut left = inner.flight.retain(|_| false);
+        let mut left = self.flight().retain(|_| false);
         left.retain(|delivery| delivery.qos < 2);
         left.extend(inner.retain(|_| false));
         inner.queue = VecDeque::new();
@@ -503,7 +509,7 @@ impl Mailbox {
     pub(crate) fn take_back(&self, may_read: impl Fn(&str) -> bool) -> TakenBack {
         let mut inner = self.lock();
         let may_stay = |delivery: &Delivery| delivery.is_reserved || may_read(delivery.message.topic());
-        let sent = inner.flight.take_back(may_stay);
+        let sent = self.flight().take_back(may_stay);
         let taken = TakenBack { queued: inner.retain(may_stay), sent };
         self.end_wait(&mut inner);
         taken
@@ -580,13 +586,16 @@ impl Mailbox {
         let mut taken = Taken::default();
         let mut inner = self.lock();
         let may_take = |holder: &Holder| holder.number == connection && !holder.is_slow;
-        if !inner.holder.as_ref().is_some_and(may_take) || (inner.queue.is_empty() && inner.flight.is_empty())
-        {
+        if !inner.holder.as_ref().is_some_and(may_take) {
+            return taken;
+        }
+        let mut flight = self.flight();
+        if inner.queue.is_empty() && flight.is_empty() {
             return taken;
         }
         let mut bytes = 0;
-        while inner.flight.on_wire() < budget.window && bytes < budget.bytes {
-            taken.outgoing.push(match inner.flight.again() {
+        while flight.on_wire() < budget.window && bytes < budget.bytes {
+            taken.outgoing.push(match flight.again() {
                 Some(Again::Publish(id, delivery)) => {
                     bytes += delivery.message.size();
                     Outgoing::Publish(Copy::of(delivery, id, true))
@@ -606,7 +615,7 @@ impl Mailbox {
                 }
                 continue;
             }
-            if next.qos > 0 && inner.flight.on_wire() >= budget.window {
+            if next.qos > 0 && flight.on_wire() >= budget.window {
                 break;
             }
             let Some(mut delivery) = inner.pop() else { break };
@@ -618,7 +627,7 @@ impl Mailbox {
             }
             let mut copy = Copy::of(&delivery, 0, delivery.is_again);
             copy.key = delivery.key;
-            copy.id = inner.flight.enter(delivery);
+            copy.id = flight.enter(delivery);
             taken.outgoing.push(Outgoing::Publish(copy));
         }
         if inner.queue.is_empty() {
@@ -632,13 +641,13 @@ impl Mailbox {
     }
 
     /// PUBACK (`qos` 1), or what ends QoS 2: PUBCOMP, or a PUBREC that refuses.
-    pub(crate) fn settle(&self, id: u16, qos: u8) -> Option<Settled> {
-        self.lock().flight.settle(id, qos)
+    pub(crate) fn settle(&self, id: u16, qos: u8) -> Option<Delivery> {
+        self.flight().settle(id, qos)
     }
 
     /// PUBREC; the message's journal key.
     pub(crate) fn taken(&self, id: u16) -> Option<u64> {
-        self.lock().flight.take(id)
+        self.flight().take(id)
     }
 
     /// A QoS 2 message with this id arrived; false when it is here already.

@@ -78,8 +78,7 @@ impl Broker {
         if !is_stored && members.is_empty() {
             // The way of most messages: no record, no list.
             for (mailbox, served) in receivers {
-                let (_, delivery) = copy(mailbox, served, &message, None);
-                self.put(mailbox, delivery, &mut given);
+                self.put(mailbox, delivery(served, &message, None), &mut given);
             }
             return given;
         }
@@ -294,8 +293,11 @@ pub(super) fn copy(
     message: &Arc<Message>,
     share: Option<Arc<Share>>,
 ) -> Copy {
+    (mailbox.clone(), delivery(served, message, share))
+}
+
+fn delivery(served: &Served, message: &Arc<Message>, share: Option<Arc<Share>>) -> Delivery {
     let qos = served.qos.min(message.qos);
     let retain = served.retain_as_published && message.retain;
-    let delivery = Delivery { retain, ids: served.ids.clone(), share, ..Delivery::new(message.clone(), qos) };
-    (mailbox.clone(), delivery)
+    Delivery { retain, ids: served.ids.clone(), share, ..Delivery::new(message.clone(), qos) }
 }

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use edge_core::dialect::client::Subscribe;
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::presence::{Arrival, Entered, Parting};
 use super::publish::{Given, copy};
 use super::wills::Will;
 use super::*;
+use crate::clients::CloseHandle;
 use crate::journal::event::Kept;
 use crate::journal::{Journal, JournalMax};
 use crate::mailbox::{Budget, Held, Mailbox, Outgoing};
@@ -38,7 +40,8 @@ fn message(topic: &'static str, payload: &str) -> Message {
 }
 
 fn arrival<'a>(client_id: &'a str, is_clean: bool, expiry_s: u32, will: Option<&'a Will>) -> Arrival<'a> {
-    Arrival { client_id, is_clean, expiry_s, will, close: Arc::default() }
+    let close = Arc::new(CloseHandle::new(&CancellationToken::new()));
+    Arrival { client_id, is_clean, expiry_s, will, close }
 }
 
 /// A client that is here with this filter; its session outlives it by so many seconds.

@@ -16,6 +16,8 @@ use super::read::{Header, Kind};
 use super::reason::Reason;
 use super::text::{UserProperties, check_text};
 
+const NOT_TWO_BYTES: ReadError = ReadError::Malformed("an acknowledgement that is not two bytes long");
+
 /// Reads a whole packet.
 pub(super) fn read(header: Header, mut frame: BytesMut) -> Result<Packet, ReadError> {
     match header.kind {
@@ -23,12 +25,10 @@ pub(super) fn read(header: Header, mut frame: BytesMut) -> Result<Packet, ReadEr
         Kind::Disconnect if header.body_bytes == 0 => {
             return Ok(Packet::Disconnect(Box::new(Disconnect::because(Reason::SUCCESS))));
         }
+        // Read here and not by rumqttd's codec: a subscriber answers every message with one of them.
+        Kind::PubAck | Kind::PubRec | Kind::PubRel | Kind::PubComp => return ack(header, frame),
         Kind::Subscribe => check_options(header, &frame)?,
-        Kind::PubAck | Kind::PubRec | Kind::PubRel | Kind::PubComp | Kind::UnsubAck | Kind::ConnAck
-            if header.body_bytes != 2 =>
-        {
-            return Err(ReadError::Malformed("an acknowledgement that is not two bytes long"));
-        }
+        Kind::UnsubAck | Kind::ConnAck if header.body_bytes != 2 => return Err(NOT_TWO_BYTES),
         _ => {}
     }
     let bytes = frame.len();
@@ -36,10 +36,6 @@ pub(super) fn read(header: Header, mut frame: BytesMut) -> Result<Packet, ReadEr
     let packet =
         V4.read_mut(&mut frame, bytes).map_err(|_| ReadError::Malformed("rumqttd cannot read it"))?;
     Ok(match packet {
-        protocol::Packet::PubAck(ack, _) => Packet::PubAck(Ack::success(not_zero(ack.pkid)?)),
-        protocol::Packet::PubRec(ack, _) => Packet::PubRec(Ack::success(not_zero(ack.pkid)?)),
-        protocol::Packet::PubRel(ack, _) => Packet::PubRel(Ack::success(not_zero(ack.pkid)?)),
-        protocol::Packet::PubComp(ack, _) => Packet::PubComp(Ack::success(not_zero(ack.pkid)?)),
         protocol::Packet::Subscribe(subscribe, _) => Packet::Subscribe(Subscribe {
             id: not_zero(subscribe.pkid)?,
             filters: subscribe.filters.into_iter().map(|f| Filter::v4(f.path, f.qos as u8)).collect(),
@@ -74,6 +70,18 @@ pub(super) fn read(header: Header, mut frame: BytesMut) -> Result<Packet, ReadEr
             Packet::UnsubAck(SubAck { id: not_zero(ack.pkid)?, reasons: Vec::new(), told: None })
         }
         _ => return Err(ReadError::Malformed("a packet that MQTT 3.1.1 does not have")),
+    })
+}
+
+fn ack(header: Header, mut frame: BytesMut) -> Result<Packet, ReadError> {
+    frame.advance(header.bytes);
+    let body: [u8; 2] = frame[..].try_into().map_err(|_| NOT_TWO_BYTES)?;
+    let ack = Ack::success(not_zero(u16::from_be_bytes(body))?);
+    Ok(match header.kind {
+        Kind::PubAck => Packet::PubAck(ack),
+        Kind::PubRec => Packet::PubRec(ack),
+        Kind::PubRel => Packet::PubRel(ack),
+        _ => Packet::PubComp(ack),
     })
 }
 

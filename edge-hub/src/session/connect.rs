@@ -1,6 +1,6 @@
 //! From the first byte to an open connection: CONNECT read, proven, answered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,6 +12,7 @@ use schemas::bag::MESSAGE_BYTES_MAX;
 use schemas::names::Identity;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -363,6 +364,7 @@ pub(super) fn open<S, T>(
     peer: SocketAddr,
     mut reader: Reader<T>,
     mut writer: Writer<T>,
+    stop: &CancellationToken,
 ) -> Session<S, T>
 where
     S: Service,
@@ -387,7 +389,7 @@ where
     };
     let will = will.map(|will| Box::new(will_of(will, &admitted.identity)));
     let number = || door.clients.number();
-    let close = Arc::new(CloseHandle::default());
+    let close = Arc::new(CloseHandle::new(stop));
     let arrival = Arrival {
         client_id: &client_id,
         is_clean,
@@ -460,7 +462,7 @@ where
         wants_reasons: properties.wants_problem_information,
     };
     Session {
-        rates: Rates::new(connection.mailbox.usage.clone()),
+        rates: Rates::default(),
         stall_check_at: now + door.settings.write_timeout,
         door,
         connection,
@@ -474,8 +476,8 @@ where
         unanswered: 0,
         twin_turn: None,
         gate: None,
-        routes: HashMap::new(),
-        aliases: HashMap::new(),
+        routes: BTreeMap::new(),
+        aliases: BTreeMap::new(),
         silence_max,
         ends_at: admitted.ends_at.map(from_now),
         last_read: now,

@@ -19,7 +19,7 @@ mod send;
 mod subscribe;
 mod wire;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -63,15 +63,15 @@ pub(crate) async fn hold<S, T>(
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     // What a connection does once is boxed: its task is as large as what it waits in for days.
-    let begun = Box::pin(begin(door, stream, peer, transport, &place, deadline, stop.clone())).await;
+    let begun = Box::pin(begin(door, stream, peer, transport, &place, deadline, stop)).await;
     let Some(mut session) = begun else { return };
     let end = if place.is_proven() {
-        session.run(&stop).await
+        session.run().await
     } else {
         // A device that enrols itself.
         Box::pin(async {
             tokio::select! {
-                end = session.run(&stop) => end,
+                end = session.run() => end,
                 () = place.evicted() => {
                     session.door.evicted(peer);
                     End::Closed("others need its place more".to_owned(), Reason::SERVER_BUSY)
@@ -115,7 +115,7 @@ where
         }
         return None;
     };
-    Some(Box::new(connect::open(door, proven, peer, reader, writer)))
+    Some(Box::new(connect::open(door, proven, peer, reader, writer, &stop)))
 }
 
 /// An open connection.
@@ -138,10 +138,10 @@ struct Session<S, T> {
     twin_turn: Option<oneshot::Receiver<()>>,
     /// Messages whose packet ids must be on disk before they are sent.
     gate: Option<Box<Gate>>,
-    /// Who receives on the topics that the client publishes to.
-    routes: HashMap<Bytes, Arc<Route>>,
+    /// Who receives on the topics that the client publishes to: few, so that comparing is faster than hashing.
+    routes: BTreeMap<Bytes, Arc<Route>>,
     /// Topic aliases of the client.
-    aliases: HashMap<u16, Bytes>,
+    aliases: BTreeMap<u16, Bytes>,
     /// The client is closed when it is silent for so long.
     silence_max: Option<Duration>,
     /// How much more the client may send.
@@ -179,7 +179,7 @@ where
     S: Service,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    async fn run(&mut self, stop: &CancellationToken) -> End {
+    async fn run(&mut self) -> End {
         let connection = self.connection.clone();
         let mut timer = pin!(tokio::time::sleep_until(self.next_tick()));
         loop {
@@ -199,8 +199,9 @@ where
             let is_congested = self.door.broker.journal.is_congested();
             // All of these lose nothing when dropped. Not biased: a busy one must not starve the others.
             let step = tokio::select! {
-                (why, reason) = connection.close.closed() => Err(End::Closed(why.to_owned(), reason)),
-                () = stop.cancelled() => Err(End::Stopped),
+                end = connection.close.closed() => Err(end.map_or(End::Stopped, |(why, reason)| {
+                    End::Closed(why.to_owned(), reason)
+                })),
                 written = self.writer.write(), if self.writer.has_output() => {
                     written.map_err(|error| End::Lost(error.to_string()))
                 }
@@ -281,7 +282,7 @@ where
             self.stall_check_at = now + self.door.settings.write_timeout;
             if now.duration_since(self.last_read) >= self.door.settings.write_timeout {
                 self.reader.give_back_memory();
-                self.routes = HashMap::new();
+                self.routes = BTreeMap::new();
                 self.pending.give_back_memory();
                 self.connection.mailbox.usage.give_back_memory(now);
             }

@@ -23,7 +23,7 @@ where
     /// Takes every packet that is here whole, as long as more may be taken in.
     pub(super) fn take_packets(&mut self) -> Result<(), End> {
         let taken = self.take_while_allowed();
-        if self.rates.count() {
+        if self.rates.count(&self.connection.mailbox.usage) {
             count(&self.door.counts().clients_paused);
         }
         taken
@@ -42,7 +42,7 @@ where
 
     /// Adds to the rates of the client's identity.
     fn add_to_rates(&mut self, done: &[(Rate, u64)]) {
-        if self.rates.add(done) {
+        if self.rates.add(&self.connection.mailbox.usage, done) {
             count(&self.door.counts().clients_paused);
         }
     }

@@ -1,41 +1,38 @@
 //! A client over a rate of its identity is not read from for a while: its packets wait in its own socket and none is lost.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use crate::quota::{Rate, Usage};
 
 /// What a client did that its identity's usage does not know yet, and until when it waits.
+#[derive(Default)]
 pub(super) struct Rates {
-    usage: Arc<Usage>,
     /// By [`Rate`]. Counted together: a lock and a look at the clock for each packet cost more than reading it.
-    uncounted: [u64; Rate::COUNT],
+    uncounted: [u32; Rate::COUNT],
     paused_until: Option<Instant>,
 }
 
 impl Rates {
-    pub(super) fn new(usage: Arc<Usage>) -> Self {
-        Self { usage, uncounted: [0; Rate::COUNT], paused_until: None }
-    }
-
     /// Adds what the client did; true when it is then over a rate and must wait.
-    pub(super) fn add(&mut self, done: &[(Rate, u64)]) -> bool {
+    pub(super) fn add(&mut self, usage: &Usage, done: &[(Rate, u64)]) -> bool {
         let mut is_due = false;
         for (rate, count) in done {
             let uncounted = &mut self.uncounted[*rate as usize];
-            *uncounted += count;
-            is_due |= *uncounted >= self.usage.uncounted_max(*rate);
+            // A packet has at most 256 MB, and nothing is left uncounted when no more is there to take.
+            *uncounted = uncounted.saturating_add(u32::try_from(*count).unwrap_or(u32::MAX));
+            is_due |= u64::from(*uncounted) >= usage.uncounted_max(*rate);
         }
-        is_due && self.count()
+        is_due && self.count(usage)
     }
 
     /// Counts what was added; true when the client is then over a rate and must wait.
-    pub(super) fn count(&mut self) -> bool {
+    pub(super) fn count(&mut self, usage: &Usage) -> bool {
         if self.uncounted == [0; Rate::COUNT] {
             return false;
         }
-        let Some(until) = self.usage.count(std::mem::take(&mut self.uncounted)) else { return false };
+        let Some(until) = usage.count(std::mem::take(&mut self.uncounted).map(u64::from)) else {
+            return false;
+        };
         self.paused_until = Some(until);
         true
     }

@@ -139,7 +139,7 @@ where
     pub(super) fn settled(&mut self, id: u16, qos: u8) -> bool {
         let mailbox = &self.connection.mailbox;
         let Some(settled) = mailbox.settle(id, qos) else { return false };
-        if settled.is_journaled && mailbox.is_durable {
+        if settled.key != 0 && mailbox.is_durable {
             self.door.broker.journal.note(&Event::Settled { session: mailbox.number, id });
         }
         if let Some(done) = settled.done {

@@ -14,7 +14,7 @@ use crate::crowd::each;
 use crate::leaf::LeafOptions;
 use crate::line::Line;
 use crate::port::free_port;
-use crate::process::{Process, binary, run};
+use crate::process::{self, Process, binary, run};
 use crate::raw::Login;
 use crate::rest::{Rest, eventually};
 
@@ -335,12 +335,7 @@ impl Site {
 
     /// What the daemon has used of the CPU so far, of all its threads.
     pub fn agent_cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.agent_id()?))?;
-        // Behind the name, which may hold anything: utime and stime are the 14th and the 15th field, in ticks of 10 ms.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
-        let (user, system) = (ticks(11).context("no utime")?, ticks(12).context("no stime")?);
-        Ok(Duration::from_millis((user + system) * 10))
+        process::cpu(self.agent_id()?)
     }
 
     /// Waits until central says that the gateway is connected.

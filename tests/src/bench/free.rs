@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::load::Load;
 use super::peer::{Mosquitto, anonymous};
 use super::table::{ROUNDS, Spread, head, ratio};
+use crate::process;
 use crate::raw::Login;
 
 /// Publishers of the fan-in, subscribers of the fan-out.
@@ -22,6 +23,8 @@ pub struct Parts<'a> {
     pub ours: &'a [Login],
     /// The gateway's plain port.
     pub port: u16,
+    /// The gateway's process.
+    pub agent: u32,
     /// The peer.
     pub mosquitto: &'a Mosquitto,
 }
@@ -90,22 +93,40 @@ const CASES: [Case; 3] = [
 pub async fn run(parts: &Parts<'_>) -> Result<()> {
     let theirs: Vec<Login> = (0..=MANY).map(|index| anonymous(&format!("peer-{index:02}"))).collect();
     for case in &CASES {
-        let (mut our_rates, mut their_rates) = (Vec::new(), Vec::new());
+        let (mut ours, mut their) = (Rounds::default(), Rounds::default());
         for _ in 0..ROUNDS {
-            our_rates.push(delivered_per_second((case.load)(parts.ours), parts.port).await?);
-            their_rates.push(delivered_per_second((case.load)(&theirs), parts.mosquitto.port).await?);
+            ours.run((case.load)(parts.ours), parts.port, parts.agent).await?;
+            their.run((case.load)(&theirs), parts.mosquitto.port, parts.mosquitto.id()?).await?;
         }
-        let (ours, theirs) = (Spread::of(our_rates), Spread::of(their_rates));
+        let (our_cpu, their_cpu) = (Spread::of(ours.cpu_us), Spread::of(their.cpu_us));
+        let (ours, theirs) = (Spread::of(ours.per_second), Spread::of(their.per_second));
         let what = format!("{}, {PAYLOAD_BYTES} B, {ROUNDS} rounds of {LENGTH:?}, nothing lost", case.what);
         head(&what, "delivered/s");
         ours.row("edge-agent", 0);
         theirs.row("mosquitto", 0);
+        our_cpu.row("edge-agent, µs of CPU for each delivered", 2);
+        their_cpu.row("mosquitto, µs of CPU for each delivered", 2);
         ratio(case.name, ours.median / theirs.median, case.target);
     }
     Ok(())
 }
 
-async fn delivered_per_second(load: Load, port: u16) -> Result<f64> {
-    let outcome = load.run(port).await?;
-    Ok(outcome.delivered as f64 / outcome.took.as_secs_f64())
+/// The rounds of one side.
+#[derive(Default)]
+struct Rounds {
+    /// Delivered in a second.
+    per_second: Vec<f64>,
+    /// What the broker's process used of the CPU for each that was delivered: other work on the machine changes that less.
+    cpu_us: Vec<f64>,
+}
+
+impl Rounds {
+    async fn run(&mut self, load: Load, port: u16, broker: u32) -> Result<()> {
+        let before = process::cpu(broker)?;
+        let outcome = load.run(port).await?;
+        let used = process::cpu(broker)?.saturating_sub(before);
+        self.per_second.push(outcome.delivered as f64 / outcome.took.as_secs_f64());
+        self.cpu_us.push(used.as_secs_f64() * 1e6 / outcome.delivered as f64);
+        Ok(())
+    }
 }

@@ -60,7 +60,8 @@ async fn measure(site: &mut Site, dir: &Path, wanted: &[String]) -> Result<()> {
     if is_wanted("idle") {
         idle::run(site, &mosquitto).await?;
     }
-    let parts = Parts { ours: &ours, port: site.gateway_mqtt, mosquitto: &mosquitto };
+    let parts =
+        Parts { ours: &ours, port: site.gateway_mqtt, agent: site.agent_id()?, mosquitto: &mosquitto };
     if is_wanted("free") {
         free::run(&parts).await?;
     }

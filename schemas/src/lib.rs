@@ -8,6 +8,7 @@ pub mod body;
 pub mod cloud_message;
 pub mod connection_string;
 pub mod generation;
+pub mod host_name;
 pub mod json;
 pub mod link;
 pub mod manifest;

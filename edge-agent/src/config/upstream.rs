@@ -418,10 +418,7 @@ impl Upstream {
         };
         match &self.kind {
             Kind::Mqtt(broker) => (broker.host.clone(), broker.port.unwrap_or(default)),
-            Kind::Central(to) | Kind::IotHub(to) => {
-                let port = to.host_name.split_once(':').and_then(|(_, port)| port.parse().ok());
-                (to.hub_name().to_owned(), port.unwrap_or(default))
-            }
+            Kind::Central(to) | Kind::IotHub(to) => (to.hub_name().to_owned(), to.port().unwrap_or(default)),
         }
     }
 

@@ -85,7 +85,10 @@ pub fn container(
     let network_mode = host.get("NetworkMode").and_then(Value::as_str).unwrap_or_default();
     let gateway_address = if network_mode == "host" { "127.0.0.1" } else { "host-gateway" };
     let has_network = has_endpoints || !["", "default"].contains(&network_mode);
-    list(host, "ExtraHosts").push(json!(format!("{}:{gateway_address}", context.hostname)));
+    // An address is not looked up.
+    if context.hostname.parse::<std::net::IpAddr>().is_err() {
+        list(host, "ExtraHosts").push(json!(format!("{}:{gateway_address}", context.hostname)));
+    }
     if !has_network {
         host.insert("NetworkMode".to_owned(), json!(context.network));
         let endpoints = object(object(&mut body, "NetworkingConfig"), "EndpointsConfig");

@@ -212,7 +212,7 @@ impl Uplink {
     fn options(&self) -> ClientOptions {
         let hub = self.upstream.hub_name();
         let identity = self.upstream.identity();
-        let port = self.upstream.host_name.split_once(':').and_then(|(_, port)| port.parse().ok());
+        let port = self.upstream.port();
         let expires_at = now_ms() / 1000 + TOKEN_SECS;
         ClientOptions {
             host: hub.to_owned(),

@@ -9,6 +9,7 @@ use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use tokio::net::TcpStream;
 
 /// A proxy and what proves us to it. Its password is never printed.
@@ -31,14 +32,24 @@ impl Proxy {
         if !["http://", "socks5://", "socks5h://"].iter().any(|scheme| text.starts_with(scheme)) {
             return Err(ProxyError);
         }
-        let found = Matcher::builder().https(text).build().intercept(&Uri::from_static("https://server"));
+        let found =
+            Matcher::builder().https(encoded(text)).build().intercept(&Uri::from_static("https://server"));
         found.map(Self).filter(|proxy| proxy.0.uri().host().is_some()).ok_or(ProxyError)
     }
 
     /// The proxy that the environment names for a server: `HTTPS_PROXY` or `ALL_PROXY`, unless `NO_PROXY` has the server; in
     /// lower case too.
     pub fn from_environment(host: &str, port: u16) -> Option<Self> {
-        let found = Matcher::from_env().intercept(&uri("https", host, port)?)?;
+        // A CGI program's caller may set HTTP_PROXY by a header; this is none, and reads HTTPS_PROXY.
+        let variable = |name: &str| {
+            std::env::var(name).or_else(|_| std::env::var(name.to_ascii_lowercase())).unwrap_or_default()
+        };
+        let matcher = Matcher::builder()
+            .all(encoded(&variable("ALL_PROXY")))
+            .https(encoded(&variable("HTTPS_PROXY")))
+            .no(variable("NO_PROXY"))
+            .build();
+        let found = matcher.intercept(&uri("https", host, port)?)?;
         // A proxy behind TLS is not spoken to.
         matches!(found.uri().scheme_str(), Some("http" | "socks5" | "socks5h")).then_some(Self(found))
     }
@@ -73,6 +84,23 @@ impl Proxy {
         };
         Ok(connected.into_inner())
     }
+}
+
+/// A proxy's URL with its user and password percent-encoded. Operators write `@`, `:`, `/`, `#` or `?` of a password as they
+/// are, so the host begins behind the last `@`. `%40` stays what it is, and a `%` that begins no escape is one of the password.
+fn encoded(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let Some((user_info, host)) = rest.rsplit_once('@') else { return url.to_owned() };
+    let encode = |text: &str| {
+        let decoded: Vec<u8> = percent_decode_str(text).collect();
+        percent_encode(&decoded, NON_ALPHANUMERIC).to_string()
+    };
+    let user_info = match user_info.split_once(':') {
+        Some((user, password)) => format!("{}:{}", encode(user), encode(password)),
+        None => encode(user_info),
+    };
+    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    format!("{scheme}{user_info}@{host}")
 }
 
 fn uri(scheme: &str, host: &str, port: u16) -> Option<Uri> {
@@ -116,7 +144,55 @@ impl PartialEq for Proxy {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn a_password_with_reserved_characters_is_the_same_written_as_it_is_and_percent_encoded() {
+        for (text, basic) in [
+            ("http://user:p@ss@10.0.0.1:8080", "user:p@ss"),
+            ("http://user:a/b?c#d@proxy:3128", "user:a/b?c#d"),
+            ("http://user:a:b@[fd00::1]:3128", "user:a:b"),
+            ("http://user:50%off@proxy", "user:50%off"),
+            ("http://DOMAIN\\user:p w@proxy", "DOMAIN\\user:p w"),
+            ("http://us%3Aer:%25@proxy", "us:er:%"),
+            ("http://user:pässword@proxy", "user:pässword"),
+        ] {
+            let proxy = Proxy::parse(text).unwrap();
+            let expected = format!("Basic {}", STANDARD.encode(basic));
+            assert_eq!(proxy.0.basic_auth().unwrap(), expected.as_str(), "{text}");
+            let shown = format!("{proxy} {proxy:?}");
+            assert!(!shown.contains("user") && !shown.contains("p@ss"), "{shown}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_password_reaches_the_proxy_however_it_is_written(
+            user in "[a-zA-Z0-9@/?#!$&'()*+,;= _.~\\\\-]{1,12}",
+            // A text that looks like an escape is one: those are written with %25.
+            password in "[a-zA-Z0-9:@/?#\\[\\]!$&'()*+,;= _.~\"<>^`{|}\\\\-]{1,20}",
+            host in prop::sample::select(vec!["proxy", "10.0.0.1", "[fd00::1]"]),
+            is_socks in any::<bool>(), is_encoded in any::<bool>(),
+        ) {
+            let write = |text: &str| match is_encoded {
+                true => percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string(),
+                false => text.to_owned(),
+            };
+            let scheme = if is_socks { "socks5" } else { "http" };
+            let proxy = Proxy::parse(&format!("{scheme}://{}:{}@{host}:3128", write(&user), write(&password))).unwrap();
+            prop_assert_eq!(proxy.to_string(), format!("{scheme}://{host}:3128"));
+            if is_socks {
+                prop_assert_eq!(proxy.0.raw_auth().unwrap(), (user.as_str(), password.as_str()));
+            } else {
+                let basic = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+                prop_assert_eq!(proxy.0.basic_auth().unwrap(), basic.as_str());
+            }
+        }
+    }
 
     #[test]
     fn a_proxy_is_read_and_printed_without_its_password() {

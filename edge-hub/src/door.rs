@@ -46,8 +46,9 @@ impl Default for IdentitySettings {
             // A local user may stand for a tenth of all plain clients.
             connections_max: 1_000,
             sessions_max: 1_000,
-            retained_messages_max: 1_000,
-            retained_bytes_max: 8 << 20,
+            // Half of what all have: a gateway of a PLC is one client, and retains thousands of values.
+            retained_messages_max: 5_000,
+            retained_bytes_max: 16 << 20,
             subscription_bytes_max: 8 << 20,
             // More than one client can send in a second on the machines that gateways are.
             packets_per_second: 400_000,

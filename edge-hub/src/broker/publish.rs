@@ -55,6 +55,11 @@ impl Broker {
         publisher: &Arc<Usage>,
     ) -> Given {
         let mut given = Given::default();
+        let _retaining = message.retain.then(|| self.retaining());
+        // A subscription that was entered since the route was looked up has what was retained before.
+        let is_stale = message.retain && !self.table.is_current(route);
+        let newer = is_stale.then(|| self.table.route(message.topic()));
+        let route = newer.as_ref().unwrap_or(route);
         let mut is_stored = message.retain || received.is_some();
         if message.qos > 0 || is_stored || !route.groups.is_empty() {
             for receiver in &route.receivers {
@@ -71,7 +76,6 @@ impl Broker {
         }
         // What is kept must not keep the whole packet, and all that came with it, in memory.
         let message = Arc::new(if is_stored { message.detached() } else { message });
-        let _retaining = message.retain.then(|| self.retaining());
         let retained = self.retain(&message, publisher, &mut given);
         let receivers = route.receivers.iter();
         let receivers = receivers.filter_map(|r| Some((&r.mailbox, r.serves(message.publisher)?)));

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::Broker;
 use super::publish::Given;
+use crate::codec::packet::RetainHandling;
 use crate::door::add;
 use crate::journal::Stored;
 use crate::journal::event::{Event, Kept};
@@ -14,18 +15,28 @@ use crate::mailbox::{Held, Mailbox};
 use crate::message::{Delivery, unix_ms};
 use crate::quota::{QuotaExceeded, Resource, subscription_bytes};
 use crate::shown::Shown;
-use crate::table::Options;
+use crate::table::{Options, split_share};
+
+/// A subscription that was entered.
+pub(crate) struct SubscriptionEntered {
+    /// Ends when it is on disk, where it must be.
+    pub stored: Option<Stored>,
+    /// Whether all retained messages wait in its queue that it is to be given.
+    pub is_within_replay: bool,
+}
 
 impl Broker {
-    /// Enters a subscription of a session; ends when it is on disk. Gives whether it is new.
+    /// Enters a subscription of a session, and before it the retained messages that its filter matches: they stand in the
+    /// queue before every message that arrives by the subscription, so that no older value follows a newer one.
     ///
     /// # Errors
-    /// [`QuotaExceeded`] when its identity has too many bytes of them.
+    /// [`QuotaExceeded`] when its identity has too many bytes of subscriptions.
     pub(crate) fn subscribe(
         &self,
         mailbox: &Arc<Mailbox>,
         new: Held,
-    ) -> Result<(bool, Option<Stored>), QuotaExceeded> {
+        handling: RetainHandling,
+    ) -> Result<SubscriptionEntered, QuotaExceeded> {
         let (filter, options) = (new.filter.clone(), new.options);
         let is_free = new.meaning.is_between_clients();
         let is_new = {
@@ -42,14 +53,24 @@ impl Broker {
                 }
             }
         };
+        let mut is_within_replay = true;
         if is_free {
+            let wants_retained = split_share(&filter).is_none()
+                && match handling {
+                    RetainHandling::Send => true,
+                    RetainHandling::SendIfNew => is_new,
+                    RetainHandling::DoNotSend => false,
+                };
+            // Whoever retains a message meanwhile is before both, or after both and gives it to the subscription.
+            let _retaining = wants_retained.then(|| self.retaining());
+            is_within_replay = !wants_retained || self.give_retained(mailbox, &filter, options);
             self.table.subscribe(&filter, mailbox, options);
         }
         let stored = mailbox.is_durable.then(|| {
             let (session, filter) = (mailbox.number, filter.into_boxed_str());
             self.journal.write(&Event::Subscribed { session, filter, options })
         });
-        Ok((is_new, stored))
+        Ok(SubscriptionEntered { stored, is_within_replay })
     }
 
     /// Takes a subscription out; `None` when it was not held.
@@ -67,8 +88,8 @@ impl Broker {
     }
 
     /// Gives a session the retained messages that a filter of it matches; false when it has not taken what it was given
-    /// for filters before.
-    pub(crate) fn give_retained(&self, mailbox: &Arc<Mailbox>, filter: &str, options: Options) -> bool {
+    /// for filters before. What is retained does not change meanwhile.
+    fn give_retained(&self, mailbox: &Arc<Mailbox>, filter: &str, options: Options) -> bool {
         for message in self.retained.matching(filter, unix_ms()) {
             // A client may be given all there is once, and not again and again while it reads nothing.
             if mailbox.is_beyond_replay(self.settings.retained_messages_max, self.settings.retained_bytes_max)

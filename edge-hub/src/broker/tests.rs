@@ -14,6 +14,7 @@ use super::publish::{Given, copy};
 use super::wills::Will;
 use super::*;
 use crate::clients::CloseHandle;
+use crate::codec::packet::RetainHandling;
 use crate::journal::event::Kept;
 use crate::journal::{Journal, JournalMax};
 use crate::mailbox::{Budget, Held, Mailbox, Outgoing};
@@ -49,7 +50,7 @@ fn here(broker: &Broker, client_id: &str, number: u64, expiry_s: u32, filter: &s
     let entered = broker.enter(|| number, arrival(client_id, false, expiry_s, None));
     let options = Options { qos: 1, ..Options::default() };
     let held = Held { filter: filter.to_owned(), meaning: Subscribe::Free, options };
-    if let Some(stored) = broker.subscribe(&entered.mailbox, held).unwrap().1 {
+    if let Some(stored) = broker.subscribe(&entered.mailbox, held, RetainHandling::Send).unwrap().stored {
         stored.unawaited();
     }
     entered
@@ -231,7 +232,7 @@ proptest! {
                     Step::Subscribe(filter) => {
                         let held = Held { filter: filter.into(), meaning: Subscribe::Free, options: Options::default() };
                         if let Some(entered) = entered {
-                            broker.subscribe(&entered.mailbox, held).unwrap();
+                            broker.subscribe(&entered.mailbox, held, RetainHandling::Send).unwrap();
                         }
                     }
                     Step::Unsubscribe(filter) => {

@@ -474,6 +474,7 @@ where
         pending_bytes: 0,
         requests: VecDeque::new(),
         unanswered: 0,
+        subscribing: 0,
         twin_turn: None,
         gate: None,
         routes: BTreeMap::new(),

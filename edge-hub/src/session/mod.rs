@@ -134,6 +134,8 @@ struct Session<S, T> {
     requests: VecDeque<Request>,
     /// QoS 1 and 2 messages of the client that it has not been told the end of.
     unanswered: usize,
+    /// SUBSCRIBEs that wait for their SUBACK. Nothing is taken from the queue meanwhile.
+    subscribing: usize,
     /// Twin requests run one after the other: the next one waits for this.
     twin_turn: Option<oneshot::Receiver<()>>,
     /// Messages whose packet ids must be on disk before they are sent.

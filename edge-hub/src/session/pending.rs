@@ -14,7 +14,6 @@ use futures_util::stream::FuturesOrdered;
 use crate::codec::packet::SubAck;
 use crate::codec::reason::Reason;
 use crate::journal::Stored;
-use crate::mailbox::Held;
 use crate::service::Rejected;
 
 /// What is being done about a packet of the client.
@@ -50,8 +49,8 @@ pub(super) struct Subscribed {
     pub answer: SubAck,
     /// What was granted.
     pub granted: Vec<Subscribe>,
-    /// The filters whose retained messages are to be sent.
-    pub retained: Vec<Held>,
+    /// Whether all retained messages wait for the client that it asked for; else it is closed.
+    pub is_within_replay: bool,
 }
 
 /// A packet that is answered when the journal has it, in the order in which the journal gets it. It does not wait for the

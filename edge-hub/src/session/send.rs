@@ -42,12 +42,12 @@ where
 {
     /// Whether more may be sent to the client.
     pub(super) fn may_send(&self) -> bool {
-        self.gate.is_none() && self.writer.out.len() < OUT_BYTES_MAX
+        self.gate.is_none() && self.subscribing == 0 && self.writer.out.len() < OUT_BYTES_MAX
     }
 
     /// Moves messages from the client's mailbox to the wire, as many as fit.
     pub(super) fn send_waiting(&mut self) {
-        while self.gate.is_none() && self.writer.out.len() < OUT_BYTES_MAX {
+        while self.may_send() {
             let budget = Budget {
                 window: self.peer.window,
                 bytes: OUT_BYTES_MAX - self.writer.out.len(),

@@ -9,7 +9,7 @@ use super::end::End;
 use super::pending::{Reply, Subscribed};
 use crate::bridge_state;
 use crate::clients::Connection;
-use crate::codec::packet::{Filter, RetainHandling, SubAck, Subscribe, Told, Unsubscribe, Version};
+use crate::codec::packet::{Filter, SubAck, Subscribe, Told, Unsubscribe, Version};
 use crate::codec::reason::Reason;
 use crate::codec::write;
 use crate::door::{Door, count};
@@ -29,7 +29,7 @@ where
         let mut subscribed = Subscribed {
             answer: SubAck { id: subscribe.id, reasons: Vec::new(), told: None },
             granted: Vec::new(),
-            retained: Vec::new(),
+            is_within_replay: true,
         };
         let mut stored = Vec::new();
         let filters = subscribe.filters.len();
@@ -61,7 +61,7 @@ where
                 id: subscribe.subscription_id,
             };
             let held = Held { filter: filter.path, meaning, options };
-            let (is_new, on_disk) = match self.door.broker.subscribe(&mailbox, held.clone()) {
+            let entered = match self.door.broker.subscribe(&mailbox, held.clone(), filter.retain_handling) {
                 Ok(entered) => entered,
                 Err(exceeded) => {
                     count(&self.door.counts().quotas_exceeded);
@@ -79,16 +79,11 @@ where
             };
             subscribed.answer.reasons.push(Reason::granted(options.qos));
             subscribed.granted.push(held.meaning.clone());
-            stored.extend(on_disk);
-            let wants_retained = match filter.retain_handling {
-                RetainHandling::Send => true,
-                RetainHandling::SendIfNew => is_new,
-                RetainHandling::DoNotSend => false,
-            };
-            if wants_retained && is_free && split_share(&held.filter).is_none() {
-                subscribed.retained.push(held);
-            }
+            stored.extend(entered.stored);
+            subscribed.is_within_replay &= entered.is_within_replay;
         }
+        // The SUBACK comes before the retained messages.
+        self.subscribing += 1;
         self.answer_when(stored, Reply::SubAck(Box::new(subscribed)))
     }
 
@@ -133,16 +128,15 @@ where
 
     /// Answers a SUBSCRIBE whose filters are on disk, where they must be.
     pub(super) fn subscribed(&mut self, subscribed: Subscribed) -> Result<(), End> {
+        self.subscribing -= 1;
         write::suback(&mut self.writer.out, self.peer.version, &subscribed.answer);
         self.door.clients.changed();
         for meaning in &subscribed.granted {
             self.door.service.subscribed(&self.connection.client, meaning);
         }
-        for held in subscribed.retained {
-            if !self.door.broker.give_retained(&self.connection.mailbox, &held.filter, held.options) {
-                let why = "the client asks for more retained messages than it reads";
-                return Err(End::Closed(why.to_owned(), Reason::QUOTA_EXCEEDED));
-            }
+        if !subscribed.is_within_replay {
+            let why = "the client asks for more retained messages than it reads";
+            return Err(End::Closed(why.to_owned(), Reason::QUOTA_EXCEEDED));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ mod octets;
 mod panics;
 mod quotas;
 mod raw;
+mod retained;
 mod sessions;
 mod site;
 mod slow;

@@ -483,13 +483,13 @@ async fn keep_last_values(weak: WeakStore) {
                     Ok(()) => (took * LAST_VALUES_REST).min(LAST_VALUES_AFTER),
                     Err(error) if is_closed(&error) => return,
                     Err(error) => {
-                        tracing::warn!(%error, "writing last values failed");
+                        tracing::warn!(error = %edge_core::error_chain::chain(&error), "writing last values failed");
                         LAST_VALUES_AFTER
                     }
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "reading messages for last values failed");
+                tracing::warn!(error = %edge_core::error_chain::chain(&error), "reading messages for last values failed");
                 LAST_VALUES_AFTER
             }
         };

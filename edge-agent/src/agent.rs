@@ -41,6 +41,7 @@ use crate::docker::host_policy::HostPolicy;
 use crate::docker::{Engine, ModuleContext};
 use crate::enrolments::Enrolments;
 use crate::front::Front;
+use crate::generations::Generations;
 use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::methods;
@@ -161,7 +162,12 @@ impl Daemon {
             Box::new(mailbox.clone()),
             Box::new(users.clone()),
         ];
-        let removals = Removals::load(state.clone(), users.clone(), kept);
+        let removals = Removals::load(
+            state.clone(),
+            users.clone(),
+            kept,
+            Generations::load(state.clone(), Some(queues.clone())),
+        );
         let (deployments, outputs) = {
             let (gateway, twins, state) = (config.device_id.clone(), twins.clone(), state.clone());
             let (queues, removals) = (queues.clone(), removals.clone());

@@ -351,6 +351,7 @@ mod tests {
     use schemas::redaction::MARK;
 
     use super::*;
+    use crate::generations::Generations;
     use crate::queues::limits::Limits;
     use edge_hub::clients::Clients;
     use serde_json::json;
@@ -380,7 +381,12 @@ mod tests {
             let queues = Arc::new(queues);
             let twins = Twins::load(state.clone()).unwrap();
             let users = crate::users::Users::load(state.clone(), None).unwrap();
-            let removals = Removals::load(state.clone(), users, vec![Box::new(twins.clone())]);
+            let removals = Removals::load(
+                state.clone(),
+                users,
+                vec![Box::new(twins.clone())],
+                Generations::load(state.clone(), None),
+            );
             let removal = removals.begin().await;
             let (deployments, outputs) = Deployments::load(
                 id,

@@ -7,10 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::attestation::Attestation;
 use edge_core::link::snapshot::{Assembly, OutOfOrder};
+use schemas::generation::Generation;
 use schemas::link::{CHILDREN_MAX, Child, Children};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_ms;
 use crate::state::{Room, Saved, State, StateError, shaped};
 
 /// Each device that central assigned.
@@ -80,11 +82,14 @@ struct Added {
     thumbprints: Vec<String>,
     #[serde(default)]
     is_ca_signed: bool,
+    /// Tells it from earlier ones of its id that were added here. 0 from an older version.
+    #[serde(default)]
+    generation: u64,
 }
 
 impl Added {
-    fn of(attestation: &Attestation) -> Self {
-        match attestation {
+    fn of(attestation: &Attestation, generation: u64) -> Self {
+        let added = match attestation {
             Attestation::Keys(keys) => {
                 Self { key: keys.first().map(|key| STANDARD.encode(key)), ..Self::default() }
             }
@@ -92,7 +97,8 @@ impl Added {
                 Self { thumbprints: thumbprints.iter().map(ToString::to_string).collect(), ..Self::default() }
             }
             Attestation::Authority => Self { is_ca_signed: true, ..Self::default() },
-        }
+        };
+        Self { generation, ..added }
     }
 }
 
@@ -156,8 +162,9 @@ pub struct ToldDevices {
     changes: Vec<(String, Option<Child>)>,
     /// The list is complete for the first time, or since an older version.
     is_first: bool,
-    /// The devices that are not here any more, or are others of their ids, but for those that were added here.
-    pub left: Vec<DeviceId>,
+    /// The devices that are not here any more, or are others of their ids, but for those that were added here. With their
+    /// generations, where central told them.
+    pub left: Vec<(DeviceId, Option<Generation>)>,
 }
 
 impl ToldDevices {
@@ -245,11 +252,11 @@ impl Devices {
         })
     }
 
-    /// Which of the devices of this id central's is; see [`Child::generation`].
-    pub fn generation(&self, id: &DeviceId) -> Option<u64> {
-        self.read(|known| match known.added.contains_key(id) {
-            true => None,
-            false => known.from_central.get(id)?.generation,
+    /// Which of the devices of its id a device is.
+    pub fn generation(&self, id: &DeviceId) -> Option<Generation> {
+        self.read(|known| match known.added.get(id) {
+            Some(added) => Some(Generation::gateway(added.generation)),
+            None => known.from_central.get(id)?.generation.map(Generation::central),
         })
     }
 
@@ -291,7 +298,7 @@ impl Devices {
             });
             changes.push((key(&id), Some(child.clone())));
             if is_another && !known.added.contains_key(&id) {
-                left.push(id.clone());
+                left.push((id.clone(), before.and_then(|before| before.generation).map(Generation::central)));
             }
             known.from_central.insert(id, child);
         }
@@ -300,9 +307,9 @@ impl Devices {
             None => removed,
         };
         for id in gone {
-            let was_here = known.from_central.remove(&id).is_some() && !known.added.contains_key(&id);
+            let before = known.from_central.remove(&id).filter(|_| !known.added.contains_key(&id));
             changes.push((key(&id), None));
-            left.extend(was_here.then_some(id));
+            left.extend(before.map(|before| (id, before.generation.map(Generation::central))));
         }
         let is_first = named.is_some() && (!known.is_told || known.is_former);
         if named.is_some() {
@@ -311,12 +318,18 @@ impl Devices {
         Ok(ToldDevices { state: self.state.clone(), changes, is_first, left })
     }
 
-    /// Adds a device.
+    /// Adds a device. Its number is above `earlier`, that of the last one of its id.
     ///
     /// # Errors
     /// [`DeviceError`]: the id is taken, the list is full, or it was not saved.
-    pub async fn add(&self, id: DeviceId, attestation: &Attestation) -> Result<(), DeviceError> {
-        let added = Added::of(attestation);
+    pub async fn add(
+        &self,
+        id: DeviceId,
+        attestation: &Attestation,
+        earlier: u64,
+    ) -> Result<(), DeviceError> {
+        // By the clock, since earlier numbers are forgotten when central knows of the removal.
+        let added = Added::of(attestation, now_ms().max(earlier + 1));
         let saved = {
             let mut known = self.known.write().expect("nothing panics while it holds the devices");
             let is_central = known.from_central.contains_key(&id);
@@ -402,15 +415,15 @@ mod tests {
         let devices = Devices::load(state.clone()).unwrap();
         assert!(!devices.is_told());
         let keys = |key: &[u8]| Attestation::Keys(vec![key.to_vec()]);
-        devices.add(id("here"), &keys(b"local")).await.unwrap();
+        devices.add(id("here"), &keys(b"local"), 0).await.unwrap();
         let thumbprints = Attestation::Thumbprints(vec![Thumbprint::Sha1([7; 20])]);
-        devices.add(id("cert"), &thumbprints).await.unwrap();
-        devices.add(id("ca"), &Attestation::Authority).await.unwrap();
+        devices.add(id("cert"), &thumbprints, 0).await.unwrap();
+        devices.add(id("ca"), &Attestation::Authority, 0).await.unwrap();
         let mut by_certificate = child("c", "", true);
         by_certificate.thumbprints = vec!["ab".repeat(32)];
         let children = vec![child("a", "k", true), child("b", "k", false), by_certificate];
         devices.told(whole(children)).unwrap().durable().await.unwrap();
-        assert!(matches!(devices.add(id("a"), &keys(b"x")).await, Err(DeviceError::Exists(_))));
+        assert!(matches!(devices.add(id("a"), &keys(b"x"), 0).await, Err(DeviceError::Exists(_))));
         assert!(matches!(devices.remove(&id("a")).await, Err(DeviceError::Unknown(_))));
         drop(devices);
         state.close().await;
@@ -491,8 +504,8 @@ mod tests {
         let children = (1..CHILDREN_MAX).map(|n| child(&format!("leaf-{n}"), "k", true)).collect();
         devices.told(whole(children)).unwrap().durable().await.unwrap();
         let keys = Attestation::Keys(vec![b"local".to_vec()]);
-        devices.add(id("here"), &keys).await.unwrap();
-        assert!(matches!(devices.add(id("one-more"), &keys).await, Err(DeviceError::Full)));
+        devices.add(id("here"), &keys, 0).await.unwrap();
+        assert!(matches!(devices.add(id("one-more"), &keys, 0).await, Err(DeviceError::Full)));
         drop(devices);
         state.close().await;
         let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();

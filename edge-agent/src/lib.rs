@@ -17,6 +17,7 @@ pub mod devices;
 pub mod docker;
 pub mod enrolments;
 pub mod front;
+pub mod generations;
 pub mod init;
 pub mod mailbox;
 pub mod meter;

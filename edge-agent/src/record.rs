@@ -2,6 +2,7 @@
 //! was put back from a quarantine has before it: version 2, the quarantine's id, the entry's number (u64, little endian).
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use schemas::generation::Generation;
 use uuid::Uuid;
 
 const VERSION: u8 = 1;
@@ -58,6 +59,26 @@ pub fn put_back(quarantine: Uuid, number: u64, record: &[u8]) -> Bytes {
     marked.put_u64_le(number);
     marked.put_slice(record);
     marked.freeze()
+}
+
+/// The generation key as it stands in a topic.
+const GENERATION: &str = "%24.ls-g=";
+
+/// Which of the devices of its name sent a record, where that is written in it.
+pub fn generation(record: &[u8]) -> Option<Generation> {
+    // A client's own are taken out before a message is stored.
+    let (_, value) = put_back_from(record).and_then(|_| topic(record))?.rsplit_once(GENERATION)?;
+    value.split(['&', '/']).next()?.parse().ok()
+}
+
+/// A record in which it is written which of the devices of its name sent it. As it was, when it says so or its topic would be too
+/// long.
+pub fn with_generation(record: &Bytes, generation: Generation) -> Bytes {
+    let Some((topic, body)) = decode(record).filter(|(topic, _)| !topic.contains(GENERATION)) else {
+        return record.clone();
+    };
+    let joint = if topic.ends_with('/') { "" } else { "&" };
+    encode(&format!("{topic}{joint}{GENERATION}{generation}"), &body).unwrap_or_else(|_| record.clone())
 }
 
 fn topic(record: &[u8]) -> Option<&str> {

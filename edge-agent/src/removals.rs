@@ -16,10 +16,12 @@ use std::time::Duration;
 
 use edge_hub::clients::{Clients, ForgetError};
 use futures_util::future::BoxFuture;
-use schemas::names::Identity;
+use schemas::generation::Generation;
+use schemas::names::{DeviceId, Identity};
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
+use crate::generations::Generations;
 use crate::state::{Room, State, StateError};
 use crate::users::Users;
 
@@ -85,6 +87,7 @@ struct Inner {
     state: State,
     users: Users,
     kept: Vec<Box<dyn IdentityState>>,
+    generations: Generations,
     log: Mutex<Log>,
     /// Held from before an identity is taken from its list until it is noted, and while a pass runs.
     pass: Arc<tokio::sync::Mutex<()>>,
@@ -105,7 +108,14 @@ pub struct Removal {
 
 impl Removals {
     /// The removals that had not ended when the daemon did.
-    pub fn load(state: State, users: Users, kept: Vec<Box<dyn IdentityState>>) -> Self {
+    /// `generations` forget last, when nobody of the removed is connected any more.
+    pub fn load(
+        state: State,
+        users: Users,
+        mut kept: Vec<Box<dyn IdentityState>>,
+        generations: Generations,
+    ) -> Self {
+        kept.push(Box::new(generations.clone()));
         let stored = state.load::<serde_json::Value>(Room::Devices).into_iter();
         let texts = stored
             .filter(|(key, _)| key == PENDING)
@@ -116,6 +126,7 @@ impl Removals {
             state,
             users,
             kept,
+            generations,
             log: Mutex::default(),
             pass: Arc::default(),
             failed: Notify::new(),
@@ -132,6 +143,11 @@ impl Removals {
     /// Waits until no other removal runs.
     pub async fn begin(&self) -> Removal {
         Removal { _pass: self.0.pass.clone().lock_owned().await, removals: self.clone() }
+    }
+
+    /// Which of the devices of its name a message in a queue is of.
+    pub fn generations(&self) -> &Generations {
+        &self.0.generations
     }
 
     /// Notes that the gateway itself removed modules: central does not know, and tells the next one of a name nothing.
@@ -223,6 +239,20 @@ impl Removal {
         let texts: Vec<String> = log.pending.iter().map(ToString::to_string).collect();
         // Under the lock: the disk gets the lists in the order of the memory.
         self.removals.0.state.put(Room::Devices, PENDING, &texts).later();
+    }
+
+    /// As [`Removal::note`], of devices whose generation is known: what queues hold of them is told from what the next ones of
+    /// their names send.
+    pub fn note_devices(&self, devices: impl IntoIterator<Item = (DeviceId, Option<Generation>)>) {
+        let devices = devices.into_iter().map(|(device, generation)| {
+            let identity = Identity::device(device);
+            if let Some(generation) = generation {
+                self.removals.0.generations.note(&identity, generation);
+            }
+            identity
+        });
+        let devices: Vec<Identity> = devices.collect();
+        self.note(devices);
     }
 
     /// As [`Removals::finish`].

@@ -21,10 +21,11 @@ use crate::twins::Twins;
 use crate::unrouted::Unrouted;
 
 /// Properties that the gateway writes; a client's own are taken out.
-const GATEWAY_KEYS: [&str; 5] = [
+const GATEWAY_KEYS: [&str; 6] = [
     system::LINESIDE_QUEUE,
     system::LINESIDE_SEQUENCE,
     system::LINESIDE_ENQUEUED_MS,
+    system::LINESIDE_GENERATION,
     system::CONNECTION_DEVICE_ID,
     system::CONNECTION_MODULE_ID,
 ];

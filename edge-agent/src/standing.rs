@@ -203,7 +203,7 @@ impl Standing {
 
     /// Which of the devices of its name an identity is; `None` when that is not known.
     pub fn generation(&self, of: &Identity) -> Option<Generation> {
-        of.module.is_none().then(|| self.devices.generation(&of.device)).flatten().map(Generation::central)
+        of.module.is_none().then(|| self.devices.generation(&of.device)).flatten()
     }
 
     /// Judges everybody who is connected: who may not stay is disconnected now, and so is who holds a subscription that
@@ -237,6 +237,7 @@ mod tests {
     use schemas::manifest::authorization::{Operation, Rule};
 
     use super::*;
+    use crate::generations::Generations;
     use crate::state::State;
 
     fn child(id: &str, enabled: bool) -> Child {
@@ -271,7 +272,7 @@ mod tests {
         let change =
             Children { is_difference: true, removed: vec!["gone".parse().unwrap()], ..Children::default() };
         devices.told(change).unwrap().durable().await.unwrap();
-        devices.add("added".parse().unwrap(), &Attestation::Keys(vec![vec![1]])).await.unwrap();
+        devices.add("added".parse().unwrap(), &Attestation::Keys(vec![vec![1]]), 0).await.unwrap();
         for (name, device) in [
             ("free", None),
             ("speaker", Some("of-user")),
@@ -300,7 +301,12 @@ mod tests {
             hosts: Arc::new([]),
             module_keys: ModuleKeys::load(dir).unwrap(),
             devices,
-            removals: Removals::load(state.clone(), users.clone(), Vec::new()),
+            removals: Removals::load(
+                state.clone(),
+                users.clone(),
+                Vec::new(),
+                Generations::load(state.clone(), None),
+            ),
             users,
             trust: watch::channel(Arc::default()).1,
             rules: in_force,

@@ -144,7 +144,8 @@ pub(super) async fn add(
         super::users::check_name(&control, &new.id)?;
     }
     control.standing.removals.finish().await.map_err(unfinished)?;
-    control.standing.devices.add(id.clone(), &attestation).await.map_err(failure)?;
+    let earlier = control.standing.removals.generations().highest(&Identity::device(id.clone()));
+    control.standing.devices.add(id.clone(), &attestation, earlier).await.map_err(failure)?;
     tracing::info!(device = %id, attestation = kind(&attestation), "leaf device added");
     let mut answer = json!({
         "id": id,
@@ -189,7 +190,7 @@ pub(super) async fn remove(
         return Err(failure(DeviceError::Unknown(id)));
     }
     let users = control.standing.users.of(&id);
-    removal.note([Identity::device(id.clone())]);
+    removal.note_devices([(id.clone(), control.standing.devices.generation(&id))]);
     let removed = control.standing.devices.remove(&id).await;
     control.standing.review();
     removed.map_err(failure)?;

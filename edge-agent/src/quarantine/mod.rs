@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use edge_buffer::{AppendError, Epoch, Log, LogOptions, OpenError, ReadError, Stats};
 use edge_core::route::QueueClass;
+use schemas::generation::Generation;
 use tokio::task::JoinError;
 
 pub use self::entry::{Entry, Reason};
@@ -115,6 +116,21 @@ impl Quarantine {
     /// # Errors
     /// [`QuarantineError`]; the message stays where it is.
     pub async fn put(&self, queue: &Queue, sequence: u64, reason: Reason) -> Result<(), QuarantineError> {
+        self.put_of(queue, sequence, reason, |_| None).await
+    }
+
+    /// As [`Quarantine::put`]; `generation` tells from a record which of the devices of its name sent it. It stays with the message,
+    /// which has another place in its queue when it is put back.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn put_of(
+        &self,
+        queue: &Queue,
+        sequence: u64,
+        reason: Reason,
+        generation: impl FnOnce(&Bytes) -> Option<Generation>,
+    ) -> Result<(), QuarantineError> {
         let of = (queue_name(queue, sequence), sequence);
         if self.known().contains(&of) {
             return Ok(());
@@ -136,7 +152,10 @@ impl Quarantine {
             enqueued_ms: record.enqueued_ms,
             refused_ms: now_ms(),
             reason,
-            message: record::plain(&record.payload),
+            message: match generation(&record.payload) {
+                Some(generation) => record::with_generation(&record::plain(&record.payload), generation),
+                None => record::plain(&record.payload),
+            },
         };
         let (sender, reason) = (entry.sender().unwrap_or_default(), &entry.reason);
         tracing::warn!(

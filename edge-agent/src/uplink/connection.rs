@@ -148,18 +148,25 @@ impl<'a> Connection<'a> {
             return Ok(());
         }
         self.link.quarantine.before_sending(&next.payload).await?;
-        let sent = self
-            .telemetry
-            .send(&mut self.sender, &queue, &next, |bytes| self.link.meter.spend(Cause::Telemetry, bytes));
+        let generation = self.link.generation_of(&queue, next.sequence, &next.payload);
+        let sent = self.telemetry.send(&mut self.sender, &queue, &next, generation, |bytes| {
+            self.link.meter.spend(Cause::Telemetry, bytes)
+        });
         match sent {
             Ok(true) => {}
             Ok(false) => self.held_back = Some((queue, next)),
             Err(reason) => {
-                self.link.quarantine.put(&queue, next.sequence, reason).await?;
+                Self::set_aside(self.link, &queue, next.sequence, reason).await?;
                 self.telemetry.passed(&queue, next.sequence);
             }
         }
         Ok(())
+    }
+
+    /// Puts a message into quarantine, with the generation of its sender.
+    async fn set_aside(link: &Uplink, queue: &Queue, sequence: u64, reason: Reason) -> Result<(), Ended> {
+        let generation = |payload: &_| link.generation_of(queue, sequence, payload);
+        Ok(link.quarantine.put_of(queue, sequence, reason, generation).await?)
     }
 
     /// central will never take a message: telemetry is set aside, and what was told is told again when it changes.
@@ -174,7 +181,7 @@ impl<'a> Connection<'a> {
             tracing::error!(%reason, why, "central refused what it was told");
         } else if let Some((queue, sequence)) = self.telemetry.find(packet_id) {
             let why = if why.is_empty() { reason.to_string() } else { why };
-            self.link.quarantine.put(&queue, sequence, Reason { code: Some(reason.code()), why }).await?;
+            Self::set_aside(self.link, &queue, sequence, Reason { code: Some(reason.code()), why }).await?;
             self.telemetry.set_aside(packet_id);
         }
         Ok(())

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use edge_core::access::sas;
 use edge_core::backoff::Backoff;
 use edge_core::error_chain::chain;
@@ -33,7 +34,7 @@ use edge_hub::postman::Postman;
 use edge_hub::tasks::{Panicked, guard};
 use schemas::connection_string::ConnectionString;
 use schemas::generation::Generation;
-use schemas::link::GENERATIONS;
+use schemas::link::{GENERATIONS, Loss};
 use schemas::names::Identity;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -49,6 +50,7 @@ use crate::meter::Meter;
 use crate::presence::PresenceChanges;
 use crate::quarantine::Quarantine;
 use crate::queues::Queues;
+use crate::queues::place::Queue;
 use crate::standing::Standing;
 use crate::twins::Twins;
 
@@ -176,6 +178,29 @@ impl Uplink {
     /// Which of the devices or modules of its name an identity is now, for a central that takes that.
     fn generation(&self, of: &Identity) -> Option<Generation> {
         self.takes_generations().then(|| self.standing.generation(of)).flatten()
+    }
+
+    /// Which of the devices of its name sent a message of a queue, for a central that takes that.
+    fn generation_of(&self, queue: &Queue, sequence: u64, payload: &Bytes) -> Option<Generation> {
+        if !self.takes_generations() {
+            return None;
+        }
+        let sender = Identity::of_session(&crate::record::sender(payload)?)?;
+        let now = || self.standing.generation(&sender);
+        self.standing.removals.generations().of(&sender, queue, sequence, now)
+    }
+
+    /// Which of the senders of its name a loss is of; the earliest, where it is of more than one.
+    fn generation_of_loss(&self, name: &str, loss: &Loss) -> Option<Generation> {
+        let sender = Identity::of_session(&loss.sender).filter(|_| self.takes_generations())?;
+        let now = || self.standing.generation(&sender);
+        let queues = self.queues.all();
+        let log = name.split('.').next().unwrap_or_default();
+        match queues.iter().find(|(_, queue)| queue.log.id().to_string() == log) {
+            Some((_, queue)) => self.standing.removals.generations().of(&sender, queue, loss.first, now),
+            // Of the quarantine: it does not tell.
+            None => None,
+        }
     }
 
     /// Keeps the link up until `stop`.

@@ -12,6 +12,7 @@ use edge_core::link::pace::Pace;
 use edge_core::link::window::Windows;
 use edge_hub::client::{Outgoing, Sender};
 use schemas::bag::system;
+use schemas::generation::Generation;
 use tokio::time::Instant;
 
 use super::tell::PACKET_BYTES;
@@ -33,7 +34,7 @@ pub(super) struct Telemetry {
     /// The last topic; its memory is used again.
     topic: String,
     /// The keys of what makes a message known again, as they stand in a topic.
-    keys: [String; 3],
+    keys: [String; 4],
 }
 
 impl Telemetry {
@@ -50,6 +51,7 @@ impl Telemetry {
                 key(system::LINESIDE_QUEUE),
                 key(system::LINESIDE_SEQUENCE),
                 key(system::LINESIDE_ENQUEUED_MS),
+                key(system::LINESIDE_GENERATION),
             ],
         }
     }
@@ -74,6 +76,7 @@ impl Telemetry {
         sender: &mut Sender,
         queue: &Arc<Queue>,
         queued: &edge_buffer::Record,
+        generation: Option<Generation>,
         may_spend: impl FnOnce(u64) -> bool,
     ) -> Result<bool, Reason> {
         let sequence = queued.sequence;
@@ -85,7 +88,7 @@ impl Telemetry {
             return Ok(true);
         };
         let joint = if topic.ends_with('/') { "" } else { "&" };
-        let [of_queue, of_sequence, of_ms] = &self.keys;
+        let [of_queue, of_sequence, of_ms, of_generation] = &self.keys;
         self.topic.clear();
         // Writing to a String does not fail.
         let _ = write!(
@@ -96,6 +99,10 @@ impl Telemetry {
         // Without a time, central has that of its arrival.
         if let Some(enqueued_ms) = corrected_ms(queued.enqueued_ms) {
             let _ = write!(self.topic, "&{of_ms}={enqueued_ms}");
+        }
+        // One that was put back from the quarantine has its own: its place in the queue says nothing of it.
+        if let Some(generation) = generation.filter(|_| record::generation(&queued.payload).is_none()) {
+            let _ = write!(self.topic, "&{of_generation}={generation}");
         }
         let message = Outgoing { topic: &self.topic, payload: &body, ..Outgoing::default() };
         if self.topic.len() > usize::from(u16::MAX) {

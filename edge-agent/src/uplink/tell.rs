@@ -8,7 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 use edge_core::dialect::link::LinkUp;
 use edge_core::link::budget::Cause;
 use edge_hub::client::{Outgoing, Sender};
-use schemas::link::Reported;
+use schemas::generation::Generation;
+use schemas::link::{RemovedDevice, Reported};
 use schemas::method::{MethodFailure, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::watch;
@@ -32,6 +33,7 @@ enum Told {
     Answer(String),
     Settled((DeviceId, u64)),
     Losses(Sent),
+    Removed(RemovedDevice),
 }
 
 /// What one connection has told.
@@ -82,6 +84,7 @@ impl<'a> Telling<'a> {
             () = link.enrolments.has_unsent(), if has_room => {}
             () = self.losing.due(&link.queues, &link.quarantine), if has_room => {}
             () = link.presence.changed() => {}
+            () = link.standing.removals.generations().ended() => {}
             // The meter lives as long as the link.
             _ = self.budget.changed() => {}
         }
@@ -105,7 +108,11 @@ impl<'a> Telling<'a> {
             let next_section =
                 || self.link.twins.next_unsent(|identity| meter.is_ready(section_cause(identity)));
             let mut next_presence = || self.presence.next_unsent(&self.link.presence, &self.link.clients);
-            let (cause, topic, payload, told) = if let Some(presence) = next_presence() {
+            let (cause, topic, payload, told) = if let Some(mut presence) = next_presence() {
+                for client in &mut presence.clients {
+                    client.generation = self.link.generation(&client.identity);
+                }
+
                 (Cause::Link, LinkUp::Presence, to_json(&presence), Told::Presence)
             } else if let Some((id, answer)) = next_answer() {
                 (
@@ -125,8 +132,13 @@ impl<'a> Telling<'a> {
                 let generation = self.link.generation(&identity);
                 let reported = Reported { section, generation };
                 (cause, LinkUp::Reported(identity), to_json(&reported), told)
-            } else if let Some((losses, sent)) = self.losing.next_unsent() {
+            } else if let Some((mut losses, sent)) = self.losing.next_unsent() {
+                for loss in &mut losses.losses {
+                    loss.generation = self.link.generation_of_loss(&losses.queue, loss);
+                }
                 (Cause::Link, LinkUp::Losses, to_json(&losses), Told::Losses(sent))
+            } else if let Some(removed) = self.next_removed() {
+                (Cause::Link, LinkUp::Removed, to_json(&removed), Told::Removed(removed))
             } else {
                 break;
             };
@@ -150,6 +162,23 @@ impl<'a> Telling<'a> {
             let packet_id = sender.publish(&topic, &payload);
             self.in_flight.insert(packet_id, told);
         }
+    }
+
+    /// A device that was added here and removed, one at a time: all that it had to send is sent.
+    fn next_removed(&self) -> Option<RemovedDevice> {
+        let is_telling = self.in_flight.values().any(|told| matches!(told, Told::Removed(_)));
+        if is_telling || !self.link.takes_generations() {
+            return None;
+        }
+        let generations = self.link.standing.removals.generations();
+        let removed = generations.next_untold()?;
+        let now = self.link.standing.devices.generation(&removed.device_id);
+        if now.map(Generation::ended) == Some(removed.generation) {
+            // The daemon was killed before the device left the list: it is still here.
+            generations.told(&removed);
+            return None;
+        }
+        Some(removed)
     }
 
     /// central will not take something that it was told; false when it is no message of these.
@@ -186,6 +215,7 @@ impl<'a> Telling<'a> {
             Told::Answer(id) => self.link.commands.acknowledged(&id),
             Told::Settled(of) => self.link.mailbox.acknowledged(&of),
             Told::Losses(sent) => self.losing.acknowledged(sent),
+            Told::Removed(removed) => self.link.standing.removals.generations().told(&removed),
         }
     }
 }

@@ -42,7 +42,7 @@ impl Uplink {
                 let removal = self.standing.removals.begin().await;
                 let told = self.standing.devices.told(list)?;
                 // Noted before the disk has the list: a kill in between does not lose it.
-                removal.note(told.left.iter().cloned().map(Identity::device));
+                removal.note_devices(told.left.iter().cloned());
                 // At once: the disk may be slow, and who was blocked must not wait for it.
                 self.standing.review();
                 told.durable().await?;

@@ -271,6 +271,19 @@ impl Devices {
     /// # Errors
     /// [`OutOfOrder`] for a part that does not follow the one before it: central begins again on a new connection.
     pub fn told(&self, list: Children) -> Result<ToldDevices, OutOfOrder> {
+        self.told_noting(list, |_| {})
+    }
+
+    /// As [`Devices::told`]; `note` is given [`ToldDevices::left`] before anybody is let in by the new list: a key that it
+    /// brings is right for the next device of a name, which must not find what the one before it left.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn told_noting(
+        &self,
+        list: Children,
+        note: impl FnOnce(&[(DeviceId, Option<Generation>)]),
+    ) -> Result<ToldDevices, OutOfOrder> {
         let mut known = self.known.write().expect("nothing panics while it holds the devices");
         let known = &mut *known;
         let key = |id: &DeviceId| format!("{FROM_CENTRAL}{id}");
@@ -311,6 +324,7 @@ impl Devices {
             changes.push((key(&id), None));
             left.extend(before.map(|before| (id, before.generation.map(Generation::central))));
         }
+        note(&left);
         let is_first = named.is_some() && (!known.is_told || known.is_former);
         if named.is_some() {
             (known.is_told, known.is_former) = (true, false);

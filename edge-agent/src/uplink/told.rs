@@ -40,9 +40,9 @@ impl Uplink {
             LinkDown::Children => {
                 let Some(list) = from_json::<Children>(topic, payload) else { return Ok(()) };
                 let removal = self.standing.removals.begin().await;
-                let told = self.standing.devices.told(list)?;
                 // Noted before the disk has the list: a kill in between does not lose it.
-                removal.note_devices(told.left.iter().cloned());
+                let note = |left: &[_]| removal.note_devices(left.iter().cloned());
+                let told = self.standing.devices.told_noting(list, note)?;
                 // At once: the disk may be slow, and who was blocked must not wait for it.
                 self.standing.review();
                 told.durable().await?;

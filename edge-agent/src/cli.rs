@@ -2,25 +2,24 @@
 //! it cannot go on without.
 
 mod access;
+mod manifest;
 mod quarantine;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
-use edge_core::deploy;
 use edge_core::health::finding::Level;
-use edge_core::route::RouteTable;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
 use schemas::connection_string::ConnectionString;
 use schemas::host_name::HostName;
-use schemas::manifest::{Manifest, ManifestError};
 use schemas::names::DeviceId;
 use serde_json::{Value, json};
 
 use access::{Device, User};
+use manifest::{Read, refused, warn};
 use quarantine::Quarantine;
 
 use crate::check;
@@ -186,7 +185,7 @@ impl Cli {
                 }
             }
             Command::Plan { file } => {
-                let (_, desired, _) = read_manifest(file)?;
+                let Read { desired, warnings, .. } = self.read_manifest(file).await?;
                 let config = self.load()?;
                 HostPolicy::new(&config).check(&desired).map_err(|error| refused(file, error))?;
                 let keys =
@@ -194,10 +193,12 @@ impl Cli {
                 let plan = crate::deployer::plan_once(&config, &keys, &desired)
                     .await
                     .map_err(anyhow::Error::from)?;
-                self.print(&json!({"plan": plan.to_string()}), || plan.to_string())?;
+                warn(&warnings);
+                self.print(&json!({"plan": plan.to_string(), "warnings": warnings}), || plan.to_string())?;
             }
             Command::Apply { file, wait } => {
-                let (document, ..) = read_manifest(file)?;
+                let Read { document, warnings, .. } = self.read_manifest(file).await?;
+                warn(&warnings);
                 let path = match wait {
                     Some(secs) => format!("/apply?wait={secs}"),
                     None => "/apply".to_owned(),
@@ -235,7 +236,8 @@ impl Cli {
             Command::User(user) => access::user(self, user).await?,
             Command::Quarantine(command) => quarantine::quarantine(self, command).await?,
             Command::Routes(Routes::Test { file, message }) => {
-                let (_, _, table) = read_manifest(file)?;
+                let Read { routes: table, warnings, .. } = self.read_manifest(file).await?;
+                warn(&warnings);
                 let wrong = |why: String| Exit(2, anyhow::anyhow!("--message: {why}"));
                 let asked = schemas::json::from_outside(message.as_bytes())
                     .map_err(|error| wrong(error.to_string()))?;
@@ -290,19 +292,6 @@ impl Cli {
         logging::print(out.trim_end());
         Ok(())
     }
-}
-
-/// Reads a manifest; a wrong one ends the process with code 2, without asking the daemon.
-fn read_manifest(file: &PathBuf) -> Result<(Value, deploy::desired::Desired, RouteTable), Exit> {
-    let text = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    let checked = Manifest::parse(&text).and_then(|manifest| deploy::check(&manifest));
-    let (desired, table) = checked.map_err(|error| refused(file, error))?;
-    let document = Manifest::document(&text).context("a manifest that was just read is JSON")?;
-    Ok((document, desired, table))
-}
-
-fn refused(file: &Path, error: ManifestError) -> Exit {
-    Exit(2, anyhow::Error::from(error).context(format!("{} refused", file.display())))
 }
 
 fn encoded(text: &str) -> String {

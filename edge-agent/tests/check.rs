@@ -676,6 +676,17 @@ fn rows() -> Vec<Row> {
             Told(|facts| module(facts, "unhealthy", "its health check fails; restart 1 of 20", None)),
         ),
         row(
+            CheckId::ModuleTransport,
+            "a manifest sets `UpstreamProtocol` to `Amqp`",
+            Warn,
+            Told(|facts| {
+                facts.modules[0].amqp = Some(
+                    "the manifest sets UpstreamProtocol=Amqp, and this gateway does not speak AMQP; leave it out, or set it to Mqtt"
+                        .into(),
+                );
+            }),
+        ),
+        row(
             CheckId::Routes,
             "a route to a module that is in no manifest",
             Error,

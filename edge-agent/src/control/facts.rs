@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use edge_buffer::Room;
 use edge_core::deploy::desired::Desired;
+use edge_core::deploy::transport::amqp_advice;
 use edge_core::health::facts::{
     DaemonFacts, DeploymentFacts, LinkFacts, ModuleFacts, QueueFacts, REFUSALS_TOLD_MAX, RefusalFacts,
 };
@@ -159,6 +160,7 @@ impl Control {
                 reason: state.reason,
                 next_try: state.next_try_ms.map(rfc3339),
                 has_failed: state.has_failed,
+                amqp: desired.modules.get(id).and_then(amqp_advice),
             })
             .collect()
     }

@@ -127,6 +127,7 @@ pub async fn serve(control: Arc<Control>, listener: UnixListener, stop: Cancella
         .route("/facts", get(facts::facts))
         .route("/refusals", get(facts::refusals))
         .route("/apply", post(apply))
+        .route("/deployment", get(deployment))
         .route("/devices", get(devices::list).post(devices::add))
         .route("/devices/{id}", get(devices::show).delete(devices::remove))
         .route("/devices/{id}/block", post(devices::block))
@@ -351,6 +352,13 @@ fn shallow(value: &Value) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// The desired sections of `$edgeAgent` and `$edgeHub`, which a layer is laid over. They may hold secrets, as may the manifests
+/// that are given to this socket; its file is its owner's alone.
+async fn deployment(State(control): State<Arc<Control>>) -> Json<Value> {
+    let sections = [ModuleId::edge_agent(), ModuleId::edge_hub()];
+    Json(sections.iter().map(|module| (module.to_string(), control.deployments.desired(module))).collect())
 }
 
 #[derive(Deserialize)]

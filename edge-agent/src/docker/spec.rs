@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use edge_core::deploy::desired::DesiredModule;
+use edge_core::deploy::transport::MQTT;
 use schemas::names::ModuleId;
 use serde_json::{Map, Value, json};
 
@@ -22,9 +23,6 @@ const PIDS_MAX: i64 = 4096;
 /// Bytes of one file of a module's log, as the engine writes them.
 const LOG_FILE_SIZE: &str = "10m";
 const LOG_FILES: &str = "3";
-
-/// Variables by which modules of Azure's SDKs choose MQTT: many would begin with AMQP, which is not spoken here.
-const TRANSPORT: [(&str, &str); 2] = [("ClientTransportType", "Mqtt_Tcp_Only"), ("UpstreamProtocol", "Mqtt")];
 
 /// What the gateway knows of one module beside its manifest.
 pub struct Own<'a> {
@@ -148,7 +146,7 @@ fn limit(host: &mut Map<String, Value>) {
     }
 }
 
-/// The manifest's variables, over [`TRANSPORT`], over them those of its create options (as IoT Edge merges them), over all the gateway's.
+/// The manifest's variables, over [`MQTT`], over them those of its create options (as IoT Edge merges them), over all the gateway's.
 fn environment(
     from_options: impl Iterator<Item = Value>,
     module: &ModuleId,
@@ -166,7 +164,7 @@ fn environment(
             None => variables.insert(entry, None),
         };
     }
-    for (name, value) in TRANSPORT {
+    for (name, value) in MQTT {
         // .NET reads variables without regard to case.
         if !variables.keys().any(|written| written.eq_ignore_ascii_case(name)) {
             variables.insert(name.to_owned(), Some(value.to_owned()));

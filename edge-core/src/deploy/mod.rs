@@ -7,5 +7,6 @@ pub mod plan;
 pub mod policy;
 pub mod report;
 pub mod restart;
+pub mod transport;
 
 pub use check::{check, take};

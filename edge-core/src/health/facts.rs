@@ -320,6 +320,8 @@ pub struct ModuleFacts {
     pub next_try: Option<String>,
     /// Whether its last steps failed: what runs, if anything, is not what the manifest wants.
     pub has_failed: bool,
+    /// Why it may not connect, and what helps: it begins with AMQP.
+    pub amqp: Option<String>,
 }
 
 /// A queue.

@@ -141,6 +141,7 @@ checks! {
     Deployment "deployment" "the manifest is in force",
     Modules "modules" "every module that shall run runs",
     ModuleHealth "module-health" "the health checks of modules pass",
+    ModuleTransport "module-transport" "no module begins with AMQP",
     Routes "routes" "every route is in force",
     QueueSpace "queue-space" "queues have room for new messages",
     Backlog "backlog" "messages leave the queues",

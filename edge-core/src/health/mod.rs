@@ -102,6 +102,7 @@ fn check(id: CheckId, facts: &Facts) -> Option<Verdict> {
         CheckId::Deployment => modules::deployment(facts),
         CheckId::Modules => modules::running(facts),
         CheckId::ModuleHealth => modules::healthy(facts),
+        CheckId::ModuleTransport => modules::transport(facts),
         CheckId::Routes => modules::routes(facts),
         CheckId::QueueSpace => queues::space(facts),
         CheckId::Backlog => queues::backlog(facts),

@@ -1,7 +1,7 @@
 //! Checks of Docker, the deployment and the modules.
 
 use super::facts::{Facts, ModuleFacts, Probe};
-use super::{Verdict, denied, error, first_of, found, info, ok};
+use super::{Verdict, denied, error, first_of, found, info, ok, warn};
 
 pub(super) fn docker(facts: &Facts) -> Option<Verdict> {
     let socket = &facts.docker.socket;
@@ -124,6 +124,22 @@ pub(super) fn healthy(facts: &Facts) -> Option<Verdict> {
     error(
         first_of(&unhealthy, "; "),
         "see what its health check says (`docker inspect MODULE`, State.Health) and its log (`docker logs MODULE`)",
+    )
+}
+
+pub(super) fn transport(facts: &Facts) -> Option<Verdict> {
+    let modules = &facts.daemon.as_ref()?.modules;
+    let advices = modules.iter().filter_map(|module| {
+        let advice = module.amqp.as_ref()?;
+        Some(format!("module `{}`: {advice}", module.name))
+    });
+    let advices: Vec<String> = advices.collect();
+    if advices.is_empty() {
+        return ok("none is known to begin with AMQP");
+    }
+    warn(
+        first_of(&advices, "; "),
+        "follow what each says; `docker logs MODULE` shows whether it connects (port 5671 is AMQP's, 8883 is MQTT's)",
     )
 }
 

@@ -19,6 +19,7 @@ mod generations_test;
 pub mod health;
 pub mod identity;
 pub mod ingest;
+pub mod join;
 pub mod link;
 pub mod mail;
 pub mod organizations;

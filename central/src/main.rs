@@ -6,18 +6,30 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use central::clock;
 use central::config::Config;
+use central::join;
 use central::server;
 use central::store::{Store, backup, tokens};
 use central::token::{self, Role, TokenName};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use edge_hub::logging;
+use edge_hub::tasks::{self, TaskFailure};
+use schemas::names::DeviceId;
 use schemas::timestamp::rfc3339;
 use tokio_util::sync::CancellationToken;
 
+const EXIT_CODES: &str = "Exit codes:
+  0   done
+  1   failed; the message on standard error tells why
+  2   the command line is wrong
+  70  serve: a part that central cannot go on without failed; the log tells which
+";
+
 /// The operators' server of Lineside.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = EXIT_CODES)]
 struct Cli {
+    #[command(flatten)]
+    place: Place,
     #[command(subcommand)]
     command: Command,
 }
@@ -25,26 +37,16 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serves the REST API, the status page and the gateways' front door until SIGTERM.
-    Serve {
-        #[command(flatten)]
-        place: Place,
-    },
+    Serve,
     /// Prints the ID scope of devices that enrol themselves. Works while central serves.
-    IdScope {
-        #[command(flatten)]
-        place: Place,
-    },
+    IdScope,
     /// Writes the store and the certificate authority to one file, which holds all keys. Works while central serves.
     Backup {
-        #[command(flatten)]
-        place: Place,
         /// Where to. Nothing may be there.
         file: PathBuf,
     },
     /// Puts the store and the certificate authority of a backup into the data directory.
     Restore {
-        #[command(flatten)]
-        place: Place,
         /// Move a store or authority that is there into a folder `replaced-…` in the data directory first.
         #[arg(long)]
         replace: bool,
@@ -53,14 +55,39 @@ enum Command {
     },
     /// Begins with an empty store beside the certificate authority that is there: gateways and devices must be registered
     /// again.
-    NewStore {
-        #[command(flatten)]
-        place: Place,
+    NewStore,
+    /// Gateways.
+    Gateway {
+        #[command(subcommand)]
+        command: GatewayCommand,
     },
     /// API tokens.
     Token {
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// Prints completions for a shell, for example: central completions bash > /etc/bash_completion.d/central
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes a man page for each command.
+    Man {
+        /// Where to, for example /usr/local/share/man/man1; made when it is not there.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum GatewayCommand {
+    /// Registers a gateway, unless it is there, and prints the command that makes it one: paste it on the gateway as root. It holds
+    /// the gateway's key. Works while central serves.
+    Add {
+        /// The gateway's device id.
+        id: DeviceId,
+        /// The authority that signed `[tls] cert`, as a PEM file; central's own authority when left out.
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
     },
 }
 
@@ -68,8 +95,6 @@ enum Command {
 enum TokenCommand {
     /// Makes a token and prints it once: the value of an Authorization header. Works while central serves.
     Create {
-        #[command(flatten)]
-        place: Place,
         /// What the token may do.
         #[arg(long, value_enum)]
         role: Role,
@@ -81,14 +106,9 @@ enum TokenCommand {
         expires_in: u32,
     },
     /// Prints every token's name, role, and when it was made, expires and was last used, with tabs between.
-    List {
-        #[command(flatten)]
-        place: Place,
-    },
+    List,
     /// Revokes a token: its next request is refused. Works while central serves.
     Revoke {
-        #[command(flatten)]
-        place: Place,
         /// Of the token.
         name: String,
     },
@@ -97,10 +117,10 @@ enum TokenCommand {
 #[derive(Args)]
 struct Place {
     /// central.toml; the defaults when left out.
-    #[arg(long)]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the store and the certificate authority are; overrides `data_dir`.
-    #[arg(long)]
+    #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
@@ -146,27 +166,44 @@ fn make_dir(dir: &Path) -> anyhow::Result<()> {
 fn main() -> ExitCode {
     // Without a log central would not say what it loses.
     let Ok(_logging) = logging::start() else { return ExitCode::FAILURE };
-    let done = match Cli::parse().command {
-        Command::Serve { place } => serve(&place),
-        Command::IdScope { place } => id_scope(&place),
-        Command::Backup { place, file } => back_up(&place, &file),
-        Command::Restore { place, replace, file } => restore(&place, &file, replace),
-        Command::NewStore { place } => new_store(&place),
+    let Cli { place, command } = Cli::parse();
+    let done = match command {
+        Command::Serve => serve(&place),
+        Command::IdScope => id_scope(&place),
+        Command::Backup { file } => back_up(&place, &file),
+        Command::Restore { file, replace } => restore(&place, &file, replace),
+        Command::NewStore => new_store(&place),
+        Command::Gateway { command: GatewayCommand::Add { id, ca } } => {
+            add_gateway(&place, id, ca.as_deref())
+        }
         Command::Token { command } => match command {
-            TokenCommand::Create { place, role, name, expires_in } => {
+            TokenCommand::Create { role, name, expires_in } => {
                 create_token(&place, role, &name.unwrap_or_else(TokenName::random), expires_in)
             }
-            TokenCommand::List { place } => list_tokens(&place),
-            TokenCommand::Revoke { place, name } => revoke_token(&place, name),
+            TokenCommand::List => list_tokens(&place),
+            TokenCommand::Revoke { name } => revoke_token(&place, name),
         },
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "central", &mut script);
+            logging::print(String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
+        Command::Man { dir } => man(&dir),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::print_error(&format!("central: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<TaskFailure>() { ExitCode::from(tasks::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+fn man(dir: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    clap_mangen::generate_to(Cli::command(), dir)
+        .with_context(|| format!("writing man pages to {}", dir.display()))
 }
 
 fn serve(place: &Place) -> anyhow::Result<()> {
@@ -233,6 +270,18 @@ fn new_store(place: &Place) -> anyhow::Result<()> {
     let config = place.config_for_new()?;
     backup::begin_anew(&config.data_dir, clock::now_ms())?;
     logging::print(&format!("an empty store was made in {}", config.data_dir.display()));
+    Ok(())
+}
+
+fn add_gateway(place: &Place, id: DeviceId, ca: Option<&Path>) -> anyhow::Result<()> {
+    let config = place.config_for_existing()?;
+    let name = id.clone();
+    let gateway = in_store(&config, move |c| join::add_gateway(c, id))?;
+    let gateway = gateway.with_context(|| {
+        format!("device `{name}` is registered and is not a gateway; choose another id, or delete that device first")
+    })?;
+    let word = join::word(&config, &gateway, ca)?;
+    logging::print(&format!("edge-agent init --join {word}"));
     Ok(())
 }
 

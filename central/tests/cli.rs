@@ -4,7 +4,9 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+
+use schemas::join::JoinWord;
 
 /// `central` on free ports.
 fn central(dir: &Path, arguments: &[&str]) -> Command {
@@ -28,6 +30,19 @@ fn serve(dir: &Path) -> (Child, String) {
         lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("central ready"))).unwrap().unwrap();
     let url = ready.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
     (child, url)
+}
+
+/// Runs a command to its end. central's MQTT port is 8884 for it.
+fn output(dir: &Path, arguments: &[&str]) -> Output {
+    central(dir, arguments)
+        .env("CENTRAL__MQTT__MQTTS", "127.0.0.1:8884")
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[tokio::test]
@@ -153,4 +168,64 @@ fn an_api_that_other_machines_reach_without_tls_is_refused_by_name() {
     assert_eq!(refused.status.code(), Some(1));
     let error = String::from_utf8(refused.stderr).unwrap();
     assert!(error.contains("`http.listen`") && error.contains("http.behind_tls_proxy"), "{error}");
+}
+
+#[test]
+fn gateway_add_prints_one_line_to_paste_and_the_same_line_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, _) = serve(dir.path());
+    let added = output(dir.path(), &["gateway", "add", "gw-1"]);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    let line = text(&added.stdout);
+    let word: JoinWord = line.strip_prefix("edge-agent init --join ").unwrap().parse().unwrap();
+    assert_eq!(word.upstream.host_name, "central.test:8884");
+    assert_eq!(word.upstream.device_id.as_str(), "gw-1");
+    assert_eq!(word.ca_pem, std::fs::read_to_string(dir.path().join("ca.pem")).unwrap());
+    assert_eq!(text(&output(dir.path(), &["gateway", "add", "gw-1"]).stdout), line);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn gateway_add_refuses_what_cannot_become_a_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    let mistyped = output(&dir.path().join("typo"), &["gateway", "add", "gw-1"]);
+    assert_eq!(mistyped.status.code(), Some(1));
+    assert!(text(&mistyped.stderr).contains("there is no store"), "{}", text(&mistyped.stderr));
+    assert!(!dir.path().join("typo").exists());
+    let (mut child, _) = serve(dir.path());
+    let wrong = output(dir.path(), &["gateway", "add", "a b"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+    let no_ca = output(dir.path(), &["gateway", "add", "gw-1", "--ca", "/dev/null"]);
+    assert!(text(&no_ca.stderr).contains("/dev/null"), "{}", text(&no_ca.stderr));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn help_tells_exit_codes_and_completions_and_man_pages_hold_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(text(&output(dir.path(), &["--help"]).stdout).contains("Exit codes:"));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&output(dir.path(), &["completions", shell]).stdout);
+        for command in ["backup", "gateway", "token"] {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+    }
+    let man = dir.path().join("man1");
+    assert!(output(dir.path(), &["man", man.to_str().unwrap()]).status.success());
+    assert!(text(&std::fs::read(man.join("central-token-create.1")).unwrap()).contains("expires"));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_no_command_with_a_panic() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_central"))
+        .args(["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
 }

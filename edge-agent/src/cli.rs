@@ -2,23 +2,22 @@
 //! it cannot go on without.
 
 mod access;
+mod init;
 mod manifest;
 mod quarantine;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use edge_core::health::finding::Level;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
-use schemas::connection_string::ConnectionString;
-use schemas::host_name::HostName;
-use schemas::names::DeviceId;
 use serde_json::{Value, json};
 
 use access::{Device, User};
+use init::Init;
 use manifest::{Read, refused, warn};
 use quarantine::Quarantine;
 
@@ -26,15 +25,20 @@ use crate::check;
 use crate::config::Config;
 use crate::control::client::{CallError, request};
 use crate::docker::host_policy::HostPolicy;
-use crate::init::{InitOptions, init};
-use crate::repair::{self, Repair};
 use crate::routes_test;
 
 const DEFAULT_CONFIG: &str = "/etc/edge-agent/edge.toml";
 
+const EXIT_CODES: &str = "Exit codes:
+  0   done; check: nothing is wrong
+  1   failed; the message on standard error tells why
+  2   the manifest or the command was refused; the message names the field or the argument
+  70  run: a part that the daemon cannot go on without failed; the log tells which
+";
+
 /// The gateway's daemon, and the commands that speak to it.
 #[derive(Parser)]
-#[command(name = "edge-agent", version)]
+#[command(name = "edge-agent", version, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -49,7 +53,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Write edge.toml, keys and certificates; refuses to overwrite.
-    Init(Init),
+    Init(Box<Init>),
     /// Run the daemon.
     Run,
     /// What is wrong with this gateway and how to mend it, one line each; exit code 1 when something does not work.
@@ -97,6 +101,16 @@ enum Command {
     /// Routes.
     #[command(subcommand)]
     Routes(Routes),
+    /// Print completions for a shell, for example: edge-agent completions bash > /etc/bash_completion.d/edge-agent
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write a man page for each command.
+    Man {
+        /// Where to, for example /usr/local/share/man/man1; made when it is not there.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -110,28 +124,6 @@ enum Routes {
         #[arg(long, value_name = "JSON")]
         message: String,
     },
-}
-
-#[derive(Args)]
-struct Init {
-    /// Make again what is missing of keys and certificates, by the configuration that is there; overwrites nothing.
-    #[arg(long, conflicts_with_all = ["device_id", "hostname", "data_dir", "upstream", "upstream_ca"])]
-    repair: bool,
-    /// This gateway's id, as central knows it.
-    #[arg(long, required_unless_present = "repair")]
-    device_id: Option<DeviceId>,
-    /// The name or address under which leaf devices and modules reach it, without a port.
-    #[arg(long, required_unless_present = "repair")]
-    hostname: Option<HostName>,
-    /// Where it keeps its data.
-    #[arg(long, default_value = "/var/lib/edge-agent")]
-    data_dir: PathBuf,
-    /// The connection string that central gave for this gateway.
-    #[arg(long)]
-    upstream: Option<ConnectionString>,
-    /// The certificate authority of central, as a PEM file.
-    #[arg(long)]
-    upstream_ca: Option<PathBuf>,
 }
 
 /// Why the process ends with another code than 0.
@@ -172,7 +164,7 @@ impl Cli {
 
     async fn dispatch(&self) -> Result<(), Exit> {
         match &self.command {
-            Command::Init(options) => self.init(options)?,
+            Command::Init(options) => options.run(self)?,
             Command::Run => crate::agent::run(self.load()?).await?,
             Command::Check => {
                 let findings = check::check(&self.config).await;
@@ -235,6 +227,12 @@ impl Cli {
             Command::Device(device) => access::device(self, device).await?,
             Command::User(user) => access::user(self, user).await?,
             Command::Quarantine(command) => quarantine::quarantine(self, command).await?,
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut Self::command(), "edge-agent", &mut script);
+                logging::print(String::from_utf8_lossy(&script).trim_end());
+            }
+            Command::Man { dir } => man(dir)?,
             Command::Routes(Routes::Test { file, message }) => {
                 let Read { routes: table, warnings, .. } = self.read_manifest(file).await?;
                 warn(&warnings);
@@ -250,48 +248,17 @@ impl Cli {
         Ok(())
     }
 
-    fn repair(&self) -> Result<()> {
-        let done = repair::repair(&self.load()?)?;
-        let (mut made, mut left) = (Vec::new(), Vec::new());
-        for done in done {
-            match done {
-                Repair::Made(what) => made.push(what),
-                Repair::Left(what) => left.push(what),
-            }
-        }
-        let lines = || {
-            let made = made.iter().map(|what| format!("made {what}"));
-            let lines: Vec<String> = made.chain(left.iter().map(|what| format!("LEFT {what}"))).collect();
-            if lines.is_empty() { "nothing is missing".to_owned() } else { lines.join("\n") }
-        };
-        self.print(&json!({"made": made, "left": left}), lines)?;
-        if !left.is_empty() {
-            anyhow::bail!("{} of these need an operator", left.len());
-        }
-        Ok(())
-    }
-
-    fn init(&self, options: &Init) -> Result<()> {
-        let (device_id, hostname) = match (&options.device_id, &options.hostname) {
-            (Some(device_id), Some(hostname)) if !options.repair => (device_id.clone(), hostname.to_string()),
-            _ => return self.repair(),
-        };
-        init(InitOptions {
-            device_id,
-            hostname,
-            data_dir: options.data_dir.clone(),
-            config: self.config.clone(),
-            upstream: options.upstream.clone(),
-            upstream_ca: options.upstream_ca.clone(),
-        })?;
-        self.print(&json!({"config": self.config}), || format!("wrote {}", self.config.display()))
-    }
-
     fn print(&self, json: &Value, text: impl FnOnce() -> String) -> Result<()> {
         let out = if self.json { format!("{json:#}") } else { text() };
         logging::print(out.trim_end());
         Ok(())
     }
+}
+
+fn man(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    clap_mangen::generate_to(Cli::command(), dir)
+        .with_context(|| format!("writing man pages to {}", dir.display()))
 }
 
 fn encoded(text: &str) -> String {

@@ -28,8 +28,22 @@ pub struct InitOptions {
     pub config: PathBuf,
     /// Its connection string at central.
     pub upstream: Option<ConnectionString>,
-    /// central's authority, PEM; copied.
-    pub upstream_ca: Option<PathBuf>,
+    /// The authority that signs central's certificate.
+    pub upstream_ca: Option<UpstreamCa>,
+}
+
+/// Where the authority of central comes from; it is copied to the data directory.
+pub enum UpstreamCa {
+    /// A PEM file (`--upstream-ca`).
+    File(PathBuf),
+    /// PEM text (`--join`).
+    Pem(Vec<u8>),
+}
+
+/// The machine's name, from the kernel. `None` when it has none.
+pub fn machine_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// Why nothing, or not everything, was written.
@@ -67,6 +81,9 @@ pub enum InitError {
         "--upstream-ca: central's certificate authority is needed to trust its address; copy its ca.pem here"
     )]
     NoCa,
+    /// The text given as authority is none.
+    #[error("--join: its certificate authority")]
+    JoinCa(#[source] TlsError),
     /// The file given as authority is none.
     #[error("--upstream-ca {path}")]
     Ca {
@@ -159,7 +176,14 @@ fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
             return Err(InitError::NoCa);
         }
     }
-    let Some(path) = &options.upstream_ca else { return Ok(None) };
+    let path = match &options.upstream_ca {
+        None => return Ok(None),
+        Some(UpstreamCa::Pem(pem)) => {
+            tls::client_config(pem).map_err(InitError::JoinCa)?;
+            return Ok(Some(pem.clone()));
+        }
+        Some(UpstreamCa::File(path)) => path,
+    };
     let ca = std::fs::read(path).map_err(|source| InitError::Io {
         path: path.clone(),
         doing: "read it",
@@ -171,9 +195,9 @@ fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
 
 /// The names under which a client may reach this gateway.
 pub(crate) fn names(hostname: &str) -> Vec<String> {
-    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let machine = machine_name().unwrap_or_default();
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST).to_string();
-    let mut names = vec![hostname.to_owned(), machine.trim().to_owned(), "localhost".to_owned(), loopback];
+    let mut names = vec![hostname.to_owned(), machine, "localhost".to_owned(), loopback];
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| !name.is_empty() && seen.insert(name.clone()));
     names
@@ -225,7 +249,7 @@ mod tests {
             data_dir: dir.join("data"),
             config: dir.join("etc/edge.toml"),
             upstream: Some("HostName=c:1;DeviceId=gw;SharedAccessKey=YWJj".parse().unwrap()),
-            upstream_ca: Some(ca),
+            upstream_ca: Some(UpstreamCa::File(ca)),
         }
     }
 

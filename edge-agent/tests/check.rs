@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use edge_agent::config::Config;
-use edge_agent::init::{InitOptions, init};
+use edge_agent::init::{InitOptions, UpstreamCa, init};
 use edge_core::clock::BUILT_SECS;
 use edge_core::health::facts::{
     DaemonFacts, DiskFacts, EngineFacts, Facts, LinkFacts, LinkFailure, MemoryFacts, ModuleFacts, Probe,
@@ -78,7 +78,7 @@ impl Scene {
             data_dir: dir.path().join("data"),
             config: dir.path().join("edge.toml"),
             upstream: Some(upstream.parse().unwrap()),
-            upstream_ca: Some(ca),
+            upstream_ca: Some(UpstreamCa::File(ca)),
         })
         .unwrap();
         make_private(&dir.path().join("data"), &[]).unwrap();

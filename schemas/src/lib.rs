@@ -9,6 +9,7 @@ pub mod cloud_message;
 pub mod connection_string;
 pub mod generation;
 pub mod host_name;
+pub mod join;
 pub mod json;
 pub mod link;
 pub mod manifest;

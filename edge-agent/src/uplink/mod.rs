@@ -92,12 +92,10 @@ pub fn link_failure(error: &client::ConnectError) -> LinkFailure {
     use edge_hub::codec::reason::Reason;
     match error {
         client::ConnectError::Tls(_) => LinkFailure::Untrusted,
-        client::ConnectError::Refused { reason, .. } => match *reason {
-            Reason::NOT_AUTHORIZED | Reason::BAD_USER_NAME_OR_PASSWORD | Reason::BANNED => {
-                LinkFailure::NotAuthorized
-            }
-            _ => LinkFailure::Unreachable,
-        },
+        client::ConnectError::Refused {
+            reason: Reason::NOT_AUTHORIZED | Reason::BAD_USER_NAME_OR_PASSWORD | Reason::BANNED,
+            ..
+        } => LinkFailure::NotAuthorized,
         _ => LinkFailure::Unreachable,
     }
 }

@@ -55,10 +55,7 @@ fn denied(why: &str) -> Option<Verdict> {
 }
 
 /// What was found, or the verdict when there is nothing to judge. `failed` words the verdict on what is missing or broken.
-fn found<'a, T>(
-    probe: &'a Probe<T>,
-    failed: impl FnOnce(&str) -> Option<Verdict>,
-) -> Result<&'a T, Option<Verdict>> {
+fn found<T>(probe: &Probe<T>, failed: impl FnOnce(&str) -> Option<Verdict>) -> Result<&T, Option<Verdict>> {
     match probe {
         Probe::Found(found) => Ok(found),
         Probe::NotAsked => Err(None),

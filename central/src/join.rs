@@ -1,0 +1,60 @@
+//! `central gateway add`: registers a gateway and makes the line that is pasted on it.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use rusqlite::Connection;
+use schemas::connection_string::ConnectionString;
+use schemas::join::JoinWord;
+use schemas::names::DeviceId;
+
+use crate::config::Config;
+use crate::fleet::new_device;
+use crate::store::devices::{self, Device};
+
+/// The gateway of this id, registered if it was not. `None` when the id is that of a device that is no gateway.
+///
+/// # Errors
+/// SQLite's.
+pub fn add_gateway(c: &Connection, id: DeviceId) -> rusqlite::Result<Option<Device>> {
+    if let Some(device) = devices::get(c, &id)? {
+        return Ok(device.is_gateway.then_some(device));
+    }
+    devices::put(c, &Device { is_gateway: true, revision: 1, ..new_device(id.clone()) })?;
+    devices::get(c, &id)
+}
+
+/// What `edge-agent init --join` needs: the gateway's connection string at central's MQTT listener, and the certificate authority
+/// in `ca`, or central's own.
+///
+/// # Errors
+/// A gateway without keys, a file that cannot be read or holds no certificate, and a certificate of another authority
+/// (`[tls] cert`) without `ca`.
+pub fn word(config: &Config, gateway: &Device, ca: Option<&Path>) -> anyhow::Result<JoinWord> {
+    let own = config.data_dir.join("ca.pem");
+    let ca = match (ca, &config.tls.cert) {
+        (Some(ca), _) => ca,
+        (None, None) => own.as_path(),
+        (None, Some(cert)) => anyhow::bail!(
+            "[tls] cert is {}, which another authority signed; name that authority's certificate with --ca",
+            cert.display()
+        ),
+    };
+    let ca_pem = std::fs::read_to_string(ca)
+        .with_context(|| format!("reading the certificate authority {}", ca.display()))?;
+    edge_hub::tls::client_config(ca_pem.as_bytes())
+        .with_context(|| format!("{} is no certificate authority", ca.display()))?;
+    let keys = gateway.keys.as_ref().with_context(|| {
+        format!("gateway `{}` proves itself by certificate and has no key to paste", gateway.id)
+    })?;
+    let upstream: ConnectionString = format!(
+        "HostName={}:{};DeviceId={};SharedAccessKey={}",
+        config.hostname,
+        config.mqtt.mqtts.port(),
+        gateway.id,
+        keys.primary
+    )
+    .parse()
+    .context("making the connection string")?;
+    Ok(JoinWord { upstream, ca_pem })
+}

@@ -23,7 +23,7 @@ demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 prove
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/demo $(if $(ONCE),--once)
 
 test: images ## every test, on real parts
-	scripts/ensure-packages.sh busybox-static docker-registry eatmydata e2fsprogs iproute2 libfaketime microsocks mosquitto tinyproxy
+	scripts/ensure-packages.sh busybox-static docker-registry eatmydata e2fsprogs iproute2 curl libfaketime microsocks mosquitto mosquitto-clients tinyproxy
 	scripts/ensure-clients.sh
 	failed=0
 	cargo test --no-fail-fast --workspace --exclude site-tests || failed=1

@@ -13,7 +13,8 @@
 //! connections_max = 256            # requests at once
 //! connections_per_address = 128    # a proxy before central is one address
 //! [mqtt]
-//! mqtts = "0.0.0.0:8883"           # Azure SDKs know no other port; take 8884 where a gateway runs on the same machine
+//! mqtts = "0.0.0.0:8884"           # a gateway on the same machine has 8883; Azure SDKs of devices that connect to central itself
+//!                                  # know 8883 only: write it where no gateway runs
 //! mqtt = "127.0.0.1:1883"          # plain, loopback only; off when left out
 //! wss = "0.0.0.0:443"              # MQTT over WebSocket over TLS; off when left out, SDKs know no other port
 //! connections_max = 10000
@@ -179,7 +180,7 @@ impl Default for Http {
 
 impl Default for Mqtt {
     fn default() -> Self {
-        Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)), mqtt: None, wss: None, connections_max: 10_000 }
+        Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8884)), mqtt: None, wss: None, connections_max: 10_000 }
     }
 }
 
@@ -367,7 +368,7 @@ mod tests {
         assert_eq!(config.http.listen.port(), 2);
         assert_eq!(config.keep, KeepConfig { messages: 5, commands: 7, ..KeepConfig::default() });
         assert_eq!(config.limits, Limits { subscriptions: 3, ..Limits::default() });
-        assert_eq!(config.mqtt.mqtts.port(), 8883);
+        assert_eq!(config.mqtt.mqtts.port(), 8884);
         assert!(config.mqtt.mqtt.is_some());
     }
 

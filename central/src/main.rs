@@ -15,6 +15,7 @@ use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
 use schemas::names::DeviceId;
 use schemas::timestamp::rfc3339;
+use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -215,6 +216,9 @@ fn serve(place: &Place) -> anyhow::Result<()> {
         tokio::spawn(stop_on_signal(stop.clone())?);
         let running = server::start(config, stop).await?;
         logging::print(&format!("central ready: http://{} mqtts://{}", running.http, running.mqtts));
+        if let Err(error) = sd_notify::notify(false, &[NotifyState::Ready]) {
+            tracing::warn!(%error, "systemd was not told that central is ready");
+        }
         running.ended().await
     })
 }

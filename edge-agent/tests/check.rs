@@ -1,6 +1,8 @@
 //! Breaks a gateway in every way that `edge-agent check` knows, runs it as an operator does, and keeps its answers in
 //! docs/operating/check.md. `LINESIDE_WRITE_GOLDEN=1` writes the page anew (as root).
 
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -419,7 +419,7 @@ async fn a_client_without_a_name_is_the_anonymous_user_on_loopback_alone_and_whe
     let refused = Err(ConnectReturnCode::NotAuthorized);
     assert_eq!(connack(&mut nobody(site.gateway_mqtt, "panel").1).await, refused, "off by default");
     site.stop_agent().await.unwrap();
-    site.agent_env = vec![("EDGE_AGENT__LISTEN__ANONYMOUS_USER".into(), "floor".into())];
+    site.agent_env = vec![("EDGE_AGENT__LISTEN__ANONYMOUS_USER", "floor".into())];
     site.start_agent().await.unwrap();
     let rule = |identity: &str, operation: &str, topic: &str| json!({"identities": [identity], "allow": [{"operations": [operation], "resources": [topic]}]});
     site.apply_hub(json!({

@@ -128,7 +128,7 @@ async fn machine(dir: &Path, name: &str, host: &str) -> Result<()> {
 }
 
 async fn walk(page: &str) -> Result<Vec<String>> {
-    let mut words = BTreeMap::new();
+    let mut words: BTreeMap<&str, String> = BTreeMap::new();
     let mut ran = Vec::new();
     for (machine, command) in commands(page) {
         let mut line = command.clone();

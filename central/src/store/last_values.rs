@@ -381,7 +381,7 @@ fn in_message(connection: &Connection, message: i64, name: &str) -> rusqlite::Re
         });
     let Some((encoding, body)) = unreadable::row("telemetry", found)? else { return Ok(None) };
     let Some(text) = decode(encoding.as_deref(), &body) else { return Ok(None) };
-    let value = members(&text).into_iter().flatten().filter(|(found, _)| found == name).next_back();
+    let value = members(&text).into_iter().flatten().rfind(|(found, _)| found == name);
     Ok(value.and_then(|(_, value)| RawValue::from_string(value.to_owned()).ok()))
 }
 

@@ -40,6 +40,12 @@ pub enum PatchError {
     /// `null` in a list: it deletes, and there is nothing to delete.
     #[error("twin value `{0}`: found null in an array")]
     NullInArray(String),
+    /// A number or a key that would not be given back as it is written.
+    #[error("a twin patch: {0}")]
+    NotKept(String),
+    /// `null` where the whole section is written.
+    #[error("twin value `{0}`: found null; leave the key out, as nothing of what stands is kept")]
+    Null(String),
     /// Nested too deep.
     #[error("twin value `{0}` is nested deeper than {DEPTH_MAX} levels")]
     TooDeep(String),
@@ -64,7 +70,8 @@ impl PatchError {
 /// Reads a patch as a client sends it.
 ///
 /// # Errors
-/// [`PatchError`] naming the key; `$version` and other system keys at the top are dropped as IoT Hub does.
+/// [`PatchError`] naming the key. `$version` and `$metadata` at the top are left out: they are the twin's own, and come from those who
+/// give back what they read.
 pub fn parse_patch(payload: &[u8]) -> Result<Map<String, Value>, PatchError> {
     let patch = match json::from_outside(payload) {
         Ok(Value::Object(patch)) => patch,
@@ -72,14 +79,31 @@ pub fn parse_patch(payload: &[u8]) -> Result<Map<String, Value>, PatchError> {
         Ok(Value::Array(_)) => return Err(PatchError::NotAnObject("an array")),
         Ok(_) => return Err(PatchError::NotAnObject("a plain value")),
         Err(JsonError::TooDeep { .. }) => return Err(PatchError::NotAnObject("JSON nested too deep")),
-        Err(_) => return Err(PatchError::NotAnObject("text that is not JSON")),
+        Err(error @ (JsonError::Number { .. } | JsonError::Key { .. })) => {
+            return Err(PatchError::NotKept(error.to_string()));
+        }
+        Err(JsonError::Wrong(_)) => return Err(PatchError::NotAnObject("text that is not JSON")),
     };
-    let patch: Map<String, Value> = patch.into_iter().filter(|(key, _)| !key.starts_with('$')).collect();
-    check_keys(&patch, 1)?;
+    let own = ["$version", "$metadata"];
+    let patch: Map<String, Value> =
+        patch.into_iter().filter(|(key, _)| !own.contains(&key.as_str())).collect();
+    check_keys(&patch, 1, false)?;
     Ok(patch)
 }
 
-fn check_keys(object: &Map<String, Value>, depth: usize) -> Result<(), PatchError> {
+/// Checks that a document without `null` is meant: where a whole section is written, `null` deletes nothing.
+///
+/// # Errors
+/// [`PatchError::Null`] with the nearest key.
+pub fn check_whole(section: &Map<String, Value>) -> Result<(), PatchError> {
+    section.iter().try_for_each(|(key, value)| match value {
+        Value::Null => Err(PatchError::Null(key.clone())),
+        Value::Object(inner) => check_whole(inner),
+        _ => Ok(()),
+    })
+}
+
+fn check_keys(object: &Map<String, Value>, depth: usize, is_in_array: bool) -> Result<(), PatchError> {
     for (key, value) in object {
         if key.is_empty() || key.contains(['.', '$', ' ', '#']) || key.chars().any(char::is_control) {
             return Err(PatchError::Key(key.clone()));
@@ -87,20 +111,19 @@ fn check_keys(object: &Map<String, Value>, depth: usize) -> Result<(), PatchErro
         if key.len() > KEY_BYTES_MAX {
             return Err(PatchError::KeyTooLong(key.chars().take(32).collect(), key.len()));
         }
-        check_value(key, value, depth)?;
+        check_value(key, value, depth, is_in_array)?;
     }
     Ok(())
 }
 
 /// Checks a value that stands `depth` levels deep; `key` is the nearest, for the error.
-fn check_value(key: &str, value: &Value, depth: usize) -> Result<(), PatchError> {
+fn check_value(key: &str, value: &Value, depth: usize, is_in_array: bool) -> Result<(), PatchError> {
     match value {
+        // An array is replaced as a whole: nothing in it is merged, so that nothing in it can be deleted.
+        Value::Null if is_in_array => Err(PatchError::NullInArray(key.to_owned())),
         Value::Object(_) | Value::Array(_) if depth == DEPTH_MAX => Err(PatchError::TooDeep(key.to_owned())),
-        Value::Object(inner) => check_keys(inner, depth + 1),
-        Value::Array(items) => items.iter().try_for_each(|item| match item {
-            Value::Null => Err(PatchError::NullInArray(key.to_owned())),
-            item => check_value(key, item, depth + 1),
-        }),
+        Value::Object(inner) => check_keys(inner, depth + 1, is_in_array),
+        Value::Array(items) => items.iter().try_for_each(|item| check_value(key, item, depth + 1, true)),
         Value::String(text) if text.len() > TEXT_BYTES_MAX => {
             Err(PatchError::TextTooLong(key.to_owned(), text.len()))
         }
@@ -208,7 +231,22 @@ mod tests {
             PatchError::Integer("a".into(), "4503599627370496".into())
         );
         assert_eq!(refused(json!({"a": u64::MAX})), PatchError::Integer("a".into(), u64::MAX.to_string()));
-        assert_eq!(refused(json!({"a": [1, null]})), PatchError::NullInArray("a".into()));
+        assert_eq!(parse_patch(br#"{"$x":1}"#), Err(PatchError::Key("$x".into())));
+        for (list, key) in [
+            (json!([1, null]), "a"),
+            (json!([{"b": null}]), "b"),
+            (json!([[{"b": {"c": [null]}}]]), "c"),
+            (json!([{"b": {"c": null}}]), "c"),
+        ] {
+            assert_eq!(refused(json!({"a": list})), PatchError::NullInArray(key.into()));
+        }
+        for number in ["12345678901234567890123", "1e-400", "3.14159265358979323846"] {
+            let refused = parse_patch(format!("{{\"a\": [{{\"b\": {number}}}]}}").as_bytes());
+            assert!(matches!(&refused, Err(PatchError::NotKept(why)) if why.contains(number)), "{refused:?}");
+        }
+        let whole = |section: Value| check_whole(&object(section));
+        assert_eq!(whole(json!({"a": {"b": null}})), Err(PatchError::Null("b".into())));
+        assert_eq!(whole(json!({"a": {"b": 1}})), Ok(()));
         fits(
             json!({"k".repeat(1024): ["é".repeat(2048), -(1_i64 << 52), (1_i64 << 52) - 1, 1e300], "gone": null}),
         );

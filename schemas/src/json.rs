@@ -11,10 +11,19 @@
 //! | 127, serde_json's own | what a program reads back from its own disk |
 //!
 //! The scan comes before serde: it uses no stack, and an input that is refused allocates nothing.
+//!
+//! What is read is also given back as it was written: a number that neither a 64-bit integer nor a double holds is refused instead
+//! of being rounded ([`number`]), and so are keys by which serde_json would take an object for something else. Whitespace, escapes,
+//! the form of a number (`1.50`, `1e2`) and the order of keys are not kept.
+
+mod keys;
+pub mod number;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+
+pub use keys::Twice;
 
 /// Levels of objects and arrays that are accepted from outside. IoT Hub allows 10 in a twin and says nothing of method
 /// payloads; manifests with `createOptions` written as an object need 13.
@@ -31,6 +40,23 @@ pub enum JsonError {
         /// How many are allowed.
         max: usize,
     },
+    /// A number would be another one when it is given back.
+    #[error(
+        "number `{literal}` cannot be kept as it is written: whole numbers go from -2^63 to 2^64-1, others have the precision of a \
+         double; write it as a text"
+    )]
+    Number {
+        /// As written, shortened.
+        literal: String,
+    },
+    /// A key that an object may not have.
+    #[error("key `{key}`: {why}")]
+    Key {
+        /// Shortened.
+        key: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// It is not JSON, or has another shape than was expected.
     #[error(transparent)]
     Wrong(#[from] serde_json::Error),
@@ -43,13 +69,24 @@ impl JsonError {
     }
 }
 
-/// Reads JSON that a client, an operator, a module or a file gave.
+/// Reads JSON that a client, an operator, a module or a file gave. Of a key that stands twice the last value counts, as at Azure.
 ///
 /// # Errors
-/// [`JsonError::TooDeep`] beyond [`DEPTH_MAX`]; [`JsonError::Wrong`] for text that is not JSON or has another shape.
+/// As [`check_outside`]; [`JsonError::Wrong`] for JSON that has another shape.
 pub fn from_outside<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
-    check_text(text, DEPTH_MAX)?;
+    check_outside(text, Twice::LastCounts)?;
     Ok(serde_json::from_slice(text)?)
+}
+
+/// Checks that a text from outside is JSON, and that it can be kept.
+///
+/// # Errors
+/// [`JsonError::TooDeep`] beyond [`DEPTH_MAX`], [`JsonError::Number`], [`JsonError::Key`], and [`JsonError::Wrong`] for text that
+/// is not JSON.
+pub fn check_outside(text: &[u8], twice: Twice) -> Result<(), JsonError> {
+    check_text(text, DEPTH_MAX)?;
+    number::check(text)?;
+    keys::check(text, twice)
 }
 
 /// Reads JSON that came on the link between a gateway and central.
@@ -58,6 +95,7 @@ pub fn from_outside<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
 /// [`JsonError::TooDeep`] beyond [`LINK_DEPTH_MAX`]; [`JsonError::Wrong`] for text that is not JSON or has another shape.
 pub fn from_link<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
     check_text(text, LINK_DEPTH_MAX)?;
+    keys::check(text, Twice::LastCounts)?;
     Ok(serde_json::from_slice(text)?)
 }
 
@@ -167,8 +205,13 @@ mod tests {
         const { assert!(DEPTH_MAX + 8 <= LINK_DEPTH_MAX && LINK_DEPTH_MAX + 16 <= 127) }
     }
 
-    fn text() -> impl Strategy<Value = String> {
-        let plain = prop_oneof![any::<i64>().prop_map(Value::from), ".*".prop_map(Value::from)];
+    pub(super) fn text() -> impl Strategy<Value = String> {
+        let plain = prop_oneof![
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".*".prop_map(Value::from)
+        ];
         plain
             .prop_recursive(12, 64, 3, |inner| {
                 prop_oneof![
@@ -188,8 +231,23 @@ mod tests {
         }
 
         #[test]
+        fn what_is_read_is_written_again_as_the_same_document(text in text()) {
+            let read: Result<Value, JsonError> = from_outside(text.as_bytes());
+            match read {
+                Ok(read) => {
+                    let again: Value = serde_json::from_slice(&to_stored(&read).unwrap()).unwrap();
+                    prop_assert_eq!(&again, &read);
+                    prop_assert_eq!(read.to_string(), text);
+                }
+                Err(JsonError::TooDeep { .. }) => prop_assert!(depth(&serde_json::from_str(&text).unwrap()) > DEPTH_MAX),
+                Err(other) => prop_assert!(false, "{}: {}", text, other),
+            }
+        }
+
+        #[test]
         fn any_bytes_are_scanned_to_their_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = check_text(&bytes, 3);
+            let _ = check_outside(&bytes, Twice::Refused);
         }
     }
 }

@@ -297,6 +297,9 @@ impl Manifest {
             JsonError::TooDeep { max } => {
                 refuse("JSON nested deeper".into(), format!("{max} levels are allowed"))
             }
+            JsonError::Number { .. } | JsonError::Key { .. } => {
+                refuse(why.to_string(), "write what can be given back as it is written".into())
+            }
             JsonError::Wrong(why) => {
                 refuse(format!("text that is not JSON ({why})"), "write a deployment manifest as JSON".into())
             }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use schemas::timestamp::rfc3339;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::sync::Mutex;
+use utoipa::ToSchema;
 
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
@@ -22,13 +23,63 @@ const FRESH: Duration = Duration::from_secs(2);
 /// Works that wait longer than this mean that the store does not keep up.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Whether central serves, and how well.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthBody {
+    status: HealthStatus,
+    /// central's version.
+    version: &'static str,
+    /// What is wrong, for people.
+    findings: Vec<String>,
+    write_milliseconds: u64,
+    writer: WriterBody,
+    messages_waiting: u64,
+    oldest_message_milliseconds: u64,
+    disk_free_bytes: u64,
+    /// Commits that the store had and lost, ever.
+    lost_commits: Vec<LostCommitsBody>,
+    /// Rows that could not be read since central started.
+    unreadable_rows: u64,
+    /// Null while the store cannot be read.
+    messages_lost_by_restore: Option<u64>,
+}
+
+/// Whether there are findings.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum HealthStatus {
+    /// No.
+    Ok,
+    /// Yes.
+    Failing,
+}
+
+/// What waits to be written.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct WriterBody {
+    works: u64,
+    oldest_milliseconds: u64,
+}
+
+/// Commits that the store had and lost.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+struct LostCommitsBody {
+    /// When it was found.
+    #[schema(format = DateTime)]
+    found: String,
+    commits: u64,
+    messages: u64,
+}
+
 /// The result of a look.
 #[derive(Debug)]
 pub struct Report {
     /// Whether there are no findings.
     pub is_well: bool,
     /// The answer of `/api/ext/health`.
-    pub body: Value,
+    pub body: HealthBody,
 }
 
 /// The last look.
@@ -80,20 +131,20 @@ async fn look(fleet: &Fleet) -> Report {
     if oldest.max(message_age) > WAIT_MAX {
         findings.push(format!("the store does not keep up: works wait for {:?}", oldest.max(message_age)));
     }
-    let body = json!({
-        "status": if findings.is_empty() { "ok" } else { "failing" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "findings": findings,
-        "writeMilliseconds": write_ms,
-        "writer": {"works": works, "oldestMilliseconds": milliseconds(oldest)},
-        "messagesWaiting": messages,
-        "oldestMessageMilliseconds": milliseconds(message_age),
-        "diskFreeBytes": disk.free_bytes,
-        "lostCommits": lost_commits(fleet),
-        "unreadableRows": crate::store::unreadable::count(),
-        "messagesLostByRestore": lost_by_restore,
-    });
-    Report { is_well: findings.is_empty(), body }
+    let body = HealthBody {
+        status: if findings.is_empty() { HealthStatus::Ok } else { HealthStatus::Failing },
+        version: env!("CARGO_PKG_VERSION"),
+        write_milliseconds: write_ms,
+        writer: WriterBody { works: works as u64, oldest_milliseconds: milliseconds(oldest) },
+        messages_waiting: messages as u64,
+        oldest_message_milliseconds: milliseconds(message_age),
+        disk_free_bytes: disk.free_bytes,
+        lost_commits: lost_commits(fleet),
+        unreadable_rows: crate::store::unreadable::count() as u64,
+        messages_lost_by_restore: lost_by_restore,
+        findings,
+    };
+    Report { is_well: body.findings.is_empty(), body }
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -101,7 +152,11 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 /// Commits that the store had and lost, ever.
-fn lost_commits(fleet: &Fleet) -> Vec<Value> {
-    let shown = |(found_ms, lost): &(u64, LostCommits)| json!({"found": rfc3339(*found_ms), "commits": lost.commits, "messages": lost.messages});
+fn lost_commits(fleet: &Fleet) -> Vec<LostCommitsBody> {
+    let shown = |(found_ms, lost): &(u64, LostCommits)| LostCommitsBody {
+        found: rfc3339(*found_ms),
+        commits: lost.commits,
+        messages: lost.messages,
+    };
     fleet.store.losses().iter().map(shown).collect()
 }

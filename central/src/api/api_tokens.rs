@@ -6,13 +6,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use schemas::timestamp::{parse_rfc3339, rfc3339};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, Paging};
 use super::links::ListAddress;
+use super::list::Page;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError};
 use crate::store::tokens;
@@ -45,7 +45,7 @@ pub struct TokenRequest {
 }
 
 /// A role of the bearer.
-#[derive(Deserialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct RoleAssignment {
     /// IoT Central's id of its administrator or operator, or `administrator`, `operator` or `viewer`.
@@ -79,16 +79,35 @@ impl TokenRequest {
     }
 }
 
-/// A token without its secret, which is nowhere.
-fn body(grant: &Grant) -> Value {
+/// A token.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenBody {
+    id: String,
+    roles: [RoleAssignment; 1],
+    #[schema(format = DateTime)]
+    expiry: String,
+    /// Null for tokens from before it was noted.
+    #[schema(format = DateTime)]
+    created: Option<String>,
+    /// To the minute; null for one that was never used.
+    #[schema(format = DateTime)]
+    last_used: Option<String>,
+    /// The secret line, in the answer that made the token alone: it is kept nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+fn body(grant: &Grant) -> TokenBody {
     let id = ROLES.iter().find(|(_, role)| *role == grant.role).map_or(grant.role.as_str(), |(id, _)| id);
-    json!({
-        "id": grant.name,
-        "roles": [{"role": id}],
-        "expiry": rfc3339(grant.expires_ms),
-        "created": grant.created_ms.map(rfc3339),
-        "lastUsed": grant.used_ms.map(rfc3339),
-    })
+    TokenBody {
+        id: grant.name.clone(),
+        roles: [RoleAssignment { role: id.to_owned() }],
+        expiry: rfc3339(grant.expires_ms),
+        created: grant.created_ms.map(rfc3339),
+        last_used: grant.used_ms.map(rfc3339),
+        token: None,
+    }
 }
 
 fn no_token(name: &str) -> FleetError {
@@ -97,23 +116,22 @@ fn no_token(name: &str) -> FleetError {
 
 /// Lists API tokens by id.
 #[utoipa::path(get, path = "/api/apiTokens", tag = "apiTokens", params(Paging), security(("token" = [])),
-    responses((status = 200, body = Value)))]
+    responses((status = 200, body = Page<TokenBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
     address: ListAddress,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<TokenBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let grants = fleet.store.read(move |c| Ok::<_, FleetError>(tokens::list(c, &after, limit)?)).await?;
-    let bodies: Vec<Value> = grants.iter().map(body).collect();
-    let last_id = grants.last().map(|last| last.name.clone());
-    Ok(Json(paging.page(&address, limit, &bodies, last_id.as_deref())))
+    let bodies = grants.iter().map(body).collect();
+    Ok(Json(Page::new(bodies, limit, &address, |last: &TokenBody| last.id.clone())))
 }
 
 /// One API token, without its secret.
 #[utoipa::path(get, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
-    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfToken>) -> Answer<Json<Value>> {
+    security(("token" = [])), responses((status = 200, body = TokenBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfToken>) -> Answer<Json<TokenBody>> {
     let read =
         move |c: &rusqlite::Connection| tokens::get(c, &of.token_id)?.ok_or_else(|| no_token(&of.token_id));
     Ok(Json(body(&fleet.store.read(read).await?)))
@@ -122,12 +140,12 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfToken>) ->
 /// Makes an API token. `token` in the answer is shown this once.
 #[utoipa::path(put, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
     request_body = TokenRequest, security(("token" = [])),
-    responses((status = 200, body = Value), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = TokenBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfToken>,
     Body(request): Body<TokenRequest>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<TokenBody>> {
     if let Some(id) = request.id.as_ref().filter(|id| **id != of.token_id) {
         let why = format!("id: found `{id}`; the path says `{}`", of.token_id);
         return Err(ApiError::unprocessable(why));
@@ -138,7 +156,7 @@ pub(super) async fn put(
     let (role, expires_ms) = (request.role()?, request.expires_ms(now_ms)?);
     let new = token::create(&fleet.hosts[0], &name, role, now_ms, expires_ms);
     let mut answer = body(&new.grant);
-    answer["token"] = new.line.into();
+    answer.token = Some(new.line);
     let insert = move |c: &rusqlite::Connection| match tokens::insert(c, &new.hash, &new.grant)? {
         true => Ok(()),
         false => Err(FleetError::Conflict(format!(

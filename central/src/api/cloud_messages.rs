@@ -9,17 +9,18 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use schemas::cloud_message::{Ack, CloudMessage, TIME_TO_LIVE_MS};
+use schemas::cloud_message::{Ack, CloudMessage, End, TIME_TO_LIVE_MS};
 use schemas::timestamp::{parse_rfc3339, rfc3339};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{Asked, At, Body, OfDevice};
+use super::list::Page;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device};
-use crate::store::cloud_messages::{self, StoredMessage};
+use crate::store::cloud_messages::{self, Feedback, StoredMessage};
 use crate::store::devices;
 
 /// A message to send. One of `body`, `bodyText` and `bodyBase64` holds what is sent; all left out, it is empty.
@@ -36,7 +37,7 @@ pub struct MessageWish {
     content_encoding: Option<String>,
     /// `none`, `positive`, `negative` or `full`: which ends of the message stand in the feedback.
     #[serde(default)]
-    #[schema(value_type = String)]
+    #[schema(value_type = AckKind, required = false)]
     ack: Ack,
     /// RFC 3339, at most 48 hours ahead; in an hour when it and `timeToLiveSecs` are left out.
     expiry_time: Option<String>,
@@ -100,7 +101,7 @@ impl MessageWish {
 /// Sends a message to a device. It waits, at most until its expiry, until the device has acknowledged it.
 #[utoipa::path(post, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext", params(OfDevice),
     request_body = MessageWish, security(("token" = [])),
-    responses((status = 201, body = Value), (status = 404, body = ErrorBody),
+    responses((status = 201, body = CloudMessageBody), (status = 404, body = ErrorBody),
         (status = 403, description = "50 messages wait already", body = ErrorBody),
         (status = 413, description = "more than 64 KB with its properties", body = ErrorBody),
         (status = 422, body = ErrorBody)))]
@@ -108,7 +109,7 @@ pub(super) async fn send(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     Body(wish): Body<MessageWish>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<CloudMessageBody>)> {
     let stored = fleet.send_message(of.device_id, wish.message(now_ms())?).await?;
     Ok((StatusCode::CREATED, Json(body(&stored))))
 }
@@ -142,100 +143,195 @@ impl ListWish {
 /// The messages of a device that wait, and the last 100 that ended, oldest first, each with its state.
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext",
     params(OfDevice, ListWish), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Page<CloudMessageBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     Asked(wish): Asked<ListWish>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<CloudMessageBody>>> {
     let limit = wish.limit()?;
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         Ok::<_, FleetError>(cloud_messages::page(c, &of.device_id, wish.after, limit)?)
     };
     let page = fleet.store.read(read).await?;
-    Ok(Json(json!({"value": page.iter().map(body).collect::<Vec<_>>()})))
+    Ok(Json(Page::whole(page.iter().map(body).collect())))
 }
 
 /// Takes every message back that waits for a device.
 #[utoipa::path(delete, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext", params(OfDevice),
-    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn purge(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Value>> {
+    security(("token" = [])), responses((status = 200, body = PurgeBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn purge(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<PurgeBody>> {
     let purged = fleet.purge_messages(of.device_id.clone()).await?;
-    Ok(Json(json!({"deviceId": of.device_id, "totalMessagesPurged": purged})))
+    Ok(Json(PurgeBody { device_id: of.device_id.into(), total_messages_purged: purged as u64 }))
+}
+
+/// What was taken back.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PurgeBody {
+    device_id: String,
+    total_messages_purged: u64,
 }
 
 /// The ends of messages whose senders asked for them by `ack`, of all devices, oldest first; the last 10,000 are kept.
 #[utoipa::path(get, path = "/api/ext/messages/feedback", tag = "ext", params(ListWish), security(("token" = [])),
-    responses((status = 200, body = Value)))]
+    responses((status = 200, body = Page<FeedbackBody>)))]
 pub(super) async fn feedback(
     State(fleet): State<Arc<Fleet>>,
     Asked(wish): Asked<ListWish>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<FeedbackBody>>> {
     let limit = wish.limit()?;
     let read =
         move |c: &rusqlite::Connection| Ok::<_, FleetError>(cloud_messages::feedback(c, wish.after, limit)?);
     let records = fleet.store.read(read).await?;
-    let value: Vec<Value> = records
-        .iter()
-        .map(|record| {
-            json!({
-                "id": record.id,
-                "deviceId": record.device,
-                "originalMessageId": record.message_id,
-                "statusCode": record.settlement.end.feedback_code(),
-                "description": description(&record.settlement.end),
-                "enqueuedTimeUtc": rfc3339(record.settlement.at_ms),
-            })
-        })
-        .collect();
-    Ok(Json(json!({"value": value})))
+    let body = |record: &Feedback| FeedbackBody {
+        id: record.id,
+        device_id: record.device.to_string(),
+        original_message_id: record.message_id.clone(),
+        status_code: record.settlement.end.feedback_code(),
+        description: description(&record.settlement.end).to_owned(),
+        enqueued_time_utc: rfc3339(record.settlement.at_ms),
+    };
+    Ok(Json(Page::whole(records.iter().map(body).collect())))
 }
 
-fn description(end: &schemas::cloud_message::End) -> &str {
+/// The end of a message, in IoT Hub's words.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FeedbackBody {
+    id: u64,
+    device_id: String,
+    original_message_id: String,
+    /// `Success`, `Expired`, `DeliveryCountExceeded`, `Rejected` or `Purged`.
+    status_code: &'static str,
+    description: String,
+    #[schema(format = DateTime)]
+    enqueued_time_utc: String,
+}
+
+fn description(end: &End) -> &str {
     match end {
-        schemas::cloud_message::End::Rejected { reason } => reason,
+        End::Rejected { reason } => reason,
         other => other.feedback_code(),
     }
 }
 
-fn body(stored: &StoredMessage) -> Value {
-    let message = &stored.message;
-    let mut body = json!({
-        "sequence": stored.sequence,
-        "deviceId": stored.device,
-        "messageId": message.message_id,
-        "ack": message.ack,
-        "properties": message.properties,
-        "enqueuedTime": rfc3339(message.enqueued_ms),
-        "expiryTime": rfc3339(message.expires_ms),
-    });
-    for (key, value) in [
-        ("correlationId", &message.correlation_id),
-        ("userId", &message.user_id),
-        ("contentType", &message.content_type),
-        ("contentEncoding", &message.content_encoding),
-    ] {
-        if let Some(value) = value {
-            body[key] = value.as_str().into();
+/// A cloud-to-device message.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CloudMessageBody {
+    /// Ascends over all devices.
+    sequence: u64,
+    device_id: String,
+    message_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_encoding: Option<String>,
+    #[schema(inline, value_type = AckKind)]
+    ack: Ack,
+    properties: BTreeMap<String, String>,
+    #[schema(format = DateTime)]
+    enqueued_time: String,
+    #[schema(format = DateTime)]
+    expiry_time: String,
+    /// Its JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Value>,
+    /// Its bytes, when they are no JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(content_encoding = "base64")]
+    body_base64: Option<String>,
+    state: MessageState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    ended_time: Option<String>,
+    /// Why it was rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Which ends of a message its sender wants to be told.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[allow(dead_code, reason = "describes schemas::cloud_message::Ack")]
+enum AckKind {
+    /// None.
+    None,
+    /// That the device has it.
+    Positive,
+    /// That the device will not have it.
+    Negative,
+    /// Either.
+    Full,
+}
+
+/// Where a message is, or how it ended.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum MessageState {
+    /// It waits here.
+    Queued,
+    /// The device's gateway has it.
+    AtGateway,
+    /// The device acknowledged it.
+    Delivered,
+    /// Its time was over.
+    Expired,
+    /// The device never acknowledged it.
+    DeliveryCountExceeded,
+    /// It could not be kept or delivered.
+    Rejected,
+    /// An operator took it back.
+    Purged,
+}
+
+impl MessageState {
+    fn of(stored: &StoredMessage) -> Self {
+        match stored.ended.as_ref().map(|settlement| &settlement.end) {
+            None if stored.taken_ms.is_some() => Self::AtGateway,
+            None => Self::Queued,
+            Some(End::Delivered) => Self::Delivered,
+            Some(End::Expired) => Self::Expired,
+            Some(End::DeliveryCountExceeded) => Self::DeliveryCountExceeded,
+            Some(End::Rejected { .. }) => Self::Rejected,
+            Some(End::Purged) => Self::Purged,
         }
     }
+}
+
+fn body(stored: &StoredMessage) -> CloudMessageBody {
+    let message = stored.message.clone();
     // What is nested too deep is shown as bytes, so that every answer can be read again.
-    match schemas::json::from_outside::<Value>(&message.body) {
-        Ok(json) => body["body"] = json,
-        Err(_) => body["bodyBase64"] = STANDARD.encode(&message.body).into(),
+    let (body, body_base64) = match schemas::json::from_outside::<Value>(&message.body) {
+        Ok(json) => (Some(json), None),
+        Err(_) => (None, Some(STANDARD.encode(&message.body))),
+    };
+    let reason = match stored.ended.as_ref().map(|settlement| &settlement.end) {
+        Some(End::Rejected { reason }) => Some(reason.clone()),
+        _ => None,
+    };
+    CloudMessageBody {
+        sequence: stored.sequence,
+        device_id: stored.device.to_string(),
+        message_id: message.message_id,
+        correlation_id: message.correlation_id,
+        user_id: message.user_id,
+        content_type: message.content_type,
+        content_encoding: message.content_encoding,
+        ack: message.ack,
+        properties: message.properties,
+        enqueued_time: rfc3339(message.enqueued_ms),
+        expiry_time: rfc3339(message.expires_ms),
+        body,
+        body_base64,
+        state: MessageState::of(stored),
+        ended_time: stored.ended.as_ref().map(|settlement| rfc3339(settlement.at_ms)),
+        reason,
     }
-    match &stored.ended {
-        None if stored.taken_ms.is_some() => body["state"] = "atGateway".into(),
-        None => body["state"] = "queued".into(),
-        Some(settlement) => {
-            let ended = json!(settlement);
-            body["state"] = ended["end"].clone();
-            body["endedTime"] = rfc3339(settlement.at_ms).into();
-            if let Some(reason) = ended.get("reason") {
-                body["reason"] = reason.clone();
-            }
-        }
-    }
-    body
 }

@@ -8,12 +8,13 @@ use axum::http::StatusCode;
 use schemas::method::MethodRequest;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::timestamp::rfc3339;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, At, Body};
+use super::list::Page;
 use crate::fleet::{Fleet, FleetError, require};
 use crate::store::commands::{self, Command};
 
@@ -61,10 +62,45 @@ pub struct CommandWish {
     valid_for: Option<u64>,
 }
 
+/// A command that was run, or waits.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandBody {
+    id: String,
+    /// As it was given; null when nothing was.
+    request: Value,
+    /// Seconds.
+    connection_timeout: u64,
+    /// Seconds.
+    response_timeout: u64,
+    #[schema(format = DateTime)]
+    requested_time: String,
+    /// Of one with `validFor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    valid_until: Option<String>,
+    /// When its gateway took it, or the device at central's own listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    taken_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    ended_time: Option<String>,
+    /// The target's status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_code: Option<i64>,
+    /// The target's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<Value>,
+    /// Why there is no answer and will be none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
 /// Runs a command of a device and gives its answer.
 #[utoipa::path(post, path = "/api/devices/{device_id}/commands/{command_name}", tag = "commands",
     params(OfCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
-    responses((status = 201, body = Value), (status = 202, description = "kept, with `validFor`", body = Value),
+    responses((status = 201, body = CommandBody), (status = 202, description = "kept, with `validFor`", body = CommandBody),
         (status = 403, description = "as many wait as may", body = ErrorBody),
         (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
@@ -72,14 +108,14 @@ pub(super) async fn run(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfCommand>,
     Body(wish): Body<CommandWish>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<CommandBody>)> {
     call(&fleet, Identity::device(of.device_id), of.command_name, wish).await
 }
 
 /// Runs a command of a module and gives its answer.
 #[utoipa::path(post, path = "/api/devices/{device_id}/modules/{module_name}/commands/{command_name}",
     tag = "commands", params(OfModuleCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
-    responses((status = 201, body = Value), (status = 202, description = "kept, with `validFor`", body = Value),
+    responses((status = 201, body = CommandBody), (status = 202, description = "kept, with `validFor`", body = CommandBody),
         (status = 403, description = "as many wait as may", body = ErrorBody),
         (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
@@ -87,26 +123,29 @@ pub(super) async fn run_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModuleCommand>,
     Body(wish): Body<CommandWish>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<CommandBody>)> {
     call(&fleet, Identity::module(of.device_id, of.module_name), of.command_name, wish).await
 }
 
 /// The last runs of a device's command, newest first.
 #[utoipa::path(get, path = "/api/devices/{device_id}/commands/{command_name}", tag = "commands",
     params(OfCommand, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn history(State(fleet): State<Arc<Fleet>>, At(of): At<OfCommand>) -> Answer<Json<Value>> {
+    responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
+pub(super) async fn history(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfCommand>,
+) -> Answer<Json<Page<CommandBody>>> {
     past(&fleet, Identity::device(of.device_id), of.command_name).await
 }
 
 /// The last runs of a module's command, newest first.
 #[utoipa::path(get, path = "/api/devices/{device_id}/modules/{module_name}/commands/{command_name}",
     tag = "commands", params(OfModuleCommand, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModuleCommand>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<CommandBody>>> {
     past(&fleet, Identity::module(of.device_id, of.module_name), of.command_name).await
 }
 
@@ -115,7 +154,7 @@ pub(super) async fn call(
     target: Identity,
     name: String,
     wish: CommandWish,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<CommandBody>)> {
     let request = MethodRequest {
         method_name: name,
         payload: wish.request,
@@ -133,7 +172,11 @@ pub(super) async fn call(
     }
 }
 
-pub(super) async fn past(fleet: &Arc<Fleet>, target: Identity, name: String) -> Answer<Json<Value>> {
+pub(super) async fn past(
+    fleet: &Arc<Fleet>,
+    target: Identity,
+    name: String,
+) -> Answer<Json<Page<CommandBody>>> {
     let rows = fleet
         .store
         .read(move |c| {
@@ -141,35 +184,26 @@ pub(super) async fn past(fleet: &Arc<Fleet>, target: Identity, name: String) -> 
             Ok::<_, FleetError>(commands::history(c, &target, &name, HISTORY_MAX)?)
         })
         .await?;
-    let value: Vec<Value> = rows.iter().map(body).collect();
-    Ok(Json(json!({"value": value})))
+    Ok(Json(Page::whole(rows.iter().map(body).collect())))
 }
 
-fn body(command: &Command) -> Value {
-    let mut body = json!({
-        "id": command.id,
-        "request": command.request.payload,
-        "connectionTimeout": command.request.connect_timeout_in_seconds,
-        "responseTimeout": command.request.response_timeout_in_seconds,
-        "requestedTime": rfc3339(command.asked_ms),
-    });
-    if let Some(valid_until_ms) = command.valid_until_ms {
-        body["validUntil"] = rfc3339(valid_until_ms).into();
+fn body(command: &Command) -> CommandBody {
+    let (answer, error) = match &command.outcome {
+        None => (None, None),
+        Some(Ok(answer)) => (Some(answer), None),
+        Some(Err(failure)) => (None, Some(failure.to_string())),
+    };
+    CommandBody {
+        id: command.id.clone(),
+        request: command.request.payload.clone(),
+        connection_timeout: command.request.connect_timeout_in_seconds,
+        response_timeout: command.request.response_timeout_in_seconds,
+        requested_time: rfc3339(command.asked_ms),
+        valid_until: command.valid_until_ms.map(rfc3339),
+        taken_time: command.taken_ms.map(rfc3339),
+        ended_time: command.ended_ms.map(rfc3339),
+        response_code: answer.map(|answer| answer.status.into()),
+        response: answer.map(|answer| answer.payload.clone()),
+        error,
     }
-    // By its gateway, or at central's own door.
-    if let Some(taken_ms) = command.taken_ms {
-        body["takenTime"] = rfc3339(taken_ms).into();
-    }
-    if let Some(ended_ms) = command.ended_ms {
-        body["endedTime"] = rfc3339(ended_ms).into();
-    }
-    match &command.outcome {
-        None => {}
-        Some(Ok(answer)) => {
-            body["responseCode"] = answer.status.into();
-            body["response"] = answer.payload.clone();
-        }
-        Some(Err(failure)) => body["error"] = failure.to_string().into(),
-    }
-    body
 }

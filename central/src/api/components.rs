@@ -11,13 +11,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::commands::{CommandWish, call, past};
+use super::commands::{CommandBody, CommandWish, call, past};
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, At, Body, JsonBytes, OfDevice, OfModule};
-use super::properties::{desire, shown};
+use super::list::Page;
+use super::properties::{Properties, desire, shown};
 use crate::component::{ComponentName, has_component};
 use crate::deploy::DesiredChange;
 use crate::fleet::{Fleet, FleetError, require};
@@ -101,13 +101,7 @@ enum ComponentType {
     Component,
 }
 
-/// Components of a device or module.
-#[derive(Serialize, ToSchema)]
-pub struct ComponentList {
-    value: Vec<ComponentBody>,
-}
-
-async fn list_of(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<ComponentList>> {
+async fn list_of(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<Page<ComponentBody>>> {
     let owner = of.clone();
     let names = fleet
         .store
@@ -122,11 +116,11 @@ async fn list_of(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<ComponentList>
         display_name: name.clone(),
         name,
     };
-    Ok(Json(ComponentList { value: names.into_iter().map(body).collect() }))
+    Ok(Json(Page::whole(names.into_iter().map(body).collect())))
 }
 
 /// The properties of a component, which the twin must have.
-async fn shown_of(fleet: &Arc<Fleet>, of: Identity, component: ComponentName) -> Answer<Json<Value>> {
+async fn shown_of(fleet: &Arc<Fleet>, of: Identity, component: ComponentName) -> Answer<Json<Properties>> {
     let (owner, name) = (of.clone(), component.clone());
     fleet
         .store
@@ -146,60 +140,60 @@ async fn shown_of(fleet: &Arc<Fleet>, of: Identity, component: ComponentName) ->
 
 /// Lists the components of a device.
 #[utoipa::path(get, path = "/api/devices/{device_id}/components", tag = "components", params(OfDevice, ApiVersion),
-    security(("token" = [])), responses((status = 200, body = ComponentList), (status = 404, body = ErrorBody)))]
+    security(("token" = [])), responses((status = 200, body = Page<ComponentBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
-) -> Answer<Json<ComponentList>> {
+) -> Answer<Json<Page<ComponentBody>>> {
     list_of(&fleet, of.into()).await
 }
 
 /// Lists the components of a module.
 #[utoipa::path(get, path = "/api/devices/{device_id}/modules/{module_name}/components", tag = "components",
     params(OfModule, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = ComponentList), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Page<ComponentBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModule>,
-) -> Answer<Json<ComponentList>> {
+) -> Answer<Json<Page<ComponentBody>>> {
     list_of(&fleet, of.into()).await
 }
 
 /// The properties of a component of a device.
 #[utoipa::path(get, path = "/api/devices/{device_id}/components/{component_name}/properties", tag = "components",
     params(OfComponent, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn properties(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfComponent>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Properties>> {
     shown_of(&fleet, Identity::device(of.device_id), of.component_name).await
 }
 
 /// Merges desired properties of a component of a device; `null` deletes one.
 #[utoipa::path(patch, path = "/api/devices/{device_id}/components/{component_name}/properties", tag = "components",
-    params(OfComponent, ApiVersion), request_body = Value, security(("token" = [])),
-    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    params(OfComponent, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
+    responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_properties(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfComponent>,
     body: JsonBytes,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
     desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a component of a device; those of other components stay.
 #[utoipa::path(put, path = "/api/devices/{device_id}/components/{component_name}/properties", tag = "components",
-    params(OfComponent, ApiVersion), request_body = Value, security(("token" = [])),
-    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    params(OfComponent, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
+    responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn put_properties(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfComponent>,
     body: JsonBytes,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
     desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, &body.0).await
 }
@@ -207,38 +201,38 @@ pub(super) async fn put_properties(
 /// The properties of a component of a module.
 #[utoipa::path(get, path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/properties",
     tag = "components", params(OfModuleComponent, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn properties_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModuleComponent>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Properties>> {
     shown_of(&fleet, Identity::module(of.device_id, of.module_name), of.component_name).await
 }
 
 /// Merges desired properties of a component of a module; `null` deletes one.
 #[utoipa::path(patch, path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/properties",
-    tag = "components", params(OfModuleComponent, ApiVersion), request_body = Value, security(("token" = [])),
-    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    tag = "components", params(OfModuleComponent, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
+    responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_properties_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModuleComponent>,
     body: JsonBytes,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::module(of.device_id, of.module_name);
     desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a component of a module; those of other components stay.
 #[utoipa::path(put, path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/properties",
-    tag = "components", params(OfModuleComponent, ApiVersion), request_body = Value, security(("token" = [])),
-    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    tag = "components", params(OfModuleComponent, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
+    responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn put_properties_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModuleComponent>,
     body: JsonBytes,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::module(of.device_id, of.module_name);
     desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, &body.0).await
 }
@@ -246,7 +240,7 @@ pub(super) async fn put_properties_of_module(
 /// Runs a command of a component of a device and gives its answer.
 #[utoipa::path(post, path = "/api/devices/{device_id}/components/{component_name}/commands/{command_name}",
     tag = "components", params(OfComponentCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
-    responses((status = 201, body = Value), (status = 202, description = "kept, with `validFor`", body = Value),
+    responses((status = 201, body = CommandBody), (status = 202, description = "kept, with `validFor`", body = CommandBody),
         (status = 403, description = "as many wait as may", body = ErrorBody),
         (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
@@ -254,7 +248,7 @@ pub(super) async fn run(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfComponentCommand>,
     Body(wish): Body<CommandWish>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<CommandBody>)> {
     let method = of.component_name.method(&of.command_name);
     call(&fleet, Identity::device(of.device_id), method, wish).await
 }
@@ -262,11 +256,11 @@ pub(super) async fn run(
 /// The last runs of a command of a component of a device, newest first.
 #[utoipa::path(get, path = "/api/devices/{device_id}/components/{component_name}/commands/{command_name}",
     tag = "components", params(OfComponentCommand, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfComponentCommand>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<CommandBody>>> {
     let method = of.component_name.method(&of.command_name);
     past(&fleet, Identity::device(of.device_id), method).await
 }
@@ -276,7 +270,7 @@ pub(super) async fn history(
     path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/commands/{command_name}",
     tag = "components", params(OfModuleComponentCommand, ApiVersion), request_body = CommandWish,
     security(("token" = [])),
-    responses((status = 201, body = Value), (status = 202, description = "kept, with `validFor`", body = Value),
+    responses((status = 201, body = CommandBody), (status = 202, description = "kept, with `validFor`", body = CommandBody),
         (status = 403, description = "as many wait as may", body = ErrorBody),
         (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
@@ -284,7 +278,7 @@ pub(super) async fn run_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModuleComponentCommand>,
     Body(wish): Body<CommandWish>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<CommandBody>)> {
     let method = of.component_name.method(&of.command_name);
     call(&fleet, Identity::module(of.device_id, of.module_name), method, wish).await
 }
@@ -293,11 +287,11 @@ pub(super) async fn run_of_module(
 #[utoipa::path(get,
     path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/commands/{command_name}",
     tag = "components", params(OfModuleComponentCommand, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModuleComponentCommand>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<CommandBody>>> {
     let method = of.component_name.method(&of.command_name);
     past(&fleet, Identity::module(of.device_id, of.module_name), method).await
 }

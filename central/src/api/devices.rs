@@ -6,14 +6,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rusqlite::Connection;
+use schemas::names::ModuleId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::attestation::CredentialsBody;
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, OfDevice, Paging};
 use super::links::ListAddress;
+use super::list::Page;
 use crate::deploy::Assignment;
 use crate::fleet::{self, Fleet, FleetError, Registration, no_device};
 use crate::organizations::Organizations;
@@ -223,12 +225,12 @@ fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<Device
 
 /// Lists gateways and devices by id.
 #[utoipa::path(get, path = "/api/devices", tag = "devices", params(Paging), security(("token" = [])),
-    responses((status = 200, description = "`value`, and `nextLink` when there may be more", body = Value)))]
+    responses((status = 200, body = Page<DeviceBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
     address: ListAddress,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<DeviceBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let bodies = fleet
         .store
@@ -237,8 +239,7 @@ pub(super) async fn list(
             devices.into_iter().map(|device| body(c, device, None)).collect::<Result<Vec<_>, FleetError>>()
         })
         .await?;
-    let last_id = bodies.last().map(|last| last.id.clone());
-    Ok(Json(paging.page(&address, limit, &bodies, last_id.as_deref())))
+    Ok(Json(Page::new(bodies, limit, &address, |last| last.id.clone())))
 }
 
 /// One gateway or device.
@@ -333,19 +334,47 @@ pub(super) async fn credentials(
     Ok(Json(fleet.store.read(read).await?))
 }
 
+/// A module of a gateway.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ModuleBody {
+    /// Unique at central.
+    #[serde(rename = "@id")]
+    id: String,
+    #[serde(rename = "@type")]
+    kind: [ModuleType; 2],
+    name: String,
+    #[serde(rename = "displayName")]
+    display_name: String,
+}
+
+/// What a module is.
+#[derive(Serialize, ToSchema)]
+enum ModuleType {
+    /// A gateway has it.
+    Relationship,
+    /// It is a module of IoT Edge.
+    #[serde(rename = "SemanticType/EdgeModule")]
+    EdgeModule,
+}
+
 /// The modules of a gateway, without `$edgeAgent` and `$edgeHub`.
 #[utoipa::path(get, path = "/api/devices/{device_id}/modules", tag = "devices", params(OfDevice, ApiVersion),
-    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn modules(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Value>> {
+    security(("token" = [])), responses((status = 200, body = Page<ModuleBody>), (status = 404, body = ErrorBody)))]
+pub(super) async fn modules(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+) -> Answer<Json<Page<ModuleBody>>> {
+    let device_id = of.device_id.clone();
     let read = move |c: &Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         fleet::modules(c, &of.device_id)
     };
     let modules = fleet.store.read(read).await?;
-    let value: Vec<Value> = modules
-        .iter()
-        .filter(|module| !module.is_system())
-        .map(|module| json!({"name": module, "displayName": module}))
-        .collect();
-    Ok(Json(json!({"value": value})))
+    let body = |module: ModuleId| ModuleBody {
+        id: format!("{device_id}/{module}"),
+        kind: [ModuleType::Relationship, ModuleType::EdgeModule],
+        name: module.to_string(),
+        display_name: module.to_string(),
+    };
+    Ok(Json(Page::whole(modules.into_iter().filter(|module| !module.is_system()).map(body).collect())))
 }

@@ -9,14 +9,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rusqlite::Connection;
 use schemas::names::DeviceId;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, Paging};
-use super::group_certificates::{CertificateWish, Entry, certificates_body};
+use super::group_certificates::{CertificateWish, Entry, SigningCertificatesBody, certificates_body};
 use super::links::ListAddress;
+use super::list::Page;
 use crate::fleet::{Fleet, FleetError, new_keys};
 use crate::proving::GROUPS_MAX;
 use crate::store::devices;
@@ -214,32 +214,110 @@ impl AttestationWish {
     }
 }
 
-/// Keys and certificates are shown to those who may change the group; a list, which viewers may read, has none.
-fn body(group: &Group, id_scope: &str, has_keys: bool) -> Value {
-    let attestation = match (&group.attestation, has_keys) {
-        (GroupAttestation::Keys(_), false) => json!({"type": "symmetricKey"}),
-        (GroupAttestation::X509(_), false) => json!({"type": "x509"}),
-        (GroupAttestation::Keys(keys), true) => json!({
-            "type": "symmetricKey",
-            "symmetricKey": {"primaryKey": keys.primary, "secondaryKey": keys.secondary},
-        }),
-        (GroupAttestation::X509(certificates), true) => {
-            json!({"type": "x509", "x509": {"signingCertificates": certificates_body(certificates)}})
+/// A group of devices that enrol themselves.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupBody {
+    id: String,
+    display_name: String,
+    /// False: nobody enrols by it.
+    enabled: bool,
+    #[serde(rename = "type")]
+    kind: GroupKind,
+    attestation: GroupAttestationBody,
+    etag: String,
+    /// Of this site.
+    id_scope: String,
+    /// Of a group with certificates: the gateways through which its devices may enrol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    gateways: Option<Vec<DeviceId>>,
+}
+
+/// What enrols by a group.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum GroupKind {
+    /// Devices.
+    Iot,
+    /// Gateways.
+    IotEdge,
+}
+
+/// How devices of a group prove themselves. A list, which viewers may read, has neither keys nor certificates.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct GroupAttestationBody {
+    #[serde(rename = "type")]
+    kind: GroupAttestationKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    symmetric_key: Option<GroupKeysBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    x509: Option<GroupX509Body>,
+}
+
+/// In which way devices of a group prove themselves.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum GroupAttestationKind {
+    /// By keys that are made of the group's.
+    SymmetricKey,
+    /// By certificates of the group's authorities.
+    X509,
+}
+
+/// The keys of a group, base64.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct GroupKeysBody {
+    primary_key: String,
+    secondary_key: String,
+}
+
+/// The authorities of a group.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct GroupX509Body {
+    signing_certificates: SigningCertificatesBody,
+}
+
+/// Keys and certificates are shown to those who may change the group.
+fn body(group: &Group, id_scope: &str, has_keys: bool) -> GroupBody {
+    let (kind, symmetric_key, x509) = match &group.attestation {
+        GroupAttestation::Keys(keys) => {
+            let (primary_key, secondary_key) = (keys.primary.clone(), keys.secondary.clone());
+            (GroupAttestationKind::SymmetricKey, Some(GroupKeysBody { primary_key, secondary_key }), None)
+        }
+        GroupAttestation::X509(certificates) => {
+            let signing_certificates = certificates_body(certificates);
+            (GroupAttestationKind::X509, None, Some(GroupX509Body { signing_certificates }))
         }
     };
-    let mut body = json!({
-        "id": group.id,
-        "displayName": group.display_name,
-        "enabled": group.enabled,
-        "type": if group.is_edge { "iotEdge" } else { "iot" },
-        "attestation": attestation,
-        "etag": format!("\"{:x}\"", group.revision),
-        "idScope": id_scope,
-    });
-    if matches!(group.attestation, GroupAttestation::X509(_)) {
-        body["gateways"] = json!(group.gateways);
+    let is_x509 = x509.is_some();
+    GroupBody {
+        id: group.id.clone(),
+        display_name: group.display_name.clone(),
+        enabled: group.enabled,
+        kind: if group.is_edge { GroupKind::IotEdge } else { GroupKind::Iot },
+        attestation: GroupAttestationBody {
+            kind,
+            symmetric_key: symmetric_key.filter(|_| has_keys),
+            x509: x509.filter(|_| has_keys),
+        },
+        etag: format!("\"{:x}\"", group.revision),
+        id_scope: id_scope.to_owned(),
+        gateways: is_x509.then(|| group.gateways.clone()),
     }
-    body
+}
+
+/// Where devices enrol.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisioningBody {
+    /// The ID scope of this site.
+    id_scope: String,
+    /// central's host name.
+    host: String,
 }
 
 pub(super) fn no_group(id: &str) -> FleetError {
@@ -248,25 +326,24 @@ pub(super) fn no_group(id: &str) -> FleetError {
 
 /// Lists enrolment groups by id, without their keys.
 #[utoipa::path(get, path = "/api/enrollmentGroups", tag = "enrollmentGroups", params(Paging),
-    security(("token" = [])), responses((status = 200, body = Value)))]
+    security(("token" = [])), responses((status = 200, body = Page<GroupBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
     address: ListAddress,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<GroupBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let groups =
         fleet.store.read(move |c| Ok::<_, FleetError>(enrollments::groups(c, &after, limit)?)).await?;
-    let bodies: Vec<Value> = groups.iter().map(|group| body(group, &fleet.id_scope, false)).collect();
-    let last_id = groups.last().map(|last| last.id.clone());
-    Ok(Json(paging.page(&address, limit, &bodies, last_id.as_deref())))
+    let bodies = groups.iter().map(|group| body(group, &fleet.id_scope, false)).collect();
+    Ok(Json(Page::new(bodies, limit, &address, |last: &GroupBody| last.id.clone())))
 }
 
 /// One enrolment group, with its keys.
 #[utoipa::path(get, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
     params(OfGroup, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>) -> Answer<Json<Value>> {
+    responses((status = 200, body = GroupBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>) -> Answer<Json<GroupBody>> {
     let read =
         move |c: &Connection| enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id));
     let group = fleet.store.read(read).await?;
@@ -276,28 +353,28 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>) ->
 /// Makes an enrolment group or changes it. A new one gets keys when none are given.
 #[utoipa::path(put, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
     params(OfGroup, ApiVersion), request_body = GroupWish, security(("token" = [])),
-    responses((status = 200, body = Value), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = GroupBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfGroup>,
     Body(wish): Body<GroupWish>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<GroupBody>> {
     write(&fleet, of.group_id, wish, false).await
 }
 
 /// Changes an enrolment group.
 #[utoipa::path(patch, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
     params(OfGroup, ApiVersion), request_body = GroupWish, security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = GroupBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfGroup>,
     Body(wish): Body<GroupWish>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<GroupBody>> {
     write(&fleet, of.group_id, wish, true).await
 }
 
-async fn write(fleet: &Arc<Fleet>, id: String, wish: GroupWish, must_exist: bool) -> Answer<Json<Value>> {
+async fn write(fleet: &Arc<Fleet>, id: String, wish: GroupWish, must_exist: bool) -> Answer<Json<GroupBody>> {
     let written = fleet.store.submit(move |c| {
         let standing = enrollments::group(c, &id)?;
         if standing.is_none() {
@@ -337,7 +414,7 @@ pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>)
 
 /// Where devices enrol, and with which ID scope.
 #[utoipa::path(get, path = "/api/ext/provisioning", tag = "ext", security(("token" = [])),
-    responses((status = 200, body = Value)))]
-pub(super) async fn provisioning(State(fleet): State<Arc<Fleet>>) -> Json<Value> {
-    Json(json!({"idScope": fleet.id_scope, "host": fleet.hosts[0]}))
+    responses((status = 200, body = ProvisioningBody)))]
+pub(super) async fn provisioning(State(fleet): State<Arc<Fleet>>) -> Json<ProvisioningBody> {
+    Json(ProvisioningBody { id_scope: fleet.id_scope.clone(), host: fleet.hosts[0].clone() })
 }

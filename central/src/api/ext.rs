@@ -1,5 +1,6 @@
 //! `/api/ext`: what IoT Central has no path for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -12,15 +13,16 @@ use edge_hub::takeovers::Conflict;
 use schemas::names::{Identity, ModuleId};
 use schemas::status::HealthReport;
 use schemas::timestamp::rfc3339;
-use schemas::twin::Twin;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-use utoipa::IntoParams;
+use schemas::twin::Section;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{Asked, At, OfDevice};
+use super::list::Page;
 use crate::fleet::{self, Fleet, FleetError, no_device, require};
-use crate::health::Health;
+use crate::health::{Health, HealthBody};
 use crate::store::telemetry::{self, Message};
 use crate::store::twins::Half;
 use crate::store::{devices, twins};
@@ -28,11 +30,11 @@ use crate::store::{devices, twins};
 /// Whether central serves: it writes to its store, as every message and every change needs, reads from it, has space on its
 /// disk, and keeps up. The answer may be 2 s old.
 #[utoipa::path(get, path = "/api/ext/health", tag = "ext",
-    responses((status = 200, body = Value), (status = 503, body = Value)))]
+    responses((status = 200, body = HealthBody), (status = 503, body = HealthBody)))]
 pub(super) async fn health(
     State(fleet): State<Arc<Fleet>>,
     Extension(health): Extension<Arc<Health>>,
-) -> (StatusCode, Json<Value>) {
+) -> (StatusCode, Json<HealthBody>) {
     let report = health.report(&fleet).await;
     let status = if report.is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report.body.clone()))
@@ -40,35 +42,60 @@ pub(super) async fn health(
 
 /// central's front door: who is there, what one client may ask, and what was refused or let go since central started.
 #[utoipa::path(get, path = "/api/ext/door", tag = "ext", security(("token" = [])),
-    responses((status = 200, body = Value)))]
+    responses((status = 200, body = DoorBody)))]
 pub(super) async fn door(
     State(fleet): State<Arc<Fleet>>,
     Extension(door): Extension<Arc<Door<Fleet>>>,
-) -> Json<Value> {
+) -> Json<DoorBody> {
     let settings = door.settings();
-    let counts: serde_json::Map<String, Value> =
-        door.counts().all().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
-    Json(json!({
-        "clients": fleet.clients.connected().len(),
-        "limits": {
-            "connections": settings.connections_max,
-            "connectionsPerAddress": settings.address_connections_max,
-            "unprovenConnections": settings.unproven_max,
-            "connectsPerSecondPerAddress": settings.address_connects_per_second,
-            "messagesPerSecond": settings.messages_per_second,
-            "bytesPerSecond": settings.bytes_per_second,
-            "subscriptions": settings.filters_max,
-            "inFlight": settings.in_flight_max,
+    Json(DoorBody {
+        clients: fleet.clients.connected().len() as u64,
+        limits: LimitsBody {
+            connections: settings.connections_max as u64,
+            connections_per_address: settings.address_connections_max as u64,
+            unproven_connections: settings.unproven_max as u64,
+            connects_per_second_per_address: settings.address_connects_per_second.into(),
+            messages_per_second: settings.messages_per_second.into(),
+            bytes_per_second: settings.bytes_per_second.into(),
+            subscriptions: settings.filters_max as u64,
+            in_flight: settings.in_flight_max as u64,
         },
-        "counts": counts,
-    }))
+        counts: door.counts().all().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+    })
+}
+
+/// central's MQTT server.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DoorBody {
+    /// Who is connected.
+    clients: u64,
+    limits: LimitsBody,
+    /// What was refused or let go since central started, by its cause.
+    counts: BTreeMap<String, u64>,
+}
+
+/// What one client may ask.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct LimitsBody {
+    connections: u64,
+    connections_per_address: u64,
+    unproven_connections: u64,
+    connects_per_second_per_address: u64,
+    messages_per_second: u64,
+    bytes_per_second: u64,
+    subscriptions: u64,
+    in_flight: u64,
 }
 
 /// Whether a gateway or device is connected, since when, and through which gateway; of a gateway every module of its manifest,
 /// present or not, what the gateway finds wrong with itself, and the clients that it refused last.
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/status", tag = "ext", params(OfDevice),
-    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn status(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Value>> {
+    security(("token" = [])), responses((status = 200, body = StatusBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn status(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+) -> Answer<Json<StatusBody>> {
     let (device, received, modules, (desired, reported)) = fleet
         .store
         .read(move |c| {
@@ -83,53 +110,168 @@ pub(super) async fn status(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>
         .await?;
     let identity = Identity::device(device.id.clone());
     let since = fleet.connections.since(&identity, device.gateway.as_ref());
-    let modules: Vec<Value> = modules
-        .into_iter()
-        .filter(|module| !module.is_system())
-        .map(|name| {
-            let module = Identity::module(device.id.clone(), name.clone());
-            let since = fleet.connections.since(&module, Some(&device.id));
-            let of = |section: &Map<String, Value>| {
-                section.get("modules").and_then(|modules| modules.get(name.as_str())).cloned()
-            };
-            let (wanted, told) = (of(&desired).unwrap_or_default(), of(&reported).unwrap_or_default());
-            json!({
-                "name": name,
-                "connected": since.is_some(),
-                "since": since.map(rfc3339),
-                "desiredStatus": wanted["status"],
-                "status": told["runtimeStatus"].as_str().unwrap_or("notReported"),
-                "reason": told["statusDescription"],
-                "nextTry": told["nextTryUtc"],
-                "restarts": told["restartCount"],
-                "image": told["settings"]["image"].as_str().or(wanted["settings"]["image"].as_str()),
-            })
-        })
-        .collect();
-    Ok(Json(json!({
-        "id": device.id,
-        "connected": since.is_some(),
-        "since": since.map(rfc3339),
-        "lastSeen": device.last_seen_ms.max(received).map(rfc3339),
-        "gateway": device.gateway,
-        "identityConflict": fleet.clients.conflict(&identity).map(conflict_body),
-        "modules": modules,
-        "health": health_body(&reported),
-    })))
+    let modules = modules.into_iter().filter(|module| !module.is_system()).map(|name| {
+        let module = Identity::module(device.id.clone(), name.clone());
+        let since = fleet.connections.since(&module, Some(&device.id));
+        let of = |section: &Map<String, Value>| {
+            section.get("modules").and_then(|modules| modules.get(name.as_str())).cloned()
+        };
+        let (wanted, told) = (of(&desired).unwrap_or_default(), of(&reported).unwrap_or_default());
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        ModuleStatus {
+            name: name.to_string(),
+            connected: since.is_some(),
+            since: since.map(rfc3339),
+            desired_status: text(&wanted["status"]),
+            status: text(&told["runtimeStatus"]).unwrap_or_else(|| "notReported".to_owned()),
+            reason: text(&told["statusDescription"]),
+            next_try: text(&told["nextTryUtc"]),
+            restarts: told["restartCount"].as_u64(),
+            image: text(&told["settings"]["image"]).or_else(|| text(&wanted["settings"]["image"])),
+        }
+    });
+    Ok(Json(StatusBody {
+        modules: modules.collect(),
+        connected: since.is_some(),
+        since: since.map(rfc3339),
+        last_seen: device.last_seen_ms.max(received).map(rfc3339),
+        gateway: device.gateway.map(String::from),
+        identity_conflict: fleet.clients.conflict(&identity).map(ConflictBody::from),
+        health: health_body(&reported),
+        id: device.id.into(),
+    }))
 }
 
-/// What a gateway finds wrong with itself, and the clients that it refused last; null of a device, and of a gateway that has not told.
-fn health_body(reported: &Map<String, Value>) -> Option<HealthReport> {
-    serde_json::from_value(reported.get("health")?.clone()).ok()
+/// Where a gateway or device is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StatusBody {
+    id: String,
+    connected: bool,
+    /// Null while it is not connected.
+    #[schema(format = DateTime)]
+    since: Option<String>,
+    /// Null when it was never heard of.
+    #[schema(format = DateTime)]
+    last_seen: Option<String>,
+    /// The gateway that it stands behind; null for gateways and for devices of central's own listener.
+    gateway: Option<String>,
+    /// Null unless two clients use the identity.
+    identity_conflict: Option<ConflictBody>,
+    modules: Vec<ModuleStatus>,
+    /// Null of a device, and of a gateway that has not told.
+    health: Option<GatewayHealth>,
 }
 
-fn conflict_body(conflict: Conflict) -> Value {
-    json!({
-        "takeovers": conflict.takeovers,
-        "addresses": conflict.addresses,
-        "isProven": conflict.is_proven,
-        "last": rfc3339(conflict.last_ms),
+/// What a gateway finds wrong with itself, and the clients that it refused last.
+#[derive(Serialize, ToSchema)]
+struct GatewayHealth {
+    /// RFC 3339, by the gateway's clock.
+    updated: String,
+    findings: Vec<GatewayFinding>,
+    refusals: Vec<GatewayRefusal>,
+}
+
+/// A finding of `edge-agent check` on a gateway.
+#[derive(Serialize, ToSchema)]
+struct GatewayFinding {
+    /// The check.
+    id: String,
+    /// `info`, `warn` or `error`.
+    level: String,
+    /// What was seen.
+    evidence: String,
+    /// What to do.
+    mend: String,
+}
+
+/// A client that a gateway refused.
+#[derive(Serialize, ToSchema)]
+struct GatewayRefusal {
+    /// Who it said it is; empty when it did not say.
+    identity: String,
+    why: String,
+    /// Its address.
+    from: String,
+    protocol: String,
+    /// Fingerprint of the certificate or token that it showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<String>,
+    /// When it was refused first, RFC 3339.
+    first: String,
+    /// When it was refused last, RFC 3339.
+    last: String,
+    /// How often.
+    count: u64,
+}
+
+fn health_body(reported: &Map<String, Value>) -> Option<GatewayHealth> {
+    let report: HealthReport = serde_json::from_value(reported.get("health")?.clone()).ok()?;
+    let findings = report.findings.into_iter().map(|finding| GatewayFinding {
+        id: finding.id,
+        level: finding.level,
+        evidence: finding.evidence,
+        mend: finding.mend,
+    });
+    let refusals = report.refusals.into_iter().map(|refusal| GatewayRefusal {
+        identity: refusal.identity,
+        why: refusal.why,
+        from: refusal.from,
+        protocol: refusal.protocol,
+        proof: refusal.proof,
+        first: refusal.first,
+        last: refusal.last,
+        count: refusal.count,
+    });
+    Some(GatewayHealth {
+        updated: report.updated,
+        findings: findings.collect(),
+        refusals: refusals.collect(),
     })
+}
+
+/// How a module of a gateway is, by its manifest and by the gateway's report. Texts that the gateway did not tell are null.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ModuleStatus {
+    name: String,
+    connected: bool,
+    /// Null while it is not connected.
+    #[schema(format = DateTime)]
+    since: Option<String>,
+    desired_status: Option<String>,
+    /// `notReported` when the gateway has not told of it.
+    status: String,
+    /// Why it is so.
+    reason: Option<String>,
+    /// When the gateway starts it again.
+    next_try: Option<String>,
+    restarts: Option<u64>,
+    image: Option<String>,
+}
+
+/// Two clients that take one identity's connection from each other.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ConflictBody {
+    takeovers: u64,
+    /// Where they connect from.
+    addresses: Vec<String>,
+    /// Whether they are surely two.
+    is_proven: bool,
+    #[schema(format = DateTime)]
+    last: String,
+}
+
+impl From<Conflict> for ConflictBody {
+    fn from(conflict: Conflict) -> Self {
+        Self {
+            takeovers: conflict.takeovers as u64,
+            addresses: conflict.addresses.iter().map(ToString::to_string).collect(),
+            is_proven: conflict.is_proven,
+            last: rfc3339(conflict.last_ms),
+        }
+    }
 }
 
 /// Which messages.
@@ -146,12 +288,12 @@ pub struct MessagesWish {
 /// Stored messages of a device, oldest first; a gateway's list has those of its modules too, with `module`. A page may
 /// hold fewer than `limit`; only an empty one is the end.
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/messages", tag = "ext", params(OfDevice, MessagesWish),
-    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    security(("token" = [])), responses((status = 200, body = Page<MessageBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn messages(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     Asked(wish): Asked<MessagesWish>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<MessageBody>>> {
     let limit = match wish.limit.unwrap_or(100) {
         limit @ 1..=1000 => limit,
         limit => {
@@ -168,26 +310,49 @@ pub(super) async fn messages(
             Ok::<_, FleetError>(telemetry::page(c, &of.device_id, wish.after, limit)?)
         })
         .await?;
-    let value: Vec<Value> = page.into_iter().map(message_body).collect();
-    Ok(Json(json!({"value": value})))
+    Ok(Json(Page::whole(page.into_iter().map(message_body).collect())))
 }
 
-fn message_body(message: Message) -> Value {
-    let mut body = json!({
-        "id": message.id,
-        "device": message.device,
-        "enqueuedTime": rfc3339(message.enqueued_ms),
-        "properties": message.properties,
-    });
-    if let Some(module) = message.module {
-        body["module"] = json!(module);
-    }
+/// A stored message.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MessageBody {
+    /// Ascends over all devices.
+    id: i64,
+    device: String,
+    /// The module of the gateway that sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module: Option<String>,
+    /// When it was accepted.
+    #[schema(format = DateTime)]
+    enqueued_time: String,
+    /// Those of its property bag; null for one without a value.
+    #[schema(value_type = BTreeMap<String, Option<String>>)]
+    properties: Value,
+    /// Its JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Value>,
+    /// Its bytes, when they are no JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(content_encoding = "base64")]
+    body_base64: Option<String>,
+}
+
+fn message_body(message: Message) -> MessageBody {
     // What is nested too deep is shown as bytes, so that every answer can be read again.
-    match schemas::json::from_outside::<Value>(&message.body) {
-        Ok(json) => body["body"] = json,
-        Err(_) => body["bodyBase64"] = STANDARD.encode(&message.body).into(),
+    let (body, body_base64) = match schemas::json::from_outside::<Value>(&message.body) {
+        Ok(json) => (Some(json), None),
+        Err(_) => (None, Some(STANDARD.encode(&message.body))),
+    };
+    MessageBody {
+        id: message.id,
+        device: message.device.to_string(),
+        module: message.module.map(|module| module.to_string()),
+        enqueued_time: rfc3339(message.enqueued_ms),
+        properties: serde_json::json!(message.properties),
+        body,
+        body_base64,
     }
-    body
 }
 
 /// Whose twin.
@@ -201,12 +366,12 @@ pub struct TwinWish {
 
 /// Both sections of a twin as the device or module sees them, `$version` included.
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/twin", tag = "ext", params(OfDevice, TwinWish),
-    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    security(("token" = [])), responses((status = 200, body = TwinBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn twin(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     Asked(wish): Asked<TwinWish>,
-) -> Answer<Json<Twin>> {
+) -> Answer<Json<TwinBody>> {
     let of = Identity { device: of.device_id, module: wish.module };
     let twin = fleet
         .store
@@ -215,5 +380,29 @@ pub(super) async fn twin(
             Ok::<_, FleetError>(twins::twin(c, &of)?)
         })
         .await?;
-    Ok(Json(twin))
+    Ok(Json(TwinBody { desired: twin.desired.into(), reported: twin.reported.into() }))
+}
+
+/// A twin as its device reads it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TwinBody {
+    desired: SectionBody,
+    reported: SectionBody,
+}
+
+/// One half of a twin.
+#[derive(Serialize, ToSchema)]
+struct SectionBody {
+    /// Grows by one with every change; 0 when nothing was ever written.
+    #[serde(rename = "$version")]
+    version: u64,
+    #[serde(flatten)]
+    #[schema(value_type = BTreeMap<String, Value>)]
+    properties: Map<String, Value>,
+}
+
+impl From<Section> for SectionBody {
+    fn from(section: Section) -> Self {
+        Self { version: section.version, properties: section.properties }
+    }
 }

@@ -13,8 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::proof::Fingerprint;
 use edge_core::access::x509::{self, Authorities, Thumbprint};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::enrollment_groups::no_group;
@@ -125,22 +125,55 @@ impl CertificateWish {
 }
 
 /// A certificate as it is shown: what names it, not itself.
-fn body(certificate: &SigningCertificate) -> Value {
+#[derive(Serialize, ToSchema)]
+pub struct SigningCertificateBody {
+    /// Whether devices enrol by it.
+    verified: bool,
+    etag: String,
+    info: ThumbprintBody,
+}
+
+/// What names a certificate.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ThumbprintBody {
+    /// 40 hexadecimal digits.
+    sha1_thumbprint: String,
+}
+
+/// The certificates of a group.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SigningCertificatesBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary: Option<SigningCertificateBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secondary: Option<SigningCertificateBody>,
+}
+
+/// What a certificate's key must sign.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationCode {
+    /// The common name of the certificate to sign.
+    verification_code: String,
+}
+
+fn body(certificate: &SigningCertificate) -> SigningCertificateBody {
     let fingerprint = Fingerprint::of(&STANDARD.decode(&certificate.certificate).unwrap_or_default());
-    let sha1 = Thumbprint::Sha1(fingerprint.sha1).to_string();
-    json!({
-        "verified": certificate.is_verified,
-        "etag": format!("\"{sha1}-{}\"", u8::from(certificate.is_verified)),
-        "info": {"sha1Thumbprint": sha1},
-    })
+    let sha1_thumbprint = Thumbprint::Sha1(fingerprint.sha1).to_string();
+    SigningCertificateBody {
+        verified: certificate.is_verified,
+        etag: format!("\"{sha1_thumbprint}-{}\"", u8::from(certificate.is_verified)),
+        info: ThumbprintBody { sha1_thumbprint },
+    }
 }
 
 /// The certificates of a group as its attestation shows them.
-pub(super) fn certificates_body(certificates: &SigningCertificates) -> Value {
-    let entries = [("primary", &certificates.primary), ("secondary", &certificates.secondary)];
-    let shown =
-        entries.into_iter().filter_map(|(name, entry)| Some((name.to_owned(), body(entry.as_ref()?))));
-    Value::Object(shown.collect::<Map<String, Value>>())
+pub(super) fn certificates_body(certificates: &SigningCertificates) -> SigningCertificatesBody {
+    SigningCertificatesBody {
+        primary: certificates.primary.as_ref().map(body),
+        secondary: certificates.secondary.as_ref().map(body),
+    }
 }
 
 fn none(of: &OfCertificate) -> FleetError {
@@ -171,8 +204,11 @@ async fn change<T: Send + 'static>(
 /// One certificate of an enrolment group.
 #[utoipa::path(get, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}", tag = "enrollmentGroups",
     params(OfCertificate, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfCertificate>) -> Answer<Json<Value>> {
+    responses((status = 200, body = SigningCertificateBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfCertificate>,
+) -> Answer<Json<SigningCertificateBody>> {
     let read = move |c: &rusqlite::Connection| {
         let group = enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id))?;
         match group.attestation {
@@ -187,12 +223,12 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfCertificat
 /// Sets one certificate of an enrolment group: the authority that signs those of its devices.
 #[utoipa::path(put, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}", tag = "enrollmentGroups",
     params(OfCertificate, ApiVersion), request_body = CertificateWish, security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = SigningCertificateBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfCertificate>,
     Body(wish): Body<CertificateWish>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<SigningCertificateBody>> {
     let written = change(&fleet, of, |of, entry| {
         *entry = wish.over(entry.take(), of.entry.as_str())?;
         entry.clone().ok_or_else(|| none(of))
@@ -212,11 +248,11 @@ pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfCertifi
 /// Makes a new code for a certificate: whoever has its key signs a certificate whose common name is the code.
 #[utoipa::path(post, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}/generateVerificationCode",
     tag = "enrollmentGroups", params(OfCertificate, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = VerificationCode), (status = 404, body = ErrorBody)))]
 pub(super) async fn generate_verification_code(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfCertificate>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<VerificationCode>> {
     let code = format!("{:048X}", rand::random::<u128>());
     let kept = code.clone();
     change(&fleet, of, move |of, entry| {
@@ -224,7 +260,7 @@ pub(super) async fn generate_verification_code(
         Ok(())
     })
     .await?;
-    Ok(Json(json!({"verificationCode": code})))
+    Ok(Json(VerificationCode { verification_code: code }))
 }
 
 /// Verifies a certificate by one that was signed with its key and has the code as its common name.

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, Paging};
 use super::links::ListAddress;
+use super::list::Page;
 use crate::deploy::ManifestChange;
 use crate::fleet::{Fleet, FleetError, no_manifest};
 use crate::organizations::Organizations;
@@ -72,17 +73,16 @@ impl From<StoredManifest> for ManifestBody {
 
 /// Lists stored manifests by id.
 #[utoipa::path(get, path = "/api/deploymentManifests", tag = "deploymentManifests", params(Paging),
-    security(("token" = [])), responses((status = 200, body = Value)))]
+    security(("token" = [])), responses((status = 200, body = Page<ManifestBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
     address: ListAddress,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Page<ManifestBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let all = fleet.store.read(move |c| Ok::<_, FleetError>(manifests::list(c, &after, limit)?)).await?;
     let bodies: Vec<ManifestBody> = all.into_iter().map(Into::into).collect();
-    let last_id = bodies.last().map(|last| last.id.clone());
-    Ok(Json(paging.page(&address, limit, &bodies, last_id.as_deref())))
+    Ok(Json(Page::new(bodies, limit, &address, |last| last.id.clone())))
 }
 
 /// One stored manifest.

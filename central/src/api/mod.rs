@@ -8,6 +8,7 @@ pub mod auth;
 pub mod cloud_messages;
 pub mod commands;
 pub mod components;
+mod description;
 pub mod devices;
 pub mod enrollment_groups;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod ext;
 pub mod extract;
 pub mod group_certificates;
 pub mod links;
+pub mod list;
 pub mod losses;
 pub mod manifests;
 pub mod properties;
@@ -31,8 +33,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use axum::{Extension, Json, Router, middleware};
 use edge_hub::door::Door;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
-use utoipa::openapi::{InfoBuilder, License, OpenApi};
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -131,23 +132,12 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(crate::page::page))
         .routes(routes!(open_api))
         .split_for_parts();
-    // Not the router's own, which it takes from its crate.
-    description.info = InfoBuilder::new()
-        .title("Lineside central")
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("IoT Central's REST paths, and what it has no path for under /api/ext."))
-        .license(Some(License::new(env!("CARGO_PKG_LICENSE"))))
-        .build();
-    let token = ApiKeyValue::with_description("Authorization", "SharedAccessSignature …, or Bearer …");
-    description
-        .components
-        .get_or_insert_default()
-        .add_security_scheme("token", SecurityScheme::ApiKey(ApiKey::Header(token)));
+    description::complete(&mut description);
     (router, description)
 }
 
 /// This description.
-#[utoipa::path(get, path = "/openapi.json", tag = "page", responses((status = 200, body = serde_json::Value)))]
+#[utoipa::path(get, path = "/openapi.json", tag = "page", responses((status = 200, body = BTreeMap<String, serde_json::Value>)))]
 async fn open_api(Extension(description): Extension<Arc<OpenApi>>) -> Json<OpenApi> {
     Json(OpenApi::clone(&description))
 }

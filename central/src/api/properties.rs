@@ -4,6 +4,7 @@
 //! apart. A writable property is acknowledged as `{"value", "ac", "av", "ad"}` and shown as its plain value.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -13,7 +14,9 @@ use edge_core::twin;
 use schemas::json;
 use schemas::names::Identity;
 use schemas::timestamp::rfc3339;
+use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, At, JsonBytes, OfDevice, OfModule};
@@ -25,69 +28,103 @@ use crate::store::twins::{self, Half, StoredSection};
 /// What a read says of each property beside its value.
 const METADATA: &str = "$metadata";
 
+/// Properties of a device, module or component. A component among them has `$metadata` of its own.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Properties {
+    /// The values: reported ones, and desired ones until something is reported.
+    #[serde(flatten)]
+    values: BTreeMap<String, Value>,
+    #[serde(rename = "$metadata")]
+    metadata: BTreeMap<String, PropertyMetadata>,
+}
+
+/// What is known of a property beside its value.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct PropertyMetadata {
+    /// When it was last desired or reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    last_update_time: Option<String>,
+    /// What an operator wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    desired_value: Option<Value>,
+    /// The version of the desired section that wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    desired_version: Option<u64>,
+    /// What the device says became of it, as HTTP has it: 200 is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack_code: Option<Value>,
+    /// Of which desired version it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack_version: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack_description: Option<Value>,
+}
+
 /// The properties of a device.
 #[utoipa::path(get, path = "/api/devices/{device_id}/properties", tag = "properties", params(OfDevice, ApiVersion),
-    security(("token" = [])), responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Value>> {
+    security(("token" = [])), responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Properties>> {
     shown(&fleet, of.into(), None).await
 }
 
 /// Merges desired properties of a device; `null` deletes one.
 #[utoipa::path(patch, path = "/api/devices/{device_id}/properties", tag = "properties", params(OfDevice, ApiVersion),
-    request_body = Value, security(("token" = [])),
-    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    request_body = BTreeMap<String, Value>, security(("token" = [])),
+    responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     body: JsonBytes,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a device.
 #[utoipa::path(put, path = "/api/devices/{device_id}/properties", tag = "properties", params(OfDevice, ApiVersion),
-    request_body = Value, security(("token" = [])),
-    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    request_body = BTreeMap<String, Value>, security(("token" = [])),
+    responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     body: JsonBytes,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Replace, &body.0).await
 }
 
 /// The properties of a module.
 #[utoipa::path(get, path = "/api/devices/{device_id}/modules/{module_name}/properties", tag = "properties",
     params(OfModule, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = Value), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModule>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Properties>> {
     shown(&fleet, of.into(), None).await
 }
 
 /// Merges desired properties of a module; `null` deletes one.
 #[utoipa::path(patch, path = "/api/devices/{device_id}/modules/{module_name}/properties", tag = "properties",
-    params(OfModule, ApiVersion), request_body = Value, security(("token" = [])),
-    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    params(OfModule, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
+    responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModule>,
     body: JsonBytes,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a module.
 #[utoipa::path(put, path = "/api/devices/{device_id}/modules/{module_name}/properties", tag = "properties",
-    params(OfModule, ApiVersion), request_body = Value, security(("token" = [])),
-    responses((status = 202, body = Value), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    params(OfModule, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
+    responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put_of_module(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfModule>,
     body: JsonBytes,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Replace, &body.0).await
 }
 
@@ -98,7 +135,7 @@ pub(super) async fn desire(
     component: Option<ComponentName>,
     change: DesiredChange,
     body: &[u8],
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Properties>)> {
     let wish = match &component {
         None => twin::parse_patch(&without_metadata(body)),
         Some(name) => twin::parse_patch(body).and_then(|mut wish| {
@@ -125,7 +162,7 @@ pub(super) async fn shown(
     fleet: &Arc<Fleet>,
     of: Identity,
     component: Option<&ComponentName>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Properties>> {
     let (desired, reported) = fleet
         .store
         .read(move |c| {
@@ -139,7 +176,7 @@ pub(super) async fn shown(
         None => level.shown(),
         Some(name) => Level { component: Some(name.as_str()), ..level }.shown(),
     };
-    Ok(Json(Value::Object(shown)))
+    Ok(Json(shown))
 }
 
 /// The properties at the top of a twin, or those of one component.
@@ -166,64 +203,62 @@ impl<'a> Level<'a> {
         own.or_else(|| section.touched.get(component)).copied()
     }
 
-    fn shown(self) -> Map<String, Value> {
+    fn shown(self) -> Properties {
         let nothing = Map::new();
         let wanted = self.properties(self.desired).unwrap_or(&nothing);
         let told = self.properties(self.reported).unwrap_or(&nothing);
-        let mut shown = Map::new();
-        let mut metadata = Map::new();
+        let (mut values, mut metadata) = (BTreeMap::new(), BTreeMap::new());
         for name in wanted.keys().chain(told.keys().filter(|name| !wanted.contains_key(*name))) {
             let halves = [wanted.get(name), told.get(name)];
             if self.component.is_none() && halves.into_iter().flatten().any(component::is_component) {
                 let inner = Level { component: Some(name), ..self }.shown();
-                shown.insert(name.clone(), Value::Object(inner));
+                values.insert(name.clone(), inner.into());
                 continue;
             }
             if self.component.is_some() && name == component::MARKER {
                 continue;
             }
             let (value, about) = self.property(name, halves);
-            shown.insert(name.clone(), value);
-            metadata.insert(name.clone(), about.into());
+            values.insert(name.clone(), value);
+            metadata.insert(name.clone(), about);
         }
-        shown.insert(METADATA.into(), metadata.into());
-        shown
+        Properties { values, metadata }
     }
 
     /// The value of a property, and what `$metadata` says of it.
-    fn property(&self, name: &str, [wanted, told]: [Option<&Value>; 2]) -> (Value, Map<String, Value>) {
-        let mut about = Map::new();
+    fn property(&self, name: &str, [wanted, told]: [Option<&Value>; 2]) -> (Value, PropertyMetadata) {
         let at = |section| self.touched(section, name);
-        if let Some((at_ms, _)) = [at(self.reported), at(self.desired)].into_iter().flatten().max() {
-            about.insert("lastUpdateTime".into(), rfc3339(at_ms).into());
-        }
-        if let Some(value) = wanted {
-            about.insert("desiredValue".into(), value.clone());
-            let version = at(self.desired).map_or(self.desired.section.version, |(_, version)| version);
-            about.insert("desiredVersion".into(), version.into());
-        }
-        let value = match told {
-            Some(told) => plain_value(told, &mut about),
-            None => wanted.cloned().unwrap_or_default(),
+        let last = [at(self.reported), at(self.desired)].into_iter().flatten().max();
+        let version = at(self.desired).map_or(self.desired.section.version, |(_, version)| version);
+        let about = PropertyMetadata {
+            last_update_time: last.map(|(at_ms, _)| rfc3339(at_ms)),
+            desired_value: wanted.cloned(),
+            desired_version: wanted.map(|_| version),
+            ..PropertyMetadata::default()
         };
-        (value, about)
+        match told {
+            Some(told) => plain_value(told, about),
+            None => (wanted.cloned().unwrap_or_default(), about),
+        }
+    }
+}
+
+impl From<Properties> for Value {
+    fn from(properties: Properties) -> Self {
+        serde_json::json!(properties)
     }
 }
 
 /// The value inside an acknowledgement, whose other fields go to `about`; any other value as it is.
-fn plain_value(told: &Value, about: &mut Map<String, Value>) -> Value {
-    match (told.get("value"), told.get("ac")) {
-        (Some(value), Some(code)) => {
-            about.insert("ackCode".into(), code.clone());
-            for (from, to) in [("av", "ackVersion"), ("ad", "ackDescription")] {
-                if let Some(field) = told.get(from) {
-                    about.insert(to.into(), field.clone());
-                }
-            }
-            value.clone()
-        }
-        _ => told.clone(),
-    }
+fn plain_value(told: &Value, about: PropertyMetadata) -> (Value, PropertyMetadata) {
+    let (Some(value), Some(code)) = (told.get("value"), told.get("ac")) else { return (told.clone(), about) };
+    let about = PropertyMetadata {
+        ack_code: Some(code.clone()),
+        ack_version: told.get("av").cloned(),
+        ack_description: told.get("ad").cloned(),
+        ..about
+    };
+    (value.clone(), about)
 }
 
 #[cfg(test)]
@@ -252,7 +287,7 @@ mod tests {
             &[("a", 3000, 9)],
         );
         let level = Level { desired: &desired, reported: &reported, component: None };
-        let shown = Value::Object(level.shown());
+        let shown = Value::from(level.shown());
         assert_eq!((&shown["a"], &shown["b"], &shown["c"]), (&json!(7), &json!(2), &json!({"value": 1})));
         assert_eq!(
             shown["$metadata"]["a"],
@@ -275,7 +310,7 @@ mod tests {
             &[("settings", 3000, 9), ("settings.fan", 3000, 8)],
         );
         let level = Level { desired: &desired, reported: &reported, component: None };
-        let shown = Value::Object(level.shown());
+        let shown = Value::from(level.shown());
         let settings = json!({"fan": 6, "volt": 5, "rpm": 90, "$metadata": {
             "fan": {"lastUpdateTime": "1970-01-01T00:00:03.000Z", "desiredValue": 7, "desiredVersion": 2,
                 "ackCode": 202, "ackVersion": 2, "ackDescription": "slow"},
@@ -284,6 +319,6 @@ mod tests {
         assert_eq!((&shown["settings"], &shown["plain"]), (&settings, &json!({"x": 1})));
         assert_eq!(shown["$metadata"].as_object().unwrap().keys().collect::<Vec<_>>(), ["plain"]);
         let alone = Level { component: Some("settings"), ..level };
-        assert_eq!(Value::Object(alone.shown()), settings);
+        assert_eq!(Value::from(alone.shown()), settings);
     }
 }

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Asked, At, Body, OfDevice, Paging};
 use super::links::ListAddress;
+use super::list::Page;
 use crate::fleet::{Fleet, FleetError, no_device, no_relationship};
 use crate::store::devices::{self, Relationship};
 
@@ -67,16 +68,6 @@ pub struct RelationshipChange {
     target: Option<DeviceId>,
 }
 
-/// Relationships by id.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RelationshipPage {
-    value: Vec<RelationshipBody>,
-    /// The address of the next page, when there may be more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_link: Option<String>,
-}
-
 /// Refuses a body that contradicts its path or what stands.
 fn check_same(field: &str, found: Option<&str>, expected: &str) -> Result<(), ApiError> {
     match found.filter(|found| *found != expected) {
@@ -97,13 +88,13 @@ impl From<Relationship> for RelationshipBody {
 /// Lists the devices behind a gateway, and the gateway that a device stands behind.
 #[utoipa::path(get, path = "/api/devices/{device_id}/relationships", tag = "relationships",
     params(OfDevice, Paging), security(("token" = [])),
-    responses((status = 200, body = RelationshipPage), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Page<RelationshipBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     Asked(paging): Asked<Paging>,
     address: ListAddress,
-) -> Answer<Json<RelationshipPage>> {
+) -> Answer<Json<Page<RelationshipBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let found = fleet
         .store
@@ -112,9 +103,8 @@ pub(super) async fn list(
             Ok::<_, FleetError>(devices::relationships_at(c, &of.device_id, &after, limit)?)
         })
         .await?;
-    let is_full = u32::try_from(found.len()) == Ok(limit);
-    let next_link = found.last().filter(|_| is_full).map(|last| address.after(&last.id));
-    Ok(Json(RelationshipPage { value: found.into_iter().map(Into::into).collect(), next_link }))
+    let bodies = found.into_iter().map(RelationshipBody::from).collect();
+    Ok(Json(Page::new(bodies, limit, &address, |last| last.id.clone())))
 }
 
 /// One relationship, by the gateway or by the device behind it.

@@ -7,8 +7,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub mod described;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use described::Exchange;
+
 use central::clock;
 use central::config::Config;
 use central::server::{self, Started};
@@ -74,13 +78,15 @@ impl Central {
     ) -> (u16, Value) {
         let separator = if path.contains('?') { '&' } else { '?' };
         let url = format!("{}{separator}api-version=2022-10-31-preview", self.url(path));
-        let mut request = self.http.request(method, url).header("Authorization", token).timeout(STEP);
-        if let Some(body) = body {
-            request = request.json(&body);
+        let mut request = self.http.request(method.clone(), url).header("Authorization", token).timeout(STEP);
+        if let Some(body) = &body {
+            request = request.json(body);
         }
         let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
-        (status, serde_json::from_str(&response.text().await.unwrap()).unwrap_or(Value::Null))
+        let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
+        let method = method.as_str();
+        described::check(&Exchange { method, path, sent: body.as_ref(), status, text: &text });
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
     pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {

@@ -1,0 +1,149 @@
+//! What every operation of `/openapi.json` has in common: its id, and the answers that are given before its handler is asked, or in
+//! place of its own.
+
+use axum::http::Method;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{
+    ContentBuilder, InfoBuilder, License, OpenApi, Ref, RefOr, Response, ResponseBuilder,
+    SecurityRequirement, Server,
+};
+
+/// The name of the errors' schema.
+const ERROR: &str = "ErrorBody";
+/// Answers of every operation that needs a token.
+const OF_ALL: [(&str, &str); 5] = [
+    ("400", "the path, the query or the API version is wrong"),
+    ("401", "the token is missing, unknown or expired"),
+    ("403", "the role of the token, or a limit, forbids it"),
+    ("429", "too much at once; try again"),
+    ("503", "the store fails, or central is stopping"),
+];
+/// Answers of those that name something in their path.
+const OF_NAMED: [(&str, &str); 1] = [("404", "there is no such thing")];
+/// Answers of those that take a body.
+const OF_BODIES: [(&str, &str); 4] = [
+    ("408", "the body did not arrive in time"),
+    ("409", "it contradicts what stands"),
+    ("413", "the body is too large"),
+    ("422", "the body is wrong; the message names the field, what was found and what is allowed"),
+];
+
+/// Completes the description that stands beside the handlers.
+pub(super) fn complete(description: &mut OpenApi) {
+    // Not the router's own, which it takes from its crate.
+    description.info = InfoBuilder::new()
+        .title("Lineside central")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("IoT Central's REST paths, and what it has no path for under /api/ext."))
+        .license(Some(License::new(env!("CARGO_PKG_LICENSE"))))
+        .build();
+    // Relative to where the document was read.
+    description.servers = Some(vec![Server::new("/")]);
+    let components = description.components.get_or_insert_default();
+    let line = ApiKeyValue::with_description(
+        "Authorization",
+        "The whole line of an API token: `SharedAccessSignature …`.",
+    );
+    components.add_security_scheme("token", SecurityScheme::ApiKey(ApiKey::Header(line)));
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The same line as a bearer token."));
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+    let none: [&str; 0] = [];
+    let either = || ["token", "bearer"].map(|scheme| SecurityRequirement::new(scheme, none)).to_vec();
+    description.security = Some(either());
+    for (path, item) in &mut description.paths.paths {
+        for (method, operation) in operations(item) {
+            operation.operation_id = Some(operation_id(&method, path));
+            match operation.security {
+                Some(_) => operation.security = Some(either()),
+                // Open to everybody.
+                None => operation.security = Some(Vec::new()),
+            }
+            add_answers(path, operation);
+        }
+    }
+}
+
+/// The operations of a path.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let all = [
+        (Method::GET, &mut item.get),
+        (Method::PUT, &mut item.put),
+        (Method::POST, &mut item.post),
+        (Method::PATCH, &mut item.patch),
+        (Method::DELETE, &mut item.delete),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+fn add_answers(path: &str, operation: &mut Operation) {
+    let is_open = operation.security.as_ref().is_none_or(Vec::is_empty);
+    let is_named = path.contains('{');
+    let has_body = operation.request_body.is_some();
+    let common = OF_ALL
+        .iter()
+        .filter(|_| !is_open)
+        .chain(OF_NAMED.iter().filter(|_| is_named))
+        .chain(OF_BODIES.iter().filter(|_| has_body));
+    for (status, description) in common {
+        let answers = &mut operation.responses.responses;
+        answers.entry((*status).to_owned()).or_insert_with(|| RefOr::T(error(description)));
+    }
+    for (status, answer) in &mut operation.responses.responses {
+        let words = OF_ALL.iter().chain(&OF_NAMED).chain(&OF_BODIES).find(|(known, _)| known == status);
+        if let RefOr::T(answer) = answer
+            && answer.description.is_empty()
+        {
+            words.map_or("done", |(_, words)| words).clone_into(&mut answer.description);
+        }
+    }
+}
+
+fn error(description: &str) -> Response {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(ERROR))).build();
+    ResponseBuilder::new().description(description).content("application/json", body).build()
+}
+
+/// An id from the method and the path, `getDeviceModules` of `GET /api/devices/{device_id}/modules`: unique, because what a name in
+/// a path stands for says which list it is of.
+fn operation_id(method: &Method, path: &str) -> String {
+    let segments: Vec<&str> =
+        path.split('/').filter(|segment| !segment.is_empty() && *segment != "api").collect();
+    let mut id = method.as_str().to_lowercase();
+    for (at, segment) in segments.iter().enumerate().filter(|(_, segment)| !segment.starts_with('{')) {
+        let is_one = segments.get(at + 1).is_some_and(|next| next.starts_with('{'));
+        let segment = segment.strip_suffix('s').filter(|_| is_one).unwrap_or(segment);
+        for word in segment.split(|c: char| !c.is_ascii_alphanumeric()) {
+            let mut characters = word.chars();
+            id.extend(characters.next().map(|first| first.to_ascii_uppercase()));
+            id.extend(characters);
+        }
+    }
+    // The page at `/`.
+    if segments.is_empty() { format!("{id}Page") } else { id }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_named_by_what_its_path_leads_to() {
+        for (method, path, id) in [
+            (Method::GET, "/", "getPage"),
+            (Method::GET, "/openapi.json", "getOpenapiJson"),
+            (Method::GET, "/api/devices", "getDevices"),
+            (Method::PUT, "/api/devices/{device_id}", "putDevice"),
+            (
+                Method::POST,
+                "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/commands/{command_name}",
+                "postDeviceModuleComponentCommand",
+            ),
+            (Method::GET, "/api/ext/devices/{device_id}/losses/totals", "getExtDeviceLossesTotals"),
+        ] {
+            assert_eq!(operation_id(&method, path), id);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `/openapi.json` is the server: its paths, its bodies and its answers.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use central::api::described;
+use common::described::{Exchange, check};
+use serde_json::{Value, json};
+
+fn document() -> Value {
+    serde_json::to_value(described().1).unwrap()
+}
+
+/// Every operation: its method and path, and its description.
+fn operations(document: &Value) -> Vec<(String, &Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    paths
+        .iter()
+        .flat_map(|(path, item)| {
+            item.as_object()
+                .unwrap()
+                .iter()
+                .map(move |(method, operation)| (format!("{method} {path}"), operation))
+        })
+        .collect()
+}
+
+#[test]
+fn every_path_of_the_router_is_described_and_every_described_path_is_in_the_router() {
+    let (router, _) = described();
+    // axum tells its paths in no other way: `"/api/devices": RouteId(3)` or the other way round.
+    let text = format!("{router:?}");
+    let in_router: BTreeSet<&str> = text
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|quoted| quoted.starts_with('/') && !quoted.contains("__private__"))
+        .collect();
+    let document = document();
+    let in_document: BTreeSet<&str> =
+        document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert!(in_document.len() > 40, "{in_document:?}");
+    assert_eq!(in_router, in_document);
+}
+
+#[test]
+fn every_operation_has_an_id_of_its_own_a_server_its_security_and_the_answers_it_may_get() {
+    let document = document();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert_eq!(document["servers"], json!([{"url": "/"}]));
+    let mut ids = BTreeSet::new();
+    for (name, operation) in operations(&document) {
+        assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{name}: its id is taken");
+        let statuses: BTreeSet<&str> =
+            operation["responses"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = BTreeSet::new();
+        if operation["security"].as_array().unwrap().is_empty() {
+            assert!(["get /openapi.json", "get /api/ext/health"].contains(&name.as_str()), "{name} is open");
+        } else {
+            expected.extend(["400", "401", "403", "429", "503"]);
+        }
+        if operation.get("requestBody").is_some() {
+            expected.extend(["408", "413", "422"]);
+        }
+        if name.contains('{') {
+            expected.insert("404");
+        }
+        assert!(statuses.is_superset(&expected), "{name}: {statuses:?}");
+        assert!(statuses.iter().any(|status| status.starts_with('2')), "{name}: {statuses:?}");
+    }
+}
+
+#[test]
+fn every_body_has_a_type() {
+    let document = document();
+    let is_typed = |schema: &Value| schema.get("$ref").is_some() || schema.get("type").is_some();
+    for (name, operation) in operations(&document) {
+        let answers = operation["responses"].as_object().unwrap().iter();
+        let answers = answers.filter_map(|(status, answer)| Some((status.as_str(), answer.get("content")?)));
+        let request = operation.get("requestBody").map(|body| ("request", &body["content"]));
+        for (which, content) in answers.chain(request) {
+            if content.get("text/html").is_none() {
+                let schema = &content["application/json"]["schema"];
+                assert!(is_typed(schema), "{name} {which}: {content}");
+            }
+        }
+    }
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        assert!(is_typed(schema) || schema.get("oneOf").is_some(), "{name}: {schema}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_as_described_fails_the_test_that_got_it() {
+    let device = json!({"id": "d", "etag": "\"1\"", "displayName": "d", "simulated": false, "enabled": true,
+        "provisioned": false});
+    let exchange = |status, text: &str| {
+        let text = text.to_owned();
+        let path = "/api/devices/d?api-version=1.0";
+        std::panic::catch_unwind(move || {
+            check(&Exchange { method: "PUT", path, sent: None, status, text: &text })
+        })
+        .is_ok()
+    };
+    assert!(exchange(200, &device.to_string()));
+    let mut wrong = device.clone();
+    wrong["enabled"] = "yes".into();
+    let mut kind = device.clone();
+    kind["type"] = json!(["toaster"]);
+    let mut less = device.clone();
+    less.as_object_mut().unwrap().remove("etag");
+    for wrong in [wrong, kind, less] {
+        assert!(!exchange(200, &wrong.to_string()), "{wrong}");
+    }
+    assert!(!exchange(418, &device.to_string()) && !exchange(200, "") && !exchange(404, "{}"));
+}

@@ -410,3 +410,20 @@ async fn a_device_with_a_tpm_is_not_let_in_by_the_keys_that_it_had() {
     assert!(refused.contains("BadUserNamePassword") || refused.contains("NotAuthorized"), "{refused}");
     central.end().await;
 }
+
+#[tokio::test]
+async fn the_last_value_of_a_component_is_not_that_of_the_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/leaf", json!({})).await;
+    let mut leaf = central.client("leaf").await;
+    for (sub, value) in [("", 1), ("%24.sub=fan", 2), ("%24.sub=lamp", 3)] {
+        leaf.publish(&format!("devices/leaf/messages/events/{sub}"), format!("{{\"t\":{value}}}")).await;
+    }
+    for (path, value) in [("", 1), ("/components/fan", 2), ("/components/lamp", 3)] {
+        let last = central.get(&format!("/api/devices/leaf{path}/telemetry/t")).await;
+        assert_eq!(last["value"], value, "{path}: {last}");
+    }
+    assert_eq!(central.send(Method::GET, "/api/devices/leaf/components/none/telemetry/t", None).await.0, 404);
+    central.end().await;
+}

@@ -202,7 +202,7 @@ fn body(command: &Command) -> CommandBody {
         valid_until: command.valid_until_ms.map(rfc3339),
         taken_time: command.taken_ms.map(rfc3339),
         ended_time: command.ended_ms.map(rfc3339),
-        response_code: answer.map(|answer| answer.status.into()),
+        response_code: answer.map(|answer| answer.status),
         response: answer.map(|answer| answer.payload.clone()),
         error,
     }

@@ -18,6 +18,7 @@ use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, At, Body, JsonBytes, OfDevice, OfModule};
 use super::list::Page;
 use super::properties::{Properties, desire, shown};
+use super::telemetry::{LastValue, last};
 use crate::component::{ComponentName, has_component};
 use crate::deploy::DesiredChange;
 use crate::fleet::{Fleet, FleetError, require};
@@ -79,6 +80,37 @@ pub struct OfModuleComponentCommand {
     component_name: ComponentName,
     /// The component's method.
     command_name: String,
+}
+
+/// `/api/devices/{device_id}/components/{component_name}/telemetry/{telemetry_name}`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfComponentValue {
+    /// A gateway or device.
+    #[param(value_type = String)]
+    device_id: DeviceId,
+    /// A component of its model.
+    #[param(value_type = String)]
+    component_name: ComponentName,
+    /// A name at the top of the messages' JSON bodies.
+    telemetry_name: String,
+}
+
+/// `/api/devices/{device_id}/modules/{module_name}/components/{component_name}/telemetry/{telemetry_name}`
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OfModuleComponentValue {
+    /// A gateway.
+    #[param(value_type = String)]
+    device_id: DeviceId,
+    /// One of its modules.
+    #[param(value_type = String)]
+    module_name: ModuleId,
+    /// A component of the module's model.
+    #[param(value_type = String)]
+    component_name: ComponentName,
+    /// A name at the top of the messages' JSON bodies.
+    telemetry_name: String,
 }
 
 /// A component.
@@ -294,4 +326,29 @@ pub(super) async fn history_of_module(
 ) -> Answer<Json<Page<CommandBody>>> {
     let method = of.component_name.method(&of.command_name);
     past(&fleet, Identity::module(of.device_id, of.module_name), method).await
+}
+
+/// The last value of one name in the messages of a component of a device (`$.sub`).
+#[utoipa::path(get, path = "/api/devices/{device_id}/components/{component_name}/telemetry/{telemetry_name}",
+    tag = "components", params(OfComponentValue, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
+pub(super) async fn telemetry(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfComponentValue>,
+) -> Answer<Json<LastValue>> {
+    let component = Some(of.component_name.to_string());
+    last(&fleet, Identity::device(of.device_id), component, of.telemetry_name).await
+}
+
+/// The last value of one name in the messages of a component of a module (`$.sub`).
+#[utoipa::path(get,
+    path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/telemetry/{telemetry_name}",
+    tag = "components", params(OfModuleComponentValue, ApiVersion), security(("token" = [])),
+    responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
+pub(super) async fn telemetry_of_module(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfModuleComponentValue>,
+) -> Answer<Json<LastValue>> {
+    let component = Some(of.component_name.to_string());
+    last(&fleet, Identity::module(of.device_id, of.module_name), component, of.telemetry_name).await
 }

@@ -54,9 +54,9 @@ pub(super) async fn door(
             connections: settings.connections_max as u64,
             connections_per_address: settings.address_connections_max as u64,
             unproven_connections: settings.unproven_max as u64,
-            connects_per_second_per_address: settings.address_connects_per_second.into(),
-            messages_per_second: settings.messages_per_second.into(),
-            bytes_per_second: settings.bytes_per_second.into(),
+            connects_per_second_per_address: settings.address_connects_per_second,
+            messages_per_second: settings.messages_per_second,
+            bytes_per_second: settings.bytes_per_second,
             subscriptions: settings.filters_max as u64,
             in_flight: settings.in_flight_max as u64,
         },
@@ -326,8 +326,8 @@ pub(super) struct MessageBody {
     /// When it was accepted.
     #[schema(format = DateTime)]
     enqueued_time: String,
-    /// Those of its property bag; null for one without a value.
-    #[schema(value_type = BTreeMap<String, Option<String>>)]
+    /// Those of its property bag, null for one without a value; null when they cannot be read.
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     properties: Value,
     /// Its JSON.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -101,6 +101,8 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
             components::patch_properties_of_module,
             components::put_properties_of_module
         ))
+        .routes(routes!(components::telemetry))
+        .routes(routes!(components::telemetry_of_module))
         .routes(routes!(components::history, components::run))
         .routes(routes!(components::history_of_module, components::run_of_module))
         .routes(routes!(commands::history, commands::run))

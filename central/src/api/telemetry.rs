@@ -69,7 +69,7 @@ pub(super) async fn get_of_module(
     last(&fleet, Identity::module(of.device_id, of.module_name), None, of.telemetry_name).await
 }
 
-async fn last(
+pub(super) async fn last(
     fleet: &Arc<Fleet>,
     of: Identity,
     component: Option<String>,

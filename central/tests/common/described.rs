@@ -32,7 +32,7 @@ fn operation(method: &str, path: &str) -> Option<(String, &'static Value)> {
     let fits = |template: &&String| {
         let segments: Vec<&str> = template.split('/').collect();
         segments.len() == asked.len()
-            && segments.iter().zip(&asked).all(|(segment, asked)| segment == asked || is_parameter(&segment))
+            && segments.iter().zip(&asked).all(|(segment, asked)| segment == asked || is_parameter(segment))
     };
     let paths = DOCUMENT["paths"].as_object().unwrap();
     let template =

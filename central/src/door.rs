@@ -207,6 +207,9 @@ impl Service for Fleet {
             match &operation {
                 LinkUp::Hello => read::<Hello>(&payload).map(|hello| {
                     self.connections.greeted(&gateway, client.connection, hello.version);
+                    if let Some(number) = hello.asks_time {
+                        self.tell_time(gateway.clone(), client.connection, number);
+                    }
                     std::future::ready(Ok(())).boxed()
                 }),
                 LinkUp::Reported(of) => {

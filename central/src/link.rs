@@ -14,7 +14,9 @@ use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkDown;
 use edge_core::link::snapshot;
 use edge_hub::delivery::NotDelivered;
-use schemas::link::{CHILDREN_IN_PARTS, Child, Children, CommandDown, Desired, GENERATIONS, Purges};
+use schemas::link::{
+    CHILDREN_IN_PARTS, CentralTime, Child, Children, CommandDown, Desired, GENERATIONS, Purges,
+};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Section;
 
@@ -182,6 +184,23 @@ impl Fleet {
                 Ok(news)
             })
             .await
+    }
+
+    /// Answers a gateway's question for the time; of several that come faster than they are answered, the newest.
+    pub(crate) fn tell_time(self: &Arc<Self>, gateway: DeviceId, connection: u64, number: u64) {
+        if !self.connections.asked_time(&gateway, connection, number) {
+            return;
+        }
+        let fleet = self.clone();
+        tokio::spawn(async move {
+            let of = Identity::device(gateway.clone());
+            while let Some(number) = fleet.connections.next_time_asked(&gateway) {
+                let payload = json(&CentralTime { asks_time: number, now_ms: now_ms() });
+                if let Err(why) = fleet.clients.send_link(&of, &LinkDown::Time, payload).await {
+                    tracing::debug!(%gateway, %why, "gateway was not told the time");
+                }
+            }
+        });
     }
 
     fn tell(self: &Arc<Self>, gateway: &DeviceId, news: impl IntoIterator<Item = News>) {

@@ -32,6 +32,9 @@ struct Behind {
     /// Since when each is connected.
     clients: HashMap<Identity, u64>,
     snapshot: Assembly<Identity>,
+    /// The question for the time that is to be answered next.
+    time_asked: Option<u64>,
+    is_telling_time: bool,
 }
 
 impl Inner {
@@ -75,6 +78,26 @@ impl Connections {
     /// The version of the link that a gateway speaks; 0 when it has not said one.
     pub fn link_version(&self, gateway: &DeviceId) -> u32 {
         self.inner().behind.get(gateway).map_or(0, |behind| behind.version)
+    }
+
+    /// A gateway asked for the time; true when nobody answers it yet, and the caller must.
+    pub fn asked_time(&self, gateway: &DeviceId, connection: u64, number: u64) -> bool {
+        let mut inner = self.inner();
+        if !inner.is_current(gateway, connection) {
+            return false;
+        }
+        let behind = inner.behind.entry(gateway.clone()).or_default();
+        behind.time_asked = Some(number);
+        !std::mem::replace(&mut behind.is_telling_time, true)
+    }
+
+    /// Takes the question for the time that is to be answered next; after `None`, the next question begins anew.
+    pub fn next_time_asked(&self, gateway: &DeviceId) -> Option<u64> {
+        let mut inner = self.inner();
+        let behind = inner.behind.get_mut(gateway)?;
+        let next = behind.time_asked.take();
+        behind.is_telling_time = next.is_some();
+        next
     }
 
     /// A gateway told of its clients on one of its connections; an older one than the current changes nothing.

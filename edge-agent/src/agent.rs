@@ -662,7 +662,7 @@ impl Reporter {
                 let health = serde_json::to_value(health).expect("a report has a JSON form");
                 section.insert("health".to_owned(), health);
             }
-            section
+            report::bounded(section)
         };
         let Some(versions) = judgement.versions else {
             // What is wrong with a gateway is told before it has a manifest, too.

@@ -356,6 +356,13 @@ fn status_text(status: &Value) -> String {
         format!("deployment  {in_force}"),
         format!("clients     {}", status["clients"].as_array().map_or(0, Vec::len)),
     ];
+    let clock = &status["upstream"]["clock"];
+    if let (Some(ahead_ms), Some(within_ms)) = (clock["aheadMs"].as_i64(), clock["withinMs"].as_u64()) {
+        let secs = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+        let way = if ahead_ms < 0 { "behind" } else { "ahead of" };
+        let (offset, within) = (secs(ahead_ms.unsigned_abs()), secs(within_ms.max(100)));
+        lines.push(format!("clock       {offset} {way} central, measured to {within}"));
+    }
     for refused in deployment["routesRefused"].as_array().into_iter().flatten() {
         lines.push(format!("route       REFUSED: {}", text_of(refused)));
     }

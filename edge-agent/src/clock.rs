@@ -3,11 +3,30 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use edge_core::clock::WallHistory;
+use edge_core::clock::{ClockOffset, UpstreamTime, WallHistory};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How the wall clock was set since the program started.
 static HISTORY: Mutex<WallHistory> = Mutex::new(WallHistory::new());
+
+/// What central has said of its time.
+static UPSTREAM: Mutex<UpstreamTime> = Mutex::new(UpstreamTime::new());
+
+/// Notes that central is asked for its time now; gives the question's number.
+pub fn upstream_asked() -> u64 {
+    UPSTREAM.lock().unwrap_or_else(PoisonError::into_inner).ask(since_boot_ms())
+}
+
+/// Takes central's answer.
+pub fn upstream_answered(number: u64, upstream_ms: u64) {
+    let mut upstream = UPSTREAM.lock().unwrap_or_else(PoisonError::into_inner);
+    upstream.answered(number, upstream_ms, since_boot_ms());
+}
+
+/// The wall clock against central's; `None` before central has said its time.
+pub fn upstream_offset() -> Option<ClockOffset> {
+    UPSTREAM.lock().unwrap_or_else(PoisonError::into_inner).offset(now_ms(), since_boot_ms())
+}
 
 /// Milliseconds since the Unix epoch, for a time that is kept and told later by [`corrected_ms`].
 pub fn stamp_ms() -> u64 {

@@ -5,7 +5,8 @@
 //!                           └── purged, or the device left: dropped without a word, central has ended it
 //! ```
 //!
-//! Sequences ascend per device: what is not above the highest one taken is known. The first end of a message stands.
+//! Sequences ascend per device: what is not above the highest one taken is known. When it neither waits nor ended a moment ago,
+//! central or its clock went back in time: then it is rejected, so that nobody waits for it. The first end of a message stands.
 //! Messages with their bodies are held in memory too, within [`BYTES_MAX`].
 
 use edge_core::error_chain::chain;
@@ -152,12 +153,19 @@ impl Mailbox {
             if !is_here() {
                 Err("the device is not on this gateway".to_owned())
             } else {
+                let is_settled = boxes.settled.contains_key(&(device.clone(), sequence));
                 let letters = boxes.of.entry(device.clone()).or_default();
-                if sequence <= letters.high {
+                let is_known = sequence <= letters.high;
+                if is_known && (is_settled || letters.waiting.contains_key(&sequence)) {
                     return Ok(());
                 }
-                letters.high = sequence;
-                if has_room {
+                letters.high = letters.high.max(sequence);
+                if is_known {
+                    Err("the gateway took a message of this or a later sequence before, and how it ended is not known \
+                         any more: central was restored from a backup, or its clock was set back; send it again if the \
+                         device did not get it"
+                        .to_owned())
+                } else if has_room {
                     let kept = Kept { message, attempts: 0 };
                     let saved = self.state.put(Room::CloudMessages, &waiting_key(device, sequence), &kept);
                     letters.waiting.insert(sequence, kept);
@@ -391,6 +399,35 @@ mod tests {
         // The first end stands.
         mailbox.ended(&press, 10, End::Expired).await;
         assert!(mailbox.next_unsent().is_none());
+    }
+
+    /// central went back: it gives sequences away again, of which the gateway remembers only that they were.
+    #[tokio::test]
+    async fn a_message_of_a_sequence_that_repeats_is_told_and_never_swallowed() {
+        for (is_restarted, sequence) in [(false, 5), (true, 5), (false, 3), (true, 3)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut state = State::open(dir.path()).unwrap();
+            let mut mailbox = Mailbox::load(state.clone()).unwrap();
+            let press: DeviceId = "press-1".parse().unwrap();
+            mailbox.take(&press, 5, message("old", u64::MAX), || true).await.unwrap();
+            mailbox.ended(&press, 5, End::Delivered).await;
+            let (told, _) = mailbox.next_unsent().unwrap();
+            mailbox.acknowledged(&told);
+            if is_restarted {
+                drop(mailbox);
+                state.close().await;
+                state = State::open(dir.path()).unwrap();
+                mailbox = Mailbox::load(state.clone()).unwrap();
+            }
+            mailbox.take(&press, sequence, message("new", u64::MAX), || true).await.unwrap();
+            let (key, settlement) = mailbox.next_unsent().unwrap();
+            assert_eq!(key.1, sequence);
+            assert!(
+                matches!(&settlement.end, End::Rejected { reason } if reason.contains("central was restored"))
+            );
+            mailbox.take(&press, 6, message("next", u64::MAX), || true).await.unwrap();
+            assert_eq!(mailbox.count(&press), 1);
+        }
     }
 
     #[tokio::test]

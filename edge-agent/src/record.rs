@@ -1,14 +1,29 @@
 //! A message as it stands in a queue: version 1, the length of its topic (u16, little endian), the topic, the body. One that
-//! was put back from a quarantine has before it: version 2, the quarantine's id, the entry's number (u64, little endian).
+//! was put back from a quarantine has before it: version 3, the quarantine's id, the epoch of the entry's number and the number
+//! (u64, little endian); version 2 is the same without an epoch.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use edge_buffer::Epoch;
 use schemas::generation::Generation;
 use uuid::Uuid;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 3;
-const PUT_BACK: u8 = 2;
-const ORIGIN_BYTES: usize = 25;
+const PUT_BACK_NO_EPOCH: u8 = 2;
+const ORIGIN_NO_EPOCH_BYTES: usize = 25;
+const PUT_BACK: u8 = 3;
+const ORIGIN_BYTES: usize = 33;
+
+/// The entry of a quarantine that a record was put back from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Id of the quarantine's log.
+    pub quarantine: Uuid,
+    /// Epoch of the number; `None` in a record of a version without epochs.
+    pub epoch: Option<Epoch>,
+    /// Number of the entry.
+    pub number: u64,
+}
 
 /// Writes a record. The topic comes from an MQTT packet or is built from parts of one: it fits 65,535 bytes.
 ///
@@ -31,18 +46,29 @@ pub fn decode(record: &Bytes) -> Option<(&str, Bytes)> {
 }
 
 /// The entry of a quarantine that a record was put back from, and the bytes that say so.
-fn origin(record: &[u8]) -> (Option<(Uuid, u64)>, usize) {
-    match record.split_first_chunk::<ORIGIN_BYTES>() {
-        Some(([PUT_BACK, id @ .., a, b, c, d, e, f, g, h], _)) => {
-            let number = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-            (Uuid::from_slice(id).ok().map(|id| (id, number)), ORIGIN_BYTES)
-        }
-        _ => (None, 0),
+fn origin(record: &[u8]) -> (Option<Origin>, usize) {
+    let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    if let Some(([PUT_BACK, rest @ ..], _)) = record.split_first_chunk::<ORIGIN_BYTES>()
+        && let (Some((id, numbers)), Some(last)) = (rest.split_first_chunk::<16>(), rest.last_chunk::<8>())
+        && let Some(epoch) = numbers.first_chunk::<8>()
+    {
+        let epoch = Some(Epoch::from_number(number(epoch)));
+        return (
+            Some(Origin { quarantine: Uuid::from_bytes(*id), epoch, number: number(last) }),
+            ORIGIN_BYTES,
+        );
     }
+    if let Some(([PUT_BACK_NO_EPOCH, rest @ ..], _)) = record.split_first_chunk::<ORIGIN_NO_EPOCH_BYTES>()
+        && let (Some(id), Some(last)) = (rest.first_chunk::<16>(), rest.last_chunk::<8>())
+    {
+        let origin = Origin { quarantine: Uuid::from_bytes(*id), epoch: None, number: number(last) };
+        return (Some(origin), ORIGIN_NO_EPOCH_BYTES);
+    }
+    (None, 0)
 }
 
-/// The quarantine, by its id, and the number of the entry that a record was put back from.
-pub fn put_back_from(record: &[u8]) -> Option<(Uuid, u64)> {
+/// The entry of a quarantine that a record was put back from.
+pub fn put_back_from(record: &[u8]) -> Option<Origin> {
     origin(record).0
 }
 
@@ -51,12 +77,15 @@ pub fn plain(record: &Bytes) -> Bytes {
     record.slice(origin(record).1..)
 }
 
-/// A record that says which entry of a quarantine it was put back from.
-pub fn put_back(quarantine: Uuid, number: u64, record: &[u8]) -> Bytes {
+/// A record that says which entry of a quarantine it was put back from. Without an epoch it is as older versions wrote it.
+pub fn put_back(origin: &Origin, record: &[u8]) -> Bytes {
     let mut marked = BytesMut::with_capacity(ORIGIN_BYTES + record.len());
-    marked.put_u8(PUT_BACK);
-    marked.put_slice(quarantine.as_bytes());
-    marked.put_u64_le(number);
+    marked.put_u8(if origin.epoch.is_some() { PUT_BACK } else { PUT_BACK_NO_EPOCH });
+    marked.put_slice(origin.quarantine.as_bytes());
+    if let Some(epoch) = origin.epoch {
+        marked.put_u64_le(epoch.number());
+    }
+    marked.put_u64_le(origin.number);
     marked.put_slice(record);
     marked.freeze()
 }
@@ -142,11 +171,15 @@ mod tests {
     #[test]
     fn a_record_that_was_put_back_says_from_where_and_is_the_same_message() {
         let record = encode("devices/d/messages/events/k=v", b"body").unwrap();
-        let id = Uuid::from_u128(7);
-        let marked = put_back(id, 300, &record);
-        assert_eq!((put_back_from(&marked), put_back_from(&record)), (Some((id, 300)), None));
-        assert_eq!((decode(&marked), sender(&marked)), (decode(&record), Some("d".to_owned())));
-        assert_eq!((plain(&marked), plain(&record)), (record.clone(), record));
-        assert_eq!(decode(&marked.slice(..20)), None);
+        assert_eq!(put_back_from(&record), None);
+        let quarantine = Uuid::from_u128(7);
+        for epoch in [None, Some(Epoch::from_number(u64::MAX - 1))] {
+            let origin = Origin { quarantine, epoch, number: 300 };
+            let marked = put_back(&origin, &record);
+            assert_eq!(put_back_from(&marked), Some(origin));
+            assert_eq!((decode(&marked), sender(&marked)), (decode(&record), Some("d".to_owned())));
+            assert_eq!((plain(&marked), plain(&record)), (record.clone(), record.clone()));
+            assert_eq!(decode(&marked.slice(..20)), None);
+        }
     }
 }

@@ -26,9 +26,23 @@ pub const GENERATIONS: u32 = 2;
 
 /// The first message of a gateway on a connection. A gateway that sends none is of version 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Hello {
     /// See [`LINK_VERSION`].
     pub version: u32,
+    /// Asks for central's time under this number. None of an older gateway, and none is answered by an older central.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks_time: Option<u64>,
+}
+
+/// central's time, in answer to [`Hello::asks_time`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CentralTime {
+    /// Number of the question.
+    pub asks_time: u64,
+    /// Milliseconds since the Unix epoch, read between the question's arrival and this answer.
+    pub now_ms: u64,
 }
 
 /// The leaf devices that may connect through a gateway: all of them on a new connection, in parts, and afterwards those that

@@ -79,6 +79,13 @@ impl Epochs {
         Some(self.last_at(at))
     }
 
+    /// The epochs that have records, each with its last sequence; `next_sequence` is that of the next record.
+    pub(crate) fn all(&self, next_sequence: u64) -> Vec<(Epoch, u64)> {
+        let lasts = (0..self.ranges.len()).map(|at| self.last_at(at).min(next_sequence.saturating_sub(1)));
+        let all = self.ranges.iter().zip(lasts);
+        all.filter(|(range, last)| range.first <= *last).map(|(range, last)| (range.epoch, last)).collect()
+    }
+
     fn last_at(&self, at: usize) -> u64 {
         self.ranges.get(at + 1).map_or(u64::MAX, |next| next.first - 1)
     }

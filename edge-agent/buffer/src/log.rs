@@ -230,6 +230,13 @@ impl Log {
         self.shared().state().ledger.epochs.last_of(epoch)
     }
 
+    /// The epochs that have records, ascending, each with its last sequence at this moment: the newest 128, and those of all
+    /// segments that are there. It says how far the log reaches so that it is right after the directory went back, too.
+    pub fn epochs(&self) -> Vec<(Epoch, u64)> {
+        let state = self.shared().state();
+        state.ledger.epochs.all(state.stats().next_sequence)
+    }
+
     /// Takes one record out, wherever it stands: it is not pending any more, and it is no loss. Ends when that is on disk;
     /// false when it is not pending, or when so many were taken out between others that no more can be remembered.
     ///

@@ -15,7 +15,7 @@ use schemas::timestamp::rfc3339;
 use serde_json::{Value, json};
 
 use super::Control;
-use crate::clock::now_ms;
+use crate::clock::{now_ms, upstream_offset};
 
 /// Senders of messages without a route that are named.
 const UNROUTED_SENDERS_MAX: usize = 5;
@@ -66,7 +66,7 @@ impl Control {
         DaemonFacts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_crc32c: Some(self.config_crc32c),
-            clock_offset_ms: None,
+            clock_offset_ms: upstream_offset().and_then(|offset| offset.told_ms()),
             link: self.link_facts(),
             budgets_used_up: used_up.map(|spent| spent.cause.name().to_owned()).collect(),
             budget_resets_in_secs: self.meter.resets_in_ms().div_ceil(1000),

@@ -35,7 +35,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::now_ms;
+use crate::clock::{now_ms, upstream_offset};
 use crate::commands::Commands;
 use crate::config::Upstream;
 use crate::deployer::{DeployerStatus, Deployment};
@@ -219,6 +219,8 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
             "since": rfc3339(link.since_ms),
             "why": link.why,
             "budget": budget(&control.meter),
+            "clock": upstream_offset()
+                .map(|offset| json!({"aheadMs": offset.ahead_ms, "withinMs": offset.within_ms})),
         })
     });
     let commands = control.commands.counts();

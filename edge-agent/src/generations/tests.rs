@@ -264,7 +264,8 @@ fn a_message_keeps_its_generation_when_it_is_put_back_from_the_quarantine() {
         let kept = record::with_generation(&plain, of);
         let again = record::with_generation(&kept, Generation::central(9));
         for kept in [kept, again] {
-            let back = record::put_back(uuid::Uuid::nil(), 3, &kept);
+            let origin = record::Origin { quarantine: uuid::Uuid::nil(), epoch: None, number: 3 };
+            let back = record::put_back(&origin, &kept);
             assert_eq!(record::generation(&back), Some(of), "{topic}");
             assert_eq!(record::sender(&back).as_deref(), Some("press"));
             assert_eq!(&record::decode(&back).unwrap().1[..], b"body");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! refused ─► written here ─► the queue's cursor goes over it      a kill in between: refused again, known, not doubled
-//! replay  ─► appended to its queue ─► taken out here ─► sent      a kill in between: known by the number in the record
+//! replay  ─► appended to its queue ─► taken out here ─► sent      a kill in between: known by the record's Origin
 //! ```
 //!
 //! It is a log of its own with a limit of its own. Beyond the limit the oldest give way, and are counted as evicted by sender
@@ -29,7 +29,7 @@ use crate::clock::now_ms;
 use crate::queues::Queues;
 use crate::queues::name::QueueName;
 use crate::queues::place::Queue;
-use crate::record;
+use crate::record::{self, Origin};
 use edge_hub::tasks;
 
 /// Entries whose messages may still stand in their queue: more than any connection has in flight.
@@ -279,7 +279,12 @@ impl Quarantine {
         let place = queues.upstream();
         let same = place.queues().iter().find(|queue| queue.log.id() == entry.queue).map(|queue| queue.class);
         let class = same.unwrap_or(QueueClass { priority: entry.priority, full: None });
-        let record = record::put_back(self.log.id(), entry.number, &entry.message);
+        let origin = Origin {
+            quarantine: self.log.id(),
+            epoch: self.log.epoch_of(entry.number),
+            number: entry.number,
+        };
+        let record = record::put_back(&origin, &entry.message);
         let append = place.append(class, record, None).ok_or(QuarantineError::NoQueue(entry.number))?;
         append.await?;
         Ok(())
@@ -290,14 +295,30 @@ impl Quarantine {
     ///
     /// # Errors
     /// [`QuarantineError`]: it must not be sent now.
-    pub async fn before_sending(&self, record: &[u8]) -> Result<(), QuarantineError> {
-        if let Some((id, number)) = record::put_back_from(record)
-            && id == self.log.id()
-            && self.log.is_pending(number)
+    pub async fn before_sending(&self, record: &Bytes) -> Result<(), QuarantineError> {
+        if let Some(origin) = record::put_back_from(record)
+            && self.is_waiting(&origin, record).await?
         {
-            self.log.take_out(number).await?;
+            self.log.take_out(origin.number).await?;
         }
         Ok(())
+    }
+
+    /// Returns true when the entry that a record was put back from is still in here. A quarantine whose directory went back
+    /// gives its numbers to other messages, in another epoch.
+    async fn is_waiting(&self, origin: &Origin, record: &Bytes) -> Result<bool, QuarantineError> {
+        let number = origin.number;
+        if origin.quarantine != self.log.id() || !self.log.is_pending(number) {
+            return Ok(false);
+        }
+        match origin.epoch {
+            Some(epoch) => Ok(self.log.epoch_of(number) == Some(epoch)),
+            None => match self.show(number).await {
+                Ok(entry) => Ok(entry.message == record::plain(record)),
+                Err(QuarantineError::Unknown(_)) => Ok(false),
+                Err(error) => Err(error),
+            },
+        }
     }
 
     /// Takes out the entries of messages that wait in a queue again: a kill came before that was done. The queues are read
@@ -306,16 +327,20 @@ impl Quarantine {
         if *is_settled {
             return Ok(());
         }
-        let (id, place) = (self.log.id(), queues.upstream().queues());
+        let (log, place) = (self.log.clone(), queues.upstream().queues());
         let read = move || {
-            let mut numbers = Vec::new();
+            let mut put_back = Vec::new();
             for record in place.iter().flat_map(|queue| queue.log.records()) {
-                numbers.extend(record::put_back_from(&record?.payload).filter(|of| of.0 == id));
+                let payload = record?.payload;
+                let origin = record::put_back_from(&payload);
+                let is_own = |of: &Origin| of.quarantine == log.id() && log.is_pending(of.number);
+                put_back.extend(origin.filter(is_own).map(|origin| (origin, payload)));
             }
-            Ok::<_, ReadError>(numbers)
+            Ok::<_, ReadError>(put_back)
         };
-        for (_, number) in tokio::task::spawn_blocking(read).await?? {
-            if self.log.is_pending(number) {
+        for (origin, record) in tokio::task::spawn_blocking(read).await?? {
+            let number = origin.number;
+            if self.is_waiting(&origin, &record).await? {
                 tracing::info!(number, "a message in quarantine had been put back before the daemon ended");
                 self.log.take_out(number).await?;
             }

@@ -205,3 +205,92 @@ async fn a_message_that_was_put_back_and_sent_before_a_kill_is_not_in_quarantine
     assert_eq!(rooms.quarantine.replayed(), 1);
     rooms.close().await;
 }
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (from, name) = (entry.as_ref().unwrap().path(), entry.unwrap().file_name());
+        if from.is_dir() {
+            copy(&from, &to.join(name))
+        } else {
+            std::fs::copy(&from, to.join(name)).unwrap();
+        }
+    }
+}
+
+/// Each part of the data directory that can go back, against each moment of a replay at which the backup was taken, and marks with
+/// and without epochs.
+#[tokio::test]
+async fn an_entry_of_a_quarantine_that_went_back_is_never_taken_for_one_that_was_put_back() {
+    for parts in [&["quarantine"][..], &["buffer"], &["quarantine", "buffer"], &[]] {
+        for has_epoch in [true, false] {
+            for set_aside in [0, 1, 3] {
+                went_back(parts, has_epoch, set_aside).await;
+            }
+        }
+    }
+}
+
+async fn went_back(parts: &[&str], has_epoch: bool, set_aside: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path(), 1 << 20);
+    let refuse = async |rooms: &Rooms, body: &str| {
+        let (queue, sequence) = rooms.message("press-1", body).await;
+        rooms.quarantine.put(&queue, sequence, why("no")).await.unwrap();
+        queue.log.take_out(sequence).await.unwrap();
+    };
+    for n in 0..set_aside {
+        refuse(&rooms, &format!("before {n}")).await;
+    }
+    rooms.close().await;
+    let backup = tempfile::tempdir().unwrap();
+    copy(dir.path(), backup.path());
+
+    let rooms = open(dir.path(), 1 << 20);
+    for n in 0..2 {
+        refuse(&rooms, &format!("after {n}")).await;
+        let number = rooms.quarantine.stats().next_sequence - 1;
+        let entry = rooms.quarantine.show(number).await.unwrap();
+        let origin = Origin {
+            quarantine: rooms.quarantine.log.id(),
+            epoch: has_epoch.then(|| rooms.quarantine.log.epoch_of(number).unwrap()),
+            number,
+        };
+        let record = record::put_back(&origin, &entry.message);
+        rooms.queues.upstream().append(CLASS, record, None).unwrap().await.unwrap();
+        if n == 0 {
+            rooms.quarantine.log.take_out(number).await.unwrap();
+        }
+    }
+    rooms.close().await;
+    for part in parts {
+        std::fs::remove_dir_all(dir.path().join(part)).unwrap();
+        copy(&backup.path().join(part), &dir.path().join(part));
+    }
+
+    let rooms = open(dir.path(), 1 << 20);
+    let before: Vec<String> = rooms.listed().await.into_iter().map(|(.., body)| body).collect();
+    for n in 0..3 {
+        refuse(&rooms, &format!("new {n}")).await;
+    }
+    // All that waits is sent; what is refused again is set aside again.
+    let mut reader = rooms.queues.upstream().reader();
+    let mut sent = Vec::new();
+    while let Some(next) = reader.next().now_or_never() {
+        let (queue, record) = next.unwrap();
+        if !rooms.quarantine.holds(&queue, record.sequence) {
+            rooms.quarantine.before_sending(&record.payload).await.unwrap();
+            sent.push(String::from_utf8(record::decode(&record.payload).unwrap().1.to_vec()).unwrap());
+        }
+    }
+    let case = format!("{parts:?}, epochs {has_epoch}, {set_aside} before");
+    let left: Vec<String> = rooms.listed().await.into_iter().map(|(.., body)| body).collect();
+    for n in 0..3 {
+        assert!(left.contains(&format!("new {n}")), "{case}: new {n} was swallowed: {left:?}");
+    }
+    for body in before {
+        assert!(left.contains(&body) || sent.contains(&body), "{case}: {body} was swallowed");
+    }
+    drop(reader);
+    rooms.close().await;
+}

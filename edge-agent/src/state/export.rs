@@ -1,27 +1,19 @@
 //! The export: every value as one line of text with its checksum, written whole and renamed into place.
 //!
-//! A line is `crc32c-hex room key-json value-json`. The last one is `crc32c-hex end journal-id sequence count`: what of the
-//! journal it holds, and of how many values; without it the export is not whole.
+//! A line is `crc32c-hex room key-json value-json`. The last one is `crc32c-hex end journal-id sequence count epoch:sequence …`:
+//! what of the journal it holds, and of how many values; without it the export is not whole.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use uuid::Uuid;
-
+use super::position::Position;
 use super::{Change, keeper::Values, line};
-
-/// How far into which journal a copy of the state reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reach {
-    pub(super) journal: Uuid,
-    pub(super) sequence: u64,
-}
 
 /// What an export holds.
 pub(super) struct Export {
     pub(super) values: Values,
-    pub(super) reach: Reach,
+    pub(super) position: Position,
 }
 
 fn paths(dir: &Path) -> [PathBuf; 3] {
@@ -29,14 +21,15 @@ fn paths(dir: &Path) -> [PathBuf; 3] {
 }
 
 /// Writes all values; the export before this one is kept beside it.
-pub(super) fn write(dir: &Path, values: &Values, reach: Reach) -> io::Result<()> {
+pub(super) fn write(dir: &Path, values: &Values, position: &Position) -> io::Result<()> {
     let [new, current, old] = paths(dir);
     let mut file = BufWriter::new(File::create(&new)?);
     let mut put = |line: String| writeln!(file, "{:08x} {line}", crc32c::crc32c(line.as_bytes()));
     for ((room, key), value) in values {
         put(line::write(*room, key, Some(value)))?;
     }
-    put(format!("end {} {} {}", reach.journal, reach.sequence, values.len()))?;
+    let epochs = position.epochs_text();
+    put(format!("end {} {} {}{epochs}", position.journal, position.sequence, values.len()))?;
     file.into_inner()?.sync_all()?;
     if current.exists() {
         std::fs::rename(&current, &old)?;
@@ -45,11 +38,11 @@ pub(super) fn write(dir: &Path, values: &Values, reach: Reach) -> io::Result<()>
     File::open(dir)?.sync_all()
 }
 
-/// Reads the newest export that is whole.
-pub(super) fn read(dir: &Path) -> Option<Export> {
+/// Reads the exports that are whole, the newest first.
+pub(super) fn read(dir: &Path) -> impl Iterator<Item = Export> {
     let [_, current, old] = paths(dir);
-    [current, old].iter().find_map(|path| {
-        let bytes = std::fs::read(path).ok()?;
+    [current, old].into_iter().filter_map(|path| {
+        let bytes = std::fs::read(&path).ok()?;
         let export = parse(&bytes);
         if export.is_none() {
             tracing::error!(path = %path.display(), "an export of the state is damaged and was passed over");
@@ -58,10 +51,10 @@ pub(super) fn read(dir: &Path) -> Option<Export> {
     })
 }
 
-/// How far the export before the newest one reaches: the journal is kept from there on.
-pub(super) fn older_reach(dir: &Path) -> Option<Reach> {
+/// The position of the export before the newest one: the journal is kept from there on.
+pub(super) fn older_position(dir: &Path) -> Option<Position> {
     let [_, _, old] = paths(dir);
-    parse(&std::fs::read(old).ok()?).map(|export| export.reach)
+    parse(&std::fs::read(old).ok()?).map(|export| export.position)
 }
 
 fn parse(bytes: &[u8]) -> Option<Export> {
@@ -80,9 +73,10 @@ fn parse(bytes: &[u8]) -> Option<Export> {
             continue;
         };
         let mut words = end.split(' ');
-        let reach = Reach { journal: words.next()?.parse().ok()?, sequence: words.next()?.parse().ok()? };
+        let (journal, sequence) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let count: usize = words.next()?.parse().ok()?;
-        return (values.len() <= count).then_some(Export { values, reach });
+        let position = Position { journal, sequence, epochs: Position::parse_epochs(words)? };
+        return (values.len() <= count).then_some(Export { values, position });
     }
 }
 
@@ -90,29 +84,36 @@ fn parse(bytes: &[u8]) -> Option<Export> {
 mod tests {
     use super::super::Room;
     use super::*;
+    use edge_buffer::Epoch;
+    use uuid::Uuid;
 
     #[test]
     fn an_export_reads_back_and_a_damaged_one_gives_way_to_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
-        let reach = |sequence| Reach { journal: Uuid::from_u128(7), sequence };
+        let position = |sequence| Position {
+            journal: Uuid::from_u128(7),
+            sequence,
+            epochs: vec![(Epoch::from_number(9), 1), (Epoch::from_number(u64::MAX), sequence)],
+        };
         let mut values = Values::from([((Room::Twins, "gw/a \"b\"".to_owned()), br#"{"a":"b c"}"#.to_vec())]);
-        assert!(read(dir.path()).is_none());
-        write(dir.path(), &values, reach(1)).unwrap();
+        let newest = || read(dir.path()).next();
+        assert!(newest().is_none());
+        write(dir.path(), &values, &position(1)).unwrap();
         let before = values.clone();
         values.insert((Room::Commands, "press-1".to_owned()), b"[]".to_vec());
-        write(dir.path(), &values, reach(2)).unwrap();
-        let export = read(dir.path()).unwrap();
-        assert_eq!((export.values, export.reach), (values, reach(2)));
+        write(dir.path(), &values, &position(2)).unwrap();
+        let export = newest().unwrap();
+        assert_eq!((export.values, export.position), (values, position(2)));
         let path = dir.path().join("export");
         let whole = std::fs::read(&path).unwrap();
         for at in 0..whole.len() - 1 {
             let mut hurt = whole.clone();
             hurt[at] ^= 1;
             std::fs::write(&path, hurt).unwrap();
-            let export = read(dir.path()).unwrap();
-            assert_eq!((&export.values, export.reach), (&before, reach(1)), "byte {at}");
+            let export = newest().unwrap();
+            assert_eq!((&export.values, export.position), (&before, position(1)), "byte {at}");
             std::fs::write(&path, &whole[..at]).unwrap();
-            assert_eq!(read(dir.path()).unwrap().reach, reach(1), "cut at {at}");
+            assert_eq!(newest().unwrap().position, position(1), "cut at {at}");
         }
     }
 }

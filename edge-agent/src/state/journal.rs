@@ -5,8 +5,8 @@ use std::path::Path;
 use bytes::Bytes;
 use edge_buffer::{AppendError, Full, Log, LogOptions, OpenError, RECORD_BYTES_MAX};
 
-use super::export::Reach;
 use super::keeper::Values;
+use super::position::Position;
 use super::{Change, line};
 use crate::clock::now_ms;
 
@@ -82,13 +82,24 @@ impl Journal {
     }
 
     /// How far the journal reaches.
-    pub(super) fn reach(&self) -> Reach {
-        Reach { journal: self.log.id(), sequence: self.log.stats().next_sequence - 1 }
+    pub(super) fn position(&self) -> Position {
+        Position {
+            journal: self.log.id(),
+            sequence: self.log.stats().next_sequence - 1,
+            epochs: self.log.epochs(),
+        }
     }
 
     /// Everything that was ever written is still in here.
     pub(super) fn is_complete(&self) -> bool {
         self.log.stats().cursor == 0
+    }
+
+    /// Returns true when a copy at this position and what is in here make the state: nothing between them was forgotten.
+    pub(super) fn follows(&self, copied: &Position) -> bool {
+        let forgotten = self.log.stats().cursor;
+        // Of another journal, one that was lost: what was forgotten here may be in no copy.
+        forgotten == 0 || copied.holds(self.log.id(), self.log.epoch_of(forgotten), forgotten)
     }
 
     /// Bytes of the changes since the daemon started.
@@ -100,10 +111,9 @@ impl Journal {
     pub(super) fn apply_to(
         &self,
         values: &mut Values,
-        copied: Option<Reach>,
+        copied: Option<&Position>,
     ) -> Result<(), edge_buffer::ReadError> {
-        // Of another journal, one that was lost, nothing is in here: then all of this one came later.
-        let copied = copied.filter(|reach| reach.journal == self.log.id()).map_or(0, |reach| reach.sequence);
+        let id = self.log.id();
         let (mut line, mut expected, mut is_broken) = (Vec::new(), 0, false);
         for record in self.log.records() {
             let record = record?;
@@ -120,7 +130,8 @@ impl Journal {
                 continue;
             }
             let text = String::from_utf8(std::mem::take(&mut line)).unwrap_or_default();
-            if record.sequence <= copied {
+            // Of another journal, one that was lost, nothing is in here: then all of this one came later.
+            if copied.is_some_and(|copied| copied.holds(id, Some(record.epoch), record.sequence)) {
                 continue;
             }
             match line::parse(&text) {
@@ -144,10 +155,8 @@ impl Journal {
     }
 
     /// Forgets what copies of the state hold.
-    pub(super) fn forget(&self, copied: Reach) {
-        if copied.journal == self.log.id() {
-            self.log.advance(copied.sequence);
-        }
+    pub(super) fn forget(&self, copied: &Position) {
+        self.log.advance(copied.holds_up_to(self.log.id(), &self.log.epochs()));
     }
 
     /// Ends the thread of the log; the directory is free for another one.

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use edge_buffer::AppendError;
 
-use super::export::{self, Reach};
+use super::export;
 use super::journal::Journal;
+use super::position::Position;
 use super::reserve::Reserve;
 use super::store::{OpenFailure, Store};
 use super::{Change, Room, StateError};
@@ -58,10 +59,10 @@ impl Keeper {
             opened => opened,
         };
         let journal = journal.map_err(|source| StateError::Journal { dir: dir.to_owned(), source })?;
-        let (store, mut values, reach) = find(dir, &journal, &reserve)?;
+        let (store, mut values, position) = find(dir, &journal, &reserve)?;
         let unreadable =
             |source: edge_buffer::ReadError| failed("reading its journal")(std::io::Error::other(source));
-        journal.apply_to(&mut values, reach).map_err(unreadable)?;
+        journal.apply_to(&mut values, position.as_ref()).map_err(unreadable)?;
         let mut keeper = Self {
             dir: dir.to_owned(),
             journal,
@@ -80,9 +81,9 @@ impl Keeper {
 
     /// Brings sled and the export to what was just read: what was damaged is whole again before anything relies on it.
     fn follow(&mut self, values: &Values) {
-        let reach = self.journal.reach();
+        let position = self.journal.position();
         if let Some(store) = &mut self.store
-            && let Err(error) = store.follow(values, reach)
+            && let Err(error) = store.follow(values, &position)
         {
             tracing::warn!(
                 error,
@@ -90,17 +91,17 @@ impl Keeper {
             );
             self.store = None;
         }
-        self.export(values, reach);
+        self.export(values, &position);
     }
 
-    fn export(&mut self, values: &Values, reach: Reach) {
-        match export::write(&self.dir, values, reach) {
+    fn export(&mut self, values: &Values, position: &Position) {
+        match export::write(&self.dir, values, position) {
             Ok(()) => {
                 self.has_export = true;
                 self.exported_at_bytes = self.journal.written();
                 // The older export and the journal from there on are enough to begin with, too.
-                if let Some(older) = export::older_reach(&self.dir) {
-                    self.journal.forget(older);
+                if let Some(older) = export::older_position(&self.dir) {
+                    self.journal.forget(&older);
                 }
             }
             Err(error) => tracing::warn!(error = %chain(&error), "the state's export was not written"),
@@ -160,9 +161,9 @@ impl Keeper {
         if self.store.is_none() && !self.reopen() {
             return;
         }
-        let reach = self.journal.reach();
+        let position = self.journal.position();
         let Some(store) = &mut self.store else { return };
-        if let Err(error) = store.save(&self.changed, reach) {
+        if let Err(error) = store.save(&self.changed, &position) {
             tracing::warn!(error, "the state's database did not take the changes; its journal has them");
             self.store = None;
             return;
@@ -174,7 +175,7 @@ impl Keeper {
             !self.has_export || self.journal.written() - self.exported_at_bytes >= EXPORT_BYTES;
         if is_export_due {
             match store.all() {
-                Ok(values) => self.export(&values, reach),
+                Ok(values) => self.export(&values, &position),
                 Err(error) => {
                     tracing::warn!(error, "the state's database could not be read for an export");
                     self.store = None;
@@ -186,10 +187,12 @@ impl Keeper {
     /// Opens sled again, or makes it again from export and journal.
     fn reopen(&mut self) -> bool {
         let found = find(&self.dir, &self.journal, &self.reserve).map_err(|error| chain(&error).to_string());
-        let opened = found.and_then(|(store, mut values, reach)| {
+        let opened = found.and_then(|(store, mut values, position)| {
             let mut store = store.ok_or("the database cannot be opened for now")?;
-            self.journal.apply_to(&mut values, reach).map_err(|error| chain(&error).to_string())?;
-            store.follow(&values, self.journal.reach())?;
+            self.journal
+                .apply_to(&mut values, position.as_ref())
+                .map_err(|error| chain(&error).to_string())?;
+            store.follow(&values, &self.journal.position())?;
             Ok(store)
         });
         match opened {
@@ -215,21 +218,24 @@ impl Keeper {
     }
 }
 
-/// The newest whole copy of the state: sled's, or the export's with a new sled; and how far it reaches.
+/// The newest whole copy of the state from which the journal goes on, sled's or an export's, and how far it reaches.
 fn find(
     dir: &Path,
     journal: &Journal,
     reserve: &Reserve,
-) -> Result<(Option<Store>, Values, Option<Reach>), StateError> {
+) -> Result<(Option<Store>, Values, Option<Position>), StateError> {
     let path = dir.join("sled");
     let opened = match Store::open(&path) {
         Err(OpenFailure::Unavailable(_)) if reserve.release() => Store::open(&path),
         opened => opened,
     };
+    let mut copies = Vec::new();
     let store = match opened {
-        Ok((store, values, Some(reach))) => return Ok((Some(store), values, Some(reach))),
-        // New, or never stamped.
-        Ok((store, _, None)) => Some(store),
+        Ok((store, values, position)) => {
+            // None of a database that is new, or was never stamped.
+            copies.extend(position.map(|position| (values, position)));
+            Some(store)
+        }
         Err(OpenFailure::Unavailable(error)) => {
             tracing::warn!(error, "the state's database cannot be used for now");
             None
@@ -247,13 +253,34 @@ fn find(
             Store::open(&path).ok().map(|(store, _, _)| store)
         }
     };
-    if let Some(export) = export::read(dir) {
-        return Ok((store, export.values, Some(export.reach)));
+    copies.extend(export::read(dir).map(|export| (export.values, export.position)));
+    if let Some((values, position)) = newest(copies, journal) {
+        return Ok((store, values, Some(position)));
     }
     if journal.is_complete() {
         return Ok((store, Values::new(), None));
     }
     Err(StateError::Damaged { dir: dir.to_owned() })
+}
+
+/// Of several copies the newest one that the journal follows; all are the same age in a directory that did not go back.
+fn newest(copies: Vec<(Values, Position)>, journal: &Journal) -> Option<(Values, Position)> {
+    let newer = |best: (Values, Position), next: (Values, Position)| {
+        let is_better = match (journal.follows(&best.1), journal.follows(&next.1)) {
+            (false, true) => true,
+            (true, false) => false,
+            _ => best.1.is_behind(&next.1),
+        };
+        if is_better { next } else { best }
+    };
+    let best = copies.into_iter().reduce(newer)?;
+    if !journal.follows(&best.1) {
+        tracing::error!(
+            "the state is older than its journal, as after a restore of single files: changes in between are lost; restore \
+             the whole data directory if that is not what was meant"
+        );
+    }
+    Some(best)
 }
 
 /// One damaged database is kept for whoever looks into it.

@@ -19,6 +19,7 @@ mod export;
 mod journal;
 mod keeper;
 mod line;
+mod position;
 mod reserve;
 mod store;
 #[cfg(test)]

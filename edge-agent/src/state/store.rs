@@ -15,16 +15,17 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::Room;
-use super::export::Reach;
 use super::keeper::Values;
+use super::position::Position;
 
 const PART_BYTES: usize = 16 * 1024;
 /// A NUL and the part's number.
 const PART_NAME_BYTES: usize = 5;
 /// sled's page cache. The rooms hold everything in memory themselves.
 const CACHE_BYTES: u64 = 4 << 20;
-/// The key of the stamp: journal id, sequence, sum. No room's name is empty.
+/// The key of the stamp: journal id, sequence, sum, and the epochs of the position. No room's name is empty.
 const STAMP: &[u8] = b"\0stamp";
+/// Bytes before the epochs.
 const STAMP_BYTES: usize = 32;
 
 /// Why sled could not be opened.
@@ -49,7 +50,7 @@ fn guarded<T>(what: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, sled::
 
 impl Store {
     /// Opens the database, its values and how far they reach; `None` when it is new.
-    pub(super) fn open(path: &Path) -> Result<(Self, Values, Option<Reach>), OpenFailure> {
+    pub(super) fn open(path: &Path) -> Result<(Self, Values, Option<Position>), OpenFailure> {
         let opened = guarded(|| {
             let db = sled::Config::new()
                 .path(path)
@@ -85,9 +86,10 @@ impl Store {
         let number =
             |at: usize| stamp.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
         let journal = stamp.get(..16).and_then(|id| Uuid::from_slice(id).ok());
-        match (journal, number(16), number(24)) {
-            (Some(journal), Some(sequence), Some(sum)) if sum == store.sum => {
-                Ok((store, values, Some(Reach { journal, sequence })))
+        let epochs = stamp.get(STAMP_BYTES..).and_then(Position::epochs_from_bytes);
+        match (journal, number(16), number(24), epochs) {
+            (Some(journal), Some(sequence), Some(sum), Some(epochs)) if sum == store.sum => {
+                Ok((store, values, Some(Position { journal, sequence, epochs })))
             }
             _ => Err(OpenFailure::Damaged("some of its values are not what was written".into())),
         }
@@ -112,7 +114,7 @@ impl Store {
     }
 
     /// Changes what differs from `values`.
-    pub(super) fn follow(&mut self, values: &Values, reach: Reach) -> Result<(), String> {
+    pub(super) fn follow(&mut self, values: &Values, position: &Position) -> Result<(), String> {
         let has = self.all()?;
         let mut changes = BTreeMap::new();
         for (name, value) in values.iter().filter(|(name, value)| has.get(*name) != Some(*value)) {
@@ -121,7 +123,7 @@ impl Store {
         for name in has.into_keys().filter(|name| !values.contains_key(name)) {
             changes.insert(name, None);
         }
-        self.save(&changes, reach)
+        self.save(&changes, position)
     }
 
     /// On disk, stamp and all, when it returns well. After a failure this must not be used any more: what the kernel
@@ -129,7 +131,7 @@ impl Store {
     pub(super) fn save(
         &mut self,
         changes: &BTreeMap<(Room, String), Option<Vec<u8>>>,
-        reach: Reach,
+        position: &Position,
     ) -> Result<(), String> {
         let result = guarded(|| {
             // In one batch: sled keeps all of it or nothing.
@@ -137,11 +139,12 @@ impl Store {
             for ((room, key), value) in changes {
                 self.change(&mut batch, *room, key, value.as_deref())?;
             }
-            let mut stamp = [0; STAMP_BYTES];
-            stamp[..16].copy_from_slice(reach.journal.as_bytes());
-            stamp[16..24].copy_from_slice(&reach.sequence.to_le_bytes());
-            stamp[24..].copy_from_slice(&self.sum.to_le_bytes());
-            batch.insert(STAMP, &stamp);
+            let mut stamp = Vec::with_capacity(STAMP_BYTES + 16 * position.epochs.len());
+            stamp.extend_from_slice(position.journal.as_bytes());
+            stamp.extend_from_slice(&position.sequence.to_le_bytes());
+            stamp.extend_from_slice(&self.sum.to_le_bytes());
+            stamp.extend_from_slice(&position.epochs_bytes());
+            batch.insert(STAMP, stamp);
             self.db.apply_batch(batch)?;
             self.db.flush()?;
             self.file.sync_data()?;

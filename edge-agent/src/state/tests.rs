@@ -199,3 +199,174 @@ async fn with_database_and_exports_gone_a_start_says_so_instead_of_forgetting() 
     let refused = State::open(dir.path());
     assert!(matches!(refused, Err(StateError::Damaged { .. })));
 }
+
+/// How a directory goes back, beside being restored whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    /// Everything is of an earlier moment.
+    Whole,
+    /// As [`Way::Whole`], and the original goes on beside it.
+    Cloned,
+    JournalOlder,
+    JournalNewer,
+    DatabaseOlder,
+    ExportsOlder,
+    /// The last segment of the journal loses its end.
+    TailCut,
+}
+
+/// Whether database and export can be written at the next start, which otherwise brings all copies in step.
+#[derive(Debug, Clone, Copy)]
+enum Disk {
+    Works,
+    FailsCopies,
+}
+
+fn remove(path: &Path) {
+    if path.is_dir() {
+        std::fs::remove_dir_all(path).unwrap();
+    } else if path.exists() {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+/// Puts some parts of one directory in the place of those of another.
+fn replace(from: &Path, to: &Path, parts: &[&str]) {
+    for part in parts {
+        remove(&to.join(part));
+        if from.join(part).is_dir() {
+            copy(&from.join(part), &to.join(part));
+        } else if from.join(part).exists() {
+            std::fs::copy(from.join(part), to.join(part)).unwrap();
+        }
+    }
+}
+
+/// What makes sled and the export fail, as a full or broken disk does.
+fn obstruct(dir: &Path) {
+    remove(&dir.join("sled"));
+    std::fs::write(dir.join("sled"), "in the way").unwrap();
+    std::fs::create_dir_all(dir.join("export.new/in the way")).unwrap();
+}
+
+fn clear(dir: &Path) {
+    remove(&dir.join("sled"));
+    remove(&dir.join("export.new"));
+}
+
+async fn put_all(state: &State, pairs: &[(String, String)]) {
+    let saved: Vec<_> = pairs.iter().map(|(key, value)| state.put(Room::Twins, key, value)).collect();
+    for saved in saved {
+        saved.durable().await.unwrap();
+    }
+}
+
+async fn go_back(way: Way, disk: Disk, closings: usize) {
+    const PARTS: [&str; 4] = ["journal", "sled", "export", "export.old"];
+    let dir = tempfile::tempdir().unwrap();
+    for closing in 0..closings {
+        let state = State::open(dir.path()).unwrap();
+        put_all(&state, &expected(20 * (closing + 1))[20 * closing..]).await;
+        state.close().await;
+    }
+    let (kept, all_of) = (20 * closings, 20 * closings + 20);
+    let before = tempfile::tempdir().unwrap();
+    copy(dir.path(), before.path());
+    let state = State::open(dir.path()).unwrap();
+    put_all(&state, &expected(all_of)[kept..]).await;
+    state.close().await;
+    // An export is written at a start.
+    State::open(dir.path()).unwrap().close().await;
+
+    let beside = (way == Way::Cloned).then(|| {
+        let beside = tempfile::tempdir().unwrap();
+        copy(dir.path(), beside.path());
+        beside
+    });
+    let older: &[&str] = match way {
+        Way::Whole | Way::Cloned => &PARTS,
+        Way::JournalOlder => &["journal"],
+        Way::JournalNewer => &["sled", "export", "export.old"],
+        Way::DatabaseOlder => &["sled"],
+        Way::ExportsOlder => &["export", "export.old"],
+        Way::TailCut => &[],
+    };
+    replace(before.path(), dir.path(), older);
+    if way == Way::TailCut {
+        let segments = files(&dir.path().join("journal"));
+        let last = segments.iter().rfind(|file| file.extension().is_some_and(|e| e == "segment")).unwrap();
+        let bytes = std::fs::read(last).unwrap();
+        std::fs::write(last, &bytes[..64 + (bytes.len() - 64) / 3]).unwrap();
+    }
+    if matches!(disk, Disk::FailsCopies) {
+        obstruct(dir.path());
+    }
+    let state = State::open(dir.path()).unwrap();
+    let found = all(&state);
+    // With the database gone too, exports that are older than the journal's beginning are all that is left: that is an error
+    // in the log.
+    let has_old_exports = matches!(way, Way::JournalNewer | Way::ExportsOlder);
+    if !(has_old_exports && matches!(disk, Disk::FailsCopies)) {
+        assert!(found.starts_with(&expected(kept)), "{way:?} {disk:?} {closings}: {} of {kept}", found.len());
+    }
+    // Parts that are of one moment with the newest copy lose nothing.
+    let has_all = matches!(way, Way::JournalOlder | Way::DatabaseOlder | Way::ExportsOlder | Way::TailCut);
+    if has_all && matches!(disk, Disk::Works) {
+        assert_eq!(found, expected(all_of), "{way:?} {closings}");
+    }
+    // As many as the journal has forgotten that there ever were, and more: each is on disk when it is saved.
+    let fresh: Vec<(String, String)> = (0..40).map(|n| (format!("fresh-{n:02}"), format!("{n}"))).collect();
+    let check = |now: &[(String, String)], count: usize| {
+        for (key, value) in &fresh[..count] {
+            let is_there = now.iter().any(|found| found.0 == *key && found.1 == *value);
+            assert!(is_there, "{way:?} {disk:?} {closings}: {key} was saved and swallowed");
+        }
+        for pair in &found {
+            assert!(now.contains(pair), "{way:?} {disk:?} {closings}: {} went back once more", pair.0);
+        }
+    };
+    let mut state = state;
+    let mut held = dir;
+    for (from, upto) in [(0, 7), (7, 40)] {
+        put_all(&state, &fresh[from..upto]).await;
+        // A kill: what is on disk now is all that is left.
+        let killed = tempfile::tempdir().unwrap();
+        copy(held.path(), killed.path());
+        state.close().await;
+        if matches!(disk, Disk::FailsCopies) {
+            clear(killed.path());
+        }
+        state = State::open(killed.path()).unwrap();
+        held = killed;
+        check(&all(&state), upto);
+    }
+    state.close().await;
+    if let Some(beside) = beside {
+        let state = State::open(beside.path()).unwrap();
+        assert_eq!(all(&state), expected(all_of));
+        put(&state, "fresh-00", "of the original").await;
+        state.close().await;
+        let state = State::open(beside.path()).unwrap();
+        assert!(all(&state).contains(&("fresh-00".to_owned(), "of the original".to_owned())));
+        state.close().await;
+    }
+}
+
+#[tokio::test]
+async fn after_any_way_of_going_back_nothing_that_is_saved_is_swallowed() {
+    for way in [
+        Way::Whole,
+        Way::Cloned,
+        Way::JournalOlder,
+        Way::JournalNewer,
+        Way::DatabaseOlder,
+        Way::ExportsOlder,
+        Way::TailCut,
+    ] {
+        for disk in [Disk::Works, Disk::FailsCopies] {
+            for closings in [1, 3] {
+                go_back(way, disk, closings).await;
+            }
+        }
+    }
+}

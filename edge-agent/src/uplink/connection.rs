@@ -28,6 +28,10 @@ const BATCH: usize = 512;
 /// one write needs to be; the rest would only wait here, where an alarm cannot overtake it.
 const OUT_BYTES_MAX: usize = 64 * 1024;
 
+/// How often central is asked for its time: in ten minutes steady clocks drift apart by 0.1 s. The loop below turns at least once
+/// in each keep-alive.
+const ASK_TIME_EVERY: Duration = Duration::from_secs(600);
+
 pub(super) struct Connection<'a> {
     link: &'a Uplink,
     sender: Sender,
@@ -35,12 +39,21 @@ pub(super) struct Connection<'a> {
     telling: Telling<'a>,
     /// A message that waits for the next day's bytes.
     held_back: Option<(Arc<Queue>, edge_buffer::Record)>,
+    /// central has answered the last question for its time.
+    is_time_told: bool,
 }
 
 impl<'a> Connection<'a> {
     /// A connection that central has accepted.
     pub(super) fn new(link: &'a Uplink, sender: Sender) -> Self {
-        Self { link, sender, telemetry: Telemetry::new(), telling: Telling::all(link), held_back: None }
+        Self {
+            link,
+            sender,
+            telemetry: Telemetry::new(),
+            telling: Telling::all(link),
+            held_back: None,
+            is_time_told: false,
+        }
     }
 
     /// Runs it; `Ok` when it was stopped.
@@ -50,12 +63,12 @@ impl<'a> Connection<'a> {
         stop: &CancellationToken,
     ) -> Result<(), Ended> {
         // Before the subscription, at which central tells everything.
-        let hello = serde_json::to_vec(&Hello { version: LINK_VERSION }).expect("a number has a JSON form");
-        self.sender.publish(&LinkUp::Hello.to_string(), &hello);
+        self.greet(None);
         self.sender.subscribe(schemas::topics::LINK);
         self.link.enrolments.linked(true);
         let mut reader = self.link.queues.upstream().reader();
         let began = Instant::now();
+        let mut ask_time_at = None;
         let mut liveness = Liveness::new(self.link.keep_alive);
         let mut budget = self.link.meter.changes();
         loop {
@@ -125,7 +138,25 @@ impl<'a> Connection<'a> {
                 }
                 () = tokio::time::sleep_until(began + wait) => {}
             }
+            if self.is_time_told {
+                let at = *ask_time_at.get_or_insert_with(|| Instant::now() + ASK_TIME_EVERY);
+                if Instant::now() >= at {
+                    ask_time_at = None;
+                    self.is_time_told = false;
+                    self.greet(Some(crate::clock::upstream_asked()));
+                }
+            }
         }
+    }
+
+    /// Says which version of the link this gateway speaks, and asks for central's time.
+    fn greet(&mut self, asks_time: Option<u64>) {
+        let hello = Hello { version: LINK_VERSION, asks_time };
+        let hello = serde_json::to_vec(&hello).expect("numbers have a JSON form");
+        self.sender.publish(&LinkUp::Hello.to_string(), &hello);
+        self.link
+            .meter
+            .count(Cause::Link, (LinkUp::Hello.to_string().len() + hello.len() + PACKET_BYTES) as u64);
     }
 
     /// Says in the log what the line was like.
@@ -196,14 +227,21 @@ impl<'a> Connection<'a> {
                 }
             }
             Incoming::Refused { packet_id, reason, why } => self.refused(packet_id, reason, why).await?,
-            Incoming::Subscribed(_) | Incoming::Pong => {}
+            // Only now can central answer.
+            Incoming::Subscribed(_) => self.greet(Some(crate::clock::upstream_asked())),
+            Incoming::Pong => {}
             Incoming::Message { topic, payload, packet_id } => {
                 let bytes = topic.len() + payload.len() + PACKET_BYTES;
                 self.link.meter.count(super::told::cause(&topic), bytes as u64);
                 let told = self.link.told(&topic, &payload).await?;
-                if matches!(told, Some(LinkDown::Stored)) {
-                    self.telemetry.resume();
-                    self.telling.resume();
+                match told {
+                    Some(LinkDown::Stored) => {
+                        self.telemetry.resume();
+                        self.telling.resume();
+                    }
+                    // An older central never answers, and is not asked again.
+                    Some(LinkDown::Time) => self.is_time_told = true,
+                    _ => {}
                 }
                 if let Some(packet_id) = packet_id {
                     self.sender.acknowledge(packet_id);

@@ -9,7 +9,7 @@ use edge_core::dialect::link::LinkDown;
 use edge_core::error_chain::chain;
 use edge_core::link::budget::Cause;
 use schemas::cloud_message::CloudMessage;
-use schemas::link::{Children, CommandDown, Desired, Purges, Stored};
+use schemas::link::{CentralTime, Children, CommandDown, Desired, Purges, Stored};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::EnrolmentAnswer;
 use schemas::redaction::{MARK, find_mark_in};
@@ -69,6 +69,11 @@ impl Uplink {
                     self.enrolments.answered(&request_id, answer);
                 }
             }
+            LinkDown::Time => {
+                if let Some(CentralTime { asks_time, now_ms }) = from_json(topic, payload) {
+                    crate::clock::upstream_answered(asks_time, now_ms);
+                }
+            }
             LinkDown::Purges => {
                 if let Some(purges) = from_json::<Purges>(topic, payload) {
                     self.mailbox.purge(&purges);
@@ -124,7 +129,9 @@ pub(super) fn cause(topic: &str) -> Cause {
         }
         Some(LinkDown::Command { .. }) => Cause::Commands,
         Some(LinkDown::Message { .. } | LinkDown::Purges) => Cause::Messages,
-        Some(LinkDown::Children | LinkDown::Enrolled { .. } | LinkDown::Stored) | None => Cause::Link,
+        Some(LinkDown::Children | LinkDown::Enrolled { .. } | LinkDown::Stored | LinkDown::Time) | None => {
+            Cause::Link
+        }
     }
 }
 

@@ -119,7 +119,7 @@ impl Progress<'_> {
     }
 }
 
-/// The reported section of `$edgeAgent`: every module of the manifest in force.
+/// The reported section of `$edgeAgent`: every module of the manifest in force. To be cut by [`bounded`] with whatever is added.
 pub fn edge_agent(host: &Host, progress: &Progress<'_>, outcome: &Outcome) -> Map<String, Value> {
     let this_daemon =
         || SystemModuleReport { r#type: "docker".into(), runtime_status: RuntimeStatus::Running };
@@ -139,11 +139,77 @@ pub fn edge_agent(host: &Host, progress: &Progress<'_>, outcome: &Outcome) -> Ma
 
 /// The reported section of `$edgeHub`: whether the routes are in force.
 pub fn edge_hub(outcome: &Outcome) -> Map<String, Value> {
-    object(&EdgeHubReport {
+    bounded(object(&EdgeHubReport {
         schema_version: "1.0".into(),
         last_desired_version: outcome.desired_version,
         last_desired_status: status(outcome),
-    })
+    }))
+}
+
+/// The largest report: central takes 256 KiB of a gateway's own reported section.
+pub const REPORT_BYTES_MAX: usize = 240 * 1024;
+/// Says in a report what was shortened. Lineside's own; IoT Edge's reports have no bound but the twin's.
+const SHORTENED: &str = "reportShortened";
+/// What is left of a module when texts alone are not enough.
+const BRIEF: [&str; 4] = ["status", "runtimeStatus", "exitCode", "restartCount"];
+
+/// Cuts a report to what central takes, the least needed first, and says so in it: texts, then all but the state of each
+/// module, then modules from the end of the list. One that is refused would leave central with the report before it.
+pub fn bounded(mut report: Map<String, Value>) -> Map<String, Value> {
+    let is_small = |report: &Map<String, Value>| {
+        serde_json::to_vec(report).map_or(usize::MAX, |text| text.len()) <= REPORT_BYTES_MAX
+    };
+    if is_small(&report) {
+        return report;
+    }
+    for chars_max in [4096, 512, 128] {
+        report.insert(SHORTENED.into(), format!("texts beyond {chars_max} characters are cut").into());
+        report.values_mut().for_each(|value| cut_texts(value, chars_max));
+        if is_small(&report) {
+            return report;
+        }
+    }
+    let modules = |report: &mut Map<String, Value>, keep: &mut dyn FnMut(&mut Map<String, Value>)| {
+        if let Some(Value::Object(modules)) = report.get_mut("modules") {
+            keep(modules);
+        }
+    };
+    report.insert(SHORTENED.into(), "of modules only the state is told".into());
+    modules(&mut report, &mut |modules| {
+        for module in modules.values_mut().filter_map(Value::as_object_mut) {
+            module.retain(|key, _| BRIEF.contains(&key.as_str()));
+        }
+    });
+    let mut left_out = 0;
+    while !is_small(&report) {
+        let mut is_empty = true;
+        modules(&mut report, &mut |modules| {
+            let keep = modules.len() - modules.len().div_ceil(8);
+            let names: Vec<String> = modules.keys().skip(keep).cloned().collect();
+            (is_empty, left_out) = (names.is_empty(), left_out + names.len());
+            names.iter().for_each(|name| drop(modules.remove(name)));
+        });
+        let text = format!("of modules only the state is told, and {left_out} modules are left out");
+        report.insert(SHORTENED.into(), text.into());
+        if is_empty {
+            break;
+        }
+    }
+    report
+}
+
+fn cut_texts(value: &mut Value, chars_max: usize) {
+    match value {
+        Value::String(text) => {
+            if let Some((end, _)) = text.char_indices().nth(chars_max) {
+                text.truncate(end);
+                text.push('…');
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| cut_texts(item, chars_max)),
+        Value::Object(members) => members.values_mut().for_each(|value| cut_texts(value, chars_max)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 fn object(report: &impl Serialize) -> Map<String, Value> {
@@ -400,5 +466,61 @@ mod tests {
                 "lastDesiredStatus": {"code": 200, "description": ""}
             })
         );
+    }
+
+    /// Modules of every number and with texts of every length, descriptions too.
+    #[test]
+    fn a_report_is_never_larger_than_central_takes_and_says_what_it_left_out() {
+        for (count, text, is_cut) in
+            [(3, 10, false), (3, 300_000, true), (500, 50, true), (500, 4_000, true), (5_000, 100, true)]
+        {
+            let modules: Map<String, Value> = (0..count)
+                .map(|n| {
+                    let module = json!({
+                        "settings": {"image": "registry.plant/acme/module:1"}, "version": "é\"\\\n".repeat(text / 4),
+                    });
+                    (format!("{n:0>60}"), module)
+                })
+                .collect();
+            let desired = Desired::of(
+                &Manifest::parse(
+                    json!({"modulesContent": {"$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": modules}}}})
+                        .to_string()
+                        .as_bytes(),
+                )
+                .unwrap(),
+            );
+            for description in [0, 500_000] {
+                let outcome = Outcome { desired_version: 7, code: 500, description: "d".repeat(description) };
+                let (host, observed, restarts) = (Host::default(), Observed::default(), Restarts::default());
+                let (problems, pulling) = (BTreeMap::new(), BTreeSet::new());
+                let progress = Progress {
+                    desired: &desired,
+                    observed: &observed,
+                    restarts: &restarts,
+                    problems: &problems,
+                    pulling: &pulling,
+                    unseen: None,
+                    now_ms: NOW,
+                };
+                let mut report = edge_agent(&host, &progress, &outcome);
+                // What the daemon finds wrong is added by it.
+                report.insert("health".into(), json!({"findings": vec!["é".repeat(300); 40]}));
+                let report = bounded(report);
+                let bytes = serde_json::to_vec(&report).unwrap().len();
+                assert!(bytes <= REPORT_BYTES_MAX, "{count} {text} {description}: {bytes}");
+                assert_eq!(
+                    report.contains_key(SHORTENED),
+                    is_cut || description > 0,
+                    "{count} {text} {description}"
+                );
+                assert_eq!(report["lastDesiredVersion"], 7);
+                let told = report["modules"].as_object().unwrap();
+                assert!(told.len() == count || count > 500, "{} of {count}", told.len());
+                assert!(told.values().all(|module| module["runtimeStatus"] == "unknown"));
+                let hub = edge_hub(&outcome);
+                assert!(serde_json::to_vec(&hub).unwrap().len() <= REPORT_BYTES_MAX);
+            }
+        }
     }
 }

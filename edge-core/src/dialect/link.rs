@@ -10,6 +10,7 @@
 //! | `$ls/settled/{device}/{sequence}` | gateway | schemas::cloud_message::Settlement |
 //! | `$ls/losses` | gateway | schemas::link::Losses |
 //! | `$ls/stored` | central | schemas::link::Stored |
+//! | `$ls/time` | central | schemas::link::CentralTime, to a gateway that asked in its hello |
 //! | `$ls/children` | central | schemas::link::Children |
 //! | `$ls/desired/{id}` | central | the whole desired section of an identity, `$version` included |
 //! | `$ls/command/{command id}/{id}` | central | schemas::link::CommandDown |
@@ -86,6 +87,8 @@ pub enum LinkDown {
     },
     /// The cloud-to-device messages that operators took back.
     Purges,
+    /// central's time, in answer to a question.
+    Time,
     /// A cloud-to-device message.
     Message {
         /// Whom it is for.
@@ -143,6 +146,7 @@ impl LinkDown {
             None if rest == "stored" => Some(Self::Stored),
             None if rest == "children" => Some(Self::Children),
             None if rest == "purges" => Some(Self::Purges),
+            None if rest == "time" => Some(Self::Time),
             Some(("enrolled", id)) if !id.is_empty() => Some(Self::Enrolled { request_id: id.to_owned() }),
             Some(("message", rest)) => {
                 device_and_sequence(rest).map(|(device, sequence)| Self::Message { device, sequence })
@@ -166,6 +170,7 @@ impl fmt::Display for LinkDown {
             Self::Command { command_id, target } => write!(f, "$ls/command/{command_id}/{target}"),
             Self::Enrolled { request_id } => write!(f, "$ls/enrolled/{request_id}"),
             Self::Purges => f.write_str("$ls/purges"),
+            Self::Time => f.write_str("$ls/time"),
             Self::Message { device, sequence } => write!(f, "$ls/message/{device}/{sequence}"),
         }
     }
@@ -197,6 +202,7 @@ mod tests {
             "$ls/command/5f-1/gw1/sensor",
             "$ls/command/1/press-1",
             "$ls/purges",
+            "$ls/time",
             "$ls/enrolled/7f",
             "$ls/message/press-1/1795450312250",
         ] {

@@ -13,9 +13,10 @@ use edge_hub::door::{Door, DoorSettings};
 use edge_hub::files::FileBudget;
 use edge_hub::http_server::{HttpLimits, HttpServer};
 use edge_hub::private_files::make_private;
+use edge_hub::tasks::Tasks;
 use edge_hub::tls::trust::TrustKeeper;
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::links::PublicAddress;
@@ -52,7 +53,7 @@ pub struct Started {
     pub wss: Option<SocketAddr>,
     fleet: Arc<Fleet>,
     door: Arc<Door<Fleet>>,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
     stop: CancellationToken,
     _lock: DataLock,
 }
@@ -110,46 +111,66 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         wss: wss.as_ref().map(TcpListener::local_addr).transpose()?,
         fleet: fleet.clone(),
         door: door.clone(),
-        tasks: JoinSet::new(),
+        tasks: Tasks::new(stop.clone()),
         stop: stop.clone(),
         _lock: lock,
     };
     {
         let (postman, stop) = (fleet.postman.clone(), stop.clone());
-        started.tasks.spawn(async move { postman.expire(stop).await });
-    }
-    {
-        let (fleet, stop) = (fleet.clone(), stop.clone());
-        started.tasks.spawn(async move { fleet.expire_commands(stop).await });
-    }
-    started.tasks.spawn(door.clone().serve_tls(mqtts, tls.clone(), stop.clone()));
-    if let Some(wss) = wss {
-        // Nothing but WebSockets: the REST API has a listener of its own.
-        started.tasks.spawn(door.clone().serve_https(wss, tls, axum::Router::new(), stop.clone()));
-    }
-    {
-        let stop = stop.clone();
-        started.tasks.spawn(async move {
-            if let Err(error) = keeper.run(stop).await {
-                tracing::error!(error = %chain(&error), "the server's certificate is not kept fresh any more");
+        started.tasks.restarted("end of messages", move || {
+            let (postman, stop) = (postman.clone(), stop.clone());
+            async move {
+                postman.expire(stop).await;
+                Ok(())
             }
         });
     }
     {
         let (fleet, stop) = (fleet.clone(), stop.clone());
-        started.tasks.spawn(async move { fleet.review_on_change(stop).await });
+        started.tasks.restarted("end of waiting commands", move || {
+            let (fleet, stop) = (fleet.clone(), stop.clone());
+            async move {
+                fleet.expire_commands(stop).await;
+                Ok(())
+            }
+        });
+    }
+    started
+        .tasks
+        .essential("MQTT over TLS", door.clone().serve_tls(mqtts, tls.clone(), stop.clone()).map(anyhow::Ok));
+    if let Some(wss) = wss {
+        // Nothing but WebSockets: the REST API has a listener of its own.
+        let served = door.clone().serve_https(wss, tls, axum::Router::new(), stop.clone());
+        started.tasks.essential("MQTT over WebSocket", served.map(anyhow::Ok));
     }
     {
         let stop = stop.clone();
-        started.tasks.spawn(async move {
+        started.tasks.essential("certificate", async move {
+            keeper.run(stop).await.context("keeping the server's certificate")
+        });
+    }
+    {
+        let (fleet, stop) = (fleet.clone(), stop.clone());
+        started.tasks.restarted("standing of clients", move || {
+            let (fleet, stop) = (fleet.clone(), stop.clone());
+            async move {
+                fleet.review_on_change(stop).await;
+                Ok(())
+            }
+        });
+    }
+    {
+        let stop = stop.clone();
+        started.tasks.essential("authorities of devices", async move {
             if let Err(error) = trust.run(stop.clone()).await {
                 tracing::error!(error = %chain(&error), "changes of the authorities of devices are not noticed any more");
                 stop.cancelled().await;
             }
+            anyhow::Ok(())
         });
     }
     if let Some(mqtt) = mqtt {
-        started.tasks.spawn(door.clone().serve_tcp(mqtt, stop.clone()));
+        started.tasks.essential("plain MQTT", door.clone().serve_tcp(mqtt, stop.clone()).map(anyhow::Ok));
     }
     let limits = HttpLimits {
         connections_max: config.http.connections_max,
@@ -162,7 +183,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     };
     let api = crate::api::router(fleet, door, PublicAddress::new(&config.http));
     let per_address = config.http.connections_per_address;
-    started.tasks.spawn(HttpServer::new("http.listen", limits).serve_tcp(http, per_address, api, stop));
+    let served = HttpServer::new("http.listen", limits).serve_tcp(http, per_address, api, stop);
+    started.tasks.essential("REST API", served.map(anyhow::Ok));
     tracing::info!(http = %started.http, mqtts = %started.mqtts, hostname = config.hostname, "central is serving");
     Ok(started)
 }
@@ -183,8 +205,7 @@ impl Started {
             // First: told to stop, the servers end too, and that is no fault.
             biased;
             () = self.stop.cancelled() => Ok(()),
-            _ = self.tasks.join_next() => Err(anyhow::anyhow!("a listener ended by itself; the log tells why")),
-            failure = edge_hub::tasks::fatal() => Err(failure.into()),
+            failure = self.tasks.failed() => Err(failure.into()),
             () = self.fleet.store.ended() => {
                 Err(anyhow::anyhow!("the store's writer ended by itself; the log tells why"))
             }
@@ -194,8 +215,7 @@ impl Started {
             self.stop.cancel();
         }
         self.fleet.store.give_up_after(LOCKED_STOP_WITHIN);
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_WITHIN, all).await.is_err() {
+        if tokio::time::timeout(STOP_WITHIN, self.tasks.join()).await.is_err() {
             tracing::warn!(seconds = STOP_WITHIN.as_secs(), "connections that did not end in time were cut");
             self.tasks.shutdown().await;
         }

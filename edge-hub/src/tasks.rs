@@ -36,6 +36,99 @@ const RESTART_FORGIVEN: Duration = Duration::from_secs(300);
 /// Exit code of a program that an essential task ended (`EX_SOFTWARE` of sysexits.h).
 pub const EXIT_CODE: u8 = 70;
 
+/// What a task's panic or end means, as the table of the module's page has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Essential,
+    Restarted,
+    Isolated,
+}
+
+impl Kind {
+    #[cfg(debug_assertions)]
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Essential => "essential",
+            Self::Restarted => "restarted",
+            Self::Isolated => "isolated",
+        }
+    }
+}
+
+/// Panics that a test injects into the tasks of a running program. Debug builds only: what is shipped has none of it.
+///
+/// `LINESIDE_TASKS` names a file to which each task is appended when it first runs, as `kind name`. `LINESIDE_PANICS` has
+/// `kind name=milliseconds` for each task that is to panic once, so long after the program's first task began; tasks are separated by
+/// `;`.
+#[cfg(debug_assertions)]
+mod injected {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::io::Write as _;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::Kind;
+
+    struct Plan {
+        began: Instant,
+        file: Option<std::path::PathBuf>,
+        seen: Mutex<BTreeSet<String>>,
+        /// Taken out by the task that panics.
+        due: Mutex<BTreeMap<String, Duration>>,
+    }
+
+    static PLAN: LazyLock<Plan> = LazyLock::new(|| {
+        let panics = std::env::var("LINESIDE_PANICS").unwrap_or_default();
+        let due = panics.split(';').filter_map(|panic| {
+            let (task, ms) = panic.rsplit_once('=')?;
+            Some((task.to_owned(), Duration::from_millis(ms.parse().ok()?)))
+        });
+        Plan {
+            began: Instant::now(),
+            file: std::env::var_os("LINESIDE_TASKS").map(Into::into),
+            seen: Mutex::default(),
+            due: Mutex::new(due.collect()),
+        }
+    });
+
+    /// Ends when the task is to panic.
+    pub(super) async fn panic_due(kind: Kind, name: &'static str) {
+        let task = format!("{} {name}", kind.as_str());
+        if let Some(file) = &PLAN.file
+            && PLAN.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone())
+        {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+            let _for_a_test = file.and_then(|mut file| writeln!(file, "{task}"));
+        }
+        let due = || PLAN.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(after) = due().get(&task).copied() else { return std::future::pending().await };
+        tokio::time::sleep_until(PLAN.began + after).await;
+        // Another run of the same task may have been it.
+        if due().remove(&task).is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Runs a task under its name.
+async fn named<F: Future>(kind: Kind, name: &'static str, task: F) -> F::Output {
+    // On the heap: without optimisation each layer around a large future takes its size on the stack once more.
+    #[cfg(debug_assertions)]
+    let mut boxed = Box::pin(task);
+    #[cfg(debug_assertions)]
+    let task = async {
+        tokio::select! {
+            biased;
+            ended = &mut boxed => ended,
+            () = injected::panic_due(kind, name) => panic!("injected"),
+        }
+    };
+    let _ = kind;
+    NAME.scope(name, task).await
+}
+
 tokio::task_local! {
     static NAME: &'static str;
 }
@@ -117,7 +210,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(NAME.scope(name, task))
+    tokio::spawn(named(Kind::Isolated, name, task))
 }
 
 /// Runs a task whose panic ends the program, where no [`Tasks`] is at hand. Its end is no failure.
@@ -126,7 +219,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     tokio::spawn(async move {
-        if let Err(panicked) = guard(name, task).await {
+        if let Err(panicked) = guard_as(Kind::Essential, name, task).await {
             tell_fatal(TaskFailure { task: name.to_owned(), cause: cause(Err(panicked)) });
         }
     })
@@ -137,7 +230,11 @@ where
 /// # Errors
 /// [`Panicked`]. What the part held was dropped.
 pub async fn guard<F: Future>(name: &'static str, part: F) -> Result<F::Output, Panicked> {
-    AssertUnwindSafe(NAME.scope(name, part))
+    guard_as(Kind::Isolated, name, part).await
+}
+
+async fn guard_as<F: Future>(kind: Kind, name: &'static str, part: F) -> Result<F::Output, Panicked> {
+    AssertUnwindSafe(named(kind, name, part))
         .catch_unwind()
         .await
         .map_err(|payload| Panicked { task: name, message: message(&*payload).to_owned() })
@@ -166,7 +263,7 @@ impl Tasks {
     {
         self.set.spawn(async move {
             let task = async { task.await.map_err(Into::into) };
-            let ended = guard(name, task).await;
+            let ended = guard_as(Kind::Essential, name, task).await;
             TaskFailure { task: name.to_owned(), cause: cause(ended) }
         });
     }
@@ -182,7 +279,7 @@ impl Tasks {
             loop {
                 let began = tokio::time::Instant::now();
                 let running: Pin<Box<dyn Future<Output = Ended> + Send>> = Box::pin(make());
-                let ended = guard(name, running).await;
+                let ended = guard_as(Kind::Restarted, name, running).await;
                 if stop.is_cancelled() {
                     break;
                 }
@@ -210,6 +307,11 @@ impl Tasks {
                 cause: error.to_string(),
             }),
         }
+    }
+
+    /// Ends all of them where they are: those that did not end in time.
+    pub async fn shutdown(&mut self) {
+        self.set.shutdown().await;
     }
 
     /// Waits until all have ended, after the stop.

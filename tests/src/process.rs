@@ -100,6 +100,14 @@ impl Process {
         self.child.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
+    /// Waits until it ends by itself; gives its exit code.
+    pub async fn ended(mut self, within: Duration) -> Result<i32> {
+        match tokio::time::timeout(within, self.child.wait()).await {
+            Ok(status) => status?.code().with_context(|| format!("{} ended by a signal", self.name)),
+            Err(_) => bail!("{} did not end within {within:?}; its log:\n{}", self.name, self.tail()),
+        }
+    }
+
     /// SIGTERM, and the wait for its orderly end.
     pub async fn stop(mut self, within: Duration) -> Result<()> {
         let id = self.id()?;

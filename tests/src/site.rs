@@ -58,6 +58,10 @@ pub struct Site {
     pub agent_in: Vec<String>,
     /// The daemon's program, when it is another than the command line's.
     pub agent_program: Option<PathBuf>,
+    /// central's program, when it is another than the command line's.
+    pub central_program: Option<PathBuf>,
+    /// Settings of central beside its own.
+    pub central_env: Vec<(&'static str, String)>,
     central: Option<Process>,
     agent: Option<Process>,
     rest: Option<Rest>,
@@ -109,6 +113,8 @@ impl Site {
             central_in: Vec::new(),
             agent_in: Vec::new(),
             agent_program: None,
+            central_program: None,
+            central_env: Vec::new(),
             central: None,
             agent: None,
             rest: None,
@@ -159,7 +165,8 @@ impl Site {
     }
 
     fn central_command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = within(&self.central_in, binary("central")?);
+        let program = self.central_program.clone().map_or_else(|| binary("central"), Ok)?;
+        let mut command = within(&self.central_in, program);
         command
             .args(arguments)
             .arg("--data-dir")
@@ -169,7 +176,8 @@ impl Site {
             .env("CENTRAL__MQTT__MQTTS", format!("{}:{}", self.central_listen, self.central_mqtts))
             .env("CENTRAL__MQTT__WSS", format!("{}:{}", self.central_listen, self.central_wss))
             .env("CENTRAL__HOSTNAME", &self.central_name)
-            .env("RUST_LOG", self.log_level);
+            .env("RUST_LOG", self.log_level)
+            .envs(self.central_env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 
@@ -304,6 +312,21 @@ impl Site {
     /// What the daemon has logged.
     pub fn agent_log(&self) -> String {
         std::fs::read_to_string(self.dir.join("edge-agent.log")).unwrap_or_default()
+    }
+
+    /// What central has logged.
+    pub fn central_log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("central.log")).unwrap_or_default()
+    }
+
+    /// Waits until the daemon ends by itself; gives its exit code.
+    pub async fn agent_ends(&mut self, within: Duration) -> Result<i32> {
+        self.agent.take().context("the agent does not run")?.ended(within).await
+    }
+
+    /// Waits until central ends by itself; gives its exit code.
+    pub async fn central_ends(&mut self, within: Duration) -> Result<i32> {
+        self.central.take().context("central does not run")?.ended(within).await
     }
 
     /// Speaks with the daemon's local door, as its command line does.

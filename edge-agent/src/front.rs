@@ -214,6 +214,10 @@ impl Service for Front {
         self.standing.may_publish(left_by, topic)
     }
 
+    fn is_removed(&self, client: &Client) -> bool {
+        self.standing.removals.is_since(&client.identity, client.login.generation)
+    }
+
     fn takes_free(&self) -> bool {
         self.router.takes_free.load(Ordering::Relaxed)
     }
@@ -243,7 +247,7 @@ impl Service for Front {
     }
 
     async fn report(self: &Arc<Self>, client: &Client, patch: Map<String, Value>) -> Result<u64, Rejected> {
-        let is_here = || !self.standing.removals.is_since(&client.identity, client.login.generation);
+        let is_here = || !self.is_removed(client);
         let reported = self.twins.report(&client.identity, &patch, is_here).await;
         let version = reported.map_err(|error| match error {
             ReportError::Patch(error) => Rejected::Wrong(error.status(), error.to_string()),

@@ -175,6 +175,9 @@ impl Standing {
 
     /// Whether a client that was proven before is still one; gives the local user that it is.
     fn known(&self, client: &Identity) -> Result<Option<User>, String> {
+        if self.removals.is_pending(client) {
+            return Err(Out::Removing.to_string());
+        }
         if let Some(name) = client.user_name() {
             return self.users.get(&name).map(Some).ok_or_else(|| format!("user {name} was removed"));
         }

@@ -300,29 +300,35 @@ impl Clients {
         is_gone: impl Fn(&Identity) -> bool,
         why: &str,
     ) -> BoxFuture<'static, Result<(), ForgetError>> {
-        for connection in self.all() {
-            if is_gone(&connection.client.identity) {
-                connection.end(why, Reason::ADMINISTRATIVE_ACTION);
-            }
-        }
         for (of, ended) in lock(&self.0.running_calls).values() {
             if is_gone(of) {
                 ended.cancel();
             }
         }
-        let Some(broker) = self.0.broker.get().and_then(Weak::upgrade) else {
-            return Box::pin(async { Err(ForgetError::NotOpen) });
-        };
-        let mut last = broker.forget_bridge_states(&is_gone);
-        for client_id in broker.client_ids() {
-            if Identity::of_session(&client_id).is_some_and(|who| is_gone(&who)) {
-                let before = last.replace(broker.forget(&client_id));
-                if let Some(before) = before {
-                    before.unawaited();
+        let broker = self.0.broker.get().and_then(Weak::upgrade);
+        let is_gone = &is_gone;
+        let mut last = broker.as_ref().and_then(|broker| broker.forget_bridge_states(is_gone));
+        for broker in broker.iter() {
+            for client_id in broker.client_ids() {
+                if Identity::of_session(&client_id).is_some_and(|who| is_gone(&who)) {
+                    let before = last.replace(broker.forget(&client_id));
+                    if let Some(before) = before {
+                        before.unawaited();
+                    }
                 }
             }
         }
+        // After their sessions: the will of a session that is forgotten is void.
+        for connection in self.all() {
+            if is_gone(&connection.client.identity) {
+                connection.end(why, Reason::ADMINISTRATIVE_ACTION);
+            }
+        }
+        let is_open = broker.is_some();
         Box::pin(async move {
+            if !is_open {
+                return Err(ForgetError::NotOpen);
+            }
             match last {
                 // What was written before the last is on disk with it.
                 Some(last) => last.await.map_err(ForgetError::NotSaved),

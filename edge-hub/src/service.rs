@@ -230,6 +230,12 @@ pub trait Service: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Returns true for a client that was deleted since it came in: its will is not published, for it would be taken for one of
+    /// the next client of its name.
+    fn is_removed(&self, _client: &Client) -> bool {
+        false
+    }
+
     /// Whether any message on a free topic is wanted beside its subscribers: asked for every one of them.
     fn takes_free(&self) -> bool {
         false

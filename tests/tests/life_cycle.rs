@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Method;
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport};
+use rumqttc::{
+    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, QoS, TlsConfiguration, Transport,
+};
 use serde_json::{Value, json};
 use site_tests::leaf::{LeafOptions, trust};
 use site_tests::rest::eventually;
@@ -371,5 +373,71 @@ async fn a_module_that_left_the_manifest_leaves_nothing_to_the_next_one_of_its_n
     let twin = new.hears_nothing().await;
     assert!(twin["reported"].get("serial").is_none(), "{twin}");
     assert_eq!(twin["desired"]["limit"], 7, "{twin}");
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_will_of_a_removed_device_or_user_is_never_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path(), "life-will-gateway").await;
+    site.open_free_topics("#").await.unwrap();
+    let known = site.add_leaf("known", STEP).await.unwrap();
+    let leaf = LeafOptions { identity: "press".parse().unwrap(), key: vec![0; 32], ..known };
+    let of_user = |name: &str, user: &Value| {
+        let mut options = MqttOptions::new("panel", "localhost", leaf.port);
+        options.set_credentials(name, user["password"].as_str().unwrap());
+        let ca = trust(&std::fs::read(site.gateway_ca()).unwrap()).unwrap();
+        options.set_transport(Transport::Tls(TlsConfiguration::Rustls(ca)));
+        options
+    };
+    let watching = site.agent_json(&["user", "add", "watcher"]).await.unwrap();
+    let mut watcher = Device::new(of_user("watcher", &watching)).await;
+    watcher.subscribe("line/#").await;
+
+    let telemetry = "devices/press/messages/events/";
+    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    for topic in ["line/gone", telemetry] {
+        for is_user in [false, true] {
+            site.agent_json(&["device", "add", "press", "--key", key]).await.unwrap();
+            let user = ["user", "add", "plc", "--device", "press"];
+            let user = site.agent_json(&user).await.unwrap();
+            let mut options = match is_user {
+                true => of_user("plc", &user),
+                false => leaf.client(10).1.mqtt_options,
+            };
+            options.set_last_will(LastWill::new(topic, r#"{"is":"will"}"#, QoS::AtLeastOnce, false));
+            let mut old = Device::new(options).await;
+            match is_user {
+                true => site.agent_json(&["user", "remove", "plc"]).await.unwrap(),
+                false => site.agent_json(&["device", "remove", "press"]).await.unwrap(),
+            };
+            while old.events.poll().await.is_ok() {}
+            if !is_user {
+                site.agent_json(&["device", "add", "press", "--key", key]).await.unwrap();
+            }
+            // The users of a device end with it.
+            let user = site.agent_json(&["user", "add", "plc", "--device", "press"]).await.unwrap();
+            let next = match is_user {
+                true => of_user("plc", &user),
+                false => leaf.client(10).1.mqtt_options,
+            };
+            let mut next = Device::new(next).await;
+            next.publish(telemetry, &json!({"is": "next"})).await;
+            next.publish("line/next", &json!({})).await;
+            let heard = watcher.read(|packet| match packet {
+                Packet::Publish(publish) => Some(publish.topic.clone()),
+                _ => None,
+            });
+            assert_eq!(heard.await, "line/next", "user: {is_user}");
+            let rest = site.rest().unwrap();
+            let bodies = eventually("the telemetry of the next one", STEP, || async {
+                let messages = rest.messages("press").await.unwrap_or_default();
+                let bodies: Vec<Value> = messages.iter().map(|message| message["body"].clone()).collect();
+                Ok(bodies.contains(&json!({"is": "next"})).then_some(bodies))
+            });
+            assert_eq!(bodies.await.unwrap(), [json!({"is": "next"})], "user: {is_user}");
+            site.agent_json(&["device", "remove", "press"]).await.unwrap();
+        }
+    }
     site.end(false).await.unwrap();
 }

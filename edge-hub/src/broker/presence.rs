@@ -88,6 +88,12 @@ impl Broker {
         }
         let entry = Entry { mailbox: mailbox.clone(), expiry_s, left_ms: None, has_will: will.is_some() };
         sessions.enter(client_id.into(), entry);
+        // A new connection to a session keeps its will from being published (MQTT 5.0 section 3.1.3.2.2); the session's end
+        // does not.
+        let due_will = waiting_will.filter(|_| ended.is_some());
+        if let Some(message) = &due_will {
+            sessions.publishing(client_id.into(), message.clone(), false);
+        }
         drop(sessions);
         if dropped > 0 {
             let client = Shown(client_id);
@@ -95,11 +101,9 @@ impl Broker {
         }
         if let Some(ended) = ended {
             self.end(&ended.mailbox);
-            // A new connection to a session keeps its will from being published (MQTT 5.0 section 3.1.3.2.2); the
-            // session's end does not.
-            if let Some(message) = waiting_will {
-                self.will_is_due(client_id, message);
-            }
+        }
+        if let Some(message) = due_will {
+            self.will_is_due(client_id, message);
         }
         Entered { mailbox, connection, is_present, expiry_s }
     }
@@ -157,14 +161,12 @@ impl Broker {
                 self.journal.note(&Event::WillDue { client_id: client_id.into(), at_ms });
                 sessions.put_will(client_id.into(), will.message, at_ms);
             }
-            // Its telemetry would be that of the next client of its name.
-            Parting::Lost(Some(will)) if mailbox.is_forgotten() && will.is_telemetry() => {}
+            // Who sees it would take it for one of the next client of its name.
+            Parting::Lost(Some(_)) if mailbox.is_forgotten() => {}
             // The client is here again, with its session: there will be another end for its will.
             Parting::Lost(Some(will)) if !is_current && !mailbox.is_closed() && will.delay_s > 0 => {}
             Parting::Lost(Some(will)) => {
-                if had_will {
-                    sessions.publishing(client_id.into(), will.message.clone());
-                }
+                sessions.publishing(client_id.into(), will.message.clone(), had_will);
                 due_will = Some(will.message);
             }
             Parting::Lost(None) | Parting::Goodbye if had_will => {
@@ -188,9 +190,8 @@ impl Broker {
         self.sessions().client_ids()
     }
 
-    /// Ends the session of a client that does not come back: it was deleted. A will that waited is void, and so is each of its
-    /// telemetry; one on a free topic of a client that is here is published when its connection ends. The future ends when
-    /// the journal has it on disk.
+    /// Ends the session of a client that does not come back: it was deleted. Its wills are void: those that wait, those that
+    /// are being published, and that of its connection. The future ends when the journal has it on disk.
     pub(crate) fn forget(&self, client_id: &str) -> Stored {
         let mut sessions = self.sessions();
         sessions.take_will(client_id);
@@ -234,7 +235,7 @@ impl Broker {
         let mut sessions = self.sessions();
         let due = sessions.due(now_ms);
         for (client_id, message) in &due.wills {
-            sessions.publishing(client_id.clone(), message.clone());
+            sessions.publishing(client_id.clone(), message.clone(), true);
         }
         drop(sessions);
         for entry in due.ended {

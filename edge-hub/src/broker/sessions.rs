@@ -12,10 +12,8 @@ pub(super) struct Sessions {
     by_client: HashMap<Box<str>, Entry>,
     /// Wills that wait for their time, by client id. Some clients have no session any more.
     waiting: HashMap<Box<str>, (Arc<Message>, u64)>,
-    /// Wills that are being published, each still the will that the journal has for its client.
-    publishing: HashMap<Box<str>, Arc<Message>>,
-    /// Wills that are being published although their clients were deleted.
-    void: Vec<Arc<Message>>,
+    /// Wills that are being published.
+    publishing: HashMap<Box<str>, Vec<Publishing>>,
     /// When something may be due, and whose; what is not true any more is passed over.
     due: BTreeSet<(u64, Box<str>)>,
     durable: usize,
@@ -38,6 +36,15 @@ impl Entry {
             seconds => Some(self.left_ms?.saturating_add(u64::from(seconds) * 1_000)),
         }
     }
+}
+
+/// A will that is being published.
+struct Publishing {
+    message: Arc<Message>,
+    /// The journal has it: it is published again after a kill.
+    is_in_journal: bool,
+    /// Its client was deleted since.
+    is_void: bool,
 }
 
 /// What was due.
@@ -95,14 +102,17 @@ impl Sessions {
         self.waiting.remove(client_id).map(|(message, _)| message)
     }
 
-    /// The will that the journal has for this client is being published.
-    pub(super) fn publishing(&mut self, client_id: Box<str>, message: Arc<Message>) {
-        self.publishing.insert(client_id, message);
+    /// A will of this client is being published; `is_in_journal`: it is the one that the journal has.
+    pub(super) fn publishing(&mut self, client_id: Box<str>, message: Arc<Message>, is_in_journal: bool) {
+        let will = Publishing { message, is_in_journal, is_void: false };
+        self.publishing.entry(client_id).or_default().push(will);
     }
 
     /// The client has another will now, or none: what the journal has is not the one that is being published.
     pub(super) fn superseded(&mut self, client_id: &str) {
-        self.publishing.remove(client_id);
+        for will in self.publishing.get_mut(client_id).into_iter().flatten() {
+            will.is_in_journal = false;
+        }
     }
 
     /// The clients that have a session, or a will that waits or is being published.
@@ -117,22 +127,26 @@ impl Sessions {
 
     /// The client was deleted: what is being published of it is not its successor's.
     pub(super) fn void(&mut self, client_id: &str) {
-        self.void.extend(self.publishing.remove(client_id));
+        for will in self.publishing.get_mut(client_id).into_iter().flatten() {
+            (will.is_in_journal, will.is_void) = (false, true);
+        }
     }
 
     /// Returns true for a will whose client was deleted.
-    pub(super) fn is_void(&self, message: &Arc<Message>) -> bool {
-        self.void.iter().any(|void| Arc::ptr_eq(void, message))
+    pub(super) fn is_void(&self, client_id: &str, message: &Arc<Message>) -> bool {
+        let wills = self.publishing.get(client_id).into_iter().flatten();
+        wills.filter(|will| Arc::ptr_eq(&will.message, message)).any(|will| will.is_void)
     }
 
     /// A will was published. True when it is still the one that the journal has.
     pub(super) fn published(&mut self, client_id: &str, message: &Arc<Message>) -> bool {
-        self.void.retain(|void| !Arc::ptr_eq(void, message));
-        let is_current = self.publishing.get(client_id).is_some_and(|will| Arc::ptr_eq(will, message));
-        if is_current {
+        let Some(wills) = self.publishing.get_mut(client_id) else { return false };
+        let found = wills.iter().position(|will| Arc::ptr_eq(&will.message, message));
+        let published = found.map(|at| wills.swap_remove(at));
+        if wills.is_empty() {
             self.publishing.remove(client_id);
         }
-        is_current
+        published.is_some_and(|will| will.is_in_journal)
     }
 
     /// Takes out what is due.

@@ -144,16 +144,45 @@ async fn members_of_a_shared_subscription_that_read_nothing_hold_no_more_than_ot
 }
 
 #[tokio::test]
-async fn the_will_of_a_client_that_is_forgotten_is_not_published_once_more_by_the_next_opening() {
+async fn no_will_of_a_client_that_is_forgotten_is_published_whatever_became_of_it_before() {
     let dir = TempDir::new().unwrap();
     let (broker, mut wills) = broker(&dir).await;
     let will = || Will { message: Arc::new(message("will", "gone")), delay_s: 0 };
+    // Its client is here.
     let gone = broker.enter(|| 1, arrival("gone", true, 0, Some(&will())));
     assert_eq!(broker.journal.state().wills.len(), 1);
     broker.forget("gone").await.unwrap();
     broker.leave(&gone.mailbox, 1, 0, Parting::Lost(Some(will())));
-    wills.try_recv().unwrap();
+    wills.try_recv().unwrap_err();
     assert!(broker.journal.state().wills.is_empty());
+    // It is due, and not published yet; the next one of the name has a will, too.
+    let gone = broker.enter(|| 2, arrival("gone", true, 0, Some(&will())));
+    broker.leave(&gone.mailbox, 2, 0, Parting::Lost(Some(will())));
+    let due = wills.try_recv().unwrap();
+    broker.forget("gone").await.unwrap();
+    let next = will();
+    let next_here = broker.enter(|| 3, arrival("gone", true, 0, Some(&next)));
+    assert!(broker.is_void(&due));
+    broker.will_is_published(&due);
+    assert_eq!(broker.journal.state().wills.len(), 1, "the will of the next one");
+    // It is that of a connection that was taken over, of which the journal has nothing.
+    let newest = broker.enter(|| 4, arrival("gone", true, 0, None));
+    broker.leave(&next_here.mailbox, 3, 0, Parting::Lost(Some(next)));
+    let due = wills.try_recv().unwrap();
+    assert!(!broker.is_void(&due));
+    broker.forget("gone").await.unwrap();
+    assert!(broker.is_void(&due));
+    broker.will_is_published(&due);
+    broker.leave(&newest.mailbox, 4, 0, Parting::Lost(None));
+    // It waits for its delay.
+    let late = || Will { message: Arc::new(message("will", "late")), delay_s: 60 };
+    let gone = broker.enter(|| 5, arrival("gone", false, 60, Some(&late())));
+    broker.leave(&gone.mailbox, 5, 60, Parting::Lost(Some(late())));
+    broker.forget("gone").await.unwrap();
+    broker.tick(u64::MAX);
+    wills.try_recv().unwrap_err();
+    assert!(broker.journal.state().wills.is_empty());
+    assert!(broker.client_ids().is_empty());
     broker.journal.close().await;
 }
 

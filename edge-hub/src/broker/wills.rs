@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! CONNECT ─> journal ── connection lost, delay over ──> due ──> published ──> gone from the journal
-//!                   └─ DISCONNECT, or the client is back ──────────────────────┘
+//!                   └─ DISCONNECT, the client is back, or was deleted ─────────┘
 //! ```
 
 use std::sync::Arc;
@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Broker;
-use crate::bridge_state;
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::{Message, unix_ms};
@@ -41,17 +40,6 @@ pub(crate) struct Will {
     pub delay_s: u32,
 }
 
-impl Will {
-    /// Returns true when it is to be the client's telemetry, not a message on a free topic.
-    pub(crate) fn is_telemetry(&self) -> bool {
-        is_telemetry(&self.message)
-    }
-}
-
-fn is_telemetry(message: &Message) -> bool {
-    matches!(parse_publish(message.topic()), Ok(Publish::Telemetry { .. }))
-}
-
 /// A will that is to be published now.
 #[derive(Debug)]
 pub(crate) struct DueWill {
@@ -66,10 +54,9 @@ impl Broker {
         let _ = self.due_wills.send(DueWill { client_id: client_id.into(), message });
     }
 
-    /// Returns true for telemetry, or the state of a bridge, whose client was deleted while it was being published.
-    fn is_void(&self, will: &DueWill) -> bool {
-        let is_own = is_telemetry(&will.message) || bridge_state::is_kept(will.message.topic());
-        is_own && self.sessions().is_void(&will.message)
+    /// Returns true when its client was deleted while it was being published.
+    pub(super) fn is_void(&self, will: &DueWill) -> bool {
+        self.sessions().is_void(&will.client_id, &will.message)
     }
 
     /// A will was published, and is gone from the journal unless the client has another one by now.

@@ -66,7 +66,10 @@ where
         let parting = match end {
             End::Disconnected => Parting::Goodbye,
             End::Stopped => Parting::Stopped,
-            End::Lost(_) | End::Closed(..) => Parting::Lost(self.will.take().map(|will| *will)),
+            End::Lost(_) | End::Closed(..) => {
+                let will = self.will.take().map(|will| *will);
+                Parting::Lost(will.filter(|_| !self.door.service.is_removed(&self.connection.client)))
+            }
         };
         let (mailbox, connection) = (self.connection.mailbox.clone(), self.connection.client.connection);
         self.door.broker.leave(&mailbox, connection, self.peer.expiry_s, parting);

@@ -54,7 +54,7 @@ fn malformed_packets_of_3_1_1_are_told_from_incomplete_ones() {
     ] {
         assert!(read_one(Version::V4, bytes).is_err(), "{why}");
     }
-    for level in [0, 3, 6, 0x84] {
+    for level in [0, 3, 6, 0x83, 0x85] {
         let connect = [b"\x10\x0c\0\x04MQTT", &[level][..], b"\x02\0\0\0\0"].concat();
         assert_eq!(read_one(Version::V4, &connect), Err(ReadError::Level(level)));
     }

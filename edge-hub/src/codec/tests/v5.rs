@@ -83,7 +83,7 @@ fn a_connect_is_checked() {
         (0x10, &connect(b"\x26\0\x01\0\0\x01v"), MALFORMED, "U+0000 in a user property"),
         (0x10, &connect(b"\x26\0\x01\xff\0\x01v"), MALFORMED, "a user property that is not UTF-8"),
     ]);
-    for level in [0, 3, 6, 0x84] {
+    for level in [0, 3, 6, 0x83, 0x85] {
         let body = [b"\0\x04MQTT", &[level][..], b"\x02\0\0\0\0"].concat();
         let error = read_v5(0x10, &body).unwrap_err();
         assert_eq!((error.reason(), error), (Reason::UNSUPPORTED_PROTOCOL_VERSION, ReadError::Level(level)));

@@ -188,6 +188,8 @@ pub struct Store {
     shared: Arc<Shared>,
     losses: Arc<[(u64, LostCommits)]>,
     ended: watch::Receiver<()>,
+    /// The task that writes last values; it holds connections, so [`Store::close`] waits for it.
+    last_values: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
 }
 
 impl Store {
@@ -238,8 +240,10 @@ impl Store {
             shared,
             losses: losses.into(),
             ended,
+            last_values: Arc::default(),
         };
-        tokio::spawn(keep_last_values(store.downgrade()));
+        let task = tokio::spawn(keep_last_values(store.downgrade(), store.ended.clone()));
+        *store.last_values.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(task);
         Ok(store)
     }
 
@@ -254,6 +258,8 @@ impl Store {
             shared: shared.clone(),
             losses: losses.clone(),
             ended: ended.clone(),
+            // Not its own handle: a task that held it would keep itself.
+            last_values: Arc::default(),
         };
         WeakStore { jobs: self.jobs.downgrade(), with: Box::new(with) }
     }
@@ -411,6 +417,12 @@ impl Store {
                 tracing::error!("the store's writer ended by a panic");
             }
         }
+        let task = self.last_values.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(task) = task
+            && task.await.is_err()
+        {
+            tracing::error!("the task that writes last values ended by a panic");
+        }
     }
 }
 
@@ -463,10 +475,14 @@ async fn remind(jobs: mpsc::WeakSender<Job>) {
 }
 
 /// Writes last values behind the messages that are stored, until the store is closed or nobody has it any more.
-async fn keep_last_values(weak: WeakStore) {
+async fn keep_last_values(weak: WeakStore, mut ended: watch::Receiver<()>) {
     let mut rest = LAST_VALUES_AFTER;
     loop {
-        tokio::time::sleep(rest).await;
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            // The sender is only ever dropped, by the writer that ends.
+            _ = ended.changed() => return,
+        }
         let Some(store) = weak.upgrade() else { return };
         let since = Instant::now();
         let tail = store.read(|c| Ok::<_, StoreError>(last_values::read_tail(c)?)).await;

@@ -87,20 +87,35 @@ pub fn has_component(section: &Section, name: &str) -> bool {
     section.properties.get(name).is_some_and(is_component)
 }
 
+/// A marker of a component that is no marker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{MARKER}: found `{0}`; it marks a component, and is \"{MARKED}\" or left out")]
+pub struct InvalidMarker(String);
+
 /// Marks an object as a component.
-pub fn mark(component: &mut Map<String, Value>) {
-    component.insert(MARKER.to_owned(), MARKED.into());
+///
+/// # Errors
+/// [`InvalidMarker`] when it has a property where the marker stands.
+pub fn mark(component: &mut Map<String, Value>) -> Result<(), InvalidMarker> {
+    match component.insert(MARKER.to_owned(), MARKED.into()) {
+        Some(other) if other != MARKED => Err(InvalidMarker(other.to_string())),
+        _ => Ok(()),
+    }
 }
 
 /// Marks the objects of a patch that are components of one of the sections: devices know a component in a patch by its marker.
-pub fn mark_known(patch: &mut Map<String, Value>, sections: [&Section; 2]) {
+///
+/// # Errors
+/// As [`mark`].
+pub fn mark_known(patch: &mut Map<String, Value>, sections: [&Section; 2]) -> Result<(), InvalidMarker> {
     for (name, value) in patch {
         if let Value::Object(inner) = value
             && sections.iter().any(|section| has_component(section, name))
         {
-            mark(inner);
+            mark(inner)?;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -126,7 +141,11 @@ mod tests {
         let reported = section(json!({"b": {"__t": "c"}, "odd": {"__t": 1}, "text": "c"}));
         let mut patch =
             json!({"a": {"x": 2}, "b": {"y": 1}, "plain": {"x": 2}, "odd": {"x": 1}, "text": {}, "new": {}});
-        mark_known(patch.as_object_mut().unwrap(), [&desired, &reported]);
+        mark_known(patch.as_object_mut().unwrap(), [&desired, &reported]).unwrap();
+        for marker in [json!(null), json!("d"), json!({"x": 1})] {
+            let mut patch = json!({"b": {"__t": marker}});
+            assert!(mark_known(patch.as_object_mut().unwrap(), [&desired, &reported]).is_err(), "{marker}");
+        }
         assert_eq!(
             patch,
             json!({"a": {"__t": "c", "x": 2}, "b": {"__t": "c", "y": 1}, "plain": {"x": 2}, "odd": {"x": 1}, "text": {}, "new": {}})

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use edge_core::twin;
 use rusqlite::Connection;
-use schemas::manifest::Manifest;
+use schemas::manifest::{Manifest, ManifestError};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Section;
 use serde_json::{Map, Value};
@@ -19,6 +19,7 @@ use crate::store::manifests::{self, StoredManifest};
 use crate::store::modules;
 use crate::store::twins::{self, Half};
 use crate::store::{commands, last_values};
+use crate::update::Update;
 
 /// What a desired change makes of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,12 +71,12 @@ impl Fleet {
                         wish.extend(others.map(|(other, value)| (other.clone(), value.clone())));
                     }
                 }
-                component::mark_known(&mut wish, [&section, &reported]);
+                component::mark_known(&mut wish, [&section, &reported])?;
                 let mut patch = match change {
                     DesiredChange::Merge => wish,
                     DesiredChange::Replace => twin::difference(&section.properties, &wish),
                 };
-                component::mark_known(&mut patch, [&section, &reported]);
+                component::mark_known(&mut patch, [&section, &reported])?;
                 twin::patch(&mut section, &patch)?;
                 twins::write(c, &of, Half::Desired, &section, now_ms)?;
                 Ok((device, section.version, patch))
@@ -117,7 +118,7 @@ impl Fleet {
                     id,
                     display_name: change.display_name.unwrap_or(display_name),
                     data: change.data.or(data).ok_or_else(missing)?,
-                    organizations: change.organizations.unwrap_or(organizations),
+                    organizations: change.organizations.over(Some(organizations)).unwrap_or_default(),
                     revision: 0,
                 };
                 manifest.revision = manifests::put(c, &manifest)?;
@@ -135,7 +136,7 @@ impl Fleet {
         gateway: DeviceId,
         manifest: Assignment,
     ) -> Result<Device, FleetError> {
-        let change = Registration { manifest: Some(manifest), ..Registration::default() };
+        let change = Registration { manifest: Update::Set(manifest), ..Registration::default() };
         self.register(gateway, change, true).await
     }
 }
@@ -151,7 +152,7 @@ fn check_component(of: &Identity, name: &ComponentName, sections: [&Section; 2])
     Ok(())
 }
 
-/// A change of a stored manifest; what is `None` stays.
+/// A change of a stored manifest; what is `None` or [`Update::Keep`] stays.
 #[derive(Debug, Default)]
 pub struct ManifestChange {
     /// For people.
@@ -159,7 +160,7 @@ pub struct ManifestChange {
     /// The manifest itself.
     pub data: Option<Value>,
     /// What it belongs to.
-    pub organizations: Option<Organizations>,
+    pub organizations: Update<Organizations>,
 }
 
 /// The manifest that a gateway shall run.
@@ -199,8 +200,9 @@ impl Assignment {
 
 /// Reads the whole manifest, routes included, with what the gateway will read it with.
 fn check_manifest(data: &Value) -> Result<(), FleetError> {
-    let manifest = Manifest::parse(data.to_string().as_bytes())?;
-    edge_core::deploy::check(&manifest)?;
+    let wrong = |error: ManifestError| FleetError::Wrong(format!("data: {error}"));
+    let manifest = Manifest::parse(data.to_string().as_bytes()).map_err(wrong)?;
+    edge_core::deploy::check(&manifest).map_err(wrong)?;
     Ok(())
 }
 
@@ -258,6 +260,13 @@ pub(crate) fn assign(
         }
     }
     Ok(changed)
+}
+
+/// Takes the assignment of a manifest away. The gateway keeps what it was given until another manifest is assigned, as it does at
+/// IoT Hub when its deployment is deleted.
+pub(crate) fn take_assignment(c: &Connection, gateway: &mut Device) -> Result<(), FleetError> {
+    gateway.manifest_id = None;
+    Ok(manifests::delete_assigned(c, &gateway.id)?)
 }
 
 /// The modules that `$edgeAgent`'s section names.

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::authorize::{adopt_claim, end_claim};
 use crate::calls::Running;
 use crate::clock::now_ms;
-use crate::deploy::{Assignment, assign};
+use crate::component::InvalidMarker;
+use crate::deploy::{Assignment, assign, take_assignment};
 use crate::ingest::Ingest;
 use crate::link::Outbox;
 use crate::mail::{self, StoredMail};
@@ -32,6 +33,7 @@ use crate::store::devices::{self, Device, Relationship};
 use crate::store::enrollments;
 use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError};
+use crate::update::Update;
 
 /// Why something was not done. The variants are what a caller tells apart: IoT Central's status codes.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +85,12 @@ impl From<twin::PatchError> for FleetError {
     }
 }
 
+impl From<InvalidMarker> for FleetError {
+    fn from(error: InvalidMarker) -> Self {
+        Self::Wrong(error.to_string())
+    }
+}
+
 /// All gateways and devices, and the way to them. One for the whole program.
 pub struct Fleet {
     /// What is kept.
@@ -117,13 +125,13 @@ pub struct Fleet {
     pub(crate) stop: CancellationToken,
 }
 
-/// A wish for a device's registration; `None` leaves what stands.
+/// A wish for a device's registration; `None` and [`Update::Keep`] leave what stands.
 #[derive(Debug, Default)]
 pub struct Registration {
     /// For people; the id when nothing was ever given.
     pub display_name: Option<String>,
     /// A device template's id.
-    pub template: Option<String>,
+    pub template: Update<String>,
     /// Whether it is a gateway. Only for a new one.
     pub is_gateway: Option<bool>,
     /// False blocks it.
@@ -131,9 +139,9 @@ pub struct Registration {
     /// Whether its values are made up.
     pub simulated: Option<bool>,
     /// What it belongs to.
-    pub organizations: Option<Organizations>,
+    pub organizations: Update<Organizations>,
     /// The manifest to assign.
-    pub manifest: Option<Assignment>,
+    pub manifest: Update<Assignment>,
 }
 
 impl Fleet {
@@ -209,13 +217,16 @@ impl Fleet {
                     device.is_gateway = is_gateway;
                 }
                 device.display_name = wish.display_name.unwrap_or(device.display_name);
-                device.template = wish.template.or(device.template);
+                device.template = wish.template.over(device.template);
                 device.enabled = wish.enabled.unwrap_or(device.enabled);
                 device.simulated = wish.simulated.unwrap_or(device.simulated);
-                device.organizations = wish.organizations.unwrap_or(device.organizations);
+                let organizations = wish.organizations.over(Some(device.organizations));
+                device.organizations = organizations.unwrap_or_default();
                 let mut changed = Vec::new();
-                if let Some(manifest) = wish.manifest {
-                    changed = assign(c, &mut device, manifest, now_ms)?;
+                match wish.manifest {
+                    Update::Keep => {}
+                    Update::Clear => take_assignment(c, &mut device)?,
+                    Update::Set(manifest) => changed = assign(c, &mut device, manifest, now_ms)?,
                 }
                 device.revision += 1;
                 devices::put(c, &device)?;

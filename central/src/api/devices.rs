@@ -18,9 +18,11 @@ use super::links::ListAddress;
 use super::list::Page;
 use crate::deploy::Assignment;
 use crate::fleet::{self, Fleet, FleetError, Registration, no_device};
+use crate::line::{DisplayName, TemplateId};
 use crate::organizations::Organizations;
 use crate::store::devices::{self, Device};
 use crate::store::manifests;
+use crate::update::Update;
 
 /// Words for a gateway in `type`: IoT Central's, and those of earlier versions of this API.
 const GATEWAY_KINDS: [&str; 3] = ["iotEdge", "edge", "gateway"];
@@ -82,18 +84,27 @@ pub(super) struct AssignedManifest {
 pub struct DeviceWish {
     /// As in the path, when it is given.
     id: Option<String>,
-    display_name: Option<String>,
-    template: Option<String>,
+    /// 1 to 148 characters on one line.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 148)]
+    display_name: Option<DisplayName>,
+    /// `null` takes it away.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    template: Update<TemplateId>,
     enabled: Option<bool>,
     /// Kept for scripts that set it: central makes no values up.
     simulated: Option<bool>,
-    /// What it belongs to: one organization, or the whole site when it is `[]`.
+    /// What it belongs to: one organization, or the whole site when it is `[]` or `null`.
+    #[serde(default)]
     #[schema(value_type = Option<Vec<String>>, max_items = 1)]
-    organizations: Option<Organizations>,
+    organizations: Update<Organizations>,
     /// `["iotEdge"]` for a gateway (`edge` and `gateway` are understood too), `[]` for others; only at the first registration.
     #[serde(rename = "type")]
     kind: Option<Vec<String>>,
-    deployment_manifest: Option<AssignmentBody>,
+    /// `null` takes the assignment away; the gateway keeps what it runs until it is given another manifest.
+    #[serde(default)]
+    #[schema(value_type = Option<AssignmentBody>)]
+    deployment_manifest: Update<AssignmentBody>,
     /// Given back by scripts that changed what they read; not compared.
     #[serde(rename = "etag")]
     _etag: Option<String>,
@@ -151,20 +162,14 @@ impl DeviceWish {
                 None => Some(!kinds.is_empty()),
             },
         };
-        if let Some(name) =
-            self.display_name.as_ref().filter(|name| name.is_empty() || name.chars().count() > 148)
-        {
-            let length = name.chars().count();
-            return wrong(format!("displayName: found {length} characters; write 1 to 148"));
-        }
         Ok(Registration {
-            display_name: self.display_name,
-            template: self.template,
+            display_name: self.display_name.map(Into::into),
+            template: self.template.try_map(|template| Ok::<_, ApiError>(template.into()))?,
             is_gateway,
             enabled: self.enabled,
             simulated: self.simulated,
             organizations: self.organizations,
-            manifest: self.deployment_manifest.map(AssignmentBody::assignment).transpose()?,
+            manifest: self.deployment_manifest.try_map(AssignmentBody::assignment)?,
         })
     }
 }
@@ -271,7 +276,7 @@ pub(super) async fn put(
     register(&fleet, of, query, wish, false).await
 }
 
-/// Changes a registration; `deploymentManifest` assigns a stored manifest to a gateway.
+/// Changes a registration; `deploymentManifest` assigns a manifest to a gateway, or takes the assignment away.
 #[utoipa::path(patch, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, DeviceQuery),
     request_body = DeviceWish, security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]

@@ -18,6 +18,7 @@ use super::group_certificates::{CertificateWish, Entry, SigningCertificatesBody,
 use super::links::ListAddress;
 use super::list::Page;
 use crate::fleet::{Fleet, FleetError, new_keys};
+use crate::line::DisplayName;
 use crate::proving::GROUPS_MAX;
 use crate::store::devices;
 use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
@@ -39,7 +40,9 @@ pub struct OfGroup {
 pub struct GroupWish {
     /// As in the path, when it is given.
     id: Option<String>,
-    display_name: Option<String>,
+    /// 1 to 148 characters on one line.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 148)]
+    display_name: Option<DisplayName>,
     /// False: nobody enrols by it.
     enabled: Option<bool>,
     /// `iot`, or `iotEdge` for gateways; only for a new group.
@@ -152,7 +155,7 @@ impl GroupWish {
             }
             group.gateways = gateways;
         }
-        group.display_name = self.display_name.unwrap_or(group.display_name);
+        group.display_name = self.display_name.map_or(group.display_name, Into::into);
         group.enabled = self.enabled.unwrap_or(group.enabled);
         group.revision += 1;
         Ok(group)

@@ -15,6 +15,7 @@ use utoipa::IntoParams;
 
 use super::error::ApiError;
 use super::links::ListAddress;
+use super::strict;
 
 /// Names in the path.
 pub struct At<T>(pub T);
@@ -98,19 +99,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let bytes = JsonBytes::from_request(request, state).await?.0;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
-        let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            match error.inner().classify() {
-                serde_json::error::Category::Data => {
-                    let path = error.path().to_string();
-                    let field = if path == "." { "the body" } else { &path };
-                    ApiError::unprocessable(format!("{field}: {}", error.inner()))
-                }
-                _ => ApiError::bad_request("InvalidBody", format!("the body is not JSON: {}", error.inner())),
-            }
-        })?;
-        reader.end().map_err(|error| {
-            ApiError::bad_request("InvalidBody", format!("the body is not JSON: {error}"))
+        let wrong = |why: serde_json::Error| {
+            ApiError::bad_request("InvalidBody", format!("the body is not JSON: {why}"))
+        };
+        let document = serde_json::from_slice(bytes).map_err(wrong)?;
+        let read = strict::read(document).map_err(|error| {
+            let path = error.path().to_string();
+            let field = if path == "." { "the body" } else { &path };
+            ApiError::unprocessable(format!("{field}: {}", error.inner()))
         })?;
         Ok(Self(read))
     }

@@ -15,8 +15,10 @@ use super::links::ListAddress;
 use super::list::Page;
 use crate::deploy::ManifestChange;
 use crate::fleet::{Fleet, FleetError, no_manifest};
+use crate::line::DisplayName;
 use crate::organizations::Organizations;
 use crate::store::manifests::{self, StoredManifest};
+use crate::update::Update;
 
 /// `/api/deploymentManifests/{manifest_id}`
 #[derive(Deserialize, IntoParams)]
@@ -47,12 +49,15 @@ pub struct ManifestBody {
 pub struct StoreWish {
     /// As in the path, when it is given.
     id: Option<String>,
-    display_name: Option<String>,
+    /// 1 to 148 characters on one line.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 148)]
+    display_name: Option<DisplayName>,
     /// An IoT Edge deployment manifest, `modulesContent` on top.
     data: Option<Value>,
-    /// What it belongs to: one organization, or the whole site when it is `[]`.
+    /// What it belongs to: one organization, or the whole site when it is `[]` or `null`.
+    #[serde(default)]
     #[schema(value_type = Option<Vec<String>>, max_items = 1)]
-    organizations: Option<Organizations>,
+    organizations: Update<Organizations>,
     /// Given back by scripts that changed what they read; not compared.
     #[serde(rename = "etag")]
     _etag: Option<String>,
@@ -136,23 +141,31 @@ async fn store(
         return Err(ApiError::unprocessable(format!("id: found `{other}`; the path says `{id}`")));
     }
     let change = ManifestChange {
-        display_name: wish.display_name,
+        display_name: wish.display_name.map(Into::into),
         data: wish.data,
         organizations: wish.organizations,
     };
     Ok(Json(fleet.store_manifest(id, change, must_exist).await?.into()))
 }
 
-/// Deletes a stored manifest. Gateways that have it keep it.
+/// Deletes a stored manifest that is assigned to no gateway.
 #[utoipa::path(delete, path = "/api/deploymentManifests/{manifest_id}", tag = "deploymentManifests",
     params(OfManifest, ApiVersion), security(("token" = [])),
-    responses((status = 204), (status = 404, body = ErrorBody)))]
+    responses((status = 204), (status = 404, body = ErrorBody),
+        (status = 409, description = "it is assigned to a gateway", body = ErrorBody)))]
 pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfManifest>) -> Answer<StatusCode> {
     fleet
         .store
-        .submit(move |c| match manifests::delete(c, &of.manifest_id)? {
-            true => Ok(()),
-            false => Err(no_manifest(&of.manifest_id)),
+        .submit(move |c| {
+            let id = &of.manifest_id;
+            if let (gateways, Some(first)) = manifests::assignments(c, id)? {
+                return Err(FleetError::Conflict(format!(
+                    "deployment manifest `{id}` is assigned to {gateways} gateways, `{first}` among them; assign another to \
+                     them first, or take it away with \"deploymentManifest\": null"
+                )));
+            }
+            let is_deleted = manifests::delete(c, id)?;
+            is_deleted.then_some(()).ok_or_else(|| no_manifest(id))
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)

@@ -19,10 +19,12 @@ pub mod links;
 pub mod list;
 pub mod losses;
 pub mod manifests;
+mod path_text;
 pub mod properties;
 mod query;
 pub mod relationships;
 pub mod shown;
+mod strict;
 pub mod telemetry;
 mod token_use;
 
@@ -52,6 +54,7 @@ pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>, address: PublicAddress)
     let parameters = Arc::new(DescribedParameters::of(&description));
     router
         .route_layer(middleware::from_fn_with_state(parameters, query::check_parameters))
+        .route_layer(middleware::from_fn(path_text::check))
         .layer(Extension(address))
         .layer(Extension(Arc::new(description)))
         .layer(Extension(door))

@@ -136,17 +136,31 @@ pub(super) async fn desire(
     change: DesiredChange,
     body: &[u8],
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    let wish = match &component {
-        None => twin::parse_patch(&without_metadata(body)),
-        Some(name) => twin::parse_patch(body).and_then(|mut wish| {
-            component::mark(&mut wish);
+    let wish = wish(component.as_ref(), change, body)?;
+    fleet.desire(of.clone(), change, component.clone(), wish).await?;
+    Ok((StatusCode::ACCEPTED, shown(fleet, of, component.as_ref()).await?))
+}
+
+/// The properties of a body; those of a component under its name.
+fn wish(
+    component: Option<&ComponentName>,
+    change: DesiredChange,
+    body: &[u8],
+) -> Result<Map<String, Value>, FleetError> {
+    let wish = match component {
+        None => twin::parse_patch(&without_metadata(body))?,
+        Some(name) => {
+            let mut wish = twin::parse_patch(body)?;
+            component::mark(&mut wish)?;
             let whole = Map::from_iter([(name.to_string(), Value::Object(wish))]);
             // Once more: it stands one level deeper.
-            twin::parse_patch(Value::Object(whole).to_string().as_bytes())
-        }),
+            twin::parse_patch(Value::Object(whole).to_string().as_bytes())?
+        }
     };
-    fleet.desire(of.clone(), change, component.clone(), wish.map_err(FleetError::from)?).await?;
-    Ok((StatusCode::ACCEPTED, shown(fleet, of, component.as_ref()).await?))
+    if change == DesiredChange::Replace {
+        twin::check_whole(&wish)?;
+    }
+    Ok(wish)
 }
 
 /// A body without the `$metadata` that a read puts into each component, so that what was read can be written.

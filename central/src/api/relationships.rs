@@ -14,6 +14,7 @@ use super::extract::{ApiVersion, Asked, At, Body, OfDevice, Paging};
 use super::links::ListAddress;
 use super::list::Page;
 use crate::fleet::{Fleet, FleetError, no_device, no_relationship};
+use crate::line::DisplayName;
 use crate::store::devices::{self, Relationship};
 
 /// `/api/devices/{device_id}/relationships/{relationship_id}`
@@ -44,7 +45,9 @@ pub struct RelationshipBody {
 pub struct RelationshipWish {
     /// As in the path, when it is given.
     id: Option<String>,
-    name: Option<String>,
+    /// 1 to 148 characters on one line.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 148)]
+    name: Option<DisplayName>,
     /// The gateway: the device of the path, or of a path that has the target.
     #[schema(value_type = Option<String>)]
     source: Option<DeviceId>,
@@ -59,7 +62,9 @@ pub struct RelationshipWish {
 pub struct RelationshipChange {
     /// As in the path, when it is given.
     id: Option<String>,
-    name: Option<String>,
+    /// 1 to 148 characters on one line.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 148)]
+    name: Option<DisplayName>,
     /// As it is, when it is given: a device moves to another gateway by another relationship.
     #[schema(value_type = Option<String>)]
     source: Option<DeviceId>,
@@ -144,7 +149,7 @@ pub(super) async fn put(
             of.device_id
         }
     };
-    let name = wish.name.unwrap_or_else(|| of.relationship_id.clone());
+    let name = wish.name.map_or_else(|| of.relationship_id.clone(), Into::into);
     let relationship = Relationship { id: of.relationship_id, name, source, target: wish.target };
     Ok(Json(fleet.attach(relationship).await?.into()))
 }
@@ -163,7 +168,7 @@ pub(super) async fn patch(
     check_same("id", change.id.as_deref(), &standing.id)?;
     check_same("source", change.source.as_ref().map(DeviceId::as_str), standing.source.as_str())?;
     let relationship = Relationship {
-        name: change.name.unwrap_or(standing.name),
+        name: change.name.map_or(standing.name, Into::into),
         target: change.target.unwrap_or(standing.target),
         ..standing
     };

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row};
 use schemas::names::DeviceId;
 use serde_json::Value;
 
-use super::{json_column, unreadable};
+use super::{json_column, unreadable, unsigned};
 use crate::organizations::Organizations;
 
 /// A stored manifest.
@@ -76,6 +76,27 @@ pub fn assigned(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result
     unreadable::row("assigned_manifests", found)
 }
 
+/// Forgets the manifest that a gateway was given.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete_assigned(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM assigned_manifests WHERE device = ?1")?
+        .execute([gateway.as_str()])?;
+    Ok(())
+}
+
+/// How many gateways a manifest is assigned to, and the first of them.
+///
+/// # Errors
+/// SQLite's.
+pub fn assignments(connection: &Connection, id: &str) -> rusqlite::Result<(u64, Option<String>)> {
+    connection
+        .prepare_cached("SELECT count(*), min(id) FROM devices WHERE manifest_id = ?1")?
+        .query_row([id], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))
+}
+
 /// The manifest with this id; none when it cannot be read.
 ///
 /// # Errors
@@ -94,7 +115,7 @@ pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resul
     unreadable::rows("manifests", statement.query_map([after], read)?).take(limit as usize).collect()
 }
 
-/// Forgets a manifest; false when there was none. Gateways that have it keep it.
+/// Forgets a manifest; false when there was none.
 ///
 /// # Errors
 /// SQLite's.

@@ -14,7 +14,8 @@ use crate::clock::now_ms;
 use crate::component::{self, ComponentName, has_component};
 use crate::fleet::{Fleet, FleetError, Registration, no_manifest, require};
 use crate::organizations::Organizations;
-use crate::store::devices::Device;
+use crate::precondition::Precondition;
+use crate::store::devices::{self, Device};
 use crate::store::manifests::{self, StoredManifest};
 use crate::store::modules;
 use crate::store::twins::{self, Half};
@@ -93,12 +94,13 @@ impl Fleet {
     /// Stores a manifest, or changes the stored one; unless `must_exist`, a new one is made.
     ///
     /// # Errors
-    /// [`FleetError::Wrong`] naming the field, [`FleetError::NotFound`] when `must_exist`.
+    /// [`FleetError::Wrong`] naming the field, [`FleetError::PreconditionFailed`], [`FleetError::NotFound`] when `must_exist`.
     pub async fn store_manifest(
         &self,
         id: String,
         change: ManifestChange,
         must_exist: bool,
+        precondition: Precondition,
     ) -> Result<StoredManifest, FleetError> {
         if let Some(data) = &change.data {
             check_manifest(data)?;
@@ -109,7 +111,9 @@ impl Fleet {
                 if must_exist && stands.is_none() {
                     return Err(no_manifest(&id));
                 }
+                precondition.check(stands.as_ref().map(StoredManifest::etag).as_deref())?;
                 let missing = || FleetError::Wrong("data: missing; write the manifest".into());
+                let old_name = stands.as_ref().map(|stands| stands.display_name.clone());
                 let (display_name, data, organizations) = match stands {
                     Some(stands) => (stands.display_name, Some(stands.data), stands.organizations),
                     None => (id.clone(), None, Organizations::default()),
@@ -122,6 +126,10 @@ impl Fleet {
                     revision: 0,
                 };
                 manifest.revision = manifests::put(c, &manifest)?;
+                if old_name.is_some_and(|old| old != manifest.display_name) {
+                    // It stands in what is read of each of them.
+                    devices::manifest_renamed(c, &manifest.id)?;
+                }
                 Ok(manifest)
             })
             .await
@@ -135,9 +143,10 @@ impl Fleet {
         self: &Arc<Self>,
         gateway: DeviceId,
         manifest: Assignment,
+        precondition: Precondition,
     ) -> Result<Device, FleetError> {
         let change = Registration { manifest: Update::Set(manifest), ..Registration::default() };
-        self.register(gateway, change, true).await
+        self.register(gateway, change, true, precondition).await
     }
 }
 

@@ -43,6 +43,7 @@ impl From<FleetError> for Rejected {
         match error {
             FleetError::NotFound(_) => Self::Wrong(404, why),
             FleetError::Conflict(_) => Self::Wrong(409, why),
+            FleetError::PreconditionFailed(_) => Self::Wrong(412, why),
             FleetError::Wrong(_) => Self::Wrong(400, why),
             FleetError::TooLarge(_) => Self::Wrong(413, why),
             FleetError::QueueFull(_) => Self::Wrong(403, why),

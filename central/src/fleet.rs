@@ -27,6 +27,7 @@ use crate::ingest::Ingest;
 use crate::link::Outbox;
 use crate::mail::{self, StoredMail};
 use crate::organizations::Organizations;
+use crate::precondition::Precondition;
 use crate::presence::Connections;
 use crate::store::cloud_messages;
 use crate::store::devices::{self, Device, Relationship};
@@ -44,6 +45,9 @@ pub enum FleetError {
     /// It contradicts what stands. 409.
     #[error("{0}")]
     Conflict(String),
+    /// It is not in the state that the change was made for. 412.
+    #[error("{0}")]
+    PreconditionFailed(String),
     /// It was understood and is wrong; the message names the field. 422.
     #[error("{0}")]
     Wrong(String),
@@ -183,26 +187,31 @@ impl Fleet {
     /// assigning a manifest writes the twins of its modules. Unless `must_exist`, an id that a gateway claimed is a new device's.
     ///
     /// # Errors
-    /// [`FleetError::Wrong`] with the field, [`FleetError::NotFound`] for the manifest, or for the device when
-    /// `must_exist`.
+    /// [`FleetError::Wrong`] with the field, [`FleetError::PreconditionFailed`], [`FleetError::NotFound`] for the manifest, or for the
+    /// device when `must_exist`.
     pub async fn register(
         self: &Arc<Self>,
         id: DeviceId,
         wish: Registration,
         must_exist: bool,
+        precondition: Precondition,
     ) -> Result<Device, FleetError> {
         let now_ms = now_ms();
         let (written, changed, claimant) = self
             .store
             .submit(move |c| {
                 let mut claimant = None;
-                let mut device = match devices::get(c, &id)? {
+                let standing = devices::get(c, &id)?;
+                if standing.is_none() && must_exist {
+                    return Err(no_device(&id));
+                }
+                precondition.check(standing.as_ref().map(Device::etag).as_deref())?;
+                let mut device = match standing {
                     Some(device) if device.is_claim && !must_exist => {
                         claimant = device.gateway.clone();
                         end_claim(c, device)?
                     }
                     Some(device) => device,
-                    None if must_exist => return Err(no_device(&id)),
                     None => new_device(id),
                 };
                 let is_new = device.revision == 0;
@@ -249,12 +258,17 @@ impl Fleet {
     /// Forgets a device and disconnects it. Devices behind a deleted gateway stay registered.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`].
-    pub async fn remove(self: &Arc<Self>, id: DeviceId) -> Result<(), FleetError> {
+    /// [`FleetError::NotFound`], [`FleetError::PreconditionFailed`].
+    pub async fn remove(
+        self: &Arc<Self>,
+        id: DeviceId,
+        precondition: Precondition,
+    ) -> Result<(), FleetError> {
         let gone = self
             .store
             .submit(move |c| {
                 let device = devices::get(c, &id)?.ok_or_else(|| no_device(&id))?;
+                precondition.check(Some(&device.etag()))?;
                 devices::delete(c, &id)?;
                 Ok::<_, FleetError>(device)
             })

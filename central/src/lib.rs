@@ -26,6 +26,7 @@ pub mod mail;
 pub mod organizations;
 pub mod page;
 mod placement;
+pub mod precondition;
 pub mod presence;
 pub mod proving;
 pub mod redact;

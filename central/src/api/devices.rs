@@ -20,6 +20,7 @@ use crate::deploy::Assignment;
 use crate::fleet::{self, Fleet, FleetError, Registration, no_device};
 use crate::line::{DisplayName, TemplateId};
 use crate::organizations::Organizations;
+use crate::precondition::Precondition;
 use crate::store::devices::{self, Device};
 use crate::store::manifests;
 use crate::update::Update;
@@ -105,10 +106,9 @@ pub struct DeviceWish {
     #[serde(default)]
     #[schema(value_type = Option<AssignmentBody>)]
     deployment_manifest: Update<AssignmentBody>,
+    /// As read, to change nothing else than that.
+    etag: Option<String>,
     /// Given back by scripts that changed what they read; not compared.
-    #[serde(rename = "etag")]
-    _etag: Option<String>,
-    /// As etag.
     #[serde(rename = "provisioned")]
     _provisioned: Option<bool>,
 }
@@ -215,7 +215,7 @@ fn assigned(
 
 fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<DeviceBody, FleetError> {
     Ok(DeviceBody {
-        etag: format!("\"{:x}\"", device.revision),
+        etag: device.etag(),
         deployment_manifest: assigned(c, &device, expand)?,
         display_name: device.display_name,
         template: device.template,
@@ -271,9 +271,10 @@ pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     Asked(query): Asked<DeviceQuery>,
+    precondition: Precondition,
     Body(wish): Body<DeviceWish>,
 ) -> Answer<Json<DeviceBody>> {
-    register(&fleet, of, query, wish, false).await
+    register(&fleet, of, query, wish, false, precondition).await
 }
 
 /// Changes a registration; `deploymentManifest` assigns a manifest to a gateway, or takes the assignment away.
@@ -284,20 +285,23 @@ pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
     Asked(query): Asked<DeviceQuery>,
+    precondition: Precondition,
     Body(wish): Body<DeviceWish>,
 ) -> Answer<Json<DeviceBody>> {
-    register(&fleet, of, query, wish, true).await
+    register(&fleet, of, query, wish, true, precondition).await
 }
 
 async fn register(
     fleet: &Arc<Fleet>,
     of: OfDevice,
     query: DeviceQuery,
-    wish: DeviceWish,
+    mut wish: DeviceWish,
     must_exist: bool,
+    precondition: Precondition,
 ) -> Answer<Json<DeviceBody>> {
+    let precondition = precondition.with_body(wish.etag.take());
     let registration = wish.registration(of.device_id.as_str())?;
-    let device = fleet.register(of.device_id, registration, must_exist).await?;
+    let device = fleet.register(of.device_id, registration, must_exist, precondition).await?;
     Ok(Json(fleet.store.read(move |c| body(c, device, query.expand)).await?))
 }
 
@@ -308,9 +312,10 @@ async fn register(
 pub(super) async fn apply_manifest(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
+    precondition: Precondition,
     Body(manifest): Body<AssignmentBody>,
 ) -> Answer<Json<AssignedManifest>> {
-    let device = fleet.apply_manifest(of.device_id, manifest.assignment()?).await?;
+    let device = fleet.apply_manifest(of.device_id, manifest.assignment()?, precondition).await?;
     let read = move |c: &Connection| assigned(c, &device, Some(Expand::DeploymentManifest));
     let given = fleet.store.read(read).await?;
     Ok(Json(given.ok_or_else(|| ApiError::internal("the manifest was not noted"))?))
@@ -319,8 +324,12 @@ pub(super) async fn apply_manifest(
 /// Deletes a gateway or device with its keys, twins and command history, and disconnects it.
 #[utoipa::path(delete, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion),
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
-pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<StatusCode> {
-    fleet.remove(of.device_id).await?;
+pub(super) async fn delete(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    precondition: Precondition,
+) -> Answer<StatusCode> {
+    fleet.remove(of.device_id, precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

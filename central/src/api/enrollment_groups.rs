@@ -19,6 +19,7 @@ use super::links::ListAddress;
 use super::list::Page;
 use crate::fleet::{Fleet, FleetError, new_keys};
 use crate::line::DisplayName;
+use crate::precondition::Precondition;
 use crate::proving::GROUPS_MAX;
 use crate::store::devices;
 use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
@@ -52,10 +53,9 @@ pub struct GroupWish {
     /// Gateways through which devices of an X.509 group may enrol; none for a new group.
     #[schema(value_type = Option<Vec<String>>)]
     gateways: Option<Vec<DeviceId>>,
+    /// As read, to change nothing else than that.
+    etag: Option<String>,
     /// Given back by scripts that changed what they read; not compared.
-    #[serde(rename = "etag")]
-    _etag: Option<String>,
-    /// As etag.
     #[serde(rename = "idScope")]
     _id_scope: Option<String>,
 }
@@ -307,7 +307,7 @@ fn body(group: &Group, id_scope: &str, has_keys: bool) -> GroupBody {
             symmetric_key: symmetric_key.filter(|_| has_keys),
             x509: x509.filter(|_| has_keys),
         },
-        etag: format!("\"{:x}\"", group.revision),
+        etag: group.etag(),
         id_scope: id_scope.to_owned(),
         gateways: is_x509.then(|| group.gateways.clone()),
     }
@@ -360,9 +360,10 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>) ->
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfGroup>,
+    precondition: Precondition,
     Body(wish): Body<GroupWish>,
 ) -> Answer<Json<GroupBody>> {
-    write(&fleet, of.group_id, wish, false).await
+    write(&fleet, of.group_id, wish, false, precondition).await
 }
 
 /// Changes an enrolment group.
@@ -372,12 +373,20 @@ pub(super) async fn put(
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfGroup>,
+    precondition: Precondition,
     Body(wish): Body<GroupWish>,
 ) -> Answer<Json<GroupBody>> {
-    write(&fleet, of.group_id, wish, true).await
+    write(&fleet, of.group_id, wish, true, precondition).await
 }
 
-async fn write(fleet: &Arc<Fleet>, id: String, wish: GroupWish, must_exist: bool) -> Answer<Json<GroupBody>> {
+async fn write(
+    fleet: &Arc<Fleet>,
+    id: String,
+    mut wish: GroupWish,
+    must_exist: bool,
+    precondition: Precondition,
+) -> Answer<Json<GroupBody>> {
+    let precondition = precondition.with_body(wish.etag.take());
     let written = fleet.store.submit(move |c| {
         let standing = enrollments::group(c, &id)?;
         if standing.is_none() {
@@ -390,6 +399,7 @@ async fn write(fleet: &Arc<Fleet>, id: String, wish: GroupWish, must_exist: bool
                 )));
             }
         }
+        precondition.check(standing.as_ref().map(Group::etag).as_deref())?;
         let group = wish.group(id, standing)?;
         for gateway in &group.gateways {
             if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
@@ -406,10 +416,18 @@ async fn write(fleet: &Arc<Fleet>, id: String, wish: GroupWish, must_exist: bool
 #[utoipa::path(delete, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
     params(OfGroup, ApiVersion), security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody)))]
-pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>) -> Answer<StatusCode> {
-    let deleted = fleet.store.submit(move |c| match enrollments::delete_group(c, &of.group_id)? {
-        true => Ok(()),
-        false => Err(no_group(&of.group_id)),
+pub(super) async fn delete(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfGroup>,
+    precondition: Precondition,
+) -> Answer<StatusCode> {
+    let deleted = fleet.store.submit(move |c| {
+        let standing = enrollments::group(c, &of.group_id)?;
+        if let Some(standing) = &standing {
+            precondition.check(Some(&standing.etag()))?;
+        }
+        let is_deleted = enrollments::delete_group(c, &of.group_id)?;
+        is_deleted.then_some(()).ok_or_else(|| no_group(&of.group_id))
     });
     deleted.await.map_err(ApiError::from)?;
     Ok(StatusCode::NO_CONTENT)

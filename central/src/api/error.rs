@@ -123,6 +123,7 @@ impl From<FleetError> for ApiError {
         let (status, code) = match error {
             FleetError::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
             FleetError::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
+            FleetError::PreconditionFailed(_) => (StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
             FleetError::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "UnprocessableContent"),
             FleetError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge"),
             FleetError::QueueFull(_) => (StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded"),

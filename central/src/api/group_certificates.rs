@@ -22,6 +22,7 @@ use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, At, Body};
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError};
+use crate::precondition::Precondition;
 use crate::store::enrollments::{self, GroupAttestation, SigningCertificate, SigningCertificates};
 
 /// Which of the two.
@@ -73,9 +74,8 @@ pub struct CertificateWish {
     /// Given back by scripts that changed what they read; not looked at.
     #[serde(rename = "info")]
     _info: Option<Value>,
-    /// As info.
-    #[serde(rename = "etag")]
-    _etag: Option<String>,
+    /// As read, to change nothing else than that.
+    etag: Option<String>,
 }
 
 /// A certificate that proves who has the key of another one.
@@ -107,6 +107,8 @@ impl CertificateWish {
         field: &str,
     ) -> Result<Option<SigningCertificate>, FleetError> {
         let wrong = |why: String| FleetError::Wrong(format!("{field}.certificate: {why}"));
+        let given_back = Precondition::default().with_body(self.etag);
+        given_back.check(standing.as_ref().map(etag).as_deref())?;
         let Some(text) = self.certificate else {
             let standing = standing.ok_or_else(|| wrong("missing".to_owned()))?;
             let is_verified = self.verified.unwrap_or(standing.is_verified);
@@ -159,13 +161,20 @@ pub struct VerificationCode {
 }
 
 fn body(certificate: &SigningCertificate) -> SigningCertificateBody {
-    let fingerprint = Fingerprint::of(&STANDARD.decode(&certificate.certificate).unwrap_or_default());
-    let sha1_thumbprint = Thumbprint::Sha1(fingerprint.sha1).to_string();
     SigningCertificateBody {
         verified: certificate.is_verified,
-        etag: format!("\"{sha1_thumbprint}-{}\"", u8::from(certificate.is_verified)),
-        info: ThumbprintBody { sha1_thumbprint },
+        etag: etag(certificate),
+        info: ThumbprintBody { sha1_thumbprint: thumbprint(certificate) },
     }
+}
+
+fn thumbprint(certificate: &SigningCertificate) -> String {
+    let fingerprint = Fingerprint::of(&STANDARD.decode(&certificate.certificate).unwrap_or_default());
+    Thumbprint::Sha1(fingerprint.sha1).to_string()
+}
+
+fn etag(certificate: &SigningCertificate) -> String {
+    format!("\"{}-{}\"", thumbprint(certificate), u8::from(certificate.is_verified))
 }
 
 /// The certificates of a group as its attestation shows them.
@@ -227,9 +236,11 @@ pub(super) async fn get(
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfCertificate>,
+    precondition: Precondition,
     Body(wish): Body<CertificateWish>,
 ) -> Answer<Json<SigningCertificateBody>> {
-    let written = change(&fleet, of, |of, entry| {
+    let written = change(&fleet, of, move |of, entry| {
+        precondition.check(entry.as_ref().map(etag).as_deref())?;
         *entry = wish.over(entry.take(), of.entry.as_str())?;
         entry.clone().ok_or_else(|| none(of))
     });
@@ -240,8 +251,16 @@ pub(super) async fn put(
 #[utoipa::path(delete, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}", tag = "enrollmentGroups",
     params(OfCertificate, ApiVersion), security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody)))]
-pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfCertificate>) -> Answer<StatusCode> {
-    change(&fleet, of, |of, entry| entry.take().map(drop).ok_or_else(|| none(of))).await?;
+pub(super) async fn delete(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfCertificate>,
+    precondition: Precondition,
+) -> Answer<StatusCode> {
+    change(&fleet, of, move |of, entry| {
+        let standing = entry.take().ok_or_else(|| none(of))?;
+        precondition.check(Some(&etag(&standing)))
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -17,6 +17,7 @@ use crate::deploy::ManifestChange;
 use crate::fleet::{Fleet, FleetError, no_manifest};
 use crate::line::DisplayName;
 use crate::organizations::Organizations;
+use crate::precondition::Precondition;
 use crate::store::manifests::{self, StoredManifest};
 use crate::update::Update;
 
@@ -58,14 +59,13 @@ pub struct StoreWish {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>, max_items = 1)]
     organizations: Update<Organizations>,
-    /// Given back by scripts that changed what they read; not compared.
-    #[serde(rename = "etag")]
-    _etag: Option<String>,
+    /// As read, to change nothing else than that.
+    etag: Option<String>,
 }
 
 impl From<StoredManifest> for ManifestBody {
     fn from(of: StoredManifest) -> Self {
-        let etag = format!("\"{:x}\"", of.revision);
+        let etag = of.etag();
         Self {
             id: of.id,
             display_name: of.display_name,
@@ -113,9 +113,10 @@ pub(super) async fn get(
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfManifest>,
+    precondition: Precondition,
     Body(wish): Body<StoreWish>,
 ) -> Answer<Json<ManifestBody>> {
-    store(&fleet, of.manifest_id, wish, false).await
+    store(&fleet, of.manifest_id, wish, false, precondition).await
 }
 
 /// Changes a stored manifest. Gateways that have it assigned keep what they have until it is assigned again.
@@ -126,9 +127,10 @@ pub(super) async fn put(
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfManifest>,
+    precondition: Precondition,
     Body(wish): Body<StoreWish>,
 ) -> Answer<Json<ManifestBody>> {
-    store(&fleet, of.manifest_id, wish, true).await
+    store(&fleet, of.manifest_id, wish, true, precondition).await
 }
 
 async fn store(
@@ -136,6 +138,7 @@ async fn store(
     id: String,
     wish: StoreWish,
     must_exist: bool,
+    precondition: Precondition,
 ) -> Answer<Json<ManifestBody>> {
     if let Some(other) = wish.id.filter(|other| *other != id) {
         return Err(ApiError::unprocessable(format!("id: found `{other}`; the path says `{id}`")));
@@ -145,7 +148,7 @@ async fn store(
         data: wish.data,
         organizations: wish.organizations,
     };
-    Ok(Json(fleet.store_manifest(id, change, must_exist).await?.into()))
+    Ok(Json(fleet.store_manifest(id, change, must_exist, precondition.with_body(wish.etag)).await?.into()))
 }
 
 /// Deletes a stored manifest that is assigned to no gateway.
@@ -153,11 +156,19 @@ async fn store(
     params(OfManifest, ApiVersion), security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody),
         (status = 409, description = "it is assigned to a gateway", body = ErrorBody)))]
-pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfManifest>) -> Answer<StatusCode> {
+pub(super) async fn delete(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfManifest>,
+    precondition: Precondition,
+) -> Answer<StatusCode> {
     fleet
         .store
         .submit(move |c| {
             let id = &of.manifest_id;
+            let stands = manifests::get(c, id)?;
+            if let Some(stands) = &stands {
+                precondition.check(Some(&stands.etag()))?;
+            }
             if let (gateways, Some(first)) = manifests::assignments(c, id)? {
                 return Err(FleetError::Conflict(format!(
                     "deployment manifest `{id}` is assigned to {gateways} gateways, `{first}` among them; assign another to \

@@ -12,6 +12,7 @@ mod description;
 pub mod devices;
 pub mod enrollment_groups;
 pub mod error;
+mod etags;
 pub mod ext;
 pub mod extract;
 pub mod group_certificates;
@@ -55,6 +56,7 @@ pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>, address: PublicAddress)
     router
         .route_layer(middleware::from_fn_with_state(parameters, query::check_parameters))
         .route_layer(middleware::from_fn(path_text::check))
+        .route_layer(middleware::from_fn(etags::tag))
         .layer(Extension(address))
         .layer(Extension(Arc::new(description)))
         .layer(Extension(door))
@@ -138,6 +140,7 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(open_api))
         .split_for_parts();
     description::complete(&mut description);
+    etags::describe(&mut description);
     (router, description)
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
 use crate::organizations::Organizations;
+use crate::precondition;
 
 use super::{integer, last_values, losses, parsed_column, unreadable, unsigned};
 
@@ -73,6 +74,11 @@ impl Device {
             gateway_generation: 0,
             attachment: 0,
         }
+    }
+
+    /// Names the state of the registration.
+    pub fn etag(&self) -> String {
+        precondition::of_revision(self.revision)
     }
 
     /// The gateway that carries messages for it, which may be itself; `None` for a device of central's own door.
@@ -314,14 +320,28 @@ pub fn may_return(connection: &Connection, id: &DeviceId) -> rusqlite::Result<()
     Ok(())
 }
 
-/// Notes that a device came or went.
+/// Notes that a device came or went. The first time changes what is read of its registration.
 ///
 /// # Errors
 /// SQLite's.
 pub fn seen(connection: &Connection, id: &DeviceId, at_ms: u64) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE devices SET last_seen_ms = max(ifnull(last_seen_ms, 0), ?2) WHERE id = ?1")?
+        .prepare_cached(
+            "UPDATE devices SET last_seen_ms = max(ifnull(last_seen_ms, 0), ?2),
+                 revision = revision + (last_seen_ms IS NULL) WHERE id = ?1",
+        )?
         .execute((id.as_str(), integer(at_ms)))?;
+    Ok(())
+}
+
+/// Notes that a manifest has another name, for the registrations of the gateways that it is assigned to.
+///
+/// # Errors
+/// SQLite's.
+pub fn manifest_renamed(connection: &Connection, manifest_id: &str) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE devices SET revision = revision + 1 WHERE manifest_id = ?1")?
+        .execute([manifest_id])?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::devices::Keys;
 use super::{integer, json_column, unreadable, unsigned};
+use crate::precondition;
 
 /// An enrolment group: whoever has what it asks for may enrol.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,6 +26,13 @@ pub struct Group {
     pub gateways: Vec<DeviceId>,
     /// Grows with every change.
     pub revision: i64,
+}
+
+impl Group {
+    /// Names the state of the group.
+    pub fn etag(&self) -> String {
+        precondition::of_revision(self.revision)
+    }
 }
 
 /// What devices of a group must show.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{json_column, unreadable, unsigned};
 use crate::organizations::Organizations;
+use crate::precondition;
 
 /// A stored manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,13 @@ pub struct StoredManifest {
     pub organizations: Organizations,
     /// Grows with every change.
     pub revision: i64,
+}
+
+impl StoredManifest {
+    /// Names the state of what is stored.
+    pub fn etag(&self) -> String {
+        precondition::of_revision(self.revision)
+    }
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredManifest> {

@@ -162,6 +162,7 @@ impl Daemon {
             Box::new(clients.clone()),
             Box::new(twins.clone()),
             Box::new(commands.clone()),
+            Box::new(queues.clone()),
             Box::new(mailbox.clone()),
             Box::new(users.clone()),
         ];
@@ -182,7 +183,8 @@ impl Daemon {
         let deployments = Arc::new(deployments);
         let presence = PresenceChanges::default();
         let unrouted = Arc::new(Unrouted::default());
-        let module_keys = ModuleKeys::load(&config.data_dir)?;
+        let module_keys = ModuleKeys::load(&config.data_dir)?
+            .with_numbers(config.device_id.clone(), removals.modules().numbers().clone());
         let limits = config.upstream.as_ref().map(|upstream| upstream.budget).unwrap_or_default();
         let meter = Meter::load(state.clone(), limits)?;
         let upstream = config.upstream.as_ref();

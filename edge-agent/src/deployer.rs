@@ -19,7 +19,7 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::query_parameters::EventsOptions;
 use edge_core::backoff::Backoff;
-use edge_core::deploy::desired::Desired;
+use edge_core::deploy::desired::{Desired, generation_of};
 use edge_core::deploy::observed::Observed;
 use edge_core::deploy::plan::{Action, Plan, Reason, plan};
 use edge_core::deploy::report::Progress;
@@ -458,5 +458,10 @@ fn booted_at_ms() -> u64 {
 pub async fn plan_once(config: &Config, keys: &ModuleKeys, desired: &Desired) -> Result<Plan, DockerError> {
     let docker = Engine::new(config.docker.socket.clone()).client().await?;
     let observed = observe(&docker, &ModuleContext::new(config, keys)).await?;
+    // A daemon that runs replaces containers of earlier modules of a name at once; what is there is of the present ones.
+    let number = |module: &ModuleId| {
+        observed.modules.get(module).map_or(0, |observed| generation_of(&observed.fingerprint))
+    };
+    let desired = &desired.clone().of_generations(number);
     Ok(plan(desired, &observed, &Restarts::since_boot(booted_at_ms()), now_ms()))
 }

@@ -242,6 +242,9 @@ impl Deployments {
                 .map_err(|error| chain(&error).to_string())?;
         }
         let (desired, _, refused) = deploy::take(&manifest);
+        let number =
+            |module: &ModuleId| self.removals.modules().numbers().number(&self.identity(module.clone()));
+        let desired = desired.of_generations(number);
         let withheld = self.policy.check(&desired).err().map(|error| chain(&error).to_string());
         if let (Start::New, Some(refused)) = (start, &withheld) {
             return Err(refused.clone());
@@ -352,7 +355,9 @@ mod tests {
 
     use super::*;
     use crate::generations::Generations;
+    use crate::module_keys::ModuleKeys;
     use crate::queues::limits::Limits;
+    use edge_core::route::{QueueClass, Sink};
     use edge_hub::clients::Clients;
     use serde_json::json;
 
@@ -364,6 +369,7 @@ mod tests {
         state: State,
         queues: Arc<Queues>,
         twins: Twins,
+        removals: Removals,
         deployments: Arc<Deployments>,
         outputs: Outputs,
     }
@@ -384,7 +390,7 @@ mod tests {
             let removals = Removals::load(
                 state.clone(),
                 users,
-                vec![Box::new(twins.clone())],
+                vec![Box::new(twins.clone()), Box::new(queues.clone())],
                 Generations::load(state.clone(), None),
             );
             let removal = removals.begin().await;
@@ -398,7 +404,8 @@ mod tests {
                 policy,
             )
             .unwrap();
-            Running { state, queues, twins, deployments: Arc::new(deployments), outputs }
+            drop(removal);
+            Running { state, queues, twins, removals, deployments: Arc::new(deployments), outputs }
         }
     }
 
@@ -424,7 +431,7 @@ mod tests {
 
         /// Whether a module's message goes upstream, by its output.
         fn goes_upstream(&self, output: &str) -> bool {
-            use edge_core::route::{Kind, Message, Sink};
+            use edge_core::route::{Kind, Message};
             let routing = self.outputs.routing.borrow().clone();
             let mut bag = schemas::bag::PropertyBag::new();
             bag.set(schemas::bag::system::OUTPUT_NAME, output);
@@ -436,10 +443,101 @@ mod tests {
         }
 
         async fn stop(self) {
-            let Self { state, queues, twins, deployments, outputs } = self;
-            drop((twins, deployments, outputs));
+            let Self { state, queues, twins, removals, deployments, outputs } = self;
+            drop((twins, removals, deployments, outputs));
             queues.close().await;
             state.close().await;
+        }
+    }
+
+    /// A route leads to the module all the time.
+    async fn assign(running: &Running, version: u64, has_module: bool) {
+        let mut agent = json!({"schemaVersion": "1.1", "modules": {}});
+        if has_module {
+            agent["modules"]["m"] = json!({"settings": {"image": "a:1"}});
+        }
+        let routes = json!({"in": "FROM /messages/* INTO BrokeredEndpoint('/modules/m/inputs/i')"});
+        let hub = json!({"schemaVersion": "1.1", "routes": routes});
+        for (module, properties) in [(ModuleId::edge_agent(), agent), (ModuleId::edge_hub(), hub)] {
+            let section = Section { version, properties: properties.as_object().unwrap().clone() };
+            let identity = Identity::module("gw".parse().unwrap(), module);
+            let (_, saved) = running.twins.desired_from_central(&identity, section, || true);
+            saved.expect("another section").durable().await.unwrap();
+        }
+    }
+
+    /// What tells one module of a name from another: its key, its generation id, and the fingerprint of its container.
+    fn marks(running: &Running, dir: &std::path::Path) -> [String; 3] {
+        let module: ModuleId = "m".parse().unwrap();
+        let keys = ModuleKeys::load(dir).unwrap();
+        let keys = keys.with_numbers("gw".parse().unwrap(), running.removals.modules().numbers().clone());
+        let in_force = running.outputs.deployer.borrow().clone().unwrap();
+        let fingerprint = in_force.desired.modules[&module].fingerprint.clone();
+        [format!("{:?}", keys.key(&module)), keys.generation_id(&module), fingerprint]
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_module_that_left_the_manifest_is_the_next_ones_wherever_the_daemon_was_killed() {
+        for steps in 0..4 {
+            let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+            let dir = gateway.dir.path();
+            std::fs::write(dir.join(crate::module_keys::FILE), [7; crate::module_keys::SECRET_BYTES])
+                .unwrap();
+            let module: Identity = "gw/m".parse().unwrap();
+            let mut running = gateway.start().await;
+            let mut earlier: Vec<[String; 3]> = Vec::new();
+            for round in 0..3 {
+                assign(&running, 2 * round + 1, true).await;
+                running.deployments.take_up().await.unwrap();
+                let here = marks(&running, dir);
+                for earlier in &earlier {
+                    let is_same = here.iter().zip(earlier).any(|(here, earlier)| here == earlier);
+                    assert!(!is_same, "round {round}, {steps} steps: {here:?}, {earlier:?}");
+                }
+                let waiting = |running: &Running| {
+                    let stats = running.queues.stats().into_iter().find(|queue| queue.name == "inputs/m");
+                    stats.map_or(0, |queue| queue.stats.records)
+                };
+                assert_eq!(waiting(&running), 0, "round {round}, {steps} steps");
+                let twin = running.twins.get(&module).reported.properties;
+                assert!(twin.is_empty(), "round {round}, {steps} steps: {twin:?}");
+                // A restart makes it no other one.
+                running.stop().await;
+                running = gateway.start().await;
+                assert_eq!(marks(&running, dir), here);
+                earlier.push(here);
+
+                let patch = json!({"serial": "old"});
+                running.twins.report(&module, patch.as_object().unwrap(), || true).await.unwrap();
+                let sink = Sink::Input { module: "m".parse().unwrap(), input: "i".into() };
+                let record = crate::record::encode("devices/gw/modules/m/inputs/i/", b"old").unwrap();
+                let append = running.queues.append(&sink, QueueClass::DEFAULT, record, None).unwrap();
+                append.await.unwrap();
+                assert_eq!(waiting(&running), 1);
+
+                assign(&running, 2 * round + 2, false).await;
+                if steps > 0 {
+                    let removal = running.removals.begin().await;
+                    running.deployments.consider(&removal);
+                    if steps > 1 {
+                        removal.finish().await.unwrap();
+                    }
+                }
+                if steps < 3 {
+                    running.stop().await;
+                    running = gateway.start().await;
+                    running.removals.finish().await.unwrap();
+                }
+            }
+            let first = ModuleKeys::load(dir).unwrap();
+            let module: ModuleId = "m".parse().unwrap();
+            assert_eq!(
+                earlier[0][0],
+                format!("{:?}", first.key(&module)),
+                "the key of a first one is what it was"
+            );
+            assert_eq!(earlier[0][1], first.generation_id(&module));
+            running.stop().await;
         }
     }
 

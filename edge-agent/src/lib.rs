@@ -22,6 +22,7 @@ pub mod init;
 pub mod mailbox;
 pub mod meter;
 pub mod methods;
+pub mod module_generations;
 pub mod module_keys;
 pub mod passwords;
 pub mod presence;

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use edge_core::access::sas;
-use schemas::names::ModuleId;
+use schemas::names::{DeviceId, Identity, ModuleId};
+
+use crate::module_generations::ModuleNumbers;
 
 /// The secret's file in the data directory. `init` writes it.
 pub const FILE: &str = "module-key";
@@ -51,6 +53,8 @@ pub enum KeysError {
 #[derive(Clone)]
 pub struct ModuleKeys {
     secret: Vec<u8>,
+    /// Of this gateway. None for the command line, which needs nothing that depends on them.
+    numbers: Option<(DeviceId, ModuleNumbers)>,
 }
 
 impl ModuleKeys {
@@ -69,13 +73,40 @@ impl ModuleKeys {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(KeysError::Read { path, source })
             }
-            Ok(_) | Err(_) => Ok(Self { secret }),
+            Ok(_) | Err(_) => Ok(Self { secret, numbers: None }),
         }
+    }
+
+    /// The keys of the modules that are here now: the key of a module that was removed is not right for the next one of its
+    /// name.
+    #[must_use]
+    pub fn with_numbers(self, gateway: DeviceId, numbers: ModuleNumbers) -> Self {
+        Self { numbers: Some((gateway, numbers)), ..self }
+    }
+
+    /// Returns true for the first module of its name, as far as is known.
+    pub fn is_first(&self, module: &ModuleId) -> bool {
+        self.number(module) == 0
+    }
+
+    fn number(&self, module: &ModuleId) -> u64 {
+        self.numbers.as_ref().map_or(0, |(gateway, numbers)| {
+            numbers.number(&Identity::module(gateway.clone(), module.clone()))
+        })
+    }
+
+    fn sign(&self, purpose: &str, module: &ModuleId) -> Vec<u8> {
+        // No module's name has a space.
+        let text = match self.number(module) {
+            0 => format!("{purpose} {module}"),
+            number => format!("{purpose} {module} {number}"),
+        };
+        sas::sign(&self.secret, text.as_bytes())
     }
 
     /// A module's symmetric key.
     pub fn key(&self, module: &ModuleId) -> Vec<u8> {
-        sas::sign(&self.secret, format!("key {module}").as_bytes())
+        self.sign("key", module)
     }
 
     /// What marks this gateway's containers, in hexadecimal digits. Nobody makes it without the secret.
@@ -83,16 +114,15 @@ impl ModuleKeys {
         sas::sign(&self.secret, b"container mark").iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The key that a module's data is encrypted with.
+    /// The key that a module's data is encrypted with, together with its generation id.
     pub fn encryption_key(&self, module: &ModuleId) -> [u8; 32] {
         let key = sas::sign(&self.secret, format!("encryption {module}").as_bytes());
         key.try_into().expect("HMAC-SHA256 gives 32 bytes")
     }
 
-    /// A module's generation id, which IoT Hub makes anew when an identity is deleted and made again. Here it is the same
-    /// for as long as the secret is.
+    /// A module's generation id: another one for the next module of its name, as at IoT Hub.
     pub fn generation_id(&self, module: &ModuleId) -> String {
-        let digest = sas::sign(&self.secret, format!("generation {module}").as_bytes());
+        let digest = self.sign("generation", module);
         let number = digest.iter().take(8).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         number.to_string()
     }

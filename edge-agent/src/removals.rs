@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use edge_buffer::AppendError;
 use edge_hub::clients::{Clients, ForgetError};
 use futures_util::future::BoxFuture;
 use schemas::generation::Generation;
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::generations::Generations;
+use crate::module_generations::ModuleGenerations;
 use crate::state::{Room, State, StateError};
 use crate::users::Users;
 
@@ -72,6 +74,9 @@ pub enum RemovalError {
     /// What the listeners keep.
     #[error(transparent)]
     Session(#[from] ForgetError),
+    /// What waits for modules.
+    #[error("what waited for a removed module is not given up on disk")]
+    Queue(#[from] AppendError),
 }
 
 #[derive(Default)]
@@ -88,6 +93,7 @@ struct Inner {
     users: Users,
     kept: Vec<Box<dyn IdentityState>>,
     generations: Generations,
+    modules: ModuleGenerations,
     log: Mutex<Log>,
     /// Held from before an identity is taken from its list until it is noted, and while a pass runs.
     pass: Arc<tokio::sync::Mutex<()>>,
@@ -123,6 +129,7 @@ impl Removals {
         let pending: Vec<Identity> =
             texts.into_iter().flatten().filter_map(|text| Identity::of_session(&text)).collect();
         let removals = Self(Arc::new(Inner {
+            modules: ModuleGenerations::load(state.clone()),
             state,
             users,
             kept,
@@ -148,6 +155,11 @@ impl Removals {
     /// Which of the devices of its name a message in a queue is of.
     pub fn generations(&self) -> &Generations {
         &self.0.generations
+    }
+
+    /// Which of the modules of its name a module is.
+    pub fn modules(&self) -> &ModuleGenerations {
+        &self.0.modules
     }
 
     /// Notes that the gateway itself removed modules: central does not know, and tells the next one of a name nothing.
@@ -234,6 +246,10 @@ impl Removal {
             identities.contains(&device).then(|| Identity::account(&name))
         });
         let users: Vec<Identity> = users.collect();
+        // Before the removal is on disk: its end must not be, without the number.
+        for module in identities.iter().filter(|identity| identity.module.is_some()) {
+            self.removals.0.modules.removed(module);
+        }
         let mut log = self.removals.log();
         log.enter(identities.into_iter().chain(users));
         let texts: Vec<String> = log.pending.iter().map(ToString::to_string).collect();

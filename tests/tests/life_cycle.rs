@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use rumqttc::{
-    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, QoS, TlsConfiguration, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Packet, QoS,
+    TlsConfiguration, Transport,
 };
 use serde_json::{Value, json};
 use site_tests::leaf::{LeafOptions, trust};
@@ -322,6 +323,28 @@ async fn a_device_that_was_moved_to_another_gateway_and_back_finds_nothing_of_it
     site.end(false).await.unwrap();
 }
 
+/// The last number of a module in the gateway's state, which holds texts.
+fn module_number(dir: &Path, module: &str) -> Option<u64> {
+    let key = format!("\"module/{module}\" ");
+    let files = std::fs::read_dir(dir.join("gateway/state/journal")).unwrap();
+    let bytes: Vec<Vec<u8>> = files.filter_map(|file| std::fs::read(file.unwrap().path()).ok()).collect();
+    let texts = bytes.iter().map(|bytes| String::from_utf8_lossy(bytes));
+    let numbers = texts.flat_map(|text| {
+        let rest = text.split(&key).skip(1);
+        let digits = rest.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+        digits.filter_map(|digits| digits.parse::<u64>().ok()).collect::<Vec<_>>()
+    });
+    numbers.max()
+}
+
+async fn refused(options: &LeafOptions) {
+    let (_client, mut events) = AsyncClient::new(options.client(10).1.mqtt_options, 10);
+    match events.poll().await {
+        Err(ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized)) => {}
+        other => panic!("{other:?} instead of a refusal"),
+    }
+}
+
 #[tokio::test]
 async fn a_module_that_left_the_manifest_leaves_nothing_to_the_next_one_of_its_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -367,8 +390,17 @@ async fn a_module_that_left_the_manifest_leaves_nothing_to_the_next_one_of_its_n
     // Its connection ends.
     while old.events.poll().await.is_ok() {}
     assign(true).await;
-    let mut new = Device::leaf(&module).await;
-    assert!(!new.found_session);
+    // The key of the old one is not right for the new one, nor after a restart.
+    let number = || async { Ok(module_number(dir.path(), "life-module-gateway/caller")) };
+    let number = eventually("the number of the next module", STEP, number).await.unwrap();
+    let key = edge_core::access::sas::sign(&secret, format!("key caller {number}").as_bytes());
+    let next = LeafOptions { key, ..module.clone() };
+    assert!(!Device::leaf(&next).await.found_session);
+    refused(&module).await;
+    site.kill_agent().await.unwrap();
+    site.start_agent().await.unwrap();
+    let mut new = Device::leaf(&next).await;
+    refused(&module).await;
     new.subscribe("$iothub/twin/res/#").await;
     let twin = new.hears_nothing().await;
     assert!(twin["reported"].get("serial").is_none(), "{twin}");

@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use edge_buffer::{Append, Gap, OpenError, Stats};
+use edge_buffer::{Append, AppendError, Gap, OpenError, Stats};
 use edge_core::route::{QueueClass, QueuesNeeded, Sink};
 use edge_hub::clients::Clients;
+use futures_util::future::BoxFuture;
 use schemas::manifest::PRIORITY_DEFAULT;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +27,7 @@ use limits::Limits;
 use place::Place;
 
 use crate::clock::steady_ms;
+use crate::removals::{IdentityState, RemovalError, Removed};
 
 /// How often expired messages are looked for. A queue that is read counts them at once.
 const EXPIRY_EVERY: Duration = Duration::from_secs(5);
@@ -39,6 +42,7 @@ struct Delivering {
     /// The module is connected and listens.
     wake: Arc<Notify>,
     stop: CancellationToken,
+    ended: JoinHandle<()>,
 }
 
 /// All queues of the gateway.
@@ -152,16 +156,57 @@ impl Queues {
             if input.delivery.is_some() {
                 continue;
             }
-            let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-            let delivery = Delivery {
-                to: Identity::module(self.gateway.clone(), module.clone()),
-                reader: input.place.reader(),
-                clients: self.clients.clone(),
-                wake: wake.clone(),
-                stop: stop.clone(),
-            };
-            self.deliveries.spawn(delivery.run());
-            input.delivery = Some(Delivering { wake, stop });
+            input.delivery = Some(self.deliver(module, &input.place));
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, module: &ModuleId, place: &Place) -> Delivering {
+        let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let delivery = Delivery {
+            to: Identity::module(self.gateway.clone(), module.clone()),
+            reader: place.reader(),
+            clients: self.clients.clone(),
+            wake: wake.clone(),
+            stop: stop.clone(),
+        };
+        let ended = self.deliveries.spawn(delivery.run());
+        Delivering { wake, stop, ended }
+    }
+
+    /// Gives up what waits for a module that was removed. What routes bring from then on waits for the next one of its name.
+    /// Ends when that is on disk.
+    async fn give_up(self: &Arc<Self>, module: &ModuleId) -> Result<(), AppendError> {
+        let ended = {
+            let mut inputs = self.inputs();
+            let Some(input) = inputs.get_mut(module) else { return Ok(()) };
+            input.delivery.as_mut().map(|delivery| {
+                delivery.stop.cancel();
+                std::mem::replace(&mut delivery.ended, tokio::spawn(std::future::ready(())))
+            })
+        };
+        // What it had read is not on its way to the next one.
+        if let Some(ended) = ended {
+            let _ = ended.await;
+        }
+        let (this, of) = (self.clone(), module.clone());
+        let given_up = tokio::task::spawn_blocking(move || {
+            let mut inputs = this.inputs();
+            let Some(input) = inputs.get_mut(&of) else { return (0, Vec::new()) };
+            let waiting = input.place.give_up();
+            if input.delivery.is_some() {
+                input.delivery = Some(this.deliver(&of, &input.place));
+            }
+            (waiting, input.place.queues().to_vec())
+        });
+        let given_up = given_up.await;
+        let (waiting, queues) =
+            given_up.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        if waiting > 0 {
+            tracing::warn!(%module, waiting, "the module was removed; what waited for it was dropped");
+        }
+        for queue in queues {
+            queue.log.written().await?;
         }
         Ok(())
     }
@@ -253,6 +298,24 @@ impl Queues {
             input.place.close().await;
         }
         self.upstream.close().await;
+    }
+}
+
+impl IdentityState for Arc<Queues> {
+    /// What waits for modules that are not here is theirs who come: a route leads to them.
+    fn identities(&self) -> BTreeSet<Identity> {
+        BTreeSet::new()
+    }
+
+    fn forget<'a>(&'a self, removed: &'a Removed) -> BoxFuture<'a, Result<(), RemovalError>> {
+        Box::pin(async move {
+            for identity in removed.iter().filter(|identity| identity.device == self.gateway) {
+                if let Some(module) = &identity.module {
+                    self.give_up(module).await?;
+                }
+            }
+            Ok(())
+        })
     }
 }
 

@@ -104,6 +104,18 @@ impl Served {
         Err(Failure(StatusCode::FORBIDDEN, format!("this socket is for module {} only", self.module)))
     }
 
+    /// As [`Served::check`], of the present module of the name: the container of an earlier one may still be here.
+    fn check_generation(&self, module: &str, generation: &str) -> Result<(), Failure> {
+        self.check(module)?;
+        let keys = &self.about.keys;
+        // Older daemons looked at no generation id, and their modules may send any.
+        if keys.is_first(&self.module) || generation == keys.generation_id(&self.module) {
+            return Ok(());
+        }
+        tracing::warn!(module = %self.module, "workload request refused: it is of an earlier module of this name");
+        Err(Failure(StatusCode::FORBIDDEN, format!("module {} of this generation was removed", self.module)))
+    }
+
     fn certificates(&self) -> Result<&ModuleCertificates, Failure> {
         self.about.certificates.as_ref().ok_or_else(|| {
             let message =
@@ -151,10 +163,10 @@ struct SignRequest {
 
 async fn sign(
     State(served): Shared,
-    Path((module, _generation)): Path<(String, String)>,
+    Path((module, generation)): Path<(String, String)>,
     body: Bytes,
 ) -> Answer {
-    served.check(&module)?;
+    served.check_generation(&module, &generation)?;
     let request: SignRequest = read(&body)?;
     if !request.algo.eq_ignore_ascii_case("HMACSHA256") {
         return Err(wrong(format!("algo: found `{}`; write HMACSHA256", request.algo)));
@@ -175,7 +187,7 @@ async fn encrypt(
     Path((module, generation)): Path<(String, String)>,
     body: Bytes,
 ) -> Answer {
-    served.check(&module)?;
+    served.check_generation(&module, &generation)?;
     let request: EncryptRequest = read(&body)?;
     let vector = decode("initializationVector", &request.initialization_vector)?;
     let plaintext = decode("plaintext", &request.plaintext)?;
@@ -196,7 +208,7 @@ async fn decrypt(
     Path((module, generation)): Path<(String, String)>,
     body: Bytes,
 ) -> Answer {
-    served.check(&module)?;
+    served.check_generation(&module, &generation)?;
     let request: DecryptRequest = read(&body)?;
     let vector = decode("initializationVector", &request.initialization_vector)?;
     let ciphertext = decode("ciphertext", &request.ciphertext)?;
@@ -218,10 +230,10 @@ struct ServerRequest {
 
 async fn server_certificate(
     State(served): Shared,
-    Path((module, _generation)): Path<(String, String)>,
+    Path((module, generation)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<Response, Failure> {
-    served.check(&module)?;
+    served.check_generation(&module, &generation)?;
     let request: ServerRequest = read(&body)?;
     if request.common_name.is_empty() || request.common_name.len() > 253 {
         return Err(wrong("commonName: write a DNS name or an address"));

@@ -280,3 +280,36 @@ async fn idle_connections_of_one_module_take_few_descriptors_and_no_other_module
     let taken = CONNECTIONS_MAX - workload.connections.available_permits();
     assert!((1..=MODULE_CONNECTIONS_MAX + 1).contains(&taken), "{taken}");
 }
+
+#[tokio::test]
+async fn the_container_of_an_earlier_module_of_the_name_signs_and_encrypts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, keys) = workload(dir.path(), "PEM", false);
+    let state = crate::state::State::open(&dir.path().join("state")).unwrap();
+    let generations = crate::module_generations::ModuleGenerations::load(state.clone());
+    let keys = keys.with_numbers("gw".parse().unwrap(), generations.numbers().clone());
+    let deployer = watch::channel(DeployerStatus::default()).1;
+    let about = About { keys: keys.clone(), trust_bundle: String::new(), certificates: None, deployer };
+    let workload = Workload::new(dir.path(), about);
+    let sensor: ModuleId = "sensor".parse().unwrap();
+    workload.open(&sensor).unwrap();
+    let socket = workload.dir_of(&sensor).join(SOCKET);
+    let sign = json!({"keyId": "primary", "algo": "HMACSHA256", "data": STANDARD.encode("x")}).to_string();
+    let encrypt = json!({"plaintext": "eA==", "initializationVector": "aXY="}).to_string();
+    let mut earlier: Vec<String> = Vec::new();
+    for round in 0..3 {
+        let now = workload.generation_id(&sensor);
+        for (operation, body) in [("sign", &sign), ("encrypt", &encrypt)] {
+            let path = |generation: &str| format!("/modules/sensor/genid/{generation}/{operation}");
+            assert_eq!(ask(&socket, "POST", &path(&now), body).await.0, 200, "round {round}");
+            for earlier in &earlier {
+                assert_eq!(ask(&socket, "POST", &path(earlier), body).await.0, 403, "round {round}");
+            }
+        }
+        let (_, body) = ask(&socket, "POST", &format!("/modules/sensor/genid/{now}/sign"), &sign).await;
+        assert_eq!(body["digest"], STANDARD.encode(sas::sign(&keys.key(&sensor), b"x")));
+        earlier.push(now);
+        generations.removed(&"gw/sensor".parse().unwrap());
+    }
+    state.close().await;
+}

@@ -40,6 +40,18 @@ impl Desired {
         Self { modules, credentials: manifest.edge_agent.registry_credentials.values().cloned().collect() }
     }
 
+    /// The same, of modules whose names were given before: no container of an earlier one is a later one's. 0: of a first one.
+    #[must_use]
+    pub fn of_generations(mut self, number: impl Fn(&ModuleId) -> u64) -> Self {
+        for (name, module) in &mut self.modules {
+            match number(name) {
+                0 => {}
+                number => module.fingerprint = format!("{}-{number}", module.fingerprint),
+            }
+        }
+        self
+    }
+
     /// The login for an image's registry: the first whose address names the same host, without regard to case.
     pub fn credential_for(&self, image: &str) -> Option<&RegistryCredential> {
         let host = registry_of(image);
@@ -60,6 +72,11 @@ pub(super) fn registry_of(image: &str) -> &str {
         Some((host, _)) if host == "localhost" || host.contains(['.', ':']) || has_capitals(host) => host,
         _ => "docker.io",
     }
+}
+
+/// What a fingerprint says of which module of its name it is; see [`Desired::of_generations`].
+pub fn generation_of(fingerprint: &str) -> u64 {
+    fingerprint.split_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
 }
 
 /// SHA-256 in hex over what a container cannot change once it exists: image, create options and environment.

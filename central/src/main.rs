@@ -11,6 +11,7 @@ use central::server;
 use central::store::{Store, backup, tokens};
 use central::token::{self, Role, TokenName};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use edge_core::error_chain::chain;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
 use schemas::names::DeviceId;
@@ -217,7 +218,7 @@ fn serve(place: &Place) -> anyhow::Result<()> {
         let running = server::start(config, stop).await?;
         logging::print(&format!("central ready: http://{} mqtts://{}", running.http, running.mqtts));
         if let Err(error) = sd_notify::notify(false, &[NotifyState::Ready]) {
-            tracing::warn!(%error, "systemd was not told that central is ready");
+            tracing::warn!(error = %chain(&error), "systemd was not told that central is ready");
         }
         running.ended().await
     })

@@ -348,7 +348,7 @@ mod tests {
         let soon = steady_ms() + 20;
         for sink in [Sink::Upstream, input] {
             for expires_ms in [Some(soon), Some(soon), None] {
-                let record = bytes::Bytes::from_static(b"record");
+                let record = crate::record::encode("topic", b"body").unwrap();
                 queues.append(&sink, QueueClass::DEFAULT, record, expires_ms).unwrap().await.unwrap();
             }
         }

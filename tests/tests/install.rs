@@ -26,7 +26,7 @@ const MACHINES: [(&str, &str); 2] = [("central", "central.example"), ("gateway",
 /// `systemctl enable --now NAME`: runs the unit's `ExecStart` as its `User` and waits for the line that says it is ready.
 const SYSTEMCTL: &str = r#"#!/bin/bash
 set -euo pipefail
-[[ $1 $2 == "enable --now" ]]
+[[ "$1 $2" == "enable --now" ]]
 unit=/etc/systemd/system/$3.service
 command=$(sed -n 's/^ExecStart=//p' "$unit")
 user=$(sed -n 's/^User=//p' "$unit")
@@ -109,7 +109,8 @@ async fn machine(dir: &Path, name: &str, host: &str) -> Result<()> {
     let mut arguments = vec!["run", "--detach", "--name", &container, "--hostname", host];
     arguments.extend(["--network", NETWORK, "--network-alias", host, "--volume", &copied]);
     arguments.extend(["--volume", "/usr:/usr:ro", "--volume", "/etc/pam.d:/etc/pam.d:ro"]);
-    arguments.extend(["--tmpfs", "/usr/local:exec", "--workdir", "/root/copied", "--init"]);
+    arguments.extend(["--volume", "/etc/security:/etc/security:ro"]);
+    arguments.extend(["--tmpfs", "/usr/local:exec", "--workdir", "/root/copied"]);
     if name == "gateway" {
         arguments.extend(["--volume", "/var/run/docker.sock:/var/run/docker.sock"]);
     }

@@ -23,15 +23,20 @@ async fn numbered(state: &State, from: usize, to: usize) {
     }
 }
 
-/// Every file below, with its bytes.
+/// Every file below.
 fn files(dir: &Path) -> Vec<PathBuf> {
+    try_files(dir).unwrap()
+}
+
+/// Every file below; `None` when a directory went away meanwhile.
+fn try_files(dir: &Path) -> Option<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { files.extend(self::files(&path)) } else { files.push(path) }
+    for entry in std::fs::read_dir(dir).ok()? {
+        let path = entry.ok()?.path();
+        if path.is_dir() { files.extend(try_files(&path)?) } else { files.push(path) }
     }
     files.sort();
-    files
+    Some(files)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -39,6 +44,31 @@ fn copy(from: &Path, to: &Path) {
         let target = to.join(file.strip_prefix(from).unwrap());
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
         std::fs::copy(&file, target).unwrap();
+    }
+}
+
+/// As [`copy`], of a directory that a state is open on, at one moment: again while files change under the copy.
+fn copy_of_one_moment(from: &Path, to: &Path) {
+    let seen = || -> Option<Vec<_>> {
+        let seen = |file: PathBuf| {
+            let metadata = std::fs::metadata(&file).ok()?;
+            Some((file, metadata.len(), metadata.modified().ok()?))
+        };
+        try_files(from)?.into_iter().map(seen).collect()
+    };
+    loop {
+        let Some(before) = seen() else { continue };
+        for entry in std::fs::read_dir(to).unwrap() {
+            remove(&entry.unwrap().path());
+        }
+        let is_whole = before.iter().all(|(file, ..)| {
+            let target = to.join(file.strip_prefix(from).unwrap());
+            std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+            std::fs::copy(file, target).is_ok()
+        });
+        if is_whole && seen().as_ref() == Some(&before) {
+            return;
+        }
     }
 }
 
@@ -101,7 +131,7 @@ async fn well_used() -> tempfile::TempDir {
     let state = State::open(dir.path()).unwrap();
     numbered(&state, 60, 100).await;
     let killed = tempfile::tempdir().unwrap();
-    copy(dir.path(), killed.path());
+    copy_of_one_moment(dir.path(), killed.path());
     state.close().await;
     killed
 }
@@ -331,7 +361,7 @@ async fn go_back(way: Way, disk: Disk, closings: usize) {
         put_all(&state, &fresh[from..upto]).await;
         // A kill: what is on disk now is all that is left.
         let killed = tempfile::tempdir().unwrap();
-        copy(held.path(), killed.path());
+        copy_of_one_moment(held.path(), killed.path());
         state.close().await;
         if matches!(disk, Disk::FailsCopies) {
             clear(killed.path());

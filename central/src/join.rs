@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use rusqlite::Connection;
 use schemas::connection_string::ConnectionString;
+use schemas::host_name::HostName;
 use schemas::join::JoinWord;
 use schemas::names::DeviceId;
 
@@ -47,9 +48,11 @@ pub fn word(config: &Config, gateway: &Device, ca: Option<&Path>) -> anyhow::Res
     let keys = gateway.keys.as_ref().with_context(|| {
         format!("gateway `{}` proves itself by certificate and has no key to paste", gateway.id)
     })?;
+    let host: HostName = config.hostname.parse().context("hostname")?;
     let upstream: ConnectionString = format!(
         "HostName={}:{};DeviceId={};SharedAccessKey={}",
-        config.hostname,
+        // An IPv6 address needs its brackets before a port.
+        host.in_url(),
         config.mqtt.mqtts.port(),
         gateway.id,
         keys.primary
@@ -57,4 +60,22 @@ pub fn word(config: &Config, gateway: &Device, ca: Option<&Path>) -> anyhow::Res
     .parse()
     .context("making the connection string")?;
     Ok(JoinWord { upstream, ca_pem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_stands_in_brackets_before_the_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = edge_hub::tls::issue_ca("central").unwrap();
+        std::fs::write(dir.path().join("ca.pem"), authority.cert_pem).unwrap();
+        let gateway = new_device("gw-1".parse().unwrap());
+        for (hostname, shown) in [("fd00::1", "[fd00::1]:8884"), ("central.test", "central.test:8884")] {
+            let config =
+                Config { hostname: hostname.into(), data_dir: dir.path().into(), ..Config::default() };
+            assert_eq!(word(&config, &gateway, None).unwrap().upstream.host_name, shown);
+        }
+    }
 }

@@ -150,10 +150,8 @@ pub struct KeepConfig {
 
 impl Default for Config {
     fn default() -> Self {
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let name = name.trim();
         Self {
-            hostname: if name.is_empty() { "localhost" } else { name }.to_owned(),
+            hostname: edge_hub::machine::name().unwrap_or_else(|| "localhost".to_owned()),
             data_dir: "/var/lib/central".into(),
             http: Http::default(),
             mqtt: Mqtt::default(),

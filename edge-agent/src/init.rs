@@ -40,12 +40,6 @@ pub enum UpstreamCa {
     Pem(Vec<u8>),
 }
 
-/// The machine's name, from the kernel. `None` when it has none.
-pub fn machine_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
-}
-
 /// Why nothing, or not everything, was written.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
@@ -195,7 +189,7 @@ fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
 
 /// The names under which a client may reach this gateway.
 pub(crate) fn names(hostname: &str) -> Vec<String> {
-    let machine = machine_name().unwrap_or_default();
+    let machine = edge_hub::machine::name().unwrap_or_default();
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST).to_string();
     let mut names = vec![hostname.to_owned(), machine, "localhost".to_owned(), loopback];
     let mut seen = std::collections::BTreeSet::new();

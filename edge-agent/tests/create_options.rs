@@ -3,22 +3,23 @@
 //!
 //! Needs the engine on /var/run/docker.sock, and the image of tests/docker.rs or /bin/busybox as one static file.
 
+mod idle_image;
+
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use edge_agent::docker::apply::create_container;
 use edge_agent::docker::host_policy::HostPolicy;
 use edge_agent::docker::spec::{Own, container};
 use edge_agent::docker::{Engine, ModuleContext};
 use edge_core::deploy::desired::Desired;
+use idle_image::IMAGE;
 use schemas::manifest::Manifest;
 use schemas::names::ModuleId;
 use serde_json::{Map, Value, json};
 
 const SOCKET: &str = "/var/run/docker.sock";
-const IMAGE: &str = "lineside/test-idle:1";
 const NETWORK: &str = "lineside-test-options";
 /// Containers that are made at the same time.
 const AT_ONCE: usize = 8;
@@ -41,22 +42,6 @@ fn engine(method: &str, path: &str, body: &str) -> Result<Value, String> {
         200..300 => Ok(value),
         _ => Err(value["message"].as_str().unwrap_or(body).to_owned()),
     }
-}
-
-fn make_image() {
-    if engine("GET", &format!("/images/{IMAGE}/json"), "").is_ok() {
-        return;
-    }
-    assert!(Path::new("/bin/busybox").exists(), "/bin/busybox is missing: apt-get install busybox-static");
-    let tar = Command::new("tar").args(["-C", "/", "-c", "bin/busybox"]).output().expect("tar is installed");
-    let mut import = Command::new("docker")
-        .args(["import", "--change", "ENTRYPOINT [\"/bin/busybox\", \"sh\", \"-c\"]", "-", IMAGE])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("the docker command is installed");
-    import.stdin.take().expect("it is piped").write_all(&tar.stdout).expect("docker import reads it all");
-    assert!(import.wait().expect("it was started").success(), "docker import failed");
 }
 
 /// Names of containers: what the daemon makes, and what the engine makes itself.
@@ -410,7 +395,7 @@ fn endpoint() -> Value {
 async fn a_container_is_what_the_engine_makes_of_the_same_create_options() {
     drop(Clean);
     let _clean = Clean;
-    make_image();
+    idle_image::make();
     let network = json!({"Name": NETWORK, "IPAM": {"Config": [{"Subnet": "172.31.250.0/24"}]}}).to_string();
     if engine("GET", &format!("/networks/{NETWORK}"), "").is_err() {
         engine("POST", "/networks/create", &network).expect("the network was made");

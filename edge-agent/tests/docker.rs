@@ -4,10 +4,10 @@
 //! busybox-static`), from which the image of the test modules is made. Every test has its own gateway id, network and
 //! module names, and removes its containers and network.
 
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Once};
+mod idle_image;
+
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use edge_agent::config::Config;
@@ -17,6 +17,7 @@ use edge_agent::docker::{Engine, ModuleContext};
 use edge_agent::module_keys::{self, ModuleKeys};
 use edge_agent::workload::{About, Workload};
 use edge_core::deploy;
+use idle_image::IMAGE;
 use schemas::manifest::Manifest;
 use schemas::names::ModuleId;
 use serde_json::{Value, json};
@@ -25,7 +26,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const SOCKET: &str = "/var/run/docker.sock";
-const IMAGE: &str = "lineside/test-idle:1";
 /// What a module does: nothing, until it is asked to end.
 const IDLE: &str = "trap 'exit 0' TERM; /bin/busybox sleep 100000 & wait";
 /// A busy two-core machine, and the planner's first wait of 10 s.
@@ -38,28 +38,6 @@ fn docker(arguments: &[&str]) -> Result<String, String> {
         true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
         false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
     }
-}
-
-/// An image that holds busybox and nothing else; it stays for the next run.
-fn make_image() {
-    static MADE: Once = Once::new();
-    MADE.call_once(|| {
-        if docker(&["image", "inspect", IMAGE]).is_ok() {
-            return;
-        }
-        let busybox = Path::new("/bin/busybox");
-        assert!(busybox.exists(), "/bin/busybox is missing: apt-get install busybox-static");
-        let tar =
-            Command::new("tar").args(["-C", "/", "-c", "bin/busybox"]).output().expect("tar is installed");
-        let mut import = Command::new("docker")
-            .args(["import", "--change", "ENTRYPOINT [\"/bin/busybox\", \"sh\", \"-c\"]", "-", IMAGE])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the docker command is installed");
-        import.stdin.take().expect("it is piped").write_all(&tar.stdout).expect("docker import reads it all");
-        assert!(import.wait().expect("it was started").success(), "docker import failed");
-    });
 }
 
 /// A gateway's deployer with its engine, without the rest of the daemon.
@@ -75,7 +53,7 @@ impl Gateway {
     /// `id` is part of everything that is made.
     fn new(id: &str) -> Self {
         clean(id);
-        make_image();
+        idle_image::make();
         let data = tempfile::tempdir().expect("there is room for a directory");
         std::fs::write(data.path().join(module_keys::FILE), [7; module_keys::SECRET_BYTES])
             .expect("the directory can be written");

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod listen;
 mod listener;
 pub mod logging;
+pub mod machine;
 mod mailbox;
 mod message;
 mod places;

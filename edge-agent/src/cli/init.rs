@@ -11,7 +11,7 @@ use schemas::names::DeviceId;
 use serde_json::json;
 
 use super::{Cli, Exit};
-use crate::init::{InitOptions, UpstreamCa, init, machine_name};
+use crate::init::{InitOptions, UpstreamCa, init};
 use crate::repair::{self, Repair};
 
 #[derive(Args)]
@@ -57,7 +57,8 @@ impl Init {
         };
         let hostname = match &self.hostname {
             Some(hostname) => hostname.to_string(),
-            None => machine_name().context("--hostname: the machine has no name to take in its place")?,
+            None => edge_hub::machine::name()
+                .context("--hostname: the machine has no name to take in its place")?,
         };
         init(InitOptions {
             device_id: device_id.context("--device-id or --join is needed")?,

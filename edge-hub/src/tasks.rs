@@ -100,7 +100,8 @@ mod injected {
             && PLAN.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone())
         {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
-            let _for_a_test = file.and_then(|mut file| writeln!(file, "{task}"));
+            // In one write: another task writes its line at the same time.
+            let _for_a_test = file.and_then(|mut file| file.write_all(format!("{task}\n").as_bytes()));
         }
         let due = || PLAN.due.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(after) = due().get(&task).copied() else { return std::future::pending().await };

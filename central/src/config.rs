@@ -6,8 +6,11 @@
 //! hostname = "central.example"     # in the server certificate and in devices' SAS tokens; default: the machine's name
 //! data_dir = "/var/lib/central"
 //! [http]
-//! listen = "127.0.0.1:8080"        # REST API and status page, without TLS: loopback only, unless the next line says otherwise
+//! listen = "127.0.0.1:8080"        # REST API and status page; another address than loopback needs one of the next two lines
+//! tls = false                      # true: HTTPS, with the certificate of `[tls]` unless cert and key stand here
 //! behind_tls_proxy = false         # true: a proxy with TLS stands between this listener and everybody else
+//! cert = "/etc/central/http.pem"   # of another authority, for the API alone; read again when it changes, and at SIGHUP
+//! key = "/etc/central/http-key.pem"
 //! public_url = "https://central.example.com"   # how clients reach the API, for addresses in its answers; the Host header of a
 //!                                  # request when left out
 //! connections_max = 256            # requests at once
@@ -106,8 +109,15 @@ pub struct Dps {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Plain HTTP, so a loopback address: tokens are sent in each request.
+    /// Where the API listens. Each request carries a token, so an address other than loopback needs `tls` or
+    /// `behind_tls_proxy`.
     pub listen: SocketAddr,
+    /// Whether it speaks HTTPS, and nothing else.
+    pub tls: bool,
+    /// Certificate chain of the API alone, PEM; that of `[tls]` when left out.
+    pub cert: Option<PathBuf>,
+    /// The key of its first certificate, PEM.
+    pub key: Option<PathBuf>,
     /// The operator's word that only a proxy with TLS reaches the listener, which may then have another address.
     pub behind_tls_proxy: bool,
     /// How clients reach the API: what addresses in its answers begin with. The Host header of a request when left out.
@@ -168,6 +178,9 @@ impl Default for Http {
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
         Self {
             listen,
+            tls: false,
+            cert: None,
+            key: None,
             behind_tls_proxy: false,
             public_url: None,
             connections_max: 256,
@@ -263,9 +276,17 @@ impl Config {
             let key = error.path().to_string();
             ConfigError::Key { key, why: error.into_inner().message().to_owned() }
         })?;
-        if config.tls.cert.is_some() != config.tls.key.is_some() {
-            let why = "found one of cert and key; write both or neither".to_owned();
-            return Err(ConfigError::Key { key: "tls".into(), why });
+        for (section, cert, key) in
+            [("tls", &config.tls.cert, &config.tls.key), ("http", &config.http.cert, &config.http.key)]
+        {
+            if cert.is_some() != key.is_some() {
+                let why = "found one of cert and key; write both or neither".to_owned();
+                return Err(ConfigError::Key { key: section.into(), why });
+            }
+        }
+        if config.http.cert.is_some() && !config.http.tls {
+            let why = "found a certificate, and http.tls is false; set http.tls = true".to_owned();
+            return Err(ConfigError::Key { key: "http.cert".into(), why });
         }
         if let Some(scope) = config.dps.id_scope.as_ref().filter(|scope| {
             scope.is_empty()
@@ -275,10 +296,11 @@ impl Config {
             let why = format!("found `{scope}`; write 1 to 64 letters, digits and -");
             return Err(ConfigError::Key { key: "dps.id_scope".into(), why });
         }
-        if !config.http.listen.ip().is_loopback() && !config.http.behind_tls_proxy {
+        let is_secure = config.http.tls || config.http.behind_tls_proxy;
+        if !config.http.listen.ip().is_loopback() && !is_secure {
             let why = format!(
-                "found {}; the API has no TLS of its own and is for loopback addresses. Put a proxy with TLS in front of a \
-                 loopback address, or set http.behind_tls_proxy = true when only such a proxy reaches this one",
+                "found {}; plain HTTP is for loopback addresses, because each request carries a token. Set http.tls = true, or \
+                 http.behind_tls_proxy = true when only a proxy with TLS reaches this address",
                 config.http.listen
             );
             return Err(ConfigError::Key { key: "http.listen".into(), why });
@@ -388,15 +410,22 @@ mod tests {
             assert!(refused.contains("TLS"), "{refused}");
             let text = format!("[http]\nlisten = \"{open}\"\nbehind_tls_proxy = true");
             assert_eq!(load(&text, &[]).unwrap().http.listen.to_string(), open);
-            let variables = [("CENTRAL__HTTP__LISTEN", open), ("CENTRAL__HTTP__BEHIND_TLS_PROXY", "true")];
-            assert!(load("", &variables).is_ok());
+            for secure in ["CENTRAL__HTTP__BEHIND_TLS_PROXY", "CENTRAL__HTTP__TLS"] {
+                assert!(load("", &[("CENTRAL__HTTP__LISTEN", open), (secure, "true")]).is_ok());
+            }
         }
         for url in ["central", "ftp://central", "https://central?x", "/central"] {
             let refused = error(&format!("[http]\npublic_url = \"{url}\""), &[]);
             assert!(refused.contains("`http.public_url`") && refused.contains(url), "{refused}");
         }
         assert!(load("", &[("CENTRAL__HTTP__PUBLIC_URL", "https://central.test/x/")]).is_ok());
-        let half = error("[tls]\ncert = \"/a\"", &[]);
-        assert!(half.contains("`tls`") && half.contains("key"), "{half}");
+        for (section, text) in
+            [("`tls`", "[tls]\ncert = \"/a\""), ("`http`", "[http]\ntls = true\nkey = \"/a\"")]
+        {
+            let half = error(text, &[]);
+            assert!(half.contains(section) && half.contains("both"), "{half}");
+        }
+        let unused = error("[http]\ncert = \"/a\"\nkey = \"/b\"", &[]);
+        assert!(unused.contains("`http.cert`") && unused.contains("http.tls = true"), "{unused}");
     }
 }

@@ -4,10 +4,12 @@
 //! made anew at every start, so that a changed host name needs no further step, and again in time; its key is never on
 //! disk. An operator may give a certificate of another authority instead (`[tls]`).
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use axum::http::Uri;
 use edge_hub::tls::keep::{KeepError, KeepOptions, Keeper, Place};
 use edge_hub::tls::together::{self, NewFile, TogetherError};
 use edge_hub::tls::{self, Authority};
@@ -54,8 +56,7 @@ pub enum IdentityError {
 pub fn keeper(config: &Config) -> Result<Keeper, IdentityError> {
     // Gateways may still trust it: it is there in any case.
     let authority = authority(&config.data_dir)?;
-    let mut names = vec![config.hostname.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()];
-    names.dedup();
+    let names = names(config);
     let place = match (&config.tls.cert, &config.tls.key) {
         (Some(cert), Some(key)) => Place::Files { cert: cert.clone(), key: key.clone() },
         _ => Place::Memory,
@@ -63,6 +64,34 @@ pub fn keeper(config: &Config) -> Result<Keeper, IdentityError> {
     // Files are an operator's: what is in them is never overwritten.
     let authority = (place == Place::Memory).then_some(authority);
     Ok(Keeper::open(KeepOptions::new(place, authority, names))?)
+}
+
+/// The keeper of the certificate of `[http] cert` and `key`; `None` when the API has the front door's.
+///
+/// # Errors
+/// [`IdentityError`], naming the file.
+pub fn http_keeper(config: &Config) -> Result<Option<Keeper>, IdentityError> {
+    let (Some(cert), Some(key)) = (&config.http.cert, &config.http.key) else { return Ok(None) };
+    let place = Place::Files { cert: cert.clone(), key: key.clone() };
+    Ok(Some(Keeper::open(KeepOptions::new(place, None, Vec::new()))?))
+}
+
+/// What clients may call central by: its host name, and where they reach the API when that speaks TLS.
+fn names(config: &Config) -> Vec<String> {
+    let mut names = vec![config.hostname.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()];
+    if config.http.tls {
+        let public = config.http.public_url.as_ref().and_then(|url| url.parse::<Uri>().ok());
+        let host = public.as_ref().and_then(Uri::host);
+        // An IPv6 address stands in brackets in a URL, and without them in a certificate.
+        names.extend(host.map(|host| host.trim_matches(['[', ']']).to_owned()));
+        let listen = config.http.listen.ip();
+        if !listen.is_unspecified() {
+            names.push(listen.to_string());
+        }
+    }
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
 }
 
 fn authority(data_dir: &Path) -> Result<Authority, IdentityError> {
@@ -129,6 +158,25 @@ mod tests {
             let kept = fs::read_to_string(dir.path().join("ca.pem")).unwrap() == made.cert_pem;
             assert_eq!(kept, is_renamed);
         }
+    }
+
+    #[test]
+    fn the_certificate_is_for_every_name_under_which_the_api_is_reached() {
+        let named = |tls: bool, url: &str, listen: &str| {
+            let http = crate::config::Http {
+                tls,
+                public_url: Some(url.to_owned()),
+                listen: listen.parse().unwrap(),
+                ..Default::default()
+            };
+            names(&Config { hostname: "central.test".into(), http, ..Config::default() })
+        };
+        let usual = ["central.test", "localhost", "127.0.0.1"];
+        assert_eq!(named(false, "https://site.test", "127.0.0.1:1"), usual);
+        assert_eq!(named(true, "https://central.test:8443/x", "0.0.0.0:1"), usual);
+        let more = named(true, "https://site.test/x", "192.0.2.7:1");
+        assert_eq!(more[3..], ["site.test", "192.0.2.7"]);
+        assert_eq!(named(true, "https://[2001:db8::1]:8443", "[::1]:1")[3..], ["2001:db8::1", "::1"]);
     }
 
     #[test]

@@ -216,7 +216,7 @@ fn serve(place: &Place) -> anyhow::Result<()> {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone())?);
         let running = server::start(config, stop).await?;
-        logging::print(&format!("central ready: http://{} mqtts://{}", running.http, running.mqtts));
+        logging::print(&format!("central ready: {} mqtts://{}", running.http_url(), running.mqtts));
         if let Err(error) = sd_notify::notify(false, &[NotifyState::Ready]) {
             tracing::warn!(error = %chain(&error), "systemd was not told that central is ready");
         }

@@ -45,6 +45,8 @@ const LOCKED_STOP_WITHIN: Duration = Duration::from_secs(2);
 pub struct Started {
     /// REST API and status page.
     pub http: SocketAddr,
+    /// Whether [`Started::http`] speaks TLS.
+    pub is_https: bool,
     /// MQTT over TLS.
     pub mqtts: SocketAddr,
     /// Plain MQTT.
@@ -78,6 +80,12 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let store = open_store(&config).await?;
     let keeper = crate::identity::keeper(&config)?;
     let tls = edge_hub::tls::server_config_for(keeper.served())?;
+    let http_keeper = crate::identity::http_keeper(&config)?;
+    let http_tls = match (config.http.tls, &http_keeper) {
+        (false, _) => None,
+        (true, None) => Some(edge_hub::tls::https_config_for(keeper.served())?),
+        (true, Some(own)) => Some(edge_hub::tls::https_config_for(own.served())?),
+    };
     let clients = Clients::new();
     let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
     let trust =
@@ -106,6 +114,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     };
     let mut started = Started {
         http: http.local_addr()?,
+        is_https: config.http.tls,
         mqtts: mqtts.local_addr()?,
         mqtt: mqtt.as_ref().map(TcpListener::local_addr).transpose()?,
         wss: wss.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -143,10 +152,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         let served = door.clone().serve_https(wss, tls, axum::Router::new(), stop.clone());
         started.tasks.essential("MQTT over WebSocket", served.map(anyhow::Ok));
     }
-    {
+    for (name, keeper) in [("certificate", Some(keeper)), ("certificate of the REST API", http_keeper)] {
+        let Some(keeper) = keeper else { continue };
         let stop = stop.clone();
-        started.tasks.essential("certificate", async move {
-            keeper.run(stop).await.context("keeping the server's certificate")
+        started.tasks.essential(name, async move {
+            keeper.run(stop).await.with_context(|| format!("keeping the server's {name}"))
         });
     }
     {
@@ -183,13 +193,18 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     };
     let api = crate::api::router(fleet, door, PublicAddress::new(&config.http));
     let per_address = config.http.connections_per_address;
-    let served = HttpServer::new("http.listen", limits).serve_tcp(http, per_address, api, stop);
+    let served = HttpServer::new("http.listen", limits).serve_tcp(http, per_address, http_tls, api, stop);
     started.tasks.essential("REST API", served.map(anyhow::Ok));
-    tracing::info!(http = %started.http, mqtts = %started.mqtts, hostname = config.hostname, "central is serving");
+    tracing::info!(http = started.http_url(), mqtts = %started.mqtts, hostname = config.hostname, "central is serving");
     Ok(started)
 }
 
 impl Started {
+    /// Address of the REST API and the status page.
+    pub fn http_url(&self) -> String {
+        format!("{}://{}", if self.is_https { "https" } else { "http" }, self.http)
+    }
+
     /// What central decides with; for tests that look behind the doors.
     pub fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet

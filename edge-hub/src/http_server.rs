@@ -5,6 +5,7 @@
 
 mod stall;
 mod tcp;
+mod tls;
 
 use edge_core::error_chain::chain;
 use std::convert::Infallible;
@@ -242,6 +243,17 @@ pub(crate) struct RequestTimes {
 impl From<&HttpLimits> for RequestTimes {
     fn from(limits: &HttpLimits) -> Self {
         Self { head: limits.head_timeout, request: limits.request_timeout, finish: limits.finish_timeout }
+    }
+}
+
+impl RequestTimes {
+    /// What is left of them after `elapsed`.
+    fn after(self, elapsed: Duration) -> Self {
+        Self {
+            head: self.head.saturating_sub(elapsed),
+            request: self.request.saturating_sub(elapsed),
+            finish: self.finish,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! The gateway's HTTPS listener as modules use it: methods of leaf devices and of other modules, over real programs. No
-//! containers needed: what a module sends is sent from here.
+//! HTTPS of both programs, real ones: the gateway's listener as modules use it (methods of leaf devices and of other modules), and
+//! central's API as a script with curl uses it. No containers needed: what a module sends is sent from here.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
@@ -12,12 +12,14 @@ use rumqttc::{Event, Packet, QoS};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
-use site_tests::leaf::{LeafOptions, trust};
-use site_tests::process::run;
+use site_tests::leaf::{Leaf, LeafOptions, trust};
+use site_tests::port::free_port;
+use site_tests::process::{Process, binary, run};
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio_rustls::TlsConnector;
 
 const STEP: Duration = Duration::from_secs(60);
@@ -327,4 +329,63 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
     let (status, answer) = https.post("/twins/leaf/methods", own, &callers[0].0.token, &echo).await;
     assert_eq!(status, 401, "{answer}");
     site.end(true).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_on_another_machine_reads_a_devices_value_with_curl_and_centrals_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("central");
+    let (http, mqtts) = (free_port().unwrap(), free_port().unwrap());
+    let central = |arguments: &[&str]| {
+        let mut command = Command::new(binary("central").unwrap());
+        command.args(arguments).arg("--data-dir").arg(&data);
+        command.env("CENTRAL__HOSTNAME", "localhost").env("CENTRAL__HTTP__LISTEN", format!("0.0.0.0:{http}"));
+        command.env("CENTRAL__MQTT__MQTTS", format!("127.0.0.1:{mqtts}"));
+        command.env("CENTRAL__HTTP__PUBLIC_URL", format!("https://central.test:{http}"));
+        command
+    };
+    let (code, _, refused) = run(&mut central(&["serve"])).await.unwrap();
+    assert!(code == 1 && refused.contains("http.tls"), "served on every address without TLS: {refused}");
+    let mut serve = central(&["serve"]);
+    serve.env("CENTRAL__HTTP__TLS", "true");
+    let serving = Process::start("central", serve, &dir.path().join("central.log")).unwrap();
+    let ready = serving.line("central ready", STEP).await.unwrap();
+    assert!(ready.contains(&format!("https://0.0.0.0:{http}")), "{ready}");
+    let mut create = central(&["token", "create", "--role", "administrator"]);
+    // A command that does not serve reads the same configuration.
+    let (code, token, error) = run(create.env("CENTRAL__HTTP__TLS", "true")).await.unwrap();
+    assert_eq!(code, 0, "{error}");
+
+    let ca = data.join("ca.pem");
+    let curl = async |name: &str, arguments: &[&str], path: &str| {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--max-time", "60", "--noproxy", "*", "--cacert"]).arg(&ca).args(arguments);
+        command.args(["--resolve", &format!("{name}:{http}:127.0.0.1"), "-H"]);
+        command.arg(format!("Authorization: {}", token.trim()));
+        command.arg(format!("https://{name}:{http}/api/devices/press-1{path}?api-version=2022-07-31"));
+        let (code, body, error) = run(&mut command).await.unwrap();
+        (code, serde_json::from_str(&body).unwrap_or(Value::Null), error)
+    };
+    let put = ["-X", "PUT", "-H", "Content-Type: application/json", "-d", "{}"];
+    let (code, device, error) = curl("central.test", &put, "").await;
+    assert_eq!((code, &device["id"]), (0, &json!("press-1")), "{device} {error}");
+    let (_, credentials, _) = curl("central.test", &[], "/credentials").await;
+    let key = credentials["symmetricKey"]["primaryKey"].as_str().unwrap();
+    let mut leaf = Leaf::start(LeafOptions {
+        identity: "press-1".parse().unwrap(),
+        key: STANDARD.decode(key).unwrap(),
+        hub_name: "localhost".to_owned(),
+        port: mqtts,
+        ca: Some(trust(&std::fs::read(&ca).unwrap()).unwrap()),
+        interval: Duration::from_millis(100),
+        padding: 0,
+    });
+    leaf.acknowledged_more(1, STEP).await.unwrap();
+    let (code, value, error) = curl("central.test", &[], "/telemetry/temperature").await;
+    assert!(code == 0 && value["value"].is_number(), "{value} {error}");
+    // 60: the peer's certificate is not for this name (curl's manual, "Exit codes").
+    let (code, _, error) = curl("other.test", &[], "/telemetry/temperature").await;
+    assert_eq!(code, 60, "{error}");
+    leaf.stop().await.unwrap();
+    serving.stop(STEP).await.unwrap();
 }

@@ -27,7 +27,7 @@ pub struct PublicAddress {
 impl PublicAddress {
     /// As the configuration says.
     pub fn new(http: &Http) -> Self {
-        let scheme = if http.behind_tls_proxy { "https" } else { "http" };
+        let scheme = if http.tls || http.behind_tls_proxy { "https" } else { "http" };
         Self { url: http.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()), scheme }
     }
 
@@ -96,8 +96,11 @@ mod tests {
         let plain = Http::default();
         let path = format!("/api/devices?{query}");
         assert_eq!(address(&plain, Some("central:8080")), format!("http://central:8080{path}"));
-        let behind = Http { behind_tls_proxy: true, ..Http::default() };
-        assert_eq!(address(&behind, Some("central.test")), format!("https://central.test{path}"));
+        for secure in
+            [Http { behind_tls_proxy: true, ..Http::default() }, Http { tls: true, ..Http::default() }]
+        {
+            assert_eq!(address(&secure, Some("central.test")), format!("https://central.test{path}"));
+        }
         let public = Http { public_url: Some("https://site.test/central/".into()), ..Http::default() };
         assert_eq!(address(&public, Some("127.0.0.1:8080")), format!("https://site.test/central{path}"));
         for host in [None, Some("a b"), Some("a/b")] {

@@ -66,7 +66,7 @@ impl Central {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.started.http)
+        format!("{}{path}", self.started.http_url())
     }
 
     pub async fn send_as(
@@ -129,8 +129,8 @@ impl Central {
     /// A client of the plain door with the key of a registered device.
     pub async fn client(&self, device: &str) -> Mqtt {
         let credentials = self.get(&format!("/api/devices/{device}/credentials")).await;
-        let key = STANDARD.decode(credentials["symmetricKey"]["primaryKey"].as_str().unwrap()).unwrap();
-        self.client_with_key(device, &key)
+        let key = credentials["symmetricKey"]["primaryKey"].as_str().unwrap();
+        self.client_with_key(device, &decoded(key))
     }
 
     /// A client that asks the door to keep its session.
@@ -177,6 +177,11 @@ impl Central {
         self.stop.cancel();
         self.started.ended().await.unwrap();
     }
+}
+
+/// A key as answers of the API have it.
+pub fn decoded(key: &str) -> Vec<u8> {
+    STANDARD.decode(key).unwrap()
 }
 
 /// A foreign MQTT client, and what it hears.

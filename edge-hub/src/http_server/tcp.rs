@@ -1,4 +1,4 @@
-//! TCP listeners of [`HttpServer`]: a bound for each client address beside the one for all.
+//! TCP listeners of [`HttpServer`], with TLS or without: a bound for each client address beside the one for all.
 //!
 //! A connection that has not sent its request's head has proven nothing. When there are too many connections, of one address or of
 //! all, the one that has waited longest for its head is closed in favour of the newest, so that half requests keep nobody out.
@@ -15,13 +15,17 @@ use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::stall::StallTimeout;
-use super::{Ended, HttpServer, RequestTimes, next_connection, one_request};
+use super::tls::{self, Opened};
+use super::{Ended, HttpLimits, HttpServer, RequestTimes, next_connection, one_request};
 
 /// The connections of a listener.
 struct Open {
@@ -120,11 +124,13 @@ impl Drop for Slot {
 impl HttpServer {
     /// Serves until `stop`, and then until the requests that are being answered have ended. At most
     /// `connections_per_address` of the connections are of one address. Bodies are left to `api`, which must bound their length
-    /// and time: it knows who may send one. Each request has a [`ConnectInfo`] of its peer.
+    /// and time: it knows who may send one. Each request has a [`ConnectInfo`] of its peer. With `tls` the listener speaks HTTPS
+    /// only; the handshake takes its time and its slot from the request's head.
     pub async fn serve_tcp(
         self,
         listener: TcpListener,
         connections_per_address: usize,
+        tls: Option<Arc<ServerConfig>>,
         api: Router,
         stop: CancellationToken,
     ) {
@@ -141,31 +147,21 @@ impl HttpServer {
                 warn!(listener = %self.name, peer = %peer.ip(), "connection refused: too many requests are being answered");
                 continue;
             };
-            let (name, limits, stop) = (self.name.clone(), self.limits.clone(), stop.clone());
-            let api = TowerToHyperService::new(api.clone());
+            let connection = Connection {
+                listener: self.name.clone(),
+                peer,
+                accepted: Instant::now(),
+                limits: self.limits.clone(),
+                slot: Arc::new(slot),
+                stop: stop.clone(),
+            };
+            let (tls, api) = (tls.clone(), api.clone());
             requests.spawn(async move {
-                let slot = Arc::new(slot);
-                let asked = slot.clone();
-                let service = service_fn(move |request: Request<Incoming>| {
-                    asked.is_asked();
-                    let mut request = request.map(Body::new);
-                    request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
-                    api.call(request)
-                });
-                let stream = StallTimeout::new(stream, limits.stall_timeout);
-                let times = RequestTimes::from(&limits);
-                let ended = tokio::select! {
-                    ended = one_request(stream, service, &times, &stop) => ended,
-                    () = slot.closed.cancelled() => {
-                        info!(listener = name, peer = %peer.ip(), "connection closed: it sent no request while others wait");
-                        return;
+                tokio::select! {
+                    () = connection.serve(stream, tls, api) => {}
+                    () = connection.slot.closed.cancelled() => {
+                        info!(listener = connection.listener, peer = %peer.ip(), "connection closed: it sent no request while others wait");
                     }
-                };
-                match ended {
-                    Ended::Answered => {}
-                    Ended::Failed(error) => debug!(listener = name, %peer, error = %chain(&error), "HTTP connection failed"),
-                    Ended::TookTooLong => warn!(listener = name, %peer, "request cut: it took too long"),
-                    Ended::Stopped => debug!(listener = name, %peer, "request cut: the listener closes"),
                 }
             });
         }
@@ -175,16 +171,77 @@ impl HttpServer {
     }
 }
 
+/// An accepted connection with its slot.
+struct Connection {
+    listener: String,
+    peer: SocketAddr,
+    accepted: Instant,
+    limits: HttpLimits,
+    slot: Arc<Slot>,
+    stop: CancellationToken,
+}
+
+impl Connection {
+    /// Serves its request, and says in the log when that failed.
+    async fn serve(&self, stream: TcpStream, tls: Option<Arc<ServerConfig>>, api: Router) {
+        let (listener, peer) = (&self.listener, self.peer);
+        let ended = match tls {
+            None => self.answer(StallTimeout::new(stream, self.limits.stall_timeout), api).await,
+            Some(tls) => {
+                let deadline = self.accepted + self.limits.head_timeout;
+                let opening = tls::open(tls, stream, self.limits.stall_timeout, deadline);
+                let opened = tokio::select! {
+                    opened = opening => opened,
+                    () = self.stop.cancelled() => return,
+                };
+                match opened {
+                    Ok(Opened::Tls(stream)) => self.answer(stream, api).await,
+                    Ok(Opened::Plain(stream)) => {
+                        info!(listener, peer = %peer.ip(), "request refused: it came over plain HTTP");
+                        let stream = StallTimeout::new(stream, self.limits.stall_timeout);
+                        self.answer(stream, tls::plain_refused()).await
+                    }
+                    Ok(Opened::Closed) => Ended::Answered,
+                    Err(error) => {
+                        warn!(listener, peer = %peer.ip(), error = %chain(&error), "connection refused: no TLS handshake");
+                        return;
+                    }
+                }
+            }
+        };
+        match ended {
+            Ended::Answered => {}
+            Ended::Failed(error) => debug!(listener, %peer, error = %chain(&error), "HTTP connection failed"),
+            Ended::TookTooLong => warn!(listener, %peer, "request cut: it took too long"),
+            Ended::Stopped => debug!(listener, %peer, "request cut: the listener closes"),
+        }
+    }
+
+    async fn answer<IO>(&self, stream: IO, api: Router) -> Ended
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (slot, peer, api) = (self.slot.clone(), self.peer, TowerToHyperService::new(api));
+        let service = service_fn(move |request: Request<Incoming>| {
+            slot.is_asked();
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
+            api.call(request)
+        });
+        let times = RequestTimes::from(&self.limits).after(self.accepted.elapsed());
+        one_request(stream, service, &times, &self.stop).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpSocket, TcpStream};
+    use tokio::net::TcpSocket;
     use tokio::time::timeout;
 
-    use super::super::HttpLimits;
     use super::*;
 
     const STEP: Duration = Duration::from_secs(20);
@@ -214,7 +271,8 @@ mod tests {
                 }),
             );
         let stop = CancellationToken::new();
-        let server = HttpServer::new("test", limits).serve_tcp(listener, per_address, api, stop.clone());
+        let server =
+            HttpServer::new("test", limits).serve_tcp(listener, per_address, None, api, stop.clone());
         Served { address, stop, running: tokio::spawn(server), entered, release }
     }
 

@@ -83,6 +83,20 @@ pub fn server_config_for(certificate: Arc<ServedCertificate>) -> Result<Arc<Serv
     Ok(Arc::new(config))
 }
 
+/// The server's side of HTTPS for people's programs and browsers: HTTP/1.1 by ALPN, TLS 1.2 and 1.3. No client certificate is
+/// asked for, since browsers would ask their users for one.
+///
+/// # Errors
+/// As for [`server_config_for`].
+pub fn https_config_for(certificate: Arc<ServedCertificate>) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// The client's side: trusts the authorities given and no other, and shows no certificate.
 ///
 /// # Errors

@@ -18,6 +18,7 @@
 
 mod keys;
 pub mod number;
+pub mod written;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -161,7 +162,7 @@ pub fn depth_of_members(members: &Map<String, Value>) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 

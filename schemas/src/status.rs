@@ -109,6 +109,7 @@ pub struct EdgeAgentReport {
 }
 
 /// What the gateway finds wrong with itself, and whom it refused.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthReport {
@@ -121,6 +122,7 @@ pub struct HealthReport {
 }
 
 /// A finding of `edge-agent check`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FindingReport {
     /// The check, for example `disk`.
@@ -135,6 +137,7 @@ pub struct FindingReport {
 }
 
 /// A client that the gateway refused.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RefusalReport {
     /// Who it said it is; empty when it did not say.

@@ -10,11 +10,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_hub::door::Door;
 use edge_hub::takeovers::Conflict;
+use schemas::bag::system;
+use schemas::body::decode;
+use schemas::json::{DEPTH_MAX, check_text};
 use schemas::names::{Identity, ModuleId};
 use schemas::status::HealthReport;
 use schemas::timestamp::rfc3339;
 use schemas::twin::Section;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
@@ -137,7 +141,7 @@ pub(super) async fn status(
         last_seen: device.last_seen_ms.max(received).map(rfc3339),
         gateway: device.gateway.map(String::from),
         identity_conflict: fleet.clients.conflict(&identity).map(ConflictBody::from),
-        health: health_body(&reported),
+        health: health_of(&reported),
         id: device.id.into(),
     }))
 }
@@ -160,74 +164,12 @@ pub(super) struct StatusBody {
     identity_conflict: Option<ConflictBody>,
     modules: Vec<ModuleStatus>,
     /// Null of a device, and of a gateway that has not told.
-    health: Option<GatewayHealth>,
+    health: Option<HealthReport>,
 }
 
-/// What a gateway finds wrong with itself, and the clients that it refused last.
-#[derive(Serialize, ToSchema)]
-struct GatewayHealth {
-    /// RFC 3339, by the gateway's clock.
-    updated: String,
-    findings: Vec<GatewayFinding>,
-    refusals: Vec<GatewayRefusal>,
-}
-
-/// A finding of `edge-agent check` on a gateway.
-#[derive(Serialize, ToSchema)]
-struct GatewayFinding {
-    /// The check.
-    id: String,
-    /// `info`, `warn` or `error`.
-    level: String,
-    /// What was seen.
-    evidence: String,
-    /// What to do.
-    mend: String,
-}
-
-/// A client that a gateway refused.
-#[derive(Serialize, ToSchema)]
-struct GatewayRefusal {
-    /// Who it said it is; empty when it did not say.
-    identity: String,
-    why: String,
-    /// Its address.
-    from: String,
-    protocol: String,
-    /// Fingerprint of the certificate or token that it showed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    proof: Option<String>,
-    /// When it was refused first, RFC 3339.
-    first: String,
-    /// When it was refused last, RFC 3339.
-    last: String,
-    /// How often.
-    count: u64,
-}
-
-fn health_body(reported: &Map<String, Value>) -> Option<GatewayHealth> {
-    let report: HealthReport = serde_json::from_value(reported.get("health")?.clone()).ok()?;
-    let findings = report.findings.into_iter().map(|finding| GatewayFinding {
-        id: finding.id,
-        level: finding.level,
-        evidence: finding.evidence,
-        mend: finding.mend,
-    });
-    let refusals = report.refusals.into_iter().map(|refusal| GatewayRefusal {
-        identity: refusal.identity,
-        why: refusal.why,
-        from: refusal.from,
-        protocol: refusal.protocol,
-        proof: refusal.proof,
-        first: refusal.first,
-        last: refusal.last,
-        count: refusal.count,
-    });
-    Some(GatewayHealth {
-        updated: report.updated,
-        findings: findings.collect(),
-        refusals: refusals.collect(),
-    })
+/// What a gateway reports of its own health; none when it does not, or in another way.
+fn health_of(reported: &Map<String, Value>) -> Option<HealthReport> {
+    serde_json::from_value(reported.get("health")?.clone()).ok()
 }
 
 /// How a module of a gateway is, by its manifest and by the gateway's report. Texts that the gateway did not tell are null.
@@ -329,21 +271,21 @@ pub(super) struct MessageBody {
     /// Those of its property bag, null for one without a value; null when they cannot be read.
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     properties: Value,
-    /// Its JSON.
+    /// The body as the sender wrote it, when it is JSON: numbers have all their digits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<Value>,
-    /// Its bytes, when they are no JSON.
+    #[schema(value_type = Option<Value>)]
+    body: Option<Box<RawValue>>,
+    /// The bytes of a body that is not JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(content_encoding = "base64")]
     body_base64: Option<String>,
 }
 
 fn message_body(message: Message) -> MessageBody {
-    // What is nested too deep is shown as bytes, so that every answer can be read again.
-    let (body, body_base64) = match schemas::json::from_outside::<Value>(&message.body) {
-        Ok(json) => (Some(json), None),
-        Err(_) => (None, Some(STANDARD.encode(&message.body))),
-    };
+    let encoding =
+        message.properties.as_ref().and_then(|properties| properties.get(system::CONTENT_ENCODING));
+    let body = json_of(encoding.and_then(Value::as_str), &message.body);
+    let body_base64 = body.is_none().then(|| STANDARD.encode(&message.body));
     MessageBody {
         id: message.id,
         device: message.device.to_string(),
@@ -353,6 +295,15 @@ fn message_body(message: Message) -> MessageBody {
         body,
         body_base64,
     }
+}
+
+/// A body that is JSON, as it is written. One that is nested too deep, or has a number that no double comes near (`1e999`), is none:
+/// every answer can be read again by every reader.
+fn json_of(encoding: Option<&str>, body: &[u8]) -> Option<Box<RawValue>> {
+    let text = decode(encoding, body)?;
+    check_text(text.as_bytes(), DEPTH_MAX).ok()?;
+    serde_json::from_str::<Value>(&text).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// Whose twin.

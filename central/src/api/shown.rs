@@ -3,7 +3,7 @@
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
-use serde_json::Value;
+use schemas::json::written::Written;
 
 use super::error::ApiError;
 use crate::redact::{self, Named};
@@ -54,11 +54,17 @@ impl Form {
         }
         match self {
             Self::Json => {
-                let mut document: Value = serde_json::from_slice(bytes).ok()?;
-                let before = document.clone();
-                redact::document(&mut document, &Named::of_path(path));
-                // Not written anew without need: numbers stay as they were written.
-                if document == before { Some(bytes.to_vec()) } else { serde_json::to_vec(&document).ok() }
+                // A mark that no device can have written.
+                let mark = uuid::Uuid::new_v4().simple().to_string();
+                let mut written = Written::read(std::str::from_utf8(bytes).ok()?, &mark).ok()?;
+                let before = written.document.clone();
+                redact::document(&mut written.document, &Named::of_path(path));
+                // Not written anew without need: everything stays as it was written.
+                if written.document == before {
+                    Some(bytes.to_vec())
+                } else {
+                    Some(written.write().into_bytes())
+                }
             }
             Self::Text => Some(redact::text(std::str::from_utf8(bytes).ok()?).into_bytes()),
         }

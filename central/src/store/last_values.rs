@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use schemas::bag::system;
 use schemas::body::decode;
+use schemas::json::written::is_json;
 use schemas::json::{DEPTH_MAX, check_text};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::timestamp::parse_rfc3339;
@@ -213,8 +214,8 @@ fn trim(connection: &Connection, device: &str, module: &str, added: usize) -> ru
 
 type Member<'t> = (Cow<'t, str>, &'t str);
 
-/// The names and values of a JSON object, as they are written, but for those that are nested too deep to be shown; `None` when
-/// the text is not one.
+/// The names and values of a JSON object, as they are written, but for those that cannot be shown; `None` when the text is not
+/// one.
 fn members(text: &str) -> Option<Vec<Member<'_>>> {
     struct Members;
 
@@ -229,7 +230,7 @@ fn members(text: &str) -> Option<Vec<Member<'_>>> {
             let mut members = Vec::with_capacity(4);
             while let Some(Name(name)) = map.next_key()? {
                 let value: &RawValue = map.next_value()?;
-                if name.len() <= NAME_BYTES_MAX && !is_too_deep(value.get()) {
+                if name.len() <= NAME_BYTES_MAX && is_shown(value.get()) {
                     members.push((name, value.get()));
                 }
             }
@@ -246,8 +247,11 @@ fn members(text: &str) -> Option<Vec<Member<'_>>> {
     reader.end().ok().map(|()| members)
 }
 
-fn is_too_deep(value: &str) -> bool {
-    value.starts_with(['{', '[']) && check_text(value.as_bytes(), DEPTH_MAX - 1).is_err()
+/// Whether a value can be read by everybody: it is not nested too deep, and its texts are Unicode: `"\ud800"`, half a character, is
+/// read over by the reader of names and by no other.
+fn is_shown(value: &str) -> bool {
+    let is_flat = !value.starts_with(['{', '[']) || check_text(value.as_bytes(), DEPTH_MAX - 1).is_ok();
+    is_flat && (!value.contains("\\u") || is_json(value))
 }
 
 /// A key, borrowed where it has no escapes.

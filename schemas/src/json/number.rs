@@ -1,5 +1,7 @@
 //! Numbers as they are written: which of them a 64-bit integer or a double gives back.
 
+use std::ops::Range;
+
 use super::JsonError;
 
 /// Digits that tell one double from every other. A program that holds doubles writes no more, or as many as it likes of the double's
@@ -12,34 +14,44 @@ const SHOWN: usize = 40;
 
 /// Checks the numbers of a text; what is not JSON is left to serde.
 pub(super) fn check(text: &[u8]) -> Result<(), JsonError> {
-    let mut at = 0;
-    while let Some(byte) = text.get(at) {
-        match byte {
-            b'"' => {
-                at += 1;
-                while let Some(inside) = text.get(at).filter(|inside| **inside != b'"') {
-                    at += if *inside == b'\\' { 2 } else { 1 };
-                }
-                at += 1;
+    let literals = literals(text).map(|at| std::str::from_utf8(&text[at]).unwrap_or_default());
+    match literals.into_iter().find(|literal| !is_kept(literal)) {
+        None => Ok(()),
+        Some(literal) => {
+            let mut shown: String = literal.chars().take(SHOWN).collect();
+            if literal.len() > SHOWN {
+                shown.push('…');
             }
-            b'-' | b'0'..=b'9' => {
-                let rest = &text[at..];
-                let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-                let length = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
-                let literal = std::str::from_utf8(&rest[..length]).unwrap_or_default();
-                if !is_kept(literal) {
-                    let mut shown: String = literal.chars().take(SHOWN).collect();
-                    if literal.len() > SHOWN {
-                        shown.push('…');
-                    }
-                    return Err(JsonError::Number { literal: shown });
-                }
-                at += length;
-            }
-            _ => at += 1,
+            Err(JsonError::Number { literal: shown })
         }
     }
-    Ok(())
+}
+
+/// Where the numbers of a JSON text stand, in their order.
+pub(super) fn literals(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while let Some(byte) = text.get(at) {
+            match byte {
+                b'"' => {
+                    at += 1;
+                    while let Some(inside) = text.get(at).filter(|inside| **inside != b'"') {
+                        at += if *inside == b'\\' { 2 } else { 1 };
+                    }
+                    at += 1;
+                }
+                b'-' | b'0'..=b'9' => {
+                    let rest = &text[at..];
+                    let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                    let begin = at;
+                    at += rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+                    return Some(begin..at);
+                }
+                _ => at += 1,
+            }
+        }
+        None
+    })
 }
 
 /// Whether a number is the same one after it was read and written. `0.1` is, though no double is a tenth: it is what a program

@@ -45,7 +45,8 @@ impl Organizations {
     }
 }
 
-fn is_id(text: &str) -> bool {
+/// Whether a text is the id of an organization.
+pub(crate) fn is_id(text: &str) -> bool {
     let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=ID_BYTES_MAX).contains(&text.len())
         && text.chars().all(is_inner)

@@ -6,7 +6,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 
 /// How long a token lives when nothing is chosen, in milliseconds: IoT Central's year.
 pub const LIFE_MS_DEFAULT: u64 = 365 * 24 * 3600 * 1000;
@@ -84,6 +86,18 @@ impl std::str::FromStr for TokenName {
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         if is_name { Ok(Self(text.to_owned())) } else { Err(InvalidTokenName(text.to_owned())) }
     }
+}
+
+/// A role, for the whole site or in an organization. The roles of the second kind are kept for scripts: central does not confine
+/// a token to an organization.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub struct RoleAssignment {
+    /// IoT Central's id of a role, or `administrator`, `operator` or `viewer`.
+    pub role: String,
+    /// The id of an organization; the role holds for the whole site when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
 }
 
 /// What a token grants, and to whom. Times are in milliseconds since the Unix epoch.

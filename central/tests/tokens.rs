@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 const ADMINISTRATOR: &str = "ca310b8d-2f4a-44e0-a36e-957c202cd8d4";
 const OPERATOR: &str = "ae2c9854-393b-4f97-8c42-479d70ce626e";
 
+/// IoT Central's administrator of an organization.
+const ORGANIZATION_ADMINISTRATOR: &str = "c495eb57-eb18-489e-9802-62c474e5645c";
+
 #[tokio::test]
 async fn a_token_is_made_listed_used_and_revoked_in_iot_centrals_shape() {
     let dir = tempfile::tempdir().unwrap();
@@ -69,9 +72,19 @@ async fn a_wrong_request_for_a_token_is_refused_by_its_field() {
     for (id, body, field) in [
         ("t", json!({}), "roles"),
         ("t", json!({"roles": []}), "roles"),
-        ("t", json!({"roles": [{"role": "viewer"}, {"role": "operator"}]}), "roles"),
         ("t", json!({"roles": [{"role": "root"}]}), "roles.0.role"),
         ("t", json!({"roles": [{"role": "viewer", "organization": "seattle"}]}), "organization"),
+        (
+            "t",
+            json!({"roles": [{"role": "viewer"}, {"role": "viewer", "organization": "Seattle"}]}),
+            "organization",
+        ),
+        (
+            "t",
+            json!({"roles": [{"role": "viewer"}, {"role": ORGANIZATION_ADMINISTRATOR}]}),
+            "roles.1.organization",
+        ),
+        ("t", json!({"roles": vec![json!({"role": "viewer"}); 51]}), "roles"),
         ("t", json!({"roles": [{"role": "viewer"}], "expiry": "soon"}), "expiry"),
         ("t", json!({"roles": [{"role": "viewer"}], "expiry": "2020-10-18T18:30:40.227Z"}), "expiry"),
         ("t", json!({"roles": [{"role": "viewer"}], "id": "u"}), "id"),
@@ -147,5 +160,37 @@ async fn who_sends_wrong_tokens_waits_and_who_sends_a_right_one_does_not() {
     let statuses = guesses.await;
     assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&429), "only so many wait at once");
+    central.end().await;
+}
+
+#[tokio::test]
+async fn roles_in_organizations_are_given_back_and_give_no_more_than_the_role_for_the_whole_site() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let roles = json!([
+        {"role": ORGANIZATION_ADMINISTRATOR, "organization": "seattle"},
+        {"role": "viewer"},
+        {"role": ADMINISTRATOR, "organization": "redmond"},
+    ]);
+    let made = central.put("/api/apiTokens/t", json!({"roles": roles})).await;
+    assert_eq!(made["roles"], roles);
+    assert_eq!(central.get("/api/apiTokens/t").await["roles"], roles);
+    let listed = central.get("/api/apiTokens").await;
+    let listed = listed["value"].as_array().unwrap().iter().find(|token| token["id"] == "t").unwrap();
+    assert_eq!(listed["roles"], roles);
+
+    let line = made["token"].as_str().unwrap();
+    assert_eq!(central.send_as(line, Method::GET, "/api/devices", None).await.0, 200);
+    assert_eq!(central.send_as(line, Method::PUT, "/api/devices/d", Some(json!({}))).await.0, 403);
+    // The next token of the name has none of them.
+    central.ok(Method::DELETE, "/api/apiTokens/t", None).await;
+    let made = central.put("/api/apiTokens/t", json!({"roles": [{"role": ADMINISTRATOR}]})).await;
+    assert_eq!(made["roles"], json!([{"role": ADMINISTRATOR}]));
+    assert_eq!(central.get("/api/apiTokens/t").await["roles"], made["roles"]);
+    // The highest for the whole site counts.
+    let two = json!({"roles": [{"role": "operator"}, {"role": "viewer"}]});
+    let line = central.put("/api/apiTokens/two", two).await["token"].as_str().unwrap().to_owned();
+    assert_eq!(central.send_as(&line, Method::PUT, "/api/devices/d", Some(json!({}))).await.0, 200);
+    assert_eq!(central.send_as(&line, Method::DELETE, "/api/devices/d", None).await.0, 403);
     central.end().await;
 }

@@ -5,24 +5,35 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use rusqlite::Connection;
 use schemas::timestamp::{parse_rfc3339, rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body, Paging};
+use super::extract::{ApiVersion, Asked, At, Body};
 use super::links::ListAddress;
 use super::list::Page;
+use super::paging::Paging;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError};
+use crate::organizations::is_id;
 use crate::store::tokens;
-use crate::token::{self, Grant, InvalidTokenName, LIFE_MS_DEFAULT, Role, TokenName};
+use crate::token::{self, Grant, InvalidTokenName, LIFE_MS_DEFAULT, Role, RoleAssignment, TokenName};
 
 /// IoT Central's ids of its roles that exist here; scripts have them written down. Ours go by their names too.
 const ROLES: [(&str, Role); 2] = [
     ("ca310b8d-2f4a-44e0-a36e-957c202cd8d4", Role::Administrator),
     ("ae2c9854-393b-4f97-8c42-479d70ce626e", Role::Operator),
 ];
+/// IoT Central's ids of the administrator, the operator and the viewer of an organization.
+const ORGANIZATION_ROLES: [&str; 3] = [
+    "c495eb57-eb18-489e-9802-62c474e5645c",
+    "b4935647-30e4-4ed3-9074-dcac66c2f8ef",
+    "84cc62c1-dabe-49d3-b16e-8b291232b285",
+];
+/// Roles that one token is made with.
+const ASSIGNMENTS_MAX: usize = 50;
 
 /// `/api/apiTokens/{token_id}`
 #[derive(Deserialize, IntoParams)]
@@ -38,33 +49,51 @@ pub struct OfToken {
 pub struct TokenRequest {
     /// As in the path, when it is given.
     id: Option<String>,
-    /// One role.
+    /// The roles of the bearer: one or more, of which one at least is for the whole site. The highest of those counts.
+    #[schema(min_items = 1)]
     roles: Vec<RoleAssignment>,
     /// RFC 3339; a year from now when left out.
     expiry: Option<String>,
 }
 
-/// A role of the bearer.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-struct RoleAssignment {
-    /// IoT Central's id of its administrator or operator, or `administrator`, `operator` or `viewer`.
-    role: String,
+/// The role that an assignment gives for the whole site; `None` for one in an organization.
+fn role_of(assigned: &RoleAssignment, index: usize) -> Result<Option<Role>, ApiError> {
+    let wrong =
+        |field: &str, why: String| Err(ApiError::unprocessable(format!("roles.{index}.{field}: {why}")));
+    let known = ROLES.iter().find(|(id, _)| *id == assigned.role).map(|(_, role)| *role);
+    let site_role = known.or_else(|| assigned.role.parse().ok());
+    let is_of_organization = ORGANIZATION_ROLES.contains(&assigned.role.as_str());
+    if site_role.is_none() && !is_of_organization {
+        let ids = ROLES.map(|(id, role)| format!("{id} ({})", role.as_str())).join(", ");
+        let why = format!("found `{}`; allowed are viewer, operator, administrator, {ids}", assigned.role);
+        return wrong("role", why);
+    }
+    match &assigned.organization {
+        None if is_of_organization => {
+            wrong("organization", format!("`{}` is a role in an organization; write its id", assigned.role))
+        }
+        None => Ok(site_role),
+        Some(id) if is_id(id) => Ok(None),
+        Some(id) => wrong("organization", format!("found `{id}`, which is no organization's id")),
+    }
 }
 
 impl TokenRequest {
+    /// The highest role for the whole site.
     fn role(&self) -> Result<Role, ApiError> {
-        let [assigned] = self.roles.as_slice() else {
-            let why = format!("roles: found {}; write one", self.roles.len());
+        if self.roles.len() > ASSIGNMENTS_MAX {
+            let why = format!("roles: found {}; write {ASSIGNMENTS_MAX} at the most", self.roles.len());
             return Err(ApiError::unprocessable(why));
-        };
-        let known = ROLES.iter().find(|(id, _)| *id == assigned.role).map(|(_, role)| *role);
-        known.map_or_else(|| assigned.role.parse(), Ok).map_err(|_| {
-            let ids = ROLES.map(|(id, role)| format!("{id} ({})", role.as_str())).join(", ");
-            ApiError::unprocessable(format!(
-                "roles.0.role: found `{}`; allowed are viewer, operator, administrator, {ids}",
-                assigned.role
-            ))
+        }
+        let mut highest = None;
+        for (index, assigned) in self.roles.iter().enumerate() {
+            highest = highest.max(role_of(assigned, index)?);
+        }
+        highest.ok_or_else(|| {
+            ApiError::unprocessable(
+                "roles: found none for the whole site; central does not confine a token to an organization, so add a role \
+                 without `organization`",
+            )
         })
     }
 
@@ -83,8 +112,10 @@ impl TokenRequest {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenBody {
+    /// The name of the token.
     id: String,
-    roles: [RoleAssignment; 1],
+    /// As the token was made with them.
+    roles: Vec<RoleAssignment>,
     #[schema(format = DateTime)]
     expiry: String,
     /// Null for tokens from before it was noted.
@@ -98,16 +129,23 @@ pub struct TokenBody {
     token: Option<String>,
 }
 
-fn body(grant: &Grant) -> TokenBody {
-    let id = ROLES.iter().find(|(_, role)| *role == grant.role).map_or(grant.role.as_str(), |(id, _)| id);
+fn body(grant: &Grant, mut roles: Vec<RoleAssignment>) -> TokenBody {
+    if roles.is_empty() {
+        let id = ROLES.iter().find(|(_, role)| *role == grant.role).map_or(grant.role.as_str(), |(id, _)| id);
+        roles.push(RoleAssignment { role: id.to_owned(), organization: None });
+    }
     TokenBody {
         id: grant.name.clone(),
-        roles: [RoleAssignment { role: id.to_owned() }],
+        roles,
         expiry: rfc3339(grant.expires_ms),
         created: grant.created_ms.map(rfc3339),
         last_used: grant.used_ms.map(rfc3339),
         token: None,
     }
+}
+
+fn stored_body(c: &Connection, grant: &Grant) -> Result<TokenBody, FleetError> {
+    Ok(body(grant, tokens::roles(c, &grant.name)?))
 }
 
 fn no_token(name: &str) -> FleetError {
@@ -123,8 +161,11 @@ pub(super) async fn list(
     address: ListAddress,
 ) -> Answer<Json<Page<TokenBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
-    let grants = fleet.store.read(move |c| Ok::<_, FleetError>(tokens::list(c, &after, limit)?)).await?;
-    let bodies = grants.iter().map(body).collect();
+    let read = move |c: &Connection| {
+        let grants = tokens::list(c, &after, limit)?;
+        grants.iter().map(|grant| stored_body(c, grant)).collect::<Result<Vec<_>, FleetError>>()
+    };
+    let bodies = fleet.store.read(read).await?;
     Ok(Json(Page::new(bodies, limit, &address, |last: &TokenBody| last.id.clone())))
 }
 
@@ -132,9 +173,11 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
     security(("token" = [])), responses((status = 200, body = TokenBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfToken>) -> Answer<Json<TokenBody>> {
-    let read =
-        move |c: &rusqlite::Connection| tokens::get(c, &of.token_id)?.ok_or_else(|| no_token(&of.token_id));
-    Ok(Json(body(&fleet.store.read(read).await?)))
+    let read = move |c: &Connection| {
+        let grant = tokens::get(c, &of.token_id)?.ok_or_else(|| no_token(&of.token_id))?;
+        stored_body(c, &grant)
+    };
+    Ok(Json(fleet.store.read(read).await?))
 }
 
 /// Makes an API token. `token` in the answer is shown this once.
@@ -155,14 +198,24 @@ pub(super) async fn put(
     let now_ms = now_ms();
     let (role, expires_ms) = (request.role()?, request.expires_ms(now_ms)?);
     let new = token::create(&fleet.hosts[0], &name, role, now_ms, expires_ms);
-    let mut answer = body(&new.grant);
+    // One role for the whole site stands with the token itself.
+    let mut roles = request.roles;
+    if matches!(roles.as_slice(), [RoleAssignment { organization: None, .. }]) {
+        roles.clear();
+    }
+    let mut answer = body(&new.grant, roles.clone());
     answer.token = Some(new.line);
-    let insert = move |c: &rusqlite::Connection| match tokens::insert(c, &new.hash, &new.grant)? {
-        true => Ok(()),
-        false => Err(FleetError::Conflict(format!(
-            "there is an API token `{}`; delete it first, or choose another id",
-            new.grant.name
-        ))),
+    let insert = move |c: &Connection| {
+        if !tokens::insert(c, &new.hash, &new.grant)? {
+            return Err(FleetError::Conflict(format!(
+                "there is an API token `{}`; delete it first, or choose another id",
+                new.grant.name
+            )));
+        }
+        if !roles.is_empty() {
+            tokens::put_roles(c, &new.grant.name, &roles)?;
+        }
+        Ok(())
     };
     fleet.store.submit(insert).await?;
     Ok(Json(answer))
@@ -172,7 +225,7 @@ pub(super) async fn put(
 #[utoipa::path(delete, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfToken>) -> Answer<StatusCode> {
-    let delete = move |c: &rusqlite::Connection| match tokens::delete(c, &of.token_id)? {
+    let delete = move |c: &Connection| match tokens::delete(c, &of.token_id)? {
         true => Ok(()),
         false => Err(no_token(&of.token_id)),
     };

@@ -13,9 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::attestation::CredentialsBody;
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body, OfDevice, Paging};
+use super::extract::{ApiVersion, Asked, At, Body, OfDevice};
 use super::links::ListAddress;
 use super::list::Page;
+use super::paging::{Conditions, Paging};
 use crate::deploy::Assignment;
 use crate::fleet::{self, Fleet, FleetError, Registration, no_device};
 use crate::line::{DisplayName, TemplateId};
@@ -182,16 +183,11 @@ pub(super) enum Expand {
     DeploymentManifest,
 }
 
-/// What a device is asked for with.
-#[derive(Deserialize, IntoParams)]
+/// What is given in full.
+#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct DeviceQuery {
-    /// `2022-10-31-preview`, `2022-07-31` or `1.0`.
-    #[serde(rename = "api-version")]
-    #[param(rename = "api-version")]
-    _api_version: String,
-    /// Gives the gateway's manifest with its `data`.
+pub struct Expanded {
+    /// Gives gateways' manifests with their `data`.
     #[param(inline)]
     expand: Option<Expand>,
 }
@@ -228,33 +224,34 @@ fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<Device
     })
 }
 
-/// Lists gateways and devices by id.
-#[utoipa::path(get, path = "/api/devices", tag = "devices", params(Paging), security(("token" = [])),
-    responses((status = 200, body = Page<DeviceBody>)))]
+/// Lists gateways and devices, by id unless another order is asked for.
+#[utoipa::path(get, path = "/api/devices", tag = "devices", params(Paging, Conditions, Expanded),
+    security(("token" = [])), responses((status = 200, body = Page<DeviceBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
+    Asked(conditions): Asked<Conditions>,
+    Asked(expanded): Asked<Expanded>,
     address: ListAddress,
 ) -> Answer<Json<Page<DeviceBody>>> {
-    let (limit, after) = (paging.limit()?, paging.after());
-    let bodies = fleet
-        .store
-        .read(move |c| {
-            let devices = devices::list(c, &after, limit)?;
-            devices.into_iter().map(|device| body(c, device, None)).collect::<Result<Vec<_>, FleetError>>()
-        })
-        .await?;
-    Ok(Json(Page::new(bodies, limit, &address, |last| last.id.clone())))
+    let (limit, selection) = (paging.limit()?, conditions.selection(&paging, &devices::LISTED)?);
+    let read = move |c: &Connection| {
+        let (found, mark) = devices::select(c, &selection)?;
+        let bodies = found.into_iter().map(|device| body(c, device, expanded.expand));
+        Ok::<_, FleetError>((bodies.collect::<Result<Vec<_>, FleetError>>()?, mark))
+    };
+    let (bodies, mark) = fleet.store.read(read).await?;
+    Ok(Json(Page::marked(bodies, limit, &address, mark)))
 }
 
 /// One gateway or device.
-#[utoipa::path(get, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, DeviceQuery),
+#[utoipa::path(get, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion, Expanded),
     security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
-    Asked(query): Asked<DeviceQuery>,
+    Asked(query): Asked<Expanded>,
 ) -> Answer<Json<DeviceBody>> {
     let read = move |c: &Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
@@ -264,13 +261,13 @@ pub(super) async fn get(
 }
 
 /// Registers a gateway or device, or changes its registration. A new one gets its keys.
-#[utoipa::path(put, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, DeviceQuery),
+#[utoipa::path(put, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion, Expanded),
     request_body = DeviceWish, security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
-    Asked(query): Asked<DeviceQuery>,
+    Asked(query): Asked<Expanded>,
     precondition: Precondition,
     Body(wish): Body<DeviceWish>,
 ) -> Answer<Json<DeviceBody>> {
@@ -278,13 +275,13 @@ pub(super) async fn put(
 }
 
 /// Changes a registration; `deploymentManifest` assigns a manifest to a gateway, or takes the assignment away.
-#[utoipa::path(patch, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, DeviceQuery),
+#[utoipa::path(patch, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion, Expanded),
     request_body = DeviceWish, security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
-    Asked(query): Asked<DeviceQuery>,
+    Asked(query): Asked<Expanded>,
     precondition: Precondition,
     Body(wish): Body<DeviceWish>,
 ) -> Answer<Json<DeviceBody>> {
@@ -294,7 +291,7 @@ pub(super) async fn patch(
 async fn register(
     fleet: &Arc<Fleet>,
     of: OfDevice,
-    query: DeviceQuery,
+    query: Expanded,
     mut wish: DeviceWish,
     must_exist: bool,
     precondition: Precondition,
@@ -322,7 +319,7 @@ pub(super) async fn apply_manifest(
 }
 
 /// Deletes a gateway or device with its keys, twins and command history, and disconnects it.
-#[utoipa::path(delete, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion),
+#[utoipa::path(delete, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion, Expanded),
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
     State(fleet): State<Arc<Fleet>>,

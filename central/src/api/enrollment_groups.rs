@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body, Paging};
+use super::extract::{ApiVersion, Asked, At, Body};
 use super::group_certificates::{CertificateWish, Entry, SigningCertificatesBody, certificates_body};
 use super::links::ListAddress;
 use super::list::Page;
+use super::paging::Paging;
 use crate::fleet::{Fleet, FleetError, new_keys};
 use crate::line::DisplayName;
 use crate::precondition::Precondition;

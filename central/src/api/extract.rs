@@ -14,7 +14,6 @@ use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use super::error::ApiError;
-use super::links::ListAddress;
 use super::strict;
 
 /// Names in the path.
@@ -156,55 +155,4 @@ pub struct ApiVersion {
         reason = "checked for all paths at once, before the handler; stands here for the description"
     )]
     pub api_version: String,
-}
-
-/// Which page of a list.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct Paging {
-    /// `2022-10-31-preview`, `2022-07-31`, `2022-06-30-preview`, `2022-05-31`, `1.2-preview`, `1.1-preview` or `1.0`.
-    #[serde(rename = "api-version")]
-    #[allow(dead_code, reason = "as of ApiVersion")]
-    pub api_version: String,
-    /// Items on a page, 1 to 100; 25 when left out.
-    #[serde(rename = "$top")]
-    pub top: Option<u32>,
-    /// From a `nextLink`.
-    #[serde(rename = "$skiptoken")]
-    pub skip_token: Option<String>,
-}
-
-impl Paging {
-    /// How many items to give.
-    ///
-    /// # Errors
-    /// 400 outside 1 to 100.
-    pub fn limit(&self) -> Result<u32, ApiError> {
-        match self.top.unwrap_or(25) {
-            top @ 1..=100 => Ok(top),
-            top => Err(ApiError::bad_request("InvalidQuery", format!("$top: found {top}; write 1 to 100"))),
-        }
-    }
-
-    /// After which id the page begins.
-    pub fn after(&self) -> String {
-        self.skip_token.clone().unwrap_or_default()
-    }
-
-    /// A page of `items` as IoT Central gives it: with a `nextLink` when it is full.
-    #[allow(clippy::unused_self, reason = "all that a list does with its paging is here")]
-    pub fn page<T: serde::Serialize>(
-        &self,
-        address: &ListAddress,
-        limit: u32,
-        items: &[T],
-        last_id: Option<&str>,
-    ) -> serde_json::Value {
-        let mut page = serde_json::json!({"value": items});
-        if let Some(last_id) = last_id.filter(|_| u32::try_from(items.len()) == Ok(limit)) {
-            page["nextLink"] = address.after(last_id).into();
-        }
-        page
-    }
 }

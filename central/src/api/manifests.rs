@@ -5,14 +5,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body, Paging};
+use super::extract::{ApiVersion, Asked, At, Body};
 use super::links::ListAddress;
 use super::list::Page;
+use super::paging::{Conditions, Paging};
 use crate::deploy::ManifestChange;
 use crate::fleet::{Fleet, FleetError, no_manifest};
 use crate::line::DisplayName;
@@ -76,18 +78,20 @@ impl From<StoredManifest> for ManifestBody {
     }
 }
 
-/// Lists stored manifests by id.
-#[utoipa::path(get, path = "/api/deploymentManifests", tag = "deploymentManifests", params(Paging),
+/// Lists stored manifests, by id unless another order is asked for.
+#[utoipa::path(get, path = "/api/deploymentManifests", tag = "deploymentManifests", params(Paging, Conditions),
     security(("token" = [])), responses((status = 200, body = Page<ManifestBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Asked(paging): Asked<Paging>,
+    Asked(conditions): Asked<Conditions>,
     address: ListAddress,
 ) -> Answer<Json<Page<ManifestBody>>> {
-    let (limit, after) = (paging.limit()?, paging.after());
-    let all = fleet.store.read(move |c| Ok::<_, FleetError>(manifests::list(c, &after, limit)?)).await?;
-    let bodies: Vec<ManifestBody> = all.into_iter().map(Into::into).collect();
-    Ok(Json(Page::new(bodies, limit, &address, |last| last.id.clone())))
+    let (limit, selection) = (paging.limit()?, conditions.selection(&paging, &manifests::LISTED)?);
+    let read = move |c: &Connection| Ok::<_, FleetError>(manifests::select(c, &selection)?);
+    let (found, mark) = fleet.store.read(read).await?;
+    let bodies = found.into_iter().map(ManifestBody::from).collect();
+    Ok(Json(Page::marked(bodies, limit, &address, mark)))
 }
 
 /// One stored manifest.

@@ -20,6 +20,7 @@ pub mod links;
 pub mod list;
 pub mod losses;
 pub mod manifests;
+pub mod paging;
 mod path_text;
 pub mod properties;
 mod query;

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body, OfDevice, Paging};
+use super::extract::{ApiVersion, Asked, At, Body, OfDevice};
 use super::links::ListAddress;
 use super::list::Page;
+use super::paging::Paging;
 use crate::fleet::{Fleet, FleetError, no_device, no_relationship};
 use crate::line::DisplayName;
 use crate::store::devices::{self, Relationship};

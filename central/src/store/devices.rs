@@ -8,6 +8,8 @@ use crate::clock::now_ms;
 use crate::organizations::Organizations;
 use crate::precondition;
 
+use super::filter::{Field, Kind};
+use super::selection::{Listed, Selection};
 use super::{integer, last_values, losses, parsed_column, unreadable, unsigned};
 
 /// A gateway or a device.
@@ -136,9 +138,29 @@ pub struct Relationship {
     pub target: DeviceId,
 }
 
-const SELECT: &str =
-    "SELECT devices.*, relationships.source AS gateway, relationships.generation AS attachment FROM devices
-    LEFT JOIN relationships ON relationships.target = devices.id";
+/// What [`select`] gives.
+pub const LISTED: Listed = Listed {
+    table: "devices",
+    columns: COLUMNS,
+    from: TABLES,
+    id: "devices.id",
+    fields: &[
+        Field { name: "id", sql: "devices.id", kind: Kind::Id },
+        Field { name: "displayName", sql: "devices.display_name", kind: Kind::Text },
+        Field { name: "template", sql: "devices.template", kind: Kind::Text },
+        Field { name: "enabled", sql: "devices.enabled", kind: Kind::Flag },
+        Field { name: "provisioned", sql: "(devices.last_seen_ms IS NOT NULL)", kind: Kind::Flag },
+        Field { name: "simulated", sql: "devices.simulated", kind: Kind::Flag },
+        Field { name: "type", sql: "CASE WHEN devices.is_gateway THEN 'iotEdge' END", kind: Kind::Text },
+        Field { name: "organizations", sql: ORGANIZATION, kind: Kind::Text },
+        // What IoT Central's pages call it in filters.
+        Field { name: "scopes", sql: ORGANIZATION, kind: Kind::Text },
+    ],
+};
+const ORGANIZATION: &str =
+    "CASE WHEN json_valid(devices.organizations) THEN json_extract(devices.organizations, '$[0]') END";
+const COLUMNS: &str = "devices.*, relationships.source AS gateway, relationships.generation AS attachment";
+const TABLES: &str = "devices LEFT JOIN relationships ON relationships.target = devices.id";
 
 /// A registration stands whatever its columns hold: without it the link of its gateway would not. What cannot be read lets nobody
 /// in.
@@ -191,7 +213,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
 /// SQLite's.
 pub fn get(connection: &Connection, id: &DeviceId) -> rusqlite::Result<Option<Device>> {
     connection
-        .prepare_cached(&format!("{SELECT} WHERE devices.id = ?1"))?
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE devices.id = ?1"))?
         .query_row([id.as_str()], read)
         .optional()
 }
@@ -201,9 +223,21 @@ pub fn get(connection: &Connection, id: &DeviceId) -> rusqlite::Result<Option<De
 /// # Errors
 /// SQLite's.
 pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Device>> {
-    let mut statement =
-        connection.prepare_cached(&format!("{SELECT} WHERE devices.id > ?1 ORDER BY devices.id"))?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM {TABLES} WHERE devices.id > ?1 ORDER BY devices.id"
+    ))?;
     unreadable::rows("devices", statement.query_map([after], read)?).take(limit as usize).collect()
+}
+
+/// The devices that a list asks for, and where its next page begins.
+///
+/// # Errors
+/// SQLite's.
+pub fn select(
+    connection: &Connection,
+    selection: &Selection,
+) -> rusqlite::Result<(Vec<Device>, Option<String>)> {
+    selection.rows(connection, &LISTED, read)
 }
 
 /// The devices behind a gateway, by id.
@@ -211,8 +245,9 @@ pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resul
 /// # Errors
 /// SQLite's.
 pub fn children(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Vec<Device>> {
-    let mut statement = connection
-        .prepare_cached(&format!("{SELECT} WHERE relationships.source = ?1 ORDER BY devices.id"))?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM {TABLES} WHERE relationships.source = ?1 ORDER BY devices.id"
+    ))?;
     unreadable::rows("devices", statement.query_map([gateway.as_str()], read)?).collect()
 }
 

@@ -4,6 +4,8 @@ use rusqlite::{Connection, Row};
 use schemas::names::DeviceId;
 use serde_json::Value;
 
+use super::filter::{Field, Kind};
+use super::selection::{Listed, Selection};
 use super::{json_column, unreadable, unsigned};
 use crate::organizations::Organizations;
 use crate::precondition;
@@ -114,13 +116,31 @@ pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<StoredM
     unreadable::row("manifests", statement.query_row([id], read))
 }
 
-/// Up to `limit` manifests whose ids come after `after`.
+/// What [`select`] gives.
+pub const LISTED: Listed = Listed {
+    table: "manifests",
+    columns: "*",
+    from: "manifests",
+    id: "id",
+    fields: &[
+        Field { name: "id", sql: "id", kind: Kind::Id },
+        Field { name: "displayName", sql: "display_name", kind: Kind::Text },
+        Field { name: "organizations", sql: ORGANIZATION, kind: Kind::Text },
+        // What IoT Central's pages call it in filters.
+        Field { name: "scopes", sql: ORGANIZATION, kind: Kind::Text },
+    ],
+};
+const ORGANIZATION: &str = "CASE WHEN json_valid(organizations) THEN json_extract(organizations, '$[0]') END";
+
+/// The manifests that a list asks for, and where its next page begins.
 ///
 /// # Errors
 /// SQLite's.
-pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<StoredManifest>> {
-    let mut statement = connection.prepare_cached("SELECT * FROM manifests WHERE id > ?1 ORDER BY id")?;
-    unreadable::rows("manifests", statement.query_map([after], read)?).take(limit as usize).collect()
+pub fn select(
+    connection: &Connection,
+    selection: &Selection,
+) -> rusqlite::Result<(Vec<StoredManifest>, Option<String>)> {
+    selection.rows(connection, &LISTED, read)
 }
 
 /// Forgets a manifest; false when there was none.

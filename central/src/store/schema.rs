@@ -341,6 +341,13 @@ CREATE TABLE last_value_state (
 );
 INSERT INTO last_value_state (id, up_to, floors) VALUES (1, 0, 0);
 ",
+    "
+-- JSON list of the roles that a token was made with, when it is more than its one role for the whole site
+CREATE TABLE token_roles (
+    name TEXT PRIMARY KEY,
+    roles TEXT NOT NULL
+) WITHOUT ROWID;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

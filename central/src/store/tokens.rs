@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, Row};
 
-use super::{integer, parsed_column, unreadable, unsigned};
-use crate::token::{Grant, Role};
+use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use crate::token::{Grant, Role, RoleAssignment};
 
 const COLUMNS: &str = "name, role, created_ms, expires_ms, used_ms";
 
@@ -62,7 +62,30 @@ pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resul
 /// # Errors
 /// SQLite's.
 pub fn delete(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    connection.prepare_cached("DELETE FROM token_roles WHERE name = ?1")?.execute([name])?;
     Ok(connection.prepare_cached("DELETE FROM tokens WHERE name = ?1")?.execute([name])? == 1)
+}
+
+/// Notes the roles that a token was made with, as its maker wrote them.
+///
+/// # Errors
+/// SQLite's.
+pub fn put_roles(connection: &Connection, name: &str, roles: &[RoleAssignment]) -> rusqlite::Result<()> {
+    let roles = serde_json::json!(roles).to_string();
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO token_roles (name, roles) VALUES (?1, ?2)")?
+        .execute((name, roles))?;
+    Ok(())
+}
+
+/// The roles that a token was made with; none when it has its one role for the whole site alone.
+///
+/// # Errors
+/// SQLite's.
+pub fn roles(connection: &Connection, name: &str) -> rusqlite::Result<Vec<RoleAssignment>> {
+    let mut statement = connection.prepare_cached("SELECT name, roles FROM token_roles WHERE name = ?1")?;
+    let found = statement.query_row([name], |row| json_column(row, "roles"));
+    Ok(unreadable::row("token_roles", found)?.unwrap_or_default())
 }
 
 /// Notes when a token was used.

@@ -25,6 +25,7 @@ pub mod link;
 pub mod mail;
 pub mod organizations;
 pub mod page;
+pub mod people;
 mod placement;
 pub mod precondition;
 pub mod presence;

@@ -41,7 +41,7 @@ struct Row {
 }
 
 /// Shows gateways and devices.
-#[utoipa::path(get, path = "/", tag = "page", security(("token" = [])),
+#[utoipa::path(get, path = "/status", tag = "page", security(("token" = [])),
     responses((status = 200, description = "the status page; a browser's password is the token", content_type = "text/html")))]
 pub(crate) async fn page(State(fleet): State<Arc<Fleet>>) -> Answer<impl IntoResponse> {
     let rows = fleet.store.read(rows).await?;

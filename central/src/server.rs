@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::links::PublicAddress;
 use crate::config::Config;
 use crate::fleet::Fleet;
+use crate::people::People;
 use crate::store::integrity::{self, Checked, Depth};
 use crate::store::{self, LOCK_FILE, Store};
 
@@ -93,6 +94,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let id_scope = config.dps.id_scope.clone();
     let fleet = Fleet::new(store, clients.clone(), hosts, trust.trust(), id_scope, stop.clone()).await?;
     fleet.resume_commands().await?;
+    let people = People::open(fleet.store.clone(), &config.data_dir).await.context("opening the users")?;
 
     let settings = DoorSettings {
         // A gateway has as many in flight as its line holds; what is read and not stored yet is bounded below.
@@ -191,7 +193,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         // Bodies are read by the API, once it knows who sends them.
         ..HttpLimits::default()
     };
-    let api = crate::api::router(fleet, door, PublicAddress::new(&config.http));
+    let api = crate::api::router(fleet, door, people, PublicAddress::new(&config.http));
     let per_address = config.http.connections_per_address;
     let served = HttpServer::new("http.listen", limits).serve_tcp(http, per_address, http_tls, api, stop);
     started.tasks.essential("REST API", served.map(anyhow::Ok));

@@ -181,7 +181,8 @@ fn signature(fields: &str) -> Option<String> {
     Some(percent_decode_str(value).decode_utf8().ok()?.into_owned())
 }
 
-fn hash(secret: &str) -> String {
+/// What is stored of a random secret.
+pub fn hash(secret: &str) -> String {
     STANDARD.encode(Sha256::digest(secret.as_bytes()))
 }
 

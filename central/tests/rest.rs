@@ -315,7 +315,7 @@ async fn every_described_path_answers_and_the_server_has_no_other() {
             assert!(!message.contains("no such path"), "{method} {path}");
         }
     }
-    for path in ["/api", "/api/", "/api/ext", "/api/users", "/index.html", "/api/devices/d/nothing"] {
+    for path in ["/api", "/api/", "/api/ext", "/api/users", "/assets/gone.js", "/api/devices/d/nothing"] {
         assert_eq!(central.send(Method::GET, path, None).await.0, 404, "{path}");
     }
     central.end().await;
@@ -326,10 +326,10 @@ async fn the_status_page_asks_for_a_password_escapes_names_and_shows_the_fleet()
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"], "displayName": "<script>&\"'"})).await;
-    let bare = central.http.get(central.url("/")).send().await.unwrap();
+    let bare = central.http.get(central.url("/status")).send().await.unwrap();
     assert_eq!(bare.status(), 401);
     assert!(bare.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic "));
-    let page = central.http.get(central.url("/")).basic_auth("anyone", Some(&central.token));
+    let page = central.http.get(central.url("/status")).basic_auth("anyone", Some(&central.token));
     let page = page.send().await.unwrap();
     assert_eq!(page.status(), 200);
     let html = page.text().await.unwrap();

@@ -191,7 +191,7 @@ async fn read(central: &Central, token: &str, path: &str) -> (u16, String) {
     let version = if path.starts_with("/api/ext/") { "" } else { "api-version=2022-07-31" };
     let url = format!("{}{separator}{version}", central.url(path));
     let request = central.http.get(url).timeout(STEP);
-    let request = if path == "/" {
+    let request = if path == "/status" {
         request.basic_auth("a", Some(token))
     } else {
         request.header("Authorization", token)

@@ -61,7 +61,7 @@ const PATHS: &[&str] = &[
     "/api/ext/devices/d1/messages/devicebound",
     "/api/ext/messages/servicebound/feedback",
     "/api/ext/health",
-    "/",
+    "/status",
 ];
 
 const TABLES: &[&str] = &[

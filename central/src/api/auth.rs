@@ -1,59 +1,75 @@
-//! Who may ask for what: the token of every request, its role, and the API version.
+//! Who may ask for what: the token or session of every request, its role, and the API version.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use super::caller::ClientAddress;
 use super::error::ApiError;
+use super::links::PublicAddress;
 use super::query::check_version;
-use super::shown;
 use super::token_use::TokenUse;
+use super::{assets, session, shown};
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
+use crate::people::{Caller, People, Who};
 use crate::store::{StoreError, tokens};
 use crate::token::{self, Grant, Presented, Role, Scheme};
 
-/// Open to everybody: they tell nothing about the site.
-const OPEN: &[&str] = &["/api/ext/health"];
+/// Open to everybody: they tell nothing about the site, or are how one gets in.
+const OPEN: &[(Method, &str)] = &[
+    (Method::GET, "/api/ext/health"),
+    (Method::GET, "/api/ext/setup"),
+    (Method::POST, "/api/ext/setup"),
+    (Method::POST, "/api/ext/session"),
+];
 
 /// The API's description, open too.
 const DESCRIPTION: &str = "/openapi.json";
 
 /// What a browser shows by itself. HTTP Basic counts here alone, and only for reading: a browser sends it along with every
 /// request that any page makes to this server, so on the API a foreign page would speak with an operator's token.
-const PAGES: &[&str] = &["/"];
+const PAGES: &[&str] = &["/status"];
 
 /// What decides about requests.
 #[derive(Clone)]
 pub struct Access {
     fleet: Arc<Fleet>,
+    people: Arc<People>,
     token_use: Arc<TokenUse>,
+    is_behind_proxy: bool,
 }
 
 impl Access {
-    /// For the tokens of this site.
-    pub fn new(fleet: Arc<Fleet>) -> Self {
-        Self { fleet, token_use: Arc::default() }
+    /// For the tokens and users of this site.
+    pub fn new(fleet: Arc<Fleet>, people: Arc<People>, address: &PublicAddress) -> Self {
+        Self { fleet, people, token_use: Arc::default(), is_behind_proxy: address.is_behind_proxy() }
     }
 }
 
-/// Lets a request through when its token may do what it asks, and gives the answer that its role may see.
+/// Lets a request through when its maker may do what it asks, and gives the answer that the maker's role may see. Behind it
+/// each request has a [`ClientAddress`] and, except at open paths, a [`Caller`].
 pub async fn authorize(State(access): State<Access>, request: Request, next: Next) -> Response {
-    // The same for everybody, and about names of fields: nothing in it is a secret.
-    if request.uri().path() == DESCRIPTION {
-        return next.run(request).await;
-    }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let address = ClientAddress::of(&parts, access.is_behind_proxy);
+    parts.extensions.insert(address);
     let path = parts.uri.path().to_owned();
-    let admitted = if OPEN.contains(&path.as_str()) {
-        Ok(Role::Viewer)
+    // The same for everybody, and about names of fields, or the console's files: nothing in it is a secret.
+    if path == DESCRIPTION || assets::is_console(&parts.method, &path) {
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    let admitted = if is_open(&parts.method, &path) {
+        check_origin(&parts).and_then(|()| check_json(&parts)).map(|()| Role::Viewer)
     } else {
-        admit(&access, &parts).await.map(|grant| grant.role)
+        admit(&access, &parts, address).await.map(|caller| {
+            let role = caller.role;
+            parts.extensions.insert(caller);
+            role
+        })
     };
     let refused = match admitted {
         Ok(role) => {
@@ -76,25 +92,30 @@ fn is_page(request: &Parts) -> bool {
     is_read(&request.method) && PAGES.contains(&request.uri.path())
 }
 
+fn is_open(method: &Method, path: &str) -> bool {
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    OPEN.iter().any(|(open, of)| open == method && *of == path)
+}
+
 fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// What the maker of a request may do, when that includes the request.
-async fn admit(access: &Access, request: &Parts) -> Result<Grant, ApiError> {
+/// Who makes a request, when that one may.
+async fn admit(access: &Access, request: &Parts, address: ClientAddress) -> Result<Caller, ApiError> {
     let (method, path) = (&request.method, request.uri.path());
-    let grant = grant(access, request).await?;
-    if !is_read(method) && is_of_foreign_page(&request.headers) {
-        return Err(ApiError::forbidden(
-            "a page of another origin asked for this change; changes come from programs, or from pages of this server",
-        ));
+    let caller = caller(access, request, address).await?;
+    check_origin(request)?;
+    if caller.session().is_some() {
+        check_json(request)?;
     }
     let needed = needed_role(method, path);
-    if grant.role < needed {
+    if caller.role < needed {
         return Err(ApiError::forbidden(format!(
-            "token `{}` is of role {}; this needs {}",
-            grant.name,
-            grant.role.as_str(),
+            "{} `{}` is of role {}; this needs {}",
+            caller.kind(),
+            caller.name(),
+            caller.role.as_str(),
             needed.as_str()
         )));
     }
@@ -102,9 +123,40 @@ async fn admit(access: &Access, request: &Parts) -> Result<Grant, ApiError> {
         check_version(request.uri.query().unwrap_or(""), !path.starts_with("/api/ext/"))?;
     }
     if !is_read(method) {
-        tracing::info!(token = grant.name, method = %method, path, "change was asked for");
+        tracing::info!(kind = caller.kind(), name = caller.name(), method = %method, path, "change was asked for");
     }
-    Ok(grant)
+    Ok(caller)
+}
+
+fn check_origin(request: &Parts) -> Result<(), ApiError> {
+    if !is_read(&request.method) && is_of_foreign_page(&request.headers) {
+        return Err(ApiError::forbidden(
+            "a page of another origin asked for this change; changes come from programs, or from pages of this server",
+        ));
+    }
+    Ok(())
+}
+
+/// A browser adds a session's cookie by itself. It sends no JSON for a page of another origin without asking this server first,
+/// which answers no such question: where its other signs are missing, this one still tells.
+fn check_json(request: &Parts) -> Result<(), ApiError> {
+    let has_body = || {
+        let length = request.headers.get(header::CONTENT_LENGTH);
+        length.is_some_and(|length| length != "0") || request.headers.contains_key(header::TRANSFER_ENCODING)
+    };
+    // No form of a page can send a DELETE.
+    if is_read(&request.method) || (request.method == Method::DELETE && !has_body()) {
+        return Ok(());
+    }
+    let content_type = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or("").trim();
+    if media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::unsupported_media_type(format!(
+        "Content-Type: found `{}`; a change that is asked for without a token is application/json",
+        media_type.escape_debug()
+    )))
 }
 
 /// Whether a browser says that a page of another origin makes the request. Where a proxy adds the token to every request,
@@ -124,8 +176,11 @@ fn is_of_foreign_page(headers: &HeaderMap) -> bool {
 /// See [`Role`] for why.
 fn needed_role(method: &Method, path: &str) -> Role {
     match *method {
-        // Whoever makes tokens has every role.
-        _ if is_below(path, "/api/apiTokens") => Role::Administrator,
+        // Whoever makes tokens or users has every role.
+        _ if is_below(path, "/api/apiTokens") || is_below(path, "/api/users") => Role::Administrator,
+        Method::GET | Method::HEAD if path == "/api/ext/audit" => Role::Administrator,
+        // One's own; the password of others is the handler's matter.
+        _ if path == "/api/ext/session" || is_password(path) => Role::Viewer,
         Method::GET | Method::HEAD if shows_keys(path.trim_end_matches('/')) => Role::Operator,
         // With the group's keys one may enrol anything.
         Method::GET | Method::HEAD if path.starts_with("/api/enrollmentGroups/") => Role::Operator,
@@ -139,16 +194,21 @@ fn is_below(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// `/api/ext/users/{user_id}/password`
+fn is_password(path: &str) -> bool {
+    path.strip_prefix("/api/ext/users/")
+        .and_then(|rest| rest.split_once('/'))
+        .is_some_and(|(_, of)| of == "password")
+}
+
 fn shows_keys(path: &str) -> bool {
     path.ends_with("/credentials") || path.ends_with("/attestation")
 }
 
-async fn grant(access: &Access, request: &Parts) -> Result<Grant, ApiError> {
-    let header = request.headers.get(header::AUTHORIZATION).ok_or_else(|| {
-        ApiError::unauthorized(
-            "the Authorization header is missing; make a token with `central token create`",
-        )
-    })?;
+async fn caller(access: &Access, request: &Parts, address: ClientAddress) -> Result<Caller, ApiError> {
+    let Some(header) = request.headers.get(header::AUTHORIZATION) else {
+        return of_session(access, request).await;
+    };
     let presented = header.to_str().ok().and_then(token::presented);
     // Not looked up, so nobody learns whether it is right.
     if presented.as_ref().is_some_and(|presented| presented.scheme == Scheme::Basic) && !is_page(request) {
@@ -157,16 +217,25 @@ async fn grant(access: &Access, request: &Parts) -> Result<Grant, ApiError> {
              SharedAccessSignature …, or Bearer …",
         ));
     }
-    match judge(access, presented).await {
-        Err(error) if error.is_unauthorized() => {
-            let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|from| from.0);
-            Err(access.token_use.wrong(error, address).await)
-        }
-        other => other,
+    match of_token(access, presented).await {
+        Err(error) if error.is_unauthorized() => Err(access.token_use.wrong(error, address).await),
+        other => other.map(|grant| Caller { who: Who::Token(grant.name), role: grant.role }),
     }
 }
 
-async fn judge(access: &Access, presented: Option<Presented>) -> Result<Grant, ApiError> {
+async fn of_session(access: &Access, request: &Parts) -> Result<Caller, ApiError> {
+    let secret = session::cookie(&request.headers).ok_or_else(|| {
+        ApiError::unauthorized(
+            "the Authorization header is missing; make a token with `central token create`, or sign in",
+        )
+    })?;
+    let session = access.people.session(secret).await?;
+    let session = session.ok_or_else(|| ApiError::unauthorized("the session has ended; sign in again"))?;
+    let role = session.user.role;
+    Ok(Caller { who: Who::Session(session), role })
+}
+
+async fn of_token(access: &Access, presented: Option<Presented>) -> Result<Grant, ApiError> {
     let hash = presented.map(|presented| presented.hash).ok_or_else(|| {
         ApiError::unauthorized("the Authorization header holds no token: SharedAccessSignature … or Bearer …")
     })?;

@@ -14,11 +14,14 @@ const ERROR: &str = "ErrorBody";
 /// Answers of every operation that needs a token.
 const OF_ALL: [(&str, &str); 5] = [
     ("400", "the path, the query or the API version is wrong"),
-    ("401", "the token is missing, unknown or expired"),
-    ("403", "the role of the token, or a limit, forbids it"),
+    ("401", "the token or session is missing, unknown or expired"),
+    ("403", "the role of the token or user, or a limit, forbids it"),
     ("429", "too much at once; try again"),
     ("503", "the store fails, or central is stopping"),
 ];
+/// Answers of those that change something.
+const OF_CHANGES: [(&str, &str); 1] =
+    [("415", "a request with a session has another content type than JSON")];
 /// Answers of those that name something in their path.
 const OF_NAMED: [(&str, &str); 1] = [("404", "there is no such thing")];
 /// Answers of those that take a body.
@@ -50,8 +53,14 @@ pub(super) fn complete(description: &mut OpenApi) {
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("The same line as a bearer token."));
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+    let session = ApiKeyValue::with_description(
+        "lineside_session",
+        "The cookie that signing in sets. Requests that change something have the content type application/json.",
+    );
+    components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(session)));
     let none: [&str; 0] = [];
-    let either = || ["token", "bearer"].map(|scheme| SecurityRequirement::new(scheme, none)).to_vec();
+    let either =
+        || ["token", "bearer", "session"].map(|scheme| SecurityRequirement::new(scheme, none)).to_vec();
     description.security = Some(either());
     for (path, item) in &mut description.paths.paths {
         for (method, operation) in operations(item) {
@@ -61,7 +70,7 @@ pub(super) fn complete(description: &mut OpenApi) {
                 // Open to everybody.
                 None => operation.security = Some(Vec::new()),
             }
-            add_answers(path, operation);
+            add_answers(&method, path, operation);
         }
     }
 }
@@ -78,13 +87,15 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operati
     all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
-fn add_answers(path: &str, operation: &mut Operation) {
+fn add_answers(method: &Method, path: &str, operation: &mut Operation) {
     let is_open = operation.security.as_ref().is_none_or(Vec::is_empty);
+    let is_change = *method != Method::GET;
     let is_named = path.contains('{');
     let has_body = operation.request_body.is_some();
     let common = OF_ALL
         .iter()
         .filter(|_| !is_open)
+        .chain(OF_CHANGES.iter().filter(|_| is_change))
         .chain(OF_NAMED.iter().filter(|_| is_named))
         .chain(OF_BODIES.iter().filter(|_| has_body));
     for (status, description) in common {
@@ -92,7 +103,12 @@ fn add_answers(path: &str, operation: &mut Operation) {
         answers.entry((*status).to_owned()).or_insert_with(|| RefOr::T(error(description)));
     }
     for (status, answer) in &mut operation.responses.responses {
-        let words = OF_ALL.iter().chain(&OF_NAMED).chain(&OF_BODIES).find(|(known, _)| known == status);
+        let words = OF_ALL
+            .iter()
+            .chain(&OF_CHANGES)
+            .chain(&OF_NAMED)
+            .chain(&OF_BODIES)
+            .find(|(known, _)| known == status);
         if let RefOr::T(answer) = answer
             && answer.description.is_empty()
         {
@@ -121,8 +137,7 @@ fn operation_id(method: &Method, path: &str) -> String {
             id.extend(characters);
         }
     }
-    // The page at `/`.
-    if segments.is_empty() { format!("{id}Page") } else { id }
+    id
 }
 
 #[cfg(test)]
@@ -132,7 +147,7 @@ mod tests {
     #[test]
     fn an_operation_is_named_by_what_its_path_leads_to() {
         for (method, path, id) in [
-            (Method::GET, "/", "getPage"),
+            (Method::GET, "/status", "getStatus"),
             (Method::GET, "/openapi.json", "getOpenapiJson"),
             (Method::GET, "/api/devices", "getDevices"),
             (Method::PUT, "/api/devices/{device_id}", "putDevice"),

@@ -22,13 +22,25 @@ pub struct PublicAddress {
     /// `[http] public_url` without a slash at its end.
     url: Option<String>,
     scheme: &'static str,
+    is_behind_proxy: bool,
 }
 
 impl PublicAddress {
     /// As the configuration says.
     pub fn new(http: &Http) -> Self {
+        let url = http.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
         let scheme = if http.tls || http.behind_tls_proxy { "https" } else { "http" };
-        Self { url: http.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()), scheme }
+        Self { url, scheme, is_behind_proxy: http.behind_tls_proxy }
+    }
+
+    /// Whether browsers reach the API over TLS.
+    pub(super) fn is_https(&self) -> bool {
+        self.scheme == "https" || self.url.as_ref().is_some_and(|url| url.starts_with("https://"))
+    }
+
+    /// Whether nobody but a proxy reaches the listener.
+    pub(super) fn is_behind_proxy(&self) -> bool {
+        self.is_behind_proxy
     }
 
     /// What stands before the path of an address; empty when the client named no host, as one of HTTP/1.0 need not.

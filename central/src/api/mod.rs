@@ -3,8 +3,10 @@
 //! Every path is registered together with its description, so `/openapi.json` is the server and nothing else.
 
 pub mod api_tokens;
+mod assets;
 pub mod attestation;
 pub mod auth;
+mod caller;
 pub mod cloud_messages;
 pub mod commands;
 pub mod components;
@@ -25,6 +27,7 @@ mod path_text;
 pub mod properties;
 mod query;
 pub mod relationships;
+pub mod session;
 pub mod shown;
 mod strict;
 pub mod telemetry;
@@ -43,6 +46,7 @@ use utoipa_axum::routes;
 
 use crate::fleet::Fleet;
 use crate::health::Health;
+use crate::people::People;
 use error::ApiError;
 use links::PublicAddress;
 use query::DescribedParameters;
@@ -51,7 +55,13 @@ use query::DescribedParameters;
 const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
 
 /// Everything that central answers over HTTP.
-pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>, address: PublicAddress) -> Router {
+pub fn router(
+    fleet: Arc<Fleet>,
+    door: Arc<Door<Fleet>>,
+    people: Arc<People>,
+    address: PublicAddress,
+) -> Router {
+    let access = auth::Access::new(fleet.clone(), people.clone(), &address);
     let (router, description) = described();
     let parameters = Arc::new(DescribedParameters::of(&description));
     router
@@ -59,27 +69,31 @@ pub fn router(fleet: Arc<Fleet>, door: Arc<Door<Fleet>>, address: PublicAddress)
         .route_layer(middleware::from_fn(path_text::check))
         .route_layer(middleware::from_fn(etags::tag))
         .layer(Extension(address))
+        .layer(Extension(people))
         .layer(Extension(Arc::new(description)))
         .layer(Extension(door))
         .layer(Extension(Arc::new(Health::default())))
-        .fallback(|| async { ApiError::not_found("there is no such path; /openapi.json has all of them") })
+        .fallback(assets::fallback)
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(auth::Access::new(fleet.clone()), auth::authorize))
+        .layer(middleware::from_fn_with_state(access, auth::authorize))
         .layer(middleware::map_response(with_browser_headers))
         .with_state(fleet)
 }
 
-/// Tells browsers and proxies to keep no answer, to hand none to another origin, and to take none for a script.
+/// Tells browsers and proxies to keep no answer, to hand none to another origin, and to take none for a script or a page, unless
+/// the answer says otherwise itself.
 async fn with_browser_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }
@@ -128,6 +142,8 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(enrollment_groups::provisioning))
         .routes(routes!(api_tokens::list))
         .routes(routes!(api_tokens::get, api_tokens::put, api_tokens::delete))
+        .routes(routes!(session::current, session::sign_in, session::sign_out))
+        .routes(routes!(session::setup_needed, session::set_up))
         .routes(routes!(ext::health))
         .routes(routes!(ext::door))
         .routes(routes!(ext::status))

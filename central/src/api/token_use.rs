@@ -2,12 +2,12 @@
 
 use edge_core::error_chain::chain;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::caller::ClientAddress;
 use super::error::ApiError;
 use crate::fleet::Fleet;
 use crate::store::{StoreError, tokens};
@@ -54,9 +54,8 @@ impl TokenUse {
     }
 
     /// Tells of a wrong token, and lets its sender wait for the answer. Right tokens never wait here.
-    pub(super) async fn wrong(&self, error: ApiError, address: Option<SocketAddr>) -> ApiError {
-        let address = address.map(|address| address.ip().to_string()).unwrap_or_default();
-        tracing::warn!(%address, reason = error.message(), "an API token was refused");
+    pub(super) async fn wrong(&self, error: ApiError, address: ClientAddress) -> ApiError {
+        tracing::warn!(address = %address.0, reason = error.message(), "an API token was refused");
         match self.waiting.try_acquire() {
             Ok(_turn) => {
                 tokio::time::sleep(WRONG_TAKES).await;

@@ -21,11 +21,13 @@ pub mod queues;
 pub mod record;
 pub mod schema;
 pub mod selection;
+pub mod sessions;
 mod space;
 pub mod telemetry;
 pub mod tokens;
 pub mod twins;
 pub mod unreadable;
+pub mod users;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -348,6 +348,46 @@ CREATE TABLE token_roles (
     roles TEXT NOT NULL
 ) WITHOUT ROWID;
 ",
+    "
+-- roles: JSON list of RoleAssignment as they were written, empty when it is the one role; password: Argon2id in PHC form, NULL: the
+-- user cannot sign in with one
+CREATE TABLE users (
+    id TEXT PRIMARY KEY COLLATE NOCASE,
+    name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    role TEXT NOT NULL,
+    roles TEXT NOT NULL DEFAULT '[]',
+    password TEXT,
+    created_ms INTEGER NOT NULL,
+    signed_in_ms INTEGER,
+    organization TEXT NOT NULL DEFAULT 'root'
+) WITHOUT ROWID;
+-- by the hash of the secret that the browser has
+CREATE TABLE sessions (
+    hash TEXT PRIMARY KEY,
+    user TEXT NOT NULL COLLATE NOCASE REFERENCES users (id) ON DELETE CASCADE,
+    created_ms INTEGER NOT NULL,
+    used_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sessions_by_user ON sessions (user, used_ms);
+-- who asked for which change, and sign-ins; see audit. kind: of who; class: rows of one class give way to each other only;
+-- status: NULL: no answer was given
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms INTEGER NOT NULL,
+    class TEXT NOT NULL,
+    who TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    status INTEGER,
+    address TEXT NOT NULL,
+    before TEXT,
+    after TEXT,
+    organization TEXT NOT NULL DEFAULT 'root'
+);
+CREATE INDEX audit_by_class ON audit (class, id);
+CREATE INDEX audit_by_time ON audit (at_ms);
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

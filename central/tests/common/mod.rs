@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub mod browser;
 pub mod described;
 
 use base64::Engine as _;

@@ -117,6 +117,12 @@ impl Throttle {
         self.entries.insert(Key::Pair(address, shortened(claimed)), known);
     }
 
+    /// Whether this identity has proven itself from this address before.
+    pub fn is_known(&self, address: IpAddr, claimed: &str) -> bool {
+        let pair = Key::Pair(address, shortened(claimed));
+        self.entries.get(&pair).is_some_and(|entry| entry.has_succeeded)
+    }
+
     /// The counts that matter for a login.
     fn counting(&self, address: IpAddr, claimed: &str) -> Vec<Key> {
         let claimed = shortened(claimed);
@@ -203,6 +209,7 @@ mod tests {
     fn a_login_from_another_address_does_not_wait_for_somebody_elses_guesses() {
         let mut throttle = throttle();
         throttle.succeeded(0, B, "d");
+        assert!(throttle.is_known(B, "d") && !throttle.is_known(A, "d") && !throttle.is_known(B, "e"));
         for _ in 0..1000 {
             throttle.failed(1, A, "d");
         }

@@ -1,0 +1,108 @@
+//! Signing in with a password.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use edge_core::access::secret::Secret;
+
+use super::guesses::Claim;
+use super::password::{self, HashingError};
+use super::session::{Session, SignedIn, new_secret};
+use super::{People, PeopleError};
+use crate::clock::now_ms;
+use crate::store::{StoreError, sessions, users};
+
+impl People {
+    /// Starts a session for the user whose name and password these are, and ends the one of cookie `before`.
+    ///
+    /// # Errors
+    /// [`PeopleError::WrongPassword`], whichever of the two is wrong; [`PeopleError::TooManyFailures`].
+    pub async fn sign_in(
+        self: &Arc<Self>,
+        from: IpAddr,
+        name: &str,
+        password: &str,
+        before: Option<Session>,
+    ) -> Result<SignedIn, PeopleError> {
+        // Only so much of what a stranger wrote is looked at.
+        let claimed: String = name.chars().take(256).map(|c| c.to_ascii_lowercase()).collect();
+        let is_too_long = password.chars().count() > password::LENGTH_MAX;
+        let password = Secret::new(if is_too_long { &b""[..] } else { password.as_bytes() });
+        let hash = self.verify(from, &claimed, password).await?;
+        let now_ms = now_ms();
+        let (secret, session_hash) = new_secret();
+        let session = self.store.submit(move |c| {
+            // The password may have been changed, or the user removed, while this one was verified.
+            let user = users::with_password(c, &claimed, &hash)?.ok_or(PeopleError::WrongPassword)?;
+            users::signed_in(c, &user.id, now_ms)?;
+            if let Some(before) = before {
+                sessions::delete(c, &before.hash)?;
+            }
+            let session = Session { hash: session_hash, user, created_ms: now_ms, used_ms: now_ms };
+            sessions::insert(c, &session)?;
+            Ok::<_, PeopleError>(session)
+        });
+        let session = session.await?;
+        tracing::info!(user = %session.user.name, address = %from, "user signed in");
+        Ok(SignedIn { secret, session })
+    }
+
+    /// The hash of the password that `name` has, when `password` is the right one. Failures slow the next attempts down.
+    ///
+    /// # Errors
+    /// [`PeopleError::WrongPassword`], [`PeopleError::TooManyFailures`], [`PeopleError::Hashing`].
+    pub(crate) async fn verify(
+        self: &Arc<Self>,
+        from: IpAddr,
+        name: &str,
+        password: Secret,
+    ) -> Result<String, PeopleError> {
+        let wanted = name.to_owned();
+        let hash = self.store.read(move |c| Ok::<_, StoreError>(users::password_of(c, &wanted)?)).await?;
+        let claim = Claim { name: name.to_owned(), is_user: hash.is_some(), from };
+        let lane = self.guesses.turn(&claim).await?;
+        let turn = self.hasher.turn(lane).await?;
+        let (people, verified) = (self.clone(), hash.clone());
+        // On its own from here on: who closes the connection before the answer has guessed all the same.
+        let verifying = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let is_right = password::verify(&password, verified.as_deref());
+            if is_right {
+                people.guesses.succeeded(&claim);
+            } else {
+                people.guesses.failed(&claim);
+            }
+            is_right
+        });
+        let is_right = verifying.await.map_err(|_| HashingError::Stopping)?;
+        hash.filter(|_| is_right).ok_or(PeopleError::WrongPassword)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::{Keep, Store};
+
+    #[tokio::test]
+    async fn who_hangs_up_while_the_password_is_verified_has_guessed_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Keep { messages: 10, commands: 10 }).unwrap();
+        let people = People::open(store, dir.path()).await.unwrap();
+        let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let claim = Claim { name: "victim".into(), is_user: false, from };
+        assert!(!people.guesses.must_wait(&claim));
+        let mut guess = Box::pin(people.verify(from, "victim", Secret::new(*b"a guess")));
+        while people.hasher.is_free() {
+            let _ = tokio::time::timeout(Duration::from_millis(1), &mut guess).await;
+        }
+        drop(guess);
+        while !people.hasher.is_free() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(people.guesses.must_wait(&claim));
+    }
+}

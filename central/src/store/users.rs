@@ -1,0 +1,149 @@
+//! Users: only the hash of a password is kept.
+
+use rusqlite::{Connection, Row};
+
+use super::{integer, parsed_column, unreadable, unsigned};
+use crate::people::User;
+use crate::people::names::UserName;
+use crate::token::Role;
+
+const COLUMNS: &str = "id, name, role, password IS NOT NULL AS has_password, created_ms, signed_in_ms";
+
+/// How many there are.
+///
+/// # Errors
+/// SQLite's.
+pub fn count(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.query_row("SELECT count(*) FROM users", [], |row| row.get(0))
+}
+
+/// Keeps a new user. Returns false, and keeps nothing, when another one has its id or name.
+///
+/// # Errors
+/// SQLite's.
+pub fn insert(connection: &Connection, user: &User, password: Option<&str>) -> rusqlite::Result<bool> {
+    let added = connection
+        .prepare_cached(
+            "INSERT INTO users (id, name, role, password, created_ms, signed_in_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute((
+            user.id.as_str(),
+            user.name.as_str(),
+            user.role.as_str(),
+            password,
+            integer(user.created_ms),
+            user.signed_in_ms.map(integer),
+        ))?;
+    Ok(added == 1)
+}
+
+/// The user with this id.
+///
+/// # Errors
+/// SQLite's.
+pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<User>> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM users WHERE id = ?1"))?;
+    unreadable::row("users", statement.query_row([id], user))
+}
+
+/// The user who signs in with this name.
+///
+/// # Errors
+/// SQLite's.
+pub fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM users WHERE name = ?1"))?;
+    unreadable::row("users", statement.query_row([name], user))
+}
+
+/// The hash of the password of the user who signs in with this name; `None` when there is no such user or password.
+///
+/// # Errors
+/// SQLite's.
+pub fn password_of(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    let mut statement = connection.prepare_cached("SELECT password FROM users WHERE name = ?1")?;
+    let found = unreadable::row("users", statement.query_row([name], |row| row.get::<_, Option<String>>(0)))?;
+    Ok(found.flatten())
+}
+
+/// The user of this name, if the password still has this hash.
+///
+/// # Errors
+/// SQLite's.
+pub fn with_password(connection: &Connection, name: &str, hash: &str) -> rusqlite::Result<Option<User>> {
+    let query = format!("SELECT {COLUMNS} FROM users WHERE name = ?1 AND password = ?2");
+    let mut statement = connection.prepare_cached(&query)?;
+    unreadable::row("users", statement.query_row([name, hash], user))
+}
+
+/// At most `limit` users with ids after `after`, by id.
+///
+/// # Errors
+/// SQLite's.
+pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<User>> {
+    let query = format!("SELECT {COLUMNS} FROM users WHERE id > ?1 ORDER BY id LIMIT ?2");
+    let mut statement = connection.prepare_cached(&query)?;
+    unreadable::rows("users", statement.query_map((after, limit), user)?).collect()
+}
+
+/// Changes name and role. Returns false, and changes nothing, when another user has the name.
+///
+/// # Errors
+/// SQLite's.
+pub fn update(connection: &Connection, user: &User) -> rusqlite::Result<bool> {
+    let changed = connection
+        .prepare_cached("UPDATE OR IGNORE users SET name = ?2, role = ?3 WHERE id = ?1")?
+        .execute((user.id.as_str(), user.name.as_str(), user.role.as_str()))?;
+    Ok(changed == 1)
+}
+
+/// Sets the hash of a password. Returns false when nobody has the id.
+///
+/// # Errors
+/// SQLite's.
+pub fn set_password(connection: &Connection, id: &UserName, hash: &str) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached("UPDATE users SET password = ?2 WHERE id = ?1")?;
+    Ok(statement.execute([id.as_str(), hash])? == 1)
+}
+
+/// Removes a user with its sessions. Returns false when nobody has the id.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete(connection: &Connection, id: &UserName) -> rusqlite::Result<bool> {
+    Ok(connection.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute([id.as_str()])? == 1)
+}
+
+/// Notes when a user signed in.
+///
+/// # Errors
+/// SQLite's.
+pub fn signed_in(connection: &Connection, id: &UserName, at_ms: u64) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("UPDATE users SET signed_in_ms = ?2 WHERE id = ?1")?;
+    statement.execute((id.as_str(), integer(at_ms)))?;
+    Ok(())
+}
+
+/// How many users beside `id` may do everything and have a password.
+///
+/// # Errors
+/// SQLite's.
+pub fn other_administrators(connection: &Connection, id: &UserName) -> rusqlite::Result<u32> {
+    let query = "SELECT count(*) FROM users WHERE role = ?1 AND password IS NOT NULL AND id <> ?2";
+    connection.prepare_cached(query)?.query_row([Role::Administrator.as_str(), id.as_str()], |row| row.get(0))
+}
+
+/// Reads the columns of a user.
+///
+/// # Errors
+/// SQLite's, or that of a value that cannot be read.
+pub(super) fn user(row: &Row<'_>) -> rusqlite::Result<User> {
+    Ok(User {
+        id: parsed_column::<UserName>(row, "id")?,
+        name: parsed_column::<UserName>(row, "name")?,
+        role: parsed_column::<Role>(row, "role")?,
+        has_password: row.get("has_password")?,
+        created_ms: unsigned(row.get("created_ms")?),
+        signed_in_ms: row.get::<_, Option<i64>>("signed_in_ms")?.map(unsigned),
+    })
+}

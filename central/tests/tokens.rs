@@ -112,14 +112,14 @@ async fn a_wrong_request_for_a_token_is_refused_by_its_field() {
 async fn an_expired_token_is_refused_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
-    let expiry = rfc3339(now_ms() + 300);
+    let expiry = rfc3339(now_ms() + 3_000);
     let made =
         central.put("/api/apiTokens/short", json!({"roles": [{"role": "viewer"}], "expiry": expiry})).await;
     let token = made["token"].as_str().unwrap();
     let answer = tokio::time::timeout(STEP, async {
         loop {
             match central.send_as(token, Method::GET, "/api/devices", None).await {
-                (200, _) => {}
+                (200, _) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
                 (401, answer) => return answer,
                 other => panic!("{other:?}"),
             }

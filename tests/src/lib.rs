@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod client;
 pub mod crowd;
+pub mod device;
 pub mod docker;
 pub mod fake_clock;
 pub mod five;

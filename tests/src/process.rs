@@ -1,14 +1,19 @@
 //! A program of ours as a child process: started with its output in a log file, awaited by a line of that log, stopped
 //! or killed, and never left behind.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How long the rest of a process's output may take once it has ended. Another process that has its outputs may hold them open.
+const OUTPUT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the binaries under test are: `LINESIDE_BIN_DIR`, or cargo's target directory beside this very program.
 pub fn binary(name: &str) -> Result<PathBuf> {
@@ -40,6 +45,7 @@ pub struct Process {
     child: Child,
     log: PathBuf,
     lines: watch::Receiver<Vec<String>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -52,20 +58,32 @@ impl Process {
             Box::new(child.stdout.take().expect("stdout is piped")),
             Box::new(child.stderr.take().expect("stderr is piped")),
         ];
+        let open = || std::fs::File::options().create(true).append(true).open(log);
+        let mut readers = Vec::new();
         for stream in streams {
-            let (sender, log) = (sender.clone(), log.to_owned());
-            tokio::spawn(async move {
-                let mut file = tokio::fs::OpenOptions::new().create(true).append(true).open(log).await.ok();
+            let sender = sender.clone();
+            let mut file = open().with_context(|| format!("opening {}", log.display()))?;
+            readers.push(tokio::spawn(async move {
                 let mut reader = BufReader::new(stream).lines();
                 while let Ok(Some(line)) = reader.next_line().await {
-                    if let Some(file) = &mut file {
-                        let _ = file.write_all(format!("{line}\n").as_bytes()).await;
-                    }
+                    // In one write, since both outputs go to one file; and in the file before anybody is told of it.
+                    let _ = file.write_all(format!("{line}\n").as_bytes());
                     sender.send_modify(|lines| lines.push(line));
                 }
-            });
+            }));
         }
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), lines })
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), lines, readers })
+    }
+
+    /// Waits until all that the ended process wrote is in its log.
+    async fn output_read(&mut self) {
+        let readers = std::mem::take(&mut self.readers);
+        let read = async {
+            for reader in readers {
+                let _ = reader.await;
+            }
+        };
+        let _ = tokio::time::timeout(OUTPUT_WITHIN, read).await;
     }
 
     /// Waits for a line of this process that holds `text`, and gives the line.
@@ -97,13 +115,18 @@ impl Process {
 
     /// SIGKILL: no goodbye.
     pub async fn kill(mut self) -> Result<()> {
-        self.child.kill().await.with_context(|| format!("killing {}", self.name))
+        self.child.kill().await.with_context(|| format!("killing {}", self.name))?;
+        self.output_read().await;
+        Ok(())
     }
 
     /// Waits until it ends by itself; gives its exit code.
     pub async fn ended(mut self, within: Duration) -> Result<i32> {
         match tokio::time::timeout(within, self.child.wait()).await {
-            Ok(status) => status?.code().with_context(|| format!("{} ended by a signal", self.name)),
+            Ok(status) => {
+                self.output_read().await;
+                status?.code().with_context(|| format!("{} ended by a signal", self.name))
+            }
             Err(_) => bail!("{} did not end within {within:?}; its log:\n{}", self.name, self.tail()),
         }
     }
@@ -117,6 +140,7 @@ impl Process {
         match tokio::time::timeout(within, self.child.wait()).await {
             Ok(status) => {
                 let status = status?;
+                self.output_read().await;
                 ensure!(status.success(), "{} ended with {status}; its log:\n{}", self.name, self.tail());
                 Ok(())
             }

@@ -18,7 +18,7 @@ use crate::process::{self, Process, binary, run};
 use crate::raw::Login;
 use crate::rest::{Rest, eventually};
 
-/// How long a program may take to be ready on a busy two-core machine.
+/// How long a program may take to be ready, or to stop, on a busy two-core machine.
 const READY: Duration = Duration::from_secs(60);
 
 /// The key of the devices that [`Site::add_here`] adds.
@@ -221,7 +221,7 @@ impl Site {
 
     /// Stops central in order.
     pub async fn stop_central(&mut self) -> Result<()> {
-        self.central.take().context("central does not run")?.stop(Duration::from_secs(15)).await
+        self.central.take().context("central does not run")?.stop(READY).await
     }
 
     /// Kills central.
@@ -296,7 +296,7 @@ impl Site {
 
     /// Stops the gateway's daemon in order.
     pub async fn stop_agent(&mut self) -> Result<()> {
-        self.agent.take().context("the agent does not run")?.stop(Duration::from_secs(20)).await
+        self.agent.take().context("the agent does not run")?.stop(READY).await
     }
 
     /// The daemon's process id.
@@ -484,7 +484,7 @@ impl Site {
     /// Stops what runs and removes the containers and the network. The data stay in `dir`.
     pub async fn end(&mut self, has_modules: bool) -> Result<()> {
         if let Some(agent) = self.agent.take() {
-            agent.stop(Duration::from_secs(20)).await?;
+            agent.stop(READY).await?;
             ensure!(
                 !self.agent_log().contains("the state is in use while the daemon ends"),
                 "edge-agent ended before its state was exported"
@@ -494,7 +494,7 @@ impl Site {
             crate::docker::remove_network(&self.network).await?;
         }
         if let Some(central) = self.central.take() {
-            central.stop(Duration::from_secs(15)).await?;
+            central.stop(READY).await?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(40);
+const STEP: Duration = Duration::from_secs(60);
 
 async fn finding(site: &Site, id: &str) -> Value {
     let (_, out, error) = run(&mut site.agent_command(&["check", "--json"]).unwrap()).await.unwrap();

@@ -29,7 +29,7 @@ async fn known(options: &LeafOptions) {
 }
 
 async fn logged(site: &Site, words: &[&str]) {
-    eventually(&format!("a log line with {words:?}"), Duration::from_secs(10), || async {
+    eventually(&format!("a log line with {words:?}"), STEP, || async {
         let log = site.agent_log();
         Ok(log.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(()))
     })

@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+const STEP: Duration = Duration::from_secs(60);
+
 fn with_limit(site: &mut Site, files: u32) {
     site.agent_in = ["prlimit".into(), format!("--nofile={files}:{files}"), "--".into()].to_vec();
 }
@@ -47,7 +49,7 @@ async fn strangers_that_hold_every_connection_take_no_file_from_disk_and_from_th
         let packet = raw::publish("devices/press-1/messages/events/", 1, id, b"{\"n\":1}");
         device.write_all(&packet).await.unwrap();
         let mut answer = [0; 4];
-        timeout(Duration::from_secs(10), device.read_exact(&mut answer)).await.unwrap().unwrap();
+        timeout(STEP, device.read_exact(&mut answer)).await.unwrap().unwrap();
         assert_eq!(answer, [0x40, 2, (id >> 8) as u8, id as u8]);
     }
     let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
@@ -74,7 +76,7 @@ async fn a_start_with_too_few_files_is_refused_by_the_name_of_the_limit() {
     for (name, value) in agent.as_std().get_envs() {
         limited.env(name, value.unwrap_or_default());
     }
-    let (code, _, error) = timeout(Duration::from_secs(20), run(&mut limited)).await.unwrap().unwrap();
+    let (code, _, error) = timeout(STEP, run(&mut limited)).await.unwrap().unwrap();
     assert_eq!(code, 1, "{error}");
     assert!(error.contains("300 files may be open") && error.contains("LimitNOFILE"), "{error}");
 }

@@ -5,63 +5,24 @@
 
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, EventLoop, Packet, Publish, QoS};
+use rumqttc::Publish;
 use serde_json::{Value, json};
+use site_tests::device::Device;
 use site_tests::leaf::LeafOptions;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
 const STEP: Duration = Duration::from_secs(60);
 
-struct Device {
-    client: AsyncClient,
-    events: EventLoop,
+async fn listening(options: &LeafOptions, filter: &str) -> Device {
+    let mut device = Device::leaf(options).await.unwrap();
+    device.subscribe(filter).await.unwrap();
+    device
 }
 
-impl Device {
-    async fn start(options: &LeafOptions, filter: &str) -> Self {
-        let (client, events) = options.client(10);
-        let mut device = Self { client, events };
-        device.subscribe(filter).await;
-        device
-    }
-
-    async fn subscribe(&mut self, filter: &str) {
-        self.client.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
-        self.read(|packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
-    }
-
-    async fn read<T>(&mut self, pick: impl Fn(&Packet) -> Option<T>) -> T {
-        loop {
-            match tokio::time::timeout(STEP, self.events.poll()).await.expect("nothing came") {
-                Ok(Event::Incoming(packet)) => {
-                    if let Some(picked) = pick(&packet) {
-                        return picked;
-                    }
-                }
-                Ok(Event::Outgoing(_)) => {}
-                Err(error) => panic!("the device's connection ended: {error}"),
-            }
-        }
-    }
-
-    async fn message(&mut self) -> Publish {
-        self.read(|packet| match packet {
-            Packet::Publish(publish) => Some(publish.clone()),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn publish(&mut self, topic: &str, body: &str) {
-        self.client.publish(topic, QoS::AtLeastOnce, false, body).await.unwrap();
-        self.read(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
-    }
-
-    async fn answer(&mut self, call: &Publish, status: u16) {
-        let rid = call.topic.split("$rid=").nth(1).unwrap();
-        self.publish(&format!("$iothub/methods/res/{status}/?$rid={rid}"), "\"done\"").await;
-    }
+async fn answer(device: &mut Device, call: &Publish, status: u16) {
+    let rid = call.topic.split("$rid=").nth(1).unwrap();
+    device.publish(&format!("$iothub/methods/res/{status}/?$rid={rid}"), "\"done\"").await.unwrap();
 }
 
 async fn site(dir: &std::path::Path, gateway: &str) -> (Site, LeafOptions) {
@@ -114,13 +75,13 @@ async fn commands_wait_for_a_leaf_over_kills_of_both_programs_and_each_runs_once
 
     // The line is down when the leaf comes: the gateway calls it, and is killed before it could tell central.
     site.kill_central().await.unwrap();
-    let mut device = Device::start(&leaf, "$iothub/methods/POST/#").await;
-    let call = device.message().await;
+    let mut device = listening(&leaf, "$iothub/methods/POST/#").await;
+    let call = device.message().await.unwrap();
     assert!(call.topic.starts_with("$iothub/methods/POST/first/"), "{}", call.topic);
     assert_eq!(&call.payload[..], b"\"first\"");
-    device.answer(&call, 201).await;
+    answer(&mut device, &call, 201).await;
     // The second is called when the first one's answer stands in the journal, and is not answered.
-    let call = device.message().await;
+    let call = device.message().await.unwrap();
     assert!(call.topic.starts_with("$iothub/methods/POST/second/"), "{}", call.topic);
     site.kill_agent().await.unwrap();
     site.start_agent().await.unwrap();
@@ -132,11 +93,11 @@ async fn commands_wait_for_a_leaf_over_kills_of_both_programs_and_each_runs_once
     assert!(second["error"].as_str().unwrap().starts_with("no answer by the deadline"), "{second}");
 
     // Neither runs again: what the leaf is called with next is the next command.
-    let mut device = Device::start(&leaf, "$iothub/methods/POST/#").await;
+    let mut device = listening(&leaf, "$iothub/methods/POST/#").await;
     keep(&site, "third", 3600).await;
-    let call = device.message().await;
+    let call = device.message().await.unwrap();
     assert!(call.topic.starts_with("$iothub/methods/POST/third/"), "{}", call.topic);
-    device.answer(&call, 200).await;
+    answer(&mut device, &call, 200).await;
     until(&site, "third", |row| row["responseCode"] == 200).await;
     site.end(false).await.unwrap();
 }
@@ -145,13 +106,16 @@ async fn commands_wait_for_a_leaf_over_kills_of_both_programs_and_each_runs_once
 async fn patches_of_a_time_without_a_line_merge_and_a_desired_change_arrives_once_with_its_version() {
     let dir = tempfile::tempdir().unwrap();
     let (mut site, leaf) = site(dir.path(), "twin-gateway").await;
-    let mut device = Device::start(&leaf, "$iothub/twin/PATCH/properties/desired/#").await;
-    device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"mode":"slow","old":1}"#).await;
+    let mut device = listening(&leaf, "$iothub/twin/PATCH/properties/desired/#").await;
+    device
+        .publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"mode":"slow","old":1}"#)
+        .await
+        .unwrap();
     site.kill_central().await.unwrap();
     for (rid, patch) in
         [(2, r#"{"mode":"fast"}"#), (3, r#"{"old":null,"new":{"a":1}}"#), (4, r#"{"new":{"b":2}}"#)]
     {
-        device.publish(&format!("$iothub/twin/PATCH/properties/reported/?$rid={rid}"), patch).await;
+        device.publish(&format!("$iothub/twin/PATCH/properties/reported/?$rid={rid}"), patch).await.unwrap();
     }
     // What was acknowledged is on the gateway's disk.
     site.kill_agent().await.unwrap();
@@ -175,14 +139,20 @@ async fn patches_of_a_time_without_a_line_merge_and_a_desired_change_arrives_onc
     })
     .unwrap();
 
-    // The device reads its twin once, and then hears only what is new.
-    let mut device = Device::start(&leaf, "$iothub/twin/PATCH/properties/desired/#").await;
-    device.subscribe("$iothub/twin/res/#").await;
-    device.client.publish("$iothub/twin/GET/?$rid=9", QoS::AtMostOnce, false, "").await.unwrap();
-    let twin: Value = serde_json::from_slice(&device.message().await.payload).unwrap();
-    assert_eq!(twin["desired"], json!({"interval": 7, "$version": 3}), "{twin}");
+    // The device reads its twin, and then hears only what is new.
+    let mut device = listening(&leaf, "$iothub/twin/res/#").await;
+    let deadline = tokio::time::Instant::now() + STEP;
+    loop {
+        let twin = device.twin().await.unwrap();
+        if twin["desired"] == json!({"interval": 7, "$version": 3}) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{twin}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    device.subscribe("$iothub/twin/PATCH/properties/desired/#").await.unwrap();
     rest.patch(path, &json!({"interval": 8})).await.unwrap();
-    let patch = device.message().await;
+    let patch = device.message().await.unwrap();
     assert!(patch.topic.ends_with("$version=4"), "{}", patch.topic);
     let patch: Value = serde_json::from_slice(&patch.payload).unwrap();
     assert_eq!(patch, json!({"interval": 8, "$version": 4}));

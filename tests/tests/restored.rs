@@ -17,7 +17,7 @@ use site_tests::rest::eventually;
 use site_tests::site::Site;
 use tokio::process::Command;
 
-const STEP: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_secs(60);
 const DEVICE: &str = "press-1";
 
 async fn site(dir: &Path, gateway: &str) -> (Site, Login) {

@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take on a busy machine.
-pub const STEP: Duration = Duration::from_secs(30);
+pub const STEP: Duration = Duration::from_secs(60);
 
 /// A running central and what it takes to speak to it.
 pub struct Central {

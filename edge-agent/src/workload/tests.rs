@@ -268,7 +268,7 @@ async fn idle_connections_of_one_module_take_few_descriptors_and_no_other_module
     let mut idle = Vec::new();
     // More wait in the backlog, and beyond it nobody connects.
     while let Ok(Ok(stream)) =
-        tokio::time::timeout(std::time::Duration::from_millis(50), tokio::net::UnixStream::connect(&socket))
+        tokio::time::timeout(std::time::Duration::from_secs(2), tokio::net::UnixStream::connect(&socket))
             .await
         && idle.len() < 500
     {

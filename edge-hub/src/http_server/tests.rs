@@ -7,6 +7,9 @@ use tokio::time::Instant;
 
 use super::*;
 
+/// When a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Short times, so that each test sees an end.
 fn limits() -> HttpLimits {
     HttpLimits {
@@ -45,7 +48,7 @@ impl Served {
 
     async fn end(self) {
         self.stop.cancel();
-        timeout(Duration::from_secs(5), self.running).await.expect("the server ends").unwrap();
+        timeout(PATIENCE, self.running).await.expect("the server ends").unwrap();
     }
 }
 
@@ -84,7 +87,7 @@ async fn whatever_a_client_leaves_unfinished_others_are_served_and_the_listener_
             let _ = timeout(Duration::from_millis(50), stream.write_all(unfinished.as_bytes())).await;
             held.push(stream);
         }
-        let answer = timeout(Duration::from_secs(10), ask(&served.socket(), &with_body(7))).await;
+        let answer = timeout(PATIENCE, ask(&served.socket(), &with_body(7))).await;
         let shown: String = unfinished.chars().take(40).collect();
         let answer = answer.unwrap_or_else(|_| panic!("not served beside {shown:?}"));
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n7"), "{shown:?}: {answer}");
@@ -95,7 +98,8 @@ async fn whatever_a_client_leaves_unfinished_others_are_served_and_the_listener_
 
 #[tokio::test]
 async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
-    let served = Served::start(limits());
+    let body_timeout = Duration::from_secs(30);
+    let served = Served::start(HttpLimits { body_timeout, request_timeout: PATIENCE, ..limits() });
     for (request, status) in [
         (with_body(0), "200"),
         (with_body(1_000), "200"),
@@ -113,7 +117,7 @@ async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
         let answer = ask(&served.socket(), &request).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
         assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
-        assert!(began.elapsed() < limits().body_timeout, "refused only after {:?}", began.elapsed());
+        assert!(began.elapsed() < body_timeout, "refused only after {:?}", began.elapsed());
     }
     served.end().await;
 }
@@ -131,6 +135,6 @@ async fn bodies_that_wait_for_memory_are_read_when_others_have_ended() {
     let waiting = tokio::spawn(async move { ask(&socket, &with_body(1_000)).await });
     tokio::task::yield_now().await;
     drop(unfinished);
-    assert!(timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap().starts_with("HTTP/1.1 200"));
+    assert!(timeout(PATIENCE, waiting).await.unwrap().unwrap().starts_with("HTTP/1.1 200"));
     served.end().await;
 }

@@ -15,7 +15,7 @@ use super::writer::Writer;
 use super::{Log, LogLayer, levels};
 
 /// Longer than anything here takes on a busy machine.
-const STEP: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);

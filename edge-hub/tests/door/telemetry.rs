@@ -126,7 +126,7 @@ async fn without_room_a_client_of_mqtt_5_is_told_so_and_stays() {
 
 #[tokio::test]
 async fn without_room_a_client_of_mqtt_3_1_1_gets_no_puback_goes_on_and_is_closed_to_send_it_again() {
-    let timeout = Duration::from_secs(3);
+    let timeout = Duration::from_secs(5);
     let site = Site::open(DoorSettings { full_timeout: timeout, ..DoorSettings::default() }).await;
     let mut d1 = site.mqtt("d1").await;
     let since = Instant::now();

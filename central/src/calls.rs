@@ -5,6 +5,7 @@
 //! little longer than the gateway, which counts the same seconds from when it received the command.
 
 use edge_core::error_chain::chain;
+use edge_hub::tasks;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,8 +78,13 @@ impl Fleet {
             }
         };
         let fleet = self.clone();
-        let run = tokio::spawn(async move {
-            fleet.carry(&command, ended, wait + GRACE).await?;
+        let run = tasks::spawn("command", async move {
+            let carried = tasks::guard("call of a target", fleet.carry(&command, ended, wait + GRACE)).await;
+            match carried {
+                Ok(carried) => carried?,
+                // Each command has an end.
+                Err(_panicked) => fleet.end(command.id.clone(), None, no_answer(&command)).await?,
+            }
             fleet
                 .store
                 .read(move |c| {
@@ -107,7 +113,7 @@ impl Fleet {
         for command in running {
             let left = Duration::from_millis(command.deadline_ms.saturating_sub(now_ms()));
             let fleet = self.clone();
-            tokio::spawn(async move {
+            tasks::spawn("end of a command", async move {
                 let stopped = fleet.stop.clone();
                 tokio::select! {
                     () = tokio::time::sleep(left) => {

@@ -1,6 +1,7 @@
 //! What gateways and devices do at central's front door.
 
 use edge_core::error_chain::chain;
+use edge_hub::tasks;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -246,7 +247,8 @@ impl Service for Fleet {
         }
         self.connections.came(&client.identity, client.connection, now_ms());
         let (fleet, identity) = (self.clone(), client.identity.clone());
-        tokio::spawn(async move {
+        let (recovering, of) = (self.clone(), client.identity.clone());
+        let review = async move {
             fleet.note_seen(&identity.device).await;
             // Blocked, deleted or given another key between its CONNECT and now: nobody was found to close then.
             match fleet.device(&identity.device).await {
@@ -256,6 +258,9 @@ impl Service for Fleet {
                     tracing::warn!(%identity, error = %chain(&error), "a client that came in could not be judged again")
                 }
             }
+        };
+        tasks::spawn_recovering(None, "review of a new client", review, move || {
+            recovering.clients.disconnect(&of, "whether it may stay could not be found out");
         });
     }
 
@@ -265,7 +270,7 @@ impl Service for Fleet {
         }
         self.connections.went(&client.identity, client.connection);
         let (fleet, device) = (self.clone(), client.identity.device.clone());
-        tokio::spawn(async move {
+        tasks::spawn("end of a connection", async move {
             fleet.note_seen(&device).await;
             if let Err(error) = fleet.send_on_all(device).await {
                 tracing::error!(error = %chain(&error), "what waits for the device was not handed to the gateway");

@@ -2,6 +2,7 @@
 //! REST paths and the same MQTT front door that gateways open.
 //!
 //! A request comes in by `api` (REST) or `door` (MQTT); `fleet` decides; `store` keeps; `link` tells gateways.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod api;
 pub mod attest;

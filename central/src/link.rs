@@ -6,6 +6,7 @@
 //! is away is told everything when it subscribes again.
 
 use edge_core::error_chain::chain;
+use edge_hub::tasks;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -151,17 +152,25 @@ impl Fleet {
 
     /// Tells a gateway everything: it has just subscribed.
     pub(crate) fn tell_everything(self: &Arc<Self>, gateway: DeviceId) {
-        let fleet = self.clone();
-        tokio::spawn(async move {
+        let (fleet, recovering, of) = (self.clone(), self.clone(), gateway.clone());
+        let everything = async move {
             match fleet.everything(gateway.clone()).await {
                 Ok(news) => fleet.tell(&gateway, news),
                 Err(error) => {
-                    // Without it the gateway would wait for ever; a new connection asks again.
                     tracing::error!(%gateway, error = %chain(&error), "what the gateway must know could not be read");
-                    fleet.clients.disconnect(&Identity::device(gateway), "central could not read its state");
+                    fleet.tell_on_next_connection(gateway);
                 }
             }
+        };
+        tasks::spawn_recovering(None, "state of a gateway", everything, move || {
+            recovering.tell_on_next_connection(of);
         });
+    }
+
+    /// Ends the connection of a gateway that would wait for ever for what it must know: a new one asks again.
+    fn tell_on_next_connection(&self, gateway: DeviceId) {
+        self.outbox.forget(&gateway);
+        self.clients.disconnect(&Identity::device(gateway), "central could not read its state");
     }
 
     async fn everything(&self, gateway: DeviceId) -> Result<Vec<News>, FleetError> {
@@ -191,8 +200,8 @@ impl Fleet {
         if !self.connections.asked_time(&gateway, connection, number) {
             return;
         }
-        let fleet = self.clone();
-        tokio::spawn(async move {
+        let (fleet, recovering, asking) = (self.clone(), self.clone(), gateway.clone());
+        let answers = async move {
             let of = Identity::device(gateway.clone());
             while let Some(number) = fleet.connections.next_time_asked(&gateway) {
                 let payload = json(&CentralTime { asks_time: number, now_ms: now_ms() });
@@ -200,13 +209,20 @@ impl Fleet {
                     tracing::debug!(%gateway, %why, "gateway was not told the time");
                 }
             }
+        };
+        tasks::spawn_recovering(None, "time for a gateway", answers, move || {
+            // The next question begins anew.
+            while recovering.connections.next_time_asked(&asking).is_some() {}
         });
     }
 
     fn tell(self: &Arc<Self>, gateway: &DeviceId, news: impl IntoIterator<Item = News>) {
         if self.outbox.put(gateway, news) {
-            let (fleet, gateway) = (self.clone(), gateway.clone());
-            tokio::spawn(async move { fleet.teller(gateway).await });
+            let (fleet, recovering, of) = (self.clone(), self.clone(), gateway.clone());
+            let told = fleet.teller(gateway.clone());
+            tasks::spawn_recovering(None, "news for a gateway", told, move || {
+                recovering.tell_on_next_connection(of);
+            });
         }
     }
 
@@ -221,8 +237,7 @@ impl Fleet {
                 Ok(messages) => messages,
                 Err(error) => {
                     tracing::error!(%gateway, error = %chain(&error), "what the gateway must know could not be read");
-                    self.outbox.forget(&gateway);
-                    self.clients.disconnect(&Identity::device(gateway), "central could not read its state");
+                    self.tell_on_next_connection(gateway);
                     return;
                 }
             };

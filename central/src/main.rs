@@ -1,4 +1,5 @@
 //! `central`: serves, makes an API token, or backs up and restores the store.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -214,7 +215,7 @@ fn serve(place: &Place) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
-        tokio::spawn(stop_on_signal(stop.clone())?);
+        tasks::spawn_essential("signals", stop_on_signal(stop.clone())?);
         let running = server::start(config, stop).await?;
         logging::print(&format!("central ready: {} mqtts://{}", running.http_url(), running.mqtts));
         if let Err(error) = sd_notify::notify(false, &[NotifyState::Ready]) {

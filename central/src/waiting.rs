@@ -10,6 +10,7 @@
 //! that a target never runs it twice; when its taker dies, it ends with "no answer".
 
 use edge_core::error_chain::chain;
+use edge_hub::tasks;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,8 +118,8 @@ impl Fleet {
         if !self.command_rounds.begin(&device) {
             return;
         }
-        let fleet = self.clone();
-        tokio::spawn(async move {
+        let (fleet, recovering, of) = (self.clone(), self.clone(), device.clone());
+        let rounds = async move {
             loop {
                 if let Err(error) = fleet.round(&device).await {
                     // They wait on, for the device to listen anew.
@@ -128,6 +129,9 @@ impl Fleet {
                     return;
                 }
             }
+        };
+        tasks::spawn_recovering(None, "waiting commands", rounds, move || {
+            recovering.command_rounds.give_up(&of);
         });
     }
 

@@ -344,7 +344,7 @@ impl Memory {
             {
                 tracing::info!(%module, image, "image is being pulled");
                 let (docker, deployment, name) = (docker.clone(), self.deployment.clone(), image.clone());
-                let task = self.pulls.spawn(async move {
+                let task = tasks::spawn_in(&mut self.pulls, "image pull", async move {
                     let pulled = pull(&docker, &deployment.desired, &name).await;
                     (name, pulled)
                 });

@@ -2,6 +2,7 @@
 //! devices and modules, keeps their telemetry on disk until central has it, and relays commands.
 //!
 //! [`agent`] joins the rooms; no other room imports its neighbours' tasks.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod agent;
 pub mod certificate;

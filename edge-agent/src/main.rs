@@ -1,4 +1,5 @@
 //! `edge-agent`: the gateway's daemon and its command line.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 use std::process::ExitCode;
 

@@ -86,7 +86,12 @@ impl Meter {
             inner.is_saving = true;
             let saved = inner.budget.to_save();
             drop(inner);
-            tasks::spawn("budget of the link", self.clone().claim(saved));
+            let recovering = self.clone();
+            tasks::spawn_recovering(None, "budget of the link", self.clone().claim(saved), move || {
+                // The next message that wants to be sent tries it again.
+                recovering.inner().is_saving = false;
+                recovering.changed.send_replace(());
+            });
         }
         may == May::Send
     }

@@ -29,6 +29,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::tasks;
 use tracing::{debug, error, warn};
 
 use self::stall::StallTimeout;
@@ -143,7 +145,7 @@ impl HttpServer {
             let Some((stream, slots)) = accepted else { break };
             let (name, limits, stop) = (self.name.clone(), self.limits.clone(), stop.clone());
             let (bodies, api) = (bodies.clone(), TowerToHyperService::new(api.clone()));
-            requests.spawn(async move {
+            tasks::spawn_tracked(&requests, "request on a unix socket", async move {
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (bodies, api) = (bodies.clone(), api.clone());
                     async move { bodies.read_then(request, |request| api.call(request)).await }

@@ -1,5 +1,6 @@
 //! The front door: the MQTT listener that a gateway and central both open. It knows who connects, lets each touch only
 //! its own topics, and turns topics into calls of a [`service::Service`], which each program writes for itself.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod attempts;
 mod bridge_state;

@@ -22,6 +22,7 @@ use crate::places::{NoPlace, Place};
 use crate::refusals::Refusing;
 use crate::service::{ClientCert, Service, Transport};
 use crate::session;
+use crate::tasks;
 
 /// What a connection of a listener speaks.
 #[derive(Clone)]
@@ -87,13 +88,15 @@ impl<S: Service> Door<S> {
             let (door, stop) = (self.clone(), stop.clone());
             // A task is as large as the largest thing that it may do: plain connections do not pay for TLS and HTTP.
             match speaks.clone() {
-                Speaks::Mqtt => sessions.spawn(async move {
+                Speaks::Mqtt => tasks::spawn_tracked(&sessions, "MQTT connection", async move {
                     session::hold(door, stream, peer, Transport::Plain, place, deadline, stop).await;
                 }),
-                Speaks::Mqtts(tls) => sessions.spawn(async move {
-                    door.admit(stream, place, peer, (tls, None), deadline, stop).await;
-                }),
-                Speaks::Https(tls, api) => sessions.spawn(async move {
+                Speaks::Mqtts(tls) => {
+                    tasks::spawn_tracked(&sessions, "MQTT over TLS connection", async move {
+                        door.admit(stream, place, peer, (tls, None), deadline, stop).await;
+                    })
+                }
+                Speaks::Https(tls, api) => tasks::spawn_tracked(&sessions, "HTTPS connection", async move {
                     door.admit(stream, place, peer, (tls, Some(api)), deadline, stop).await;
                 }),
             };

@@ -108,8 +108,22 @@ impl<M: Mail> Postman<M> {
             return;
         }
         let (postman, device) = (self.clone(), device.clone());
+        let recovering = (self.clone(), device.clone());
         // It ends by itself when nothing waits or the device is gone.
-        tasks::spawn("C2D messages of a device", async move { postman.rounds_of(device).await });
+        tasks::spawn_recovering(
+            None,
+            "C2D messages of a device",
+            async move { postman.rounds_of(device).await },
+            move || {
+                let (postman, device) = recovering;
+                postman.0.rounds.give_up(&device);
+                // A new connection is given what waits.
+                postman
+                    .0
+                    .clients
+                    .disconnect(&Identity::device(device), "its messages could not be delivered");
+            },
+        );
     }
 
     async fn rounds_of(&self, device: DeviceId) {

@@ -49,6 +49,11 @@ impl<K: Eq + Hash + Clone> Rounds<K> {
         }
     }
 
+    /// The round under way was given up by a panic: the next who comes begins.
+    pub fn give_up(&self, key: &K) {
+        self.lock().remove(key);
+    }
+
     /// The keys with a round under way.
     pub fn under_way<C: FromIterator<K>>(&self) -> C {
         self.lock().keys().cloned().collect()

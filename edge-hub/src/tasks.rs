@@ -8,6 +8,10 @@
 //!
 //! Two panics end the program wherever they happen: on a thread that writes to disk, and at a lock that another panic has
 //! poisoned, because what the lock protects may be half changed in memory, while it is whole on disk.
+//!
+//! Nothing else in the product starts a task: clippy refuses the methods that do (`clippy.toml`), because a task without a name has no
+//! answer, and no test makes it panic.
+#![expect(clippy::disallowed_methods, reason = "here tasks get their names")]
 
 use edge_core::error_chain::chain;
 use std::any::Any;
@@ -21,12 +25,18 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 /// Threads that write to disk: nothing is stored any more without them.
-const ESSENTIAL_THREADS: [&str; 3] = ["queue-commit", "queue-answers", "state"];
+pub const ESSENTIAL_THREADS: [&str; 4] =
+    [edge_buffer::threads::COMMIT, edge_buffer::threads::ANSWERS, STATE_THREAD, STORE_THREAD];
+/// The thread that writes the gateway's small durable state.
+pub const STATE_THREAD: &str = "state";
+/// The thread that writes central's store.
+pub const STORE_THREAD: &str = "store-writer";
 /// How long a restarted task waits after its first panic, doubled with each further one.
 const RESTART_FIRST: Duration = Duration::from_secs(1);
 const RESTART_LONGEST: Duration = Duration::from_secs(60);
@@ -55,62 +65,133 @@ impl Kind {
     }
 }
 
-/// Panics that a test injects into the tasks of a running program. Debug builds only: what is shipped has none of it.
+/// Panics that a test injects into the tasks and threads of a running program. Debug builds only: what is shipped has none of it.
 ///
-/// `LINESIDE_TASKS` names a file to which each task is appended when it first runs, as `kind name`. `LINESIDE_PANICS` has
-/// `kind name=milliseconds` for each task that is to panic once, so long after the program's first task began; tasks are separated by
-/// `;`.
+/// `LINESIDE_TASKS` names a file to which a line is appended for each task when it first runs, `kind name`, and when it panics here,
+/// `panicked kind name`. `LINESIDE_PANICS` names a file to which a test writes the tasks that are to panic, once each, as lines
+/// `kind name`.
 #[cfg(debug_assertions)]
 mod injected {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
     use std::io::Write as _;
-    use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::path::{Path, PathBuf};
+    use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
     use std::time::Duration;
 
-    use tokio::time::Instant;
+    use tokio::sync::watch;
 
     use super::Kind;
 
+    const LOOK_EVERY: Duration = Duration::from_millis(20);
+
     struct Plan {
-        began: Instant,
-        file: Option<std::path::PathBuf>,
-        seen: Mutex<BTreeSet<String>>,
-        /// Taken out by the task that panics.
-        due: Mutex<BTreeMap<String, Duration>>,
+        has_panics: bool,
+        /// Tasks that are to panic now.
+        due: watch::Sender<BTreeSet<String>>,
+        tasks: Option<PathBuf>,
+        /// What was written to `tasks`.
+        noted: Mutex<BTreeSet<String>>,
     }
 
     static PLAN: LazyLock<Plan> = LazyLock::new(|| {
-        let panics = std::env::var("LINESIDE_PANICS").unwrap_or_default();
-        let due = panics.split(';').filter_map(|panic| {
-            let (task, ms) = panic.rsplit_once('=')?;
-            Some((task.to_owned(), Duration::from_millis(ms.parse().ok()?)))
-        });
-        Plan {
-            began: Instant::now(),
-            file: std::env::var_os("LINESIDE_TASKS").map(Into::into),
-            seen: Mutex::default(),
-            due: Mutex::new(due.collect()),
+        let panics = std::env::var_os("LINESIDE_PANICS").map(PathBuf::from);
+        let (has_panics, due) = (panics.is_some(), watch::Sender::new(BTreeSet::new()));
+        if let Some(panics) = panics {
+            let due = due.clone();
+            let _for_a_test = std::thread::Builder::new()
+                .name("injected-panics".into())
+                .spawn(move || follow(&panics, &due));
         }
+        let tasks = std::env::var_os("LINESIDE_TASKS").map(PathBuf::from);
+        Plan { has_panics, due, tasks, noted: Mutex::default() }
     });
+
+    /// Takes up the lines of the file as they come.
+    fn follow(panics: &Path, due: &watch::Sender<BTreeSet<String>>) {
+        let mut seen = BTreeSet::new();
+        loop {
+            let text = std::fs::read_to_string(panics).unwrap_or_default();
+            // A line without its end is still being written.
+            for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+                if seen.insert(line.to_owned()) {
+                    due.send_if_modified(|due| due.insert(line.to_owned()));
+                }
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn noted() -> MutexGuard<'static, BTreeSet<String>> {
+        PLAN.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a line to the file of tasks, the first time.
+    fn note(line: String) {
+        if let Some(file) = &PLAN.tasks
+            && noted().insert(line.clone())
+        {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+            // In one write: another task writes its line at the same time.
+            let _for_a_test = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+        }
+    }
+
+    /// True for one of the runs of a task that is to panic.
+    fn claim(task: &str) -> bool {
+        let is_claimed = PLAN.due.send_if_modified(|due| due.remove(task));
+        if is_claimed {
+            note(format!("panicked {task}"));
+        }
+        is_claimed
+    }
 
     /// Ends when the task is to panic.
     pub(super) async fn panic_due(kind: Kind, name: &'static str) {
         let task = format!("{} {name}", kind.as_str());
-        if let Some(file) = &PLAN.file
-            && PLAN.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone())
-        {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
-            // In one write: another task writes its line at the same time.
-            let _for_a_test = file.and_then(|mut file| file.write_all(format!("{task}\n").as_bytes()));
+        note(task.clone());
+        if !PLAN.has_panics {
+            return std::future::pending().await;
         }
-        let due = || PLAN.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(after) = due().get(&task).copied() else { return std::future::pending().await };
-        tokio::time::sleep_until(PLAN.began + after).await;
-        // Another run of the same task may have been it.
-        if due().remove(&task).is_none() {
-            std::future::pending::<()>().await;
+        let mut due = PLAN.due.subscribe();
+        loop {
+            // The sender is a static.
+            let _is_open = due.wait_for(|due| due.contains(&task)).await.is_ok();
+            if claim(&task) {
+                return;
+            }
         }
     }
+
+    /// Panics when the thread is to.
+    pub(super) fn turn(kind: Kind, name: &'static str) {
+        let task = format!("{} {name}", kind.as_str());
+        note(task.clone());
+        if PLAN.has_panics && claim(&task) {
+            panic!("injected");
+        }
+    }
+}
+
+/// A thread without which the program cannot go on begins a turn. Its name is one of [`ESSENTIAL_THREADS`].
+#[inline]
+pub fn essential_turn(name: &'static str) {
+    #[cfg(debug_assertions)]
+    injected::turn(Kind::Essential, name);
+    let _ = name;
+}
+
+/// A thread begins a turn of which a panic is caught.
+#[inline]
+pub fn isolated_turn(name: &'static str) {
+    #[cfg(debug_assertions)]
+    injected::turn(Kind::Isolated, name);
+    let _ = name;
+}
+
+/// Has the queues' threads begin their turns here.
+pub(crate) fn follow_queue_threads() {
+    #[cfg(debug_assertions)]
+    edge_buffer::threads::on_turn(essential_turn);
 }
 
 /// Runs a task under its name.
@@ -122,8 +203,9 @@ async fn named<F: Future>(kind: Kind, name: &'static str, task: F) -> F::Output 
     let task = async {
         tokio::select! {
             biased;
-            ended = &mut boxed => ended,
+            // First: a task that ends at once is noted too, and may panic.
             () = injected::panic_due(kind, name) => panic!("injected"),
+            ended = &mut boxed => ended,
         }
     };
     let _ = kind;
@@ -212,6 +294,61 @@ where
     F::Output: Send + 'static,
 {
     tokio::spawn(named(Kind::Isolated, name, task))
+}
+
+/// Runs an isolated task, which `tracker` waits for. When it panics, `recover` releases what others wait for.
+pub fn spawn_recovering<F>(
+    tracker: Option<&TaskTracker>,
+    name: &'static str,
+    task: F,
+    recover: impl FnOnce() + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let guarded = async move {
+        // The panic was logged.
+        if guard(name, task).await.is_err() {
+            recover();
+        }
+    };
+    match tracker {
+        Some(tracker) => tracker.spawn(guarded),
+        None => tokio::spawn(guarded),
+    };
+}
+
+/// Runs an isolated task that `tracker` waits for.
+pub fn spawn_tracked<F>(tracker: &TaskTracker, name: &'static str, task: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tracker.spawn(named(Kind::Isolated, name, task))
+}
+
+/// Runs what `make` gives, and again after a panic, until it ends. `tracker` waits for that.
+pub fn spawn_restarted<F>(
+    tracker: &TaskTracker,
+    name: &'static str,
+    mut make: impl FnMut() -> F + Send + 'static,
+) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tracker.spawn(async move {
+        while guard_as(Kind::Restarted, name, make()).await.is_err() {
+            tokio::time::sleep(RESTART_FIRST).await;
+        }
+    })
+}
+
+/// Runs an isolated task as one of a set.
+pub fn spawn_in<F>(set: &mut JoinSet<F::Output>, name: &'static str, task: F) -> AbortHandle
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    set.spawn(named(Kind::Isolated, name, task))
 }
 
 /// Runs a task whose panic ends the program, where no [`Tasks`] is at hand. Its end is no failure.

@@ -1,6 +1,7 @@
 //! What is noted of the use of API tokens: when a right one was used, and who sends wrong ones, who has to wait.
 
 use edge_core::error_chain::chain;
+use edge_hub::tasks;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,7 +46,7 @@ impl TokenUse {
         noted.insert(hash.to_owned(), now_ms);
         drop(noted);
         let (store, hash) = (fleet.store.clone(), hash.to_owned());
-        tokio::spawn(async move {
+        tasks::spawn("use of an API token", async move {
             let written = store.submit(move |c| Ok::<_, StoreError>(tokens::used(c, &hash, now_ms)?)).await;
             if let Err(error) = written {
                 tracing::debug!(error = %chain(&error), "the use of an API token was not noted");

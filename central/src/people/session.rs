@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use edge_core::error_chain::chain;
+use edge_hub::tasks;
 
 use super::{People, PeopleError, User};
 use crate::clock::now_ms;
@@ -81,7 +82,7 @@ impl Noted {
         drop(noted);
         let hash = session.hash.clone();
         let written = store.submit(move |c| Ok::<_, StoreError>(sessions::used(c, &hash, now_ms)?));
-        tokio::spawn(async move {
+        tasks::spawn("use of a session", async move {
             if let Err(error) = written.await {
                 tracing::debug!(error = %chain(&error), "the use of a session was not noted");
             }

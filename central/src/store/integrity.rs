@@ -123,14 +123,16 @@ impl Timer {
     fn start(connection: &Connection, until: Instant) -> Self {
         let (stop, stopped) = mpsc::channel();
         let handle = connection.get_interrupt_handle();
-        std::thread::spawn(move || {
+        let timer = move || {
             let mut left = until.saturating_duration_since(Instant::now());
             while stopped.recv_timeout(left) == Err(mpsc::RecvTimeoutError::Timeout) {
                 handle.interrupt();
                 // An interrupt between two statements is lost.
                 left = Duration::from_millis(50);
             }
-        });
+        };
+        // Without a thread for it the check takes its time.
+        let _started = std::thread::Builder::new().name("store-check-timer".into()).spawn(timer);
         Self { _stop: stop }
     }
 }

@@ -35,6 +35,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use edge_hub::tasks;
 use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -226,7 +227,7 @@ impl Store {
         let mut space = Space::new(dir, quotas);
         shared.set_disk(space.look(&connection));
         let writer = std::thread::Builder::new()
-            .name("store-writer".into())
+            .name(tasks::STORE_THREAD.into())
             .spawn(move || {
                 // Dropped however the thread ends.
                 let _ending = ending;
@@ -234,7 +235,7 @@ impl Store {
                     .run(waiting);
             })
             .map_err(StoreError::Writer)?;
-        tokio::spawn(remind(jobs.downgrade()));
+        tasks::spawn_essential("checkpoints of the store", remind(jobs.downgrade()));
         let store = Self {
             jobs,
             room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
@@ -246,7 +247,8 @@ impl Store {
             ended,
             last_values: Arc::default(),
         };
-        let task = tokio::spawn(keep_last_values(store.downgrade(), store.ended.clone()));
+        let task =
+            tasks::spawn_essential("last values", keep_last_values(store.downgrade(), store.ended.clone()));
         *store.last_values.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(task);
         Ok(store)
     }
@@ -422,10 +424,9 @@ impl Store {
             }
         }
         let task = self.last_values.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        if let Some(task) = task
-            && task.await.is_err()
-        {
-            tracing::error!("the task that writes last values ended by a panic");
+        if let Some(task) = task {
+            // A panic of it has ended the program.
+            let _ended = task.await;
         }
     }
 }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
+use edge_hub::tasks;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -129,6 +130,7 @@ impl Writer<'_> {
                 Err(_) => break,
             }
         }
+        tasks::essential_turn(tasks::STORE_THREAD);
         let is_space_due = self.space.is_due();
         if is_space_due {
             self.shared.set_disk(self.space.look(&self.connection));

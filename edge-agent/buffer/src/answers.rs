@@ -10,6 +10,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::state::{MANY, Pending};
+use crate::threads;
 
 /// Batches that may wait for their answers; then the disk waits too.
 const WAITING_MAX: usize = 2;
@@ -59,8 +60,11 @@ impl Answers {
     fn sender(&mut self) -> Option<&SyncSender<Written>> {
         if self.thread.is_none() {
             let (sender, receiver) = sync_channel::<Written>(WAITING_MAX);
-            let thread = std::thread::Builder::new().name("queue-answers".into()).spawn(move || {
-                receiver.into_iter().for_each(Written::answer);
+            let thread = std::thread::Builder::new().name(threads::ANSWERS.into()).spawn(move || {
+                for written in receiver {
+                    threads::turn(threads::ANSWERS);
+                    written.answer();
+                }
             });
             self.thread = thread.ok().map(|thread| (sender, thread));
         }

@@ -22,6 +22,7 @@
 //!
 //! The files are described in the module `format`. The log knows nothing of what the bytes mean and has no clock: the
 //! time is an argument.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod answers;
 mod commit;
@@ -45,6 +46,7 @@ mod stats;
 mod storage;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 mod writer;
 
 pub use error::{AppendError, OpenError};

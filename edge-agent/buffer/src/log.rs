@@ -25,6 +25,7 @@ use crate::shared::Shared;
 use crate::state::{Pending, State};
 use crate::stats::Stats;
 use crate::storage::{Directory, Storage};
+use crate::threads;
 use crate::writer::{Thread, Writers};
 
 struct Handle {
@@ -77,7 +78,7 @@ impl Log {
         }
         let its_writers = writers.clone();
         let thread = std::thread::Builder::new()
-            .name("queue-commit".into())
+            .name(threads::COMMIT.into())
             .spawn(move || its_writers.run())
             .map_err(|source| OpenError::Io { dir, doing: "start its thread".into(), source })?;
         Ok(Self { handle: Arc::new(Handle { shared, writers, thread: Mutex::new(Some(thread)) }) })

@@ -25,6 +25,7 @@ use crate::commit::Committer;
 use crate::losses::Cause;
 use crate::shared::Shared;
 use crate::state::{Pending, State, Writer};
+use crate::threads;
 
 /// A moved cursor waits this long for company before it is written: a restart resends that much.
 const LEDGER_LAG: Duration = Duration::from_secs(1);
@@ -110,6 +111,7 @@ impl Writers {
             let is_closing = self.wait(&mut batch);
             let mut committer = self.committer.lock().expect(UNPOISONED);
             let Some(committer_now) = committer.as_mut() else { break };
+            threads::turn(threads::COMMIT);
             committer_now.commit(&mut batch);
             committer_now.expire_segments();
             committer_now.persist(is_closing);

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use edge_hub::clients::Clients;
 use edge_hub::rounds::Rounds;
+use edge_hub::tasks;
 use futures_util::future::BoxFuture;
 use schemas::link::CommandDown;
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
@@ -49,6 +50,11 @@ pub struct Commands {
     clients: Clients,
     running: TaskTracker,
     stop: CancellationToken,
+}
+
+fn no_answer(target: &Identity, request: &MethodRequest) -> MethodFailure {
+    let seconds = request.connect_timeout_in_seconds + request.response_timeout_in_seconds;
+    MethodFailure::NoAnswer { target: target.to_string(), seconds }
 }
 
 impl Commands {
@@ -134,11 +140,17 @@ impl Commands {
         }
         // Bounded: the deadline of the request ends it, and the journal's length bounds their number.
         let commands = self.clone();
-        self.running.spawn(async move {
-            let answer = commands.run(&id, &target, &request).await;
+        tasks::spawn_tracked(&self.running, "command", async move {
+            let answer = commands.run_guarded(&id, &target, &request).await;
             commands.answer(&id, answer).later();
         });
         Ok(())
+    }
+
+    /// As [`Commands::run`]; a panic is no answer, since each command gets one.
+    async fn run_guarded(&self, id: &str, target: &Identity, request: &MethodRequest) -> Answer {
+        let ran = tasks::guard("call of a target", self.run(id, target, request)).await;
+        ran.unwrap_or_else(|_| Err(no_answer(target, request)))
     }
 
     /// Calls, unless the daemon stops meanwhile: then there is no answer.
@@ -153,10 +165,7 @@ impl Commands {
         };
         let answer = tokio::select! {
             biased;
-            () = end => {
-                let seconds = request.connect_timeout_in_seconds + request.response_timeout_in_seconds;
-                Err(MethodFailure::NoAnswer { target: target.to_string(), seconds })
-            }
+            () = end => Err(no_answer(target, request)),
             answer = self.call(target, request) => answer,
         };
         let method = request.method_name.as_str();

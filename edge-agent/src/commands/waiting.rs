@@ -5,6 +5,7 @@ use edge_core::error_chain::chain;
 use std::time::Duration;
 
 use edge_core::dialect::client::Subscribe;
+use edge_hub::tasks;
 use schemas::method::MethodFailure;
 use schemas::names::Identity;
 use tokio_util::sync::CancellationToken;
@@ -26,13 +27,17 @@ impl Commands {
             return;
         }
         let (commands, target) = (self.clone(), target.clone());
-        self.running.spawn(async move {
+        let (recovering, of) = (self.clone(), target.clone());
+        let rounds = async move {
             loop {
                 commands.round(&target).await;
                 if !commands.rounds.goes_on(&target, false) {
                     return;
                 }
             }
+        };
+        tasks::spawn_recovering(Some(&self.running), "waiting commands", rounds, move || {
+            recovering.rounds.give_up(&of);
         });
     }
 
@@ -44,7 +49,7 @@ impl Commands {
                 tracing::error!(command = id, %target, error = %chain(&error), "a waiting command was not run, and waits on");
                 self.journal().give_back(&id, waiting);
             } else {
-                let answer = self.run(&id, target, &waiting.request).await;
+                let answer = self.run_guarded(&id, target, &waiting.request).await;
                 if !matches!(answer, Err(MethodFailure::NotConnected { .. })) {
                     self.answer(&id, answer).later();
                     continue;

@@ -52,7 +52,7 @@ pub async fn request(
         .map_err(|source| CallError::Away { socket: socket.clone(), source })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
-    let driver = tokio::spawn(connection);
+    let driver = edge_hub::tasks::spawn("connection to the daemon", connection);
     let body = body.map(|body| body.to_string()).unwrap_or_default();
     let request = Request::builder()
         .method(method)

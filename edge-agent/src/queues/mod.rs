@@ -14,6 +14,7 @@ use std::time::Duration;
 use edge_buffer::{Append, AppendError, Gap, OpenError, Stats};
 use edge_core::route::{QueueClass, QueuesNeeded, Sink};
 use edge_hub::clients::Clients;
+use edge_hub::tasks;
 use futures_util::future::BoxFuture;
 use schemas::manifest::PRIORITY_DEFAULT;
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -42,7 +43,7 @@ struct Delivering {
     /// The module is connected and listens.
     wake: Arc<Notify>,
     stop: CancellationToken,
-    ended: JoinHandle<()>,
+    ended: Option<JoinHandle<()>>,
 }
 
 /// All queues of the gateway.
@@ -163,15 +164,19 @@ impl Queues {
 
     fn deliver(&self, module: &ModuleId, place: &Place) -> Delivering {
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-        let delivery = Delivery {
-            to: Identity::module(self.gateway.clone(), module.clone()),
-            reader: place.reader(),
-            clients: self.clients.clone(),
-            wake: wake.clone(),
-            stop: stop.clone(),
-        };
-        let ended = self.deliveries.spawn(delivery.run());
-        Delivering { wake, stop, ended }
+        let (to, reader) = (Identity::module(self.gateway.clone(), module.clone()), place.reader());
+        let (clients, of, until) = (self.clients.clone(), wake.clone(), stop.clone());
+        let ended = tasks::spawn_restarted(&self.deliveries, "input of a module", move || {
+            Delivery {
+                to: to.clone(),
+                reader: reader.anew(),
+                clients: clients.clone(),
+                wake: of.clone(),
+                stop: until.clone(),
+            }
+            .run()
+        });
+        Delivering { wake, stop, ended: Some(ended) }
     }
 
     /// Gives up what waits for a module that was removed. What routes bring from then on waits for the next one of its name.
@@ -180,9 +185,9 @@ impl Queues {
         let ended = {
             let mut inputs = self.inputs();
             let Some(input) = inputs.get_mut(module) else { return Ok(()) };
-            input.delivery.as_mut().map(|delivery| {
+            input.delivery.as_mut().and_then(|delivery| {
                 delivery.stop.cancel();
-                std::mem::replace(&mut delivery.ended, tokio::spawn(std::future::ready(())))
+                delivery.ended.take()
             })
         };
         // What it had read is not on its way to the next one.

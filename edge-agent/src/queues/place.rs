@@ -214,6 +214,16 @@ struct Lane {
 }
 
 impl PlaceReader {
+    /// One of the same place that has read nothing.
+    pub fn anew(&self) -> Self {
+        Self {
+            changes: self.changes.clone(),
+            followed: Queues::default(),
+            lanes: Vec::new(),
+            turns: Turns::default(),
+        }
+    }
+
     /// Waits for the next record. Nothing is lost when the future is dropped.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 
+use edge_hub::tasks;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -150,11 +151,12 @@ impl State {
         let (writes, incoming) = sync_channel::<Write>(WAITING_MAX);
         let (ending, ended) = tokio::sync::watch::channel(());
         std::thread::Builder::new()
-            .name("state".into())
+            .name(tasks::STATE_THREAD.into())
             .spawn(move || {
                 loop {
                     match incoming.recv_timeout(keeper.checkpoint_due()) {
                         Ok(first) => {
+                            tasks::essential_turn(tasks::STATE_THREAD);
                             // One sync for all that arrived while the last one ran.
                             let (changes, answers): (Vec<_>, Vec<_>) = std::iter::once(first)
                                 .chain(incoming.try_iter())

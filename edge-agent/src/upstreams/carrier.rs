@@ -10,6 +10,7 @@ use std::time::Duration;
 use edge_buffer::Record;
 use edge_core::link::budget::Cause;
 use edge_core::link::progress::Progress;
+use edge_hub::tasks;
 use schemas::names::{DeviceId, Identity};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -280,7 +281,7 @@ impl Lanes {
             status: is_own.then(|| carrier.status.clone()),
             own,
         };
-        self.tasks.spawn(lane.run(self.stop.clone()));
+        tasks::spawn_in(&mut self.tasks, "connection to upstream", lane.run(self.stop.clone()));
         self.jobs.insert(of.clone(), jobs);
     }
 }

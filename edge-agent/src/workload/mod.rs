@@ -15,6 +15,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use edge_hub::http_server::{HttpLimits, HttpServer};
+use edge_hub::tasks;
 use schemas::names::ModuleId;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
@@ -98,7 +99,7 @@ impl Workload {
         let server =
             HttpServer::new(format!("workload/{module}"), limits()).sharing(self.connections.clone());
         // Ends with `close`, or with the daemon: it holds nothing that must be finished.
-        tokio::spawn(server.serve_unix(listener, router, stop.clone()));
+        tasks::spawn_essential("workload socket", server.serve_unix(listener, router, stop.clone()));
         open.insert(module.clone(), stop);
         Ok(())
     }

@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::stall::StallTimeout;
 use super::tls::{self, Opened};
 use super::{Ended, HttpLimits, HttpServer, RequestTimes, next_connection, one_request};
+use crate::tasks;
 
 /// The connections of a listener.
 struct Open {
@@ -156,7 +157,7 @@ impl HttpServer {
                 stop: stop.clone(),
             };
             let (tls, api) = (tls.clone(), api.clone());
-            requests.spawn(async move {
+            tasks::spawn_tracked(&requests, "HTTP request", async move {
                 tokio::select! {
                     () = connection.serve(stream, tls, api) => {}
                     () = connection.slot.closed.cancelled() => {

@@ -85,6 +85,7 @@ pub fn start() -> std::io::Result<Logging> {
         }
     })?;
     log_panics(log.clone());
+    tasks::follow_queue_threads();
     Ok(Logging(log))
 }
 

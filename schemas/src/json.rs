@@ -16,6 +16,7 @@
 //! of being rounded ([`number`]), and so are keys by which serde_json would take an object for something else. Whitespace, escapes,
 //! the form of a number (`1.50`, `1e2`) and the order of keys are not kept.
 
+mod error;
 mod keys;
 pub mod number;
 pub mod written;
@@ -24,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+pub use error::JsonError;
 pub use keys::Twice;
 
 /// Levels of objects and arrays that are accepted from outside. IoT Hub allows 10 in a twin and says nothing of method
@@ -31,44 +33,6 @@ pub use keys::Twice;
 pub const DEPTH_MAX: usize = 32;
 /// Levels that are accepted on the link between a gateway and central.
 pub const LINK_DEPTH_MAX: usize = 48;
-
-/// Why a text was not read.
-#[derive(Debug, thiserror::Error)]
-pub enum JsonError {
-    /// Its objects and arrays are nested too deep.
-    #[error("JSON is nested deeper than {max} levels")]
-    TooDeep {
-        /// How many are allowed.
-        max: usize,
-    },
-    /// A number would be another one when it is given back.
-    #[error(
-        "number `{literal}` cannot be kept as it is written: whole numbers go from -2^63 to 2^64-1, others have the precision of a \
-         double; write it as a text"
-    )]
-    Number {
-        /// As written, shortened.
-        literal: String,
-    },
-    /// A key that an object may not have.
-    #[error("key `{key}`: {why}")]
-    Key {
-        /// Shortened.
-        key: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// It is not JSON, or has another shape than was expected.
-    #[error(transparent)]
-    Wrong(#[from] serde_json::Error),
-}
-
-impl JsonError {
-    /// Whether the text is JSON within its limit, but has another shape than was expected.
-    pub fn is_shape(&self) -> bool {
-        matches!(self, Self::Wrong(error) if error.is_data())
-    }
-}
 
 /// Reads JSON that a client, an operator, a module or a file gave. Of a key that stands twice the last value counts, as at Azure.
 ///

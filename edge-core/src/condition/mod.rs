@@ -13,6 +13,7 @@ mod error;
 mod eval;
 mod explain;
 mod functions;
+mod inference;
 mod kind;
 mod lexer;
 mod parser;

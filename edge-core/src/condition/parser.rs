@@ -3,7 +3,8 @@
 use super::ast::{Arithmetic, Compare, Expr, Place, Reference, binding};
 use super::error::Wrong;
 use super::functions::Function;
-use super::kind::{Kind, described};
+use super::inference::{described, kind_of};
+use super::kind::Kind;
 use super::lexer::{Token, Word, next_word};
 use super::path::Path;
 use super::subject::TwinSection;
@@ -20,7 +21,7 @@ pub(super) fn parse(text: &str, from: usize, stop: Option<&str>) -> Result<(Expr
     if parser.word.token != Token::End {
         return Err(parser.unexpected("write AND, OR or another operator between two parts"));
     }
-    if !Kind::of(&expr).is_condition() {
+    if !kind_of(&expr).is_condition() {
         let found = format!("{} as a condition", described(&expr));
         return Err(Wrong::new(start, found, "compare it with something"));
     }
@@ -145,7 +146,7 @@ impl Parser<'_> {
         let expr = match infix {
             Infix::Arithmetic(arithmetic) => {
                 for (part, start) in [(&left, starts.0), (&right, starts.1)] {
-                    if !Kind::of(part).fits(Kind::Number) {
+                    if !kind_of(part).fits(Kind::Number) {
                         let found = format!("{} beside {symbol}", described(part));
                         return Err(Wrong::new(start, found, "only numbers go there; || joins texts"));
                     }
@@ -154,7 +155,7 @@ impl Parser<'_> {
             }
             Infix::Concat => {
                 for (part, start) in [(&left, starts.0), (&right, starts.1)] {
-                    if !Kind::of(part).fits(Kind::Text) {
+                    if !kind_of(part).fits(Kind::Text) {
                         let found = format!("{} beside ||", described(part));
                         return Err(Wrong::new(start, found, "|| joins texts; OR is written OR"));
                     }
@@ -162,13 +163,13 @@ impl Parser<'_> {
                 Expr::Call(Function::Concat, vec![left, right])
             }
             Infix::Compare(compare) => {
-                if !Kind::of(&left).fits(Kind::of(&right)) {
+                if !kind_of(&left).fits(kind_of(&right)) {
                     return Err(incomparable(&left, &right, operator.start));
                 }
                 Expr::Compare(compare, Box::new(left), Box::new(right))
             }
             Infix::Coalesce => {
-                if !Kind::of(&left).fits(Kind::of(&right)) {
+                if !kind_of(&left).fits(kind_of(&right)) {
                     let found = format!("{} ?? {}", described(&left), described(&right));
                     let allowed = "both sides must be of one kind; ?? binds last: put it in parentheses";
                     return Err(Wrong::new(operator.start, found, allowed));
@@ -181,7 +182,7 @@ impl Parser<'_> {
     }
 
     fn need_condition(&self, part: &Expr, start: usize, operator: &Word) -> Result<(), Wrong> {
-        if Kind::of(part).is_condition() {
+        if kind_of(part).is_condition() {
             return Ok(());
         }
         let word = self.text[operator.start..operator.end].to_uppercase();
@@ -205,7 +206,7 @@ impl Parser<'_> {
                 self.advance()?;
                 let part_start = self.word.start;
                 let (part, depth) = self.operand()?;
-                if !Kind::of(&part).fits(Kind::Number) {
+                if !kind_of(&part).fits(Kind::Number) {
                     return Err(Wrong::new(
                         part_start,
                         format!("{} behind -", described(&part)),
@@ -292,7 +293,7 @@ impl Parser<'_> {
             let argument_start = self.word.start;
             let (argument, argument_depth) = self.expression(binding::COALESCE)?;
             let wanted = function.argument(arguments.len());
-            if !Kind::of(&argument).fits(wanted) {
+            if !kind_of(&argument).fits(wanted) {
                 let found = format!(
                     "{} as argument {} of {}",
                     described(&argument),
@@ -355,7 +356,7 @@ fn too_deep(at: usize) -> Wrong {
 
 fn incomparable(left: &Expr, right: &Expr, at: usize) -> Wrong {
     let found = format!("{} compared with {}", described(left), described(right));
-    let kinds = (Kind::of(left), Kind::of(right));
+    let kinds = (kind_of(left), kind_of(right));
     let allowed = match kinds {
         (Kind::Property, Kind::Bool) | (Kind::Bool, Kind::Property) => {
             "that is never true: properties are texts, write 'true' or 'false' in quotes"

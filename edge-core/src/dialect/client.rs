@@ -6,6 +6,7 @@ use schemas::names::{Identity, NameError};
 use super::filter;
 use super::link::LinkUp;
 use super::provisioning;
+use super::query::query_value;
 
 /// The meaning of a PUBLISH from a client.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,14 +188,6 @@ fn parse_identity<'a>(topic: &str, rest: &'a str) -> Result<(Identity, &'a str),
             Ok((Identity::module(device, module.parse().map_err(name)?), rest))
         }
     }
-}
-
-/// The value of one key of a `k=v&k2=v2` query, as it stands.
-pub(super) fn query_value(query: &str, key: &str) -> Option<String> {
-    query
-        .split('&')
-        .find_map(|pair| pair.split_once('=').filter(|(k, _)| *k == key))
-        .map(|(_, v)| v.to_owned())
 }
 
 #[cfg(test)]

@@ -4,4 +4,5 @@ pub mod client;
 pub mod filter;
 pub mod link;
 pub mod provisioning;
+mod query;
 pub mod template;

@@ -9,7 +9,7 @@
 use percent_encoding::percent_decode_str;
 use schemas::provisioning::Wish;
 
-use super::client::query_value;
+use super::query::query_value;
 
 /// Filter for the answers.
 pub const RESPONSES: &str = "$dps/registrations/res/#";

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::JsonError;
+use super::error::JsonError;
 
 /// How serde_json marks numbers and unread parts among its own types: an object with such a key would be read as one.
 const RESERVED: &str = "$serde_json::private::";

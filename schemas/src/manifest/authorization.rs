@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::ManifestError;
+use super::error::ManifestError;
 use super::field::{Field, Object, kind};
 
 /// Statements in one manifest; each client's rights are read from all of them.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::ManifestError;
+use super::error::ManifestError;
 
 /// A value and its path.
 #[derive(Clone)]

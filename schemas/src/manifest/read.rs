@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::create_options::{self, Options, Unreadable};
+use super::error::{ManifestError, ROOT};
 use super::field::{Field, Object, kind};
-use super::{
-    DesiredStatus, EdgeAgent, EdgeHub, ImagePullPolicy, ManifestError, Module, PRIORITY_DEFAULT, ROOT,
-    RegistryCredential, RestartPolicy, Route, WhenFull, authorization, image,
+use super::types::{
+    DesiredStatus, EdgeAgent, EdgeHub, ImagePullPolicy, Module, PRIORITY_DEFAULT, RegistryCredential,
+    RestartPolicy, Route, WhenFull,
 };
+use super::{authorization, image};
 use crate::names::ModuleId;
 
 /// The last of the keys `createOptions`, `createOptions01` … that hold the parts of a long text.

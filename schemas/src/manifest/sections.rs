@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::error::{ManifestError, ROOT};
 use super::field::{Field, Object};
-use super::{ManifestError, ROOT};
 use crate::json::{DEPTH_MAX, depth, depth_of_members};
 use crate::names::ModuleId;
 

@@ -7,9 +7,10 @@ use std::fmt;
 use serde_json::Value;
 
 use super::create_options::Note;
+use super::error::ROOT;
 use super::field::{Field, Object};
+use super::read;
 use super::sections::{DESIRED, FORMER_ROOT, flat_part, modules_content};
-use super::{ROOT, read};
 
 /// The most warnings of one document.
 const WARNINGS_MAX: usize = 100;

@@ -4,6 +4,7 @@
 //! clients are let go first, what they handed in is synced, and the containers run on.
 
 use edge_core::error_chain::chain;
+use edge_core::link::pace;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -578,6 +579,12 @@ async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queu
         let quarantine =
             Quarantine::open(&dir, config.buffer.keep_free_bytes, config.buffer.quarantine_bytes)?;
         let limits = Limits::new(&config.buffer);
+        let limits =
+            if matches!(config.upstream.as_ref().map(|upstream| &upstream.kind), Some(Kind::Central(_))) {
+                limits.settled_by_upstream(pace::MOST as u64)
+            } else {
+                limits
+            };
         let queues =
             Queues::open(&config.data_dir.join("buffer"), limits, config.device_id.clone(), clients)?;
         Ok((state, Arc::new(queues), Arc::new(quarantine)))

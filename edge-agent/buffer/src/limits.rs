@@ -35,6 +35,10 @@ pub struct LogOptions {
     pub tag: Option<Tag>,
     /// Whether an append that is refused is a loss. Not where whoever appends keeps the record and tries again.
     pub is_refused_lost: bool,
+    /// How many records readers can have given out at once without knowing whether they arrived; 0: they always know. Such
+    /// records, also those of an earlier run, do not expire before [`Log::settle`](crate::Log::settle): they may have arrived,
+    /// and would be told as lost.
+    pub unsettled_max: u64,
 }
 
 impl Default for LogOptions {
@@ -50,6 +54,7 @@ impl Default for LogOptions {
             rank: 0,
             tag: None,
             is_refused_lost: true,
+            unsettled_max: 0,
         }
     }
 }

@@ -208,6 +208,12 @@ impl Log {
         self.change(|state| state.advance_stored(stored));
     }
 
+    /// Upstream has said how far it has the log, and [`Log::advance_stored`] took that in: what was given out and is not done
+    /// with has not arrived, and may expire again.
+    pub fn settle(&self) {
+        self.change(|state| state.settle());
+    }
+
     /// Compares what upstream has confirmed with what it has: `has` gives the highest sequence of an epoch. What is missing is
     /// counted as [`Cause::Restored`], once, and given as ranges of sequences. `receiver` names upstream's store: another
     /// one owes nothing. `is_complete`: upstream has forgotten none of this log's epochs.

@@ -43,8 +43,9 @@ impl Shared {
         id: Uuid,
         epoch: Epoch,
         options: LogOptions,
-        state: State,
+        mut state: State,
     ) -> Self {
+        state.doubt_first(options.unsettled_max);
         let published =
             watch::Sender::new(Published { next_sequence: state.next_sequence, has_ended: false });
         Self {

@@ -77,6 +77,11 @@ pub(crate) struct State {
     pub(crate) room: Room,
     /// By reader, the highest sequence that it gave out and may not have been done with. Such a record may be on its way.
     in_hand: Vec<(u64, u64)>,
+    /// The highest sequence that was given out and may have arrived, though nobody here knows it yet; see
+    /// [`LogOptions::unsettled_max`](crate::LogOptions).
+    unsettled: u64,
+    /// Whether `unsettled` counts.
+    has_unsettled: bool,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
     head: VecDeque<(u64, u64)>,
     /// The time as it was told last, ms of Unix time: losses are dated by it.
@@ -117,6 +122,8 @@ impl State {
             set_aside: 0,
             room: Room::Enough,
             in_hand: Vec::new(),
+            unsettled: 0,
+            has_unsettled: false,
             head: VecDeque::new(),
             now_ms: 0,
             losses: Losses::default(),
@@ -353,8 +360,28 @@ impl State {
         is_taken
     }
 
+    /// An earlier run may have given out the first `max` records.
+    pub(crate) fn doubt_first(&mut self, max: u64) {
+        if max == 0 {
+            return;
+        }
+        let passed: u64 = self.ledger.passed.ranges().map(|(first, last)| last - first + 1).sum();
+        let highest = self.cursor.saturating_add(max).saturating_add(passed);
+        self.unsettled = highest.min(self.next_sequence - 1);
+        self.has_unsettled = true;
+    }
+
+    /// Upstream has said how far it has the log: what is left of the records that were given out has not arrived.
+    pub(crate) fn settle(&mut self) {
+        let highest = std::mem::take(&mut self.unsettled);
+        self.look_again(highest);
+    }
+
     /// A reader gave out a record.
     pub(crate) fn gave_out(&mut self, reader: u64, sequence: u64) {
+        if self.has_unsettled {
+            self.unsettled = self.unsettled.max(sequence);
+        }
         match self.in_hand.iter_mut().find(|(of, _)| *of == reader) {
             Some((_, highest)) => *highest = (*highest).max(sequence),
             None => self.in_hand.push((reader, sequence)),
@@ -369,7 +396,11 @@ impl State {
             true => self.in_hand[at].1 = sequence.min(highest),
             false => drop(self.in_hand.swap_remove(at)),
         }
-        // They were not looked at meanwhile.
+        self.look_again(highest);
+    }
+
+    /// The segments up to a sequence were not searched for what has expired meanwhile.
+    fn look_again(&mut self, highest: u64) {
         for segment in self.segments.iter_mut().take_while(|segment| segment.first <= highest) {
             segment.first_gone_ms = 0;
         }
@@ -377,7 +408,7 @@ impl State {
 
     /// The first record that is neither done with nor perhaps on its way.
     pub(crate) fn first_at_rest(&self) -> u64 {
-        self.in_hand.iter().map(|(_, highest)| *highest).fold(self.cursor, u64::max) + 1
+        self.in_hand.iter().map(|(_, highest)| *highest).fold(self.cursor.max(self.unsettled), u64::max) + 1
     }
 
     /// The first segment with a record, at or above `from`, that may be gone by now. Whoever takes it reads it: what is
@@ -481,7 +512,10 @@ impl State {
 
     /// The oldest segment holds something, and nothing that anybody still wants.
     pub(crate) fn has_expired_segment(&self, now_ms: u64) -> bool {
-        self.segments.front().is_some_and(|oldest| !oldest.is_empty() && oldest.expires_ms <= now_ms)
+        let may_have_arrived =
+            |oldest: &Segment| oldest.first <= self.unsettled && self.cursor < self.unsettled;
+        let oldest = self.segments.front().filter(|oldest| !may_have_arrived(oldest));
+        oldest.is_some_and(|oldest| !oldest.is_empty() && oldest.expires_ms <= now_ms)
     }
 
     /// Whether there is a record that is not done with.

@@ -9,11 +9,16 @@ use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
 
 use crate::config::{BufferSection, QueueSection};
 
+/// The name of upstream's queues, before what tells them apart.
+pub const UPSTREAM: &str = "upstream";
+
 /// The limits of all queues.
 #[derive(Debug, Clone)]
 pub struct Limits {
     options: LogOptions,
     by_name: BTreeMap<String, QueueSection>,
+    /// How many messages may be on their way upstream when a connection ends; 0: upstream never says which of them it has.
+    upstream_unsettled_max: u64,
 }
 
 impl Default for Limits {
@@ -34,7 +39,14 @@ impl Limits {
             tag: Some(crate::record::sender),
             ..LogOptions::default()
         };
-        Self { options, by_name: buffer.queues.clone() }
+        Self { options, by_name: buffer.queues.clone(), upstream_unsettled_max: 0 }
+    }
+
+    /// For an upstream that says on each new connection which messages it has: up to `max` may have been on their way when the
+    /// last one ended, and do not expire until it has said so.
+    #[must_use]
+    pub fn settled_by_upstream(self, max: u64) -> Self {
+        Self { upstream_unsettled_max: max, ..self }
     }
 
     /// The class of a queue, as it is called: what a gateway does anyway is not part of a name.
@@ -56,6 +68,9 @@ impl Limits {
     pub fn options(&self, name: &str, class: QueueClass) -> LogOptions {
         // The lower a priority, the sooner its queues give way to others.
         let mut options = LogOptions { rank: class.priority, ..self.options.clone() };
+        if name.starts_with(UPSTREAM) {
+            options.unsettled_max = self.upstream_unsettled_max;
+        }
         if let Some(wanted) = class.full {
             options.full = full(wanted);
         }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use delivery::Delivery;
-use limits::Limits;
+use limits::{Limits, UPSTREAM};
 use place::Place;
 
 use crate::clock::steady_ms;
@@ -75,7 +75,7 @@ impl Queues {
     /// # Errors
     /// [`OpenError`] when one cannot be opened.
     pub fn open(dir: &Path, limits: Limits, gateway: DeviceId, clients: Clients) -> Result<Self, OpenError> {
-        let upstream = Place::open("upstream".to_owned(), dir.join("upstream"), limits.clone())?;
+        let upstream = Place::open(UPSTREAM.to_owned(), dir.join(UPSTREAM), limits.clone())?;
         // What comes before there are routes goes there.
         upstream.need([QueueClass::DEFAULT])?;
         Ok(Self {

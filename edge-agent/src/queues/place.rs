@@ -148,6 +148,7 @@ impl Place {
                 }
             }
             log.advance_stored(up_to);
+            log.settle();
         }
         lost
     }

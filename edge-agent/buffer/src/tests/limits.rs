@@ -106,6 +106,120 @@ async fn a_record_that_is_on_its_way_does_not_expire_until_its_reader_gives_it_u
     assert_eq!(log.expire(2000).unwrap(), 1);
 }
 
+#[tokio::test]
+async fn what_may_have_arrived_does_not_expire_before_upstream_has_said_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { unsettled_max: 2, segment_bytes: 1_000, ..options() };
+    let log = Log::open(dir.path(), options.clone()).unwrap();
+    for n in 1..=5 {
+        log.append_expiring(payload(n, 100), 1000, 2000).await.unwrap();
+    }
+    let mut reader = log.reader();
+    for sequence in 1..=2 {
+        assert_eq!(reader.next(|| 1000).await.unwrap().sequence, sequence);
+    }
+    // The connection ends with two on their way, of which the first arrived.
+    drop(reader);
+    assert_eq!(log.expire(2000).unwrap(), 3, "those that nobody gave out");
+    log.advance(1);
+    log.settle();
+    assert_eq!(log.expire(2000).unwrap(), 1, "the second did not arrive");
+    // An earlier run may have given out the first two of what a log opens with.
+    for n in 6..=9 {
+        log.append_expiring(payload(n, 100), 2000, 3000).await.unwrap();
+    }
+    log.close().await;
+    drop(log);
+    let log = Log::open(dir.path(), options).unwrap();
+    assert_eq!(log.expire(3000).unwrap(), 2);
+    log.settle();
+    assert_eq!((log.expire(3000).unwrap(), log.stats().records), (2, 0));
+}
+
+/// What happens to a log whose upstream tells at each new connection how far it has it.
+#[derive(Debug, Clone)]
+enum Away {
+    Append(u64),
+    /// Milliseconds pass, and what has expired is looked for.
+    Pass(u64),
+    /// One more record is sent; it arrives, and its acknowledgement is lost.
+    Send,
+    Disconnect,
+    Connect,
+    Restart,
+}
+
+fn away() -> impl Strategy<Value = Away> {
+    prop_oneof![
+        6 => (1u64..300).prop_map(Away::Append),
+        3 => (1u64..100).prop_map(Away::Pass),
+        4 => Just(Away::Send),
+        1 => Just(Away::Disconnect),
+        2 => Just(Away::Connect),
+        1 => Just(Away::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn no_record_that_arrived_is_told_as_expired(
+        steps in prop::collection::vec(away(), 1..100), bytes_max in prop_oneof![Just(1u64 << 20), Just(8_000)],
+    ) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let limits = LogOptions { segment_bytes: 1_000, unsettled_max: 100, bytes_max, ..options() };
+            let mut log = Log::open(dir.path(), limits.clone()).unwrap();
+            let mut reader = None;
+            let (mut now, mut all) = (1_000, 0);
+            let mut arrived = std::collections::BTreeSet::new();
+            for step in steps.into_iter().chain([Away::Disconnect, Away::Pass(1_000), Away::Connect, Away::Pass(1)]) {
+                match step {
+                    Away::Append(lives_ms) => {
+                        log.append_awaited(payload(all, 100), now, Some(now + lives_ms)).await.unwrap();
+                        all += 1;
+                    }
+                    Away::Pass(ms) => {
+                        now += ms;
+                        for _ in 0..=all {
+                            log.expire(now).unwrap();
+                        }
+                    }
+                    Away::Send => {
+                        let Some(reader): &mut Option<crate::Reader> = &mut reader else { continue };
+                        if let Some(record) = reader.next_present(|| now).await.unwrap() {
+                            arrived.insert(record.sequence);
+                        }
+                    }
+                    Away::Disconnect => reader = None,
+                    Away::Connect => {
+                        reader = None;
+                        log.advance(arrived.last().copied().unwrap_or(0));
+                        log.settle();
+                        reader = Some(log.reader());
+                    }
+                    Away::Restart => {
+                        log.close().await;
+                        drop((reader.take(), log));
+                        log = Log::open(dir.path(), limits.clone()).unwrap();
+                    }
+                }
+            }
+            let lost = log.stats().lost;
+            // What gives way to new records may have arrived: it is told all the same, since nothing else is left of it.
+            drop(reader);
+            let accounted = arrived.len() as u64 + lost.expired + lost.evicted + log.stats().records;
+            assert!(
+                (all..=all + lost.evicted).contains(&accounted),
+                "{lost:?}, {} arrived, {} of {all}",
+                arrived.len(),
+                log.stats().records
+            );
+        });
+    }
+}
+
 /// What happens to a log whose records live for different times.
 #[derive(Debug, Clone)]
 enum Happens {

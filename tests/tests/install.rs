@@ -34,13 +34,11 @@ directory=$(sed -n 's/^StateDirectory=//p' "$unit")
 [[ -z $directory ]] || install -d -m 700 -o "$user" -g "$user" "/var/lib/$directory"
 log=/var/log/$3.log
 setsid ${user:+runuser -u "$user" --} $command >"$log" 2>&1 </dev/null &
-for _ in $(seq 300); do
-    grep -q "$3 ready" "$log" && exit 0
-    kill -0 $! 2>/dev/null || break
-    read -rt 0.1 <> <(:) || true
-done
-cat "$log" >&2
-exit 1
+# Ends when the line is there, when the program has ended, or after a minute.
+if ! timeout 60 grep -qm1 "$3 ready" <(exec tail -n +1 -f --pid=$! "$log" 2>/dev/null); then
+    cat "$log" >&2
+    exit 1
+fi
 "#;
 
 /// The commands of the page, each with the machine it is for.

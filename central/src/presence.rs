@@ -3,7 +3,7 @@
 //! Nothing of it is kept over a restart: a gateway names all its clients again when it connects. When a gateway goes,
 //! its clients are unknown, which operators see as not connected.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use edge_core::link::snapshot::{Assembly, OutOfOrder};
@@ -22,6 +22,8 @@ struct Inner {
     /// At central's door: the connection's number, and since when.
     direct: HashMap<Identity, (u64, u64)>,
     behind: HashMap<DeviceId, Behind>,
+    /// Devices whose connections changed since they were taken; `None` while nobody asks.
+    changed: Option<HashSet<DeviceId>>,
 }
 
 /// What one gateway told on its connection.
@@ -42,6 +44,12 @@ impl Inner {
         let current = self.direct.get(&Identity::device(gateway.clone()));
         current.is_some_and(|(current, _)| *current == connection)
     }
+
+    fn note(&mut self, device: &DeviceId) {
+        if let Some(changed) = self.changed.as_mut().filter(|changed| !changed.contains(device)) {
+            changed.insert(device.clone());
+        }
+    }
 }
 
 impl Connections {
@@ -49,10 +57,26 @@ impl Connections {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Begins to note devices whose connections change, or ends it.
+    pub fn note_changes(&self, is_wanted: bool) {
+        let mut inner = self.inner();
+        match (is_wanted, &inner.changed) {
+            (true, None) => inner.changed = Some(HashSet::new()),
+            (false, Some(_)) => inner.changed = None,
+            _ => {}
+        }
+    }
+
+    /// Takes the devices whose connections changed. Of a gateway, those of the devices behind it may have changed too.
+    pub fn take_changed(&self) -> HashSet<DeviceId> {
+        self.inner().changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// A client is connected to central itself.
     pub fn came(&self, who: &Identity, connection: u64, now_ms: u64) {
         let mut inner = self.inner();
         inner.direct.insert(who.clone(), (connection, now_ms));
+        inner.note(&who.device);
         if let Some(behind) = inner.behind.get_mut(&who.device) {
             (behind.snapshot, behind.version) = (Assembly::default(), 0);
         }
@@ -64,6 +88,7 @@ impl Connections {
         if inner.direct.get(who).is_some_and(|(current, _)| *current == connection) {
             inner.direct.remove(who);
             inner.behind.remove(&who.device);
+            inner.note(&who.device);
         }
     }
 
@@ -108,6 +133,13 @@ impl Connections {
         let mut inner = self.inner();
         if !inner.is_current(gateway, connection) {
             return Ok(());
+        }
+        for client in &presence.clients {
+            inner.note(&client.identity.device);
+        }
+        if presence.is_complete || presence.snapshot.is_some() {
+            // Whoever it does not name is gone.
+            inner.note(gateway);
         }
         let Behind { clients, snapshot, .. } = inner.behind.entry(gateway.clone()).or_default();
         let is_whole = presence.is_complete && presence.snapshot.is_none();

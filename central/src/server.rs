@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::links::PublicAddress;
 use crate::config::Config;
+use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
+use crate::live::LiveFeed;
 use crate::people::People;
 use crate::store::integrity::{self, Checked, Depth};
 use crate::store::{self, LOCK_FILE, Store};
@@ -181,6 +183,18 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
             anyhow::Ok(())
         });
     }
+    let states = DeviceStates::new(fleet.clone());
+    let live = LiveFeed::new(fleet.clone(), states.clone());
+    {
+        let (live, stop) = (live.clone(), stop.clone());
+        started.tasks.restarted("live stream", move || {
+            let (live, stop) = (live.clone(), stop.clone());
+            async move {
+                live.run(stop).await;
+                Ok(())
+            }
+        });
+    }
     if let Some(mqtt) = mqtt {
         started.tasks.essential("plain MQTT", door.clone().serve_tcp(mqtt, stop.clone()).map(anyhow::Ok));
     }
@@ -193,7 +207,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         // Bodies are read by the API, once it knows who sends them.
         ..HttpLimits::default()
     };
-    let api = crate::api::router(fleet, door, people, PublicAddress::new(&config.http));
+    let api = crate::api::router(fleet, door, people, live, states, PublicAddress::new(&config.http));
     let per_address = config.http.connections_per_address;
     let served = HttpServer::new("http.listen", limits).serve_tcp(http, per_address, http_tls, api, stop);
     started.tasks.essential("REST API", served.map(anyhow::Ok));

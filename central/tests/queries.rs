@@ -108,6 +108,10 @@ async fn every_operation_refuses_a_parameter_that_it_does_not_have_by_its_name()
             }
             let url = central.url(&format!("{concrete}?api-version=1.0&api-version=1.0"));
             assert_eq!(send_to(&central, method.clone(), &url).await.0, 400, "{method} {url}");
+            // A stream has no end that could be read.
+            if path == "/api/ext/events" {
+                continue;
+            }
             // What is described passes; it may be refused for its value, by its name.
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 let name = parameter["name"].as_str().unwrap();

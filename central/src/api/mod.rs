@@ -17,11 +17,14 @@ pub mod error;
 mod etags;
 pub mod ext;
 pub mod extract;
+pub mod grid;
 pub mod group_certificates;
 pub mod links;
 pub mod list;
+pub mod live;
 pub mod losses;
 pub mod manifests;
+pub mod names;
 pub mod paging;
 mod path_text;
 pub mod properties;
@@ -44,8 +47,10 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
 use crate::health::Health;
+use crate::live::LiveFeed;
 use crate::people::People;
 use error::ApiError;
 use links::PublicAddress;
@@ -59,6 +64,8 @@ pub fn router(
     fleet: Arc<Fleet>,
     door: Arc<Door<Fleet>>,
     people: Arc<People>,
+    live: LiveFeed,
+    states: DeviceStates,
     address: PublicAddress,
 ) -> Router {
     let access = auth::Access::new(fleet.clone(), people.clone(), &address);
@@ -70,6 +77,8 @@ pub fn router(
         .route_layer(middleware::from_fn(etags::tag))
         .layer(Extension(address))
         .layer(Extension(people))
+        .layer(Extension(live))
+        .layer(Extension(states))
         .layer(Extension(Arc::new(description)))
         .layer(Extension(door))
         .layer(Extension(Arc::new(Health::default())))
@@ -148,6 +157,10 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(ext::door))
         .routes(routes!(ext::status))
         .routes(routes!(ext::messages))
+        .routes(routes!(live::events))
+        .routes(routes!(grid::list))
+        .routes(routes!(grid::counts))
+        .routes(routes!(names::list))
         .routes(routes!(losses::list))
         .routes(routes!(losses::totals))
         .routes(routes!(cloud_messages::list, cloud_messages::send, cloud_messages::purge))

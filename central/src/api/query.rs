@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use percent_encoding::percent_decode_str;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
-use utoipa::openapi::{OpenApi, RefOr};
+use utoipa::openapi::{OpenApi, RefOr, Schema};
 
 use super::error::ApiError;
 
@@ -76,7 +76,10 @@ pub(super) fn check_version(query: &str, is_needed: bool) -> Result<(), ApiError
 }
 
 /// The query parameters that each operation has, by its path and method.
-pub(super) struct DescribedParameters(BTreeMap<String, Vec<(Method, BTreeSet<String>)>>);
+pub(super) struct DescribedParameters(BTreeMap<String, Vec<(Method, Known)>>);
+
+/// Names of parameters, and whether one may stand more than once: it is a list.
+type Known = BTreeMap<String, bool>;
 
 impl DescribedParameters {
     pub(super) fn of(description: &OpenApi) -> Self {
@@ -85,14 +88,14 @@ impl DescribedParameters {
     }
 
     /// The parameters of an operation; `None` where there is no such operation.
-    fn get(&self, path: &str, method: &Method) -> Option<&BTreeSet<String>> {
+    fn get(&self, path: &str, method: &Method) -> Option<&Known> {
         // A HEAD is answered by what answers GET.
         let method = if method == Method::HEAD { &Method::GET } else { method };
         self.0.get(path)?.iter().find(|(of, _)| of == method).map(|(_, parameters)| parameters)
     }
 }
 
-fn operations(item: &PathItem) -> Vec<(Method, BTreeSet<String>)> {
+fn operations(item: &PathItem) -> Vec<(Method, Known)> {
     let all = [
         (Method::GET, &item.get),
         (Method::PUT, &item.put),
@@ -104,15 +107,18 @@ fn operations(item: &PathItem) -> Vec<(Method, BTreeSet<String>)> {
     described.map(|(method, operation)| (method, query_parameters(operation))).collect()
 }
 
-fn query_parameters(operation: &Operation) -> BTreeSet<String> {
+fn query_parameters(operation: &Operation) -> Known {
+    let is_list = |schema: &Option<RefOr<Schema>>| matches!(schema, Some(RefOr::T(Schema::Array(_))));
     let parameters = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
-        RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => Some(parameter.name.clone()),
+        RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => {
+            Some((parameter.name.clone(), is_list(&parameter.schema)))
+        }
         _ => None,
     });
     parameters.collect()
 }
 
-/// Refuses a request with a query parameter that its operation does not have, or has been given twice.
+/// Refuses a request with a query parameter that its operation does not have, or that is no list and has been given twice.
 pub(super) async fn check_parameters(
     State(described): State<Arc<DescribedParameters>>,
     request: Request,
@@ -132,12 +138,12 @@ fn check(described: &DescribedParameters, request: &Request) -> Result<(), ApiEr
     let wrong = |why: String| Err(ApiError::bad_request("InvalidQuery", why));
     let mut seen = BTreeSet::new();
     for (name, _) in QueryPairs::parse(query)?.0 {
-        if name != API_VERSION && !known.contains(&name) {
-            let others = known.iter().filter(|name| *name != API_VERSION).map(String::as_str);
+        if name != API_VERSION && !known.contains_key(&name) {
+            let others = known.keys().filter(|name| *name != API_VERSION).map(String::as_str);
             let all: Vec<&str> = std::iter::once(API_VERSION).chain(others).collect();
             return wrong(format!("{name}: this path has no such parameter; allowed are {}", all.join(", ")));
         }
-        if seen.contains(&name) {
+        if seen.contains(&name) && !known.get(&name).is_some_and(|is_list| *is_list) {
             return wrong(format!("{name}: found twice; write it once"));
         }
         seen.insert(name);

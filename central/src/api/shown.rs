@@ -38,11 +38,12 @@ enum Form {
 }
 
 impl Form {
-    /// `None` for the status page, which has no secrets for anybody ([`crate::page`]).
+    /// `None` for the status page, which has no secrets for anybody ([`crate::page`]), and for the live stream, which leaves them out
+    /// of each event ([`super::live`]).
     fn of(headers: &HeaderMap) -> Option<Self> {
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
         match kind.split(';').next().unwrap_or("").trim() {
-            "text/html" => None,
+            "text/html" | "text/event-stream" => None,
             kind if kind.ends_with("json") => Some(Self::Json),
             _ => Some(Self::Text),
         }

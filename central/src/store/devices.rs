@@ -251,6 +251,16 @@ pub fn children(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result
     unreadable::rows("devices", statement.query_map([gateway.as_str()], read)?).collect()
 }
 
+/// The ids of the devices behind a gateway.
+///
+/// # Errors
+/// SQLite's.
+pub fn children_ids(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Vec<DeviceId>> {
+    let mut statement = connection.prepare_cached("SELECT target FROM relationships WHERE source = ?1")?;
+    let rows = statement.query_map([gateway.as_str()], |row| parsed_column(row, "target"))?;
+    unreadable::rows("relationships", rows).collect()
+}
+
 /// How many devices stand behind a gateway.
 ///
 /// # Errors

@@ -8,33 +8,23 @@
 //! asks for a value gets the newer of its row and the messages that are not in the rows yet; so nothing is missed, also after a kill.
 //! What was sent before a sender was deleted is left out by its floor.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::Connection;
 use schemas::bag::system;
 use schemas::body::decode;
-use schemas::json::written::is_json;
-use schemas::json::{DEPTH_MAX, check_text};
 use schemas::names::{DeviceId, Identity, ModuleId};
-use schemas::timestamp::parse_rfc3339;
-use serde::de::{Deserialize, Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use crate::message_values::{Order, Stamp, members};
 
 /// Names that are kept of one device or module; of more, those with the oldest values go.
 pub const NAMES_MAX: u64 = 1000;
 /// How many more there may be for a while, because finding the oldest reads all.
 const NAMES_OVER: u64 = 100;
-/// The longest name, and component, in bytes (IoT Hub: 1 KB for a twin's key).
-const NAME_BYTES_MAX: usize = 1024;
 /// The longest value that is kept here, in bytes. A longer one is read from its message, as long as that is stored.
 const VALUE_BYTES_MAX: usize = 4096;
-/// How far a clock may be ahead of the one that is asked next.
-const AHEAD_MS: u64 = 10 * 60 * 1000;
-/// 2000-01-01. Earlier times come from clocks that were never set.
-const SET_SINCE_MS: u64 = 946_684_800_000;
 /// Messages that are read at once.
 const TAIL_MESSAGES: u32 = 5000;
 /// Messages of one device that are not in the rows yet and are looked into for a value, the newest first. So many are only there
@@ -42,60 +32,6 @@ const TAIL_MESSAGES: u32 = 5000;
 const LOOK_MAX: u32 = 100_000;
 /// A floor of a device and all its modules, in place of a module's name.
 const ALL_MODULES: &str = "/";
-
-/// Where a message stands among others of its sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Order {
-    /// When it was made.
-    at_ms: u64,
-    enqueued_ms: u64,
-    /// Its id: messages of a queue are stored in the queue's order.
-    message: i64,
-}
-
-/// What of a stored message says where it stands.
-#[derive(Debug, Clone, Copy)]
-struct Stamp<'m> {
-    enqueued_ms: u64,
-    received_ms: u64,
-    message: i64,
-    /// When its sender says that it was made.
-    created: Option<&'m str>,
-    component: Option<&'m str>,
-    encoding: Option<&'m str>,
-}
-
-impl<'m> Stamp<'m> {
-    fn new(enqueued_ms: u64, received_ms: u64, message: i64) -> Self {
-        Self { enqueued_ms, received_ms, message, created: None, component: None, encoding: None }
-    }
-
-    /// With what the properties of a message say.
-    fn with(self, property: impl Fn(&str) -> Option<&'m str>) -> Self {
-        Self {
-            created: property(system::CREATION_TIME_UTC).or_else(|| property(system::CREATION_TIME)),
-            component: property(system::COMPONENT).filter(|component| component.len() <= NAME_BYTES_MAX),
-            encoding: property(system::CONTENT_ENCODING),
-            ..self
-        }
-    }
-
-    fn order(&self) -> Order {
-        let is_set =
-            |at_ms: &u64, clock_ms: u64| (SET_SINCE_MS..=clock_ms.saturating_add(AHEAD_MS)).contains(at_ms);
-        // The nearer a clock is to this one, the more it is trusted: a time to come would stay the newest until it is there.
-        let enqueued_ms = Some(self.enqueued_ms).filter(|at_ms| is_set(at_ms, self.received_ms));
-        let enqueued_ms = enqueued_ms.unwrap_or(self.received_ms);
-        let created_ms = self.created.and_then(created_ms).filter(|at_ms| is_set(at_ms, enqueued_ms));
-        let at_ms = created_ms.unwrap_or(enqueued_ms);
-        Order { at_ms, enqueued_ms: self.enqueued_ms, message: self.message }
-    }
-}
-
-/// Reads the time of a message's creation; without an offset it is UTC, as its name says.
-fn created_ms(text: &str) -> Option<u64> {
-    parse_rfc3339(text).or_else(|| parse_rfc3339(&format!("{text}Z")))
-}
 
 /// The newest values of some messages.
 #[derive(Default)]
@@ -212,75 +148,6 @@ fn trim(connection: &Connection, device: &str, module: &str, added: usize) -> ru
     Ok(())
 }
 
-type Member<'t> = (Cow<'t, str>, &'t str);
-
-/// The names and values of a JSON object, as they are written, but for those that cannot be shown; `None` when the text is not
-/// one.
-fn members(text: &str) -> Option<Vec<Member<'_>>> {
-    struct Members;
-
-    impl<'de> Visitor<'de> for Members {
-        type Value = Vec<Member<'de>>;
-
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut members = Vec::with_capacity(4);
-            while let Some(Name(name)) = map.next_key()? {
-                let value: &RawValue = map.next_value()?;
-                if name.len() <= NAME_BYTES_MAX && is_shown(value.get()) {
-                    members.push((name, value.get()));
-                }
-            }
-            Ok(members)
-        }
-    }
-
-    // What is no object is most often seen at its first character.
-    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
-        return None;
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let members = reader.deserialize_map(Members).ok()?;
-    reader.end().ok().map(|()| members)
-}
-
-/// Whether a value can be read by everybody: it is not nested too deep, and its texts are Unicode: `"\ud800"`, half a character, is
-/// read over by the reader of names and by no other.
-fn is_shown(value: &str) -> bool {
-    let is_flat = !value.starts_with(['{', '[']) || check_text(value.as_bytes(), DEPTH_MAX - 1).is_ok();
-    is_flat && (!value.contains("\\u") || is_json(value))
-}
-
-/// A key, borrowed where it has no escapes.
-struct Name<'t>(Cow<'t, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Key;
-
-        impl<'de> Visitor<'de> for Key {
-            type Value = Name<'de>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("a key")
-            }
-
-            fn visit_borrowed_str<E: serde::de::Error>(self, key: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(key)))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(key.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(Key)
-    }
-}
-
 /// The newest value of a name that a device or module has sent, with when it was made; `component` is one of its model.
 ///
 /// # Errors
@@ -307,7 +174,7 @@ pub fn get(
             Ok(Newest { order, value: row.get("value")? })
         });
     let kept = unreadable::row("last_values", found)?;
-    let mut folding = look(connection, of)?;
+    let mut folding = look(connection, &of.device, |from| from == of)?;
     let names = folding.senders.get_mut(of).and_then(|components| components.get_mut(component));
     let late = names.and_then(|names| names.remove(name));
     let newest = match (kept, late) {
@@ -330,20 +197,94 @@ pub fn get(
     Ok(value.map(|value| (newest.order.at_ms, value)))
 }
 
-/// The newest values of a sender's messages that are not in the rows yet.
-fn look(connection: &Connection, of: &Identity) -> rusqlite::Result<Folding> {
+/// A name that a device or module has sent.
+#[derive(Debug, Clone)]
+pub struct NamedValue {
+    /// Who sent it.
+    pub from: Identity,
+    /// Of its model; empty for none.
+    pub component: String,
+    /// The name.
+    pub name: String,
+    /// When the newest value was made.
+    pub at_ms: u64,
+    /// When its message was accepted.
+    pub enqueued_ms: u64,
+    /// As it was sent; `None` when it is longer than [`VALUE_BYTES_MAX`].
+    pub value: Option<Box<RawValue>>,
+}
+
+/// The newest value of each name that a device and its modules have sent, in the order of modules, components and names.
+///
+/// # Errors
+/// SQLite's.
+pub fn list(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<NamedValue>> {
+    let mut newest: BTreeMap<(Option<ModuleId>, String, String), Newest> = BTreeMap::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT device, module, component, name, at_ms, enqueued_ms, message, value FROM last_values WHERE device = ?1",
+    )?;
+    let rows = statement.query_map([device.as_str()], |row| {
+        let module: String = row.get("module")?;
+        let module = if module.is_empty() { None } else { Some(parsed_column(row, "module")?) };
+        let order = Order {
+            at_ms: unsigned(row.get("at_ms")?),
+            enqueued_ms: unsigned(row.get("enqueued_ms")?),
+            message: row.get("message")?,
+        };
+        let key = (module, row.get("component")?, row.get("name")?);
+        Ok((key, Newest { order, value: row.get("value")? }))
+    })?;
+    for row in unreadable::rows("last_values", rows) {
+        let (key, value) = row?;
+        newest.insert(key, value);
+    }
+    for (from, components) in look(connection, device, |_| true)?.senders {
+        for (component, names) in components {
+            for (name, late) in names {
+                let key = (from.module.clone(), component.clone(), name);
+                match newest.get(&key) {
+                    Some(kept) if kept.order >= late.order => {}
+                    _ => drop(newest.insert(key, late)),
+                }
+            }
+        }
+    }
+    let shown = |((module, component, name), Newest { order, value }): ((Option<ModuleId>, _, _), Newest)| {
+        let from = Identity { device: device.clone(), module };
+        let value = value.and_then(|value| RawValue::from_string(value).ok());
+        NamedValue { from, component, name, at_ms: order.at_ms, enqueued_ms: order.enqueued_ms, value }
+    };
+    Ok(newest.into_iter().map(shown).collect())
+}
+
+/// The newest values of messages of a device and its modules that are not in the rows yet, of those senders that `wants` wants.
+fn look(
+    connection: &Connection,
+    device: &DeviceId,
+    wants: impl Fn(&Identity) -> bool,
+) -> rusqlite::Result<Folding> {
     let state = State::read(connection)?;
     let mut statement = connection.prepare_cached(
         "SELECT id, device, module, enqueued_ms, received_ms, bag, body FROM telemetry
          WHERE device = ?1 AND id > ?2 ORDER BY id DESC LIMIT ?3",
     )?;
-    let above = state.up_to.max(floor(connection, of)?);
-    let mut rows = statement.query((of.device.as_str(), above, LOOK_MAX))?;
+    let mut floors: HashMap<Identity, i64> = HashMap::new();
+    let mut rows = statement.query((device.as_str(), state.up_to, LOOK_MAX))?;
     let mut folding = Folding::default();
     while let Some(row) = rows.next()? {
-        if let Some(message) = unreadable::value("telemetry", stored(row))?
-            && message.from == *of
-        {
+        let Some(message) = unreadable::value("telemetry", stored(row))? else { continue };
+        if !wants(&message.from) {
+            continue;
+        }
+        let above = match floors.get(&message.from) {
+            Some(above) => *above,
+            None => {
+                let above = floor(connection, &message.from)?;
+                floors.insert(message.from.clone(), above);
+                above
+            }
+        };
+        if message.id > above {
             message.add_to(&mut folding);
         }
     }

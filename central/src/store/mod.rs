@@ -7,11 +7,13 @@
 //! - A work that fails undoes itself only; the others of its group are committed.
 
 pub mod backup;
+pub mod changes;
 pub mod cloud_messages;
 pub mod commands;
 pub mod devices;
 pub mod enrollments;
 pub mod filter;
+pub mod grid;
 pub mod integrity;
 pub mod last_values;
 pub mod losses;

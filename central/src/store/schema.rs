@@ -388,6 +388,47 @@ CREATE TABLE audit (
 CREATE INDEX audit_by_class ON audit (class, id);
 CREATE INDEX audit_by_time ON audit (at_ms);
 ",
+    "
+-- the orders of the list of devices
+CREATE INDEX devices_by_name ON devices (display_name COLLATE NOCASE, id);
+CREATE INDEX devices_by_last_seen ON devices (ifnull(last_seen_ms, 0), id);
+-- what changed, for those who watch; see changes.rs. kind: device, command or twin; item: the command's row, or the section
+CREATE TABLE changes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    item TEXT NOT NULL
+);
+CREATE TRIGGER changes_bounded AFTER INSERT ON changes BEGIN DELETE FROM changes WHERE id <= new.id - 20000; END;
+CREATE TRIGGER devices_inserted AFTER INSERT ON devices BEGIN
+    INSERT INTO changes (kind, device, module, item) VALUES ('device', new.id, '', '');
+END;
+CREATE TRIGGER devices_updated AFTER UPDATE ON devices BEGIN
+    INSERT INTO changes (kind, device, module, item) VALUES ('device', new.id, '', '');
+END;
+CREATE TRIGGER devices_deleted AFTER DELETE ON devices BEGIN
+    INSERT INTO changes (kind, device, module, item) VALUES ('device', old.id, '', '');
+END;
+CREATE TRIGGER relationships_inserted AFTER INSERT ON relationships BEGIN
+    INSERT INTO changes (kind, device, module, item) VALUES ('device', new.target, '', '');
+END;
+CREATE TRIGGER relationships_updated AFTER UPDATE ON relationships BEGIN
+    INSERT INTO changes (kind, device, module, item) VALUES ('device', old.target, '', ''), ('device', new.target, '', '');
+END;
+CREATE TRIGGER relationships_deleted AFTER DELETE ON relationships BEGIN
+    INSERT INTO changes (kind, device, module, item) VALUES ('device', old.target, '', '');
+END;
+CREATE TRIGGER twins_written AFTER INSERT ON twins BEGIN
+    INSERT INTO changes (kind, device, module, item) VALUES ('twin', new.device, new.module, new.section);
+END;
+CREATE TRIGGER commands_inserted AFTER INSERT ON commands BEGIN
+    INSERT INTO changes (kind, device, module, item) VALUES ('command', new.device, new.module, new.id);
+END;
+CREATE TRIGGER commands_ended AFTER UPDATE OF outcome ON commands BEGIN
+    INSERT INTO changes (kind, device, module, item) VALUES ('command', new.device, new.module, new.id);
+END;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

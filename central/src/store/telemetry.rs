@@ -353,6 +353,79 @@ pub fn page(
     Ok(page)
 }
 
+/// The id of the last message; 0 before the first.
+///
+/// # Errors
+/// SQLite's.
+pub fn last_id(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("SELECT ifnull(max(id), 0) FROM telemetry")?.query_row([], |row| row.get(0))
+}
+
+/// A message as those who watch it get it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveMessage {
+    /// Ascends over all devices.
+    pub id: i64,
+    /// Who sent it.
+    pub from: Identity,
+    /// As in [`NewMessage`].
+    pub enqueued_ms: u64,
+    /// When central received it.
+    pub received_ms: u64,
+    /// As in [`Message`].
+    pub properties: serde_json::Map<String, serde_json::Value>,
+    /// As sent.
+    pub body: Vec<u8>,
+}
+
+/// Messages of one device that [`between`] gives at once.
+const BETWEEN_MAX: u32 = 200;
+/// Bytes of their bodies, but for the newest one.
+const BETWEEN_BYTES_MAX: usize = 1024 * 1024;
+
+/// The newest messages of a device and its modules with ids above `after` and up to `up_to`, oldest first, and how many before them
+/// were left out.
+///
+/// # Errors
+/// SQLite's.
+pub fn between(
+    connection: &Connection,
+    device: &DeviceId,
+    after: i64,
+    up_to: i64,
+) -> rusqlite::Result<(u64, Vec<LiveMessage>)> {
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM telemetry WHERE device = ?1 AND id > ?2 AND id <= ?3 ORDER BY id DESC LIMIT ?4",
+    )?;
+    let rows = statement.query_map((device.as_str(), after, up_to, BETWEEN_MAX), |row| {
+        let module: Option<String> = row.get("module")?;
+        let module = module.map(|_| parsed_column(row, "module")).transpose()?;
+        Ok(LiveMessage {
+            id: row.get("id")?,
+            from: Identity { device: parsed_column(row, "device")?, module },
+            enqueued_ms: unsigned(row.get("enqueued_ms")?),
+            received_ms: unsigned(row.get("received_ms")?),
+            properties: unreadable::value("telemetry", json_column(row, "bag"))?.unwrap_or_default(),
+            body: row.get("body")?,
+        })
+    })?;
+    let (mut messages, mut bytes) = (Vec::new(), 0);
+    for message in unreadable::rows("telemetry", rows) {
+        let message: LiveMessage = message?;
+        bytes += message.body.len();
+        if !messages.is_empty() && bytes > BETWEEN_BYTES_MAX {
+            break;
+        }
+        messages.push(message);
+    }
+    messages.reverse();
+    let Some(first) = messages.first() else { return Ok((0, messages)) };
+    let left_out: i64 = connection
+        .prepare_cached("SELECT count(*) FROM telemetry WHERE device = ?1 AND id > ?2 AND id < ?3")?
+        .query_row((device.as_str(), after, first.id), |row| row.get(0))?;
+    Ok((unsigned(left_out), messages))
+}
+
 /// When central last received a message of a device or one of its modules.
 ///
 /// # Errors

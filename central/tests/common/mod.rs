@@ -169,7 +169,8 @@ impl Central {
         let mut options = MqttOptions::new(device, "127.0.0.1", port);
         options
             .set_credentials(format!("central.test/{device}/?api-version=2021-04-12"), token)
-            .set_keep_alive(Duration::from_secs(30));
+            .set_keep_alive(Duration::from_secs(30))
+            .set_max_packet_size(1024 * 1024, 1024 * 1024);
         let (client, events) = AsyncClient::new(options, 100);
         Mqtt { client, events }
     }

@@ -1,0 +1,101 @@
+//! `/api/ext/devices/{device_id}/names`: what a device has sent, each name with its newest value.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use schemas::names::ModuleId;
+use schemas::redaction::MARK;
+use schemas::timestamp::rfc3339;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::{Answer, ErrorBody};
+use super::extract::{Asked, At, OfDevice};
+use super::list::Page;
+use crate::fleet::{Fleet, FleetError, no_device};
+use crate::people::Caller;
+use crate::redact;
+use crate::store::devices;
+use crate::store::last_values::{self, NamedValue};
+use crate::token::Role;
+
+/// Whose names.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct NamesWish {
+    /// A module of the gateway; the device and all its modules when left out.
+    #[param(value_type = Option<String>)]
+    module: Option<ModuleId>,
+    /// A component of the model; all when left out.
+    component: Option<String>,
+}
+
+/// A name with its newest value.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NameBody {
+    /// The module that sent it; null for the device itself.
+    module: Option<String>,
+    /// Null for none.
+    component: Option<String>,
+    name: String,
+    /// When the value was made.
+    #[schema(format = DateTime)]
+    at: String,
+    /// When its message was accepted.
+    #[schema(format = DateTime)]
+    enqueued_at: String,
+    /// As it was written; null too when it is longer than 4096 bytes, and stands in its message only.
+    #[schema(value_type = Value)]
+    value: Option<Box<RawValue>>,
+    is_number: bool,
+}
+
+/// The newest value of each name that a device and its modules have sent, and when it was made.
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/names", tag = "ext", params(OfDevice, NamesWish),
+    security(("token" = [])), responses((status = 200, body = Page<NameBody>), (status = 404, body = ErrorBody)))]
+pub(super) async fn list(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(caller): Extension<Caller>,
+    At(of): At<OfDevice>,
+    Asked(wish): Asked<NamesWish>,
+) -> Answer<Json<Page<NameBody>>> {
+    let read = move |c: &rusqlite::Connection| {
+        devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
+        Ok::<_, FleetError>(last_values::list(c, &of.device_id)?)
+    };
+    let named = fleet.store.read(read).await?;
+    let is_wanted = |named: &NamedValue| {
+        (wish.module.is_none() || wish.module == named.from.module)
+            && wish.component.as_ref().is_none_or(|component| *component == named.component)
+    };
+    let shown = named.into_iter().filter(is_wanted).map(|named| body(named, caller.role));
+    Ok(Json(Page::whole(shown.collect())))
+}
+
+fn body(named: NamedValue, role: Role) -> NameBody {
+    let NamedValue { from, component, name, at_ms, enqueued_ms, value } = named;
+    let is_hidden = role < Role::Operator && redact::is_secret_name(&name);
+    let value = if is_hidden { Some(mark()) } else { value };
+    let is_number = value.as_ref().is_some_and(|value| is_number(value.get()));
+    NameBody {
+        module: from.module.map(|module| module.to_string()),
+        component: Some(component).filter(|component| !component.is_empty()),
+        name,
+        at: rfc3339(at_ms),
+        enqueued_at: rfc3339(enqueued_ms),
+        value,
+        is_number,
+    }
+}
+
+fn mark() -> Box<RawValue> {
+    serde_json::value::to_raw_value(MARK).expect("a text is JSON")
+}
+
+/// Whether a JSON value is a number.
+fn is_number(value: &str) -> bool {
+    value.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+}

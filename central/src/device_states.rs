@@ -1,0 +1,55 @@
+//! The states of devices, of the facts of one moment: what is stored, and who is connected.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use schemas::names::Identity;
+
+use crate::device_state::{CarrierFacts, DeviceState, StateFacts};
+use crate::fleet::Fleet;
+use crate::gateway_report::GatewayReports;
+use crate::store::grid::GridDevice;
+
+/// Makes states. Cheap to clone.
+#[derive(Clone)]
+pub struct DeviceStates {
+    fleet: Arc<Fleet>,
+    reports: Arc<GatewayReports>,
+}
+
+impl DeviceStates {
+    /// Of all devices.
+    pub fn new(fleet: Arc<Fleet>) -> Self {
+        Self { fleet, reports: Arc::default() }
+    }
+
+    /// The state of a device that was read by `c`.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn of(&self, c: &Connection, device: &GridDevice) -> rusqlite::Result<DeviceState> {
+        let identity = Identity::device(device.id.clone());
+        let gateway = device.gateway.as_ref();
+        let report = if device.is_gateway {
+            Some(self.reports.get(c, &device.id, device.generation, device.report_versions)?)
+        } else {
+            None
+        };
+        let connections = &self.fleet.connections;
+        let carrier = gateway.map(|(id, is_enabled)| CarrierFacts {
+            id: id.as_str(),
+            is_connected: connections.since(&Identity::device(id.clone()), None).is_some(),
+            is_enabled: *is_enabled,
+        });
+        Ok(DeviceState::of(&StateFacts {
+            is_enabled: device.is_enabled,
+            is_waiting: false,
+            connected_since_ms: connections.since(&identity, gateway.map(|(id, _)| id)),
+            last_seen_ms: device.last_seen_ms,
+            gateway: carrier,
+            modules: report.as_ref().and_then(|report| report.modules),
+            has_identity_conflict: self.fleet.clients.conflict(&identity).is_some(),
+            error_finding: report.as_ref().and_then(|report| report.error_finding.as_deref()),
+        }))
+    }
+}

@@ -1,0 +1,142 @@
+//! What a telemetry message says: when it was made, and the names and values of its body.
+//!
+//! Pure: no clock, no I/O.
+
+use std::borrow::Cow;
+
+use schemas::bag::system;
+use schemas::json::written::is_json;
+use schemas::json::{DEPTH_MAX, check_text};
+use schemas::timestamp::parse_rfc3339;
+use serde::de::{Deserialize, Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The longest name, and component, in bytes (IoT Hub: 1 KB for a twin's key).
+pub(crate) const NAME_BYTES_MAX: usize = 1024;
+/// How far a clock may be ahead of the one that is asked next.
+const AHEAD_MS: u64 = 10 * 60 * 1000;
+/// 2000-01-01. Earlier times come from clocks that were never set.
+const SET_SINCE_MS: u64 = 946_684_800_000;
+
+/// Where a message stands among others of its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order {
+    /// When it was made.
+    pub(crate) at_ms: u64,
+    pub(crate) enqueued_ms: u64,
+    /// Its id: messages of a queue are stored in the queue's order.
+    pub(crate) message: i64,
+}
+
+/// What of a stored message says where it stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp<'m> {
+    enqueued_ms: u64,
+    received_ms: u64,
+    message: i64,
+    /// When its sender says that it was made.
+    created: Option<&'m str>,
+    pub(crate) component: Option<&'m str>,
+    pub(crate) encoding: Option<&'m str>,
+}
+
+impl<'m> Stamp<'m> {
+    pub(crate) fn new(enqueued_ms: u64, received_ms: u64, message: i64) -> Self {
+        Self { enqueued_ms, received_ms, message, created: None, component: None, encoding: None }
+    }
+
+    /// With what the properties of a message say.
+    pub(crate) fn with(self, property: impl Fn(&str) -> Option<&'m str>) -> Self {
+        Self {
+            created: property(system::CREATION_TIME_UTC).or_else(|| property(system::CREATION_TIME)),
+            component: property(system::COMPONENT).filter(|component| component.len() <= NAME_BYTES_MAX),
+            encoding: property(system::CONTENT_ENCODING),
+            ..self
+        }
+    }
+
+    pub(crate) fn order(&self) -> Order {
+        let is_set =
+            |at_ms: &u64, clock_ms: u64| (SET_SINCE_MS..=clock_ms.saturating_add(AHEAD_MS)).contains(at_ms);
+        // The nearer a clock is to this one, the more it is trusted: a time to come would stay the newest until it is there.
+        let enqueued_ms = Some(self.enqueued_ms).filter(|at_ms| is_set(at_ms, self.received_ms));
+        let enqueued_ms = enqueued_ms.unwrap_or(self.received_ms);
+        let created_ms = self.created.and_then(created_ms).filter(|at_ms| is_set(at_ms, enqueued_ms));
+        let at_ms = created_ms.unwrap_or(enqueued_ms);
+        Order { at_ms, enqueued_ms: self.enqueued_ms, message: self.message }
+    }
+}
+
+/// Reads the time of a message's creation; without an offset it is UTC, as its name says.
+fn created_ms(text: &str) -> Option<u64> {
+    parse_rfc3339(text).or_else(|| parse_rfc3339(&format!("{text}Z")))
+}
+
+pub(crate) type Member<'t> = (Cow<'t, str>, &'t str);
+
+/// The names and values of a JSON object, as they are written, but for those that cannot be shown; `None` when the text is not
+/// one.
+pub(crate) fn members(text: &str) -> Option<Vec<Member<'_>>> {
+    struct Members;
+
+    impl<'de> Visitor<'de> for Members {
+        type Value = Vec<Member<'de>>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::with_capacity(4);
+            while let Some(Name(name)) = map.next_key()? {
+                let value: &RawValue = map.next_value()?;
+                if name.len() <= NAME_BYTES_MAX && is_shown(value.get()) {
+                    members.push((name, value.get()));
+                }
+            }
+            Ok(members)
+        }
+    }
+
+    // What is no object is most often seen at its first character.
+    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+        return None;
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let members = reader.deserialize_map(Members).ok()?;
+    reader.end().ok().map(|()| members)
+}
+
+/// Whether a value can be read by everybody: it is not nested too deep, and its texts are Unicode: `"\ud800"`, half a character, is
+/// read over by the reader of names and by no other.
+fn is_shown(value: &str) -> bool {
+    let is_flat = !value.starts_with(['{', '[']) || check_text(value.as_bytes(), DEPTH_MAX - 1).is_ok();
+    is_flat && (!value.contains("\\u") || is_json(value))
+}
+
+/// A key, borrowed where it has no escapes.
+struct Name<'t>(Cow<'t, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Key;
+
+        impl<'de> Visitor<'de> for Key {
+            type Value = Name<'de>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a key")
+            }
+
+            fn visit_borrowed_str<E: serde::de::Error>(self, key: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(key)))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(key.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(Key)
+    }
+}

@@ -1,0 +1,310 @@
+//! The live stream: each change once, over dropped connections and restarts, and no reader slows anybody.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+mod common;
+
+use central::token::Role;
+use common::{Central, STEP, start};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// An event as it came.
+#[derive(Debug, Clone)]
+struct Event {
+    name: String,
+    id: String,
+    data: Value,
+}
+
+/// A reader of server-sent events.
+struct Reader {
+    response: reqwest::Response,
+    text: String,
+    /// The id of the last event, of the first lines too.
+    last: String,
+}
+
+impl Reader {
+    async fn open(central: &Central, token: &str, query: &str, last: Option<&str>) -> Self {
+        let url = central.url(&format!("/api/ext/events{query}"));
+        let mut request = central.http.get(url).header("Authorization", token);
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let response = tokio::time::timeout(STEP, request.send()).await.unwrap().unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let mut reader = Self { response, text: String::new(), last: String::new() };
+        if last.is_none() {
+            let first = reader.block().await.unwrap();
+            assert!(first.contains("retry: "), "{first}");
+            reader.last = first.split("id: ").nth(1).unwrap().trim().to_owned();
+        }
+        reader
+    }
+
+    /// The next lines up to an empty one; `None` at the end of the stream.
+    async fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let block = block.to_owned();
+                self.text = rest.to_owned();
+                return Some(block);
+            }
+            let chunk =
+                tokio::time::timeout(STEP, self.response.chunk()).await.expect("nothing came").ok()??;
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    async fn event(&mut self) -> Option<Event> {
+        loop {
+            let block = self.block().await?;
+            let field = |name: &str| {
+                let line = block.lines().find_map(|line| line.strip_prefix(name));
+                line.map(|value| value.trim_start_matches([':', ' ']).to_owned())
+            };
+            if let Some(data) = field("data") {
+                let (name, id) = (field("event").unwrap(), field("id").unwrap());
+                self.last.clone_from(&id);
+                return Some(Event { name, id, data: serde_json::from_str(&data).unwrap() });
+            }
+        }
+    }
+
+    /// The data of the next event that `pick` wants.
+    async fn until(&mut self, pick: impl Fn(&Event) -> bool) -> Value {
+        loop {
+            let event = self.event().await.expect("the stream ended");
+            if pick(&event) {
+                return event.data;
+            }
+        }
+    }
+
+    /// The data of the next event of a name.
+    async fn next(&mut self, name: &str) -> Value {
+        self.until(|event| event.name == name).await
+    }
+
+    /// The state of a device, when it has the verdict.
+    async fn verdict(&mut self, device: &str, verdict: &str) -> Value {
+        let is_it = |event: &Event| {
+            event.name == "state"
+                && event.data["device"] == device
+                && event.data["state"]["verdict"] == verdict
+        };
+        self.until(is_it).await["state"].clone()
+    }
+}
+
+#[tokio::test]
+async fn a_site_is_told_how_each_device_is_from_its_registration_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let mut site = Reader::open(&central, &central.token, "", None).await;
+    central.put("/api/devices/press-1", json!({})).await;
+    let state = site.verdict("press-1", "unknown").await;
+    assert_eq!((&state["connectivity"], &state["lifecycle"]), (&json!("never"), &json!("Registered")));
+    assert_eq!((&state["since"], &state["reason"]), (&Value::Null, &json!("it has never connected")));
+
+    let mut device = central.client("press-1").await;
+    device.publish("devices/press-1/messages/events/", "{}").await;
+    let state = site.verdict("press-1", "ok").await;
+    assert_eq!((&state["connectivity"], &state["lifecycle"]), (&json!("connected"), &json!("Provisioned")));
+    drop(device);
+    let state = site.verdict("press-1", "offline").await;
+    assert_eq!(state["connectivity"], "disconnected");
+    assert!(state["since"].is_string());
+
+    central.patch("/api/devices/press-1", json!({"enabled": false})).await;
+    assert_eq!(site.verdict("press-1", "blocked").await["lifecycle"], "Blocked");
+    central.patch("/api/devices/press-1", json!({"enabled": true})).await;
+    site.verdict("press-1", "offline").await;
+
+    // What is known of a device depends on its gateway.
+    central.put("/api/devices/gw", json!({"type": ["iotEdge"]})).await;
+    central.put("/api/devices/gw/relationships/r", json!({"name": "r", "target": "press-1"})).await;
+    let state = site.verdict("press-1", "unknown").await;
+    assert_eq!(state["reason"], "gateway `gw` is not connected");
+    let mut gateway = central.client("gw").await;
+    gateway.publish("devices/gw/messages/events/", "{}").await;
+    site.verdict("press-1", "offline").await;
+    drop(gateway);
+    site.verdict("press-1", "unknown").await;
+
+    central.ok(Method::DELETE, "/api/devices/press-1", None).await;
+    let gone = site.until(|event| event.data["device"] == "press-1" && event.data["state"].is_null()).await;
+    assert_eq!(gone, json!({"device": "press-1", "state": null}));
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_devices_page_is_told_its_messages_commands_and_properties() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    for device in ["press-1", "press-2"] {
+        central.put(&format!("/api/devices/{device}"), json!({})).await;
+    }
+    let mut page = Reader::open(&central, &central.token, "?device=press-1&device=press-3", None).await;
+    let (mut device, mut other) = (central.client("press-1").await, central.client("press-2").await);
+    other.publish("devices/press-2/messages/events/", r#"{"t": 9}"#).await;
+    device.publish("devices/press-1/messages/events/%24.sub=pump", r#"{"t": 1.5, "on": true}"#).await;
+    let told = page.next("telemetry").await;
+    assert_eq!((&told["device"], &told["component"]), (&json!("press-1"), &json!("pump")));
+    assert_eq!((&told["values"], &told["module"]), (&json!({"t": 1.5, "on": true}), &Value::Null));
+    let stored = central.get("/api/ext/devices/press-1/messages").await;
+    assert_eq!(told["message"], stored["value"][0]["id"]);
+    assert_eq!(told["enqueuedAt"], stored["value"][0]["enqueuedTime"]);
+    device.publish("devices/press-1/messages/events/", "no JSON").await;
+    assert_eq!(page.next("telemetry").await["undecodable"], true);
+
+    central.patch("/api/devices/press-1/properties", json!({"speed": 5})).await;
+    let told = page.next("properties").await;
+    assert_eq!(told, json!({"device": "press-1", "module": null, "section": "desired", "version": 1}));
+    device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"speed": 5}"#).await;
+    assert_eq!(page.next("properties").await["section"], "reported");
+
+    let wish = json!({"request": null, "responseTimeout": 5, "validFor": 600});
+    let asked = central.ok(Method::POST, "/api/devices/press-1/commands/stop", Some(wish)).await;
+    let told = page.next("command").await;
+    assert_eq!(
+        (&told["id"], &told["name"], &told["status"]),
+        (&asked["id"], &json!("stop"), &json!("waiting"))
+    );
+    device.subscribe("$iothub/methods/POST/#").await;
+    let (topic, _) = device.message("$iothub/methods/POST/stop").await;
+    let rid = topic.split("$rid=").nth(1).unwrap();
+    device.publish(&format!("$iothub/methods/res/200/?$rid={rid}"), "{}").await;
+    let told = page.until(|event| event.name == "command" && event.data["status"] == "answered").await;
+    assert_eq!((&told["id"], &told["responseCode"]), (&asked["id"], &json!(200)));
+
+    let url = central.url(&format!("/api/ext/events?{}", "device=d&".repeat(200)));
+    let again = central.http.get(url).header("Authorization", &central.token).send().await.unwrap();
+    assert_eq!(again.status(), 200, "one device, named often");
+    let many: String = (0..101).map(|n| format!("device=d{n}&")).collect();
+    let (status, answer) = central.send(Method::GET, &format!("/api/ext/events?{many}"), None).await;
+    assert_eq!(status, 400, "{answer}");
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_over_a_dropped_connection_and_tells_to_resync_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/press-1", json!({})).await;
+    let mut device = central.client("press-1").await;
+    let mut page = Reader::open(&central, &central.token, "?device=press-1", None).await;
+    let mut told = Vec::new();
+    for n in 0..60 {
+        device.publish("devices/press-1/messages/events/", json!({"n": n}).to_string()).await;
+        if n % 20 == 7 {
+            // Some of it is read, some waits in the connection that is dropped now.
+            told.push(page.next("telemetry").await["values"]["n"].as_i64().unwrap());
+            let last = page.last.clone();
+            drop(page);
+            page = Reader::open(&central, &central.token, "?device=press-1", Some(&last)).await;
+        }
+    }
+    while told.last() != Some(&59) {
+        let event = page.event().await.unwrap();
+        assert_ne!(event.name, "resync");
+        if event.name == "telemetry" {
+            assert!(event.id.contains('-'));
+            told.push(event.data["values"]["n"].as_i64().unwrap());
+        }
+    }
+    assert!(told.iter().copied().eq(0..60), "{told:?}");
+    // Of a device that was not recorded nobody knows what was missed.
+    let mut wider =
+        Reader::open(&central, &central.token, "?device=press-1&device=d", Some(&page.last)).await;
+    assert_eq!(wider.event().await.unwrap().name, "resync");
+
+    let last = page.last.clone();
+    drop(device);
+    central.stop.cancel();
+    // The end of central ends the stream.
+    while page.event().await.is_some() {}
+    central.end().await;
+    let central = start(dir.path()).await;
+    let mut page = Reader::open(&central, &central.token, "?device=press-1", Some(&last)).await;
+    let first = page.event().await.unwrap();
+    assert_eq!(first.name, "resync");
+    assert_ne!(first.id.rsplit_once('-').unwrap().0, last.rsplit_once('-').unwrap().0);
+    let mut device = central.client("press-1").await;
+    device.publish("devices/press-1/messages/events/", r#"{"n": 60}"#).await;
+    assert_eq!(page.next("telemetry").await["values"]["n"], 60);
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_slows_nobody_and_is_told_to_resync() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let mut devices = Vec::new();
+    for n in 0..4 {
+        central.put(&format!("/api/devices/d{n}"), json!({})).await;
+        devices.push(central.client(&format!("d{n}")).await);
+    }
+    let query = "?device=d0&device=d1&device=d2&device=d3";
+    let mut slow = Reader::open(&central, &central.token, query, None).await;
+    let mut quick = Reader::open(&central, &central.token, "?device=d0", None).await;
+    // More than the stream keeps and than the connection holds.
+    let large = "x".repeat(60 * 1024);
+    for n in 0..200 {
+        for (of, device) in devices.iter_mut().enumerate() {
+            let body = json!({"n": n, "large": large}).to_string();
+            device.publish(&format!("devices/d{of}/messages/events/"), body).await;
+        }
+        if n % 10 == 9 {
+            let is_it = |event: &Event| event.name == "telemetry" && event.data["values"]["n"] == n;
+            quick.until(is_it).await;
+        }
+    }
+    // It may have been cut meanwhile, and comes again then.
+    loop {
+        match slow.event().await {
+            Some(event) if event.name == "resync" => break,
+            Some(_) => {}
+            None => slow = Reader::open(&central, &central.token, query, Some(&slow.last.clone())).await,
+        }
+    }
+    devices[3].publish("devices/d3/messages/events/", r#"{"n": -1}"#).await;
+    slow.until(|event| event.data["values"]["n"] == -1).await;
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_viewers_stream_and_names_hide_what_only_operators_may_see() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/press-1", json!({})).await;
+    let viewer = central.new_token(Role::Viewer).await;
+    let mut seen = Reader::open(&central, &viewer, "?device=press-1", None).await;
+    let mut all = Reader::open(&central, &central.token, "?device=press-1", None).await;
+    let mut device = central.client("press-1").await;
+    let body = r#"{"apiKey": "hush-hush", "t": 1, "text": "SharedAccessKey=abcdefghijklmnopqrstuvwxyz="}"#;
+    device.publish("devices/press-1/messages/events/", body).await;
+    let told = seen.next("telemetry").await;
+    assert_eq!(told["values"]["t"], 1);
+    let text = told.to_string();
+    assert!(!text.contains("hush") && !text.contains("abcdef"), "{text}");
+    assert_eq!(all.next("telemetry").await["values"]["apiKey"], "hush-hush");
+
+    let (status, names) = central.send_as(&viewer, Method::GET, "/api/ext/devices/press-1/names", None).await;
+    assert_eq!(status, 200);
+    assert!(!names.to_string().contains("hush"), "{names}");
+    let names = central.get("/api/ext/devices/press-1/names").await;
+    let named: Vec<(&str, &Value, bool)> = names["value"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| (name["name"].as_str().unwrap(), &name["value"], name["isNumber"].as_bool().unwrap()))
+        .collect();
+    assert_eq!(named[0], ("apiKey", &json!("hush-hush"), false));
+    assert_eq!(named[1], ("t", &json!(1), true));
+    assert_eq!(named.len(), 3);
+    central.end().await;
+}

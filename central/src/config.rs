@@ -1,61 +1,15 @@
 //! `central.toml`: what central listens on, what it is called, and how much it keeps.
 //!
-//! Every key may be overridden by an environment variable `CENTRAL__SECTION__KEY`; an unknown key is an error.
-//!
-//! ```toml
-//! hostname = "central.example"     # in the server certificate and in devices' SAS tokens; default: the machine's name
-//! data_dir = "/var/lib/central"
-//! [http]
-//! listen = "127.0.0.1:8080"        # REST API and status page; another address than loopback needs one of the next two lines
-//! tls = false                      # true: HTTPS, with the certificate of `[tls]` unless cert and key stand here
-//! behind_tls_proxy = false         # true: a proxy with TLS stands between this listener and everybody else
-//! cert = "/etc/central/http.pem"   # of another authority, for the API alone; read again when it changes, and at SIGHUP
-//! key = "/etc/central/http-key.pem"
-//! public_url = "https://central.example.com"   # how clients reach the API, for addresses in its answers; the Host header of a
-//!                                  # request when left out
-//! connections_max = 256            # requests at once
-//! connections_per_address = 128    # a proxy before central is one address
-//! [mqtt]
-//! mqtts = "0.0.0.0:8884"           # a gateway on the same machine has 8883; Azure SDKs of devices that connect to central itself
-//!                                  # know 8883 only: write it where no gateway runs
-//! mqtt = "127.0.0.1:1883"          # plain, loopback only; off when left out
-//! wss = "0.0.0.0:443"              # MQTT over WebSocket over TLS; off when left out, SDKs know no other port
-//! connections_max = 10000
-//! [limits]                         # of one client of the front door; beyond them it waits or is refused, and is counted
-//! connections_per_address = 10000  # as many as connections_max when left out
-//! connects_per_second_per_address = 1000   # of an address from which nobody has logged in; 0 for no limit
-//! unproven_connections = 1000      # that have not logged in yet, at once
-//! messages_per_second = 200000     # 0 for no limit; a gateway is one client
-//! bytes_per_second = 268435456
-//! subscriptions = 100
-//! in_flight = 100
-//! publishers_wait_seconds = 10      # for the subscribers of one identity, which are closed then
-//! connections_per_identity = 1000
-//! sessions_per_identity = 1000     # that outlive their connection
-//! retained_messages_per_identity = 1000
-//! retained_bytes_per_identity = 8388608
-//! subscription_bytes_per_identity = 8388608
-//! packets_per_second = 400000      # beside PUBACK and PUBCOMP of what it was sent; 0 for no limit
-//! filters_per_second = 500         # subscribed to or given up; 0 for no limit
-//! [keep]
-//! messages = 10000000              # of all devices together; the oldest go first
-//! commands = 100000
-//! bytes_per_device = 268435456     # of telemetry; a device's own oldest messages go first
-//! bytes = 53687091200              # of all telemetry; the oldest of the device with the most go first; half of the disk when left out
-//! free_bytes = 536870912           # with less left on the disk telemetry is refused, and gateways keep it; a twentieth of the disk,
-//!                                  # 512 MB at most, when left out
-//! [tls]
-//! cert = "/etc/central/server.pem" # of another authority; read again when it changes, and at SIGHUP
-//! key = "/etc/central/server-key.pem"   # central makes both for itself when they are left out
-//! device_ca = ["/etc/central/devices.pem"]   # authorities that give certificates to devices; none when left out
-//! [dps]
-//! id_scope = "0ne00A1B2C3"         # of devices that enrol themselves; made at the first start when left out
-//! ```
+//! Every key may be overridden by an environment variable `CENTRAL__SECTION__KEY`, see [`edge_hub::config_file`].
+//! docs/configuration.md is made of these types: their docstrings are the meanings of the keys.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use edge_hub::config_file::{self, ConfigFileError};
 use edge_hub::limits::Limits;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::store::{Keep, Quotas};
@@ -64,12 +18,13 @@ use crate::store::{Keep, Quotas};
 const OVERRIDE: &str = "CENTRAL__";
 
 /// Everything that can be set.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// central's name, in its server certificate and in the SAS tokens of devices.
+    #[schemars(extend("x-default" = "the machine's name"))]
     pub hostname: String,
-    /// Where the store, the certificate authority and its key are.
+    /// Directory of the store, the certificate authority and its key.
     pub data_dir: PathBuf,
     /// REST API and status page.
     pub http: Http,
@@ -86,75 +41,80 @@ pub struct Config {
 }
 
 /// `[tls]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
-    /// The front door's chain, PEM; central's own when left out.
+    /// The MQTT listener's certificate chain, PEM; one of central's own authority when left out. Read again when it changes, and at SIGHUP.
     pub cert: Option<PathBuf>,
-    /// The key of its first certificate, PEM.
+    /// The key of `cert`, PEM.
     pub key: Option<PathBuf>,
-    /// Authorities that give certificates to devices, PEM files.
+    /// Certificate authorities of devices, PEM files.
     pub device_ca: Vec<PathBuf>,
 }
 
 /// `[dps]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dps {
-    /// The site's ID scope; made at the first start when left out.
+    /// ID scope of devices that enrol themselves: 1 to 64 letters, digits and `-`.
+    #[schemars(extend("x-default" = "made at the first start"))]
     pub id_scope: Option<String>,
 }
 
 /// `[http]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Where the API listens. Each request carries a token, so an address other than loopback needs `tls` or
-    /// `behind_tls_proxy`.
+    /// Address and port of the REST API and the status page. Each request carries a token, so an address other than loopback needs
+    /// `tls` or `behind_tls_proxy`.
     pub listen: SocketAddr,
-    /// Whether it speaks HTTPS, and nothing else.
+    /// Whether the API speaks HTTPS, and nothing else.
     pub tls: bool,
     /// Certificate chain of the API alone, PEM; that of `[tls]` when left out.
     pub cert: Option<PathBuf>,
-    /// The key of its first certificate, PEM.
+    /// The key of `cert`, PEM.
     pub key: Option<PathBuf>,
-    /// The operator's word that only a proxy with TLS reaches the listener, which may then have another address.
+    /// Whether only a proxy with TLS reaches `listen`, which may then have any address.
     pub behind_tls_proxy: bool,
-    /// How clients reach the API: what addresses in its answers begin with. The Host header of a request when left out.
+    /// How clients reach the API, for example `https://central.example.com`: what addresses in its answers begin with. Left out, they
+    /// begin with the Host header of the request.
     pub public_url: Option<String>,
     /// Requests at once; each has a connection of its own.
     pub connections_max: usize,
-    /// Of one client address.
+    /// Requests at once from one address; a proxy before central is one address.
     pub connections_per_address: usize,
 }
 
 /// `[mqtt]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mqtt {
-    /// MQTT over TLS.
+    /// Address and port of MQTT over TLS. A gateway on the same machine has 8883; Azure SDKs of devices that connect to central itself
+    /// know 8883 only.
     pub mqtts: SocketAddr,
-    /// Plain MQTT; a loopback address.
+    /// Address and port of plain MQTT, on loopback only; off when left out.
     pub mqtt: Option<SocketAddr>,
-    /// MQTT over WebSocket over TLS.
+    /// Address and port of MQTT over WebSocket over TLS; off when left out. Azure SDKs know port 443 only.
     pub wss: Option<SocketAddr>,
     /// Clients connected at once.
     pub connections_max: usize,
 }
 
 /// `[keep]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeepConfig {
-    /// Telemetry messages of all devices together.
+    /// Telemetry messages of all devices together; beyond, the oldest go.
     pub messages: u64,
-    /// Commands of all devices together.
+    /// Commands of all devices together; beyond, the oldest go.
     pub commands: u64,
-    /// Telemetry of one device with its modules.
+    /// Telemetry of one device with its modules; beyond, its oldest messages go.
     pub bytes_per_device: u64,
-    /// Telemetry of all devices together; half of the file system when left out.
+    /// Telemetry of all devices together; beyond, the oldest of the device with the most go.
+    #[schemars(extend("x-default" = "half of the file system"))]
     pub bytes: Option<u64>,
-    /// Left free on the file system; a twentieth of it, 512 MB at most, when left out.
+    /// Left free on the file system: with less, telemetry is refused, and gateways keep it.
+    #[schemars(extend("x-default" = "a twentieth of the file system, 512 MB at most"))]
     pub free_bytes: Option<u64>,
 }
 
@@ -231,15 +191,10 @@ pub enum ConfigError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The file is not TOML.
-    #[error("the configuration {path} is not TOML: {why}")]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        why: String,
-    },
-    /// A key is unknown or its value is wrong.
+    /// The file is no TOML, or a key does not exist or is of another type.
+    #[error(transparent)]
+    File(#[from] ConfigFileError),
+    /// A value cannot be used.
     #[error("configuration, `{key}`: {why}")]
     Key {
         /// For example `mqtt.mqtts`.
@@ -256,26 +211,20 @@ impl Config {
     /// [`ConfigError`], naming the file or the key.
     pub fn load(
         file: Option<&Path>,
-        variables: impl IntoIterator<Item = (String, String)>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let text = match file {
             None => String::new(),
             Some(path) => std::fs::read_to_string(path)
                 .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
         };
-        let mut table: toml::Table = text.parse().map_err(|why: toml::de::Error| ConfigError::Toml {
-            path: file.unwrap_or(Path::new("")).to_owned(),
-            why: why.to_string(),
-        })?;
-        for (name, value) in variables {
-            if let Some(key) = name.strip_prefix(OVERRIDE) {
-                put(&mut table, &key.to_lowercase(), value)?;
-            }
-        }
-        let config: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
-            let key = error.path().to_string();
-            ConfigError::Key { key, why: error.into_inner().message().to_owned() }
-        })?;
+        let config: Self = config_file::read(file.unwrap_or(Path::new("")), &text, OVERRIDE, variables)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let config = self;
         for (section, cert, key) in
             [("tls", &config.tls.cert, &config.tls.key), ("http", &config.http.cert, &config.http.key)]
         {
@@ -318,7 +267,7 @@ impl Config {
                     "found {plain}; plain MQTT is for loopback addresses, use mqtt.mqtts for others"
                 ),
             }),
-            _ => Ok(config),
+            _ => Ok(()),
         }
     }
 }
@@ -328,47 +277,17 @@ fn is_public_url(url: &str) -> bool {
     matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() && !url.contains('#')
 }
 
-/// Sets `section__key` to a value: a whole number, `true` or `false` where it reads as one, a text otherwise.
-fn put(table: &mut toml::Table, key: &str, value: String) -> Result<(), ConfigError> {
-    let value = match (value.parse(), value.parse()) {
-        (Ok(number), _) => toml::Value::Integer(number),
-        (_, Ok(flag)) => toml::Value::Boolean(flag),
-        _ => toml::Value::String(value),
-    };
-    match key.split_once("__") {
-        None => {
-            table.insert(key.to_owned(), value);
-            Ok(())
-        }
-        Some((section, key)) => {
-            let entry = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            match entry {
-                toml::Value::Table(section) => put(section, key, value_text(value)),
-                _ => Err(ConfigError::Key {
-                    key: section.to_owned(),
-                    why: "found a value, not a section".into(),
-                }),
-            }
-        }
-    }
-}
-
-fn value_text(value: toml::Value) -> String {
-    match value {
-        toml::Value::String(text) => text,
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use edge_hub::config_file::keys;
+
     use super::*;
 
     fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("central.toml");
         std::fs::write(&path, text).unwrap();
-        Config::load(Some(&path), variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+        Config::load(Some(&path), variables.iter().map(|(k, v)| ((*k).into(), (*v).into())))
     }
 
     #[test]
@@ -390,6 +309,47 @@ mod tests {
         assert_eq!(config.limits, Limits { subscriptions: 3, ..Limits::default() });
         assert_eq!(config.mqtt.mqtts.port(), 8884);
         assert!(config.mqtt.mqtt.is_some());
+    }
+
+    /// Every key, by file and by variable; a text may look like a number.
+    #[test]
+    fn every_key_means_the_same_in_the_file_and_in_the_environment() {
+        let all = keys::keys::<Config>();
+        assert!(all.len() > 35, "{}", all.len());
+        let read = |text: &str, variables: &[(String, String)]| -> Config {
+            let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+            config_file::read(Path::new("central.toml"), text, OVERRIDE, variables)
+                .unwrap_or_else(|e| panic!("{e}"))
+        };
+        for key in all {
+            let (in_file, in_variable) = match key.path.as_str() {
+                "http.listen" | "mqtt.mqtts" | "mqtt.mqtt" | "mqtt.wss" => {
+                    ("\"[::1]:5\"".to_owned(), "[::1]:5".to_owned())
+                }
+                _ => key.sample(),
+            };
+            let by_file = read(&format!("{} = {in_file}", key.path), &[]);
+            assert!(by_file != Config::default(), "{} has no effect", key.path);
+            assert_eq!(read("", &[(key.variable(OVERRIDE), in_variable)]), by_file, "{}", key.path);
+        }
+    }
+
+    /// `LINESIDE_WRITE_GOLDEN=1 cargo test -p central --lib configuration_page` writes the page anew.
+    #[test]
+    fn the_configuration_page_lists_the_keys_of_the_types() {
+        const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        let keys = keys::keys::<Config>();
+        assert!(keys.iter().all(|key| !key.meaning.is_empty()), "each key has a meaning");
+        let page = std::fs::read_to_string(PAGE).unwrap();
+        let written = keys::with_block(&page, "central.toml", &keys::tables(&keys, OVERRIDE)).unwrap();
+        if std::env::var_os("LINESIDE_WRITE_GOLDEN").is_some() {
+            std::fs::write(PAGE, &written).unwrap();
+        }
+        let page = std::fs::read_to_string(PAGE).unwrap();
+        assert!(
+            page == written,
+            "docs/configuration.md is not what the types say: write it anew as this test tells"
+        );
     }
 
     #[test]

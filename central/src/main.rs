@@ -129,7 +129,7 @@ struct Place {
 
 impl Place {
     fn config(&self) -> anyhow::Result<Config> {
-        let mut config = Config::load(self.config.as_deref(), std::env::vars())?;
+        let mut config = Config::load(self.config.as_deref(), std::env::vars_os())?;
         if let Some(dir) = &self.data_dir {
             config.data_dir.clone_from(dir);
         }

@@ -1,23 +1,26 @@
 //! `edge.toml`: what it may say, its defaults, and the environment variables that override it.
 //!
-//! Every key may be overridden by `EDGE_AGENT__SECTION__KEY` (or `EDGE_AGENT__KEY` at the top). A key that this version
-//! does not know is an error that names it: a typing mistake must not become a default.
+//! Every key may be overridden by `EDGE_AGENT__SECTION__KEY` (or `EDGE_AGENT__KEY` at the top), see [`edge_hub::config_file`].
+//! docs/configuration.md lists all keys.
 
+mod file;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use edge_core::deploy::policy::Policy;
+use edge_hub::config_file::{self, ConfigFileError};
 use edge_hub::limits::Limits;
+use schemars::JsonSchema;
 use schemas::host_name::HostName;
 use schemas::manifest::WhenFull;
 use schemas::names::{DeviceId, UserName};
 use serde::Deserialize;
-use toml::{Table, Value};
 
-use self::upstream::FileUpstream;
+use self::file::File;
 pub use self::upstream::{Broker, Kind, Password, Properties, ProxyChoice, Transport, Upstream};
 
 const OVERRIDE: &str = "EDGE_AGENT__";
@@ -66,17 +69,17 @@ pub struct Listen {
 }
 
 /// `[docker]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DockerSection {
-    /// Its socket.
+    /// The Docker Engine's socket.
     pub socket: PathBuf,
     /// The modules' network; made when it is missing.
     pub network: String,
 }
 
 /// `[deploy]`
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeploySection {
     /// A folder whose newest manifest is applied.
@@ -86,7 +89,7 @@ pub struct DeploySection {
 }
 
 /// `[buffer]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BufferSection {
     /// Bytes of all queues together on disk.
@@ -104,7 +107,7 @@ pub struct BufferSection {
 }
 
 /// `[buffer.queues.NAME]`
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueSection {
     /// Bytes of this queue on disk; as many as all together when left out.
@@ -187,7 +190,10 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// Not TOML, an unknown key, or a wrong value.
+    /// No TOML, or a key that does not exist, is missing, or is of another type.
+    #[error(transparent)]
+    File(#[from] ConfigFileError),
+    /// A value that cannot be used.
     #[error("{path}: {message}")]
     Wrong {
         /// Which.
@@ -195,76 +201,6 @@ pub enum ConfigError {
         /// What was found where.
         message: String,
     },
-    /// An environment variable that overrides nothing.
-    #[error("{variable}: {message}")]
-    Override {
-        /// Its name.
-        variable: String,
-        /// What is wrong with it.
-        message: String,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    device_id: DeviceId,
-    hostname: String,
-    data_dir: PathBuf,
-    #[serde(default)]
-    listen: FileListen,
-    #[serde(default)]
-    upstream: FileUpstream,
-    #[serde(default)]
-    docker: DockerSection,
-    #[serde(default)]
-    deploy: DeploySection,
-    #[serde(default)]
-    buffer: BufferSection,
-    #[serde(default)]
-    tls: FileTls,
-    #[serde(default)]
-    limits: Limits,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileListen {
-    mqtts: SocketAddr,
-    mqtt: String,
-    anonymous_user: String,
-    https: String,
-    connections_max: usize,
-}
-
-impl Default for FileListen {
-    fn default() -> Self {
-        Self {
-            mqtts: SocketAddr::from(([0, 0, 0, 0], 8883)),
-            mqtt: "127.0.0.1:1883".to_owned(),
-            anonymous_user: String::new(),
-            https: HTTPS_DEFAULT.to_owned(),
-            connections_max: 10_000,
-        }
-    }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileTls {
-    ca: Option<PathBuf>,
-    cert: Option<PathBuf>,
-    key: Option<PathBuf>,
-    ca_key: Option<PathBuf>,
-    device_ca: Option<OneOrMore>,
-}
-
-/// A path, or an array of them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(PathBuf),
-    More(Vec<PathBuf>),
 }
 
 impl Config {
@@ -275,37 +211,17 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let overrides = std::env::vars().filter(|(name, _)| name.starts_with(OVERRIDE));
-        Self::read(path, &text, overrides)
+        Self::read(path, &text, std::env::vars_os())
     }
 
     fn read(
         path: &Path,
         text: &str,
-        overrides: impl Iterator<Item = (String, String)>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
-        let wrong = |message: String| ConfigError::Wrong { path: path.to_owned(), message };
-        let parsed: Result<Table, toml::de::Error> = text.parse();
-        let mut table = parsed.map_err(|error| wrong(told(text, &error)))?;
-        // First without the environment, so that a mistake is told where it was made.
-        toml::from_str::<File>(text).map_err(|error| wrong(told(text, &error)))?;
-        for (variable, value) in overrides {
-            let failed = |message| ConfigError::Override { variable: variable.clone(), message };
-            let name = &variable[OVERRIDE.len()..];
-            set(&mut table, name, Value::String(value.clone())).map_err(failed)?;
-            let as_text: Result<File, _> = table.clone().try_into();
-            let Err(error) = as_text else { continue };
-            // Not a text: then a number, `true` or `false`, or wrong.
-            let number = value.parse().map(Value::Integer).ok();
-            let Some(other) = number.or_else(|| value.parse().map(Value::Boolean).ok()) else {
-                return Err(failed(error.message().to_owned()));
-            };
-            set(&mut table, name, other).map_err(failed)?;
-            let as_other: Result<File, toml::de::Error> = table.clone().try_into();
-            as_other.map_err(|error| failed(error.message().to_owned()))?;
-        }
-        let last: File = table.try_into().map_err(|e: toml::de::Error| wrong(e.message().to_owned()))?;
-        let config = Self::from_file(last).map_err(wrong)?;
+        let file: File = config_file::read(path, text, OVERRIDE, variables)?;
+        let config =
+            Self::from_file(file).map_err(|message| ConfigError::Wrong { path: path.to_owned(), message })?;
         Ok(Self { crc32c: crc32c::crc32c(text.as_bytes()), ..config })
     }
 
@@ -350,11 +266,7 @@ impl Config {
                 cert: file.tls.cert.unwrap_or_else(|| in_data_dir("server.pem")),
                 key: file.tls.key.unwrap_or_else(|| in_data_dir("server-key.pem")),
                 ca_key: file.tls.ca_key.unwrap_or_else(|| in_data_dir("ca-key.pem")),
-                device_ca: match file.tls.device_ca {
-                    None => Vec::new(),
-                    Some(OneOrMore::One(path)) => vec![path],
-                    Some(OneOrMore::More(paths)) => paths,
-                },
+                device_ca: file.tls.device_ca,
             },
             device_id: file.device_id,
             hostname: hostname.into(),
@@ -376,28 +288,6 @@ impl Config {
     }
 }
 
-/// What is wrong, and in which line. toml's own text shows the line itself, which may hold a key.
-fn told(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-    match line {
-        Some(line) => format!("line {line}: {}", error.message()),
-        None => error.message().to_owned(),
-    }
-}
-
-/// Puts an override into the table: `SECTION__KEY`, `SECTION__SECTION__KEY` or `KEY`.
-fn set(table: &mut Table, name: &str, value: Value) -> Result<(), String> {
-    let name = name.to_ascii_lowercase();
-    let Some((section, key)) = name.split_once("__") else {
-        table.insert(name, value);
-        return Ok(());
-    };
-    match table.entry(section).or_insert_with(|| Value::Table(Table::new())) {
-        Value::Table(section) => set(section, key, value),
-        _ => Err("what stands before a `__` is a key, not a section".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -413,7 +303,7 @@ mod tests {
     const TEXT: &str = "device_id = \"gw\"\nhostname = \"edge\"\ndata_dir = \"/data\"\n";
 
     fn read(text: &str, overrides: &[(&str, &str)]) -> Result<Config, String> {
-        let overrides = overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let overrides = overrides.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         Config::read(Path::new("edge.toml"), text, overrides).map_err(|error| error.to_string())
     }
 

@@ -8,6 +8,7 @@ mod broker;
 pub mod client;
 pub mod clients;
 pub mod codec;
+pub mod config_file;
 pub mod data_lock;
 pub mod delivery;
 pub mod door;

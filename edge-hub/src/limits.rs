@@ -2,29 +2,31 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::door::{DoorSettings, IdentitySettings};
 
 /// `[limits]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections at once from one address; as many as the door has places when left out.
+    /// Connections at once from one address.
+    #[schemars(extend("x-default" = "`connections_max`"))]
     pub connections_per_address: Option<usize>,
-    /// Connections at once that have proven nothing yet.
+    /// Connections at once that have not logged in yet.
     pub unproven_connections: usize,
-    /// Connections that one address from which nobody has proven himself may open in a second; 0 for no limit.
+    /// Connections that an address from which nobody has logged in may open in a second; 0 for no limit.
     pub connects_per_second_per_address: u64,
-    /// Messages that a client may publish in a second; 0 for no limit.
+    /// Messages that a client may publish in a second; 0 for no limit. A gateway is one client.
     pub messages_per_second: u64,
-    /// Their bytes; 0 for no limit.
+    /// Bytes that a client may publish in a second; 0 for no limit.
     pub bytes_per_second: u64,
-    /// Filters that a client may hold.
+    /// Topic filters that a client may hold.
     pub subscriptions: usize,
     /// QoS 1 and 2 messages on their way to a client at once.
     pub in_flight: usize,
-    /// Seconds for which publishers may wait for the subscribers of one identity.
+    /// How long publishers may wait for the subscribers of one identity, which are closed then.
     pub publishers_wait_seconds: u64,
     /// Connections of one identity at once.
     pub connections_per_identity: u64,
@@ -32,7 +34,7 @@ pub struct Limits {
     pub sessions_per_identity: u64,
     /// Retained messages of one identity.
     pub retained_messages_per_identity: u64,
-    /// Their bytes.
+    /// Bytes of the retained messages of one identity.
     pub retained_bytes_per_identity: u64,
     /// Bytes of all filters of one identity.
     pub subscription_bytes_per_identity: u64,

@@ -98,7 +98,7 @@ fn unread(error: &ConfigError) -> Probe<()> {
             Probe::Failed(_) => Probe::Failed(why),
             known => known,
         },
-        ConfigError::Wrong { .. } | ConfigError::Override { .. } => Probe::Failed(why),
+        ConfigError::Wrong { .. } | ConfigError::File(_) => Probe::Failed(why),
     }
 }
 

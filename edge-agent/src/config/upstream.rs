@@ -8,9 +8,10 @@ use edge_core::dialect::template::TopicTemplate;
 use edge_core::link::budget::{Cause, Limits};
 use edge_hub::client::Proxy;
 use edge_hub::codec::packet::Version;
+use schemars::JsonSchema;
 use schemas::connection_string::ConnectionString;
 use schemas::names::DeviceId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a broker's topics go when nothing is said.
 const TOPIC_DEFAULT: &str = "lineside/{gateway}/{device}/{module}/{output}";
@@ -91,7 +92,7 @@ impl std::fmt::Debug for Broker {
 }
 
 /// Where the properties of a message go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Properties {
     /// Into MQTT 5's user properties.
@@ -124,7 +125,7 @@ pub enum ProxyChoice {
     Named(Proxy),
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum KindName {
     #[default]
@@ -143,7 +144,7 @@ impl KindName {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum TransportName {
     #[default]
@@ -153,31 +154,57 @@ enum TransportName {
 }
 
 /// As it stands in the file.
-#[derive(Default, Deserialize)]
+#[derive(Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FileUpstream {
+    /// What is upstream: central, any MQTT broker, or IoT Hub.
     kind: KindName,
+    /// `HostName=…;DeviceId=…;SharedAccessKey=…` of the gateway at central or IoT Hub. Without it the gateway stands alone.
     connection_string: Option<String>,
+    /// Certificate authorities of the upstream, PEM file; needed wherever TLS is spoken.
     ca: Option<PathBuf>,
+    /// Longest time in which nothing is heard of the upstream before the connection is made anew, 4 to 3600.
+    #[schemars(extend("x-default" = "`30`"))]
     keep_alive_secs: Option<u64>,
+    /// MQTT over TLS, over WebSocket over TLS, or plain. `plain` is for brokers only.
     transport: TransportName,
+    /// Path of the WebSocket.
+    #[schemars(extend("x-default" = "`/$iothub/websocket`; of a broker `/mqtt`"))]
     path: Option<String>,
+    /// `http://…` or `socks5://…`, with `user:password@` if needed; `none` for none.
+    #[schemars(extend("x-default" = "what `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say"))]
     proxy: Option<String>,
     budget: Option<FileBudget>,
+    /// The broker's DNS name or address.
     host: Option<String>,
+    /// The broker's port.
+    #[schemars(extend("x-default" = "8883; 443 with `websocket`, 1883 with `plain`"))]
     port: Option<u16>,
+    /// MQTT version of the broker.
+    #[schemars(extend("x-default" = "`\"5\"`"))]
     version: Option<FileVersion>,
+    /// Client id at the broker.
+    #[schemars(extend("x-default" = "`device_id`"))]
     client_id: Option<String>,
+    /// User name at the broker.
     user_name: Option<String>,
+    /// Password at the broker.
     password: Option<String>,
+    /// File with that password in one line, instead of `password`.
     password_file: Option<PathBuf>,
+    /// Certificate chain to show the broker, PEM file.
     cert: Option<PathBuf>,
+    /// The key of `cert`, PEM file.
     key: Option<PathBuf>,
+    /// Topic of telemetry at the broker, with `{gateway}`, `{device}`, `{module}` and `{output}`.
+    #[schemars(extend("x-default" = "`\"lineside/{gateway}/{device}/{module}/{output}\"`"))]
     topic: Option<String>,
+    /// Where a message's properties go: MQTT 5's user properties, the topic's last level, or nowhere.
+    #[schemars(extend("x-default" = "`\"user\"`; with version 3.1.1 `\"none\"`"))]
     properties: Option<Properties>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 enum FileVersion {
     #[serde(rename = "3.1.1")]
     V4,
@@ -185,14 +212,20 @@ enum FileVersion {
     V5,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct FileBudget {
+    /// Bytes that telemetry may cost in a day; no limit when left out.
     telemetry_bytes: Option<u64>,
+    /// Bytes that twins may cost in a day; no limit when left out.
     twins_bytes: Option<u64>,
+    /// Bytes that commands and their answers may cost in a day; no limit when left out.
     commands_bytes: Option<u64>,
+    /// Bytes that cloud-to-device messages may cost in a day; no limit when left out.
     messages_bytes: Option<u64>,
+    /// Bytes that deployments may cost in a day; no limit when left out.
     deployments_bytes: Option<u64>,
+    /// Hour of UTC at which a day begins, 0 to 23.
     reset_hour: u8,
 }
 

@@ -7,10 +7,11 @@ pub mod paths;
 #[cfg(test)]
 mod tests;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use schemas::manifest::create_options::{fold, is_known};
 use schemas::manifest::{ManifestError, ROOT};
 use schemas::names::ModuleId;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use self::paths::{HostPaths, clean, is_within};
@@ -20,7 +21,7 @@ use super::desired::{Desired, DesiredModule, registry_of};
 const NAMESPACES: [&str; 6] = ["pid", "ipc", "uts", "network", "user", "cgroup"];
 
 /// `[deploy.policy]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// `HostConfig.Privileged`.
@@ -87,6 +88,29 @@ impl<'de> Deserialize<'de> for Permitted {
             Written::Text(text) if text == "none" => Self::Only(Vec::new()),
             Written::Text(text) => Self::Only(text.split(',').map(|item| item.trim().to_owned()).collect()),
             Written::List(list) => Self::Only(list),
+        })
+    }
+}
+
+impl Serialize for Permitted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::Only(items) => items.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Permitted {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Permitted".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "array"],
+            "items": {"type": "string"},
+            "x-type": "`\"all\"`, `\"none\"` or a list of texts",
         })
     }
 }

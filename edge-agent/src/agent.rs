@@ -7,7 +7,7 @@ use edge_core::error_chain::chain;
 use edge_core::link::pace;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -411,6 +411,7 @@ impl Daemon {
                             presence,
                             status,
                             central_version: AtomicU32::new(0),
+                            is_store_unnamed: AtomicBool::new(false),
                         };
                         // A panic of a connection is the end of that connection (`Uplink::run`).
                         tasks.essential("link", async move {
@@ -697,7 +698,8 @@ impl Reporter {
         let none = Desired::default();
         let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
         let agent = outcome(versions.edge_agent);
-        let agent = report::edge_agent(&self.host, &status.progress(desired, now_ms()), &agent);
+        let progress = status.progress(desired, now_ms());
+        let agent = report::edge_agent(&self.host, &progress, &agent, &judgement.warnings);
         self.twins.replace_reported(&identity(ModuleId::edge_agent()), with_health(agent));
         let mut hub = outcome(versions.edge_hub);
         if judgement.problem.is_none() {

@@ -366,6 +366,9 @@ fn status_text(status: &Value) -> String {
     for refused in deployment["routesRefused"].as_array().into_iter().flatten() {
         lines.push(format!("route       REFUSED: {}", text_of(refused)));
     }
+    for warning in deployment["warnings"].as_array().into_iter().flatten() {
+        lines.push(format!("manifest    {}", text_of(warning)));
+    }
     let commands = &status["commands"];
     if commands["waiting"] != 0 || commands["running"] != 0 || commands["answersNotTold"] != 0 {
         lines.push(format!(

@@ -60,6 +60,7 @@ struct InForce {
     sections: Sections,
     routes: BTreeMap<String, Route>,
     routes_refused: Vec<String>,
+    warnings: Vec<String>,
     /// Why its modules are not looked after: the policy was made stricter since.
     withheld: Option<String>,
 }
@@ -82,6 +83,8 @@ pub struct Judgement {
     pub problem: Option<String>,
     /// The routes in it that are wrong, and what became of them; the rest is in force.
     pub routes_refused: Vec<String>,
+    /// What in it has no effect, or another one than its author may think.
+    pub warnings: Vec<String>,
 }
 
 /// The deployment in force, for those who act on it.
@@ -98,6 +101,8 @@ pub struct Deployments {
     takes_free: Arc<AtomicBool>,
     judgement: watch::Sender<Judgement>,
     policy: HostPolicy,
+    /// Modules were replaced: what is in force is taken up again, though it wants the same.
+    must_renew: AtomicBool,
 }
 
 /// The receiving ends.
@@ -147,6 +152,7 @@ impl Deployments {
             takes_free: Arc::default(),
             judgement,
             policy,
+            must_renew: AtomicBool::new(false),
         };
         if let Some(sections) = last
             && let Err(problem) = deployments.put_in_force(sections, removal, Start::Again)
@@ -197,14 +203,17 @@ impl Deployments {
         }
         let version = wanted.edge_agent.version;
         let versions = Versions { edge_agent: version, edge_hub: wanted.edge_hub.version };
-        let is_in_force =
+        let wants_the_same =
             self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&wanted));
+        let is_in_force = wants_the_same && !self.must_renew.swap(false, Ordering::Relaxed);
         let problem = match is_in_force {
             true => self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone()),
             false => self.put_in_force(wanted, removal, Start::New).err(),
         };
-        let routes_refused =
-            self.in_force().as_ref().map(|in_force| in_force.routes_refused.clone()).unwrap_or_default();
+        let (routes_refused, warnings) = match self.in_force().as_ref() {
+            Some(in_force) => (in_force.routes_refused.clone(), in_force.warnings.clone()),
+            None => Default::default(),
+        };
         if let Some(problem) = &problem {
             tracing::error!(version, problem, "the deployment was refused; the one before it stays in force");
         } else if !is_in_force {
@@ -212,11 +221,46 @@ impl Deployments {
             for refused in &routes_refused {
                 tracing::error!(version, refused, "a route was refused; the others are in force");
             }
+            for warning in &warnings {
+                tracing::warn!(version, warning, "manifest has a part to look at");
+            }
             if let Some(in_force) = self.in_force().as_ref() {
                 self.state.put(Room::Deployment, IN_FORCE, &in_force.sections).later();
             }
         }
-        self.judgement.send_replace(Judgement { versions: Some(versions), problem, routes_refused });
+        self.judgement.send_replace(Judgement {
+            versions: Some(versions),
+            problem,
+            routes_refused,
+            warnings,
+        });
+    }
+
+    /// Ends the modules of this gateway in whose place central means others of the same names. True when there are some: then
+    /// [`Deployments::take_up`] must follow.
+    ///
+    /// # Errors
+    /// [`RemovalError`] when that was not saved.
+    pub async fn replace_modules(&self, generations: &BTreeMap<ModuleId, u64>) -> Result<bool, RemovalError> {
+        // An older central tells none.
+        if generations.is_empty() {
+            return Ok(false);
+        }
+        let removal = self.removals.begin().await;
+        let mut replaced = self.removals.modules().replaced(generations);
+        replaced.retain(|module| self.rules.borrow().modules.contains(module));
+        for module in &replaced {
+            tracing::warn!(%module, "module was removed from the manifest and added again while central was away; it is another one now");
+        }
+        removal.note(replaced.iter().map(|module| self.identity(module.clone())));
+        self.removals.modules().told(generations);
+        removal.finish().await?;
+        if !replaced.is_empty() {
+            self.must_renew.store(true, Ordering::Relaxed);
+            // central tells everything again: what it told before of a module of the name was for this one.
+            self.removals.removed_here();
+        }
+        Ok(!replaced.is_empty())
     }
 
     /// The modules that are in force, or wanted: what is kept of any other was left behind.
@@ -283,13 +327,20 @@ impl Deployments {
             modules: desired.modules.keys().cloned().collect(),
             authorizations: manifest.edge_hub.authorizations.clone(),
         }));
+        let warnings = warnings(&sections, &desired);
         let deployment = Deployment { desired, version: sections.edge_agent.version };
         if withheld.is_none() {
             self.deployer.send_replace(Some(Arc::new(deployment)));
         }
         *self.in_force() =
-            Some(InForce { sections, routes: manifest.edge_hub.routes, routes_refused, withheld });
+            Some(InForce { sections, routes: manifest.edge_hub.routes, routes_refused, warnings, withheld });
         Ok(())
+    }
+
+    /// The manifest in force, when the policy of this gateway lets its modules run.
+    #[cfg(test)]
+    pub fn desired_in_force(&self) -> Option<Arc<Deployment>> {
+        self.deployer.borrow().clone()
     }
 
     /// The desired section of a module of this gateway, as it is wanted now.
@@ -333,6 +384,16 @@ impl Deployments {
         let version = self.twins.get(&self.identity(ModuleId::edge_agent())).desired.version;
         Ok((version, changes))
     }
+}
+
+/// What `edge-agent plan` would warn of in a deployment. Warnings name fields and keys, never values.
+fn warnings(sections: &Sections, desired: &deploy::desired::Desired) -> Vec<String> {
+    let document = serde_json::json!({"modulesContent": {
+        "$edgeAgent": {"properties.desired": sections.edge_agent.properties},
+        "$edgeHub": {"properties.desired": sections.edge_hub.properties},
+    }});
+    let of_document = Manifest::warnings(&document).into_iter().map(|warning| warning.to_string());
+    of_document.chain(deploy::transport::amqp_advices(desired)).collect()
 }
 
 /// Why a manifest was not applied.

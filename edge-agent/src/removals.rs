@@ -247,8 +247,12 @@ impl Removal {
         });
         let users: Vec<Identity> = users.collect();
         // Before the removal is on disk: its end must not be, without the number.
-        for module in identities.iter().filter(|identity| identity.module.is_some()) {
-            self.removals.0.modules.removed(module);
+        for (identity, module) in identities.iter().filter_map(|of| Some((of, of.module.as_ref()?))) {
+            self.removals.0.modules.removed(identity);
+            if let Some(number) = self.removals.0.modules.of_central(module) {
+                // What queues hold of it is not the next one's.
+                self.removals.0.generations.note(identity, Generation::central(number));
+            }
         }
         let mut log = self.removals.log();
         log.enter(identities.into_iter().chain(users));

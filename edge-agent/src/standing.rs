@@ -204,9 +204,15 @@ impl Standing {
         is_known && !self.removals.is_pending(identity)
     }
 
-    /// Which of the devices of its name an identity is; `None` when that is not known.
+    /// Which of the devices or modules of its name an identity is; `None` when that is not known.
     pub fn generation(&self, of: &Identity) -> Option<Generation> {
-        of.module.is_none().then(|| self.devices.generation(&of.device)).flatten()
+        match &of.module {
+            None => self.devices.generation(&of.device),
+            Some(module) if of.device == self.gateway => {
+                self.removals.modules().of_central(module).map(Generation::central)
+            }
+            Some(_) => None,
+        }
     }
 
     /// Judges everybody who is connected: who may not stay is disconnected now, and so is who holds a subscription that

@@ -106,6 +106,10 @@ pub struct EdgeAgentReport {
     /// What is wrong with the gateway. Not in IoT Edge's report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthReport>,
+    /// Parts of the manifest in force that have no effect, or another one than its author may think, each with its field. Not in IoT
+    /// Edge's report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifest_warnings: Vec<String>,
 }
 
 /// What the gateway finds wrong with itself, and whom it refused.

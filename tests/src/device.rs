@@ -27,6 +27,20 @@ pub struct Device {
 }
 
 impl Device {
+    /// Connects, if it is let in now.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn once(options: MqttOptions) -> Result<Self> {
+        let (client, mut events) = AsyncClient::new(options, 100);
+        match tokio::time::timeout(STEP, events.poll()).await.context("no CONNACK came")?? {
+            Event::Incoming(Packet::ConnAck(ack)) => {
+                Ok(Self { client, events, found_session: ack.session_present, kept: VecDeque::new() })
+            }
+            other => bail!("{other:?} instead of CONNACK"),
+        }
+    }
+
     /// Connects as soon as it is let in.
     ///
     /// # Errors
@@ -34,13 +48,8 @@ impl Device {
     pub async fn connect(options: MqttOptions) -> Result<Self> {
         let deadline = tokio::time::Instant::now() + STEP;
         loop {
-            let (client, mut events) = AsyncClient::new(options.clone(), 100);
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(ack))) => {
-                    let found_session = ack.session_present;
-                    return Ok(Self { client, events, found_session, kept: VecDeque::new() });
-                }
-                Ok(other) => bail!("{other:?} instead of CONNACK"),
+            match Self::once(options.clone()).await {
+                Ok(device) => return Ok(device),
                 Err(error) if tokio::time::Instant::now() > deadline => {
                     return Err(error).context("the device is not let in");
                 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
@@ -82,5 +82,59 @@ async fn a_stopped_and_a_killed_daemon_a_wrong_key_and_a_refused_leaf_are_found(
     });
     let found = found.await.unwrap();
     assert!(found["mend"].as_str().unwrap().contains("connection string"), "{found}");
+    site.end(false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warning_of_a_manifest_from_central_is_logged_once_and_shown_by_central() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "gw-warned", false).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    let rest = site.rest().unwrap().clone();
+    let assign = async |id: &str, module: Value| {
+        let content = json!({
+            "$edgeAgent": {"properties.desired": {
+                "schemaVersion": "1.1", "runtime": {"type": "docker", "settings": {}}, "systemModules": {},
+                "modules": {"filter": module},
+            }},
+            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {}}},
+        });
+        let manifest = json!({"displayName": id, "data": {"modulesContent": content}});
+        rest.put(&format!("/api/deploymentManifests/{id}"), &manifest).await.unwrap();
+        rest.patch("/api/devices/gw-warned", &json!({"deploymentManifest": {"id": id}})).await.unwrap();
+    };
+    let shown = async |wanted: &str| {
+        let told = eventually("central shows the warnings", STEP, || async {
+            let status = rest.get("/api/ext/devices/gw-warned/status").await?;
+            let version = rest.get("/api/ext/devices/gw-warned/twin?module=%24edgeAgent").await?;
+            let is_in_force = version["reported"]["lastDesiredVersion"] == version["desired"]["$version"]
+                && status["manifestWarnings"].to_string().contains(wanted);
+            Ok(is_in_force.then(|| status["manifestWarnings"].clone()))
+        });
+        told.await.unwrap()
+    };
+    let module = json!({
+        "type": "docker", "status": "stopped", "restartPolicy": "never",
+        "settings": {"image": "nobody/pulls:1", "createOptions": "{}"},
+    });
+    let mut mistyped = module.clone();
+    mistyped["restartPolcy"] = "always".into();
+    assign("mistyped", mistyped).await;
+    let warnings = shown("restartPolcy").await;
+    assert_eq!(warnings.as_array().unwrap().len(), 1, "{warnings}");
+    let logged = || site.agent_log().lines().filter(|line| line.contains("restartPolcy")).count();
+    eventually("the warning is logged", STEP, || async { Ok((logged() > 0).then_some(())) }).await.unwrap();
+    // It stands in the status, and is not said again at each start.
+    site.kill_agent().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let status = site.agent_json(&["status"]).await.unwrap();
+    assert!(status["deployment"]["warnings"].to_string().contains("restartPolcy"), "{status}");
+    assign("right", module).await;
+    assert_eq!(shown("[]").await, json!([]));
+    let logged = site.agent_log().lines().filter(|line| line.contains("restartPolcy")).count();
+    assert_eq!(logged, 1);
     site.end(false).await.unwrap();
 }

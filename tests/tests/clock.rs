@@ -8,6 +8,7 @@ use edge_core::access::sas;
 use schemas::timestamp::rfc3339;
 use site_tests::fake_clock::FakeClock;
 use site_tests::five::Device;
+use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::{KEY_HERE, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -68,4 +69,40 @@ async fn what_was_taken_by_a_wrong_clock_reaches_central_with_its_right_time() {
         assert!((&*from..=&*to).contains(&time), "{time} is not between {from} and {to}");
     }
     site.end(false).await.unwrap();
+}
+
+/// As an operator asks: the gateway's clock is two minutes ahead of central's, and is set right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_and_check_tell_how_far_the_clock_is_from_centrals() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "offset", false).unwrap();
+    let clock = FakeClock::of_gateway(&mut site, dir.path()).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    for (offset, ahead_ms, level) in [("+120", 120_000, "warn"), ("-90", -90_000, "warn"), ("+0", 0, "ok")] {
+        // The clock is asked for at each start, and every ten minutes.
+        clock.set(offset).unwrap();
+        site.start_agent().await.unwrap();
+        let told = eventually("the offset against central", Duration::from_secs(60), || async {
+            let status = site.agent_json(&["status"]).await?;
+            let clock = &status["upstream"]["clock"];
+            Ok(clock["aheadMs"].as_i64().zip(clock["withinMs"].as_i64()))
+        });
+        let (told, within) = told.await.unwrap();
+        // As well as it could be measured by a question and its answer, and what two programs' clocks of whole milliseconds may differ.
+        assert!((told - ahead_ms).abs() <= within + 10, "{offset}: {told} ms, measured to {within} ms");
+        let finding = finding(&site, "clock-offset").await;
+        assert_eq!(finding["level"], level, "{finding}");
+        let direction = if told > 0 { "ahead of central's" } else { "behind central's" };
+        assert!(finding["evidence"].as_str().unwrap().contains(direction), "{finding}");
+        site.stop_agent().await.unwrap();
+    }
+    site.end(false).await.unwrap();
+}
+
+async fn finding(site: &Site, id: &str) -> serde_json::Value {
+    let (_, out, error) = run(&mut site.agent_command(&["check", "--json"]).unwrap()).await.unwrap();
+    let findings: Vec<serde_json::Value> =
+        serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{error}"));
+    findings.into_iter().find(|finding| finding["id"] == id).unwrap_or_else(|| panic!("{out}"))
 }

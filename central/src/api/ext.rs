@@ -142,6 +142,7 @@ pub(super) async fn status(
         gateway: device.gateway.map(String::from),
         identity_conflict: fleet.clients.conflict(&identity).map(ConflictBody::from),
         health: health_of(&reported),
+        manifest_warnings: texts(&reported, "manifestWarnings"),
         id: device.id.into(),
     }))
 }
@@ -165,6 +166,14 @@ pub(super) struct StatusBody {
     modules: Vec<ModuleStatus>,
     /// Null of a device, and of a gateway that has not told.
     health: Option<HealthReport>,
+    /// Parts of a gateway's manifest in force that have no effect, or another one than its author may think, each with its field.
+    manifest_warnings: Vec<String>,
+}
+
+/// A list of texts that a gateway reports; what is no text is left out.
+fn texts(reported: &Map<String, Value>, name: &str) -> Vec<String> {
+    let texts = reported.get(name).and_then(Value::as_array).into_iter().flatten();
+    texts.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// What a gateway reports of its own health; none when it does not, or in another way.

@@ -44,6 +44,7 @@ use crate::front::Front;
 use crate::meter::Meter;
 use crate::passwords::Passwords;
 use crate::quarantine::Quarantine;
+use crate::quarantine::entry::sender_of_tag;
 use crate::queues::Queues;
 use crate::standing::Standing;
 use crate::unrouted::Unrouted;
@@ -247,6 +248,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
             "version": judgement.versions.map(|versions| versions.edge_agent),
             "problem": judgement.problem,
             "routesRefused": judgement.routes_refused,
+            "warnings": judgement.warnings,
             "settled": deployer.is_settled,
             "code": deployer.outcome.code,
             "description": deployer.outcome.description,
@@ -323,7 +325,7 @@ fn budget(meter: &Meter) -> Value {
 fn gap_json(gap: &edge_buffer::Gap) -> Value {
     json!({
         "cause": gap.cause.name(),
-        "sender": gap.tag,
+        "sender": sender_of_tag(&gap.tag).1,
         "firstSequence": gap.first,
         "lastSequence": gap.last,
         "count": gap.count,

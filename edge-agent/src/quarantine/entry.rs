@@ -3,6 +3,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use edge_buffer::{Epoch, Record};
+use schemas::generation::Generation;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -131,7 +132,21 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (version == VERSION).then(|| rest.split_at_checked(length))?
 }
 
-/// Whose message it is: what losses of the quarantine are told by.
-pub(super) fn sender(bytes: &[u8]) -> Option<String> {
-    record::sender(split(bytes)?.1)
+/// Whose message it is: what losses of the quarantine are told by. Its generation stands before a space, where it is known: the end of a
+/// long tag is cut.
+pub(super) fn tag(bytes: &[u8]) -> Option<String> {
+    let message = split(bytes)?.1;
+    let sender = record::sender(message)?;
+    Some(match record::generation(message) {
+        Some(generation) => format!("{generation} {sender}"),
+        None => sender,
+    })
+}
+
+/// The two parts of a [`tag`]. No identity has a space.
+pub fn sender_of_tag(tag: &str) -> (Option<Generation>, &str) {
+    match tag.split_once(' ') {
+        Some((generation, sender)) => (generation.parse().ok(), sender),
+        None => (None, tag),
+    }
 }

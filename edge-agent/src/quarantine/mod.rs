@@ -11,7 +11,7 @@
 //! A message is in its queue or in here, never in both: one of which a kill left the queue's record behind is not sent
 //! again, and before an entry goes its queue has forgotten the message on disk.
 
-mod entry;
+pub mod entry;
 
 use edge_core::error_chain::chain;
 use std::collections::HashSet;
@@ -88,7 +88,7 @@ impl Quarantine {
             // Something of the disk is left for it when the queues have filled theirs: they go on only over it.
             keep_free_bytes: keep_free_bytes / 2,
             full: edge_buffer::Full::DropOldest,
-            tag: Some(entry::sender),
+            tag: Some(entry::tag),
             // The message stays in its queue then.
             is_refused_lost: false,
             ..LogOptions::default()

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use uuid::Uuid;
 
 use crate::quarantine::Quarantine;
+use crate::quarantine::entry::sender_of_tag;
 use crate::queues::Queues;
 use crate::queues::name::QueueName;
 
@@ -146,15 +147,16 @@ async fn ask(due: Vec<(String, Log)>) -> Vec<Found> {
 }
 
 fn loss(gap: Gap) -> Loss {
+    let (generation, sender) = sender_of_tag(&gap.tag);
     Loss {
         number: gap.number,
         cause: gap.cause.name().to_owned(),
-        sender: gap.tag,
+        sender: sender.to_owned(),
         first: gap.first,
         last: gap.last,
         count: gap.count,
         from_ms: gap.from_ms,
         until_ms: gap.until_ms,
-        generation: None,
+        generation,
     }
 }

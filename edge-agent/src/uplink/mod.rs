@@ -16,10 +16,12 @@ mod losses;
 mod presence;
 mod telemetry;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -165,6 +167,8 @@ pub struct Uplink {
     pub status: watch::Sender<LinkStatus>,
     /// Version of the link that central speaks, as it told on this connection or the one before.
     pub central_version: AtomicU32,
+    /// central does not say which store it has.
+    pub is_store_unnamed: AtomicBool,
 }
 
 impl Uplink {
@@ -196,8 +200,8 @@ impl Uplink {
         let log = name.split('.').next().unwrap_or_default();
         match queues.iter().find(|(_, queue)| queue.log.id().to_string() == log) {
             Some((_, queue)) => self.standing.removals.generations().of(&sender, queue, loss.first, now),
-            // Of the quarantine: it does not tell.
-            None => None,
+            // Of the quarantine, which tells it with the sender.
+            None => loss.generation,
         }
     }
 

@@ -13,7 +13,6 @@ use schemas::link::{CentralTime, Children, CommandDown, Desired, Purges, Stored}
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::EnrolmentAnswer;
 use schemas::redaction::{MARK, find_mark_in};
-use schemas::twin::Section;
 
 use super::{Ended, Uplink};
 
@@ -34,6 +33,7 @@ impl Uplink {
             LinkDown::Stored => {
                 if let Some(stored) = from_json::<Stored>(topic, payload) {
                     self.central_version.store(stored.version, Ordering::Relaxed);
+                    self.note_whether_named(&stored);
                     self.queues.upstream().is_stored(&stored);
                 }
             }
@@ -51,7 +51,7 @@ impl Uplink {
             }
             LinkDown::Desired(identity) => {
                 let Some(desired) = from_json::<Desired>(topic, payload) else { return Ok(()) };
-                self.desired(identity, desired.section).await?;
+                self.desired(identity, desired).await?;
             }
             LinkDown::Command { command_id, target } => {
                 let Some(command) = from_json::<CommandDown>(topic, payload) else { return Ok(()) };
@@ -83,7 +83,19 @@ impl Uplink {
         Ok(())
     }
 
-    async fn desired(&self, identity: Identity, section: Section) -> Result<(), Ended> {
+    /// Says once when central is from before stores had names: its losses by a restore from a backup cannot be told from messages that
+    /// it never had. What waits here is kept until it has it, all the same.
+    fn note_whether_named(&self, stored: &Stored) {
+        let is_unnamed = stored.origin.is_none();
+        if !self.is_store_unnamed.swap(is_unnamed, Ordering::Relaxed) && is_unnamed {
+            tracing::warn!(
+                "central is of an older version: messages that it loses when it is restored from a backup are not told as lost; update central"
+            );
+        }
+    }
+
+    async fn desired(&self, identity: Identity, desired: Desired) -> Result<(), Ended> {
+        let Desired { section, generations } = desired;
         // A deployment with the mark is refused where it would come in force, and reported.
         if let (false, Some(field)) =
             (self.is_own_system_module(&identity), find_mark_in(&section.properties))
@@ -97,10 +109,17 @@ impl Uplink {
             );
             return Ok(());
         }
+        // Before the section is saved: it is not told again.
+        let has_replaced =
+            self.is_own_system_module(&identity) && self.deployments.replace_modules(&generations).await?;
         let is_here = || self.standing.is_here(&identity);
         let (change, saved) = self.twins.desired_from_central(&identity, section, is_here);
         if let Some(saved) = saved {
             saved.durable().await?;
+        }
+        if has_replaced {
+            self.deployments.take_up().await?;
+            return Ok(());
         }
         let Some(change) = change else { return Ok(()) };
         if self.is_own_system_module(&identity) {

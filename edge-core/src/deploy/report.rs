@@ -120,7 +120,12 @@ impl Progress<'_> {
 }
 
 /// The reported section of `$edgeAgent`: every module of the manifest in force. To be cut by [`bounded`] with whatever is added.
-pub fn edge_agent(host: &Host, progress: &Progress<'_>, outcome: &Outcome) -> Map<String, Value> {
+pub fn edge_agent(
+    host: &Host,
+    progress: &Progress<'_>,
+    outcome: &Outcome,
+    warnings: &[String],
+) -> Map<String, Value> {
     let this_daemon =
         || SystemModuleReport { r#type: "docker".into(), runtime_status: RuntimeStatus::Running };
     let modules =
@@ -134,6 +139,7 @@ pub fn edge_agent(host: &Host, progress: &Progress<'_>, outcome: &Outcome) -> Ma
         system_modules: [("edgeAgent".into(), this_daemon()), ("edgeHub".into(), this_daemon())].into(),
         modules: modules.collect(),
         health: None,
+        manifest_warnings: warnings.to_vec(),
     })
 }
 
@@ -348,7 +354,7 @@ mod tests {
             unseen: None,
             now_ms: NOW,
         };
-        edge_agent(&host, &progress, &outcome())
+        edge_agent(&host, &progress, &outcome(), &[])
     }
 
     #[test]
@@ -503,7 +509,7 @@ mod tests {
                     unseen: None,
                     now_ms: NOW,
                 };
-                let mut report = edge_agent(&host, &progress, &outcome);
+                let mut report = edge_agent(&host, &progress, &outcome, &[]);
                 // What the daemon finds wrong is added by it.
                 report.insert("health".into(), json!({"findings": vec!["é".repeat(300); 40]}));
                 let report = bounded(report);

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
+mod generated;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -273,6 +275,42 @@ async fn refused(options: &LeafOptions) {
     }
 }
 
+/// Assigns a manifest to a gateway, with one module that never runs or none.
+async fn assign(site: &Site, gateway: &str, module: Option<&str>, hub: Value) {
+    let mut modules = json!({});
+    let mut content = json!({"$edgeHub": {"properties.desired": hub}});
+    if let Some(module) = module {
+        modules[module] = json!({
+            "type": "docker", "status": "stopped", "restartPolicy": "never", "version": "1.0",
+            "settings": {"image": "nobody/pulls:1", "createOptions": "{}"},
+        });
+        content[module] = json!({"properties.desired": {"limit": 7}});
+    }
+    content["$edgeAgent"] = json!({"properties.desired": {
+        "schemaVersion": "1.1",
+        "runtime": {"type": "docker", "settings": {}},
+        "systemModules": {},
+        "modules": modules,
+    }});
+    let rest = site.rest().unwrap();
+    let manifest = json!({"displayName": "m", "data": {"modulesContent": content}});
+    rest.put("/api/deploymentManifests/m", &manifest).await.unwrap();
+    let assigned = json!({"deploymentManifest": {"id": "m"}});
+    rest.patch(&format!("/api/devices/{gateway}"), &assigned).await.unwrap();
+}
+
+/// What the present module of a name proves itself with.
+fn module_options(site: &Site, like: &LeafOptions, identity: &str) -> LeafOptions {
+    let (_, module) = identity.split_once('/').unwrap();
+    let secret = std::fs::read(site.agent_dir().join("module-key")).unwrap();
+    let text = match module_number(&site.dir, identity) {
+        None => format!("key {module}"),
+        Some(number) => format!("key {module} {number}"),
+    };
+    let key = edge_core::access::sas::sign(&secret, text.as_bytes());
+    LeafOptions { identity: identity.parse().unwrap(), key, ..like.clone() }
+}
+
 #[tokio::test]
 async fn a_module_that_left_the_manifest_leaves_nothing_to_the_next_one_of_its_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -284,31 +322,9 @@ async fn a_module_that_left_the_manifest_leaves_nothing_to_the_next_one_of_its_n
         key: edge_core::access::sas::sign(&secret, b"key caller"),
         ..known
     };
+    let hub = || json!({"schemaVersion": "1.1", "routes": {}});
     let assign = async |has_module: bool| {
-        let mut modules = json!({});
-        if has_module {
-            modules["caller"] = json!({
-                "type": "docker", "status": "stopped", "restartPolicy": "never", "version": "1.0",
-                "settings": {"image": "nobody/pulls:1", "createOptions": "{}"},
-            });
-        }
-        let mut content = json!({
-            "$edgeAgent": {"properties.desired": {
-                "schemaVersion": "1.1",
-                "runtime": {"type": "docker", "settings": {}},
-                "systemModules": {},
-                "modules": modules,
-            }},
-            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {}}},
-        });
-        if has_module {
-            content["caller"] = json!({"properties.desired": {"limit": 7}});
-        }
-        let rest = site.rest().unwrap();
-        let manifest = json!({"displayName": "m", "data": {"modulesContent": content}});
-        rest.put("/api/deploymentManifests/m", &manifest).await.unwrap();
-        let gateway = json!({"deploymentManifest": {"id": "m"}});
-        rest.patch("/api/devices/life-module-gateway", &gateway).await.unwrap();
+        assign(&site, "life-module-gateway", has_module.then_some("caller"), hub()).await;
     };
     assign(true).await;
     let mut old = leaf(&module).await;

@@ -205,6 +205,7 @@ impl Deployments {
         let versions = Versions { edge_agent: version, edge_hub: wanted.edge_hub.version };
         let wants_the_same =
             self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&wanted));
+        let warned = self.in_force().as_ref().map(|in_force| in_force.warnings.clone()).unwrap_or_default();
         let is_in_force = wants_the_same && !self.must_renew.swap(false, Ordering::Relaxed);
         let problem = match is_in_force {
             true => self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone()),
@@ -221,7 +222,8 @@ impl Deployments {
             for refused in &routes_refused {
                 tracing::error!(version, refused, "a route was refused; the others are in force");
             }
-            for warning in &warnings {
+            // The two sections of a deployment come one after the other.
+            for warning in warnings.iter().filter(|warning| !warned.contains(warning)) {
                 tracing::warn!(version, warning, "manifest has a part to look at");
             }
             if let Some(in_force) = self.in_force().as_ref() {

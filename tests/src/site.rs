@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schemas::timestamp::rfc3339;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -66,6 +67,10 @@ pub struct Site {
     agent: Option<Process>,
     rest: Option<Rest>,
     token: String,
+    /// When the daemon was started last.
+    agent_started: Option<SystemTime>,
+    /// How much it had logged then.
+    agent_logged: usize,
 }
 
 /// The name under which devices on this machine and its containers reach the gateway: the machine's own, where it resolves.
@@ -119,6 +124,8 @@ impl Site {
             agent: None,
             rest: None,
             token: String::new(),
+            agent_started: None,
+            agent_logged: 0,
         })
     }
 
@@ -283,6 +290,7 @@ impl Site {
                 run.env(name, value.unwrap_or_default());
             }
         }
+        (self.agent_started, self.agent_logged) = (Some(SystemTime::now()), self.agent_log().len());
         let agent = Process::start("edge-agent", run, &log)?;
         agent.line("edge-agent ready", READY).await?;
         self.agent = Some(agent);
@@ -361,11 +369,17 @@ impl Site {
         process::cpu(self.agent_id()?)
     }
 
-    /// Waits until central says that the gateway is connected.
+    /// Waits until central says that the gateway is connected, since its daemon was started last: of a daemon that was killed central
+    /// hears a moment later.
     pub async fn gateway_connected(&self, within: Duration) -> Result<()> {
         let (rest, path) = (self.rest()?.clone(), format!("/api/ext/devices/{}/status", self.gateway));
+        let started = self.agent_started.unwrap_or(SystemTime::UNIX_EPOCH);
+        let started_ms = started.duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
+        let started = rfc3339(u64::try_from(started_ms)?);
         eventually("the gateway is connected", within, || async {
-            Ok((rest.get(&path).await?["connected"] == json!(true)).then_some(()))
+            let status = rest.get(&path).await?;
+            let is_since = status["since"].as_str().is_some_and(|since| since >= started.as_str());
+            Ok((status["connected"] == json!(true) && is_since).then_some(()))
         })
         .await
     }
@@ -485,8 +499,9 @@ impl Site {
     pub async fn end(&mut self, has_modules: bool) -> Result<()> {
         if let Some(agent) = self.agent.take() {
             agent.stop(READY).await?;
+            let log = self.agent_log().split_off(self.agent_logged);
             ensure!(
-                !self.agent_log().contains("the state is in use while the daemon ends"),
+                !log.contains("the state is in use while the daemon ends"),
                 "edge-agent ended before its state was exported"
             );
         }

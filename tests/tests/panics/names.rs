@@ -117,7 +117,7 @@ fn each_name_that_the_sources_give_is_known_here() {
         })
         .filter_map(|(text, (at, giver))| {
             let call = &text[at + giver.len()..];
-            let begin = call.find('"').filter(|begin| *begin < REACH)?;
+            let begin = call.find('"').filter(|begin| *begin < REACH && !call[..*begin].contains('{'))?;
             call[begin + 1..].split('"').next()
         })
         .collect();

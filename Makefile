@@ -7,10 +7,13 @@ BIN := target/$(TARGET)/dist
 # Relative relocations in packed form: half a megabyte less in each program, on disk and in memory.
 STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 
-.PHONY: compiler build images demo test attack faults fuzz check lint bench clean
+.PHONY: compiler build web images demo test attack faults fuzz check lint bench clean
 
 compiler: ## what Rust needs beside itself: a linker, and a C compiler for SQLite and TLS
 	scripts/ensure-packages.sh gcc libc6-dev
+
+web: ## the console's files in central/web/dist, which central embeds
+	scripts/build-console.sh
 
 build: compiler ## static release binaries of every program
 	$(STATIC) cargo build --profile dist --target $(TARGET) --workspace --bins
@@ -49,9 +52,10 @@ attack: images ## the long form of the attacks on a running site, on loopback; t
 fuzz: compiler ## every parser with libFuzzer, SECONDS_EACH (600); TARGETS="packets sas" for some only
 	scripts/fuzz.sh $(or $(SECONDS_EACH),600) $(TARGETS)
 
-check: compiler ## format, lints and dependency audit
+check: compiler ## format, lints and dependency audit; the console's types, tests, and that its committed files are of its sources
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	scripts/build-console.sh --check
 	scripts/ensure-deny.sh
 	scripts/audit.sh
 

@@ -19,7 +19,6 @@ use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::links::PublicAddress;
 use crate::config::Config;
 use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
@@ -207,7 +206,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         // Bodies are read by the API, once it knows who sends them.
         ..HttpLimits::default()
     };
-    let api = crate::api::router(fleet, door, people, live, states, PublicAddress::new(&config.http));
+    let api = crate::api::router(fleet, door, people, live, states, Arc::new(config.clone()));
     let per_address = config.http.connections_per_address;
     let served = HttpServer::new("http.listen", limits).serve_tcp(http, per_address, http_tls, api, stop);
     started.tasks.essential("REST API", served.map(anyhow::Ok));

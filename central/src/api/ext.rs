@@ -234,6 +234,21 @@ pub struct MessagesWish {
     after: i64,
     /// At most so many, 1 to 1000; 100 when left out.
     limit: Option<u32>,
+    /// `oldest` first when left out. With `newest`, the last `limit` messages.
+    #[serde(default)]
+    #[param(inline)]
+    order: MessageOrder,
+}
+
+/// From which end messages are read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum MessageOrder {
+    /// Oldest first, from the message behind `after` on.
+    #[default]
+    Oldest,
+    /// Newest first.
+    Newest,
 }
 
 /// Stored messages of a device, oldest first; a gateway's list has those of its modules too, with `module`. A page may
@@ -258,7 +273,11 @@ pub(super) async fn messages(
         .store
         .read(move |c| {
             devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-            Ok::<_, FleetError>(telemetry::page(c, &of.device_id, wish.after, limit)?)
+            let page = match wish.order {
+                MessageOrder::Oldest => telemetry::page(c, &of.device_id, wish.after, limit)?,
+                MessageOrder::Newest => telemetry::newest(c, &of.device_id, wish.after, limit)?,
+            };
+            Ok::<_, FleetError>(page)
         })
         .await?;
     Ok(Json(Page::whole(page.into_iter().map(message_body).collect())))

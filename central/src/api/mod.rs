@@ -10,6 +10,7 @@ mod caller;
 pub mod cloud_messages;
 pub mod commands;
 pub mod components;
+mod connection;
 mod description;
 pub mod devices;
 pub mod enrollment_groups;
@@ -47,6 +48,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::config::Config;
 use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
 use crate::health::Health;
@@ -66,8 +68,9 @@ pub fn router(
     people: Arc<People>,
     live: LiveFeed,
     states: DeviceStates,
-    address: PublicAddress,
+    config: Arc<Config>,
 ) -> Router {
+    let address = PublicAddress::new(&config.http);
     let access = auth::Access::new(fleet.clone(), people.clone(), &address);
     let (router, description) = described();
     let parameters = Arc::new(DescribedParameters::of(&description));
@@ -76,6 +79,7 @@ pub fn router(
         .route_layer(middleware::from_fn(path_text::check))
         .route_layer(middleware::from_fn(etags::tag))
         .layer(Extension(address))
+        .layer(Extension(config))
         .layer(Extension(people))
         .layer(Extension(live))
         .layer(Extension(states))
@@ -155,6 +159,8 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(session::setup_needed, session::set_up))
         .routes(routes!(ext::health))
         .routes(routes!(ext::door))
+        .routes(routes!(connection::get))
+        .routes(routes!(connection::join))
         .routes(routes!(ext::status))
         .routes(routes!(ext::messages))
         .routes(routes!(live::events))

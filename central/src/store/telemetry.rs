@@ -337,8 +337,31 @@ pub fn page(
     after: i64,
     limit: u32,
 ) -> rusqlite::Result<Vec<Message>> {
+    page_by(connection, device, after, limit, "id")
+}
+
+/// The last messages of a device and its modules with ids above `after`, newest first: up to `limit`, fewer when they are large.
+///
+/// # Errors
+/// SQLite's.
+pub fn newest(
+    connection: &Connection,
+    device: &DeviceId,
+    after: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<Message>> {
+    page_by(connection, device, after, limit, "id DESC")
+}
+
+fn page_by(
+    connection: &Connection,
+    device: &DeviceId,
+    after: i64,
+    limit: u32,
+    order: &str,
+) -> rusqlite::Result<Vec<Message>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT * FROM telemetry WHERE device = ?1 AND id > max(?2, {BEFORE_DEVICE}) ORDER BY id"
+        "SELECT * FROM telemetry WHERE device = ?1 AND id > max(?2, {BEFORE_DEVICE}) ORDER BY {order}"
     ))?;
     let rows = unreadable::rows("telemetry", statement.query_map((device.as_str(), after), read)?);
     let (mut page, mut bytes) = (Vec::new(), 0);

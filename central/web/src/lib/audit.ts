@@ -1,0 +1,86 @@
+// A row of the audit log as a sentence: what a person did, not which path was asked for.
+
+import type { AuditRow } from "./types";
+
+const VERBS: Record<string, string> = { PUT: "wrote", PATCH: "changed", POST: "added", DELETE: "deleted" };
+
+/** `blocked press-04` of a row; `changed /api/…` where nothing better is known. */
+export function auditSentence(row: AuditRow): string {
+  const own = ofKind(row);
+  if (own) return own + outcome(row);
+  const path = row.path ?? "";
+  const segments = path.split("?")[0]?.split("/").filter(Boolean).map(decodeURIComponentSafe) ?? [];
+  const at = segments.indexOf("devices");
+  const sentence =
+    at >= 0 && segments[at + 1] ? ofDevice(row, segments.slice(at + 1)) : ofThing(row, segments);
+  return (sentence ?? `${VERBS[row.method ?? ""] ?? row.kind} ${path}`.trim()) + outcome(row);
+}
+
+function ofKind(row: AuditRow): string | null {
+  switch (row.kind) {
+    case "signIn":
+      return "signed in";
+    case "signOut":
+      return "signed out";
+    case "setup":
+      return "set up central";
+    case "refused":
+      return row.path?.startsWith("/api/ext/session") || row.path === null ? "was refused at sign-in" : null;
+    default:
+      return null;
+  }
+}
+
+function ofDevice(row: AuditRow, [id, what, name, ...rest]: string[]): string | null {
+  if (!what) {
+    if (row.method === "DELETE") return `deleted ${id}`;
+    const [before, after] = [
+      row.before as { enabled?: boolean } | null,
+      row.after as { enabled?: boolean } | null,
+    ];
+    if (after?.enabled === false && before?.enabled !== false) return `blocked ${id}`;
+    if (after?.enabled === true && before?.enabled === false) return `unblocked ${id}`;
+    return row.method === "PUT" && row.before === null ? `added ${id}` : `changed ${id}`;
+  }
+  if (what === "commands") return `ran ${name} on ${id}`;
+  if (what === "properties") return `wrote properties of ${id}`;
+  if (what === "applyDeploymentManifest") return `assigned a manifest to ${id}`;
+  if (what === "relationships")
+    return row.method === "DELETE" ? `detached a device at ${id}` : `attached a device at ${id}`;
+  if (what === "join") return `took the line that joins ${id}`;
+  if (what === "attestation") return `changed how ${id} proves itself`;
+  if (what === "modules" && rest[0] === "commands") return `ran ${rest[1]} on ${id}/${name}`;
+  if (what === "modules" && rest[0] === "properties") return `wrote properties of ${id}/${name}`;
+  return null;
+}
+
+function ofThing(row: AuditRow, segments: string[]): string | null {
+  const [, first, id] = segments;
+  const verb = VERBS[row.method ?? ""] ?? "changed";
+  if (first === "deploymentManifests") return `${verb} manifest ${id}`;
+  if (first === "apiTokens") return row.method === "DELETE" ? `revoked token ${id}` : `made token ${id}`;
+  if (first === "users") return `${verb} user ${id}`;
+  if (first === "enrollmentGroups") return `${verb} enrolment group ${id}`;
+  if (first === "ext" && segments[2] === "session")
+    return row.method === "DELETE"
+      ? "signed out"
+      : (row.status ?? 200) < 400
+        ? "signed in"
+        : "was refused at sign-in";
+  if (first === "ext" && segments[2] === "setup") return "set up central";
+  if (first === "ext" && segments[2] === "users") return `set a password of user ${segments[3]}`;
+  return null;
+}
+
+function outcome(row: AuditRow): string {
+  const isRefused = row.status !== null && row.status >= 400 && ofKind(row) === null;
+  return isRefused ? `, refused with ${row.status}` : "";
+}
+
+function decodeURIComponentSafe(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

@@ -25,3 +25,9 @@ test("an id stays until another one comes, and an event without data is none", (
   expect(parser.take("id: 3\n\n")).toEqual([]);
   expect(parser.take("data: x\n\n")).toEqual([{ type: "message", data: "x", id: "3" }]);
 });
+
+test("an id that comes alone is one to resume with", () => {
+  const parser = new EventParser();
+  expect(parser.take("retry: 2000\nid: 4-1\n\n")).toEqual([]);
+  expect(parser.lastId).toBe("4-1");
+});

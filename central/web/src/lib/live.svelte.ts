@@ -165,7 +165,9 @@ class Live {
         clearTimeout(timer);
         timer = setTimeout(() => silence.abort(), SILENCE_MAX_MS);
         this.lastHeard = clock.exact();
-        for (const event of parser.take(value)) this.#take(event);
+        const events = parser.take(value);
+        if (parser.lastId) this.#lastId = parser.lastId;
+        for (const event of events) this.#take(event);
       }
     } finally {
       clearTimeout(timer);
@@ -183,7 +185,6 @@ class Live {
   }
 
   #take(event: ServerEvent): void {
-    if (event.id) this.#lastId = event.id;
     if (event.type === "resync") {
       this.#tell("resync", null);
       return;

@@ -9,6 +9,11 @@ export class EventParser {
   #type = "";
   #id = "";
 
+  /** The id to resume with: of the last event, or one that came alone, before the first event. */
+  get lastId(): string {
+    return this.#id;
+  }
+
   /** Takes the next piece of the stream and gives the events that it completes. */
   take(piece: string): ServerEvent[] {
     const events: ServerEvent[] = [];

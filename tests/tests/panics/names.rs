@@ -59,6 +59,7 @@ pub(crate) const CENTRAL: &[&str] = &[
     "end of messages",
     "end of waiting commands",
     "last values",
+    "live stream",
     "news for a gateway",
     "plain MQTT",
     "queue-commit",

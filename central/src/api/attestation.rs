@@ -40,7 +40,7 @@ pub struct AttestationBody {
 enum AttestationKind {
     /// By a token that is signed with one of two keys.
     SymmetricKey,
-    /// By a certificate.
+    /// By the key of a certificate that the device shows.
     X509,
     /// By a TPM. central keeps the endorsement key and does not challenge it: the device does not connect.
     Tpm,
@@ -50,7 +50,7 @@ enum AttestationKind {
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(super) struct TpmBody {
-    /// Base64.
+    /// Public endorsement key of the TPM, base64 of 1 to 1024 bytes.
     endorsement_key: String,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct TpmBody {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CredentialsBody {
-    /// Of this site.
+    /// ID scope of this site, which devices send when they enrol.
     id_scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     symmetric_key: Option<SymmetricKey>,
@@ -77,17 +77,17 @@ impl CredentialsBody {
     }
 }
 
-/// Two keys.
+/// The two symmetric keys of a device; either signs its tokens.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct SymmetricKey {
     /// Base64 of 16 to 64 bytes; made when left out.
     primary_key: Option<String>,
-    /// As primaryKey.
+    /// Second key, for changing the first without a gap: base64 of 16 to 64 bytes; made when left out.
     secondary_key: Option<String>,
 }
 
-/// Certificates.
+/// The certificates that prove a device.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct X509Body {
@@ -98,7 +98,7 @@ struct X509Body {
     is_ca_signed: Option<bool>,
 }
 
-/// Two certificates.
+/// The two certificates of a device; either proves it.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct ClientCertificates {
@@ -123,7 +123,7 @@ struct Certificate {
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 struct CertificateInfo {
-    /// 40 hexadecimal digits.
+    /// SHA-1 of the certificate, 40 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha1_thumbprint: Option<String>,
     /// Ours: 64 hexadecimal digits.
@@ -277,6 +277,7 @@ impl Certificate {
                 };
                 // Read once, so that what is no certificate is refused here and not at each CONNECT.
                 edge_core::access::x509::valid_until(&der, crate::clock::now_ms() / 1000)
+                    .and_then(|_| edge_core::access::x509::check_key(&der))
                     .map_err(|why| format!("the certificate cannot be used: {why}"))?;
                 let fingerprint = Fingerprint::of(&der);
                 let sha1 = Thumbprint::Sha1(fingerprint.sha1).to_string();

@@ -5,6 +5,7 @@ pub mod authorization;
 pub mod claim;
 pub mod enrolment;
 pub mod error;
+pub mod p521;
 pub mod password;
 pub mod proof;
 pub mod rate;

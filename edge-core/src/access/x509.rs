@@ -12,6 +12,7 @@ use schemas::names::{DeviceId, Identity};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::p521;
 use super::proof::{Fingerprint, Mark};
 
 /// Clocks may differ by this much, as for tokens.
@@ -107,9 +108,10 @@ impl Authorities {
     /// In words, with the number of the certificate that cannot be an authority.
     pub fn new(certificates: &[CertificateDer<'_>]) -> Result<Self, String> {
         let anchor = |(n, der): (usize, &CertificateDer<'_>)| {
-            webpki::anchor_from_trusted_cert(der)
-                .map(|anchor| anchor.to_owned())
-                .map_err(|why| format!("certificate {} cannot be an authority: {why}", n + 1))
+            let wrong = |why: String| format!("certificate {} cannot be an authority: {why}", n + 1);
+            let anchor = webpki::anchor_from_trusted_cert(der).map_err(|why| wrong(why.to_string()))?;
+            check_key(der).map_err(wrong)?;
+            Ok(anchor.to_owned())
         };
         certificates.iter().enumerate().map(anchor).collect::<Result<_, _>>().map(Self)
     }
@@ -178,7 +180,7 @@ impl Authorities {
         let certificate = webpki::EndEntityCert::try_from(&leaf).map_err(|why| why.to_string())?;
         let path = certificate
             .verify_for_usage(
-                webpki::ALL_VERIFICATION_ALGS,
+                p521::ALL.as_slice(),
                 &self.0,
                 shown.intermediates,
                 UnixTime::since_unix_epoch(Duration::from_secs(now_secs)),
@@ -189,6 +191,15 @@ impl Authorities {
             .map_err(|why| format!("its chain does not hold: {why}"))?;
         Ok(mark_of(path.anchor()))
     }
+}
+
+/// Checks that the key of a certificate can prove anything here.
+///
+/// # Errors
+/// In words, with the curve or algorithm.
+pub fn check_key(der: &[u8]) -> Result<(), String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|why| why.to_string())?;
+    p521::check_key(certificate.public_key()).map_err(|why| why.to_string())
 }
 
 /// Of an authority's name and key: a certificate that was made anew for both is the same authority.
@@ -229,7 +240,7 @@ pub fn check_possession(authority: &[u8], proof: &[u8], code: &str, now_secs: u6
     let (_, authority) = X509Certificate::from_der(authority).map_err(|why| why.to_string())?;
     let (_, certificate) = X509Certificate::from_der(proof).map_err(|why| why.to_string())?;
     is_only_name(&common_names(proof)?, code, "the verification code")?;
-    if certificate.verify_signature(Some(authority.public_key())).is_err() {
+    if !p521::is_signed_by(&certificate, authority.public_key()) {
         return Err("it was not signed with the key of the certificate that is to be verified".to_owned());
     }
     valid_until(proof, now_secs).map(drop)
@@ -317,6 +328,38 @@ pub(super) mod tests {
             let key = KeyPair::generate().unwrap();
             let issuer = Issuer::from_params(&self.params, &self.key);
             params(name).signed_by(&key, &issuer).unwrap().der().clone()
+        }
+    }
+
+    #[test]
+    fn authorities_and_devices_with_keys_on_p521_hold_as_others_do() {
+        use rustls_pki_types::pem::PemObject as _;
+
+        let der = |pem: &[u8]| CertificateDer::from_pem_slice(pem).unwrap();
+        let ca = der(include_bytes!("../../testdata/p521/ca.pem"));
+        let authorities = Authorities::new(std::slice::from_ref(&ca)).unwrap();
+        let device: DeviceId = "device-521".parse().unwrap();
+        for pem in [
+            include_bytes!("../../testdata/p521/device.sha256.pem").as_slice(),
+            include_bytes!("../../testdata/p521/device.sha384.pem"),
+            include_bytes!("../../testdata/p521/device.sha512.pem"),
+        ] {
+            let leaf = der(pem);
+            authorities.check(&Shown { leaf: &leaf, intermediates: &[] }, &device, now()).unwrap();
+        }
+        let stranger = Signer::new("P-521 test authority", None).device("device-521");
+        assert!(authorities.check(&Shown { leaf: &stranger, intermediates: &[] }, &device, now()).is_err());
+
+        let proof = der(include_bytes!("../../testdata/p521/proof.pem"));
+        check_possession(&ca, &proof, "VERIFICATION-CODE", now()).unwrap();
+        let leaf = der(include_bytes!("../../testdata/p521/device.sha512.pem"));
+        assert!(check_possession(&leaf, &proof, "VERIFICATION-CODE", now()).is_err());
+        for pem in [
+            include_bytes!("../../testdata/p521/secp256k1.pem").as_slice(),
+            include_bytes!("../../testdata/p521/brainpool.pem"),
+        ] {
+            let why = Authorities::new(&[der(pem)]).unwrap_err();
+            assert!(why.contains("not supported") && why.contains("P-521"), "{why}");
         }
     }
 

@@ -6,6 +6,7 @@
 //! of it: webpki reads X.509 v3 only, and `openssl x509 -req -signkey`, with which Azure's guides make device
 //! certificates, writes v1.
 
+use edge_core::access::p521;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
@@ -31,6 +32,9 @@ impl OptionalClientCertificate {
 fn public_key<'a>(certificate: &'a CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'a>, Error> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    // Said as what it is: to TLS it would be a bad signature.
+    p521::check_key(parsed.public_key())
+        .map_err(|unsupported| Error::General(format!("the client's certificate: {unsupported}")))?;
     Ok(SubjectPublicKeyInfoDer::from(parsed.tbs_certificate.subject_pki.raw))
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::Duration as Lifetime;
 
+use edge_core::access::p521;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -35,7 +38,7 @@ impl Authority {
     /// # Errors
     /// [`TlsError::NotAPair`], or what cannot be read.
     pub fn check(&self) -> Result<(), TlsError> {
-        let key = KeyPair::from_pem(&self.key_pem)?;
+        let key = key_pair(&self.key_pem)?;
         let ca = certificates(self.cert_pem.as_bytes())?;
         let ca = ca.first().ok_or(TlsError::NoCertificate)?;
         let (_, ca) = X509Certificate::from_der(ca).map_err(|_| TlsError::NoCertificate)?;
@@ -112,7 +115,7 @@ pub fn issue_server(authority: &Authority, names: &[String]) -> Result<Issued, T
 /// # Errors
 /// [`TlsError::Made`] when a name cannot stand in a certificate, or the authority cannot be read.
 pub fn issue(authority: &Authority, wanted: &Wanted<'_>) -> Result<Issued, TlsError> {
-    let issuer = Issuer::from_ca_cert_pem(&authority.cert_pem, KeyPair::from_pem(&authority.key_pem)?)?;
+    let issuer = Issuer::from_ca_cert_pem(&authority.cert_pem, key_pair(&authority.key_pem)?)?;
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(wanted.names.to_vec())?;
     for uri in wanted.uris {
@@ -139,6 +142,15 @@ pub fn issue(authority: &Authority, wanted: &Wanted<'_>) -> Result<Issued, TlsEr
         chain_pem: format!("{}{}", certificate.pem(), authority.cert_pem),
         key_pem: key.serialize_pem(),
         not_after_secs: u64::try_from(params.not_after.unix_timestamp()).unwrap_or_default(),
+    })
+}
+
+/// The key of an authority.
+fn key_pair(pem: &str) -> Result<KeyPair, TlsError> {
+    KeyPair::from_pem(pem).map_err(|error| {
+        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok();
+        let is_p521 = key.is_some_and(|key| p521::PrivateKey::read(&key).is_some());
+        if is_p521 { TlsError::AuthorityCurve } else { error.into() }
     })
 }
 

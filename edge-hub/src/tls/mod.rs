@@ -5,6 +5,9 @@ mod client_certificate;
 mod inspect;
 mod issue;
 pub mod keep;
+#[cfg(test)]
+mod p521_test;
+mod provider;
 mod served;
 pub mod together;
 pub mod trust;
@@ -13,7 +16,6 @@ mod watch;
 use std::sync::Arc;
 
 use rustls::client::WantsClientCert;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
@@ -23,6 +25,7 @@ pub use issue::{Authority, Issued, Purpose, SERVER_LIFETIME, Wanted, issue, issu
 pub use served::ServedCertificate;
 
 use client_certificate::OptionalClientCertificate;
+use provider::provider;
 
 /// Why certificates or keys could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +45,15 @@ pub enum TlsError {
     /// Nobody would accept it.
     #[error("the certificate has expired")]
     Expired,
+    /// Certificates are not signed with it.
+    #[error(
+        "the authority's key is on the curve P-521, with which certificates are not made here; give an authority with a key on P-256 \
+             or P-384, or a certificate that it signed"
+    )]
+    AuthorityCurve,
     /// Not made.
     #[error("making a certificate: {0}")]
     Made(#[from] rcgen::Error),
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// The certificates in a PEM text.

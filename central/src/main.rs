@@ -341,8 +341,9 @@ fn in_store<T: Send + 'static>(
     config: &Config,
     work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().build().context("starting the async runtime")?;
+    // The store looks at its file now and then.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.context("starting the async runtime")?;
     runtime.block_on(async {
         let store = Store::open(&config.data_dir, config.keep.limits())?;
         let done = store.submit(move |c| Ok::<_, central::store::StoreError>(work(c)?)).await?;

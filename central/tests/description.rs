@@ -125,3 +125,52 @@ fn an_answer_that_is_not_as_described_fails_the_test_that_got_it() {
     }
     assert!(!exchange(418, &device.to_string()) && !exchange(200, "") && !exchange(404, "{}"));
 }
+
+#[test]
+fn a_body_that_is_sent_may_have_null_where_it_takes_something_away_and_nowhere_else() {
+    let document = document();
+    let mut nullable = BTreeSet::new();
+    for (name, operation) in operations(&document) {
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let mut names: Vec<String> = schema["$ref"].as_str().map(str::to_owned).into_iter().collect();
+        let mut seen = BTreeSet::new();
+        while let Some(named) = names.pop() {
+            if !seen.insert(named.clone()) {
+                continue;
+            }
+            let schema = document.pointer(named.trim_start_matches('#')).unwrap();
+            for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
+                let text = schema.to_string();
+                if text.contains("\"null\"") {
+                    nullable.insert(field.clone());
+                }
+                names.extend(text.split('"').filter(|part| part.starts_with("#/")).map(str::to_owned));
+            }
+        }
+        assert!(schema.is_null() || !seen.is_empty() || schema["type"] == "object", "{name}: {schema}");
+    }
+    let nullable: Vec<&str> = nullable.iter().map(String::as_str).collect();
+    assert_eq!(nullable, ["deploymentManifest", "organizations", "template"]);
+}
+
+#[test]
+fn versions_and_names_in_addresses_are_described_by_what_they_may_be() {
+    let document = document();
+    let mut versions = 0;
+    for (name, operation) in operations(&document) {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let schema = &parameter["schema"];
+            match parameter["name"].as_str().unwrap() {
+                "api-version" => {
+                    assert_eq!(schema["enum"].as_array().unwrap().len(), 7, "{name}");
+                    versions += 1;
+                }
+                "device_id" | "module_name" | "component_name" | "group_id" => {
+                    assert!(schema["pattern"].is_string(), "{name}: {parameter}");
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(versions > 40, "{versions}");
+}

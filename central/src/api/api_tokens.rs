@@ -39,7 +39,7 @@ const ASSIGNMENTS_MAX: usize = 50;
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfToken {
-    /// Its name.
+    /// Name of the token, which is its id.
     token_id: String,
 }
 
@@ -108,7 +108,7 @@ impl TokenRequest {
     }
 }
 
-/// A token.
+/// An API token, without its secret.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenBody {

@@ -41,16 +41,16 @@ pub struct MessageWish {
     ack: Ack,
     /// RFC 3339, at most 48 hours ahead; in an hour when it and `timeToLiveSecs` are left out.
     expiry_time: Option<String>,
-    /// Instead of `expiryTime`.
+    /// Seconds for which the message waits, instead of `expiryTime`.
     time_to_live_secs: Option<u64>,
-    /// Application properties.
+    /// Application properties of the message; none when left out.
     #[serde(default)]
     properties: BTreeMap<String, String>,
     /// Any JSON, sent as such.
     body: Option<Value>,
     /// Text, sent as it is.
     body_text: Option<String>,
-    /// Bytes.
+    /// Body that is not JSON, base64.
     body_base64: Option<String>,
 }
 
@@ -114,7 +114,7 @@ pub(super) async fn send(
     Ok((StatusCode::CREATED, Json(body(&stored))))
 }
 
-/// Which messages.
+/// Which messages a list shows.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -217,7 +217,7 @@ fn description(end: &End) -> &str {
     }
 }
 
-/// A cloud-to-device message.
+/// A cloud-to-device message that waits, or was ended lately.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CloudMessageBody {
@@ -240,7 +240,7 @@ pub(super) struct CloudMessageBody {
     enqueued_time: String,
     #[schema(format = DateTime)]
     expiry_time: String,
-    /// Its JSON.
+    /// Body of the message, when it is JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<Value>,
     /// Its bytes, when they are no JSON.
@@ -261,13 +261,13 @@ pub(super) struct CloudMessageBody {
 #[schema(rename_all = "camelCase")]
 #[allow(dead_code, reason = "describes schemas::cloud_message::Ack")]
 enum AckKind {
-    /// None.
+    /// No feedback.
     None,
     /// That the device has it.
     Positive,
     /// That the device will not have it.
     Negative,
-    /// Either.
+    /// Feedback of the delivery, and of the end without one.
     Full,
 }
 
@@ -275,7 +275,7 @@ enum AckKind {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum MessageState {
-    /// It waits here.
+    /// It waits at central.
     Queued,
     /// The device's gateway has it.
     AtGateway,

@@ -36,7 +36,7 @@ pub struct OfCommand {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfModuleCommand {
-    /// A gateway.
+    /// Id of the gateway.
     #[param(value_type = String)]
     device_id: DeviceId,
     /// One of its modules.
@@ -50,7 +50,7 @@ pub struct OfModuleCommand {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct CommandWish {
-    /// Any JSON.
+    /// Payload that the target gets: any JSON, `null` when left out.
     #[serde(default)]
     request: Value,
     /// Seconds to wait for the target to be connected, 0 to 300; 0 when left out.
@@ -69,9 +69,9 @@ pub struct CommandBody {
     id: String,
     /// As it was given; null when nothing was.
     request: Value,
-    /// Seconds.
+    /// Seconds that central waited for the target to be connected.
     connection_timeout: u64,
-    /// Seconds.
+    /// Seconds that central waits for the answer.
     response_timeout: u64,
     #[schema(format = DateTime)]
     requested_time: String,
@@ -86,10 +86,10 @@ pub struct CommandBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     ended_time: Option<String>,
-    /// The target's status.
+    /// Status that the target answered with, as HTTP has it: 200 is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     response_code: Option<i64>,
-    /// The target's answer.
+    /// Payload of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     response: Option<Value>,
     /// Why there is no answer and will be none.

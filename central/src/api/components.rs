@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::commands::{CommandBody, CommandWish, call, past};
 use super::error::{Answer, ErrorBody};
-use super::extract::{ApiVersion, At, Body, JsonBytes, OfDevice, OfModule};
+use super::extract::{ApiVersion, Asked, At, Body, JsonBytes, OfDevice, OfModule, Unmodeled};
 use super::list::Page;
 use super::properties::{Properties, desire, shown};
 use super::telemetry::{LastValue, last};
@@ -40,7 +40,7 @@ pub struct OfComponent {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfModuleComponent {
-    /// A gateway.
+    /// Id of the gateway.
     #[param(value_type = String)]
     device_id: DeviceId,
     /// One of its modules.
@@ -61,7 +61,7 @@ pub struct OfComponentCommand {
     /// A component of its model.
     #[param(value_type = String)]
     component_name: ComponentName,
-    /// The component's method.
+    /// Name of the command, without the name of the component.
     command_name: String,
 }
 
@@ -69,7 +69,7 @@ pub struct OfComponentCommand {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfModuleComponentCommand {
-    /// A gateway.
+    /// Id of the gateway.
     #[param(value_type = String)]
     device_id: DeviceId,
     /// One of its modules.
@@ -78,7 +78,7 @@ pub struct OfModuleComponentCommand {
     /// A component of the module's model.
     #[param(value_type = String)]
     component_name: ComponentName,
-    /// The component's method.
+    /// Name of the command, without the name of the component.
     command_name: String,
 }
 
@@ -100,7 +100,7 @@ pub struct OfComponentValue {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfModuleComponentValue {
-    /// A gateway.
+    /// Id of the gateway.
     #[param(value_type = String)]
     device_id: DeviceId,
     /// One of its modules.
@@ -113,10 +113,10 @@ pub struct OfModuleComponentValue {
     telemetry_name: String,
 }
 
-/// A component.
+/// A component of a device or module, found in its twin.
 #[derive(Serialize, ToSchema)]
 pub struct ComponentBody {
-    /// Unique at central.
+    /// Device, module and component, unique at central.
     #[serde(rename = "@id")]
     id: String,
     #[serde(rename = "@type")]
@@ -129,7 +129,7 @@ pub struct ComponentBody {
 /// What a component is.
 #[derive(Serialize, ToSchema)]
 enum ComponentType {
-    /// A component.
+    /// It is a component of a model.
     Component,
 }
 
@@ -193,23 +193,25 @@ pub(super) async fn list_of_module(
 
 /// The properties of a component of a device.
 #[utoipa::path(get, path = "/api/devices/{device_id}/components/{component_name}/properties", tag = "components",
-    params(OfComponent, ApiVersion), security(("token" = [])),
+    params(OfComponent, ApiVersion, Unmodeled), security(("token" = [])),
     responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn properties(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfComponent>,
+    _: Asked<Unmodeled>,
 ) -> Answer<Json<Properties>> {
     shown_of(&fleet, Identity::device(of.device_id), of.component_name).await
 }
 
 /// Merges desired properties of a component of a device; `null` deletes one.
 #[utoipa::path(patch, path = "/api/devices/{device_id}/components/{component_name}/properties", tag = "components",
-    params(OfComponent, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
+    params(OfComponent, ApiVersion, Unmodeled), request_body = BTreeMap<String, Value>, security(("token" = [])),
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_properties(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfComponent>,
+    _: Asked<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
@@ -218,12 +220,13 @@ pub(super) async fn patch_properties(
 
 /// Replaces the desired properties of a component of a device; those of other components stay.
 #[utoipa::path(put, path = "/api/devices/{device_id}/components/{component_name}/properties", tag = "components",
-    params(OfComponent, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
+    params(OfComponent, ApiVersion, Unmodeled), request_body = BTreeMap<String, Value>, security(("token" = [])),
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn put_properties(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfComponent>,
+    _: Asked<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);

@@ -1,13 +1,18 @@
 //! What every operation of `/openapi.json` has in common: its id, and the answers that are given before its handler is asked, or in
 //! place of its own.
 
+use std::collections::BTreeSet;
+
 use axum::http::Method;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, PathItem};
+use utoipa::openapi::schema::{ArrayItems, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, InfoBuilder, License, OpenApi, Ref, RefOr, Response, ResponseBuilder,
     SecurityRequirement, Server,
 };
+
+use super::query::{API_VERSION, VERSIONS};
 
 /// The name of the errors' schema.
 const ERROR: &str = "ErrorBody";
@@ -62,6 +67,7 @@ pub(super) fn complete(description: &mut OpenApi) {
     let either =
         || ["token", "bearer", "session"].map(|scheme| SecurityRequirement::new(scheme, none)).to_vec();
     description.security = Some(either());
+    refuse_null(description);
     for (path, item) in &mut description.paths.paths {
         for (method, operation) in operations(item) {
             operation.operation_id = Some(operation_id(&method, path));
@@ -71,6 +77,7 @@ pub(super) fn complete(description: &mut OpenApi) {
                 None => operation.security = Some(Vec::new()),
             }
             add_answers(&method, path, operation);
+            operation.parameters.iter_mut().flatten().for_each(describe_form);
         }
     }
 }
@@ -85,6 +92,102 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operati
         (Method::DELETE, &mut item.delete),
     ];
     all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// Parameters whose form is checked by types that the description does not know: 1 to 128 of these characters.
+const FORMS: [(&str, &str); 4] = [
+    ("device_id", r"^[A-Za-z0-9:.%_*?!(),=@$'-]{1,128}$"),
+    ("module_name", r"^[A-Za-z0-9:.%_*?!(),=@$'-]{1,128}$"),
+    ("component_name", r"^[^ .$#/+?*\x00-\x1f\x7f-\x9f]{1,98}$"),
+    ("group_id", r"^[A-Za-z0-9._-]{1,128}$"),
+];
+
+/// Fields of requests that may be `null`: it takes away what stands ([`Update`](crate::update::Update)).
+const NULLABLE: [&str; 3] = ["template", "organizations", "deploymentManifest"];
+
+/// Takes `null` off the fields of bodies that are sent: it is refused there ([`strict`](super::strict)), and answers leave such a field
+/// out.
+fn refuse_null(description: &mut OpenApi) {
+    let all = description.paths.paths.values_mut().flat_map(operations);
+    let bodies = all.filter_map(|(_, operation)| match &operation.request_body {
+        Some(RefOr::T(body)) => Some(body),
+        _ => None,
+    });
+    let contents = bodies.flat_map(|body| body.content.values());
+    let mut names: Vec<String> = contents
+        .filter_map(|content| match content {
+            RefOr::T(content) => reference(content.schema.as_ref()?),
+            RefOr::Ref(_) => None,
+        })
+        .collect();
+    let Some(components) = &mut description.components else { return };
+    let mut seen = BTreeSet::new();
+    while let Some(name) = names.pop() {
+        let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(&name) else { continue };
+        if !seen.insert(name) {
+            continue;
+        }
+        for (field, schema) in &mut object.properties {
+            if !NULLABLE.contains(&field.as_str()) {
+                not_null(schema);
+            }
+            names.extend(references(schema));
+        }
+    }
+}
+
+fn reference(schema: &RefOr<Schema>) -> Option<String> {
+    let RefOr::Ref(reference) = schema else { return None };
+    reference.ref_location.rsplit('/').next().map(str::to_owned)
+}
+
+/// The schemas that a field names: its own, that of its items, or one of several.
+fn references(schema: &RefOr<Schema>) -> Vec<String> {
+    match schema {
+        RefOr::Ref(_) => reference(schema).into_iter().collect(),
+        RefOr::T(Schema::OneOf(one_of)) => one_of.items.iter().filter_map(reference).collect(),
+        RefOr::T(Schema::Array(array)) => match &array.items {
+            ArrayItems::RefOrSchema(items) => reference(items).into_iter().collect(),
+            ArrayItems::False => Vec::new(),
+        },
+        RefOr::T(_) => Vec::new(),
+    }
+}
+
+fn not_null(schema: &mut RefOr<Schema>) {
+    let without = |kind: &mut SchemaType| {
+        if let SchemaType::Array(kinds) = kind {
+            kinds.retain(|kind| *kind != Type::Null);
+            if let [only] = kinds.as_slice() {
+                *kind = SchemaType::Type(only.clone());
+            }
+        }
+    };
+    match schema {
+        RefOr::T(Schema::Object(object)) => without(&mut object.schema_type),
+        RefOr::T(Schema::Array(array)) => without(&mut array.schema_type),
+        RefOr::T(Schema::OneOf(one_of)) => {
+            let named = one_of.items.iter().find(|item| matches!(item, RefOr::Ref(_))).cloned();
+            if let Some(named) = named.filter(|_| one_of.items.len() == 2) {
+                *schema = named;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Describes what a parameter may be.
+fn describe_form(parameter: &mut RefOr<Parameter>) {
+    let RefOr::T(parameter) = parameter else { return };
+    let text = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+    let form = FORMS.iter().find(|(name, _)| *name == parameter.name);
+    let schema = match (parameter.name.as_str(), form) {
+        (API_VERSION, _) => text.enum_values(Some(VERSIONS.iter().copied())),
+        ("entry", _) => text.enum_values(Some(["primary", "secondary"])),
+        (_, Some((_, pattern))) => text.pattern(Some(*pattern)),
+        _ => return,
+    };
+    parameter.schema = Some(schema.build().into());
 }
 
 fn add_answers(method: &Method, path: &str, operation: &mut Operation) {

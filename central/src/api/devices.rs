@@ -61,7 +61,7 @@ pub struct DeviceBody {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum DeviceKind {
-    /// A gateway.
+    /// It is a gateway.
     IotEdge,
 }
 
@@ -125,10 +125,10 @@ pub struct AssignmentBody {
     /// Given back by scripts that changed what they read; not looked at.
     #[serde(rename = "displayName")]
     _display_name: Option<String>,
-    /// As displayName.
+    /// Given back by scripts that changed what they read; not looked at.
     #[serde(rename = "etag")]
     _etag: Option<String>,
-    /// As displayName.
+    /// Given back by scripts that changed what they read; not looked at.
     #[serde(rename = "organizations")]
     #[schema(value_type = Option<Vec<String>>, max_items = 1)]
     _organizations: Option<Organizations>,
@@ -348,7 +348,7 @@ pub(super) async fn credentials(
 /// A module of a gateway.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ModuleBody {
-    /// Unique at central.
+    /// Gateway and module, unique at central.
     #[serde(rename = "@id")]
     id: String,
     #[serde(rename = "@type")]

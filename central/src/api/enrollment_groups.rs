@@ -230,7 +230,7 @@ pub struct GroupBody {
     kind: GroupKind,
     attestation: GroupAttestationBody,
     etag: String,
-    /// Of this site.
+    /// ID scope of this site, which devices send when they enrol.
     id_scope: String,
     /// Of a group with certificates: the gateways through which its devices may enrol.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -242,9 +242,9 @@ pub struct GroupBody {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum GroupKind {
-    /// Devices.
+    /// Devices enrol by it.
     Iot,
-    /// Gateways.
+    /// Gateways enrol by it.
     IotEdge,
 }
 
@@ -314,13 +314,13 @@ fn body(group: &Group, id_scope: &str, has_keys: bool) -> GroupBody {
     }
 }
 
-/// Where devices enrol.
+/// What a device must know to enrol at this site.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProvisioningBody {
     /// The ID scope of this site.
     id_scope: String,
-    /// central's host name.
+    /// Host name at which central answers enrolments.
     host: String,
 }
 

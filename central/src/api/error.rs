@@ -29,11 +29,11 @@ pub struct ApiError {
 /// The body of an error.
 #[derive(Serialize, ToSchema)]
 pub struct ErrorBody {
-    /// What happened.
+    /// The error, in the shape of IoT Central.
     error: ErrorDetail,
 }
 
-/// What happened.
+/// An error, for programs and for people.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ErrorDetail {

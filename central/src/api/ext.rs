@@ -68,10 +68,10 @@ pub(super) async fn door(
     })
 }
 
-/// central's MQTT server.
+/// Connections to central's MQTT server, its limits, and what it refused.
 #[derive(Serialize, ToSchema)]
 pub(super) struct DoorBody {
-    /// Who is connected.
+    /// Number of clients that are connected now.
     clients: u64,
     limits: LimitsBody,
     /// What was refused or let go since central started, by its cause.
@@ -225,7 +225,7 @@ impl From<Conflict> for ConflictBody {
     }
 }
 
-/// Which messages.
+/// Which messages a list shows.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct MessagesWish {
@@ -283,7 +283,7 @@ pub(super) async fn messages(
     Ok(Json(Page::whole(page.into_iter().map(message_body).collect())))
 }
 
-/// A stored message.
+/// A telemetry message as central stored it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct MessageBody {
@@ -334,7 +334,7 @@ fn json_of(encoding: Option<&str>, body: &[u8]) -> Option<Box<RawValue>> {
     serde_json::from_str(&text).ok()
 }
 
-/// Whose twin.
+/// Whose twin is shown.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct TwinWish {

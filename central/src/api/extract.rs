@@ -124,7 +124,7 @@ pub struct OfDevice {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfModule {
-    /// A gateway.
+    /// Id of the gateway.
     #[param(value_type = String)]
     pub device_id: DeviceId,
     /// One of its modules.
@@ -155,4 +155,14 @@ pub struct ApiVersion {
         reason = "checked for all paths at once, before the handler; stands here for the description"
     )]
     pub api_version: String,
+}
+
+/// A parameter of IoT Central that is taken and changes nothing.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Unmodeled {
+    /// Whether properties that the device's template does not have are shown and taken. They always are.
+    #[serde(rename = "unmodeled")]
+    #[param(rename = "unmodeled")]
+    _unmodeled: Option<bool>,
 }

@@ -56,9 +56,9 @@ impl Entry {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfCertificate {
-    /// The group.
+    /// Id of the enrolment group.
     group_id: String,
-    /// `primary` or `secondary`.
+    /// Which certificate of the group: `primary` or `secondary`.
     #[param(value_type = String)]
     entry: Entry,
 }
@@ -139,7 +139,7 @@ pub struct SigningCertificateBody {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ThumbprintBody {
-    /// 40 hexadecimal digits.
+    /// SHA-1 of the certificate, 40 hexadecimal digits.
     sha1_thumbprint: String,
 }
 

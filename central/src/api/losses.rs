@@ -15,7 +15,7 @@ use crate::fleet::{Fleet, FleetError, no_device};
 use crate::store::devices;
 use crate::store::losses::{self, StoredLoss, Total};
 
-/// Which losses.
+/// Which losses a list shows.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -83,7 +83,7 @@ pub struct TotalBody {
     until: String,
 }
 
-/// All sums.
+/// Sums of all losses of a gateway or device.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TotalsBody {

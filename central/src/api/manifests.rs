@@ -31,7 +31,7 @@ pub struct OfManifest {
     manifest_id: String,
 }
 
-/// A stored manifest.
+/// A deployment manifest as it is stored.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestBody {

@@ -180,7 +180,7 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
     (router, description)
 }
 
-/// This description.
+/// Describes this API as OpenAPI 3.1.
 #[utoipa::path(get, path = "/openapi.json", tag = "page", responses((status = 200, body = BTreeMap<String, serde_json::Value>)))]
 async fn open_api(Extension(description): Extension<Arc<OpenApi>>) -> Json<OpenApi> {
     Json(OpenApi::clone(&description))

@@ -26,15 +26,15 @@ pub struct Paging {
     /// Items on a page, 1 to 100; 25 when left out.
     #[param(minimum = 1, maximum = 100)]
     maxpagesize: Option<u32>,
-    /// As `maxpagesize`.
+    /// Another name of `maxpagesize`.
     #[serde(rename = "$maxpagesize")]
     #[param(minimum = 1, maximum = 100)]
     odata_maxpagesize: Option<u32>,
-    /// As `maxpagesize`.
+    /// Another name of `maxpagesize`.
     #[serde(rename = "$top")]
     #[param(minimum = 1, maximum = 100)]
     top: Option<u32>,
-    /// From a `nextLink`.
+    /// Where the page begins, as the `nextLink` of the page before says it.
     #[serde(rename = "$skiptoken")]
     skip_token: Option<String>,
 }
@@ -46,12 +46,12 @@ pub struct Conditions {
     /// A condition on the items in OData's words: `id eq 'press-1'`, with `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or`, `not`,
     /// parentheses, `contains(displayName,'press')` and `indexof(displayName,'press') ge 0`.
     filter: Option<String>,
-    /// As `filter`.
+    /// Another name of `filter`.
     #[serde(rename = "$filter")]
     odata_filter: Option<String>,
     /// A field, and `asc` or `desc` behind it; `id asc` when left out. `displayName desc` gives the last name first.
     orderby: Option<String>,
-    /// As `orderby`.
+    /// Another name of `orderby`.
     #[serde(rename = "$orderby")]
     odata_orderby: Option<String>,
 }

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::error::{Answer, ErrorBody};
-use super::extract::{ApiVersion, At, JsonBytes, OfDevice, OfModule};
+use super::extract::{ApiVersion, Asked, At, JsonBytes, OfDevice, OfModule, Unmodeled};
 use crate::component::{self, ComponentName};
 use crate::deploy::DesiredChange;
 use crate::fleet::{Fleet, FleetError, require};
@@ -63,31 +63,40 @@ struct PropertyMetadata {
 }
 
 /// The properties of a device.
-#[utoipa::path(get, path = "/api/devices/{device_id}/properties", tag = "properties", params(OfDevice, ApiVersion),
+#[utoipa::path(get, path = "/api/devices/{device_id}/properties", tag = "properties",
+    params(OfDevice, ApiVersion, Unmodeled),
     security(("token" = [])), responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<Properties>> {
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    _: Asked<Unmodeled>,
+) -> Answer<Json<Properties>> {
     shown(&fleet, of.into(), None).await
 }
 
 /// Merges desired properties of a device; `null` deletes one.
-#[utoipa::path(patch, path = "/api/devices/{device_id}/properties", tag = "properties", params(OfDevice, ApiVersion),
+#[utoipa::path(patch, path = "/api/devices/{device_id}/properties", tag = "properties",
+    params(OfDevice, ApiVersion, Unmodeled),
     request_body = BTreeMap<String, Value>, security(("token" = [])),
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
+    _: Asked<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Merge, &body.0).await
 }
 
 /// Replaces the desired properties of a device.
-#[utoipa::path(put, path = "/api/devices/{device_id}/properties", tag = "properties", params(OfDevice, ApiVersion),
+#[utoipa::path(put, path = "/api/devices/{device_id}/properties", tag = "properties",
+    params(OfDevice, ApiVersion, Unmodeled),
     request_body = BTreeMap<String, Value>, security(("token" = [])),
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfDevice>,
+    _: Asked<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Replace, &body.0).await

@@ -34,7 +34,7 @@ pub struct OfRelationship {
 pub struct RelationshipBody {
     id: String,
     name: String,
-    /// The gateway.
+    /// Id of the gateway.
     source: String,
     /// The device behind it.
     target: String,

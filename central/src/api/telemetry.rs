@@ -30,7 +30,7 @@ pub struct OfValue {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfModuleValue {
-    /// A gateway.
+    /// Id of the gateway.
     #[param(value_type = String)]
     device_id: DeviceId,
     /// One of its modules.

@@ -79,7 +79,10 @@ fn without_numbers<'t>(text: &'t str, mark: &str, numbers: &mut Vec<String>) -> 
 /// Whether this is a number, and serde_json would not write it as it stands.
 fn is_written_otherwise(literal: &str) -> bool {
     match serde_json::from_str::<Value>(literal) {
-        Ok(value) => value.to_string() != literal,
+        Ok(value) => {
+            let written = value.to_string();
+            written != literal
+        }
         // `1e999` is a number, `1-2` and `01` are not and stay where they are, so that the text is refused.
         Err(_) => is_number(literal.as_bytes()),
     }

@@ -17,19 +17,11 @@ use schemas::timestamp::rfc3339;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::identities::{read_id, unfinished, wrong};
 use super::users::new_user;
 use super::{Control, Failure};
 use crate::clock::now_ms;
 use crate::devices::{DeviceError, Leaf};
-use crate::removals::RemovalError;
-
-fn wrong(message: String) -> Failure {
-    Failure(StatusCode::UNPROCESSABLE_ENTITY, message)
-}
-
-pub(super) fn read_id(text: &str) -> Result<DeviceId, Failure> {
-    text.parse().map_err(|error| wrong(format!("device id: {error}")))
-}
 
 fn kind(attestation: &Attestation) -> &'static str {
     match attestation {
@@ -198,11 +190,6 @@ pub(super) async fn remove(
     tracing::info!(device = %id, "leaf device removed");
     let users: Vec<String> = users.iter().map(ToString::to_string).collect();
     Ok(Json(json!({"users": users})))
-}
-
-/// The removal goes on, and whoever has this name next is refused until it has ended.
-pub(super) fn unfinished(error: RemovalError) -> Failure {
-    Failure(StatusCode::SERVICE_UNAVAILABLE, chain(&error).to_string())
 }
 
 pub(super) async fn block(control: State<Arc<Control>>, id: Path<String>) -> Result<Json<Value>, Failure> {

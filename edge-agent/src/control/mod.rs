@@ -5,6 +5,7 @@
 pub mod client;
 mod devices;
 mod facts;
+mod identities;
 mod quarantine;
 mod users;
 

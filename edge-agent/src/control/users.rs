@@ -12,7 +12,7 @@ use schemas::names::{DeviceId, Identity, UserName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::devices::{read_id, unfinished};
+use super::identities::{read_id, unfinished};
 use super::{Control, Failure};
 use crate::users::{User, UserError};
 

@@ -8,7 +8,8 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::position::Position;
-use super::{Change, keeper::Values, line};
+use super::values::Values;
+use super::{Change, line};
 
 /// What an export holds.
 pub(super) struct Export {

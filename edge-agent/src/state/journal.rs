@@ -5,8 +5,8 @@ use std::path::Path;
 use bytes::Bytes;
 use edge_buffer::{AppendError, Full, Log, LogOptions, OpenError, RECORD_BYTES_MAX};
 
-use super::keeper::Values;
 use super::position::Position;
+use super::values::Values;
 use super::{Change, line};
 use crate::clock::now_ms;
 

@@ -13,6 +13,7 @@ use super::journal::Journal;
 use super::position::Position;
 use super::reserve::Reserve;
 use super::store::{OpenFailure, Store};
+use super::values::Values;
 use super::{Change, Room, StateError};
 
 /// How often it is tried to reserve space again that was given away.
@@ -25,9 +26,6 @@ const IDLE: Duration = Duration::from_secs(3600);
 const CHANGED_BYTES_MAX: usize = 1 << 20;
 /// How much may be in the journal that is in no export.
 const EXPORT_BYTES: u64 = 4 << 20;
-
-/// All of the state.
-pub(super) type Values = BTreeMap<(Room, String), Vec<u8>>;
 
 pub(super) struct Keeper {
     dir: PathBuf,

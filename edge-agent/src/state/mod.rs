@@ -24,6 +24,7 @@ mod reserve;
 mod store;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use edge_core::error_chain::chain;
 use std::collections::VecDeque;

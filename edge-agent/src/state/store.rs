@@ -15,8 +15,8 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::Room;
-use super::keeper::Values;
 use super::position::Position;
+use super::values::Values;
 
 const PART_BYTES: usize = 16 * 1024;
 /// A NUL and the part's number.

@@ -4,7 +4,8 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::{ClientOptions, ConnectError, Transport, websocket};
+use super::options::{ClientOptions, ConnectError, Transport};
+use super::websocket;
 use crate::reach::reach;
 
 /// What a connection is read from and written to.

@@ -5,8 +5,8 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, ReadHalf};
 
-use super::PACKET_BYTES_MAX;
 use super::dial::Stream;
+use super::options::PACKET_BYTES_MAX;
 use crate::codec::packet::{Packet, Told, Version};
 use crate::codec::read::{Read, read};
 use crate::codec::reason::Reason;

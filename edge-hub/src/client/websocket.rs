@@ -13,7 +13,7 @@ use tungstenite::http::HeaderValue;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error, Message};
 
-use super::{ConnectError, PACKET_BYTES_MAX};
+use super::options::{ConnectError, PACKET_BYTES_MAX};
 
 /// The largest frame that is written: that of a TLS record.
 const FRAME_BYTES_MAX: usize = 16 * 1024;

@@ -4,6 +4,7 @@
 mod connect;
 pub mod error;
 mod fields;
+mod header;
 pub mod message;
 pub mod packet;
 mod primitives;

@@ -5,6 +5,7 @@ use bytes::{Buf as _, BytesMut};
 use super::connect::LEVEL_OF_BRIDGES;
 use super::error::ReadError;
 use super::fields::{Variable, variable};
+use super::header::{Header, Kind};
 use super::packet::{Packet, Version};
 use super::{connect, v4, v5};
 
@@ -15,39 +16,6 @@ pub enum Read {
     Packet(Packet),
     /// At least so many bytes are missing.
     Missing(usize),
-}
-
-/// The type of a packet: the upper half of its first byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Kind {
-    Connect = 1,
-    ConnAck,
-    Publish,
-    PubAck,
-    PubRec,
-    PubRel,
-    PubComp,
-    Subscribe,
-    SubAck,
-    Unsubscribe,
-    UnsubAck,
-    PingReq,
-    PingResp,
-    Disconnect,
-    Auth,
-}
-
-/// A fixed header whose packet is here whole.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Header {
-    pub(super) kind: Kind,
-    /// The lower half of the first byte.
-    pub(super) flags: u8,
-    /// Of the fixed header.
-    pub(super) bytes: usize,
-    /// Of what follows it.
-    pub(super) body_bytes: usize,
 }
 
 /// The version of the CONNECT at the front of a buffer, whether it is whole and right or not: who sent a wrong one is

@@ -9,10 +9,10 @@ use rumqttd::protocol::{self, Protocol as _, QoS, SubscribeReasonCode};
 
 use super::error::ReadError;
 use super::fields::Fields;
+use super::header::{Header, Kind};
 use super::packet::{
     Ack, ConnAck, ConnAckProperties, Disconnect, Filter, Packet, Publish, SubAck, Subscribe, Unsubscribe,
 };
-use super::read::{Header, Kind};
 use super::reason::Reason;
 use super::text::{UserProperties, check_text};
 

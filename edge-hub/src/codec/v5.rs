@@ -5,12 +5,12 @@ use edge_core::dialect::filter;
 
 use super::error::ReadError;
 use super::fields::Fields;
+use super::header::{Header, Kind};
 use super::packet::{
     Ack, Auth, ConnAck, ConnAckProperties, Disconnect, Filter, Packet, Publish, PublishProperties,
     RetainHandling, SubAck, Subscribe, Unsubscribe,
 };
 use super::properties::{Bag, NOT_HERE, id, request, told};
-use super::read::{Header, Kind};
 use super::reason::Reason;
 
 fn protocol(why: &'static str) -> ReadError {

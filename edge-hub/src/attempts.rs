@@ -7,7 +7,7 @@ use std::time::Duration;
 use edge_core::access::throttle::{Throttle, ThrottleSettings, Turn};
 use tokio::time::Instant;
 
-use crate::door::{Counts, count};
+use crate::counts::{Counts, count};
 use crate::service::{Admitted, Refusal};
 
 /// The failures at one door.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::broker::Broker;
+use crate::close_handle::CloseHandle;
 use crate::codec::packet::Version;
 use crate::codec::reason::Reason;
 use crate::delivery::NotDelivered;
@@ -92,34 +93,6 @@ pub(crate) struct Connection {
     pub close: Arc<CloseHandle>,
     /// What the client may do on free topics; nothing until it was judged.
     pub rights: Mutex<Arc<Rights>>,
-}
-
-/// Closes one connection, from wherever.
-#[derive(Debug)]
-pub(crate) struct CloseHandle {
-    closed: CancellationToken,
-    /// In a box: few connections have one.
-    why: OnceLock<Box<(String, Reason)>>,
-}
-
-impl CloseHandle {
-    /// Of a connection that ends with `stop` at the latest. A session asks one token of its own, not one that all share: each
-    /// question takes a lock.
-    pub(crate) fn new(stop: &CancellationToken) -> Self {
-        Self { closed: stop.child_token(), why: OnceLock::new() }
-    }
-
-    /// Closes the connection; the first reason stays.
-    pub(crate) fn close(&self, why: &str, reason: Reason) {
-        self.why.get_or_init(|| Box::new((why.to_owned(), reason)));
-        self.closed.cancel();
-    }
-
-    /// Ends when [`CloseHandle::close`] was called, with the reason, or when everything stops: without one.
-    pub(crate) async fn closed(&self) -> Option<(&str, Reason)> {
-        self.closed.cancelled().await;
-        self.why.get().map(|why| (why.0.as_str(), why.1))
-    }
 }
 
 impl Connection {

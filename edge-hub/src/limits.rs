@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::door::{DoorSettings, IdentitySettings};
+use crate::settings::{DoorSettings, IdentitySettings};
 
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]

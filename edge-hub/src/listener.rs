@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::door::{Door, count};
+use crate::counts::count;
+use crate::door::Door;
 use crate::http_server::next_connection;
 use crate::https::{self, Caller};
 use crate::message::unix_ms;

@@ -22,13 +22,13 @@ use edge_core::dialect::filter;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::clients::CloseHandle;
+use crate::close_handle::CloseHandle;
 use crate::codec::reason::Reason;
 use crate::delivery::NotDelivered;
 use crate::flight::{Again, Flight};
 use crate::message::{Delivery, Message};
 use crate::quota::Usage;
-use crate::table::Options;
+use crate::subscription::Options;
 
 /// Messages that wait for one connected client before senders are held back.
 pub(crate) const MESSAGES_SOFT: usize = 1_000;

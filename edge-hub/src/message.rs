@@ -8,6 +8,9 @@ use tokio::sync::oneshot;
 
 use crate::codec::packet::PublishProperties;
 
+/// A session that never ends by itself.
+pub(crate) const FOR_EVER: u32 = u32::MAX;
+
 /// What a message and its places in queues hold in memory beside its bytes.
 const OVERHEAD_BYTES: usize = 160;
 

@@ -12,7 +12,7 @@ use edge_core::access::rate::Bucket;
 use schemas::names::Identity;
 use tokio::time::Instant;
 
-use crate::door::DoorSettings;
+use crate::settings::DoorSettings;
 
 /// Identities that are remembered; beyond, those that use nothing are forgotten before another one is entered.
 const REMEMBERED: usize = 4_096;

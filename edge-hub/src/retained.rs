@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::levels::split_level;
 use crate::message::Message;
 use crate::quota::{QuotaExceeded, Resource, Usage, topic_bytes};
-use crate::table::split_level;
 
 /// The bounds of what is retained.
 #[derive(Debug, Clone, Copy)]

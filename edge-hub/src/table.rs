@@ -12,8 +12,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::levels::split_level;
 use crate::mailbox::Mailbox;
 use crate::message::Share;
+use crate::subscription::Options;
 
 /// The deepest free filter, and the deepest retained topic: the trees are walked level by level.
 pub(crate) const LEVELS_MAX: usize = 128;
@@ -30,19 +32,6 @@ struct Node {
     branches: HashMap<Box<str>, Node>,
     subscribers: Vec<Subscriber>,
     groups: Vec<Arc<Group>>,
-}
-
-/// How a subscription is served.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Options {
-    /// At most.
-    pub qos: u8,
-    /// Not the client's own messages.
-    pub no_local: bool,
-    /// The retain flag is passed on as it was published.
-    pub retain_as_published: bool,
-    /// The subscription identifier.
-    pub id: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -292,20 +281,12 @@ fn put(subscribers: &mut Vec<Subscriber>, new: Subscriber) -> bool {
     }
 }
 
-/// The first level of a topic or filter, and what follows it.
-pub(crate) fn split_level(text: &str) -> (&str, Option<&str>) {
-    match text.split_once('/') {
-        Some((level, rest)) => (level, Some(rest)),
-        None => (text, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::DoorSettings;
     use crate::mailbox::Keeps;
     use crate::quota::{Limits, Usage};
+    use crate::settings::DoorSettings;
     use edge_core::dialect::filter;
     use proptest::prelude::*;
 

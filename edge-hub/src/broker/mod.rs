@@ -28,16 +28,14 @@ use tracing::debug;
 use self::sessions::Sessions;
 use self::wills::DueWill;
 use crate::bridge_state;
-use crate::door::{Counts, DoorSettings, add};
+use crate::counts::{Counts, add};
 use crate::journal::event::{Event, Kept};
 use crate::journal::{Journal, Stored};
 use crate::quota::Quotas;
 use crate::retained::Retained;
+use crate::settings::DoorSettings;
 use crate::shown::Shown;
 use crate::table::Table;
-
-/// A session that never ends by itself.
-pub(crate) const FOR_EVER: u32 = u32::MAX;
 
 /// The part of a door that does not know the program behind it.
 pub(crate) struct Broker {

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use tracing::{debug, warn};
 
 use super::Broker;
+use crate::counts::{add, count};
 use crate::delivery::NotDelivered;
-use crate::door::{add, count};
 use crate::journal::Stored;
 use crate::journal::event::{Event, Kept, Published, Target};
 use crate::mailbox::{Bound, Mailbox};

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use super::Broker;
 use super::sessions::{Entry, Sessions};
 use super::wills::DueWill;
-use crate::door::{Counts, DoorSettings, count};
+use crate::counts::{Counts, count};
 use crate::journal::Journal;
 use crate::journal::event::Event;
 use crate::journal::state::{Place, Session, State};
@@ -17,6 +17,7 @@ use crate::mailbox::{Held, Keeps, Mailbox};
 use crate::message::{Delivery, Message, unix_ms};
 use crate::quota::{self, Quotas, Resource, subscription_bytes};
 use crate::retained::{Retained, RetainedMax};
+use crate::settings::DoorSettings;
 use crate::table::{Table, split_share};
 
 impl Broker {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::FOR_EVER;
 use crate::mailbox::Mailbox;
+use crate::message::FOR_EVER;
 use crate::message::Message;
 
 #[derive(Default)]

@@ -8,14 +8,15 @@ use tracing::warn;
 use super::Broker;
 use super::publish::Given;
 use crate::codec::packet::RetainHandling;
-use crate::door::add;
+use crate::counts::add;
 use crate::journal::Stored;
 use crate::journal::event::{Event, Kept};
 use crate::mailbox::{Held, Mailbox};
 use crate::message::{Delivery, unix_ms};
 use crate::quota::{QuotaExceeded, Resource, subscription_bytes};
 use crate::shown::Shown;
-use crate::table::{Options, split_share};
+use crate::subscription::Options;
+use crate::table::split_share;
 
 /// A subscription that was entered.
 pub(crate) struct SubscriptionEntered {

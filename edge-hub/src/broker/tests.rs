@@ -13,14 +13,15 @@ use super::presence::{Arrival, Entered, Parting};
 use super::publish::{Given, copy};
 use super::wills::Will;
 use super::*;
-use crate::clients::CloseHandle;
+use crate::close_handle::CloseHandle;
 use crate::codec::packet::RetainHandling;
 use crate::journal::event::Kept;
 use crate::journal::{Journal, JournalMax};
 use crate::mailbox::{Budget, Held, Mailbox, Outgoing};
 use crate::message::Message;
 use crate::quota::Resource;
-use crate::table::{Options, Served, split_share};
+use crate::subscription::Options;
+use crate::table::{Served, split_share};
 
 async fn broker(dir: &TempDir) -> (Broker, mpsc::UnboundedReceiver<DueWill>) {
     let max = JournalMax { bytes: 64 << 20, keep_free_bytes: 0 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::message::Message;
-use crate::table::Options;
+use crate::subscription::Options;
 
 /// Something that happened. A session is named by its number, a message in a session's queue by its key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -51,7 +51,7 @@ use super::event::{Event, Kept, Published, Target};
 use crate::codec::packet::PublishProperties;
 use crate::codec::text::{Text, UserProperties};
 use crate::message::Message;
-use crate::table::Options;
+use crate::subscription::Options;
 
 const VERSION: u8 = 1;
 const PART: u8 = 128;

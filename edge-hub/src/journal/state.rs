@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::event::{Event, Kept, Published, Target};
 use crate::message::Message;
-use crate::table::Options;
+use crate::subscription::Options;
 
 /// The fold of a journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

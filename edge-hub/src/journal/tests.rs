@@ -16,7 +16,7 @@ use super::{Journal, JournalMax, Recovered};
 use crate::codec::packet::PublishProperties;
 use crate::codec::text::Text;
 use crate::message::Message;
-use crate::table::Options;
+use crate::subscription::Options;
 
 const MAX: JournalMax = JournalMax { bytes: 64 << 20, keep_free_bytes: 0 };
 

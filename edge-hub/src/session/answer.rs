@@ -17,7 +17,7 @@ use crate::codec::packet::{Ack, Told, Version};
 use crate::codec::reason::Reason;
 use crate::codec::text::Text;
 use crate::codec::write::{self, AckKind};
-use crate::door::count;
+use crate::counts::count;
 use crate::journal::Stored;
 use crate::service::{Rejected, Service};
 use crate::shown::Shown;

@@ -9,7 +9,7 @@ use super::pending::Reply;
 use crate::codec::packet::{Ack, Packet, Version};
 use crate::codec::reason::Reason;
 use crate::codec::write;
-use crate::door::count;
+use crate::counts::count;
 use crate::journal::event::Event;
 use crate::quota::Rate;
 use crate::service::Service;

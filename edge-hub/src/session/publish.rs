@@ -21,11 +21,12 @@ use crate::bridge_state;
 use crate::broker::publish::Given;
 use crate::codec::packet::{Publish, PublishProperties, Version};
 use crate::codec::reason::Reason;
-use crate::door::{DoorSettings, count};
+use crate::counts::count;
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::{Message, unix_ms};
 use crate::service::{Client, Rejected, Service};
+use crate::settings::DoorSettings;
 use crate::shown::Shown;
 use crate::table::{LEVELS_MAX, Route};
 

@@ -12,7 +12,7 @@ use crate::codec::message::Message;
 use crate::codec::packet::Ack;
 use crate::codec::reason::Reason;
 use crate::codec::write::{self, AckKind};
-use crate::door::{add, count};
+use crate::counts::{add, count};
 use crate::journal::Stored;
 use crate::journal::event::Event;
 use crate::mailbox::{Budget, Copy, Outgoing, Taken};

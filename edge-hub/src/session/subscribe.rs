@@ -12,12 +12,14 @@ use crate::clients::Connection;
 use crate::codec::packet::{Filter, SubAck, Subscribe, Told, Unsubscribe, Version};
 use crate::codec::reason::Reason;
 use crate::codec::write;
-use crate::door::{Door, count};
+use crate::counts::count;
+use crate::door::Door;
 use crate::journal::Stored;
 use crate::mailbox::Held;
 use crate::service::Service;
 use crate::shown::Shown;
-use crate::table::{LEVELS_MAX, Options, split_share};
+use crate::subscription::Options;
+use crate::table::{LEVELS_MAX, split_share};
 
 impl<S, T> Session<S, T>
 where

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use edge_core::access::authorization::{Place, Rights, Subject};
 use edge_core::access::throttle::ThrottleSettings;
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use rumqttc::SubscribeReasonCode::{Failure, Success};
 use rumqttc::{ConnectReturnCode, LastWill, QoS};
 use schemas::manifest::Manifest;

@@ -1,7 +1,7 @@
 //! mosquitto's bridges: how they connect, and the states that they leave.
 
 use edge_core::access::authorization::Rights;
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use rumqttc::{LastWill, MqttOptions, QoS, SubscribeReasonCode};
 
 use crate::octets::{CLEAN, DISCONNECT, Octets, packet, publish_v4, text};

@@ -1,7 +1,7 @@
 //! Free publish/subscribe, and what a session keeps.
 
 use edge_core::dialect::client::Subscribe;
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use rumqttc::{LastWill, Packet, QoS};
 use schemas::topics;
 

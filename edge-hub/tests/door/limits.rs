@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 
 use crate::disk::Disk;
 use crate::octets::{CLEAN, Octets, packet, publish_v4, publish_v5, text};

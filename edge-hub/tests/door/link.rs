@@ -7,7 +7,7 @@ use edge_core::dialect::link::{LinkDown, LinkUp};
 use edge_hub::client::{self, ClientOptions, ConnectError, Incoming, ReceiveError, Transport};
 use edge_hub::codec::packet::Version;
 use edge_hub::codec::reason::Reason;
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use edge_hub::tls;
 use schemas::topics;
 

@@ -2,7 +2,7 @@
 
 use edge_core::dialect::client::Subscribe;
 use edge_hub::delivery::NotDelivered;
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use rumqttc::QoS;
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::topics;

@@ -1,6 +1,6 @@
 //! A panic at work for one client is the end of that client's connection, and of nothing else.
 
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use rumqttc::{AsyncClient, QoS};
 
 use crate::site::{Mqtt, Seen, Site};

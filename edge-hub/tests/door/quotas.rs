@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use edge_hub::door::{DoorSettings, IdentitySettings};
+use edge_hub::settings::{DoorSettings, IdentitySettings};
 use rumqttc::SubscribeReasonCode::{Failure, Success};
 use rumqttc::{ConnectReturnCode, MqttOptions, Packet, QoS};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use edge_hub::door::{DoorSettings, IdentitySettings};
+use edge_hub::settings::{DoorSettings, IdentitySettings};
 use rumqttc::{MqttOptions, Packet, QoS};
 
 use crate::site::{Mqtt, Site};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use rumqttc::{MqttOptions, Packet, QoS};
 use tempfile::TempDir;
 use tokio::time::timeout;

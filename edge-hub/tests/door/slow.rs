@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 
 use crate::octets::{CLEAN, DISCONNECT, Octets, packet, publish_v4, publish_v5, text};
 use crate::site::Site;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use edge_hub::codec::packet::Packet as Packet5;
 use edge_hub::codec::reason::Reason;
 use edge_hub::codec::text::Text;
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use rumqttc::{Packet, QoS, SubscribeReasonCode};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

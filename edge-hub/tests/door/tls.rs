@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use edge_hub::tls::{self, Authority, Issued, ServedCertificate};
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring::sign::any_supported_type;

@@ -1,6 +1,6 @@
 //! Twin requests: asked and answered on `$iothub/twin/…`.
 
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use rumqttc::QoS;
 use schemas::topics;
 use serde_json::{Value, json};

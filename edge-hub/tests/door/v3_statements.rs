@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 
 use crate::octets::{CLEAN, DISCONNECT, Octets, connect_v4, packet, publish_v4, text};
 use crate::site::{Seen, Site};

@@ -9,7 +9,7 @@ use edge_hub::codec::packet::{
 };
 use edge_hub::codec::reason::Reason;
 use edge_hub::codec::text::Text;
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use tokio::time::Instant;
 
 use crate::five::{Five, connect, filter, publish, will, with};

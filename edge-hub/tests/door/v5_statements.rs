@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 
 use crate::octets::{CLEAN, Octets, connect_v4, connect_v5, packet, publish_v4, publish_v5, text};
 use crate::site::{Seen, Site};

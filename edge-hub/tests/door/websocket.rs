@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::routing::post;
 use axum::{Extension, Router};
-use edge_hub::door::DoorSettings;
 use edge_hub::https::Caller;
+use edge_hub::settings::DoorSettings;
 use edge_hub::tls::{self, Authority};
 use rustls::version::TLS13;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use edge_hub::door::DoorSettings;
+use edge_hub::settings::DoorSettings;
 use rumqttc::{ConnectReturnCode, LastWill, MqttOptions, QoS};
 use tempfile::TempDir;
 

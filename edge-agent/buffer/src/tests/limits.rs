@@ -194,7 +194,7 @@ proptest! {
                     }
                     Away::Disconnect => reader = None,
                     Away::Connect => {
-                        reader = None;
+                        drop(reader.take());
                         log.advance(arrived.last().copied().unwrap_or(0));
                         log.settle();
                         reader = Some(log.reader());

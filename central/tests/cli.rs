@@ -32,13 +32,13 @@ fn serve(dir: &Path) -> (Child, String) {
     (child, url)
 }
 
-/// Runs a command to its end. central's MQTT port is 8884 for it.
+/// Runs a command to its end, in which no task may panic. central's MQTT port is 8884 for it.
 fn output(dir: &Path, arguments: &[&str]) -> Output {
-    central(dir, arguments)
-        .env("CENTRAL__MQTT__MQTTS", "127.0.0.1:8884")
-        .stderr(Stdio::piped())
-        .output()
-        .unwrap()
+    let mut command = central(dir, arguments);
+    let output =
+        command.env("CENTRAL__MQTT__MQTTS", "127.0.0.1:8884").stderr(Stdio::piped()).output().unwrap();
+    assert!(!text(&output.stderr).contains("panicked"), "{arguments:?}: {}", text(&output.stderr));
+    output
 }
 
 fn text(bytes: &[u8]) -> String {

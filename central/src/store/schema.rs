@@ -470,9 +470,16 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// The keys of all devices are in the file: it is made for its owner alone, and SQLite gives its log the same mode.
+///
+/// A file that is there is not opened. Closing any descriptor of a file releases all POSIX locks that the process holds on it
+/// (fcntl(2)), also SQLite's: another program that closed the store would then take itself for the last one, and delete the log
+/// that this process writes to.
 fn make_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {

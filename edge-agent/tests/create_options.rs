@@ -18,7 +18,10 @@ use idle_image::IMAGE;
 use schemas::manifest::Manifest;
 use schemas::names::ModuleId;
 use serde_json::{Map, Value, json};
+use test_needs::Need;
 
+/// What these tests need of the machine.
+const NEEDS: [Need; 2] = [Need::Docker, Need::File("/bin/busybox")];
 const SOCKET: &str = "/var/run/docker.sock";
 const NETWORK: &str = "lineside-test-options";
 /// Containers that are made at the same time.
@@ -393,6 +396,9 @@ fn endpoint() -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn a_container_is_what_the_engine_makes_of_the_same_create_options() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     drop(Clean);
     let _clean = Clean;
     idle_image::make();

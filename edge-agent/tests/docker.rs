@@ -21,10 +21,13 @@ use idle_image::IMAGE;
 use schemas::manifest::Manifest;
 use schemas::names::ModuleId;
 use serde_json::{Value, json};
+use test_needs::Need;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// What these tests need of the machine.
+const NEEDS: [Need; 2] = [Need::Docker, Need::File("/bin/busybox")];
 const SOCKET: &str = "/var/run/docker.sock";
 /// What a module does: nothing, until it is asked to end.
 const IDLE: &str = "trap 'exit 0' TERM; /bin/busybox sleep 100000 & wait";
@@ -169,6 +172,9 @@ fn idle(extra: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_becomes_containers_and_a_change_touches_only_what_it_changes() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     let mut gateway = Gateway::new("lineside-test-change");
     gateway.deploy(1, &[("a", idle(json!({}))), ("b", idle(json!({})))]);
     gateway.settled(1).await;
@@ -220,6 +226,9 @@ async fn a_manifest_becomes_containers_and_a_change_touches_only_what_it_changes
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_that_crashed_is_started_again_and_its_neighbour_is_left_alone() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     let mut gateway = Gateway::new("lineside-test-crash");
     gateway.deploy(1, &[("a", idle(json!({}))), ("b", idle(json!({})))]);
     gateway.settled(1).await;
@@ -238,6 +247,9 @@ async fn a_module_that_crashed_is_started_again_and_its_neighbour_is_left_alone(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_starts_again_adopts_what_runs_and_serves_it() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     let mut gateway = Gateway::new("lineside-test-adopt");
     gateway.deploy(1, &[("a", idle(json!({})))]);
     gateway.settled(1).await;
@@ -255,6 +267,9 @@ async fn a_daemon_that_starts_again_adopts_what_runs_and_serves_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_deployment_nothing_is_touched_and_a_strangers_container_never_is() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     let mut gateway = Gateway::new("lineside-test-stranger");
     let stranger = gateway.name("a");
     docker(&["run", "-d", "--name", &stranger, IMAGE, IDLE]).unwrap();
@@ -274,6 +289,9 @@ async fn without_a_deployment_nothing_is_touched_and_a_strangers_container_never
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_away() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     let mut gateway = Gateway::new("lineside-test-plan");
     gateway.deploy(1, &[("a", idle(json!({})))]);
     gateway.settled(1).await;
@@ -309,6 +327,9 @@ async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_does_not_arrive_keeps_nobody_down_and_goes_with_the_manifest_that_wanted_it() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     let mut gateway = Gateway::new("lineside-test-pull");
     gateway.deploy(1, &[("a", idle(json!({})))]);
     gateway.settled(1).await;
@@ -332,6 +353,9 @@ async fn an_image_that_does_not_arrive_keeps_nobody_down_and_goes_with_the_manif
 
 #[tokio::test(flavor = "multi_thread")]
 async fn labels_that_came_with_an_image_make_no_container_this_gateways() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     let mut gateway = Gateway::new("forged");
     let secret = gateway.data.path().join(module_keys::FILE);
     let names = ["..", ".", "../x", "/", "a/b", "", "%2e%2e", "forged-a", "forged-b"];

@@ -19,9 +19,12 @@ use edge_agent::workload::{About, Workload};
 use edge_core::deploy;
 use schemas::manifest::Manifest;
 use serde_json::json;
+use test_needs::Need;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// What these tests need of the machine.
+const NEEDS: [Need; 3] = [Need::Docker, Need::File("/bin/busybox"), Need::Program("docker-registry")];
 const ID: &str = "lineside-test-registry";
 const USER: &str = "plant";
 const PASSWORD: &str = "open sesame";
@@ -125,6 +128,9 @@ fn deployment(version: u64, image: &str, address: &str, password: &str) -> Optio
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_pulled_with_the_manifests_login_and_a_wrong_login_is_told() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     clean();
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::start(dir.path());

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use test_needs::Need;
+
 /// A mounted image. Needs root.
 pub(crate) struct Disk {
     dir: tempfile::TempDir,
@@ -27,17 +29,21 @@ fn text(path: &Path) -> &str {
 }
 
 impl Disk {
-    /// A new file system of `mib` MiB. `None`, and a line that says why, where loop devices cannot be mounted; the long
-    /// form of the tests fails instead.
+    /// A new file system of `mib` MiB. `None` where the test is to be skipped: for an ordinary user, and on a machine without loop devices,
+    /// where the long form of the tests fails instead.
+    #[track_caller]
     pub(crate) fn new(mib: u64) -> Option<Self> {
+        if !test_needs::has(&[Need::Root, Need::Program("mkfs.ext4")]) {
+            return None;
+        }
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
         std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
         let mut disk = Self { dir, image, is_mounted: false };
-        let made = run("mkfs.ext4", &["-q", "-F", "-m", "0", text(&disk.image)]).and_then(|()| disk.mount());
-        if let Err(error) = made {
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", text(&disk.image)]).unwrap();
+        if let Err(error) = disk.mount() {
             assert!(std::env::var_os("LINESIDE_FAULTS").is_none(), "a real disk is needed: {error}");
-            println!("SKIPPED, for it needs root, mkfs.ext4 and loop devices: {error}");
+            test_needs::skip_on_this_machine(&format!("it needs loop devices: {error}"));
             return None;
         }
         Some(disk)

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use edge_agent::state::{Room, State};
 use edge_buffer::{Log, LogOptions};
+use test_needs::Need;
 
 use crate::loop_disk::{Disk, rounds};
 
@@ -192,12 +193,11 @@ async fn kills_lose_nothing_that_queue_and_state_acknowledged() {
 
 #[tokio::test]
 async fn the_power_cuts_see_a_missing_sync() {
-    let preload = Path::new("/usr/lib/x86_64-linux-gnu/libeatmydata.so");
-    if !preload.exists() {
-        assert!(std::env::var_os("LINESIDE_FAULTS").is_none(), "the package eatmydata is missing");
-        println!("SKIPPED, for it needs the package eatmydata");
+    const PRELOAD: &str = "/usr/lib/x86_64-linux-gnu/libeatmydata.so";
+    if !test_needs::has(&[Need::Root, Need::File(PRELOAD)]) {
         return;
     }
+    let preload = Path::new(PRELOAD);
     let Some(mut disk) = Disk::new(256) else { return };
     let mut told = Told::default();
     told.of_a_life(&disk.path(), 0, 1000, Some(preload));

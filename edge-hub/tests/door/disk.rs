@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use test_needs::Need;
 
 /// A mounted file system; unmounted when this is dropped.
 pub(crate) struct Disk {
@@ -27,18 +28,21 @@ fn text(path: &Path) -> &str {
 }
 
 impl Disk {
-    /// One of so many MiB; `None` where that cannot be had, and the test says so.
+    /// One of so many MiB; `None` where the test is to be skipped: for an ordinary user, and on a machine without loop devices.
+    #[track_caller]
     pub(crate) fn new(mib: u64) -> Option<Self> {
+        if !test_needs::has(&[Need::Root, Need::Program("mkfs.ext4"), Need::Program("fsfreeze")]) {
+            return None;
+        }
         let dir = TempDir::new().unwrap();
         let (image, mounted) = (dir.path().join("image"), dir.path().join("disk"));
         std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
         std::fs::create_dir(&mounted).unwrap();
-        let made = run("mkfs.ext4", &["-q", "-F", "-m", "0", text(&image)])
-            .and_then(|()| run("mount", &["-o", "loop", text(&image), text(&mounted)]));
-        match made {
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", text(&image)]).unwrap();
+        match run("mount", &["-o", "loop", text(&image), text(&mounted)]) {
             Ok(()) => Some(Self { dir, mounted }),
             Err(error) => {
-                println!("SKIPPED, for it needs root, mkfs.ext4 and loop devices: {error}");
+                test_needs::skip_on_this_machine(&format!("it needs loop devices: {error}"));
                 None
             }
         }

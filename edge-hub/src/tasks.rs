@@ -78,6 +78,7 @@ mod injected {
     use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
     use std::time::Duration;
 
+    use futures_util::future::{Either, FutureExt as _, lazy};
     use tokio::sync::watch;
 
     use super::Kind;
@@ -145,8 +146,32 @@ mod injected {
         is_claimed
     }
 
+    /// Notes a task when it first runs, and has it panic where a test orders that.
+    pub(super) fn into<F: Future>(
+        kind: Kind,
+        name: &'static str,
+        task: F,
+    ) -> impl Future<Output = F::Output> {
+        // A large future is put on the heap: without optimisation each layer around it takes its size on the stack once more. Those of
+        // connections are smaller and stay where they are: they are most of what an idle connection costs.
+        const INLINE_BYTES_MAX: usize = 8 << 10;
+        if size_of::<F>() <= INLINE_BYTES_MAX && !PLAN.has_panics {
+            let noted = lazy(move |_| note(format!("{} {name}", kind.as_str())));
+            return Either::Left(noted.then(move |()| task));
+        }
+        let mut task = Box::pin(task);
+        Either::Right(async move {
+            tokio::select! {
+                biased;
+                // First: a task that ends at once is noted too, and may panic.
+                () = panic_due(kind, name) => panic!("injected"),
+                ended = &mut task => ended,
+            }
+        })
+    }
+
     /// Ends when the task is to panic.
-    pub(super) async fn panic_due(kind: Kind, name: &'static str) {
+    async fn panic_due(kind: Kind, name: &'static str) {
         let task = format!("{} {name}", kind.as_str());
         note(task.clone());
         if !PLAN.has_panics {
@@ -194,22 +219,12 @@ pub(crate) fn follow_queue_threads() {
     edge_buffer::threads::on_turn(essential_turn);
 }
 
-/// Runs a task under its name.
-async fn named<F: Future>(kind: Kind, name: &'static str, task: F) -> F::Output {
-    // On the heap: without optimisation each layer around a large future takes its size on the stack once more.
+/// Runs a task under its name. Not an async function: that would hold the task twice, as its argument and as what it waits for.
+fn named<F: Future>(kind: Kind, name: &'static str, task: F) -> impl Future<Output = F::Output> {
     #[cfg(debug_assertions)]
-    let mut boxed = Box::pin(task);
-    #[cfg(debug_assertions)]
-    let task = async {
-        tokio::select! {
-            biased;
-            // First: a task that ends at once is noted too, and may panic.
-            () = injected::panic_due(kind, name) => panic!("injected"),
-            ended = &mut boxed => ended,
-        }
-    };
+    let task = injected::into(kind, name, task);
     let _ = kind;
-    NAME.scope(name, task).await
+    NAME.scope(name, task)
 }
 
 tokio::task_local! {

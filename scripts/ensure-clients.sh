@@ -48,6 +48,7 @@ python_environment() {
 }
 python_environment azure
 python_environment plain
+python_environment api
 
 node=$CACHE/node
 listed=(tests/clients/node/package.json tests/clients/node/package-lock.json)

@@ -250,7 +250,7 @@ pub(super) async fn put(
 /// Takes a certificate from an enrolment group. Devices that enrolled by it stay registered and connect as before.
 #[utoipa::path(delete, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}", tag = "enrollmentGroups",
     params(OfCertificate, ApiVersion), security(("token" = [])),
-    responses((status = 204), (status = 404, body = ErrorBody)))]
+    responses((status = 204), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn delete(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfCertificate>,
@@ -267,7 +267,7 @@ pub(super) async fn delete(
 /// Makes a new code for a certificate: whoever has its key signs a certificate whose common name is the code.
 #[utoipa::path(post, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}/generateVerificationCode",
     tag = "enrollmentGroups", params(OfCertificate, ApiVersion), security(("token" = [])),
-    responses((status = 200, body = VerificationCode), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = VerificationCode), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn generate_verification_code(
     State(fleet): State<Arc<Fleet>>,
     At(of): At<OfCertificate>,

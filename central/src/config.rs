@@ -116,6 +116,12 @@ pub struct KeepConfig {
     /// Left free on the file system: with less, telemetry is refused, and gateways keep it.
     #[schemars(extend("x-default" = "a twentieth of the file system, 512 MB at most"))]
     pub free_bytes: Option<u64>,
+    /// Numbers over time of all devices together; beyond, the oldest of the device with the most go.
+    #[schemars(extend("x-default" = "a quarter of the file system"))]
+    pub series_bytes: Option<u64>,
+    /// Days after which numbers over time go.
+    #[schemars(extend("x-default" = "never"))]
+    pub series_days: Option<u32>,
 }
 
 impl Default for Config {
@@ -157,13 +163,15 @@ impl Default for Mqtt {
 
 impl Default for KeepConfig {
     fn default() -> Self {
-        let Quotas { device_bytes, total_bytes, free_bytes } = Quotas::default();
+        let Quotas { device_bytes, total_bytes, free_bytes, series_bytes, series_days } = Quotas::default();
         Self {
             messages: 10_000_000,
             commands: 100_000,
             bytes_per_device: device_bytes,
             bytes: total_bytes,
             free_bytes,
+            series_bytes,
+            series_days,
         }
     }
 }
@@ -176,7 +184,13 @@ impl KeepConfig {
 
     /// As the store takes it.
     pub fn quotas(&self) -> Quotas {
-        Quotas { device_bytes: self.bytes_per_device, total_bytes: self.bytes, free_bytes: self.free_bytes }
+        Quotas {
+            device_bytes: self.bytes_per_device,
+            total_bytes: self.bytes,
+            free_bytes: self.free_bytes,
+            series_bytes: self.series_bytes,
+            series_days: self.series_days,
+        }
     }
 }
 

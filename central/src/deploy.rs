@@ -19,7 +19,7 @@ use crate::store::devices::{self, Device};
 use crate::store::manifests::{self, StoredManifest};
 use crate::store::modules;
 use crate::store::twins::{self, Half};
-use crate::store::{commands, last_values};
+use crate::store::{commands, last_values, series};
 use crate::update::Update;
 
 /// What a desired change makes of a section.
@@ -242,6 +242,7 @@ pub(crate) fn assign(
             twins::delete(c, &identity)?;
             commands::delete(c, &identity)?;
             last_values::delete(c, &identity)?;
+            series::delete(c, &identity)?;
         }
     }
     let agent =

@@ -37,6 +37,7 @@ pub mod precondition;
 pub mod presence;
 pub mod proving;
 pub mod redact;
+pub mod series;
 pub mod server;
 pub mod store;
 pub mod token;

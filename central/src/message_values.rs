@@ -3,6 +3,7 @@
 //! Pure: no clock, no I/O.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use schemas::bag::system;
 use schemas::json::written::is_json;
@@ -56,6 +57,11 @@ impl<'m> Stamp<'m> {
     }
 
     pub(crate) fn order(&self) -> Order {
+        self.order_and_stated().0
+    }
+
+    /// Where it stands, and whether its sender told when it was made.
+    pub(crate) fn order_and_stated(&self) -> (Order, bool) {
         let is_set =
             |at_ms: &u64, clock_ms: u64| (SET_SINCE_MS..=clock_ms.saturating_add(AHEAD_MS)).contains(at_ms);
         // The nearer a clock is to this one, the more it is trusted: a time to come would stay the newest until it is there.
@@ -63,13 +69,26 @@ impl<'m> Stamp<'m> {
         let enqueued_ms = enqueued_ms.unwrap_or(self.received_ms);
         let created_ms = self.created.and_then(created_ms).filter(|at_ms| is_set(at_ms, enqueued_ms));
         let at_ms = created_ms.unwrap_or(enqueued_ms);
-        Order { at_ms, enqueued_ms: self.enqueued_ms, message: self.message }
+        (Order { at_ms, enqueued_ms: self.enqueued_ms, message: self.message }, created_ms.is_some())
     }
 }
 
 /// Reads the time of a message's creation; without an offset it is UTC, as its name says.
 fn created_ms(text: &str) -> Option<u64> {
     parse_rfc3339(text).or_else(|| parse_rfc3339(&format!("{text}Z")))
+}
+
+/// The value of a key, which is copied only when it is new.
+pub(crate) fn entry<'m, K, Q, V>(map: &'m mut HashMap<K, V>, key: &Q) -> &'m mut V
+where
+    K: std::borrow::Borrow<Q> + std::hash::Hash + Eq,
+    Q: std::hash::Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    V: Default,
+{
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), V::default());
+    }
+    map.get_mut(key).expect("it was inserted just now")
 }
 
 pub(crate) type Member<'t> = (Cow<'t, str>, &'t str);

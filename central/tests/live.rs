@@ -308,3 +308,59 @@ async fn a_viewers_stream_and_names_hide_what_only_operators_may_see() {
     assert_eq!(named.len(), 3);
     central.end().await;
 }
+
+#[tokio::test]
+async fn a_chart_has_what_was_sent_at_once_and_after_a_restart_and_names_what_is_wrong_with_a_query() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/press-1", json!({})).await;
+    let mut device = central.client("press-1").await;
+    for n in 0..30 {
+        let topic = format!("devices/press-1/messages/events/%24.ctime=2026-05-01T10%3A{:02}%3A00Z", 29 - n);
+        device.publish(&topic, json!({"t": n, "apiKey": 5}).to_string()).await;
+    }
+    let chart =
+        "/api/ext/devices/press-1/series?name=t&name=none&from=2026-05-01T10:00:00Z&to=2026-05-01T11:00:00Z";
+    let hourly = format!("{chart}&points=2");
+    let (fine, coarse) = (central.get(chart).await, central.get(&hourly).await);
+    assert_eq!((&fine["stepMs"], &fine["from"]), (&json!(10_000), &json!("2026-05-01T10:00:00.000Z")));
+    let expected: Vec<f64> = (0..30).rev().map(f64::from).collect();
+    assert_eq!(fine["series"][0]["last"], json!(expected));
+    assert_eq!(
+        fine["series"][1],
+        json!({"name": "none", "t": [], "min": [], "avg": [], "max": [], "last": [], "count": []})
+    );
+    let column = |name: &str| coarse["series"][0][name][0].as_f64().unwrap();
+    assert_eq!(["min", "avg", "max", "last", "count"].map(column), [0.0, 14.5, 29.0, 0.0, 30.0]);
+
+    let viewer = central.new_token(Role::Viewer).await;
+    let secret = "/api/ext/devices/press-1/series?name=apiKey";
+    assert_eq!(central.send_as(&viewer, Method::GET, secret, None).await.0, 403);
+    assert_eq!(central.send_as(&viewer, Method::GET, chart, None).await.0, 200);
+    for (query, name) in [
+        ("", "name"),
+        ("name=a&points=1", "points"),
+        ("name=a&points=5001", "points"),
+        ("name=a&from=yesterday", "from"),
+        ("name=a&from=5&to=5", "from"),
+        ("name=a&to=99999999999999999", "to"),
+        ("name=a&module=a/b", "module"),
+    ] {
+        let path = format!("/api/ext/devices/press-1/series?{query}");
+        let (status, answer) = central.send(Method::GET, &path, None).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && message.starts_with(&format!("{name}:")), "{query}: {status} {answer}");
+    }
+    for query in
+        ["name=a&from=0", "name=a&to=221845392000000&from=0", "name=t&from=1777629600000&to=1777629600001"]
+    {
+        central.get(&format!("/api/ext/devices/press-1/series?{query}")).await;
+    }
+    assert_eq!(central.send(Method::GET, "/api/ext/devices/none/series?name=a", None).await.0, 404);
+    drop(device);
+    central.end().await;
+    let central = start(dir.path()).await;
+    assert_eq!(central.get(chart).await, fine);
+    assert_eq!(central.get(&hourly).await, coarse);
+    central.end().await;
+}

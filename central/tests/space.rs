@@ -14,7 +14,13 @@ use central::store::{Keep, Quotas, Store, StoreError, devices};
 use serde_json::json;
 
 const KEEP: Keep = Keep { messages: 1_000_000, commands: 100 };
-const SMALL: Quotas = Quotas { device_bytes: 200_000, total_bytes: Some(10_000_000), free_bytes: Some(0) };
+const SMALL: Quotas = Quotas {
+    device_bytes: 200_000,
+    total_bytes: Some(10_000_000),
+    free_bytes: Some(0),
+    series_bytes: None,
+    series_days: None,
+};
 
 async fn site(dir: &Path, quotas: Quotas) -> (Store, Ingest) {
     let store = Store::open_with(dir, KEEP, quotas).unwrap();

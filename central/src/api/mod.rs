@@ -31,6 +31,7 @@ mod path_text;
 pub mod properties;
 mod query;
 pub mod relationships;
+pub mod series;
 pub mod session;
 pub mod shown;
 mod strict;
@@ -167,6 +168,7 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(grid::list))
         .routes(routes!(grid::counts))
         .routes(routes!(names::list))
+        .routes(routes!(series::get))
         .routes(routes!(losses::list))
         .routes(routes!(losses::totals))
         .routes(routes!(cloud_messages::list, cloud_messages::send, cloud_messages::purge))

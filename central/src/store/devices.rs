@@ -10,7 +10,7 @@ use crate::precondition;
 
 use super::filter::{Field, Kind};
 use super::selection::{Listed, Selection};
-use super::{integer, last_values, losses, parsed_column, unreadable, unsigned};
+use super::{integer, last_values, losses, parsed_column, series, unreadable, unsigned};
 
 /// A gateway or a device.
 #[derive(Clone, PartialEq, Eq)]
@@ -390,7 +390,7 @@ pub fn manifest_renamed(connection: &Connection, manifest_id: &str) -> rusqlite:
     Ok(())
 }
 
-/// Forgets a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, its last values,
+/// Forgets a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, its last values and series,
 /// and (of a gateway) its modules and watermarks. Its telemetry messages and losses stay until newer ones push them out, and are not shown
 /// of the next device of its id; its sums of losses stay without its name.
 ///
@@ -413,6 +413,7 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
     }
     losses::forget_names(connection, id)?;
     last_values::delete_device(connection, id)?;
+    series::delete_device(connection, id)?;
     let is_deleted =
         connection.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id.as_str()])? == 1;
     if is_deleted {

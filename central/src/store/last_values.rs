@@ -17,7 +17,7 @@ use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::value::RawValue;
 
 use super::{integer, json_column, parsed_column, unreadable, unsigned};
-use crate::message_values::{Order, Stamp, members};
+use crate::message_values::{Order, Stamp, entry, members};
 
 /// Names that are kept of one device or module; of more, those with the oldest values go.
 pub const NAMES_MAX: u64 = 1000;
@@ -104,19 +104,6 @@ impl Folding {
         }
         Ok(())
     }
-}
-
-/// The value of a key, which is copied only when it is new.
-fn entry<'m, K, Q, V>(map: &'m mut HashMap<K, V>, key: &Q) -> &'m mut V
-where
-    K: std::borrow::Borrow<Q> + std::hash::Hash + Eq,
-    Q: std::hash::Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    V: Default,
-{
-    if !map.contains_key(key) {
-        map.insert(key.to_owned(), V::default());
-    }
-    map.get_mut(key).expect("it was inserted just now")
 }
 
 /// As the table has an identity: module '' is the device itself.

@@ -237,21 +237,45 @@ pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::
         "SELECT * FROM losses WHERE (gateway = ?1 OR device = ?1)
              AND id > max(?2, coalesce((SELECT losses_after FROM devices WHERE devices.id = ?1), 0)) ORDER BY id",
     )?;
-    let rows = statement.query_map((of.as_str(), after), |row| {
-        Ok(StoredLoss {
-            id: row.get("id")?,
-            gateway: row.get("gateway")?,
-            queue: row.get("queue")?,
-            device: row.get("device")?,
-            module: row.get("module")?,
-            cause: row.get("cause")?,
-            sequences: pair(row, "first", "last")?,
-            count: unsigned(row.get("count")?),
-            times_ms: pair(row, "from_ms", "until_ms")?,
-            received_ms: unsigned(row.get("received_ms")?),
-        })
-    })?;
+    let rows = statement.query_map((of.as_str(), after), read)?;
     unreadable::rows("losses", rows).take(limit as usize).collect()
+}
+
+/// The newest losses that [`page`] has of a time, oldest first, up to `limit`.
+///
+/// # Errors
+/// SQLite's.
+pub fn between(
+    c: &Connection,
+    of: &DeviceId,
+    from_ms: u64,
+    to_ms: u64,
+    limit: u32,
+) -> rusqlite::Result<Vec<StoredLoss>> {
+    let mut statement = c.prepare_cached(
+        "SELECT * FROM losses WHERE (gateway = ?1 OR device = ?1) AND until_ms >= ?2 AND from_ms < ?3
+             AND id > coalesce((SELECT losses_after FROM devices WHERE devices.id = ?1), 0) ORDER BY id DESC",
+    )?;
+    let rows = statement.query_map((of.as_str(), integer(from_ms), integer(to_ms)), read)?;
+    let mut found: Vec<StoredLoss> =
+        unreadable::rows("losses", rows).take(limit as usize).collect::<rusqlite::Result<_>>()?;
+    found.reverse();
+    Ok(found)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<StoredLoss> {
+    Ok(StoredLoss {
+        id: row.get("id")?,
+        gateway: row.get("gateway")?,
+        queue: row.get("queue")?,
+        device: row.get("device")?,
+        module: row.get("module")?,
+        cause: row.get("cause")?,
+        sequences: pair(row, "first", "last")?,
+        count: unsigned(row.get("count")?),
+        times_ms: pair(row, "from_ms", "until_ms")?,
+        received_ms: unsigned(row.get("received_ms")?),
+    })
 }
 
 /// Takes a device's name out of the sums, as sender and as gateway: the next device of its id has lost nothing yet. The counts stay.

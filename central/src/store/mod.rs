@@ -23,6 +23,9 @@ pub mod queues;
 pub mod record;
 pub mod schema;
 pub mod selection;
+pub mod series;
+mod series_compaction;
+mod series_task;
 pub mod sessions;
 mod space;
 pub mod telemetry;
@@ -44,6 +47,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::now_ms;
 use record::{CommitRecord, LostCommits, Recorded, Verdict};
+use series_task::keep_series;
 pub use space::Disk;
 use space::Space;
 use writer::{CHECKPOINT_AFTER, Finish, Job, Shared, Work, Writer};
@@ -90,11 +94,22 @@ pub struct Quotas {
     /// Left free on the file system: with less, telemetry is refused, and gateways keep it. `None`: a twentieth of the file
     /// system, 512 MB at most.
     pub free_bytes: Option<u64>,
+    /// Of the series of all devices; the oldest points of the device with the most go. Those of one device may take
+    /// [`Quotas::device_bytes`]. `None`: a quarter of the file system.
+    pub series_bytes: Option<u64>,
+    /// Days after which points go; `None`: never.
+    pub series_days: Option<u32>,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { device_bytes: 256 << 20, total_bytes: None, free_bytes: None }
+        Self {
+            device_bytes: 256 << 20,
+            total_bytes: None,
+            free_bytes: None,
+            series_bytes: None,
+            series_days: None,
+        }
     }
 }
 
@@ -195,8 +210,8 @@ pub struct Store {
     shared: Arc<Shared>,
     losses: Arc<[(u64, LostCommits)]>,
     ended: watch::Receiver<()>,
-    /// The task that writes last values; it holds connections, so [`Store::close`] waits for it.
-    last_values: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
+    /// The tasks that write last values and series behind the messages; they hold connections, so [`Store::close`] waits for them.
+    behind: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
 }
 
 impl Store {
@@ -247,11 +262,13 @@ impl Store {
             shared,
             losses: losses.into(),
             ended,
-            last_values: Arc::default(),
+            behind: Arc::default(),
         };
-        let task =
-            tasks::spawn_essential("last values", keep_last_values(store.downgrade(), store.ended.clone()));
-        *store.last_values.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(task);
+        let started = [
+            tasks::spawn_essential("last values", keep_last_values(store.downgrade(), store.ended.clone())),
+            tasks::spawn_essential("series", keep_series(store.downgrade(), store.ended.clone())),
+        ];
+        store.behind.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(started);
         Ok(store)
     }
 
@@ -266,8 +283,8 @@ impl Store {
             shared: shared.clone(),
             losses: losses.clone(),
             ended: ended.clone(),
-            // Not its own handle: a task that held it would keep itself.
-            last_values: Arc::default(),
+            // Not their own handles: a task that held one would keep itself.
+            behind: Arc::default(),
         };
         WeakStore { jobs: self.jobs.downgrade(), with: Box::new(with) }
     }
@@ -425,8 +442,9 @@ impl Store {
                 tracing::error!("the store's writer ended by a panic");
             }
         }
-        let task = self.last_values.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        if let Some(task) = task {
+        let behind =
+            std::mem::take(&mut *self.behind.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        for task in behind {
             // A panic of it has ended the program.
             let _ended = task.await;
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension as _};
 use schemas::names::{DeviceId, Identity, ModuleId};
 
-use super::{devices, integer, last_values, parsed_column, unreadable, unsigned};
+use super::{devices, integer, last_values, parsed_column, series, unreadable, unsigned};
 
 /// Registers a module that a manifest adds. Telemetry stored before is not shown as its own.
 ///
@@ -18,17 +18,21 @@ pub fn add(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite::R
          VALUES (?1, ?2, ?3, (SELECT coalesce(max(id), 0) FROM telemetry))",
     )?
     .execute((gateway.as_str(), module.as_str(), integer(generation)))?;
-    last_values::delete(c, &Identity::module(gateway.clone(), module.clone()))
+    let of = Identity::module(gateway.clone(), module.clone());
+    last_values::delete(c, &of)?;
+    series::delete(c, &of)
 }
 
-/// Forgets a module that left its manifest, with its last values.
+/// Forgets a module that left its manifest, with its last values and series.
 ///
 /// # Errors
 /// SQLite's.
 pub fn delete(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite::Result<()> {
     c.prepare_cached("DELETE FROM modules WHERE device = ?1 AND module = ?2")?
         .execute([gateway.as_str(), module.as_str()])?;
-    last_values::delete(c, &Identity::module(gateway.clone(), module.clone()))
+    let of = Identity::module(gateway.clone(), module.clone());
+    last_values::delete(c, &of)?;
+    series::delete(c, &of)
 }
 
 /// Returns the generation of a module; 0 of one that no manifest added since generations are kept.

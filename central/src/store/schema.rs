@@ -429,6 +429,62 @@ CREATE TRIGGER commands_ended AFTER UPDATE OF outcome ON commands BEGIN
     INSERT INTO changes (kind, device, module, item) VALUES ('command', new.device, new.module, new.id);
 END;
 ",
+    "
+-- numbers over time, behind the messages; see series.rs. module '': the device itself; component '': none
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY,
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    component TEXT NOT NULL,
+    name TEXT NOT NULL,
+    UNIQUE (device, module, component, name)
+);
+-- a higher id corrects lower ones. level 0: as it came; 1: compacted, with roll-ups, and those of a series share no times
+CREATE TABLE series_chunks (
+    id INTEGER PRIMARY KEY,
+    series INTEGER NOT NULL,
+    level INTEGER NOT NULL,
+    first_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    points INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    rollup BLOB NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE INDEX series_chunks_by_time ON series_chunks (series, level, first_ms);
+CREATE INDEX series_chunks_by_end ON series_chunks (last_ms) WHERE level = 1;
+-- what the chunks of each device take
+CREATE TABLE series_usage (
+    device TEXT PRIMARY KEY,
+    bytes INTEGER NOT NULL,
+    points INTEGER NOT NULL
+) WITHOUT ROWID;
+-- numbers that were left out, because their sender has as many names as it may; name: the last one
+CREATE TABLE series_refused (
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    points INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (device, module)
+) WITHOUT ROWID;
+-- messages up to this id are of an earlier device or module of the name; module '/': of all modules
+CREATE TABLE series_floors (
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    message INTEGER NOT NULL,
+    PRIMARY KEY (device, module)
+) WITHOUT ROWID;
+INSERT INTO series_floors (device, module, message) SELECT id, '/', telemetry_after FROM devices WHERE telemetry_after > 0;
+INSERT INTO series_floors (device, module, message) SELECT device, module, telemetry_after FROM modules WHERE telemetry_after > 0;
+-- one row. up_to: the last message whose points are in the chunks; floors: how often one was set
+CREATE TABLE series_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    up_to INTEGER NOT NULL,
+    floors INTEGER NOT NULL
+);
+INSERT INTO series_state (id, up_to, floors) VALUES (1, 0, 0);
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::{Quotas, telemetry};
+use super::{Quotas, series_compaction, telemetry};
+use crate::clock::now_ms;
 
 /// Between two looks at the quotas and the disk: what comes meanwhile is beyond them.
 const LOOK_AFTER: Duration = Duration::from_millis(250);
@@ -18,6 +19,7 @@ const LOOK_AFTER: Duration = Duration::from_millis(250);
 const TELL_AFTER: Duration = Duration::from_secs(3600);
 /// Left free on large disks when nothing else is configured.
 const FREE_BYTES_MAX: u64 = 512 << 20;
+const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Devices about which was told.
 const TOLD_MAX: usize = 10_000;
 
@@ -36,6 +38,8 @@ pub(super) struct Space {
     device_bytes: u64,
     total_bytes: u64,
     free_bytes: u64,
+    series_bytes: u64,
+    series_days: Option<u32>,
     looked: Option<Instant>,
     told: HashMap<String, Instant>,
     was_low: bool,
@@ -55,6 +59,8 @@ impl Space {
             device_bytes: quotas.device_bytes,
             total_bytes: quotas.total_bytes.unwrap_or(size / 2),
             free_bytes: quotas.free_bytes.unwrap_or((size / 20).min(FREE_BYTES_MAX)),
+            series_bytes: quotas.series_bytes.unwrap_or(size / 4),
+            series_days: quotas.series_days,
             looked: None,
             told: HashMap::new(),
             was_low: false,
@@ -119,6 +125,10 @@ impl Space {
                 );
                 self.told.insert(device, now);
             }
+        }
+        series_compaction::trim_bytes(connection, self.device_bytes, self.series_bytes)?;
+        if let Some(days) = self.series_days {
+            series_compaction::trim_age(connection, now_ms().saturating_sub(u64::from(days) * DAY_MS))?;
         }
         Ok(())
     }

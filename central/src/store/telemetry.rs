@@ -9,9 +9,9 @@ use schemas::link;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::Serializer as _;
 
-use super::last_values;
 use super::queues::{self, Marks};
 use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use super::{last_values, series};
 
 /// Queues that a gateway is told of; far more than a site has.
 const TOLD_MAX: u32 = 2000;
@@ -472,6 +472,7 @@ pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
     let last = newest.unwrap_or(0).saturating_sub(integer(keep));
     if last > 0 {
         last_values::reach(connection, last)?;
+        series::reach(connection, last)?;
         connection.prepare_cached("DELETE FROM telemetry WHERE id <= ?1")?.execute([last])?;
     }
     Ok(())
@@ -542,6 +543,7 @@ fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite:
         return Ok(0);
     };
     last_values::reach(connection, last)?;
+    series::reach(connection, last)?;
     // The newest of all stays, whosever it is: SQLite would give its id again, below what devices were registered after.
     connection
         .prepare_cached(

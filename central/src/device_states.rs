@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use schemas::names::Identity;
+use schemas::names::{DeviceId, Identity};
 
 use crate::device_state::{CarrierFacts, DeviceState, StateFacts};
 use crate::fleet::Fleet;
@@ -23,6 +23,16 @@ impl DeviceStates {
         Self { fleet, reports: Arc::default() }
     }
 
+    /// Whose states.
+    pub(crate) fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// Whether a gateway, or a device of central's own listener, is connected.
+    pub fn is_connected(&self, device: &DeviceId) -> bool {
+        self.fleet.connections.since(&Identity::device(device.clone()), None).is_some()
+    }
+
     /// The state of a device that was read by `c`.
     ///
     /// # Errors
@@ -38,7 +48,7 @@ impl DeviceStates {
         let connections = &self.fleet.connections;
         let carrier = gateway.map(|(id, is_enabled)| CarrierFacts {
             id: id.as_str(),
-            is_connected: connections.since(&Identity::device(id.clone()), None).is_some(),
+            is_connected: self.is_connected(id),
             is_enabled: *is_enabled,
         });
         Ok(DeviceState::of(&StateFacts {

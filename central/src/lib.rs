@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod api;
+pub mod ask;
 pub mod attest;
 pub mod authorize;
 pub mod calls;
@@ -14,6 +15,7 @@ pub mod config;
 pub mod deploy;
 pub mod device_state;
 pub mod device_states;
+pub mod diagnosis;
 pub mod door;
 pub mod enroll;
 pub mod fleet;
@@ -43,3 +45,4 @@ pub mod store;
 pub mod token;
 pub mod update;
 pub mod waiting;
+pub mod why;

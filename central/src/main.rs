@@ -64,6 +64,11 @@ enum Command {
         #[command(subcommand)]
         command: GatewayCommand,
     },
+    /// Devices.
+    Device {
+        #[command(subcommand)]
+        command: DeviceCommand,
+    },
     /// API tokens.
     Token {
         #[command(subcommand)]
@@ -91,6 +96,16 @@ enum GatewayCommand {
         /// The authority that signed `[tls] cert`, as a PEM file; central's own authority when left out.
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum DeviceCommand {
+    /// Tells why nothing comes from a gateway or device, or what is wrong with it: each cause with what shows it and what mends it. Asks
+    /// the central that serves.
+    Why {
+        /// Its id.
+        id: DeviceId,
     },
 }
 
@@ -179,6 +194,7 @@ fn main() -> ExitCode {
         Command::Gateway { command: GatewayCommand::Add { id, ca } } => {
             add_gateway(&place, id, ca.as_deref())
         }
+        Command::Device { command: DeviceCommand::Why { id } } => device_why(&place, &id),
         Command::Token { command } => match command {
             TokenCommand::Create { role, name, expires_in } => {
                 create_token(&place, role, &name.unwrap_or_else(TokenName::random), expires_in)
@@ -288,6 +304,25 @@ fn add_gateway(place: &Place, id: DeviceId, ca: Option<&Path>) -> anyhow::Result
     })?;
     let word = join::word(&config, &gateway, ca)?;
     logging::print(&format!("edge-agent init --join {word}"));
+    Ok(())
+}
+
+fn device_why(place: &Place, id: &DeviceId) -> anyhow::Result<()> {
+    const WITHIN_MS: u64 = 60_000;
+    let config = place.config_for_existing()?;
+    let now_ms = clock::now_ms();
+    // Whoever reads the data directory may ask; the API knows nobody without a token.
+    let name = TokenName::random();
+    let new = token::create(&config.hostname, &name, Role::Operator, now_ms, now_ms + WITHIN_MS);
+    let (hash, grant) = (new.hash, new.grant);
+    in_store(&config, move |c| tokens::insert(c, &hash, &grant))?;
+    let id = percent_encoding::utf8_percent_encode(id.as_str(), percent_encoding::NON_ALPHANUMERIC);
+    let path = format!("/api/ext/devices/{id}/why");
+    let answer = central::ask::get(config.http.listen, &path, &new.line);
+    let name = name.as_str().to_owned();
+    in_store(&config, move |c| tokens::delete(c, &name))?;
+    let answer = answer?;
+    logging::print(answer["text"].as_str().unwrap_or("the answer has no text"));
     Ok(())
 }
 

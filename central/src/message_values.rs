@@ -56,6 +56,12 @@ impl<'m> Stamp<'m> {
         }
     }
 
+    /// The time that its sender told, when it is not believed.
+    pub(crate) fn disbelieved(&self) -> Option<&'m str> {
+        let (_, is_stated) = self.order_and_stated();
+        self.created.filter(|_| !is_stated)
+    }
+
     pub(crate) fn order(&self) -> Order {
         self.order_and_stated().0
     }

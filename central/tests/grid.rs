@@ -107,3 +107,81 @@ async fn a_wrong_query_names_the_parameter_and_what_may_stand_there() {
     }
     central.end().await;
 }
+
+#[tokio::test]
+async fn a_device_with_a_wrong_key_is_told_by_the_api_the_overview_and_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    for id in ["press-1", "press%2"] {
+        central.put(&format!("/api/devices/{}", id.replace('%', "%25")), json!({})).await;
+    }
+    let why = "/api/ext/devices/press-1/why";
+    let before = central.get(why).await;
+    assert_eq!(
+        (&before["verdict"], &before["causes"][0]["id"]),
+        (&json!("unknown"), &json!("never-connected"))
+    );
+    let mut wrong = central.client_with_key("press-1", b"another key");
+    assert!(wrong.events.poll().await.is_err());
+    let refused = |answer: &Value| (answer["causes"][0]["id"] == "wrong-key").then(|| answer.clone());
+    let told = central.until(why, refused).await;
+    assert_eq!(told["causes"][0]["certainty"], "certain");
+    let evidence = told["causes"][0]["evidence"][0]["text"].as_str().unwrap();
+    assert!(evidence.contains("127.0.0.1") && evidence.contains("another key"), "{evidence}");
+
+    let overview = central.get("/api/ext/overview").await;
+    assert_eq!(overview["counts"], json!({"gateways": {}, "devices": {"unknown": 2}}));
+    let rows = overview["needsYou"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["device"] == "press-1").unwrap();
+    assert_eq!(
+        (&row["causeId"], &row["group"], &row["hidden"]),
+        (&json!("wrong-key"), &json!("later"), &json!(0))
+    );
+    assert!(overview["storage"]["bytesUsed"].as_u64().unwrap() > 0);
+
+    let listen = central.started.http.to_string();
+    for (id, status, words) in [
+        ("press-1", true, "another key"),
+        ("press%2", true, "has never connected"),
+        ("none", false, "is not registered"),
+    ] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_central"));
+        command.args(["device", "why", id, "--data-dir"]).arg(dir.path());
+        let done = command.env("CENTRAL__HTTP__LISTEN", &listen).output().await.unwrap();
+        let said = [done.stdout, done.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        assert!(done.status.success() == status && said.contains(words), "{id}: {said}");
+    }
+    let tokens = central.get("/api/apiTokens").await;
+    assert_eq!(tokens["value"].as_array().unwrap().len(), 1, "the command line leaves no token: {tokens}");
+    central.end().await;
+}
+
+#[tokio::test]
+async fn the_overview_shows_a_gateway_that_is_away_once_and_counts_the_devices_that_it_hides() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/gw", json!({"type": ["iotEdge"]})).await;
+    for n in 0..3 {
+        central.put(&format!("/api/devices/d{n}"), json!({})).await;
+        let relationship = json!({"name": "r", "target": format!("d{n}")});
+        central.put(&format!("/api/devices/gw/relationships/r{n}"), relationship).await;
+    }
+    let mut gateway = central.client("gw").await;
+    gateway.publish("devices/gw/messages/events/", "{}").await;
+    let row = |overview: &Value| {
+        let rows = overview["needsYou"].as_array().unwrap();
+        rows.iter().find(|row| row["device"] == "gw").cloned()
+    };
+    central.until("/api/ext/overview", |overview| row(overview).is_none().then_some(())).await;
+    drop(gateway);
+    let needed = central.until("/api/ext/overview", row).await;
+    assert_eq!(
+        (&needed["group"], &needed["hidden"], &needed["causeId"]),
+        (&json!("now"), &json!(3), &json!("link-down"))
+    );
+    let overview = central.get("/api/ext/overview").await;
+    assert_eq!(overview["needsYou"].as_array().unwrap().len(), 1, "{overview}");
+    let why = central.get("/api/ext/devices/d1/why").await;
+    assert_eq!(why["causes"][0]["id"], "gateway-down");
+    central.end().await;
+}

@@ -83,11 +83,17 @@ pub(super) struct GridPage {
 /// What a registration is.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-enum RowKind {
+pub(super) enum RowKind {
     /// A leaf device.
     Device,
     /// A gateway.
     Gateway,
+}
+
+impl RowKind {
+    pub(super) fn of(device: &GridDevice) -> Self {
+        if device.is_gateway { Self::Gateway } else { Self::Device }
+    }
 }
 
 /// A gateway or device.
@@ -338,9 +344,9 @@ impl Reading {
 
 fn row(device: GridDevice, state: DeviceState, detail: GridDetail) -> GridRow {
     GridRow {
+        kind: RowKind::of(&device),
         id: device.id.into(),
         display_name: device.display_name,
-        kind: if device.is_gateway { RowKind::Gateway } else { RowKind::Device },
         template: device.template,
         gateway: device.gateway.map(|(id, _)| id.into()),
         organization: ROOT_ORGANIZATION,

@@ -26,6 +26,7 @@ pub mod live;
 pub mod losses;
 pub mod manifests;
 pub mod names;
+pub mod overview;
 pub mod paging;
 mod path_text;
 pub mod properties;
@@ -37,6 +38,7 @@ pub mod shown;
 mod strict;
 pub mod telemetry;
 mod token_use;
+pub mod why;
 
 use std::sync::Arc;
 
@@ -168,6 +170,8 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(grid::list))
         .routes(routes!(grid::counts))
         .routes(routes!(names::list))
+        .routes(routes!(overview::get))
+        .routes(routes!(why::get))
         .routes(routes!(series::get))
         .routes(routes!(losses::list))
         .routes(routes!(losses::totals))

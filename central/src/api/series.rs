@@ -19,7 +19,7 @@ use crate::redact;
 use crate::series::bucket::{Bucket, step_ms};
 use crate::store::devices;
 use crate::store::losses::{self, StoredLoss};
-use crate::store::series::{self, SeriesQuery};
+use crate::store::series_reading::{self, SeriesQuery};
 use crate::token::Role;
 
 /// Names of one request.
@@ -203,7 +203,7 @@ pub(super) async fn get(
         let device = &query.of.device;
         devices::get(c, device)?.ok_or_else(|| no_device(device))?;
         let losses = losses::between(c, device, query.from_ms, query.to_ms, LOSSES_MAX)?;
-        Ok::<_, FleetError>((series::read(c, &query)?, losses))
+        Ok::<_, FleetError>((series_reading::read(c, &query)?, losses))
     };
     let (found, losses) = fleet.store.read(read).await?;
     Ok(Json(SeriesBody {

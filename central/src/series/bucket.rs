@@ -160,8 +160,8 @@ mod tests {
         proptest!(|(from in 0..1_u64 << 40, span in 0..1_u64 << 42, wanted in 2..5000_u64)| {
             let step = step_ms(from, from + span, wanted);
             prop_assert!((from + span) / step - from / step < wanted, "{step}");
-            prop_assert!(step < 60_000 || step % 60_000 == 0);
-            prop_assert!(step < 3_600_000 || step % 3_600_000 == 0);
+            prop_assert!(step < 60_000 || step.is_multiple_of(60_000));
+            prop_assert!(step < 3_600_000 || step.is_multiple_of(3_600_000));
         });
     }
 }

@@ -141,9 +141,15 @@ pub(super) fn sums(values: &mut [i64]) {
 fn scaled(values: &[f64]) -> Option<(u8, Vec<i64>)> {
     let as_whole = |value: f64, power: f64| {
         let whole = (value * power).round();
-        let is_exact = whole.abs() < EXACT_MAX && (whole / power).to_bits() == value.to_bits();
+        if whole.abs() >= EXACT_MAX {
+            return None;
+        }
         #[allow(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
-        is_exact.then_some(whole as i64)
+        let whole = whole as i64;
+        // As it is read; -0 has no whole number.
+        #[allow(clippy::cast_precision_loss, reason = "below 2^53")]
+        let back = whole as f64 / power;
+        (back.to_bits() == value.to_bits()).then_some(whole)
     };
     // The first power that fits some is most often the one that fits all.
     let mut from = 0;

@@ -5,7 +5,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::series::{Added, COMPACT, LOOSE, ROW_BYTES, account, insert, points_of};
+use super::series::{Added, COMPACT, LOOSE, ROW_BYTES, account, insert};
+use super::series_reading::points_of;
 use super::{integer, unsigned};
 use crate::series::chunk::POINTS_MAX;
 use crate::series::point::{Point, merge};

@@ -9,9 +9,12 @@ use schemas::bag::PropertyBag;
 use schemas::timestamp::rfc3339;
 
 use super::super::series_compaction::{compact, compact_with, trim_age, trim_bytes};
+use super::super::series_reading::{SeriesQuery, read};
 use super::super::telemetry::{NewMessage, Writing};
 use super::super::{devices, modules, schema, telemetry};
 use super::*;
+use crate::series::bucket::Bucket;
+use std::collections::BTreeMap;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const HOUR_MS: u64 = 3_600_000;

@@ -401,6 +401,63 @@ pub struct LiveMessage {
     pub body: Vec<u8>,
 }
 
+impl LiveMessage {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let module: Option<String> = row.get("module")?;
+        let module = module.map(|_| parsed_column(row, "module")).transpose()?;
+        Ok(Self {
+            id: row.get("id")?,
+            from: Identity { device: parsed_column(row, "device")?, module },
+            enqueued_ms: unsigned(row.get("enqueued_ms")?),
+            received_ms: unsigned(row.get("received_ms")?),
+            properties: unreadable::value("telemetry", json_column(row, "bag"))?.unwrap_or_default(),
+            body: row.get("body")?,
+        })
+    }
+}
+
+/// The newest messages of a device and its modules, the newest first.
+///
+/// # Errors
+/// SQLite's.
+pub fn newest_live(
+    connection: &Connection,
+    device: &DeviceId,
+    limit: u32,
+) -> rusqlite::Result<Vec<LiveMessage>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT * FROM telemetry WHERE device = ?1 AND id > {BEFORE_DEVICE} ORDER BY id DESC LIMIT ?2"
+    ))?;
+    let rows = statement.query_map((device.as_str(), limit), LiveMessage::read)?;
+    unreadable::rows("telemetry", rows).collect()
+}
+
+/// Time of which the rate is told.
+const RATE_MS: u64 = 10_000;
+/// Messages that are counted for it; of more, the time that they took counts.
+const RATE_MESSAGES: i64 = 50_000;
+
+/// Messages of all devices that are received in a second, of the last ten.
+///
+/// # Errors
+/// SQLite's.
+#[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+pub fn rate(connection: &Connection, now_ms: u64) -> rusqlite::Result<f64> {
+    let (count, oldest_ms): (i64, Option<i64>) = connection
+        .prepare_cached(
+            "SELECT count(*), min(received_ms) FROM
+                 (SELECT received_ms FROM telemetry ORDER BY id DESC LIMIT ?2) WHERE received_ms > ?1",
+        )?
+        .query_row((integer(now_ms.saturating_sub(RATE_MS)), RATE_MESSAGES), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let span_ms = match oldest_ms {
+        Some(oldest_ms) if count == RATE_MESSAGES => now_ms.saturating_sub(unsigned(oldest_ms)).max(1),
+        _ => RATE_MS,
+    };
+    Ok(count as f64 * 1000.0 / span_ms as f64)
+}
+
 /// Messages of one device that [`between`] gives at once.
 const BETWEEN_MAX: u32 = 200;
 /// Bytes of their bodies, but for the newest one.
@@ -420,18 +477,7 @@ pub fn between(
     let mut statement = connection.prepare_cached(
         "SELECT * FROM telemetry WHERE device = ?1 AND id > ?2 AND id <= ?3 ORDER BY id DESC LIMIT ?4",
     )?;
-    let rows = statement.query_map((device.as_str(), after, up_to, BETWEEN_MAX), |row| {
-        let module: Option<String> = row.get("module")?;
-        let module = module.map(|_| parsed_column(row, "module")).transpose()?;
-        Ok(LiveMessage {
-            id: row.get("id")?,
-            from: Identity { device: parsed_column(row, "device")?, module },
-            enqueued_ms: unsigned(row.get("enqueued_ms")?),
-            received_ms: unsigned(row.get("received_ms")?),
-            properties: unreadable::value("telemetry", json_column(row, "bag"))?.unwrap_or_default(),
-            body: row.get("body")?,
-        })
-    })?;
+    let rows = statement.query_map((device.as_str(), after, up_to, BETWEEN_MAX), LiveMessage::read)?;
     let (mut messages, mut bytes) = (Vec::new(), 0);
     for message in unreadable::rows("telemetry", rows) {
         let message: LiveMessage = message?;

@@ -64,6 +64,7 @@ pub(crate) const CENTRAL: &[&str] = &[
     "plain MQTT",
     "queue-commit",
     "review of a new client",
+    "series",
     "signals",
     "standing of clients",
     "state of a gateway",

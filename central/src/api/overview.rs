@@ -1,0 +1,213 @@
+//! `/api/ext/overview`: what needs a person, how many there are of each state, and how much arrives and is stored.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use edge_hub::door::Door;
+use rusqlite::Connection;
+use schemas::timestamp::rfc3339;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::{Answer, ErrorBody};
+use super::grid::RowKind;
+use crate::clock::now_ms;
+use crate::device_state::{DeviceState, Verdict};
+use crate::device_states::DeviceStates;
+use crate::diagnosis;
+use crate::fleet::{Fleet, FleetError};
+use crate::store::grid::{self, GridDevice, GridQuery};
+use crate::store::{overview, telemetry};
+use crate::why::gather;
+
+/// Rows of what needs a person.
+const ROWS_MAX: usize = 100;
+/// Changes that are shown.
+const CHANGES_MAX: u32 = 20;
+
+/// The site at a glance.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OverviewBody {
+    counts: OverviewCounts,
+    /// Gateways first, then by how long it has been so. 100 at most; `counts` has all.
+    needs_you: Vec<Need>,
+    ingest: IngestBody,
+    storage: StorageBody,
+    /// The last 20 changes that were asked for, the newest first.
+    changes: Vec<OverviewChange>,
+}
+
+/// How many there are of each state.
+#[derive(Default, Serialize, ToSchema)]
+struct OverviewCounts {
+    /// By verdict.
+    gateways: BTreeMap<&'static str, u64>,
+    /// By verdict.
+    devices: BTreeMap<&'static str, u64>,
+}
+
+/// Whether something presses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum NeedGroup {
+    /// It was well and is not.
+    Now,
+    /// It waits, or has never been there.
+    Later,
+}
+
+/// A gateway or device that needs a person.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Need {
+    device: String,
+    display_name: String,
+    kind: RowKind,
+    state: DeviceState,
+    /// Since when it is so; null when it never was otherwise.
+    #[schema(format = DateTime)]
+    since: Option<String>,
+    /// The first of the causes at `/why`; null when none is known.
+    cause_id: Option<&'static str>,
+    /// It in one sentence.
+    sentence: String,
+    group: NeedGroup,
+    /// Devices behind it of which nobody knows while it is away; they are no rows of their own.
+    hidden: u64,
+}
+
+/// What arrives.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct IngestBody {
+    /// Of the last ten seconds.
+    messages_per_second: f64,
+}
+
+/// What is stored.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct StorageBody {
+    /// Of the store's file.
+    bytes_used: u64,
+    /// Left on its disk.
+    bytes_free: u64,
+    /// Both together.
+    limit_bytes: u64,
+}
+
+/// A change that was asked for.
+#[derive(Serialize, ToSchema)]
+struct OverviewChange {
+    id: i64,
+    #[schema(format = DateTime)]
+    at: String,
+    who: String,
+    kind: String,
+    method: String,
+    path: String,
+    /// Of the answer; null when there was none.
+    status: Option<i64>,
+}
+
+/// The site at a glance.
+#[utoipa::path(get, path = "/api/ext/overview", tag = "ext", security(("token" = [])),
+    responses((status = 200, body = OverviewBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(states): Extension<DeviceStates>,
+    Extension(door): Extension<Arc<Door<Fleet>>>,
+) -> Answer<Json<OverviewBody>> {
+    let (refused, bytes_free) = (door.refusals().all(), fleet.store.disk().free_bytes);
+    let read = move |c: &Connection| {
+        let now_ms = now_ms();
+        let (counts, needs, hidden) = look(c, &states)?;
+        let mut needs_you = Vec::with_capacity(needs.len());
+        for (device, state) in needs.into_values() {
+            let (_, facts) = gather(c, &states, &refused, &device.id, now_ms)?;
+            let cause = diagnosis::causes(&facts).into_iter().next();
+            needs_you.push(Need {
+                display_name: device.display_name.clone(),
+                kind: RowKind::of(&device),
+                since: state.since.clone(),
+                cause_id: cause.as_ref().map(|cause| cause.id),
+                sentence: cause
+                    .map(|cause| cause.sentence)
+                    .or_else(|| state.reason.clone())
+                    .unwrap_or_default(),
+                group: group(&state),
+                hidden: hidden.get(device.id.as_str()).copied().unwrap_or(0),
+                state,
+                device: device.id.into(),
+            });
+        }
+        let bytes_used = overview::bytes_used(c)?;
+        let changes = overview::changes(c, CHANGES_MAX)?.into_iter().map(|change| OverviewChange {
+            id: change.id,
+            at: rfc3339(change.at_ms),
+            who: change.who,
+            kind: change.kind,
+            method: change.method,
+            path: change.path,
+            status: change.status,
+        });
+        Ok::<_, FleetError>(OverviewBody {
+            counts,
+            needs_you,
+            ingest: IngestBody { messages_per_second: telemetry::rate(c, now_ms)? },
+            storage: StorageBody {
+                bytes_used,
+                bytes_free,
+                limit_bytes: bytes_used.saturating_add(bytes_free),
+            },
+            changes: changes.collect(),
+        })
+    };
+    Ok(Json(fleet.store.read(read).await?))
+}
+
+/// What comes first: what presses, gateways before devices, and of each what has been so the longest.
+type Rank = (NeedGroup, bool, bool, Option<String>, String);
+
+/// Counts, what needs a person, and how many devices each gateway that is away hides.
+type Look = (OverviewCounts, BTreeMap<Rank, (GridDevice, DeviceState)>, HashMap<String, u64>);
+
+fn look(c: &Connection, states: &DeviceStates) -> Result<Look, FleetError> {
+    let (mut counts, mut needs, mut hidden) = (OverviewCounts::default(), BTreeMap::new(), HashMap::new());
+    grid::scan(c, &GridQuery::default(), |device| {
+        let state = states.of(c, &device)?;
+        let of_kind = if device.is_gateway { &mut counts.gateways } else { &mut counts.devices };
+        *of_kind.entry(state.verdict.as_str()).or_default() += 1;
+        let gateway = device.gateway.as_ref().map(|(gateway, _)| gateway);
+        match (state.verdict, gateway) {
+            (Verdict::Ok | Verdict::Blocked, _) => {}
+            // Its gateway is the row.
+            (Verdict::Unknown, Some(gateway)) if !states.is_connected(gateway) => {
+                *hidden.entry(gateway.to_string()).or_default() += 1;
+            }
+            _ => {
+                needs.insert(rank(&device, &state), (device, state));
+                if needs.len() > ROWS_MAX {
+                    needs.pop_last();
+                }
+            }
+        }
+        Ok::<_, FleetError>(true)
+    })?;
+    Ok((counts, needs, hidden))
+}
+
+fn rank(device: &GridDevice, state: &DeviceState) -> Rank {
+    let since = state.since.clone();
+    (group(state), !device.is_gateway, since.is_none(), since, device.id.to_string())
+}
+
+fn group(state: &DeviceState) -> NeedGroup {
+    match state.verdict {
+        Verdict::Offline | Verdict::Degraded => NeedGroup::Now,
+        _ => NeedGroup::Later,
+    }
+}

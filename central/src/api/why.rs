@@ -1,0 +1,45 @@
+//! `/api/ext/devices/{device_id}/why`: why a device is silent, or not well.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use edge_hub::door::Door;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::{Answer, ErrorBody};
+use super::extract::{At, OfDevice};
+use crate::clock::now_ms;
+use crate::device_state::Verdict;
+use crate::device_states::DeviceStates;
+use crate::diagnosis::{self, Cause};
+use crate::fleet::Fleet;
+use crate::why::gather;
+
+/// Why a device is as it is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WhyBody {
+    verdict: Verdict,
+    /// Those that decide first; empty when nothing is known to be wrong.
+    causes: Vec<Cause>,
+    /// The same for a terminal.
+    text: String,
+}
+
+/// Why nothing comes from a gateway or device, or what is wrong with it: each cause with what shows it and what mends it.
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/why", tag = "ext", params(OfDevice),
+    security(("token" = [])), responses((status = 200, body = WhyBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(states): Extension<DeviceStates>,
+    Extension(door): Extension<Arc<Door<Fleet>>>,
+    At(of): At<OfDevice>,
+) -> Answer<Json<WhyBody>> {
+    let refused = door.refusals().all();
+    let read = move |c: &rusqlite::Connection| gather(c, &states, &refused, &of.device_id, now_ms());
+    let (state, facts) = fleet.store.read(read).await?;
+    let causes = diagnosis::causes(&facts);
+    let text = diagnosis::text(state.verdict.as_str(), &causes);
+    Ok(Json(WhyBody { verdict: state.verdict, causes, text }))
+}

@@ -1,0 +1,72 @@
+//! Asks the central that serves a data directory: for commands whose answer only it knows.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How long the answer may take.
+const WITHIN: Duration = Duration::from_secs(30);
+/// Bytes of an answer.
+const ANSWER_MAX: u64 = 16 * 1024 * 1024;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens.
+    #[error("central does not answer at {address}; is `central serve` running with this configuration?")]
+    Unreachable {
+        /// The API's address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The answer is not HTTP with JSON.
+    #[error("the answer of {address} is not what central answers")]
+    Unreadable {
+        /// The API's address.
+        address: SocketAddr,
+    },
+    /// central refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Gets the JSON that a path of the API answers to a token's line. `listen` is `[http] listen`, which must be plain HTTP.
+///
+/// # Errors
+/// [`AskError`].
+pub fn get(listen: SocketAddr, path: &str, line: &str) -> Result<Value, AskError> {
+    let mut address = listen;
+    if listen.ip().is_unspecified() {
+        address.set_ip(match listen.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let answer = exchange(address, path, line).map_err(|source| AskError::Unreachable { address, source })?;
+    let unreadable = || AskError::Unreadable { address };
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unreadable)?;
+    let status = head.split(' ').nth(1).ok_or_else(unreadable)?;
+    let body: Value = serde_json::from_str(body).map_err(|_| unreadable())?;
+    if status == "200" {
+        return Ok(body);
+    }
+    let message = body["error"]["message"].as_str().unwrap_or("it gave no reason");
+    Err(AskError::Refused(format!("central refused with status {status}: {message}")))
+}
+
+/// HTTP/1.0, so that the body ends with the connection and has no chunks.
+fn exchange(address: SocketAddr, path: &str, line: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, WITHIN)?;
+    stream.set_read_timeout(Some(WITHIN))?;
+    stream.set_write_timeout(Some(WITHIN))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: {line}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+    String::from_utf8(answer).map_err(std::io::Error::other)
+}

@@ -1,0 +1,55 @@
+//! What the overview reads of the store as a whole.
+
+use rusqlite::Connection;
+
+use super::{unreadable, unsigned};
+
+/// Bytes of the store's file.
+///
+/// # Errors
+/// SQLite's.
+pub fn bytes_used(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+    Ok(unsigned(pragma("page_count")?.saturating_mul(pragma("page_size")?)))
+}
+
+/// A change that was asked for, in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortChange {
+    /// Of its row.
+    pub id: i64,
+    /// When.
+    pub at_ms: u64,
+    /// Who asked.
+    pub who: String,
+    /// What they are.
+    pub kind: String,
+    /// Of the request.
+    pub method: String,
+    /// Of the request.
+    pub path: String,
+    /// Of the answer.
+    pub status: Option<i64>,
+}
+
+/// The newest changes that were asked for, the newest first.
+///
+/// # Errors
+/// SQLite's.
+pub fn changes(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<ShortChange>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, at_ms, who, kind, method, path, status FROM audit ORDER BY id DESC LIMIT ?1",
+    )?;
+    let rows = statement.query_map([limit], |row| {
+        Ok(ShortChange {
+            id: row.get("id")?,
+            at_ms: unsigned(row.get("at_ms")?),
+            who: row.get("who")?,
+            kind: row.get("kind")?,
+            method: row.get("method")?,
+            path: row.get("path")?,
+            status: row.get("status")?,
+        })
+    })?;
+    unreadable::rows("audit", rows).collect()
+}

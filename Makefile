@@ -9,7 +9,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relat
 
 # Only root can install packages, start a Docker Engine, mount file systems and make network namespaces.
 IS_ROOT := $(filter 0,$(shell id -u))
-TEST_PACKAGES := busybox-static docker-registry eatmydata e2fsprogs iproute2 curl libfaketime microsocks mosquitto mosquitto-clients tinyproxy
+TEST_PACKAGES := busybox-static docker-registry chromium eatmydata e2fsprogs fonts-dejavu-core iproute2 curl libfaketime microsocks mosquitto mosquitto-clients tinyproxy
 
 .PHONY: compiler build web images demo test attack faults fuzz check lint bench clean
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, At, Body};
+use super::extract::{ApiVersion, Asked, At, Body, OfDevice};
 use super::list::Page;
 use crate::fleet::{Fleet, FleetError, require};
 use crate::store::commands::{self, Command};
@@ -147,6 +147,57 @@ pub(super) async fn history_of_module(
     At(of): At<OfModuleCommand>,
 ) -> Answer<Json<Page<CommandBody>>> {
     past(&fleet, Identity::module(of.device_id, of.module_name), of.command_name).await
+}
+
+/// Which commands.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct RecentQuery {
+    /// At most so many, 1 to 100; 100 when left out.
+    limit: Option<u32>,
+    #[serde(rename = "api-version", default)]
+    #[param(value_type = Option<String>)]
+    _api_version: Option<String>,
+}
+
+/// A command with its name and its target.
+#[derive(Serialize, ToSchema)]
+pub struct RecentCommand {
+    /// What was to be run; of a component, `{component}*{name}`.
+    name: String,
+    /// The module that was to run it; null for the device itself.
+    module: Option<String>,
+    #[serde(flatten)]
+    command: CommandBody,
+}
+
+/// The last commands of a device or gateway and its modules, whatever their names, newest first.
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/commands", tag = "ext", params(OfDevice, RecentQuery),
+    security(("token" = [])), responses((status = 200, body = Page<RecentCommand>), (status = 404, body = ErrorBody)))]
+pub(super) async fn recent(
+    State(fleet): State<Arc<Fleet>>,
+    At(of): At<OfDevice>,
+    Asked(query): Asked<RecentQuery>,
+) -> Answer<Json<Page<RecentCommand>>> {
+    let limit = match query.limit.unwrap_or(HISTORY_MAX) {
+        limit @ 1..=HISTORY_MAX => limit,
+        limit => {
+            let why = format!("limit: found {limit}; write 1 to {HISTORY_MAX}");
+            return Err(ApiError::bad_request("InvalidQuery", why));
+        }
+    };
+    let read = move |c: &rusqlite::Connection| {
+        require(c, &Identity::device(of.device_id.clone()))?;
+        Ok::<_, FleetError>(commands::recent(c, &of.device_id, limit)?)
+    };
+    let rows = fleet.store.read(read).await?;
+    let recent = rows.iter().map(|command| RecentCommand {
+        name: command.request.method_name.clone(),
+        module: command.target.module.as_ref().map(ToString::to_string),
+        command: body(command),
+    });
+    Ok(Json(Page::whole(recent.collect())))
 }
 
 pub(super) async fn call(

@@ -142,6 +142,7 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(components::history, components::run))
         .routes(routes!(components::history_of_module, components::run_of_module))
         .routes(routes!(commands::history, commands::run))
+        .routes(routes!(commands::recent))
         .routes(routes!(commands::history_of_module, commands::run_of_module))
         .routes(routes!(manifests::list))
         .routes(routes!(manifests::get, manifests::put, manifests::patch, manifests::delete))

@@ -256,6 +256,16 @@ pub fn history(
     unreadable::rows("commands", statement.query_map(of, read)?).take(limit as usize).collect()
 }
 
+/// The last `limit` commands to a device and its modules, newest first.
+///
+/// # Errors
+/// SQLite's.
+pub fn recent(connection: &Connection, device: &DeviceId, limit: u32) -> rusqlite::Result<Vec<Command>> {
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM commands WHERE device = ?1 ORDER BY row DESC LIMIT ?2")?;
+    unreadable::rows("commands", statement.query_map((device.as_str(), limit), read)?).collect()
+}
+
 /// Every command that has not ended and was not to wait.
 ///
 /// # Errors

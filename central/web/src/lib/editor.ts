@@ -130,6 +130,8 @@ export function open(
       ],
     }),
   });
+  // It scrolls, so it takes the focus: arrows move it where nothing is written.
+  view.scrollDOM.tabIndex = 0;
   return {
     text: () => view.state.doc.toString(),
     setText: (next) => view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: next } }),

@@ -1,6 +1,6 @@
 // How many things need a person, for the number in the rail. The overview page has them all.
 
-import { get } from "./api";
+import { overview } from "./overview";
 import type { OverviewAnswer } from "./types";
 
 const EVERY_MS = 30_000;
@@ -11,8 +11,8 @@ class Needs {
   start(): () => void {
     const ask = () => {
       if (document.hidden) return;
-      get<OverviewAnswer>("/api/ext/overview").then(
-        (overview) => this.take(overview),
+      overview().then(
+        (answer) => this.take(answer),
         () => {},
       );
     };
@@ -21,8 +21,8 @@ class Needs {
     return () => clearInterval(timer);
   }
 
-  take(overview: OverviewAnswer): void {
-    this.count = overview.needsYou.length;
+  take(answer: OverviewAnswer): void {
+    this.count = answer.needsYou.length;
   }
 }
 

@@ -2,14 +2,9 @@
 
 import { quoted } from "./curl";
 import { sasToken } from "./sas";
+import type { components } from "./schema";
 
-export type Connection = {
-  hostname: string;
-  mqttsPort: number;
-  wssPort: number | null;
-  idScope: string;
-  caPem: string | null;
-};
+export type Connection = Required<components["schemas"]["ConnectionBody"]>;
 export type Subject = { id: string; key: string; gateway: string | null };
 export type Snippet = { id: string; title: string; where: string; text: string };
 

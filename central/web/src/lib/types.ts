@@ -1,32 +1,18 @@
-// What central answers, by the names that the console uses. Bodies that /openapi.json describes are taken from schema.d.ts, which
-// `npm run types` generates; the rest is written here until their paths are in it.
+// What central answers, by the names that the console uses. Bodies that central describes are of schema.d.ts, which tools/types.mjs
+// generates; the rest is written here until /openapi.json has its paths.
 
-export type Verdict = "ok" | "degraded" | "offline" | "blocked" | "waiting" | "unknown";
-export type Lifecycle = "Registered" | "Provisioned" | "Blocked" | "WaitingForApproval";
+import type { components } from "./schema";
 
-export type State = {
-  connectivity: "connected" | "disconnected" | "never" | "unknown";
-  since: string | null;
-  lifecycle: Lifecycle;
-  verdict: Verdict;
-  reason: string | null;
-  modulesWanted: number | null;
-  modulesRunning: number | null;
-};
+type Schemas = components["schemas"];
+/** A body of an answer: what may be null is there all the same. */
+type Answer<Name extends keyof Schemas> = Required<Schemas[Name]>;
 
-export type GridRow = {
-  id: string;
-  displayName: string;
-  kind: "device" | "gateway";
-  template: string | null;
-  gateway: string | null;
-  organization: string;
-  state: State;
-  lastSeen: string | null;
-  lastTelemetryAt: string | null;
-  manifest: { id: string | null; name: string | null; upToDate: boolean } | null;
-  children: number;
-};
+export type Verdict = Schemas["Verdict"];
+export type Lifecycle = Schemas["Lifecycle"];
+
+export type State = Answer<"DeviceState">;
+
+export type GridRow = Omit<Answer<"GridRow">, "state"> & { state: State };
 export type GridPage = { value: GridRow[]; nextCursor: string | null };
 export type GridCounts = {
   total: number;
@@ -34,35 +20,11 @@ export type GridCounts = {
   byTemplate: Record<string, number>;
 };
 
-export type Session = {
-  user: { id: string; name: string; role: string; roleName: string };
-  expiresAt: string;
-};
+export type Session = Schemas["SessionBody"];
 
-export type Device = {
-  id: string;
-  etag: string;
-  displayName: string;
-  template?: string;
-  simulated: boolean;
-  enabled: boolean;
-  provisioned: boolean;
-  organizations?: string[];
-  type?: string[];
-  deploymentManifest?: { id?: string; displayName?: string; data?: unknown };
-};
+export type Device = Schemas["DeviceBody"];
 
-export type ModuleStatus = {
-  name: string;
-  connected: boolean;
-  since: string | null;
-  desiredStatus: string | null;
-  status: string;
-  reason: string | null;
-  nextTry: string | null;
-  restarts: number | null;
-  image: string | null;
-};
+export type ModuleStatus = Answer<"ModuleStatus">;
 export type Refusal = {
   identity?: string;
   why: string;
@@ -74,16 +36,11 @@ export type Refusal = {
   count: number;
   gateway?: string | null;
 };
-export type Finding = { id: string; level: string; evidence: string; mend: string };
-export type DeviceStatus = {
-  id: string;
-  connected: boolean;
-  since: string | null;
-  lastSeen: string | null;
-  gateway: string | null;
-  identityConflict: { takeovers: number; addresses: string[]; isProven: boolean; last: string } | null;
+export type Finding = Schemas["FindingReport"];
+export type DeviceStatus = Omit<Answer<"StatusBody">, "modules" | "health"> & {
   modules: ModuleStatus[];
   health: { updated: string; findings: Finding[]; refusals: Refusal[] } | null;
+  /** Of a central that tells it here too. */
   state?: State;
 };
 
@@ -114,15 +71,7 @@ export type SeriesAnswer = {
   losses: SeriesLoss[];
 };
 
-export type Message = {
-  id: number;
-  device: string;
-  module?: string;
-  enqueuedTime: string;
-  properties: Record<string, string | null> | null;
-  body?: unknown;
-  bodyBase64?: string;
-};
+export type Message = Schemas["MessageBody"];
 
 export type Command = {
   id: string;
@@ -145,20 +94,7 @@ export type Command = {
 export type Section = { $version: number; $metadata?: unknown } & Record<string, unknown>;
 export type Twin = { desired: Section; reported: Section };
 
-export type Loss = {
-  id: number;
-  gateway: string;
-  queue: string;
-  device?: string;
-  module?: string;
-  cause: string;
-  firstSequence: number;
-  lastSequence: number;
-  count: number;
-  from: string;
-  until: string;
-  received: string;
-};
+export type Loss = Schemas["LossBody"];
 
 export type Cause = {
   id: string;
@@ -199,18 +135,12 @@ export type OverviewAnswer = {
     gateways?: Partial<Record<Verdict, number>>;
   };
   needsYou: Need[];
-  ingest: { messagesPerSecond: number };
-  storage: { bytesUsed: number; bytesFree: number | null; limitBytes: number | null };
+  ingest: { messagesPerSecond: number } | null;
+  storage: { bytesUsed: number; bytesFree: number | null; limitBytes: number | null } | null;
   changes: AuditRow[];
 };
 
-export type Manifest = {
-  id: string;
-  displayName: string;
-  etag: string;
-  data: unknown;
-  organizations?: string[];
-};
+export type Manifest = Schemas["ManifestBody"];
 export type Page<T> = { value: T[]; nextLink?: string | null };
 export type Credentials = {
   idScope?: string;

@@ -1,1 +1,0 @@
-import"./disclose-version-CttdeCZm.js";import{t as e}from"./GridPage-BgDqMg9H.js";function t(t){e(t,{kind:`devices`})}export{t as default};

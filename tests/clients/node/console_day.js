@@ -1,0 +1,192 @@
+// An operator's day in the browser, from the first run of central to a manifest on a gateway.
+"use strict";
+const fs = require("fs");
+const { given, inBrowser, said } = require("./console_browser");
+const { connectRefused, Device, parseMosquitto } = require("./console_device");
+
+const DEVICE = "press-4";
+
+async function firstRun(page) {
+  await page.goto(given.base);
+  await page.getByRole("heading", { name: "Set up central" }).waitFor();
+  const fill = async (code, again) => {
+    await page.getByLabel("Set-up code").fill(code);
+    await page.getByLabel("User name").fill(given.user);
+    await page.getByLabel("Password", { exact: true }).fill(given.password);
+    await page.getByLabel("Password again").fill(again);
+    await page.getByRole("button", { name: /Create the administrator/ }).click();
+  };
+  await fill("wrong-code", "another password");
+  await page.getByRole("alert").filter({ hasText: "The two passwords differ" }).waitFor();
+  await fill("wrong-code", given.password);
+  await page.getByRole("alert").filter({ hasText: /code/ }).waitFor();
+  await fill(given.setupCode, given.password);
+  await page.getByRole("navigation", { name: "Main" }).waitFor();
+  said("the first administrator is made with the set-up code");
+}
+
+async function signInAgain(page) {
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByLabel("User name").fill(given.user);
+  await page.getByLabel("Password").fill("not the password");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("alert").filter({ hasText: /\S/ }).waitFor();
+  await page.getByLabel("Password").fill(given.password);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("navigation", { name: "Main" }).waitFor();
+  said("a wrong password is refused, the right one is taken");
+}
+
+async function addDevice(page) {
+  await page.getByRole("link", { name: "Devices", exact: false }).first().click();
+  await page.getByRole("button", { name: "New device" }).click();
+  const dialog = page.getByRole("dialog", { name: "New device" });
+  await dialog.getByLabel("Device ID").fill("press 4");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await dialog.getByText(/No blanks/).waitFor();
+  await dialog.getByLabel("Device ID").fill(DEVICE);
+  await dialog.getByLabel(/^Name/).fill("Press 4");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await page.waitForURL(`**/devices/${DEVICE}/connect`);
+  await page.getByText("Waiting for its first connection").waitFor();
+  const line = await page.getByLabel("the lines for mosquitto").innerText();
+  const text = await page.locator("code", { hasText: "SharedAccessKey=" }).first().innerText();
+  if (!text.startsWith(`HostName=${given.hostname};DeviceId=${DEVICE};SharedAccessKey=`)) throw new Error(`connection string: ${text}`);
+  said("a device is added, and its page has lines to paste");
+  return line;
+}
+
+async function connectIt(page, how) {
+  const device = await Device.open(how);
+  await page.getByText("Connected", { exact: true }).waitFor();
+  await page.getByRole("link", { name: "Overview" }).last().click();
+  await page.getByText("It is connected and has sent nothing").waitFor();
+  await device.send({ temperature: 21.5, state: "Running" });
+  const tile = page.locator('[data-name="temperature"]');
+  await tile.getByText("21.5", { exact: true }).waitFor();
+  await page.locator('[data-name="state"]').getByText("Running").waitFor();
+  await page.getByRole("img", { name: /Temperature over time/ }).waitFor();
+  await device.send({ temperature: 22.75 });
+  await tile.getByText("22.75", { exact: true }).waitFor();
+  said("its first values are on its page without a reload, and the next one is too");
+  await page.getByRole("link", { name: "Raw data" }).click();
+  await page.getByText('{"temperature":22.75}').waitFor();
+  await device.client.publishAsync(how.topic, "no json {", { qos: 1 });
+  await page.getByText("not JSON").waitFor();
+  await page.getByText("no json {").waitFor();
+  said("raw data shows each message, readable or not");
+  return device;
+}
+
+async function command(page) {
+  await page.getByRole("navigation", { name: "Device" }).getByRole("link", { name: "Commands" }).click();
+  await page.getByLabel("Name", { exact: true }).fill("open valve");
+  await page.getByLabel(/^Request/).fill("{oops");
+  await page.getByText(/JSON/).last().waitFor();
+  await page.getByLabel("Name", { exact: true }).fill("openValve");
+  await page.getByLabel(/^Request/).fill('{"percent": 40}');
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+  const answer = page.locator(".answer");
+  await answer.getByText("Done 200").waitFor();
+  await answer.getByText('"percent": 40').waitFor();
+  await page.getByRole("button", { name: "openValve", exact: true }).waitFor();
+  said("a command is answered in place and stays in the history");
+}
+
+async function property(page) {
+  await page.getByRole("link", { name: "Properties" }).click();
+  await page.getByRole("button", { name: "Add a property" }).click();
+  const dialog = page.getByRole("dialog", { name: "Add a property" });
+  await dialog.getByLabel("Name").fill("mode");
+  await dialog.getByLabel("Desired value").fill("eco");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  const row = page.locator('[data-property="mode"]');
+  await row.getByText("Accepted").waitFor();
+  await row.getByText("“taken”").waitFor();
+  await row.getByRole("button", { name: /edit mode$/ }).click();
+  await row.getByRole("textbox", { name: "Desired value of mode" }).fill("bad");
+  await row.getByRole("button", { name: "Save" }).click();
+  await row.getByText("Rejected").waitFor();
+  await row.getByText("“not a mode”").waitFor();
+  said("a property goes to Accepted, and to Rejected with the device's words");
+}
+
+async function block(page, device) {
+  const manage = async (act) => {
+    await page.getByRole("button", { name: "Manage" }).click();
+    await page.getByRole("button", { name: act, exact: true }).click();
+    await page.getByRole("dialog").getByRole("button", { name: act, exact: true }).click();
+    await page.getByRole("dialog").waitFor({ state: "detached" });
+  };
+  const closed = device.closed();
+  await manage("Block");
+  await page.locator(".facts .st.box").getByText("Blocked").waitFor();
+  await closed;
+  await manage("Unblock");
+  await page.locator(".facts .st.box").getByText("Blocked").waitFor({ state: "detached" });
+  said("a blocked device is disconnected at once, and may come back when it is unblocked");
+}
+
+async function wrongKey(page, how) {
+  const key = how.password.replace(/sig=[^&]*/, `sig=${encodeURIComponent(Buffer.alloc(32, 9).toString("base64"))}`);
+  await connectRefused({ ...how, password: key });
+  await page.getByRole("link", { name: "Health" }).click();
+  return key;
+}
+
+async function manifest(page) {
+  await page.getByRole("navigation", { name: "Main" }).getByRole("link", { name: /Manifests/ }).click();
+  await page.getByRole("button", { name: "New manifest" }).click();
+  const dialog = page.getByRole("dialog", { name: "New manifest" });
+  await dialog.getByLabel("ID", { exact: true }).fill("line-press");
+  await dialog.getByRole("button", { name: "Create and open" }).click();
+  const editor = page.getByRole("textbox", { name: "The manifest as JSON" });
+  await editor.waitFor();
+  const write = async (value) => {
+    await editor.click();
+    await page.keyboard.press("Control+a");
+    await page.keyboard.insertText(typeof value === "string" ? value : JSON.stringify(value, null, 2));
+  };
+  await write("{ \"modulesContent\": ");
+  await page.getByText("1 error before it can be saved").waitFor();
+  await write(given.badManifest);
+  await page.getByRole("button", { name: /^Save/ }).click();
+  await page.getByRole("alert").filter({ hasText: "restartPolicy" }).waitFor();
+  await write(given.manifest);
+  await page.getByText("Route press").waitFor();
+  await page.getByRole("button", { name: /^Save/ }).click();
+  await page.getByText("as stored").first().waitFor();
+  said("a manifest with an error is refused with its place, and one without is stored");
+
+  await page.getByRole("button", { name: "Assign to gateways" }).click();
+  const assign = page.getByRole("dialog", { name: "Assign to gateways" });
+  await assign.getByLabel(new RegExp(given.gateway)).check();
+  await assign.getByText(/will run the modules of/).waitFor();
+  await assign.getByRole("button", { name: "Assign", exact: true }).click();
+  await assign.waitFor({ state: "detached" });
+  await page.getByRole("link", { name: new RegExp(given.gatewayName) }).click();
+  await page.getByText("In force").waitFor();
+  said("it is assigned, and the gateway's page says that it is in force");
+
+  await page.goto(`${given.base}/manifests/line-press`);
+  await editor.waitFor();
+  await write({ ...given.manifest, modulesContent: { ...given.manifest.modulesContent, other: { "properties.desired": { rate: 5 } } } });
+  await page.getByRole("button", { name: /^Save/ }).click();
+  await page.getByText("Out of date on 1 gateway").waitFor();
+  said("a manifest that was changed since is out of date on its gateway");
+}
+
+inBrowser("day", async (page) => {
+  await firstRun(page);
+  await signInAgain(page);
+  const line = await addDevice(page);
+  const how = parseMosquitto(line, fs.readFileSync(given.ca));
+  // The page shows central's authority too: what is pasted trusts it.
+  if (!line.includes("BEGIN CERTIFICATE")) throw new Error("the lines have no certificate authority");
+  const device = await connectIt(page, how);
+  await command(page);
+  await property(page);
+  await block(page, device);
+  await wrongKey(page, how);
+  await manifest(page);
+});

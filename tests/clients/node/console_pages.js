@@ -1,0 +1,100 @@
+// Every page in both themes: axe finds no serious or critical fault. With `shots`, pictures of them go to that directory.
+"use strict";
+const fs = require("fs");
+const path = require("path");
+const { api, given, inBrowser, said, signIn } = require("./console_browser");
+const { Device } = require("./console_device");
+
+const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const VERSION = "api-version=2022-10-31-preview";
+
+/** Name, address, and what is there when the page is complete. */
+const PAGES = [
+  ["overview", "/", (page) => page.getByRole("heading", { level: 1, name: /need|well/ })],
+  ["devices", "/devices", (page) => page.getByRole("link", { name: "Press 1", exact: true })],
+  ["devices-none", "/devices?search=nothing-has-this-name", (page) => page.getByText("No device matches.")],
+  ["new-device", "/devices?new=device", (page) => page.getByRole("dialog", { name: "New device" })],
+  ["why", "/devices?why=press-2", (page) => page.getByRole("dialog", { name: /Why is press-2/ })],
+  ["gateways", "/gateways", (page) => page.getByRole("link", { name: given.gatewayName })],
+  ["device", "/devices/press-1", (page) => page.locator('[data-name="pressure"]')],
+  ["raw-data", "/devices/press-1/raw", (page) => page.getByText('"pressure"').first()],
+  ["properties", "/devices/press-1/properties", (page) => page.locator('[data-property="mode"]')],
+  ["commands", "/devices/press-1/commands", (page) => page.getByRole("button", { name: "openValve", exact: true })],
+  ["connect", "/devices/press-2/connect", (page) => page.getByLabel("the lines for mosquitto")],
+  ["health", "/devices/press-2/health", (page) => page.getByRole("heading", { name: "Losses" })],
+  ["gateway", () => `/gateways/${given.gateway}`, (page) => page.getByText("stored up to").or(page.getByText("no message stored"))],
+  ["gateway-devices", () => `/gateways/${given.gateway}/devices`, (page) => page.getByText(/No device stands behind it|Device ID/).first()],
+  ["gateway-deployment", () => `/gateways/${given.gateway}/deployment`, (page) => page.getByRole("heading", { name: "Assigned" })],
+  ["gateway-system", () => `/gateways/${given.gateway}/system`, (page) => page.getByRole("heading", { name: "System" })],
+  ["gateway-connect", () => `/gateways/${given.gateway}/connect`, (page) => page.getByLabel("the line", { exact: true })],
+  ["manifests", "/manifests", (page) => page.getByRole("link", { name: "Press line" })],
+  ["manifest", "/manifests/line-press", (page) => page.getByRole("textbox", { name: "The manifest as JSON" })],
+  ["assign", "/manifests/line-press?do=assign", (page) => page.getByRole("dialog", { name: "Assign to gateways" }).getByText(given.gatewayName)],
+  ["you", "/administration/you", (page) => page.getByRole("heading", { name: "This browser" })],
+  ["about", "/administration/about", (page) => page.getByRole("heading", { name: "For programs" })],
+  ["not-found", "/nowhere", (page) => page.getByRole("heading", { name: "There is no such page" })],
+];
+
+async function fill(page) {
+  const put = (address, body) => api(page, "PUT", `${address}?${VERSION}`, body);
+  for (const number of [1, 2, 3]) await put(`/api/devices/press-${number}`, { displayName: `Press ${number}`, template: "dtmi:plant:hydraulics;1" });
+  await put("/api/deploymentManifests/line-press", { displayName: "Press line", data: given.manifest });
+  const { symmetricKey } = await api(page, "GET", `/api/devices/press-1/credentials?${VERSION}`);
+  const device = await Device.open({ ...given.device, username: `${given.hostname}/press-1/?api-version=2021-04-12`, password: given.sas(symmetricKey.primaryKey), ca: fs.readFileSync(given.ca), clientId: "press-1", topic: "devices/press-1/messages/events/" });
+  for (let at = 0; at < 30; at += 1) await device.send({ pressure: 180 + 6 * Math.sin(at / 4), oilTemperature: 48 + at / 10, state: at % 9 === 8 ? "Setup" : "Running" });
+  await api(page, "PATCH", `/api/devices/press-1/properties?${VERSION}`, { mode: "eco", limit: 210 });
+  await api(page, "POST", `/api/devices/press-1/commands/openValve?${VERSION}`, { request: { percent: 40 } });
+  return device;
+}
+
+async function faultsOf(page) {
+  // By the debugger, which the page's policy does not bind.
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return violations
+    .filter((fault) => ["serious", "critical"].includes(fault.impact))
+    .map((fault) => `${fault.id}: ${fault.help}\n${fault.nodes.slice(0, 4).map((node) => `    ${node.html.slice(0, 200)}\n    ${node.failureSummary.replaceAll("\n", " ")}`).join("\n")}`);
+}
+
+async function look(page, theme) {
+  const found = [];
+  for (const [name, address, complete] of PAGES) {
+    await page.goto(given.base + (typeof address === "function" ? address() : address));
+    await complete(page).waitFor();
+    // Fonts and layout stand; ages go on ticking.
+    await page.evaluate(() => document.fonts.ready);
+    for (const fault of await faultsOf(page)) found.push(`${name}, ${theme}: ${fault}`);
+    if (given.shots) await page.screenshot({ path: path.join(given.shots, `${name}-${theme}.png`) });
+  }
+  return found;
+}
+
+inBrowser("pages", async (page, context) => {
+  const found = [];
+  await page.goto(given.base);
+  await page.getByLabel("User name").waitFor();
+  for (const theme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme: theme });
+    for (const fault of await faultsOf(page)) found.push(`sign-in, ${theme}: ${fault}`);
+    if (given.shots) await page.screenshot({ path: path.join(given.shots, `sign-in-${theme}.png`) });
+  }
+  await signIn(page);
+  given.sas = (key) => sas(key, "press-1");
+  const device = await fill(page);
+  for (const theme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme: theme });
+    found.push(...(await look(page, theme)));
+    said(`${theme}: ${PAGES.length} pages`);
+  }
+  await device.end();
+  await context.clearCookies();
+  if (found.length > 0) throw new Error(found.join("\n"));
+});
+
+function sas(key, id) {
+  const { createHmac } = require("crypto");
+  const resource = encodeURIComponent(`${given.hostname}/devices/${id}`);
+  const expires = Math.floor(Date.now() / 1000) + 3600;
+  const signature = createHmac("sha256", Buffer.from(key, "base64")).update(`${resource}\n${expires}`).digest("base64");
+  return `SharedAccessSignature sr=${resource}&sig=${encodeURIComponent(signature)}&se=${expires}`;
+}

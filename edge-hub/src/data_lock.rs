@@ -36,6 +36,8 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct DataLock {
     _file: File,
+    /// Locked too: who removes the lock file of a running program must not let a second one in.
+    _dir: Option<File>,
 }
 
 impl DataLock {
@@ -62,12 +64,29 @@ impl DataLock {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
+        let dir = lock_directory(data_dir).map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                LockError::InUse { program, dir: data_dir.to_owned(), process: "unknown".to_owned() }
+            }
+            TryLockError::Error(source) => failed(source),
+        })?;
         // Only for the message above: on a full disk the lock holds all the same.
         let _ = file
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { _file: file, _dir: dir })
+    }
+}
+
+/// Locks the directory itself, which keeps its lock when files in it are removed. `None` on a file system that locks no
+/// directories, such as NFS.
+fn lock_directory(path: &Path) -> Result<Option<File>, TryLockError> {
+    let dir = File::open(path).map_err(TryLockError::Error)?;
+    match dir.try_lock() {
+        Ok(()) => Ok(Some(dir)),
+        Err(TryLockError::WouldBlock) => Err(TryLockError::WouldBlock),
+        Err(TryLockError::Error(_)) => Ok(None),
     }
 }
 
@@ -85,5 +104,17 @@ mod tests {
         assert!(matches!(&refused, LockError::InUse { process, .. } if *process == own), "{refused}");
         drop(first);
         DataLock::acquire(&data_dir, "lock", "edge-agent").unwrap();
+    }
+
+    #[test]
+    fn a_second_daemon_is_refused_though_the_lock_file_was_removed_or_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = DataLock::acquire(dir.path(), "lock", "edge-agent").unwrap();
+        std::fs::remove_file(dir.path().join("lock")).unwrap();
+        for _ in 0..2 {
+            // The second time, the file is the one that the refused attempt made.
+            let refused = DataLock::acquire(dir.path(), "lock", "edge-agent").unwrap_err();
+            assert!(matches!(refused, LockError::InUse { .. }), "{refused}");
+        }
     }
 }

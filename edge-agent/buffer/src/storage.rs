@@ -57,7 +57,12 @@ impl Directory {
         let lock =
             fs::OpenOptions::new().create(true).write(true).truncate(false).open(path.join(LOCK_FILE))?;
         lock.try_lock()?;
-        Ok(Self { path: path.to_owned(), handle: fs::File::open(path)?, lock })
+        let handle = fs::File::open(path)?;
+        // The directory itself, too: its lock stays when the file is removed. Not every file system has it (NFS).
+        if let Err(fs::TryLockError::WouldBlock) = handle.try_lock() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Self { path: path.to_owned(), handle, lock })
     }
 }
 
@@ -98,7 +103,8 @@ impl Storage for Directory {
     }
 
     fn release(&self) {
-        if let Err(error) = self.lock.unlock() {
+        let released = self.lock.unlock().and_then(|()| self.handle.unlock());
+        if let Err(error) = released {
             tracing::warn!(dir = %self.path.display(), error = chain(&error), "a queue's lock was not released");
         }
     }

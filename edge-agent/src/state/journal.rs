@@ -81,6 +81,11 @@ impl Journal {
         answers
     }
 
+    /// The log, for its numbers.
+    pub(super) fn log(&self) -> Log {
+        self.log.clone()
+    }
+
     /// How far the journal reaches.
     pub(super) fn position(&self) -> Position {
         Position {

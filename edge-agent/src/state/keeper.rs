@@ -6,12 +6,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use edge_buffer::AppendError;
+use edge_buffer::{AppendError, Log, OpenError};
 
 use super::export;
 use super::journal::Journal;
 use super::position::Position;
-use super::reserve::Reserve;
+use super::reserve::{Reserve, is_full};
 use super::store::{OpenFailure, Store};
 use super::values::Values;
 use super::{Change, Room, StateError};
@@ -53,7 +53,7 @@ impl Keeper {
         }
         let reserve = Reserve::new(dir);
         let journal = match Journal::open(dir) {
-            Err(_) if reserve.release() => Journal::open(dir),
+            Err(error) if is_full_at_open(&error) && reserve.release() => Journal::open(dir),
             opened => opened,
         };
         let journal = journal.map_err(|source| StateError::Journal { dir: dir.to_owned(), source })?;
@@ -75,6 +75,11 @@ impl Keeper {
         keeper.follow(&values);
         keeper.reserve.restore();
         Ok((keeper, values))
+    }
+
+    /// The journal's log, for its numbers.
+    pub(super) fn log(&self) -> Log {
+        self.journal.log()
     }
 
     /// Brings sled and the export to what was just read: what was damaged is whole again before anything relies on it.
@@ -224,7 +229,7 @@ fn find(
 ) -> Result<(Option<Store>, Values, Option<Position>), StateError> {
     let path = dir.join("sled");
     let opened = match Store::open(&path) {
-        Err(OpenFailure::Unavailable(_)) if reserve.release() => Store::open(&path),
+        Err(OpenFailure::Unavailable(error)) if error.is_full && reserve.release() => Store::open(&path),
         opened => opened,
     };
     let mut copies = Vec::new();
@@ -235,7 +240,7 @@ fn find(
             Some(store)
         }
         Err(OpenFailure::Unavailable(error)) => {
-            tracing::warn!(error, "the state's database cannot be used for now");
+            tracing::warn!(error = error.why, "the state's database cannot be used for now");
             None
         }
         Err(OpenFailure::Damaged(error)) => {
@@ -290,10 +295,14 @@ fn forget_set_aside(dir: &Path) {
     }
 }
 
+fn is_full_at_open(error: &OpenError) -> bool {
+    matches!(error, OpenError::Io { source, .. } if is_full(source))
+}
+
 fn is_for_want_of_space(error: &AppendError) -> bool {
     match error {
         AppendError::Full { .. } => true,
-        AppendError::Write { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+        AppendError::Write { source, .. } => is_full(source),
         _ => false,
     }
 }

@@ -138,6 +138,7 @@ struct Write {
 pub struct State {
     writes: SyncSender<Write>,
     loaded: Arc<Vec<(Room, String, Vec<u8>)>>,
+    journal: edge_buffer::Log,
     ended: Arc<tokio::sync::watch::Receiver<()>>,
 }
 
@@ -149,6 +150,7 @@ impl State {
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let (mut keeper, values) = keeper::Keeper::open(dir)?;
         let loaded = Arc::new(values.into_iter().map(|((room, key), value)| (room, key, value)).collect());
+        let journal = keeper.log();
         let (writes, incoming) = sync_channel::<Write>(WAITING_MAX);
         let (ending, ended) = tokio::sync::watch::channel(());
         std::thread::Builder::new()
@@ -181,7 +183,7 @@ impl State {
                 doing: "starting its thread",
                 source,
             })?;
-        Ok(Self { writes, loaded, ended: Arc::new(ended) })
+        Ok(Self { writes, loaded, journal, ended: Arc::new(ended) })
     }
 
     /// What a room held when the state was opened, by key. A value that cannot be read is left where it is, told by an ERROR
@@ -193,6 +195,11 @@ impl State {
                 Some((key.clone(), readable(room, key, serde_json::from_slice(value))?))
             })
             .collect()
+    }
+
+    /// The numbers of the journal's log.
+    pub fn journal_stats(&self) -> edge_buffer::Stats {
+        self.journal.stats()
     }
 
     /// Saves a value. The order of writes is fixed before this returns; the future ends when it is on disk.

@@ -13,6 +13,11 @@ pub(super) struct Reserve {
     path: PathBuf,
 }
 
+/// Only a full disk may cost the reserve: it belongs to whoever has the directory, and that may be another process.
+pub(super) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 impl Reserve {
     pub(super) fn new(dir: &Path) -> Self {
         Self { path: dir.join("reserve") }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::Room;
 use super::position::Position;
+use super::reserve::is_full;
 use super::values::Values;
 
 const PART_BYTES: usize = 16 * 1024;
@@ -31,9 +32,16 @@ const STAMP_BYTES: usize = 32;
 /// Why sled could not be opened.
 pub(super) enum OpenFailure {
     /// The disk said no, for example because it is full: the files may be whole.
-    Unavailable(String),
+    Unavailable(Unavailable),
     /// The files are not what was written.
     Damaged(String),
+}
+
+/// What the disk said.
+pub(super) struct Unavailable {
+    pub(super) why: String,
+    /// It has no space.
+    pub(super) is_full: bool,
 }
 
 pub(super) struct Store {
@@ -72,7 +80,7 @@ impl Store {
         });
         let (store, values, stamp) = opened.map_err(|error| match error {
             sled::Error::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-                OpenFailure::Unavailable(error.to_string())
+                OpenFailure::Unavailable(Unavailable { why: error.to_string(), is_full: is_full(&error) })
             }
             error => OpenFailure::Damaged(error.to_string()),
         })?;

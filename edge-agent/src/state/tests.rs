@@ -400,3 +400,28 @@ async fn after_any_way_of_going_back_nothing_that_is_saved_is_swallowed() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_directory_that_another_daemon_has_keeps_its_reserve_though_lock_files_were_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(dir.path()).unwrap();
+    numbered(&state, 0, 3).await;
+    // A disk with little space makes none.
+    std::fs::write(dir.path().join("reserve"), [0; 64]).unwrap();
+    for removed in [None, Some("journal/lock")] {
+        if let Some(removed) = removed {
+            std::fs::remove_file(dir.path().join(removed)).unwrap();
+        }
+        let before = files(dir.path());
+        let refused = State::open(dir.path()).err().unwrap();
+        assert!(chain(&refused).to_string().contains("is open elsewhere"), "{refused}");
+        let after: Vec<_> = files(dir.path());
+        let gone: Vec<_> = before.iter().filter(|path| !after.contains(path)).collect();
+        assert!(gone.is_empty(), "{gone:?}");
+    }
+    numbered(&state, 3, 6).await;
+    state.close().await;
+    let state = State::open(dir.path()).unwrap();
+    assert_eq!(all(&state), expected(6));
+    state.close().await;
+}

@@ -75,8 +75,9 @@ const FILES_RESERVED: u64 = 400;
 /// # Errors
 /// When something that the daemon cannot do without fails: at the start, or a task that ended by itself.
 pub async fn run(config: Config) -> Result<()> {
-    edge_hub::random::seed()?;
+    // First of all: what opens files before it, such as the sources of random numbers, may panic for want of them.
     let connections_max = file_budget(&config).claim().context("limit of open files")?;
+    edge_hub::random::seed()?;
     let config = Config { listen: Listen { connections_max, ..config.listen }, ..config };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -193,7 +194,7 @@ impl Daemon {
 
         // The front door.
         let hosts = vec![hub_name.clone(), config.hostname.clone(), "localhost".to_owned()];
-        let authority = certificate::authority(&config)?;
+        let authority = certificate::authority(&config);
         let trust = certificate::trust(&config, authority.as_ref())?;
         let standing = Standing {
             gateway: config.device_id.clone(),
@@ -338,7 +339,7 @@ impl Daemon {
             let context = ModuleContext::new(&config, &module_keys);
             let about = About {
                 keys: module_keys,
-                trust_bundle: String::from_utf8(read(&config.tls.ca)?)?,
+                trust_bundle: certificate::trust_bundle(&config),
                 certificates: authority.map(|authority| ModuleCertificates {
                     authority,
                     gateway: config.device_id.clone(),
@@ -468,6 +469,7 @@ impl Daemon {
             commands: commands.clone(),
             door: door.clone(),
             quarantine: quarantine.clone(),
+            state: state.clone(),
             meter,
             upstream: config.upstream.clone(),
             link,
@@ -566,10 +568,6 @@ impl Carried {
             status,
         }
     }
-}
-
-fn read(path: &std::path::Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
 async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queues>, Arc<Quarantine>)> {

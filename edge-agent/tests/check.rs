@@ -16,8 +16,8 @@ use edge_agent::config::Config;
 use edge_agent::init::{InitOptions, UpstreamCa, init};
 use edge_core::clock::BUILT_SECS;
 use edge_core::health::facts::{
-    DaemonFacts, DiskFacts, EngineFacts, Facts, LinkFacts, LinkFailure, MemoryFacts, ModuleFacts, Probe,
-    QueueFacts, RefusalFacts,
+    DaemonFacts, DiskFacts, EngineFacts, Facts, JournalFacts, LinkFacts, LinkFailure, MemoryFacts,
+    ModuleFacts, Probe, QueueFacts, RefusalFacts,
 };
 use edge_core::health::finding::{CheckId, Finding, Level};
 use edge_core::health::findings;
@@ -752,6 +752,19 @@ fn rows() -> Vec<Row> {
             "a file of a queue cannot be read",
             Error,
             Told(|facts| facts.damaged_files = 1),
+        ),
+        row(
+            CheckId::StoreDamage,
+            "a segment of the MQTT journal is gone",
+            Error,
+            Told(|facts| {
+                facts.journals = vec![JournalFacts {
+                    name: "mqtt".into(),
+                    of: "sessions and retained messages".into(),
+                    damaged: 400,
+                    damaged_ever: 400,
+                }];
+            }),
         ),
         row(CheckId::Connections, "every place is taken", Error, Told(|facts| facts.clients = 64)),
         row(

@@ -88,6 +88,11 @@ impl<S: Service> Door<S> {
         &self.refusals
     }
 
+    /// The numbers of the journal of sessions and retained messages.
+    pub fn journal_stats(&self) -> edge_buffer::Stats {
+        self.broker.journal.stats()
+    }
+
     /// What was refused or let go so far.
     pub fn counts(&self) -> &Counts {
         &self.broker.counts

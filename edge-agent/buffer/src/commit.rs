@@ -167,6 +167,7 @@ impl Committer {
             return Err(self.failed(doing, source));
         }
         let took = begun.elapsed();
+        self.ledger.write_end(self.shared.id, self.next_sequence + count as u64);
         self.active.len += self.bytes.len() as u64;
         self.active.allocated = self.active.allocated.max(self.active.len);
         let mut state = self.shared.state();

@@ -54,7 +54,7 @@
 //!
 //! **Reading.** A frame that does not check is followed by a search for the next mark with a frame that does and a
 //! sequence that fits; the sequences between are lost and told as damaged. In the last segment, when no frame follows
-//! and the ledger knows of none, it is the torn end of a batch that was never acknowledged, and is cut off at open. In an
+//! and neither ledger nor end record knows of one, it is the torn end of a batch that was never acknowledged, and is cut off at open. In an
 //! earlier segment, frames at or above the first sequence of the next segment belong to a batch that failed, and do not
 //! count. Sectors that the disk cannot read count as zeros. A segment in which something was missing is set aside as
 //! `.damaged` once its other records are done with; one that holds nothing of this log is set aside at open.
@@ -83,6 +83,18 @@
 //!      …  passed ranges, first and last (8 each): sequences above the cursor that are lost already
 //!      …  who confirms records, a UUID (16); records lost because it was restored (8)
 //!      …  the newest epochs, up to the end: first sequence, epoch, highest sequence confirmed (8 each)
+//! ```
+//!
+//! **End record**: behind the two slots, at 96 KiB. The sequence behind the last record that was acknowledged. It is written
+//! after the sync of each batch, before its answers, and not synced: after a kill it is exact, since the page cache outlives the
+//! program; after a power cut it is as old as the last write of a slot, at most about a second, or newer. It is how a
+//! log knows that its end was cut off or its last segments are gone, and tells that from a batch that was torn.
+//!
+//! ```text
+//!  0  8  "LSLOGEND"
+//!  8 16  log id
+//! 24  8  next sequence
+//! 32  4  checksum of bytes 0..32
 //! ```
 //!
 //! Version 1 has neither epochs nor what stands with them: its records and gaps are of epoch 0.

@@ -6,12 +6,18 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::epochs::{EPOCH_BYTES, EPOCHS_WRITTEN_MAX, Epochs};
+use crate::error::chain;
 use crate::format::{Epoch, LEDGER_FILE, VERSION, VERSION_WITHOUT_EPOCHS, u32_at, u64_at, uuid_at};
 use crate::losses::{Cause, PASSED_WRITTEN_MAX, Passed};
 use crate::scan::read_around_bad_sectors;
 use crate::storage::{File, Storage};
 
 pub(crate) const SLOT: u64 = 48 << 10;
+/// Where the end record stands, behind both slots: in a sector of its own, so that no write of a slot touches it.
+const END_AT: u64 = 2 * SLOT;
+const FILE_BYTES: u64 = END_AT + SECTOR as u64;
+const END_MAGIC: &[u8; 8] = b"LSLOGEND";
+const END_BYTES: usize = 36;
 const MAGIC: &[u8; 8] = b"LSLEDGER";
 const HEADER: usize = 120;
 /// What a disk writes at once.
@@ -290,23 +296,48 @@ fn decode(bytes: &[u8]) -> Option<Result<Slot, u32>> {
     Some(Ok(Slot { id: uuid_at(bytes, 12), generation: u64_at(bytes, 28), ledger }))
 }
 
+/// The sequence behind the last acknowledged record. Written after the sync of each batch and before its answers, and not
+/// synced itself: the page cache keeps it over a kill, and the next write of a slot syncs it. It never says more than what was
+/// synced in the segments, so a power cut alone never makes it look like a loss.
+fn encode_end(id: Uuid, next_sequence: u64) -> [u8; END_BYTES] {
+    let mut bytes = [0; END_BYTES];
+    bytes[..8].copy_from_slice(END_MAGIC);
+    bytes[8..24].copy_from_slice(id.as_bytes());
+    bytes[24..32].copy_from_slice(&next_sequence.to_le_bytes());
+    let checksum = crc32c::crc32c(&bytes[..32]);
+    bytes[32..].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// The log's id and the end; `None` when it is damaged or was never written.
+fn decode_end(bytes: &[u8]) -> Option<(Uuid, u64)> {
+    let is_whole = bytes.len() == END_BYTES
+        && &bytes[..8] == END_MAGIC
+        && u32_at(bytes, 32) == crc32c::crc32c(&bytes[..32]);
+    is_whole.then(|| (uuid_at(bytes, 8), u64_at(bytes, 24)))
+}
+
 /// The file, open.
 pub(crate) struct LedgerFile {
     file: Arc<dyn File>,
     generation: u64,
+    /// The end record as it was found at open.
+    end_found: Option<(Uuid, u64)>,
+    /// The last write of the end record failed.
+    is_end_behind: bool,
 }
 
 impl LedgerFile {
     /// A ledger of nothing, with its space, on disk when this returns.
     pub(crate) fn create(storage: &dyn Storage) -> io::Result<Self> {
         let file = storage.create(LEDGER_FILE)?;
-        match file.allocate(2 * SLOT) {
+        match file.allocate(FILE_BYTES) {
             Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
             _ => {}
         }
         file.sync_data()?;
         storage.sync_dir()?;
-        Ok(Self { file, generation: 0 })
+        Ok(Self { file, generation: 0, end_found: None, is_end_behind: false })
     }
 
     /// Opens the file and reads the slot that counts.
@@ -330,7 +361,32 @@ impl LedgerFile {
             }
         }
         let generation = newest.as_ref().map_or(0, |slot| slot.generation);
-        Ok(Ok((Self { file, generation }, newest)))
+        let mut bytes = [0; END_BYTES];
+        let read = read_around_bad_sectors(&*file, &mut bytes, END_AT)?;
+        let end_found = decode_end(&bytes[..read]);
+        if file.len()? < FILE_BYTES
+            && let Err(error) = file.allocate(FILE_BYTES)
+        {
+            // A full disk: the end record is then written as far as there is space.
+            tracing::debug!(error = chain(&error), "no space was allocated for the end record of a queue");
+        }
+        Ok(Ok((Self { file, generation, end_found, is_end_behind: false }, newest)))
+    }
+
+    /// The sequence behind the last record that was acknowledged before open, by the end record; 0 when it is not known.
+    pub(crate) fn end_of(&self, id: Uuid) -> u64 {
+        self.end_found.filter(|(of, _)| *of == id).map_or(0, |(_, next_sequence)| next_sequence)
+    }
+
+    /// Writes the end record, without a sync. What cannot be written makes a later loss less exact, and fails nothing.
+    pub(crate) fn write_end(&mut self, id: Uuid, next_sequence: u64) {
+        let written = self.file.write_all_at(&encode_end(id, next_sequence), END_AT);
+        let was_behind = std::mem::replace(&mut self.is_end_behind, written.is_err());
+        if let Err(error) = written
+            && !was_behind
+        {
+            tracing::warn!(error = chain(&error), "a queue's end record was not written");
+        }
     }
 
     /// What [`LedgerFile::write`] writes.

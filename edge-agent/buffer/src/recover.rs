@@ -66,7 +66,9 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let of_header = found.iter().find_map(|segment| segment.header.map(|header| header.id));
     let id = slot.as_ref().map(|slot| slot.id).or(of_header).unwrap_or_else(Uuid::new_v4);
     let is_known = slot.is_some() || of_header.is_some();
-    let mut recovering = Recovering { storage, id, epoch: Epoch::random(), found, slot, set_aside };
+    let acknowledged_end = file.as_ref().map_or(0, |file| file.end_of(id));
+    let mut recovering =
+        Recovering { storage, id, epoch: Epoch::random(), found, slot, acknowledged_end, set_aside };
     let strangers =
         recovering.set_strangers_aside(is_known).map_err(|(doing, source)| told(doing)(source))?;
     let (mut state, active) = recovering.recover().map_err(|(doing, source)| told(doing)(source))?;
@@ -75,6 +77,10 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         state.ledger.lose(Cause::Damaged, "", first, last, last - first + 1, 0);
     }
     state.set_aside = recovering.set_aside;
+    let missing = state.stats().damaged;
+    if missing > 0 {
+        tracing::error!(dir = %storage.path().display(), missing, "acknowledged records of a log are missing: their segments were removed, cut off or damaged; look for a disk fault, or for who changed the files");
+    }
     let ledger = recovering.ledger_file(&mut state, file).map_err(told(format!("write {LEDGER_FILE}")))?;
     Ok(Recovered { id, epoch: recovering.epoch, state, active, ledger })
 }
@@ -108,6 +114,8 @@ struct Recovering<'a> {
     epoch: Epoch,
     found: Vec<Found>,
     slot: Option<Slot>,
+    /// Records below it were acknowledged, by the end record; 0 when it is not known.
+    acknowledged_end: u64,
     set_aside: u64,
 }
 
@@ -142,7 +150,7 @@ impl Recovering<'_> {
 
     fn recover(&mut self) -> Result<(State, Arc<dyn File>), Failed> {
         let mut ledger = self.slot.as_ref().map(|slot| slot.ledger.clone()).unwrap_or_default();
-        let (cursor, known_end) = (ledger.cursor, ledger.next_sequence);
+        let (cursor, known_end) = (ledger.cursor, ledger.next_sequence.max(self.acknowledged_end));
         let mut segments: VecDeque<Segment> = VecDeque::with_capacity(self.found.len() + 1);
         for found in &self.found {
             let created_ms = found.header.map_or(0, |header| header.created_ms);

@@ -90,6 +90,7 @@ pub(crate) struct State {
     appended: u64,
     expired: u64,
     evicted: u64,
+    damaged: u64,
     refused: u64,
     payload_bytes: u64,
     written_bytes: u64,
@@ -130,6 +131,7 @@ impl State {
             appended: 0,
             expired: 0,
             evicted: 0,
+            damaged: 0,
             refused: 0,
             payload_bytes: 0,
             written_bytes: 0,
@@ -463,6 +465,7 @@ impl State {
             Cause::Expired => self.expired += count,
             Cause::Evicted => self.evicted += count,
             Cause::Damaged => {
+                self.damaged += count;
                 let at = self.segments.partition_point(|segment| segment.first <= first);
                 if let Some(segment) = self.segments.get_mut(at.saturating_sub(1)) {
                     segment.is_damaged = true;
@@ -575,6 +578,7 @@ impl State {
             appended: self.appended,
             expired: self.expired,
             evicted: self.evicted,
+            damaged: self.damaged,
             refused: self.refused,
             lost: self.ledger.lost,
             payload_bytes: self.payload_bytes,

@@ -23,6 +23,8 @@ pub struct Stats {
     pub expired: u64,
     /// Records lost to make room since the log was opened.
     pub evicted: u64,
+    /// Records found damaged or missing since the log was opened, at open or by a reader.
+    pub damaged: u64,
     /// Appends refused since the log was opened: no room, queue full, or too long.
     pub refused: u64,
     /// Records lost since the log was made, however often it was opened.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use edge_buffer::Room;
+use edge_buffer::{Room, Stats};
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::transport::amqp_advice;
 use edge_core::health::facts::{
-    DaemonFacts, DeploymentFacts, LinkFacts, ModuleFacts, QueueFacts, REFUSALS_TOLD_MAX, RefusalFacts,
+    DaemonFacts, DeploymentFacts, JournalFacts, LinkFacts, ModuleFacts, QueueFacts, REFUSALS_TOLD_MAX,
+    RefusalFacts,
 };
 use schemas::manifest::DesiredStatus;
 use schemas::timestamp::rfc3339;
@@ -40,6 +41,15 @@ pub(super) async fn refusals(State(control): State<Arc<Control>>) -> Json<Value>
     Json(json!({"refusals": control.refusals().map(shown).collect::<Vec<_>>()}))
 }
 
+fn journal_facts(name: &str, of: &str, stats: &Stats) -> JournalFacts {
+    JournalFacts {
+        name: name.to_owned(),
+        of: of.to_owned(),
+        damaged: stats.damaged,
+        damaged_ever: stats.lost.damaged,
+    }
+}
+
 impl Control {
     /// The daemon's facts as they are now.
     pub fn facts(&self) -> DaemonFacts {
@@ -53,6 +63,10 @@ impl Control {
             ("damaged", all().map(|stats| stats.lost.damaged).sum()),
             ("dropped", all().map(|stats| stats.lost.dropped).sum()),
             ("central-restored", all().map(|stats| stats.lost.restored).sum()),
+        ];
+        let journals = [
+            ("mqtt", "sessions and retained messages", self.door.journal_stats()),
+            ("state/journal", "the daemon's state", self.state.journal_stats()),
         ];
         let not_told = self.quarantine.log().gaps();
         let not_told = stats.iter().flat_map(|queue| &queue.gaps).chain(&not_told).map(|gap| gap.count);
@@ -97,7 +111,11 @@ impl Control {
             unrouted: by_sender.values().sum::<u64>() + of_others,
             unrouted_most: senders,
             partly_refused: self.unrouted.partly(),
-            damaged_files: all().map(|stats| stats.set_aside).sum(),
+            damaged_files: all()
+                .chain(journals.iter().map(|(.., stats)| stats))
+                .map(|stats| stats.set_aside)
+                .sum(),
+            journals: journals.iter().map(|(name, of, stats)| journal_facts(name, of, stats)).collect(),
             connections_max: self.door.settings().connections_max,
             conflicts: clients
                 .iter()

@@ -93,6 +93,8 @@ pub struct Control {
     pub door: Arc<Door<Front>>,
     /// What upstream refused.
     pub quarantine: Arc<Quarantine>,
+    /// What the daemon keeps.
+    pub state: crate::state::State,
     /// What the link has cost today.
     pub meter: Meter,
     /// Where telemetry goes.

@@ -253,6 +253,8 @@ pub struct DaemonFacts {
     pub partly_refused: u64,
     /// Files of queues that were damaged and set aside.
     pub damaged_files: u64,
+    /// The journals, which hold no messages for upstream.
+    pub journals: Vec<JournalFacts>,
     /// Connected clients.
     pub clients: usize,
     /// `[listen] connections_max`, or what open files allow.
@@ -322,6 +324,20 @@ pub struct ModuleFacts {
     pub has_failed: bool,
     /// Why it may not connect, and what helps: it begins with AMQP.
     pub amqp: Option<String>,
+}
+
+/// A journal: a log on disk from which the daemon reads its state at each start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JournalFacts {
+    /// Its directory below the data directory.
+    pub name: String,
+    /// What its records are.
+    pub of: String,
+    /// Records found damaged or missing since the daemon started.
+    pub damaged: u64,
+    /// Records found damaged or missing since the journal was made.
+    pub damaged_ever: u64,
 }
 
 /// A queue.

@@ -1,6 +1,6 @@
 //! Checks of what is on its way through the queues.
 
-use super::facts::{Facts, QueueFacts};
+use super::facts::{Facts, JournalFacts, QueueFacts};
 use super::{Verdict, duration, error, first_of, info, ok, warn};
 
 /// Messages that wait for so long while upstream takes them are warned of.
@@ -100,12 +100,32 @@ pub(super) fn unrouted(facts: &Facts) -> Option<Verdict> {
 }
 
 pub(super) fn damage(facts: &Facts) -> Option<Verdict> {
-    let files = facts.daemon.as_ref()?.damaged_files;
-    if files == 0 {
+    let daemon = facts.daemon.as_ref()?;
+    let (files, journals) = (daemon.damaged_files, &daemon.journals);
+    let mut found = Vec::new();
+    if files > 0 {
+        found.push(format!(
+            "{files} damaged files of queues were set aside; what could be read of them was kept"
+        ));
+    }
+    found.extend(journals.iter().filter(|journal| journal.damaged > 0).map(
+        |JournalFacts { name, of, damaged, .. }| {
+            format!("{damaged} records of {of} were missing or damaged in {name} when the daemon started")
+        },
+    ));
+    if !found.is_empty() {
+        return error(
+            found.join("; "),
+            "look for a disk fault (`dmesg`, `smartctl -a`) and replace the disk; `losses` says what is gone of queues",
+        );
+    }
+    let earlier: Vec<String> = journals
+        .iter()
+        .filter(|journal| journal.damaged_ever > 0)
+        .map(|JournalFacts { of, damaged_ever, .. }| format!("{damaged_ever} records of {of}"))
+        .collect();
+    if earlier.is_empty() {
         return ok("nothing was damaged");
     }
-    error(
-        format!("{files} damaged files of queues were set aside; what could be read of them was kept"),
-        "look for a disk fault (`dmesg`, `smartctl -a`) and replace the disk; `losses` says what is gone",
-    )
+    info(format!("missing or damaged at earlier starts: {}", earlier.join(", ")), "")
 }

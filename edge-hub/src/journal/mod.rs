@@ -174,6 +174,11 @@ impl Journal {
         Stored { append, journal: self.clone(), before: None }
     }
 
+    /// The numbers of its log.
+    pub(crate) fn stats(&self) -> edge_buffer::Stats {
+        self.shared.log.stats()
+    }
+
     /// Whether the disk is so far behind that clients should not be read from.
     pub(crate) fn is_congested(&self) -> bool {
         self.shared.log.waiting_bytes() > CONGESTED_BYTES

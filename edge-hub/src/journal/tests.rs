@@ -354,3 +354,39 @@ fn a_record_that_cannot_be_read_is_skipped_and_counted() {
         assert_eq!((read.skipped, read.state.sessions.len()), (4, 4));
     });
 }
+
+#[test]
+fn a_newest_segment_that_is_gone_after_a_kill_is_counted_and_not_taken_for_a_new_journal() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let journal = open(dir.path()).await.journal;
+        for session in 1..=400 {
+            journal.write(&Event::Opened { session, client_id: "d".into(), expiry_s: 60 }).await.unwrap();
+        }
+        // A copy at this moment is what a kill leaves.
+        let killed = TempDir::new().unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, killed.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let segments = || {
+            let paths = std::fs::read_dir(killed.path()).unwrap().map(|entry| entry.unwrap().path());
+            let mut segments: Vec<_> =
+                paths.filter(|path| path.extension().is_some_and(|e| e == "segment")).collect();
+            segments.sort();
+            segments
+        };
+        std::fs::remove_file(segments().pop().unwrap()).unwrap();
+        let read = open(killed.path()).await;
+        // The events, and the record that the first open wrote.
+        assert_eq!((read.skipped, read.state.sessions.len()), (401, 0));
+        assert_eq!(read.journal.stats().damaged, 401);
+        read.journal.close().await;
+        let again = open(killed.path()).await;
+        assert_eq!(
+            (again.skipped, again.journal.stats().lost.damaged),
+            (0, 401),
+            "told once, and remembered"
+        );
+    });
+}

@@ -27,7 +27,13 @@ async fn three_open_segments() -> Disk {
 
 #[tokio::test]
 async fn a_tail_torn_at_any_byte_is_cut_off_and_the_log_goes_on() {
-    let disk = three_open_segments().await;
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    fill(&log, 14, 100).await;
+    let ledger = disk.bytes("ledger");
+    fill(&log, 7, 100).await;
+    // As a kill or a power cut in the middle of the last batch leaves it: it was not acknowledged.
+    let disk = disk.after_kill().with("ledger", ledger);
     let last = disk.segments().remove(2);
     let whole = disk.bytes(&last);
     let (mut acknowledged, mut arrived) = (0, 0);
@@ -48,6 +54,110 @@ async fn a_tail_torn_at_any_byte_is_cut_off_and_the_log_goes_on() {
         "{} torn tails: acknowledged and whole {acknowledged}, arrived {arrived}, lost 0, twice 0",
         whole.len()
     );
+}
+
+/// What happened to a file.
+#[derive(Clone, Copy, Debug)]
+enum Hurt {
+    Removed,
+    CutTo(usize),
+    ZeroFrom(usize),
+}
+
+fn hurt(disk: &Disk, name: &str, how: Hurt) -> Disk {
+    let mut bytes = disk.bytes(name);
+    match how {
+        Hurt::Removed => bytes.clear(),
+        Hurt::CutTo(len) => bytes.truncate(len),
+        Hurt::ZeroFrom(at) => bytes[at..].fill(0),
+    }
+    let hurt = disk.with(name, bytes);
+    if matches!(how, Hurt::Removed) {
+        crate::storage::Storage::remove(&hurt, name).unwrap();
+    }
+    hurt
+}
+
+#[tokio::test]
+async fn what_is_cut_off_or_gone_after_a_kill_is_told_to_the_last_record() {
+    let disk = three_open_segments().await;
+    let whole = Log::open_on(Arc::new(disk.after_kill()), options()).unwrap();
+    assert_eq!(sequences(&close_and_read(&whole).await), (1..=21).collect::<Vec<_>>());
+    assert!(whole.losses().is_empty(), "a kill alone loses nothing");
+    let (mut trials, mut arrived, mut told) = (0, 0, 0);
+    for name in disk.segments() {
+        let lens = (0..disk.bytes(&name).len()).step_by(7);
+        let ways = lens.flat_map(|at| [Hurt::CutTo(at), Hurt::ZeroFrom(at)]);
+        for how in ways.chain([Hurt::Removed]) {
+            let what = format!("{name} {how:?}");
+            let hurt = hurt(&disk, &name, how);
+            let log = Log::open_on(Arc::new(hurt.clone()), options()).unwrap();
+            fill(&log, 1, 100).await;
+            let read = sequences(&close_and_read(&log).await);
+            assert_eq!(read.last(), Some(&22), "{what}: no sequence is given away twice");
+            let lost: u64 = log.losses().iter().map(|loss| loss.count).sum();
+            assert_eq!(read.len() as u64 + lost, 22, "{what}: {:?}", log.losses());
+            assert_eq!(log.stats().lost.damaged, lost, "{what}");
+            let log = Log::open_on(Arc::new(hurt), options()).unwrap();
+            assert_eq!(close_and_read(&log).await.len(), read.len(), "{what}");
+            assert_eq!(log.gaps().iter().map(|gap| gap.count).sum::<u64>(), lost, "{what}: told once");
+            (trials, arrived, told) = (trials + 1, arrived + read.len(), told + lost);
+        }
+    }
+    println!("{trials} segments cut, zeroed or gone: arrived {arrived}, told as damaged {told}, lost 0");
+}
+
+#[tokio::test]
+async fn all_segments_gone_after_a_kill_are_told_though_the_ledger_was_not_written_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = LogOptions { segment_bytes: 1 << 20, bytes_max: 8 << 20, ..options() };
+    let log = Log::open(dir.path(), large.clone()).unwrap();
+    let appends: Vec<_> = (0..3200).map(|n| log.append(payload(n, 100), n)).collect();
+    for append in appends {
+        append.await.unwrap();
+    }
+    // A copy at this moment is what a kill leaves.
+    let killed = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, killed.path().join(path.file_name().unwrap())).unwrap();
+    }
+    std::fs::remove_file(killed.path().join(crate::format::segment_name(1))).unwrap();
+    let hurt = Log::open(killed.path(), large).unwrap();
+    assert_eq!(hurt.stats().lost.damaged, 3200);
+    assert_eq!(hurt.stats().next_sequence, 3201);
+}
+
+#[tokio::test]
+async fn an_end_record_that_is_damaged_or_of_another_log_is_not_believed() {
+    let disk = three_open_segments().await;
+    let ledger = disk.bytes("ledger");
+    let other = three_open_segments().await.bytes("ledger");
+    let at = 2 * crate::ledger::SLOT as usize;
+    let mut foreign = ledger.clone();
+    foreign[at..].copy_from_slice(&other[at..]);
+    let mut damaged = ledger.clone();
+    damaged[at + 25] ^= 1;
+    // As an older version wrote it.
+    let short = ledger[..at].to_vec();
+    for bytes in [foreign, damaged, short] {
+        let log = Log::open_on(Arc::new(disk.with("ledger", bytes)), options()).unwrap();
+        fill(&log, 1, 100).await;
+        assert_eq!(sequences(&close_and_read(&log).await), (1..=22).collect::<Vec<_>>());
+        assert!(log.losses().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_open_is_not_opened_again_though_its_lock_file_was_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), options()).unwrap();
+    std::fs::remove_file(dir.path().join("lock")).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(Log::open(dir.path(), options()), Err(OpenError::InUse { .. })));
+    }
+    log.close().await;
+    Log::open(dir.path(), options()).unwrap();
 }
 
 #[tokio::test]

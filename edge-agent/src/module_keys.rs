@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use edge_core::access::sas;
+use edge_hub::input_file;
 use schemas::names::{DeviceId, Identity, ModuleId};
 
 use crate::module_generations::ModuleNumbers;
@@ -31,6 +32,15 @@ pub enum KeysError {
         #[source]
         source: std::io::Error,
     },
+    /// The checksum is there and cannot be read.
+    #[error("{path}: the checksum of the modules' secret cannot be read; mend it, or move it away")]
+    Checksum {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file was damaged.
     #[error(
         "{path}: its checksum does not fit: the file is damaged; restore it from a backup, modules cannot read what they encrypted otherwise"
@@ -40,7 +50,9 @@ pub enum KeysError {
         path: std::path::PathBuf,
     },
     /// The file holds something else.
-    #[error("{path}: found {found} bytes; the secret of the modules' keys has {SECRET_BYTES}")]
+    #[error(
+        "{path}: found {found} bytes; the secret of the modules' keys has {SECRET_BYTES}; restore it from a backup"
+    )]
     Length {
         /// Where.
         path: std::path::PathBuf,
@@ -64,14 +76,16 @@ impl ModuleKeys {
     /// [`KeysError`].
     pub fn load(data_dir: &Path) -> Result<Self, KeysError> {
         let path = data_dir.join(FILE);
-        let secret = std::fs::read(&path).map_err(|source| KeysError::Read { path: path.clone(), source })?;
+        let read = |path: &Path| input_file::read(path, input_file::SMALL_BYTES_MAX);
+        let secret = read(&path).map_err(|source| KeysError::Read { path: path.clone(), source })?;
         if secret.len() != SECRET_BYTES {
             return Err(KeysError::Length { path, found: secret.len() });
         }
-        match std::fs::read(data_dir.join(CHECKSUM_FILE)) {
+        let checksum_path = data_dir.join(CHECKSUM_FILE);
+        match read(&checksum_path) {
             Ok(found) if found != checksum(&secret) => Err(KeysError::Damaged { path }),
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(KeysError::Read { path, source })
+                Err(KeysError::Checksum { path: checksum_path, source })
             }
             Ok(_) | Err(_) => Ok(Self { secret, numbers: None }),
         }

@@ -105,7 +105,7 @@ fn authority(config: &Config) -> Result<Option<Repair>> {
     together::recover(&[key.clone(), cert.clone()])?;
     match (cert.exists(), key.exists()) {
         (true, true) => {
-            let fits = certificate::authority(config)?.is_some();
+            let fits = certificate::authority(config).is_some();
             let why = || {
                 format!(
                     "[tls] ca_key: {} does not belong to {}; restore it from a backup",
@@ -139,7 +139,7 @@ fn authority(config: &Config) -> Result<Option<Repair>> {
 
 fn server(config: &Config) -> Result<Option<Repair>> {
     let (cert, key) = (&config.tls.cert, &config.tls.key);
-    let authority = certificate::authority(config).ok().flatten();
+    let authority = certificate::authority(config);
     if cert.exists() && key.exists() {
         let cert_pem = std::fs::read(cert).with_context(|| format!("reading {}", cert.display()))?;
         let is_own = tls::inspect(&cert_pem, authority.as_ref()).is_ok_and(|known| known.is_own);
@@ -239,8 +239,8 @@ mod tests {
             assert!(lost == 0 || !done.is_empty(), "{lost:b}");
             ModuleKeys::load(&whole.data_dir).unwrap();
             if !is_left {
-                certificate::authority(&whole).unwrap().expect("a CA with its key");
-                certificate::keeper(&whole, certificate::authority(&whole).unwrap()).unwrap();
+                certificate::authority(&whole).expect("a CA with its key");
+                certificate::keeper(&whole, certificate::authority(&whole)).unwrap();
             }
         }
     }

@@ -20,6 +20,7 @@ mod flight;
 pub mod http_server;
 pub mod https;
 mod inbox;
+pub mod input_file;
 mod journal;
 mod keeper;
 mod levels;

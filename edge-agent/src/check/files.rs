@@ -6,6 +6,7 @@ use std::path::Path;
 use edge_core::certificate::{Judgement, judge};
 use edge_core::error_chain::chain;
 use edge_core::health::facts::{CaFacts, CertificateFacts, Probe, ServerCertificateFacts};
+use edge_hub::input_file::{self, SMALL_BYTES_MAX};
 use edge_hub::tls::{self, Authority, ServedCertificate, TlsError};
 
 use super::{blocking, is_plausible};
@@ -14,7 +15,7 @@ use crate::config::{Config, TlsSection};
 use crate::init;
 use crate::module_keys::{KeysError, ModuleKeys};
 
-pub(super) async fn certificates(config: &Config) -> CertificateFacts {
+pub(crate) async fn certificates(config: &Config) -> CertificateFacts {
     let (data_dir, tls, hostname) = (config.data_dir.clone(), config.tls.clone(), config.hostname.clone());
     let keys = blocking(move || module_keys(&data_dir));
     let section = tls.clone();
@@ -60,7 +61,7 @@ pub(super) fn of_io<T>(path: &Path, error: &Error) -> Probe<T> {
 }
 
 fn read<T>(path: &Path) -> Result<Vec<u8>, Probe<T>> {
-    std::fs::read(path).map_err(|error| of_io(path, &error))
+    input_file::read(path, SMALL_BYTES_MAX).map_err(|error| of_io(path, &error))
 }
 
 fn broken<T>(path: &Path, error: &TlsError) -> Probe<T> {
@@ -101,7 +102,7 @@ fn ca_file(path: &Path) -> Probe<CaFacts> {
 
 /// The gateway's own CA with its key.
 pub(super) fn authority(tls: &TlsSection) -> Probe<Authority> {
-    let read = |path: &Path| match std::fs::read_to_string(path) {
+    let read = |path: &Path| match input_file::read_text(path, SMALL_BYTES_MAX) {
         Ok(text) => Ok(text),
         Err(error) => Err(of_io(path, &error)),
     };

@@ -2,7 +2,7 @@
 //! changes nothing, and every look has an end.
 
 mod engine;
-mod files;
+pub(crate) mod files;
 mod host;
 pub mod watch;
 

@@ -32,6 +32,16 @@ pub fn inspect(cert_pem: &[u8], authority: Option<&Authority>) -> Result<Served,
     })
 }
 
+/// Whether a chain ends in the site's own authority, which did not sign its first certificate: that one was, and is damaged. A chain of
+/// an earlier authority, also one of the same name, ends in that one.
+pub(super) fn is_damaged_own(cert_pem: &[u8], authority: &Authority) -> bool {
+    let (Ok(chain), Ok(ca)) = (certificates(cert_pem), certificates(authority.cert_pem.as_bytes())) else {
+        return false;
+    };
+    let is_signed = inspect(cert_pem, Some(authority)).is_ok_and(|known| known.is_own);
+    chain.get(1).is_some_and(|issuer| ca.first() == Some(issuer)) && !is_signed
+}
+
 /// The last second of a certificate, DER, since the Unix epoch.
 ///
 /// # Errors

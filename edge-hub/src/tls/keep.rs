@@ -18,10 +18,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::inspect::is_damaged_own;
 use super::watch::{directory, quiet};
 use super::{
     Authority, Issued, Purpose, SERVER_LIFETIME, ServedCertificate, TlsError, Wanted, inspect, issue, watch,
 };
+use crate::input_file::{self, SMALL_BYTES_MAX};
 
 /// How often a certificate is looked at. The wall clock may jump, so nothing waits for months in one piece.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -282,10 +284,16 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
         return Ok(None);
     }
     let (cert_pem, key_pem) = (read(cert)?, read(key)?);
-    let known = match inspect(&cert_pem, options.authority.as_ref()) {
+    let own = options.authority.as_ref();
+    let inspected = if own.is_some_and(|own| is_damaged_own(&cert_pem, own)) {
+        Err(TlsError::Signature)
+    } else {
+        inspect(&cert_pem, own)
+    };
+    let known = match inspected {
         Ok(known) => known,
-        // Nobody can tell whose it was: it is kept beside the new one.
-        Err(error) if options.authority.is_some() => {
+        // Nobody can tell whose it was, or it was made here: it is kept beside the new one.
+        Err(error) if own.is_some() => {
             set_aside(cert)?;
             error!(file = %cert.display(), error = %chain(&error), "the server's certificate is damaged: it was renamed to .damaged and is made anew");
             return Ok(None);
@@ -354,7 +362,11 @@ impl Place {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KeepError> {
-    fs::read(path).map_err(|source| KeepError::File { path: path.to_owned(), doing: "read it", source })
+    input_file::read(path, SMALL_BYTES_MAX).map_err(|source| KeepError::File {
+        path: path.to_owned(),
+        doing: "read it",
+        source,
+    })
 }
 
 /// Replaces a file whole: a power cut leaves the old one or the new one.

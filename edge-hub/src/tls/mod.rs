@@ -39,6 +39,9 @@ pub enum TlsError {
     /// Key and certificate do not fit, or neither is usable.
     #[error("using the certificate: {0}")]
     Unusable(#[from] rustls::Error),
+    /// The certificate is of the site's own authority and was changed since.
+    #[error("the signature of the site's own authority does not fit the certificate")]
+    Signature,
     /// The key is another one's.
     #[error("certificate and key are no pair")]
     NotAPair,

@@ -17,6 +17,7 @@ use tracing::{error, info};
 use super::keep::KeepError;
 use super::watch::quiet;
 use super::{TlsError, certificates};
+use crate::input_file::{self, SMALL_BYTES_MAX};
 
 /// Why the authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +60,23 @@ pub struct TrustKeeper {
 }
 
 impl TrustKeeper {
-    /// Reads the PEM files of the authorities of devices. `modules` is the gateway's own.
+    /// Reads the PEM files of the authorities of devices. `modules` is the gateway's own. A file that cannot be used is left out,
+    /// which the log says: who shows a certificate of it is refused until the file is mended, and nobody else is.
     ///
     /// # Errors
-    /// [`TrustError`] naming the file.
+    /// [`TrustError`] when the files cannot be used together.
     pub fn open(files: Vec<PathBuf>, modules: Authorities) -> Result<Self, TrustError> {
-        let (contents, devices) = read(&files)?;
+        let mut usable = Vec::new();
+        for path in &files {
+            match read(std::slice::from_ref(path)) {
+                Ok(_) => usable.push(path.clone()),
+                Err(error) => {
+                    let error = chain(&error).to_string();
+                    error!(file = %path.display(), error, "authorities of devices not taken: certificates of them are refused; mend the file, which is then read again");
+                }
+            }
+        }
+        let (contents, devices) = read(&usable)?;
         let trust = watch::Sender::new(Arc::new(Trust { devices, modules: modules.clone() }));
         Ok(Self { files, modules, contents, trust })
     }
@@ -87,6 +99,8 @@ impl TrustKeeper {
         let changed = Arc::new(Notify::new());
         let files: Vec<_> = self.files.iter().map(PathBuf::as_path).collect();
         let _watcher = super::watch::watch(&files, &changed)?;
+        // What changed since `open` was not watched.
+        self.reload();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -118,7 +132,8 @@ impl TrustKeeper {
 fn read(files: &[PathBuf]) -> Result<(Vec<Vec<u8>>, Authorities), TrustError> {
     let (mut contents, mut all) = (Vec::new(), Vec::new());
     for path in files {
-        let pem = std::fs::read(path).map_err(|source| TrustError::Read { path: path.clone(), source })?;
+        let read = input_file::read(path, SMALL_BYTES_MAX);
+        let pem = read.map_err(|source| TrustError::Read { path: path.clone(), source })?;
         let found = certificates(&pem).map_err(|source| TrustError::Pem { path: path.clone(), source })?;
         Authorities::new(&found).map_err(|why| TrustError::Authority { path: path.clone(), why })?;
         contents.push(pem);
@@ -143,11 +158,9 @@ mod tests {
     async fn authorities_that_change_are_taken_and_files_that_cannot_be_used_change_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("line1.pem"), dir.path().join("line2.pem"));
-        let error = TrustKeeper::open(vec![first.clone()], Authorities::default()).map(drop).unwrap_err();
-        assert!(chain(&error).to_string().contains("line1.pem"), "{error}");
-        for file in [&first, &second] {
-            fs::write(file, issue_ca("devices").unwrap().cert_pem).unwrap();
-        }
+        fs::write(&first, issue_ca("devices").unwrap().cert_pem).unwrap();
+        // Damaged at the start: what is of the other file is trusted meanwhile.
+        fs::write(&second, b"-----BEGIN \xff").unwrap();
         let keeper = TrustKeeper::open(vec![first.clone(), second.clone()], Authorities::default()).unwrap();
         let mut trust = keeper.trust();
         let stop = CancellationToken::new();
@@ -155,6 +168,8 @@ mod tests {
         let changed = async |trust: &mut watch::Receiver<Arc<Trust>>| {
             tokio::time::timeout(PATIENCE, trust.changed()).await.expect("nothing changed").unwrap();
         };
+        fs::write(&second, issue_ca("devices").unwrap().cert_pem).unwrap();
+        changed(&mut trust).await;
         // What is no certificate is not taken, and what is written after it is.
         fs::write(&first, "-----BEGIN CERTIF").unwrap();
         tokio::time::sleep(super::super::watch::QUIET * 3).await;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use edge_hub::config_file::{self, ConfigFileError};
+use edge_hub::input_file;
 use edge_hub::limits::Limits;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -229,7 +230,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let text = match file {
             None => String::new(),
-            Some(path) => std::fs::read_to_string(path)
+            Some(path) => input_file::read_text(path, input_file::SMALL_BYTES_MAX)
                 .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
         };
         let config: Self = config_file::read(file.unwrap_or(Path::new("")), &text, OVERRIDE, variables)?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use edge_hub::input_file;
 use rusqlite::Connection;
 use schemas::connection_string::ConnectionString;
 use schemas::host_name::HostName;
@@ -41,7 +42,7 @@ pub fn word(config: &Config, gateway: &Device, ca: Option<&Path>) -> anyhow::Res
             cert.display()
         ),
     };
-    let ca_pem = std::fs::read_to_string(ca)
+    let ca_pem = input_file::read_text(ca, input_file::SMALL_BYTES_MAX)
         .with_context(|| format!("reading the certificate authority {}", ca.display()))?;
     edge_hub::tls::client_config(ca_pem.as_bytes())
         .with_context(|| format!("{} is no certificate authority", ca.display()))?;

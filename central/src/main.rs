@@ -228,6 +228,8 @@ fn man(dir: &Path) -> anyhow::Result<()> {
 fn serve(place: &Place) -> anyhow::Result<()> {
     edge_hub::private_files::make_new_files_private();
     let config = place.config_for_new()?;
+    // Before anything opens files: what finds none left, such as the sources of random numbers, may panic.
+    server::file_budget(&config).connections(edge_hub::files::raise()).context("limit of open files")?;
     let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();

@@ -63,22 +63,26 @@ pub struct Started {
     _lock: DataLock,
 }
 
+/// How open files are shared between the store, the API and the gateways' connections.
+pub fn file_budget(config: &Config) -> FileBudget {
+    FileBudget {
+        reserved: FILES_RESERVED + config.http.connections_max as u64,
+        connections_max: config.mqtt.connections_max,
+        files_per_connection: 1,
+    }
+}
+
 /// Opens the store, makes the certificate, and serves until `stop`.
 ///
 /// # Errors
 /// What could not be opened, made or listened on.
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Started> {
+    let connections_max = file_budget(&config).claim().context("limit of open files")?;
     edge_hub::random::seed()?;
+    let lock = DataLock::acquire(&config.data_dir, LOCK_FILE, "central")?;
     if config.data_dir.join("ca-key.pem").exists() {
         make_private(&config.data_dir, &[])?;
     }
-    let files = FileBudget {
-        reserved: FILES_RESERVED + config.http.connections_max as u64,
-        connections_max: config.mqtt.connections_max,
-        files_per_connection: 1,
-    };
-    let connections_max = files.claim().context("limit of open files")?;
-    let lock = DataLock::acquire(&config.data_dir, LOCK_FILE, "central")?;
     // Before anything is written: an authority without its store must be seen as what it is.
     let store = open_store(&config).await?;
     let keeper = crate::identity::keeper(&config)?;

@@ -229,3 +229,47 @@ fn a_reader_that_goes_away_ends_no_command_with_a_panic() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
 }
+
+/// As it was found: a panic with code 101 and `could not initialize ThreadRng`.
+#[test]
+fn too_few_open_files_are_refused_with_the_limit_and_not_with_a_panic() {
+    for files in [6, 8, 9, 10, 11, 12, 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let limited = format!("ulimit -n {files}; exec \"$0\" serve --data-dir \"$1\"");
+        let ended = Command::new("sh")
+            .args(["-c", &limited, env!("CARGO_BIN_EXE_central")])
+            .arg(dir.path())
+            .env("CENTRAL__HTTP__LISTEN", "127.0.0.1:0")
+            .env("CENTRAL__MQTT__MQTTS", "127.0.0.1:0")
+            .output()
+            .unwrap();
+        let said = text(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{files}: {said}");
+        assert!(said.contains(&format!("{files} files may be open")), "{files}: {said}");
+    }
+}
+
+#[test]
+fn a_file_argument_that_is_no_file_is_refused_with_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let data = dir.path().join("data");
+    for (file, why) in [("/dev/zero", "it is a device"), (pipe.to_str().unwrap(), "it is a named pipe")] {
+        for arguments in
+            [&["serve", "--config", file][..], &["restore", file], &["id-scope", "--config", file]]
+        {
+            let refused = Command::new("timeout")
+                .args(["60", env!("CARGO_BIN_EXE_central")])
+                .args(arguments)
+                .arg("--data-dir")
+                .arg(&data)
+                .output()
+                .unwrap();
+            let said = text(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {said}");
+            assert!(said.contains(why) && said.contains(file), "{arguments:?}: {said}");
+        }
+    }
+}

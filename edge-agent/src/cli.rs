@@ -60,12 +60,12 @@ enum Command {
     Check,
     /// What applying a manifest would do; changes nothing.
     Plan {
-        /// A deployment manifest.
+        /// A deployment manifest; `-` for the standard input.
         file: PathBuf,
     },
     /// Apply a manifest on this gateway, until central changes its own.
     Apply {
-        /// A deployment manifest.
+        /// A deployment manifest; `-` for the standard input.
         file: PathBuf,
         /// Wait until its modules run, this many seconds at the most.
         #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "120")]
@@ -117,7 +117,7 @@ enum Command {
 enum Routes {
     /// Where a message would go by the routes of a manifest, and why; asks neither the daemon nor central.
     Test {
-        /// A deployment manifest.
+        /// A deployment manifest; `-` for the standard input.
         file: PathBuf,
         /// The message, as JSON: {"from": "device/module", "output": …, "topic": …, "properties": {…},
         /// "systemProperties": {…}, "body": …}.

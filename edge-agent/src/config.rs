@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use edge_core::deploy::policy::Policy;
 use edge_hub::config_file::{self, ConfigFileError};
+use edge_hub::input_file;
 use edge_hub::limits::Limits;
 use schemars::JsonSchema;
 use schemas::host_name::HostName;
@@ -209,7 +210,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming the file or the variable, and the key.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = input_file::read_text(path, input_file::SMALL_BYTES_MAX)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::read(path, &text, std::env::vars_os())
     }

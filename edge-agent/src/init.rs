@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use edge_core::clock::is_before_build;
+use edge_hub::input_file::{self, SMALL_BYTES_MAX};
 use edge_hub::tls::together::{self, NewFile, TogetherError};
 use edge_hub::tls::{self, TlsError};
 use schemas::connection_string::ConnectionString;
@@ -178,7 +179,7 @@ fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
         }
         Some(UpstreamCa::File(path)) => path,
     };
-    let ca = std::fs::read(path).map_err(|source| InitError::Io {
+    let ca = input_file::read(path, SMALL_BYTES_MAX).map_err(|source| InitError::Io {
         path: path.clone(),
         doing: "read it",
         source,

@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use edge_hub::clients::Clients;
+use edge_hub::input_file;
 use notify::{RecursiveMode, Watcher as _};
+use schemas::manifest::DOCUMENT_BYTES_MAX;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -95,6 +97,8 @@ async fn newest(folder: &Path) -> Option<(PathBuf, Vec<u8>)> {
         }
     }
     let (_, path) = newest?;
-    let text = tokio::fs::read(&path).await.ok()?;
+    let of_file = path.clone();
+    let read = tokio::task::spawn_blocking(move || input_file::read(&of_file, DOCUMENT_BYTES_MAX as u64));
+    let text = read.await.ok()?.inspect_err(|error| tracing::error!(file = %path.display(), error = %chain(error), "manifest of the folder not read")).ok()?;
     Some((path, text))
 }

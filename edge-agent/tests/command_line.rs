@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use edge_agent::config::Config;
 use schemas::join::JoinWord;
@@ -76,4 +76,116 @@ fn help_tells_exit_codes_and_completions_and_man_pages_hold_every_command() {
     let man = dir.path().join("man1");
     assert!(edge_agent(dir.path(), &["man", man.to_str().unwrap()]).status.success());
     assert!(text(&std::fs::read(man.join("edge-agent-device-token.1")).unwrap()).contains("valid"));
+}
+
+/// The same, ended after a minute: what is tested here may read for ever.
+fn edge_agent_bounded(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["60", env!("CARGO_BIN_EXE_edge-agent")]).args(arguments);
+    if !arguments.contains(&"--config") {
+        command.arg("--config").arg(dir.join("edge.toml"));
+    }
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+fn fifo(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+}
+
+#[test]
+fn a_file_argument_that_is_no_file_or_has_no_end_is_refused_with_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let made = edge_agent(
+        dir.path(),
+        &["init", "--device-id", "gw-1", "--hostname", "edge.test", "--data-dir", data.to_str().unwrap()],
+    );
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let pipe = dir.path().join("pipe");
+    fifo(&pipe);
+    let large = dir.path().join("large");
+    std::fs::File::create(&large).unwrap().set_len(1 << 30).unwrap();
+    let upstream = "HostName=central.test;DeviceId=gw-1;SharedAccessKey=YWJj";
+    let commands: [&[&str]; 5] = [
+        &["plan", "FILE"],
+        &["apply", "FILE"],
+        &["routes", "test", "FILE", "--message", "{}"],
+        &[
+            "init",
+            "--device-id",
+            "gw-1",
+            "--hostname",
+            "x",
+            "--data-dir",
+            "DIR",
+            "--upstream",
+            upstream,
+            "--upstream-ca",
+            "FILE",
+        ],
+        &["check", "--config", "FILE"],
+    ];
+    let files = [
+        ("/dev/zero", "it is a device"),
+        (pipe.to_str().unwrap(), "it is a named pipe"),
+        (dir.path().to_str().unwrap(), "it is a directory"),
+        (large.to_str().unwrap(), "which is the limit"),
+    ];
+    let new_dir = dir.path().join("new");
+    for command in commands {
+        for (file, why) in files {
+            let arguments: Vec<&str> = command
+                .iter()
+                .map(|argument| match *argument {
+                    "FILE" => file,
+                    "DIR" => new_dir.to_str().unwrap(),
+                    other => other,
+                })
+                .collect();
+            let config = dir.path().join(if command[0] == "init" { "new.toml" } else { "edge.toml" });
+            let mut with_config = arguments.clone();
+            if !with_config.contains(&"--config") {
+                with_config.extend(["--config", config.to_str().unwrap()]);
+            }
+            let refused = edge_agent_bounded(dir.path(), &with_config);
+            let said = format!("{}{}", text(&refused.stderr), text(&refused.stdout));
+            assert!(
+                matches!(refused.status.code(), Some(1 | 2)),
+                "{arguments:?}: {:?} {said}",
+                refused.status
+            );
+            assert!(said.contains(why) && said.contains(file), "{arguments:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_manifest_in_which_a_key_stands_twice_is_refused_and_one_from_the_standard_input_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    edge_agent(
+        dir.path(),
+        &["init", "--device-id", "gw-1", "--hostname", "edge.test", "--data-dir", data.to_str().unwrap()],
+    );
+    let hub = r#""$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {"a": "FROM /messages/* INTO $upstream"}, "routes": {}}}"#;
+    let twice = format!(r#"{{"modulesContent": {{"$edgeAgent": {{"properties.desired": {{}}}}, {hub}}}}}"#);
+    let file = dir.path().join("twice.json");
+    std::fs::write(&file, &twice).unwrap();
+    for command in ["plan", "apply"] {
+        let refused = edge_agent_bounded(dir.path(), &[command, file.to_str().unwrap()]);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("key `routes`: it stands twice in one object"), "{said}");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
+            .args([command, "-", "--config"])
+            .arg(dir.path().join("edge.toml"))
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), twice.as_bytes()).unwrap();
+        let said = text(&child.wait_with_output().unwrap().stderr);
+        assert!(said.contains("stands twice"), "{said}");
+    }
 }

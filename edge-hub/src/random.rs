@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use rand::TryRngCore as _;
+use rand::rngs::OsRng;
 use rustls::crypto::ring::default_provider;
 
 /// Why the system gives no random numbers.
@@ -18,6 +20,8 @@ pub fn seed() -> Result<(), NoRandomness> {
     let mut bytes = [0; 32];
     default_provider().secure_random.fill(&mut bytes).map_err(|_| NoRandomness)?;
     let _ = uuid::Uuid::new_v4();
+    // Tried first: the thread's generator, which is seeded from it, panics without it.
+    OsRng.try_next_u64().map_err(|_| NoRandomness)?;
     let _: u64 = rand::random();
     let _ = HashMap::<u8, u8>::new();
     Ok(())

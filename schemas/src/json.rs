@@ -43,6 +43,15 @@ pub fn from_outside<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
     Ok(serde_json::from_slice(text)?)
 }
 
+/// As [`from_outside`], for what an operator writes: a key that stands twice is refused, since one of its values would be lost.
+///
+/// # Errors
+/// As [`from_outside`].
+pub fn from_operator<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
+    check_outside(text, Twice::Refused)?;
+    Ok(serde_json::from_slice(text)?)
+}
+
 /// Checks that a text from outside is JSON, and that it can be kept.
 ///
 /// # Errors

@@ -270,7 +270,7 @@ pub fn restore(dir: &Path, file: &Path, replace: bool, now_ms: u64) -> Result<Co
 fn prepare(dir: &Path, file: &Path, new: &Path, replace: bool, now_ms: u64) -> Result<Backup, BackupError> {
     remove_leftover(new)?;
     make_private(new)?;
-    let mut source = File::open(file).map_err(io_failed(file))?;
+    let mut source = edge_hub::input_file::open(file).map_err(io_failed(file))?;
     let mut copy = OpenOptions::new().write(true).open(new).map_err(io_failed(new))?;
     io::copy(&mut source, &mut copy).map_err(io_failed(new))?;
     drop(copy);

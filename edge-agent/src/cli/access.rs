@@ -1,9 +1,8 @@
 //! `edge-agent device` and `edge-agent user`: who may come in at the front door.
 
-use std::io::Read as _;
-
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
+use edge_hub::input_file;
 use schemas::names::{DeviceId, UserName};
 use serde_json::{Value, json};
 
@@ -158,8 +157,9 @@ pub(super) async fn user(cli: &Cli, command: &User) -> Result<()> {
 
 /// One line, without its end: `echo secret | edge-agent user add …` must not make `secret\n` the password.
 fn read_password() -> Result<String> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("reading the password from the standard input")?;
+    let text = input_file::bounded(std::io::stdin().lock(), input_file::SMALL_BYTES_MAX)
+        .context("reading the password from the standard input")?;
+    let text = String::from_utf8(text).context("reading the password from the standard input")?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     if password.is_empty() || password.contains('\n') {

@@ -7,8 +7,8 @@ use edge_core::deploy;
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::transport::amqp_advices;
 use edge_core::route::RouteTable;
-use edge_hub::logging;
-use schemas::manifest::{Manifest, ManifestError};
+use edge_hub::{input_file, logging};
+use schemas::manifest::{DOCUMENT_BYTES_MAX, Manifest, ManifestError};
 use schemas::names::ModuleId;
 use serde_json::Value;
 
@@ -27,7 +27,8 @@ pub(super) struct Read {
 impl Cli {
     /// Reads a manifest; a wrong one ends the process with code 2. The daemon is asked only for what a layer is laid over.
     pub(super) async fn read_manifest(&self, file: &Path) -> Result<Read, Exit> {
-        let text = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        let text = input_file::read_or_stdin(file, DOCUMENT_BYTES_MAX as u64)
+            .with_context(|| format!("reading {}", file.display()))?;
         let mut document = Manifest::document(&text).map_err(|error| refused(file, error))?;
         if is_template(file, &document) {
             let variable = |name: &str| std::env::var(name).ok();

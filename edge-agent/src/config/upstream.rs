@@ -8,6 +8,7 @@ use edge_core::dialect::template::TopicTemplate;
 use edge_core::link::budget::{Cause, Limits};
 use edge_hub::client::Proxy;
 use edge_hub::codec::packet::Version;
+use edge_hub::input_file;
 use schemars::JsonSchema;
 use schemas::connection_string::ConnectionString;
 use schemas::names::DeviceId;
@@ -499,7 +500,7 @@ impl Password {
 }
 
 fn read_line(path: &Path) -> std::io::Result<String> {
-    Ok(std::fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned())
+    Ok(input_file::read_text(path, input_file::SMALL_BYTES_MAX)?.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 #[cfg(test)]

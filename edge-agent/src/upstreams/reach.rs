@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use edge_core::health::facts::LinkFailure;
 use edge_hub::client::{self, ClientOptions};
 use edge_hub::codec::packet::Version;
+use edge_hub::input_file;
 use edge_hub::tls;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -103,5 +104,6 @@ fn client_config(upstream: &Upstream) -> Result<Arc<rustls::ClientConfig>> {
 }
 
 fn read(key: &str, path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("[upstream] {key}: reading {}", path.display()))
+    input_file::read(path, input_file::SMALL_BYTES_MAX)
+        .with_context(|| format!("[upstream] {key}: reading {}", path.display()))
 }

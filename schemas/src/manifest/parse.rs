@@ -61,7 +61,8 @@ impl Manifest {
         }
     }
 
-    /// Reads the text of a document within its limits of size and nesting; what it says is not looked into.
+    /// Reads the text of a document within its limits of size and nesting, in which no key may stand twice; what it says is not
+    /// looked into.
     ///
     /// # Errors
     /// [`ManifestError`] with the path `manifest`.
@@ -72,7 +73,7 @@ impl Manifest {
             return Err(refuse(format!("{} bytes", text.len()), format!("{DOCUMENT_BYTES_MAX} are allowed")));
         }
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        json::from_outside(text).map_err(|why| match why {
+        json::from_operator(text).map_err(|why| match why {
             JsonError::TooDeep { max } => {
                 refuse("JSON nested deeper".into(), format!("{max} levels are allowed"))
             }

@@ -84,8 +84,11 @@ fn field(device: &Value, name: &str) -> Value {
     }
 }
 
+/// Whether a device meets a filter.
+type Holds = Box<dyn Fn(&Value) -> bool>;
+
 /// A filter, and what it means, read from OData's own description.
-fn condition(numbers: &mut Numbers, depth: usize) -> (String, Box<dyn Fn(&Value) -> bool>) {
+fn condition(numbers: &mut Numbers, depth: usize) -> (String, Holds) {
     if depth > 0 && numbers.below(3) > 0 {
         let (left_text, left) = condition(numbers, depth - 1);
         if numbers.below(4) == 0 {

@@ -182,7 +182,7 @@ async fn check_reads_the_configuration_and_tries_upstream_without_disturbing_the
     assert!(said.contains(&format!("mqtt at localhost:{} not reached", broker.port)), "{said}");
     set_upstream(&site, "kind = \"mqtt\"\nhost = \"x\"\nca = \"/nowhere.pem\"\nbroker = \"y\"\n");
     let said = check(&site).await;
-    assert!(said.contains("`broker`"), "{said}");
+    assert!(said.contains("`upstream.broker`: no such key"), "{said}");
     set_upstream(&site, "kind = \"mqtt\"\nhost = \"x\"\nca = \"/nowhere.pem\"\n");
     let said = check(&site).await;
     assert!(said.contains("[upstream] ca: reading /nowhere.pem"), "{said}");

@@ -118,8 +118,14 @@ async fn central_figures(dir: &std::path::Path, rounds: u64, begin_ms: u64) -> a
     }
     println!("all points were in series {:.1} s after the first message", since.elapsed().as_secs_f64());
     reading.abort();
-    // Of what is compacted as of what is not yet.
-    let (bytes, _) = store.read(|c| Ok::<_, StoreError>(series::usage(c)?)).await?;
+    // Until nothing more is compacted.
+    let (mut bytes, mut settled) = (0, 0);
+    while settled < 15 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let (now, _) = store.read(|c| Ok::<_, StoreError>(series::usage(c)?)).await?;
+        settled = if now == bytes { settled + 1 } else { 0 };
+        bytes = now;
+    }
     let end_ms = begin_ms + rounds * EVERY_MS;
     let mut best = f64::MAX;
     for _ in 0..4 {

@@ -65,7 +65,7 @@ fn hurt(path: &Path, whole: &[u8], damage: Damage) {
         Damage::Cut { len } => bytes.truncate(len),
         Damage::Garbage => bytes.extend([0xff, 0x00, 0xfe]),
         Damage::NoRights => {
-            return std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).unwrap();
+            return std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
         }
         Damage::Missing | Damage::Directory => {
             std::fs::remove_file(path).unwrap();

@@ -13,6 +13,7 @@ use edge_hub::limits::Limits;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::audit::entry::AuditLimits;
 use crate::store::{Keep, Quotas};
 
 /// The prefix of environment variables that override the file.
@@ -109,6 +110,10 @@ pub struct KeepConfig {
     pub messages: u64,
     /// Commands of all devices together; beyond, the oldest go.
     pub commands: u64,
+    /// Rows of the audit log for changes and sign-ins; refusals have a tenth of that many beside them. Beyond, the oldest go.
+    pub audit_rows: u64,
+    /// Days that a row of the audit log is kept.
+    pub audit_days: u32,
     /// Telemetry of one device with its modules; beyond, its oldest messages go.
     pub bytes_per_device: u64,
     /// Telemetry of all devices together; beyond, the oldest of the device with the most go.
@@ -168,6 +173,8 @@ impl Default for KeepConfig {
         Self {
             messages: 10_000_000,
             commands: 100_000,
+            audit_rows: 200_000,
+            audit_days: 365,
             bytes_per_device: device_bytes,
             bytes: total_bytes,
             free_bytes,
@@ -181,6 +188,16 @@ impl KeepConfig {
     /// As the store takes it.
     pub fn limits(&self) -> Keep {
         Keep { messages: self.messages, commands: self.commands }
+    }
+
+    /// As the audit log takes it.
+    pub fn audit_limits(&self) -> AuditLimits {
+        const DAY_MS: u64 = 24 * 3600 * 1000;
+        AuditLimits {
+            rows: self.audit_rows,
+            refused_rows: self.audit_rows / 10,
+            age_ms: u64::from(self.audit_days) * DAY_MS,
+        }
     }
 
     /// As the store takes it.

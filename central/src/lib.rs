@@ -7,6 +7,7 @@
 pub mod api;
 pub mod ask;
 pub mod attest;
+pub mod audit;
 pub mod authorize;
 pub mod calls;
 pub mod clock;

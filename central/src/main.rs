@@ -1,6 +1,8 @@
 //! `central`: serves, makes an API token, or backs up and restores the store.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod users;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,7 +11,7 @@ use central::clock;
 use central::config::Config;
 use central::join;
 use central::server;
-use central::store::{Store, backup, tokens};
+use central::store::{Store, StoreError, backup, tokens};
 use central::token::{self, Role, TokenName};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use edge_core::error_chain::chain;
@@ -19,6 +21,7 @@ use schemas::names::DeviceId;
 use schemas::timestamp::rfc3339;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
+use users::UserCommand;
 
 const EXIT_CODES: &str = "Exit codes:
   0   done
@@ -73,6 +76,11 @@ enum Command {
     Token {
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// Users of the console.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
     },
     /// Prints completions for a shell, for example: central completions bash > /etc/bash_completion.d/central
     Completions {
@@ -202,6 +210,7 @@ fn main() -> ExitCode {
             TokenCommand::List => list_tokens(&place),
             TokenCommand::Revoke { name } => revoke_token(&place, name),
         },
+        Command::User { command } => users::run(&place, command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "central", &mut script);
@@ -378,13 +387,25 @@ fn in_store<T: Send + 'static>(
     config: &Config,
     work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
+    in_store_with(config, move |c| Ok::<_, StoreError>(work(c)?))
+}
+
+/// [`in_store`] for work with errors of its own.
+fn in_store_with<T, E>(
+    config: &Config,
+    work: impl FnOnce(&rusqlite::Connection) -> Result<T, E> + Send + 'static,
+) -> anyhow::Result<T>
+where
+    T: Send + 'static,
+    E: std::error::Error + From<StoreError> + Send + Sync + 'static,
+{
     // The store looks at its file now and then.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.context("starting the async runtime")?;
     runtime.block_on(async {
         let store = Store::open(&config.data_dir, config.keep.limits())?;
-        let done = store.submit(move |c| Ok::<_, central::store::StoreError>(work(c)?)).await?;
+        let done = store.submit(work).await;
         store.close().await;
-        Ok(done)
+        Ok(done?)
     })
 }

@@ -20,11 +20,12 @@ use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::log::Audit;
 use crate::config::Config;
 use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
 use crate::live::LiveFeed;
-use crate::people::People;
+use crate::people::service::People;
 use crate::store::integrity::{self, Checked, Depth};
 use crate::store::{self, LOCK_FILE, Store};
 
@@ -100,7 +101,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let id_scope = config.dps.id_scope.clone();
     let fleet = Fleet::new(store, clients.clone(), hosts, trust.trust(), id_scope, stop.clone()).await?;
     fleet.resume_commands().await?;
-    let people = People::open(fleet.store.clone(), &config.data_dir).await.context("opening the users")?;
+    let audit = Audit::new(fleet.store.clone(), config.keep.audit_limits());
+    let people =
+        People::open(audit, fleet.store.clone(), &config.data_dir).await.context("opening the users")?;
 
     let settings = DoorSettings {
         // A gateway has as many in flight as its line holds; what is read and not stored yet is bounded below.

@@ -273,3 +273,70 @@ fn a_file_argument_that_is_no_file_is_refused_with_what_it_is() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_user_is_added_beside_a_running_server_signs_in_and_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, url) = serve(dir.path());
+    let done = |arguments: &[&str]| {
+        let output = output(dir.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let refused = |arguments: &[&str]| {
+        let output = output(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    };
+    let status = async |user: &str, password: &str| {
+        let request = reqwest::Client::new().post(format!("{url}/api/ext/session"));
+        let body = serde_json::json!({"user": user, "password": password});
+        request.json(&body).send().await.unwrap().status().as_u16()
+    };
+    assert!(dir.path().join("setup-code").exists());
+    let password = done(&["user", "add", "admin", "--role", "administrator"]);
+    assert!(!dir.path().join("setup-code").exists(), "the site has a user");
+    assert_eq!(status("admin", password.trim()).await, 200);
+    assert!(refused(&["user", "add", "Admin", "--role", "viewer"]).contains("Admin"));
+    assert!(refused(&["user", "remove", "admin"]).contains("last administrator"));
+
+    let file = dir.path().join("password");
+    std::fs::write(&file, "too short\n").unwrap();
+    let path = file.to_str().unwrap();
+    assert!(
+        refused(&["user", "add", "eve", "--role", "viewer", "--password-file", path])
+            .contains("9 characters")
+    );
+    std::fs::write(&file, "long enough it is\n").unwrap();
+    done(&["user", "add", "eve", "--role", "viewer", "--password-file", path]);
+    assert_eq!(status("eve", "long enough it is").await, 200);
+    std::fs::write(&file, "and another one").unwrap();
+    done(&["user", "password", "eve", "--password-file", path]);
+    assert_eq!(
+        (status("eve", "long enough it is").await, status("eve", "and another one").await),
+        (401, 200)
+    );
+    let listed = done(&["user", "list"]);
+    let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(
+        (rows.len(), rows[1][1], rows[1][2], rows[2][2]),
+        (3, "admin", "Administrator", "Viewer"),
+        "{listed}"
+    );
+    done(&["user", "remove", "eve"]);
+    assert_eq!(status("eve", "and another one").await, 401);
+    assert!(refused(&["user", "remove", "eve"]).contains("no user `eve`"));
+
+    let token = done(&["token", "create", "--role", "administrator"]);
+    let request = reqwest::Client::new().get(format!("{url}/api/ext/audit?who=central%20user%20add"));
+    let page: serde_json::Value =
+        request.header("Authorization", token.trim()).send().await.unwrap().json().await.unwrap();
+    let rows = page["value"].as_array().unwrap();
+    assert!(
+        rows.len() == 2 && rows[0]["whoKind"] == "commandLine" && rows[0]["path"] == "/api/users/eve",
+        "{page}"
+    );
+    let told = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    assert!(told.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

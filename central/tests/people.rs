@@ -306,3 +306,188 @@ async fn a_flood_of_made_up_names_keeps_nobody_out_behind_the_same_address() {
     assert!(flood.await.iter().all(|status| [401, 429].contains(status)));
     central.end().await;
 }
+
+#[tokio::test]
+async fn users_are_added_changed_and_removed_in_iot_centrals_shape() {
+    const ADMINISTRATOR: &str = "ca310b8d-2f4a-44e0-a36e-957c202cd8d4";
+    const OPERATOR: &str = "ae2c9854-393b-4f97-8c42-479d70ce626e";
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.set_up(dir.path()).await;
+    let path = "/api/users/123";
+    let roles = json!([{"role": OPERATOR}, {"role": "c495eb57-eb18-489e-9802-62c474e5645c", "organization": "seattle"}]);
+    let body = json!({"type": "email", "roles": roles, "email": "bob@contoso.com"});
+    let made = central.put(path, body.clone()).await;
+    for (field, value) in body.as_object().unwrap() {
+        assert_eq!(&made[field], value);
+    }
+    assert_eq!(
+        (&made["id"], &made["hasPassword"], &made["organization"]),
+        (&json!("123"), &json!(false), &json!("root"))
+    );
+    assert_eq!(central.get(path).await, made);
+    assert_eq!(
+        central.browser().sign_in("bob@contoso.com", "").await.0,
+        401,
+        "without a password nobody signs in"
+    );
+
+    let changed = central.patch(path, json!({"roles": [{"role": "viewer"}]})).await;
+    assert_eq!((&changed["roles"], &changed["email"]), (&json!([{"role": "viewer"}]), &made["email"]));
+    let changed = central.patch(path, json!({"email": "bob"})).await;
+    assert_eq!((&changed["roles"], &changed["email"]), (&json!([{"role": "viewer"}]), &json!("bob")));
+    let listed = central.get("/api/users").await;
+    let listed = listed["value"].as_array().unwrap();
+    assert!(listed.len() == 2 && listed.contains(&changed), "{listed:?}");
+    let first = listed.iter().find(|user| user["email"] == ADMIN).unwrap();
+    assert_eq!((&first["roles"], &first["hasPassword"]), (&json!([{"role": ADMINISTRATOR}]), &json!(true)));
+    let page = central.get("/api/users?maxpagesize=1").await;
+    assert!(page["nextLink"].as_str().unwrap().contains("skiptoken"), "{page}");
+
+    for (method, path, body, status, words) in [
+        (Method::PUT, "/api/users/u", json!({"email": "u", "roles": [{"role": "viewer"}]}), 422, "type"),
+        (
+            Method::PUT,
+            "/api/users/u",
+            json!({"type": "adGroup", "tenantId": "t", "objectId": "o"}),
+            422,
+            "type",
+        ),
+        (Method::PUT, "/api/users/u", json!({"type": "email", "roles": [{"role": "viewer"}]}), 422, "email"),
+        (
+            Method::PUT,
+            "/api/users/u",
+            json!({"type": "email", "email": "a b", "roles": [{"role": "viewer"}]}),
+            422,
+            "email",
+        ),
+        (Method::PUT, "/api/users/u", json!({"type": "email", "email": "u", "roles": []}), 422, "roles"),
+        (
+            Method::PUT,
+            "/api/users/u",
+            json!({"type": "email", "email": "u", "roles": [{"role": "root"}]}),
+            422,
+            "roles.0.role",
+        ),
+        (
+            Method::PUT,
+            "/api/users/u",
+            json!({"type": "email", "email": "BOB", "roles": [{"role": "viewer"}]}),
+            409,
+            "BOB",
+        ),
+        (Method::PATCH, path, json!({"email": "ADMIN@plant.example"}), 409, "ADMIN"),
+        (Method::PATCH, path, json!({"id": "124"}), 422, "id"),
+        (Method::PATCH, path, json!({"roles": null}), 422, "roles"),
+        (Method::PATCH, "/api/users/u", json!({}), 404, "`u`"),
+        (Method::DELETE, "/api/users/u", json!({}), 404, "`u`"),
+        (Method::POST, "/api/ext/users/u/password", json!({"password": PASSWORD}), 404, "`u`"),
+        (Method::POST, "/api/ext/users/123/password", json!({"password": "short"}), 422, "10"),
+    ] {
+        let (found, answer) = central.send(method.clone(), path, Some(body.clone())).await;
+        assert!(
+            found == status && answer.to_string().contains(words),
+            "{method} {path} {body}: {found} {answer}"
+        );
+    }
+    central.ok(Method::DELETE, path, None).await;
+    assert_eq!(central.send(Method::GET, path, None).await.0, 404);
+    let roles = central.get("/api/roles").await;
+    let administrator = json!({"id": ADMINISTRATOR, "displayName": "Administrator"});
+    assert!(roles["value"].as_array().unwrap().contains(&administrator), "{roles}");
+    assert_eq!(central.get(&format!("/api/roles/{ADMINISTRATOR}")).await, administrator);
+    assert_eq!(central.send(Method::GET, "/api/roles/none", None).await.0, 404);
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_is_restored_brings_users_back_and_no_session() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let central = start(dir.path()).await;
+    let mut browser = central.set_up(dir.path()).await;
+    let file = other.path().join("backup");
+    central::store::backup::make(dir.path(), &file, now_ms()).unwrap();
+    central.end().await;
+    let restored = other.path().join("data");
+    std::fs::create_dir(&restored).unwrap();
+    central::store::backup::restore(&restored, &file, false, now_ms()).unwrap();
+    let central = start(&restored).await;
+    let mut moved = central.browser();
+    moved.cookie = browser.cookie.take();
+    assert!(!moved.is_signed_in().await);
+    assert_eq!(moved.sign_in(ADMIN, PASSWORD).await.0, 200);
+    central.end().await;
+}
+
+#[tokio::test]
+async fn the_last_administrator_is_neither_removed_nor_made_less() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let mut admin = central.set_up(dir.path()).await;
+    let id = admin.get("/api/ext/session").await.1["user"]["id"].as_str().unwrap().to_owned();
+    let own = format!("/api/users/{id}");
+    let less = json!({"roles": [{"role": "operator"}]});
+    let body = |name: &str| json!({"type": "email", "email": name, "roles": [{"role": "administrator"}]});
+    // One who cannot sign in is of no help.
+    central.put("/api/users/second", body("second")).await;
+    assert_eq!(admin.send(Method::DELETE, &own, None).await.0, 409);
+    assert_eq!(admin.send(Method::PATCH, &own, Some(less.clone())).await.0, 409);
+    central.ok(Method::POST, "/api/ext/users/second/password", Some(json!({"password": PASSWORD}))).await;
+    // Both at once: one of them stays.
+    let mut second = central.sign_in("second", PASSWORD).await;
+    let (first_removed, second_removed) = tokio::join!(
+        second.send(Method::DELETE, &own, None),
+        admin.send(Method::PATCH, "/api/users/second", Some(less))
+    );
+    let statuses = [first_removed.0, second_removed.0];
+    let done = statuses.iter().filter(|status| [200, 204].contains(*status)).count();
+    assert_eq!(done, 1, "{statuses:?}");
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_users_sessions_end_when_it_is_removed_or_gets_another_password_or_role() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let mut admin = central.set_up(dir.path()).await;
+    let path = "/api/users/op";
+    let body = |role: &str| json!({"type": "email", "email": "op", "roles": [{"role": role}]});
+    let set_password = "/api/ext/users/op/password";
+    let with = |password: &str| Some(json!({"password": password}));
+    central.put(path, body("operator")).await;
+    central.ok(Method::POST, set_password, with(PASSWORD)).await;
+
+    let mut op = central.sign_in("op", PASSWORD).await;
+    central.put(path, body("operator")).await;
+    central.patch(path, json!({"email": "op"})).await;
+    assert!(op.is_signed_in().await, "nothing was changed");
+    central.patch(path, json!({"roles": [{"role": "viewer"}]})).await;
+    assert!(!op.is_signed_in().await, "another role");
+
+    let mut op = central.sign_in("op", PASSWORD).await;
+    assert_eq!(op.send(Method::PUT, "/api/devices/d", Some(json!({}))).await.0, 403, "the new role");
+    central.ok(Method::POST, set_password, with("another password")).await;
+    assert!(!op.is_signed_in().await, "another password");
+    assert_eq!(central.browser().sign_in("op", PASSWORD).await.0, 401);
+
+    // One's own, by who knows the current one; a viewer too.
+    let (mut op, mut other) =
+        (central.sign_in("op", "another password").await, central.sign_in("op", "another password").await);
+    let own = |current: &str| Some(json!({"password": "a third password", "currentPassword": current}));
+    assert_eq!(op.send(Method::POST, set_password, with("a third password")).await.0, 422);
+    assert_eq!(op.send(Method::POST, set_password, own("a wrong password")).await.0, 403);
+    assert!(op.is_signed_in().await && other.is_signed_in().await);
+    assert_eq!(op.send(Method::POST, set_password, own("another password")).await.0, 204);
+    assert!(!op.is_signed_in().await && !other.is_signed_in().await);
+
+    let mut op = central.sign_in("op", "a third password").await;
+    let admins = admin.get("/api/ext/session").await.1["user"]["id"].as_str().unwrap().to_owned();
+    let of_admin = format!("/api/ext/users/{admins}/password");
+    assert_eq!(op.send(Method::POST, &of_admin, own("a third password")).await.0, 403);
+    central.ok(Method::DELETE, path, None).await;
+    assert!(!op.is_signed_in().await, "removed");
+    central.put(path, body("operator")).await;
+    assert!(!op.is_signed_in().await, "a user of the same id is another one");
+    assert!(admin.is_signed_in().await);
+    central.end().await;
+}

@@ -32,6 +32,7 @@ INSERT INTO losses (gateway, queue, device, module, cause, first, last, count, f
     ('gw', 'q', 'd1', '', 'expired', 1, 2, 2, 1, 2, 3), ('gw', 'q', 'd1', '', 'expired', 3, 4, 2, 1, 2, 3);
 INSERT INTO loss_totals (gateway, queue, device, module, cause, count, from_ms, until_ms) VALUES
     ('gw', 'q', 'd1', '', 'expired', 4, 1, 2), ('gw', 'q', 'd2', '', 'expired', 4, 1, 2);
+INSERT INTO users (id, name, role, created_ms) VALUES ('u0', 'u0', 'viewer', 1), ('u1', 'u1', 'viewer', 1);
 INSERT INTO watermarks (gateway, queue, sequence) VALUES ('gw', 'q', 7), ('gw', 'r', 8);
 INSERT INTO cloud_purges (device, up_to) VALUES ('d1', 1), ('d2', 1);
 INSERT INTO cloud_feedback (device, message_id, settlement) VALUES
@@ -62,6 +63,9 @@ const PATHS: &[&str] = &[
     "/api/ext/messages/servicebound/feedback",
     "/api/ext/health",
     "/status",
+    "/api/users",
+    "/api/users/u1",
+    "/api/ext/audit",
 ];
 
 const TABLES: &[&str] = &[
@@ -79,6 +83,8 @@ const TABLES: &[&str] = &[
     "cloud_messages",
     "cloud_purges",
     "cloud_feedback",
+    "users",
+    "audit",
 ];
 
 /// What stands in a column instead: no JSON, too deep to be read, no text.

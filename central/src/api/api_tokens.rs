@@ -15,25 +15,11 @@ use super::extract::{ApiVersion, Asked, At, Body};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
+use super::roles;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError};
-use crate::organizations::is_id;
 use crate::store::tokens;
-use crate::token::{self, Grant, InvalidTokenName, LIFE_MS_DEFAULT, Role, RoleAssignment, TokenName};
-
-/// IoT Central's ids of its roles that exist here; scripts have them written down. Ours go by their names too.
-const ROLES: [(&str, Role); 2] = [
-    ("ca310b8d-2f4a-44e0-a36e-957c202cd8d4", Role::Administrator),
-    ("ae2c9854-393b-4f97-8c42-479d70ce626e", Role::Operator),
-];
-/// IoT Central's ids of the administrator, the operator and the viewer of an organization.
-const ORGANIZATION_ROLES: [&str; 3] = [
-    "c495eb57-eb18-489e-9802-62c474e5645c",
-    "b4935647-30e4-4ed3-9074-dcac66c2f8ef",
-    "84cc62c1-dabe-49d3-b16e-8b291232b285",
-];
-/// Roles that one token is made with.
-const ASSIGNMENTS_MAX: usize = 50;
+use crate::token::{self, Grant, InvalidTokenName, LIFE_MS_DEFAULT, RoleAssignment, TokenName};
 
 /// `/api/apiTokens/{token_id}`
 #[derive(Deserialize, IntoParams)]
@@ -56,47 +42,7 @@ pub struct TokenRequest {
     expiry: Option<String>,
 }
 
-/// The role that an assignment gives for the whole site; `None` for one in an organization.
-fn role_of(assigned: &RoleAssignment, index: usize) -> Result<Option<Role>, ApiError> {
-    let wrong =
-        |field: &str, why: String| Err(ApiError::unprocessable(format!("roles.{index}.{field}: {why}")));
-    let known = ROLES.iter().find(|(id, _)| *id == assigned.role).map(|(_, role)| *role);
-    let site_role = known.or_else(|| assigned.role.parse().ok());
-    let is_of_organization = ORGANIZATION_ROLES.contains(&assigned.role.as_str());
-    if site_role.is_none() && !is_of_organization {
-        let ids = ROLES.map(|(id, role)| format!("{id} ({})", role.as_str())).join(", ");
-        let why = format!("found `{}`; allowed are viewer, operator, administrator, {ids}", assigned.role);
-        return wrong("role", why);
-    }
-    match &assigned.organization {
-        None if is_of_organization => {
-            wrong("organization", format!("`{}` is a role in an organization; write its id", assigned.role))
-        }
-        None => Ok(site_role),
-        Some(id) if is_id(id) => Ok(None),
-        Some(id) => wrong("organization", format!("found `{id}`, which is no organization's id")),
-    }
-}
-
 impl TokenRequest {
-    /// The highest role for the whole site.
-    fn role(&self) -> Result<Role, ApiError> {
-        if self.roles.len() > ASSIGNMENTS_MAX {
-            let why = format!("roles: found {}; write {ASSIGNMENTS_MAX} at the most", self.roles.len());
-            return Err(ApiError::unprocessable(why));
-        }
-        let mut highest = None;
-        for (index, assigned) in self.roles.iter().enumerate() {
-            highest = highest.max(role_of(assigned, index)?);
-        }
-        highest.ok_or_else(|| {
-            ApiError::unprocessable(
-                "roles: found none for the whole site; central does not confine a token to an organization, so add a role \
-                 without `organization`",
-            )
-        })
-    }
-
     fn expires_ms(&self, now_ms: u64) -> Result<u64, ApiError> {
         let Some(expiry) = &self.expiry else { return Ok(now_ms.saturating_add(LIFE_MS_DEFAULT)) };
         parse_rfc3339(expiry).filter(|at_ms| *at_ms > now_ms).ok_or_else(|| {
@@ -129,14 +75,10 @@ pub struct TokenBody {
     token: Option<String>,
 }
 
-fn body(grant: &Grant, mut roles: Vec<RoleAssignment>) -> TokenBody {
-    if roles.is_empty() {
-        let id = ROLES.iter().find(|(_, role)| *role == grant.role).map_or(grant.role.as_str(), |(id, _)| id);
-        roles.push(RoleAssignment { role: id.to_owned(), organization: None });
-    }
+fn body(grant: &Grant, kept: Vec<RoleAssignment>) -> TokenBody {
     TokenBody {
         id: grant.name.clone(),
-        roles,
+        roles: roles::shown(grant.role, kept),
         expiry: rfc3339(grant.expires_ms),
         created: grant.created_ms.map(rfc3339),
         last_used: grant.used_ms.map(rfc3339),
@@ -196,14 +138,10 @@ pub(super) async fn put(
     let wrong = |error: InvalidTokenName| ApiError::unprocessable(format!("id: {error}"));
     let name: TokenName = of.token_id.parse().map_err(wrong)?;
     let now_ms = now_ms();
-    let (role, expires_ms) = (request.role()?, request.expires_ms(now_ms)?);
+    let (role, expires_ms) = (roles::highest(&request.roles)?, request.expires_ms(now_ms)?);
     let new = token::create(&fleet.hosts[0], &name, role, now_ms, expires_ms);
-    // One role for the whole site stands with the token itself.
-    let mut roles = request.roles;
-    if matches!(roles.as_slice(), [RoleAssignment { organization: None, .. }]) {
-        roles.clear();
-    }
-    let mut answer = body(&new.grant, roles.clone());
+    let kept = roles::beside(request.roles);
+    let mut answer = body(&new.grant, kept.clone());
     answer.token = Some(new.line);
     let insert = move |c: &Connection| {
         if !tokens::insert(c, &new.hash, &new.grant)? {
@@ -212,8 +150,8 @@ pub(super) async fn put(
                 new.grant.name
             )));
         }
-        if !roles.is_empty() {
-            tokens::put_roles(c, &new.grant.name, &roles)?;
+        if !kept.is_empty() {
+            tokens::put_roles(c, &new.grant.name, &kept)?;
         }
         Ok(())
     };

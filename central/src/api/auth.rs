@@ -7,16 +7,19 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use percent_encoding::percent_decode_str;
 
 use super::caller::ClientAddress;
 use super::error::ApiError;
 use super::links::PublicAddress;
 use super::query::check_version;
 use super::token_use::TokenUse;
-use super::{assets, session, shown};
+use super::{assets, audited, session, shown};
+use crate::audit::entry::EntryKind;
 use crate::clock::now_ms;
 use crate::fleet::Fleet;
-use crate::people::{Caller, People, Who};
+use crate::people::caller::{Caller, Who};
+use crate::people::service::People;
 use crate::store::{StoreError, tokens};
 use crate::token::{self, Grant, Presented, Role, Scheme};
 
@@ -101,15 +104,33 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Who makes a request, when that one may.
+/// Who makes a request, when that one may. Who is known and may not is written down.
 async fn admit(access: &Access, request: &Parts, address: ClientAddress) -> Result<Caller, ApiError> {
     let (method, path) = (&request.method, request.uri.path());
     let caller = caller(access, request, address).await?;
+    if let Err(refused) = check(&caller, request) {
+        if refused.is_forbidden() && !is_read(method) {
+            let entry = audited::entry(Some(&caller), EntryKind::Refused, method, path, address);
+            access.people.audit().note(entry, 403);
+        }
+        return Err(refused);
+    }
+    if !is_read(method) {
+        tracing::info!(kind = caller.kind(), name = caller.name(), method = %method, path, "change was asked for");
+    }
+    Ok(caller)
+}
+
+fn check(caller: &Caller, request: &Parts) -> Result<(), ApiError> {
+    let path = request.uri.path();
     check_origin(request)?;
     if caller.session().is_some() {
         check_json(request)?;
     }
-    let needed = needed_role(method, path);
+    let needed = match password_of(path) {
+        Some(user) if caller.session().is_some_and(|session| session.user.id.is(&user)) => Role::Viewer,
+        _ => needed_role(&request.method, path),
+    };
     if caller.role < needed {
         return Err(ApiError::forbidden(format!(
             "{} `{}` is of role {}; this needs {}",
@@ -122,10 +143,7 @@ async fn admit(access: &Access, request: &Parts, address: ClientAddress) -> Resu
     if path.starts_with("/api/") {
         check_version(request.uri.query().unwrap_or(""), !path.starts_with("/api/ext/"))?;
     }
-    if !is_read(method) {
-        tracing::info!(kind = caller.kind(), name = caller.name(), method = %method, path, "change was asked for");
-    }
-    Ok(caller)
+    Ok(())
 }
 
 fn check_origin(request: &Parts) -> Result<(), ApiError> {
@@ -179,8 +197,9 @@ fn needed_role(method: &Method, path: &str) -> Role {
         // Whoever makes tokens or users has every role.
         _ if is_below(path, "/api/apiTokens") || is_below(path, "/api/users") => Role::Administrator,
         Method::GET | Method::HEAD if path == "/api/ext/audit" => Role::Administrator,
-        // One's own; the password of others is the handler's matter.
-        _ if path == "/api/ext/session" || is_password(path) => Role::Viewer,
+        // Of others.
+        _ if password_of(path).is_some() => Role::Administrator,
+        _ if path == "/api/ext/session" => Role::Viewer,
         Method::GET | Method::HEAD if shows_keys(path.trim_end_matches('/')) => Role::Operator,
         // With the group's keys one may enrol anything.
         Method::GET | Method::HEAD if path.starts_with("/api/enrollmentGroups/") => Role::Operator,
@@ -194,11 +213,11 @@ fn is_below(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// `/api/ext/users/{user_id}/password`
-fn is_password(path: &str) -> bool {
-    path.strip_prefix("/api/ext/users/")
-        .and_then(|rest| rest.split_once('/'))
-        .is_some_and(|(_, of)| of == "password")
+/// The user of `/api/ext/users/{user_id}/password`.
+fn password_of(path: &str) -> Option<String> {
+    let (user, of) = path.strip_prefix("/api/ext/users/")?.split_once('/')?;
+    let user = percent_decode_str(user).decode_utf8_lossy();
+    (of == "password").then(|| user.into_owned())
 }
 
 fn shows_keys(path: &str) -> bool {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
+use super::audited::SentBody;
 use super::error::ApiError;
 use super::strict;
 
@@ -50,6 +51,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let sent = request.extensions().get::<SentBody>().cloned();
         let bytes = tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, state))
             .await
             .map_err(|_| ApiError::timeout(format!("the body did not arrive within {BODY_WITHIN:?}")))?
@@ -64,6 +66,9 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
             })?;
         }
         check_no_mark(&bytes)?;
+        if let Some(sent) = sent {
+            sent.set(&bytes);
+        }
         Ok(Self(bytes))
     }
 }

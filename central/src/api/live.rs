@@ -26,7 +26,7 @@ use super::query::QueryPairs;
 use crate::fleet::Fleet;
 use crate::live::ring::{Batch, Event};
 use crate::live::{LiveFeed, Subscription};
-use crate::people::Caller;
+use crate::people::caller::Caller;
 use crate::redact::{self, Named};
 use crate::token::Role;
 

@@ -5,6 +5,8 @@
 pub mod api_tokens;
 mod assets;
 pub mod attestation;
+pub mod audit;
+mod audited;
 pub mod auth;
 mod caller;
 pub mod cloud_messages;
@@ -32,12 +34,14 @@ mod path_text;
 pub mod properties;
 mod query;
 pub mod relationships;
+mod roles;
 pub mod series;
 pub mod session;
 pub mod shown;
 mod strict;
 pub mod telemetry;
 mod token_use;
+mod users;
 pub mod why;
 
 use std::sync::Arc;
@@ -56,7 +60,7 @@ use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::live::LiveFeed;
-use crate::people::People;
+use crate::people::service::People;
 use error::ApiError;
 use links::PublicAddress;
 use query::DescribedParameters;
@@ -75,9 +79,10 @@ pub fn router(
 ) -> Router {
     let address = PublicAddress::new(&config.http);
     let access = auth::Access::new(fleet.clone(), people.clone(), &address);
+    let audit = people.audit().clone();
     let (router, description) = described();
     let parameters = Arc::new(DescribedParameters::of(&description));
-    router
+    let inner: Router = router
         .route_layer(middleware::from_fn_with_state(parameters, query::check_parameters))
         .route_layer(middleware::from_fn(path_text::check))
         .route_layer(middleware::from_fn(etags::tag))
@@ -92,9 +97,12 @@ pub fn router(
         .fallback(assets::fallback)
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(fleet);
+    let recorder = audited::Recorder { audit, reads: inner.clone() };
+    inner
+        .layer(middleware::from_fn_with_state(recorder, audited::record))
         .layer(middleware::from_fn_with_state(access, auth::authorize))
         .layer(middleware::map_response(with_browser_headers))
-        .with_state(fleet)
 }
 
 /// Tells browsers and proxies to keep no answer, to hand none to another origin, and to take none for a script or a page, unless
@@ -159,6 +167,12 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(enrollment_groups::provisioning))
         .routes(routes!(api_tokens::list))
         .routes(routes!(api_tokens::get, api_tokens::put, api_tokens::delete))
+        .routes(routes!(audit::list))
+        .routes(routes!(users::list))
+        .routes(routes!(users::get, users::put, users::patch, users::delete))
+        .routes(routes!(users::set_password))
+        .routes(routes!(roles::list))
+        .routes(routes!(roles::get))
         .routes(routes!(session::current, session::sign_in, session::sign_out))
         .routes(routes!(session::setup_needed, session::set_up))
         .routes(routes!(ext::health))

@@ -15,7 +15,7 @@ use super::error::{Answer, ErrorBody};
 use super::extract::{Asked, At, OfDevice};
 use super::list::Page;
 use crate::fleet::{Fleet, FleetError, no_device};
-use crate::people::Caller;
+use crate::people::caller::Caller;
 use crate::redact;
 use crate::store::devices;
 use crate::store::last_values::{self, NamedValue};

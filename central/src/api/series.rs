@@ -14,7 +14,7 @@ use super::extract::{At, OfDevice};
 use super::query::QueryPairs;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device};
-use crate::people::Caller;
+use crate::people::caller::Caller;
 use crate::redact;
 use crate::series::bucket::{Bucket, step_ms};
 use crate::store::devices;

@@ -15,11 +15,13 @@ use super::caller::ClientAddress;
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::Body;
 use super::links::PublicAddress;
+use crate::people::caller::Caller;
+use crate::people::error::PeopleError;
 use crate::people::names::InvalidUserName;
 use crate::people::password::HashingError;
 use crate::people::roles;
+use crate::people::service::People;
 use crate::people::session::{LIFE_MS, Session, SignedIn};
-use crate::people::{Caller, People, PeopleError};
 
 /// The cookie that holds a session's secret.
 const COOKIE: &str = "lineside_session";
@@ -32,7 +34,12 @@ impl From<PeopleError> for ApiError {
             PeopleError::TooManyFailures | PeopleError::Hashing(HashingError::Busy) => {
                 Self::too_many_requests(message)
             }
-            PeopleError::SetUpAlready => Self::conflict(message),
+            PeopleError::WrongCurrent => Self::forbidden(message),
+            PeopleError::Unknown(_) => Self::not_found(message),
+            PeopleError::SetUpAlready
+            | PeopleError::NameTaken(_)
+            | PeopleError::LastAdministrator(_)
+            | PeopleError::TooMany(_) => Self::conflict(message),
             PeopleError::Rule(_) => Self::unprocessable(message),
             PeopleError::Hashing(_) | PeopleError::SetupFile(_) => Self::internal(message),
             PeopleError::Store(error) => error.into(),

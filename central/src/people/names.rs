@@ -20,6 +20,11 @@ impl UserName {
         &self.0
     }
 
+    /// Whether a text is this name.
+    pub fn is(&self, text: &str) -> bool {
+        self.0.eq_ignore_ascii_case(text)
+    }
+
     /// An id that nobody has chosen.
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().to_string())

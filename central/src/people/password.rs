@@ -139,8 +139,8 @@ impl Hasher {
     ///
     /// # Errors
     /// [`HashingError`].
-    pub async fn hash(&self, new: NewPassword) -> Result<String, HashingError> {
-        let turn = self.turn(Lane::Unknown).await?;
+    pub async fn hash(&self, new: NewPassword, lane: Lane) -> Result<String, HashingError> {
+        let turn = self.turn(lane).await?;
         let hashed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             new.hash()
@@ -151,6 +151,12 @@ impl Hasher {
 
 async fn acquire(semaphore: &Arc<Semaphore>) -> Result<Turn, HashingError> {
     semaphore.clone().acquire_owned().await.map(Turn).map_err(|_| HashingError::Stopping)
+}
+
+/// A password as somebody presents it; one that is too long is nobody's.
+pub(super) fn presented(text: &str) -> Secret {
+    let is_too_long = text.chars().count() > LENGTH_MAX;
+    Secret::new(if is_too_long { &b""[..] } else { text.as_bytes() })
 }
 
 /// Whether a password has the hash; for `None` (nobody) it takes as long and is false. Blocks for 20 ms.

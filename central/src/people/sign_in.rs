@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use edge_core::access::secret::Secret;
 
+use super::error::PeopleError;
 use super::guesses::Claim;
 use super::password::{self, HashingError};
+use super::service::People;
 use super::session::{Session, SignedIn, new_secret};
-use super::{People, PeopleError};
+use crate::audit::entry::EntryKind;
 use crate::clock::now_ms;
 use crate::store::{StoreError, sessions, users};
+
+/// Of the request, in the audit log.
+const PATH: &str = "/api/ext/session";
 
 impl People {
     /// Starts a session for the user whose name and password these are, and ends the one of cookie `before`.
@@ -26,8 +31,7 @@ impl People {
     ) -> Result<SignedIn, PeopleError> {
         // Only so much of what a stranger wrote is looked at.
         let claimed: String = name.chars().take(256).map(|c| c.to_ascii_lowercase()).collect();
-        let is_too_long = password.chars().count() > password::LENGTH_MAX;
-        let password = Secret::new(if is_too_long { &b""[..] } else { password.as_bytes() });
+        let password = password::presented(password);
         let hash = self.verify(from, &claimed, password).await?;
         let now_ms = now_ms();
         let (secret, session_hash) = new_secret();
@@ -44,6 +48,7 @@ impl People {
         });
         let session = session.await?;
         tracing::info!(user = %session.user.name, address = %from, "user signed in");
+        self.note(EntryKind::SignIn, PATH, session.user.name.as_str(), from, 200);
         Ok(SignedIn { secret, session })
     }
 
@@ -59,7 +64,8 @@ impl People {
     ) -> Result<String, PeopleError> {
         let wanted = name.to_owned();
         let hash = self.store.read(move |c| Ok::<_, StoreError>(users::password_of(c, &wanted)?)).await?;
-        let claim = Claim { name: name.to_owned(), is_user: hash.is_some(), from };
+        let is_user = hash.is_some();
+        let claim = Claim { name: name.to_owned(), is_user, from };
         let lane = self.guesses.turn(&claim).await?;
         let turn = self.hasher.turn(lane).await?;
         let (people, verified) = (self.clone(), hash.clone());
@@ -75,7 +81,12 @@ impl People {
             is_right
         });
         let is_right = verifying.await.map_err(|_| HashingError::Stopping)?;
-        hash.filter(|_| is_right).ok_or(PeopleError::WrongPassword)
+        hash.filter(|_| is_right).ok_or_else(|| {
+            let user = Some(name).filter(|_| is_user).unwrap_or_default();
+            tracing::warn!(user, address = %from, "a wrong password was refused");
+            self.note(EntryKind::Refused, PATH, user, from, 401);
+            PeopleError::WrongPassword
+        })
     }
 }
 
@@ -91,7 +102,9 @@ mod tests {
     async fn who_hangs_up_while_the_password_is_verified_has_guessed_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Keep { messages: 10, commands: 10 }).unwrap();
-        let people = People::open(store, dir.path()).await.unwrap();
+        let limits = crate::config::KeepConfig::default().audit_limits();
+        let audit = crate::audit::log::Audit::new(store.clone(), limits);
+        let people = People::open(audit, store, dir.path()).await.unwrap();
         let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let claim = Claim { name: "victim".into(), is_user: false, from };
         assert!(!people.guesses.must_wait(&claim));

@@ -320,6 +320,11 @@ fn strip(path: &Path, now_ms: u64) -> rusqlite::Result<()> {
         "INSERT OR REPLACE INTO settings (name, value) VALUES ('store_id', lower(hex(randomblob(16))))",
         [],
     )?;
+    // Of an older central there are none. A session that ended since the backup must not come back.
+    let has_sessions = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'sessions')";
+    if copy.query_row(has_sessions, [], |row| row.get(0))? {
+        copy.execute("DELETE FROM sessions", [])?;
+    }
     copy.execute(
         "INSERT OR REPLACE INTO settings (name, value) VALUES ('restored_ms', ?1)",
         [now_ms.to_string()],

@@ -6,6 +6,7 @@
 //!   arrived while the last commit ran share the next one.
 //! - A work that fails undoes itself only; the others of its group are committed.
 
+pub mod audit;
 pub mod backup;
 pub mod changes;
 pub mod cloud_messages;

@@ -369,7 +369,7 @@ CREATE TABLE sessions (
     used_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX sessions_by_user ON sessions (user, used_ms);
--- who asked for which change, and sign-ins; see audit. kind: of who; class: rows of one class give way to each other only;
+-- who asked for which change, and sign-ins; see audit. class: rows of one class give way to each other only;
 -- status: NULL: no answer was given
 CREATE TABLE audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -484,6 +484,10 @@ CREATE TABLE series_state (
     floors INTEGER NOT NULL
 );
 INSERT INTO series_state (id, up_to, floors) VALUES (1, 0, 0);
+",
+    "
+-- what who names; kind: what was asked for
+ALTER TABLE audit ADD COLUMN who_kind TEXT NOT NULL DEFAULT 'nobody';
 ",
 ];
 

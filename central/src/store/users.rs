@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, Row};
 
-use super::{integer, parsed_column, unreadable, unsigned};
-use crate::people::User;
+use super::{integer, json_column, parsed_column, unreadable, unsigned};
 use crate::people::names::UserName;
-use crate::token::Role;
+use crate::people::user::User;
+use crate::token::{Role, RoleAssignment};
 
 const COLUMNS: &str = "id, name, role, password IS NOT NULL AS has_password, created_ms, signed_in_ms";
 
@@ -95,6 +95,26 @@ pub fn update(connection: &Connection, user: &User) -> rusqlite::Result<bool> {
         .prepare_cached("UPDATE OR IGNORE users SET name = ?2, role = ?3 WHERE id = ?1")?
         .execute((user.id.as_str(), user.name.as_str(), user.role.as_str()))?;
     Ok(changed == 1)
+}
+
+/// Keeps the role assignments that say more than the role.
+///
+/// # Errors
+/// SQLite's.
+pub fn put_roles(connection: &Connection, id: &UserName, roles: &[RoleAssignment]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("UPDATE users SET roles = ?2 WHERE id = ?1")?;
+    statement.execute((id.as_str(), serde_json::json!(roles).to_string()))?;
+    Ok(())
+}
+
+/// The role assignments that say more than the role; none when there are none.
+///
+/// # Errors
+/// SQLite's.
+pub fn roles(connection: &Connection, id: &UserName) -> rusqlite::Result<Vec<RoleAssignment>> {
+    let mut statement = connection.prepare_cached("SELECT id, roles FROM users WHERE id = ?1")?;
+    let found = statement.query_row([id.as_str()], |row| json_column(row, "roles"));
+    Ok(unreadable::row("users", found)?.unwrap_or_default())
 }
 
 /// Sets the hash of a password. Returns false when nobody has the id.

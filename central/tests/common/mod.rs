@@ -56,6 +56,12 @@ pub async fn start_with(dir: &std::path::Path, change: impl FnOnce(&mut Config))
     central
 }
 
+/// The body of an answer; none of a stream of events, which has no end.
+pub async fn text(response: reqwest::Response) -> String {
+    let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    if kind.starts_with("text/event-stream") { String::new() } else { response.text().await.unwrap() }
+}
+
 impl Central {
     pub async fn new_token(&self, role: Role) -> String {
         let now_ms = clock::now_ms();
@@ -84,7 +90,7 @@ impl Central {
             request = request.json(body);
         }
         let response = request.send().await.unwrap();
-        let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
+        let (status, text) = (response.status().as_u16(), text(response).await);
         let method = method.as_str();
         described::check(&Exchange { method, path, sent: body.as_ref(), status, text: &text });
         (status, serde_json::from_str(&text).unwrap_or(Value::Null))

@@ -61,6 +61,7 @@ pub(crate) const CENTRAL: &[&str] = &[
     "last values",
     "live stream",
     "news for a gateway",
+    "outcome of an audit row",
     "plain MQTT",
     "queue-commit",
     "review of a new client",
@@ -77,6 +78,7 @@ pub(crate) const CENTRAL: &[&str] = &[
 /// Those that a site without containers, without another upstream and without a fault of its own does not run; and what runs only in the
 /// command line, or while a program stops.
 pub(crate) const ELSEWHERE: &[&str] = &[
+    "audit row",
     "connection to the daemon",
     "connection to upstream",
     "end of a command",

@@ -1,22 +1,11 @@
-//! The first user of a new site: whoever can read central's log or its data directory has the code that makes one.
+//! The code that makes the first user, in a file of the data directory while there is none.
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use edge_core::error_chain::chain;
-
-use super::guesses::Claim;
-use super::names::UserName;
-use super::password::NewPassword;
-use super::session::{Session, SignedIn, new_secret};
-use super::{People, PeopleError, User};
-use crate::clock::now_ms;
-use crate::store::{StoreError, sessions, users};
-use crate::token::{self, Role};
+use crate::token;
 
 /// In the data directory.
 const FILE: &str = "setup-code";
@@ -24,8 +13,6 @@ const FILE: &str = "setup-code";
 const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 /// Groups of four characters: 100 bits.
 const GROUPS: usize = 5;
-/// What failed attempts are counted under; no user's name.
-const CLAIMED: &str = "/setup";
 
 /// The file of the set-up code cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -85,10 +72,18 @@ impl SetupCode {
         }
     }
 
-    fn is_right(&self, code: &str) -> Result<bool, SetupFileError> {
+    pub(super) fn is_right(&self, code: &str) -> Result<bool, SetupFileError> {
         // Hashes are compared, so that the time tells nothing of the code.
         Ok(self.read()?.is_some_and(|right| token::hash(&plain(&right)) == token::hash(&plain(code))))
     }
+}
+
+/// Removes the set-up code of a data directory: the site has a user.
+///
+/// # Errors
+/// [`SetupFileError`].
+pub fn remove_code(data_dir: &Path) -> Result<(), SetupFileError> {
+    SetupCode::new(data_dir).remove()
 }
 
 fn new_code() -> String {
@@ -106,68 +101,6 @@ fn new_code() -> String {
 /// A code as somebody types it, without dashes, blanks and case.
 fn plain(code: &str) -> String {
     code.chars().filter(char::is_ascii_alphanumeric).take(256).map(|c| c.to_ascii_uppercase()).collect()
-}
-
-impl People {
-    /// Whether there is no user yet.
-    ///
-    /// # Errors
-    /// [`PeopleError::Store`].
-    pub async fn needs_setup(&self) -> Result<bool, PeopleError> {
-        let count = self.store.read(|c| Ok::<_, StoreError>(users::count(c)?)).await?;
-        Ok(count == 0)
-    }
-
-    /// Makes the first user, an administrator, and signs it in. One of several attempts at once succeeds.
-    ///
-    /// # Errors
-    /// [`PeopleError::SetUpAlready`], [`PeopleError::WrongCode`], [`PeopleError::TooManyFailures`], [`PeopleError::Rule`].
-    pub async fn set_up(
-        self: &Arc<Self>,
-        from: IpAddr,
-        code: &str,
-        name: UserName,
-        password: &str,
-    ) -> Result<SignedIn, PeopleError> {
-        if !self.needs_setup().await? {
-            return Err(PeopleError::SetUpAlready);
-        }
-        let claim = Claim { name: CLAIMED.to_owned(), is_user: true, from };
-        self.guesses.turn(&claim).await?;
-        if !self.setup.is_right(code)? {
-            self.guesses.failed(&claim);
-            tracing::warn!(address = %from, "a wrong set-up code was refused");
-            return Err(PeopleError::WrongCode);
-        }
-        let hash = self.hasher.hash(NewPassword::new(password, &name)?).await?;
-        let now_ms = now_ms();
-        let user = User {
-            id: UserName::random(),
-            name,
-            role: Role::Administrator,
-            has_password: true,
-            created_ms: now_ms,
-            signed_in_ms: Some(now_ms),
-        };
-        let (secret, session_hash) = new_secret();
-        let session = Session { hash: session_hash, user, created_ms: now_ms, used_ms: now_ms };
-        let new = session.clone();
-        let made = self.store.submit(move |c| {
-            // In the writer's turn: another attempt, or `central user add`, may have been first.
-            if users::count(c)? > 0 {
-                return Err(PeopleError::SetUpAlready);
-            }
-            users::insert(c, &new.user, Some(&hash))?;
-            sessions::insert(c, &new)?;
-            Ok(())
-        });
-        made.await?;
-        if let Err(error) = self.setup.remove() {
-            tracing::warn!(error = %chain(&error), "removing the used set-up code failed; it opens nothing any more");
-        }
-        tracing::info!(user = %session.user.name, address = %from, "first user was made");
-        Ok(SignedIn { secret, session })
-    }
 }
 
 #[cfg(test)]

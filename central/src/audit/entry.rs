@@ -1,0 +1,167 @@
+//! Rows of the audit log.
+
+use serde_json::Value;
+
+use crate::clock::now_ms;
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditLimits {
+    /// Changes and sign-ins.
+    pub rows: u64,
+    /// What was refused: strangers can make such rows, and must not push out the others.
+    pub refused_rows: u64,
+    /// Older rows go.
+    pub age_ms: u64,
+}
+
+/// Declares an enum that is stored and shown as a word.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            /// As it is stored and shown.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = UnknownWord;
+
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    other => Err(UnknownWord(other.to_owned())),
+                }
+            }
+        }
+    };
+}
+
+/// A word of the audit log is of no known kind.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no word of the audit log")]
+pub struct UnknownWord(String);
+
+words! {
+    /// Who acted.
+    ActorKind {
+        /// Signed in.
+        User = "user",
+        /// An API token.
+        Token = "token",
+        /// A command on central's machine.
+        CommandLine = "commandLine",
+        /// Not known.
+        Nobody = "nobody",
+    }
+}
+
+words! {
+    /// What was asked for.
+    EntryKind {
+        /// Something new.
+        Created = "created",
+        /// Something that was there.
+        Updated = "updated",
+        /// Something is gone.
+        Deleted = "deleted",
+        /// A command of a device or module.
+        Command = "command",
+        /// Another POST.
+        Action = "action",
+        /// A session began.
+        SignIn = "signIn",
+        /// A session ended.
+        SignOut = "signOut",
+        /// The first user.
+        Setup = "setup",
+        /// By the role, the password, the token or the origin.
+        Refused = "refused",
+    }
+}
+
+words! {
+    /// Rows that give way to each other.
+    Class {
+        /// Changes and sign-ins.
+        Change = "change",
+        /// What was refused.
+        Refused = "refused",
+    }
+}
+
+impl EntryKind {
+    /// Which rows this one may push out.
+    pub fn class(self) -> Class {
+        if self == Self::Refused { Class::Refused } else { Class::Change }
+    }
+}
+
+/// What is known before the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The user's or token's name, or the command; empty when nobody is known.
+    pub who: String,
+    /// What [`Entry::who`] names.
+    pub who_kind: ActorKind,
+    /// What was asked for.
+    pub kind: EntryKind,
+    /// The HTTP method; empty for commands.
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    /// Of the client; empty for commands.
+    pub address: String,
+}
+
+impl Entry {
+    /// A row of a command on central's machine about `path`.
+    pub fn of_command(command: &str, kind: EntryKind, path: String) -> Self {
+        Self {
+            at_ms: now_ms(),
+            who: command.to_owned(),
+            who_kind: ActorKind::CommandLine,
+            kind,
+            method: String::new(),
+            path,
+            address: String::new(),
+        }
+    }
+}
+
+/// What is known with the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// HTTP's.
+    pub status: u16,
+    /// What was done.
+    pub kind: EntryKind,
+    /// What stood before and does not any more: JSON.
+    pub before: Option<String>,
+    /// What stands since, or what was sent: JSON.
+    pub after: Option<String>,
+}
+
+/// A row as it is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// Grows with each row.
+    pub id: i64,
+    /// What was asked for.
+    pub entry: Entry,
+    /// `None`: no answer was given, or none as yet.
+    pub status: Option<u16>,
+    /// Of [`Outcome`].
+    pub before: Option<Value>,
+    /// Of [`Outcome`].
+    pub after: Option<Value>,
+    /// What the row belongs to.
+    pub organization: String,
+}

@@ -1,0 +1,136 @@
+//! Changes of users, each within one turn of the store's writer: from the API, and from the command line beside a central that
+//! serves.
+
+use rusqlite::Connection;
+
+use super::error::PeopleError;
+use super::names::UserName;
+use super::user::User;
+use crate::clock::now_ms;
+use crate::store::{sessions, users};
+use crate::token::{Role, RoleAssignment};
+
+/// Users of a site.
+const USERS_MAX: u32 = 1000;
+
+/// A user as it shall be.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// In the API's paths.
+    pub id: UserName,
+    /// What the user signs in with.
+    pub name: UserName,
+    /// What the user may do.
+    pub role: Role,
+    /// The assignments that say more than the role.
+    pub roles: Vec<RoleAssignment>,
+}
+
+/// The user with an id.
+///
+/// # Errors
+/// [`PeopleError::Unknown`].
+pub fn get(c: &Connection, id: &str) -> Result<User, PeopleError> {
+    users::get(c, id)?.ok_or_else(|| PeopleError::Unknown(id.to_owned()))
+}
+
+/// The user with an id or, where there is none, with a name.
+///
+/// # Errors
+/// [`PeopleError::Unknown`].
+pub fn find(c: &Connection, id_or_name: &str) -> Result<User, PeopleError> {
+    let found = users::get(c, id_or_name)?;
+    let found = match found {
+        None => users::by_name(c, id_or_name)?,
+        found => found,
+    };
+    found.ok_or_else(|| PeopleError::Unknown(id_or_name.to_owned()))
+}
+
+/// Adds a user with a password, whose id is its name.
+///
+/// # Errors
+/// [`PeopleError::NameTaken`], [`PeopleError::TooMany`].
+pub fn add(c: &Connection, name: &UserName, role: Role, hash: &str) -> Result<User, PeopleError> {
+    if users::get(c, name.as_str())?.is_some() {
+        return Err(PeopleError::NameTaken(name.clone()));
+    }
+    let account = Account { id: name.clone(), name: name.clone(), role, roles: Vec::new() };
+    let user = put(c, &account)?;
+    users::set_password(c, &user.id, hash)?;
+    Ok(user)
+}
+
+/// Adds a user without a password, or changes one. Another role ends the user's sessions: what an open page shows and offers
+/// is of the role before.
+///
+/// # Errors
+/// [`PeopleError::NameTaken`], [`PeopleError::LastAdministrator`], [`PeopleError::TooMany`].
+pub fn put(c: &Connection, account: &Account) -> Result<User, PeopleError> {
+    let taken = || PeopleError::NameTaken(account.name.clone());
+    let user = match users::get(c, account.id.as_str())? {
+        None => {
+            if users::count(c)? >= USERS_MAX {
+                return Err(PeopleError::TooMany(USERS_MAX));
+            }
+            let user = User {
+                id: account.id.clone(),
+                name: account.name.clone(),
+                role: account.role,
+                has_password: false,
+                created_ms: now_ms(),
+                signed_in_ms: None,
+            };
+            if !users::insert(c, &user, None)? {
+                return Err(taken());
+            }
+            user
+        }
+        Some(standing) => {
+            if account.role != Role::Administrator {
+                check_not_last(c, &standing)?;
+            }
+            let changed = User { name: account.name.clone(), role: account.role, ..standing.clone() };
+            if !users::update(c, &changed)? {
+                return Err(taken());
+            }
+            if changed.role != standing.role {
+                sessions::delete_of(c, &changed.id)?;
+            }
+            changed
+        }
+    };
+    users::put_roles(c, &user.id, &account.roles)?;
+    Ok(user)
+}
+
+/// Removes a user with its sessions.
+///
+/// # Errors
+/// [`PeopleError::Unknown`], [`PeopleError::LastAdministrator`].
+pub fn remove(c: &Connection, id: &str) -> Result<(), PeopleError> {
+    let user = get(c, id)?;
+    check_not_last(c, &user)?;
+    users::delete(c, &user.id)?;
+    Ok(())
+}
+
+/// Sets the hash of a user's password and ends the user's sessions: somebody else may have one.
+///
+/// # Errors
+/// [`PeopleError::Unknown`].
+pub fn set_hash(c: &Connection, id: &str, hash: &str) -> Result<(), PeopleError> {
+    let user = get(c, id)?;
+    users::set_password(c, &user.id, hash)?;
+    sessions::delete_of(c, &user.id)?;
+    Ok(())
+}
+
+/// Without an administrator who can sign in nobody could add one.
+fn check_not_last(c: &Connection, user: &User) -> Result<(), PeopleError> {
+    let counts = user.role == Role::Administrator && user.has_password;
+    if counts && users::other_administrators(c, &user.id)? == 0 {
+        return Err(PeopleError::LastAdministrator(user.name.clone()));
+    }
+    Ok(())
+}

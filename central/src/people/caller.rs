@@ -1,0 +1,48 @@
+//! Who makes a request.
+
+use super::session::Session;
+use crate::token::Role;
+
+/// Who makes a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// A program or a person.
+    pub who: Who,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// The bearer of a token, or a user who signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// An API token, by its name.
+    Token(String),
+    /// A user's session.
+    Session(Session),
+}
+
+impl Caller {
+    /// The token's or the user's name.
+    pub fn name(&self) -> &str {
+        match &self.who {
+            Who::Token(name) => name,
+            Who::Session(session) => session.user.name.as_str(),
+        }
+    }
+
+    /// `token` or `user`.
+    pub fn kind(&self) -> &'static str {
+        match self.who {
+            Who::Token(_) => "token",
+            Who::Session(_) => "user",
+        }
+    }
+
+    /// The session, when it is a user's.
+    pub fn session(&self) -> Option<&Session> {
+        match &self.who {
+            Who::Token(_) => None,
+            Who::Session(session) => Some(session),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `central user …`: users of the console, beside a central that serves or not.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use central::audit::entry::{AuditLimits, Entry, EntryKind, Outcome};
+use central::people::accounts;
+use central::people::error::PeopleError;
+use central::people::names::UserName;
+use central::people::password::NewPassword;
+use central::people::roles::display_name;
+use central::people::setup_code;
+use central::store::{audit, users};
+use central::token::Role;
+use clap::Subcommand;
+use edge_hub::{input_file, logging};
+use rusqlite::Connection;
+use schemas::timestamp::rfc3339;
+
+use super::{Place, in_store, in_store_with};
+
+/// Of a file with a password: the longest one, and its line's end.
+const FILE_BYTES_MAX: u64 = 4 * 256 + 2;
+
+#[derive(Subcommand)]
+pub(super) enum UserCommand {
+    /// Adds a user, and prints a made password once unless one is given. Works while central serves.
+    Add {
+        /// What the user signs in with, for example an e-mail address.
+        name: UserName,
+        /// What the user may do.
+        #[arg(long, value_enum)]
+        role: Role,
+        /// A file that holds the password, 10 to 256 characters; `-` for standard input.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Prints every user's id, name, role, and when it was added and signed in last, with tabs between.
+    List,
+    /// Removes a user and ends its sessions. Works while central serves.
+    Remove {
+        /// The user's id or name.
+        user: String,
+    },
+    /// Sets a user's password and ends its sessions. Prints a made password once unless one is given.
+    Password {
+        /// The user's id or name.
+        user: String,
+        /// As of `add`.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+}
+
+pub(super) fn run(place: &Place, command: UserCommand) -> anyhow::Result<()> {
+    match command {
+        UserCommand::Add { name, role, password_file } => add(place, name, role, password_file.as_deref()),
+        UserCommand::List => list(place),
+        UserCommand::Remove { user } => remove(place, user),
+        UserCommand::Password { user, password_file } => set_password(place, user, password_file.as_deref()),
+    }
+}
+
+/// The password of a file, or a made one with its text, which is to be printed.
+fn password(file: Option<&Path>, name: &UserName) -> anyhow::Result<(NewPassword, Option<String>)> {
+    let Some(file) = file else {
+        let (password, text) = NewPassword::random();
+        return Ok((password, Some(text)));
+    };
+    let reading = || format!("reading {}", file.display());
+    let bytes = input_file::read_or_stdin(file, FILE_BYTES_MAX).with_context(reading)?;
+    let text = String::from_utf8(bytes).with_context(reading)?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    let password = NewPassword::new(text, name).with_context(reading)?;
+    Ok((password, None))
+}
+
+/// Writes down what a command did, in the same turn of the store's writer.
+fn note(
+    c: &Connection,
+    limits: &AuditLimits,
+    command: &str,
+    kind: EntryKind,
+    path: String,
+) -> Result<(), PeopleError> {
+    let outcome = Outcome { status: 200, kind, before: None, after: None };
+    Ok(audit::add(c, &Entry::of_command(command, kind, path), &outcome, limits)?)
+}
+
+fn add(place: &Place, name: UserName, role: Role, file: Option<&Path>) -> anyhow::Result<()> {
+    let config = place.config_for_existing()?;
+    let (password, made) = password(file, &name)?;
+    let hash = password.hash()?;
+    let limits = config.keep.audit_limits();
+    let told = name.clone();
+    in_store_with(&config, move |c| {
+        let user = accounts::add(c, &name, role, &hash)?;
+        note(c, &limits, "central user add", EntryKind::Created, format!("/api/users/{}", user.id))
+    })?;
+    setup_code::remove_code(&config.data_dir)?;
+    match made {
+        Some(password) => logging::print(&password),
+        None => logging::print(&format!("user `{told}` is added")),
+    }
+    Ok(())
+}
+
+fn list(place: &Place) -> anyhow::Result<()> {
+    let config = place.config_for_existing()?;
+    logging::print("ID\tNAME\tROLE\tADDED\tSIGNED IN");
+    for user in in_store(&config, |c| users::list(c, "", u32::MAX))? {
+        logging::print(&format!(
+            "{}\t{}\t{}\t{}\t{}",
+            user.id,
+            user.name,
+            display_name(user.role),
+            rfc3339(user.created_ms),
+            user.signed_in_ms.map_or_else(|| "never".to_owned(), rfc3339),
+        ));
+    }
+    Ok(())
+}
+
+fn remove(place: &Place, user: String) -> anyhow::Result<()> {
+    let config = place.config_for_existing()?;
+    let limits = config.keep.audit_limits();
+    let told = user.clone();
+    in_store_with(&config, move |c| {
+        let user = accounts::find(c, &user)?;
+        accounts::remove(c, user.id.as_str())?;
+        note(c, &limits, "central user remove", EntryKind::Deleted, format!("/api/users/{}", user.id))
+    })?;
+    logging::print(&format!("user `{told}` is removed"));
+    Ok(())
+}
+
+fn set_password(place: &Place, user: String, file: Option<&Path>) -> anyhow::Result<()> {
+    let config = place.config_for_existing()?;
+    let limits = config.keep.audit_limits();
+    let user = in_store_with(&config, move |c| accounts::find(c, &user))?;
+    let (password, made) = password(file, &user.name)?;
+    let hash = password.hash()?;
+    let told = user.name.clone();
+    in_store_with(&config, move |c| {
+        accounts::set_hash(c, user.id.as_str(), &hash)?;
+        let path = format!("/api/ext/users/{}/password", user.id);
+        note(c, &limits, "central user password", EntryKind::Action, path)
+    })?;
+    match made {
+        Some(password) => logging::print(&password),
+        None => logging::print(&format!("the password of user `{told}` is set")),
+    }
+    Ok(())
+}

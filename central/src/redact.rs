@@ -9,10 +9,12 @@
 //! | `registryCredentials`, except addresses | its place |
 //! | values of `env` | its place |
 //! | texts in `createOptions` (as text, in parts, or as an object), except those of [`PUBLIC_OPTIONS`] | its place |
-//! | `SharedAccessKey=…`, `sig=…`, `--password …`, `https://user:…@host`, `Bearer …`, private keys, JSON Web Tokens | the text's form |
+//! | `SharedAccessKey=…`, `sig=…`, `--password …`, `<password>…`, `https://user:…@host`, `Bearer …`, private keys, JSON Web Tokens | the text's form |
+//! | base64, of either alphabet, of a text in which something would be hidden | what it stands for |
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::{Engine as _, alphabet};
 use schemas::redaction::MARK;
 use serde_json::{Map, Value};
 
@@ -22,6 +24,8 @@ const TEXTS_MAX: u8 = 4;
 /// Parts of a name that are secret wherever they stand in it, written without separators.
 const SECRET_PARTS: &[&str] = &[
     "password",
+    "passwort",
+    "kennwort",
     "passwd",
     "pwd",
     "passphrase",
@@ -35,7 +39,8 @@ const SECRET_PARTS: &[&str] = &[
     "authorization",
 ];
 /// Words that are secret on their own.
-const SECRET_WORDS: &[&str] = &["pw", "sas", "sig", "signature", "jwt", "auth", "auths", "bearer", "cookie"];
+const SECRET_WORDS: &[&str] =
+    &["pw", "psk", "sas", "sig", "signature", "jwt", "auth", "auths", "bearer", "cookie"];
 /// Ends of words that are secret: `apikey`, `DBPASS`.
 const SECRET_ENDS: &[&str] = &["key", "keys", "pass"];
 /// What stands before such an end, in the same word or in another one, and makes it harmless: `publicKey`, `bypass`.
@@ -275,6 +280,50 @@ impl Walk<'_> {
         }
     }
 
+    /// Hides base64 of what would be hidden as a text. It may be broken into lines, and stand behind a path.
+    fn hide_encoded(&self, text: &str) -> String {
+        let mut shown = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(start) = rest.find(is_base64) {
+            shown.push_str(&rest[..start]);
+            rest = &rest[start..];
+            let mut end = rest.find(|c: char| !is_base64(c)).unwrap_or(rest.len());
+            let line = end;
+            // The lines after it, when they are of the same length or the last one.
+            while let Some(next) = rest[end..].strip_prefix("\r\n").or_else(|| rest[end..].strip_prefix('\n'))
+            {
+                let length = next.find(|c: char| !is_base64(c)).unwrap_or(next.len());
+                if length == 0 || length > line {
+                    break;
+                }
+                end = rest.len() - next.len() + length;
+                if length < line {
+                    break;
+                }
+            }
+            let run = &rest[..end];
+            let starts = run.match_indices(['/', '-', '_', '+', '=']).map(|(at, _)| at + 1);
+            let starts = std::iter::once(0).chain(starts).take(BASE64_STARTS_MAX);
+            match starts.into_iter().find(|start| self.is_encoded_secret(&run[*start..])) {
+                Some(start) => {
+                    shown.push_str(&run[..start]);
+                    shown.push_str(MARK);
+                }
+                None => shown.push_str(run),
+            }
+            rest = &rest[end..];
+        }
+        shown + rest
+    }
+
+    fn is_encoded_secret(&self, base64: &str) -> bool {
+        let Some(decoded) = Some(base64).filter(|base64| base64.len() >= BASE64_MIN).and_then(decoded) else {
+            return false;
+        };
+        let inner = Walk { named: self.named, texts: self.texts + 1 };
+        self.texts >= TEXTS_MAX || inner.text(&decoded, Place::Plain) != decoded
+    }
+
     fn text(&self, text: &str, place: Place) -> String {
         let looks_like_json = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[' | b'"'));
         if looks_like_json && !matches!(place, Place::Secret | Place::Registries) {
@@ -288,7 +337,7 @@ impl Walk<'_> {
             }
         }
         match place {
-            Place::Plain => hide_forms(text),
+            Place::Plain => self.hide_encoded(&hide_forms(text)),
             // The names in `NAME=value` are shown: they say what a module is told.
             Place::Options | Place::Environment => match text.split_once('=') {
                 Some((name, _)) if is_variable(name) => format!("{name}={MARK}"),
@@ -299,6 +348,34 @@ impl Walk<'_> {
             Place::Secret | Place::Registries => MARK.to_owned(),
         }
     }
+}
+
+/// The shortest base64 that is looked into: `pw=x` has six characters, and words of prose are shorter.
+const BASE64_MIN: usize = 6;
+/// Where base64 may begin inside a run of its own characters, as in `path/BASE64`: so many places are tried.
+const BASE64_STARTS_MAX: usize = 16;
+
+/// Reads both alphabets, when `-` and `_` were replaced, with padding or without.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// The text that base64 of either alphabet stands for, with line breaks or without.
+fn decoded(base64: &str) -> Option<String> {
+    let one_alphabet = |c: char| match c {
+        '-' => '+',
+        '_' => '/',
+        c => c,
+    };
+    let plain: String = base64.chars().filter(|c| !c.is_ascii_whitespace()).map(one_alphabet).collect();
+    String::from_utf8(LENIENT.decode(plain).ok()?).ok()
+}
+
+fn is_base64(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "+/-_=".contains(c)
 }
 
 fn is_variable(name: &str) -> bool {
@@ -416,6 +493,14 @@ fn next_separator(text: &str) -> Option<std::ops::Range<usize>> {
     for (at, character) in text.char_indices() {
         let width = match character {
             '=' | ':' => 1,
+            // `<password>`: the name of an element.
+            '>' if text[..at]
+                .rsplit(|c| !is_name(c))
+                .next()
+                .is_some_and(|name| text[..at - name.len()].ends_with('<')) =>
+            {
+                1
+            }
             '%' if text.get(at..at + 3).is_some_and(|code| ["%3D", "%3d", "%3A", "%3a"].contains(&code)) => 3,
             ' ' => {
                 let word = text[..at].rsplit(char::is_whitespace).next().unwrap_or("");

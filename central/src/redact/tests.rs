@@ -1,3 +1,4 @@
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -198,9 +199,52 @@ fn wrapped() -> impl Strategy<Value = Value> {
             (name, inner.clone()).prop_map(|(name, inner)| json!({"other": 1, name: inner})),
             inner.clone().prop_map(|inner| json!([null, inner])),
             inner.clone().prop_map(|inner| json!(inner.to_string())),
-            inner.prop_map(|inner| json!({"bodyBase64": STANDARD.encode(inner.to_string())})),
+            inner.clone().prop_map(|inner| json!({"bodyBase64": STANDARD.encode(inner.to_string())})),
+            inner.clone().prop_map(|inner| json!(format!("cfg {}", STANDARD.encode(inner.to_string())))),
+            inner.prop_map(|inner| json!(URL_SAFE_NO_PAD.encode(inner.to_string()))),
         ]
     })
+}
+
+#[test]
+fn base64_of_what_would_be_hidden_is_hidden_in_each_form_and_other_base64_is_shown() {
+    let secrets = [
+        r#"{"password":"HUNTER2AAA"}"#,
+        r#"{"note": 1, "password": "HUNTER2AAA"}"#,
+        "password=HUNTER2AAA",
+        "user: a\npassword: HUNTER2AAA\n",
+        "SharedAccessKey=HUNTER2AAA",
+        "pw=x",
+        "https://u:HUNTER2AAA@host/path",
+        "<password>HUNTER2AAA</password>",
+    ];
+    for secret in secrets {
+        let long = format!("{secret}\n{}", "a line of no meaning \u{fc} ".repeat(9));
+        let twice = STANDARD.encode(STANDARD.encode(secret));
+        let encoded = STANDARD.encode(&long);
+        let lines: Vec<_> = encoded.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        let forms = [
+            STANDARD.encode(secret),
+            STANDARD_NO_PAD.encode(secret),
+            URL_SAFE_NO_PAD.encode(&long),
+            format!("cfg {}", STANDARD.encode(secret)),
+            format!("data:text/plain;base64,{}", STANDARD.encode(secret)),
+            format!("path/{}", STANDARD.encode(secret)),
+            lines.join("\n"),
+            lines.join("\r\n"),
+            twice,
+        ];
+        for form in forms {
+            let shown = text(&form);
+            assert!(shown.contains(MARK) && !shown.contains(&form[form.len() - 6..]), "{secret:?} as {form:?}: {shown:?}");
+        }
+    }
+    for harmless in ["a temperature of 21.5 C in hall 4", "{\"line\":4,\"state\":\"runs\"}"] {
+        let shown = STANDARD.encode(harmless);
+        assert_eq!(text(&shown), shown);
+    }
+    let digest = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    assert_eq!(text(digest), digest);
 }
 
 proptest! {
@@ -233,6 +277,11 @@ fn decoded(value: &Value) -> String {
             Value::String(inner) => {
                 let base64 = STANDARD.decode(&inner).ok().and_then(|bytes| String::from_utf8(bytes).ok());
                 let inner = base64.unwrap_or(inner);
+                for word in inner.split(' ') {
+                    let encoded = word.trim_end_matches('=').replace('+', "-").replace('/', "_");
+                    let inner = URL_SAFE_NO_PAD.decode(encoded).ok();
+                    queue.extend(inner.and_then(|bytes| String::from_utf8(bytes).ok()).map(Value::String));
+                }
                 text.push_str(&inner);
                 queue.extend(serde_json::from_str::<Value>(&inner).ok().filter(|value| !value.is_string()));
             }

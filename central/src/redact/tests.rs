@@ -236,7 +236,10 @@ fn base64_of_what_would_be_hidden_is_hidden_in_each_form_and_other_base64_is_sho
         ];
         for form in forms {
             let shown = text(&form);
-            assert!(shown.contains(MARK) && !shown.contains(&form[form.len() - 6..]), "{secret:?} as {form:?}: {shown:?}");
+            assert!(
+                shown.contains(MARK) && !shown.contains(&form[form.len() - 6..]),
+                "{secret:?} as {form:?}: {shown:?}"
+            );
         }
     }
     for harmless in ["a temperature of 21.5 C in hall 4", "{\"line\":4,\"state\":\"runs\"}"] {

@@ -1,0 +1,216 @@
+//! The structure of the sources: which files import each other in a circle, and how long files are. Both may only get better: the
+//! bounds here are what stands today, and a change that goes below one lowers it.
+//!
+//! An import is a `use` of a path in the same crate, or a path that begins with `crate::` or `super::`; tests inside files do not
+//! count. A file in a circle cannot be read, tested or moved without the others.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Each crate, and how many of its files stand in circles.
+const CRATES: [(&str, usize); 9] = [
+    ("schemas", 0),
+    ("edge-core", 0),
+    ("edge-agent/buffer", 5),
+    ("edge-hub", 15),
+    ("edge-agent", 21),
+    ("central", 30),
+    ("modules/sdk", 4),
+    ("modules/simulated-sensor", 0),
+    ("modules/threshold-filter", 0),
+];
+/// Lines beyond which a file is more than one thought.
+const LINES_MAX: usize = 520;
+/// How many files are longer.
+const LONG_FILES: usize = 19;
+
+/// A file's path as a module of its crate: `["a", "b"]` for `src/a/b.rs` and for `src/a/b/mod.rs`.
+type Module = Vec<String>;
+
+fn root(of: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(of).join("src")
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn is_test(file: &Path) -> bool {
+    let path = file.to_string_lossy();
+    path.ends_with("tests.rs") || path.ends_with("_test.rs") || path.contains("/tests/")
+}
+
+fn module(src: &Path, file: &Path) -> Module {
+    let relative = file.strip_prefix(src).unwrap().with_extension("");
+    let mut module: Module =
+        relative.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    if module.last().is_some_and(|last| last == "mod") || module == ["lib"] || module == ["main"] {
+        module.pop();
+    }
+    module
+}
+
+/// The source without comments and without what is compiled for tests only.
+fn product(text: &str) -> String {
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or(""));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+    let mut parts = text.split("#[cfg(test)]\n");
+    let first = parts.next().unwrap_or("").to_owned();
+    parts.fold(first, |text, part| text + part.split_once(';').map_or("", |(_, rest)| rest))
+}
+
+/// The paths of a use declaration: `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
+fn expand(declaration: &str, paths: &mut Vec<String>) {
+    let declaration = declaration.trim();
+    let Some((before, rest)) = declaration.split_once('{') else {
+        paths.push(declaration.split(" as ").next().unwrap_or("").trim().to_owned());
+        return;
+    };
+    let inner = rest.rsplit_once('}').map_or(rest, |(inner, _)| inner);
+    let (mut depth, mut start) = (0, 0);
+    for (at, c) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !inner[start..at].trim().is_empty() {
+                    expand(&format!("{before}{}", inner[start..at].trim()), paths);
+                }
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The paths into its own crate that a file names.
+fn paths(text: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    let mut rest = String::new();
+    let mut left = text;
+    while let Some(at) = left.find("use ") {
+        let is_word = left[..at].chars().next_back().is_none_or(|c| c.is_whitespace() || c == ')');
+        rest.push_str(&left[..at]);
+        left = &left[at + 4..];
+        if let (true, Some((declaration, after))) = (is_word, left.split_once(';')) {
+            expand(declaration, &mut paths);
+            left = after;
+        }
+    }
+    rest.push_str(left);
+    for start in ["crate::", "super::"] {
+        for (at, _) in rest.match_indices(start) {
+            let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+            let end = rest[at..].find(|c| !is_path(c)).map_or(rest.len(), |length| at + length);
+            paths.push(rest[at..end].to_owned());
+        }
+    }
+    paths
+}
+
+/// The file that a path leads to, seen from a module.
+fn target<'f>(files: &'f BTreeMap<Module, PathBuf>, from: &Module, path: &str) -> Option<&'f PathBuf> {
+    let mut names: Vec<&str> = path.split("::").map(str::trim).collect();
+    let mut base = from.clone();
+    match *names.first()? {
+        "crate" => {
+            base.clear();
+            names.remove(0);
+        }
+        "self" => {
+            names.remove(0);
+        }
+        "super" => {
+            while names.first() == Some(&"super") {
+                base.pop();
+                names.remove(0);
+            }
+        }
+        // A child of this module, or another crate.
+        first => {
+            base.push(first.to_owned());
+            files.get(&base)?;
+            base.pop();
+        }
+    }
+    base.extend(names.into_iter().map(str::to_owned));
+    (0..=base.len()).rev().find_map(|length| files.get(&base[..length]))
+}
+
+/// The files of a crate, each with those that it imports.
+fn imports(of: &str) -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
+    let src = root(of);
+    let mut found = Vec::new();
+    sources(&src, &mut found);
+    let files: BTreeMap<Module, PathBuf> =
+        found.into_iter().filter(|file| !is_test(file)).map(|file| (module(&src, &file), file)).collect();
+    let of_file = |(module, file): (&Module, &PathBuf)| {
+        let text = product(&std::fs::read_to_string(file).unwrap());
+        let targets = paths(&text).into_iter().filter_map(|path| target(&files, module, &path));
+        (file.clone(), targets.filter(|target| *target != file).cloned().collect())
+    };
+    files.iter().map(of_file).collect()
+}
+
+/// Everything that can be reached from a file.
+fn reached<'g>(graph: &'g BTreeMap<PathBuf, BTreeSet<PathBuf>>, from: &'g PathBuf) -> BTreeSet<&'g PathBuf> {
+    let (mut reached, mut next) = (BTreeSet::new(), vec![from]);
+    while let Some(file) = next.pop() {
+        next.extend(graph[file].iter().filter(|target| reached.insert(*target)));
+    }
+    reached
+}
+
+#[test]
+fn no_more_files_import_each_other_in_circles() {
+    let mut wrong = Vec::new();
+    for (name, most) in CRATES {
+        let graph = imports(name);
+        assert!(!graph.is_empty(), "{name} has no sources");
+        let in_circles: Vec<&PathBuf> =
+            graph.keys().filter(|file| reached(&graph, file).contains(*file)).collect();
+        println!("{name}: {} of {} files stand in circles", in_circles.len(), graph.len());
+        if in_circles.len() > most {
+            wrong
+                .push(format!("{name}: {} files, {most} stand in CRATES: {in_circles:#?}", in_circles.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_more_files_are_too_long() {
+    let mut long = Vec::new();
+    for (name, _) in CRATES {
+        let mut files = Vec::new();
+        sources(&root(name), &mut files);
+        for file in files.into_iter().filter(|file| !is_test(file)) {
+            let lines = std::fs::read_to_string(&file).unwrap().lines().count();
+            if lines > LINES_MAX {
+                long.push((lines, file));
+            }
+        }
+    }
+    println!("{} files have more than {LINES_MAX} lines", long.len());
+    assert!(long.len() <= LONG_FILES, "{long:#?}");
+}
+
+#[test]
+fn paths_are_read_from_sources() {
+    let text = product(
+        "use crate::a::{self, b::C as D};\n// use crate::x;\nfn f() { super::g::h() }\n#[cfg(test)]\nmod t;\nuse z::y;",
+    );
+    let mut read = paths(&text);
+    read.sort();
+    assert_eq!(read, ["crate::a::b::C", "crate::a::self", "super::g::h", "z::y"]);
+}

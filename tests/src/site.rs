@@ -226,6 +226,15 @@ impl Site {
         Ok(())
     }
 
+    /// Adds an administrator of the console, beside central while it serves; gives the made password.
+    pub async fn add_administrator(&self, name: &str) -> Result<String> {
+        let arguments = ["user", "add", name, "--role", "administrator"];
+        let (code, out, error) = run(&mut self.central_command(&arguments)?).await?;
+        ensure!(code == 0, "central user add failed: {error}");
+        let password = out.lines().map(str::trim).rfind(|line| !line.is_empty());
+        Ok(password.context("central user add printed no password")?.to_owned())
+    }
+
     /// Stops central in order.
     pub async fn stop_central(&mut self) -> Result<()> {
         self.central.take().context("central does not run")?.stop(READY).await

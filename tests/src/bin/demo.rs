@@ -87,13 +87,17 @@ async fn demo(site: &mut Site, report: &mut Report, is_once: bool) -> Result<()>
     if is_once {
         return job::prove(site, &manifests, leaves, report).await;
     }
-    print_ways_in(site)?;
+    let password = site.add_administrator(OPERATOR).await?;
+    print_ways_in(site, &password)?;
     stopped().await?;
     stop(leaves).await
 }
 
+/// Whom the demo's console knows.
+const OPERATOR: &str = "operator";
+
 /// Prints what to open and what to type next.
-fn print_ways_in(site: &Site) -> Result<()> {
+fn print_ways_in(site: &Site, password: &str) -> Result<()> {
     let agent = std::path::absolute(site_tests::process::binary("edge-agent")?)?;
     let value =
         format!("http://{}/api/devices/press-1/telemetry/temperature?api-version=2022-07-31", site.http);
@@ -108,11 +112,8 @@ fn print_ways_in(site: &Site) -> Result<()> {
     println!("edge-agent         {} status --config {}", agent.display(), site.edge_toml().display());
     println!("\nThe latest temperature of the leaf device press-1, from central:");
     println!("    curl -s -H 'Authorization: {}' '{value}'", site.token());
-    println!(
-        "\nOpen http://{} with any user name and, as password, the text after `Authorization: ` above.",
-        site.http
-    );
-    println!("Ctrl-C ends it all and leaves nothing behind.");
+    println!("\nCtrl-C ends it all and leaves nothing behind.");
+    println!("The console: http://{}  user {OPERATOR}  password {password}", site.http);
     Ok(())
 }
 

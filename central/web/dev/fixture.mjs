@@ -17,7 +17,7 @@ const audit = [];
 const users = new Map(
   EMPTY ? [] : [["night-shift", { role: "administrator", password: "night-shift-pass" }]],
 );
-const ROLES = { viewer: "App Viewer", operator: "App Operator", administrator: "App Administrator" };
+const ROLES = { viewer: "Viewer", operator: "Operator", administrator: "Administrator" };
 let session = null;
 let eventNumber = 0;
 let messageNumber = 1000;
@@ -620,27 +620,6 @@ function ofExtDevice([id, what, more], query) {
       ];
     case "commands":
       return [200, { value: row.commands }];
-    case "refusals":
-      return [
-        200,
-        {
-          value:
-            row.state.verdict === "offline" && row.kind === "device"
-              ? [
-                  {
-                    first: ago(7_860_000),
-                    last: ago(12_000),
-                    count: 212,
-                    why: "the signature was made with another key",
-                    from: "10.20.7.31",
-                    protocol: "MQTT 3.1.1",
-                    proof: "9F3A 61C0",
-                    gateway: row.gateway,
-                  },
-                ]
-              : [],
-        },
-      ];
     case "losses":
       return more === "totals"
         ? [200, { byCause: row.kind === "gateway" ? { expired: 812 } : {}, value: [] }]

@@ -135,7 +135,7 @@ export function why(device) {
   });
   if (is.verdict === "offline" && device.kind === "gateway") {
     return cause(
-      "linkDown",
+      "link-down",
       `The link of ${id} to central is down since 124 min; just before, it reported DNS failures.`,
       [
         { at: ago(124 * MINUTE), text: "Its connection ended: no packet for 90 s." },
@@ -153,7 +153,7 @@ export function why(device) {
   }
   if (is.verdict === "offline")
     return cause(
-      "wrongKey",
+      "wrong-key",
       `It reaches central, but with the key of another device. central has refused it 212 times since ${ago(131 * MINUTE).slice(11, 16)}.`,
       [
         {
@@ -164,13 +164,13 @@ export function why(device) {
       ],
       {
         text: "Give it its own key: enter its connection string on the device.",
-        action: "showConnection",
+        action: "openConnect",
         command: null,
       },
     );
   if (is.verdict === "degraded" && device.kind === "gateway")
     return cause(
-      "moduleNotRunning",
+      "module-not-running",
       "Module vision-filter does not run: out of memory at its limit of 256 MiB, 14 restarts.",
       [{ at: ago(2 * MINUTE), text: "vision-filter ended with code 137." }],
       {
@@ -181,7 +181,7 @@ export function why(device) {
     );
   if (is.verdict === "degraded")
     return cause(
-      "undecodable",
+      "payload-undecodable",
       "Its last 12 messages are no JSON.",
       [{ at: ago(MINUTE), text: "expected `,` or `}` at line 1 column 17" }],
       { text: "Correct the firmware; the messages are kept as they came.", action: "openRaw", command: null },
@@ -195,14 +195,14 @@ export function why(device) {
     );
   if (is.connectivity === "never")
     return cause(
-      "neverConnected",
+      "never-connected",
       "It has never connected.",
       [{ at: null, text: "No attempt has arrived with its id, right or wrong." }],
-      { text: "Enter its connection string on the device.", action: "showConnection", command: null },
+      { text: "Enter its connection string on the device.", action: "openConnect", command: null },
     );
   if (is.verdict === "unknown")
     return cause(
-      "gatewayDown",
+      "gateway-down",
       `${device.gateway}, which it stands behind, is down. The device may well be working.`,
       [{ at: ago(124 * MINUTE), text: `The link of ${device.gateway} went down.` }],
       { text: `Bring ${device.gateway} back.`, action: null, command: null },

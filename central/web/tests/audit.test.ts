@@ -6,6 +6,7 @@ const row = (more: Partial<AuditRow>): AuditRow => ({
   id: 1,
   at: "",
   who: "x",
+  whoKind: "user",
   kind: "updated",
   method: "PATCH",
   path: null,
@@ -22,7 +23,8 @@ test.each<[Partial<AuditRow>, string]>([
   [{ kind: "setup", method: "POST", path: "/api/ext/setup" }, "set up central"],
   [{ path: "/api/devices/a%20b", before: { enabled: true }, after: { enabled: false } }, "blocked a b"],
   [{ path: "/api/devices/a", before: { enabled: false }, after: { enabled: true } }, "unblocked a"],
-  [{ method: "PUT", path: "/api/devices/a" }, "added a"],
+  [{ method: "PUT", kind: "created", path: "/api/devices/a" }, "added a"],
+  [{ method: "PUT", path: "/api/devices/a" }, "changed a"],
   [{ method: "DELETE", path: "/api/devices/a" }, "deleted a"],
   [
     { method: "POST", path: "/api/devices/a/commands/reboot", status: 504 },

@@ -78,6 +78,20 @@ async function connectIt(page, how) {
   return device;
 }
 
+/** Values that were made before the page was opened: no event of the stream brings them, so the line is of the series alone. */
+async function history(page, device, how) {
+  for (const [minutes, pressure] of [[40, 180.5], [30, 184], [20, 179.5]]) {
+    const made = encodeURIComponent(new Date(Date.now() - minutes * 60_000).toISOString());
+    await device.client.publishAsync(`${how.topic}%24.ctime=${made}`, JSON.stringify({ pressure }), { qos: 1 });
+  }
+  await page.goto(`${given.base}/devices/${DEVICE}`);
+  const tile = page.locator('[data-name="pressure"]');
+  await tile.getByText("179.5", { exact: true }).waitFor();
+  await tile.locator('.spark path[d*="L"]').waitFor({ state: "attached" });
+  await page.getByRole("img", { name: /Pressure over time/ }).waitFor();
+  said("a chart has the values from before its page was opened");
+}
+
 async function command(page) {
   await page.getByRole("navigation", { name: "Device" }).getByRole("link", { name: "Commands" }).click();
   await page.getByLabel("Name", { exact: true }).fill("open valve");
@@ -131,7 +145,60 @@ async function wrongKey(page, how) {
   const key = how.password.replace(/sig=[^&]*/, `sig=${encodeURIComponent(Buffer.alloc(32, 9).toString("base64"))}`);
   await connectRefused({ ...how, password: key });
   await page.getByRole("link", { name: "Health" }).click();
-  return key;
+  const cause = page.locator('[data-cause="wrong-key"]');
+  await cause.getByText("It signs with another key").waitFor();
+  await cause.getByText(/refused at central/).waitFor();
+  await page.getByRole("navigation", { name: "Main" }).getByRole("link", { name: /Overview/ }).click();
+  const need = page.locator(`li[data-device="${DEVICE}"]`);
+  await page.getByRole("heading", { name: "Now", exact: true }).waitFor();
+  await need.getByText("It signs with another key").waitFor();
+  await need.getByRole("link", { name: "Show its connection string" }).waitFor();
+  await need.getByRole("button", { name: /^Why/ }).click();
+  const sheet = page.getByRole("dialog", { name: `Why is ${DEVICE} not OK?` });
+  await sheet.locator('[data-cause="wrong-key"]').waitFor();
+  await page.keyboard.press("Escape");
+  await sheet.waitFor({ state: "detached" });
+  said("a wrong key is what Why and the overview name");
+}
+
+async function audit(page) {
+  await page.getByRole("navigation", { name: "Main" }).getByRole("link", { name: /Audit/ }).click();
+  const row = (sentence) => page.getByRole("row").filter({ hasText: given.user }).filter({ hasText: sentence }).first();
+  await row("set up central").waitFor();
+  await row("was refused at sign-in").waitFor();
+  await row("signed in").waitFor();
+  await row(`added ${DEVICE}`).waitFor();
+  await row(`blocked ${DEVICE}`).waitFor();
+  said("the audit log has the sign-ins and what was changed");
+}
+
+async function viewer(page) {
+  const user = "visitor";
+  await page.getByRole("navigation", { name: "Main" }).getByRole("link", { name: /Administration/ }).click();
+  await page.getByRole("row").filter({ hasText: given.user }).filter({ hasText: "Administrator" }).waitFor();
+  await page.getByRole("button", { name: "New user" }).click();
+  const dialog = page.getByRole("dialog", { name: "New user" });
+  await dialog.getByLabel("User name").fill(user);
+  await dialog.getByLabel("Password").fill(given.password);
+  await dialog.getByLabel("Role").selectOption({ label: "Viewer" });
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await page.getByRole("row").filter({ hasText: user }).filter({ hasText: "Viewer" }).waitFor();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByLabel("User name").fill(user);
+  await page.getByLabel("Password").fill(given.password);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("navigation", { name: "Main" }).waitFor();
+  const none = async (role, name) => {
+    if ((await page.getByRole(role, { name }).count()) > 0) throw new Error(`a viewer sees ${name}`);
+  };
+  await page.goto(`${given.base}/devices/${DEVICE}`);
+  await page.locator('[data-name="temperature"]').waitFor();
+  await none("button", "Manage");
+  await none("link", /Run command/);
+  await page.goto(`${given.base}/devices`);
+  await page.getByRole("link", { name: "Press 4", exact: true }).waitFor();
+  await none("button", "New device");
+  said("a viewer signs in, sees the device, and has nothing that changes it");
 }
 
 async function manifest(page) {
@@ -184,9 +251,12 @@ inBrowser("day", async (page) => {
   // The page shows central's authority too: what is pasted trusts it.
   if (!line.includes("BEGIN CERTIFICATE")) throw new Error("the lines have no certificate authority");
   const device = await connectIt(page, how);
+  await history(page, device, how);
   await command(page);
   await property(page);
   await block(page, device);
   await wrongKey(page, how);
   await manifest(page);
+  await audit(page);
+  await viewer(page);
 });

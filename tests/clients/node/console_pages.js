@@ -3,25 +3,25 @@
 const fs = require("fs");
 const path = require("path");
 const { api, given, inBrowser, said, signIn } = require("./console_browser");
-const { Device } = require("./console_device");
+const { connectRefused, Device } = require("./console_device");
 
 const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const VERSION = "api-version=2022-10-31-preview";
 
 /** Name, address, and what is there when the page is complete. */
 const PAGES = [
-  ["overview", "/", (page) => page.getByRole("heading", { level: 1, name: /need|well/ })],
+  ["overview", "/", (page) => page.locator('li[data-device="press-3"]').getByText("It signs with another key")],
   ["devices", "/devices", (page) => page.getByRole("link", { name: "Press 1", exact: true })],
   ["devices-none", "/devices?search=nothing-has-this-name", (page) => page.getByText("No device matches.")],
   ["new-device", "/devices?new=device", (page) => page.getByRole("dialog", { name: "New device" })],
-  ["why", "/devices?why=press-2", (page) => page.getByRole("dialog", { name: /Why is press-2/ })],
+  ["why", "/devices?why=press-3", (page) => page.getByRole("dialog", { name: /Why is press-3/ }).locator('[data-cause="wrong-key"]')],
   ["gateways", "/gateways", (page) => page.getByRole("link", { name: given.gatewayName })],
   ["device", "/devices/press-1", (page) => page.locator('[data-name="pressure"]')],
   ["raw-data", "/devices/press-1/raw", (page) => page.getByText('"pressure"').first()],
   ["properties", "/devices/press-1/properties", (page) => page.locator('[data-property="mode"]')],
   ["commands", "/devices/press-1/commands", (page) => page.getByRole("button", { name: "openValve", exact: true })],
   ["connect", "/devices/press-2/connect", (page) => page.getByLabel("the lines for mosquitto")],
-  ["health", "/devices/press-2/health", (page) => page.getByRole("heading", { name: "Losses" })],
+  ["health", "/devices/press-3/health", (page) => page.getByRole("heading", { name: "Losses" })],
   ["gateway", () => `/gateways/${given.gateway}`, (page) => page.getByText("stored up to").or(page.getByText("no message stored"))],
   ["gateway-devices", () => `/gateways/${given.gateway}/devices`, (page) => page.getByText(/No device stands behind it|Device ID/).first()],
   ["gateway-deployment", () => `/gateways/${given.gateway}/deployment`, (page) => page.getByRole("heading", { name: "Assigned" })],
@@ -30,6 +30,8 @@ const PAGES = [
   ["manifests", "/manifests", (page) => page.getByRole("link", { name: "Press line" })],
   ["manifest", "/manifests/line-press", (page) => page.getByRole("textbox", { name: "The manifest as JSON" })],
   ["assign", "/manifests/line-press?do=assign", (page) => page.getByRole("dialog", { name: "Assign to gateways" }).getByText(given.gatewayName)],
+  ["audit", "/audit", (page) => page.getByText("signed in").first()],
+  ["users", "/administration/users", (page) => page.getByRole("row").filter({ hasText: given.user })],
   ["you", "/administration/you", (page) => page.getByRole("heading", { name: "This browser" })],
   ["about", "/administration/about", (page) => page.getByRole("heading", { name: "For programs" })],
   ["not-found", "/nowhere", (page) => page.getByRole("heading", { name: "There is no such page" })],
@@ -39,8 +41,10 @@ async function fill(page) {
   const put = (address, body) => api(page, "PUT", `${address}?${VERSION}`, body);
   for (const number of [1, 2, 3]) await put(`/api/devices/press-${number}`, { displayName: `Press ${number}`, template: "dtmi:plant:hydraulics;1" });
   await put("/api/deploymentManifests/line-press", { displayName: "Press line", data: given.manifest });
+  const how = (id, key) => ({ ...given.device, username: `${given.hostname}/${id}/?api-version=2021-04-12`, password: sas(key, id), ca: fs.readFileSync(given.ca), clientId: id, topic: `devices/${id}/messages/events/` });
   const { symmetricKey } = await api(page, "GET", `/api/devices/press-1/credentials?${VERSION}`);
-  const device = await Device.open({ ...given.device, username: `${given.hostname}/press-1/?api-version=2021-04-12`, password: given.sas(symmetricKey.primaryKey), ca: fs.readFileSync(given.ca), clientId: "press-1", topic: "devices/press-1/messages/events/" });
+  await connectRefused(how("press-3", symmetricKey.primaryKey));
+  const device = await Device.open(how("press-1", symmetricKey.primaryKey));
   for (let at = 0; at < 30; at += 1) await device.send({ pressure: 180 + 6 * Math.sin(at / 4), oilTemperature: 48 + at / 10, state: at % 9 === 8 ? "Setup" : "Running" });
   await api(page, "PATCH", `/api/devices/press-1/properties?${VERSION}`, { mode: "eco", limit: 210 });
   await api(page, "POST", `/api/devices/press-1/commands/openValve?${VERSION}`, { request: { percent: 40 } });
@@ -79,7 +83,6 @@ inBrowser("pages", async (page, context) => {
     if (given.shots) await page.screenshot({ path: path.join(given.shots, `sign-in-${theme}.png`) });
   }
   await signIn(page);
-  given.sas = (key) => sas(key, "press-1");
   const device = await fill(page);
   for (const theme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme: theme });

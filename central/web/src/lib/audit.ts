@@ -1,11 +1,13 @@
 // A row of the audit log as a sentence: what a person did, not which path was asked for.
 
-import type { AuditRow } from "./types";
+import type { AuditRow, OverviewChange } from "./types";
+
+type Row = AuditRow | OverviewChange;
 
 const VERBS: Record<string, string> = { PUT: "wrote", PATCH: "changed", POST: "added", DELETE: "deleted" };
 
 /** `blocked press-04` of a row; `changed /api/…` where nothing better is known. */
-export function auditSentence(row: AuditRow): string {
+export function auditSentence(row: Row): string {
   const own = ofKind(row);
   if (own) return own + outcome(row);
   const path = row.path ?? "";
@@ -16,7 +18,12 @@ export function auditSentence(row: AuditRow): string {
   return (sentence ?? `${VERBS[row.method ?? ""] ?? row.kind} ${path}`.trim()) + outcome(row);
 }
 
-function ofKind(row: AuditRow): string | null {
+/** Who asked; a try to sign in has no name when it gave none. */
+export function whoOf(row: { who: string }): string {
+  return row.who || "somebody";
+}
+
+function ofKind(row: Row): string | null {
   switch (row.kind) {
     case "signIn":
       return "signed in";
@@ -31,16 +38,13 @@ function ofKind(row: AuditRow): string | null {
   }
 }
 
-function ofDevice(row: AuditRow, [id, what, name, ...rest]: string[]): string | null {
+function ofDevice(row: Row, [id, what, name, ...rest]: string[]): string | null {
   if (!what) {
     if (row.method === "DELETE") return `deleted ${id}`;
-    const [before, after] = [
-      row.before as { enabled?: boolean } | null,
-      row.after as { enabled?: boolean } | null,
-    ];
-    if (after?.enabled === false && before?.enabled !== false) return `blocked ${id}`;
-    if (after?.enabled === true && before?.enabled === false) return `unblocked ${id}`;
-    return row.method === "PUT" && row.before === null ? `added ${id}` : `changed ${id}`;
+    const [before, after] = [enabledOf(row, "before"), enabledOf(row, "after")];
+    if (after === false && before !== false) return `blocked ${id}`;
+    if (after === true && before === false) return `unblocked ${id}`;
+    return row.kind === "created" ? `added ${id}` : `changed ${id}`;
   }
   if (what === "commands") return `ran ${name} on ${id}`;
   if (what === "properties") return `wrote properties of ${id}`;
@@ -54,7 +58,7 @@ function ofDevice(row: AuditRow, [id, what, name, ...rest]: string[]): string | 
   return null;
 }
 
-function ofThing(row: AuditRow, segments: string[]): string | null {
+function ofThing(row: Row, segments: string[]): string | null {
   const [, first, id] = segments;
   const verb = VERBS[row.method ?? ""] ?? "changed";
   if (first === "deploymentManifests") return `${verb} manifest ${id}`;
@@ -72,7 +76,13 @@ function ofThing(row: AuditRow, segments: string[]): string | null {
   return null;
 }
 
-function outcome(row: AuditRow): string {
+/** Whether it was blocked before or after; undefined where the row does not tell. */
+function enabledOf(row: Row, side: "before" | "after"): boolean | undefined {
+  const body = side in row ? (row as AuditRow)[side] : null;
+  return (body as { enabled?: boolean } | null)?.enabled;
+}
+
+function outcome(row: Row): string {
   const isRefused = row.status !== null && row.status >= 400 && ofKind(row) === null;
   return isRefused ? `, refused with ${row.status}` : "";
 }

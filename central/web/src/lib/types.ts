@@ -101,9 +101,9 @@ export type Cause = {
   sentence: string;
   certainty: "certain" | "likely";
   evidence: { at: string | null; text: string }[];
-  mend: { text: string; action: string | null; command: string | null } | null;
+  mend: { text: string; action: string | null; command: string | null };
 };
-export type Diagnosis = { verdict: string; causes: Cause[] };
+export type Diagnosis = { verdict: Verdict; causes: Cause[]; text: string };
 
 export type Need = {
   device: string;
@@ -111,16 +111,16 @@ export type Need = {
   kind: "device" | "gateway";
   state: State;
   since: string | null;
-  causeId: string;
+  causeId: string | null;
   sentence: string;
   group: "now" | "later";
   hidden: number;
 };
 export type AuditRow = {
-  id: number | string;
+  id: number;
   at: string;
   who: string;
-  whoKind?: "user" | "token" | "commandLine" | "nobody";
+  whoKind: "user" | "token" | "commandLine" | "nobody";
   kind: string;
   method: string | null;
   path: string | null;
@@ -129,15 +129,17 @@ export type AuditRow = {
   before: unknown;
   after: unknown;
 };
+/** A row of the audit log without what stood before and after. */
+export type OverviewChange = Pick<AuditRow, "id" | "at" | "who" | "kind" | "method" | "path" | "status">;
 export type OverviewAnswer = {
   counts: {
-    devices?: Partial<Record<Verdict, number>>;
-    gateways?: Partial<Record<Verdict, number>>;
+    devices: Partial<Record<Verdict, number>>;
+    gateways: Partial<Record<Verdict, number>>;
   };
   needsYou: Need[];
-  ingest: { messagesPerSecond: number } | null;
-  storage: { bytesUsed: number; bytesFree: number | null; limitBytes: number | null } | null;
-  changes: AuditRow[];
+  ingest: { messagesPerSecond: number };
+  storage: { bytesUsed: number; bytesFree: number; limitBytes: number };
+  changes: OverviewChange[];
 };
 
 export type Manifest = Schemas["ManifestBody"];

@@ -6,6 +6,7 @@
 //! | Hidden | By |
 //! |---|---|
 //! | everything under `password`, `apiKey`, `connectionString`, … | the field's name ([`is_secret_name`]) |
+//! | `value`, `request`, `response` and `error` beside such a `name` | the row's name |
 //! | `registryCredentials`, except addresses | its place |
 //! | values of `env` | its place |
 //! | texts in `createOptions` (as text, in parts, or as an object), except those of [`PUBLIC_OPTIONS`] | its place |
@@ -110,6 +111,9 @@ const PUBLIC_OPTIONS: &[&str] = &[
     "volumesfrom",
     "workingdir",
 ];
+
+/// What a row holds of the thing that its `name` names: `{"name": "apiKey", "value": …}`.
+const ROW_FIELDS: [&str; 4] = ["value", "request", "response", "error"];
 
 /// What a value is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,9 +264,14 @@ impl Walk<'_> {
         if place == Place::Plain {
             join_create_options(fields);
         }
+        let row_name = fields.get("name").and_then(Value::as_str).map(str::to_owned);
         for (name, mut value) in std::mem::take(fields) {
             let is_named = self.named.fields.contains(&name.as_str());
-            let outer = if is_named { place.under(&self.named.name) } else { place };
+            let outer = match &row_name {
+                _ if is_named => place.under(&self.named.name),
+                Some(row_name) if ROW_FIELDS.contains(&name.as_str()) => place.under(row_name),
+                _ => place,
+            };
             self.field(&name, &mut value, outer.under(&name));
             fields.insert(hide_forms(&name), value);
         }

@@ -110,7 +110,7 @@ async fn errors_have_iot_centrals_shape_and_name_the_field() {
             "type",
         ),
         (Method::GET, "/api/devices?$top=1000", None, 400, "InvalidQuery", "$top"),
-        (Method::GET, "/api/devices?$filter=x", None, 400, "InvalidQuery", "$filter"),
+        (Method::GET, "/api/devices?$filter=x", None, 400, "InvalidQuery", "filter: found `x`"),
         (
             Method::PATCH,
             "/api/devices/leaf/properties",

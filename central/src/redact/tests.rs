@@ -293,3 +293,20 @@ fn decoded(value: &Value) -> String {
     }
     text
 }
+
+#[test]
+fn a_row_that_names_a_secret_is_hidden_and_its_name_and_others_are_not() {
+    let row = |name: &str| {
+        json!({"name": name, "module": "m", "value": {"a": ["hunter2"]}, "request": "hunter2", "response": 5,
+            "error": "hunter2", "status": "answered"})
+    };
+    let shown = hidden(json!([row("apiKey"), row("reset*password"), row("temperature")]));
+    for secret in [&shown[0], &shown[1]] {
+        assert!(!secret.to_string().contains("hunter2") && secret["response"] == MARK, "{secret}");
+        assert_eq!((&secret["module"], &secret["status"]), (&json!("m"), &json!("answered")));
+    }
+    assert_eq!(shown[0]["name"], "apiKey");
+    assert_eq!(shown[2], row("temperature"));
+    let environment = hidden(json!({"name": "env", "value": {"A": {"value": "hunter2"}, "B": "hunter2"}}));
+    assert!(!environment.to_string().contains("hunter2"), "{environment}");
+}

@@ -11,12 +11,13 @@ use central::clock;
 use central::config::Config;
 use central::join;
 use central::server;
-use central::store::{Store, StoreError, backup, tokens};
+use central::store::{Store, StoreError, backup, devices, tokens};
 use central::token::{self, Role, TokenName};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use edge_core::error_chain::chain;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
+use edge_hub::terminal::{Output, Table, Tone};
 use schemas::names::DeviceId;
 use schemas::timestamp::rfc3339;
 use sd_notify::NotifyState;
@@ -105,6 +106,9 @@ enum GatewayCommand {
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
     },
+    /// Prints every gateway's id and name, whether it may connect, and when it was last seen; with tabs between where no terminal
+    /// reads it.
+    List,
 }
 
 #[derive(Subcommand)]
@@ -131,7 +135,7 @@ enum TokenCommand {
         #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
         expires_in: u32,
     },
-    /// Prints every token's name, role, and when it was made, expires and was last used, with tabs between.
+    /// Prints every token's name, role, and when it was made, expires and was last used; with tabs between where no terminal reads it.
     List,
     /// Revokes a token: its next request is refused. Works while central serves.
     Revoke {
@@ -199,9 +203,10 @@ fn main() -> ExitCode {
         Command::Backup { file } => back_up(&place, &file),
         Command::Restore { file, replace } => restore(&place, &file, replace),
         Command::NewStore => new_store(&place),
-        Command::Gateway { command: GatewayCommand::Add { id, ca } } => {
-            add_gateway(&place, id, ca.as_deref())
-        }
+        Command::Gateway { command } => match command {
+            GatewayCommand::Add { id, ca } => add_gateway(&place, id, ca.as_deref()),
+            GatewayCommand::List => list_gateways(&place),
+        },
         Command::Device { command: DeviceCommand::Why { id } } => device_why(&place, &id),
         Command::Token { command } => match command {
             TokenCommand::Create { role, name, expires_in } => {
@@ -358,19 +363,46 @@ fn list_tokens(place: &Place) -> anyhow::Result<()> {
     let config = place.config_for_existing()?;
     let grants = in_store(&config, |c| tokens::list(c, "", u32::MAX))?;
     let time = |at_ms: Option<u64>, none: &str| at_ms.map_or_else(|| none.to_owned(), rfc3339);
-    logging::print("NAME\tROLE\tCREATED\tEXPIRES\tLAST USED");
+    let mut table = Table::new(&["NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED"]);
+    let now_ms = clock::now_ms();
     for grant in grants {
-        logging::print(&format!(
-            "{}\t{}\t{}\t{}\t{}",
+        let expires = if grant.expires_ms <= now_ms { Tone::Bad } else { Tone::Plain };
+        table.row([
             // Tokens of older versions may have any name.
-            grant.name.escape_debug(),
-            grant.role.as_str(),
-            time(grant.created_ms, "unknown"),
-            rfc3339(grant.expires_ms),
-            time(grant.used_ms, "never"),
-        ));
+            (Tone::Plain, grant.name.escape_debug().to_string()),
+            (Tone::Plain, grant.role.as_str().to_owned()),
+            (Tone::Plain, time(grant.created_ms, "unknown")),
+            (expires, rfc3339(grant.expires_ms)),
+            (Tone::Plain, time(grant.used_ms, "never")),
+        ]);
     }
+    print_table(&table);
     Ok(())
+}
+
+fn list_gateways(place: &Place) -> anyhow::Result<()> {
+    let config = place.config_for_existing()?;
+    let devices = in_store(&config, |c| devices::list(c, "", u32::MAX))?;
+    let mut table = Table::new(&["ID", "NAME", "MAY CONNECT", "LAST SEEN"]);
+    for gateway in devices.into_iter().filter(|device| device.is_gateway) {
+        let enabled = if gateway.enabled { (Tone::Good, "yes") } else { (Tone::Bad, "no") };
+        table.row([
+            (Tone::Plain, gateway.id.to_string()),
+            (Tone::Plain, gateway.display_name),
+            (enabled.0, enabled.1.to_owned()),
+            (Tone::Plain, gateway.last_seen_ms.map_or_else(|| "never".to_owned(), rfc3339)),
+        ]);
+    }
+    print_table(&table);
+    Ok(())
+}
+
+/// In columns on a terminal, with tabs for programs.
+fn print_table(table: &Table) {
+    logging::print(&match Output::of_stdout() {
+        Output::Plain => table.with_tabs(),
+        terminal => table.aligned(terminal),
+    });
 }
 
 fn revoke_token(place: &Place, name: String) -> anyhow::Result<()> {

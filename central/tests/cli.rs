@@ -340,3 +340,35 @@ async fn a_user_is_added_beside_a_running_server_signs_in_and_is_removed() {
     assert!(told.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// Runs a command with a terminal as its standard output (script(1), of util-linux), which `environment` describes.
+fn on_a_terminal(dir: &Path, arguments: &str, environment: [(&str, &str); 2]) -> String {
+    let program = env!("CARGO_BIN_EXE_central");
+    let line = format!("{program} {arguments} --data-dir {}", dir.display());
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::null());
+    script.env("CENTRAL__HOSTNAME", "central.test").env_remove("NO_COLOR").envs(environment);
+    text(&script.output().unwrap().stdout)
+}
+
+#[test]
+fn lists_are_coloured_and_aligned_on_a_terminal_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, _) = serve(dir.path());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for name in ["a", "a-longer-name"] {
+        let made = output(dir.path(), &["token", "create", "--role", "viewer", "--name", name]);
+        assert!(made.status.success(), "{made:?}");
+    }
+    let piped = text(&output(dir.path(), &["token", "list"]).stdout);
+    assert!(piped.contains("a\tviewer\t") && !piped.contains('\u{1b}'), "{piped:?}");
+    let shown = on_a_terminal(dir.path(), "token list", [("TERM", "xterm"), ("LANG", "C")]);
+    assert!(shown.contains("\u{1b}[1mNAME\u{1b}[0m") && shown.contains("a              viewer"), "{shown:?}");
+    for plain in [[("TERM", "xterm"), ("NO_COLOR", "1")], [("TERM", "dumb"), ("LANG", "C")]] {
+        let shown = on_a_terminal(dir.path(), "token list", plain);
+        assert!(shown.contains("a              viewer") && !shown.contains('\u{1b}'), "{plain:?}: {shown:?}");
+    }
+    let gateways = text(&output(dir.path(), &["gateway", "list"]).stdout);
+    assert_eq!(gateways, "ID\tNAME\tMAY CONNECT\tLAST SEEN\n");
+}

@@ -11,9 +11,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser, Subcommand};
-use edge_core::health::finding::Level;
+use edge_core::health::finding::{Finding, Level};
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
+use edge_hub::terminal::{Output, Table, Tone};
 use serde_json::{Value, json};
 
 use access::{Device, User};
@@ -168,7 +169,17 @@ impl Cli {
             Command::Run => crate::agent::run(self.load()?).await?,
             Command::Check => {
                 let findings = check::check(&self.config).await;
-                let lines = || findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+                let output = Output::of_stdout();
+                let line = |finding: &Finding| {
+                    let tone = match finding.level {
+                        Level::Error => Tone::Bad,
+                        Level::Warn => Tone::Warning,
+                        Level::Info => Tone::Plain,
+                        Level::Ok => Tone::Good,
+                    };
+                    first_word(output, tone, &finding.to_string())
+                };
+                let lines = || findings.iter().map(line).collect::<Vec<_>>().join("\n");
                 self.print(&json!(findings), lines)?;
                 let of = |level| findings.iter().filter(|finding| finding.level == level).count();
                 let (errors, warnings) = (of(Level::Error), of(Level::Warn));
@@ -277,19 +288,26 @@ fn modules_text(modules: &Value) -> String {
     let Some(modules) = modules.as_object().filter(|modules| !modules.is_empty()) else {
         return "no modules".to_owned();
     };
-    let mut lines =
-        vec![format!("{:<24} {:<10} {:>8}  {:<32} {}", "MODULE", "STATUS", "RESTARTS", "IMAGE", "REASON")];
+    let mut table = Table::new(&["MODULE", "STATUS", "RESTARTS", "IMAGE", "REASON"]);
     for (name, module) in modules {
         let next = module["nextTry"].as_str().map(|at| format!("; next try {at}")).unwrap_or_default();
-        lines.push(format!(
-            "{name:<24} {:<10} {:>8}  {:<32} {}{next}",
+        let tone = match module["status"].as_str() {
+            Some("running") => Tone::Good,
+            Some("stopped") | None => Tone::Plain,
+            Some(_) => Tone::Bad,
+        };
+        let reason = format!("{}{next}", text_of(&module["reason"]));
+        let cells = [
+            name.clone(),
             text_of(&module["status"]),
             text_of(&module["restarts"]),
             text_of(&module["image"]),
-            text_of(&module["reason"])
-        ));
+            reason,
+        ];
+        let tones = [Tone::Plain, tone, Tone::Plain, Tone::Plain, Tone::Plain];
+        table.row(tones.into_iter().zip(cells));
     }
-    lines.join("\n")
+    table.aligned(Output::of_stdout())
 }
 
 fn refusals_text(refusals: &Value) -> String {
@@ -465,6 +483,20 @@ fn status_text(status: &Value) -> String {
     if !counts.is_empty() {
         lines.push(format!("front door  {}", counts.join(", ")));
     }
+    let output = Output::of_stdout();
+    let mut lines: Vec<String> = lines.iter().map(|line| alarming(output, line)).collect();
     lines.push(modules_text(&status["modules"]));
     lines.join("\n")
+}
+
+/// A line with its first word in the colour of a tone.
+fn first_word(output: Output, tone: Tone, line: &str) -> String {
+    let end = line.find(char::is_whitespace).unwrap_or(line.len());
+    format!("{}{}", output.toned(tone, &line[..end]), &line[end..])
+}
+
+/// A line of `status` in colour, if it tells of something broken: these words are written for no other reason.
+fn alarming(output: Output, line: &str) -> String {
+    let is_bad = ["AWAY since", "REFUSED", "NO ROOM", "USED UP"].iter().any(|word| line.contains(word));
+    output.toned(if is_bad { Tone::Bad } else { Tone::Plain }, line)
 }

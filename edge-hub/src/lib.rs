@@ -49,5 +49,6 @@ mod subscription;
 mod table;
 pub mod takeovers;
 pub mod tasks;
+pub mod terminal;
 pub mod tls;
 mod websocket;

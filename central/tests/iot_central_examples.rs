@@ -35,7 +35,7 @@ struct Difference {
     why: &'static str,
 }
 
-const DIFFERENCES: [Difference; 2] = [
+const DIFFERENCES: [Difference; 4] = [
     Difference {
         example: "enrollmentgroups_list.json",
         path: "value.attestation.symmetricKey",
@@ -46,7 +46,20 @@ const DIFFERENCES: [Difference; 2] = [
         path: "",
         why: "needs a gateway with the module; tests/tests/main_job.rs sends it, here it is answered with 404 for one that is away",
     },
+    Difference {
+        example: "users_list.json",
+        path: "value",
+        why: "its second user is a service principal of Azure's directory, which does not exist here",
+    },
+    Difference {
+        example: "users_set_serviceprincipal.json",
+        path: "",
+        why: "service principals of Azure's directory do not exist here; programs have API tokens",
+    },
 ];
+
+/// Users have no etag here: the console and the command line change one field of a user at a time.
+const WITHOUT_ETAG: &str = "/api/users";
 
 /// Microsoft's folder; `None` where it is not there.
 fn folder() -> Option<PathBuf> {
@@ -220,6 +233,9 @@ impl Case<'_> {
         if self.is_of("/enrollmentGroups") {
             self.arrange_group(central, secrets).await;
         }
+        if self.is_of("/users") {
+            self.arrange_user(central).await;
+        }
         if self.is_of("/apiTokens") {
             let path = "/api/apiTokens/testtoken";
             central.send(Method::DELETE, path, None).await;
@@ -228,6 +244,26 @@ impl Case<'_> {
                     {"role": "c495eb57-eb18-489e-9802-62c474e5645c", "organization": "seattle"}]);
                 central.put(path, json!({"roles": roles})).await;
             }
+        }
+    }
+
+    async fn arrange_user(&self, central: &Central) {
+        // The last administrator cannot be removed.
+        let user = |email: &str, role: &str| {
+            let in_organization =
+                json!({"role": "c495eb57-eb18-489e-9802-62c474e5645c", "organization": "seattle"});
+            json!({"type": "email", "email": email, "roles": [{"role": role}, in_organization]})
+        };
+        central
+            .put("/api/users/root", user("root@contoso.com", "ca310b8d-2f4a-44e0-a36e-957c202cd8d4"))
+            .await;
+        for id in ["abc", "123"] {
+            central.send(Method::DELETE, &format!("/api/users/{id}"), None).await;
+        }
+        if self.method != Method::PUT {
+            let (operator, id) = ("ae2c9854-393b-4f97-8c42-479d70ce626e", self.parameter("userId"));
+            let id = if id.is_empty() { "abc" } else { id };
+            central.put(&format!("/api/users/{id}"), user("alice@contoso.com", operator)).await;
         }
     }
 
@@ -506,6 +542,9 @@ fn what_iot_central_lists_of_an_operation_is_here_too() {
         let document = read(&folder.join(format!("{version}.json")));
         for (method, path, operation) in theirs(&document) {
             let Some(found) = ours.get(&(method.clone(), shape(&path))) else { continue };
+            if path.starts_with(WITHOUT_ETAG) {
+                continue;
+            }
             let parameters = operation["parameters"].as_array().into_iter().flatten().map(|parameter| {
                 let name = parameter["$ref"].as_str().and_then(|name| name.rsplit('/').next());
                 name.map_or(parameter, |name| &document["parameters"][name])

@@ -14,9 +14,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in files.iter().filter(|file| file.extension().is_none_or(|extension| extension != "br")) {
         let path = file.strip_prefix(&dist)?.to_str().ok_or("a file of web/dist has no UTF-8 name")?;
         let compressed = PathBuf::from(format!("{}.br", file.display()));
-        let brotli = match compressed.exists() {
-            true => format!("Some(include_bytes!({compressed:?}))"),
-            false => "None".to_owned(),
+        let brotli = if compressed.exists() {
+            format!("Some(include_bytes!({compressed:?}))")
+        } else {
+            "None".to_owned()
         };
         writeln!(
             table,

@@ -170,11 +170,12 @@ fn is_known(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> Result<boo
         return Ok(false);
     }
     // The gateway's own word, so it is bounded.
-    match with_twins.len() < MODULES_MAX {
-        true => Ok(true),
-        false => Err(FleetError::Wrong(format!(
+    if with_twins.len() < MODULES_MAX {
+        Ok(true)
+    } else {
+        Err(FleetError::Wrong(format!(
             "gateway `{gateway}` reports sections of {MODULES_MAX} modules, which is the most that one may have"
-        ))),
+        )))
     }
 }
 

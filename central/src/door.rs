@@ -132,7 +132,7 @@ impl Service for Fleet {
 
     /// Nothing on free topics: central has no rules for them. Who is blocked or has another key is found in the store
     /// by [`Fleet::review`], when that has changed.
-    fn standing(&self, _identity: &Identity, _login: &Login) -> Result<Rights, String> {
+    fn authorize(&self, _identity: &Identity, _login: &Login) -> Result<Rights, String> {
         Ok(Rights::default())
     }
 
@@ -283,7 +283,7 @@ impl Service for Fleet {
             Subscribe::Link if self.is_gateway(client) => {
                 self.tell_everything(client.identity.device.clone())
             }
-            Subscribe::Inbox { of } if of.module.is_none() => self.postman.wake(&of.device),
+            Subscribe::Inbox { of } if of.module.is_none() => self.dispatcher.wake(&of.device),
             // A gateway takes its own and its devices' commands on its link.
             Subscribe::MethodCalls if !self.is_gateway(client) => {
                 self.run_waiting(client.identity.device.clone());
@@ -448,17 +448,14 @@ impl Fleet {
         let now_ms = now_ms();
         let work = move |c: &rusqlite::Connection| {
             check_senders(c, &gateway, &mut losses)?;
-            match losses::insert(c, &gateway, &losses, now_ms)? {
-                true => {
-                    for loss in losses.losses.iter().filter(|loss| loss.cause == losses::CENTRAL_RESTORED) {
-                        let (queue, first, last, count) = (&losses.name, loss.first, loss.last, loss.count);
-                        tracing::error!(%gateway, queue, first, last, count, "messages that central had confirmed are not in its store, which was restored from a backup; the gateway has deleted them");
-                    }
-                    Ok(())
+            if losses::insert(c, &gateway, &losses, now_ms)? {
+                for loss in losses.losses.iter().filter(|loss| loss.cause == losses::CENTRAL_RESTORED) {
+                    let (queue, first, last, count) = (&losses.name, loss.first, loss.last, loss.count);
+                    tracing::error!(%gateway, queue, first, last, count, "messages that central had confirmed are not in its store, which was restored from a backup; the gateway has deleted them");
                 }
-                false => {
-                    Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
-                }
+                Ok(())
+            } else {
+                Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
             }
         };
         self.store.submit_then(size_bytes, work, |()| {})

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use edge_core::access::x509::Trust;
 use edge_core::twin;
 use edge_hub::clients::Clients;
+use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
 use edge_hub::enrolling::Enrolling;
-use edge_hub::postman::Postman;
-use edge_hub::rounds::Rounds;
+use edge_hub::single_flight::SingleFlight;
 use rusqlite::Connection;
 use schemas::link::CHILDREN_MAX;
 use schemas::manifest::ManifestError;
@@ -118,11 +118,11 @@ pub struct Fleet {
     /// What gateways are still to be told.
     pub(crate) outbox: Outbox,
     /// Brings cloud-to-device messages at central's own door.
-    pub postman: Postman<StoredMail>,
+    pub dispatcher: CloudMessageDispatcher<StoredMail>,
     /// Commands that wait for their answer.
     pub(crate) running: Mutex<HashMap<String, Running>>,
     /// Devices whose waiting commands are being run at central's own door.
-    pub(crate) command_rounds: Rounds<DeviceId>,
+    pub(crate) command_rounds: SingleFlight<DeviceId>,
     /// Told when the next command to expire may be another one.
     pub(crate) waiting_changed: Notify,
     /// Ends what waits.
@@ -165,7 +165,7 @@ impl Fleet {
             store.submit(move |c| Ok::<_, StoreError>(enrollments::id_scope(c, id_scope.as_deref())?));
         let id_scope = scope.await?;
         Ok(Arc::new(Self {
-            postman: mail::postman(&store, clients.clone()),
+            dispatcher: mail::dispatcher(&store, clients.clone()),
             ingest: Ingest::new(store.clone()),
             store,
             clients,
@@ -177,7 +177,7 @@ impl Fleet {
             gateways: RwLock::default(),
             outbox: Outbox::default(),
             running: Mutex::default(),
-            command_rounds: Rounds::default(),
+            command_rounds: SingleFlight::default(),
             waiting_changed: Notify::new(),
             stop,
         }))

@@ -120,9 +120,10 @@ impl World {
         let Some(stay) = self.stays.choose(random).cloned() else { return };
         let mut generation = stay.generation;
         let is_added = stay.id == ADDED;
-        let is_over = match is_added {
-            true => self.added.is_none_or(|(device, _)| device != stay.device),
-            false => self.now.get(stay.id).is_none_or(|(device, _)| *device != stay.device),
+        let is_over = if is_added {
+            self.added.is_none_or(|(device, _)| device != stay.device)
+        } else {
+            self.now.get(stay.id).is_none_or(|(device, _)| *device != stay.device)
         };
         if is_over && (is_added || random.random()) {
             // The gateway has heard of it, or did it.

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use axum::http::Uri;
-use edge_hub::tls::keep::{KeepError, KeepOptions, Keeper, Place};
+use edge_hub::tls::keep::{CertificateLocation, KeepError, KeepOptions, Keeper};
 use edge_hub::tls::together::{self, NewFile, TogetherError};
 use edge_hub::tls::{self, Authority};
 
@@ -58,11 +58,11 @@ pub fn keeper(config: &Config) -> Result<Keeper, IdentityError> {
     let authority = authority(&config.data_dir)?;
     let names = names(config);
     let place = match (&config.tls.cert, &config.tls.key) {
-        (Some(cert), Some(key)) => Place::Files { cert: cert.clone(), key: key.clone() },
-        _ => Place::Memory,
+        (Some(cert), Some(key)) => CertificateLocation::Files { cert: cert.clone(), key: key.clone() },
+        _ => CertificateLocation::Memory,
     };
     // Files are an operator's: what is in them is never overwritten.
-    let authority = (place == Place::Memory).then_some(authority);
+    let authority = (place == CertificateLocation::Memory).then_some(authority);
     Ok(Keeper::open(KeepOptions::new(place, authority, names))?)
 }
 
@@ -72,7 +72,7 @@ pub fn keeper(config: &Config) -> Result<Keeper, IdentityError> {
 /// [`IdentityError`], naming the file.
 pub fn http_keeper(config: &Config) -> Result<Option<Keeper>, IdentityError> {
     let (Some(cert), Some(key)) = (&config.http.cert, &config.http.key) else { return Ok(None) };
-    let place = Place::Files { cert: cert.clone(), key: key.clone() };
+    let place = CertificateLocation::Files { cert: cert.clone(), key: key.clone() };
     Ok(Some(Keeper::open(KeepOptions::new(place, None, Vec::new()))?))
 }
 

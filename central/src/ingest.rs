@@ -294,18 +294,14 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
         let way = if left_by.is_some() { Way::Will } else { Way::Telemetry };
         let is_proven = way == Way::Telemetry
             && proven.get(speaker).and_then(|of| of.get(&message.from)) == Some(&message.generation);
-        let result = match is_proven {
-            true => Ok(()),
-            false => {
-                let may = authorize(connection, speaker, &message.from, way, message.generation);
-                if may.is_ok() && way == Way::Telemetry {
-                    proven
-                        .entry(speaker.clone())
-                        .or_default()
-                        .insert(message.from.clone(), message.generation);
-                }
-                may
+        let result = if is_proven {
+            Ok(())
+        } else {
+            let may = authorize(connection, speaker, &message.from, way, message.generation);
+            if may.is_ok() && way == Way::Telemetry {
+                proven.entry(speaker.clone()).or_default().insert(message.from.clone(), message.generation);
             }
+            may
         };
         let result = match result {
             Ok(()) => match writing.insert(&message)? {

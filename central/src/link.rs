@@ -404,9 +404,10 @@ impl Fleet {
                         return Ok(None);
                     }
                     let is_manifest = of.module == Some(ModuleId::edge_agent());
-                    let generations = match is_manifest && takes_generations {
-                        true => generations(c, &gateway, &section)?,
-                        false => BTreeMap::new(),
+                    let generations = if is_manifest && takes_generations {
+                        generations(c, &gateway, &section)?
+                    } else {
+                        BTreeMap::new()
                     };
                     let desired = Desired { section, generations };
                     Ok(Some((LinkDown::Desired(of), json(&desired))))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use edge_core::cloud_message::{self, MessageError};
 use edge_hub::clients::Clients;
-use edge_hub::postman::{Mail, Postman, Waiting};
+use edge_hub::cloud_message_dispatcher::{CloudMessageDispatcher, CloudMessageSource, WaitingMessage};
 use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use schemas::cloud_message::{CloudMessage, End, Settlement, WAITING_MAX};
@@ -34,16 +34,16 @@ impl From<MessageError> for FleetError {
     }
 }
 
-/// The messages in the store, as central's postman sees them.
+/// The messages in the store, as central's dispatcher sees them.
 pub struct StoredMail(Store);
 
-/// central's postman, with the mail in its store.
-pub fn postman(store: &Store, clients: Clients) -> Postman<StoredMail> {
-    Postman::new(Arc::new(StoredMail(store.clone())), clients)
+/// central's dispatcher, with the mail in its store.
+pub fn dispatcher(store: &Store, clients: Clients) -> CloudMessageDispatcher<StoredMail> {
+    CloudMessageDispatcher::new(Arc::new(StoredMail(store.clone())), clients)
 }
 
-impl Mail for StoredMail {
-    async fn waiting(&self, device: &DeviceId, after: u64, limit: usize) -> Vec<Waiting> {
+impl CloudMessageSource for StoredMail {
+    async fn waiting(&self, device: &DeviceId, after: u64, limit: usize) -> Vec<WaitingMessage> {
         let (device, limit) = (device.clone(), u32::try_from(limit).unwrap_or(u32::MAX));
         let read = move |c: &Connection| {
             Ok::<_, StoreError>(cloud_messages::waiting_here(c, &device, after, limit)?)
@@ -52,8 +52,11 @@ impl Mail for StoredMail {
             tracing::error!(error = %chain(&error), "cloud-to-device messages could not be read");
             Vec::new()
         });
-        let waiting =
-            |StoredMessage { sequence, attempts, message, .. }| Waiting { sequence, attempts, message };
+        let waiting = |StoredMessage { sequence, attempts, message, .. }| WaitingMessage {
+            sequence,
+            attempts,
+            message,
+        };
         stored.into_iter().map(waiting).collect()
     }
 
@@ -135,7 +138,7 @@ impl Fleet {
         gateway: Option<&DeviceId>,
         sequences: impl IntoIterator<Item = u64>,
     ) {
-        self.postman.wake(device);
+        self.dispatcher.wake(device);
         if let Some(gateway) =
             gateway.filter(|_| !self.clients.is_connected(&Identity::device(device.clone())))
         {

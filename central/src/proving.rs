@@ -10,9 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::attestation::Attestation;
 use edge_core::access::enrolment;
-use edge_core::access::proof::{Fingerprint, Mark};
+use edge_core::access::proof::{Fingerprint, KeyFingerprint};
 use edge_core::access::sas::Token;
-use edge_core::access::x509::{self, Authorities, Shown, Thumbprint, Trust};
+use edge_core::access::x509::{self, Authorities, PresentedChain, Thumbprint, Trust};
 use rusqlite::Connection;
 use rustls::pki_types::CertificateDer;
 use schemas::names::DeviceId;
@@ -160,9 +160,9 @@ impl Chain {
         chain.map(|chain| Some(Self(chain))).map_err(|_| "its certificates did not arrive whole".to_owned())
     }
 
-    fn shown(&self) -> Shown<'_> {
+    fn shown(&self) -> PresentedChain<'_> {
         let leaf = self.0.first().map_or(&[][..], |der| der.as_ref());
-        Shown { leaf, intermediates: self.0.get(1..).unwrap_or(&[]) }
+        PresentedChain { leaf, intermediates: self.0.get(1..).unwrap_or(&[]) }
     }
 }
 
@@ -184,9 +184,10 @@ fn by_its_own(device: &Device, shown: &Enrolment, chain: Option<&Chain>, site: &
         }
         Attestation::Thumbprints(thumbprints) => {
             let found = Fingerprint::of(chain.ok_or_else(missing)?.shown().leaf);
-            match thumbprints.iter().any(|thumbprint| thumbprint.names(&found)) {
-                true => x509::valid_until(chain.ok_or_else(missing)?.shown().leaf, now_secs),
-                false => Err("its certificate is not one of those registered".into()),
+            if thumbprints.iter().any(|thumbprint| thumbprint.names(&found)) {
+                x509::valid_until(chain.ok_or_else(missing)?.shown().leaf, now_secs)
+            } else {
+                Err("its certificate is not one of those registered".into())
             }
         }
         Attestation::Authority => {
@@ -211,7 +212,7 @@ fn by_keys(shown: &Enrolment, site: &Site, groups: Vec<Group>) -> Result<(Source
     let keys: Vec<&[u8]> =
         derived.iter().flat_map(|(_, primary, secondary)| [&primary[..], &secondary[..]]).collect();
     let token = verify(shown, site, &keys)?;
-    let by = |key: &[u8]| Mark::of(key) == token.key;
+    let by = |key: &[u8]| KeyFingerprint::of(key) == token.key;
     let found = derived.into_iter().find(|(_, primary, secondary)| by(primary) || by(secondary));
     let (group, primary, secondary) = found.ok_or("no group's key made its token")?;
     let keys = Keys { primary: STANDARD.encode(primary), secondary: STANDARD.encode(secondary) };

@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use edge_core::access::x509::Authorities;
 use edge_hub::clients::Clients;
 use edge_hub::data_lock::DataLock;
-use edge_hub::door::Door;
 use edge_hub::files::FileBudget;
 use edge_hub::http_server::{HttpLimits, HttpServer};
+use edge_hub::mqtt_server::MqttServer;
 use edge_hub::private_files::make_private;
-use edge_hub::settings::DoorSettings;
+use edge_hub::settings::MqttServerSettings;
 use edge_hub::tasks::Tasks;
 use edge_hub::tls::trust::TrustKeeper;
 use futures_util::FutureExt as _;
@@ -58,7 +58,7 @@ pub struct Started {
     /// MQTT over WebSocket over TLS.
     pub wss: Option<SocketAddr>,
     fleet: Arc<Fleet>,
-    door: Arc<Door<Fleet>>,
+    door: Arc<MqttServer<Fleet>>,
     tasks: Tasks,
     stop: CancellationToken,
     _lock: DataLock,
@@ -105,14 +105,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     let people =
         People::open(audit, fleet.store.clone(), &config.data_dir).await.context("opening the users")?;
 
-    let settings = DoorSettings {
+    let settings = MqttServerSettings {
         // A gateway has as many in flight as its line holds; what is read and not stored yet is bounded below.
         receive_max: Some(u16::MAX),
         // Two of the writer's batches: one is written, the other is read meanwhile.
         pending_max: 2 * crate::ingest::BATCH_MAX,
         ..config.limits.settings(connections_max)
     };
-    let door = Door::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, settings).await?;
+    let door = MqttServer::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, settings).await?;
     let http = listen("http.listen", config.http.listen).await?;
     let mqtts = listen("mqtt.mqtts", config.mqtt.mqtts).await?;
     let mqtt = match config.mqtt.mqtt {
@@ -136,11 +136,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         _lock: lock,
     };
     {
-        let (postman, stop) = (fleet.postman.clone(), stop.clone());
+        let (dispatcher, stop) = (fleet.dispatcher.clone(), stop.clone());
         started.tasks.restarted("end of messages", move || {
-            let (postman, stop) = (postman.clone(), stop.clone());
+            let (dispatcher, stop) = (dispatcher.clone(), stop.clone());
             async move {
-                postman.expire(stop).await;
+                dispatcher.expire(stop).await;
                 Ok(())
             }
         });

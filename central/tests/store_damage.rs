@@ -238,9 +238,10 @@ async fn a_missing_or_empty_store_beside_an_authority_is_refused_with_what_to_do
     let authority = fs::read(dir.path().join("ca.pem")).unwrap();
     for is_record_gone in [false, true] {
         for is_emptied in [false, true] {
-            match is_emptied {
-                true => fs::write(&store, "").unwrap(),
-                false => fs::remove_file(&store).unwrap(),
+            if is_emptied {
+                fs::write(&store, "").unwrap()
+            } else {
+                fs::remove_file(&store).unwrap()
             }
             if is_record_gone {
                 let _ = fs::remove_file(record::path(dir.path()));

@@ -1,6 +1,6 @@
 //! The daemon: the one file that joins the rooms, owns their tasks and ends them in order.
 //!
-//! Started: state, queues, deployment in force, front door, deployer, link, local door. Stopped the other way round:
+//! Started: state, queues, deployment in force, MQTT server, reconciler, link, control socket. Stopped the other way round:
 //! clients are let go first, what they handed in is synced, and the containers run on.
 
 use edge_core::error_chain::chain;
@@ -15,10 +15,10 @@ use edge_core::deploy::desired::Desired;
 use edge_core::deploy::report;
 use edge_hub::client::{Proxy, Transport};
 use edge_hub::clients::Clients;
+use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
 use edge_hub::data_lock::DataLock;
-use edge_hub::door::Door;
 use edge_hub::files::FileBudget;
-use edge_hub::postman::Postman;
+use edge_hub::mqtt_server::MqttServer;
 use edge_hub::private_files::{make_new_files_private, make_private};
 use edge_hub::tasks::{Tasks, guard};
 use futures_util::FutureExt as _;
@@ -29,21 +29,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::authorizer::Authorizer;
 use crate::certificate;
 use crate::check;
 use crate::clock::now_ms;
+use crate::cloud_message_store::CloudMessageStore;
 use crate::commands::Commands;
 use crate::config::{Config, Kind, Listen, Upstream};
 use crate::control::{self, Control};
-use crate::deployer::{Deployer, DeployerStatus, Deployment};
 use crate::deployments::{Deployments, Judgement};
 use crate::devices::Devices;
 use crate::docker::host_policy::HostPolicy;
 use crate::docker::{Engine, ModuleContext};
 use crate::enrolments::Enrolments;
-use crate::front::Front;
+use crate::gateway_service::GatewayService;
 use crate::generations::Generations;
-use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::methods;
 use crate::module_keys::{self, ModuleKeys};
@@ -52,14 +52,14 @@ use crate::presence::PresenceChanges;
 use crate::quarantine::Quarantine;
 use crate::queues::Queues;
 use crate::queues::limits::Limits;
+use crate::reconciler::{Deployment, Reconciler, ReconcilerStatus};
 use crate::removals::{IdentityState, Removals};
 use crate::routing::Router;
-use crate::standing::Standing;
 use crate::state::State;
 use crate::twins::Twins;
 use crate::unrouted::Unrouted;
 use crate::uplink::{LinkStatus, Uplink};
-use crate::upstreams::{Carrier, Manner, reach};
+use crate::upstreams::{Forwarder, UpstreamProfile, reach};
 use crate::users::Users;
 use crate::watch as watch_folder;
 use crate::workload::certificates::ModuleCertificates;
@@ -93,7 +93,7 @@ pub async fn run(config: Config) -> Result<()> {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         failure = daemon.tasks.failed() => Err(failure),
-        failure = daemon.doors.failed() => Err(failure),
+        failure = daemon.listeners.failed() => Err(failure),
     };
     if let Err(failure) = &ended {
         tracing::error!(task = failure.task, cause = failure.cause, "edge-agent cannot go on and stops");
@@ -136,9 +136,9 @@ fn make_data_private(data_dir: &std::path::Path) -> Result<()> {
 
 struct Daemon {
     tasks: Tasks,
-    door: Arc<Door<Front>>,
-    doors: Tasks,
-    stop_doors: CancellationToken,
+    server: Arc<MqttServer<GatewayService>>,
+    listeners: Tasks,
+    stop_listeners: CancellationToken,
     stop: CancellationToken,
     commands: Commands,
     queues: Arc<Queues>,
@@ -149,15 +149,15 @@ struct Daemon {
 impl Daemon {
     async fn start(config: Config) -> Result<Self> {
         let config = Arc::new(config);
-        let (stop, stop_doors) = (CancellationToken::new(), CancellationToken::new());
+        let (stop, stop_listeners) = (CancellationToken::new(), CancellationToken::new());
         let clients = Clients::new();
         let (state, queues, quarantine) = open(&config, clients.clone()).await?;
         let twins = Twins::load(state.clone())?;
         let devices = Devices::load(state.clone())?;
         let commands = Commands::load(state.clone(), clients.clone(), config.device_id.clone())?;
-        let mailbox = Mailbox::load(state.clone())?;
+        let cloud_messages = CloudMessageStore::load(state.clone())?;
         let enrolments = Enrolments::new(config.hostname.clone(), devices.clone());
-        let postman = Postman::new(Arc::new(mailbox.clone()), clients.clone());
+        let dispatcher = CloudMessageDispatcher::new(Arc::new(cloud_messages.clone()), clients.clone());
         let users = Users::load(state.clone(), config.listen.anonymous_user.clone())?;
         // Everything that keeps something by identity: what stands here forgets with a removal, and nothing else does.
         let kept: Vec<Box<dyn IdentityState>> = vec![
@@ -165,7 +165,7 @@ impl Daemon {
             Box::new(twins.clone()),
             Box::new(commands.clone()),
             Box::new(queues.clone()),
-            Box::new(mailbox.clone()),
+            Box::new(cloud_messages.clone()),
             Box::new(users.clone()),
         ];
         let removals = Removals::load(
@@ -192,11 +192,11 @@ impl Daemon {
         let upstream = config.upstream.as_ref();
         let hub_name = upstream.and_then(Upstream::hub_name).unwrap_or(config.hostname.as_str()).to_owned();
 
-        // The front door.
+        // The MQTT server.
         let hosts = vec![hub_name.clone(), config.hostname.clone(), "localhost".to_owned()];
         let authority = certificate::authority(&config);
         let trust = certificate::trust(&config, authority.as_ref())?;
-        let standing = Standing {
+        let authorizer = Authorizer {
             gateway: config.device_id.clone(),
             hosts: hosts.clone().into(),
             module_keys: module_keys.clone(),
@@ -208,10 +208,10 @@ impl Daemon {
             clients: clients.clone(),
         };
         let passwords = Passwords::start()?;
-        let front = Arc::new(Front {
+        let front = Arc::new(GatewayService {
             gateway: config.device_id.clone(),
             hosts,
-            standing: standing.clone(),
+            authorizer: authorizer.clone(),
             passwords: passwords.clone(),
             twins: twins.clone(),
             router: Router {
@@ -225,18 +225,19 @@ impl Daemon {
             routing: outputs.routing,
             presence: presence.clone(),
             commands: commands.clone(),
-            postman: postman.clone(),
+            dispatcher: dispatcher.clone(),
             enrolments: enrolments.clone(),
         });
         let keeper = certificate::keeper(&config, authority.clone())?;
         let tls = edge_hub::tls::server_config_for(keeper.served())?;
-        let (door, doors) = open_doors(&config, front, clients.clone(), tls, &stop_doors).await?;
+        let (server, listeners) =
+            open_listeners(&config, front, clients.clone(), tls, &stop_listeners).await?;
 
         // Nobody who was removed while the daemon ended, and nobody whom an older version forgot to forget, is found again by
         // the next one of the name.
         let is_central = matches!(upstream.map(|upstream| &upstream.kind), Some(Kind::Central(_)));
-        let knows_devices = !is_central || standing.devices.is_told();
-        removals.sweep(is_left_behind(&standing, &deployments.modules(), knows_devices)).await?;
+        let knows_devices = !is_central || authorizer.devices.is_told();
+        removals.sweep(is_left_behind(&authorizer, &deployments.modules(), knows_devices)).await?;
 
         let mut tasks = Tasks::new(stop.clone());
         {
@@ -272,11 +273,11 @@ impl Daemon {
             });
         }
         {
-            let (postman, stop) = (postman.clone(), stop.clone());
+            let (dispatcher, stop) = (dispatcher.clone(), stop.clone());
             tasks.restarted("end of messages", move || {
-                let (postman, stop) = (postman.clone(), stop.clone());
+                let (dispatcher, stop) = (dispatcher.clone(), stop.clone());
                 async move {
-                    postman.expire(stop).await;
+                    dispatcher.expire(stop).await;
                     Ok(())
                 }
             });
@@ -292,11 +293,11 @@ impl Daemon {
             });
         }
         {
-            let (standing, stop) = (standing.clone(), stop.clone());
-            tasks.restarted("standing of clients", move || {
-                let (standing, stop) = (standing.clone(), stop.clone());
+            let (authorizer, stop) = (authorizer.clone(), stop.clone());
+            tasks.restarted("authorization of clients", move || {
+                let (authorizer, stop) = (authorizer.clone(), stop.clone());
                 async move {
-                    standing.run(stop).await;
+                    authorizer.run(stop).await;
                     Ok(())
                 }
             });
@@ -312,16 +313,16 @@ impl Daemon {
             });
         }
 
-        // The deployer and its report.
-        let (status, deployer_status) = watch::channel(DeployerStatus::default());
-        let in_force = outputs.deployer.clone();
+        // The reconciler and its report.
+        let (status, deployer_status) = watch::channel(ReconcilerStatus::default());
+        let in_force = outputs.reconciler.clone();
         let (health, told_health) = watch::channel(None);
         let reporter = Reporter {
             gateway: config.device_id.clone(),
             host: host(),
             twins: twins.clone(),
-            deployment: outputs.deployer.clone(),
-            deployer: deployer_status.clone(),
+            deployment: outputs.reconciler.clone(),
+            reconciler: deployer_status.clone(),
             judgement: outputs.judgement.clone(),
             health: told_health,
         };
@@ -345,21 +346,21 @@ impl Daemon {
                     gateway: config.device_id.clone(),
                     hub_name: hub_name.clone(),
                 }),
-                deployer: deployer_status.clone(),
+                reconciler: deployer_status.clone(),
             };
             let workload = Arc::new(Workload::new(&config.data_dir, about));
-            let deployer = Deployer {
+            let reconciler = Reconciler {
                 engine: Engine::new(config.docker.socket.clone()),
                 workload,
                 context,
-                deployments: outputs.deployer,
+                deployments: outputs.reconciler,
                 status,
             };
             let stop = stop.clone();
-            tasks.restarted("deployer", move || {
-                let (deployer, stop) = (deployer.clone(), stop.clone());
+            tasks.restarted("reconciler", move || {
+                let (reconciler, stop) = (reconciler.clone(), stop.clone());
                 async move {
-                    deployer.run(stop).await;
+                    reconciler.run(stop).await;
                     Ok(())
                 }
             });
@@ -386,7 +387,7 @@ impl Daemon {
                     gateway: config.device_id.clone(),
                     queues: queues.clone(),
                     quarantine: quarantine.clone(),
-                    devices: standing.devices.clone(),
+                    devices: authorizer.devices.clone(),
                     meter: meter.clone(),
                 };
                 let (stop, upstream) = (stop.clone(), upstream.clone());
@@ -402,11 +403,11 @@ impl Daemon {
                             quarantine: quarantine.clone(),
                             meter: meter.clone(),
                             twins,
-                            standing: standing.clone(),
+                            authorizer: authorizer.clone(),
                             deployments: deployments.clone(),
                             commands: commands.clone(),
-                            mailbox,
-                            postman,
+                            cloud_messages,
+                            dispatcher,
                             enrolments,
                             clients: clients.clone(),
                             presence,
@@ -431,7 +432,7 @@ impl Daemon {
                             async move {
                                 let transport = reach::usable_transport(&upstream, &status, &stop).await;
                                 if let Some(transport) = transport {
-                                    carried.carrier(&upstream, transport, proxy, status).run(stop).await;
+                                    carried.forwarder(&upstream, transport, proxy, status).run(stop).await;
                                 }
                                 Ok(())
                             }
@@ -453,21 +454,21 @@ impl Daemon {
             });
         }
 
-        // The local door.
+        // The control socket.
         let control = Arc::new(Control {
             passwords,
             gateway: config.device_id.clone(),
             hostname: config.hostname.clone(),
             hub_name,
             clients,
-            standing,
+            authorizer,
             deployments,
             judgement: outputs.judgement,
-            deployer: deployer_status,
+            reconciler: deployer_status,
             queues: queues.clone(),
             unrouted,
             commands: commands.clone(),
-            door: door.clone(),
+            server: server.clone(),
             quarantine: quarantine.clone(),
             state: state.clone(),
             meter,
@@ -496,42 +497,42 @@ impl Daemon {
                 anyhow::Ok(())
             });
         }
-        Ok(Self { tasks, door, doors, stop_doors, stop, commands, queues, quarantine, state })
+        Ok(Self { tasks, server, listeners, stop_listeners, stop, commands, queues, quarantine, state })
     }
 
     async fn stop(mut self) {
-        self.stop_doors.cancel();
-        self.doors.join().await;
-        self.door.close().await;
+        self.stop_listeners.cancel();
+        self.listeners.join().await;
+        self.server.close().await;
         self.stop.cancel();
         self.tasks.join().await;
         self.commands.close().await;
         self.queues.close().await;
         self.quarantine.close().await;
-        // The rooms behind the door keep their state until here.
-        drop((self.door, self.commands));
+        // The rooms behind the server keep their state until here.
+        drop((self.server, self.commands));
         self.state.close().await;
     }
 }
 
 /// Who is not here any more, of those of whom something is kept.
 fn is_left_behind(
-    standing: &Standing,
+    authorizer: &Authorizer,
     modules: &BTreeSet<ModuleId>,
     knows_devices: bool,
 ) -> impl Fn(&Identity) -> bool {
     move |identity| match (&identity.module, identity.user_name()) {
-        (_, Some(user)) => standing.users.get(&user).is_none(),
+        (_, Some(user)) => authorizer.users.get(&user).is_none(),
         _ if identity.is_local() => false,
-        (None, _) if identity.device == standing.gateway => false,
-        (Some(module), _) if identity.device == standing.gateway => {
+        (None, _) if identity.device == authorizer.gateway => false,
+        (Some(module), _) if identity.device == authorizer.gateway => {
             !module.is_system() && !modules.contains(module)
         }
-        _ => knows_devices && standing.devices.get(&identity.device).is_none(),
+        _ => knows_devices && authorizer.devices.get(&identity.device).is_none(),
     }
 }
 
-/// What a carrier to an upstream that is not central needs of the other rooms.
+/// What a forwarder to an upstream that is not central needs of the other rooms.
 #[derive(Clone)]
 struct Carried {
     gateway: DeviceId,
@@ -542,22 +543,22 @@ struct Carried {
 }
 
 impl Carried {
-    fn carrier(
+    fn forwarder(
         self,
         upstream: &Upstream,
         transport: Transport,
         proxy: Option<Proxy>,
         status: watch::Sender<LinkStatus>,
-    ) -> Carrier {
+    ) -> Forwarder {
         if matches!(transport, Transport::Plain) {
             tracing::warn!(
                 "[upstream] transport = \"plain\": everybody on the way can read and change what is sent"
             );
         }
-        let manner = Manner::new(upstream, self.devices);
-        Carrier {
+        let profile = UpstreamProfile::new(upstream, self.devices);
+        Forwarder {
             gateway: self.gateway,
-            manner: Arc::new(manner),
+            profile: Arc::new(profile),
             address: upstream.address(),
             transport,
             proxy,
@@ -591,45 +592,46 @@ async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queu
     .await?
 }
 
-async fn open_doors(
+async fn open_listeners(
     config: &Config,
-    front: Arc<Front>,
+    front: Arc<GatewayService>,
     clients: Clients,
     tls: Arc<rustls::ServerConfig>,
     stop: &CancellationToken,
-) -> Result<(Arc<Door<Front>>, Tasks)> {
+) -> Result<(Arc<MqttServer<GatewayService>>, Tasks)> {
     let api = methods::router(front.clone(), clients.clone());
     let settings = config.limits.settings(config.listen.connections_max);
-    let door = Door::open(&config.data_dir.join("mqtt"), front, clients, settings).await?;
-    let mut doors = Tasks::new(stop.clone());
+    let server = MqttServer::open(&config.data_dir.join("mqtt"), front, clients, settings).await?;
+    let mut listeners = Tasks::new(stop.clone());
     let bind = async |address| {
         edge_hub::listen::bind(address).await.with_context(|| format!("listening on {address}"))
     };
     let listener = bind(config.listen.mqtts).await?;
-    doors.essential(
+    listeners.essential(
         "MQTT over TLS",
-        door.clone().serve_tls(listener, tls.clone(), stop.clone()).map(anyhow::Ok),
+        server.clone().serve_tls(listener, tls.clone(), stop.clone()).map(anyhow::Ok),
     );
     tracing::info!(address = %config.listen.mqtts, "MQTT over TLS is served");
     if let Some(address) = config.listen.https {
         let listener = bind(address).await.context(
             "[listen] https: MQTT over WebSocket and the modules' method API; write \"\" for none",
         )?;
-        doors.essential("HTTPS", door.clone().serve_https(listener, tls, api, stop.clone()).map(anyhow::Ok));
+        listeners
+            .essential("HTTPS", server.clone().serve_https(listener, tls, api, stop.clone()).map(anyhow::Ok));
         tracing::info!(%address, "MQTT over WebSocket and the modules' method API are served");
     }
     if let Some(address) = config.listen.mqtt {
         if !address.ip().is_loopback() {
             bail!("[listen] mqtt: found {address}; plain MQTT is served on loopback only");
         }
-        doors.essential(
+        listeners.essential(
             "plain MQTT",
-            door.clone().serve_tcp(bind(address).await?, stop.clone()).map(anyhow::Ok),
+            server.clone().serve_tcp(bind(address).await?, stop.clone()).map(anyhow::Ok),
         );
         let anonymous_user = config.listen.anonymous_user.as_ref().map(tracing::field::display);
         tracing::info!(%address, anonymous_user, "plain MQTT is served on loopback");
     }
-    Ok((door, doors))
+    Ok((server, listeners))
 }
 
 /// Keeps the reported sections of `$edgeAgent` and `$edgeHub` true.
@@ -639,7 +641,7 @@ struct Reporter {
     host: report::Host,
     twins: Twins,
     deployment: watch::Receiver<Option<Arc<Deployment>>>,
-    deployer: watch::Receiver<DeployerStatus>,
+    reconciler: watch::Receiver<ReconcilerStatus>,
     judgement: watch::Receiver<Judgement>,
     health: watch::Receiver<Option<HealthReport>>,
 }
@@ -649,7 +651,7 @@ impl Reporter {
         loop {
             self.report();
             let changed = tokio::select! {
-                changed = self.deployer.changed() => changed,
+                changed = self.reconciler.changed() => changed,
                 changed = self.judgement.changed() => changed,
                 changed = self.health.changed() => changed,
                 () = stop.cancelled() => return,
@@ -662,7 +664,7 @@ impl Reporter {
     }
 
     fn report(&mut self) {
-        let status = self.deployer.borrow_and_update().clone();
+        let status = self.reconciler.borrow_and_update().clone();
         let judgement = self.judgement.borrow_and_update().clone();
         let health = self.health.borrow_and_update().clone();
         let with_health = |mut section: Map<String, Value>| {
@@ -702,9 +704,10 @@ impl Reporter {
         let mut hub = outcome(versions.edge_hub);
         if judgement.problem.is_none() {
             // What Docker does is no fault of the routes.
-            (hub.code, hub.description) = match judgement.routes_refused.is_empty() {
-                true => (schemas::status::code::SUCCESS, String::new()),
-                false => (schemas::status::code::REFUSED, judgement.routes_refused.join("\n")),
+            (hub.code, hub.description) = if judgement.routes_refused.is_empty() {
+                (schemas::status::code::SUCCESS, String::new())
+            } else {
+                (schemas::status::code::REFUSED, judgement.routes_refused.join("\n"))
             };
         }
         self.twins.replace_reported(&identity(ModuleId::edge_hub()), report::edge_hub(&hub));

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use edge_core::access::x509::Authorities;
 use edge_hub::input_file::{self, SMALL_BYTES_MAX};
-use edge_hub::tls::keep::{KeepOptions, Keeper, Place};
+use edge_hub::tls::keep::{CertificateLocation, KeepOptions, Keeper};
 use edge_hub::tls::trust::TrustKeeper;
 use edge_hub::tls::{Authority, certificates};
 
@@ -71,7 +71,7 @@ pub fn trust_bundle(config: &Config) -> String {
 /// # Errors
 /// When there is none to serve.
 pub fn keeper(config: &Config, authority: Option<Authority>) -> Result<Keeper> {
-    let place = Place::Files { cert: config.tls.cert.clone(), key: config.tls.key.clone() };
+    let place = CertificateLocation::Files { cert: config.tls.cert.clone(), key: config.tls.key.clone() };
     let options = KeepOptions::new(place, authority, init::names(&config.hostname));
     Keeper::open(options).context(
         "[tls] cert and key: restore them from a backup, or move them away and run `edge-agent init --repair`",

@@ -193,7 +193,7 @@ impl Cli {
                 HostPolicy::new(&config).check(&desired).map_err(|error| refused(file, error))?;
                 let keys =
                     crate::module_keys::ModuleKeys::load(&config.data_dir).map_err(anyhow::Error::from)?;
-                let plan = crate::deployer::plan_once(&config, &keys, &desired)
+                let plan = crate::reconciler::plan_once(&config, &keys, &desired)
                     .await
                     .map_err(anyhow::Error::from)?;
                 warn(&warnings);
@@ -207,9 +207,12 @@ impl Cli {
                     None => "/apply".to_owned(),
                 };
                 let answer = self.ask("POST", &path, Some(&document)).await?;
-                self.print(&answer, || match answer["settled"] == true {
-                    true => "applied: its modules run".to_owned(),
-                    false => "applied: `edge-agent status` shows how far it is".to_owned(),
+                self.print(&answer, || {
+                    if answer["settled"] == true {
+                        "applied: its modules run".to_owned()
+                    } else {
+                        "applied: `edge-agent status` shows how far it is".to_owned()
+                    }
                 })?;
             }
             Command::Status => {
@@ -473,7 +476,7 @@ fn status_text(status: &Value) -> String {
             status["acknowledgedAndPartlyRefused"]
         ));
     }
-    let counts: Vec<String> = status["door"]
+    let counts: Vec<String> = status["mqttServer"]
         .as_object()
         .into_iter()
         .flatten()
@@ -481,7 +484,7 @@ fn status_text(status: &Value) -> String {
         .map(|(name, count)| format!("{name} {count}"))
         .collect();
     if !counts.is_empty() {
-        lines.push(format!("front door  {}", counts.join(", ")));
+        lines.push(format!("MQTT server {}", counts.join(", ")));
     }
     let output = Output::of_stdout();
     let mut lines: Vec<String> = lines.iter().map(|line| alarming(output, line)).collect();

@@ -48,7 +48,7 @@ pub struct Config {
     pub buffer: BufferSection,
     /// Certificates.
     pub tls: TlsSection,
-    /// What one client may ask of the front door.
+    /// What one client may ask of the MQTT server.
     pub limits: Limits,
     /// CRC-32C of the file: tells whether it was changed since.
     pub crc32c: u32,

@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::deployer::Deployment;
+use crate::authorizer::Rules;
 use crate::docker::host_policy::HostPolicy;
 use crate::queues::Queues;
+use crate::reconciler::Deployment;
 use crate::removals::{Removal, RemovalError, Removals};
 use crate::routing::Routing;
-use crate::standing::Rules;
-use crate::state::{Room, State, StateError};
+use crate::state::{Namespace, State, StateError};
 use crate::twins::{DesiredChange, Twins};
 
 const IN_FORCE: &str = "in-force";
@@ -95,7 +95,7 @@ pub struct Deployments {
     queues: Arc<Queues>,
     removals: Removals,
     in_force: std::sync::Mutex<Option<InForce>>,
-    deployer: watch::Sender<Option<Arc<Deployment>>>,
+    reconciler: watch::Sender<Option<Arc<Deployment>>>,
     routing: watch::Sender<Arc<Routing>>,
     rules: watch::Sender<Arc<Rules>>,
     takes_free: Arc<AtomicBool>,
@@ -107,13 +107,13 @@ pub struct Deployments {
 
 /// The receiving ends.
 pub struct Outputs {
-    /// For the deployer.
-    pub deployer: watch::Receiver<Option<Arc<Deployment>>>,
-    /// For the front door.
+    /// For the reconciler.
+    pub reconciler: watch::Receiver<Option<Arc<Deployment>>>,
+    /// For the MQTT server.
     pub routing: watch::Receiver<Arc<Routing>>,
-    /// For the standing of clients.
+    /// For the authorizer of clients.
     pub rules: watch::Receiver<Arc<Rules>>,
-    /// For the front door: whether a route takes messages on free topics.
+    /// For the MQTT server: whether a route takes messages on free topics.
     pub takes_free: Arc<AtomicBool>,
     /// For the report.
     pub judgement: watch::Receiver<Judgement>,
@@ -133,12 +133,12 @@ impl Deployments {
         removal: &Removal,
         policy: HostPolicy,
     ) -> Result<(Self, Outputs), StateError> {
-        let (deployer, deployer_out) = watch::channel(None);
+        let (reconciler, deployer_out) = watch::channel(None);
         let (routing, routing_out) = watch::channel(Arc::default());
         let (rules, rules_out) = watch::channel(Arc::default());
         let (judgement, judgement_out) = watch::channel(Judgement::default());
         let last: Option<Sections> =
-            state.load(Room::Deployment).into_iter().find(|(key, _)| key == IN_FORCE).map(|(_, s)| s);
+            state.load(Namespace::Deployment).into_iter().find(|(key, _)| key == IN_FORCE).map(|(_, s)| s);
         let deployments = Self {
             gateway,
             twins,
@@ -146,7 +146,7 @@ impl Deployments {
             queues,
             removals,
             in_force: std::sync::Mutex::new(None),
-            deployer,
+            reconciler,
             routing,
             rules,
             takes_free: Arc::default(),
@@ -161,7 +161,7 @@ impl Deployments {
         }
         deployments.consider(removal);
         let outputs = Outputs {
-            deployer: deployer_out,
+            reconciler: deployer_out,
             routing: routing_out,
             rules: rules_out,
             takes_free: deployments.takes_free.clone(),
@@ -207,9 +207,10 @@ impl Deployments {
             self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&wanted));
         let warned = self.in_force().as_ref().map(|in_force| in_force.warnings.clone()).unwrap_or_default();
         let is_in_force = wants_the_same && !self.must_renew.swap(false, Ordering::Relaxed);
-        let problem = match is_in_force {
-            true => self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone()),
-            false => self.put_in_force(wanted, removal, Start::New).err(),
+        let problem = if is_in_force {
+            self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone())
+        } else {
+            self.put_in_force(wanted, removal, Start::New).err()
         };
         let (routes_refused, warnings) = match self.in_force().as_ref() {
             Some(in_force) => (in_force.routes_refused.clone(), in_force.warnings.clone()),
@@ -227,7 +228,7 @@ impl Deployments {
                 tracing::warn!(version, warning, "manifest has a part to look at");
             }
             if let Some(in_force) = self.in_force().as_ref() {
-                self.state.put(Room::Deployment, IN_FORCE, &in_force.sections).later();
+                self.state.put(Namespace::Deployment, IN_FORCE, &in_force.sections).later();
             }
         }
         self.judgement.send_replace(Judgement {
@@ -332,7 +333,7 @@ impl Deployments {
         let warnings = warnings(&sections, &desired);
         let deployment = Deployment { desired, version: sections.edge_agent.version };
         if withheld.is_none() {
-            self.deployer.send_replace(Some(Arc::new(deployment)));
+            self.reconciler.send_replace(Some(Arc::new(deployment)));
         }
         *self.in_force() =
             Some(InForce { sections, routes: manifest.edge_hub.routes, routes_refused, warnings, withheld });
@@ -342,7 +343,7 @@ impl Deployments {
     /// The manifest in force, when the policy of this gateway lets its modules run.
     #[cfg(test)]
     pub fn desired_in_force(&self) -> Option<Arc<Deployment>> {
-        self.deployer.borrow().clone()
+        self.reconciler.borrow().clone()
     }
 
     /// The desired section of a module of this gateway, as it is wanted now.
@@ -534,7 +535,7 @@ mod tests {
         let module: ModuleId = "m".parse().unwrap();
         let keys = ModuleKeys::load(dir).unwrap();
         let keys = keys.with_numbers("gw".parse().unwrap(), running.removals.modules().numbers().clone());
-        let in_force = running.outputs.deployer.borrow().clone().unwrap();
+        let in_force = running.outputs.reconciler.borrow().clone().unwrap();
         let fingerprint = in_force.desired.modules[&module].fingerprint.clone();
         [format!("{:?}", keys.key(&module)), keys.generation_id(&module), fingerprint]
     }
@@ -694,7 +695,7 @@ mod tests {
         let running = gateway.start_with(permits("host_namespaces = \"none\"")).await;
         running.central_wants(1, json!({"a": "FROM /messages/modules/x/outputs/a INTO $upstream"})).await;
         let before = running.twins.get(&running.deployments.identity(ModuleId::edge_agent())).desired;
-        let in_force = running.outputs.deployer.borrow().clone();
+        let in_force = running.outputs.reconciler.borrow().clone();
         let error = running.deployments.apply(&privileged()).await.unwrap_err();
         assert!(matches!(error, ApplyError::Refused(_)) && error.to_string().contains(REFUSED), "{error}");
         let after = running.twins.get(&running.deployments.identity(ModuleId::edge_agent())).desired;
@@ -709,7 +710,7 @@ mod tests {
         running.deployments.take_up().await.unwrap();
         let problem = running.judgement().problem.unwrap();
         assert!(problem.contains(REFUSED), "{problem}");
-        assert_eq!(*running.outputs.deployer.borrow(), in_force);
+        assert_eq!(*running.outputs.reconciler.borrow(), in_force);
         assert!(running.outputs.rules.borrow().modules.is_empty());
         running.stop().await;
     }
@@ -723,14 +724,14 @@ mod tests {
 
         let running = gateway.start_with(permits("host_namespaces = [\"ipc\"]")).await;
         assert!(running.goes_upstream("a"));
-        assert_eq!(*running.outputs.deployer.borrow(), None);
+        assert_eq!(*running.outputs.reconciler.borrow(), None);
         let problem = running.judgement().problem.unwrap();
         assert!(problem.contains(REFUSED), "{problem}");
         running.stop().await;
 
         let running = gateway.start_with(permits("host_namespaces = [\"pid\"]")).await;
         assert_eq!(running.judgement().problem, None);
-        assert!(running.outputs.deployer.borrow().is_some());
+        assert!(running.outputs.reconciler.borrow().is_some());
         running.stop().await;
     }
 
@@ -762,7 +763,7 @@ mod tests {
         running.deployments.apply(&document("")).await.unwrap();
         let desired = |module| running.twins.get(&running.deployments.identity(module)).desired;
         let wanted =
-            || running.outputs.deployer.borrow().clone().map(|deployment| deployment.desired.clone());
+            || running.outputs.reconciler.borrow().clone().map(|deployment| deployment.desired.clone());
         let in_force = wanted();
         for (number, place) in (2..).zip(["username", "password", "createOptions", "value", "a", "apiKey"]) {
             let before = [ModuleId::edge_agent(), ModuleId::edge_hub(), "m".parse().unwrap()].map(desired);

@@ -13,7 +13,7 @@ use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
-use crate::state::{Room, Saved, State, StateError, shaped};
+use crate::state::{Namespace, Saved, State, StateError, shaped};
 
 /// Each device that central assigned.
 const FROM_CENTRAL: &str = "central/";
@@ -175,8 +175,8 @@ impl ToldDevices {
     pub async fn durable(self) -> Result<(), StateError> {
         for changes in self.changes.chunks(SAVED_AT_ONCE) {
             let saved = changes.iter().map(|(key, child)| match child {
-                Some(child) => self.state.put(Room::Devices, key, child),
-                None => self.state.remove(Room::Devices, key),
+                Some(child) => self.state.put(Namespace::Devices, key, child),
+                None => self.state.remove(Namespace::Devices, key),
             });
             // All of them are handed in before the first is waited for.
             for saved in saved.collect::<Vec<_>>() {
@@ -184,8 +184,8 @@ impl ToldDevices {
             }
         }
         if self.is_first {
-            self.state.put(Room::Devices, TOLD, &true).durable().await?;
-            self.state.remove(Room::Devices, FORMER_LIST).durable().await?;
+            self.state.put(Namespace::Devices, TOLD, &true).durable().await?;
+            self.state.remove(Namespace::Devices, FORMER_LIST).durable().await?;
         }
         Ok(())
     }
@@ -205,9 +205,9 @@ impl Devices {
     /// [`StateError`] when the state cannot be used.
     pub fn load(state: State) -> Result<Self, StateError> {
         let mut known = Known::default();
-        for (key, value) in state.load::<serde_json::Value>(Room::Devices) {
+        for (key, value) in state.load::<serde_json::Value>(Namespace::Devices) {
             if key == FORMER_LIST {
-                let Some(list) = shaped::<Children>(Room::Devices, &key, value) else { continue };
+                let Some(list) = shaped::<Children>(Namespace::Devices, &key, value) else { continue };
                 for child in list.children {
                     // What has a place of its own was saved later.
                     known.from_central.entry(child.device_id.clone()).or_insert(child);
@@ -216,13 +216,13 @@ impl Devices {
             } else if key == TOLD {
                 known.is_told = true;
             } else if let Some(id) = key.strip_prefix(FROM_CENTRAL).and_then(|id| id.parse().ok()) {
-                if let Some(child) = shaped(Room::Devices, &key, value) {
+                if let Some(child) = shaped(Namespace::Devices, &key, value) {
                     known.from_central.insert(id, child);
                 }
             } else if key == BLOCKED {
-                known.blocked = shaped(Room::Devices, &key, value).unwrap_or_default();
+                known.blocked = shaped(Namespace::Devices, &key, value).unwrap_or_default();
             } else if let Some(id) = key.strip_prefix(ADDED).and_then(|id| id.parse().ok())
-                && let Some(device) = shaped(Room::Devices, &key, value)
+                && let Some(device) = shaped(Namespace::Devices, &key, value)
             {
                 known.added.insert(id, device);
             }
@@ -354,7 +354,7 @@ impl Devices {
                 return Err(DeviceError::Full);
             }
             known.added.insert(id.clone(), added.clone());
-            self.state.put(Room::Devices, &format!("{ADDED}{id}"), &added)
+            self.state.put(Namespace::Devices, &format!("{ADDED}{id}"), &added)
         };
         Ok(saved.durable().await?)
     }
@@ -367,7 +367,7 @@ impl Devices {
         let saved = {
             let mut known = self.known.write().expect("nothing panics while it holds the devices");
             known.added.remove(id).ok_or_else(|| DeviceError::Unknown(id.clone()))?;
-            self.state.remove(Room::Devices, &format!("{ADDED}{id}"))
+            self.state.remove(Namespace::Devices, &format!("{ADDED}{id}"))
         };
         Ok(saved.durable().await?)
     }
@@ -387,7 +387,7 @@ impl Devices {
             true => known.blocked.insert(id.clone()),
             false => known.blocked.remove(id),
         };
-        Ok(self.state.put(Room::Devices, BLOCKED, &known.blocked))
+        Ok(self.state.put(Namespace::Devices, BLOCKED, &known.blocked))
     }
 }
 
@@ -492,7 +492,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open(dir.path()).unwrap();
         let former = serde_json::json!({"children": [child("a", "k", true), child("b", "k", true)]});
-        state.put(Room::Devices, FORMER_LIST, &former).durable().await.unwrap();
+        state.put(Namespace::Devices, FORMER_LIST, &former).durable().await.unwrap();
         state.close().await;
         for told in [true, false] {
             let state = State::open(dir.path()).unwrap();
@@ -506,7 +506,7 @@ mod tests {
         }
         let state = State::open(dir.path()).unwrap();
         let keys: Vec<String> =
-            state.load::<serde_json::Value>(Room::Devices).into_iter().map(|(key, _)| key).collect();
+            state.load::<serde_json::Value>(Namespace::Devices).into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["central/b", "told"]);
     }
 

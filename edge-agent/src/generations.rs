@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::queues::Queues;
-use crate::queues::place::Queue;
+use crate::queues::destination::Queue;
 use crate::removals::{IdentityState, RemovalError, Removed};
-use crate::state::{Room, Saved, State, shaped};
+use crate::state::{Namespace, Saved, State, shaped};
 
 /// Keys in the devices' namespace of the state, by identity.
 const FORMER: &str = "former/";
@@ -67,11 +67,11 @@ pub struct Generations(Arc<Inner>);
 impl Generations {
     /// As last saved.
     pub fn load(state: State, queues: Option<Arc<Queues>>) -> Self {
-        let stored = state.load::<serde_json::Value>(Room::Devices).into_iter();
+        let stored = state.load::<serde_json::Value>(Namespace::Devices).into_iter();
         let former: BTreeMap<Identity, Vec<Former>> = stored
             .filter_map(|(key, value)| {
                 let identity = Identity::of_session(key.strip_prefix(FORMER)?)?;
-                Some((identity, shaped(Room::Devices, &key, value)?))
+                Some((identity, shaped(Namespace::Devices, &key, value)?))
             })
             .collect();
         let count = AtomicUsize::new(former.len());
@@ -103,9 +103,9 @@ impl Generations {
     fn save(&self, identity: &Identity, of: &[Former]) -> Saved {
         let key = format!("{FORMER}{identity}");
         if of.is_empty() {
-            self.0.state.remove(Room::Devices, &key)
+            self.0.state.remove(Namespace::Devices, &key)
         } else {
-            self.0.state.put(Room::Devices, &key, &of)
+            self.0.state.put(Namespace::Devices, &key, &of)
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
-use crate::state::{Room, State, StateError};
+use crate::state::{Namespace, State, StateError};
 use edge_hub::tasks;
 
 const KEY: &str = "upstream";
@@ -50,7 +50,7 @@ impl Meter {
     /// # Errors
     /// [`StateError`] when what is saved cannot be read.
     pub fn load(state: State, limits: Limits) -> Result<Self, StateError> {
-        let saved = state.load::<Saved>(Room::Budget).into_iter().find(|(key, _)| key == KEY);
+        let saved = state.load::<Saved>(Namespace::Budget).into_iter().find(|(key, _)| key == KEY);
         let budget = Budget::new(limits, saved.map(|(_, saved)| saved), now_ms());
         let inner = Inner { budget, is_saving: false, looked: Instant::now() };
         Ok(Self { inner: Arc::new(Mutex::new(inner)), state, changed: watch::Sender::new(()) })
@@ -109,7 +109,7 @@ impl Meter {
     }
 
     async fn claim(self, saved: Saved) {
-        while let Err(error) = self.state.put(Room::Budget, KEY, &saved).durable().await {
+        while let Err(error) = self.state.put(Namespace::Budget, KEY, &saved).durable().await {
             tracing::error!(error = %chain(&error), "what the link may cost could not be saved; it waits");
             tokio::time::sleep(AGAIN).await;
         }
@@ -131,7 +131,7 @@ impl Meter {
             let is_new = inner.look();
             let saved = if is_stopped { inner.budget.to_save_at_end() } else { inner.budget.to_save() };
             drop(inner);
-            self.state.put(Room::Budget, KEY, &saved).later();
+            self.state.put(Namespace::Budget, KEY, &saved).later();
             if is_new {
                 tracing::info!("a new day of the link's budget began");
                 self.changed.send_replace(());

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::front::Front;
+use crate::gateway_service::GatewayService;
 
 /// Calls of modules that run at once.
 const CALLS_MAX: usize = 200;
@@ -41,13 +41,13 @@ const RESPONSE_TIMEOUT_DEFAULT: u64 = 30;
 const CALLER_HEADER: &str = "x-ms-edge-moduleid";
 
 struct Methods {
-    front: Arc<Front>,
+    front: Arc<GatewayService>,
     clients: Clients,
     places: Semaphore,
 }
 
 /// What the HTTPS listener serves beside WebSockets.
-pub fn router(front: Arc<Front>, clients: Clients) -> Router {
+pub fn router(front: Arc<GatewayService>, clients: Clients) -> Router {
     let methods = Methods { front, clients, places: Semaphore::new(CALLS_MAX) };
     Router::new()
         .route("/twins/{device}/methods", post(of_device))
@@ -194,9 +194,12 @@ async fn read(body: Body) -> Result<MethodRequest, Failure> {
 }
 
 fn checked(body: CallBody) -> Result<MethodRequest, String> {
-    let within = |field: &str, value: u64, least: u64| match (least..=300).contains(&value) {
-        true => Ok(value),
-        false => Err(format!("{field}: found {value}; write {least} to 300")),
+    let within = |field: &str, value: u64, least: u64| {
+        if (least..=300).contains(&value) {
+            Ok(value)
+        } else {
+            Err(format!("{field}: found {value}; write {least} to 300"))
+        }
     };
     if !(1..=NAME_CHARS_MAX).contains(&body.method_name.chars().count()) {
         return Err(format!("methodName: write 1 to {NAME_CHARS_MAX} characters"));

@@ -12,7 +12,7 @@ use std::sync::{Arc, RwLock};
 use schemas::names::{Identity, ModuleId};
 
 use crate::clock::now_ms;
-use crate::state::{Room, State, shaped};
+use crate::state::{Namespace, State, shaped};
 
 /// Keys in the devices' namespace of the state, by identity.
 const NUMBERS: &str = "module/";
@@ -45,12 +45,13 @@ impl ModuleNumbers {
 impl ModuleGenerations {
     /// As last saved.
     pub fn load(state: State) -> Self {
-        let stored = state.load::<serde_json::Value>(Room::Devices);
+        let stored = state.load::<serde_json::Value>(Namespace::Devices);
         let of_central = stored.iter().find(|(key, _)| key == OF_CENTRAL);
-        let of_central = of_central.and_then(|(key, numbers)| shaped(Room::Devices, key, numbers.clone()));
+        let of_central =
+            of_central.and_then(|(key, numbers)| shaped(Namespace::Devices, key, numbers.clone()));
         let numbers = stored.into_iter().filter_map(|(key, number)| {
             let module = Identity::of_session(key.strip_prefix(NUMBERS)?)?;
-            Some((module, shaped(Room::Devices, &key, number)?))
+            Some((module, shaped(Namespace::Devices, &key, number)?))
         });
         let numbers = ModuleNumbers(Arc::new(RwLock::new(numbers.collect())));
         Self { state, numbers, of_central: Arc::new(RwLock::new(of_central.unwrap_or_default())) }
@@ -75,7 +76,7 @@ impl ModuleGenerations {
         if *known != *told {
             known.clone_from(told);
             // Under the lock: the disk gets them in the order of the memory.
-            self.state.put(Room::Devices, OF_CENTRAL, &*known).later();
+            self.state.put(Namespace::Devices, OF_CENTRAL, &*known).later();
         }
     }
 
@@ -91,6 +92,6 @@ impl ModuleGenerations {
         // By the clock: it goes on ascending after the state was restored from a backup.
         *number = now_ms().max(*number + 1);
         // Under the lock: the disk gets them in the order of the memory.
-        self.state.put(Room::Devices, &format!("{NUMBERS}{module}"), number).later();
+        self.state.put(Namespace::Devices, &format!("{NUMBERS}{module}"), number).later();
     }
 }

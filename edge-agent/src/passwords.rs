@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use edge_core::access::password::{self, Memory, PasswordError};
-use edge_core::access::proof::Mark;
+use edge_core::access::proof::KeyFingerprint;
 use edge_core::access::secret::Secret;
 use edge_hub::tasks;
 use schemas::names::UserName;
@@ -63,7 +63,7 @@ struct Inner {
     /// Makes digests of passwords that nobody can try out who does not have it.
     secret: [u8; 32],
     /// The digest of each user's password that was right. At most one per user, and users are bounded.
-    right: Mutex<HashMap<UserName, Mark>>,
+    right: Mutex<HashMap<UserName, KeyFingerprint>>,
 }
 
 impl Passwords {
@@ -79,13 +79,13 @@ impl Passwords {
         Ok(Self(Arc::new(Inner { jobs, took_us, secret: rand::random(), right: Mutex::default() })))
     }
 
-    fn right(&self) -> MutexGuard<'_, HashMap<UserName, Mark>> {
+    fn right(&self) -> MutexGuard<'_, HashMap<UserName, KeyFingerprint>> {
         self.0.right.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The digest holds for the stored hash too: a user that is added anew has none.
-    fn digest(&self, hash: &str, password: &Secret) -> Mark {
-        Mark::of(&[&self.0.secret[..], hash.as_bytes(), b"\0", password.bytes()].concat())
+    fn digest(&self, hash: &str, password: &Secret) -> KeyFingerprint {
+        KeyFingerprint::of(&[&self.0.secret[..], hash.as_bytes(), b"\0", password.bytes()].concat())
     }
 
     /// Whether this password of a user was right before.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::generations::Generations;
 use crate::module_generations::ModuleGenerations;
-use crate::state::{Room, State, StateError};
+use crate::state::{Namespace, State, StateError};
 use crate::users::Users;
 
 /// Key in the devices' namespace of the state: the removals that have not ended, as texts of identities.
@@ -122,10 +122,10 @@ impl Removals {
         generations: Generations,
     ) -> Self {
         kept.push(Box::new(generations.clone()));
-        let stored = state.load::<serde_json::Value>(Room::Devices).into_iter();
+        let stored = state.load::<serde_json::Value>(Namespace::Devices).into_iter();
         let texts = stored
             .filter(|(key, _)| key == PENDING)
-            .find_map(|(_, texts)| crate::state::shaped::<Vec<String>>(Room::Devices, PENDING, texts));
+            .find_map(|(_, texts)| crate::state::shaped::<Vec<String>>(Namespace::Devices, PENDING, texts));
         let pending: Vec<Identity> =
             texts.into_iter().flatten().filter_map(|text| Identity::of_session(&text)).collect();
         let removals = Self(Arc::new(Inner {
@@ -258,7 +258,7 @@ impl Removal {
         log.enter(identities.into_iter().chain(users));
         let texts: Vec<String> = log.pending.iter().map(ToString::to_string).collect();
         // Under the lock: the disk gets the lists in the order of the memory.
-        self.removals.0.state.put(Room::Devices, PENDING, &texts).later();
+        self.removals.0.state.put(Namespace::Devices, PENDING, &texts).later();
     }
 
     /// As [`Removal::note`], of devices whose generation is known: what queues hold of them is told from what the next ones of
@@ -300,7 +300,7 @@ impl Removal {
             tracing::info!(%identity, "all that was kept of the removed identity is gone");
         }
         // A note that stays behind would remove what the next one of this name has by then: they are refused until it is gone.
-        self.removals.0.state.remove(Room::Devices, PENDING).durable().await?;
+        self.removals.0.state.remove(Namespace::Devices, PENDING).durable().await?;
         self.removals.log().pending.clear();
         Ok(())
     }

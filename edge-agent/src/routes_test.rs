@@ -1,6 +1,6 @@
 //! `edge-agent routes test`: where a message would go and why, asked of a manifest's routes and of nothing else.
 
-use edge_core::route::{Kind, Message, RouteTable, Told, Verdict, system_on_the_wire};
+use edge_core::route::{Kind, Message, RouteResult, RouteTable, Verdict, system_on_the_wire};
 use schemas::bag::{PropertyBag, system};
 use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
 use schemas::names::{DeviceId, Identity};
@@ -48,7 +48,7 @@ struct AskedTwin {
 ///
 /// # Errors
 /// What is wrong with the message, naming the field.
-pub fn ask(table: &RouteTable, asked: &Asked, gateway: Option<DeviceId>) -> Result<Vec<Told>, String> {
+pub fn ask(table: &RouteTable, asked: &Asked, gateway: Option<DeviceId>) -> Result<Vec<RouteResult>, String> {
     let from: Identity = asked.from.parse().map_err(|error| format!("from: {error}"))?;
     let gateway = gateway.unwrap_or_else(|| from.device.clone());
     let mut bag = PropertyBag::new();
@@ -95,8 +95,9 @@ fn text_of(value: &Value) -> Option<String> {
 }
 
 /// For machines.
-pub fn to_json(told: &[Told]) -> Value {
-    let priority = |told: &Told| Some(told.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT);
+pub fn to_json(told: &[RouteResult]) -> Value {
+    let priority =
+        |told: &RouteResult| Some(told.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT);
     let goes: Vec<Value> = told
         .iter()
         .filter(|told| told.verdict == Verdict::Matches)
@@ -126,17 +127,18 @@ pub fn to_json(told: &[Told]) -> Value {
 }
 
 /// For people.
-pub fn to_text(told: &[Told]) -> String {
+pub fn to_text(told: &[RouteResult]) -> String {
     let mut lines: Vec<String> = told
         .iter()
         .map(|told| format!("{:<24} {:<20} {}", told.route, told.verdict.to_string(), told.reason))
         .collect();
     lines.insert(0, format!("{:<24} {:<20} {}", "ROUTE", "VERDICT", "WHY"));
-    let goes: Vec<&Told> = told.iter().filter(|told| told.verdict == Verdict::Matches).collect();
+    let goes: Vec<&RouteResult> = told.iter().filter(|told| told.verdict == Verdict::Matches).collect();
     lines.push(String::new());
-    match goes.is_empty() {
-        true => lines.push("goes nowhere: it would be acknowledged and dropped".to_owned()),
-        false => lines.extend(goes.iter().map(|told| {
+    if goes.is_empty() {
+        lines.push("goes nowhere: it would be acknowledged and dropped".to_owned())
+    } else {
+        lines.extend(goes.iter().map(|told| {
             let priority = match told.class.priority {
                 PRIORITY_DEFAULT => "without a priority".to_owned(),
                 priority => format!("priority {priority}"),
@@ -148,7 +150,7 @@ pub fn to_text(told: &[Told]) -> String {
                 Some(WhenFull::Refuse) => "; refused when its queue is full",
             };
             format!("goes to {} by `{}`, {priority}{life}{full}", told.sink, told.route)
-        })),
+        }))
     }
     lines.join("\n")
 }
@@ -157,7 +159,7 @@ pub fn to_text(told: &[Told]) -> String {
 mod tests {
     use super::*;
 
-    fn ask_of(routes: &[(&str, &str)], message: Value) -> Result<Vec<Told>, String> {
+    fn ask_of(routes: &[(&str, &str)], message: Value) -> Result<Vec<RouteResult>, String> {
         let (table, refused) = RouteTable::parse(routes.iter().copied());
         assert!(refused.is_empty(), "{refused:?}");
         let asked = serde_json::from_value(message).map_err(|error| error.to_string())?;

@@ -33,7 +33,7 @@ const GATEWAY_KEYS: [&str; 6] = [
 /// How the local user is called in the property bag of a routed free message.
 const USER_PROPERTY: &str = "mqtt-user";
 
-/// What the front door must know of the deployment in force.
+/// What the MQTT server must know of the deployment in force.
 #[derive(Debug, Clone, Default)]
 pub struct Routing {
     /// `None` before the first deployment: then everything goes to central, so that nothing is lost.
@@ -379,7 +379,7 @@ mod tests {
             taken > 0 && matches!(&refused, Rejected::Full(why) if why.contains("limits")),
             "{refused:?}"
         );
-        // A twin change that finds no room does not fail whoever reported it: see Front::report.
+        // A twin change that finds no room does not fail whoever reported it: see GatewayService::report.
         assert_eq!(router.unrouted.partly(), 0);
     }
 

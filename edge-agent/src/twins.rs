@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use crate::removals::{IdentityState, RemovalError, Removed};
-use crate::state::{Room, Saved, State, StateError};
+use crate::state::{Namespace, Saved, State, StateError};
 
 /// Why a reported patch was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ impl Twins {
     /// [`StateError`] when the state cannot be used.
     pub fn load(state: State) -> Result<Self, StateError> {
         let mut kept = BTreeMap::new();
-        for (key, value) in state.load::<Kept>(Room::Twins) {
+        for (key, value) in state.load::<Kept>(Namespace::Twins) {
             match key.parse::<Identity>() {
                 Ok(identity) => drop(kept.insert(identity, value)),
                 Err(error) => {
@@ -203,7 +203,7 @@ impl Twins {
     }
 
     fn save(&self, identity: &Identity, kept: &Kept) -> Saved {
-        self.state.put(Room::Twins, &identity.to_string(), kept)
+        self.state.put(Namespace::Twins, &identity.to_string(), kept)
     }
 
     /// Marks a reported section as not sent.
@@ -265,7 +265,7 @@ impl IdentityState for Twins {
         let gone = gone.into_iter().chain(removed.iter().cloned()).collect::<BTreeSet<Identity>>();
         Box::pin(async move {
             let keys = gone.iter().map(ToString::to_string);
-            Ok(self.state.remove_all(Room::Twins, keys).await?)
+            Ok(self.state.remove_all(Namespace::Twins, keys).await?)
         })
     }
 }

@@ -8,7 +8,7 @@ use schemas::names::{DeviceId, Identity, UserName};
 use serde::{Deserialize, Serialize};
 
 use crate::removals::{IdentityState, RemovalError, Removed};
-use crate::state::{Room, State, StateError};
+use crate::state::{Namespace, State, StateError};
 
 /// Users of one gateway.
 const USERS_MAX: usize = 1000;
@@ -63,7 +63,7 @@ impl Users {
     /// # Errors
     /// [`UserError`] when the state cannot be used, or a user with a password has the name of the anonymous one.
     pub fn load(state: State, anonymous: Option<UserName>) -> Result<Self, UserError> {
-        let saved = state.load::<User>(Room::Users);
+        let saved = state.load::<User>(Namespace::Users);
         let known: BTreeMap<UserName, User> =
             saved.into_iter().filter_map(|(name, user)| Some((name.parse().ok()?, user))).collect();
         match anonymous {
@@ -110,7 +110,7 @@ impl Users {
                 return Err(UserError::Full);
             }
             known.insert(name.clone(), user.clone());
-            self.state.put(Room::Users, name.as_str(), &user)
+            self.state.put(Namespace::Users, name.as_str(), &user)
         };
         Ok(saved.durable().await?)
     }
@@ -123,7 +123,7 @@ impl Users {
         let saved = {
             let mut known = self.known.write().expect("nothing panics while it holds the users");
             known.remove(name).ok_or_else(|| UserError::Unknown(name.clone()))?;
-            self.state.remove(Room::Users, name.as_str())
+            self.state.remove(Namespace::Users, name.as_str())
         };
         Ok(saved.durable().await?)
     }
@@ -147,7 +147,7 @@ impl IdentityState for Users {
                 match self.remove(&name).await {
                     Ok(()) => {}
                     // A removal that failed may have ended in memory: the disk may still have it.
-                    Err(_) => self.state.remove(Room::Users, name.as_str()).durable().await?,
+                    Err(_) => self.state.remove(Namespace::Users, name.as_str()).durable().await?,
                 }
             }
             Ok(())

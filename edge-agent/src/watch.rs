@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::deployments::Deployments;
-use crate::state::{Room, State};
+use crate::state::{Namespace, State};
 
 const LAST_SEEN: &str = "watched";
 /// A file is read when nothing has happened in the folder for so long: it may be written in pieces.
@@ -48,7 +48,7 @@ pub async fn run(
         .watch(&folder, RecursiveMode::NonRecursive)
         .with_context(|| format!("[deploy] watch: {}", folder.display()))?;
     let last: Option<u32> =
-        state.load(Room::Deployment).into_iter().find(|(key, _)| key == LAST_SEEN).map(|(_, seen)| seen);
+        state.load(Namespace::Deployment).into_iter().find(|(key, _)| key == LAST_SEEN).map(|(_, seen)| seen);
     let mut last_seen = last;
     changed.notify_one();
     loop {
@@ -69,7 +69,7 @@ pub async fn run(
                 tracing::error!(file = %path.display(), error = format!("{error:#}"), "manifest of the folder refused");
             }
         }
-        state.put(Room::Deployment, LAST_SEEN, &checksum).later();
+        state.put(Namespace::Deployment, LAST_SEEN, &checksum).later();
     }
 }
 

@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use edge_agent::docker::apply::create_container;
+use edge_agent::docker::executor::create_container;
 use edge_agent::docker::host_policy::HostPolicy;
 use edge_agent::docker::spec::{Own, container};
 use edge_agent::docker::{Engine, ModuleContext};

@@ -1,4 +1,4 @@
-//! The deployer on a real Docker Engine: modules become containers, change, crash and go, and others stay untouched.
+//! The reconciler on a real Docker Engine: modules become containers, change, crash and go, and others stay untouched.
 //!
 //! Needs the engine on /var/run/docker.sock and /bin/busybox as one static file (Debian: `apt-get install
 //! busybox-static`), from which the image of the test modules is made. Every test has its own gateway id, network and
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_agent::config::Config;
-use edge_agent::deployer::{Deployer, DeployerStatus, Deployment, plan_once};
 use edge_agent::docker::host_policy::HostPolicy;
 use edge_agent::docker::{Engine, ModuleContext};
 use edge_agent::module_keys::{self, ModuleKeys};
+use edge_agent::reconciler::{Deployment, Reconciler, ReconcilerStatus, plan_once};
 use edge_agent::workload::{About, Workload};
 use edge_core::deploy;
 use idle_image::IMAGE;
@@ -37,18 +37,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs `docker` and gives what it printed.
 fn docker(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("docker").args(arguments).output().expect("the docker command is installed");
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
 }
 
-/// A gateway's deployer with its engine, without the rest of the daemon.
+/// A gateway's reconciler with its engine, without the rest of the daemon.
 struct Gateway {
     id: String,
     data: tempfile::TempDir,
     deployments: watch::Sender<Option<Arc<Deployment>>>,
-    status: watch::Receiver<DeployerStatus>,
+    status: watch::Receiver<ReconcilerStatus>,
     running: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
@@ -61,7 +62,7 @@ impl Gateway {
         std::fs::write(data.path().join(module_keys::FILE), [7; module_keys::SECRET_BYTES])
             .expect("the directory can be written");
         let (deployments, _) = watch::channel(None);
-        let (_, status) = watch::channel(DeployerStatus::default());
+        let (_, status) = watch::channel(ReconcilerStatus::default());
         let mut gateway = Self { id: id.to_owned(), data, deployments, status, running: None };
         gateway.start();
         gateway
@@ -69,12 +70,12 @@ impl Gateway {
 
     fn start(&mut self) {
         let keys = ModuleKeys::load(self.data.path()).expect("the secret was written");
-        let (status, receiver) = watch::channel(DeployerStatus::default());
+        let (status, receiver) = watch::channel(ReconcilerStatus::default());
         self.status = receiver;
         let mark = keys.container_mark();
         let about =
-            About { keys, trust_bundle: "PEM".into(), certificates: None, deployer: self.status.clone() };
-        let deployer = Deployer {
+            About { keys, trust_bundle: "PEM".into(), certificates: None, reconciler: self.status.clone() };
+        let reconciler = Reconciler {
             engine: Engine::new(SOCKET.into()),
             workload: Arc::new(Workload::new(self.data.path(), about)),
             context: ModuleContext {
@@ -89,7 +90,7 @@ impl Gateway {
             status,
         };
         let stop = CancellationToken::new();
-        self.running = Some((tokio::spawn(deployer.run(stop.clone())), stop));
+        self.running = Some((tokio::spawn(reconciler.run(stop.clone())), stop));
     }
 
     async fn stop(&mut self) {
@@ -116,7 +117,7 @@ impl Gateway {
         self.deployments.send_replace(Some(Arc::new(Deployment { desired, version })));
     }
 
-    async fn until(&mut self, what: &str, is_so: impl Fn(&DeployerStatus) -> bool) -> DeployerStatus {
+    async fn until(&mut self, what: &str, is_so: impl Fn(&ReconcilerStatus) -> bool) -> ReconcilerStatus {
         let waited =
             tokio::time::timeout(PATIENCE, self.status.wait_for(is_so)).await.map(|s| s.map(|s| s.clone()));
         match waited {
@@ -125,7 +126,7 @@ impl Gateway {
         }
     }
 
-    async fn settled(&mut self, version: u64) -> DeployerStatus {
+    async fn settled(&mut self, version: u64) -> ReconcilerStatus {
         self.until(&format!("version {version} in force"), |s| s.version == Some(version) && s.is_settled)
             .await
     }

@@ -11,10 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_agent::deployer::{Deployer, DeployerStatus, Deployment};
 use edge_agent::docker::host_policy::HostPolicy;
 use edge_agent::docker::{Engine, ModuleContext};
 use edge_agent::module_keys::{self, ModuleKeys};
+use edge_agent::reconciler::{Deployment, Reconciler, ReconcilerStatus};
 use edge_agent::workload::{About, Workload};
 use edge_core::deploy;
 use schemas::manifest::Manifest;
@@ -34,9 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn docker(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("docker").args(arguments).output().expect("the docker command is installed");
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
 }
 
@@ -140,9 +141,9 @@ async fn an_image_is_pulled_with_the_manifests_login_and_a_wrong_login_is_told()
     std::fs::write(dir.path().join(module_keys::FILE), [7; module_keys::SECRET_BYTES]).unwrap();
     let keys = ModuleKeys::load(dir.path()).unwrap();
     let (deployments, receiver) = watch::channel(deployment(1, &image, &registry.address, "wrong"));
-    let (status, mut seen) = watch::channel(DeployerStatus::default());
-    let about = About { keys, trust_bundle: "PEM".into(), certificates: None, deployer: seen.clone() };
-    let deployer = Deployer {
+    let (status, mut seen) = watch::channel(ReconcilerStatus::default());
+    let about = About { keys, trust_bundle: "PEM".into(), certificates: None, reconciler: seen.clone() };
+    let reconciler = Reconciler {
         engine: Engine::new("/var/run/docker.sock".into()),
         workload: Arc::new(Workload::new(dir.path(), about)),
         context: ModuleContext {
@@ -157,16 +158,16 @@ async fn an_image_is_pulled_with_the_manifests_login_and_a_wrong_login_is_told()
         status,
     };
     let stop = CancellationToken::new();
-    let task = tokio::spawn(deployer.run(stop.clone()));
+    let task = tokio::spawn(reconciler.run(stop.clone()));
 
-    let told = |s: &DeployerStatus| s.outcome.code == 500 && s.outcome.description.contains("pull image");
+    let told = |s: &ReconcilerStatus| s.outcome.code == 500 && s.outcome.description.contains("pull image");
     let status = tokio::time::timeout(PATIENCE, seen.wait_for(told)).await.unwrap().unwrap().clone();
     let description = &status.outcome.description;
     assert!(description.contains(&image) && !description.contains(PASSWORD), "{description}");
     assert!(docker(&["image", "inspect", &image]).is_err(), "it was pulled with a wrong login");
 
     deployments.send_replace(deployment(2, &image, &registry.address, PASSWORD));
-    let settled = |s: &DeployerStatus| s.version == Some(2) && s.is_settled;
+    let settled = |s: &ReconcilerStatus| s.version == Some(2) && s.is_settled;
     tokio::time::timeout(PATIENCE, seen.wait_for(settled)).await.unwrap().unwrap();
     assert_eq!(
         docker(&["inspect", "--format", "{{.State.Running}} {{.Config.Image}}", ID]).unwrap(),

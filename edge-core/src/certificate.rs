@@ -22,7 +22,7 @@ pub struct Served {
 
 /// What to do with a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judgement {
+pub enum Renewal {
     /// Nothing before this time (seconds since the Unix epoch).
     Keep {
         /// When it is due.
@@ -69,23 +69,24 @@ fn due_secs(served: &Served) -> u64 {
 }
 
 /// Judges a certificate that must be for all of `names` (compared without case); `uptime_secs` is how long the program runs.
-pub fn judge(served: &Served, names: &[String], now_secs: u64, uptime_secs: u64) -> Judgement {
+pub fn renewal(served: &Served, names: &[String], now_secs: u64, uptime_secs: u64) -> Renewal {
     let due_secs = due_secs(served);
     if !served.is_own {
-        return match now_secs >= due_secs {
-            true => Judgement::Tell { not_after_secs: served.not_after_secs },
-            false => Judgement::Keep { until_secs: due_secs },
+        return if now_secs >= due_secs {
+            Renewal::Tell { not_after_secs: served.not_after_secs }
+        } else {
+            Renewal::Keep { until_secs: due_secs }
         };
     }
     let missing = names.iter().find(|name| !served.names.iter().any(|has| has.eq_ignore_ascii_case(name)));
     match missing {
-        Some(name) => Judgement::Renew(Reason::Name(name.clone())),
-        None if now_secs > served.not_after_secs => Judgement::Renew(Reason::Expired),
-        None if now_secs >= due_secs => Judgement::Renew(Reason::Due),
+        Some(name) => Renewal::Renew(Reason::Name(name.clone())),
+        None if now_secs > served.not_after_secs => Renewal::Renew(Reason::Expired),
+        None if now_secs >= due_secs => Renewal::Renew(Reason::Due),
         None if now_secs < served.not_before_secs && may_replace_future(now_secs, uptime_secs) => {
-            Judgement::Renew(Reason::NotYetValid)
+            Renewal::Renew(Reason::NotYetValid)
         }
-        None => Judgement::Keep { until_secs: due_secs },
+        None => Renewal::Keep { until_secs: due_secs },
     }
 }
 
@@ -95,7 +96,7 @@ const AUTHORITY_NOTICE_SECS: u64 = 365 * 24 * 3_600;
 /// What is to be said of the site's own authority, which nothing makes anew: every device and module trusts it by a file
 /// that somebody has to replace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AuthorityJudgement {
+pub enum CaRenewal {
     /// Nothing yet.
     Good,
     /// It ends within a year.
@@ -108,11 +109,11 @@ pub enum AuthorityJudgement {
 }
 
 /// Judges the site's own authority by its last second.
-pub fn judge_authority(not_after_secs: u64, now_secs: u64) -> AuthorityJudgement {
+pub fn judge_authority(not_after_secs: u64, now_secs: u64) -> CaRenewal {
     match not_after_secs.checked_sub(now_secs) {
-        None => AuthorityJudgement::Over,
-        Some(left) if left <= AUTHORITY_NOTICE_SECS => AuthorityJudgement::Ends { days_left: left / 86_400 },
-        Some(_) => AuthorityJudgement::Good,
+        None => CaRenewal::Over,
+        Some(left) if left <= AUTHORITY_NOTICE_SECS => CaRenewal::Ends { days_left: left / 86_400 },
+        Some(_) => CaRenewal::Good,
     }
 }
 
@@ -128,34 +129,34 @@ mod tests {
     #[test]
     fn our_own_certificate_is_made_anew_at_two_thirds_of_its_time_or_when_it_lacks_a_name() {
         let names = ["edge1".to_owned()];
-        let judge = |names: &[String], now| judge(&served(true), names, now, 0);
-        assert_eq!(judge(&names, 2_999), Judgement::Keep { until_secs: 3_000 });
-        assert_eq!(judge(&names, 3_000), Judgement::Renew(Reason::Due));
-        assert_eq!(judge(&names, 4_000), Judgement::Renew(Reason::Due));
-        assert_eq!(judge(&names, 4_001), Judgement::Renew(Reason::Expired));
+        let renewal = |names: &[String], now| renewal(&served(true), names, now, 0);
+        assert_eq!(renewal(&names, 2_999), Renewal::Keep { until_secs: 3_000 });
+        assert_eq!(renewal(&names, 3_000), Renewal::Renew(Reason::Due));
+        assert_eq!(renewal(&names, 4_000), Renewal::Renew(Reason::Due));
+        assert_eq!(renewal(&names, 4_001), Renewal::Renew(Reason::Expired));
         let two = ["127.0.0.1".to_owned(), "edge2".to_owned()];
-        assert_eq!(judge(&two, 1_500), Judgement::Renew(Reason::Name("edge2".to_owned())));
+        assert_eq!(renewal(&two, 1_500), Renewal::Renew(Reason::Name("edge2".to_owned())));
     }
 
     #[test]
     fn a_clock_that_woke_up_in_the_past_changes_nothing() {
-        assert_eq!(judge(&served(true), &[], 0, u64::MAX), Judgement::Keep { until_secs: 3_000 });
+        assert_eq!(renewal(&served(true), &[], 0, u64::MAX), Renewal::Keep { until_secs: 3_000 });
     }
 
     #[test]
     fn the_certificate_of_another_authority_is_told_of_and_never_replaced() {
         let names = ["edge2".to_owned()];
-        assert_eq!(judge(&served(false), &names, 2_999, 0), Judgement::Keep { until_secs: 3_000 });
-        assert_eq!(judge(&served(false), &names, 9_000, 0), Judgement::Tell { not_after_secs: 4_000 });
+        assert_eq!(renewal(&served(false), &names, 2_999, 0), Renewal::Keep { until_secs: 3_000 });
+        assert_eq!(renewal(&served(false), &names, 9_000, 0), Renewal::Tell { not_after_secs: 4_000 });
     }
 
     #[test]
     fn an_authority_is_told_of_a_year_before_it_ends() {
         let year = 365 * 86_400;
-        assert_eq!(judge_authority(10 * year, 9 * year - 1), AuthorityJudgement::Good);
-        assert_eq!(judge_authority(10 * year, 9 * year), AuthorityJudgement::Ends { days_left: 365 });
-        assert_eq!(judge_authority(10 * year, 10 * year - 1), AuthorityJudgement::Ends { days_left: 0 });
-        assert_eq!(judge_authority(10 * year, 10 * year + 1), AuthorityJudgement::Over);
+        assert_eq!(judge_authority(10 * year, 9 * year - 1), CaRenewal::Good);
+        assert_eq!(judge_authority(10 * year, 9 * year), CaRenewal::Ends { days_left: 365 });
+        assert_eq!(judge_authority(10 * year, 10 * year - 1), CaRenewal::Ends { days_left: 0 });
+        assert_eq!(judge_authority(10 * year, 10 * year + 1), CaRenewal::Over);
     }
 
     const DAY: u64 = 86_400;
@@ -170,10 +171,10 @@ mod tests {
     fn a_certificate_made_while_the_clock_was_ahead_is_made_anew_when_it_is_right() {
         let now = crate::clock::BUILT_SECS + DAY;
         let ahead = made(now + 300 * DAY);
-        assert_eq!(judge(&ahead, &[], now, 599), Judgement::Keep { until_secs: due_secs(&ahead) });
-        assert_eq!(judge(&ahead, &[], now, 600), Judgement::Renew(Reason::NotYetValid));
-        let unset = judge(&made(now), &[], 0, u64::MAX);
-        assert!(matches!(unset, Judgement::Keep { .. }), "a clock in 1970 replaces nothing: {unset:?}");
+        assert_eq!(renewal(&ahead, &[], now, 599), Renewal::Keep { until_secs: due_secs(&ahead) });
+        assert_eq!(renewal(&ahead, &[], now, 600), Renewal::Renew(Reason::NotYetValid));
+        let unset = renewal(&made(now), &[], 0, u64::MAX);
+        assert!(matches!(unset, Renewal::Keep { .. }), "a clock in 1970 replaces nothing: {unset:?}");
     }
 
     proptest::proptest! {
@@ -193,7 +194,7 @@ mod tests {
                 }
                 for _ in 0..minutes {
                     let now = real.saturating_add_signed(days * DAY.cast_signed());
-                    if let Judgement::Renew(_) = judge(&served, &[], now, uptime) {
+                    if let Renewal::Renew(_) = renewal(&served, &[], now, uptime) {
                         served = made(now);
                     }
                     real += 60;

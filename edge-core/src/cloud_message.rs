@@ -75,10 +75,7 @@ pub fn check(message: &CloudMessage, device: &DeviceId) -> Result<(), MessageErr
         return Err(MessageError::TooLarge { bytes });
     }
     let bytes = bag(message, device).to_string().len();
-    match bytes > BAG_BYTES_MAX {
-        true => Err(MessageError::BagTooLarge { bytes }),
-        false => Ok(()),
-    }
+    if bytes > BAG_BYTES_MAX { Err(MessageError::BagTooLarge { bytes }) } else { Ok(()) }
 }
 
 /// The end of a message that waits, when it has come; `attempts` counts how often the device was given it in vain.

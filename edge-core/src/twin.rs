@@ -128,9 +128,10 @@ fn check_value(key: &str, value: &Value, depth: usize, is_in_array: bool) -> Res
             Err(PatchError::TextTooLong(key.to_owned(), text.len()))
         }
         Value::Number(number) if number.is_u64() || number.is_i64() => {
-            match number.as_i64().is_some_and(|n| (-INTEGER_MAX..INTEGER_MAX).contains(&n)) {
-                true => Ok(()),
-                false => Err(PatchError::Integer(key.to_owned(), number.to_string())),
+            if number.as_i64().is_some_and(|n| (-INTEGER_MAX..INTEGER_MAX).contains(&n)) {
+                Ok(())
+            } else {
+                Err(PatchError::Integer(key.to_owned(), number.to_string()))
             }
         }
         _ => Ok(()),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::counts::{Counts, count};
 use crate::service::{Admitted, Refusal};
 
-/// The failures at one door.
+/// The failures at one server.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     throttle: Mutex<Throttle>,

@@ -26,12 +26,12 @@ use crate::codec::packet::Version;
 use crate::codec::reason::Reason;
 use crate::delivery::NotDelivered;
 use crate::inbox;
-use crate::mailbox::{Bound, Mailbox};
 use crate::message::{Delivery, Message, unix_ms};
 use crate::service::Client;
+use crate::session_queue::{Bound, SessionQueue};
 use crate::takeovers::{Conflict, Takeovers};
 
-/// The clients of one program's doors. Cheap to clone; all clones are the same.
+/// The clients of one program's MQTT servers. Cheap to clone; all clones are the same.
 #[derive(Clone, Default)]
 pub struct Clients(Arc<Inner>);
 
@@ -44,9 +44,9 @@ struct Inner {
     running_calls: Mutex<HashMap<u64, (Identity, CancellationToken)>>,
     next_connection: AtomicU64,
     next_call: AtomicU64,
-    /// Told when somebody connects or subscribes.
+    /// ReasonProperties when somebody connects or subscribes.
     changed: watch::Sender<()>,
-    /// The sessions of the door.
+    /// The sessions of the server.
     broker: OnceLock<Weak<Broker>>,
 }
 
@@ -73,7 +73,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Why it is not on disk that a client was forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
-    /// Sessions are known from the opening of the door to its close.
+    /// Sessions are known from the opening of the server to its close.
     #[error("the MQTT sessions are not open")]
     NotOpen,
     /// The journal was not written.
@@ -88,7 +88,7 @@ pub(crate) struct Connection {
     pub version: Version,
     pub since_ms: u64,
     /// The client's session.
-    pub mailbox: Arc<Mailbox>,
+    pub session_queue: Arc<SessionQueue>,
     /// Closes the connection.
     pub close: Arc<CloseHandle>,
     /// What the client may do on free topics; nothing until it was judged.
@@ -104,7 +104,7 @@ impl Connection {
     /// Puts a message to a reserved topic in the queue; the receiver is told when it was acknowledged.
     pub(crate) fn send(&self, topic: String, payload: Bytes) -> Result<oneshot::Receiver<()>, NotDelivered> {
         // No subscription covers what is no topic; the longest one that is fits in a packet.
-        let qos = filter::check_topic(&topic).ok().and_then(|()| self.mailbox.granted(&topic));
+        let qos = filter::check_topic(&topic).ok().and_then(|()| self.session_queue.granted(&topic));
         let qos = qos.ok_or(NotDelivered::NotSubscribed)?;
         let (done, told) = oneshot::channel();
         let properties = match self.version {
@@ -122,7 +122,7 @@ impl Connection {
         };
         let delivery =
             Delivery { is_reserved: true, done: Some(done), ..Delivery::new(Arc::new(message), qos) };
-        self.mailbox.push(delivery, Bound::Soft)?;
+        self.session_queue.push(delivery, Bound::Soft)?;
         Ok(told)
     }
 }
@@ -155,7 +155,7 @@ impl Clients {
 
     /// Whether a client is connected and holds such a subscription.
     pub fn has_subscribed(&self, who: &Identity, to: &Subscribe) -> bool {
-        self.get(who).is_some_and(|c| c.mailbox.held().iter().any(|held| held.meaning == *to))
+        self.get(who).is_some_and(|c| c.session_queue.held().iter().any(|held| held.meaning == *to))
     }
 
     /// Sends a message on a topic that a subscription of the client covers. Its place in the order of messages to that
@@ -319,7 +319,7 @@ impl Clients {
         known
     }
 
-    /// Joins the sessions of a door; the first door's, when there are several.
+    /// Joins the sessions of a server; the first server's, when there are several.
     pub(crate) fn attach(&self, broker: &Arc<Broker>) {
         let _ = self.0.broker.set(Arc::downgrade(broker));
     }
@@ -351,14 +351,14 @@ impl Clients {
         &self,
         client: Client,
         version: Version,
-        mailbox: Arc<Mailbox>,
+        session_queue: Arc<SessionQueue>,
         close: Arc<CloseHandle>,
     ) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             client,
             version,
             since_ms: unix_ms(),
-            mailbox,
+            session_queue,
             close,
             rights: Mutex::default(),
         });

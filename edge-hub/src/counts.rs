@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a door has let go or refused since it opened.
+/// What a server has let go or refused since it opened.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Connections beyond the bound.

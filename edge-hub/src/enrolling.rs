@@ -51,7 +51,7 @@ pub fn shown(claim: EnrolmentClaim, request: &ConnectRequest) -> Result<Enrolmen
     Ok(Enrolment { id_scope, registration_id, token, certificates, wish: Wish::Prove })
 }
 
-/// The devices that enrol at one program's doors.
+/// The devices that enrol at one program's MQTT servers.
 #[derive(Debug, Default)]
 pub struct Enrolling(Mutex<HashMap<Identity, Device>>);
 

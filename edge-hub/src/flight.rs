@@ -59,10 +59,7 @@ impl Flight {
     pub(crate) fn again(&mut self) -> Option<Again<'_>> {
         let sent = self.sent.get(self.on_wire)?;
         self.on_wire += 1;
-        Some(match sent.is_taken {
-            true => Again::Release(sent.id),
-            false => Again::Publish(sent.id, &sent.delivery),
-        })
+        Some(if sent.is_taken { Again::Release(sent.id) } else { Again::Publish(sent.id, &sent.delivery) })
     }
 
     /// Enters a message that is sent now and gives its packet id. Nothing is waiting to be sent again, and fewer than

@@ -1,7 +1,7 @@
-//! One HTTPS connection of the door: an upgrade to MQTT over WebSocket, or one request to the program's own API.
+//! One HTTPS connection of the server: an upgrade to MQTT over WebSocket, or one request to the program's own API.
 //!
 //! Every wait of such a connection has an end: the handshake and the request's head by the connect timeout, everything
-//! else by [`REQUEST_MAX`]. One connection carries one request, so that an idle client holds no place; the SDKs open one
+//! else by [`REQUEST_MAX`]. One connection carries one request, so that an idle client holds no slot; the SDKs open one
 //! per call anyway.
 
 use edge_core::error_chain::chain;
@@ -24,12 +24,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::door::Door;
+use crate::connection_slots::ConnectionSlot;
 use crate::http_server::{Ended, RequestTimes, one_request};
-use crate::places::Place;
+use crate::mqtt_server::MqttServer;
+use crate::sanitized::Sanitized;
 use crate::service::{ClientCert, Service, Transport};
 use crate::session;
-use crate::shown::Shown;
 use crate::websocket::{self, WebSocket};
 
 /// From accepting a connection to the last byte of its answer: a method call may wait 300 s for its target to connect and
@@ -45,20 +45,20 @@ pub struct Caller {
     pub peer: SocketAddr,
     /// What it showed in its TLS handshake.
     pub client_cert: Option<ClientCert>,
-    pub(crate) place: Arc<Place>,
+    pub(crate) slot: Arc<ConnectionSlot>,
 }
 
 impl Caller {
     /// The request was proven to come from somebody who may send it: its connection is not closed for others any more.
     pub fn has_proven(&self) {
-        // One that is beyond the bound keeps its unproven place.
-        let _ = self.place.prove(false);
+        // One that is beyond the bound keeps its unproven slot.
+        let _ = self.slot.prove(false);
     }
 }
 
 /// Serves a connection: its request, then the session that it was upgraded to.
 pub(crate) async fn hold<S: Service>(
-    door: Arc<Door<S>>,
+    server: Arc<MqttServer<S>>,
     stream: Tls,
     caller: Caller,
     api: Router,
@@ -68,10 +68,10 @@ pub(crate) async fn hold<S: Service>(
     let peer = caller.peer;
     let upgrade = Arc::new(Mutex::new(None));
     // In a box of its own: a session that lasts for months shall not keep its room.
-    let serving = Box::pin(serve(&door, stream, caller.clone(), api, upgrade.clone(), deadline, &stop));
+    let serving = Box::pin(serve(&server, stream, caller.clone(), api, upgrade.clone(), deadline, &stop));
     tokio::select! {
         () = serving => {}
-        () = caller.place.evicted() => return door.evicted(peer),
+        () = caller.slot.evicted() => return server.evicted(peer),
     }
     let upgrade = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(upgrade) = upgrade else { return };
@@ -79,7 +79,7 @@ pub(crate) async fn hold<S: Service>(
         Ok(Some((stream, ahead))) => {
             let stream = WebSocket::new(stream, ahead);
             let transport = Transport::Tls(caller.client_cert);
-            session::hold(door, stream, peer, transport, caller.place, deadline, stop).await;
+            session::hold(server, stream, peer, transport, caller.slot, deadline, stop).await;
         }
         Ok(None) | Err(_) => debug!(%peer, "connection ended before its WebSocket was open"),
     }
@@ -93,7 +93,7 @@ async fn opened(upgrade: OnUpgrade) -> Option<(Tls, Bytes)> {
 }
 
 async fn serve<S: Service>(
-    door: &Door<S>,
+    server: &MqttServer<S>,
     stream: Tls,
     caller: Caller,
     api: Router,
@@ -120,13 +120,13 @@ async fn serve<S: Service>(
     let times = RequestTimes {
         head: deadline.saturating_duration_since(Instant::now()),
         request: REQUEST_MAX,
-        finish: door.settings.finish_timeout,
+        finish: server.settings.finish_timeout,
     };
     match one_request(stream, service, &times, stop).await {
         Ended::Answered => {}
         Ended::Failed(error) => debug!(%peer, error = %chain(&error), "HTTPS connection ended"),
         Ended::TookTooLong => warn!(%peer, "request cut: it took too long"),
-        Ended::Stopped => info!(%peer, "request cut: the door closes"),
+        Ended::Stopped => info!(%peer, "request cut: the server stops"),
     }
 }
 
@@ -142,7 +142,7 @@ fn upgraded(
             response
         }
         Err(why) => {
-            warn!(%peer, "connection refused: no WebSocket for MQTT: {}", Shown(&why));
+            warn!(%peer, "connection refused: no WebSocket for MQTT: {}", Sanitized(&why));
             let body = serde_json::json!({ "message": why }).to_string();
             (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/json")], body).into_response()
         }

@@ -1,4 +1,4 @@
-//! What a door does by itself: sessions and retained messages that expire, wills that are due, snapshots of the journal.
+//! What a server does by itself: sessions and retained messages that expire, wills that are due, snapshots of the journal.
 
 use std::sync::Arc;
 use std::time::Duration;

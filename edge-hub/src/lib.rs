@@ -1,4 +1,4 @@
-//! The front door: the MQTT listener that a gateway and central both open. It knows who connects, lets each touch only
+//! The MQTT server: the MQTT listener that a gateway and central both open. It knows who connects, lets each touch only
 //! its own topics, and turns topics into calls of a [`service::Service`], which each program writes for itself.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
@@ -8,12 +8,13 @@ mod broker;
 pub mod client;
 pub mod clients;
 mod close_handle;
+pub mod cloud_message_dispatcher;
 pub mod codec;
 pub mod config_file;
+mod connection_slots;
 pub mod counts;
 pub mod data_lock;
 pub mod delivery;
-pub mod door;
 pub mod enrolling;
 pub mod files;
 mod flight;
@@ -29,10 +30,8 @@ pub mod listen;
 mod listener;
 pub mod logging;
 pub mod machine;
-mod mailbox;
 mod message;
-mod places;
-pub mod postman;
+pub mod mqtt_server;
 pub mod private_files;
 mod quota;
 pub mod random;
@@ -40,11 +39,12 @@ mod reach;
 pub mod refusals;
 mod retained;
 mod review;
-pub mod rounds;
+mod sanitized;
 pub mod service;
 mod session;
+mod session_queue;
 pub mod settings;
-mod shown;
+pub mod single_flight;
 mod subscription;
 mod table;
 pub mod takeovers;

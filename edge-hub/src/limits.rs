@@ -1,11 +1,11 @@
-//! `[limits]`: what one client may ask of a front door, as the configurations of both programs write it.
+//! `[limits]`: what one client may ask of the MQTT server, as the configurations of both programs write it.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::settings::{DoorSettings, IdentitySettings};
+use crate::settings::{IdentitySettings, MqttServerSettings};
 
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -46,31 +46,31 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let door = DoorSettings::default();
+        let server = MqttServerSettings::default();
         Self {
             connections_per_address: None,
-            unproven_connections: door.unproven_max,
-            connects_per_second_per_address: door.address_connects_per_second,
-            messages_per_second: door.messages_per_second,
-            bytes_per_second: door.bytes_per_second,
-            subscriptions: door.filters_max,
-            in_flight: door.in_flight_max,
-            publishers_wait_seconds: door.publishers_wait.as_secs(),
-            connections_per_identity: door.identity.connections_max,
-            sessions_per_identity: door.identity.sessions_max,
-            retained_messages_per_identity: door.identity.retained_messages_max,
-            retained_bytes_per_identity: door.identity.retained_bytes_max,
-            subscription_bytes_per_identity: door.identity.subscription_bytes_max,
-            packets_per_second: door.identity.packets_per_second,
-            filters_per_second: door.identity.filters_per_second,
+            unproven_connections: server.unproven_max,
+            connects_per_second_per_address: server.address_connects_per_second,
+            messages_per_second: server.messages_per_second,
+            bytes_per_second: server.bytes_per_second,
+            subscriptions: server.filters_max,
+            in_flight: server.in_flight_max,
+            publishers_wait_seconds: server.publishers_wait.as_secs(),
+            connections_per_identity: server.identity.connections_max,
+            sessions_per_identity: server.identity.sessions_max,
+            retained_messages_per_identity: server.identity.retained_messages_max,
+            retained_bytes_per_identity: server.identity.retained_bytes_max,
+            subscription_bytes_per_identity: server.identity.subscription_bytes_max,
+            packets_per_second: server.identity.packets_per_second,
+            filters_per_second: server.identity.filters_per_second,
         }
     }
 }
 
 impl Limits {
-    /// As the front door takes them, with its bound for all connections.
-    pub fn settings(&self, connections_max: usize) -> DoorSettings {
-        DoorSettings {
+    /// As the MQTT server takes them, with its bound for all connections.
+    pub fn settings(&self, connections_max: usize) -> MqttServerSettings {
+        MqttServerSettings {
             connections_max,
             unproven_max: self.unproven_connections.max(1),
             address_connections_max: self.connections_per_address.unwrap_or(connections_max),
@@ -89,7 +89,7 @@ impl Limits {
                 packets_per_second: self.packets_per_second,
                 filters_per_second: self.filters_per_second,
             },
-            ..DoorSettings::default()
+            ..MqttServerSettings::default()
         }
     }
 }

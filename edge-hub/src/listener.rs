@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::connection_slots::{ConnectionSlot, NoConnectionSlot};
 use crate::counts::count;
-use crate::door::Door;
 use crate::http_server::next_connection;
 use crate::https::{self, Caller};
 use crate::message::unix_ms;
-use crate::places::{NoPlace, Place};
+use crate::mqtt_server::MqttServer;
 use crate::refusals::Refusing;
 use crate::service::{ClientCert, Service, Transport};
 use crate::session;
@@ -44,7 +44,7 @@ impl fmt::Display for Speaks {
     }
 }
 
-impl<S: Service> Door<S> {
+impl<S: Service> MqttServer<S> {
     /// Serves plain TCP. Returns when it was stopped and all its sessions have ended in order.
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         self.serve(listener, Speaks::Mqtt, stop).await;
@@ -61,7 +61,7 @@ impl<S: Service> Door<S> {
     }
 
     /// Serves MQTT over WebSocket over TLS on the paths of [`crate::https`], and the program's own `api` on all others,
-    /// with a [`crate::https::Caller`] as an extension of each request. Returns as [`Door::serve_tls`] does.
+    /// with a [`crate::https::Caller`] as an extension of each request. Returns as [`MqttServer::serve_tls`] does.
     pub async fn serve_https(
         self: Arc<Self>,
         listener: TcpListener,
@@ -74,31 +74,31 @@ impl<S: Service> Door<S> {
 
     async fn serve(self: Arc<Self>, listener: TcpListener, speaks: Speaks, stop: CancellationToken) {
         let address = listener.local_addr().map_or_else(|error| error.to_string(), |a| a.to_string());
-        info!(%address, %speaks, "door opened");
+        info!(%address, %speaks, "listener opened");
         let sessions = TaskTracker::new();
         loop {
             let accepted = next_connection(&address, || listener.accept(), &stop).await;
             let Some((stream, peer)) = accepted else { break };
-            let Some(place) = self.place(peer) else { continue };
+            let Some(slot) = self.slot(peer) else { continue };
             let timeout = self.settings.connect_timeout;
-            let deadline = Instant::now() + if place.has_time { timeout } else { timeout / 4 };
+            let deadline = Instant::now() + if slot.has_time { timeout } else { timeout / 4 };
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%peer, error = %chain(&error), "connection ended before it began");
                 continue;
             }
-            let (door, stop) = (self.clone(), stop.clone());
+            let (server, stop) = (self.clone(), stop.clone());
             // A task is as large as the largest thing that it may do: plain connections do not pay for TLS and HTTP.
             match speaks.clone() {
                 Speaks::Mqtt => tasks::spawn_tracked(&sessions, "MQTT connection", async move {
-                    session::hold(door, stream, peer, Transport::Plain, place, deadline, stop).await;
+                    session::hold(server, stream, peer, Transport::Plain, slot, deadline, stop).await;
                 }),
                 Speaks::Mqtts(tls) => {
                     tasks::spawn_tracked(&sessions, "MQTT over TLS connection", async move {
-                        door.admit(stream, place, peer, (tls, None), deadline, stop).await;
+                        server.admit(stream, slot, peer, (tls, None), deadline, stop).await;
                     })
                 }
                 Speaks::Https(tls, api) => tasks::spawn_tracked(&sessions, "HTTPS connection", async move {
-                    door.admit(stream, place, peer, (tls, Some(api)), deadline, stop).await;
+                    server.admit(stream, slot, peer, (tls, Some(api)), deadline, stop).await;
                 }),
             };
         }
@@ -106,25 +106,25 @@ impl<S: Service> Door<S> {
         drop(listener);
         sessions.close();
         sessions.wait().await;
-        info!(%address, "door closed");
+        info!(%address, "listener closed");
     }
 
-    /// The place of a connection; `None` when it is refused.
-    fn place(&self, peer: SocketAddr) -> Option<Arc<Place>> {
-        match self.places.take(peer.ip()) {
-            Ok(place) => return Some(Arc::new(place)),
-            Err(NoPlace::Full) => {
+    /// The slot of a connection; `None` when it is refused.
+    fn slot(&self, peer: SocketAddr) -> Option<Arc<ConnectionSlot>> {
+        match self.slots.take(peer.ip()) {
+            Ok(slot) => return Some(Arc::new(slot)),
+            Err(NoConnectionSlot::Full) => {
                 count(&self.counts().connections_refused);
                 let (connections_max, unproven_max) =
                     (self.settings.connections_max, self.settings.unproven_max);
-                warn!(%peer, connections_max, unproven_max, "connection refused: no place is left");
+                warn!(%peer, connections_max, unproven_max, "connection refused: no slot is left");
             }
-            Err(NoPlace::OfAddress) => {
+            Err(NoConnectionSlot::OfAddress) => {
                 count(&self.counts().address_connections_refused);
                 let address_connections_max = self.settings.address_connections_max;
                 warn!(%peer, address_connections_max, "connection refused: its address has too many");
             }
-            Err(NoPlace::TooFast) => {
+            Err(NoConnectionSlot::TooFast) => {
                 count(&self.counts().connects_refused);
                 debug!(%peer, "connection refused: its address connects too often");
             }
@@ -135,13 +135,13 @@ impl<S: Service> Door<S> {
     /// Notes that an unproven connection was closed for another.
     pub(crate) fn evicted(&self, peer: SocketAddr) {
         count(&self.counts().connections_evicted);
-        info!(%peer, "connection closed before it had proven itself: others need its place more");
+        info!(%peer, "connection closed before it had proven itself: others need its slot more");
     }
 
     async fn admit(
         self: Arc<Self>,
         stream: TcpStream,
-        place: Arc<Place>,
+        slot: Arc<ConnectionSlot>,
         peer: SocketAddr,
         (tls, api): (TlsAcceptor, Option<Router>),
         deadline: Instant,
@@ -150,7 +150,7 @@ impl<S: Service> Door<S> {
         let mut accepting = Box::pin(tokio::time::timeout_at(deadline, tls.accept(stream)));
         let handshake = tokio::select! {
             () = stop.cancelled() => return,
-            () = place.evicted() => return self.evicted(peer),
+            () = slot.evicted() => return self.evicted(peer),
             handshake = &mut accepting => handshake,
         };
         drop(accepting);
@@ -161,10 +161,10 @@ impl<S: Service> Door<S> {
                     // In a box, so that the task holds it once.
                     None => {
                         let transport = Transport::Tls(client_cert);
-                        session::hold(self, Box::new(stream), peer, transport, place, deadline, stop).await
+                        session::hold(self, Box::new(stream), peer, transport, slot, deadline, stop).await
                     }
                     Some(api) => {
-                        let caller = Caller { peer, client_cert, place };
+                        let caller = Caller { peer, client_cert, slot };
                         Box::pin(https::hold(self, stream, caller, api, deadline, stop)).await;
                     }
                 }

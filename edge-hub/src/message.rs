@@ -118,7 +118,7 @@ pub(crate) struct Delivery {
     /// Subscription identifiers.
     pub ids: Option<Arc<[u32]>>,
     pub share: Option<Arc<Share>>,
-    /// Told when the client acknowledged (QoS 0: when it was written); dropped when that will never be.
+    /// ReasonProperties when the client acknowledged (QoS 0: when it was written); dropped when that will never be.
     pub done: Option<oneshot::Sender<()>>,
 }
 

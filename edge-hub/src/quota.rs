@@ -12,7 +12,7 @@ use edge_core::access::rate::Bucket;
 use schemas::names::Identity;
 use tokio::time::Instant;
 
-use crate::settings::DoorSettings;
+use crate::settings::MqttServerSettings;
 
 /// Identities that are remembered; beyond, those that use nothing are forgotten before another one is entered.
 const REMEMBERED: usize = 4_096;
@@ -96,8 +96,8 @@ pub(crate) struct Limits {
     per_second: [u64; Rate::COUNT],
 }
 
-impl From<&DoorSettings> for Limits {
-    fn from(settings: &DoorSettings) -> Self {
+impl From<&MqttServerSettings> for Limits {
+    fn from(settings: &MqttServerSettings) -> Self {
         let of = &settings.identity;
         Self {
             publishers_wait: settings.publishers_wait,
@@ -253,9 +253,10 @@ impl Usage {
         resource: Resource,
         is_replacement: bool,
     ) -> Result<Used, QuotaExceeded> {
-        match is_replacement {
-            true => self.add(resource, 1),
-            false => self.take(resource, 1)?,
+        if is_replacement {
+            self.add(resource, 1)
+        } else {
+            self.take(resource, 1)?
         }
         Ok(Used { usage: self.clone(), resource })
     }
@@ -351,7 +352,7 @@ mod tests {
     use super::*;
 
     fn quotas() -> Quotas {
-        Quotas::new(Limits::from(&DoorSettings::default()))
+        Quotas::new(Limits::from(&MqttServerSettings::default()))
     }
 
     proptest! {
@@ -359,7 +360,7 @@ mod tests {
         fn an_identity_has_what_it_took_and_did_not_give_back_and_never_more_than_it_may(
             steps in prop::collection::vec((0usize..5, 0u64..3_000, any::<bool>()), 1..200),
         ) {
-            let usage = Usage::new(Arc::new(Limits::from(&DoorSettings::default())));
+            let usage = Usage::new(Arc::new(Limits::from(&MqttServerSettings::default())));
             let mut expected = [0_u64; 5];
             for (index, amount, is_taken) in steps {
                 let resource = Resource::ALL[index];

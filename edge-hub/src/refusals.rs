@@ -89,10 +89,8 @@ impl Refusals {
             // It may have become known since.
             kept.unknown.remove(&identity);
         }
-        let (identities, max) = match refusing.is_known {
-            true => (&mut kept.known, KNOWN_MAX),
-            false => (&mut kept.unknown, UNKNOWN_MAX),
-        };
+        let (identities, max) =
+            if refusing.is_known { (&mut kept.known, KNOWN_MAX) } else { (&mut kept.unknown, UNKNOWN_MAX) };
         if !identities.contains_key(&identity) && identities.len() >= max {
             let quiet =
                 identities.iter().min_by_key(|(_, records)| last_of(records)).map(|(name, _)| name.clone());

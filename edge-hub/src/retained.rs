@@ -1,4 +1,4 @@
-//! The retained messages of a door: a tree of topic levels, so that a filter finds what it matches without asking every
+//! The retained messages of a server: a tree of topic levels, so that a filter finds what it matches without asking every
 //! topic.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! What clients may do now, and who may not stay: judged when a client has come in, and again whenever the program says
+//! What clients may do now, and who may not stay: authenticated when a client has come in, and again whenever the program says
 //! that keys, blocks or rules have changed. It takes effect on the live connection at once.
 
 use std::sync::{Arc, PoisonError};
@@ -14,31 +14,35 @@ use crate::service::Login;
 use crate::table::split_share;
 
 impl Clients {
-    /// Judges every client that is connected. `judge` gives what it may do now, or why it may not stay; a client that
+    /// Judges every client that is connected. `authorize` gives what it may do now, or why it may not stay; a client that
     /// may not stay is closed, and so is one that holds a subscription that it may not have any more.
-    pub fn review(&self, judge: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
+    pub fn review(&self, authorize: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
         for connection in self.all() {
-            connection.review(&judge);
+            connection.review(&authorize);
         }
     }
 
     /// Judges one client, when it is connected.
-    pub fn review_one(&self, who: &Identity, judge: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
+    pub fn review_one(
+        &self,
+        who: &Identity,
+        authorize: impl Fn(&Identity, &Login) -> Result<Rights, String>,
+    ) {
         if let Some(connection) = self.get(who) {
-            connection.review(judge);
+            connection.review(authorize);
         }
     }
 }
 
 impl Connection {
-    /// Judges this client, and closes it if it may not stay. What is judged is read under the lock, so that of two
+    /// Judges this client, and closes it if it may not stay. What is authenticated is read under the lock, so that of two
     /// judgements at once the later one stays. Gives what it may do.
-    pub(crate) fn judge(
+    pub(crate) fn authorize(
         &self,
-        judge: impl Fn(&Identity, &Login) -> Result<Rights, String>,
+        authorize: impl Fn(&Identity, &Login) -> Result<Rights, String>,
     ) -> Option<Arc<Rights>> {
         let mut rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
-        match judge(&self.client.identity, &self.client.login) {
+        match authorize(&self.client.identity, &self.client.login) {
             Ok(now) => {
                 let now = Arc::new(now);
                 rights.clone_from(&now);
@@ -55,9 +59,9 @@ impl Connection {
     }
 
     /// Judges this client, and closes it also if it holds a subscription that it may not have any more.
-    fn review(&self, judge: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
-        let Some(rights) = self.judge(judge) else { return };
-        let held = self.mailbox.held().clone();
+    fn review(&self, authorize: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
+        let Some(rights) = self.authorize(authorize) else { return };
+        let held = self.session_queue.held().clone();
         if let Some(lost) = held.iter().find(|held| !may_hold(&rights, &held.meaning, &held.filter)) {
             let (client, filter) = (&self.client.identity, &lost.filter);
             info!(%client, %filter, "client may not have its subscription any more");

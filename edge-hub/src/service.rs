@@ -1,4 +1,4 @@
-//! What a program must answer to stand behind the front door: one method for each thing a client can do.
+//! What a program must answer to stand behind the MQTT server: one method for each thing a client can do.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use edge_core::access::attestation::Evidence;
 use edge_core::access::authorization::Rights;
 use edge_core::access::proof::Proof;
 use edge_core::access::secret::Secret;
-use edge_core::access::x509::Shown;
+use edge_core::access::x509::PresentedChain;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::LinkUp;
 use futures_util::future::BoxFuture;
@@ -96,7 +96,7 @@ impl ConnectRequest {
         Evidence {
             password: self.password.as_ref(),
             certificate: certificate
-                .map(|shown| Shown { leaf: shown.leaf(), intermediates: shown.intermediates() }),
+                .map(|shown| PresentedChain { leaf: shown.leaf(), intermediates: shown.intermediates() }),
         }
     }
 }
@@ -131,7 +131,7 @@ pub struct Login {
 pub struct Client {
     /// Proven identity.
     pub identity: Identity,
-    /// Grows with every connection that the door accepts; tells a client's new connection from its old one.
+    /// Grows with every connection that the server accepts; tells a client's new connection from its old one.
     pub connection: u64,
     /// Where it comes from.
     pub peer: SocketAddr,
@@ -153,7 +153,7 @@ pub enum Refusal {
 /// Why an operation was not done. A telemetry message rejected as [`Rejected::Temporary`] gets no PUBACK and its
 /// connection is closed, so that the client sends it again; one rejected for good is acknowledged, counted and logged. For
 /// one that there is no room for, a client of MQTT 5 is told so (0x97) and the connection stays; a client of MQTT 3.1.1 gets
-/// no PUBACK, goes on, and is closed after `DoorSettings::full_timeout`, so that it sends again what was not taken.
+/// no PUBACK, goes on, and is closed after `MqttServerSettings::full_timeout`, so that it sends again what was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// The message or request itself is wrong: HTTP-like status 400 to 499, and why.
@@ -167,7 +167,7 @@ pub enum Rejected {
     Full(String),
 }
 
-/// The program behind the door. Shared by all sessions.
+/// The program behind the server. Shared by all sessions.
 pub trait Service: Send + Sync + 'static {
     /// Whether the proof that a CONNECT shows could be found by trying. Then failed logins delay the next ones. A token made
     /// with a key, a certificate, or a password that was right before cannot: it is checked at once, whoever has failed.
@@ -196,7 +196,7 @@ pub trait Service: Send + Sync + 'static {
     /// What a proven client may do on free topics now; an error, in words, when it may not stay. Asked before it is let
     /// in and once more when it is in; the program has everybody judged anew by `Clients::review` whenever the answer
     /// may have changed.
-    fn standing(&self, identity: &Identity, login: &Login) -> Result<Rights, String>;
+    fn authorize(&self, identity: &Identity, login: &Login) -> Result<Rights, String>;
 
     /// Takes one telemetry message. The future ends when the message is on disk, and only then is it acknowledged.
     ///

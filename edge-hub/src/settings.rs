@@ -41,10 +41,10 @@ impl Default for IdentitySettings {
     }
 }
 
-/// The bounds of a door.
+/// The bounds of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DoorSettings {
-    /// Connections at once, over all listeners of the door.
+pub struct MqttServerSettings {
+    /// Connections at once, over all listeners of the server.
     pub connections_max: usize,
     /// Connections at once that have proven nothing yet; beyond, the address with the most of them loses its oldest.
     pub unproven_max: usize,
@@ -110,7 +110,7 @@ pub struct DoorSettings {
     pub finish_timeout: Duration,
 }
 
-impl Default for DoorSettings {
+impl Default for MqttServerSettings {
     fn default() -> Self {
         Self {
             connections_max: 10_000,

@@ -1,4 +1,4 @@
-//! Who receives what on free topics: one tree of filter levels, shared by all sessions of a door.
+//! Who receives what on free topics: one tree of filter levels, shared by all sessions of a server.
 //!
 //! ```text
 //! line1 ─ + ─ temperature : [panel (QoS 1)], group "loggers": [a, b]
@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::levels::split_level;
-use crate::mailbox::Mailbox;
 use crate::message::Share;
+use crate::session_queue::SessionQueue;
 use crate::subscription::Options;
 
 /// The deepest free filter, and the deepest retained topic: the trees are walked level by level.
@@ -36,13 +36,13 @@ struct Node {
 
 #[derive(Debug, Clone)]
 struct Subscriber {
-    mailbox: Arc<Mailbox>,
+    session_queue: Arc<SessionQueue>,
     options: Options,
 }
 
 impl Subscriber {
-    fn is(&self, mailbox: &Mailbox) -> bool {
-        self.mailbox.number == mailbox.number
+    fn is(&self, session_queue: &SessionQueue) -> bool {
+        self.session_queue.number == session_queue.number
     }
 }
 
@@ -60,7 +60,7 @@ impl Group {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         (0..self.members.len()).map(move |n| {
             let member = &self.members[(first.wrapping_add(n)) % self.members.len()];
-            Receiver::new(member.mailbox.clone(), member.options)
+            Receiver::new(member.session_queue.clone(), member.options)
         })
     }
 }
@@ -77,7 +77,7 @@ pub(crate) struct Route {
 /// A session that receives, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Receiver {
-    pub mailbox: Arc<Mailbox>,
+    pub session_queue: Arc<SessionQueue>,
     pub served: Served,
     /// How its own messages are served, where that differs: some of its filters have no-local.
     own: Option<Option<Box<Served>>>,
@@ -111,22 +111,22 @@ impl Served {
 }
 
 impl Receiver {
-    fn new(mailbox: Arc<Mailbox>, options: Options) -> Self {
+    fn new(session_queue: Arc<SessionQueue>, options: Options) -> Self {
         let own = if options.no_local { Some(None) } else { None };
-        Self { mailbox, served: Served::by(options), own }
+        Self { session_queue, served: Served::by(options), own }
     }
 
     /// How it is served a message of this publisher; `None` when it does not want it.
     pub(crate) fn serves(&self, publisher: u64) -> Option<&Served> {
         match &self.own {
-            Some(own) if publisher == self.mailbox.number => own.as_deref(),
+            Some(own) if publisher == self.session_queue.number => own.as_deref(),
             _ => Some(&self.served),
         }
     }
 
     fn join(&mut self, other: &Self) {
         if self.own.is_some() || other.own.is_some() {
-            let own = |receiver: &Self| receiver.serves(receiver.mailbox.number).cloned();
+            let own = |receiver: &Self| receiver.serves(receiver.session_queue.number).cloned();
             self.own = Some(match (own(self), own(other)) {
                 (Some(one), Some(more)) => Some(Box::new(one.and(&more))),
                 (one, more) => one.or(more).map(Box::new),
@@ -144,7 +144,12 @@ pub(crate) fn split_share(filter: &str) -> Option<(&str, &str)> {
 impl Table {
     /// Enters a well-formed filter, `$share/...` included; the same filter of the same session is replaced. False when it
     /// was replaced.
-    pub(crate) fn subscribe(&self, filter: &str, mailbox: &Arc<Mailbox>, options: Options) -> bool {
+    pub(crate) fn subscribe(
+        &self,
+        filter: &str,
+        session_queue: &Arc<SessionQueue>,
+        options: Options,
+    ) -> bool {
         let (group, filter) = match split_share(filter) {
             Some((group, filter)) => (Some(group), filter),
             None => (None, filter),
@@ -156,7 +161,7 @@ impl Table {
             }
             node = node.branches.get_mut(level).expect("it was just looked for, and put there");
         }
-        let subscriber = Subscriber { mailbox: mailbox.clone(), options };
+        let subscriber = Subscriber { session_queue: session_queue.clone(), options };
         let is_new = match group {
             None => put(&mut node.subscribers, subscriber),
             Some(name) => match node.groups.iter_mut().find(|group| &*group.share.group == name) {
@@ -179,18 +184,24 @@ impl Table {
     }
 
     /// Takes a filter out, and the branches that nobody needs any more.
-    pub(crate) fn unsubscribe(&self, filter: &str, mailbox: &Mailbox) {
-        fn take_out(node: &mut Node, filter: Option<&str>, group: Option<&str>, mailbox: &Mailbox) {
+    pub(crate) fn unsubscribe(&self, filter: &str, session_queue: &SessionQueue) {
+        fn take_out(
+            node: &mut Node,
+            filter: Option<&str>,
+            group: Option<&str>,
+            session_queue: &SessionQueue,
+        ) {
             let Some(filter) = filter else {
-                let Some(name) = group else { return node.subscribers.retain(|s| !s.is(mailbox)) };
+                let Some(name) = group else { return node.subscribers.retain(|s| !s.is(session_queue)) };
                 for group in node.groups.iter_mut().filter(|group| &*group.share.group == name) {
-                    *group = group.with(group.members.iter().filter(|s| !s.is(mailbox)).cloned().collect());
+                    *group =
+                        group.with(group.members.iter().filter(|s| !s.is(session_queue)).cloned().collect());
                 }
                 return node.groups.retain(|group| !group.members.is_empty());
             };
             let (level, rest) = split_level(filter);
             let Some(branch) = node.branches.get_mut(level) else { return };
-            take_out(branch, rest, group, mailbox);
+            take_out(branch, rest, group, session_queue);
             if branch.branches.is_empty() && branch.subscribers.is_empty() && branch.groups.is_empty() {
                 node.branches.remove(level);
             }
@@ -200,7 +211,7 @@ impl Table {
             None => (None, filter),
         };
         let mut root = self.root.write().unwrap_or_else(PoisonError::into_inner);
-        take_out(&mut root, Some(filter), group, mailbox);
+        take_out(&mut root, Some(filter), group, session_queue);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
@@ -214,7 +225,7 @@ impl Table {
         fn find(node: &Node, route: &mut Route) {
             route
                 .receivers
-                .extend(node.subscribers.iter().map(|s| Receiver::new(s.mailbox.clone(), s.options)));
+                .extend(node.subscribers.iter().map(|s| Receiver::new(s.session_queue.clone(), s.options)));
             route.groups.extend_from_slice(&node.groups);
         }
         fn walk(node: &Node, topic: Option<&str>, is_first: bool, route: &mut Route) {
@@ -238,9 +249,9 @@ impl Table {
         walk(&root, Some(topic), true, &mut route);
         drop(root);
         if route.receivers.len() > 1 {
-            route.receivers.sort_by_key(|receiver| receiver.mailbox.number);
+            route.receivers.sort_by_key(|receiver| receiver.session_queue.number);
             route.receivers.dedup_by(|other, first| {
-                let is_same = other.mailbox.number == first.mailbox.number;
+                let is_same = other.session_queue.number == first.session_queue.number;
                 if is_same {
                     first.join(other);
                 }
@@ -269,7 +280,7 @@ impl Group {
 }
 
 fn put(subscribers: &mut Vec<Subscriber>, new: Subscriber) -> bool {
-    match subscribers.iter_mut().find(|s| s.is(&new.mailbox)) {
+    match subscribers.iter_mut().find(|s| s.is(&new.session_queue)) {
         Some(old) => {
             *old = new;
             false
@@ -284,16 +295,16 @@ fn put(subscribers: &mut Vec<Subscriber>, new: Subscriber) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mailbox::Keeps;
     use crate::quota::{Limits, Usage};
-    use crate::settings::DoorSettings;
+    use crate::session_queue::Keeps;
+    use crate::settings::MqttServerSettings;
     use edge_core::dialect::filter;
     use proptest::prelude::*;
 
-    fn mailbox(number: u64) -> Arc<Mailbox> {
-        let usage = Arc::new(Usage::new(Arc::new(Limits::from(&DoorSettings::default()))));
+    fn session_queue(number: u64) -> Arc<SessionQueue> {
+        let usage = Arc::new(Usage::new(Arc::new(Limits::from(&MqttServerSettings::default()))));
         let keeps = Keeps { messages: 0, bytes: 0 };
-        Arc::new(Mailbox::new(number, format!("d{number}"), false, keeps, usage))
+        Arc::new(SessionQueue::new(number, format!("d{number}"), false, keeps, usage))
     }
 
     fn qos(qos: u8) -> Options {
@@ -302,7 +313,7 @@ mod tests {
 
     #[test]
     fn overlapping_filters_of_one_client_give_one_copy_at_the_highest_qos_with_every_identifier() {
-        let (table, one, two) = (Table::default(), mailbox(1), mailbox(2));
+        let (table, one, two) = (Table::default(), session_queue(1), session_queue(2));
         table.subscribe("a/#", &one, Options { id: Some(7), ..qos(0) });
         table.subscribe("a/+", &one, Options { id: Some(8), ..qos(1) });
         table.subscribe("a/b", &one, qos(0));
@@ -311,14 +322,14 @@ mod tests {
             .route("a/b")
             .receivers
             .iter()
-            .map(|r| (r.mailbox.number, r.served.qos, r.served.ids.as_deref().map(<[u32]>::to_vec)))
+            .map(|r| (r.session_queue.number, r.served.qos, r.served.ids.as_deref().map(<[u32]>::to_vec)))
             .collect();
         assert_eq!(found, [(1, 1, Some(vec![7, 8])), (2, 0, None)]);
     }
 
     #[test]
     fn a_filter_with_no_local_does_not_keep_another_filter_from_its_own_messages() {
-        let (table, one) = (Table::default(), mailbox(1));
+        let (table, one) = (Table::default(), session_queue(1));
         table.subscribe("a", &one, Options { no_local: true, ..qos(2) });
         assert_eq!(table.route("a").receivers[0].serves(1), None);
         assert_eq!(table.route("a").receivers[0].serves(2).unwrap().qos, 2);
@@ -329,13 +340,13 @@ mod tests {
 
     #[test]
     fn the_members_of_a_group_take_turns() {
-        let (table, one, two) = (Table::default(), mailbox(1), mailbox(2));
+        let (table, one, two) = (Table::default(), session_queue(1), session_queue(2));
         table.subscribe("$share/g/a/+", &one, qos(1));
         table.subscribe("$share/g/a/+", &two, qos(1));
         let route = table.route("a/b");
         assert!(route.receivers.is_empty());
         let turns: Vec<u64> =
-            (0..4).map(|_| route.groups[0].in_turn().next().unwrap().mailbox.number).collect();
+            (0..4).map(|_| route.groups[0].in_turn().next().unwrap().session_queue.number).collect();
         assert_eq!(turns, [1, 2, 1, 2]);
         table.unsubscribe("$share/g/a/+", &one);
         assert!(!table.is_current(&route));
@@ -344,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_table_without_subscribers_holds_nothing() {
-        let (table, one) = (Table::default(), mailbox(1));
+        let (table, one) = (Table::default(), session_queue(1));
         for filter in ["a/b/c", "a/#", "+/b", "/", "$share/g/x/y"] {
             table.subscribe(filter, &one, qos(1));
         }
@@ -363,13 +374,13 @@ mod tests {
             prop_assume!(!topic.is_empty());
             let filters: Vec<_> = filters.into_iter().filter(|f| !f.is_empty()).collect();
             let table = Table::default();
-            let mailboxes: Vec<_> = (0..filters.len() as u64).map(mailbox).collect();
-            for (filter, mailbox) in filters.iter().zip(&mailboxes) {
-                table.subscribe(filter, mailbox, qos(1));
+            let session_queues: Vec<_> = (0..filters.len() as u64).map(session_queue).collect();
+            for (filter, session_queue) in filters.iter().zip(&session_queues) {
+                table.subscribe(filter, session_queue, qos(1));
             }
             let expected: Vec<u64> =
                 (0..).zip(&filters).filter(|(_, f)| filter::matches(f, &topic)).map(|(n, _)| n).collect();
-            let found: Vec<u64> = table.route(&topic).receivers.iter().map(|r| r.mailbox.number).collect();
+            let found: Vec<u64> = table.route(&topic).receivers.iter().map(|r| r.session_queue.number).collect();
             prop_assert_eq!(found, expected);
         }
     }

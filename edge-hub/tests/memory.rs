@@ -10,9 +10,9 @@ use bytes::Bytes;
 use edge_core::access::authorization::Rights;
 use edge_core::access::proof::Proof;
 use edge_hub::clients::Clients;
-use edge_hub::door::Door;
+use edge_hub::mqtt_server::MqttServer;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
-use edge_hub::settings::DoorSettings;
+use edge_hub::settings::MqttServerSettings;
 use futures_util::future::BoxFuture;
 use schemas::bag::PropertyBag;
 use schemas::names::Identity;
@@ -30,10 +30,10 @@ struct Program;
 impl Service for Program {
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
         let identity = request.client_id.parse().unwrap();
-        Ok(Admitted { identity, proof: Proof::Standing, ends_at: None, generation: 0 })
+        Ok(Admitted { identity, proof: Proof::IdentityAlone, ends_at: None, generation: 0 })
     }
 
-    fn standing(&self, _identity: &Identity, _login: &Login) -> Result<Rights, String> {
+    fn authorize(&self, _identity: &Identity, _login: &Login) -> Result<Rights, String> {
         Ok(Rights::all())
     }
 
@@ -92,11 +92,12 @@ fn connect(address: SocketAddr, first: usize) -> Vec<TcpStream> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_idle_connection_costs_at_most_4_kb() {
     let dir = tempfile::TempDir::new().unwrap();
-    let door = Door::open(dir.path(), Arc::new(Program), Clients::new(), DoorSettings::default());
-    let (door, stop) = (door.await.unwrap(), CancellationToken::new());
+    let server =
+        MqttServer::open(dir.path(), Arc::new(Program), Clients::new(), MqttServerSettings::default());
+    let (server, stop) = (server.await.unwrap(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let served = tokio::spawn(door.clone().serve_tcp(listener, stop.clone()));
+    let served = tokio::spawn(server.clone().serve_tcp(listener, stop.clone()));
     // The first ones pay for what all share.
     let warm = tokio::task::spawn_blocking(move || connect(address, 0)).await.unwrap();
     let before = memory_bytes();
@@ -107,5 +108,5 @@ async fn an_idle_connection_costs_at_most_4_kb() {
     drop((warm, idle));
     stop.cancel();
     served.await.unwrap();
-    door.close().await;
+    server.close().await;
 }

@@ -226,10 +226,7 @@ impl Identity {
         let mut encoded = String::with_capacity(client_id.len());
         for byte in client_id.bytes() {
             let is_plain = byte.is_ascii_alphanumeric() || b"-:._*?!(),=@'".contains(&byte);
-            match is_plain {
-                true => encoded.push(char::from(byte)),
-                false => encoded.push_str(&format!("%{byte:02X}")),
-            }
+            if is_plain { encoded.push(char::from(byte)) } else { encoded.push_str(&format!("%{byte:02X}")) }
         }
         check(&encoded)?;
         Ok(Self { device: DeviceId(format!("{USER}{user}")), module: Some(ModuleId(encoded)) })

@@ -36,9 +36,8 @@ fn find(value: &Value, texts: u8) -> Option<String> {
 }
 
 fn find_in(members: &Map<String, Value>, texts: u8) -> Option<String> {
-    let found = members.iter().find_map(|(name, value)| match name.contains(MARK) {
-        true => Some(name.clone()),
-        false => below(name, value, texts),
+    let found = members.iter().find_map(|(name, value)| {
+        if name.contains(MARK) { Some(name.clone()) } else { below(name, value, texts) }
     });
     found.or_else(|| find_in_parts(members, texts))
 }

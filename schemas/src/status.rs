@@ -77,10 +77,7 @@ pub mod code {
 
     /// The code of a refused manifest.
     pub fn of(refused: &ManifestError) -> u16 {
-        match refused.path.ends_with(".schemaVersion") {
-            true => SCHEMA_VERSION,
-            false => REFUSED,
-        }
+        if refused.path.ends_with(".schemaVersion") { SCHEMA_VERSION } else { REFUSED }
     }
 }
 

@@ -246,9 +246,10 @@ fn loosely(value: &Value, choices: &mut dyn Iterator<Item = u8>, text: &mut Stri
             for (index, (key, value)) in members.iter().enumerate() {
                 blank(choices, text);
                 let is_bare = key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$');
-                match is_bare && choices.next().unwrap().is_multiple_of(2) {
-                    true => text.push_str(key),
-                    false => quoted(key, choices, text),
+                if is_bare && choices.next().unwrap().is_multiple_of(2) {
+                    text.push_str(key)
+                } else {
+                    quoted(key, choices, text)
                 }
                 blank(choices, text);
                 text.push(':');

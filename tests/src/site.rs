@@ -78,10 +78,7 @@ pub fn hostname() -> String {
     use std::net::ToSocketAddrs as _;
     let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let resolves = (own.trim(), 8883).to_socket_addrs().is_ok_and(|mut addresses| addresses.next().is_some());
-    match resolves && own.trim() != "localhost" {
-        true => own.trim().to_owned(),
-        false => "edge-gateway".to_owned(),
-    }
+    if resolves && own.trim() != "localhost" { own.trim().to_owned() } else { "edge-gateway".to_owned() }
 }
 
 /// A program, run by what stands before its command line.
@@ -156,7 +153,7 @@ impl Site {
         self.agent_dir().join("ca.pem")
     }
 
-    /// Central's certificate authority, which gateways and devices at its own door trust.
+    /// Central's certificate authority, which gateways and devices at its own listener trust.
     pub fn central_ca(&self) -> PathBuf {
         self.central_dir().join("ca.pem")
     }
@@ -346,7 +343,7 @@ impl Site {
         self.central.take().context("central does not run")?.ended(within).await
     }
 
-    /// Speaks with the daemon's local door, as its command line does.
+    /// Speaks with the daemon's control socket, as its command line does.
     fn control(&self) -> Result<reqwest::Client> {
         let socket = self.agent_dir().join("edge-agent.sock");
         Ok(reqwest::Client::builder().unix_socket(socket).build()?)

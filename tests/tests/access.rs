@@ -1,4 +1,4 @@
-//! Who may stay at the doors, on real processes: what is taken back takes effect on the live connection.
+//! Who may stay at the listeners, on real processes: what is taken back takes effect on the live connection.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 

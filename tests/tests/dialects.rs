@@ -445,16 +445,18 @@ async fn csharp_java_and_c_find_every_topic_answered_as_they_write_it() {
     site_tests::job::assign(site.rest().unwrap(), GATEWAY, "dialects", &file).await.unwrap();
     let secret = std::fs::read(dir.path().join("gateway/module-key")).unwrap();
     for dialect in &dialects {
-        let key = match dialect.is_module {
-            true => sas::sign(&secret, format!("key {}", dialect.name()).as_bytes()),
-            false => site.add_leaf(&dialect.name(), Duration::ZERO).await.unwrap().key,
+        let key = if dialect.is_module {
+            sas::sign(&secret, format!("key {}", dialect.name()).as_bytes())
+        } else {
+            site.add_leaf(&dialect.name(), Duration::ZERO).await.unwrap().key
         };
         eventually(&format!("the gateway knows {}", dialect.client_id()), STEP, || async {
             let mut command = site.agent_command(&["status", "--json"])?;
             let (_, out, _) = run(&mut command).await?;
-            let known = match dialect.is_module {
-                true => out.contains(&dialect.name()),
-                false => site.agent_json(&["device", "list"]).await?.to_string().contains(&dialect.name()),
+            let known = if dialect.is_module {
+                out.contains(&dialect.name())
+            } else {
+                site.agent_json(&["device", "list"]).await?.to_string().contains(&dialect.name())
             };
             Ok(known.then_some(()))
         })

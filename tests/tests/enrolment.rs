@@ -1,5 +1,5 @@
 //! Devices that enrol themselves with the unmodified Azure SDKs for Python and Node, by key and by certificate, through a
-//! gateway and at central's own door, and then work: telemetry up, a cloud-to-device message down.
+//! gateway and at central's own listener, and then work: telemetry up, a cloud-to-device message down.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 

@@ -166,7 +166,7 @@ struct Who<'a> {
     token: String,
 }
 
-/// Who may call whom, over HTTPS and MQTT, at a gateway. (central's own door: central/tests/methods.rs.)
+/// Who may call whom, over HTTPS and MQTT, at a gateway. (central's own listener: central/tests/methods.rs.)
 #[tokio::test]
 async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -233,7 +233,7 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
         ("the daemon", "/twins/rules-gateway/modules/%24edgeAgent/methods", 404),
         ("the hub", "/twins/rules-gateway/modules/%24edgeHub/methods", 404),
         ("the gateway as a device", "/twins/rules-gateway/methods", 404),
-        ("a device of central's own door", "/twins/elsewhere/methods", 404),
+        ("a device of central's own listener", "/twins/elsewhere/methods", 404),
         ("a module of another gateway", "/twins/other/modules/caller/methods", 404),
         ("a local user", "/twins/%24user:plc/methods", 400),
     ];

@@ -1,4 +1,4 @@
-//! A client that dies leaves telemetry behind, as at IoT Hub: through a gateway, and at central's own WebSocket door.
+//! A client that dies leaves telemetry behind, as at IoT Hub: through a gateway, and at central's own WebSocket listener.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 

@@ -163,9 +163,8 @@ pub(super) async fn put(
 #[utoipa::path(delete, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfToken>) -> Answer<StatusCode> {
-    let delete = move |c: &Connection| match tokens::delete(c, &of.token_id)? {
-        true => Ok(()),
-        false => Err(no_token(&of.token_id)),
+    let delete = move |c: &Connection| {
+        if tokens::delete(c, &of.token_id)? { Ok(()) } else { Err(no_token(&of.token_id)) }
     };
     fleet.store.submit(delete).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use edge_hub::door::Door;
+use edge_hub::mqtt_server::MqttServer;
 use edge_hub::takeovers::Conflict;
 use schemas::bag::system;
 use schemas::body::decode;
@@ -49,7 +49,7 @@ pub(super) async fn health(
     responses((status = 200, body = DoorBody)))]
 pub(super) async fn door(
     State(fleet): State<Arc<Fleet>>,
-    Extension(door): Extension<Arc<Door<Fleet>>>,
+    Extension(door): Extension<Arc<MqttServer<Fleet>>>,
 ) -> Json<DoorBody> {
     let settings = door.settings();
     Json(DoorBody {

@@ -50,7 +50,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use axum::{Extension, Json, Router, middleware};
-use edge_hub::door::Door;
+use edge_hub::mqtt_server::MqttServer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -71,7 +71,7 @@ const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
 /// Everything that central answers over HTTP.
 pub fn router(
     fleet: Arc<Fleet>,
-    door: Arc<Door<Fleet>>,
+    door: Arc<MqttServer<Fleet>>,
     people: Arc<People>,
     live: LiveFeed,
     states: DeviceStates,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use edge_hub::door::Door;
+use edge_hub::mqtt_server::MqttServer;
 use rusqlite::Connection;
 use schemas::timestamp::rfc3339;
 use serde::Serialize;
@@ -119,7 +119,7 @@ struct OverviewChange {
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
     Extension(states): Extension<DeviceStates>,
-    Extension(door): Extension<Arc<Door<Fleet>>>,
+    Extension(door): Extension<Arc<MqttServer<Fleet>>>,
 ) -> Answer<Json<OverviewBody>> {
     let (refused, bytes_free) = (door.refusals().all(), fleet.store.disk().free_bytes);
     let read = move |c: &Connection| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use edge_hub::door::Door;
+use edge_hub::mqtt_server::MqttServer;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -33,7 +33,7 @@ pub(super) struct WhyBody {
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
     Extension(states): Extension<DeviceStates>,
-    Extension(door): Extension<Arc<Door<Fleet>>>,
+    Extension(door): Extension<Arc<MqttServer<Fleet>>>,
     At(of): At<OfDevice>,
 ) -> Answer<Json<WhyBody>> {
     let refused = door.refusals().all();

@@ -222,9 +222,10 @@ impl World {
 
     /// Brings a device into a state; `None` when there is no such case.
     fn prepare(&self, device: &str, proof: Proof, leaf: &[u8], via: Via, state: State) -> Option<()> {
-        let before = match proof.is_certificate() {
-            true => self.shown(device, String::new(), Some(leaf)),
-            false => self.group_token(device, 1800),
+        let before = if proof.is_certificate() {
+            self.shown(device, String::new(), Some(leaf))
+        } else {
+            self.group_token(device, 1800)
         };
         if state.is_operators() {
             let key = STANDARD.encode(OWN_KEY);
@@ -287,9 +288,10 @@ fn every_proof_through_every_gateway_enrols_a_device_of_every_state_or_leaves_it
                 let shown = match proof {
                     Proof::Token | Proof::UsedToken => {
                         let lifetime_secs = if proof == Proof::Token { 3600 } else { 1800 };
-                        match state.is_operators() {
-                            true => world.token(&name, &OWN_KEY, lifetime_secs),
-                            false => world.group_token(&name, lifetime_secs),
+                        if state.is_operators() {
+                            world.token(&name, &OWN_KEY, lifetime_secs)
+                        } else {
+                            world.group_token(&name, lifetime_secs)
                         }
                     }
                     Proof::Certificate => world.shown(&name, String::new(), Some(&leaf)),

@@ -47,15 +47,14 @@ impl People {
             wrong_codes: Semaphore::new(WRONG_CODES_MAX),
             noted: Noted::default(),
         };
-        match people.needs_setup().await? {
-            true => {
-                let code = people.setup.make()?;
-                tracing::info!(
-                    code,
-                    "central has no user; open its address in a browser and enter this set-up code"
-                );
-            }
-            false => people.setup.remove()?,
+        if people.needs_setup().await? {
+            let code = people.setup.make()?;
+            tracing::info!(
+                code,
+                "central has no user; open its address in a browser and enter this set-up code"
+            );
+        } else {
+            people.setup.remove()?
         }
         Ok(Arc::new(people))
     }

@@ -41,10 +41,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Command> {
     let module: String = row.get("module")?;
     let gateway: Option<String> = row.get("gateway")?;
     let outcome: Option<String> = row.get("outcome")?;
-    let module = match module.is_empty() {
-        true => None,
-        false => Some(parsed_column(row, "module")?),
-    };
+    let module = if module.is_empty() { None } else { Some(parsed_column(row, "module")?) };
     Ok(Command {
         id: row.get("id")?,
         gateway: gateway.map(|_| parsed_column(row, "gateway")).transpose()?,

@@ -183,12 +183,13 @@ fn insert_one(
         integer(loss.until_ms),
         integer(received_ms),
     ))?;
-    let (device, module) = match has_total(c, gateway, queue, (device, module), &loss.cause)?
+    let (device, module) = if has_total(c, gateway, queue, (device, module), &loss.cause)?
         || count(c, "loss_totals", gateway)? < TOTALS_MAX
     {
-        true => (device, module),
+        (device, module)
+    } else {
         // Further senders share one sum.
-        false => ("", ""),
+        ("", "")
     };
     c.prepare_cached(
         "INSERT INTO loss_totals (gateway, queue, device, module, cause, count, from_ms, until_ms)

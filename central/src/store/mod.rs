@@ -195,9 +195,10 @@ impl StoreError {
     /// The file could not be opened, or not as what it should be.
     fn opening(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
-        match integrity::is_damage(&source) {
-            true => Self::Damaged { path, findings: vec![source.to_string()] },
-            false => Self::Open { path, source },
+        if integrity::is_damage(&source) {
+            Self::Damaged { path, findings: vec![source.to_string()] }
+        } else {
+            Self::Open { path, source }
         }
     }
 }
@@ -314,10 +315,7 @@ impl Store {
     /// [`StoreError::DiskLow`].
     pub fn check_disk(&self) -> Result<(), StoreError> {
         let disk = self.disk();
-        match disk.is_low {
-            true => Err(StoreError::DiskLow { free_bytes: disk.free_bytes }),
-            false => Ok(()),
-        }
+        if disk.is_low { Err(StoreError::DiskLow { free_bytes: disk.free_bytes }) } else { Ok(()) }
     }
 
     /// Losses of commits that were found whenever this store was opened, each with when, in milliseconds since the Unix

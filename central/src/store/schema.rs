@@ -519,9 +519,10 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
 /// [`StoreError::Newer`], or [`StoreError::Open`] when the file cannot be read.
 pub fn known(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let found = version(connection).map_err(|source| StoreError::opening(path, source))?;
-    match found > VERSION {
-        true => Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION }),
-        false => Ok(()),
+    if found > VERSION {
+        Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION })
+    } else {
+        Ok(())
     }
 }
 

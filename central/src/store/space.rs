@@ -84,17 +84,14 @@ impl Space {
         };
         if disk.is_low != self.was_low {
             let (free_bytes, keep_free) = (disk.free_bytes, self.free_bytes);
-            match disk.is_low {
-                true => tracing::error!(
+            if disk.is_low {
+                tracing::error!(
                     free_bytes,
                     keep_free,
                     "the store's disk is nearly full; telemetry is refused"
-                ),
-                false => tracing::info!(
-                    free_bytes,
-                    keep_free,
-                    "the store's disk has space again; telemetry is taken"
-                ),
+                )
+            } else {
+                tracing::info!(free_bytes, keep_free, "the store's disk has space again; telemetry is taken")
             }
         }
         self.was_low = disk.is_low;

@@ -16,7 +16,7 @@ use crate::ledger::LedgerFile;
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::state::Pending;
-use crate::stats::Room;
+use crate::stats::Headroom;
 use crate::storage::{File, Storage};
 
 /// Capacity that the write buffer keeps between batches.
@@ -58,7 +58,7 @@ pub(crate) struct Committer {
     next_sequence: u64,
     bytes: Vec<u8>,
     /// As in the state, without a lock.
-    pub(crate) room: Room,
+    pub(crate) room: Headroom,
     pub(crate) answers: Answers,
 }
 
@@ -79,7 +79,7 @@ impl Committer {
             can_allocate: true,
             next_sequence,
             bytes: Vec::new(),
-            room: Room::Enough,
+            room: Headroom::Enough,
             answers: Answers::default(),
         }
     }
@@ -98,7 +98,7 @@ impl Committer {
             match written {
                 Ok(()) => {}
                 Err(full @ AppendError::Full { .. }) => {
-                    self.note_room(Room::Refusing);
+                    self.note_room(Headroom::Refusing);
                     if let Some(refused) = batch.pop_front() {
                         let tag = self.shared.options.refused_tag(&refused.record);
                         self.shared.state().refuse(tag.as_deref());

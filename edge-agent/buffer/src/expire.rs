@@ -66,9 +66,10 @@ fn look_at(shared: &Shared, stretch: &Stretch, from: u64, now_ms: u64) -> io::Re
         match &step {
             Step::Record(record) if record.sequence >= from => {
                 let gone_ms = shared.options.gone_ms(record);
-                match gone_ms <= now_ms {
-                    true => gone.push((record.sequence, shared.options.tag_of(&record.payload))),
-                    false => look.first_gone_ms = look.first_gone_ms.min(gone_ms),
+                if gone_ms <= now_ms {
+                    gone.push((record.sequence, shared.options.tag_of(&record.payload)))
+                } else {
+                    look.first_gone_ms = look.first_gone_ms.min(gone_ms)
                 }
             }
             _ => {}

@@ -57,4 +57,4 @@ pub use log::{Append, Log};
 pub use losses::{Cause, Loss};
 pub use pool::Pool;
 pub use reader::{ReadError, Reader, Records};
-pub use stats::{Room, Stats};
+pub use stats::{Headroom, Stats};

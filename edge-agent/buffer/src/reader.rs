@@ -47,12 +47,12 @@ pub struct Reader {
     /// The next sequence to be fetched.
     next: u64,
     fetched: VecDeque<Record>,
-    place: Option<Place>,
+    place: Option<ReadPosition>,
     fetch: Option<JoinHandle<Fetched>>,
 }
 
 /// An open segment, read up to somewhere.
-struct Place {
+struct ReadPosition {
     segment: u64,
     scan: Scan,
 }
@@ -60,7 +60,7 @@ struct Place {
 struct Fetched {
     records: VecDeque<Record>,
     next: u64,
-    place: Option<Place>,
+    place: Option<ReadPosition>,
     error: Option<ReadError>,
 }
 
@@ -215,7 +215,7 @@ pub struct Records {
     next: u64,
     end: u64,
     fetched: VecDeque<Record>,
-    place: Option<Place>,
+    place: Option<ReadPosition>,
 }
 
 impl Records {
@@ -249,7 +249,7 @@ impl std::fmt::Debug for Reader {
 }
 
 /// Reads from `next` on until it has something or nothing is left. Blocking.
-fn fetch(shared: &Shared, next: u64, place: Option<Place>) -> Fetched {
+fn fetch(shared: &Shared, next: u64, place: Option<ReadPosition>) -> Fetched {
     let mut fetched = Fetched { records: VecDeque::new(), next, place, error: None };
     while fetched.records.is_empty() {
         let state = shared.state();
@@ -266,7 +266,7 @@ fn fetch(shared: &Shared, next: u64, place: Option<Place>) -> Fetched {
                     let (offset, expected) = (stretch.start.offset, stretch.start.sequence);
                     let scan =
                         Scan::new(file, seed, stretch.epoch, offset, expected, stretch.end, stretch.until);
-                    Place { segment: stretch.segment, scan }
+                    ReadPosition { segment: stretch.segment, scan }
                 }
                 // It was dropped or deleted a moment ago: the cursor is behind it now.
                 Err(_) if shared.state().cursor + 1 > fetched.next => continue,

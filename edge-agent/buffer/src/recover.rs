@@ -16,7 +16,7 @@ use crate::format::{
 use crate::ledger::{LedgerFile, Slot};
 use crate::losses::Cause;
 use crate::scan::{Scan, Step, read_around_bad_sectors};
-use crate::segment::{Mark, Segment};
+use crate::segment::{IndexEntry, Segment};
 use crate::state::State;
 use crate::storage::{File, Storage};
 
@@ -48,15 +48,16 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     for first in firsts {
         found.push(look(storage, first)?);
     }
-    let (file, slot) = match names.iter().any(|name| name == LEDGER_FILE) {
-        false => (None, None),
-        true => match LedgerFile::open(storage).map_err(told(format!("read {LEDGER_FILE}")))? {
+    let (file, slot) = if names.iter().any(|name| name == LEDGER_FILE) {
+        match LedgerFile::open(storage).map_err(told(format!("read {LEDGER_FILE}")))? {
             Ok((file, slot)) => (Some(file), slot),
             Err(found) => {
                 let (dir, file) = (storage.path().to_owned(), LEDGER_FILE.to_owned());
                 return Err(OpenError::Version { dir, file, found, known: VERSION });
             }
-        },
+        }
+    } else {
+        (None, None)
     };
     if slot.is_none() && (file.is_some() || !found.is_empty()) {
         tracing::error!(dir = %storage.path().display(), "a queue's ledger is damaged or missing: what was done with is read again");
@@ -235,7 +236,11 @@ impl Recovering<'_> {
                     newest_ms = record.enqueued_ms;
                     let offset = scan.offset - frame_len(record.payload.len());
                     segment.expires_ms = segment.expires_ms.max(record.expires_ms.unwrap_or(u64::MAX));
-                    segment.mark(Mark { sequence: record.sequence, offset, enqueued_ms: record.enqueued_ms });
+                    segment.mark(IndexEntry {
+                        sequence: record.sequence,
+                        offset,
+                        enqueued_ms: record.enqueued_ms,
+                    });
                 }
                 Step::Hole { first, last } => holes.push((first, last)),
                 Step::End => break,

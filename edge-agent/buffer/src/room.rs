@@ -12,7 +12,7 @@ use crate::losses::Cause;
 use crate::pool::{Given, Pool};
 use crate::scan::{Scan, Step};
 use crate::segment::{Segment, Tally};
-use crate::stats::Room;
+use crate::stats::Headroom;
 
 /// Segments that are set aside at one time; the oldest is deleted for one more.
 const SET_ASIDE_MAX: usize = 4;
@@ -25,7 +25,7 @@ impl Committer {
         let free = self.shared.storage.free_bytes().map_err(|e| self.failed("ask for free space", e))?;
         // A reader may still have a dropped file open, so the disk's own figure can come late.
         let mut dropped = 0;
-        let mut room_was = Room::Enough;
+        let mut room_was = Headroom::Enough;
         loop {
             let mut state = self.shared.state();
             let (total, segments, is_empty) =
@@ -72,7 +72,7 @@ impl Committer {
                 match pool.evict(&self.shared, now_ms) {
                     Some(Given::Bytes(bytes)) => {
                         dropped += bytes;
-                        room_was = Room::Evicting;
+                        room_was = Headroom::Evicting;
                         continue;
                     }
                     Some(Given::Ours) => {}
@@ -87,22 +87,22 @@ impl Committer {
                 self.roll(now_ms)?;
             }
             if !has_one_done {
-                room_was = Room::Evicting;
+                room_was = Headroom::Evicting;
             }
             dropped += self.drop_oldest(Cause::Evicted, now_ms);
         }
     }
 
     /// Tells when a log begins to refuse, and when it takes again.
-    pub(crate) fn note_room(&mut self, now: Room) {
+    pub(crate) fn note_room(&mut self, now: Headroom) {
         if self.room == now {
             return;
         }
         let (before, dir) = (std::mem::replace(&mut self.room, now), self.shared.storage.path().display());
         self.shared.state().room = now;
         match now {
-            Room::Refusing => tracing::warn!(%dir, "a queue has no room and refuses what is new"),
-            _ if before == Room::Refusing => tracing::info!(%dir, "a queue has room again"),
+            Headroom::Refusing => tracing::warn!(%dir, "a queue has no room and refuses what is new"),
+            _ if before == Headroom::Refusing => tracing::info!(%dir, "a queue has room again"),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ const MARKS_KEPT: usize = 16;
 
 /// A place in a segment where a frame begins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark {
+pub(crate) struct IndexEntry {
     pub(crate) sequence: u64,
     pub(crate) offset: u64,
     pub(crate) enqueued_ms: u64,
@@ -34,12 +34,12 @@ pub(crate) struct Segment {
     pub(crate) first_gone_ms: u64,
     pub(crate) created_ms: u64,
     /// Never empty: the first is the place behind the header.
-    pub(crate) marks: Vec<Mark>,
+    pub(crate) marks: Vec<IndexEntry>,
 }
 
 impl Segment {
     pub(crate) fn new(first: u64, epoch: Epoch, len: u64, created_ms: u64) -> Self {
-        let start = Mark { sequence: first, offset: SEGMENT_HEADER, enqueued_ms: created_ms };
+        let start = IndexEntry { sequence: first, offset: SEGMENT_HEADER, enqueued_ms: created_ms };
         Self {
             first,
             epoch,
@@ -63,14 +63,14 @@ impl Segment {
         self.marks = self.marks.iter().copied().step_by(MARKS_KEPT).collect();
     }
 
-    pub(crate) fn mark(&mut self, mark: Mark) {
+    pub(crate) fn mark(&mut self, mark: IndexEntry) {
         if self.marks.last().is_none_or(|last| mark.offset >= last.offset + MARK_BYTES) {
             self.marks.push(mark);
         }
     }
 
     /// The last mark at or before `sequence`.
-    pub(crate) fn mark_before(&self, sequence: u64) -> Mark {
+    pub(crate) fn mark_before(&self, sequence: u64) -> IndexEntry {
         let at = self.marks.partition_point(|mark| mark.sequence <= sequence);
         self.marks[at.saturating_sub(1)]
     }
@@ -80,7 +80,7 @@ impl Segment {
 pub(crate) struct Stretch {
     pub(crate) segment: u64,
     pub(crate) epoch: Epoch,
-    pub(crate) start: Mark,
+    pub(crate) start: IndexEntry,
     /// Frames end here.
     pub(crate) end: u64,
     /// Sequences below it and at or above `start` were written into this segment.

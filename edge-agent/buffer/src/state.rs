@@ -12,8 +12,8 @@ use crate::error::AppendError;
 use crate::format::{Epoch, frame_len};
 use crate::ledger::{Gap, Ledger};
 use crate::losses::{Cause, Loss, Losses};
-use crate::segment::{Mark, Segment, Stretch, Tally};
-use crate::stats::{Room, Stats};
+use crate::segment::{IndexEntry, Segment, Stretch, Tally};
+use crate::stats::{Headroom, Stats};
 
 /// Fewer appends than these are answered by who wrote them: to wake another thread for them would take longer.
 pub(crate) const MANY: usize = 128;
@@ -74,7 +74,7 @@ pub(crate) struct State {
     /// Who wants to tell the gaps upstream, once they are on disk.
     pub(crate) telling: Vec<oneshot::Sender<Result<Vec<Gap>, AppendError>>>,
     pub(crate) set_aside: u64,
-    pub(crate) room: Room,
+    pub(crate) room: Headroom,
     /// By reader, the highest sequence that it gave out and may not have been done with. Such a record may be on its way.
     in_hand: Vec<(u64, u64)>,
     /// The highest sequence that was given out and may have arrived, though nobody here knows it yet; see
@@ -121,7 +121,7 @@ impl State {
             ledger,
             telling: Vec::new(),
             set_aside: 0,
-            room: Room::Enough,
+            room: Headroom::Enough,
             in_hand: Vec::new(),
             unsettled: 0,
             has_unsettled: false,
@@ -169,7 +169,7 @@ impl State {
     /// other logs' time.
     pub(crate) fn may_be_led(&self) -> bool {
         let is_alone = self.queue.len() == 1 && self.last_batch <= 1;
-        self.writer == Writer::Nobody && is_alone && !self.is_closing && self.room == Room::Enough
+        self.writer == Writer::Nobody && is_alone && !self.is_closing && self.room == Headroom::Enough
     }
 
     /// The appends that wait: all of them, or the first half of many when all their producers may be waiting. The other half
@@ -190,9 +190,10 @@ impl State {
     /// large one are answered while the next is written, so that two halves take turns; a good part of a half is enough,
     /// since the rest comes while the writer is on its way.
     pub(crate) fn company(&self) -> usize {
-        match self.last_batch.max(self.batch_before) < MANY {
-            true => self.last_batch,
-            false => (self.last_batch + self.batch_before) / 3,
+        if self.last_batch.max(self.batch_before) < MANY {
+            self.last_batch
+        } else {
+            (self.last_batch + self.batch_before) / 3
         }
     }
 
@@ -255,7 +256,7 @@ impl State {
             let len = frame_len(record.len());
             let sequence = self.next_sequence;
             let segment = self.active();
-            segment.mark(Mark { sequence, offset: segment.len, enqueued_ms });
+            segment.mark(IndexEntry { sequence, offset: segment.len, enqueued_ms });
             segment.len += len;
             segment.expires_ms = segment.expires_ms.max(expires_ms.unwrap_or(u64::MAX));
             let too_old_ms = age_max_ms.map_or(u64::MAX, |max| enqueued_ms.saturating_add(max));
@@ -394,9 +395,10 @@ impl State {
     pub(crate) fn took_back(&mut self, reader: u64, sequence: u64) {
         let Some(at) = self.in_hand.iter().position(|(of, _)| *of == reader) else { return };
         let highest = self.in_hand[at].1;
-        match sequence > self.cursor {
-            true => self.in_hand[at].1 = sequence.min(highest),
-            false => drop(self.in_hand.swap_remove(at)),
+        if sequence > self.cursor {
+            self.in_hand[at].1 = sequence.min(highest)
+        } else {
+            self.in_hand.swap_remove(at);
         }
         self.look_again(highest);
     }

@@ -36,14 +36,14 @@ pub struct Stats {
     /// `fdatasync`s since the log was opened.
     pub syncs: u64,
     /// What became of the last append that found little room.
-    pub room: Room,
+    pub room: Headroom,
     /// Segments with damage in them that were set aside and are kept for whoever looks into it.
     pub set_aside: u64,
 }
 
 /// Whether there is room for what is appended, as the last append found it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Room {
+pub enum Headroom {
     /// It was there.
     #[default]
     Enough,

@@ -3,7 +3,7 @@
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
-use edge_core::certificate::{Judgement, judge};
+use edge_core::certificate::{Renewal, renewal};
 use edge_core::error_chain::chain;
 use edge_core::health::facts::{CaFacts, CertificateFacts, Probe, ServerCertificateFacts};
 use edge_hub::input_file::{self, SMALL_BYTES_MAX};
@@ -137,14 +137,14 @@ pub(super) fn server(tls: &TlsSection, hostname: &str, now_secs: u64) -> Probe<S
         Err(error) => return broken(&tls.cert, &error),
     };
     // A clock that is wrong for certain judges nothing.
-    let judged = is_plausible(now_secs).then(|| judge(&known, &init::names(hostname), now_secs, u64::MAX));
+    let judged = is_plausible(now_secs).then(|| renewal(&known, &init::names(hostname), now_secs, u64::MAX));
     Probe::Found(ServerCertificateFacts {
         path: tls.cert.display().to_string(),
         not_after_secs: known.not_after_secs,
         is_own: known.is_own,
-        is_due: matches!(judged, Some(Judgement::Tell { .. })),
+        is_due: matches!(judged, Some(Renewal::Tell { .. })),
         renewal: match judged {
-            Some(Judgement::Renew(reason)) => Some(reason.to_string()),
+            Some(Renewal::Renew(reason)) => Some(reason.to_string()),
             _ => None,
         },
     })

@@ -26,11 +26,11 @@ pub async fn run(
     health: watch::Sender<Option<HealthReport>>,
     stop: CancellationToken,
 ) {
-    let (mut deployer, mut judgement) = (control.deployer.clone(), control.judgement.clone());
+    let (mut reconciler, mut judgement) = (control.reconciler.clone(), control.judgement.clone());
     let mut link = control.link.clone();
     let mut told_ms = 0;
     loop {
-        deployer.mark_unchanged();
+        reconciler.mark_unchanged();
         judgement.mark_unchanged();
         if let Some(link) = &mut link {
             link.mark_unchanged();
@@ -60,10 +60,10 @@ pub async fn run(
         };
         tokio::select! {
             () = tokio::time::sleep(EVERY - AT_LEAST) => {}
-            Ok(()) = deployer.changed() => {}
+            Ok(()) = reconciler.changed() => {}
             Ok(()) = judgement.changed() => {}
             true = link_changed => {}
-            () = control.door.refusals().known_refused() => {}
+            () = control.server.refusals().known_refused() => {}
             () = stop.cancelled() => return,
         }
     }

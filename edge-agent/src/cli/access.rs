@@ -1,4 +1,4 @@
-//! `edge-agent device` and `edge-agent user`: who may come in at the front door.
+//! `edge-agent device` and `edge-agent user`: who may come in at the MQTT server.
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
@@ -122,9 +122,10 @@ pub(super) async fn device(cli: &Cli, command: &Device) -> Result<()> {
         }
         Device::Unblock { id } => {
             let answer = cli.ask("POST", &path(id, "/unblock"), None).await?;
-            cli.print(&answer, || match answer["enabled"] == true {
-                true => format!("unblocked {id}"),
-                false => {
+            cli.print(&answer, || {
+                if answer["enabled"] == true {
+                    format!("unblocked {id}")
+                } else {
                     format!("unblocked {id} here; it is still blocked at central, or not known any more")
                 }
             })

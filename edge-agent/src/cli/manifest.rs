@@ -34,9 +34,10 @@ impl Cli {
             let variable = |name: &str| std::env::var(name).ok();
             fill(&mut document, "manifest", &variable).map_err(|error| refused(file, error))?;
         }
-        let has = match Manifest::has_layer(&document) {
-            true => self.ask("GET", "/deployment", None).await?,
-            false => Value::Null,
+        let has = if Manifest::has_layer(&document) {
+            self.ask("GET", "/deployment", None).await?
+        } else {
+            Value::Null
         };
         let current = |module: &ModuleId| has[module.as_str()].as_object().cloned().unwrap_or_default();
         let checked = Manifest::parse_over(&document, &current).and_then(|manifest| deploy::check(&manifest));

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Answer;
 use crate::removals::Removed;
-use crate::state::{Room, Saved, State, StateError};
+use crate::state::{Namespace, Saved, State, StateError};
 
 /// Commands that run at once or whose answers wait for central. Beyond it a command is answered "not connected" at once.
 const RUNNING_MAX: usize = 1000;
@@ -98,7 +98,7 @@ impl Journal {
             state: state.clone(),
         };
         let mut interrupted = Vec::new();
-        for (id, mut entry) in state.load::<Entry>(Room::Commands) {
+        for (id, mut entry) in state.load::<Entry>(Namespace::Commands) {
             match &mut entry {
                 Entry::Waiting(waiting) => {
                     journal.next_number = journal.next_number.max(waiting.number + 1);
@@ -130,7 +130,7 @@ impl Journal {
     }
 
     fn put(&mut self, id: &str, entry: Entry) -> Saved {
-        let saved = self.state.put(Room::Commands, id, &entry);
+        let saved = self.state.put(Namespace::Commands, id, &entry);
         self.entries.insert(id.to_owned(), entry);
         saved
     }
@@ -306,7 +306,7 @@ impl Journal {
             }
             if let Some((_, id)) = self.told.pop_front() {
                 self.entries.remove(&id);
-                self.state.remove(Room::Commands, &id).later();
+                self.state.remove(Namespace::Commands, &id).later();
             }
         }
     }

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use edge_hub::clients::Clients;
-use edge_hub::rounds::Rounds;
+use edge_hub::single_flight::SingleFlight;
 use edge_hub::tasks;
 use futures_util::future::BoxFuture;
 use schemas::link::CommandDown;
@@ -46,7 +46,7 @@ pub struct Commands {
     /// Told when the next command to expire may be another one.
     waiting_changed: Arc<Notify>,
     /// Targets whose waiting commands are being run.
-    rounds: Arc<Rounds<Identity>>,
+    rounds: Arc<SingleFlight<Identity>>,
     clients: Clients,
     running: TaskTracker,
     stop: CancellationToken,

@@ -2,7 +2,7 @@
 
 use super::journal::Entry;
 use super::*;
-use crate::state::Room;
+use crate::state::Namespace;
 
 fn request(method: &str) -> MethodRequest {
     MethodRequest {
@@ -62,7 +62,7 @@ async fn a_command_that_ran_when_the_daemon_died_has_no_answer_and_is_not_run_ag
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(dir.path()).unwrap();
     let running = Entry::Running { target: "gw/filter".into(), seconds: 30 };
-    state.put(Room::Commands, "7", &running).durable().await.unwrap();
+    state.put(Namespace::Commands, "7", &running).durable().await.unwrap();
     state.close().await;
     let state = State::open(dir.path()).unwrap();
     let commands = Commands::load(state, Clients::new(), "gw".parse().unwrap()).unwrap();

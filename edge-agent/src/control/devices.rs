@@ -1,4 +1,4 @@
-//! The local door's leaf devices: added, shown, blocked, removed.
+//! The control socket's leaf devices: added, shown, blocked, removed.
 
 use edge_core::error_chain::chain;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn shown(control: &Control, id: &DeviceId, leaf: &Leaf) -> Value {
 }
 
 pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<Value> {
-    let list = control.standing.devices.list();
+    let list = control.authorizer.devices.list();
     let devices: Vec<Value> = list.iter().map(|(id, leaf)| shown(&control, id, leaf)).collect();
     Json(json!({"devices": devices}))
 }
@@ -62,14 +62,14 @@ pub(super) async fn show(
     if let Attestation::Thumbprints(thumbprints) = &leaf.attestation {
         answer["thumbprints"] = thumbprints.iter().map(ToString::to_string).collect();
     }
-    let users = control.standing.users.list();
+    let users = control.authorizer.users.list();
     let its_own = users.into_iter().filter(|(_, user)| user.device.as_ref() == Some(&id));
     answer["users"] = its_own.map(|(name, _)| name.to_string()).collect();
     Ok(Json(answer))
 }
 
 fn known(control: &Control, id: &DeviceId) -> Result<Leaf, Failure> {
-    control.standing.devices.get(id).ok_or_else(|| failure(DeviceError::Nobody(id.clone())))
+    control.authorizer.devices.get(id).ok_or_else(|| failure(DeviceError::Nobody(id.clone())))
 }
 
 /// How a new device shall prove itself: at most one of these; a key of its own when none is given.
@@ -135,9 +135,9 @@ pub(super) async fn add(
         // Looked at before anything is written.
         super::users::check_name(&control, &new.id)?;
     }
-    control.standing.removals.finish().await.map_err(unfinished)?;
-    let earlier = control.standing.removals.generations().highest(&Identity::device(id.clone()));
-    control.standing.devices.add(id.clone(), &attestation, earlier).await.map_err(failure)?;
+    control.authorizer.removals.finish().await.map_err(unfinished)?;
+    let earlier = control.authorizer.removals.generations().highest(&Identity::device(id.clone()));
+    control.authorizer.devices.add(id.clone(), &attestation, earlier).await.map_err(failure)?;
     tracing::info!(device = %id, attestation = kind(&attestation), "leaf device added");
     let mut answer = json!({
         "id": id,
@@ -177,14 +177,14 @@ pub(super) async fn remove(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
     let id = read_id(&id)?;
-    let removal = control.standing.removals.begin().await;
-    if !control.standing.devices.is_added(&id) {
+    let removal = control.authorizer.removals.begin().await;
+    if !control.authorizer.devices.is_added(&id) {
         return Err(failure(DeviceError::Unknown(id)));
     }
-    let users = control.standing.users.of(&id);
-    removal.note_devices([(id.clone(), control.standing.devices.generation(&id))]);
-    let removed = control.standing.devices.remove(&id).await;
-    control.standing.review();
+    let users = control.authorizer.users.of(&id);
+    removal.note_devices([(id.clone(), control.authorizer.devices.generation(&id))]);
+    let removed = control.authorizer.devices.remove(&id).await;
+    control.authorizer.review();
     removed.map_err(failure)?;
     removal.finish().await.map_err(unfinished)?;
     tracing::info!(device = %id, "leaf device removed");
@@ -206,12 +206,12 @@ async fn set_blocked(
     is_blocked: bool,
 ) -> Result<Json<Value>, Failure> {
     let id = read_id(&id)?;
-    let saved = control.standing.devices.block(&id, is_blocked).map_err(failure)?;
+    let saved = control.authorizer.devices.block(&id, is_blocked).map_err(failure)?;
     // Before the disk has it: who is blocked is out now.
-    control.standing.review();
+    control.authorizer.review();
     tracing::info!(device = %id, is_blocked, "leaf device blocked or unblocked on this gateway");
     saved.durable().await.map_err(|error| failure(error.into()))?;
-    match control.standing.devices.get(&id) {
+    match control.authorizer.devices.get(&id) {
         Some(leaf) => Ok(Json(shown(&control, &id, &leaf))),
         None => Ok(Json(json!({"id": id, "blockedHere": is_blocked}))),
     }

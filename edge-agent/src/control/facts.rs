@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use edge_buffer::{Room, Stats};
+use edge_buffer::{Headroom, Stats};
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::transport::amqp_advice;
 use edge_core::health::facts::{
@@ -65,7 +65,7 @@ impl Control {
             ("central-restored", all().map(|stats| stats.lost.restored).sum()),
         ];
         let journals = [
-            ("mqtt", "sessions and retained messages", self.door.journal_stats()),
+            ("mqtt", "sessions and retained messages", self.server.journal_stats()),
             ("state/journal", "the daemon's state", self.state.journal_stats()),
         ];
         let not_told = self.quarantine.log().gaps();
@@ -93,9 +93,9 @@ impl Control {
                     messages: queue.stats.records,
                     oldest_ms: queue.stats.oldest_ms,
                     room: match queue.stats.room {
-                        Room::Enough => "enough",
-                        Room::Evicting => "evicting",
-                        Room::Refusing => "refusing",
+                        Headroom::Enough => "enough",
+                        Headroom::Evicting => "evicting",
+                        Headroom::Refusing => "refusing",
                     }
                     .to_owned(),
                 })
@@ -116,7 +116,7 @@ impl Control {
                 .map(|stats| stats.set_aside)
                 .sum(),
             journals: journals.iter().map(|(name, of, stats)| journal_facts(name, of, stats)).collect(),
-            connections_max: self.door.settings().connections_max,
+            connections_max: self.server.settings().connections_max,
             conflicts: clients
                 .iter()
                 .filter_map(|(identity, _)| {
@@ -134,7 +134,7 @@ impl Control {
 
     /// The clients that were refused last.
     fn refusals(&self) -> impl Iterator<Item = RefusalFacts> + use<> {
-        self.door.refusals().all().into_iter().map(|refused| RefusalFacts {
+        self.server.refusals().all().into_iter().map(|refused| RefusalFacts {
             identity: refused.identity,
             why: refused.why,
             from: refused.address.to_string(),
@@ -162,12 +162,12 @@ impl Control {
     }
 
     fn module_facts(&self) -> Vec<ModuleFacts> {
-        let (deployer, in_force) = (self.deployer.borrow().clone(), self.deployment.borrow().clone());
+        let (reconciler, in_force) = (self.reconciler.borrow().clone(), self.deployment.borrow().clone());
         let none = Desired::default();
         let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
         let shall_run =
             |id| desired.modules.get(id).is_some_and(|module| module.spec.status == DesiredStatus::Running);
-        deployer
+        reconciler
             .progress(desired, now_ms())
             .modules()
             .into_iter()

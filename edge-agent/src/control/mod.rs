@@ -1,4 +1,4 @@
-//! The daemon's local door: HTTP over the socket `DATA_DIR/edge-agent.sock`, which the command line speaks.
+//! the daemon's control socket: HTTP over the socket `DATA_DIR/edge-agent.sock`, which the command line speaks.
 //!
 //! Who may open the socket may command the gateway: it belongs to the daemon's user alone (mode 0600).
 
@@ -20,13 +20,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use edge_buffer::{Lost, Room, Stats};
+use edge_buffer::{Headroom, Lost, Stats};
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use edge_core::deploy::report::ModuleState;
 use edge_hub::clients::Clients;
-use edge_hub::door::Door;
 use edge_hub::http_server::{HttpLimits, HttpServer};
+use edge_hub::mqtt_server::MqttServer;
 use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::timestamp::rfc3339;
@@ -36,18 +36,18 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::authorizer::Authorizer;
 use crate::clock::{now_ms, upstream_offset};
 use crate::commands::Commands;
 use crate::config::Upstream;
-use crate::deployer::{DeployerStatus, Deployment};
 use crate::deployments::{ApplyError, Deployments, Judgement};
-use crate::front::Front;
+use crate::gateway_service::GatewayService;
 use crate::meter::Meter;
 use crate::passwords::Passwords;
 use crate::quarantine::Quarantine;
 use crate::quarantine::entry::sender_of_tag;
 use crate::queues::Queues;
-use crate::standing::Standing;
+use crate::reconciler::{Deployment, ReconcilerStatus};
 use crate::unrouted::Unrouted;
 use crate::uplink::LinkStatus;
 
@@ -74,7 +74,7 @@ pub struct Control {
     /// Who is connected.
     pub clients: Clients,
     /// Leaf devices, local users, and what their clients may do.
-    pub standing: Standing,
+    pub authorizer: Authorizer,
     /// Hashes passwords of new users.
     pub passwords: Passwords,
     /// The deployment.
@@ -82,15 +82,15 @@ pub struct Control {
     /// Whether the wanted deployment is in force.
     pub judgement: watch::Receiver<Judgement>,
     /// What the containers do.
-    pub deployer: watch::Receiver<DeployerStatus>,
+    pub reconciler: watch::Receiver<ReconcilerStatus>,
     /// The queues.
     pub queues: Arc<Queues>,
     /// What went into none of them.
     pub unrouted: Arc<Unrouted>,
     /// Commands.
     pub commands: Commands,
-    /// The front door, for its counts.
-    pub door: Arc<Door<Front>>,
+    /// The MQTT server, for its counts.
+    pub server: Arc<MqttServer<GatewayService>>,
     /// What upstream refused.
     pub quarantine: Arc<Quarantine>,
     /// What the daemon keeps.
@@ -164,9 +164,9 @@ impl IntoResponse for Failure {
 }
 
 async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
-    let deployer = control.deployer.borrow().clone();
+    let reconciler = control.reconciler.borrow().clone();
     let judgement = control.judgement.borrow().clone();
-    let modules = modules(&control, &deployer);
+    let modules = modules(&control, &reconciler);
     let stats = control.queues.stats();
     let (by_sender, of_others) = control.unrouted.all();
     let queues: Vec<Value> = stats
@@ -176,9 +176,9 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
                 "name": queue.name,
                 "priority": queue.priority,
                 "room": match queue.stats.room {
-                    Room::Enough => "enough",
-                    Room::Evicting => "evicting",
-                    Room::Refusing => "refusing",
+                    Headroom::Enough => "enough",
+                    Headroom::Evicting => "evicting",
+                    Headroom::Refusing => "refusing",
                 },
                 "messages": queue.stats.records,
                 "accepted": queue.stats.next_sequence - 1,
@@ -252,10 +252,10 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
             "problem": judgement.problem,
             "routesRefused": judgement.routes_refused,
             "warnings": judgement.warnings,
-            "settled": deployer.is_settled,
-            "code": deployer.outcome.code,
-            "description": deployer.outcome.description,
-            "plan": deployer.plan,
+            "settled": reconciler.is_settled,
+            "code": reconciler.outcome.code,
+            "description": reconciler.outcome.description,
+            "plan": reconciler.plan,
         },
         "modules": modules,
         "clients": clients,
@@ -274,17 +274,17 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
             "ofOtherSenders": of_others,
         },
         "acknowledgedAndPartlyRefused": control.unrouted.partly(),
-        "door": control.door.counts().all().into_iter().collect::<BTreeMap<_, _>>(),
+        "mqttServer": control.server.counts().all().into_iter().collect::<BTreeMap<_, _>>(),
     }))
 }
 
 /// Every module of the manifest, present or not, and every other container of this gateway.
-fn modules(control: &Control, deployer: &DeployerStatus) -> BTreeMap<String, Value> {
+fn modules(control: &Control, reconciler: &ReconcilerStatus) -> BTreeMap<String, Value> {
     let in_force = control.deployment.borrow().clone();
     let none = Desired::default();
     let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
     let shown = |(id, state): (&ModuleId, ModuleState)| {
-        let observed = deployer.observed.modules.get(id);
+        let observed = reconciler.observed.modules.get(id);
         let wanted = desired.modules.get(id).map(|module| &module.spec);
         let shown = json!({
             "state": observed.map(state_text),
@@ -294,11 +294,11 @@ fn modules(control: &Control, deployer: &DeployerStatus) -> BTreeMap<String, Val
             "desiredStatus": wanted.map(|spec| spec.status),
             "image": observed.map(|observed| &observed.image).or(wanted.map(|spec| &spec.image)),
             "startedAt": observed.and_then(|observed| observed.started_at_ms).map(rfc3339),
-            "restarts": deployer.restarts.count(id),
+            "restarts": reconciler.restarts.count(id),
         });
         (id.to_string(), shown)
     };
-    deployer.progress(desired, now_ms()).modules().into_iter().map(shown).collect()
+    reconciler.progress(desired, now_ms()).modules().into_iter().map(shown).collect()
 }
 
 /// What all queues and the quarantine have lost since they were made.
@@ -390,13 +390,13 @@ async fn apply(
     }
     let Some(wait) = query.wait else { return Ok(Json(json!({"version": version, "settled": false}))) };
     let wait = Duration::from_secs(wait).min(WAIT_MAX);
-    let mut deployer = control.deployer.clone();
-    let is_settled = |status: &DeployerStatus| status.version == Some(version) && status.is_settled;
-    match tokio::time::timeout(wait, deployer.wait_for(is_settled)).await {
+    let mut reconciler = control.reconciler.clone();
+    let is_settled = |status: &ReconcilerStatus| status.version == Some(version) && status.is_settled;
+    match tokio::time::timeout(wait, reconciler.wait_for(is_settled)).await {
         Ok(Ok(_)) => Ok(Json(json!({"version": version, "settled": true}))),
         Ok(Err(_)) => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".into())),
         Err(_) => {
-            let status = control.deployer.borrow().clone();
+            let status = control.reconciler.borrow().clone();
             Err(Failure(
                 StatusCode::GATEWAY_TIMEOUT,
                 format!(

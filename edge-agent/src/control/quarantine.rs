@@ -1,4 +1,4 @@
-//! The local door's quarantine: what upstream refused, listed, shown, put back, dropped.
+//! The control socket's quarantine: what upstream refused, listed, shown, put back, dropped.
 
 use edge_core::error_chain::chain;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The local door's MQTT users: added, listed, removed.
+//! The control socket's MQTT users: added, listed, removed.
 
 use edge_core::error_chain::chain;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 
 pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<Value> {
     let connected = control.clients.connected();
-    let users = control.standing.users.list();
+    let users = control.authorizer.users.list();
     let connections =
         |name: &UserName| connected.iter().filter(|(who, _)| who.user_name().as_ref() == Some(name)).count();
     let mut users: Vec<Value> = users
         .into_iter()
         .map(|(name, user)| json!({"name": name, "device": user.device, "connections": connections(&name)}))
         .collect();
-    if let Some(name) = control.standing.users.anonymous() {
+    if let Some(name) = control.authorizer.users.anonymous() {
         users.push(json!({"name": name, "anonymous": true, "connections": connections(name)}));
     }
     Json(json!({"users": users}))
@@ -51,7 +51,7 @@ pub(super) async fn add(
 ) -> Result<Json<Value>, Failure> {
     let device = new.device.as_deref().map(read_id).transpose()?;
     if let Some(device) = &device
-        && control.standing.devices.get(device).is_none()
+        && control.authorizer.devices.get(device).is_none()
     {
         let message = format!("device {device} is not known here; `edge-agent device list` shows who is");
         return Err(Failure(StatusCode::NOT_FOUND, message));
@@ -66,9 +66,9 @@ fn read_name(name: &str) -> Result<UserName, Failure> {
 /// Makes sure that a user of this name can be made.
 pub(super) fn check_name(control: &Control, name: &str) -> Result<(), Failure> {
     let name = read_name(name)?;
-    match control.standing.users.get(&name) {
+    match control.authorizer.users.get(&name) {
         None => Ok(()),
-        Some(_) if control.standing.users.anonymous() == Some(&name) => {
+        Some(_) if control.authorizer.users.anonymous() == Some(&name) => {
             Err(failure(UserError::Anonymous(name)))
         }
         Some(_) => Err(failure(UserError::Exists(name))),
@@ -94,8 +94,13 @@ pub(super) async fn new_user(
         .hash(&password)
         .await
         .map_err(|error| Failure(StatusCode::SERVICE_UNAVAILABLE, chain(&error).to_string()))?;
-    control.standing.removals.finish().await.map_err(unfinished)?;
-    control.standing.users.add(name.clone(), User { hash, device: device.clone() }).await.map_err(failure)?;
+    control.authorizer.removals.finish().await.map_err(unfinished)?;
+    control
+        .authorizer
+        .users
+        .add(name.clone(), User { hash, device: device.clone() })
+        .await
+        .map_err(failure)?;
     tracing::info!(user = %name, device = ?device, "user added");
     let mut answer = json!({"name": name, "device": device, "gatewayHostName": control.hostname});
     if made {
@@ -109,16 +114,16 @@ pub(super) async fn remove(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Failure> {
     let name = read_name(&name)?;
-    if control.standing.users.anonymous() == Some(&name) {
+    if control.authorizer.users.anonymous() == Some(&name) {
         return Err(failure(UserError::Anonymous(name)));
     }
-    let removal = control.standing.removals.begin().await;
-    if control.standing.users.get(&name).is_none() {
+    let removal = control.authorizer.removals.begin().await;
+    if control.authorizer.users.get(&name).is_none() {
         return Err(failure(UserError::Unknown(name)));
     }
     removal.note([Identity::account(&name)]);
     control.passwords.forget(&name);
-    control.standing.review();
+    control.authorizer.review();
     removal.finish().await.map_err(unfinished)?;
     tracing::info!(user = %name, "user removed");
     Ok(Json(json!({})))

@@ -1,7 +1,7 @@
 //! The Docker Engine: what runs ([`observe`]), how a module becomes a container ([`spec`]), what of the host it may have
 //! ([`host_policy`]), and one step of a plan done ([`apply`]).
 
-pub mod apply;
+pub mod executor;
 pub mod host_policy;
 pub mod observe;
 pub mod spec;

@@ -27,8 +27,8 @@ use tokio::task::JoinError;
 pub use self::entry::{Entry, Reason};
 use crate::clock::now_ms;
 use crate::queues::Queues;
+use crate::queues::destination::Queue;
 use crate::queues::name::QueueName;
-use crate::queues::place::Queue;
 use crate::record::{self, Origin};
 use edge_hub::tasks;
 
@@ -221,20 +221,20 @@ impl Quarantine {
         let entry = self.show(number).await?;
         self.leave_queue(&entry, queues).await?;
         let sender = entry.sender().unwrap_or_default();
-        match self.log.give_up(number, &sender, now_ms()).await? {
-            true => {
-                let Entry { queue, sequence, .. } = entry;
-                tracing::warn!(number, sender, %queue, sequence, "a message in quarantine was dropped");
-                Ok(())
-            }
-            false => Err(self.not_taken_out(number)),
+        if self.log.give_up(number, &sender, now_ms()).await? {
+            let Entry { queue, sequence, .. } = entry;
+            tracing::warn!(number, sender, %queue, sequence, "a message in quarantine was dropped");
+            Ok(())
+        } else {
+            Err(self.not_taken_out(number))
         }
     }
 
     fn not_taken_out(&self, number: u64) -> QuarantineError {
-        match self.log.is_pending(number) {
-            true => QuarantineError::TooManyHoles(number),
-            false => QuarantineError::Unknown(number),
+        if self.log.is_pending(number) {
+            QuarantineError::TooManyHoles(number)
+        } else {
+            QuarantineError::Unknown(number)
         }
     }
 

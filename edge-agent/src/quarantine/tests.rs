@@ -13,20 +13,20 @@ use crate::queues::limits::Limits;
 
 const CLASS: QueueClass = QueueClass { priority: PRIORITY_DEFAULT, full: None };
 
-struct Rooms {
+struct Namespaces {
     queues: Arc<Queues>,
     quarantine: Arc<Quarantine>,
 }
 
-fn open(dir: &Path, bytes_max: u64) -> Rooms {
+fn open(dir: &Path, bytes_max: u64) -> Namespaces {
     let limits = Limits::new(&BufferSection::default());
     let gateway = "gw".parse().unwrap();
     let queues = Queues::open(&dir.join("buffer"), limits, gateway, Clients::new()).unwrap();
     let quarantine = Quarantine::open(&dir.join("quarantine"), 0, bytes_max).unwrap();
-    Rooms { queues: Arc::new(queues), quarantine: Arc::new(quarantine) }
+    Namespaces { queues: Arc::new(queues), quarantine: Arc::new(quarantine) }
 }
 
-impl Rooms {
+impl Namespaces {
     async fn message(&self, from: &str, body: &str) -> (Arc<Queue>, u64) {
         let record = record::encode(&format!("devices/{from}/messages/events/"), body.as_bytes()).unwrap();
         let sequence = self.queues.upstream().append(CLASS, record, None).unwrap().await.unwrap();
@@ -234,7 +234,7 @@ async fn an_entry_of_a_quarantine_that_went_back_is_never_taken_for_one_that_was
 async fn went_back(parts: &[&str], has_epoch: bool, set_aside: usize) {
     let dir = tempfile::tempdir().unwrap();
     let rooms = open(dir.path(), 1 << 20);
-    let refuse = async |rooms: &Rooms, body: &str| {
+    let refuse = async |rooms: &Namespaces, body: &str| {
         let (queue, sequence) = rooms.message("press-1", body).await;
         rooms.quarantine.put(&queue, sequence, why("no")).await.unwrap();
         queue.log.take_out(sequence).await.unwrap();

@@ -17,7 +17,7 @@ use schemas::names::Identity;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::place::{PlaceReader, Queue};
+use super::destination::{DestinationReader, Queue};
 use crate::record;
 
 /// Messages on their way to one module at a time.
@@ -33,7 +33,7 @@ type Sent = (Arc<Queue>, u64, usize, Result<(), NotDelivered>);
 /// The task that delivers the inputs of one module.
 pub(super) struct Delivery {
     pub(super) to: Identity,
-    pub(super) reader: PlaceReader,
+    pub(super) reader: DestinationReader,
     pub(super) clients: Clients,
     pub(super) wake: Arc<Notify>,
     pub(super) stop: CancellationToken,

@@ -2,9 +2,9 @@
 //! queue is a place and a priority.
 
 mod delivery;
+pub mod destination;
 pub mod limits;
 pub mod name;
-pub mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use delivery::Delivery;
+use destination::Destination;
 use limits::{Limits, UPSTREAM};
-use place::Place;
 
 use crate::clock::steady_ms;
 use crate::removals::{IdentityState, RemovalError, Removed};
@@ -34,7 +34,7 @@ use crate::removals::{IdentityState, RemovalError, Removed};
 const EXPIRY_EVERY: Duration = Duration::from_secs(5);
 
 struct Input {
-    place: Place,
+    place: Destination,
     /// `None` when no route leads to the module any more.
     delivery: Option<Delivering>,
 }
@@ -51,7 +51,7 @@ pub struct Queues {
     dir: PathBuf,
     limits: Limits,
     gateway: DeviceId,
-    upstream: Place,
+    upstream: Destination,
     inputs: Mutex<BTreeMap<ModuleId, Input>>,
     clients: Clients,
     deliveries: TaskTracker,
@@ -75,7 +75,7 @@ impl Queues {
     /// # Errors
     /// [`OpenError`] when one cannot be opened.
     pub fn open(dir: &Path, limits: Limits, gateway: DeviceId, clients: Clients) -> Result<Self, OpenError> {
-        let upstream = Place::open(UPSTREAM.to_owned(), dir.join(UPSTREAM), limits.clone())?;
+        let upstream = Destination::open(UPSTREAM.to_owned(), dir.join(UPSTREAM), limits.clone())?;
         // What comes before there are routes goes there.
         upstream.need([QueueClass::DEFAULT])?;
         Ok(Self {
@@ -94,7 +94,7 @@ impl Queues {
     }
 
     /// The queues for central.
-    pub fn upstream(&self) -> &Place {
+    pub fn upstream(&self) -> &Destination {
         &self.upstream
     }
 
@@ -162,7 +162,7 @@ impl Queues {
         Ok(())
     }
 
-    fn deliver(&self, module: &ModuleId, place: &Place) -> Delivering {
+    fn deliver(&self, module: &ModuleId, place: &Destination) -> Delivering {
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let (to, reader) = (Identity::module(self.gateway.clone(), module.clone()), place.reader());
         let (clients, of, until) = (self.clients.clone(), wake.clone(), stop.clone());
@@ -216,8 +216,8 @@ impl Queues {
         Ok(())
     }
 
-    fn input(&self, module: &ModuleId) -> Result<Place, OpenError> {
-        Place::open(format!("inputs/{module}"), self.input_dir(module), self.limits.clone())
+    fn input(&self, module: &ModuleId) -> Result<Destination, OpenError> {
+        Destination::open(format!("inputs/{module}"), self.input_dir(module), self.limits.clone())
     }
 
     /// The modules that have queues on disk.
@@ -249,7 +249,7 @@ impl Queues {
     }
 
     /// Every queue that is not over, with its name: `upstream`, or `inputs/{module}`; with `@3` behind it for priority 3.
-    pub fn all(&self) -> Vec<(String, Arc<place::Queue>)> {
+    pub fn all(&self) -> Vec<(String, Arc<destination::Queue>)> {
         let mut all = named(&self.upstream);
         for input in self.inputs().values() {
             all.extend(named(&input.place));
@@ -259,7 +259,7 @@ impl Queues {
 
     /// The numbers of every queue.
     pub fn stats(&self) -> Vec<QueueStats> {
-        let of = |(name, queue): (String, Arc<place::Queue>)| QueueStats {
+        let of = |(name, queue): (String, Arc<destination::Queue>)| QueueStats {
             name,
             priority: Some(queue.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT),
             stats: queue.log.stats(),
@@ -324,7 +324,7 @@ impl IdentityState for Arc<Queues> {
     }
 }
 
-fn named(place: &Place) -> Vec<(String, Arc<place::Queue>)> {
+fn named(place: &Destination) -> Vec<(String, Arc<destination::Queue>)> {
     let queues = place.queues();
     let shown = queues.iter().filter(|queue| !queue.is_over());
     shown.map(|queue| (place.name_of(queue.class), queue.clone())).collect()

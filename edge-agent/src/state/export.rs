@@ -83,7 +83,7 @@ fn parse(bytes: &[u8]) -> Option<Export> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Room;
+    use super::super::Namespace;
     use super::*;
     use edge_buffer::Epoch;
     use uuid::Uuid;
@@ -96,12 +96,13 @@ mod tests {
             sequence,
             epochs: vec![(Epoch::from_number(9), 1), (Epoch::from_number(u64::MAX), sequence)],
         };
-        let mut values = Values::from([((Room::Twins, "gw/a \"b\"".to_owned()), br#"{"a":"b c"}"#.to_vec())]);
+        let mut values =
+            Values::from([((Namespace::Twins, "gw/a \"b\"".to_owned()), br#"{"a":"b c"}"#.to_vec())]);
         let newest = || read(dir.path()).next();
         assert!(newest().is_none());
         write(dir.path(), &values, &position(1)).unwrap();
         let before = values.clone();
-        values.insert((Room::Commands, "press-1".to_owned()), b"[]".to_vec());
+        values.insert((Namespace::Commands, "press-1".to_owned()), b"[]".to_vec());
         write(dir.path(), &values, &position(2)).unwrap();
         let export = newest().unwrap();
         assert_eq!((export.values, export.position), (values, position(2)));

@@ -14,7 +14,7 @@ use super::position::Position;
 use super::reserve::{Reserve, is_full};
 use super::store::{OpenFailure, Store};
 use super::values::Values;
-use super::{Change, Room, StateError};
+use super::{Change, Namespace, StateError};
 
 /// How often it is tried to reserve space again that was given away.
 const RESTORE_EVERY: Duration = Duration::from_millis(250);
@@ -34,7 +34,7 @@ pub(super) struct Keeper {
     /// `None` while it cannot be used: then the journal alone grows.
     store: Option<Store>,
     /// What sled does not have yet.
-    changed: BTreeMap<(Room, String), Option<Vec<u8>>>,
+    changed: BTreeMap<(Namespace, String), Option<Vec<u8>>>,
     changed_bytes: usize,
     changed_since: Option<Instant>,
     exported_at_bytes: u64,
@@ -139,10 +139,11 @@ impl Keeper {
     pub(super) fn checkpoint_due(&self) -> Duration {
         let checkpoint =
             self.changed_since.map_or(IDLE, |since| CHECKPOINT_EVERY.saturating_sub(since.elapsed()));
-        match self.reserve.is_there() {
-            true => checkpoint,
+        if self.reserve.is_there() {
+            checkpoint
+        } else {
             // A disk that was full and has space again may be full once more in a moment.
-            false => checkpoint.min(RESTORE_EVERY),
+            checkpoint.min(RESTORE_EVERY)
         }
     }
 

@@ -1,8 +1,8 @@
 //! A value as one line of text: `room key-json value-json`, or without the value when it is gone.
 
-use super::{Change, Room};
+use super::{Change, Namespace};
 
-pub(super) fn write(room: Room, key: &str, value: Option<&[u8]>) -> String {
+pub(super) fn write(room: Namespace, key: &str, value: Option<&[u8]>) -> String {
     let key = serde_json::Value::from(key);
     match value {
         Some(value) => format!("{} {key} {}", room.name(), String::from_utf8_lossy(value)),
@@ -13,7 +13,7 @@ pub(super) fn write(room: Room, key: &str, value: Option<&[u8]>) -> String {
 /// `None` for what this version does not know.
 pub(super) fn parse(line: &str) -> Option<Change> {
     let (room, rest) = line.split_once(' ')?;
-    let room = Room::ALL.into_iter().find(|r| r.name() == room)?;
+    let room = Namespace::ALL.into_iter().find(|r| r.name() == room)?;
     let mut keys = serde_json::Deserializer::from_str(rest).into_iter::<String>();
     let key = keys.next()?.ok()?;
     let value = rest.get(keys.byte_offset()..)?;

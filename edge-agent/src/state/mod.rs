@@ -44,7 +44,7 @@ const REMOVALS_AT_ONCE: usize = 256;
 
 /// What a value belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Room {
+pub enum Namespace {
     /// Twins by identity.
     Twins,
     /// Leaf devices: those that central assigned (one list) and those added here.
@@ -61,7 +61,7 @@ pub enum Room {
     Budget,
 }
 
-impl Room {
+impl Namespace {
     const ALL: [Self; 7] = [
         Self::Twins,
         Self::Devices,
@@ -123,7 +123,7 @@ pub enum StateError {
 
 /// A value, or that it is gone.
 struct Change {
-    room: Room,
+    room: Namespace,
     key: String,
     value: Option<Vec<u8>>,
 }
@@ -137,7 +137,7 @@ struct Write {
 #[derive(Clone)]
 pub struct State {
     writes: SyncSender<Write>,
-    loaded: Arc<Vec<(Room, String, Vec<u8>)>>,
+    loaded: Arc<Vec<(Namespace, String, Vec<u8>)>>,
     journal: edge_buffer::Log,
     ended: Arc<tokio::sync::watch::Receiver<()>>,
 }
@@ -188,7 +188,7 @@ impl State {
 
     /// What a room held when the state was opened, by key. A value that cannot be read is left where it is, told by an ERROR
     /// in the log, and left out: it must stop neither the start nor what does not depend on it.
-    pub fn load<T: DeserializeOwned>(&self, room: Room) -> Vec<(String, T)> {
+    pub fn load<T: DeserializeOwned>(&self, room: Namespace) -> Vec<(String, T)> {
         let values = self.loaded.iter().filter(|(of, _, _)| *of == room);
         values
             .filter_map(|(_, key, value)| {
@@ -203,7 +203,7 @@ impl State {
     }
 
     /// Saves a value. The order of writes is fixed before this returns; the future ends when it is on disk.
-    pub fn put<T: Serialize>(&self, room: Room, key: &str, value: &T) -> Saved {
+    pub fn put<T: Serialize>(&self, room: Namespace, key: &str, value: &T) -> Saved {
         match schemas::json::to_stored(value) {
             Ok(value) => self.write(room, key, Some(value)),
             Err(error) => Saved(Err(StateError::NotSaved(chain(&error).to_string()))),
@@ -211,7 +211,7 @@ impl State {
     }
 
     /// Forgets a value.
-    pub fn remove(&self, room: Room, key: &str) -> Saved {
+    pub fn remove(&self, room: Namespace, key: &str) -> Saved {
         self.write(room, key, None)
     }
 
@@ -221,7 +221,7 @@ impl State {
     /// [`StateError::NotSaved`] when one did not get there; others may have.
     pub async fn remove_all(
         &self,
-        room: Room,
+        room: Namespace,
         keys: impl IntoIterator<Item = String>,
     ) -> Result<(), StateError> {
         let mut waiting = VecDeque::new();
@@ -239,7 +239,7 @@ impl State {
         Ok(())
     }
 
-    fn write(&self, room: Room, key: &str, value: Option<Vec<u8>>) -> Saved {
+    fn write(&self, room: Namespace, key: &str, value: Option<Vec<u8>>) -> Saved {
         let (saved, answer) = oneshot::channel();
         let change = Change { room, key: key.to_owned(), value };
         match self.writes.try_send(Write { change, saved }) {
@@ -268,11 +268,11 @@ impl State {
 }
 
 /// A part of a stored value as the type that its key says. As [`State::load`] for what cannot be read.
-pub(crate) fn shaped<T: DeserializeOwned>(room: Room, key: &str, value: serde_json::Value) -> Option<T> {
+pub(crate) fn shaped<T: DeserializeOwned>(room: Namespace, key: &str, value: serde_json::Value) -> Option<T> {
     readable(room, key, serde_json::from_value(value))
 }
 
-fn readable<T>(room: Room, key: &str, read: Result<T, serde_json::Error>) -> Option<T> {
+fn readable<T>(room: Namespace, key: &str, read: Result<T, serde_json::Error>) -> Option<T> {
     read.inspect_err(|error| {
         tracing::error!(room = room.name(), key, error = %chain(&error), "a stored value cannot be read and is left out");
     })

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::Room;
+use super::Namespace;
 use super::position::Position;
 use super::reserve::is_full;
 use super::values::Values;
@@ -105,7 +105,7 @@ impl Store {
 
     fn read(&self) -> Result<Values, sled::Error> {
         let mut values = Values::new();
-        for room in Room::ALL {
+        for room in Namespace::ALL {
             for pair in self.db.scan_prefix(prefix(&[room.name()])) {
                 let (name, part) = pair?;
                 let key = name.get(room.name().len() + 1..name.len().saturating_sub(PART_NAME_BYTES));
@@ -138,7 +138,7 @@ impl Store {
     /// dropped from its cache cannot be synced later.
     pub(super) fn save(
         &mut self,
-        changes: &BTreeMap<(Room, String), Option<Vec<u8>>>,
+        changes: &BTreeMap<(Namespace, String), Option<Vec<u8>>>,
         position: &Position,
     ) -> Result<(), String> {
         let result = guarded(|| {
@@ -164,7 +164,7 @@ impl Store {
     fn change(
         &mut self,
         batch: &mut sled::Batch,
-        room: Room,
+        room: Namespace,
         key: &str,
         value: Option<&[u8]>,
     ) -> Result<(), sled::Error> {
@@ -192,7 +192,7 @@ impl Store {
 }
 
 /// Of one value, to be summed up: two checksums, mixed so that sums of different values rarely agree (SplitMix64).
-fn hash(room: Room, key: &str, value: &[u8]) -> u64 {
+fn hash(room: Namespace, key: &str, value: &[u8]) -> u64 {
     let name = crc32c::crc32c_append(crc32c::crc32c(room.name().as_bytes()), key.as_bytes());
     let mixed = u64::from(name) << 32 | u64::from(crc32c::crc32c_append(name, value));
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

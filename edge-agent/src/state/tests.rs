@@ -1,15 +1,15 @@
-//! The state through its own door, and what becomes of it when its files are hurt.
+//! The state through its own interface, and what becomes of it when its files are hurt.
 
 use std::path::{Path, PathBuf};
 
 use super::*;
 
 fn all(state: &State) -> Vec<(String, String)> {
-    state.load(Room::Twins)
+    state.load(Namespace::Twins)
 }
 
 async fn put(state: &State, key: &str, value: &str) {
-    state.put(Room::Twins, key, &value).durable().await.unwrap();
+    state.put(Namespace::Twins, key, &value).durable().await.unwrap();
 }
 
 /// What `numbered` wrote.
@@ -79,19 +79,19 @@ async fn what_was_saved_is_there_after_a_restart_and_what_was_removed_is_not() {
     put(&state, "press-1", "first").await;
     put(&state, "press-1", "second").await;
     put(&state, "press-2", "gone").await;
-    state.remove(Room::Twins, "press-2").durable().await.unwrap();
+    state.remove(Namespace::Twins, "press-2").durable().await.unwrap();
     // Larger than a record of the journal and than what sled puts into one page.
     let large = "x".repeat(9_000_000);
-    state.put(Room::Deployment, "large", &large).durable().await.unwrap();
+    state.put(Namespace::Deployment, "large", &large).durable().await.unwrap();
     state.close().await;
     only_the_journal(dir.path());
     // From the journal, then from what was made of it.
     for _ in 0..2 {
         let state = State::open(dir.path()).unwrap();
         assert_eq!(all(&state), [("press-1".to_owned(), "second".to_owned())]);
-        assert_eq!(state.load::<String>(Room::Deployment), [("large".to_owned(), large.clone())]);
+        assert_eq!(state.load::<String>(Namespace::Deployment), [("large".to_owned(), large.clone())]);
         assert!(
-            state.load::<u8>(Room::Twins).is_empty(),
+            state.load::<u8>(Namespace::Twins).is_empty(),
             "a value of another shape is left out, and stops nothing"
         );
         state.close().await;
@@ -110,7 +110,7 @@ async fn more_at_once_than_the_journal_takes_at_one_time_is_saved_all_the_same()
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(dir.path()).unwrap();
     let large = "x".repeat(3_000_000);
-    let saved: Vec<_> = (0..8).map(|n| state.put(Room::Twins, &format!("press-{n}"), &large)).collect();
+    let saved: Vec<_> = (0..8).map(|n| state.put(Namespace::Twins, &format!("press-{n}"), &large)).collect();
     for saved in saved {
         saved.durable().await.unwrap();
     }
@@ -285,7 +285,7 @@ fn clear(dir: &Path) {
 }
 
 async fn put_all(state: &State, pairs: &[(String, String)]) {
-    let saved: Vec<_> = pairs.iter().map(|(key, value)| state.put(Room::Twins, key, value)).collect();
+    let saved: Vec<_> = pairs.iter().map(|(key, value)| state.put(Namespace::Twins, key, value)).collect();
     for saved in saved {
         saved.durable().await.unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Room;
+use super::Namespace;
 
 /// Each value by its namespace and key.
-pub(super) type Values = BTreeMap<(Room, String), Vec<u8>>;
+pub(super) type Values = BTreeMap<(Namespace, String), Vec<u8>>;

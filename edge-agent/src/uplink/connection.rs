@@ -17,10 +17,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::telemetry::Telemetry;
-use super::tell::{IN_FLIGHT_MAX, PACKET_BYTES, Telling};
+use super::updates_out::{IN_FLIGHT_MAX, PACKET_BYTES, UpdateSender};
 use super::{Ended, Uplink};
 use crate::quarantine::Reason;
-use crate::queues::place::Queue;
+use crate::queues::destination::Queue;
 
 /// Messages that are taken from the queues at once: as many as the write below holds.
 const BATCH: usize = 512;
@@ -36,7 +36,7 @@ pub(super) struct Connection<'a> {
     link: &'a Uplink,
     sender: Sender,
     telemetry: Telemetry,
-    telling: Telling<'a>,
+    telling: UpdateSender<'a>,
     /// A message that waits for the next day's bytes.
     held_back: Option<(Arc<Queue>, edge_buffer::Record)>,
     /// central has answered the last question for its time.
@@ -50,7 +50,7 @@ impl<'a> Connection<'a> {
             link,
             sender,
             telemetry: Telemetry::new(),
-            telling: Telling::all(link),
+            telling: UpdateSender::all(link),
             held_back: None,
             is_time_told: false,
         }
@@ -133,7 +133,7 @@ impl<'a> Connection<'a> {
                 () = self.telling.due() => {}
                 // central tells everything to whom subscribes: what it wants of a module that was removed here, it wants of
                 // the next one of the name.
-                () = self.link.standing.removals.local() => {
+                () = self.link.authorizer.removals.local() => {
                     self.sender.subscribe(schemas::topics::LINK);
                 }
                 () = tokio::time::sleep_until(began + wait) => {}
@@ -232,7 +232,7 @@ impl<'a> Connection<'a> {
             Incoming::Pong => {}
             Incoming::Message { topic, payload, packet_id } => {
                 let bytes = topic.len() + payload.len() + PACKET_BYTES;
-                self.link.meter.count(super::told::cause(&topic), bytes as u64);
+                self.link.meter.count(super::updates_in::cause(&topic), bytes as u64);
                 let told = self.link.told(&topic, &payload).await?;
                 match told {
                     Some(LinkDown::Stored) => {

@@ -15,10 +15,10 @@ mod connection;
 mod losses;
 mod presence;
 mod telemetry;
-mod tell;
 #[cfg(test)]
 mod tests;
-mod told;
+mod updates_in;
+mod updates_out;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -31,8 +31,8 @@ use edge_core::error_chain::chain;
 use edge_core::health::facts::LinkFailure;
 use edge_hub::client::{self, ClientOptions, Proxy, Transport};
 use edge_hub::clients::Clients;
+use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
 use edge_hub::codec::packet::Version;
-use edge_hub::postman::Postman;
 use edge_hub::tasks::{Panicked, guard};
 use schemas::connection_string::ConnectionString;
 use schemas::generation::Generation;
@@ -43,17 +43,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
+use crate::authorizer::Authorizer;
 use crate::clock::now_ms;
+use crate::cloud_message_store::CloudMessageStore;
 use crate::commands::Commands;
 use crate::deployments::Deployments;
 use crate::enrolments::Enrolments;
-use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::presence::PresenceChanges;
 use crate::quarantine::Quarantine;
 use crate::queues::Queues;
-use crate::queues::place::Queue;
-use crate::standing::Standing;
+use crate::queues::destination::Queue;
 use crate::twins::Twins;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -147,16 +147,16 @@ pub struct Uplink {
     pub meter: Meter,
     /// Desired and reported sections.
     pub twins: Twins,
-    /// The leaf devices, and the standing of those that are connected.
-    pub standing: Standing,
+    /// The leaf devices, and the authorizer of those that are connected.
+    pub authorizer: Authorizer,
     /// The deployment.
     pub deployments: Arc<Deployments>,
     /// The commands.
     pub commands: Commands,
     /// Cloud-to-device messages.
-    pub mailbox: Mailbox,
+    pub cloud_messages: CloudMessageStore,
     /// Who brings them.
-    pub postman: Postman<Mailbox>,
+    pub dispatcher: CloudMessageDispatcher<CloudMessageStore>,
     /// Devices that enrol themselves.
     pub enrolments: Enrolments,
     /// Who is connected here.
@@ -179,7 +179,7 @@ impl Uplink {
 
     /// Which of the devices or modules of its name an identity is now, for a central that takes that.
     fn generation(&self, of: &Identity) -> Option<Generation> {
-        self.takes_generations().then(|| self.standing.generation(of)).flatten()
+        self.takes_generations().then(|| self.authorizer.generation(of)).flatten()
     }
 
     /// Which of the devices of its name sent a message of a queue, for a central that takes that.
@@ -188,18 +188,18 @@ impl Uplink {
             return None;
         }
         let sender = Identity::of_session(&crate::record::sender(payload)?)?;
-        let now = || self.standing.generation(&sender);
-        self.standing.removals.generations().of(&sender, queue, sequence, now)
+        let now = || self.authorizer.generation(&sender);
+        self.authorizer.removals.generations().of(&sender, queue, sequence, now)
     }
 
     /// Which of the senders of its name a loss is of; the earliest, where it is of more than one.
     fn generation_of_loss(&self, name: &str, loss: &Loss) -> Option<Generation> {
         let sender = Identity::of_session(&loss.sender).filter(|_| self.takes_generations())?;
-        let now = || self.standing.generation(&sender);
+        let now = || self.authorizer.generation(&sender);
         let queues = self.queues.all();
         let log = name.split('.').next().unwrap_or_default();
         match queues.iter().find(|(_, queue)| queue.log.id().to_string() == log) {
-            Some((_, queue)) => self.standing.removals.generations().of(&sender, queue, loss.first, now),
+            Some((_, queue)) => self.authorizer.removals.generations().of(&sender, queue, loss.first, now),
             // Of the quarantine, which tells it with the sender.
             None => loss.generation,
         }

@@ -15,11 +15,11 @@ use schemas::bag::system;
 use schemas::generation::Generation;
 use tokio::time::Instant;
 
-use super::tell::PACKET_BYTES;
+use super::updates_out::PACKET_BYTES;
 use crate::clock::corrected_ms;
 use crate::quarantine::Reason;
+use crate::queues::destination::Queue;
 use crate::queues::name::QueueName;
-use crate::queues::place::Queue;
 use crate::record;
 
 /// The telemetry in flight.

@@ -39,14 +39,14 @@ impl Gateway {
             Arc::new(Queues::open(&dir.join("buffer"), limits, id.clone(), clients.clone()).unwrap());
         let twins = Twins::load(state.clone()).unwrap();
         let commands = Commands::load(state.clone(), clients.clone(), id.clone()).unwrap();
-        let mailbox = Mailbox::load(state.clone()).unwrap();
+        let cloud_messages = CloudMessageStore::load(state.clone()).unwrap();
         let users = Users::load(state.clone(), None).unwrap();
         // Without the listeners, which are not open here.
         let kept: Vec<Box<dyn IdentityState>> = vec![
             Box::new(twins.clone()),
             Box::new(commands.clone()),
             Box::new(queues.clone()),
-            Box::new(mailbox.clone()),
+            Box::new(cloud_messages.clone()),
             Box::new(users.clone()),
         ];
         let generations = Generations::load(state.clone(), Some(queues.clone()));
@@ -64,7 +64,7 @@ impl Gateway {
         .unwrap();
         drop(removal);
         let devices = Devices::load(state.clone()).unwrap();
-        let standing = Standing {
+        let authorizer = Authorizer {
             gateway: id,
             hosts: Arc::new([]),
             module_keys: ModuleKeys::load(dir).unwrap(),
@@ -84,11 +84,11 @@ impl Gateway {
             quarantine: Arc::new(Quarantine::open(&dir.join("quarantine"), 0, 1 << 20).unwrap()),
             meter: Meter::load(state.clone(), BudgetLimits::default()).unwrap(),
             twins,
-            standing,
+            authorizer,
             deployments: Arc::new(deployments),
             commands,
-            postman: Postman::new(Arc::new(mailbox.clone()), clients.clone()),
-            mailbox,
+            dispatcher: CloudMessageDispatcher::new(Arc::new(cloud_messages.clone()), clients.clone()),
+            cloud_messages,
             enrolments: Enrolments::new("edge1".into(), devices),
             presence: PresenceChanges::default(),
             clients,
@@ -155,7 +155,7 @@ impl Gateway {
 
 fn number_of(gateway: &Gateway, module: &str) -> u64 {
     let module = Identity::module("gw".parse().unwrap(), module.parse::<ModuleId>().unwrap());
-    gateway.uplink.standing.removals.modules().numbers().number(&module)
+    gateway.uplink.authorizer.removals.modules().numbers().number(&module)
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn a_module_that_central_replaced_while_it_was_away_is_another_one_here() 
     assert_eq!(gateway.generation_of(&queue, of_new).await, Some(Generation::central(9)));
     drop(queue);
 
-    // Told once more, also by an older central that tells no generations, and after a restart, it is the same one.
+    // InFlightUpdate once more, also by an older central that tells no generations, and after a restart, it is the same one.
     let number = number_of(&gateway, "filter");
     gateway.deploys(3, &[("filter", 9), ("sensor", 4)]).await;
     let gateway = gateway.killed(dir.path()).await;

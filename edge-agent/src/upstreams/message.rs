@@ -20,8 +20,8 @@ use crate::clock::{corrected_ms, now_ms};
 use crate::config::{Kind, Password, Properties, Upstream};
 use crate::devices::Devices;
 use crate::quarantine::Reason;
+use crate::queues::destination::Queue;
 use crate::queues::name::QueueName;
-use crate::queues::place::Queue;
 use crate::record;
 
 /// Who sent a message that goes up as the gateway's.
@@ -32,7 +32,7 @@ const TOKEN_SECS: u64 = 3600;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How an upstream is spoken to.
-pub enum Manner {
+pub enum UpstreamProfile {
     /// A broker with topics of its own.
     Broker {
         /// Where messages go.
@@ -77,7 +77,7 @@ pub(super) struct Prepared {
     pub(super) properties: Option<Box<PublishProperties>>,
 }
 
-impl Manner {
+impl UpstreamProfile {
     /// As the configuration has it.
     pub fn new(upstream: &Upstream, devices: Devices) -> Self {
         match &upstream.kind {
@@ -96,22 +96,23 @@ impl Manner {
     }
 
     /// The identity that connects for a sender.
-    pub(super) fn lane(&self, gateway: &DeviceId, from: &Identity) -> Identity {
+    pub(super) fn connection(&self, gateway: &DeviceId, from: &Identity) -> Identity {
         let own = Identity::device(gateway.clone());
         match self {
             Self::Broker { .. } => own,
             Self::IotHub { devices, .. } => {
-                match from.module.is_none() && key(devices, &from.device).is_some() {
-                    true => from.clone(),
+                if from.module.is_none() && key(devices, &from.device).is_some() {
+                    from.clone()
+                } else {
                     // IoT Hub knows keys of modules that a gateway does not have, and devices prove themselves here in more ways.
-                    false => own,
+                    own
                 }
             }
         }
     }
 
     /// How to connect as an identity; a reason, in words, when it cannot now.
-    pub(super) fn options(&self, to: &Address, lane: &Identity) -> Result<ClientOptions, String> {
+    pub(super) fn options(&self, to: &Address, connection: &Identity) -> Result<ClientOptions, String> {
         let (version, client_id, user_name, password) = match self {
             Self::Broker { version, client_id, user_name, password, .. } => {
                 let password = password.as_ref().map(Password::text).transpose();
@@ -122,14 +123,15 @@ impl Manner {
             }
             Self::IotHub { connection_string, devices } => {
                 let hub = connection_string.hub_name();
-                let key = match lane.device == connection_string.device_id {
-                    true => connection_string.shared_access_key.clone(),
-                    false => key(devices, &lane.device)
-                        .ok_or_else(|| format!("device {lane} has no symmetric key here any more"))?,
+                let key = if connection.device == connection_string.device_id {
+                    connection_string.shared_access_key.clone()
+                } else {
+                    key(devices, &connection.device)
+                        .ok_or_else(|| format!("device {connection} has no symmetric key here any more"))?
                 };
-                let token = sas::token(hub, lane, &key, now_ms() / 1000 + TOKEN_SECS);
-                let user_name = format!("{hub}/{lane}/?api-version=2021-04-12");
-                (Version::V4, lane.to_string(), Some(user_name), Some(token))
+                let token = sas::token(hub, connection, &key, now_ms() / 1000 + TOKEN_SECS);
+                let user_name = format!("{hub}/{connection}/?api-version=2021-04-12");
+                (Version::V4, connection.to_string(), Some(user_name), Some(token))
             }
         };
         Ok(ClientOptions {
@@ -169,7 +171,7 @@ impl Manner {
         let Ok(Publish::Telemetry { from, mut bag }) = parse_publish(topic) else { return Err(unreadable()) };
         let name = QueueName { id: queue.log.id(), epoch: record.epoch };
         let place = (name.to_string(), record.sequence);
-        let lane = self.lane(gateway, &from);
+        let connection = self.connection(gateway, &from);
         let sender = sender(&from);
         match self {
             Self::IotHub { .. } => {
@@ -177,15 +179,19 @@ impl Manner {
                 if bag.get(system::MESSAGE_ID).is_none() {
                     bag.set(system::MESSAGE_ID, format!("{}-{}", place.0, place.1));
                 }
-                if lane != from {
+                if connection != from {
                     bag.set(DEVICE_PROPERTY, from.device.as_str());
                     if let Some(module) = &from.module {
                         bag.set(MODULE_PROPERTY, module.as_str());
                     }
                 }
-                let prepared =
-                    Prepared { sender, topic: topics::telemetry(&lane, &bag), payload, properties: None };
-                Ok((lane, bounded(prepared)?))
+                let prepared = Prepared {
+                    sender,
+                    topic: topics::telemetry(&connection, &bag),
+                    payload,
+                    properties: None,
+                };
+                Ok((connection, bounded(prepared)?))
             }
             Self::Broker { topic, properties, .. } => {
                 let mut topic = topic
@@ -208,7 +214,7 @@ impl Manner {
                     }
                     Properties::User => Some(Box::new(user_properties(&bag))),
                 };
-                Ok((lane, bounded(Prepared { sender, topic, payload, properties })?))
+                Ok((connection, bounded(Prepared { sender, topic, payload, properties })?))
             }
         }
     }
@@ -222,12 +228,10 @@ fn sender(from: &Identity) -> u64 {
 }
 
 fn bounded(prepared: Prepared) -> Result<Prepared, Reason> {
-    match prepared.topic.len() > usize::from(u16::MAX) {
-        true => Err(Reason::because(format!(
-            "its topic would be {} bytes; 65,535 are allowed",
-            prepared.topic.len()
-        ))),
-        false => Ok(prepared),
+    if prepared.topic.len() > usize::from(u16::MAX) {
+        Err(Reason::because(format!("its topic would be {} bytes; 65,535 are allowed", prepared.topic.len())))
+    } else {
+        Ok(prepared)
     }
 }
 

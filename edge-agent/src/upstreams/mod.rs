@@ -1,15 +1,15 @@
 //! Upstreams that are not central: telemetry goes to an MQTT broker or to IoT Hub's own endpoint, and nothing comes back.
 //!
 //! ```text
-//! queues ─► carrier ─► lane of each identity ─► upstream     one lane for a broker, one for each device for IoT Hub
+//! queues ─► forwarder ─► connection of each identity ─► upstream     one connection for a broker, one for each device for IoT Hub
 //!    ▲         ▲             │
-//!    └ cursor ─┴── taken ────┘── to blame ─► quarantine
+//!    └ cursor ─┴── taken ────┘── at fault ─► quarantine
 //! ```
 
-mod carrier;
-mod lane;
+mod connection;
+mod forwarder;
 mod message;
 pub mod reach;
 
-pub use carrier::Carrier;
-pub use message::Manner;
+pub use forwarder::Forwarder;
+pub use message::UpstreamProfile;

@@ -251,7 +251,7 @@ async fn identity_certificate(
 
 /// The modules that run here, as the management API lists them. Their environment is theirs alone and left out.
 async fn modules(State(served): Shared) -> Json<Value> {
-    let status = served.about.deployer.borrow();
+    let status = served.about.reconciler.borrow();
     let modules: Vec<Value> =
         status.observed.modules.iter().map(|(id, observed)| listed(id, observed)).collect();
     Json(json!({"modules": modules}))

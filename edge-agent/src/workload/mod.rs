@@ -21,8 +21,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::deployer::DeployerStatus;
 use crate::module_keys::ModuleKeys;
+use crate::reconciler::ReconcilerStatus;
 use certificates::ModuleCertificates;
 
 /// The socket's name in a module's directory.
@@ -44,7 +44,7 @@ pub struct About {
     /// `None` where the gateway has not its authority's key.
     pub certificates: Option<ModuleCertificates>,
     /// What runs.
-    pub deployer: watch::Receiver<DeployerStatus>,
+    pub reconciler: watch::Receiver<ReconcilerStatus>,
 }
 
 /// The sockets of all modules.

@@ -39,8 +39,8 @@ fn workload(dir: &FilePath, trust_bundle: &str, has_authority: bool) -> (Workloa
         hub_name: "hub.example".into(),
     });
     // The receiver reads the last value of a sender that has gone.
-    let deployer = watch::channel(DeployerStatus::default()).1;
-    let about = About { keys: keys.clone(), trust_bundle: trust_bundle.to_owned(), certificates, deployer };
+    let reconciler = watch::channel(ReconcilerStatus::default()).1;
+    let about = About { keys: keys.clone(), trust_bundle: trust_bundle.to_owned(), certificates, reconciler };
     (Workload::new(dir, about), keys)
 }
 
@@ -288,8 +288,8 @@ async fn the_container_of_an_earlier_module_of_the_name_signs_and_encrypts_nothi
     let state = crate::state::State::open(&dir.path().join("state")).unwrap();
     let generations = crate::module_generations::ModuleGenerations::load(state.clone());
     let keys = keys.with_numbers("gw".parse().unwrap(), generations.numbers().clone());
-    let deployer = watch::channel(DeployerStatus::default()).1;
-    let about = About { keys: keys.clone(), trust_bundle: String::new(), certificates: None, deployer };
+    let reconciler = watch::channel(ReconcilerStatus::default()).1;
+    let about = About { keys: keys.clone(), trust_bundle: String::new(), certificates: None, reconciler };
     let workload = Workload::new(dir.path(), about);
     let sensor: ModuleId = "sensor".parse().unwrap();
     workload.open(&sensor).unwrap();

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use bytes::Bytes;
-use edge_agent::state::{Room, State};
+use edge_agent::state::{Namespace, State};
 use edge_buffer::{AppendError, Full, Log, LogOptions};
 
 use crate::loop_disk::{Disk, rounds};
@@ -51,7 +51,7 @@ async fn a_disk_that_others_fill_refuses_telemetry_keeps_state_and_recovers_by_i
         assert!(refused > 10 * round as u64, "a full disk took everything");
         for n in 0..200 {
             saved += 1;
-            state.put(Room::Commands, &n.to_string(), &saved).durable().await.unwrap();
+            state.put(Namespace::Commands, &n.to_string(), &saved).durable().await.unwrap();
         }
         // Done with on a full disk, it goes.
         log.advance(acknowledged - 100);
@@ -71,7 +71,7 @@ async fn a_disk_that_others_fill_refuses_telemetry_keeps_state_and_recovers_by_i
     assert_eq!(found, (acknowledged - 99..=acknowledged).collect::<Vec<_>>());
     assert_eq!((log.stats().lost.refused, log.stats().lost.damaged), (refused, 0));
     let state = State::open(&dir.join("state")).unwrap();
-    let commands = state.load::<u64>(Room::Commands);
+    let commands = state.load::<u64>(Namespace::Commands);
     assert_eq!(commands.iter().map(|(_, n)| *n).max(), Some(saved));
     println!(
         "acknowledged {acknowledged}, arrived {acknowledged}, lost 0, twice 0, refused {refused}; saved {saved} while it was full"

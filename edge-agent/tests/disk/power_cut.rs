@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edge_agent::state::{Room, State};
+use edge_agent::state::{Namespace, State};
 use edge_buffer::{Log, LogOptions};
 use test_needs::Need;
 
@@ -72,7 +72,7 @@ async fn writer() {
     });
     for n in life * 1_000_000_000.. {
         let key = format!("device-{}", n % TWINS);
-        state.put(Room::Twins, &key, &twin(n)).durable().await.unwrap();
+        state.put(Namespace::Twins, &key, &twin(n)).durable().await.unwrap();
         tell(&format!("saved {key} {n}"));
     }
 }
@@ -142,7 +142,7 @@ impl Told {
             return Err(format!("acknowledged records are told as lost: {damaged:?}"));
         }
         let state = State::open(&dir.join("state")).map_err(|error| error.to_string())?;
-        let twins: BTreeMap<String, String> = state.load(Room::Twins).into_iter().collect();
+        let twins: BTreeMap<String, String> = state.load(Namespace::Twins).into_iter().collect();
         state.close().await;
         let has = |key: &str, n: u64| {
             let value = twins.get(key)?;

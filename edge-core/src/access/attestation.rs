@@ -3,10 +3,10 @@
 use schemas::names::Identity;
 
 use super::error::AccessError;
-use super::proof::{Fingerprint, Mark, Proof};
+use super::proof::{Fingerprint, KeyFingerprint, Proof};
 use super::sas;
 use super::secret::Secret;
-use super::x509::{self, Shown, Thumbprint, Trust};
+use super::x509::{self, PresentedChain, Thumbprint, Trust};
 
 /// What a device must show.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Evidence<'a> {
     /// The password.
     pub password: Option<&'a Secret>,
     /// The certificates of the handshake.
-    pub certificate: Option<Shown<'a>>,
+    pub certificate: Option<PresentedChain<'a>>,
 }
 
 /// What evidence is judged by beside the identity's own attestation.
@@ -46,7 +46,7 @@ pub struct Evidence<'a> {
 pub struct Circumstances<'a> {
     /// The names that a token's resource may carry.
     pub hosts: &'a [&'a str],
-    /// The authorities of this door.
+    /// The authorities of this server.
     pub trust: &'a Trust,
     /// Seconds since the Unix epoch.
     pub now_secs: u64,
@@ -74,12 +74,11 @@ impl Attestation {
             Self::Thumbprints(thumbprints) => {
                 let (shown, ends_at) = shown()?;
                 let found = Fingerprint::of(shown.leaf);
-                match thumbprints.iter().any(|thumbprint| thumbprint.names(&found)) {
-                    true => Ok((Proof::Certificate(found), ends_at)),
-                    false => {
-                        let found = Thumbprint::Sha256(found.sha256);
-                        Err(wrong(format!("its thumbprint {found} is not one of those registered")))
-                    }
+                if thumbprints.iter().any(|thumbprint| thumbprint.names(&found)) {
+                    Ok((Proof::Certificate(found), ends_at))
+                } else {
+                    let found = Thumbprint::Sha256(found.sha256);
+                    Err(wrong(format!("its thumbprint {found} is not one of those registered")))
                 }
             }
             Self::Authority => {
@@ -93,8 +92,8 @@ impl Attestation {
     /// Whether this attestation, with the authorities of now, still asks for what proved a connection.
     pub fn stands(&self, proof: &Proof, trust: &Trust) -> bool {
         match (self, proof) {
-            (_, Proof::Standing) => true,
-            (Self::Keys(keys), Proof::Key(mark)) => keys.iter().any(|key| Mark::of(key) == *mark),
+            (_, Proof::IdentityAlone) => true,
+            (Self::Keys(keys), Proof::Key(mark)) => keys.iter().any(|key| KeyFingerprint::of(key) == *mark),
             (Self::Thumbprints(thumbprints), Proof::Certificate(found)) => {
                 thumbprints.iter().any(|thumbprint| thumbprint.names(found))
             }
@@ -128,8 +127,8 @@ impl ModuleAttestation {
     /// As [`Attestation::stands`].
     pub fn stands(&self, proof: &Proof, trust: &Trust) -> bool {
         match proof {
-            Proof::Standing => true,
-            Proof::Key(mark) => Mark::of(&self.0) == *mark,
+            Proof::IdentityAlone => true,
+            Proof::Key(mark) => KeyFingerprint::of(&self.0) == *mark,
             Proof::Authority(mark) => trust.modules.has(mark),
             Proof::Certificate(_) | Proof::Password(_) => false,
         }
@@ -188,7 +187,7 @@ fn certificate<'a>(
     evidence: &Evidence<'a>,
     under: &Circumstances<'_>,
     missing: &str,
-) -> Result<(Shown<'a>, u64), String> {
+) -> Result<(PresentedChain<'a>, u64), String> {
     let shown = evidence.certificate.ok_or_else(|| missing.to_owned())?;
     let ends_at = x509::valid_until(shown.leaf, under.now_secs)?;
     Ok((shown, ends_at))
@@ -239,7 +238,7 @@ mod tests {
         let under = Circumstances { hosts: &["hub"], trust: &trust, now_secs: now() };
         let leaf = ca.device("press-1");
         let token = Secret::new(sas::token("hub", &identity, b"key", now() + 60).into_bytes());
-        let shown = Shown { leaf: &leaf, intermediates: &[] };
+        let shown = PresentedChain { leaf: &leaf, intermediates: &[] };
         let by_certificate = Evidence { password: None, certificate: Some(shown) };
         let by_token = Evidence { password: Some(&token), certificate: None };
         let keys = Attestation::Keys(vec![b"other".to_vec(), b"key".to_vec()]);
@@ -248,7 +247,7 @@ mod tests {
         let (sha256, sha1) = (by(Thumbprint::Sha256(mark.sha256)), by(Thumbprint::Sha1(mark.sha1)));
         let of_ca = Proof::Authority(trust.devices.check(&shown, &identity.device, now()).unwrap());
         for (attestation, evidence, proof) in [
-            (&keys, &by_token, Some(Proof::Key(Mark::of(b"key")))),
+            (&keys, &by_token, Some(Proof::Key(KeyFingerprint::of(b"key")))),
             (&keys, &by_certificate, None),
             (&sha256, &by_certificate, Some(Proof::Certificate(mark))),
             (&sha1, &by_certificate, Some(Proof::Certificate(mark))),
@@ -263,7 +262,7 @@ mod tests {
                 assert!(attestation.stands(&proof, &trust));
             }
         }
-        let key = Proof::Key(Mark::of(b"key"));
+        let key = Proof::Key(KeyFingerprint::of(b"key"));
         let certificate = Proof::Certificate(mark);
         let none = Trust::default();
         for (attestation, proof, trust) in [
@@ -288,7 +287,7 @@ mod tests {
         let under = Circumstances { hosts: &["hub"], trust: &trust, now_secs: now() };
         let attestation = ModuleAttestation(b"key".to_vec());
         let leaf = edge.client("gw/filter");
-        let certificate = Some(Shown { leaf: &leaf, intermediates: &[] });
+        let certificate = Some(PresentedChain { leaf: &leaf, intermediates: &[] });
         let token = |key: &[u8]| Secret::new(sas::token("hub", &module, key, now() + 60).into_bytes());
         let (right, wrong, empty) = (token(b"key"), token(b"other"), Secret::new(*b""));
         for (password, certificate, is_proven) in [
@@ -317,7 +316,10 @@ mod tests {
         let (leaf, foreign) = (ca.device("press-1"), other.device("press-1"));
         let token = |key: &[u8]| Secret::new(sas::token("hub", &identity, key, now() + 60).into_bytes());
         let (right, wrong) = (token(b"key"), token(b"guessed"));
-        let shown = |leaf| Evidence { password: None, certificate: Some(Shown { leaf, intermediates: &[] }) };
+        let shown = |leaf| Evidence {
+            password: None,
+            certificate: Some(PresentedChain { leaf, intermediates: &[] }),
+        };
         let told = |password| Evidence { password: Some(password), certificate: None };
         let thumbprint = Attestation::Thumbprints(vec![Thumbprint::Sha256(Fingerprint::of(&leaf).sha256)]);
         let keys = Attestation::Keys(vec![b"key".to_vec()]);

@@ -25,7 +25,7 @@ pub struct Subject<'a> {
 
 /// Where the rules are in force.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct HubNames<'a> {
     /// This gateway.
     pub device: &'a DeviceId,
     /// Names of the hub, which may stand before an identity (`hub.example/device`).
@@ -54,7 +54,7 @@ struct Sides {
 
 impl Rights {
     /// The rights that the rules give to a client.
-    pub fn read(rules: &[Authorization], subject: &Subject<'_>, place: &Place<'_>) -> Self {
+    pub fn read(rules: &[Authorization], subject: &Subject<'_>, place: &HubNames<'_>) -> Self {
         let (mut is_kept_out, mut is_connect_decided) = (false, false);
         let mut statements = Vec::new();
         for rule in rules.iter().filter(|rule| rule.identities.iter().any(|id| is_meant(id, subject, place)))
@@ -74,7 +74,7 @@ impl Rights {
         Self { is_kept_out, statements: statements.into() }
     }
 
-    /// Every right on every free topic; for a door without rules of its own, in tests.
+    /// Every right on every free topic; for a server without rules of its own, in tests.
     pub fn all() -> Self {
         let all = Sides { deny: Box::default(), allow: Box::new(["#".into()]) };
         Self {
@@ -102,9 +102,10 @@ impl Rights {
     pub fn may_subscribe(&self, wanted: &str) -> bool {
         let decided = self.statements.iter().find_map(|statement| {
             let Sides { deny, allow } = &statement.subscribe;
-            match deny.iter().any(|rule| filter::overlaps(rule, wanted)) {
-                true => Some(false),
-                false => allow.iter().any(|rule| filter::covers(rule, wanted)).then_some(true),
+            if deny.iter().any(|rule| filter::overlaps(rule, wanted)) {
+                Some(false)
+            } else {
+                allow.iter().any(|rule| filter::covers(rule, wanted)).then_some(true)
             }
         });
         decided.unwrap_or(false)
@@ -117,7 +118,7 @@ impl Sides {
         rule: &Authorization,
         operation: Operation,
         subject: &Subject<'_>,
-        place: &Place<'_>,
+        place: &HubNames<'_>,
     ) -> Result<Self, Unfit> {
         let side = |rules: &[Rule]| -> Result<Box<[Box<str>]>, Unfit> {
             let meant = rules.iter().filter(|rule| rule.operations.contains(&operation));
@@ -136,14 +137,11 @@ fn both(rule: &Authorization) -> impl Iterator<Item = (&Rule, bool)> {
 
 /// How a client's identity is written in a rule: a local user's without its client id.
 fn written(identity: &Identity) -> String {
-    match identity.is_user() {
-        true => identity.device.to_string(),
-        false => identity.to_string(),
-    }
+    if identity.is_user() { identity.device.to_string() } else { identity.to_string() }
 }
 
 /// Whether an entry of `identities` means this client.
-fn is_meant(entry: &str, subject: &Subject<'_>, place: &Place<'_>) -> bool {
+fn is_meant(entry: &str, subject: &Subject<'_>, place: &HubNames<'_>) -> bool {
     let Ok(Some(entry)) = filled(entry, subject, place) else { return false };
     let own = written(subject.identity);
     let behind_host = entry
@@ -156,14 +154,14 @@ fn is_meant(entry: &str, subject: &Subject<'_>, place: &Place<'_>) -> bool {
 struct Unfit;
 
 /// The resources of a rule that have a meaning for this client.
-fn resources(rule: &Rule, subject: &Subject<'_>, place: &Place<'_>) -> Result<Vec<Box<str>>, Unfit> {
+fn resources(rule: &Rule, subject: &Subject<'_>, place: &HubNames<'_>) -> Result<Vec<Box<str>>, Unfit> {
     let filled = rule.resources.iter().filter_map(|resource| filled(resource, subject, place).transpose());
     filled.map(|filter| filter.map(String::into_boxed_str)).collect()
 }
 
 /// A text with its variables filled in; `None` for a variable that this client has no value for, such as the module of a
 /// device.
-fn filled(text: &str, subject: &Subject<'_>, place: &Place<'_>) -> Result<Option<String>, Unfit> {
+fn filled(text: &str, subject: &Subject<'_>, place: &HubNames<'_>) -> Result<Option<String>, Unfit> {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once("{{") {
@@ -221,7 +219,7 @@ mod tests {
         };
         let subject = Subject { identity: &identity, client_id, speaks_for: None };
         let (device, hosts) = ("gw".parse().unwrap(), ["hub.net".to_owned()]);
-        Rights::read(rules, &subject, &Place { device: &device, hosts: &hosts })
+        Rights::read(rules, &subject, &HubNames { device: &device, hosts: &hosts })
     }
 
     #[test]

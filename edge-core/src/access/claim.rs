@@ -39,9 +39,10 @@ pub fn claim(client_id: &str, user_name: Option<&str>) -> Result<Claim, AccessEr
     let has_version =
         query.split('&').any(|pair| pair.strip_prefix("api-version=").is_some_and(|v| !v.is_empty()));
     let (_host, id) = path.split_once('/').filter(|_| has_version).ok_or_else(wrong)?;
-    match id == client_id {
-        true => Ok(Claim::Identity(identity)),
-        false => Err(AccessError::Mismatch { client_id: client_id.to_owned(), user_name: id.to_owned() }),
+    if id == client_id {
+        Ok(Claim::Identity(identity))
+    } else {
+        Err(AccessError::Mismatch { client_id: client_id.to_owned(), user_name: id.to_owned() })
     }
 }
 

@@ -7,18 +7,18 @@ use sha2::{Digest as _, Sha256};
 
 /// Tells one secret from another without holding it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Mark([u8; 32]);
+pub struct KeyFingerprint([u8; 32]);
 
-impl Mark {
+impl KeyFingerprint {
     /// The mark of a key or of a password's hash.
     pub fn of(secret: &[u8]) -> Self {
         Self(Sha256::digest(secret).into())
     }
 }
 
-impl fmt::Debug for Mark {
+impl fmt::Debug for KeyFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mark(not shown)")
+        f.write_str("KeyFingerprint(not shown)")
     }
 }
 
@@ -43,15 +43,15 @@ impl Fingerprint {
 pub enum Proof {
     /// Nothing that could be taken back without the identity itself.
     #[default]
-    Standing,
+    IdentityAlone,
     /// A SAS token made with this key.
-    Key(Mark),
+    Key(KeyFingerprint),
     /// A certificate that the registry names by its thumbprint.
     Certificate(Fingerprint),
     /// A certificate whose chain held up to this authority.
-    Authority(Mark),
+    Authority(KeyFingerprint),
     /// A user's password, by the mark of its stored hash.
-    Password(Mark),
+    Password(KeyFingerprint),
 }
 
 impl Proof {
@@ -60,7 +60,7 @@ impl Proof {
         match self {
             Self::Key(_) => "its SAS token expired",
             Self::Certificate(_) | Self::Authority(_) => "its certificate expired",
-            Self::Standing | Self::Password(_) => "its login expired",
+            Self::IdentityAlone | Self::Password(_) => "its login expired",
         }
     }
 }

@@ -11,7 +11,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::error::AccessError;
-use super::proof::Mark;
+use super::proof::KeyFingerprint;
 
 /// Clocks may differ by this much: edgeHub's five minutes.
 const CLOCK_SKEW_SECS: u64 = 300;
@@ -25,7 +25,7 @@ pub struct Token {
     /// As it stands in the token, in seconds since the Unix epoch.
     pub expires_at: u64,
     /// Of the key that it was made with.
-    pub key: Mark,
+    pub key: KeyFingerprint,
 }
 
 impl Token {
@@ -100,7 +100,7 @@ pub fn verify_for(
     if expires_at.saturating_add(CLOCK_SKEW_SECS) < now_secs {
         return Err(AccessError::Expired { seconds: now_secs - expires_at });
     }
-    Ok(Token { expires_at, key: Mark::of(key) })
+    Ok(Token { expires_at, key: KeyFingerprint::of(key) })
 }
 
 /// A token's resource, in segments, decoded as often as a client may have encoded it: not at all, the whole once (Python,
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_token_proves_its_own_identity_only() {
         let made = token("hub.net", &id("d"), b"key", NOW + 60);
-        let proven = Ok(Token { expires_at: NOW + 60, key: Mark::of(b"key") });
+        let proven = Ok(Token { expires_at: NOW + 60, key: KeyFingerprint::of(b"key") });
         let verify =
             |who: &str, hosts: &[&str], keys: &[&[u8]], now| super::verify(&made, &id(who), hosts, keys, now);
         assert_eq!(verify("d", &["HUB.net"], &[b"other", b"key"], NOW), proven);

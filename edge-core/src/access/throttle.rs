@@ -127,9 +127,10 @@ impl Throttle {
     fn counting(&self, address: IpAddr, claimed: &str) -> Vec<Key> {
         let claimed = shortened(claimed);
         let pair = Key::Pair(address, claimed.clone());
-        match self.entries.get(&pair).is_some_and(|entry| entry.has_succeeded) {
-            true => vec![pair],
-            false => vec![pair, Key::Identity(claimed)],
+        if self.entries.get(&pair).is_some_and(|entry| entry.has_succeeded) {
+            vec![pair]
+        } else {
+            vec![pair, Key::Identity(claimed)]
         }
     }
 

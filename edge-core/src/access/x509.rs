@@ -13,14 +13,14 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::p521;
-use super::proof::{Fingerprint, Mark};
+use super::proof::{Fingerprint, KeyFingerprint};
 
 /// Clocks may differ by this much, as for tokens.
 const CLOCK_SKEW_SECS: u64 = 300;
 
 /// What a client showed, DER.
 #[derive(Debug, Clone, Copy)]
-pub struct Shown<'a> {
+pub struct PresentedChain<'a> {
     /// Its own certificate.
     pub leaf: &'a [u8],
     /// What it showed beside it.
@@ -92,7 +92,7 @@ impl fmt::Display for Thumbprint {
 #[derive(Debug, Clone, Default)]
 pub struct Authorities(Vec<TrustAnchor<'static>>);
 
-/// The authorities of one door.
+/// The authorities of one server.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     /// Those that give certificates to devices (`[tls] device_ca`).
@@ -122,7 +122,7 @@ impl Authorities {
     }
 
     /// Whether one of them is the one with this mark.
-    pub fn has(&self, mark: &Mark) -> bool {
+    pub fn has(&self, mark: &KeyFingerprint) -> bool {
         self.0.iter().any(|anchor| mark_of(anchor) == *mark)
     }
 
@@ -131,7 +131,12 @@ impl Authorities {
     ///
     /// # Errors
     /// In words.
-    pub fn check(&self, shown: &Shown<'_>, device: &DeviceId, now_secs: u64) -> Result<Mark, String> {
+    pub fn check(
+        &self,
+        shown: &PresentedChain<'_>,
+        device: &DeviceId,
+        now_secs: u64,
+    ) -> Result<KeyFingerprint, String> {
         let mark = self.chain(shown, now_secs)?;
         is_only_name(&common_names(shown.leaf)?, device.as_str(), "the device id")?;
         Ok(mark)
@@ -146,11 +151,11 @@ impl Authorities {
     /// In words.
     pub fn check_module(
         &self,
-        shown: &Shown<'_>,
+        shown: &PresentedChain<'_>,
         module: &Identity,
         hosts: &[&str],
         now_secs: u64,
-    ) -> Result<Mark, String> {
+    ) -> Result<KeyFingerprint, String> {
         let mark = self.chain(shown, now_secs)?;
         let (_, leaf) = X509Certificate::from_der(shown.leaf).map_err(|why| why.to_string())?;
         let usage = leaf.extended_key_usage().map_err(|why| why.to_string())?;
@@ -172,7 +177,7 @@ impl Authorities {
     }
 
     /// Checks a chain up to one of the authorities and gives that one's mark.
-    fn chain(&self, shown: &Shown<'_>, now_secs: u64) -> Result<Mark, String> {
+    fn chain(&self, shown: &PresentedChain<'_>, now_secs: u64) -> Result<KeyFingerprint, String> {
         if self.is_empty() {
             return Err("no authority that could have made it is configured".to_owned());
         }
@@ -203,8 +208,8 @@ pub fn check_key(der: &[u8]) -> Result<(), String> {
 }
 
 /// Of an authority's name and key: a certificate that was made anew for both is the same authority.
-fn mark_of(anchor: &TrustAnchor<'_>) -> Mark {
-    Mark::of(&[anchor.subject.as_ref(), anchor.subject_public_key_info.as_ref()].concat())
+fn mark_of(anchor: &TrustAnchor<'_>) -> KeyFingerprint {
+    KeyFingerprint::of(&[anchor.subject.as_ref(), anchor.subject_public_key_info.as_ref()].concat())
 }
 
 fn is_only_name(names: &[String], wanted: &str, what: &str) -> Result<(), String> {
@@ -345,10 +350,14 @@ pub(super) mod tests {
             include_bytes!("../../testdata/p521/device.sha512.pem"),
         ] {
             let leaf = der(pem);
-            authorities.check(&Shown { leaf: &leaf, intermediates: &[] }, &device, now()).unwrap();
+            authorities.check(&PresentedChain { leaf: &leaf, intermediates: &[] }, &device, now()).unwrap();
         }
         let stranger = Signer::new("P-521 test authority", None).device("device-521");
-        assert!(authorities.check(&Shown { leaf: &stranger, intermediates: &[] }, &device, now()).is_err());
+        assert!(
+            authorities
+                .check(&PresentedChain { leaf: &stranger, intermediates: &[] }, &device, now())
+                .is_err()
+        );
 
         let proof = der(include_bytes!("../../testdata/p521/proof.pem"));
         check_possession(&ca, &proof, "VERIFICATION-CODE", now()).unwrap();
@@ -391,7 +400,7 @@ pub(super) mod tests {
         let leaf = line.device("press-1");
         let between = [line.der.clone()];
         let check = |leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'static>], now| {
-            authorities.check(&Shown { leaf, intermediates }, &device, now)
+            authorities.check(&PresentedChain { leaf, intermediates }, &device, now)
         };
         let mark = check(&leaf, &between, now()).unwrap();
         assert!(authorities.has(&mark));
@@ -403,7 +412,7 @@ pub(super) mod tests {
         assert!(check(&Signer::new("x", None).device("press-1"), &[], now()).is_err());
         assert!(check(&CertificateDer::from(b"no certificate".as_slice()), &[], now()).is_err());
         let none = Authorities::default();
-        let shown = Shown { leaf: &leaf, intermediates: &between };
+        let shown = PresentedChain { leaf: &leaf, intermediates: &between };
         assert!(none.check(&shown, &device, now()).unwrap_err().contains("configured"));
     }
 
@@ -491,7 +500,7 @@ pub(super) mod tests {
             ("one for no use in particular", module(&edge, "x", &[own], None), false),
             ("another authority of that name", module(&stranger, "x", &[own], client.clone()), false),
         ] {
-            let shown = Shown { leaf: &leaf, intermediates: &[] };
+            let shown = PresentedChain { leaf: &leaf, intermediates: &[] };
             let checked = authorities.check_module(&shown, &filter, &["hub.example"], now());
             assert_eq!(checked.is_ok(), is_proven, "{what}: {checked:?}");
             if let Ok(mark) = checked {

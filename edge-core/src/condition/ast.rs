@@ -43,17 +43,17 @@ pub enum Reference {
     /// `$name`: an application property of just that name (with its `$`) when there is one, the place otherwise.
     Dollar {
         /// Where to look.
-        place: Place,
+        place: DollarReference,
         /// The text with its `$`; `None` when no property can be meant.
         property: Option<String>,
     },
     /// `{$name}`: the place, whatever the application properties are.
-    Braced(Place),
+    Braced(DollarReference),
 }
 
 /// Where a name with a `$` leads.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Place {
+pub enum DollarReference {
     /// `$name`: a system property.
     System(String),
     /// `$body.path`
@@ -64,10 +64,10 @@ pub enum Place {
 
 impl Reference {
     /// `$name`, which a property of that name takes the place of.
-    pub fn dollar(place: Place) -> Self {
+    pub fn dollar(place: DollarReference) -> Self {
         let is_plain = match &place {
-            Place::System(_) => true,
-            Place::Body(path) | Place::Twin(_, path) => path.is_plain(),
+            DollarReference::System(_) => true,
+            DollarReference::Body(path) | DollarReference::Twin(_, path) => path.is_plain(),
         };
         let property = is_plain.then(|| format!("${place}"));
         Self::Dollar { place, property }
@@ -163,10 +163,7 @@ impl Expr {
 
     /// Writes a part that must bind at least so tightly, in parentheses where it does not.
     fn write_part(&self, least: u8, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.binding() < least {
-            true => write!(f, "({self})"),
-            false => write!(f, "{self}"),
-        }
+        if self.binding() < least { write!(f, "({self})") } else { write!(f, "{self}") }
     }
 }
 
@@ -231,7 +228,7 @@ impl fmt::Display for Reference {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DollarReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::System(name) => write!(f, "{name}"),

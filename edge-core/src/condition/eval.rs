@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use super::ast::{Arithmetic, Compare, Expr, Place, Reference};
+use super::ast::{Arithmetic, Compare, DollarReference, Expr, Reference};
 use super::subject::{Nothing, Subject, in_section};
 use super::value::Value;
 
@@ -69,7 +69,8 @@ fn operand<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) -> Value<'a>
     let value = evaluate(expr, subject);
     match expr {
         Expr::Reference(
-            Reference::Dollar { place: Place::Body(path), .. } | Reference::Braced(Place::Body(path)),
+            Reference::Dollar { place: DollarReference::Body(path), .. }
+            | Reference::Braced(DollarReference::Body(path)),
         ) if value == Value::Undefined && subject.body().is_ok_and(|body| path.walk(body).is_none()) => {
             Value::Null
         }
@@ -81,7 +82,7 @@ fn operand<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) -> Value<'a>
 fn is_of_body(expr: &Expr) -> bool {
     match expr {
         Expr::Reference(Reference::Dollar { place, .. } | Reference::Braced(place)) => {
-            matches!(place, Place::Body(_))
+            matches!(place, DollarReference::Body(_))
         }
         Expr::Literal(_) | Expr::Reference(Reference::Property(_)) | Expr::TwinChangeIncludes(..) => false,
         Expr::Negate(part) | Expr::Not(part) => is_of_body(part),
@@ -105,12 +106,12 @@ fn borrowed<'a>(value: &'a Value<'static>) -> Value<'a> {
 
 fn look_up<'a, S: Subject + ?Sized>(reference: &Reference, subject: &'a S) -> Value<'a> {
     let property = |text: Option<&'a str>| text.map(|text| Value::Property(text.into()));
-    let at = |place: &Place| match place {
-        Place::System(name) => property(subject.system(name)).unwrap_or(Value::Undefined),
-        Place::Body(path) => {
+    let at = |place: &DollarReference| match place {
+        DollarReference::System(name) => property(subject.system(name)).unwrap_or(Value::Undefined),
+        DollarReference::Body(path) => {
             subject.body().ok().and_then(|body| path.walk(body)).map_or(Value::Undefined, Value::of_json)
         }
-        Place::Twin(section, path) => subject
+        DollarReference::Twin(section, path) => subject
             .twin(*section)
             .and_then(|section| in_section(section, path))
             .map_or(Value::Undefined, Value::of_json),
@@ -228,8 +229,5 @@ pub(super) fn fold(expr: Expr) -> Expr {
         Expr::And(parts) | Expr::Or(parts) | Expr::Call(_, parts) => is_fixed(parts),
         Expr::Literal(_) | Expr::Reference(_) | Expr::TwinChangeIncludes(..) => false,
     };
-    match depends_on_nothing {
-        true => Expr::Literal(evaluate(&folded, &Nothing).into_owned()),
-        false => folded,
-    }
+    if depends_on_nothing { Expr::Literal(evaluate(&folded, &Nothing).into_owned()) } else { folded }
 }

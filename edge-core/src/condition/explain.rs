@@ -1,6 +1,6 @@
 //! Why a condition comes to what it comes to, in words: for operators, never on the way of a message.
 
-use super::ast::{Expr, Place, Reference};
+use super::ast::{DollarReference, Expr, Reference};
 use super::body::shown;
 use super::eval::evaluate;
 use super::subject::{Subject, in_section};
@@ -22,10 +22,7 @@ pub(super) fn explain<S: Subject + ?Sized>(expr: &Expr, subject: &S) -> Explanat
         _ => {
             let mut looked_up = Vec::new();
             values(expr, subject, &mut looked_up);
-            match looked_up.is_empty() {
-                true => "it looks at nothing".to_owned(),
-                false => looked_up.join(", "),
-            }
+            if looked_up.is_empty() { "it looks at nothing".to_owned() } else { looked_up.join(", ") }
         }
     };
     Explanation { value, reason }
@@ -90,9 +87,10 @@ fn why_undefined<S: Subject + ?Sized>(expr: &Expr, subject: &S) -> String {
         other => {
             let inputs: Vec<String> =
                 parts(other).iter().map(|part| with_kind(&evaluate(part, subject))).collect();
-            match inputs.is_empty() {
-                true => format!("it says {other}"),
-                false => format!("`{other}` has no value for {}", inputs.join(", ")),
+            if inputs.is_empty() {
+                format!("it says {other}")
+            } else {
+                format!("`{other}` has no value for {}", inputs.join(", "))
             }
         }
     }
@@ -104,12 +102,12 @@ fn why_not_there<S: Subject + ?Sized>(reference: &Reference, subject: &S) -> Str
         Reference::Dollar { place, .. } | Reference::Braced(place) => place,
     };
     let (name, value) = match place {
-        Place::System(_) => return format!("there is no system property `${place}`"),
-        Place::Body(path) => match subject.body() {
+        DollarReference::System(_) => return format!("there is no system property `${place}`"),
+        DollarReference::Body(path) => match subject.body() {
             Err(why) => return format!("`${place}`: {why}"),
             Ok(body) => ("the body", path.walk(body)),
         },
-        Place::Twin(section, path) => match subject.twin(*section) {
+        DollarReference::Twin(section, path) => match subject.twin(*section) {
             None => return format!("`${place}`: there is no twin"),
             Some(members) => ("the twin", in_section(members, path)),
         },

@@ -1,6 +1,6 @@
 //! What the text of an expression tells of its value before there is a message to evaluate it on.
 
-use super::ast::{Expr, Place, Reference};
+use super::ast::{DollarReference, Expr, Reference};
 use super::kind::Kind;
 use super::value::Value;
 
@@ -15,8 +15,8 @@ pub(super) fn kind_of(expr: &Expr) -> Kind {
         Expr::Literal(Value::Property(_)) => Kind::Property,
         Expr::Reference(
             Reference::Property(_)
-            | Reference::Dollar { place: Place::System(_), .. }
-            | Reference::Braced(Place::System(_)),
+            | Reference::Dollar { place: DollarReference::System(_), .. }
+            | Reference::Braced(DollarReference::System(_)),
         ) => Kind::Property,
         Expr::Reference(_) => Kind::Any,
         Expr::Not(_) | Expr::Compare(..) | Expr::TwinChangeIncludes(..) => Kind::Bool,
@@ -42,7 +42,7 @@ pub(super) fn described(expr: &Expr) -> String {
         (_, Expr::Reference(Reference::Dollar { place, .. } | Reference::Braced(place))) => {
             let text = format!("${place}");
             match place {
-                Place::System(_) => format!("`{text}`, a text"),
+                DollarReference::System(_) => format!("`{text}`, a text"),
                 _ => format!("`{text}`"),
             }
         }

@@ -175,9 +175,10 @@ fn bracketed(text: &str, offset: usize) -> Result<(Token, usize), Wrong> {
         return Err(Wrong::new(offset, "a [ that no name follows", FORM));
     }
     let (name, length) = read_text(&text[1..], offset + 1)?;
-    match text[1 + length..].starts_with(']') {
-        true => Ok((Token::Quoted(name), length + 2)),
-        false => Err(Wrong::new(offset, "a [ without its ]", FORM)),
+    if text[1 + length..].starts_with(']') {
+        Ok((Token::Quoted(name), length + 2))
+    } else {
+        Err(Wrong::new(offset, "a [ without its ]", FORM))
     }
 }
 
@@ -213,9 +214,10 @@ fn number(text: &str, offset: usize) -> Result<Option<(f64, usize)>, Wrong> {
     let word = name_length(text);
     if word > end && byte(end) != b'-' {
         let is_name = text[..word].contains(|c: char| !c.is_ascii_digit() && c != '.');
-        return match is_name {
-            true => Ok(None),
-            false => Err(Wrong::new(offset, format!("{:?}", &text[..word]), "write a number such as 1.5")),
+        return if is_name {
+            Ok(None)
+        } else {
+            Err(Wrong::new(offset, format!("{:?}", &text[..word]), "write a number such as 1.5"))
         };
     }
     Ok(text[..end].parse().ok().map(|number| (number, end)))

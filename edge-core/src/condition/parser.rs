@@ -1,6 +1,6 @@
 //! From text to an expression: by precedence, left to right, refusing what can never come out.
 
-use super::ast::{Arithmetic, Compare, Expr, Place, Reference, binding};
+use super::ast::{Arithmetic, Compare, DollarReference, Expr, Reference, binding};
 use super::error::Wrong;
 use super::functions::Function;
 use super::inference::{described, kind_of};
@@ -370,19 +370,19 @@ fn incomparable(left: &Expr, right: &Expr, at: usize) -> Wrong {
 }
 
 /// Where what stands behind a `$` leads.
-fn place(inside: &str, offset: usize) -> Result<Place, Wrong> {
+fn place(inside: &str, offset: usize) -> Result<DollarReference, Wrong> {
     const TWIN: &str =
         "write $twin.properties.desired.name, $twin.properties.reported.name or $twin.tags.name";
     let end = inside.find(['.', '[']).unwrap_or(inside.len());
     let (root, rest) = inside.split_at(end);
     if root.eq_ignore_ascii_case("body") {
-        return Path::parse(rest, offset + end).map(Place::Body);
+        return Path::parse(rest, offset + end).map(DollarReference::Body);
     }
     if root.eq_ignore_ascii_case("twin") {
         let path = Path::parse(rest, offset + end)?;
         let (section, path) =
             twin_path(&path).ok_or_else(|| Wrong::new(offset, format!("${inside}"), TWIN))?;
-        return Ok(Place::Twin(section, path));
+        return Ok(DollarReference::Twin(section, path));
     }
     match inside.find('[') {
         Some(at) => Err(Wrong::new(
@@ -390,7 +390,7 @@ fn place(inside: &str, offset: usize) -> Result<Place, Wrong> {
             "a [ in the name of a system property",
             "only $body and $twin have paths",
         )),
-        None => Ok(Place::System(inside.to_owned())),
+        None => Ok(DollarReference::System(inside.to_owned())),
     }
 }
 

@@ -102,9 +102,10 @@ fn bracket(inside: &str, offset: usize) -> Result<(Step, usize), Wrong> {
             (Step::Index(index), digits)
         }
     };
-    match inside[length..].starts_with(']') {
-        true => Ok((step, length + 1)),
-        false => Err(Wrong::new(offset + length, "a [ without its ]", FORM)),
+    if inside[length..].starts_with(']') {
+        Ok((step, length + 1))
+    } else {
+        Err(Wrong::new(offset + length, "a [ without its ]", FORM))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
-use super::ast::{Arithmetic, Compare, Expr, Place, Reference};
+use super::ast::{Arithmetic, Compare, DollarReference, Expr, Reference};
 use super::*;
 
 /// A message with properties, system properties, a body and a twin.
@@ -786,9 +786,9 @@ fn expr() -> impl Strategy<Value = Expr> {
     let place = prop_oneof![
         "[a-z][a-zA-Z0-9-]{0,5}[a-z]"
             .prop_filter("it has a meaning", |name| name != "body" && name != "twin")
-            .prop_map(Place::System),
-        path().prop_map(Place::Body),
-        (section(), path()).prop_map(|(section, path)| Place::Twin(section, path)),
+            .prop_map(DollarReference::System),
+        path().prop_map(DollarReference::Body),
+        (section(), path()).prop_map(|(section, path)| DollarReference::Twin(section, path)),
     ];
     let reference = prop_oneof![
         "\\PC{1,6}".prop_map(Reference::Property),
@@ -953,10 +953,7 @@ fn a_value_of_each_kind_equals_its_own_kind_only_and_the_two_operators_are_oppos
             let other = other % kinds.len();
             let is_equal = at == other || is_null(at) && is_null(other);
             let (equal, different) = (format!("{value} = {literal}"), format!("{literal} <> {value}"));
-            let (yes, no) = match is_equal {
-                true => (equal, different),
-                false => (different, equal),
-            };
+            let (yes, no) = if is_equal { (equal, different) } else { (different, equal) };
             all(Is::True, &[&yes]);
             all(Is::False, &[&no]);
         }

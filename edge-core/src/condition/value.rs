@@ -24,10 +24,7 @@ pub enum Value<'a> {
 impl<'a> Value<'a> {
     /// A number; undefined when it is NaN, as the result of `3 % 0`.
     pub fn number(number: f64) -> Self {
-        match number.is_nan() {
-            true => Self::Undefined,
-            false => Self::Number(number),
-        }
+        if number.is_nan() { Self::Undefined } else { Self::Number(number) }
     }
 
     /// A value of a JSON document. Objects and arrays have no meaning in a condition.

@@ -320,9 +320,8 @@ impl Check<'_> {
 
     fn host_config(&self, field: &Field<'_>, value: &Value) -> Checked {
         let policy = self.policy;
-        let only_if = |is_permitted: bool, setting: &str| match is_permitted || is_unset(value) {
-            true => Ok(()),
-            false => Err(field.refused(text(value), setting)),
+        let only_if = |is_permitted: bool, setting: &str| {
+            if is_permitted || is_unset(value) { Ok(()) } else { Err(field.refused(text(value), setting)) }
         };
         match fold(field.key).as_str() {
             "privileged" => only_if(policy.privileged, "privileged"),

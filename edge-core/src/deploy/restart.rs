@@ -139,10 +139,7 @@ impl Restarts {
             ContainerState::Created => return Next::Start,
             ContainerState::Running => {
                 let is_wanted = matches!(policy, RestartPolicy::OnUnhealthy | RestartPolicy::Always);
-                match seen.is_unhealthy && is_wanted {
-                    true => (true, seen.started_at_ms),
-                    false => return Next::Leave,
-                }
+                if seen.is_unhealthy && is_wanted { (true, seen.started_at_ms) } else { return Next::Leave }
             }
             // Docker's own restart policy is at work on the one, an operator on the other.
             ContainerState::Restarting | ContainerState::Paused => return Next::Leave,

@@ -8,10 +8,11 @@
 pub fn check_topic(topic: &str) -> Result<(), &'static str> {
     check_text(topic)?;
     // By bytes: a search for one of several characters decodes the text, and every message comes through here.
-    match topic.bytes().any(|byte| matches!(byte, b'+' | b'#')) {
+    if topic.bytes().any(|byte| matches!(byte, b'+' | b'#')) {
         // MQTT-3.3.2-2.
-        true => Err("a topic name must not hold the wildcards + or #"),
-        false => Ok(()),
+        Err("a topic name must not hold the wildcards + or #")
+    } else {
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::facts::{CaFacts, Facts, Probe};
 use super::finding::Level;
 use super::{Verdict, denied, error, found, ok, warn};
-use crate::certificate::{AuthorityJudgement, judge_authority};
+use crate::certificate::{CaRenewal, judge_authority};
 
 const REPAIR: &str = "run `edge-agent init --repair`: it makes what is missing and touches nothing else";
 
@@ -29,12 +29,12 @@ pub(super) fn module_keys(facts: &Facts) -> Option<Verdict> {
 fn ends(ca: &CaFacts, now_secs: u64, next: &str) -> Option<Verdict> {
     let path = &ca.path;
     match judge_authority(ca.not_after_secs, now_secs) {
-        AuthorityJudgement::Good => {
+        CaRenewal::Good => {
             let years = ca.not_after_secs.saturating_sub(now_secs) / (365 * 86_400);
             ok(format!("{path} is valid for {years} more years"))
         }
-        AuthorityJudgement::Ends { days_left } => warn(format!("{path} ends in {days_left} days"), next),
-        AuthorityJudgement::Over => error(
+        CaRenewal::Ends { days_left } => warn(format!("{path} ends in {days_left} days"), next),
+        CaRenewal::Over => error(
             format!("{path} has ended: what it signed is refused"),
             next.replace(" before the day", " now"),
         ),

@@ -38,11 +38,10 @@ pub(super) fn docker_logs(facts: &Facts) -> Option<Verdict> {
 
 pub(super) fn docker_network(facts: &Facts) -> Option<Verdict> {
     let network = &facts.docker.network;
-    match found(&facts.docker.has_network, |_| None).ok()? {
-        true => ok(network.clone()),
-        false => {
-            info(format!("{network} is not there"), "nothing: the daemon makes it with the first module")
-        }
+    if *found(&facts.docker.has_network, |_| None).ok()? {
+        ok(network.clone())
+    } else {
+        info(format!("{network} is not there"), "nothing: the daemon makes it with the first module")
     }
 }
 

@@ -51,9 +51,10 @@ impl Liveness {
     pub fn next(&mut self, now: Duration) -> Next {
         let half = self.keep_alive / 2;
         if let Some(asked) = self.asked {
-            return match now >= asked + half {
-                true => Next::Dead(now.saturating_sub(self.heard)),
-                false => Next::Wait(asked + half),
+            return if now >= asked + half {
+                Next::Dead(now.saturating_sub(self.heard))
+            } else {
+                Next::Wait(asked + half)
             };
         }
         // Who only hears must say something too.

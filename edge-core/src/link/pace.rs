@@ -145,10 +145,8 @@ impl Pace {
         let is_drained = self.in_flight() <= self.window;
         let is_probe = round.was_full && is_drained && now.saturating_sub(seen_at) >= PROBE_EVERY;
         let holds = self.rate() * shortest.as_secs_f64();
-        let wanted = match is_probe {
-            true => holds / 4.0,
-            false => holds + f64::max(holds, self.rate() * SPARE.as_secs_f64()),
-        };
+        let wanted =
+            if is_probe { holds / 4.0 } else { holds + f64::max(holds, self.rate() * SPARE.as_secs_f64()) };
         // A float becomes the nearest integer that there is.
         let wanted = (wanted.ceil() as usize).min(self.window.saturating_mul(2));
         self.window = wanted.clamp(LEAST, MOST);
@@ -179,14 +177,14 @@ mod tests {
     use proptest::prelude::*;
 
     /// A line that carries one message after the other, each in the same time, and then takes the round trip.
-    struct Line {
+    struct SimulatedLine {
         rate: f64,
         round_trip: Duration,
     }
 
     /// One connection on lines that change, sending as much as it may.
     #[derive(Default)]
-    struct Site {
+    struct SimulatedConnection {
         now: Duration,
         pace: Pace,
         /// Acknowledgements on their way.
@@ -195,9 +193,9 @@ mod tests {
         left: Duration,
     }
 
-    impl Site {
+    impl SimulatedConnection {
         /// Runs for a while; gives messages per second, and the middle of the delays beyond the round trip, of its second half.
-        fn run(&mut self, line: &Line, length: Duration) -> (f64, Duration) {
+        fn run(&mut self, line: &SimulatedLine, length: Duration) -> (f64, Duration) {
             let (until, half) = (self.now + length, self.now + length / 2);
             let (mut count, mut delays) = (0_u64, Vec::new());
             while self.now < until {
@@ -221,7 +219,7 @@ mod tests {
         }
     }
 
-    fn holds(site: &mut Site, line: &Line) -> Result<(), TestCaseError> {
+    fn holds(site: &mut SimulatedConnection, line: &SimulatedLine) -> Result<(), TestCaseError> {
         // What a window between the least and the most can carry at all.
         let most = MOST as f64 / (line.round_trip.as_secs_f64() + 1.0 / line.rate);
         // What another line let in has to go out first.
@@ -247,9 +245,9 @@ mod tests {
             rates in (50.0_f64..4000.0, 50.0_f64..4000.0),
             round_trips_ms in (1u64..800, 1u64..800),
         ) {
-            let mut site = Site::default();
+            let mut site = SimulatedConnection::default();
             for (rate, ms) in [(rates.0, round_trips_ms.0), (rates.1, round_trips_ms.1)] {
-                holds(&mut site, &Line { rate, round_trip: Duration::from_millis(ms) })?;
+                holds(&mut site, &SimulatedLine { rate, round_trip: Duration::from_millis(ms) })?;
             }
         }
 
@@ -275,8 +273,8 @@ mod tests {
 
     #[test]
     fn a_line_of_600_ms_is_full_after_seconds_where_a_fixed_window_of_1000_lets_1667_a_second_through() {
-        let line = Line { rate: 20_000.0, round_trip: Duration::from_millis(600) };
-        let mut site = Site::default();
+        let line = SimulatedLine { rate: 20_000.0, round_trip: Duration::from_millis(600) };
+        let mut site = SimulatedConnection::default();
         let (rate, _) = site.run(&line, Duration::from_secs(20));
         assert!(rate > 18_000.0, "{rate}");
         assert!((12_000..=30_000).contains(&site.pace.window()), "{}", site.pace.window());
@@ -284,16 +282,16 @@ mod tests {
 
     #[test]
     fn a_line_that_becomes_narrow_and_short_at_once_does_not_leave_the_pace_probing_for_ever() {
-        let mut site = Site::default();
+        let mut site = SimulatedConnection::default();
         for (rate, ms) in [(2948.0, 186), (50.0, 1)] {
-            holds(&mut site, &Line { rate, round_trip: Duration::from_millis(ms) }).unwrap();
+            holds(&mut site, &SimulatedLine { rate, round_trip: Duration::from_millis(ms) }).unwrap();
         }
     }
 
     #[test]
     fn an_idle_link_keeps_the_window_that_it_had() {
-        let line = Line { rate: 5000.0, round_trip: Duration::from_millis(200) };
-        let mut site = Site::default();
+        let line = SimulatedLine { rate: 5000.0, round_trip: Duration::from_millis(200) };
+        let mut site = SimulatedConnection::default();
         site.run(&line, Duration::from_secs(20));
         let before = site.pace.window();
         while let Some((at, ticket)) = site.coming.pop_front() {

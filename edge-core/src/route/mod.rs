@@ -9,4 +9,4 @@ mod tests;
 
 pub use grammar::Sink;
 pub use message::{Kind, Message, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA, system_on_the_wire};
-pub use table::{QueueClass, QueuesNeeded, RouteError, RouteTable, RouteText, Target, Told, Verdict};
+pub use table::{QueueClass, QueuesNeeded, RouteError, RouteResult, RouteTable, RouteText, Target, Verdict};

@@ -176,9 +176,9 @@ impl RouteTable {
     }
 
     /// What each route makes of a message and why, in the order in which they are asked.
-    pub fn explain(&self, message: &Message<'_>) -> Vec<Told> {
+    pub fn explain(&self, message: &Message<'_>) -> Vec<RouteResult> {
         let mut reached: Vec<&Sink> = Vec::new();
-        let told = |route: &Route, verdict, reason| Told {
+        let told = |route: &Route, verdict, reason| RouteResult {
             route: route.name.clone(),
             sink: route.parsed.sink.clone(),
             class: route.class,
@@ -221,7 +221,7 @@ impl RouteTable {
 
 /// What a route makes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct RouteResult {
     /// Its name.
     pub route: String,
     /// Where it leads.

@@ -1,4 +1,4 @@
-//! The routes through the door of the table: which messages they take, where these go, and what is refused.
+//! The routes through the interface of the table: which messages they take, where these go, and what is refused.
 
 use std::collections::BTreeSet;
 

@@ -1,11 +1,11 @@
-//! The sessions of a door and what passes between them: who has which, who receives what, what is kept for whom.
+//! The sessions of a server and what passes between them: who has which, who receives what, what is kept for whom.
 //!
 //! ```text
 //! PUBLISH ─> route (table) ─┬─> durable sessions, retained: one record of the journal
-//!                           └─> mailbox of each receiver ─> its connection, when it has one
+//!                           └─> session_queue of each receiver ─> its connection, when it has one
 //! ```
 //!
-//! Lock order: what is retained, sessions, then the journal or a mailbox; neither of the last two is held while another is
+//! Lock order: what is retained, sessions, then the journal or a session_queue; neither of the last two is held while another is
 //! taken.
 
 pub(crate) mod presence;
@@ -33,11 +33,11 @@ use crate::journal::event::{Event, Kept};
 use crate::journal::{Journal, Stored};
 use crate::quota::Quotas;
 use crate::retained::Retained;
-use crate::settings::DoorSettings;
-use crate::shown::Shown;
+use crate::sanitized::Sanitized;
+use crate::settings::MqttServerSettings;
 use crate::table::Table;
 
-/// The part of a door that does not know the program behind it.
+/// The part of a server that does not know the program behind it.
 pub(crate) struct Broker {
     pub table: Table,
     pub retained: Retained,
@@ -45,7 +45,7 @@ pub(crate) struct Broker {
     pub counts: Counts,
     /// What each identity uses.
     pub quotas: Quotas,
-    settings: DoorSettings,
+    settings: MqttServerSettings,
     sessions: Mutex<Sessions>,
     next_session: AtomicU64,
     next_key: AtomicU64,
@@ -86,15 +86,15 @@ impl Broker {
 
     /// Lets messages go that have expired while they waited for their clients.
     pub(crate) fn drop_expired_queued(&self, now_ms: u64) {
-        let mailboxes = self.sessions().all();
-        for mailbox in mailboxes {
-            let (expired, keys) = mailbox.take_expired(now_ms);
+        let session_queues = self.sessions().all();
+        for session_queue in session_queues {
+            let (expired, keys) = session_queue.take_expired(now_ms);
             if expired > 0 {
                 add(&self.counts.copies_expired, expired as u64);
-                debug!(client = %Shown(&mailbox.client_id), expired, "messages expired before their client came");
+                debug!(client = %Sanitized(&session_queue.client_id), expired, "messages expired before their client came");
             }
             if !keys.is_empty() {
-                self.journal.note(&Event::Dropped { session: mailbox.number, keys });
+                self.journal.note(&Event::Dropped { session: session_queue.number, keys });
             }
         }
     }

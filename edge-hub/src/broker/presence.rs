@@ -12,10 +12,10 @@ use crate::close_handle::CloseHandle;
 use crate::counts::count;
 use crate::journal::Stored;
 use crate::journal::event::Event;
-use crate::mailbox::{Keeps, Mailbox};
 use crate::message::unix_ms;
 use crate::quota::{Resource, subscription_bytes};
-use crate::shown::Shown;
+use crate::sanitized::Sanitized;
+use crate::session_queue::{Keeps, SessionQueue};
 
 /// How a connection leaves its session.
 pub(crate) enum Parting {
@@ -23,7 +23,7 @@ pub(crate) enum Parting {
     Goodbye,
     /// The connection ended otherwise.
     Lost(Option<Will>),
-    /// The door closes: the will waits for the next opening.
+    /// The server stops: the will waits for the next opening.
     Stopped,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Arrival<'a> {
 
 /// A session that a connection has now.
 pub(crate) struct Entered {
-    pub mailbox: Arc<Mailbox>,
+    pub session_queue: Arc<SessionQueue>,
     /// The number of the connection.
     pub connection: u64,
     /// Whether it was there before.
@@ -61,17 +61,17 @@ impl Broker {
         let before = sessions.leave(client_id);
         let had_will = waiting_will.is_some() || before.as_ref().is_some_and(|entry| entry.has_will);
         let (resumed, ended) = match before {
-            Some(entry) if !is_clean && entry.mailbox.is_durable => (Some(entry), None),
+            Some(entry) if !is_clean && entry.session_queue.is_durable => (Some(entry), None),
             other => (None, other),
         };
         let is_present = resumed.is_some();
-        let (mailbox, expiry_s) = match resumed {
-            Some(Entry { mailbox, .. }) => (mailbox, expiry_s),
+        let (session_queue, expiry_s) = match resumed {
+            Some(Entry { session_queue, .. }) => (session_queue, expiry_s),
             None => self.new_session(client_id, expiry_s, sessions.durable()),
         };
-        let dropped = mailbox.attach(connection, close);
-        if mailbox.is_durable {
-            let (session, client_id) = (mailbox.number, client_id.into());
+        let dropped = session_queue.attach(connection, close);
+        if session_queue.is_durable {
+            let (session, client_id) = (session_queue.number, client_id.into());
             self.journal.note(&Event::Opened { session, client_id, expiry_s });
         }
         match will {
@@ -86,7 +86,8 @@ impl Broker {
             }
             None => {}
         }
-        let entry = Entry { mailbox: mailbox.clone(), expiry_s, left_ms: None, has_will: will.is_some() };
+        let entry =
+            Entry { session_queue: session_queue.clone(), expiry_s, left_ms: None, has_will: will.is_some() };
         sessions.enter(client_id.into(), entry);
         // A new connection to a session keeps its will from being published (MQTT 5.0 section 3.1.3.2.2); the session's end
         // does not.
@@ -96,59 +97,70 @@ impl Broker {
         }
         drop(sessions);
         if dropped > 0 {
-            let client = Shown(client_id);
+            let client = Sanitized(client_id);
             warn!(%client, messages = dropped, "the oldest messages for the client gave way while it was away");
         }
         if let Some(ended) = ended {
-            self.end(&ended.mailbox);
+            self.end(&ended.session_queue);
         }
         if let Some(message) = due_will {
             self.will_is_due(client_id, message);
         }
-        Entered { mailbox, connection, is_present, expiry_s }
+        Entered { session_queue, connection, is_present, expiry_s }
     }
 
     /// A session that nobody had before, and how long it outlives its connection.
-    fn new_session(&self, client_id: &str, expiry_s: u32, durable: usize) -> (Arc<Mailbox>, u32) {
+    fn new_session(&self, client_id: &str, expiry_s: u32, durable: usize) -> (Arc<SessionQueue>, u32) {
         let sessions_max = self.settings.sessions_max;
         let usage = self.quotas.of_session(client_id);
         let mut is_durable = expiry_s > 0 && durable < sessions_max;
         if expiry_s > 0 && !is_durable {
             count(&self.counts.sessions_refused);
-            let client = Shown(client_id);
+            let client = Sanitized(client_id);
             warn!(%client, sessions_max, "session ends with its connection: there are too many that outlive theirs");
         }
         if is_durable && let Err(exceeded) = usage.take(Resource::Sessions, 1) {
             is_durable = false;
             count(&self.counts.sessions_refused);
             count(&self.counts.quotas_exceeded);
-            let client = Shown(client_id);
+            let client = Sanitized(client_id);
             warn!(%client, "session ends with its connection: {exceeded}");
         }
         let keeps =
             Keeps { messages: self.settings.session_messages_max, bytes: self.settings.session_bytes_max };
-        let mailbox = Mailbox::new(self.session_number(), client_id.to_owned(), is_durable, keeps, usage);
-        (Arc::new(mailbox), if is_durable { expiry_s } else { 0 })
+        let session_queue =
+            SessionQueue::new(self.session_number(), client_id.to_owned(), is_durable, keeps, usage);
+        (Arc::new(session_queue), if is_durable { expiry_s } else { 0 })
     }
 
     /// A connection leaves its session, which outlives it by `expiry_s` seconds.
-    pub(crate) fn leave(&self, mailbox: &Arc<Mailbox>, connection: u64, expiry_s: u32, parting: Parting) {
-        let client_id = &*mailbox.client_id;
+    pub(crate) fn leave(
+        &self,
+        session_queue: &Arc<SessionQueue>,
+        connection: u64,
+        expiry_s: u32,
+        parting: Parting,
+    ) {
+        let client_id = &*session_queue.client_id;
         let now_ms = unix_ms();
         let mut sessions = self.sessions();
-        let detached = mailbox.detach(connection);
+        let detached = session_queue.detach(connection);
         let is_current = detached.is_some();
         let mut ended = None;
         let mut had_will = false;
-        let stays = is_current && mailbox.is_durable && expiry_s > 0;
+        let stays = is_current && session_queue.is_durable && expiry_s > 0;
         if is_current {
             let before = sessions.leave(client_id);
             had_will = before.as_ref().is_some_and(|entry| entry.has_will);
             if stays {
-                let entry =
-                    Entry { mailbox: mailbox.clone(), expiry_s, left_ms: Some(now_ms), has_will: false };
+                let entry = Entry {
+                    session_queue: session_queue.clone(),
+                    expiry_s,
+                    left_ms: Some(now_ms),
+                    has_will: false,
+                };
                 sessions.enter(client_id.into(), entry);
-                self.journal.note(&Event::Left { session: mailbox.number, at_ms: now_ms, expiry_s });
+                self.journal.note(&Event::Left { session: session_queue.number, at_ms: now_ms, expiry_s });
             } else {
                 ended = before;
             }
@@ -162,9 +174,9 @@ impl Broker {
                 sessions.put_will(client_id.into(), will.message, at_ms);
             }
             // Who sees it would take it for one of the next client of its name.
-            Parting::Lost(Some(_)) if mailbox.is_forgotten() => {}
+            Parting::Lost(Some(_)) if session_queue.is_forgotten() => {}
             // The client is here again, with its session: there will be another end for its will.
-            Parting::Lost(Some(will)) if !is_current && !mailbox.is_closed() && will.delay_s > 0 => {}
+            Parting::Lost(Some(will)) if !is_current && !session_queue.is_closed() && will.delay_s > 0 => {}
             Parting::Lost(Some(will)) => {
                 sessions.publishing(client_id.into(), will.message.clone(), had_will);
                 due_will = Some(will.message);
@@ -176,9 +188,9 @@ impl Broker {
         }
         drop(sessions);
         self.sooner.notify_one();
-        self.evicted(mailbox, detached.unwrap_or_default());
+        self.evicted(session_queue, detached.unwrap_or_default());
         if let Some(ended) = ended {
-            self.end(&ended.mailbox);
+            self.end(&ended.session_queue);
         }
         if let Some(message) = due_will {
             self.will_is_due(client_id, message);
@@ -199,22 +211,22 @@ impl Broker {
         let ended = sessions.leave(client_id);
         drop(sessions);
         if let Some(ended) = ended {
-            ended.mailbox.forget();
-            self.end(&ended.mailbox);
+            ended.session_queue.forget();
+            self.end(&ended.session_queue);
         }
         // Behind all else of the client: when this is on disk, so is that.
         self.journal.write(&Event::WillGone { client_id: client_id.into() })
     }
 
     /// Ends a session. What it leaves behind of a shared subscription goes to another member.
-    fn end(&self, mailbox: &Arc<Mailbox>) {
-        for held in mailbox.held().drain(..) {
-            mailbox.usage.give_back(Resource::SubscriptionBytes, subscription_bytes(&held.filter));
+    fn end(&self, session_queue: &Arc<SessionQueue>) {
+        for held in session_queue.held().drain(..) {
+            session_queue.usage.give_back(Resource::SubscriptionBytes, subscription_bytes(&held.filter));
             if held.meaning.is_between_clients() {
-                self.table.unsubscribe(&held.filter, mailbox);
+                self.table.unsubscribe(&held.filter, session_queue);
             }
         }
-        for delivery in mailbox.close() {
+        for delivery in session_queue.close() {
             if let Some(share) = &delivery.share
                 && delivery.qos > 0
             {
@@ -224,9 +236,9 @@ impl Broker {
             }
         }
         // Last: killed in between, a message is given twice and not lost.
-        if mailbox.is_durable {
-            mailbox.usage.give_back(Resource::Sessions, 1);
-            self.journal.note(&Event::Ended { session: mailbox.number });
+        if session_queue.is_durable {
+            session_queue.usage.give_back(Resource::Sessions, 1);
+            self.journal.note(&Event::Ended { session: session_queue.number });
         }
     }
 
@@ -239,9 +251,9 @@ impl Broker {
         }
         drop(sessions);
         for entry in due.ended {
-            info!(client = %Shown(&entry.mailbox.client_id), "session expired");
+            info!(client = %Sanitized(&entry.session_queue.client_id), "session expired");
             count(&self.counts.sessions_expired);
-            self.end(&entry.mailbox);
+            self.end(&entry.session_queue);
         }
         for (client_id, message) in due.wills {
             self.will_is_due(&client_id, message);

@@ -11,11 +11,11 @@ use crate::counts::{add, count};
 use crate::delivery::NotDelivered;
 use crate::journal::Stored;
 use crate::journal::event::{Event, Kept, Published, Target};
-use crate::mailbox::{Bound, Mailbox};
 use crate::message::{Delivery, Message, Share};
 use crate::quota::Usage;
 use crate::retained::NotRetained;
-use crate::shown::Shown;
+use crate::sanitized::Sanitized;
+use crate::session_queue::{Bound, SessionQueue};
 use crate::table::{Group, Route, Served};
 
 /// How many members of a shared subscription are tried that close, one after the other, while they are chosen.
@@ -25,7 +25,7 @@ const TRIES_MAX: usize = 16;
 #[derive(Default)]
 pub(crate) struct Given {
     /// Sessions whose queue is full now: a QoS 1 or 2 publisher waits for room.
-    pub full: Vec<Arc<Mailbox>>,
+    pub full: Vec<Arc<SessionQueue>>,
     /// Ends when the message is on disk, where it must be.
     pub stored: Option<Stored>,
     /// It should have been retained, and there was no room.
@@ -41,7 +41,7 @@ impl Given {
     }
 }
 
-type Copy = (Arc<Mailbox>, Delivery);
+type Copy = (Arc<SessionQueue>, Delivery);
 
 impl Broker {
     /// Gives a message on a free topic to who receives it, and retains it when it asks for that. `received` names the
@@ -64,34 +64,34 @@ impl Broker {
         if message.qos > 0 || is_stored || !route.groups.is_empty() {
             for receiver in &route.receivers {
                 let Some(served) = receiver.serves(message.publisher) else { continue };
-                is_stored |= served.qos.min(message.qos) > 0 && receiver.mailbox.is_durable;
+                is_stored |= served.qos.min(message.qos) > 0 && receiver.session_queue.is_durable;
             }
         }
         let mut members = Vec::new();
         for group in &route.groups {
-            if let Some((mailbox, served)) = member(group, &message) {
-                is_stored |= mailbox.is_durable && served.qos.min(message.qos) > 0;
-                members.push((mailbox, served, group.share.clone()));
+            if let Some((session_queue, served)) = member(group, &message) {
+                is_stored |= session_queue.is_durable && served.qos.min(message.qos) > 0;
+                members.push((session_queue, served, group.share.clone()));
             }
         }
         // What is kept must not keep the whole packet, and all that came with it, in memory.
         let message = Arc::new(if is_stored { message.detached() } else { message });
         let retained = self.retain(&message, publisher, &mut given);
         let receivers = route.receivers.iter();
-        let receivers = receivers.filter_map(|r| Some((&r.mailbox, r.serves(message.publisher)?)));
+        let receivers = receivers.filter_map(|r| Some((&r.session_queue, r.serves(message.publisher)?)));
         if !is_stored && members.is_empty() {
             // The way of most messages: no record, no list.
-            for (mailbox, served) in receivers {
-                self.put(mailbox, delivery(served, &message, None), &mut given);
+            for (session_queue, served) in receivers {
+                self.put(session_queue, delivery(served, &message, None), &mut given);
             }
             return given;
         }
         let mut copies: Vec<Copy> =
-            receivers.map(|(mailbox, served)| copy(mailbox, served, &message, None)).collect();
+            receivers.map(|(session_queue, served)| copy(session_queue, served, &message, None)).collect();
         copies.extend(
             members
                 .into_iter()
-                .map(|(mailbox, served, share)| copy(&mailbox, &served, &message, Some(share))),
+                .map(|(session_queue, served, share)| copy(&session_queue, &served, &message, Some(share))),
         );
         self.give(message, copies, retained, received, &mut given);
         given
@@ -101,10 +101,13 @@ impl Broker {
     fn retain(&self, message: &Arc<Message>, publisher: &Arc<Usage>, given: &mut Given) -> Kept {
         match message.retain {
             false => Kept::Not,
-            true if message.payload.is_empty() => match self.retained.clear(message.topic()) {
-                true => Kept::Cleared,
-                false => Kept::Not,
-            },
+            true if message.payload.is_empty() => {
+                if self.retained.clear(message.topic()) {
+                    Kept::Cleared
+                } else {
+                    Kept::Not
+                }
+            }
             true => match self.retained.set(message, Some(publisher)) {
                 Ok(()) => Kept::Set,
                 Err(why) => {
@@ -138,13 +141,15 @@ impl Broker {
     pub(super) fn give_to_another(&self, message: &Arc<Message>, share: &Arc<Share>, given: &mut Given) {
         for _ in 0..TRIES_MAX {
             let group = self.table.group(share);
-            let Some((mailbox, served)) = group.and_then(|group| member(&group, message)) else { break };
-            let copy = copy(&mailbox, &served, message, Some(share.clone()));
+            let Some((session_queue, served)) = group.and_then(|group| member(&group, message)) else {
+                break;
+            };
+            let copy = copy(&session_queue, &served, message, Some(share.clone()));
             if self.give_once(message.clone(), vec![copy], Kept::Not, None, given).is_empty() {
                 return;
             }
         }
-        debug!(topic = %Shown(message.topic()), group = %Shown(&share.group), "no member is there for a shared message");
+        debug!(topic = %Sanitized(message.topic()), group = %Sanitized(&share.group), "no member is there for a shared message");
     }
 
     /// Gives the shared subscriptions whose copy found nobody.
@@ -158,9 +163,9 @@ impl Broker {
     ) -> Vec<Arc<Share>> {
         let targets: Vec<Target> = copies
             .iter()
-            .filter(|(mailbox, delivery)| mailbox.is_durable && delivery.qos > 0)
-            .map(|(mailbox, delivery)| Target {
-                session: mailbox.number,
+            .filter(|(session_queue, delivery)| session_queue.is_durable && delivery.qos > 0)
+            .map(|(session_queue, delivery)| Target {
+                session: session_queue.number,
                 qos: delivery.qos,
                 retain: delivery.retain,
                 ids: delivery.ids.clone(),
@@ -174,12 +179,12 @@ impl Broker {
             given.stored = Some(stored.and(given.stored.take()));
         }
         let mut lost = Vec::new();
-        for (mailbox, mut delivery) in copies {
-            if mailbox.is_durable && delivery.qos > 0 {
+        for (session_queue, mut delivery) in copies {
+            if session_queue.is_durable && delivery.qos > 0 {
                 delivery.key = key;
             }
             let share = delivery.share.clone();
-            if !self.put(&mailbox, delivery, given) {
+            if !self.put(&session_queue, delivery, given) {
                 lost.extend(share);
             }
         }
@@ -202,17 +207,18 @@ impl Broker {
     }
 
     /// False when the session does not take it: it has ended, or is away and the message is not kept, or it is full.
-    fn put(&self, mailbox: &Arc<Mailbox>, delivery: Delivery, given: &mut Given) -> bool {
+    fn put(&self, session_queue: &Arc<SessionQueue>, delivery: Delivery, given: &mut Given) -> bool {
         let qos = delivery.qos;
         let bound = if qos == 0 { Bound::Soft } else { Bound::Hard };
-        match mailbox.push(delivery, bound) {
+        match session_queue.push(delivery, bound) {
             Ok(pushed) => {
                 if pushed.is_full {
-                    given.full.push(mailbox.clone());
+                    given.full.push(session_queue.clone());
                 }
-                match pushed.is_closed_as_slow {
-                    true => self.closed_as_slow(mailbox, pushed.evicted),
-                    false => self.evicted(mailbox, pushed.evicted),
+                if pushed.is_closed_as_slow {
+                    self.closed_as_slow(session_queue, pushed.evicted)
+                } else {
+                    self.evicted(session_queue, pushed.evicted)
                 }
                 true
             }
@@ -226,30 +232,30 @@ impl Broker {
     }
 
     /// Ends when there is room in all of these queues, or their connections are closed because they made none.
-    pub(crate) async fn wait_for_room(&self, full: &[Arc<Mailbox>]) {
-        join_all(full.iter().map(async |mailbox| {
-            if let Some(evicted) = mailbox.room().await {
-                self.closed_as_slow(mailbox, evicted);
+    pub(crate) async fn wait_for_room(&self, full: &[Arc<SessionQueue>]) {
+        join_all(full.iter().map(async |session_queue| {
+            if let Some(evicted) = session_queue.room().await {
+                self.closed_as_slow(session_queue, evicted);
             }
         }))
         .await;
     }
 
-    fn closed_as_slow(&self, mailbox: &Mailbox, evicted: Vec<u64>) {
+    fn closed_as_slow(&self, session_queue: &SessionQueue, evicted: Vec<u64>) {
         count(&self.counts.subscribers_closed);
-        let (client, messages) = (Shown(&mailbox.client_id), evicted.len());
+        let (client, messages) = (Sanitized(&session_queue.client_id), evicted.len());
         warn!(%client, messages, "slow subscriber disconnected: its queue stayed full; the oldest messages gave way");
-        self.evicted(mailbox, evicted);
+        self.evicted(session_queue, evicted);
     }
 
     /// Notes that the oldest messages of a session gave way.
-    pub(super) fn evicted(&self, mailbox: &Mailbox, keys: Vec<u64>) {
+    pub(super) fn evicted(&self, session_queue: &SessionQueue, keys: Vec<u64>) {
         if keys.is_empty() {
             return;
         }
         add(&self.counts.messages_dropped_away, keys.len() as u64);
-        debug!(client = %Shown(&mailbox.client_id), messages = keys.len(), "the oldest messages for an absent client gave way");
-        self.journal.note(&Event::Dropped { session: mailbox.number, keys });
+        debug!(client = %Sanitized(&session_queue.client_id), messages = keys.len(), "the oldest messages for an absent client gave way");
+        self.journal.note(&Event::Dropped { session: session_queue.number, keys });
     }
 
     /// Makes room when the queues of all durable sessions hold too much together: the one that holds the most gives half.
@@ -261,7 +267,7 @@ impl Broker {
         }
         let keys = most.evict_half();
         if !keys.is_empty() {
-            let client = Shown(&most.client_id);
+            let client = Sanitized(&most.client_id);
             warn!(%client, messages = keys.len(), "messages of an absent client gave way: all queues together hold too much");
             self.evicted(&most, keys);
         }
@@ -270,34 +276,34 @@ impl Broker {
 
 /// The member of a shared subscription that receives the next message: one that is here and has room; else, with QoS 1
 /// and 2, one whose session keeps it; else one that is closed by it, because it is slow as all the others are.
-fn member(group: &Group, message: &Message) -> Option<(Arc<Mailbox>, Served)> {
+fn member(group: &Group, message: &Message) -> Option<(Arc<SessionQueue>, Served)> {
     let mut keeper = None;
     let mut slow = None;
     for member in group.in_turn() {
         let Some(served) = member.serves(message.publisher).cloned() else { continue };
-        let mailbox = member.mailbox;
-        if mailbox.has_room() {
-            return Some((mailbox, served));
+        let session_queue = member.session_queue;
+        if session_queue.has_room() {
+            return Some((session_queue, served));
         }
-        if keeper.is_some() || served.qos.min(message.qos) == 0 || mailbox.is_closed() {
+        if keeper.is_some() || served.qos.min(message.qos) == 0 || session_queue.is_closed() {
             continue;
         }
-        if mailbox.is_at_hard_bound() {
-            slow.get_or_insert((mailbox, served));
-        } else if mailbox.is_durable || mailbox.is_connected() {
-            keeper = Some((mailbox, served));
+        if session_queue.is_at_hard_bound() {
+            slow.get_or_insert((session_queue, served));
+        } else if session_queue.is_durable || session_queue.is_connected() {
+            keeper = Some((session_queue, served));
         }
     }
     keeper.or(slow)
 }
 
 pub(super) fn copy(
-    mailbox: &Arc<Mailbox>,
+    session_queue: &Arc<SessionQueue>,
     served: &Served,
     message: &Arc<Message>,
     share: Option<Arc<Share>>,
 ) -> Copy {
-    (mailbox.clone(), delivery(served, message, share))
+    (session_queue.clone(), delivery(served, message, share))
 }
 
 fn delivery(served: &Served, message: &Arc<Message>, share: Option<Arc<Share>>) -> Delivery {

@@ -12,12 +12,12 @@ use super::wills::DueWill;
 use crate::counts::{Counts, count};
 use crate::journal::Journal;
 use crate::journal::event::Event;
-use crate::journal::state::{Place, Session, State};
-use crate::mailbox::{Held, Keeps, Mailbox};
+use crate::journal::state::{DeliveryOptions, Session, State};
 use crate::message::{Delivery, Message, unix_ms};
 use crate::quota::{self, Quotas, Resource, subscription_bytes};
 use crate::retained::{Retained, RetainedMax};
-use crate::settings::DoorSettings;
+use crate::session_queue::{Held, Keeps, SessionQueue};
+use crate::settings::MqttServerSettings;
 use crate::table::{Table, split_share};
 
 impl Broker {
@@ -25,7 +25,7 @@ impl Broker {
     pub(crate) fn restore(
         journal: Journal,
         state: &State,
-        settings: DoorSettings,
+        settings: MqttServerSettings,
     ) -> (Self, mpsc::UnboundedReceiver<DueWill>) {
         let retained_max =
             RetainedMax { messages: settings.retained_messages_max, bytes: settings.retained_bytes_max };
@@ -53,7 +53,7 @@ impl Broker {
         let now_ms = unix_ms();
         let mut sessions = broker.sessions();
         for (number, session) in &state.sessions {
-            let mailbox = broker.restored(*number, session, state);
+            let session_queue = broker.restored(*number, session, state);
             let left_ms = session.left_ms.unwrap_or_else(|| {
                 // The daemon was killed while the client was here.
                 let expiry_s = session.expiry_s;
@@ -61,7 +61,7 @@ impl Broker {
                 now_ms
             });
             let entry =
-                Entry { mailbox, expiry_s: session.expiry_s, left_ms: Some(left_ms), has_will: false };
+                Entry { session_queue, expiry_s: session.expiry_s, left_ms: Some(left_ms), has_will: false };
             sessions.enter(session.client_id.clone(), entry);
         }
         for (client_id, will) in &state.wills {
@@ -77,13 +77,13 @@ impl Broker {
     }
 
     /// A session with its filters, its queue and what is in flight.
-    fn restored(&self, number: u64, session: &Session, state: &State) -> Arc<Mailbox> {
+    fn restored(&self, number: u64, session: &Session, state: &State) -> Arc<SessionQueue> {
         let keeps =
             Keeps { messages: self.settings.session_messages_max, bytes: self.settings.session_bytes_max };
         let (client_id, usage) = (session.client_id.to_string(), self.quotas.of_session(&session.client_id));
         usage.add(Resource::Sessions, 1);
-        let mailbox = Arc::new(Mailbox::new(number, client_id, true, keeps, usage));
-        let delivery = |key: u64, place: &Place| {
+        let session_queue = Arc::new(SessionQueue::new(number, client_id, true, keeps, usage));
+        let delivery = |key: u64, place: &DeliveryOptions| {
             let message = state.message(key)?.clone();
             let (qos, retain, ids) = (place.qos, place.retain, place.ids.clone());
             // The client may have it: that it was sent may not have reached the disk.
@@ -91,13 +91,14 @@ impl Broker {
         };
         let queue = session.queue.iter().filter_map(|(key, place)| delivery(*key, place));
         let sent = session.flight.iter().filter_map(|sent| {
-            let delivery = match sent.is_taken {
-                false => delivery(sent.key, &sent.place)?,
-                true => Delivery { key: u64::MAX, ..Delivery::new(Arc::new(Message::empty()), 2) },
+            let delivery = if sent.is_taken {
+                Delivery { key: u64::MAX, ..Delivery::new(Arc::new(Message::empty()), 2) }
+            } else {
+                delivery(sent.key, &sent.place)?
             };
             Some((sent.id, sent.is_taken, delivery))
         });
-        mailbox.restore(queue, sent, session.received.clone(), session.last_id);
+        session_queue.restore(queue, sent, session.received.clone(), session.last_id);
         for (filter, options) in &session.filters {
             let meaning = match split_share(filter) {
                 Some(_) => Ok(Subscribe::Free),
@@ -105,12 +106,12 @@ impl Broker {
             };
             let Ok(meaning) = meaning else { continue };
             if meaning.is_between_clients() {
-                self.table.subscribe(filter, &mailbox, *options);
+                self.table.subscribe(filter, &session_queue, *options);
             }
-            mailbox.usage.add(Resource::SubscriptionBytes, subscription_bytes(filter));
-            mailbox.held().push(Held { filter: filter.to_string(), meaning, options: *options });
+            session_queue.usage.add(Resource::SubscriptionBytes, subscription_bytes(filter));
+            session_queue.held().push(Held { filter: filter.to_string(), meaning, options: *options });
         }
-        mailbox
+        session_queue
     }
 
     /// A number that no session had before.

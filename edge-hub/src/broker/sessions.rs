@@ -1,11 +1,11 @@
-//! The sessions of a door by client id, the wills that wait or are being published, and when each of them is due.
+//! The sessions of a server by client id, the wills that wait or are being published, and when each of them is due.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::mailbox::Mailbox;
 use crate::message::FOR_EVER;
 use crate::message::Message;
+use crate::session_queue::SessionQueue;
 
 #[derive(Default)]
 pub(super) struct Sessions {
@@ -21,7 +21,7 @@ pub(super) struct Sessions {
 
 /// The session of a client.
 pub(super) struct Entry {
-    pub mailbox: Arc<Mailbox>,
+    pub session_queue: Arc<SessionQueue>,
     pub expiry_s: u32,
     /// When its client left, ms of Unix time; `None` while a client has it.
     pub left_ms: Option<u64>,
@@ -62,12 +62,12 @@ impl Sessions {
         self.durable
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Mailbox>> {
-        self.by_client.values().map(|entry| entry.mailbox.clone()).collect()
+    pub(super) fn all(&self) -> Vec<Arc<SessionQueue>> {
+        self.by_client.values().map(|entry| entry.session_queue.clone()).collect()
     }
 
     pub(super) fn enter(&mut self, client_id: Box<str>, entry: Entry) {
-        self.durable += usize::from(entry.mailbox.is_durable);
+        self.durable += usize::from(entry.session_queue.is_durable);
         if let Some(ends_ms) = entry.ends_ms() {
             self.due.insert((ends_ms, client_id.clone()));
         }
@@ -76,7 +76,7 @@ impl Sessions {
 
     pub(super) fn leave(&mut self, client_id: &str) -> Option<Entry> {
         let (client_id, entry) = self.by_client.remove_entry(client_id)?;
-        self.durable -= usize::from(entry.mailbox.is_durable);
+        self.durable -= usize::from(entry.session_queue.is_durable);
         if let Some(ends_ms) = entry.ends_ms() {
             self.due.remove(&(ends_ms, client_id));
         }
@@ -84,10 +84,11 @@ impl Sessions {
     }
 
     /// The session that outlives its connection and has the most waiting.
-    pub(super) fn fullest(&self) -> Option<Arc<Mailbox>> {
-        let durable = self.by_client.values().filter(|entry| entry.mailbox.is_durable);
-        let most =
-            durable.map(|entry| (entry.mailbox.queued(), &entry.mailbox)).max_by_key(|(bytes, _)| *bytes)?;
+    pub(super) fn fullest(&self) -> Option<Arc<SessionQueue>> {
+        let durable = self.by_client.values().filter(|entry| entry.session_queue.is_durable);
+        let most = durable
+            .map(|entry| (entry.session_queue.queued(), &entry.session_queue))
+            .max_by_key(|(bytes, _)| *bytes)?;
         (most.0 > 0).then(|| most.1.clone())
     }
 

@@ -11,10 +11,10 @@ use crate::codec::packet::RetainHandling;
 use crate::counts::add;
 use crate::journal::Stored;
 use crate::journal::event::{Event, Kept};
-use crate::mailbox::{Held, Mailbox};
 use crate::message::{Delivery, unix_ms};
 use crate::quota::{QuotaExceeded, Resource, subscription_bytes};
-use crate::shown::Shown;
+use crate::sanitized::Sanitized;
+use crate::session_queue::{Held, SessionQueue};
 use crate::subscription::Options;
 use crate::table::split_share;
 
@@ -34,21 +34,21 @@ impl Broker {
     /// [`QuotaExceeded`] when its identity has too many bytes of subscriptions.
     pub(crate) fn subscribe(
         &self,
-        mailbox: &Arc<Mailbox>,
+        session_queue: &Arc<SessionQueue>,
         new: Held,
         handling: RetainHandling,
     ) -> Result<SubscriptionEntered, QuotaExceeded> {
         let (filter, options) = (new.filter.clone(), new.options);
         let is_free = new.meaning.is_between_clients();
         let is_new = {
-            let mut held = mailbox.held();
+            let mut held = session_queue.held();
             match held.iter_mut().find(|held| held.filter == filter) {
                 Some(old) => {
                     *old = new;
                     false
                 }
                 None => {
-                    mailbox.usage.take(Resource::SubscriptionBytes, subscription_bytes(&filter))?;
+                    session_queue.usage.take(Resource::SubscriptionBytes, subscription_bytes(&filter))?;
                     held.push(new);
                     true
                 }
@@ -64,36 +64,41 @@ impl Broker {
                 };
             // Whoever retains a message meanwhile is before both, or after both and gives it to the subscription.
             let _retaining = wants_retained.then(|| self.retaining());
-            is_within_replay = !wants_retained || self.give_retained(mailbox, &filter, options);
-            self.table.subscribe(&filter, mailbox, options);
+            is_within_replay = !wants_retained || self.give_retained(session_queue, &filter, options);
+            self.table.subscribe(&filter, session_queue, options);
         }
-        let stored = mailbox.is_durable.then(|| {
-            let (session, filter) = (mailbox.number, filter.into_boxed_str());
+        let stored = session_queue.is_durable.then(|| {
+            let (session, filter) = (session_queue.number, filter.into_boxed_str());
             self.journal.write(&Event::Subscribed { session, filter, options })
         });
         Ok(SubscriptionEntered { stored, is_within_replay })
     }
 
     /// Takes a subscription out; `None` when it was not held.
-    pub(crate) fn unsubscribe(&self, mailbox: &Arc<Mailbox>, filter: &str) -> Option<Option<Stored>> {
-        let mut held = mailbox.held();
+    pub(crate) fn unsubscribe(
+        &self,
+        session_queue: &Arc<SessionQueue>,
+        filter: &str,
+    ) -> Option<Option<Stored>> {
+        let mut held = session_queue.held();
         let at = held.iter().position(|held| held.filter == filter)?;
         held.remove(at);
         drop(held);
-        mailbox.usage.give_back(Resource::SubscriptionBytes, subscription_bytes(filter));
-        self.table.unsubscribe(filter, mailbox);
-        Some(mailbox.is_durable.then(|| {
-            let (session, filter) = (mailbox.number, filter.into());
+        session_queue.usage.give_back(Resource::SubscriptionBytes, subscription_bytes(filter));
+        self.table.unsubscribe(filter, session_queue);
+        Some(session_queue.is_durable.then(|| {
+            let (session, filter) = (session_queue.number, filter.into());
             self.journal.write(&Event::Unsubscribed { session, filter })
         }))
     }
 
     /// Gives a session the retained messages that a filter of it matches; false when it has not taken what it was given
     /// for filters before. What is retained does not change meanwhile.
-    fn give_retained(&self, mailbox: &Arc<Mailbox>, filter: &str, options: Options) -> bool {
+    fn give_retained(&self, session_queue: &Arc<SessionQueue>, filter: &str, options: Options) -> bool {
         for message in self.retained.matching(filter, unix_ms()) {
             // A client may be given all there is once, and not again and again while it reads nothing.
-            if mailbox.is_beyond_replay(self.settings.retained_messages_max, self.settings.retained_bytes_max)
+            if session_queue
+                .is_beyond_replay(self.settings.retained_messages_max, self.settings.retained_bytes_max)
             {
                 return false;
             }
@@ -102,7 +107,7 @@ impl Broker {
             let mut given = Given::default();
             let copy =
                 Delivery { retain: true, is_replayed: true, ids, ..Delivery::new(message.clone(), qos) };
-            self.give(message, vec![(mailbox.clone(), copy)], Kept::Not, None, &mut given);
+            self.give(message, vec![(session_queue.clone(), copy)], Kept::Not, None, &mut given);
             given.unawaited();
         }
         true
@@ -110,20 +115,20 @@ impl Broker {
 
     /// Takes out of a session what waits on topics that its client may not read any more, sent or not. What was given to
     /// it of a shared subscription goes to another member.
-    pub(crate) fn take_back(&self, mailbox: &Mailbox, may_read: impl Fn(&str) -> bool) {
-        let taken = mailbox.take_back(may_read);
+    pub(crate) fn take_back(&self, session_queue: &SessionQueue, may_read: impl Fn(&str) -> bool) {
+        let taken = session_queue.take_back(may_read);
         let messages = taken.queued.len() + taken.sent.len();
         if messages == 0 {
             return;
         }
         add(&self.counts.copies_forbidden, messages as u64);
-        let client = Shown(&mailbox.client_id);
+        let client = Sanitized(&session_queue.client_id);
         warn!(%client, messages, "messages dropped that waited for the client: it may not read their topics any more");
-        if mailbox.is_durable {
+        if session_queue.is_durable {
             let keys = taken.queued.iter().map(|delivery| delivery.key).filter(|key| *key != 0).collect();
-            self.journal.note(&Event::Dropped { session: mailbox.number, keys });
+            self.journal.note(&Event::Dropped { session: session_queue.number, keys });
             for id in taken.sent {
-                self.journal.note(&Event::Settled { session: mailbox.number, id });
+                self.journal.note(&Event::Settled { session: session_queue.number, id });
             }
         }
         for delivery in taken.queued {

@@ -17,16 +17,16 @@ use crate::close_handle::CloseHandle;
 use crate::codec::packet::RetainHandling;
 use crate::journal::event::Kept;
 use crate::journal::{Journal, JournalMax};
-use crate::mailbox::{Budget, Held, Mailbox, Outgoing};
 use crate::message::Message;
 use crate::quota::Resource;
+use crate::session_queue::{Budget, Held, Outgoing, SessionQueue};
 use crate::subscription::Options;
 use crate::table::{Served, split_share};
 
 async fn broker(dir: &TempDir) -> (Broker, mpsc::UnboundedReceiver<DueWill>) {
     let max = JournalMax { bytes: 64 << 20, keep_free_bytes: 0 };
     let recovered = Journal::open(dir.path(), max).await.unwrap();
-    Broker::restore(recovered.journal, &recovered.state, DoorSettings::default())
+    Broker::restore(recovered.journal, &recovered.state, MqttServerSettings::default())
 }
 
 fn message(topic: &'static str, payload: &str) -> Message {
@@ -51,7 +51,8 @@ fn here(broker: &Broker, client_id: &str, number: u64, expiry_s: u32, filter: &s
     let entered = broker.enter(|| number, arrival(client_id, false, expiry_s, None));
     let options = Options { qos: 1, ..Options::default() };
     let held = Held { filter: filter.to_owned(), meaning: Subscribe::Free, options };
-    if let Some(stored) = broker.subscribe(&entered.mailbox, held, RetainHandling::Send).unwrap().stored {
+    if let Some(stored) = broker.subscribe(&entered.session_queue, held, RetainHandling::Send).unwrap().stored
+    {
         stored.unawaited();
     }
     entered
@@ -59,7 +60,7 @@ fn here(broker: &Broker, client_id: &str, number: u64, expiry_s: u32, filter: &s
 
 fn payloads(client: &Entered) -> Vec<String> {
     let budget = Budget { window: 100, bytes: 1 << 20, now_ms: 0 };
-    let taken = client.mailbox.take(client.connection, budget).outgoing;
+    let taken = client.session_queue.take(client.connection, budget).outgoing;
     let text = |outgoing| match outgoing {
         Outgoing::Publish(copy) => String::from_utf8(copy.message.payload.to_vec()).unwrap(),
         Outgoing::Release(id) => panic!("PUBREL {id}"),
@@ -68,13 +69,18 @@ fn payloads(client: &Entered) -> Vec<String> {
 }
 
 /// The copy of a shared message, for this member.
-fn chosen(broker: &Broker, filter: &str, mailbox: &Arc<Mailbox>, message: &Arc<Message>) -> Delivered {
+fn chosen(
+    broker: &Broker,
+    filter: &str,
+    session_queue: &Arc<SessionQueue>,
+    message: &Arc<Message>,
+) -> Delivered {
     let (_, plain) = split_share(filter).unwrap();
     let share = broker.table.route(plain).groups[0].share.clone();
-    copy(mailbox, &Served { qos: 1, retain_as_published: false, ids: None }, message, Some(share))
+    copy(session_queue, &Served { qos: 1, retain_as_published: false, ids: None }, message, Some(share))
 }
 
-type Delivered = (Arc<Mailbox>, crate::message::Delivery);
+type Delivered = (Arc<SessionQueue>, crate::message::Delivery);
 
 #[tokio::test]
 async fn a_shared_message_goes_to_the_next_member_when_the_chosen_one_closes_before_it_has_it() {
@@ -85,7 +91,7 @@ async fn a_shared_message_goes_to_the_next_member_when_the_chosen_one_closes_bef
         let one = here(&broker, "one", 1, expiry_s, filter);
         let two = here(&broker, "two", 2, expiry_s, filter);
         let message = Arc::new(message("a", "x"));
-        let copy = chosen(&broker, filter, &one.mailbox, &message);
+        let copy = chosen(&broker, filter, &one.session_queue, &message);
         broker.forget("one").await.unwrap();
         let mut given = Given::default();
         broker.give(message.clone(), vec![copy], Kept::Not, None, &mut given);
@@ -94,7 +100,7 @@ async fn a_shared_message_goes_to_the_next_member_when_the_chosen_one_closes_bef
         }
         assert_eq!(payloads(&two), ["x"], "expiry {expiry_s}");
         // Nobody is left: the message is nobody's, and nothing goes round for ever.
-        let copy = chosen(&broker, filter, &two.mailbox, &message);
+        let copy = chosen(&broker, filter, &two.session_queue, &message);
         broker.forget("two").await.unwrap();
         broker.give(message, vec![copy], Kept::Not, None, &mut Given::default());
         let state = broker.journal.state();
@@ -108,7 +114,7 @@ async fn what_expires_while_its_client_is_away_is_counted_and_takes_no_room_thou
     let dir = TempDir::new().unwrap();
     let (broker, _wills) = broker(&dir).await;
     let away = here(&broker, "away", 1, 60, "a");
-    broker.leave(&away.mailbox, 1, 60, Parting::Goodbye);
+    broker.leave(&away.session_queue, 1, 60, Parting::Goodbye);
     let publisher = broker.quotas.of_session("publisher");
     for expires_ms in [Some(1_000), None, Some(2_000), Some(1_000)] {
         let route = broker.table.route("a");
@@ -137,10 +143,10 @@ async fn members_of_a_shared_subscription_that_read_nothing_hold_no_more_than_ot
     for n in 0..20_000 {
         let publisher = broker.quotas.of_session("publisher");
         let _ = broker.publish(&broker.table.route("a"), message("a", "x"), None, &publisher);
-        assert!(one.mailbox.queued() < 2 << 20, "after {n} messages");
+        assert!(one.session_queue.queued() < 2 << 20, "after {n} messages");
     }
     // Both are closed, and nobody was refused for them.
-    assert!(!one.mailbox.is_connected() && !two.mailbox.is_connected());
+    assert!(!one.session_queue.is_connected() && !two.session_queue.is_connected());
     broker.journal.close().await;
 }
 
@@ -153,12 +159,12 @@ async fn no_will_of_a_client_that_is_forgotten_is_published_whatever_became_of_i
     let gone = broker.enter(|| 1, arrival("gone", true, 0, Some(&will())));
     assert_eq!(broker.journal.state().wills.len(), 1);
     broker.forget("gone").await.unwrap();
-    broker.leave(&gone.mailbox, 1, 0, Parting::Lost(Some(will())));
+    broker.leave(&gone.session_queue, 1, 0, Parting::Lost(Some(will())));
     wills.try_recv().unwrap_err();
     assert!(broker.journal.state().wills.is_empty());
     // It is due, and not published yet; the next one of the name has a will, too.
     let gone = broker.enter(|| 2, arrival("gone", true, 0, Some(&will())));
-    broker.leave(&gone.mailbox, 2, 0, Parting::Lost(Some(will())));
+    broker.leave(&gone.session_queue, 2, 0, Parting::Lost(Some(will())));
     let due = wills.try_recv().unwrap();
     broker.forget("gone").await.unwrap();
     let next = will();
@@ -168,17 +174,17 @@ async fn no_will_of_a_client_that_is_forgotten_is_published_whatever_became_of_i
     assert_eq!(broker.journal.state().wills.len(), 1, "the will of the next one");
     // It is that of a connection that was taken over, of which the journal has nothing.
     let newest = broker.enter(|| 4, arrival("gone", true, 0, None));
-    broker.leave(&next_here.mailbox, 3, 0, Parting::Lost(Some(next)));
+    broker.leave(&next_here.session_queue, 3, 0, Parting::Lost(Some(next)));
     let due = wills.try_recv().unwrap();
     assert!(!broker.is_void(&due));
     broker.forget("gone").await.unwrap();
     assert!(broker.is_void(&due));
     broker.will_is_published(&due);
-    broker.leave(&newest.mailbox, 4, 0, Parting::Lost(None));
+    broker.leave(&newest.session_queue, 4, 0, Parting::Lost(None));
     // It waits for its delay.
     let late = || Will { message: Arc::new(message("will", "late")), delay_s: 60 };
     let gone = broker.enter(|| 5, arrival("gone", false, 60, Some(&late())));
-    broker.leave(&gone.mailbox, 5, 60, Parting::Lost(Some(late())));
+    broker.leave(&gone.session_queue, 5, 60, Parting::Lost(Some(late())));
     broker.forget("gone").await.unwrap();
     broker.tick(u64::MAX);
     wills.try_recv().unwrap_err();
@@ -194,7 +200,7 @@ async fn a_will_is_in_the_journal_until_it_is_published_and_a_newer_one_stays_th
     let will = |text| Will { message: Arc::new(message("will", text)), delay_s: 0 };
     let (first, second) = (will("first"), will("second"));
     let lost = broker.enter(|| 1, arrival("d", true, 0, Some(&first)));
-    broker.leave(&lost.mailbox, 1, 0, Parting::Lost(Some(first)));
+    broker.leave(&lost.session_queue, 1, 0, Parting::Lost(Some(first)));
     let due = wills.try_recv().unwrap();
     assert_eq!(broker.journal.state().wills.len(), 1, "killed now, it is published by the next opening");
     // The client is back with another will before the first one is published.
@@ -251,8 +257,8 @@ proptest! {
                     }
                     Step::Leave => {
                         if let Some(entered) = here.remove(client) {
-                            let Entered { mailbox, connection, expiry_s, .. } = &entered;
-                            broker.leave(mailbox, *connection, *expiry_s, Parting::Goodbye);
+                            let Entered { session_queue, connection, expiry_s, .. } = &entered;
+                            broker.leave(session_queue, *connection, *expiry_s, Parting::Goodbye);
                         }
                     }
                     Step::Forget => {
@@ -262,11 +268,11 @@ proptest! {
                     Step::Subscribe(filter) => {
                         let held = Held { filter: filter.into(), meaning: Subscribe::Free, options: Options::default() };
                         if let Some(entered) = entered {
-                            broker.subscribe(&entered.mailbox, held, RetainHandling::Send).unwrap();
+                            broker.subscribe(&entered.session_queue, held, RetainHandling::Send).unwrap();
                         }
                     }
                     Step::Unsubscribe(filter) => {
-                        entered.and_then(|entered| broker.unsubscribe(&entered.mailbox, filter));
+                        entered.and_then(|entered| broker.unsubscribe(&entered.session_queue, filter));
                     }
                     Step::Retain { topic, bytes } => {
                         let payload = Bytes::from(vec![b'x'; bytes]);
@@ -281,7 +287,7 @@ proptest! {
             let (device, user) = (broker.quotas.of_session("d"), broker.quotas.of_session("$user:u/one"));
             let used = |resource| device.used(resource) + user.used(resource);
             assert_eq!(used(Resource::Sessions), sessions);
-            let filters: u64 = broker.sessions().all().iter().flat_map(|mailbox| mailbox.held().clone())
+            let filters: u64 = broker.sessions().all().iter().flat_map(|session_queue| session_queue.held().clone())
                 .map(|held| crate::quota::subscription_bytes(&held.filter)).sum();
             assert_eq!(used(Resource::SubscriptionBytes), filters);
             for owner in [&device, &user] {

@@ -1,4 +1,4 @@
-//! Wills: what a client leaves to be said when it is gone. One that is due is published by a task of the door, which knows
+//! Wills: what a client leaves to be said when it is gone. One that is due is published by a task of the server, which knows
 //! the program: on a free topic to its subscribers and the program's routes, on the client's own telemetry topic as
 //! telemetry, with the property that IoT Hub gives it. It stays in the journal until that is done, so a kill in between
 //! publishes it twice rather than never.
@@ -24,8 +24,8 @@ use super::Broker;
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::{Message, unix_ms};
+use crate::sanitized::Sanitized;
 use crate::service::{Rejected, Service};
-use crate::shown::Shown;
 
 /// How long a will waits that the program could not take, before it is offered again.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ pub(crate) struct DueWill {
 impl Broker {
     /// Has a will published.
     pub(super) fn will_is_due(&self, client_id: &str, message: Arc<Message>) {
-        // Without a receiver the door is closing, and the journal keeps the will for its next opening.
+        // Without a receiver the server is closing, and the journal keeps the will for its next opening.
         let _ = self.due_wills.send(DueWill { client_id: client_id.into(), message });
     }
 
@@ -85,7 +85,7 @@ impl Broker {
     }
 }
 
-/// Publishes wills as they become due. Told to stop, it goes on with those that are due already, for as long as `finish`.
+/// Publishes wills as they become due. ReasonProperties to stop, it goes on with those that are due already, for as long as `finish`.
 pub(crate) async fn publish<S: Service>(
     broker: Arc<Broker>,
     service: Arc<S>,
@@ -127,15 +127,15 @@ async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill)
             // CONNECT lets no others in; a journal of another version might.
             _ => Err(Rejected::Wrong(400, "no topic for a will".to_owned())),
         };
-        let (client, topic) = (Shown(&will.client_id), Shown(topic));
+        let (client, topic) = (Sanitized(&will.client_id), Sanitized(topic));
         match done {
             Ok(()) => break,
             Err(Rejected::Wrong(status, why)) => {
-                warn!(%client, %topic, status, "will dropped: {}", Shown(&why));
+                warn!(%client, %topic, status, "will dropped: {}", Sanitized(&why));
                 break;
             }
             Err(Rejected::Temporary(_, why) | Rejected::Full(why)) => {
-                warn!(%client, %topic, "will not taken for now, and tried again: {}", Shown(&why));
+                warn!(%client, %topic, "will not taken for now, and tried again: {}", Sanitized(&why));
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -57,7 +57,7 @@ pub struct ClientOptions {
     pub user_name: Option<String>,
     /// MQTT password, for example a SAS token.
     pub password: Option<String>,
-    /// Told to the server, in whole seconds; the caller pings.
+    /// ReasonProperties to the server, in whole seconds; the caller pings.
     pub keep_alive: Duration,
     /// For TCP, TLS and the answer to CONNECT together.
     pub connect_timeout: Duration,

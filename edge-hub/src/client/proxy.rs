@@ -178,10 +178,7 @@ mod tests {
             host in prop::sample::select(vec!["proxy", "10.0.0.1", "[fd00::1]"]),
             is_socks in any::<bool>(), is_encoded in any::<bool>(),
         ) {
-            let write = |text: &str| match is_encoded {
-                true => percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string(),
-                false => text.to_owned(),
-            };
+            let write = |text: &str| if is_encoded { percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string() } else { text.to_owned() };
             let scheme = if is_socks { "socks5" } else { "http" };
             let proxy = Proxy::parse(&format!("{scheme}://{}:{}@{host}:3128", write(&user), write(&password))).unwrap();
             prop_assert_eq!(proxy.to_string(), format!("{scheme}://{host}:3128"));

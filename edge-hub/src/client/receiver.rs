@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, ReadHalf};
 
 use super::dial::Stream;
 use super::options::PACKET_BYTES_MAX;
-use crate::codec::packet::{Packet, Told, Version};
+use crate::codec::packet::{Packet, ReasonProperties, Version};
 use crate::codec::read::{Read, read};
 use crate::codec::reason::Reason;
 use crate::codec::text::Text;
@@ -128,6 +128,6 @@ impl Receiver {
     }
 }
 
-fn words(told: &Told) -> Option<String> {
+fn words(told: &ReasonProperties) -> Option<String> {
     told.reason_string.as_ref().map(|text| Text::as_str(text).to_owned())
 }

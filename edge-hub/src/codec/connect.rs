@@ -47,10 +47,7 @@ pub(super) fn read(body: Bytes) -> Result<Connect, ReadError> {
         Version::V5 => read_properties(&mut fields)?,
     };
     let client_id = fields.string()?;
-    let will = match flags & WILL != 0 {
-        true => Some(read_will(&mut fields, flags, version)?),
-        false => None,
-    };
+    let will = if flags & WILL != 0 { Some(read_will(&mut fields, flags, version)?) } else { None };
     let user_name = (flags & USER_NAME != 0).then(|| fields.string()).transpose()?;
     let password = (flags & PASSWORD != 0).then(|| fields.binary()).transpose()?;
     fields.end()?;
@@ -106,9 +103,10 @@ fn check_flags(flags: u8, version: Version) -> Result<(), ReadError> {
         return Err(ReadError::Malformed("will flags that do not go together"));
     }
     // MQTT-3.1.2-22. MQTT 5 allows it.
-    match version == Version::V4 && flags & USER_NAME == 0 && flags & PASSWORD != 0 {
-        true => Err(ReadError::Malformed("a password without a user name")),
-        false => Ok(()),
+    if version == Version::V4 && flags & USER_NAME == 0 && flags & PASSWORD != 0 {
+        Err(ReadError::Malformed("a password without a user name"))
+    } else {
+        Ok(())
     }
 }
 

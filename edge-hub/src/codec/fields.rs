@@ -87,10 +87,7 @@ impl Fields {
 
     /// Nothing may be left.
     pub(super) fn end(self) -> Result<(), ReadError> {
-        match self.0.is_empty() {
-            true => Ok(()),
-            false => Err(ReadError::Malformed("bytes behind the last field")),
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(ReadError::Malformed("bytes behind the last field")) }
     }
 }
 
@@ -108,8 +105,9 @@ pub(super) fn variable(bytes: &[u8]) -> Result<Variable, ReadError> {
             return Ok(Variable::Whole { value, bytes: at + 1, is_minimal: at == 0 || *byte != 0 });
         }
     }
-    match bytes.len() < 4 {
-        true => Ok(Variable::Cut),
-        false => Err(ReadError::Malformed("a variable byte integer of more than four bytes")),
+    if bytes.len() < 4 {
+        Ok(Variable::Cut)
+    } else {
+        Err(ReadError::Malformed("a variable byte integer of more than four bytes"))
     }
 }

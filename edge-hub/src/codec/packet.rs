@@ -251,7 +251,7 @@ pub struct Ack {
     /// Success in MQTT 3.1.1.
     pub reason: Reason,
     /// MQTT 5 only, and only when there is something.
-    pub told: Option<Box<Told>>,
+    pub told: Option<Box<ReasonProperties>>,
 }
 
 impl Ack {
@@ -263,7 +263,7 @@ impl Ack {
 
 /// What most answers may carry beside their reason code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct ReasonProperties {
     /// For people.
     pub reason_string: Option<Text>,
     /// In their order.
@@ -326,7 +326,7 @@ pub struct SubAck {
     /// One for each filter, in the request's order; none in an UNSUBACK of MQTT 3.1.1.
     pub reasons: Vec<Reason>,
     /// MQTT 5 only, and only when there is something.
-    pub told: Option<Box<Told>>,
+    pub told: Option<Box<ReasonProperties>>,
 }
 
 /// UNSUBSCRIBE.

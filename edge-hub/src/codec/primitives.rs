@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::packet::Told;
+use super::packet::ReasonProperties;
 use super::properties::id;
 use super::text::{Text, UserProperties};
 
@@ -105,7 +105,7 @@ impl BagOut {
 }
 
 /// The bag of most answers.
-pub(super) fn told(out: &mut BytesMut, told: Option<&Told>) {
+pub(super) fn told(out: &mut BytesMut, told: Option<&ReasonProperties>) {
     let mut bag = BagOut::default();
     match told {
         None => bag.end(out, &UserProperties::default()),

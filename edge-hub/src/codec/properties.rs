@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::error::ReadError;
 use super::fields::Fields;
-use super::packet::{PublishProperties, Told};
+use super::packet::{PublishProperties, ReasonProperties};
 use super::reason::Reason;
 use super::text::{Text, USER_PROPERTY, UserProperties};
 use edge_core::dialect::filter;
@@ -122,9 +122,10 @@ impl Bag {
 
     /// The user properties, when everything else was taken.
     pub(super) fn user_properties(self) -> UserProperties {
-        UserProperties::from_wire(match self.scattered.is_empty() {
-            true => self.whole.slice(self.run),
-            false => self.scattered.freeze(),
+        UserProperties::from_wire(if self.scattered.is_empty() {
+            self.whole.slice(self.run)
+        } else {
+            self.scattered.freeze()
         })
     }
 
@@ -206,7 +207,7 @@ impl Bag {
 }
 
 /// The bag of most answers: a reason string and user properties. `None` when there is neither.
-pub(super) fn told(fields: &mut Fields) -> Result<Option<Box<Told>>, ReadError> {
+pub(super) fn told(fields: &mut Fields) -> Result<Option<Box<ReasonProperties>>, ReadError> {
     let mut bag = Bag::open(fields)?;
     if bag.is_empty() {
         return Ok(None);
@@ -218,7 +219,7 @@ pub(super) fn told(fields: &mut Fields) -> Result<Option<Box<Told>>, ReadError> 
             _ => return Err(NOT_HERE),
         }
     }
-    Ok(Some(Box::new(Told { reason_string, user_properties: bag.user_properties() })))
+    Ok(Some(Box::new(ReasonProperties { reason_string, user_properties: bag.user_properties() })))
 }
 
 /// The bag of SUBSCRIBE and UNSUBSCRIBE, the latter of which has no subscription identifier.

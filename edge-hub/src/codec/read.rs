@@ -110,8 +110,9 @@ fn check(header: Header) -> Result<(), ReadError> {
     if header.flags != expected {
         return Err(ReadError::Malformed("reserved flags of the fixed header are set"));
     }
-    match matches!(header.kind, Kind::PingReq | Kind::PingResp) && header.body_bytes > 0 {
-        true => Err(ReadError::Malformed("a packet that has no body has one")),
-        false => Ok(()),
+    if matches!(header.kind, Kind::PingReq | Kind::PingResp) && header.body_bytes > 0 {
+        Err(ReadError::Malformed("a packet that has no body has one"))
+    } else {
+        Ok(())
     }
 }

@@ -52,9 +52,10 @@ impl From<&str> for Text {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        match text[..end].contains('\0') {
-            true => Self(text[..end].replace('\0', "").into()),
-            false => Self(Bytes::copy_from_slice(&text.as_bytes()[..end])),
+        if text[..end].contains('\0') {
+            Self(text[..end].replace('\0', "").into())
+        } else {
+            Self(Bytes::copy_from_slice(&text.as_bytes()[..end]))
         }
     }
 }
@@ -72,10 +73,7 @@ pub(super) fn check_text(bytes: &[u8]) -> Result<&str, ReadError> {
     }
     // Rust's UTF-8 has no surrogates either.
     let text = std::str::from_utf8(bytes).map_err(|_| ReadError::Malformed("a text is not UTF-8"))?;
-    match bytes.contains(&0) {
-        true => Err(ReadError::Malformed("a text holds U+0000")),
-        false => Ok(text),
-    }
+    if bytes.contains(&0) { Err(ReadError::Malformed("a text holds U+0000")) } else { Ok(text) }
 }
 
 /// The user properties of a packet, in their order, encoded as on the wire.

@@ -245,10 +245,11 @@ fn subscribe(mut fields: Fields) -> Result<Subscribe, ReadError> {
             },
         });
     }
-    match filters.is_empty() {
+    if filters.is_empty() {
         // MQTT-3.8.3-2.
-        true => Err(protocol("a SUBSCRIBE without a filter")),
-        false => Ok(Subscribe { id, filters, subscription_id, user_properties }),
+        Err(protocol("a SUBSCRIBE without a filter"))
+    } else {
+        Ok(Subscribe { id, filters, subscription_id, user_properties })
     }
 }
 
@@ -259,10 +260,11 @@ fn unsubscribe(mut fields: Fields) -> Result<Unsubscribe, ReadError> {
     while !fields.is_empty() {
         filters.push(fields.string()?);
     }
-    match filters.is_empty() {
+    if filters.is_empty() {
         // MQTT-3.10.3-2.
-        true => Err(protocol("an UNSUBSCRIBE without a filter")),
-        false => Ok(Unsubscribe { id, filters, user_properties }),
+        Err(protocol("an UNSUBSCRIBE without a filter"))
+    } else {
+        Ok(Unsubscribe { id, filters, user_properties })
     }
 }
 
@@ -273,9 +275,10 @@ fn suback(mut fields: Fields, allowed: &Reasons) -> Result<SubAck, ReadError> {
     while !fields.is_empty() {
         reasons.push(allowed.read(&mut fields)?);
     }
-    match reasons.is_empty() {
-        true => Err(protocol("an answer without a reason code")),
-        false => Ok(SubAck { id, reasons, told }),
+    if reasons.is_empty() {
+        Err(protocol("an answer without a reason code"))
+    } else {
+        Ok(SubAck { id, reasons, told })
     }
 }
 

@@ -9,7 +9,7 @@
 //! # Guarantees
 //! - After a kill or a power cut the state is that of all events up to some moment, and every event that was waited for is
 //!   before that moment.
-//! - A record that cannot be read is skipped, counted and logged; it never keeps the door from opening.
+//! - A record that cannot be read is skipped, counted and logged; it never keeps the server from opening.
 //!
 //! Why one log for all sessions: docs/decisions/0005-one-journal-for-all-sessions.md. The records are described in the
 //! module `record`.
@@ -161,9 +161,10 @@ impl Journal {
             inner.unseen = 0;
             inner.is_full = self.shared.log.stats().bytes > self.shared.max.bytes;
         }
-        let append = match inner.is_full {
-            false => self.shared.log.append(record, unix_ms()),
-            true => Append::refused(self.full()),
+        let append = if inner.is_full {
+            Append::refused(self.full())
+        } else {
+            self.shared.log.append(record, unix_ms())
         };
         let limit = SNAPSHOT_BYTES.max(SNAPSHOT_TIMES * inner.state.bytes() as u64);
         let is_due = inner.written > limit;

@@ -265,10 +265,7 @@ pub(super) fn decode(record: &Bytes) -> Result<Record, Unreadable> {
         kind if kind & PART != 0 => Record::Part(rest.event(kind & !PART)?),
         kind => Record::Event(rest.event(kind)?),
     };
-    match rest.0.is_empty() {
-        true => Ok(read),
-        false => Err(Unreadable::Damaged),
-    }
+    if rest.0.is_empty() { Ok(read) } else { Err(Unreadable::Damaged) }
 }
 
 /// What is left of a record to be read.

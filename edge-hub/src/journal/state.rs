@@ -40,7 +40,7 @@ pub(crate) struct Session {
     pub left_ms: Option<u64>,
     pub filters: BTreeMap<Box<str>, Options>,
     /// What waits, by key.
-    pub queue: BTreeMap<u64, Place>,
+    pub queue: BTreeMap<u64, DeliveryOptions>,
     /// What was sent and is not settled, in the order of sending.
     pub flight: Vec<InFlight>,
     /// QoS 2 packet ids that its client has not let go.
@@ -50,7 +50,7 @@ pub(crate) struct Session {
 
 /// How a session receives a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct DeliveryOptions {
     pub qos: u8,
     pub retain: bool,
     pub ids: Option<Arc<[u32]>>,
@@ -63,7 +63,7 @@ pub(crate) struct InFlight {
     /// The client has it; the message is not needed any more.
     pub is_taken: bool,
     pub key: u64,
-    pub place: Place,
+    pub place: DeliveryOptions,
 }
 
 /// The will of a client.
@@ -149,7 +149,7 @@ impl State {
                 let Some(session) = self.sessions.get_mut(session) else { return };
                 for (key, id) in keys {
                     // Without a place it is one that was taken already.
-                    let gone = Place { qos: 2, retain: false, ids: None };
+                    let gone = DeliveryOptions { qos: 2, retain: false, ids: None };
                     let place = session.queue.remove(key).unwrap_or(gone);
                     session.flight.push(InFlight { id: *id, is_taken: false, key: *key, place });
                     session.last_id = *id;
@@ -216,7 +216,7 @@ impl State {
         let mut places = 0;
         for Target { session, qos, retain, ids } in targets {
             if let Some(session) = self.sessions.get_mut(session) {
-                let place = Place { qos: *qos, retain: *retain, ids: ids.clone() };
+                let place = DeliveryOptions { qos: *qos, retain: *retain, ids: ids.clone() };
                 places += usize::from(session.queue.insert(*key, place).is_none());
             }
         }
@@ -269,7 +269,7 @@ impl State {
             let waiting = session.queue.iter().map(|(key, place)| (*key, place));
             let sent = session.flight.iter().filter(|s| !s.is_taken).map(|sent| (sent.key, &sent.place));
             for (key, place) in waiting.chain(sent) {
-                let Place { qos, retain, ids } = place.clone();
+                let DeliveryOptions { qos, retain, ids } = place.clone();
                 targets.entry(key).or_default().push(Target { session: *number, qos, retain, ids });
             }
         }

@@ -104,7 +104,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Events as a door makes them: keys grow, and no packet id is in flight twice.
+/// Events as a server makes them: keys grow, and no packet id is in flight twice.
 fn history() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event(), 1..60).prop_map(|events| {
         let (mut state, mut history) = (State::default(), Vec::new());

@@ -165,7 +165,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         let target = line.target.as_deref().unwrap_or(metadata.target());
         let kind =
             rate::Kind { callsite: metadata.callsite(), target: metadata.target(), level: *metadata.level() };
-        if self.0.limiter.judge(&kind, &line.identity, &line.text, Instant::now()) == Verdict::Suppress {
+        if self.0.limiter.admit(&kind, &line.identity, &line.text, Instant::now()) == Verdict::Suppress {
             return;
         }
         let mut out = head(*metadata.level(), target, self.0.is_terminal);

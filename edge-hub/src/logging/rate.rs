@@ -116,7 +116,7 @@ impl Limiter {
         self.suppressed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn judge(&self, kind: &Kind<'_>, identity: &str, text: &str, now: Instant) -> Verdict {
+    pub(super) fn admit(&self, kind: &Kind<'_>, identity: &str, text: &str, now: Instant) -> Verdict {
         if kind.level > Level::INFO {
             return Verdict::Write;
         }

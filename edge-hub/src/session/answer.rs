@@ -13,16 +13,16 @@ use tracing::{info, warn};
 use super::Session;
 use super::end::End;
 use super::pending::{Done, Failed, Pending, Reply, Request, Work};
-use crate::codec::packet::{Ack, Told, Version};
+use crate::codec::packet::{Ack, ReasonProperties, Version};
 use crate::codec::reason::Reason;
 use crate::codec::text::Text;
 use crate::codec::write::{self, AckKind};
 use crate::counts::count;
 use crate::journal::Stored;
+use crate::sanitized::Sanitized;
 use crate::service::{Rejected, Service};
-use crate::shown::Shown;
 
-/// What a pending packet holds besides its payload: its future, its places in queues.
+/// What a pending packet holds besides its payload: its future, its slots in queues.
 const PENDING_BYTES: usize = 512;
 
 impl<S, T> Session<S, T>
@@ -80,13 +80,13 @@ where
             Ok(answer) => (answer, None),
             Err(Failed::Refused(reason, why)) => (None, Some((reason, why))),
             Err(Failed::Rejected(Rejected::Wrong(status, why))) => {
-                count(&self.door.counts().messages_wrong);
+                count(&self.server.counts().messages_wrong);
                 self.log_refused(&done.topic, &format!("{status}, dropped: {why}"));
                 // MQTT 3.1.1 has no word for it, and a client that is not answered sends it for ever.
                 (None, (self.peer.version == Version::V5).then(|| (reason_of(status), why)))
             }
             Err(Failed::Rejected(Rejected::Full(why))) => {
-                count(&self.door.counts().messages_without_room);
+                count(&self.server.counts().messages_without_room);
                 self.note_full(&done.topic, &why);
                 match self.peer.version {
                     Version::V5 => (None, Some((Reason::QUOTA_EXCEEDED, why))),
@@ -120,9 +120,9 @@ where
     }
 
     fn log_refused(&self, topic: &Bytes, why: &str) {
-        let (client, peer) = (Shown(self.client_id()), self.connection.client.peer);
+        let (client, peer) = (Sanitized(self.client_id()), self.connection.client.peer);
         let topic = std::str::from_utf8(topic).unwrap_or_default();
-        warn!(%client, topic = %Shown(topic), %peer, "message refused: {}", Shown(why));
+        warn!(%client, topic = %Sanitized(topic), %peer, "message refused: {}", Sanitized(why));
     }
 
     fn reply(&mut self, reply: Reply, failure: Option<(Reason, String)>) -> Result<(), End> {
@@ -136,7 +136,7 @@ where
             Reply::PubRec(id) => {
                 if reason.is_failure() {
                     // The id is free again.
-                    self.connection.mailbox.release(id);
+                    self.connection.session_queue.release(id);
                 }
                 (AckKind::PubRec, id, reason)
             }
@@ -162,11 +162,13 @@ where
 
     /// A reason string beside so many reason codes, for a client that may be sent one. One that makes the packet larger
     /// than the client takes is left out (MQTT-3.4.2-2 and its like of MQTT 5).
-    pub(super) fn told(&self, why: &str, codes: usize) -> Option<Box<Told>> {
+    pub(super) fn told(&self, why: &str, codes: usize) -> Option<Box<ReasonProperties>> {
         let is_wanted = self.peer.version == Version::V5
             && self.peer.wants_reasons
             && fits(why, codes, self.peer.packet_bytes_max);
-        is_wanted.then(|| Box::new(Told { reason_string: Some(Text::from(why)), ..Told::default() }))
+        is_wanted.then(|| {
+            Box::new(ReasonProperties { reason_string: Some(Text::from(why)), ..ReasonProperties::default() })
+        })
     }
 
     /// Sends the answer to a twin request, when the client has subscribed to them.
@@ -179,7 +181,7 @@ where
                 Err(End::Closed(why, Reason::QUOTA_EXCEEDED))
             }
             Err(NotDelivered::NotSubscribed) => {
-                let client = Shown(self.client_id());
+                let client = Sanitized(self.client_id());
                 info!(%client, filter = topics::TWIN_RESPONSES, "twin answer dropped: no subscription");
                 Ok(())
             }

@@ -1,46 +1,34 @@
-//! From the first byte to an open connection: CONNECT read, proven, answered.
+//! From the first byte to a proven client: CONNECT read, checked, authenticated.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edge_core::access::enrolment;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::{Publish, parse_publish};
 use schemas::bag::MESSAGE_BYTES_MAX;
-use schemas::names::Identity;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::answer::fits;
-use super::pending::PendingQueue;
-use super::publish::{TELEMETRY_TOPIC_BYTES_MAX, bag_bytes, passed_on, receive_max};
-use super::rate::Rates;
-use super::subscribe::judge;
+use super::publish::{TELEMETRY_TOPIC_BYTES_MAX, bag_bytes};
 use super::wire::{Reader, Writer};
-use super::{Peer, Session};
 use crate::bridge_state;
-use crate::broker::presence::Arrival;
-use crate::broker::wills::Will;
-use crate::close_handle::CloseHandle;
 use crate::codec::error::ReadError;
 use crate::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Packet, Version};
 use crate::codec::reason::Reason;
 use crate::codec::text::Text;
 use crate::codec::write;
+use crate::connection_slots::ConnectionSlot;
 use crate::counts::count;
-use crate::door::Door;
-use crate::message::FOR_EVER;
-use crate::message::{Message, unix_ms};
-use crate::places::Place;
+use crate::message::unix_ms;
+use crate::mqtt_server::MqttServer;
 use crate::quota::{Resource, Used};
 use crate::refusals::{Refusing, proof, protocol};
+use crate::sanitized::Sanitized;
 use crate::service::{Admitted, Client, ConnectRequest, Login, Refusal, Service, Transport};
-use crate::shown::Shown;
 use crate::table::LEVELS_MAX;
 
 /// The largest CONNECT: whoever sends it has proven nothing yet.
@@ -48,26 +36,26 @@ const CONNECT_BYTES_MAX: usize = 128 * 1024;
 /// The first byte of every CONNECT.
 const CONNECT_BYTE: u8 = 0x10;
 /// The fixed header of the largest packet.
-const FIXED_HEADER_BYTES_MAX: usize = 5;
+pub(super) const FIXED_HEADER_BYTES_MAX: usize = 5;
 
 /// A CONNECT whose sender is who it says.
 pub(super) struct Proven {
-    connect: Connect,
+    pub(super) connect: Connect,
     /// Its client id was given to it here.
-    is_assigned: bool,
-    admitted: Admitted,
-    login: Arc<Login>,
+    pub(super) is_assigned: bool,
+    pub(super) admitted: Admitted,
+    pub(super) login: Arc<Login>,
     /// Its identity's share of connections.
-    held: Option<Used>,
+    pub(super) held: Option<Used>,
 }
 
 impl Proven {
-    /// Gives the connection the place of one that has proven itself, within what its identity may have; false when there is
-    /// none and the client was told, or when it lost its place meanwhile.
+    /// Gives the connection the slot of one that has proven itself, within what its identity may have; false when there is
+    /// none and the client was told, or when it lost its slot meanwhile.
     pub(super) fn has_place<S: Service, T>(
         &mut self,
-        door: &Door<S>,
-        place: &Place,
+        server: &MqttServer<S>,
+        slot: &ConnectionSlot,
         writer: &mut Writer<T>,
         peer: SocketAddr,
     ) -> bool {
@@ -76,33 +64,33 @@ impl Proven {
         if identity.registration_id().is_some() {
             return true;
         }
-        let takes_over = door.clients.is_connected(identity);
-        let usage = door.broker.quotas.of_session(&identity.to_string());
+        let takes_over = server.clients.is_connected(identity);
+        let usage = server.broker.quotas.of_session(&identity.to_string());
         match usage.hold(Resource::Connections, takes_over) {
             Ok(held) => self.held = Some(held),
             Err(exceeded) => {
-                count(&door.counts().quotas_exceeded);
-                self.refuse_connection(door, writer, peer, Reason::QUOTA_EXCEEDED, &exceeded.to_string());
+                count(&server.counts().quotas_exceeded);
+                self.refuse_connection(server, writer, peer, Reason::QUOTA_EXCEEDED, &exceeded.to_string());
                 return false;
             }
         }
-        let has_place = place.prove(takes_over);
-        if !has_place && !place.is_evicted() {
-            self.refuse_connection(door, writer, peer, Reason::SERVER_UNAVAILABLE, "no place is left");
+        let has_place = slot.prove(takes_over);
+        if !has_place && !slot.is_evicted() {
+            self.refuse_connection(server, writer, peer, Reason::SERVER_UNAVAILABLE, "no slot is left");
         }
         has_place
     }
 
     fn refuse_connection<S: Service, T>(
         &self,
-        door: &Door<S>,
+        server: &MqttServer<S>,
         writer: &mut Writer<T>,
         peer: SocketAddr,
         reason: Reason,
         why: &str,
     ) {
-        count(&door.counts().connections_refused);
-        warn!(client = %Shown(&self.connect.client_id), %peer, "connection refused: {why}");
+        count(&server.counts().connections_refused);
+        warn!(client = %Sanitized(&self.connect.client_id), %peer, "connection refused: {why}");
         let reason = match self.connect.version {
             // It may try again.
             Version::V4 => Reason::SERVER_UNAVAILABLE,
@@ -114,7 +102,7 @@ impl Proven {
 
 /// Reads the CONNECT and has it proven. `None` when there is to be no session; a CONNACK may wait to be written.
 pub(super) async fn prove<S, T>(
-    door: &Arc<Door<S>>,
+    server: &Arc<MqttServer<S>>,
     reader: &mut Reader<T>,
     writer: &mut Writer<T>,
     peer: SocketAddr,
@@ -151,13 +139,13 @@ where
         }
     };
     let mut connect = connect;
-    let may_be_anonymous = transport.is_plain() && door.service.has_anonymous_user();
+    let may_be_anonymous = transport.is_plain() && server.service.has_anonymous_user();
     let is_assigned = assign_client_id(&mut connect, may_be_anonymous);
-    let client = Shown(&connect.client_id);
+    let client = Sanitized(&connect.client_id);
     let protocol = protocol(connect.version);
     if let Err((reason, why)) = check(&connect) {
-        warn!(%client, %peer, "connection refused: {}", Shown(&why));
-        note_refusal(door, &request_of(&connect, transport, peer), protocol, &why);
+        warn!(%client, %peer, "connection refused: {}", Sanitized(&why));
+        note_refusal(server, &request_of(&connect, transport, peer), protocol, &why);
         let bytes_max = connect.properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize);
         // MQTT-3.2.2-19 of MQTT 5.
         let why = if fits(&why, 1, bytes_max) { &why } else { "" };
@@ -165,7 +153,7 @@ where
         return None;
     }
     let request = request_of(&connect, transport, peer);
-    let refusal = match tokio::time::timeout_at(deadline, judged(door, request.clone())).await {
+    let refusal = match tokio::time::timeout_at(deadline, authenticated(server, request.clone())).await {
         Ok(Ok(admitted)) => {
             let login = Login {
                 client_id: connect.client_id.clone(),
@@ -174,12 +162,12 @@ where
             };
             let client = Client {
                 identity: admitted.identity.clone(),
-                // It has none yet, and none is needed to judge it.
+                // It has none yet, and none is needed to authorize it.
                 connection: 0,
                 peer,
                 login: Arc::new(login),
             };
-            match may_enter(&*door.service, &client, connect.will.as_ref()) {
+            match may_enter(&*server.service, &client, connect.will.as_ref()) {
                 Ok(()) => {
                     return Some(Proven { connect, is_assigned, admitted, login: client.login, held: None });
                 }
@@ -192,8 +180,8 @@ where
         }
     };
     let why = refusal.to_string();
-    warn!(%client, %peer, "connection refused: {}", Shown(&why));
-    note_refusal(door, &request, protocol, &why);
+    warn!(%client, %peer, "connection refused: {}", Sanitized(&why));
+    note_refusal(server, &request, protocol, &why);
     // Why goes to the log and to operators only: whoever it is has proven nothing.
     let reason = match refusal {
         Refusal::NotAuthorized(_) => Reason::NOT_AUTHORIZED,
@@ -214,7 +202,12 @@ fn request_of(connect: &Connect, transport: Transport, peer: SocketAddr) -> Conn
 }
 
 /// Keeps a refusal for whoever asks why a client is not connected.
-fn note_refusal<S: Service>(door: &Door<S>, request: &ConnectRequest, protocol: &'static str, why: &str) {
+fn note_refusal<S: Service>(
+    server: &MqttServer<S>,
+    request: &ConnectRequest,
+    protocol: &'static str,
+    why: &str,
+) {
     let identity = match request.user_name.as_deref() {
         Some(name) if !name.is_empty() && !name.contains('/') => format!("user {name}"),
         _ => request.client_id.clone(),
@@ -222,21 +215,24 @@ fn note_refusal<S: Service>(door: &Door<S>, request: &ConnectRequest, protocol: 
     let proof = proof(request);
     let refusing = Refusing {
         identity: &identity,
-        is_known: door.service.knows(request),
+        is_known: server.service.knows(request),
         address: request.peer.ip(),
         why,
         protocol,
         proof: proof.as_deref(),
     };
-    door.refusals.note(unix_ms(), refusing);
+    server.refusals.note(unix_ms(), refusing);
 }
 
-/// Has a CONNECT judged when it is its turn.
-async fn judged<S: Service>(door: &Arc<Door<S>>, request: ConnectRequest) -> Result<Admitted, Refusal> {
-    if !door.service.is_guessable(&request) {
-        let result = door.service.authenticate(request).await;
+/// Has a CONNECT authenticated when it is its turn.
+async fn authenticated<S: Service>(
+    server: &Arc<MqttServer<S>>,
+    request: ConnectRequest,
+) -> Result<Admitted, Refusal> {
+    if !server.service.is_guessable(&request) {
+        let result = server.service.authenticate(request).await;
         if let Err(Refusal::NotAuthorized(_)) = result {
-            count(&door.counts().logins_failed);
+            count(&server.counts().logins_failed);
         }
         return result;
     }
@@ -250,21 +246,22 @@ async fn judged<S: Service>(door: &Arc<Door<S>>, request: ConnectRequest) -> Res
         }
         _ => request.client_id.clone(),
     };
-    door.attempts.turn(address, &claimed, door.counts()).await?;
-    let result = door.service.authenticate(request).await;
-    door.attempts.ended(address, &claimed, &result, door.counts());
+    server.attempts.turn(address, &claimed, server.counts()).await?;
+    let result = server.service.authenticate(request).await;
+    server.attempts.ended(address, &claimed, &result, server.counts());
     result
 }
 
 /// Whether a client that was proven may come in, with this will.
 fn may_enter<S: Service>(service: &S, client: &Client, will: Option<&packet::Will>) -> Result<(), String> {
-    let rights = service.standing(&client.identity, &client.login)?;
+    let rights = service.authorize(&client.identity, &client.login)?;
     let Some(topic) = will.map(|will| &*will.topic) else { return Ok(()) };
     match parse_publish(topic) {
         Ok(Publish::Telemetry { from, .. }) => {
-            match from == client.identity || service.may_speak_for(client, &from) {
-                true => Ok(()),
-                false => Err(format!("the topic of its will, {topic}, is another identity's")),
+            if from == client.identity || service.may_speak_for(client, &from) {
+                Ok(())
+            } else {
+                Err(format!("the topic of its will, {topic}, is another identity's"))
             }
         }
         Ok(Publish::BridgeState) => match bridge_state::kept(&client.identity, topic) {
@@ -356,163 +353,4 @@ fn refuse<T>(writer: &mut Writer<T>, version: Version, reason: Reason, why: &str
     let properties = ConnAckProperties { reason_string, ..ConnAckProperties::default() };
     let connack = ConnAck { is_session_present: false, reason, properties };
     write::connack(&mut writer.out, version, &connack);
-}
-
-/// Writes the CONNACK and opens the connection: the client has its session, old or new.
-pub(super) fn open<S, T>(
-    door: Arc<Door<S>>,
-    proven: Proven,
-    peer: SocketAddr,
-    mut reader: Reader<T>,
-    mut writer: Writer<T>,
-    stop: &CancellationToken,
-) -> Session<S, T>
-where
-    S: Service,
-    T: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let Proven { connect, is_assigned, admitted, login, held: connection_held } = proven;
-    let Connect { version, client_id, is_clean, is_bridge, keep_alive, will, properties, .. } = connect;
-    // Nothing of a device that enrols itself outlives its connection: it may not even be proven yet.
-    let is_enrolling = admitted.identity.registration_id().is_some();
-    let (is_clean, will) = (is_clean || is_enrolling, will.filter(|_| !is_enrolling));
-    let assigned_client_id = is_assigned.then(|| Text::from(&*client_id));
-    let client_id = match admitted.identity.is_local() {
-        // Its client id must not meet a device's: neither its connection nor its session.
-        true => admitted.identity.to_string(),
-        false => client_id,
-    };
-    let asked_expiry_s = match version {
-        Version::V4 if is_clean => 0,
-        Version::V4 => FOR_EVER,
-        Version::V5 if is_enrolling => 0,
-        Version::V5 => properties.session_expiry.unwrap_or(0),
-    };
-    let will = will.map(|will| Box::new(will_of(will, &admitted.identity)));
-    let number = || door.clients.number();
-    let close = Arc::new(CloseHandle::new(stop));
-    let arrival = Arrival {
-        client_id: &client_id,
-        is_clean,
-        expiry_s: asked_expiry_s,
-        will: will.as_deref(),
-        close: close.clone(),
-    };
-    let entered = door.broker.enter(number, arrival);
-    let client = Client { identity: admitted.identity, connection: entered.connection, peer, login };
-    let connection = door.clients.enter(client, version, entered.mailbox.clone(), close);
-    // What the session's filters mean, and whether the client may still have them, is judged anew; those that it may not
-    // have are dropped before anybody is closed for holding one. Who may not stay is closed, and its session stays as it is.
-    let rights = connection.judge(|identity, login| door.service.standing(identity, login));
-    // Who was deleted between its proof and now leaves no session behind that the next client of its name would find.
-    let outlives_s = if rights.is_none() && !entered.is_present { 0 } else { entered.expiry_s };
-    let client = &connection.client;
-
-    let held = if rights.is_some() { connection.mailbox.held().clone() } else { Vec::new() };
-    let mut granted = Vec::new();
-    for held in held {
-        match judge(&door, &connection, &held.filter) {
-            Ok(meaning) => granted.push(meaning),
-            Err((_, why)) => {
-                let (client, topic, why) = (Shown(&client_id), Shown(&held.filter), Shown(&why));
-                warn!(%client, %topic, %peer, "subscription of an earlier connection refused: {why}");
-                if let Some(Some(stored)) = door.broker.unsubscribe(&connection.mailbox, &held.filter) {
-                    stored.unawaited();
-                }
-            }
-        }
-    }
-    if let Some(rights) = rights {
-        // What waits was queued for filters that it may have had then.
-        let may_read = |topic: &str| bridge_state::is_kept(topic) || rights.may_subscribe(topic);
-        door.broker.take_back(&connection.mailbox, may_read);
-    }
-    let is_present = entered.is_present;
-    let session_expiry_s = entered.expiry_s;
-    info!(client = %Shown(&client_id), %peer, version = ?version, is_present, session_expiry_s, filters = granted.len(), "client connected");
-    reader.version = version;
-    let settings = &door.settings;
-    let told = match version {
-        Version::V4 => ConnAckProperties::default(),
-        Version::V5 => ConnAckProperties {
-            session_expiry: (entered.expiry_s != asked_expiry_s).then_some(entered.expiry_s),
-            receive_max: Some(receive_max(settings)),
-            packet_bytes_max: u32::try_from(settings.packet_bytes_max + FIXED_HEADER_BYTES_MAX).ok(),
-            topic_alias_max: Some(settings.topic_aliases_max),
-            assigned_client_id,
-            ..ConnAckProperties::default()
-        },
-    };
-    let connack = ConnAck { is_session_present: is_present, reason: Reason::SUCCESS, properties: told };
-    write::connack(&mut writer.out, version, &connack);
-
-    door.clients.changed();
-    door.service.connected(client);
-    for meaning in granted {
-        door.service.subscribed(client, &meaning);
-    }
-    let now = Instant::now();
-    let silence_max = Some(Duration::from_millis(1_500) * u32::from(keep_alive)).filter(|max| !max.is_zero());
-    let asked_window = properties.receive_max.map_or(usize::MAX, usize::from);
-    let peer = Peer {
-        version,
-        is_bridge,
-        expiry_s: outlives_s,
-        window: settings.in_flight_max.min(asked_window),
-        packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
-        wants_reasons: properties.wants_problem_information,
-    };
-    Session {
-        rates: Rates::default(),
-        stall_check_at: now + door.settings.write_timeout,
-        door,
-        connection,
-        peer,
-        will,
-        reader,
-        writer,
-        pending: PendingQueue::default(),
-        pending_bytes: 0,
-        requests: VecDeque::new(),
-        unanswered: 0,
-        subscribing: 0,
-        twin_turn: None,
-        gate: None,
-        routes: BTreeMap::new(),
-        aliases: BTreeMap::new(),
-        silence_max,
-        ends_at: admitted.ends_at.map(from_now),
-        last_read: now,
-        written_at_check: None,
-        full_since: None,
-        _held: connection_held,
-    }
-}
-
-/// When a time of the wall clock will be.
-fn from_now(unix_secs: u64) -> Instant {
-    // Farther than any connection lives, and an Instant cannot hold all that a token can say.
-    const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    Instant::now() + Duration::from_secs(unix_secs).saturating_sub(since).min(FAR)
-}
-
-fn will_of(will: packet::Will, identity: &Identity) -> Will {
-    let properties = will.properties.map(|properties| {
-        // Its expiry counts from its publication on.
-        let message_expiry = properties.message_expiry;
-        let mut properties = passed_on(Some(properties)).unwrap_or_default();
-        properties.message_expiry = message_expiry;
-        properties
-    });
-    let message = Message {
-        topic: bridge_state::kept(identity, &will.topic).unwrap_or(will.topic).into(),
-        payload: will.payload,
-        qos: will.qos,
-        retain: will.retain,
-        publisher: 0,
-        expires_ms: None,
-        properties,
-    };
-    Will { message: Arc::new(message), delay_s: will.delay }
 }

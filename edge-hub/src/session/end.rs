@@ -16,8 +16,8 @@ use crate::codec::packet::{Disconnect, Version};
 use crate::codec::reason::Reason;
 use crate::codec::text::Text;
 use crate::codec::write;
+use crate::sanitized::Sanitized;
 use crate::service::Service;
-use crate::shown::Shown;
 
 /// How long a client that was told "nothing follows" may take to close its side.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub(super) enum End {
     Lost(String),
     /// Closed from here; a client of MQTT 5 is told the reason.
     Closed(String, Reason),
-    /// The door closes.
+    /// The server stops.
     Stopped,
 }
 
@@ -40,7 +40,7 @@ impl End {
         match self {
             Self::Disconnected => "the client disconnected",
             Self::Lost(why) | Self::Closed(why, _) => why,
-            Self::Stopped => "the door closes",
+            Self::Stopped => "the server stops",
         }
     }
 
@@ -59,22 +59,23 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     pub(super) async fn finish(mut self, end: End) {
-        let deadline = Instant::now() + self.door.settings.finish_timeout;
-        let was_current = self.door.clients.leave(&self.connection);
-        info!(client = %Shown(self.client_id()), why = %Shown(end.why()), "client disconnected");
+        let deadline = Instant::now() + self.server.settings.finish_timeout;
+        let was_current = self.server.clients.leave(&self.connection);
+        info!(client = %Sanitized(self.client_id()), why = %Sanitized(end.why()), "client disconnected");
         // Whoever waits for an acknowledgement of this client learns that it will not come.
         let parting = match end {
             End::Disconnected => Parting::Goodbye,
             End::Stopped => Parting::Stopped,
             End::Lost(_) | End::Closed(..) => {
                 let will = self.will.take().map(|will| *will);
-                Parting::Lost(will.filter(|_| !self.door.service.is_removed(&self.connection.client)))
+                Parting::Lost(will.filter(|_| !self.server.service.is_removed(&self.connection.client)))
             }
         };
-        let (mailbox, connection) = (self.connection.mailbox.clone(), self.connection.client.connection);
-        self.door.broker.leave(&mailbox, connection, self.peer.expiry_s, parting);
+        let (session_queue, connection) =
+            (self.connection.session_queue.clone(), self.connection.client.connection);
+        self.server.broker.leave(&session_queue, connection, self.peer.expiry_s, parting);
         if was_current {
-            self.door.service.disconnected(&self.connection.client, end.why());
+            self.server.service.disconnected(&self.connection.client, end.why());
         }
         self.settle_rest(deadline).await;
         if let (Version::V5, Some(reason)) = (self.peer.version, end.reason()) {
@@ -106,7 +107,7 @@ where
         }
         if !self.pending.is_empty() {
             let messages = self.pending.len();
-            warn!(client = %Shown(self.client_id()), messages, "connection closed before everything was stored; not acknowledged");
+            warn!(client = %Sanitized(self.client_id()), messages, "connection closed before everything was stored; not acknowledged");
         }
     }
 }

@@ -11,6 +11,7 @@
 mod answer;
 mod connect;
 mod end;
+mod open;
 mod packets;
 mod pending;
 mod publish;
@@ -35,8 +36,8 @@ use crate::broker::wills::Will;
 use crate::clients::Connection;
 use crate::codec::packet::Version;
 use crate::codec::reason::Reason;
-use crate::door::Door;
-use crate::places::Place;
+use crate::connection_slots::ConnectionSlot;
+use crate::mqtt_server::MqttServer;
 use crate::quota::Used;
 use crate::service::{Service, Transport};
 use crate::table::Route;
@@ -51,11 +52,11 @@ const OUT_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves one connection to its end.
 pub(crate) async fn hold<S, T>(
-    door: Arc<Door<S>>,
+    server: Arc<MqttServer<S>>,
     stream: T,
     peer: SocketAddr,
     transport: Transport,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     deadline: Instant,
     stop: CancellationToken,
 ) where
@@ -63,18 +64,18 @@ pub(crate) async fn hold<S, T>(
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     // What a connection does once is boxed: its task is as large as what it waits in for days.
-    let begun = Box::pin(begin(door, stream, peer, transport, &place, deadline, stop)).await;
+    let begun = Box::pin(begin(server, stream, peer, transport, &slot, deadline, stop)).await;
     let Some(mut session) = begun else { return };
-    let end = if place.is_proven() {
+    let end = if slot.is_proven() {
         session.run().await
     } else {
         // A device that enrols itself.
         Box::pin(async {
             tokio::select! {
                 end = session.run() => end,
-                () = place.evicted() => {
-                    session.door.evicted(peer);
-                    End::Closed("others need its place more".to_owned(), Reason::SERVER_BUSY)
+                () = slot.evicted() => {
+                    session.server.evicted(peer);
+                    End::Closed("others need its slot more".to_owned(), Reason::SERVER_BUSY)
                 }
             }
         })
@@ -85,11 +86,11 @@ pub(crate) async fn hold<S, T>(
 
 /// From the first byte to an open connection; `None` when there is none.
 async fn begin<S, T>(
-    door: Arc<Door<S>>,
+    server: Arc<MqttServer<S>>,
     stream: T,
     peer: SocketAddr,
     transport: Transport,
-    place: &Place,
+    slot: &ConnectionSlot,
     deadline: Instant,
     stop: CancellationToken,
 ) -> Option<Box<Session<S, T>>>
@@ -100,27 +101,27 @@ where
     let (reader, writer) = tokio::io::split(stream);
     let (mut reader, mut writer) = (Reader::new(reader), Writer::new(writer));
     let proven = tokio::select! {
-        proven = connect::prove(&door, &mut reader, &mut writer, peer, transport, deadline) => proven,
+        proven = connect::prove(&server, &mut reader, &mut writer, peer, transport, deadline) => proven,
         () = stop.cancelled() => None,
-        () = place.evicted() => None,
+        () = slot.evicted() => None,
     };
     let proven =
-        proven.and_then(|mut proven| proven.has_place(&door, place, &mut writer, peer).then_some(proven));
+        proven.and_then(|mut proven| proven.has_place(&server, slot, &mut writer, peer).then_some(proven));
     let Some(proven) = proven else {
         // What was written is the CONNACK of the refusal.
-        let deadline = Instant::now() + door.settings.finish_timeout;
+        let deadline = Instant::now() + server.settings.finish_timeout;
         tokio::select! {
             () = end::close(&mut reader, &mut writer, deadline) => {}
-            () = place.evicted() => door.evicted(peer),
+            () = slot.evicted() => server.evicted(peer),
         }
         return None;
     };
-    Some(Box::new(connect::open(door, proven, peer, reader, writer, &stop)))
+    Some(Box::new(open::open(server, proven, peer, reader, writer, &stop)))
 }
 
 /// An open connection.
 struct Session<S, T> {
-    door: Arc<Door<S>>,
+    server: Arc<MqttServer<S>>,
     connection: Arc<Connection>,
     /// What the client said of itself.
     peer: Peer,
@@ -198,7 +199,7 @@ where
             }
             let may_take = self.may_take();
             let may_send = self.may_send();
-            let is_congested = self.door.broker.journal.is_congested();
+            let is_congested = self.server.broker.journal.is_congested();
             // All of these lose nothing when dropped. Not biased: a busy one must not starve the others.
             let step = tokio::select! {
                 end = connection.close.closed() => Err(end.map_or(End::Stopped, |(why, reason)| {
@@ -210,8 +211,8 @@ where
                 Some(done) = self.pending.next(), if !self.pending.is_empty() => self.settle_ready(done),
                 reply = pending::ready(&mut self.requests), if !self.requests.is_empty() => self.answer_ready(reply),
                 stored = send::opened(&mut self.gate), if self.gate.is_some() => self.open_gate(stored),
-                () = connection.mailbox.arrived.notified(), if may_send => Ok(()),
-                () = self.door.broker.journal.decongested(), if is_congested => Ok(()),
+                () = connection.session_queue.arrived.notified(), if may_send => Ok(()),
+                () = self.server.broker.journal.decongested(), if is_congested => Ok(()),
                 read = self.reader.fill(), if may_take => match read {
                     Ok(0) => Err(End::Lost("the client closed the connection without a DISCONNECT".to_owned())),
                     Ok(_) => {
@@ -233,22 +234,22 @@ where
     }
 
     fn client_id(&self) -> &str {
-        &self.connection.mailbox.client_id
+        &self.connection.session_queue.client_id
     }
 
     /// Whether more may be taken in from the client.
     fn may_take(&self) -> bool {
-        self.pending.len() + self.requests.len() < self.door.settings.pending_max
-            && self.pending_bytes < self.door.settings.pending_bytes_max
+        self.pending.len() + self.requests.len() < self.server.settings.pending_max
+            && self.pending_bytes < self.server.settings.pending_bytes_max
             && self.writer.out.len() < OUT_BYTES_MAX
             && !self.rates.is_paused()
-            && !self.door.broker.journal.is_congested()
+            && !self.server.broker.journal.is_congested()
     }
 
     /// When a client is closed that waits for a PUBACK which will not come.
     fn closes_at(&self) -> Option<Instant> {
         let is_waiting = self.peer.version == Version::V4;
-        self.full_since.filter(|_| is_waiting).map(|since| since + self.door.settings.full_timeout)
+        self.full_since.filter(|_| is_waiting).map(|since| since + self.server.settings.full_timeout)
     }
 
     fn next_tick(&self) -> Instant {
@@ -281,12 +282,12 @@ where
                 return Err(End::Closed(why.to_owned(), Reason::UNSPECIFIED));
             }
             self.written_at_check = waiting;
-            self.stall_check_at = now + self.door.settings.write_timeout;
-            if now.duration_since(self.last_read) >= self.door.settings.write_timeout {
+            self.stall_check_at = now + self.server.settings.write_timeout;
+            if now.duration_since(self.last_read) >= self.server.settings.write_timeout {
                 self.reader.give_back_memory();
                 self.routes = BTreeMap::new();
                 self.pending.give_back_memory();
-                self.connection.mailbox.usage.give_back_memory(now);
+                self.connection.session_queue.usage.give_back_memory(now);
             }
         }
         match self.silence_max {

@@ -12,8 +12,8 @@ use crate::codec::write;
 use crate::counts::count;
 use crate::journal::event::Event;
 use crate::quota::Rate;
+use crate::sanitized::Sanitized;
 use crate::service::Service;
-use crate::shown::Shown;
 
 impl<S, T> Session<S, T>
 where
@@ -23,15 +23,15 @@ where
     /// Takes every packet that is here whole, as long as more may be taken in.
     pub(super) fn take_packets(&mut self) -> Result<(), End> {
         let taken = self.take_while_allowed();
-        if self.rates.count(&self.connection.mailbox.usage) {
-            count(&self.door.counts().clients_paused);
+        if self.rates.count(&self.connection.session_queue.usage) {
+            count(&self.server.counts().clients_paused);
         }
         taken
     }
 
     fn take_while_allowed(&mut self) -> Result<(), End> {
         while self.may_take() {
-            match self.reader.packet(self.door.settings.packet_bytes_max) {
+            match self.reader.packet(self.server.settings.packet_bytes_max) {
                 Ok(Some(packet)) => self.take(packet)?,
                 Ok(None) => return Ok(()),
                 Err(why) => return Err(self.refuse(why.reason(), &why.to_string())),
@@ -42,8 +42,8 @@ where
 
     /// Adds to the rates of the client's identity.
     fn add_to_rates(&mut self, done: &[(Rate, u64)]) {
-        if self.rates.add(&self.connection.mailbox.usage, done) {
-            count(&self.door.counts().clients_paused);
+        if self.rates.add(&self.connection.session_queue.usage, done) {
+            count(&self.server.counts().clients_paused);
         }
     }
 
@@ -108,8 +108,8 @@ where
 
     /// Logs what the client may not do; the connection is then closed.
     pub(super) fn refuse(&self, reason: Reason, why: &str) -> End {
-        let (client, peer) = (Shown(self.client_id()), self.connection.client.peer);
-        warn!(%client, %peer, "packet refused: {}", Shown(why));
+        let (client, peer) = (Sanitized(self.client_id()), self.connection.client.peer);
+        warn!(%client, %peer, "packet refused: {}", Sanitized(why));
         End::Closed(format!("refused: {why}"), reason)
     }
 
@@ -118,7 +118,7 @@ where
     fn note_settled(&mut self, id: u16, qos: u8, packet: &str) {
         if !self.settled(id, qos) {
             self.add_to_rates(&[(Rate::Packets, 1)]);
-            debug!(client = %Shown(self.client_id()), id, "{packet} for nothing in flight");
+            debug!(client = %Sanitized(self.client_id()), id, "{packet} for nothing in flight");
         }
     }
 
@@ -130,11 +130,11 @@ where
         }
         // It settles nothing yet, and may come again and again.
         self.add_to_rates(&[(Rate::Packets, 1)]);
-        let mailbox = self.connection.mailbox.clone();
-        let (stored, reason) = match mailbox.taken(ack.id) {
+        let session_queue = self.connection.session_queue.clone();
+        let (stored, reason) = match session_queue.taken(ack.id) {
             Some(key) if key != 0 => {
-                let event = Event::Taken { session: mailbox.number, id: ack.id };
-                (Some(self.door.broker.journal.write(&event)), Reason::SUCCESS)
+                let event = Event::Taken { session: session_queue.number, id: ack.id };
+                (Some(self.server.broker.journal.write(&event)), Reason::SUCCESS)
             }
             Some(_) => (None, Reason::SUCCESS),
             None => (None, Reason::PACKET_ID_NOT_FOUND),
@@ -144,15 +144,16 @@ where
 
     /// PUBREL: the client lets a packet id go, and may use it for another message when it is told that this is known.
     fn released(&mut self, id: u16) -> Result<(), End> {
-        let mailbox = self.connection.mailbox.clone();
-        let was_here = mailbox.release(id);
-        let reason = match was_here || self.peer.version == Version::V4 {
-            true => Reason::SUCCESS,
-            false => Reason::PACKET_ID_NOT_FOUND,
+        let session_queue = self.connection.session_queue.clone();
+        let was_here = session_queue.release(id);
+        let reason = if was_here || self.peer.version == Version::V4 {
+            Reason::SUCCESS
+        } else {
+            Reason::PACKET_ID_NOT_FOUND
         };
-        let stored = (was_here && mailbox.is_durable).then(|| {
-            let event = Event::Released { session: mailbox.number, id };
-            self.door.broker.journal.write(&event)
+        let stored = (was_here && session_queue.is_durable).then(|| {
+            let event = Event::Released { session: session_queue.number, id };
+            self.server.broker.journal.write(&event)
         });
         self.answer_stored(stored, Reply::PubComp(id, reason))
     }

@@ -18,7 +18,7 @@ use crate::service::Rejected;
 
 /// What is being done about a packet of the client.
 pub(super) enum Work {
-    /// Nothing: only its place in the order of answers counts.
+    /// Nothing: only its slot in the order of answers counts.
     Ready,
     /// It was refused; a client of MQTT 5 is told.
     Refused(Reason, String),
@@ -92,7 +92,7 @@ pub(super) struct Done {
 pub(super) enum Failed {
     /// By the service.
     Rejected(Rejected),
-    /// By the door.
+    /// By the server.
     Refused(Reason, String),
 }
 

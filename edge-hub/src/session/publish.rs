@@ -25,9 +25,9 @@ use crate::counts::count;
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::{Message, unix_ms};
+use crate::sanitized::Sanitized;
 use crate::service::{Client, Rejected, Service};
-use crate::settings::DoorSettings;
-use crate::shown::Shown;
+use crate::settings::MqttServerSettings;
 use crate::table::{LEVELS_MAX, Route};
 
 /// The longest telemetry topic. Forwarding adds to the bag and encodes it anew, at worst threefold, and the topic that
@@ -63,28 +63,30 @@ where
             _ => Reply::PubRec(publish.id),
         };
         let (topic, bytes) = (publish.topic.clone(), publish.payload.len());
-        let work = match publish.qos == 2 && self.connection.mailbox.has_received(publish.id) {
+        let work = if publish.qos == 2 && self.connection.session_queue.has_received(publish.id) {
             // It came before (MQTT-4.3.3-2): only its acknowledgement was lost.
-            true => self.after_what_came(publish.id),
-            false => self.operation(publish)?,
+            self.after_what_came(publish.id)
+        } else {
+            self.operation(publish)?
         };
         self.answer_after(work, reply, topic, bytes)
     }
 
     /// QoS 1 and 2 messages that a client of MQTT 5 may send before it is told the end of one.
     pub(super) fn receive_max(&self) -> usize {
-        receive_max(&self.door.settings).into()
+        receive_max(&self.server.settings).into()
     }
 
-    /// Puts the topic in the place of its alias.
+    /// Puts the topic in the slot of its alias.
     fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), End> {
         let Some(alias) = publish.properties.as_ref().and_then(|properties| properties.topic_alias) else {
-            return match publish.topic.is_empty() {
-                true => Err(self.refuse(Reason::PROTOCOL_ERROR, "neither a topic nor an alias of one")),
-                false => Ok(()),
+            return if publish.topic.is_empty() {
+                Err(self.refuse(Reason::PROTOCOL_ERROR, "neither a topic nor an alias of one"))
+            } else {
+                Ok(())
             };
         };
-        if alias > self.door.settings.topic_aliases_max {
+        if alias > self.server.settings.topic_aliases_max {
             return Err(self.refuse(Reason::TOPIC_ALIAS_INVALID, "a topic alias beyond the maximum"));
         }
         if !publish.topic.is_empty() {
@@ -102,13 +104,14 @@ where
 
     /// Waits until a QoS 2 message is on disk that came before, on this connection or another.
     fn after_what_came(&self, id: u16) -> Work {
-        let mailbox = &self.connection.mailbox;
-        match mailbox.is_durable {
+        let session_queue = &self.connection.session_queue;
+        if session_queue.is_durable {
             // What the journal is handed now reaches the disk after it.
-            true => {
-                Work::Stored(self.door.broker.journal.write(&Event::Received { session: mailbox.number, id }))
-            }
-            false => Work::Ready,
+            Work::Stored(
+                self.server.broker.journal.write(&Event::Received { session: session_queue.number, id }),
+            )
+        } else {
+            Work::Ready
         }
     }
 
@@ -121,7 +124,7 @@ where
         if let Err(why) = self.may_say(&meaning, topic) {
             return self.may_not(&publish, Reason::NOT_AUTHORIZED, why.to_owned());
         }
-        let (service, client) = (&self.door.service, &self.connection.client);
+        let (service, client) = (&self.server.service, &self.connection.client);
         let is_enrolling = client.identity.registration_id().is_some();
         let work = match meaning {
             Meaning::Provisioning(request) if is_enrolling => {
@@ -166,12 +169,11 @@ where
                     let why = format!("a message of more than {MESSAGE_BYTES_MAX} bytes");
                     return self.may_not(&publish, Reason::QUOTA_EXCEEDED, why);
                 }
-                match bytes > TELEMETRY_TOPIC_BYTES_MAX && !is_gateway {
-                    true => {
-                        let why = format!("a property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes");
-                        Work::Message(Box::pin(async { Err(Rejected::Wrong(413, why)) }))
-                    }
-                    false => Work::Message(service.telemetry(client, from, bag, publish.payload.clone())),
+                if bytes > TELEMETRY_TOPIC_BYTES_MAX && !is_gateway {
+                    let why = format!("a property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes");
+                    Work::Message(Box::pin(async { Err(Rejected::Wrong(413, why)) }))
+                } else {
+                    Work::Message(service.telemetry(client, from, bag, publish.payload.clone()))
                 }
             }
             Meaning::Link(operation) => {
@@ -220,13 +222,14 @@ where
 
     /// An operation at QoS 2: its packet id is remembered when it is done, so that it is not done again.
     fn received_after(&self, id: u16, work: Work) -> Work {
-        let (mailbox, journal) = (self.connection.mailbox.clone(), self.door.broker.journal.clone());
+        let (session_queue, journal) =
+            (self.connection.session_queue.clone(), self.server.broker.journal.clone());
         let remember = async move || {
-            mailbox.receive(id);
-            if !mailbox.is_durable {
+            session_queue.receive(id);
+            if !session_queue.is_durable {
                 return Ok(());
             }
-            let stored = journal.write(&Event::Received { session: mailbox.number, id }).await;
+            let stored = journal.write(&Event::Received { session: session_queue.number, id }).await;
             stored.map_err(|error| Rejected::Temporary(503, format!("not written to disk: {error}")))
         };
         match work {
@@ -236,7 +239,7 @@ where
             })),
             work => {
                 // Their answers are messages of their own, and doing them twice changes nothing.
-                self.connection.mailbox.receive(id);
+                self.connection.session_queue.receive(id);
                 work
             }
         }
@@ -244,9 +247,9 @@ where
 
     /// Refuses a message: MQTT 5 has a word for that, MQTT 3.1.1 can only close.
     fn may_not(&self, publish: &Publish, reason: Reason, why: String) -> Result<Work, End> {
-        count(&self.door.counts().publishes_refused);
-        let (client, peer) = (Shown(self.client_id()), self.connection.client.peer);
-        warn!(%client, topic = %Shown(publish.topic()), %peer, "publish refused: {}", Shown(&why));
+        count(&self.server.counts().publishes_refused);
+        let (client, peer) = (Sanitized(self.client_id()), self.connection.client.peer);
+        warn!(%client, topic = %Sanitized(publish.topic()), %peer, "publish refused: {}", Sanitized(&why));
         match self.peer.version {
             Version::V4 => Err(End::Closed(format!("refused: {why}"), reason)),
             Version::V5 => Ok(Work::Refused(reason, why)),
@@ -279,9 +282,9 @@ where
                 .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(json).into_owned())),
         };
         let response = MethodResponse { status, payload };
-        if !self.door.clients.answered(&self.connection.client.identity, request_id, response) {
-            let request_id = Shown(request_id);
-            info!(client = %Shown(self.client_id()), %request_id, "method answer dropped: nobody waits for it any more");
+        if !self.server.clients.answered(&self.connection.client.identity, request_id, response) {
+            let request_id = Sanitized(request_id);
+            info!(client = %Sanitized(self.client_id()), %request_id, "method answer dropped: nobody waits for it any more");
         }
     }
 
@@ -298,12 +301,12 @@ where
             return Ok(work);
         }
         let topic = std::str::from_utf8(&topic).unwrap_or_default();
-        let taken = self.door.service.free(&self.connection.client, topic, bag, payload);
+        let taken = self.server.service.free(&self.connection.client, topic, bag, payload);
         if qos == 0 {
-            // It has its place in the queue, and nobody waits for more.
+            // It has its slot in the queue, and nobody waits for more.
             return Ok(work);
         }
-        let mailbox = self.connection.mailbox.clone();
+        let session_queue = self.connection.session_queue.clone();
         Ok(Work::Message(Box::pin(async move {
             let unwritten = |error| Rejected::Temporary(503, format!("not written to disk: {error}"));
             match work {
@@ -314,7 +317,7 @@ where
             let taken = taken.await;
             if qos == 2 && matches!(taken, Err(Rejected::Temporary(..) | Rejected::Full(_))) {
                 // It is sent again, and must not pass for one that came before.
-                mailbox.release(id);
+                session_queue.release(id);
             }
             taken
         })))
@@ -336,18 +339,19 @@ where
             return self.may_not(&publish, Reason::TOPIC_NAME_INVALID, why);
         }
         let route = self.route(&publish.topic);
-        let mailbox = self.connection.mailbox.clone();
-        let received = (publish.qos == 2 && mailbox.is_durable).then_some((mailbox.number, publish.id));
+        let session_queue = self.connection.session_queue.clone();
+        let received =
+            (publish.qos == 2 && session_queue.is_durable).then_some((session_queue.number, publish.id));
         let (qos, id) = (publish.qos, publish.id);
-        let message = message(publish, mailbox.number);
+        let message = message(publish, session_queue.number);
         if qos == 2 {
-            mailbox.receive(id);
+            session_queue.receive(id);
         }
         let Given { full, stored, not_retained } =
-            self.door.broker.publish(&route, message, received, &mailbox.usage);
+            self.server.broker.publish(&route, message, received, &session_queue.usage);
         if let Some(why) = not_retained {
             let why = format!("the message was given to its subscribers, and not retained: {why}");
-            warn!(client = %Shown(self.client_id()), "{why}");
+            warn!(client = %Sanitized(self.client_id()), "{why}");
             if self.peer.version == Version::V5 && stored.is_none() {
                 return Ok(Work::Refused(Reason::QUOTA_EXCEEDED, why));
             }
@@ -361,7 +365,7 @@ where
             (None, true) => Work::Ready,
             (Some(stored), true) => Work::Stored(stored),
             (stored, false) => {
-                let broker = self.door.broker.clone();
+                let broker = self.server.broker.clone();
                 Work::Message(Box::pin(async move {
                     if let Some(stored) = stored {
                         let unwritten =
@@ -378,7 +382,7 @@ where
 
     /// Who receives on a topic.
     fn route(&mut self, topic: &Bytes) -> Arc<Route> {
-        let table = &self.door.broker.table;
+        let table = &self.server.broker.table;
         if let Some(route) = self.routes.get(topic).filter(|route| table.is_current(route)) {
             return route.clone();
         }
@@ -392,7 +396,7 @@ where
 }
 
 /// QoS 1 and 2 messages that a client of MQTT 5 may send before it is told the end of one.
-pub(super) fn receive_max(settings: &DoorSettings) -> u16 {
+pub(super) fn receive_max(settings: &MqttServerSettings) -> u16 {
     settings.receive_max.unwrap_or_else(|| u16::try_from(settings.pending_max).unwrap_or(u16::MAX)).max(1)
 }
 
@@ -462,7 +466,7 @@ async fn report<S: Service>(
     };
     if let Err(rejected) = &done {
         let why = rejected.to_string();
-        warn!(client = %client.identity, peer = %client.peer, "reported patch refused: {}", Shown(&why));
+        warn!(client = %client.identity, peer = %client.peer, "reported patch refused: {}", Sanitized(&why));
     }
     let request_id = request_id?;
     Some(match done {

@@ -1,4 +1,4 @@
-//! From the client's mailbox to the wire.
+//! From the client's session_queue to the wire.
 
 use bytes::BytesMut;
 use edge_buffer::AppendError;
@@ -15,10 +15,10 @@ use crate::codec::write::{self, AckKind};
 use crate::counts::{add, count};
 use crate::journal::Stored;
 use crate::journal::event::Event;
-use crate::mailbox::{Budget, Copy, Outgoing, Taken};
 use crate::message::unix_ms;
+use crate::sanitized::Sanitized;
 use crate::service::Service;
-use crate::shown::Shown;
+use crate::session_queue::{Budget, Copy, Outgoing, Taken};
 
 /// Packets that may be written when their packet ids are on disk: a QoS 2 message that was sent under one id and comes
 /// again under another would be taken twice.
@@ -45,7 +45,7 @@ where
         self.gate.is_none() && self.subscribing == 0 && self.writer.out.len() < OUT_BYTES_MAX
     }
 
-    /// Moves messages from the client's mailbox to the wire, as many as fit.
+    /// Moves messages from the client's session_queue to the wire, as many as fit.
     pub(super) fn send_waiting(&mut self) {
         while self.may_send() {
             let budget = Budget {
@@ -53,7 +53,7 @@ where
                 bytes: OUT_BYTES_MAX - self.writer.out.len(),
                 now_ms: unix_ms(),
             };
-            let taken = self.connection.mailbox.take(self.connection.client.connection, budget);
+            let taken = self.connection.session_queue.take(self.connection.client.connection, budget);
             if taken.outgoing.is_empty() && taken.expired == 0 {
                 return;
             }
@@ -62,13 +62,13 @@ where
     }
 
     fn send(&mut self, taken: Taken, now_ms: u64) {
-        let mailbox = self.connection.mailbox.clone();
-        let broker = self.door.broker.clone();
+        let session_queue = self.connection.session_queue.clone();
+        let broker = self.server.broker.clone();
         if taken.expired > 0 {
             add(&broker.counts.copies_expired, taken.expired as u64);
         }
         if !taken.expired_keys.is_empty() {
-            broker.journal.note(&Event::Dropped { session: mailbox.number, keys: taken.expired_keys });
+            broker.journal.note(&Event::Dropped { session: session_queue.number, keys: taken.expired_keys });
         }
         let (mut keys, mut is_gated) = (Vec::new(), false);
         for outgoing in &taken.outgoing {
@@ -79,8 +79,8 @@ where
                 is_gated |= copy.qos == 2;
             }
         }
-        let stored =
-            (!keys.is_empty()).then(|| broker.journal.write(&Event::Sent { session: mailbox.number, keys }));
+        let stored = (!keys.is_empty())
+            .then(|| broker.journal.write(&Event::Sent { session: session_queue.number, keys }));
         let mut gated = BytesMut::new();
         let bytes = taken.outgoing.iter().map(Outgoing::bytes).sum();
         if is_gated {
@@ -114,8 +114,8 @@ where
 
     /// Settles a message that the client cannot take (MQTT-3.1.2-25 of MQTT 5: as if it had been sent).
     fn pass_over(&mut self, copy: Copy) {
-        count(&self.door.broker.counts.copies_too_large);
-        let (client, topic) = (Shown(self.client_id()), Shown(copy.message.topic()));
+        count(&self.server.broker.counts.copies_too_large);
+        let (client, topic) = (Sanitized(self.client_id()), Sanitized(copy.message.topic()));
         let bytes_max = self.peer.packet_bytes_max;
         warn!(%client, %topic, bytes_max, "message passed over: it is larger than the client takes");
         if copy.id != 0 {
@@ -137,10 +137,10 @@ where
 
     /// The client has a message for good.
     pub(super) fn settled(&mut self, id: u16, qos: u8) -> bool {
-        let mailbox = &self.connection.mailbox;
-        let Some(settled) = mailbox.settle(id, qos) else { return false };
-        if settled.key != 0 && mailbox.is_durable {
-            self.door.broker.journal.note(&Event::Settled { session: mailbox.number, id });
+        let session_queue = &self.connection.session_queue;
+        let Some(settled) = session_queue.settle(id, qos) else { return false };
+        if settled.key != 0 && session_queue.is_durable {
+            self.server.broker.journal.note(&Event::Settled { session: session_queue.number, id });
         }
         if let Some(done) = settled.done {
             // Whoever waited may have gone.

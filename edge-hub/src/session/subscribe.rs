@@ -9,15 +9,15 @@ use super::end::End;
 use super::pending::{Reply, Subscribed};
 use crate::bridge_state;
 use crate::clients::Connection;
-use crate::codec::packet::{Filter, SubAck, Subscribe, Told, Unsubscribe, Version};
+use crate::codec::packet::{Filter, ReasonProperties, SubAck, Subscribe, Unsubscribe, Version};
 use crate::codec::reason::Reason;
 use crate::codec::write;
 use crate::counts::count;
-use crate::door::Door;
 use crate::journal::Stored;
-use crate::mailbox::Held;
+use crate::mqtt_server::MqttServer;
+use crate::sanitized::Sanitized;
 use crate::service::Service;
-use crate::shown::Shown;
+use crate::session_queue::Held;
 use crate::subscription::Options;
 use crate::table::{LEVELS_MAX, split_share};
 
@@ -27,7 +27,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
-        let mailbox = self.connection.mailbox.clone();
+        let session_queue = self.connection.session_queue.clone();
         let mut subscribed = Subscribed {
             answer: SubAck { id: subscribe.id, reasons: Vec::new(), told: None },
             granted: Vec::new(),
@@ -63,22 +63,23 @@ where
                 id: subscribe.subscription_id,
             };
             let held = Held { filter: filter.path, meaning, options };
-            let entered = match self.door.broker.subscribe(&mailbox, held.clone(), filter.retain_handling) {
-                Ok(entered) => entered,
-                Err(exceeded) => {
-                    count(&self.door.counts().quotas_exceeded);
-                    count(&self.door.counts().subscriptions_refused);
-                    let (reason, told) = self.subscription_refused(
-                        &held.filter,
-                        Reason::QUOTA_EXCEEDED,
-                        &exceeded.to_string(),
-                        filters,
-                    );
-                    subscribed.answer.told = subscribed.answer.told.take().or(told);
-                    subscribed.answer.reasons.push(reason);
-                    continue;
-                }
-            };
+            let entered =
+                match self.server.broker.subscribe(&session_queue, held.clone(), filter.retain_handling) {
+                    Ok(entered) => entered,
+                    Err(exceeded) => {
+                        count(&self.server.counts().quotas_exceeded);
+                        count(&self.server.counts().subscriptions_refused);
+                        let (reason, told) = self.subscription_refused(
+                            &held.filter,
+                            Reason::QUOTA_EXCEEDED,
+                            &exceeded.to_string(),
+                            filters,
+                        );
+                        subscribed.answer.told = subscribed.answer.told.take().or(told);
+                        subscribed.answer.reasons.push(reason);
+                        continue;
+                    }
+                };
             subscribed.answer.reasons.push(Reason::granted(options.qos));
             subscribed.granted.push(held.meaning.clone());
             stored.extend(entered.stored);
@@ -96,13 +97,13 @@ where
         reason: Reason,
         why: &str,
         filters: usize,
-    ) -> (Reason, Option<Box<Told>>) {
+    ) -> (Reason, Option<Box<ReasonProperties>>) {
         /// Enough to find the client's mistake; 64 kB of each of 100 filters would fill the log.
         const SHOWN_MAX: usize = 256;
         let cut: String = filter.chars().take(SHOWN_MAX).collect();
-        let (client, topic) = (Shown(self.client_id()), Shown(&cut));
+        let (client, topic) = (Sanitized(self.client_id()), Sanitized(&cut));
         let peer = self.connection.client.peer;
-        warn!(%client, %topic, %peer, "subscription refused: {}", Shown(why));
+        warn!(%client, %topic, %peer, "subscription refused: {}", Sanitized(why));
         let reason = match self.peer.version {
             // The only one that MQTT 3.1.1 knows.
             Version::V4 => Reason::UNSPECIFIED,
@@ -112,19 +113,18 @@ where
     }
 
     fn judge_new(&self, filter: &Filter) -> Result<Meaning, (Reason, String)> {
-        let meaning = judge(&self.door, &self.connection, &filter.path)?;
+        let meaning = meaning_of(&self.server, &self.connection, &filter.path)?;
         if filter.no_local && split_share(&filter.path).is_some() {
             // MQTT-3.8.3-4 of MQTT 5.
             return Err((Reason::PROTOCOL_ERROR, "no-local on a shared subscription".to_owned()));
         }
-        let held = self.connection.mailbox.held();
-        let filters_max = self.door.settings.filters_max;
-        match held.len() < filters_max || held.iter().any(|held| held.filter == filter.path) {
-            true => Ok(meaning),
-            false => {
-                count(&self.door.counts().subscriptions_refused);
-                Err((Reason::QUOTA_EXCEEDED, format!("more than {filters_max} filters")))
-            }
+        let held = self.connection.session_queue.held();
+        let filters_max = self.server.settings.filters_max;
+        if held.len() < filters_max || held.iter().any(|held| held.filter == filter.path) {
+            Ok(meaning)
+        } else {
+            count(&self.server.counts().subscriptions_refused);
+            Err((Reason::QUOTA_EXCEEDED, format!("more than {filters_max} filters")))
         }
     }
 
@@ -132,9 +132,9 @@ where
     pub(super) fn subscribed(&mut self, subscribed: Subscribed) -> Result<(), End> {
         self.subscribing -= 1;
         write::suback(&mut self.writer.out, self.peer.version, &subscribed.answer);
-        self.door.clients.changed();
+        self.server.clients.changed();
         for meaning in &subscribed.granted {
-            self.door.service.subscribed(&self.connection.client, meaning);
+            self.server.service.subscribed(&self.connection.client, meaning);
         }
         if !subscribed.is_within_replay {
             let why = "the client asks for more retained messages than it reads";
@@ -147,7 +147,8 @@ where
         let (mut reasons, mut stored) = (Vec::new(), Vec::new());
         for filter in unsubscribe.filters {
             let kept = bridge_state::kept_filter(&self.connection.client.identity, filter);
-            let held = kept.and_then(|kept| self.door.broker.unsubscribe(&self.connection.mailbox, &kept));
+            let held =
+                kept.and_then(|kept| self.server.broker.unsubscribe(&self.connection.session_queue, &kept));
             reasons.push(if held.is_some() { Reason::SUCCESS } else { Reason::NO_SUBSCRIPTION_EXISTED });
             stored.extend(held.flatten());
         }
@@ -166,21 +167,22 @@ where
 }
 
 /// What a filter means for this client, or why it may not have it.
-pub(super) fn judge<S: Service>(
-    door: &Door<S>,
+pub(super) fn meaning_of<S: Service>(
+    server: &MqttServer<S>,
     connection: &Connection,
     filter: &str,
 ) -> Result<Meaning, (Reason, String)> {
     let client = &connection.client;
     let invalid = |why: &str| (Reason::TOPIC_FILTER_INVALID, why.to_owned());
     let not_yours = |why: &str| (Reason::NOT_AUTHORIZED, why.to_owned());
-    let (is_shared, plain) = match filter.starts_with("$share/") || filter == "$share" {
-        false => (false, filter),
-        true => match split_share(filter) {
+    let (is_shared, plain) = if filter.starts_with("$share/") || filter == "$share" {
+        match split_share(filter) {
             // MQTT-4.8.2-1 and -2 of MQTT 5.
             Some((group, plain)) if !group.is_empty() && !group.contains(['+', '#']) => (true, plain),
             _ => return Err(invalid("a shared subscription is $share/{group}/{filter}")),
-        },
+        }
+    } else {
+        (false, filter)
     };
     let is_enrolling = client.identity.registration_id().is_some();
     match parse_subscribe(plain) {
@@ -200,7 +202,7 @@ pub(super) fn judge<S: Service>(
         Ok(_) if client.identity.is_user() => Err(not_yours("a user has free topics only")),
         Ok(_) if is_shared => Err(not_yours("IoT Hub's topics are not shared")),
         Ok(Meaning::Inbox { of }) if of != client.identity => Err(not_yours("another identity's messages")),
-        Ok(Meaning::Link) if !door.service.is_gateway(client) => Err(not_yours("the link is for gateways")),
+        Ok(Meaning::Link) if !server.service.is_gateway(client) => Err(not_yours("the link is for gateways")),
         Ok(meaning) => Ok(meaning),
     }
 }

@@ -42,10 +42,7 @@ impl Authority {
         let ca = certificates(self.cert_pem.as_bytes())?;
         let ca = ca.first().ok_or(TlsError::NoCertificate)?;
         let (_, ca) = X509Certificate::from_der(ca).map_err(|_| TlsError::NoCertificate)?;
-        match ca.public_key().raw == key.subject_public_key_info() {
-            true => Ok(()),
-            false => Err(TlsError::NotAPair),
-        }
+        if ca.public_key().raw == key.subject_public_key_info() { Ok(()) } else { Err(TlsError::NotAPair) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keeps the door's certificate fresh: reads its files again when they change or at SIGHUP, and makes a new one in time
+//! Keeps the server's certificate fresh: reads its files again when they change or at SIGHUP, and makes a new one in time
 //! when it is the site's own. Sessions never notice.
 //!
 //! Files that cannot be used change nothing: the certificate served before is kept, and the log names the file. A
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use edge_core::certificate::{self, AuthorityJudgement, Judgement, Reason};
+use edge_core::certificate::{self, CaRenewal, Reason, Renewal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ const REMIND_AUTHORITY_EVERY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Where the certificate is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum CertificateLocation {
     /// In two PEM files: the chain, and the key of its first certificate.
     Files {
         /// The chain.
@@ -46,11 +46,11 @@ pub enum Place {
     Memory,
 }
 
-/// What certificate the door is to serve.
+/// What certificate the server is to serve.
 #[derive(Clone)]
 pub struct KeepOptions {
     /// Where it is.
-    pub place: Place,
+    pub place: CertificateLocation,
     /// The site's own authority with its key, where it is on this machine.
     pub authority: Option<Authority>,
     /// DNS names and addresses that the site's own certificate is for, the first as its common name.
@@ -63,7 +63,7 @@ pub struct KeepOptions {
 
 impl KeepOptions {
     /// With the usual times.
-    pub fn new(place: Place, authority: Option<Authority>, names: Vec<String>) -> Self {
+    pub fn new(place: CertificateLocation, authority: Option<Authority>, names: Vec<String>) -> Self {
         Self { place, authority, names, lifetime: SERVER_LIFETIME, look_every: LOOK_EVERY }
     }
 }
@@ -113,7 +113,7 @@ pub enum KeepError {
     Signal(#[source] io::Error),
 }
 
-/// The certificate of a door and what keeps it fresh.
+/// The certificate of a server and what keeps it fresh.
 pub struct Keeper {
     options: KeepOptions,
     served: Arc<ServedCertificate>,
@@ -135,8 +135,8 @@ impl Keeper {
     /// [`KeepError`]: there is none to serve.
     pub fn open(options: KeepOptions) -> Result<Self, KeepError> {
         let (cert_pem, key_pem, known) = match &options.place {
-            Place::Memory => make(&options)?,
-            Place::Files { cert, key } => match found(&options, cert, key)? {
+            CertificateLocation::Memory => make(&options)?,
+            CertificateLocation::Files { cert, key } => match found(&options, cert, key)? {
                 Some(found) => found,
                 None => make(&options)?,
             },
@@ -190,7 +190,7 @@ impl Keeper {
 
     /// Reads the files again.
     fn reload(&mut self) {
-        let Place::Files { cert, key } = &self.options.place else { return };
+        let CertificateLocation::Files { cert, key } = &self.options.place else { return };
         let read = read(cert).and_then(|cert| Ok((cert, read(key)?)));
         let replaced = read.and_then(|(cert_pem, key_pem)| {
             let known = inspect(&cert_pem, self.options.authority.as_ref());
@@ -224,9 +224,9 @@ impl Keeper {
         }
         let Ok(known) = inspect(authority.cert_pem.as_bytes(), None) else { return };
         let days_left = match certificate::judge_authority(known.not_after_secs, now_secs) {
-            AuthorityJudgement::Good => return,
-            AuthorityJudgement::Ends { days_left } => days_left,
-            AuthorityJudgement::Over => {
+            CaRenewal::Good => return,
+            CaRenewal::Ends { days_left } => days_left,
+            CaRenewal::Over => {
                 error!("the site's own authority has ended: clients refuse what it signed; make a new one");
                 self.authority_told_secs = now_secs;
                 return;
@@ -241,10 +241,14 @@ impl Keeper {
 
     /// Makes a new certificate when it is time; `true` when that failed or somebody else must.
     fn look(&mut self) -> bool {
-        match certificate::judge(&self.known, &self.options.names, now_secs(), self.began.elapsed().as_secs())
-        {
-            Judgement::Keep { .. } => false,
-            Judgement::Tell { not_after_secs } => {
+        match certificate::renewal(
+            &self.known,
+            &self.options.names,
+            now_secs(),
+            self.began.elapsed().as_secs(),
+        ) {
+            Renewal::Keep { .. } => false,
+            Renewal::Tell { not_after_secs } => {
                 let seconds_left = not_after_secs.saturating_sub(now_secs());
                 warn!(
                     seconds_left,
@@ -252,7 +256,7 @@ impl Keeper {
                 );
                 true
             }
-            Judgement::Renew(reason) => match self.renew(&reason) {
+            Renewal::Renew(reason) => match self.renew(&reason) {
                 Ok(()) => false,
                 Err(error) => {
                     error!(error = %chain(&error), %reason, "the server's certificate was not made anew");
@@ -265,7 +269,7 @@ impl Keeper {
     fn renew(&mut self, reason: &Reason) -> Result<(), KeepError> {
         let (cert_pem, key_pem, known) = make(&self.options)?;
         if known.not_after_secs < now_secs() {
-            // Its authority has ended. Told as often as other renewals that fail, and not made every minute.
+            // Its authority has ended. ReasonProperties as often as other renewals that fail, and not made every minute.
             return Err(KeepError::Made(TlsError::Expired));
         }
         self.served.replace(&cert_pem, &key_pem).map_err(KeepError::Made)?;
@@ -305,7 +309,7 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
         warn!(file = %cert.display(), "the server's certificate is made anew: its key is another one's");
         return Ok(None);
     }
-    if let Judgement::Renew(reason) = certificate::judge(&known, &options.names, now_secs(), 0) {
+    if let Renewal::Renew(reason) = certificate::renewal(&known, &options.names, now_secs(), 0) {
         info!(file = %cert.display(), %reason, "the server's certificate is made anew");
         return Ok(None);
     }
@@ -336,7 +340,7 @@ fn make(options: &KeepOptions) -> Result<Found, KeepError> {
     };
     let Issued { chain_pem, key_pem, .. } = issue(authority, &wanted).map_err(KeepError::Made)?;
     let known = inspect(chain_pem.as_bytes(), Some(authority)).map_err(KeepError::Made)?;
-    if let Place::Files { cert, key } = &options.place {
+    if let CertificateLocation::Files { cert, key } = &options.place {
         write(key, key_pem.as_bytes(), 0o600)?;
         write(cert, chain_pem.as_bytes(), 0o644)?;
     }
@@ -346,13 +350,15 @@ fn make(options: &KeepOptions) -> Result<Found, KeepError> {
 impl KeepOptions {
     fn failed(&self, source: TlsError) -> KeepError {
         match &self.place {
-            Place::Files { cert, key } => KeepError::Files { cert: cert.clone(), key: key.clone(), source },
-            Place::Memory => KeepError::Made(source),
+            CertificateLocation::Files { cert, key } => {
+                KeepError::Files { cert: cert.clone(), key: key.clone(), source }
+            }
+            CertificateLocation::Memory => KeepError::Made(source),
         }
     }
 }
 
-impl Place {
+impl CertificateLocation {
     fn watch(&self, changed: &Arc<Notify>) -> Result<Option<notify::RecommendedWatcher>, KeepError> {
         match self {
             Self::Files { cert, key } => watch::watch(&[cert, key], changed).map(Some),

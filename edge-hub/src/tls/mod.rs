@@ -1,4 +1,4 @@
-//! TLS for the door and the link: who serves with which certificate, who is trusted, and the certificates that a site
+//! TLS for the server and the link: who serves with which certificate, who is trusted, and the certificates that a site
 //! without its own authority makes for itself.
 
 mod client_certificate;
@@ -77,7 +77,7 @@ pub fn server_config(cert_pem: &[u8], key_pem: &[u8]) -> Result<Arc<ServerConfig
 }
 
 /// The server's side, TLS 1.2 (Azure's Python SDK speaks nothing newer) and 1.3. A client certificate is asked for and
-/// may be left out; who its owner is, the door's service decides.
+/// may be left out; who its owner is, the server's service decides.
 ///
 /// # Errors
 /// [`TlsError::Unusable`] when the crypto library offers no such protocol version.

@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 
 use super::{TlsError, certificates, provider};
 
-/// A certificate, its chain and its key, as the door serves them now.
+/// A certificate, its chain and its key, as the server serves them now.
 #[derive(Debug)]
 pub struct ServedCertificate(RwLock<Arc<CertifiedKey>>);
 

@@ -1,4 +1,4 @@
-//! The authorities whose certificates a door's clients may show, read again when their files change or at SIGHUP.
+//! The authorities whose certificates a server's clients may show, read again when their files change or at SIGHUP.
 //!
 //! Files that cannot be used change nothing and are named in the log. Whoever holds the receiver has everybody judged anew
 //! when it changes: a client that an authority proved which is not there any more may not stay.
@@ -50,7 +50,7 @@ pub enum TrustError {
     },
 }
 
-/// Keeps the authorities of a door.
+/// Keeps the authorities of a server.
 pub struct TrustKeeper {
     files: Vec<PathBuf>,
     modules: Authorities,

@@ -2,7 +2,7 @@
 //!
 //! The handshake and the frame headers are tungstenite's; its buffered messages are not used. MQTT needs the bytes of
 //! binary frames in order and nothing else, so the stream takes them through as they come: an idle connection has no
-//! buffer here, and nobody can make the door hold a large frame before its CONNECT is proven.
+//! buffer here, and nobody can make the server hold a large frame before its CONNECT is proven.
 
 mod stream;
 

@@ -234,9 +234,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
     /// The connection ended. Between frames that is an end like another: not every client says Close.
     fn cut(&mut self, is_within: bool) -> Poll<io::Result<Option<()>>> {
         self.reading = Reading::Ended;
-        match is_within {
-            true => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-            false => Poll::Ready(Ok(Some(()))),
+        if is_within {
+            Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
+        } else {
+            Poll::Ready(Ok(Some(())))
         }
     }
 
@@ -262,12 +263,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
                     Poll::Ready(_) => break true,
                 }
             };
-        match is_gone {
-            true => {
-                self.reading = Reading::Ended;
-                Poll::Ready(io::Error::new(io::ErrorKind::InvalidData, why))
-            }
-            false => Poll::Pending,
+        if is_gone {
+            self.reading = Reading::Ended;
+            Poll::Ready(io::Error::new(io::ErrorKind::InvalidData, why))
+        } else {
+            Poll::Pending
         }
     }
 }

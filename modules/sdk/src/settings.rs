@@ -120,9 +120,12 @@ mod tests {
     ];
 
     fn read_with(change: (&str, Option<&str>)) -> Result<Settings, SettingsError> {
-        Settings::read(|name| match name == change.0 {
-            true => change.1.map(str::to_owned),
-            false => CONTAINER.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()),
+        Settings::read(|name| {
+            if name == change.0 {
+                change.1.map(str::to_owned)
+            } else {
+                CONTAINER.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+            }
         })
     }
 

@@ -87,9 +87,12 @@ fn section(
         .iter()
         .filter_map(|(key, value)| Some((flat_part(key)?, Field { path: content.path_of(key), value })))
         // Before anything of that depth is made: to make, compare or drop it would take as much stack.
-        .map(|(rest, field)| match rest.split('.').count() + depth(field.value) <= DEPTH_MAX {
-            true => Ok((rest.split('.').collect(), field)),
-            false => Err(too_deep(&field)),
+        .map(|(rest, field)| {
+            if rest.split('.').count() + depth(field.value) <= DEPTH_MAX {
+                Ok((rest.split('.').collect(), field))
+            } else {
+                Err(too_deep(&field))
+            }
         })
         .collect::<Result<_, _>>()?;
     flat.sort_by_key(|(keys, _)| keys.len());

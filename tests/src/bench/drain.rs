@@ -91,7 +91,7 @@ async fn to_central(dir: &Path, messages: u64, line: Option<Line>) -> Result<f64
 async fn fill(site: &mut Site, messages: u64) -> Result<u64> {
     site.start_agent().await?;
     // It is ready for devices a moment before it is for its command line.
-    eventually("the daemon's local door", DRAIN, || async { site.waiting().await.map(Some) }).await?;
+    eventually("the daemon's control socket", DRAIN, || async { site.waiting().await.map(Some) }).await?;
     let ids: Vec<String> = (0..MANY).map(|index| format!("drain-{index:02}")).collect();
     let logins: Vec<Login> = site.add_here(&ids).await?;
     while site.waiting().await? < messages {

@@ -377,15 +377,13 @@ async fn the_will_of_a_removed_device_or_user_is_never_published() {
             site.agent_json(&["device", "add", "press", "--key", key]).await.unwrap();
             let user = ["user", "add", "plc", "--device", "press"];
             let user = site.agent_json(&user).await.unwrap();
-            let mut options = match is_user {
-                true => of_user("plc", &user),
-                false => press.client(10).1.mqtt_options,
-            };
+            let mut options = if is_user { of_user("plc", &user) } else { press.client(10).1.mqtt_options };
             options.set_last_will(LastWill::new(topic, r#"{"is":"will"}"#, QoS::AtLeastOnce, false));
             let mut old = staying(options).await;
-            match is_user {
-                true => site.agent_json(&["user", "remove", "plc"]).await.unwrap(),
-                false => site.agent_json(&["device", "remove", "press"]).await.unwrap(),
+            if is_user {
+                site.agent_json(&["user", "remove", "plc"]).await.unwrap()
+            } else {
+                site.agent_json(&["device", "remove", "press"]).await.unwrap()
             };
             while old.events.poll().await.is_ok() {}
             if !is_user {
@@ -393,10 +391,7 @@ async fn the_will_of_a_removed_device_or_user_is_never_published() {
             }
             // The users of a device end with it.
             let user = site.agent_json(&["user", "add", "plc", "--device", "press"]).await.unwrap();
-            let next = match is_user {
-                true => of_user("plc", &user),
-                false => press.client(10).1.mqtt_options,
-            };
+            let next = if is_user { of_user("plc", &user) } else { press.client(10).1.mqtt_options };
             let mut next = staying(next).await;
             next.publish(telemetry, r#"{"is":"next"}"#).await.unwrap();
             next.publish("line/next", "{}").await.unwrap();

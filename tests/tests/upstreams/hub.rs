@@ -1,4 +1,4 @@
-//! IoT Hub's own endpoint as upstream: one connection for each device that has a key, tested against central's door, which
+//! IoT Hub's own endpoint as upstream: one connection for each device that has a key, tested against central's listener, which
 //! speaks the same.
 
 use base64::Engine as _;

@@ -1,4 +1,4 @@
-//! The log through its own door, on a real directory and on a disk that fails.
+//! The log through its own interface, on a real directory and on a disk that fails.
 
 mod damage;
 mod disk;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 use super::*;
-use crate::{Cause, Pool, Room};
+use crate::{Cause, Headroom, Pool};
 
 fn open(disk: &Disk, pool: &Pool, rank: u32, full: Full) -> Log {
     let options = LogOptions { pool: Some(pool.clone()), rank, full, bytes_max: 1 << 20, ..options() };
@@ -32,7 +32,7 @@ async fn the_least_important_log_gives_way_first_and_never_to_one_that_matters_l
     assert_eq!(pending(&debug) + debug.gaps()[0].count, 100);
     fill(&alarms, 90, 100).await;
     assert!(pending(&alarms) == 390 && pending(&readings) < 30 && pending(&debug) == 0);
-    assert_eq!(alarms.stats().room, Room::Evicting);
+    assert_eq!(alarms.stats().room, Headroom::Evicting);
 
     // Nothing that matters less is left: the alarms' own oldest go.
     fill(&alarms, 60, 100).await;
@@ -69,7 +69,7 @@ async fn among_equals_the_oldest_go_first_and_what_refuses_is_kept() {
         taken
     };
     assert_eq!((pending(&kept), second.stats().evicted, first.stats().evicted), (90 + taken, 0, evicted));
-    assert_eq!(kept.stats().room, Room::Refusing);
+    assert_eq!(kept.stats().room, Headroom::Refusing);
     first.advance(u64::MAX);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while at(&kept, 3_001).await.is_err() {
@@ -77,7 +77,7 @@ async fn among_equals_the_oldest_go_first_and_what_refuses_is_kept() {
         assert!(std::time::Instant::now() < deadline, "it does not take again");
         tokio::task::yield_now().await;
     }
-    assert_eq!(kept.stats().room, Room::Enough, "it takes again by itself");
+    assert_eq!(kept.stats().room, Headroom::Enough, "it takes again by itself");
 }
 
 #[tokio::test]

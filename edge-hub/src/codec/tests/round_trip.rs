@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::codec::message::Message;
 use crate::codec::packet::{
     Ack, Auth, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect, Filter, Packet, Publish,
-    PublishProperties, RetainHandling, SubAck, Subscribe, Told, Unsubscribe, Version, Will,
+    PublishProperties, ReasonProperties, RetainHandling, SubAck, Subscribe, Unsubscribe, Version, Will,
 };
 use crate::codec::read::{Read, read};
 use crate::codec::reason::Reason;
@@ -32,10 +32,10 @@ fn user() -> impl Strategy<Value = UserProperties> {
         .prop_map(|pairs| pairs.iter().map(|(n, v)| (&n[..], &v[..])).collect())
 }
 
-fn told() -> impl Strategy<Value = Option<Box<Told>>> {
+fn told() -> impl Strategy<Value = Option<Box<ReasonProperties>>> {
     (option::of(text()), user()).prop_map(|(reason_string, user_properties)| {
-        let told = Told { reason_string, user_properties };
-        (told != Told::default()).then(|| Box::new(told))
+        let told = ReasonProperties { reason_string, user_properties };
+        (told != ReasonProperties::default()).then(|| Box::new(told))
     })
 }
 

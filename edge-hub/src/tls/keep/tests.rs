@@ -10,7 +10,7 @@ use crate::tls::{certificates, issue_ca, issue_server};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn options(dir: &Path, authority: Option<Authority>) -> KeepOptions {
-    let place = Place::Files { cert: dir.join("server.pem"), key: dir.join("server-key.pem") };
+    let place = CertificateLocation::Files { cert: dir.join("server.pem"), key: dir.join("server-key.pem") };
     KeepOptions::new(place, authority, vec!["edge1".to_owned(), "127.0.0.1".to_owned()])
 }
 
@@ -122,7 +122,7 @@ async fn a_short_lived_certificate_is_made_anew_again_and_again_before_it_ends()
     let options = KeepOptions {
         lifetime: Duration::from_secs(8),
         look_every: Duration::from_millis(50),
-        ..KeepOptions::new(Place::Memory, Some(ca), vec!["edge1".to_owned()])
+        ..KeepOptions::new(CertificateLocation::Memory, Some(ca), vec!["edge1".to_owned()])
     };
     let keeper = Keeper::open(options).unwrap();
     let served = keeper.served();

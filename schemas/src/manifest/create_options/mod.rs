@@ -133,9 +133,10 @@ impl Normalizer {
 
     fn note(&mut self, known: &[&'static [Member]], key: &str) {
         let is_body = known.len() > 1;
-        let known = match is_body && member(HOST_CONFIG, key).is_some() {
-            true => Vec::new(),
-            false => known.iter().flat_map(|members| members.iter()).map(|(name, _)| *name).collect(),
+        let known = if is_body && member(HOST_CONFIG, key).is_some() {
+            Vec::new()
+        } else {
+            known.iter().flat_map(|members| members.iter()).map(|(name, _)| *name).collect()
         };
         self.notes.push(Note { path: self.path.join("."), key: key.to_owned(), known });
     }

@@ -1,0 +1,112 @@
+//! The server: its bounds, its counts, and what its listeners and sessions share.
+
+use edge_core::error_chain::chain;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use edge_buffer::OpenError;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::attempts::Attempts;
+use crate::broker::{Broker, wills};
+use crate::clients::Clients;
+use crate::connection_slots::{ConnectionSlotLimits, ConnectionSlots};
+use crate::counts::{Counts, add};
+use crate::journal::{Journal, JournalMax};
+use crate::keeper;
+use crate::refusals::Refusals;
+use crate::service::Service;
+use crate::settings::MqttServerSettings;
+use crate::tasks;
+
+/// A server: one set of clients and free topics, over any number of listeners.
+pub struct MqttServer<S> {
+    pub(crate) service: Arc<S>,
+    pub(crate) clients: Clients,
+    pub(crate) settings: MqttServerSettings,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) attempts: Attempts,
+    pub(crate) slots: ConnectionSlots,
+    pub(crate) refusals: Refusals,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    stop_keeper: DropGuard,
+}
+
+impl<S: Service> MqttServer<S> {
+    /// A server whose listeners are not open yet, with the sessions and retained messages that are in `dir`.
+    ///
+    /// # Errors
+    /// [`OpenError`] when `dir` cannot be used, or another program uses it.
+    pub async fn open(
+        dir: &Path,
+        service: Arc<S>,
+        clients: Clients,
+        settings: MqttServerSettings,
+    ) -> Result<Arc<Self>, OpenError> {
+        let max = JournalMax { bytes: settings.journal_bytes_max, keep_free_bytes: settings.keep_free_bytes };
+        let recovered = Journal::open(dir, max).await?;
+        let (broker, due_wills) = Broker::restore(recovered.journal, &recovered.state, settings.clone());
+        let broker = Arc::new(broker);
+        add(&broker.counts.records_skipped, recovered.skipped);
+        clients.attach(&broker);
+        let stop = CancellationToken::new();
+        let (keeps, finish) = (keeper::keep(broker.clone(), stop.clone()), settings.finish_timeout);
+        let wills = wills::publish(broker.clone(), service.clone(), due_wills, stop.clone(), finish);
+        let keeper = tasks::spawn_essential("MQTT sessions", async move {
+            tokio::join!(keeps, wills);
+        });
+        let slots = ConnectionSlots::new(ConnectionSlotLimits {
+            connections: settings.connections_max,
+            unproven: settings.unproven_max,
+            of_address: settings.address_connections_max,
+            connects_per_second: settings.address_connects_per_second,
+        });
+        let (keeper, stop_keeper) = (Mutex::new(Some(keeper)), stop.drop_guard());
+        let attempts = Attempts::new(settings.throttle.clone());
+        let refusals = Refusals::default();
+        Ok(Arc::new(Self {
+            service,
+            clients,
+            settings,
+            broker,
+            attempts,
+            slots,
+            refusals,
+            keeper,
+            stop_keeper,
+        }))
+    }
+
+    /// Its bounds.
+    pub fn settings(&self) -> &MqttServerSettings {
+        &self.settings
+    }
+
+    /// The clients that were refused last.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// The numbers of the journal of sessions and retained messages.
+    pub fn journal_stats(&self) -> edge_buffer::Stats {
+        self.broker.journal.stats()
+    }
+
+    /// What was refused or let go so far.
+    pub fn counts(&self) -> &Counts {
+        &self.broker.counts
+    }
+
+    /// Writes what the journal was handed and lets its directory go. After the listeners have ended.
+    pub async fn close(&self) {
+        self.stop_keeper.token().cancel();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper
+            && let Err(error) = keeper.await
+        {
+            tracing::error!(error = %chain(&error), "the keeper of the MQTT sessions failed");
+        }
+        self.broker.journal.close().await;
+    }
+}

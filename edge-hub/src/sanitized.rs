@@ -1,0 +1,14 @@
+//! Text of a client for the log: on one line whatever it holds.
+
+use std::fmt;
+
+/// Shows a text with its control characters escaped.
+pub(crate) struct Sanitized<'a>(pub &'a str);
+
+impl fmt::Display for Sanitized<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| {
+            if c.is_control() { write!(f, "{}", c.escape_unicode()) } else { write!(f, "{c}") }
+        })
+    }
+}

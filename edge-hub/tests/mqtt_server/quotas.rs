@@ -1,0 +1,213 @@
+//! What one identity may have and do: beyond it that identity alone is refused, told and counted, and gets it again when it gives
+//! something back. A local user is one identity with all its client ids.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use edge_hub::settings::{IdentitySettings, MqttServerSettings};
+use rumqttc::SubscribeReasonCode::{Failure, Success};
+use rumqttc::{ConnectReturnCode, MqttOptions, Packet, QoS};
+
+use crate::octets::{Octets, packet, publish_v4, publish_v5, text};
+use crate::site::{Mqtt, Seen, Site};
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+async fn open(identity: IdentitySettings) -> Site {
+    Site::open(MqttServerSettings { identity, ..MqttServerSettings::default() }).await
+}
+
+/// A client of the local user `plc`.
+fn of_user(site: &Site, client_id: &str) -> MqttOptions {
+    let mut options = site.options(client_id);
+    options.set_credentials("plc", "right");
+    options
+}
+
+#[tokio::test]
+async fn a_user_has_as_many_connections_as_one_identity_may_and_devices_have_theirs() {
+    let mut site = open(IdentitySettings { connections_max: 2, ..IdentitySettings::default() }).await;
+    let (one, _) = Mqtt::connect(of_user(&site, "one")).await;
+    let (_two, _) = Mqtt::connect(of_user(&site, "two")).await;
+    assert_eq!(Mqtt::refused(of_user(&site, "three")).await, ConnectReturnCode::ServiceUnavailable);
+    // One that takes over its own connection is no third one, and devices are other identities.
+    let (again, _) = Mqtt::connect(of_user(&site, "one")).await;
+    one.closed().await;
+    let _devices = (site.mqtt("d1").await, site.mqtt("d2").await, site.mqtt("d3").await);
+    assert_eq!(read(&site.server.counts().quotas_exceeded), 1);
+    again.closed_by_client().await;
+    site.until_seen(Seen::Disconnected("$user:plc/one".into())).await;
+    drop(Mqtt::connect(of_user(&site, "three")).await);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn a_user_has_as_many_sessions_as_one_identity_may_over_a_restart_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = IdentitySettings { sessions_max: 2, ..IdentitySettings::default() };
+    let settings = MqttServerSettings { identity, ..MqttServerSettings::default() };
+    let staying = |mut options: MqttOptions| {
+        options.set_clean_session(false);
+        options
+    };
+    for round in 0..2 {
+        let site = Site::open_in(dir.path(), settings.clone()).await;
+        for (n, client_id) in ["one", "two", "three"].into_iter().enumerate() {
+            for visit in 0..2 {
+                let (client, was_present) = Mqtt::connect(staying(of_user(&site, client_id))).await;
+                assert_eq!(was_present, n < 2 && (visit > 0 || round > 0), "{client_id}, round {round}");
+                client.closed_by_client().await;
+            }
+        }
+        drop(Mqtt::connect(staying(site.options("device"))).await);
+        assert_eq!(read(&site.server.counts().quotas_exceeded), 2, "both visits of the third");
+        site.close().await;
+    }
+    // One that ends its session makes room.
+    let site = Site::open_in(dir.path(), settings).await;
+    Mqtt::connect(of_user(&site, "one")).await.0.closed_by_client().await;
+    Mqtt::connect(staying(of_user(&site, "three"))).await.0.closed_by_client().await;
+    assert!(Mqtt::connect(staying(of_user(&site, "three"))).await.1);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn the_filters_of_all_clients_of_a_user_share_its_bytes() {
+    let site = open(IdentitySettings { subscription_bytes_max: 20_000, ..IdentitySettings::default() }).await;
+    let (mut one, _) = Mqtt::connect(of_user(&site, "one")).await;
+    let (mut two, _) = Mqtt::connect(of_user(&site, "two")).await;
+    let mut device = site.mqtt("device").await;
+    let long = format!("a/{}", "x".repeat(5_000));
+    assert_eq!(one.subscribe(&long, QoS::AtLeastOnce).await, Success(QoS::AtLeastOnce));
+    assert_eq!(two.subscribe(&long, QoS::AtLeastOnce).await, Failure);
+    // What is deep costs a node for each level.
+    let deep = vec!["x"; 60].join("/");
+    assert_eq!(two.subscribe(&deep, QoS::AtLeastOnce).await, Failure);
+    assert_eq!(two.subscribe("short", QoS::AtLeastOnce).await, Success(QoS::AtLeastOnce));
+    assert_eq!(one.subscribe(&long, QoS::AtMostOnce).await, Success(QoS::AtMostOnce), "it has it already");
+    assert_eq!(device.subscribe(&long, QoS::AtLeastOnce).await, Success(QoS::AtLeastOnce));
+    one.client.unsubscribe(&long).await.unwrap();
+    while !matches!(one.packet().await.unwrap(), Packet::UnsubAck(_)) {}
+    assert_eq!(two.subscribe(&long, QoS::AtLeastOnce).await, Success(QoS::AtLeastOnce));
+    let counts = site.server.counts();
+    assert_eq!((read(&counts.quotas_exceeded), read(&counts.subscriptions_refused)), (2, 2));
+    // Nothing is held any more by a session that has ended.
+    two.closed_by_client().await;
+    drop(one);
+    site.close().await;
+    let _ = device.client.disconnect().await;
+}
+
+#[tokio::test]
+async fn one_device_takes_not_all_retained_messages() {
+    for identity in [
+        IdentitySettings { retained_messages_max: 2, ..IdentitySettings::default() },
+        IdentitySettings { retained_bytes_max: 900, ..IdentitySettings::default() },
+    ] {
+        let site = open(identity).await;
+        let mut greedy = Octets::clean_v5(&site, "greedy").await;
+        let mut other = Octets::clean(&site, "other").await;
+        let payload = "x".repeat(200);
+        for (id, topic) in [(1, "a"), (2, "b")] {
+            let answer = [0x40, 2, 0, id];
+            greedy.ask(&publish_v5(0x33, topic, id.into(), b"", &payload), &answer).await;
+        }
+        greedy.send(&publish_v5(0x33, "c", 3, b"", &payload)).await;
+        let puback = greedy.packet().await;
+        assert_eq!((puback[0], puback[4]), (0x40, 0x97), "{puback:02x?}");
+        assert_eq!(read(&site.server.counts().quotas_exceeded), 1);
+        // Others have their own, and what another one replaces is the other one's.
+        other.ask(&publish_v4(0x33, "a", 1, &payload), b"\x40\x02\0\x01").await;
+        greedy.ask(&publish_v5(0x33, "c", 4, b"", &payload), b"\x40\x02\0\x04").await;
+        greedy.ask(&publish_v5(0x33, "b", 5, b"", ""), b"\x40\x02\0\x05").await;
+        greedy.ask(&publish_v5(0x33, "d", 6, b"", &payload), b"\x40\x02\0\x06").await;
+        let mut later = Octets::clean(&site, "later").await;
+        later.ask(&packet(0x82, &[b"\0\x01", &text("#"), &[0]]), b"\x90\x03\0\x01\0").await;
+        let mut topics = Vec::new();
+        for _ in 0..3 {
+            let message = later.packet().await;
+            topics.push(message[message.len() - 201]);
+        }
+        topics.sort_unstable();
+        assert_eq!(topics, b"acd");
+        site.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_packets_or_changes_filters_too_fast_waits_and_others_do_not() {
+    let ping = vec![0xc0, 0];
+    let subscribe = packet(0x82, &[b"\0\x01", &text("a"), &[0]]);
+    let unsubscribe = packet(0xa2, &[b"\0\x01", &text("a")]);
+    for (packet, rates) in [
+        (ping, IdentitySettings { packets_per_second: 25, ..IdentitySettings::default() }),
+        (subscribe, IdentitySettings { filters_per_second: 25, ..IdentitySettings::default() }),
+        (unsubscribe, IdentitySettings { filters_per_second: 25, ..IdentitySettings::default() }),
+    ] {
+        let site = open(rates).await;
+        let since = Instant::now();
+        let mut fast = Octets::clean(&site, "fast").await;
+        fast.send(&packet.repeat(100)).await;
+        let mut other = Octets::clean(&site, "other").await;
+        other.ask(&[0xc0, 0], &[0xd0, 0]).await;
+        let other_took = since.elapsed();
+        for _ in 0..100 {
+            fast.packet().await;
+        }
+        let took = since.elapsed();
+        assert!(took >= Duration::from_millis(2_900), "25 at once, 75 in three seconds: {took:?}");
+        assert!(
+            other_took < Duration::from_millis(2_900),
+            "another client waited {other_took:?} of {took:?}"
+        );
+        // Coming again does not make it faster.
+        drop(fast);
+        let since = Instant::now();
+        let mut again = Octets::clean(&site, "fast").await;
+        again.send(&packet.repeat(25)).await;
+        for _ in 0..25 {
+            again.packet().await;
+        }
+        assert!(since.elapsed() >= Duration::from_millis(250), "{:?}", since.elapsed());
+        assert!(read(&site.server.counts().clients_paused) > 0);
+        site.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_acknowledges_as_fast_as_others_publish() {
+    const PUBLISHERS: u8 = 10;
+    let site = open(IdentitySettings { packets_per_second: 50, ..IdentitySettings::default() }).await;
+    let mut subscriber = Octets::clean(&site, "subscriber").await;
+    subscriber.ask(&packet(0x82, &[b"\0\x01", &text("t"), &[1]]), b"\x90\x03\0\x01\x01").await;
+    for n in 0..PUBLISHERS {
+        let mut publisher = Octets::clean(&site, &format!("publisher-{n}")).await;
+        for id in 1..=40 {
+            publisher.send(&publish_v4(0x32, "t", id, "x")).await;
+            let message = subscriber.packet().await;
+            subscriber.send(&[0x40, 2, message[5], message[6]]).await;
+            publisher.expect(&[0x40, 2, 0, u8::try_from(id).unwrap()]).await;
+        }
+    }
+    subscriber.ask(&[0xc0, 0], &[0xd0, 0]).await;
+    assert_eq!(read(&site.server.counts().clients_paused), 0);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn acknowledgements_that_settle_nothing_count_as_packets() {
+    // PUBACK, PUBREC, PUBCOMP.
+    for first in [0x40, 0x50, 0x70] {
+        let site = open(IdentitySettings { packets_per_second: 50, ..IdentitySettings::default() }).await;
+        let since = Instant::now();
+        let mut client = Octets::clean(&site, "client").await;
+        client.send(&[first, 2, 0, 7].repeat(100)).await;
+        client.send(&[0xc0, 0]).await;
+        while client.packet().await != [0xd0, 0] {}
+        assert!(since.elapsed() >= Duration::from_millis(900), "{first:#x}: {:?}", since.elapsed());
+        assert!(read(&site.server.counts().clients_paused) > 0, "{first:#x}");
+        site.close().await;
+    }
+}

@@ -30,7 +30,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// REST API and status page.
     pub http: Http,
-    /// The front door.
+    /// The MQTT server.
     pub mqtt: Mqtt,
     /// How much history is kept.
     pub keep: KeepConfig,
@@ -38,7 +38,7 @@ pub struct Config {
     pub tls: Tls,
     /// Devices that enrol themselves.
     pub dps: Dps,
-    /// What one client may ask of the front door.
+    /// What one client may ask of the MQTT server.
     pub limits: Limits,
 }
 

@@ -19,7 +19,7 @@ use crate::store::devices::{self, Device, X509};
 use crate::store::enrollments::{self, Enrollment};
 
 impl Fleet {
-    /// Lets a device in that enrols itself at central's own door.
+    /// Lets a device in that enrols itself at central's own listener.
     ///
     /// # Errors
     /// Why not.
@@ -40,7 +40,7 @@ impl Fleet {
         Site { id_scope: self.id_scope.clone(), trust: self.trust.borrow().clone(), now_ms: now_ms() }
     }
 
-    /// Answers a device that enrols itself, at central's own door or through a gateway.
+    /// Answers a device that enrols itself, at central's own listener or through a gateway.
     pub(crate) async fn enroll(
         self: &Arc<Self>,
         enrolment: Enrolment,

@@ -19,13 +19,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::authorize::{adopt_claim, end_claim};
-use crate::calls::Running;
+use crate::c2d::{self, StoredCloudMessages};
 use crate::clock::now_ms;
+use crate::commands::Running;
 use crate::component::InvalidMarker;
 use crate::deploy::{Assignment, assign, take_assignment};
 use crate::ingest::Ingest;
 use crate::link::Outbox;
-use crate::mail::{self, StoredMail};
 use crate::organizations::Organizations;
 use crate::precondition::Precondition;
 use crate::presence::Connections;
@@ -101,7 +101,7 @@ pub struct Fleet {
     pub store: Store,
     /// The way of telemetry into it.
     pub(crate) ingest: Ingest,
-    /// Who is connected to central's own door.
+    /// Who is connected to central's own listener.
     pub clients: Clients,
     /// Who is connected where.
     pub connections: Connections,
@@ -117,11 +117,11 @@ pub struct Fleet {
     pub(crate) gateways: RwLock<HashSet<DeviceId>>,
     /// What gateways are still to be told.
     pub(crate) outbox: Outbox,
-    /// Brings cloud-to-device messages at central's own door.
-    pub dispatcher: CloudMessageDispatcher<StoredMail>,
+    /// Brings cloud-to-device messages at central's own listener.
+    pub dispatcher: CloudMessageDispatcher<StoredCloudMessages>,
     /// Commands that wait for their answer.
     pub(crate) running: Mutex<HashMap<String, Running>>,
-    /// Devices whose waiting commands are being run at central's own door.
+    /// Devices whose waiting commands are being run at central's own listener.
     pub(crate) command_rounds: SingleFlight<DeviceId>,
     /// Told when the next command to expire may be another one.
     pub(crate) waiting_changed: Notify,
@@ -149,7 +149,7 @@ pub struct Registration {
 }
 
 impl Fleet {
-    /// Joins the store and the door.
+    /// Joins the store and the MQTT server.
     ///
     /// # Errors
     /// [`StoreError`] when the site's ID scope cannot be read.
@@ -165,7 +165,7 @@ impl Fleet {
             store.submit(move |c| Ok::<_, StoreError>(enrollments::id_scope(c, id_scope.as_deref())?));
         let id_scope = scope.await?;
         Ok(Arc::new(Self {
-            dispatcher: mail::dispatcher(&store, clients.clone()),
+            dispatcher: c2d::dispatcher(&store, clients.clone()),
             ingest: Ingest::new(store.clone()),
             store,
             clients,

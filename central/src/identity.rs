@@ -48,7 +48,7 @@ pub enum IdentityError {
     Keep(#[from] KeepError),
 }
 
-/// The keeper of the front door's certificate: of `[tls] cert` and `key` when they are set, otherwise one of central's own
+/// The keeper of the MQTT server's certificate: of `[tls] cert` and `key` when they are set, otherwise one of central's own
 /// authority for `hostname` and `localhost`.
 ///
 /// # Errors
@@ -66,7 +66,7 @@ pub fn keeper(config: &Config) -> Result<Keeper, IdentityError> {
     Ok(Keeper::open(KeepOptions::new(place, authority, names))?)
 }
 
-/// The keeper of the certificate of `[http] cert` and `key`; `None` when the API has the front door's.
+/// The keeper of the certificate of `[http] cert` and `key`; `None` when the API has the MQTT server's.
 ///
 /// # Errors
 /// [`IdentityError`], naming the file.

@@ -47,11 +47,11 @@ pub struct GatewayConnection {
 #[derive(Clone)]
 pub struct Ingest {
     store: Store,
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Mutex<WaitingMessages>>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingMessages {
     messages: VecDeque<Arrived>,
     bytes: usize,
     /// A work that will take them is on its way to the writer.
@@ -94,7 +94,7 @@ impl Ingest {
         Self { store, waiting: Arc::default() }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, WaitingMessages> {
         self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

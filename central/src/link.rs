@@ -33,11 +33,11 @@ use crate::store::twins::{self, Half};
 
 /// What gateways are still to be told. Bounded by the registry: one entry for each thing that can be told.
 #[derive(Debug, Default)]
-pub struct Outbox(Mutex<HashMap<DeviceId, BTreeSet<News>>>);
+pub struct Outbox(Mutex<HashMap<DeviceId, BTreeSet<Update>>>);
 
 /// One thing to tell a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum News {
+enum Update {
     /// How far central has what its queues hold. First: it sends telemetry from there.
     Stored,
     /// The devices behind it: a gateway knows a device before it hears its desired section.
@@ -58,7 +58,7 @@ enum News {
 
 /// What is told at once.
 enum Batch {
-    One(News),
+    One(Update),
     Children(Vec<DeviceId>),
     Purges(Vec<DeviceId>),
 }
@@ -69,12 +69,12 @@ const PART_BYTES_MAX: usize = 128 * 1024;
 const BATCH_MAX: usize = 500;
 
 impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, BTreeSet<News>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, BTreeSet<Update>>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Notes news; true when nobody tells this gateway anything yet, and the caller must start somebody who does.
-    fn put(&self, gateway: &DeviceId, news: impl IntoIterator<Item = News>) -> bool {
+    fn put(&self, gateway: &DeviceId, news: impl IntoIterator<Item = Update>) -> bool {
         let mut outbox = self.lock();
         let is_idle = !outbox.contains_key(gateway);
         outbox.entry(gateway.clone()).or_default().extend(news);
@@ -89,24 +89,24 @@ impl Outbox {
             outbox.remove(gateway);
             return None;
         };
-        let more_of = |news: &mut BTreeSet<News>, is_same: fn(&News) -> bool| {
+        let more_of = |news: &mut BTreeSet<Update>, is_same: fn(&Update) -> bool| {
             let mut devices = Vec::new();
             while devices.len() + 1 < BATCH_MAX
                 && news.first().is_some_and(is_same)
-                && let Some(News::Child(device) | News::Purge(device)) = news.pop_first()
+                && let Some(Update::Child(device) | Update::Purge(device)) = news.pop_first()
             {
                 devices.push(device);
             }
             devices
         };
         Some(match first {
-            News::Child(device) => {
-                let mut devices = more_of(news, |next| matches!(next, News::Child(_)));
+            Update::Child(device) => {
+                let mut devices = more_of(news, |next| matches!(next, Update::Child(_)));
                 devices.push(device);
                 Batch::Children(devices)
             }
-            News::Purge(device) => {
-                let mut devices = more_of(news, |next| matches!(next, News::Purge(_)));
+            Update::Purge(device) => {
+                let mut devices = more_of(news, |next| matches!(next, Update::Purge(_)));
                 devices.push(device);
                 Batch::Purges(devices)
             }
@@ -122,12 +122,12 @@ impl Outbox {
 impl Fleet {
     /// Tells a gateway of a device that stands behind it, has changed, or stands there no longer.
     pub(crate) fn tell_child(self: &Arc<Self>, gateway: &DeviceId, device: &DeviceId) {
-        self.tell(gateway, [News::Child(device.clone())]);
+        self.tell(gateway, [Update::Child(device.clone())]);
     }
 
     /// Tells a gateway the desired section of an identity.
     pub(crate) fn tell_desired(self: &Arc<Self>, gateway: &DeviceId, of: Identity) {
-        self.tell(gateway, [News::Desired(of)]);
+        self.tell(gateway, [Update::Desired(of)]);
     }
 
     /// Tells a gateway the messages of a device behind it.
@@ -137,17 +137,17 @@ impl Fleet {
         device: &DeviceId,
         sequences: impl IntoIterator<Item = u64>,
     ) {
-        self.tell(gateway, sequences.into_iter().map(|sequence| News::Message(device.clone(), sequence)));
+        self.tell(gateway, sequences.into_iter().map(|sequence| Update::Message(device.clone(), sequence)));
     }
 
     /// Tells a gateway commands that wait.
     pub(crate) fn tell_commands(self: &Arc<Self>, gateway: &DeviceId, rows: impl IntoIterator<Item = u64>) {
-        self.tell(gateway, rows.into_iter().map(News::Command));
+        self.tell(gateway, rows.into_iter().map(Update::Command));
     }
 
     /// Tells a gateway which messages of a device were taken back.
     pub(crate) fn tell_purge(self: &Arc<Self>, gateway: &DeviceId, device: &DeviceId) {
-        self.tell(gateway, [News::Purge(device.clone())]);
+        self.tell(gateway, [Update::Purge(device.clone())]);
     }
 
     /// Tells a gateway everything: it has just subscribed.
@@ -173,23 +173,26 @@ impl Fleet {
         self.clients.disconnect(&Identity::device(gateway), "central could not read its state");
     }
 
-    async fn everything(&self, gateway: DeviceId) -> Result<Vec<News>, FleetError> {
+    async fn everything(&self, gateway: DeviceId) -> Result<Vec<Update>, FleetError> {
         self.store
             .read(move |c| {
-                let mut news =
-                    vec![News::Stored, News::Children, News::Desired(Identity::device(gateway.clone()))];
+                let mut news = vec![
+                    Update::Stored,
+                    Update::Children,
+                    Update::Desired(Identity::device(gateway.clone())),
+                ];
                 for module in modules(c, &gateway)? {
-                    news.push(News::Desired(Identity::module(gateway.clone(), module)));
+                    news.push(Update::Desired(Identity::module(gateway.clone(), module)));
                 }
-                news.extend(commands::waiting(c, &gateway)?.into_iter().map(News::Command));
+                news.extend(commands::waiting(c, &gateway)?.into_iter().map(Update::Command));
                 for child in devices::children(c, &gateway)? {
-                    news.extend(commands::waiting(c, &child.id)?.into_iter().map(News::Command));
+                    news.extend(commands::waiting(c, &child.id)?.into_iter().map(Update::Command));
                     for sequence in cloud_messages::sequences(c, &child.id)? {
-                        news.push(News::Message(child.id.clone(), sequence));
+                        news.push(Update::Message(child.id.clone(), sequence));
                     }
-                    news.push(News::Desired(Identity::device(child.id)));
+                    news.push(Update::Desired(Identity::device(child.id)));
                 }
-                news.push(News::Purges);
+                news.push(Update::Purges);
                 Ok(news)
             })
             .await
@@ -216,7 +219,7 @@ impl Fleet {
         });
     }
 
-    fn tell(self: &Arc<Self>, gateway: &DeviceId, news: impl IntoIterator<Item = News>) {
+    fn tell(self: &Arc<Self>, gateway: &DeviceId, news: impl IntoIterator<Item = Update>) {
         if self.outbox.put(gateway, news) {
             let (fleet, recovering, of) = (self.clone(), self.clone(), gateway.clone());
             let told = fleet.teller(gateway.clone());
@@ -296,11 +299,11 @@ impl Fleet {
     async fn messages(&self, gateway: &DeviceId, batch: Batch) -> Result<Vec<(LinkDown, Bytes)>, FleetError> {
         let takes_parts = self.connections.link_version(gateway) >= CHILDREN_IN_PARTS;
         match batch {
-            Batch::One(News::Children) if takes_parts => self.all_children(gateway.clone()).await,
+            Batch::One(Update::Children) if takes_parts => self.all_children(gateway.clone()).await,
             Batch::Children(devices) if takes_parts => self.changed_children(gateway.clone(), devices).await,
             // The list must be whole: this gateway takes what is not in it for gone.
-            Batch::Children(_) => Ok(self.message(gateway, News::Children).await?.into_iter().collect()),
-            Batch::One(News::Purges) => self.purges(gateway.clone(), None).await,
+            Batch::Children(_) => Ok(self.message(gateway, Update::Children).await?.into_iter().collect()),
+            Batch::One(Update::Purges) => self.purges(gateway.clone(), None).await,
             Batch::Purges(devices) => self.purges(gateway.clone(), Some(devices)).await,
             Batch::One(news) => Ok(self.message(gateway, news).await?.into_iter().collect()),
         }
@@ -376,23 +379,27 @@ impl Fleet {
     }
 
     /// The message for a piece of news as the state is now; `None` when there is nothing to say.
-    async fn message(&self, gateway: &DeviceId, news: News) -> Result<Option<(LinkDown, Bytes)>, FleetError> {
+    async fn message(
+        &self,
+        gateway: &DeviceId,
+        news: Update,
+    ) -> Result<Option<(LinkDown, Bytes)>, FleetError> {
         let gateway = gateway.clone();
         // An older gateway would take them for a property.
         let takes_generations = self.connections.link_version(&gateway) >= GENERATIONS;
         self.store
             .read(move |c| match news {
-                News::Stored => {
+                Update::Stored => {
                     let stored = telemetry::stored(c, &gateway)?;
                     Ok(Some((LinkDown::Stored, json(&stored))))
                 }
-                News::Children => {
+                Update::Children => {
                     let children = devices::children(c, &gateway)?.into_iter().filter_map(child).collect();
                     Ok(Some((LinkDown::Children, json(&Children { children, ..Children::default() }))))
                 }
                 // They come in batches.
-                News::Child(_) | News::Purges | News::Purge(_) => Ok(None),
-                News::Desired(of) => {
+                Update::Child(_) | Update::Purges | Update::Purge(_) => Ok(None),
+                Update::Desired(of) => {
                     let stored = twins::section(c, &of, Half::Desired)?;
                     if stored.is_unreadable {
                         // The gateway keeps what it has; an empty section would take its modules away.
@@ -412,7 +419,7 @@ impl Fleet {
                     let desired = Desired { section, generations };
                     Ok(Some((LinkDown::Desired(of), json(&desired))))
                 }
-                News::Command(row) => {
+                Update::Command(row) => {
                     let now_ms = now_ms();
                     let Some(command) = commands::waiting_at(c, row, now_ms)? else { return Ok(None) };
                     // Its device may stand behind another gateway now.
@@ -430,7 +437,7 @@ impl Fleet {
                         json(&down),
                     )))
                 }
-                News::Message(device, sequence) => {
+                Update::Message(device, sequence) => {
                     // It may have ended since, or its device stands behind another gateway now.
                     let stands_behind = devices::get(c, &device)?.and_then(|device| device.gateway);
                     let waits = cloud_messages::get(c, sequence)?.filter(|message| message.ended.is_none());

@@ -43,7 +43,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serves the REST API, the status page and the gateways' front door until SIGTERM.
+    /// Serves the REST API, the status page and the gateways' MQTT server until SIGTERM.
     Serve,
     /// Prints the ID scope of devices that enrol themselves. Works while central serves.
     IdScope,

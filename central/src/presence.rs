@@ -1,4 +1,4 @@
-//! Who is connected now: devices at central's own door, and clients of gateways as their gateways tell.
+//! Who is connected now: devices at central's own listener, and clients of gateways as their gateways tell.
 //!
 //! Nothing of it is kept over a restart: a gateway names all its clients again when it connects. When a gateway goes,
 //! its clients are unknown, which operators see as not connected.
@@ -19,7 +19,7 @@ pub struct Connections(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// At central's door: the connection's number, and since when.
+    /// At central's listener: the connection's number, and since when.
     direct: HashMap<Identity, (u64, u64)>,
     behind: HashMap<DeviceId, Behind>,
     /// Devices whose connections changed since they were taken; `None` while nobody asks.

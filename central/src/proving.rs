@@ -18,8 +18,8 @@ use rustls::pki_types::CertificateDer;
 use schemas::names::DeviceId;
 use schemas::provisioning::Enrolment;
 
-use crate::door::attestation;
 use crate::fleet::FleetError;
+use crate::mqtt_service::attestation;
 use crate::placement::is_behind_by_operator;
 use crate::store::devices::{self, Device, Keys};
 use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};

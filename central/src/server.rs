@@ -58,7 +58,7 @@ pub struct Started {
     /// MQTT over WebSocket over TLS.
     pub wss: Option<SocketAddr>,
     fleet: Arc<Fleet>,
-    door: Arc<MqttServer<Fleet>>,
+    mqtt_server: Arc<MqttServer<Fleet>>,
     tasks: Tasks,
     stop: CancellationToken,
     _lock: DataLock,
@@ -112,7 +112,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         pending_max: 2 * crate::ingest::BATCH_MAX,
         ..config.limits.settings(connections_max)
     };
-    let door = MqttServer::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, settings).await?;
+    let mqtt_server =
+        MqttServer::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, settings).await?;
     let http = listen("http.listen", config.http.listen).await?;
     let mqtts = listen("mqtt.mqtts", config.mqtt.mqtts).await?;
     let mqtt = match config.mqtt.mqtt {
@@ -130,7 +131,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         mqtt: mqtt.as_ref().map(TcpListener::local_addr).transpose()?,
         wss: wss.as_ref().map(TcpListener::local_addr).transpose()?,
         fleet: fleet.clone(),
-        door: door.clone(),
+        mqtt_server: mqtt_server.clone(),
         tasks: Tasks::new(stop.clone()),
         stop: stop.clone(),
         _lock: lock,
@@ -155,12 +156,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
             }
         });
     }
-    started
-        .tasks
-        .essential("MQTT over TLS", door.clone().serve_tls(mqtts, tls.clone(), stop.clone()).map(anyhow::Ok));
+    started.tasks.essential(
+        "MQTT over TLS",
+        mqtt_server.clone().serve_tls(mqtts, tls.clone(), stop.clone()).map(anyhow::Ok),
+    );
     if let Some(wss) = wss {
         // Nothing but WebSockets: the REST API has a listener of its own.
-        let served = door.clone().serve_https(wss, tls, axum::Router::new(), stop.clone());
+        let served = mqtt_server.clone().serve_https(wss, tls, axum::Router::new(), stop.clone());
         started.tasks.essential("MQTT over WebSocket", served.map(anyhow::Ok));
     }
     for (name, keeper) in [("certificate", Some(keeper)), ("certificate of the REST API", http_keeper)] {
@@ -203,7 +205,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         });
     }
     if let Some(mqtt) = mqtt {
-        started.tasks.essential("plain MQTT", door.clone().serve_tcp(mqtt, stop.clone()).map(anyhow::Ok));
+        started
+            .tasks
+            .essential("plain MQTT", mqtt_server.clone().serve_tcp(mqtt, stop.clone()).map(anyhow::Ok));
     }
     let limits = HttpLimits {
         connections_max: config.http.connections_max,
@@ -214,7 +218,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         // Bodies are read by the API, once it knows who sends them.
         ..HttpLimits::default()
     };
-    let api = crate::api::router(fleet, door, people, live, states, Arc::new(config.clone()));
+    let api = crate::api::router(fleet, mqtt_server, people, live, states, Arc::new(config.clone()));
     let per_address = config.http.connections_per_address;
     let served = HttpServer::new("http.listen", limits).serve_tcp(http, per_address, http_tls, api, stop);
     started.tasks.essential("REST API", served.map(anyhow::Ok));
@@ -228,7 +232,7 @@ impl Started {
         format!("{}://{}", if self.is_https { "https" } else { "http" }, self.http)
     }
 
-    /// What central decides with; for tests that look behind the doors.
+    /// What central decides with; for tests that look behind the servers.
     pub fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet
     }
@@ -257,7 +261,7 @@ impl Started {
             tracing::warn!(seconds = STOP_WITHIN.as_secs(), "connections that did not end in time were cut");
             self.tasks.shutdown().await;
         }
-        self.door.close().await;
+        self.mqtt_server.close().await;
         self.fleet.store.close().await;
         tracing::info!("central has stopped");
         ended

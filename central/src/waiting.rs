@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! asked ──► waits here ──── the gateway has it on disk ──► waits there ──► called, answered ──► ended
-//!               │└─ the device listens at central's own door ──► called ───────────────────────►│
+//!               │└─ the device listens at central's own listener ──► called ───────────────────────►│
 //!               └── not valid any more ─────────────────────────────────────────────────────────┘
 //! ```
 //!
@@ -19,8 +19,8 @@ use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity};
 use tokio_util::sync::CancellationToken;
 
-use crate::calls::{GRACE, check, no_answer};
 use crate::clock::now_ms;
+use crate::commands::{GRACE, check, no_answer};
 use crate::fleet::{Fleet, FleetError, require};
 use crate::store::StoreError;
 use crate::store::commands::{self, Command, Outcome};
@@ -94,7 +94,7 @@ impl Fleet {
         Ok(command)
     }
 
-    /// Sends the waiting commands of a device on their way: to its session at central's own door, or to its gateway.
+    /// Sends the waiting commands of a device on their way: to its session at central's own listener, or to its gateway.
     pub(crate) fn carry_on(
         self: &Arc<Self>,
         device: &DeviceId,
@@ -113,7 +113,7 @@ impl Fleet {
         self.clients.has_subscribed(&Identity::device(device.clone()), &Subscribe::MethodCalls)
     }
 
-    /// Runs what waits for a device that listens at central's own door. Called when it begins to listen, too.
+    /// Runs what waits for a device that listens at central's own listener. Called when it begins to listen, too.
     pub(crate) fn run_waiting(self: &Arc<Self>, device: DeviceId) {
         if !self.command_rounds.begin(&device) {
             return;

@@ -1,4 +1,4 @@
-//! How a device proves itself, through the REST API and at the front door.
+//! How a device proves itself, through the REST API and at the MQTT server.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 

@@ -1,4 +1,4 @@
-//! Cloud-to-device messages through the REST API, to a device at central's own door and to a gateway on its link.
+//! Cloud-to-device messages through the REST API, to a device at central's own listener and to a gateway on its link.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
@@ -197,7 +197,7 @@ async fn a_gateway_is_handed_what_waits_once_it_listens_and_what_follows_and_its
     let (_, message) = gateway.message("$ls/message/d/").await;
     assert_eq!(message["messageId"], "m3");
 
-    // Taken from behind the gateway, the device gets it at central's own door.
+    // Taken from behind the gateway, the device gets it at central's own listener.
     central.ok(Method::DELETE, "/api/devices/gw/relationships/r", None).await;
     let mut device = central.client("d").await;
     device.subscribe("devices/d/messages/devicebound/#").await;

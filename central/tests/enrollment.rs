@@ -1,4 +1,4 @@
-//! Devices that enrol themselves at central's own door, and those that may not.
+//! Devices that enrol themselves at central's own listener, and those that may not.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 

@@ -1,4 +1,4 @@
-//! Enrolment groups with X.509 certificates: made, verified by proof of possession, and enrolled by at central's own door.
+//! Enrolment groups with X.509 certificates: made, verified by proof of possession, and enrolled by at central's own listener.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 

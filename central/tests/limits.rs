@@ -1,4 +1,4 @@
-//! The bounds of central's front door: of one client, of one address, of a gateway's devices, and of guessing.
+//! The bounds of central's MQTT server: of one client, of one address, of a gateway's devices, and of guessing.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
@@ -62,10 +62,10 @@ async fn one_client_and_one_address_get_what_the_limits_say_and_the_api_counts_w
     assert!(matches!(read, Ok(0) | Err(_)), "the third connection of the address stayed");
     drop(second);
 
-    let door = central.get("/api/ext/door").await;
-    assert_eq!(door["clients"], 1);
+    let mqtt_server = central.get("/api/ext/mqtt-server").await;
+    assert_eq!(mqtt_server["clients"], 1);
     assert_eq!(
-        (&door["limits"]["messagesPerSecond"], &door["limits"]["subscriptions"]),
+        (&mqtt_server["limits"]["messagesPerSecond"], &mqtt_server["limits"]["subscriptions"]),
         (&json!(20), &json!(1))
     );
     for (count, least) in [
@@ -74,7 +74,7 @@ async fn one_client_and_one_address_get_what_the_limits_say_and_the_api_counts_w
         ("addressConnectionsRefused", 1),
         ("loginsFailed", 0),
     ] {
-        assert!(door["counts"][count].as_u64() >= Some(least), "{count}: {door}");
+        assert!(mqtt_server["counts"][count].as_u64() >= Some(least), "{count}: {mqtt_server}");
     }
     central.end().await;
 }
@@ -289,7 +289,7 @@ async fn enrolling_with_wrong_keys_is_slowed_and_locks_no_honest_device_out() {
     let since = Instant::now();
     assert_eq!(enrols(&central, [127, 0, 0, 1], &scope, "press-1", &key).await, Some(0));
     assert!(since.elapsed() < took, "it waited again: {:?}", since.elapsed());
-    let counts = central.get("/api/ext/door").await["counts"].clone();
+    let counts = central.get("/api/ext/mqtt-server").await["counts"].clone();
     assert!(
         counts["loginsDelayed"].as_u64() >= Some(1) && counts["loginsRefused"].as_u64() > Some(20),
         "{counts}"

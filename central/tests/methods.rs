@@ -1,4 +1,4 @@
-//! Who may call a direct method at central: operators by the REST API, and nobody at the front door. (A gateway's door:
+//! Who may call a direct method at central: operators by the REST API, and nobody at the MQTT server. (A gateway's listener:
 //! tests/tests/https.rs.)
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
@@ -52,7 +52,7 @@ async fn operators_call_devices_by_the_api_and_nobody_calls_at_the_front_door() 
         401
     );
 
-    // The door's HTTPS speaks WebSocket and nothing else, whoever asks.
+    // The HTTPS listener speaks WebSocket and nothing else, whoever asks.
     let tls = edge_hub::tls::client_config(&std::fs::read(dir.path().join("ca.pem")).unwrap()).unwrap();
     for path in ["/twins/press-1/methods", "/twins/gw/modules/m/methods?api-version=2019-10-01"] {
         let tcp = tokio::net::TcpStream::connect(central.started.wss.unwrap()).await.unwrap();

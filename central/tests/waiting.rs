@@ -1,4 +1,4 @@
-//! Commands that wait for targets that are away: at central, handed to gateways, and at central's own door.
+//! Commands that wait for targets that are away: at central, handed to gateways, and at central's own listener.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 

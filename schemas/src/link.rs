@@ -14,7 +14,7 @@ use crate::method::MethodRequest;
 use crate::names::{DeviceId, Identity, ModuleId};
 use crate::twin::Section;
 
-/// Leaf devices behind one gateway, at central and on the gateway alike: as many as its front door has places.
+/// Leaf devices behind one gateway, at central and on the gateway alike: as many as its MQTT server has connection slots.
 pub const CHILDREN_MAX: usize = 10_000;
 
 /// The version of the link that this program speaks.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body};
+use super::extract::{ApiVersion, Body, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
@@ -99,7 +99,7 @@ fn no_token(name: &str) -> FleetError {
     responses((status = 200, body = Page<TokenBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    Asked(paging): Asked<Paging>,
+    StrictQuery(paging): StrictQuery<Paging>,
     address: ListAddress,
 ) -> Answer<Json<Page<TokenBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
@@ -114,7 +114,10 @@ pub(super) async fn list(
 /// One API token, without its secret.
 #[utoipa::path(get, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
     security(("token" = [])), responses((status = 200, body = TokenBody), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfToken>) -> Answer<Json<TokenBody>> {
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    StrictPath(of): StrictPath<OfToken>,
+) -> Answer<Json<TokenBody>> {
     let read = move |c: &Connection| {
         let grant = tokens::get(c, &of.token_id)?.ok_or_else(|| no_token(&of.token_id))?;
         stored_body(c, &grant)
@@ -128,7 +131,7 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfToken>) ->
     responses((status = 200, body = TokenBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfToken>,
+    StrictPath(of): StrictPath<OfToken>,
     Body(request): Body<TokenRequest>,
 ) -> Answer<Json<TokenBody>> {
     if let Some(id) = request.id.as_ref().filter(|id| **id != of.token_id) {
@@ -162,7 +165,10 @@ pub(super) async fn put(
 /// Revokes an API token: its next request is refused.
 #[utoipa::path(delete, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
-pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfToken>) -> Answer<StatusCode> {
+pub(super) async fn delete(
+    State(fleet): State<Arc<Fleet>>,
+    StrictPath(of): StrictPath<OfToken>,
+) -> Answer<StatusCode> {
     let delete = move |c: &Connection| {
         if tokens::delete(c, &of.token_id)? { Ok(()) } else { Err(no_token(&of.token_id)) }
     };

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, At, Body, OfDevice};
+use super::extract::{ApiVersion, Body, OfDevice, StrictPath};
 use crate::attest::Attest;
 use crate::fleet::{Fleet, FleetError, no_device};
 use crate::store::devices::{self, Device, X509};
@@ -296,7 +296,7 @@ impl Certificate {
     security(("token" = [])), responses((status = 200, body = AttestationBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<AttestationBody>> {
     let read = move |c: &Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
@@ -311,7 +311,7 @@ pub(super) async fn get(
     responses((status = 200, body = AttestationBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
     Body(body): Body<AttestationBody>,
 ) -> Answer<Json<AttestationBody>> {
     let device = fleet.attest(of.device_id, body.wish()?, false).await?;
@@ -324,7 +324,7 @@ pub(super) async fn put(
     responses((status = 200, body = AttestationBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
     Body(body): Body<AttestationBody>,
 ) -> Answer<Json<AttestationBody>> {
     let device = fleet.attest(of.device_id, body.wish()?, true).await?;
@@ -334,7 +334,10 @@ pub(super) async fn patch(
 /// Gives a device new symmetric keys in place of whatever proved it.
 #[utoipa::path(delete, path = "/api/devices/{device_id}/attestation", tag = "devices", params(OfDevice, ApiVersion),
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
-pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<StatusCode> {
+pub(super) async fn delete(
+    State(fleet): State<Arc<Fleet>>,
+    StrictPath(of): StrictPath<OfDevice>,
+) -> Answer<StatusCode> {
     fleet.attest(of.device_id, Attest::Anew, false).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,8 +10,8 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError};
-use super::extract::Asked;
-use crate::audit::entry::Shown;
+use super::extract::StrictQuery;
+use crate::audit::entry::StoredEntry;
 use crate::fleet::Fleet;
 use crate::store::StoreError;
 use crate::store::audit::{self, AuditQuery};
@@ -73,8 +73,8 @@ pub(super) struct AuditRow {
     organization: String,
 }
 
-impl From<Shown> for AuditRow {
-    fn from(shown: Shown) -> Self {
+impl From<StoredEntry> for AuditRow {
+    fn from(shown: StoredEntry) -> Self {
         let entry = shown.entry;
         Self {
             id: shown.id,
@@ -98,7 +98,7 @@ impl From<Shown> for AuditRow {
     responses((status = 200, body = AuditPage)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    Asked(asked): Asked<AuditParameters>,
+    StrictQuery(asked): StrictQuery<AuditParameters>,
 ) -> Answer<Json<AuditPage>> {
     let limit = match asked.limit.unwrap_or(LIMIT_DEFAULT) {
         limit @ 1..=LIMIT_MAX => limit,

@@ -16,7 +16,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{Asked, At, Body, OfDevice};
+use super::extract::{Body, OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device};
@@ -107,7 +107,7 @@ impl MessageWish {
         (status = 422, body = ErrorBody)))]
 pub(super) async fn send(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
     Body(wish): Body<MessageWish>,
 ) -> Answer<(StatusCode, Json<CloudMessageBody>)> {
     let stored = fleet.send_message(of.device_id, wish.message(now_ms())?).await?;
@@ -146,8 +146,8 @@ impl ListWish {
     responses((status = 200, body = Page<CloudMessageBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    Asked(wish): Asked<ListWish>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(wish): StrictQuery<ListWish>,
 ) -> Answer<Json<Page<CloudMessageBody>>> {
     let limit = wish.limit()?;
     let read = move |c: &rusqlite::Connection| {
@@ -161,7 +161,10 @@ pub(super) async fn list(
 /// Takes every message back that waits for a device.
 #[utoipa::path(delete, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext", params(OfDevice),
     security(("token" = [])), responses((status = 200, body = PurgeBody), (status = 404, body = ErrorBody)))]
-pub(super) async fn purge(State(fleet): State<Arc<Fleet>>, At(of): At<OfDevice>) -> Answer<Json<PurgeBody>> {
+pub(super) async fn purge(
+    State(fleet): State<Arc<Fleet>>,
+    StrictPath(of): StrictPath<OfDevice>,
+) -> Answer<Json<PurgeBody>> {
     let purged = fleet.purge_messages(of.device_id.clone()).await?;
     Ok(Json(PurgeBody { device_id: of.device_id.into(), total_messages_purged: purged as u64 }))
 }
@@ -179,7 +182,7 @@ pub(super) struct PurgeBody {
     responses((status = 200, body = Page<FeedbackBody>)))]
 pub(super) async fn feedback(
     State(fleet): State<Arc<Fleet>>,
-    Asked(wish): Asked<ListWish>,
+    StrictQuery(wish): StrictQuery<ListWish>,
 ) -> Answer<Json<Page<FeedbackBody>>> {
     let limit = wish.limit()?;
     let read =

@@ -13,7 +13,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body, OfDevice};
+use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
 use crate::fleet::{Fleet, FleetError, require};
 use crate::store::commands::{self, Command};
@@ -106,7 +106,7 @@ pub struct CommandBody {
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfCommand>,
+    StrictPath(of): StrictPath<OfCommand>,
     Body(wish): Body<CommandWish>,
 ) -> Answer<(StatusCode, Json<CommandBody>)> {
     call(&fleet, Identity::device(of.device_id), of.command_name, wish).await
@@ -121,7 +121,7 @@ pub(super) async fn run(
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModuleCommand>,
+    StrictPath(of): StrictPath<OfModuleCommand>,
     Body(wish): Body<CommandWish>,
 ) -> Answer<(StatusCode, Json<CommandBody>)> {
     call(&fleet, Identity::module(of.device_id, of.module_name), of.command_name, wish).await
@@ -133,7 +133,7 @@ pub(super) async fn run_of_module(
     responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfCommand>,
+    StrictPath(of): StrictPath<OfCommand>,
 ) -> Answer<Json<Page<CommandBody>>> {
     past(&fleet, Identity::device(of.device_id), of.command_name).await
 }
@@ -144,7 +144,7 @@ pub(super) async fn history(
     responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModuleCommand>,
+    StrictPath(of): StrictPath<OfModuleCommand>,
 ) -> Answer<Json<Page<CommandBody>>> {
     past(&fleet, Identity::module(of.device_id, of.module_name), of.command_name).await
 }
@@ -177,8 +177,8 @@ pub struct RecentCommand {
     security(("token" = [])), responses((status = 200, body = Page<RecentCommand>), (status = 404, body = ErrorBody)))]
 pub(super) async fn recent(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    Asked(query): Asked<RecentQuery>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(query): StrictQuery<RecentQuery>,
 ) -> Answer<Json<Page<RecentCommand>>> {
     let limit = match query.limit.unwrap_or(HISTORY_MAX) {
         limit @ 1..=HISTORY_MAX => limit,

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::commands::{CommandBody, CommandWish, call, past};
 use super::error::{Answer, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body, JsonBytes, OfDevice, OfModule, Unmodeled};
+use super::extract::{ApiVersion, Body, JsonBytes, OfDevice, OfModule, StrictPath, StrictQuery, Unmodeled};
 use super::list::Page;
 use super::properties::{Properties, desire, shown};
 use super::telemetry::{LastValue, last};
@@ -175,7 +175,7 @@ async fn shown_of(fleet: &Arc<Fleet>, of: Identity, component: ComponentName) ->
     security(("token" = [])), responses((status = 200, body = Page<ComponentBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<Page<ComponentBody>>> {
     list_of(&fleet, of.into()).await
 }
@@ -186,7 +186,7 @@ pub(super) async fn list(
     responses((status = 200, body = Page<ComponentBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModule>,
+    StrictPath(of): StrictPath<OfModule>,
 ) -> Answer<Json<Page<ComponentBody>>> {
     list_of(&fleet, of.into()).await
 }
@@ -197,8 +197,8 @@ pub(super) async fn list_of_module(
     responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn properties(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfComponent>,
-    _: Asked<Unmodeled>,
+    StrictPath(of): StrictPath<OfComponent>,
+    _: StrictQuery<Unmodeled>,
 ) -> Answer<Json<Properties>> {
     shown_of(&fleet, Identity::device(of.device_id), of.component_name).await
 }
@@ -210,8 +210,8 @@ pub(super) async fn properties(
         (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_properties(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfComponent>,
-    _: Asked<Unmodeled>,
+    StrictPath(of): StrictPath<OfComponent>,
+    _: StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
@@ -225,8 +225,8 @@ pub(super) async fn patch_properties(
         (status = 422, body = ErrorBody)))]
 pub(super) async fn put_properties(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfComponent>,
-    _: Asked<Unmodeled>,
+    StrictPath(of): StrictPath<OfComponent>,
+    _: StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
@@ -239,7 +239,7 @@ pub(super) async fn put_properties(
     responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn properties_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModuleComponent>,
+    StrictPath(of): StrictPath<OfModuleComponent>,
 ) -> Answer<Json<Properties>> {
     shown_of(&fleet, Identity::module(of.device_id, of.module_name), of.component_name).await
 }
@@ -251,7 +251,7 @@ pub(super) async fn properties_of_module(
         (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_properties_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModuleComponent>,
+    StrictPath(of): StrictPath<OfModuleComponent>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::module(of.device_id, of.module_name);
@@ -265,7 +265,7 @@ pub(super) async fn patch_properties_of_module(
         (status = 422, body = ErrorBody)))]
 pub(super) async fn put_properties_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModuleComponent>,
+    StrictPath(of): StrictPath<OfModuleComponent>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::module(of.device_id, of.module_name);
@@ -281,7 +281,7 @@ pub(super) async fn put_properties_of_module(
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfComponentCommand>,
+    StrictPath(of): StrictPath<OfComponentCommand>,
     Body(wish): Body<CommandWish>,
 ) -> Answer<(StatusCode, Json<CommandBody>)> {
     let method = of.component_name.method(&of.command_name);
@@ -294,7 +294,7 @@ pub(super) async fn run(
     responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfComponentCommand>,
+    StrictPath(of): StrictPath<OfComponentCommand>,
 ) -> Answer<Json<Page<CommandBody>>> {
     let method = of.component_name.method(&of.command_name);
     past(&fleet, Identity::device(of.device_id), method).await
@@ -311,7 +311,7 @@ pub(super) async fn history(
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModuleComponentCommand>,
+    StrictPath(of): StrictPath<OfModuleComponentCommand>,
     Body(wish): Body<CommandWish>,
 ) -> Answer<(StatusCode, Json<CommandBody>)> {
     let method = of.component_name.method(&of.command_name);
@@ -325,7 +325,7 @@ pub(super) async fn run_of_module(
     responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModuleComponentCommand>,
+    StrictPath(of): StrictPath<OfModuleComponentCommand>,
 ) -> Answer<Json<Page<CommandBody>>> {
     let method = of.component_name.method(&of.command_name);
     past(&fleet, Identity::module(of.device_id, of.module_name), method).await
@@ -337,7 +337,7 @@ pub(super) async fn history_of_module(
     responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
 pub(super) async fn telemetry(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfComponentValue>,
+    StrictPath(of): StrictPath<OfComponentValue>,
 ) -> Answer<Json<LastValue>> {
     let component = Some(of.component_name.to_string());
     last(&fleet, Identity::device(of.device_id), component, of.telemetry_name).await
@@ -350,7 +350,7 @@ pub(super) async fn telemetry(
     responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
 pub(super) async fn telemetry_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModuleComponentValue>,
+    StrictPath(of): StrictPath<OfModuleComponentValue>,
 ) -> Answer<Json<LastValue>> {
     let component = Some(of.component_name.to_string());
     last(&fleet, Identity::module(of.device_id, of.module_name), component, of.telemetry_name).await

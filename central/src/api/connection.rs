@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{At, OfDevice};
+use super::extract::{OfDevice, StrictPath};
 use crate::config::Config;
 use crate::fleet::{Fleet, FleetError, no_device};
 use crate::join;
@@ -64,7 +64,7 @@ pub(super) struct JoinBody {
 pub(super) async fn join(
     State(fleet): State<Arc<Fleet>>,
     Extension(config): Extension<Arc<Config>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<JoinBody>> {
     let read = move |c: &rusqlite::Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;

@@ -13,15 +13,15 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::attestation::CredentialsBody;
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body, OfDevice};
+use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::{Conditions, Paging};
 use crate::deploy::Assignment;
 use crate::fleet::{self, Fleet, FleetError, Registration, no_device};
-use crate::line::{DisplayName, TemplateId};
 use crate::organizations::Organizations;
 use crate::precondition::Precondition;
+use crate::single_line::{DisplayName, TemplateId};
 use crate::store::devices::{self, Device};
 use crate::store::manifests;
 use crate::update::Update;
@@ -229,9 +229,9 @@ fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<Device
     security(("token" = [])), responses((status = 200, body = Page<DeviceBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    Asked(paging): Asked<Paging>,
-    Asked(conditions): Asked<Conditions>,
-    Asked(expanded): Asked<Expanded>,
+    StrictQuery(paging): StrictQuery<Paging>,
+    StrictQuery(conditions): StrictQuery<Conditions>,
+    StrictQuery(expanded): StrictQuery<Expanded>,
     address: ListAddress,
 ) -> Answer<Json<Page<DeviceBody>>> {
     let (limit, selection) = (paging.limit()?, conditions.selection(&paging, &devices::LISTED)?);
@@ -250,8 +250,8 @@ pub(super) async fn list(
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    Asked(query): Asked<Expanded>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(query): StrictQuery<Expanded>,
 ) -> Answer<Json<DeviceBody>> {
     let read = move |c: &Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
@@ -266,8 +266,8 @@ pub(super) async fn get(
     responses((status = 200, body = DeviceBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    Asked(query): Asked<Expanded>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(query): StrictQuery<Expanded>,
     precondition: Precondition,
     Body(wish): Body<DeviceWish>,
 ) -> Answer<Json<DeviceBody>> {
@@ -280,8 +280,8 @@ pub(super) async fn put(
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    Asked(query): Asked<Expanded>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(query): StrictQuery<Expanded>,
     precondition: Precondition,
     Body(wish): Body<DeviceWish>,
 ) -> Answer<Json<DeviceBody>> {
@@ -308,7 +308,7 @@ async fn register(
     responses((status = 200, body = AssignedManifest), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn apply_manifest(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
     precondition: Precondition,
     Body(manifest): Body<AssignmentBody>,
 ) -> Answer<Json<AssignedManifest>> {
@@ -323,7 +323,7 @@ pub(super) async fn apply_manifest(
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
     precondition: Precondition,
 ) -> Answer<StatusCode> {
     fleet.remove(of.device_id, precondition).await?;
@@ -335,7 +335,7 @@ pub(super) async fn delete(
     security(("token" = [])), responses((status = 200, body = CredentialsBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn credentials(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<CredentialsBody>> {
     let id_scope = fleet.id_scope.clone();
     let read = move |c: &Connection| {
@@ -373,7 +373,7 @@ enum ModuleType {
     security(("token" = [])), responses((status = 200, body = Page<ModuleBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn modules(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<Page<ModuleBody>>> {
     let device_id = of.device_id.clone();
     let read = move |c: &Connection| {

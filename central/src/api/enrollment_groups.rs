@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body};
+use super::extract::{ApiVersion, Body, StrictPath, StrictQuery};
 use super::group_certificates::{CertificateWish, Entry, SigningCertificatesBody, certificates_body};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
 use crate::fleet::{Fleet, FleetError, new_keys};
-use crate::line::DisplayName;
 use crate::precondition::Precondition;
 use crate::proving::GROUPS_MAX;
+use crate::single_line::DisplayName;
 use crate::store::devices;
 use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
 
@@ -333,7 +333,7 @@ pub(super) fn no_group(id: &str) -> FleetError {
     security(("token" = [])), responses((status = 200, body = Page<GroupBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    Asked(paging): Asked<Paging>,
+    StrictQuery(paging): StrictQuery<Paging>,
     address: ListAddress,
 ) -> Answer<Json<Page<GroupBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
@@ -347,7 +347,10 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
     params(OfGroup, ApiVersion), security(("token" = [])),
     responses((status = 200, body = GroupBody), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>) -> Answer<Json<GroupBody>> {
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    StrictPath(of): StrictPath<OfGroup>,
+) -> Answer<Json<GroupBody>> {
     let read =
         move |c: &Connection| enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id));
     let group = fleet.store.read(read).await?;
@@ -360,7 +363,7 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfGroup>) ->
     responses((status = 200, body = GroupBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfGroup>,
+    StrictPath(of): StrictPath<OfGroup>,
     precondition: Precondition,
     Body(wish): Body<GroupWish>,
 ) -> Answer<Json<GroupBody>> {
@@ -373,7 +376,7 @@ pub(super) async fn put(
     responses((status = 200, body = GroupBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfGroup>,
+    StrictPath(of): StrictPath<OfGroup>,
     precondition: Precondition,
     Body(wish): Body<GroupWish>,
 ) -> Answer<Json<GroupBody>> {
@@ -419,7 +422,7 @@ async fn write(
     responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfGroup>,
+    StrictPath(of): StrictPath<OfGroup>,
     precondition: Precondition,
 ) -> Answer<StatusCode> {
     let deleted = fleet.store.submit(move |c| {

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{Asked, At, OfDevice};
+use super::extract::{OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
 use crate::fleet::{self, Fleet, FleetError, no_device, require};
 use crate::health::{Health, HealthBody};
@@ -44,14 +44,14 @@ pub(super) async fn health(
     (status, Json(report.body.clone()))
 }
 
-/// central's front door: who is there, what one client may ask, and what was refused or let go since central started.
-#[utoipa::path(get, path = "/api/ext/door", tag = "ext", security(("token" = [])),
+/// central's MQTT server: who is there, what one client may ask, and what was refused or let go since central started.
+#[utoipa::path(get, path = "/api/ext/mqtt-server", tag = "ext", security(("token" = [])),
     responses((status = 200, body = DoorBody)))]
-pub(super) async fn door(
+pub(super) async fn mqtt_server(
     State(fleet): State<Arc<Fleet>>,
-    Extension(door): Extension<Arc<MqttServer<Fleet>>>,
+    Extension(mqtt_server): Extension<Arc<MqttServer<Fleet>>>,
 ) -> Json<DoorBody> {
-    let settings = door.settings();
+    let settings = mqtt_server.settings();
     Json(DoorBody {
         clients: fleet.clients.connected().len() as u64,
         limits: LimitsBody {
@@ -64,7 +64,12 @@ pub(super) async fn door(
             subscriptions: settings.filters_max as u64,
             in_flight: settings.in_flight_max as u64,
         },
-        counts: door.counts().all().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        counts: mqtt_server
+            .counts()
+            .all()
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect(),
     })
 }
 
@@ -98,7 +103,7 @@ struct LimitsBody {
     security(("token" = [])), responses((status = 200, body = StatusBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn status(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<StatusBody>> {
     let (device, received, modules, (desired, reported)) = fleet
         .store
@@ -257,8 +262,8 @@ pub enum MessageOrder {
     security(("token" = [])), responses((status = 200, body = Page<MessageBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn messages(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    Asked(wish): Asked<MessagesWish>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(wish): StrictQuery<MessagesWish>,
 ) -> Answer<Json<Page<MessageBody>>> {
     let limit = match wish.limit.unwrap_or(100) {
         limit @ 1..=1000 => limit,
@@ -348,8 +353,8 @@ pub struct TwinWish {
     security(("token" = [])), responses((status = 200, body = TwinBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn twin(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    Asked(wish): Asked<TwinWish>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(wish): StrictQuery<TwinWish>,
 ) -> Answer<Json<TwinBody>> {
     let of = Identity { device: of.device_id, module: wish.module };
     let twin = fleet

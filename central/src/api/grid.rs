@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::Asked;
+use super::extract::StrictQuery;
 use crate::device_state::{DeviceState, Verdict};
 use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
@@ -368,7 +368,7 @@ fn row(device: GridDevice, state: DeviceState, detail: GridDetail) -> GridRow {
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Extension(states): Extension<DeviceStates>,
-    Asked(wish): Asked<GridWish>,
+    StrictQuery(wish): StrictQuery<GridWish>,
 ) -> Answer<Json<GridPage>> {
     let reading = Reading::of(wish)?;
     Ok(Json(fleet.store.read(move |c| reading.read(c, &states)).await?))
@@ -380,7 +380,7 @@ pub(super) async fn list(
 pub(super) async fn counts(
     State(fleet): State<Arc<Fleet>>,
     Extension(states): Extension<DeviceStates>,
-    Asked(wish): Asked<CountsWish>,
+    StrictQuery(wish): StrictQuery<CountsWish>,
 ) -> Answer<Json<GridCounts>> {
     let (filter, verdict) = wish.read()?;
     let query = GridQuery { filter, ..GridQuery::default() };

@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::enrollment_groups::no_group;
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, At, Body};
+use super::extract::{ApiVersion, Body, StrictPath};
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError};
 use crate::precondition::Precondition;
@@ -216,7 +216,7 @@ async fn change<T: Send + 'static>(
     responses((status = 200, body = SigningCertificateBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfCertificate>,
+    StrictPath(of): StrictPath<OfCertificate>,
 ) -> Answer<Json<SigningCertificateBody>> {
     let read = move |c: &rusqlite::Connection| {
         let group = enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id))?;
@@ -235,7 +235,7 @@ pub(super) async fn get(
     responses((status = 200, body = SigningCertificateBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfCertificate>,
+    StrictPath(of): StrictPath<OfCertificate>,
     precondition: Precondition,
     Body(wish): Body<CertificateWish>,
 ) -> Answer<Json<SigningCertificateBody>> {
@@ -253,7 +253,7 @@ pub(super) async fn put(
     responses((status = 204), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn delete(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfCertificate>,
+    StrictPath(of): StrictPath<OfCertificate>,
     precondition: Precondition,
 ) -> Answer<StatusCode> {
     change(&fleet, of, move |of, entry| {
@@ -270,7 +270,7 @@ pub(super) async fn delete(
     responses((status = 200, body = VerificationCode), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn generate_verification_code(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfCertificate>,
+    StrictPath(of): StrictPath<OfCertificate>,
 ) -> Answer<Json<VerificationCode>> {
     let code = format!("{:048X}", rand::random::<u128>());
     let kept = code.clone();
@@ -288,7 +288,7 @@ pub(super) async fn generate_verification_code(
     responses((status = 204), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn verify(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfCertificate>,
+    StrictPath(of): StrictPath<OfCertificate>,
     Body(proof): Body<ProofWish>,
 ) -> Answer<StatusCode> {
     let wrong = |why: String| FleetError::Wrong(format!("certificate: {why}"));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{Asked, At, OfDevice};
+use super::extract::{OfDevice, StrictPath, StrictQuery};
 use crate::fleet::{Fleet, FleetError, no_device};
 use crate::store::devices;
 use crate::store::losses::{self, StoredLoss, Total};
@@ -128,8 +128,8 @@ fn total_body(total: Total) -> TotalBody {
     security(("token" = [])), responses((status = 200, body = LossPage), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    Asked(wish): Asked<LossesWish>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(wish): StrictQuery<LossesWish>,
 ) -> Answer<Json<LossPage>> {
     let limit = match wish.limit.unwrap_or(100) {
         limit @ 1..=1000 => limit,
@@ -151,7 +151,7 @@ pub(super) async fn list(
     security(("token" = [])), responses((status = 200, body = TotalsBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn totals(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<TotalsBody>> {
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;

@@ -11,15 +11,15 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body};
+use super::extract::{ApiVersion, Body, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::{Conditions, Paging};
 use crate::deploy::ManifestChange;
 use crate::fleet::{Fleet, FleetError, no_manifest};
-use crate::line::DisplayName;
 use crate::organizations::Organizations;
 use crate::precondition::Precondition;
+use crate::single_line::DisplayName;
 use crate::store::manifests::{self, StoredManifest};
 use crate::update::Update;
 
@@ -83,8 +83,8 @@ impl From<StoredManifest> for ManifestBody {
     security(("token" = [])), responses((status = 200, body = Page<ManifestBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    Asked(paging): Asked<Paging>,
-    Asked(conditions): Asked<Conditions>,
+    StrictQuery(paging): StrictQuery<Paging>,
+    StrictQuery(conditions): StrictQuery<Conditions>,
     address: ListAddress,
 ) -> Answer<Json<Page<ManifestBody>>> {
     let (limit, selection) = (paging.limit()?, conditions.selection(&paging, &manifests::LISTED)?);
@@ -100,7 +100,7 @@ pub(super) async fn list(
     responses((status = 200, body = ManifestBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfManifest>,
+    StrictPath(of): StrictPath<OfManifest>,
 ) -> Answer<Json<ManifestBody>> {
     let found = fleet
         .store
@@ -116,7 +116,7 @@ pub(super) async fn get(
         (status = 422, description = "names the field, what was found and what is allowed", body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfManifest>,
+    StrictPath(of): StrictPath<OfManifest>,
     precondition: Precondition,
     Body(wish): Body<StoreWish>,
 ) -> Answer<Json<ManifestBody>> {
@@ -130,7 +130,7 @@ pub(super) async fn put(
         (status = 422, description = "names the field, what was found and what is allowed", body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfManifest>,
+    StrictPath(of): StrictPath<OfManifest>,
     precondition: Precondition,
     Body(wish): Body<StoreWish>,
 ) -> Answer<Json<ManifestBody>> {
@@ -162,7 +162,7 @@ async fn store(
         (status = 409, description = "it is assigned to a gateway", body = ErrorBody)))]
 pub(super) async fn delete(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfManifest>,
+    StrictPath(of): StrictPath<OfManifest>,
     precondition: Precondition,
 ) -> Answer<StatusCode> {
     fleet

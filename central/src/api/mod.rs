@@ -71,7 +71,7 @@ const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
 /// Everything that central answers over HTTP.
 pub fn router(
     fleet: Arc<Fleet>,
-    door: Arc<MqttServer<Fleet>>,
+    mqtt_server: Arc<MqttServer<Fleet>>,
     people: Arc<People>,
     live: LiveFeed,
     states: DeviceStates,
@@ -92,7 +92,7 @@ pub fn router(
         .layer(Extension(live))
         .layer(Extension(states))
         .layer(Extension(Arc::new(description)))
-        .layer(Extension(door))
+        .layer(Extension(mqtt_server))
         .layer(Extension(Arc::new(Health::default())))
         .fallback(assets::fallback)
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
@@ -176,7 +176,7 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(session::current, session::sign_in, session::sign_out))
         .routes(routes!(session::setup_needed, session::set_up))
         .routes(routes!(ext::health))
-        .routes(routes!(ext::door))
+        .routes(routes!(ext::mqtt_server))
         .routes(routes!(connection::get))
         .routes(routes!(connection::join))
         .routes(routes!(ext::status))

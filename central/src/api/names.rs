@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ErrorBody};
-use super::extract::{Asked, At, OfDevice};
+use super::extract::{OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
 use crate::fleet::{Fleet, FleetError, no_device};
 use crate::people::caller::Caller;
@@ -59,8 +59,8 @@ pub(super) struct NameBody {
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Extension(caller): Extension<Caller>,
-    At(of): At<OfDevice>,
-    Asked(wish): Asked<NamesWish>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(wish): StrictQuery<NamesWish>,
 ) -> Answer<Json<Page<NameBody>>> {
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;

@@ -119,9 +119,9 @@ struct OverviewChange {
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
     Extension(states): Extension<DeviceStates>,
-    Extension(door): Extension<Arc<MqttServer<Fleet>>>,
+    Extension(mqtt_server): Extension<Arc<MqttServer<Fleet>>>,
 ) -> Answer<Json<OverviewBody>> {
-    let (refused, bytes_free) = (door.refusals().all(), fleet.store.disk().free_bytes);
+    let (refused, bytes_free) = (mqtt_server.refusals().all(), fleet.store.disk().free_bytes);
     let read = move |c: &Connection| {
         let now_ms = now_ms();
         let (counts, needs, hidden) = look(c, &states)?;

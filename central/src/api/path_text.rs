@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::ApiError;
-use crate::line::check_characters;
+use crate::single_line::check_characters;
 
 /// Refuses ids with characters that hide something. What an earlier version let in is still read and deleted.
 pub(super) async fn check(

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::error::{Answer, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, JsonBytes, OfDevice, OfModule, Unmodeled};
+use super::extract::{ApiVersion, JsonBytes, OfDevice, OfModule, StrictPath, StrictQuery, Unmodeled};
 use crate::component::{self, ComponentName};
 use crate::deploy::DesiredChange;
 use crate::fleet::{Fleet, FleetError, require};
@@ -68,8 +68,8 @@ struct PropertyMetadata {
     security(("token" = [])), responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    _: Asked<Unmodeled>,
+    StrictPath(of): StrictPath<OfDevice>,
+    _: StrictQuery<Unmodeled>,
 ) -> Answer<Json<Properties>> {
     shown(&fleet, of.into(), None).await
 }
@@ -81,8 +81,8 @@ pub(super) async fn get(
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    _: Asked<Unmodeled>,
+    StrictPath(of): StrictPath<OfDevice>,
+    _: StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Merge, &body.0).await
@@ -95,8 +95,8 @@ pub(super) async fn patch(
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    _: Asked<Unmodeled>,
+    StrictPath(of): StrictPath<OfDevice>,
+    _: StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Replace, &body.0).await
@@ -108,7 +108,7 @@ pub(super) async fn put(
     responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModule>,
+    StrictPath(of): StrictPath<OfModule>,
 ) -> Answer<Json<Properties>> {
     shown(&fleet, of.into(), None).await
 }
@@ -119,7 +119,7 @@ pub(super) async fn get_of_module(
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModule>,
+    StrictPath(of): StrictPath<OfModule>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Merge, &body.0).await
@@ -131,7 +131,7 @@ pub(super) async fn patch_of_module(
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModule>,
+    StrictPath(of): StrictPath<OfModule>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     desire(&fleet, of.into(), None, DesiredChange::Replace, &body.0).await

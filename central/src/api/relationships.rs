@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body, OfDevice};
+use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
 use crate::fleet::{Fleet, FleetError, no_device, no_relationship};
-use crate::line::DisplayName;
+use crate::single_line::DisplayName;
 use crate::store::devices::{self, Relationship};
 
 /// `/api/devices/{device_id}/relationships/{relationship_id}`
@@ -97,8 +97,8 @@ impl From<Relationship> for RelationshipBody {
     responses((status = 200, body = Page<RelationshipBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfDevice>,
-    Asked(paging): Asked<Paging>,
+    StrictPath(of): StrictPath<OfDevice>,
+    StrictQuery(paging): StrictQuery<Paging>,
     address: ListAddress,
 ) -> Answer<Json<Page<RelationshipBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
@@ -119,7 +119,7 @@ pub(super) async fn list(
     responses((status = 200, body = RelationshipBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfRelationship>,
+    StrictPath(of): StrictPath<OfRelationship>,
 ) -> Answer<Json<RelationshipBody>> {
     Ok(Json(standing(&fleet, of).await?.into()))
 }
@@ -139,7 +139,7 @@ async fn standing(fleet: &Arc<Fleet>, of: OfRelationship) -> Result<Relationship
         (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfRelationship>,
+    StrictPath(of): StrictPath<OfRelationship>,
     Body(wish): Body<RelationshipWish>,
 ) -> Answer<Json<RelationshipBody>> {
     check_same("id", wish.id.as_deref(), &of.relationship_id)?;
@@ -162,7 +162,7 @@ pub(super) async fn put(
         (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfRelationship>,
+    StrictPath(of): StrictPath<OfRelationship>,
     Body(change): Body<RelationshipChange>,
 ) -> Answer<Json<RelationshipBody>> {
     let standing = standing(&fleet, of).await?;
@@ -182,7 +182,7 @@ pub(super) async fn patch(
     responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfRelationship>,
+    StrictPath(of): StrictPath<OfRelationship>,
 ) -> Answer<StatusCode> {
     fleet.detach(of.device_id, of.relationship_id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, At};
+use super::extract::{ApiVersion, StrictPath};
 use super::list::Page;
 use crate::organizations::is_id;
 use crate::people::roles::{self, ROLES};
@@ -110,7 +110,7 @@ pub(super) async fn list() -> Json<Page<RoleBody>> {
 /// One role.
 #[utoipa::path(get, path = "/api/roles/{role_id}", tag = "roles", params(OfRole, ApiVersion),
     security(("token" = [])), responses((status = 200, body = RoleBody), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(At(of): At<OfRole>) -> Answer<Json<RoleBody>> {
+pub(super) async fn get(StrictPath(of): StrictPath<OfRole>) -> Answer<Json<RoleBody>> {
     let found = ROLES.iter().find(|(_, id, _)| *id == of.role_id);
     let (_, id, display_name) =
         found.ok_or_else(|| ApiError::not_found(format!("there is no role `{}`", of.role_id)))?;

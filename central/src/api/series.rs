@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{At, OfDevice};
+use super::extract::{OfDevice, StrictPath};
 use super::query::QueryPairs;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, no_device};
@@ -189,7 +189,7 @@ fn loss(loss: StoredLoss) -> SeriesLoss {
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
     Extension(caller): Extension<Caller>,
-    At(of): At<OfDevice>,
+    StrictPath(of): StrictPath<OfDevice>,
     RawQuery(query): RawQuery,
 ) -> Answer<Json<SeriesBody>> {
     let Asking { query } = Asking::read(of, query.as_deref().unwrap_or(""), now_ms())?;

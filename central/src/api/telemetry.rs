@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ErrorBody};
-use super::extract::{ApiVersion, At};
+use super::extract::{ApiVersion, StrictPath};
 use crate::fleet::{Fleet, FleetError, require};
 use crate::store::last_values;
 
@@ -54,7 +54,10 @@ pub struct LastValue {
 #[utoipa::path(get, path = "/api/devices/{device_id}/telemetry/{telemetry_name}", tag = "telemetry",
     params(OfValue, ApiVersion), security(("token" = [])),
     responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfValue>) -> Answer<Json<LastValue>> {
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    StrictPath(of): StrictPath<OfValue>,
+) -> Answer<Json<LastValue>> {
     last(&fleet, Identity::device(of.device_id), None, of.telemetry_name).await
 }
 
@@ -64,7 +67,7 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfValue>) ->
     responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_of_module(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfModuleValue>,
+    StrictPath(of): StrictPath<OfModuleValue>,
 ) -> Answer<Json<LastValue>> {
     last(&fleet, Identity::module(of.device_id, of.module_name), None, of.telemetry_name).await
 }

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::caller::ClientAddress;
 use super::error::{Answer, ApiError, ErrorBody};
-use super::extract::{ApiVersion, Asked, At, Body};
+use super::extract::{ApiVersion, Body, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
@@ -133,7 +133,7 @@ fn name(email: &str) -> Result<UserName, ApiError> {
     responses((status = 200, body = Page<UserBody>)))]
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
-    Asked(paging): Asked<Paging>,
+    StrictQuery(paging): StrictQuery<Paging>,
     address: ListAddress,
 ) -> Answer<Json<Page<UserBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
@@ -148,7 +148,10 @@ pub(super) async fn list(
 /// One user.
 #[utoipa::path(get, path = "/api/users/{user_id}", tag = "users", params(OfUser, ApiVersion),
     security(("token" = [])), responses((status = 200, body = UserBody), (status = 404, body = ErrorBody)))]
-pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfUser>) -> Answer<Json<UserBody>> {
+pub(super) async fn get(
+    State(fleet): State<Arc<Fleet>>,
+    StrictPath(of): StrictPath<OfUser>,
+) -> Answer<Json<UserBody>> {
     let read = move |c: &Connection| body(c, &accounts::get(c, &of.user_id)?);
     Ok(Json(fleet.store.read(read).await?))
 }
@@ -158,7 +161,7 @@ pub(super) async fn get(State(fleet): State<Arc<Fleet>>, At(of): At<OfUser>) -> 
     security(("token" = [])), responses((status = 200, body = UserBody)))]
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfUser>,
+    StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<UserRequest>,
 ) -> Answer<Json<UserBody>> {
     let account = Account {
@@ -179,7 +182,7 @@ pub(super) async fn put(
     security(("token" = [])), responses((status = 200, body = UserBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
-    At(of): At<OfUser>,
+    StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<UserUpdate>,
 ) -> Answer<Json<UserBody>> {
     let id = check_id(&of, request.id.as_deref())?;
@@ -207,7 +210,10 @@ pub(super) async fn patch(
 #[utoipa::path(delete, path = "/api/users/{user_id}", tag = "users", params(OfUser, ApiVersion),
     security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-pub(super) async fn delete(State(fleet): State<Arc<Fleet>>, At(of): At<OfUser>) -> Answer<StatusCode> {
+pub(super) async fn delete(
+    State(fleet): State<Arc<Fleet>>,
+    StrictPath(of): StrictPath<OfUser>,
+) -> Answer<StatusCode> {
     fleet.store.submit(move |c| accounts::remove(c, &of.user_id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -230,7 +236,7 @@ pub(super) async fn set_password(
     Extension(people): Extension<Arc<People>>,
     Extension(caller): Extension<Caller>,
     Extension(from): Extension<ClientAddress>,
-    At(of): At<OfUser>,
+    StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<PasswordRequest>,
 ) -> Answer<StatusCode> {
     let own = caller.session().map(|session| &session.user);

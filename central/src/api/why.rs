@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{Answer, ErrorBody};
-use super::extract::{At, OfDevice};
+use super::extract::{OfDevice, StrictPath};
 use crate::clock::now_ms;
 use crate::device_state::Verdict;
 use crate::device_states::DeviceStates;
@@ -33,10 +33,10 @@ pub(super) struct WhyBody {
 pub(super) async fn get(
     State(fleet): State<Arc<Fleet>>,
     Extension(states): Extension<DeviceStates>,
-    Extension(door): Extension<Arc<MqttServer<Fleet>>>,
-    At(of): At<OfDevice>,
+    Extension(mqtt_server): Extension<Arc<MqttServer<Fleet>>>,
+    StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<WhyBody>> {
-    let refused = door.refusals().all();
+    let refused = mqtt_server.refusals().all();
     let read = move |c: &rusqlite::Connection| gather(c, &states, &refused, &of.device_id, now_ms());
     let (state, facts) = fleet.store.read(read).await?;
     let causes = diagnosis::causes(&facts);

@@ -151,7 +151,7 @@ pub struct Outcome {
 
 /// A row as it is shown.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shown {
+pub struct StoredEntry {
     /// Grows with each row.
     pub id: i64,
     /// What was asked for.

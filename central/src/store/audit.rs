@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 use serde_json::Value;
 
 use super::{integer, parsed_column, unreadable, unsigned};
-use crate::audit::entry::{ActorKind, AuditLimits, Class, Entry, EntryKind, Outcome, Shown};
+use crate::audit::entry::{ActorKind, AuditLimits, Class, Entry, EntryKind, Outcome, StoredEntry};
 
 /// Rows between two looks at the bounds.
 const TRIM_EVERY: i64 = 50;
@@ -106,7 +106,7 @@ fn trim(connection: &Connection, now_ms: u64, limits: &AuditLimits) -> rusqlite:
 ///
 /// # Errors
 /// SQLite's.
-pub fn list(connection: &Connection, query: &AuditQuery) -> rusqlite::Result<Vec<Shown>> {
+pub fn list(connection: &Connection, query: &AuditQuery) -> rusqlite::Result<Vec<StoredEntry>> {
     let mut conditions = vec!["id < ?1".to_owned()];
     let mut values = vec![rusqlite::types::Value::from(query.before.unwrap_or(i64::MAX))];
     if let Some(who) = &query.who {
@@ -128,8 +128,8 @@ pub fn list(connection: &Connection, query: &AuditQuery) -> rusqlite::Result<Vec
     unreadable::rows("audit", statement.query_map(params_from_iter(values), shown)?).collect()
 }
 
-fn shown(row: &Row<'_>) -> rusqlite::Result<Shown> {
-    Ok(Shown {
+fn shown(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
+    Ok(StoredEntry {
         id: row.get("id")?,
         entry: Entry {
             at_ms: unsigned(row.get("at_ms")?),
@@ -179,7 +179,7 @@ mod tests {
             .unwrap();
     }
 
-    fn all(c: &Connection, who: Option<&str>) -> Vec<Shown> {
+    fn all(c: &Connection, who: Option<&str>) -> Vec<StoredEntry> {
         let who = who.map(str::to_owned);
         list(c, &AuditQuery { who, limit: u32::MAX, ..AuditQuery::default() }).unwrap()
     }

@@ -24,7 +24,7 @@ pub struct StoredMessage {
     pub message: CloudMessage,
     /// When its gateway took it, in milliseconds since the Unix epoch; it waits there.
     pub taken_ms: Option<u64>,
-    /// How often the device was given it in vain, at central's own door.
+    /// How often the device was given it in vain, at central's own listener.
     pub attempts: u32,
     /// How it ended, and when.
     pub ended: Option<Settlement>,

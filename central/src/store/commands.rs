@@ -1,7 +1,7 @@
 //! Commands: what was asked of whom, and the one way in which each ended.
 //!
 //! A command that was given a time to be valid waits for a target that is away: here until its gateway has taken it, or until
-//! the target listens at central's own door.
+//! the target listens at central's own listener.
 
 use rusqlite::{Connection, Row};
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
@@ -29,7 +29,7 @@ pub struct Command {
     pub deadline_ms: u64,
     /// Until when it waits for a target that is away; none for one that does not.
     pub valid_until_ms: Option<u64>,
-    /// When it was taken from here to be run: by its gateway, or at central's own door. Only of one that waits.
+    /// When it was taken from here to be run: by its gateway, or at central's own listener. Only of one that waits.
     pub taken_ms: Option<u64>,
     /// When it ended.
     pub ended_ms: Option<u64>,
@@ -274,7 +274,7 @@ pub fn running(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
     unreadable::rows("commands", statement.query_map([], read)?).collect()
 }
 
-/// The commands that were to wait, were taken at central's own door, and have not ended.
+/// The commands that were to wait, were taken at central's own listener, and have not ended.
 ///
 /// # Errors
 /// SQLite's.

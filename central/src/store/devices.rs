@@ -83,7 +83,7 @@ impl Device {
         precondition::of_revision(self.revision)
     }
 
-    /// The gateway that carries messages for it, which may be itself; `None` for a device of central's own door.
+    /// The gateway that carries messages for it, which may be itself; `None` for a device of central's own listener.
     pub fn carrier(&self) -> Option<&DeviceId> {
         if self.is_gateway { Some(&self.id) } else { self.gateway.as_ref() }
     }

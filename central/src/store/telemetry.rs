@@ -87,13 +87,13 @@ pub struct Message {
 pub struct Writing<'c> {
     connection: &'c Connection,
     insert: CachedStatement<'c>,
-    marks: HashMap<DeviceId, HashMap<String, Mark>>,
+    marks: HashMap<DeviceId, HashMap<String, Watermark>>,
     /// Messages and bytes of each device in this batch.
     added: HashMap<DeviceId, (u64, u64)>,
 }
 
 /// How far a gateway's queue is stored.
-struct Mark {
+struct Watermark {
     /// `None`: nothing of it yet.
     highest: Option<u64>,
     /// Messages of it that were stored or refused.
@@ -191,7 +191,7 @@ impl<'c> Writing<'c> {
     }
 
     /// How far a queue is stored; `None` when it would be one queue too many.
-    fn mark(&mut self, place: &Place) -> rusqlite::Result<Option<&mut Mark>> {
+    fn mark(&mut self, place: &Place) -> rusqlite::Result<Option<&mut Watermark>> {
         let is_known = self.marks.get(&place.gateway).is_some_and(|of| of.contains_key(&place.queue));
         if !is_known {
             let found: Option<(i64, i64)> = self
@@ -212,7 +212,7 @@ impl<'c> Writing<'c> {
                     return Ok(None);
                 }
             }
-            let mark = Mark {
+            let mark = Watermark {
                 highest: found.map(|(highest, _)| unsigned(highest)),
                 taken: found.map_or(0, |(_, taken)| unsigned(taken)),
                 is_new: found.is_none(),

@@ -133,14 +133,14 @@ impl Central {
         }
     }
 
-    /// A client of the plain door with the key of a registered device.
+    /// A client of the plain listener with the key of a registered device.
     pub async fn client(&self, device: &str) -> Mqtt {
         let credentials = self.get(&format!("/api/devices/{device}/credentials")).await;
         let key = credentials["symmetricKey"]["primaryKey"].as_str().unwrap();
         self.client_with_key(device, &decoded(key))
     }
 
-    /// A client that asks the door to keep its session.
+    /// A client that asks the server to keep its session.
     pub async fn lasting_client(&self, device: &str) -> Mqtt {
         let mut mqtt = self.client(device).await;
         mqtt.events.mqtt_options.set_clean_session(false);

@@ -1,4 +1,4 @@
-//! The SDK of module containers: a module's telemetry, inputs, twin and methods, over the gateway's MQTT door.
+//! The SDK of module containers: a module's telemetry, inputs, twin and methods, over the gateway's MQTT listener.
 //!
 //! ```no_run
 //! use module_sdk::module::{Event, Module};

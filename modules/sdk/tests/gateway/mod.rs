@@ -1,4 +1,4 @@
-//! A small gateway for the SDK's tests: a workload API on a socket, and an MQTT door on TLS that the test answers for.
+//! A small gateway for the SDK's tests: a workload API on a socket, and an MQTT listener on TLS that the test answers for.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 #![allow(dead_code, reason = "the tests of each module use their part of it")]
@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 const STEP: Duration = Duration::from_secs(60);
 const PACKET_BYTES_MAX: usize = 1 << 20;
 
-/// Both doors, and what came to the first.
+/// Both servers, and what came to the first.
 pub(crate) struct Gateway {
     dir: tempfile::TempDir,
     listener: TcpListener,

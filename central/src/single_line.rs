@@ -7,16 +7,16 @@ use serde::Deserialize;
 /// A text of 1 to `MAX` characters, each of which is shown as what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Line<const MAX: usize>(String);
+pub struct SingleLine<const MAX: usize>(String);
 
 /// A name for people; the bound is IoT Central's.
-pub type DisplayName = Line<148>;
+pub type DisplayName = SingleLine<148>;
 /// The id of a device template; the bound is that of a DTMI.
-pub type TemplateId = Line<2048>;
+pub type TemplateId = SingleLine<2048>;
 
-/// A text that is no [`Line`].
+/// A text that is no [`SingleLine`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidLine {
+pub enum InvalidText {
     /// Empty, or too long.
     #[error("found {found} characters; write 1 to {max}")]
     Length {
@@ -32,26 +32,26 @@ pub enum InvalidLine {
     Character(u32),
 }
 
-impl<const MAX: usize> TryFrom<String> for Line<MAX> {
-    type Error = InvalidLine;
+impl<const MAX: usize> TryFrom<String> for SingleLine<MAX> {
+    type Error = InvalidText;
 
-    fn try_from(text: String) -> Result<Self, InvalidLine> {
+    fn try_from(text: String) -> Result<Self, InvalidText> {
         let found = text.chars().count();
         if !(1..=MAX).contains(&found) {
-            return Err(InvalidLine::Length { found, max: MAX });
+            return Err(InvalidText::Length { found, max: MAX });
         }
         check_characters(&text)?;
         Ok(Self(text))
     }
 }
 
-impl<const MAX: usize> From<Line<MAX>> for String {
-    fn from(line: Line<MAX>) -> Self {
+impl<const MAX: usize> From<SingleLine<MAX>> for String {
+    fn from(line: SingleLine<MAX>) -> Self {
         line.0
     }
 }
 
-impl<const MAX: usize> Deref for Line<MAX> {
+impl<const MAX: usize> Deref for SingleLine<MAX> {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -62,10 +62,10 @@ impl<const MAX: usize> Deref for Line<MAX> {
 /// Checks that no character of a text hides something, breaks the line, or changes the order in which the others are shown.
 ///
 /// # Errors
-/// [`InvalidLine::Character`].
-pub fn check_characters(text: &str) -> Result<(), InvalidLine> {
+/// [`InvalidText::Character`].
+pub fn check_characters(text: &str) -> Result<(), InvalidText> {
     match text.chars().find(|c| is_deceptive(*c)) {
-        Some(c) => Err(InvalidLine::Character(c.into())),
+        Some(c) => Err(InvalidText::Character(c.into())),
         None => Ok(()),
     }
 }
@@ -111,7 +111,7 @@ mod tests {
                 '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}', '\u{200b}']),
         ) {
             let refused = DisplayName::try_from(format!("{before}{wrong}{after}"));
-            prop_assert_eq!(refused, Err(InvalidLine::Character(wrong.into())));
+            prop_assert_eq!(refused, Err(InvalidText::Character(wrong.into())));
         }
     }
 }

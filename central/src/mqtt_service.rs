@@ -1,4 +1,4 @@
-//! What gateways and devices do at central's front door.
+//! What gateways and devices do at central's MQTT server.
 
 use edge_core::error_chain::chain;
 use edge_hub::tasks;
@@ -310,7 +310,7 @@ pub(crate) fn attestation(device: &Device) -> Attestation {
 }
 
 impl Fleet {
-    /// Closes the connection of a device at central's own door when it may not stay any more: blocked, or proven by
+    /// Closes the connection of a device at central's own listener when it may not stay any more: blocked, or proven by
     /// what proves it no longer.
     pub(crate) fn review(&self, device: &Device) {
         let (attestation, is_enabled) = (attestation(device), device.enabled);
@@ -328,7 +328,7 @@ impl Fleet {
         });
     }
 
-    /// Judges everybody at central's own door whenever the authorities of devices are others, until `stop`.
+    /// Judges everybody at central's own listener whenever the authorities of devices are others, until `stop`.
     pub(crate) async fn review_on_change(self: Arc<Self>, stop: CancellationToken) {
         let mut trust = self.trust.clone();
         loop {
@@ -566,12 +566,12 @@ fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
 const QUEUE_ID_BYTES_MAX: usize = 128;
 
 /// A message's place in its gateway's queue, when the gateway accepted it, and which of the devices of its name sent it.
-type Told = (Option<Place>, Option<u64>, Option<Generation>);
+type StoredPosition = (Option<Place>, Option<u64>, Option<Generation>);
 
 /// Takes the link's properties out of a bag: the message's place in its gateway's queue, and when the gateway accepted
 /// it. Only a gateway's own word counts: from others they are left out, and of several the last is taken, which the
 /// gateway put behind whatever the device had written. A device could make later messages look like resends otherwise.
-fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<Told, String> {
+fn place(bag: &mut PropertyBag, gateway: Option<&DeviceId>) -> Result<StoredPosition, String> {
     let mut take = |name: &str| {
         let last = bag.iter().filter(|(key, _)| *key == name).last();
         let value = last.map(|(_, value)| value.unwrap_or("").to_owned());

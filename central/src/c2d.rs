@@ -1,6 +1,6 @@
-//! Cloud-to-device messages: queued here, brought to a device at central's own door or handed to its gateway, and ended.
+//! Cloud-to-device messages: queued here, brought to a device at central's own listener or handed to its gateway, and ended.
 //!
-//! A message waits here, or at the gateway behind which its device stands; who is connected to central's own door gets it
+//! A message waits here, or at the gateway behind which its device stands; who is connected to central's own listener gets it
 //! there. What a gateway has taken is expired here all the same when its time is over, should the gateway never come back.
 
 use edge_core::error_chain::chain;
@@ -35,14 +35,14 @@ impl From<MessageError> for FleetError {
 }
 
 /// The messages in the store, as central's dispatcher sees them.
-pub struct StoredMail(Store);
+pub struct StoredCloudMessages(Store);
 
 /// central's dispatcher, with the mail in its store.
-pub fn dispatcher(store: &Store, clients: Clients) -> CloudMessageDispatcher<StoredMail> {
-    CloudMessageDispatcher::new(Arc::new(StoredMail(store.clone())), clients)
+pub fn dispatcher(store: &Store, clients: Clients) -> CloudMessageDispatcher<StoredCloudMessages> {
+    CloudMessageDispatcher::new(Arc::new(StoredCloudMessages(store.clone())), clients)
 }
 
-impl CloudMessageSource for StoredMail {
+impl CloudMessageSource for StoredCloudMessages {
     async fn waiting(&self, device: &DeviceId, after: u64, limit: usize) -> Vec<WaitingMessage> {
         let (device, limit) = (device.clone(), u32::try_from(limit).unwrap_or(u32::MAX));
         let read = move |c: &Connection| {
@@ -131,7 +131,7 @@ impl Fleet {
         Ok(stored)
     }
 
-    /// Sends what waits for a device on its way: to its session at central's own door, or to its gateway.
+    /// Sends what waits for a device on its way: to its session at central's own listener, or to its gateway.
     fn send_on(
         self: &Arc<Self>,
         device: &DeviceId,
@@ -146,7 +146,7 @@ impl Fleet {
         }
     }
 
-    /// The device stands behind another gateway now, or has left central's own door: the messages and commands that wait are
+    /// The device stands behind another gateway now, or has left central's own listener: the messages and commands that wait are
     /// sent on their way anew.
     pub(crate) async fn send_on_all(self: &Arc<Self>, device: DeviceId) -> Result<(), FleetError> {
         let of = device.clone();

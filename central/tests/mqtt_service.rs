@@ -1,4 +1,4 @@
-//! Gateways and devices at central's front door, played by a foreign MQTT client.
+//! Gateways and devices at central's MQTT server, played by a foreign MQTT client.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 

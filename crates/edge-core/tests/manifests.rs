@@ -17,7 +17,7 @@ use schemas::twin::Twin;
 use serde_json::json;
 
 fn manifests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests")
 }
 
 fn documents(folder: &Path) -> Vec<PathBuf> {

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 /// Each crate, and how many of its files stand in circles.
 const CRATES: [(&str, usize); 9] = [
     ("schemas", 0),
-    ("edge-core", 0),
-    ("edge-agent/buffer", 5),
-    ("edge-hub", 15),
+    ("crates/edge-core", 0),
+    ("crates/edge-buffer", 5),
+    ("crates/edge-hub", 15),
     ("edge-agent", 21),
     ("central", 30),
     ("modules/sdk", 4),
@@ -30,7 +30,7 @@ const LONG_FILES: usize = 19;
 type Module = Vec<String>;
 
 fn root(of: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(of).join("src")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(of).join("src")
 }
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -98,7 +98,7 @@ impl Fleet {
     }
 
     /// Takes up the commands that ran when central last stopped: their answers may still come. One that was to wait and ran
-    /// at central's own door has none.
+    /// at central's own listener has none.
     ///
     /// # Errors
     /// [`FleetError::Store`].

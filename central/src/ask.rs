@@ -14,21 +14,11 @@ const ANSWER_MAX: u64 = 16 * 1024 * 1024;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody listens.
     #[error("central does not answer at {address}; is `central serve` running with this configuration?")]
-    Unreachable {
-        /// The API's address.
-        address: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
-    },
+    Unreachable { address: SocketAddr, source: std::io::Error },
     /// The answer is not HTTP with JSON.
     #[error("the answer of {address} is not what central answers")]
-    Unreadable {
-        /// The API's address.
-        address: SocketAddr,
-    },
-    /// central refused.
+    Unreadable { address: SocketAddr },
     #[error("{0}")]
     Refused(String),
 }

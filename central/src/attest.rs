@@ -18,7 +18,6 @@ pub enum Attest {
         /// The one to change over with.
         secondary: Option<String>,
     },
-    /// By certificate.
     X509(X509),
     /// By a TPM with this endorsement key, base64. central does not challenge TPMs: the device does not connect.
     Tpm(String),

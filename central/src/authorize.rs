@@ -38,11 +38,9 @@ const CLAIMS_MAX: usize = 1_000;
 /// What is said in the name of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// A telemetry message.
     Telemetry,
     /// A will, when it is published.
     Will,
-    /// A reported section.
     Reported,
     /// That it is connected, or not.
     Presence,
@@ -55,7 +53,6 @@ pub enum Way {
 }
 
 impl Way {
-    /// Every way.
     pub const ALL: [Self; 7] = [
         Self::Telemetry,
         Self::Will,

@@ -27,7 +27,6 @@ use crate::update::Update;
 pub enum DesiredChange {
     /// RFC 7396 merge.
     Merge,
-    /// The whole section.
     Replace,
 }
 
@@ -164,9 +163,7 @@ fn check_component(of: &Identity, name: &ComponentName, sections: [&Section; 2])
 /// A change of a stored manifest; what is `None` or [`Update::Keep`] stays.
 #[derive(Debug, Default)]
 pub struct ManifestChange {
-    /// For people.
     pub display_name: Option<String>,
-    /// The manifest itself.
     pub data: Option<Value>,
     /// What it belongs to.
     pub organizations: Update<Organizations>,

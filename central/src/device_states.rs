@@ -18,12 +18,10 @@ pub struct DeviceStates {
 }
 
 impl DeviceStates {
-    /// Of all devices.
     pub fn new(fleet: Arc<Fleet>) -> Self {
         Self { fleet, reports: Arc::default() }
     }
 
-    /// Whose states.
     pub(crate) fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet
     }

@@ -97,7 +97,6 @@ impl From<InvalidMarker> for FleetError {
 
 /// All gateways and devices, and the way to them. One for the whole program.
 pub struct Fleet {
-    /// What is kept.
     pub store: Store,
     /// The way of telemetry into it.
     pub(crate) ingest: Ingest,
@@ -125,7 +124,6 @@ pub struct Fleet {
     pub(crate) command_rounds: SingleFlight<DeviceId>,
     /// Told when the next command to expire may be another one.
     pub(crate) waiting_changed: Notify,
-    /// Ends what waits.
     pub(crate) stop: CancellationToken,
 }
 
@@ -138,7 +136,6 @@ pub struct Registration {
     pub template: Update<String>,
     /// Whether it is a gateway. Only for a new one.
     pub is_gateway: Option<bool>,
-    /// False blocks it.
     pub enabled: Option<bool>,
     /// Whether its values are made up.
     pub simulated: Option<bool>,

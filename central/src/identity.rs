@@ -21,22 +21,12 @@ use crate::config::Config;
 pub enum IdentityError {
     /// A file of the authority cannot be read or written.
     #[error("the certificate authority's file {path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    File { path: PathBuf, source: std::io::Error },
     /// One of the two files is there without the other.
     #[error(
         "{missing} is missing beside {found}; restore it from a backup, or remove {found} to begin with a new authority"
     )]
-    Half {
-        /// What is there.
-        found: PathBuf,
-        /// What is not.
-        missing: PathBuf,
-    },
+    Half { found: PathBuf, missing: PathBuf },
     /// The two files were not written.
     #[error("writing the certificate authority")]
     Write(#[from] TogetherError),

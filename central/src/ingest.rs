@@ -37,7 +37,6 @@ const OVERHEAD_BYTES: usize = 512;
 /// Who brings a message: a gateway, on one of its connections. Later connections have higher numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayConnection {
-    /// The gateway.
     pub gateway: DeviceId,
     /// The connection's number, unique for as long as central runs.
     pub connection: u64,
@@ -89,7 +88,6 @@ struct Arrived {
 }
 
 impl Ingest {
-    /// Of a store.
     pub fn new(store: Store) -> Self {
         Self { store, waiting: Arc::default() }
     }

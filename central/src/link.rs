@@ -44,7 +44,6 @@ enum Update {
     Children,
     /// A device that stands behind it or did so.
     Child(DeviceId),
-    /// A desired section.
     Desired(Identity),
     /// The cloud-to-device messages that were taken back.
     Purges,

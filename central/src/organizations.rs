@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The longest id.
 const ID_BYTES_MAX: usize = 48;
 
 /// What something belongs to: nothing, which is the whole site, or one organization.
@@ -14,10 +13,8 @@ pub struct Organizations(Vec<String>);
 /// A list that IoT Central would not take either.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidOrganizations {
-    /// More than one.
     #[error("found {0} organizations; write one at the most")]
     TooMany(usize),
-    /// Not an id.
     #[error(
         "found `{0}`; an organization's id has 1 to {ID_BYTES_MAX} of a-z, 0-9 and -, with no - at its ends"
     )]

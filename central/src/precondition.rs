@@ -9,7 +9,6 @@ use crate::fleet::FleetError;
 pub(crate) enum Tags {
     /// `*`: any, if there is one.
     Any,
-    /// These.
     These(Vec<String>),
 }
 

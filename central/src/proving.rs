@@ -61,9 +61,7 @@ pub(crate) struct Proven {
 pub(crate) enum Source {
     /// What an operator registered of it.
     Own,
-    /// A group.
     Group {
-        /// Its id.
         id: String,
         /// Whether its devices are gateways.
         is_edge: bool,

@@ -120,7 +120,6 @@ const ROW_FIELDS: [&str; 4] = ["value", "request", "response", "error"];
 enum Place {
     /// Secrets are known by their names and forms.
     Plain,
-    /// A secret.
     Secret,
     /// The environment of a module: its texts are hidden, and whatever stands as a `value`.
     Environment,

@@ -20,7 +20,6 @@ pub enum InvalidText {
     /// Empty, or too long.
     #[error("found {found} characters; write 1 to {max}")]
     Length {
-        /// Its characters.
         found: usize,
         /// How many are allowed.
         max: usize,

@@ -8,10 +8,8 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 /// What a change says of one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Update<T> {
-    /// What stands stays.
     #[default]
     Keep,
-    /// What stands goes.
     Clear,
     /// This stands from now on.
     Set(T),

@@ -34,15 +34,12 @@ pub struct Rules {
 /// What a client's authorization depends on. Cheap to clone.
 #[derive(Clone)]
 pub struct Authorizer {
-    /// This gateway.
     pub gateway: DeviceId,
     /// The hub's names, which may stand before identities in rules.
     pub hosts: Arc<[String]>,
     /// Keys of its modules.
     pub module_keys: ModuleKeys,
-    /// Its leaf devices.
     pub devices: Devices,
-    /// Its local users.
     pub users: Users,
     /// Those who were here before.
     pub removals: Removals,
@@ -50,14 +47,12 @@ pub struct Authorizer {
     pub trust: watch::Receiver<Arc<Trust>>,
     /// The rules of the deployment in force.
     pub rules: watch::Receiver<Arc<Rules>>,
-    /// Who is connected.
     pub clients: Clients,
 }
 
 /// Why an identity is not let in, or not any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Out {
-    /// For certain.
     #[error("{0}")]
     Refused(String),
     /// central has not told yet.

@@ -17,7 +17,6 @@ pub fn upstream_asked() -> u64 {
     UPSTREAM.lock().unwrap_or_else(PoisonError::into_inner).ask(since_boot_ms())
 }
 
-/// Takes central's answer.
 pub fn upstream_answered(number: u64, upstream_ms: u64) {
     let mut upstream = UPSTREAM.lock().unwrap_or_else(PoisonError::into_inner);
     upstream.answered(number, upstream_ms, since_boot_ms());

@@ -105,9 +105,7 @@ pub struct Deployments {
     must_renew: AtomicBool,
 }
 
-/// The receiving ends.
 pub struct Outputs {
-    /// For the reconciler.
     pub reconciler: watch::Receiver<Option<Arc<Deployment>>>,
     /// For the MQTT server.
     pub routing: watch::Receiver<Arc<Routing>>,
@@ -115,7 +113,6 @@ pub struct Outputs {
     pub rules: watch::Receiver<Arc<Rules>>,
     /// For the MQTT server: whether a route takes messages on free topics.
     pub takes_free: Arc<AtomicBool>,
-    /// For the report.
     pub judgement: watch::Receiver<Judgement>,
 }
 

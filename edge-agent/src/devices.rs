@@ -26,7 +26,6 @@ const SAVED_AT_ONCE: usize = 500;
 const BLOCKED: &str = "blocked";
 const ADDED: &str = "added/";
 
-/// A leaf device.
 #[derive(Debug, Clone)]
 pub struct Leaf {
     /// What it must show.
@@ -68,7 +67,6 @@ pub enum DeviceError {
     /// The list of blocked devices is full.
     #[error("{CHILDREN_MAX} devices are blocked on this gateway already; unblock one first")]
     BlockedFull,
-    /// Not on disk.
     #[error(transparent)]
     State(#[from] StateError),
 }

@@ -142,7 +142,6 @@ impl Enrolments {
         self.questions().unsent.pop_front()
     }
 
-    /// central answered.
     pub fn answered(&self, request_id: &str, answer: EnrolmentAnswer) {
         if let Some((waiting, _)) = self.questions().waiting.remove(request_id) {
             // Whoever asked may have gone.

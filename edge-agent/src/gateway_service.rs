@@ -36,7 +36,6 @@ use crate::twins::{ReportError, Twins};
 
 /// What the gateway does with its clients.
 pub struct GatewayService {
-    /// This gateway.
     pub gateway: DeviceId,
     /// The host names that SAS tokens may carry.
     pub hosts: Vec<String>,
@@ -44,7 +43,6 @@ pub struct GatewayService {
     pub authorizer: Authorizer,
     /// Hashes passwords of local users.
     pub passwords: Passwords,
-    /// Their twins.
     pub twins: Twins,
     /// Where their messages go.
     pub router: Router,

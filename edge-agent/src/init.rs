@@ -48,18 +48,13 @@ pub enum InitError {
     #[error(
         "{path} is there already; nothing was overwritten. Remove it first if this gateway is to begin anew"
     )]
-    Exists {
-        /// What.
-        path: PathBuf,
-    },
+    Exists { path: PathBuf },
     /// The disk said no.
     #[error("{path}: could not {doing}")]
     Io {
-        /// What.
         path: PathBuf,
         /// What was being done.
         doing: &'static str,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
@@ -68,7 +63,6 @@ pub enum InitError {
     Device {
         /// In the connection string.
         found: DeviceId,
-        /// As given.
         device_id: DeviceId,
     },
     /// central's authority is needed with a connection string.
@@ -82,9 +76,7 @@ pub enum InitError {
     /// The file given as authority is none.
     #[error("--upstream-ca {path}")]
     Ca {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: TlsError,
     },

@@ -36,9 +36,7 @@ struct Inner {
 
 /// What a cause has spent today.
 pub struct Spent {
-    /// The cause.
     pub cause: Cause,
-    /// Bytes.
     pub bytes: u64,
     /// Bytes of a day, where there is a limit.
     pub limit: Option<u64>,

@@ -28,16 +28,13 @@ pub enum KeysError {
     Read {
         /// Where it should be.
         path: std::path::PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
     /// The checksum is there and cannot be read.
     #[error("{path}: the checksum of the modules' secret cannot be read; mend it, or move it away")]
     Checksum {
-        /// Where it is.
         path: std::path::PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
@@ -45,20 +42,12 @@ pub enum KeysError {
     #[error(
         "{path}: its checksum does not fit: the file is damaged; restore it from a backup, modules cannot read what they encrypted otherwise"
     )]
-    Damaged {
-        /// Where.
-        path: std::path::PathBuf,
-    },
+    Damaged { path: std::path::PathBuf },
     /// The file holds something else.
     #[error(
         "{path}: found {found} bytes; the secret of the modules' keys has {SECRET_BYTES}; restore it from a backup"
     )]
-    Length {
-        /// Where.
-        path: std::path::PathBuf,
-        /// How many.
-        found: usize,
-    },
+    Length { path: std::path::PathBuf, found: usize },
 }
 
 /// Makes each module's key.

@@ -27,7 +27,6 @@ const HASH_TIME: Duration = Duration::from_millis(20);
 /// Why a password was not looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum HashingError {
-    /// Too many wait.
     #[error("{WAITING_MAX} passwords wait to be checked already; try again")]
     Busy,
     /// It cannot be hashed.

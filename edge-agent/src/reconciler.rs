@@ -54,7 +54,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// A deployment in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
-    /// What it wants.
     pub desired: Desired,
     /// `$edgeAgent`'s desired version.
     pub version: u64,
@@ -74,11 +73,8 @@ pub struct Outcome {
 pub struct ReconcilerStatus {
     /// The version of the deployment that it works on.
     pub version: Option<u64>,
-    /// What runs.
     pub observed: Observed,
-    /// Restarts and waits.
     pub restarts: Restarts,
-    /// How it went.
     pub outcome: Outcome,
     /// Whether everything is as that version wants it.
     pub is_settled: bool,
@@ -126,15 +122,12 @@ impl Default for ReconcilerStatus {
 /// The task that does it.
 #[derive(Clone)]
 pub struct Reconciler {
-    /// The Docker Engine.
     pub engine: Engine,
-    /// The modules' sockets.
     pub workload: Arc<Workload>,
     /// What containers are told.
     pub context: ModuleContext,
     /// What is wanted; `None` before there is a deployment.
     pub deployments: watch::Receiver<Option<Arc<Deployment>>>,
-    /// How it goes.
     pub status: watch::Sender<ReconcilerStatus>,
 }
 

@@ -44,7 +44,6 @@ impl Removed {
         self.0.contains(identity) || self.0.contains(&Identity::device(identity.device.clone()))
     }
 
-    /// What was removed.
     pub fn iter(&self) -> impl Iterator<Item = &Identity> {
         self.0.iter()
     }

@@ -29,7 +29,6 @@ pub struct Asked {
     /// A text is the body as it is; anything else is its JSON.
     #[serde(default)]
     body: Value,
-    /// The sender's twin.
     #[serde(default)]
     twin: AskedTwin,
 }
@@ -94,7 +93,6 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// For machines.
 pub fn to_json(told: &[RouteResult]) -> Value {
     let priority =
         |told: &RouteResult| Some(told.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT);
@@ -126,7 +124,6 @@ pub fn to_json(told: &[RouteResult]) -> Value {
     json!({"goesTo": goes, "routes": routes})
 }
 
-/// For people.
 pub fn to_text(told: &[RouteResult]) -> String {
     let mut lines: Vec<String> = told
         .iter()

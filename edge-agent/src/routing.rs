@@ -46,9 +46,7 @@ pub struct Routing {
 
 /// Puts messages into queues.
 pub struct Router {
-    /// This gateway.
     pub gateway: DeviceId,
-    /// Its queues.
     pub queues: Arc<Queues>,
     /// What conditions may look into.
     pub twins: Twins,

@@ -36,7 +36,6 @@ pub enum ReportError {
 /// A change of a desired section that its owner is to hear of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DesiredChange {
-    /// The new version.
     pub version: u64,
     /// From the old section to the new one.
     pub patch: Map<String, Value>,

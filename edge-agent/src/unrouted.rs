@@ -10,7 +10,6 @@ use schemas::names::Identity;
 /// Senders that are counted one by one: as many as may be connected.
 const SENDERS_MAX: usize = 10_000;
 
-/// The counts.
 #[derive(Debug, Default)]
 pub struct Unrouted {
     by_sender: Mutex<BTreeMap<Identity, u64>>,

@@ -13,7 +13,6 @@ use crate::state::{Namespace, State, StateError};
 /// Users of one gateway.
 const USERS_MAX: usize = 1000;
 
-/// A local user.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Argon2id, in PHC form.
@@ -43,7 +42,6 @@ pub enum UserError {
     /// The list is full.
     #[error("{USERS_MAX} users are there already; remove one first")]
     Full,
-    /// Not on disk.
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -78,7 +76,6 @@ impl Users {
         self.anonymous.as_ref()
     }
 
-    /// A user.
     pub fn get(&self, name: &UserName) -> Option<User> {
         if self.anonymous.as_ref() == Some(name) {
             // No password has an empty hash.

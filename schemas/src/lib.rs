@@ -3,6 +3,7 @@
 //! Nothing here does input or output, reads a clock or knows a runtime. A name has one address, for example
 //! [`names::DeviceId`]; there are no shortcuts through this page.
 
+#![warn(missing_docs)]
 pub mod bag;
 pub mod body;
 pub mod cloud_message;

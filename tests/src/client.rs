@@ -147,7 +147,6 @@ impl Client {
         format!("not asked for yet:\n{}\n{}", seen.join("\n"), said(&self.log))
     }
 
-    /// Its process id.
     pub fn id(&self) -> Result<u32> {
         self.child.id().with_context(|| format!("{} has ended; {}", self.name, said(&self.log)))
     }

@@ -15,13 +15,10 @@ const STEP: Duration = Duration::from_secs(60);
 /// Between two attempts to connect.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// A connected device.
 pub struct Device {
-    /// To send with.
     pub client: AsyncClient,
     /// To read from past what is kept, when the connection is to end.
     pub events: EventLoop,
-    /// What CONNACK said.
     pub found_session: bool,
     kept: VecDeque<Publish>,
 }

@@ -17,13 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a PUBACK says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Its reason code.
     pub reason: PubAckReason,
     /// Its reason string, empty when there is none.
     pub why: String,
 }
 
-/// A connected device.
 pub struct Device {
     client: AsyncClient,
     answers: mpsc::Receiver<Answer>,

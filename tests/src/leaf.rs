@@ -26,9 +26,7 @@ const WINDOW: u16 = 50;
 /// How a leaf connects.
 #[derive(Clone)]
 pub struct LeafOptions {
-    /// Who it is.
     pub identity: Identity,
-    /// Its symmetric key.
     pub key: Vec<u8>,
     /// The hub's name in its token and user name.
     pub hub_name: String,
@@ -49,7 +47,6 @@ pub struct Seen {
     pub acknowledged: BTreeSet<u64>,
     /// Numbers that went out and whose connection ended before an answer.
     pub unknown: BTreeSet<u64>,
-    /// Connections made.
     pub connections: u64,
 }
 
@@ -110,7 +107,6 @@ impl LeafOptions {
 }
 
 impl Leaf {
-    /// Starts publishing.
     pub fn start(options: LeafOptions) -> Self {
         let (seen_sender, seen) = watch::channel(Seen::default());
         let (stop, stopped) = watch::channel(false);

@@ -51,7 +51,6 @@ impl Shape {
 
 /// A line, and the namespace behind it. It ends when it is dropped.
 pub struct Line {
-    /// The namespace.
     pub name: String,
     /// The far end of the shaped line.
     pub far: Ipv4Addr,

@@ -7,22 +7,18 @@ use anyhow::{Context as _, Result};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// What it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// The name has this address, for now (time to live 0).
     Address(Ipv4Addr),
-    /// No such name.
     Unknown,
     /// It cannot tell (SERVFAIL).
     Broken,
-    /// Nothing.
     Silent,
 }
 
 /// A name server on port 53 of an address of loopback, until it is dropped.
 pub struct NameServer {
-    /// Where it listens.
     pub address: Ipv4Addr,
     answer: Arc<Mutex<Answer>>,
     task: JoinHandle<()>,

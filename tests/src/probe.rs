@@ -23,7 +23,6 @@ pub struct Waited {
     pub connected: Vec<Duration>,
 }
 
-/// A running probe.
 pub struct Probe {
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<Waited>>,

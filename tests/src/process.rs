@@ -108,12 +108,10 @@ impl Process {
         lines[lines.len().saturating_sub(25)..].join("\n")
     }
 
-    /// Its process id.
     pub fn id(&self) -> Result<u32> {
         self.child.id().with_context(|| format!("{} has ended; its log:\n{}", self.name, self.tail()))
     }
 
-    /// SIGKILL: no goodbye.
     pub async fn kill(mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("killing {}", self.name))?;
         self.output_read().await;

@@ -10,10 +10,8 @@ use tokio::net::TcpStream;
 /// How long the other side may take to answer a CONNECT or a SUBSCRIBE on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Who connects.
 #[derive(Debug, Clone)]
 pub struct Login {
-    /// The client id.
     pub client_id: String,
     /// The user name and the password; a broker without accounts wants none.
     pub account: Option<(String, String)>,

@@ -138,7 +138,6 @@ impl Site {
         self.dir.join("central")
     }
 
-    /// The gateway's data.
     pub fn agent_dir(&self) -> PathBuf {
         self.dir.join("gateway")
     }
@@ -158,7 +157,6 @@ impl Site {
         self.central_dir().join("ca.pem")
     }
 
-    /// The API token.
     pub fn token(&self) -> &str {
         &self.token
     }
@@ -237,7 +235,6 @@ impl Site {
         self.central.take().context("central does not run")?.stop(READY).await
     }
 
-    /// Kills central.
     pub async fn kill_central(&mut self) -> Result<()> {
         self.central.take().context("central does not run")?.kill().await
     }
@@ -318,7 +315,6 @@ impl Site {
         self.agent.as_ref().context("the agent does not run")?.id()
     }
 
-    /// central's process id.
     pub fn central_id(&self) -> Result<u32> {
         self.central.as_ref().context("central does not run")?.id()
     }

@@ -7,11 +7,9 @@ use crate::clock::now_ms;
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditLimits {
-    /// Changes and sign-ins.
     pub rows: u64,
     /// What was refused: strangers can make such rows, and must not push out the others.
     pub refused_rows: u64,
-    /// Older rows go.
     pub age_ms: u64,
 }
 
@@ -48,15 +46,11 @@ macro_rules! words {
 pub struct UnknownWord(String);
 
 words! {
-    /// Who acted.
     ActorKind {
-        /// Signed in.
         User = "user",
-        /// An API token.
         Token = "token",
         /// A command on central's machine.
         CommandLine = "commandLine",
-        /// Not known.
         Nobody = "nobody",
     }
 }
@@ -64,19 +58,14 @@ words! {
 words! {
     /// What was asked for.
     EntryKind {
-        /// Something new.
         Created = "created",
         /// Something that was there.
         Updated = "updated",
-        /// Something is gone.
         Deleted = "deleted",
         /// A command of a device or module.
         Command = "command",
-        /// Another POST.
         Action = "action",
-        /// A session began.
         SignIn = "signIn",
-        /// A session ended.
         SignOut = "signOut",
         /// The first user.
         Setup = "setup",
@@ -88,9 +77,7 @@ words! {
 words! {
     /// Rows that give way to each other.
     Class {
-        /// Changes and sign-ins.
         Change = "change",
-        /// What was refused.
         Refused = "refused",
     }
 }
@@ -115,7 +102,6 @@ pub struct Entry {
     pub kind: EntryKind,
     /// The HTTP method; empty for commands.
     pub method: String,
-    /// Without the query.
     pub path: String,
     /// Of the client; empty for commands.
     pub address: String,
@@ -139,9 +125,7 @@ impl Entry {
 /// What is known with the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// HTTP's.
     pub status: u16,
-    /// What was done.
     pub kind: EntryKind,
     /// What stood before and does not any more: JSON.
     pub before: Option<String>,

@@ -21,31 +21,26 @@ pub enum Refusal {
     Enrolment,
     /// It tries too often.
     Throttled,
-    /// Something else.
     Other,
 }
 
 /// An attempt to connect that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// Why.
     pub refusal: Refusal,
     /// In the listener's words.
     pub why: String,
-    /// The client's address.
     pub from: String,
     /// `central`, or the gateway.
     pub at: String,
     /// When last, in milliseconds since the Unix epoch.
     pub last_ms: u64,
-    /// How often.
     pub count: u64,
     /// Fingerprint of what it showed.
     pub proof: Option<String>,
 }
 
 impl Attempt {
-    /// As evidence.
     pub fn text(&self) -> String {
         let Self { why, from, at, count, proof, .. } = self;
         let times = if *count == 1 { String::new() } else { format!(", {count} times") };

@@ -31,7 +31,6 @@ const REMEMBERED_MAX: usize = 200_000;
 /// An event that is not numbered yet.
 pub type NewEvent = (EventKind, DeviceId, String);
 
-/// What was read.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Changes before these are not kept any more.

@@ -54,11 +54,9 @@ impl EventKind {
 /// An event that is kept.
 #[derive(Debug)]
 pub struct Event {
-    /// Ascends by one.
     pub number: u64,
     /// What it is about.
     pub kind: EventKind,
-    /// Of which device.
     pub device: DeviceId,
     /// JSON.
     pub data: String,
@@ -157,7 +155,6 @@ impl Ring {
         self.next - 1
     }
 
-    /// Adds an event.
     pub fn push(&mut self, kind: EventKind, device: DeviceId, data: String) {
         self.bytes += data.len() + OVERHEAD_BYTES;
         let event = Event { number: self.next, kind, device, data, redacted: OnceLock::new() };
@@ -212,7 +209,6 @@ impl Ring {
         all.then_some(next)
     }
 
-    /// Ends a subscription.
     pub fn leave(&mut self, position: &Position, now: Instant) {
         let watches = position.devices.iter().flatten();
         let leave = |watch: &mut Watch| {

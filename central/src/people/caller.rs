@@ -17,7 +17,6 @@ pub struct Caller {
 pub enum Who {
     /// An API token, by its name.
     Token(String),
-    /// A user's session.
     Session(Session),
 }
 

@@ -72,13 +72,11 @@ impl NewPassword {
 /// Why a password was not hashed or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum HashingError {
-    /// Too many wait.
     #[error("{WAITING_MAX} passwords wait to be verified already; try again in a few seconds")]
     Busy,
     /// It cannot be hashed.
     #[error(transparent)]
     Password(#[from] PasswordError),
-    /// central is stopping.
     #[error("the password was not hashed, because central is stopping")]
     Stopping,
 }
@@ -88,7 +86,6 @@ pub enum HashingError {
 pub enum Lane {
     /// The user has signed in from this address before.
     Known,
-    /// Everybody else.
     Unknown,
 }
 

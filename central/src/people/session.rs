@@ -19,11 +19,9 @@ pub const LIFE_MS: u64 = 7 * 24 * 3600 * 1000;
 pub struct Session {
     /// What the store finds it by.
     pub hash: String,
-    /// Who signed in.
     pub user: User,
     /// Milliseconds since the Unix epoch.
     pub created_ms: u64,
-    /// To the minute.
     pub used_ms: u64,
 }
 
@@ -37,9 +35,7 @@ impl Session {
 /// A new session, with the secret that the browser keeps.
 #[derive(Debug)]
 pub struct SignedIn {
-    /// The cookie's value.
     pub secret: String,
-    /// What it opens.
     pub session: Session,
 }
 

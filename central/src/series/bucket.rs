@@ -11,11 +11,9 @@ pub struct Bucket {
     pub start_ms: u64,
     /// The least number.
     pub min: f64,
-    /// The greatest.
     pub max: f64,
     /// All of them together.
     pub sum: f64,
-    /// How many.
     pub count: u64,
     /// The last one.
     pub last: f64,

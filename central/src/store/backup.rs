@@ -41,10 +41,7 @@ pub enum BackupError {
     Identity(#[from] TogetherError),
     /// Something is there already.
     #[error("{path} is there already; choose another name")]
-    Exists {
-        /// What.
-        path: PathBuf,
-    },
+    Exists { path: PathBuf },
     /// There is a store.
     #[error(
         "{path} is there already; `central restore --replace FILE` moves what is there into a folder beside it first"
@@ -55,16 +52,10 @@ pub enum BackupError {
     },
     /// The file was not made by `central backup`, or it is not as it was made.
     #[error("{path} is not a backup as `central backup` made it: its checksum is missing or wrong")]
-    NotABackup {
-        /// The file.
-        path: PathBuf,
-    },
+    NotABackup { path: PathBuf },
     /// There is a store, so none is begun anew.
     #[error("{path} is there already; move it away first to begin with an empty store")]
-    NotEmpty {
-        /// The store.
-        path: PathBuf,
-    },
+    NotEmpty { path: PathBuf },
 }
 
 /// What is in a backup.

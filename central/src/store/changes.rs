@@ -10,16 +10,13 @@ use super::{parsed_column, unreadable};
 /// Changes that are read at once.
 const BATCH_MAX: u32 = 5000;
 
-/// One change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Change {
     /// The device, or the gateway of the module.
     pub device: DeviceId,
-    /// What of it.
     pub what: Changed,
 }
 
-/// What changed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Changed {
     /// The registration, or its place behind a gateway. The device may be gone.
@@ -32,16 +29,12 @@ pub enum Changed {
         is_reported: bool,
     },
     /// A command was asked for, or ended.
-    Command {
-        /// Of the command.
-        id: String,
-    },
+    Command { id: String },
 }
 
 /// Some changes, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Which.
     pub value: Vec<Change>,
     /// How far has been read now.
     pub up_to: i64,

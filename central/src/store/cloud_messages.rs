@@ -20,7 +20,6 @@ pub struct StoredMessage {
     pub sequence: u64,
     /// Whom it is for.
     pub device: DeviceId,
-    /// The message.
     pub message: CloudMessage,
     /// When its gateway took it, in milliseconds since the Unix epoch; it waits there.
     pub taken_ms: Option<u64>,
@@ -33,7 +32,6 @@ pub struct StoredMessage {
 /// What a sender asked to be told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Feedback {
-    /// Ascends.
     pub id: u64,
     /// Whom the message was for.
     pub device: DeviceId,

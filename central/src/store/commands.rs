@@ -21,7 +21,6 @@ pub struct Command {
     pub gateway: Option<DeviceId>,
     /// Whom it is for.
     pub target: Identity,
-    /// What was asked.
     pub request: MethodRequest,
     /// When, in milliseconds since the Unix epoch.
     pub asked_ms: u64,
@@ -31,7 +30,6 @@ pub struct Command {
     pub valid_until_ms: Option<u64>,
     /// When it was taken from here to be run: by its gateway, or at central's own listener. Only of one that waits.
     pub taken_ms: Option<u64>,
-    /// When it ended.
     pub ended_ms: Option<u64>,
     /// How it ended; none while it runs.
     pub outcome: Option<Outcome>,

@@ -17,7 +17,6 @@ use super::{integer, last_values, losses, parsed_column, series, unreadable, uns
 pub struct Device {
     /// What it connects as.
     pub id: DeviceId,
-    /// For people.
     pub display_name: String,
     /// The id of its device template, kept for scripts that set it.
     pub template: Option<String>,
@@ -130,11 +129,8 @@ pub struct Keys {
 pub struct Relationship {
     /// Unique at the gateway.
     pub id: String,
-    /// For people.
     pub name: String,
-    /// The gateway.
     pub source: DeviceId,
-    /// The leaf device.
     pub target: DeviceId,
 }
 

@@ -14,7 +14,6 @@ use crate::precondition;
 pub struct Group {
     /// Chosen by the operator.
     pub id: String,
-    /// For people.
     pub display_name: String,
     /// False: nobody enrols by it, nor does anybody again.
     pub enabled: bool,

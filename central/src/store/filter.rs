@@ -30,7 +30,6 @@ pub struct Field {
     pub name: &'static str,
     /// Its value in SQL.
     pub sql: &'static str,
-    /// What it holds.
     pub kind: Kind,
 }
 
@@ -60,7 +59,6 @@ pub enum InvalidFilter {
     /// Something else stands where a part of it should.
     #[error("found {found} at character {at}; expected {expected}")]
     Unexpected {
-        /// What stands there.
         found: String,
         /// Counted from 1.
         at: usize,

@@ -13,11 +13,8 @@ use crate::gateway_report::ReportVersions;
 /// A registration as the list reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GridDevice {
-    /// Of the device.
     pub id: DeviceId,
-    /// For people.
     pub display_name: String,
-    /// Its device template.
     pub template: Option<String>,
     /// Whether it is a gateway.
     pub is_gateway: bool,
@@ -70,19 +67,15 @@ fn read(row: &Row<'_>) -> rusqlite::Result<GridDevice> {
 /// Which kind of registration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum GridKind {
-    /// Both.
     #[default]
     All,
-    /// Leaf devices.
     Devices,
-    /// Gateways.
     Gateways,
 }
 
 /// Which registrations, apart from their state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GridFilter {
-    /// Which kind.
     pub kind: GridKind,
     /// In the id or the display name, whatever the case.
     pub search: Option<String>,
@@ -130,7 +123,6 @@ impl Search {
 /// An order that an index has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum GridOrder {
-    /// By id.
     #[default]
     Id,
     /// By display name, whatever the case of ASCII letters, and then by id.
@@ -153,7 +145,6 @@ pub enum GridPlace {
 /// Which rows, in which order, from where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GridQuery {
-    /// Which.
     pub filter: GridFilter,
     /// In which order.
     pub order: GridOrder,
@@ -242,7 +233,6 @@ pub struct GridManifest {
 pub struct GridDetail {
     /// When central received the last message.
     pub last_telemetry_ms: Option<u64>,
-    /// Of a gateway.
     pub manifest: Option<GridManifest>,
     /// Devices behind a gateway.
     pub children: u64,

@@ -18,14 +18,12 @@ const WHOLE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 pub enum Depth {
     /// The structure of every page, and the contents of indexes in all but large stores.
     AtStart,
-    /// Everything.
     Whole,
 }
 
 /// How a check ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Checked {
-    /// Nothing was found.
     Well,
     /// The time was over before all telemetry was checked. All other tables are well.
     InPart,

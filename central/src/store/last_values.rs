@@ -187,11 +187,9 @@ pub fn get(
 /// A name that a device or module has sent.
 #[derive(Debug, Clone)]
 pub struct NamedValue {
-    /// Who sent it.
     pub from: Identity,
     /// Of its model; empty for none.
     pub component: String,
-    /// The name.
     pub name: String,
     /// When the newest value was made.
     pub at_ms: u64,

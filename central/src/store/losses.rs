@@ -15,7 +15,6 @@ const TOTALS_MAX: u32 = 50_000;
 pub const COUNT_MAX: u64 = (1 << 53) - 1;
 /// The longest id or name of a queue. A gateway's own names have a module's name of 128 characters and some words.
 const QUEUE_BYTES_MAX: usize = 256;
-/// The longest cause.
 const CAUSE_BYTES_MAX: usize = 32;
 
 /// What a gateway could not have told of its own queues.
@@ -24,7 +23,6 @@ pub enum WrongLosses {
     /// An empty or too long text, or one with control characters.
     #[error("{field}: found {bytes} bytes; write 1 to {max} bytes of printable characters")]
     Text {
-        /// Which.
         field: &'static str,
         /// How long it is.
         bytes: usize,
@@ -33,20 +31,10 @@ pub enum WrongLosses {
     },
     /// A number above what is stored.
     #[error("{field}: found {value}; {} is the most", i64::MAX)]
-    Number {
-        /// Which.
-        field: &'static str,
-        /// What was found.
-        value: u64,
-    },
+    Number { field: &'static str, value: u64 },
     /// A range that ends before it begins.
     #[error("sequences: found {first} to {last}")]
-    Range {
-        /// Of the loss.
-        first: u64,
-        /// Of the loss.
-        last: u64,
-    },
+    Range { first: u64, last: u64 },
 }
 
 /// Checks what a gateway told, apart from whom it names as senders. Counts above [`COUNT_MAX`] are lowered to it.
@@ -83,15 +71,12 @@ pub const CENTRAL_RESTORED: &str = "central-restored";
 pub struct StoredLoss {
     /// Ascends over all gateways.
     pub id: i64,
-    /// Whose queue.
     pub gateway: String,
-    /// The queue's name.
     pub queue: String,
     /// Who sent the messages; empty when it is not known.
     pub device: String,
     /// Which of its modules; empty for none.
     pub module: String,
-    /// One word.
     pub cause: String,
     /// The first and the last sequence.
     pub sequences: (u64, u64),
@@ -106,17 +91,13 @@ pub struct StoredLoss {
 /// What one sender lost in one queue for one cause, ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Total {
-    /// Whose queue.
     pub gateway: String,
-    /// The queue's name.
     pub queue: String,
     /// As in [`StoredLoss`].
     pub device: String,
     /// As in [`StoredLoss`].
     pub module: String,
-    /// One word.
     pub cause: String,
-    /// How many.
     pub count: u64,
     /// When the first and the last were lost.
     pub times_ms: (u64, u64),

@@ -10,12 +10,10 @@ use super::{json_column, unreadable, unsigned};
 use crate::organizations::Organizations;
 use crate::precondition;
 
-/// A stored manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredManifest {
     /// Chosen by the operator.
     pub id: String,
-    /// For people.
     pub display_name: String,
     /// The manifest itself, as it was given.
     pub data: Value,

@@ -121,31 +121,18 @@ impl Default for Quotas {
 pub enum StoreError {
     /// The file could not be opened or brought to this version's tables.
     #[error("opening the store {path}")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
+    Open { path: PathBuf, source: rusqlite::Error },
     /// The file was written by a newer central.
     #[error(
         "the store {path} has tables of version {found}, this central knows up to {known}; start the newer one"
     )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// In the file.
-        found: i64,
-        /// Of this program.
-        known: i64,
-    },
+    Newer { path: PathBuf, found: i64, known: i64 },
     /// The store has gone.
     #[error(
         "the store {path} is missing or empty, and {beside} shows that there was one; restore a backup with \
          `central restore FILE`, or begin with an empty store on purpose with `central new-store`"
     )]
     Missing {
-        /// The store.
         path: PathBuf,
         /// What was made with it.
         beside: PathBuf,
@@ -155,24 +142,13 @@ pub enum StoreError {
         "the store {path} is damaged: {}; restore a backup with `central restore --replace FILE`",
         findings.join(" | ")
     )]
-    Damaged {
-        /// The store.
-        path: PathBuf,
-        /// What SQLite found.
-        findings: Vec<String>,
-    },
+    Damaged { path: PathBuf, findings: Vec<String> },
     /// A file beside the store cannot be read or written.
     #[error("the file {path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    File { path: PathBuf, source: std::io::Error },
     /// The writer thread could not be started.
     #[error("starting the store's writer")]
     Writer(#[source] std::io::Error),
-    /// A statement failed.
     #[error("the store refused a statement: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// The file system has less left than `[keep] free_bytes`.

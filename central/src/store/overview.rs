@@ -16,19 +16,12 @@ pub fn bytes_used(connection: &Connection) -> rusqlite::Result<u64> {
 /// A change that was asked for, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShortChange {
-    /// Of its row.
     pub id: i64,
-    /// When.
     pub at_ms: u64,
-    /// Who asked.
     pub who: String,
-    /// What they are.
     pub kind: String,
-    /// Of the request.
     pub method: String,
-    /// Of the request.
     pub path: String,
-    /// Of the answer.
     pub status: Option<i64>,
 }
 

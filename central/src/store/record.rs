@@ -48,7 +48,6 @@ pub enum Recorded {
 /// Commits that the store had and has not any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostCommits {
-    /// How many commits.
     pub commits: u64,
     /// How many telemetry messages were in them; desired properties, commands and registrations may be too.
     pub messages: u64,
@@ -57,13 +56,11 @@ pub struct LostCommits {
 /// What the record says against the store that was opened.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing is missing.
     Complete,
     /// There is no record, or it cannot be read: nothing can be said.
     Unknown,
     /// The record is of another store.
     OtherStore {
-        /// In the record.
         recorded: Position,
     },
     /// The store is behind.

@@ -9,7 +9,6 @@ use super::unreadable;
 /// A table that may be filtered and ordered.
 #[derive(Debug)]
 pub struct Listed {
-    /// The table's name.
     pub table: &'static str,
     /// What is read of a row, its key first.
     pub columns: &'static str,
@@ -48,7 +47,6 @@ struct After {
 /// What a list was asked for was not possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSelection {
-    /// In the filter.
     #[error("filter: {0}")]
     Filter(#[from] InvalidFilter),
     /// In the order.
@@ -56,7 +54,6 @@ pub enum InvalidSelection {
     Order {
         /// What was asked for.
         found: String,
-        /// Names of fields.
         allowed: String,
     },
     /// It is of no page of this list in this order.

@@ -22,7 +22,6 @@ pub struct SeriesQuery {
     pub of: Identity,
     /// Of its model; empty for none.
     pub component: String,
-    /// The names.
     pub names: Vec<String>,
     /// A multiple of the step.
     pub from_ms: u64,

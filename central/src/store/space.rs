@@ -23,7 +23,6 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Devices about which was told.
 const TOLD_MAX: usize = 10_000;
 
-/// What is free.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Disk {
     /// On the file system, and within the store's file.

@@ -27,7 +27,6 @@ const ROW_BYTES: usize = 128;
 /// A message on its way into the store.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
-    /// Who sent it.
     pub from: Identity,
     /// When the gateway accepted it, or central did from a device of its own; milliseconds since the Unix epoch.
     pub enqueued_ms: u64,
@@ -35,7 +34,6 @@ pub struct NewMessage {
     pub received_ms: u64,
     /// Its properties, without those of the link.
     pub bag: PropertyBag,
-    /// As sent.
     pub body: Vec<u8>,
     /// Its place in a gateway's queue; none when the device is connected to central itself.
     pub place: Option<Place>,
@@ -46,7 +44,6 @@ pub struct NewMessage {
 /// A message's place in a gateway's queue: what makes a resend known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The gateway.
     pub gateway: DeviceId,
     /// The id of its queue, with the epoch of the sequence.
     pub queue: String,
@@ -57,7 +54,6 @@ pub struct Place {
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
-    /// It is new.
     New,
     /// It was stored before: a resend.
     Already,
@@ -78,7 +74,6 @@ pub struct Message {
     pub enqueued_ms: u64,
     /// Its properties as a JSON object; a property without a value is `null`. `None`: they cannot be read.
     pub properties: Option<serde_json::Map<String, serde_json::Value>>,
-    /// As sent.
     pub body: Vec<u8>,
 }
 
@@ -389,7 +384,6 @@ pub fn last_id(connection: &Connection) -> rusqlite::Result<i64> {
 pub struct LiveMessage {
     /// Ascends over all devices.
     pub id: i64,
-    /// Who sent it.
     pub from: Identity,
     /// As in [`NewMessage`].
     pub enqueued_ms: u64,
@@ -397,7 +391,6 @@ pub struct LiveMessage {
     pub received_ms: u64,
     /// As in [`Message`].
     pub properties: serde_json::Map<String, serde_json::Value>,
-    /// As sent.
     pub body: Vec<u8>,
 }
 

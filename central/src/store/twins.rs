@@ -15,7 +15,6 @@ use super::{integer, json_column, parsed_column, unreadable, unsigned};
 /// Which half of a twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Half {
-    /// Written by operators.
     Desired,
     /// Written by the device or module.
     Reported,
@@ -36,7 +35,6 @@ pub type Touched = BTreeMap<String, (u64, u64)>;
 /// A section with the times of its properties.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StoredSection {
-    /// The section.
     pub section: Section,
     /// When each of its properties last changed.
     pub touched: Touched,

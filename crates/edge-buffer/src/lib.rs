@@ -22,6 +22,7 @@
 //!
 //! The files are described in the module `format`. The log knows nothing of what the bytes mean and has no clock: the
 //! time is an argument.
+#![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod answers;

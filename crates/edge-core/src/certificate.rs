@@ -97,7 +97,6 @@ const AUTHORITY_NOTICE_SECS: u64 = 365 * 24 * 3_600;
 /// that somebody has to replace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CaRenewal {
-    /// Nothing yet.
     Good,
     /// It ends within a year.
     Ends {

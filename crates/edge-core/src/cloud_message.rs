@@ -30,7 +30,6 @@ pub enum MessageError {
     /// A field is wrong.
     #[error("{field}: {why}")]
     Field {
-        /// Which.
         field: &'static str,
         /// What was found and what is allowed.
         why: String,

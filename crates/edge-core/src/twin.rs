@@ -46,15 +46,11 @@ pub enum PatchError {
     /// `null` where the whole section is written.
     #[error("twin value `{0}`: found null; leave the key out, as nothing of what stands is kept")]
     Null(String),
-    /// Nested too deep.
     #[error("twin value `{0}` is nested deeper than {DEPTH_MAX} levels")]
     TooDeep(String),
     /// Too large after the patch.
     #[error("the section would be {bytes} bytes; {SECTION_BYTES_MAX} are allowed")]
-    TooLarge {
-        /// After the patch.
-        bytes: usize,
-    },
+    TooLarge { bytes: usize },
 }
 
 impl PatchError {

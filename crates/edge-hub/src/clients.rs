@@ -87,9 +87,7 @@ pub(crate) struct Connection {
     pub client: Client,
     pub version: Version,
     pub since_ms: u64,
-    /// The client's session.
     pub session_queue: Arc<SessionQueue>,
-    /// Closes the connection.
     pub close: Arc<CloseHandle>,
     /// What the client may do on free topics; nothing until it was judged.
     pub rights: Mutex<Arc<Rights>>,
@@ -128,7 +126,6 @@ impl Connection {
 }
 
 impl Clients {
-    /// Nobody connected.
     pub fn new() -> Self {
         Self::default()
     }
@@ -324,7 +321,6 @@ impl Clients {
         let _ = self.0.broker.set(Arc::downgrade(broker));
     }
 
-    /// Every connection.
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
         lock(&self.0.connections).values().cloned().collect()
     }

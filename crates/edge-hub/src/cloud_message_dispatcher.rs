@@ -39,11 +39,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A message that waits for its device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WaitingMessage {
-    /// Ascends per device.
     pub sequence: u64,
     /// How often it was given to the device in vain.
     pub attempts: u32,
-    /// The message.
     pub message: CloudMessage,
 }
 

@@ -20,7 +20,6 @@ pub enum ConfigFileError {
     /// The file is no TOML. Its text is not shown: it may hold a key.
     #[error("{file}: line {line}: {why}")]
     Syntax {
-        /// The file.
         file: String,
         /// Counted from 1.
         line: usize,
@@ -40,7 +39,6 @@ pub enum ConfigFileError {
     /// A variable that no key can have.
     #[error("{variable}: {why}")]
     Variable {
-        /// Its name.
         variable: String,
         /// What is wrong with it.
         why: &'static str,

@@ -47,7 +47,6 @@ pub struct Counts {
     pub not_retained: AtomicU64,
     /// Sessions that end with their connection because there are too many that do not.
     pub sessions_refused: AtomicU64,
-    /// Sessions that expired.
     pub sessions_expired: AtomicU64,
     /// Records of the journal that could not be read when it was opened.
     pub records_skipped: AtomicU64,

@@ -16,7 +16,6 @@ pub enum LockError {
     InUse {
         /// Whose directories these are.
         program: &'static str,
-        /// The data directory.
         dir: PathBuf,
         /// What the lock file says, `unknown` when it says nothing.
         process: String,
@@ -24,9 +23,7 @@ pub enum LockError {
     /// The lock file cannot be made or locked.
     #[error("locking {path}")]
     Io {
-        /// The lock file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },

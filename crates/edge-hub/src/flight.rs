@@ -36,7 +36,6 @@ struct Sent {
 pub(crate) enum Again<'a> {
     /// The message, with DUP.
     Publish(u16, &'a Delivery),
-    /// PUBREL.
     Release(u16),
 }
 

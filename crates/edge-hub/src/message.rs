@@ -103,7 +103,6 @@ pub(crate) struct Share {
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub message: Arc<Message>,
-    /// As granted.
     pub qos: u8,
     /// The flag that the receiver sees.
     pub retain: bool,
@@ -115,7 +114,6 @@ pub(crate) struct Delivery {
     pub is_replayed: bool,
     /// Its name in the journal; 0 when it is not in there.
     pub key: u64,
-    /// Subscription identifiers.
     pub ids: Option<Arc<[u32]>>,
     pub share: Option<Arc<Share>>,
     /// ReasonProperties when the client acknowledged (QoS 0: when it was written); dropped when that will never be.
@@ -123,7 +121,6 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// A plain copy.
     pub(crate) fn new(message: Arc<Message>, qos: u8) -> Self {
         Self {
             message,

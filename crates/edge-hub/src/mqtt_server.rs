@@ -78,7 +78,6 @@ impl<S: Service> MqttServer<S> {
         }))
     }
 
-    /// Its bounds.
     pub fn settings(&self) -> &MqttServerSettings {
         &self.settings
     }

@@ -48,9 +48,7 @@ pub fn first_public(dir: &Path, except: &[&str]) -> Result<Option<PathBuf>, Priv
 #[derive(Debug, thiserror::Error)]
 #[error("permissions of {path}")]
 pub struct PrivateError {
-    /// What.
     pub path: PathBuf,
-    /// Why.
     #[source]
     pub source: io::Error,
 }

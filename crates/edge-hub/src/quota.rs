@@ -27,7 +27,6 @@ const LEVEL_BYTES: usize = 512;
 /// What an identity has some of at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resource {
-    /// Connections.
     Connections,
     /// Sessions that outlive their connection.
     Sessions,
@@ -126,7 +125,6 @@ pub(crate) fn topic_bytes(topic: &str) -> usize {
 
 /// What a subscription holds in memory, about: its filter in the session, in the journal's state and in the table.
 pub(crate) fn subscription_bytes(filter: &str) -> u64 {
-    /// Beside the filter.
     const OVERHEAD_BYTES: usize = 512;
     (OVERHEAD_BYTES + 2 * filter.len() + topic_bytes(filter)) as u64
 }

@@ -44,11 +44,9 @@ pub struct Refused {
     pub first_ms: u64,
     /// When it was refused last.
     pub last_ms: u64,
-    /// How often.
     pub count: u64,
 }
 
-/// One refusal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refusing<'a> {
     pub(crate) identity: &'a str,

@@ -15,7 +15,6 @@ pub(crate) struct RetainedMax {
     pub bytes: usize,
 }
 
-/// The retained messages.
 #[derive(Debug)]
 pub(crate) struct Retained {
     tree: RwLock<Tree>,
@@ -69,7 +68,6 @@ pub(crate) enum NotRetained {
     /// All identities together have as much as there may be.
     #[error("there are too many retained messages")]
     Full,
-    /// Its identity has.
     #[error(transparent)]
     Quota(#[from] QuotaExceeded),
 }

@@ -63,13 +63,10 @@ impl Transport {
 /// A CONNECT as the service sees it.
 #[derive(Clone)]
 pub struct ConnectRequest {
-    /// As sent.
     pub client_id: String,
-    /// As sent.
     pub user_name: Option<String>,
     /// As sent: a SAS token, or a user's password.
     pub password: Option<Secret>,
-    /// How it arrived.
     pub transport: Transport,
     /// Where the connection comes from.
     pub peer: SocketAddr,
@@ -104,9 +101,7 @@ impl ConnectRequest {
 /// A CONNECT that was proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// Who it is.
     pub identity: Identity,
-    /// What proved it.
     pub proof: Proof,
     /// When the proof is worth nothing any more and the connection ends, in seconds since the Unix epoch.
     pub ends_at: Option<u64>,
@@ -117,9 +112,7 @@ pub struct Admitted {
 /// How a client came in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Login {
-    /// As sent.
     pub client_id: String,
-    /// What proved it.
     pub proof: Proof,
     /// Tells whether the identity was removed since, and given to another client: the program's own number, from before it
     /// looked up what the client must prove.
@@ -129,7 +122,6 @@ pub struct Login {
 /// A connected client: who it is and which of its connections this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Proven identity.
     pub identity: Identity,
     /// Grows with every connection that the server accepts; tells a client's new connection from its old one.
     pub connection: u64,

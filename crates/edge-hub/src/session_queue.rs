@@ -34,7 +34,6 @@ use crate::subscription::Options;
 pub(crate) const MESSAGES_SOFT: usize = 1_000;
 /// Bytes that wait for one connected client before senders are held back.
 const BYTES_SOFT: usize = 1024 * 1024;
-/// The soft bound.
 const SOFT: Load = Load { messages: MESSAGES_SOFT, bytes: BYTES_SOFT };
 /// How far QoS 1 and 2 publishers, each of which waits for room, may go over the soft bounds together.
 const HARD_TIMES: usize = 8;
@@ -252,7 +251,6 @@ pub(crate) struct Budget {
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Publish(Copy),
-    /// PUBREL.
     Release(u16),
 }
 

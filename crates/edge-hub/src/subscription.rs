@@ -9,6 +9,5 @@ pub(crate) struct Options {
     pub no_local: bool,
     /// The retain flag is passed on as it was published.
     pub retain_as_published: bool,
-    /// The subscription identifier.
     pub id: Option<u32>,
 }

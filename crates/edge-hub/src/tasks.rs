@@ -254,7 +254,6 @@ impl Error for TaskFailure {}
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("task `{task}` panicked: {message}")]
 pub struct Panicked {
-    /// The task.
     pub task: &'static str,
     /// What the panic said.
     pub message: String,

@@ -10,7 +10,6 @@ pub enum Output {
     Plain,
     /// By a person whose terminal shows no colour, or who wants none (`NO_COLOR`, no-color.org).
     Terminal,
-    /// By a person.
     Colour,
 }
 
@@ -23,9 +22,7 @@ pub enum Tone {
     Heading,
     /// As it should be.
     Good,
-    /// Worth a look.
     Warning,
-    /// Broken.
     Bad,
 }
 
@@ -63,7 +60,6 @@ pub struct Table {
 }
 
 impl Table {
-    /// Only the names.
     pub fn new(columns: &[&str]) -> Self {
         Self { rows: vec![columns.iter().map(|name| (Tone::Heading, (*name).to_owned())).collect()] }
     }

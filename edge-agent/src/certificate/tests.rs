@@ -25,7 +25,6 @@ enum Start {
     Serves,
     /// And `check` tells of the damage.
     ServesWithFinding,
-    /// With this message.
     Refuses(String),
 }
 

@@ -56,7 +56,6 @@ pub(super) struct Waiting {
 /// How many commands stand where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// For their targets.
     pub waiting: usize,
     /// Called and not answered yet.
     pub running: usize,
@@ -75,7 +74,6 @@ pub(super) enum Entered {
 
 pub(super) struct Journal {
     entries: BTreeMap<String, Entry>,
-    /// By time.
     told: VecDeque<(u64, String)>,
     unsent: Vec<String>,
     next_number: u64,

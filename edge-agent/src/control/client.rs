@@ -11,16 +11,12 @@ use serde_json::Value;
 /// Why the daemon did not answer, or what it answered.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody listens.
     #[error("edge-agent does not answer on {socket}: is it running, and is this its user?")]
     Away {
-        /// Where.
         socket: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// The connection broke.
     #[error("edge-agent ended the connection")]
     Broken(#[source] hyper::Error),
     /// The answer is no HTTP or JSON of ours.
@@ -31,7 +27,6 @@ pub enum CallError {
     Refused {
         /// As HTTP has it.
         status: u16,
-        /// Why.
         message: String,
     },
 }

@@ -65,39 +65,32 @@ pub fn socket(data_dir: &FilePath) -> PathBuf {
 
 /// The rooms that the command line asks and commands.
 pub struct Control {
-    /// This gateway.
     pub gateway: DeviceId,
     /// Its name for leaf devices and modules.
     pub hostname: String,
     /// The hub's name in connection strings of leaf devices.
     pub hub_name: String,
-    /// Who is connected.
     pub clients: Clients,
     /// Leaf devices, local users, and what their clients may do.
     pub authorizer: Authorizer,
     /// Hashes passwords of new users.
     pub passwords: Passwords,
-    /// The deployment.
     pub deployments: Arc<Deployments>,
     /// Whether the wanted deployment is in force.
     pub judgement: watch::Receiver<Judgement>,
     /// What the containers do.
     pub reconciler: watch::Receiver<ReconcilerStatus>,
-    /// The queues.
     pub queues: Arc<Queues>,
     /// What went into none of them.
     pub unrouted: Arc<Unrouted>,
-    /// Commands.
     pub commands: Commands,
     /// The MQTT server, for its counts.
     pub server: Arc<MqttServer<GatewayService>>,
-    /// What upstream refused.
     pub quarantine: Arc<Quarantine>,
     /// What the daemon keeps.
     pub state: crate::state::State,
     /// What the link has cost today.
     pub meter: Meter,
-    /// Where telemetry goes.
     pub upstream: Option<Upstream>,
     /// The link; `None` without an upstream.
     pub link: Option<watch::Receiver<LinkStatus>>,

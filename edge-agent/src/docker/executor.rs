@@ -23,13 +23,10 @@ use crate::workload::Workload;
 
 /// Where steps are done.
 pub struct Executor<'a> {
-    /// The engine.
     pub docker: &'a Docker,
     /// What containers are told.
     pub context: &'a ModuleContext,
-    /// Their workload sockets.
     pub workload: &'a Workload,
-    /// What is wanted.
     pub desired: &'a Desired,
 }
 

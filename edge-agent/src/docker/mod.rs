@@ -33,24 +33,14 @@ const TIMEOUT_SECS: u64 = 300;
 /// Why the engine did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerError {
-    /// Nobody answers.
     #[error("the Docker Engine does not answer on {socket}")]
     Away {
-        /// Where.
         socket: PathBuf,
-        /// Why.
         #[source]
         source: bollard::errors::Error,
     },
-    /// It said no.
     #[error("could not {doing}: {}", said(source))]
-    Said {
-        /// What was asked.
-        doing: String,
-        /// Its words.
-        source: bollard::errors::Error,
-    },
-    /// It says nothing.
+    Said { doing: String, source: bollard::errors::Error },
     #[error("the Docker Engine has not answered for {seconds} s; look at its log, or restart it")]
     Silent {
         /// How long was waited.
@@ -60,29 +50,16 @@ pub enum DockerError {
     #[error(
         "the name `{name}` is already in use by a container that is not this gateway's; remove or rename it"
     )]
-    NameTaken {
-        /// Of the container.
-        name: String,
-    },
+    NameTaken { name: String },
     /// The manifest's create options are none.
     #[error("module `{module}`: settings.createOptions: {why}")]
-    CreateOptions {
-        /// Whose.
-        module: String,
-        /// What is wrong.
-        why: String,
-    },
+    CreateOptions { module: String, why: String },
     /// The gateway's policy does not permit what the module asks for.
     #[error(transparent)]
     Policy(#[from] ManifestError),
     /// The host said no.
     #[error("could not {doing}: {source}")]
-    Host {
-        /// What was tried.
-        doing: String,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    Host { doing: String, source: std::io::Error },
 }
 
 /// The engine's own words without what bollard puts around them.
@@ -120,7 +97,6 @@ impl Engine {
 /// What every container of this gateway is told.
 #[derive(Debug, Clone)]
 pub struct ModuleContext {
-    /// This gateway.
     pub gateway: DeviceId,
     /// The name under which modules reach it.
     pub hostname: String,

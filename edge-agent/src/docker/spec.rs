@@ -26,7 +26,6 @@ const LOG_FILES: &str = "3";
 
 /// What the gateway knows of one module beside its manifest.
 pub struct Own<'a> {
-    /// Its generation id.
     pub generation_id: String,
     /// The directory with its workload socket, on the host.
     pub workload_dir: &'a Path,

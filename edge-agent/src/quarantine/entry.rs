@@ -20,28 +20,23 @@ const WHY_BYTES_MAX: usize = 1024;
 pub struct Reason {
     /// MQTT 5's reason code, where upstream gave one.
     pub code: Option<u8>,
-    /// In words.
     pub why: String,
 }
 
 /// A message in quarantine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Names it.
     pub number: u64,
     /// The id of the queue that it stood in.
     pub queue: Uuid,
-    /// Its sequence there.
     pub sequence: u64,
     /// The epoch of that sequence.
     pub epoch: Epoch,
-    /// The queue's priority.
     pub priority: u32,
     /// When the gateway accepted it, ms of Unix time.
     pub enqueued_ms: u64,
     /// When upstream refused it, ms of Unix time.
     pub refused_ms: u64,
-    /// Why.
     pub reason: Reason,
     /// The record of its queue.
     pub message: Bytes,
@@ -120,7 +115,6 @@ impl Entry {
         record::decode(&self.message)
     }
 
-    /// Who sent it.
     pub fn sender(&self) -> Option<String> {
         record::sender(&self.message)
     }

@@ -47,7 +47,6 @@ pub enum QuarantineError {
     /// Its log cannot be read.
     #[error("{0}")]
     Read(#[from] ReadError),
-    /// The daemon stops.
     #[error("the daemon is stopping")]
     Task(#[from] JoinError),
     /// There is no such entry.
@@ -366,7 +365,6 @@ impl Quarantine {
         &self.log
     }
 
-    /// Commits everything.
     pub async fn close(&self) {
         self.log.close().await;
     }

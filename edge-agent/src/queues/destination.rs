@@ -19,13 +19,11 @@ use super::limits::{Limits, suffix};
 use super::name::QueueName;
 use crate::clock::{now_ms, stamp_ms, steady_ms};
 
-/// One queue.
 pub struct Queue {
     /// Names it while the daemon runs.
     pub key: u64,
     /// Its priority, and what gives way when it is full.
     pub class: QueueClass,
-    /// What it holds.
     pub log: Log,
     /// Whether a route leads to it. One without drains, and its files go when the daemon stops.
     is_used: AtomicBool,

@@ -45,7 +45,6 @@ const REMOVALS_AT_ONCE: usize = 256;
 /// What a value belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Namespace {
-    /// Twins by identity.
     Twins,
     /// Leaf devices: those that central assigned (one list) and those added here.
     Devices,
@@ -91,20 +90,16 @@ pub enum StateError {
     /// The directory could not be used.
     #[error("state in {dir}: {doing}")]
     Directory {
-        /// Which.
         dir: std::path::PathBuf,
         /// What was being done.
         doing: &'static str,
-        /// Why it failed.
         #[source]
         source: std::io::Error,
     },
     /// The journal could not be used.
     #[error("state in {dir}: its journal cannot be used")]
     Journal {
-        /// Which.
         dir: std::path::PathBuf,
-        /// Why.
         #[source]
         source: edge_buffer::OpenError,
     },
@@ -112,10 +107,7 @@ pub enum StateError {
     #[error(
         "state in {dir}: the database is damaged and no export can take its place; restore {dir} from a backup"
     )]
-    Damaged {
-        /// Which.
-        dir: std::path::PathBuf,
-    },
+    Damaged { dir: std::path::PathBuf },
     /// The write did not reach the disk.
     #[error("state was not saved: {0}")]
     NotSaved(String),
@@ -210,7 +202,6 @@ impl State {
         }
     }
 
-    /// Forgets a value.
     pub fn remove(&self, room: Namespace, key: &str) -> Saved {
         self.write(room, key, None)
     }

@@ -116,7 +116,6 @@ impl Store {
         Ok(values)
     }
 
-    /// Every value.
     pub(super) fn all(&self) -> Result<Values, String> {
         guarded(|| self.read()).map_err(|error| error.to_string())
     }

@@ -23,7 +23,6 @@ async fn numbered(state: &State, from: usize, to: usize) {
     }
 }
 
-/// Every file below.
 fn files(dir: &Path) -> Vec<PathBuf> {
     try_files(dir).unwrap()
 }

@@ -119,7 +119,6 @@ impl Losing {
         ))
     }
 
-    /// central has it.
     pub(super) fn acknowledged(&mut self, sent: Sent) {
         sent.log.gaps_told(sent.number);
         let id = sent.log.id();

@@ -65,11 +65,9 @@ const TOKEN_SECS: u64 = 3600;
 /// Whether central can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkStatus {
-    /// Now.
     pub is_connected: bool,
     /// Since when, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// Why not.
     pub why: String,
     /// What kind of reason that is; `None` while it is connected or was never tried.
     pub failure: Option<LinkFailure>,
@@ -139,7 +137,6 @@ pub struct Uplink {
     pub transport: Transport,
     /// What stands in between.
     pub proxy: Option<Proxy>,
-    /// The telemetry.
     pub queues: Arc<Queues>,
     /// What central will not take.
     pub quarantine: Arc<Quarantine>,
@@ -149,13 +146,9 @@ pub struct Uplink {
     pub twins: Twins,
     /// The leaf devices, and the authorizer of those that are connected.
     pub authorizer: Authorizer,
-    /// The deployment.
     pub deployments: Arc<Deployments>,
-    /// The commands.
     pub commands: Commands,
-    /// Cloud-to-device messages.
     pub cloud_messages: CloudMessageStore,
-    /// Who brings them.
     pub dispatcher: CloudMessageDispatcher<CloudMessageStore>,
     /// Devices that enrol themselves.
     pub enrolments: Enrolments,

@@ -53,7 +53,6 @@ pub(super) enum Event {
     Guilty(u64, Reason),
 }
 
-/// A connection.
 pub(super) struct UpstreamConnection {
     pub(super) identity: Identity,
     pub(super) profile: Arc<UpstreamProfile>,

@@ -33,7 +33,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Carries telemetry to an upstream that is not central.
 pub struct Forwarder {
-    /// This gateway.
     pub gateway: DeviceId,
     /// How the upstream is spoken to.
     pub profile: Arc<UpstreamProfile>,
@@ -45,7 +44,6 @@ pub struct Forwarder {
     pub proxy: Option<edge_hub::client::Proxy>,
     /// A line on which nothing is heard for so long is dead.
     pub keep_alive: Duration,
-    /// The telemetry.
     pub queues: Arc<Queues>,
     /// What the upstream will not take.
     pub quarantine: Arc<Quarantine>,

@@ -35,7 +35,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 pub enum UpstreamProfile {
     /// A broker with topics of its own.
     Broker {
-        /// Where messages go.
         topic: TopicTemplate,
         /// Where their properties go.
         properties: Properties,
@@ -43,14 +42,10 @@ pub enum UpstreamProfile {
         version: Version,
         /// As whom to connect.
         client_id: String,
-        /// What proves it.
         user_name: Option<String>,
-        /// What proves it.
         password: Option<Password>,
     },
-    /// IoT Hub's endpoint.
     IotHub {
-        /// The gateway's.
         connection_string: ConnectionString,
         /// The keys of leaf devices: each that has one connects as itself.
         devices: Devices,

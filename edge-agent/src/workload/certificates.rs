@@ -17,7 +17,6 @@ const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 pub struct ModuleCertificates {
     /// The gateway's own authority with its key.
     pub authority: Authority,
-    /// This gateway.
     pub gateway: DeviceId,
     /// The hub's name, as modules know it.
     pub hub_name: String,

@@ -32,7 +32,6 @@ fn key(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("AES-256 takes a key of 32 bytes"))
 }
 
-/// Encrypts.
 pub(super) fn encrypt(with: &[u8; 32], bound: &Bound<'_>, plaintext: &[u8]) -> Vec<u8> {
     let nonce: [u8; NONCE_LEN] = rand::random();
     let mut sealed = plaintext.to_vec();

@@ -37,13 +37,11 @@ pub(crate) const CONNECTIONS_MAX: usize = 96;
 
 /// What the modules' sockets answer with.
 pub struct About {
-    /// The modules' keys.
     pub keys: ModuleKeys,
     /// The authorities that modules trust, PEM.
     pub trust_bundle: String,
     /// `None` where the gateway has not its authority's key.
     pub certificates: Option<ModuleCertificates>,
-    /// What runs.
     pub reconciler: watch::Receiver<ReconcilerStatus>,
 }
 

@@ -24,6 +24,7 @@
 //! - Desired properties are always told whole: after every connect and after every change.
 //! - The gateway may be away for as long as it likes: the module waits, and connects with backoff.
 
+#![warn(missing_docs)]
 pub mod module;
 pub mod settings;
 

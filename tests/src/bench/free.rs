@@ -19,13 +19,10 @@ const LENGTH: Duration = Duration::from_secs(3);
 
 /// Who takes part: `ours` are `MANY + 1` accounts of the gateway on its plain port.
 pub struct Parts<'a> {
-    /// The gateway's accounts.
     pub ours: &'a [Login],
     /// The gateway's plain port.
     pub port: u16,
-    /// The gateway's process.
     pub agent: u32,
-    /// The peer.
     pub mosquitto: &'a Mosquitto,
 }
 

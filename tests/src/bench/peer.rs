@@ -9,7 +9,6 @@ use tokio::process::Command;
 use crate::process::Process;
 use crate::raw::Login;
 
-/// A running mosquitto.
 pub struct Mosquitto {
     /// Its port on loopback, without TLS.
     pub port: u16,
@@ -58,12 +57,10 @@ impl Mosquitto {
         Ok(Self { port, process })
     }
 
-    /// Its process.
     pub fn id(&self) -> Result<u32> {
         self.process.id()
     }
 
-    /// Stops it.
     pub async fn stop(self) -> Result<()> {
         self.process.stop(Duration::from_secs(10)).await
     }

@@ -8,9 +8,7 @@ pub const ROUNDS: usize = 3;
 pub struct Spread {
     /// The least.
     pub min: f64,
-    /// The middle.
     pub median: f64,
-    /// The greatest.
     pub max: f64,
 }
 

@@ -26,16 +26,13 @@ pub struct ModuleAttestation(pub Vec<u8>);
 /// What an identity must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Demand {
-    /// Of a device.
     Device(Attestation),
-    /// Of a module.
     Module(ModuleAttestation),
 }
 
 /// What came with a CONNECT.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
-    /// The password.
     pub password: Option<&'a Secret>,
     /// The certificates of the handshake.
     pub certificate: Option<PresentedChain<'a>>,

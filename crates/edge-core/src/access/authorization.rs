@@ -15,7 +15,6 @@ use crate::dialect::filter;
 /// The client whose rights are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// Who it is.
     pub identity: &'a Identity,
     /// As it sent it.
     pub client_id: &'a str,
@@ -26,7 +25,6 @@ pub struct Subject<'a> {
 /// Where the rules are in force.
 #[derive(Debug, Clone, Copy)]
 pub struct HubNames<'a> {
-    /// This gateway.
     pub device: &'a DeviceId,
     /// Names of the hub, which may stand before an identity (`hub.example/device`).
     pub hosts: &'a [String],

@@ -9,7 +9,6 @@ use super::sas::{self, Token};
 /// Who an enrolling device claims to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrolmentClaim {
-    /// Of the site.
     pub id_scope: String,
     /// What it calls itself.
     pub registration_id: DeviceId,

@@ -6,17 +6,13 @@ pub enum AccessError {
     /// The client id is no `device` or `device/module`.
     #[error("client id `{client_id}` is not device or device/module: {why}")]
     ClientId {
-        /// As it came.
         client_id: String,
         /// What is wrong with it.
         why: String,
     },
     /// The user name is not `host/device[/module]/?api-version=…`.
     #[error("user name `{user_name}` is not host/device[/module]/?api-version=…")]
-    UserName {
-        /// As it came.
-        user_name: String,
-    },
+    UserName { user_name: String },
     /// User name and client id speak of different identities.
     #[error("client id says {client_id}, user name says {user_name}")]
     Mismatch {
@@ -30,12 +26,7 @@ pub enum AccessError {
     NotAToken,
     /// The token is for somebody or somewhere else.
     #[error("the token is for `{found}`, not for {expected}")]
-    Audience {
-        /// The token's resource.
-        found: String,
-        /// Who connects.
-        expected: String,
-    },
+    Audience { found: String, expected: String },
     /// The token is too old.
     #[error("the token expired {seconds} s ago; renew it and check both clocks")]
     Expired {
@@ -44,16 +35,8 @@ pub enum AccessError {
     },
     /// No key of the identity makes this signature.
     #[error("the signature was made with another key than {identity}'s")]
-    Signature {
-        /// Who connects.
-        identity: String,
-    },
+    Signature { identity: String },
     /// No certificate, or one that does not prove this identity.
     #[error("{identity} is not proven by certificate: {why}")]
-    Certificate {
-        /// Who connects.
-        identity: String,
-        /// What is wrong.
-        why: String,
-    },
+    Certificate { identity: String, why: String },
 }

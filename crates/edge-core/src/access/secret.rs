@@ -7,7 +7,6 @@ use std::fmt;
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// As it came.
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
         Self(bytes.into())
     }

@@ -21,7 +21,6 @@ const CLOCK_SKEW_SECS: u64 = 300;
 /// What a client showed, DER.
 #[derive(Debug, Clone, Copy)]
 pub struct PresentedChain<'a> {
-    /// Its own certificate.
     pub leaf: &'a [u8],
     /// What it showed beside it.
     pub intermediates: &'a [CertificateDer<'static>],

@@ -8,7 +8,6 @@ use super::path::Path;
 use super::subject::TwinSection;
 use super::value::Value;
 
-/// An expression.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expr {
     /// As written, or as it comes out whatever it is asked about.
@@ -42,7 +41,6 @@ pub enum Reference {
     Property(String),
     /// `$name`: an application property of just that name (with its `$`) when there is one, the place otherwise.
     Dollar {
-        /// Where to look.
         place: DollarReference,
         /// The text with its `$`; `None` when no property can be meant.
         property: Option<String>,

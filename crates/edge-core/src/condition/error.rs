@@ -4,9 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: found {found}; {allowed}")]
 pub struct SyntaxError {
-    /// Where.
     pub at: Position,
-    /// What stood there.
     pub found: String,
     /// What may stand there.
     pub allowed: String,

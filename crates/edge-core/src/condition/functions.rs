@@ -8,7 +8,6 @@ use super::value::{Value, parse_number};
 /// Declares the functions with their names.
 macro_rules! functions {
     ($($(#[$doc:meta])* $variant:ident = $name:literal: $arguments:expr => $result:ident,)+) => {
-        /// A function.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Function {
             $($(#[$doc])* $variant,)+
@@ -51,7 +50,6 @@ const TWO_TEXTS: Arguments = Arguments::Each(&[Kind::Text, Kind::Text]);
 const ANY: Arguments = Arguments::Each(&[Kind::Any]);
 
 functions! {
-    /// Without its sign.
     Abs = "abs": NUMBER => Number,
     /// The next integer above.
     Ceiling = "ceiling": NUMBER => Number,
@@ -65,7 +63,6 @@ functions! {
     Sign = "sign": NUMBER => Number,
     /// The square root; undefined below 0.
     Sqrt = "sqrt": NUMBER => Number,
-    /// Times itself.
     Square = "square": NUMBER => Number,
     /// The number that a text holds; undefined when it holds none.
     AsNumber = "as_number": Arguments::Each(&[Kind::Property]) => Number,
@@ -87,7 +84,6 @@ functions! {
     EndsWith = "ends_with": TWO_TEXTS => Bool,
     /// Where the second begins in the first, in characters from 0; -1 when it does not.
     IndexOf = "index_of": TWO_TEXTS => Number,
-    /// In characters.
     Length = "length": TEXT => Number,
     /// In lower case.
     Lower = "lower": TEXT => Text,

@@ -11,9 +11,7 @@ pub(super) enum Kind {
     Null,
     /// `true` or `false`
     Bool,
-    /// A number.
     Number,
-    /// A text.
     Text,
     /// A text that may stand for a number.
     Property,

@@ -6,10 +6,8 @@
 
 use super::error::Wrong;
 
-/// One word.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
-    /// In quotes.
     Text(String),
     Number(f64),
     /// A name, a keyword or a function.

@@ -11,7 +11,6 @@ use super::lexer::{is_name_char, quote, read_text};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Path(Vec<Step>);
 
-/// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// To a member of an object. The case matters.
@@ -28,7 +27,6 @@ impl Path {
         Self(steps)
     }
 
-    /// Its steps.
     pub fn steps(&self) -> &[Step] {
         &self.0
     }

@@ -15,7 +15,6 @@ pub enum Value<'a> {
     Bool(bool),
     /// Every number is a double, as in JSON.
     Number(f64),
-    /// A text.
     Text(Cow<'a, str>),
     /// The text of a property. MQTT has no other type for them, so it stands for a number where one is asked for.
     Property(Cow<'a, str>),

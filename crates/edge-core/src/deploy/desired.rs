@@ -11,9 +11,7 @@ use sha2::{Digest, Sha256};
 /// The modules that shall exist on a gateway.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
-    /// By name.
     pub modules: BTreeMap<ModuleId, DesiredModule>,
-    /// Logins at registries.
     pub credentials: Vec<RegistryCredential>,
 }
 

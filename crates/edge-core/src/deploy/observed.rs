@@ -7,14 +7,11 @@ use schemas::names::ModuleId;
 /// The containers that belong to modules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// By module.
     pub modules: BTreeMap<ModuleId, ObservedModule>,
 }
 
-/// A module's container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedModule {
-    /// Docker's id.
     pub container_id: String,
     /// The image it was created from, as the manifest named it then.
     pub image: String,
@@ -33,17 +30,12 @@ pub struct ObservedModule {
 /// How a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContainerState {
-    /// Never started.
     Created,
-    /// Runs.
     Running,
     /// Docker's own restart policy is at work.
     Restarting,
-    /// Somebody paused it.
     Paused,
-    /// It ended.
     Exited {
-        /// With this code.
         code: i64,
     },
     /// Docker could not remove it.

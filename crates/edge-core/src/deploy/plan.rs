@@ -33,57 +33,31 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Make sure that the image is there: fetch it if it is not.
-    Pull {
-        /// For this module.
-        module: ModuleId,
-        /// This image.
-        image: String,
-    },
+    Pull { module: ModuleId, image: String },
     /// Create the module's container.
-    Create {
-        /// Of this module.
-        module: ModuleId,
-        /// From this image.
-        image: String,
-    },
-    /// Start the container.
+    Create { module: ModuleId, image: String },
     Start {
-        /// Of this module.
         module: ModuleId,
         /// `None` when this plan creates it.
         container_id: Option<String>,
     },
     /// Start a container that ended, or stop and start one that is not healthy. Tell [`Restarts`] when it was done.
     Restart {
-        /// Of this module.
         module: ModuleId,
-        /// This container.
         container_id: String,
         /// From 1.
         attempt: u32,
     },
     /// Stop the container, giving it its time to end.
-    Stop {
-        /// Of this module.
-        module: ModuleId,
-        /// This container.
-        container_id: String,
-    },
+    Stop { module: ModuleId, container_id: String },
     /// Remove the container; its named volumes stay.
-    Remove {
-        /// Of this module.
-        module: ModuleId,
-        /// This container.
-        container_id: String,
-    },
+    Remove { module: ModuleId, container_id: String },
 }
 
 /// Something that is not done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Whose.
     pub module: ModuleId,
-    /// Why.
     pub reason: Reason,
 }
 

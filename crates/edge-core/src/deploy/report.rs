@@ -33,7 +33,6 @@ pub struct Outcome {
 /// What the daemon knows of itself and its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
-    /// The daemon's version.
     pub agent_version: String,
     /// What it runs on.
     pub platform: Platform,

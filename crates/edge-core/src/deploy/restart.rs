@@ -28,7 +28,6 @@ pub const RESTARTS_MAX: u32 = 20;
 pub const WELL_AFTER_MS: u64 = 10 * 60 * 1000;
 /// The first wait; each further one is twice as long.
 pub const WAIT_FIRST_MS: u64 = 10 * 1000;
-/// The longest wait.
 pub const WAIT_MAX_MS: u64 = 300 * 1000;
 
 /// Docker's times may be this much ahead of the caller's: the time that one look at every container may take.
@@ -49,7 +48,6 @@ struct Record {
     failed_at_ms: u64,
 }
 
-/// What happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
     /// Docker was asked: to be told before every plan. Modules that neither exist nor shall exist are forgotten, those
@@ -68,11 +66,9 @@ pub enum Event<'a> {
 /// What to do with a module that shall run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: it runs.
     Leave,
     /// Start it; this is no restart.
     Start,
-    /// Start it again.
     Restart {
         /// Which one this is, from 1.
         attempt: u32,

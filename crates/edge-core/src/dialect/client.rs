@@ -32,7 +32,6 @@ pub enum Publish {
     MethodResponse {
         /// The method's own status.
         status: i64,
-        /// Of the call.
         request_id: String,
     },
     /// A gateway speaking to central.
@@ -92,7 +91,6 @@ pub enum DialectError {
     /// A name in the topic is wrong.
     #[error("`{topic}`: {source}")]
     Name {
-        /// The topic.
         topic: String,
         /// What is wrong with the name.
         source: NameError,

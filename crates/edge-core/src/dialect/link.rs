@@ -39,7 +39,6 @@ pub enum LinkUp {
     Hello,
     /// The reported section of an identity.
     Reported(Identity),
-    /// Who is connected.
     Presence,
     /// The answer to a command.
     Answer {
@@ -81,15 +80,11 @@ pub enum LinkDown {
         target: Identity,
     },
     /// The answer to a device that enrols itself.
-    Enrolled {
-        /// Of the question.
-        request_id: String,
-    },
+    Enrolled { request_id: String },
     /// The cloud-to-device messages that operators took back.
     Purges,
     /// central's time, in answer to a question.
     Time,
-    /// A cloud-to-device message.
     Message {
         /// Whom it is for.
         device: DeviceId,

@@ -49,27 +49,17 @@ enum Part {
 /// Why text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// Nothing in it.
     #[error("found nothing; write for example site/{{gateway}}/{{device}}/{{module}}/{{output}}")]
     Empty,
     /// `{` without `}`, or the other way round.
     #[error("found `{found}`: a placeholder is written {{NAME}}")]
-    Brace {
-        /// The level.
-        found: String,
-    },
+    Brace { found: String },
     /// A placeholder that there is not.
     #[error("found {{{found}}}; there are gateway, device, module, output, topic and property:NAME")]
-    Unknown {
-        /// Its name.
-        found: String,
-    },
+    Unknown { found: String },
     /// What no topic may hold.
     #[error("found `{found}`; a topic to publish on has no wildcards, no U+0000, and does not begin with $")]
-    NotATopic {
-        /// The level.
-        found: String,
-    },
+    NotATopic { found: String },
 }
 
 /// Why a message has no topic by a template.
@@ -80,10 +70,7 @@ pub enum NoTopic {
     Empty,
     /// Over MQTT's limit.
     #[error("the topic would be {bytes} bytes; 65,535 are allowed")]
-    TooLong {
-        /// How long.
-        bytes: usize,
-    },
+    TooLong { bytes: usize },
 }
 
 impl TopicTemplate {

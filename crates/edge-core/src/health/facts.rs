@@ -8,10 +8,8 @@ pub const REFUSALS_TOLD_MAX: usize = 24;
 /// What a look at one thing gave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Probe<T> {
-    /// Nobody looked.
     #[default]
     NotAsked,
-    /// What was found.
     Found(T),
     /// It is not there.
     Missing(String),
@@ -30,9 +28,7 @@ pub struct Facts {
     pub config: ConfigFacts,
     /// What files and the kernel say.
     pub host: HostFacts,
-    /// Keys and certificates.
     pub certificates: CertificateFacts,
-    /// The Docker Engine.
     pub docker: DockerFacts,
     /// The way to upstream.
     pub upstream: UpstreamFacts,
@@ -44,10 +40,8 @@ pub struct Facts {
     pub version: String,
 }
 
-/// edge.toml.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigFacts {
-    /// Where it is.
     pub path: String,
     /// Whether it can be used.
     pub read: Probe<()>,
@@ -55,7 +49,6 @@ pub struct ConfigFacts {
     pub crc32c: Option<u32>,
 }
 
-/// The host.
 #[derive(Debug, Clone, Default)]
 pub struct HostFacts {
     /// `data_dir`.
@@ -66,9 +59,7 @@ pub struct HostFacts {
     pub public_file: Probe<Option<String>>,
     /// The disk of the data directory.
     pub disk: Probe<DiskFacts>,
-    /// The host's memory.
     pub memory: Probe<MemoryFacts>,
-    /// Open files.
     pub open_files: Probe<OpenFilesFacts>,
     /// `hostname`.
     pub hostname: String,
@@ -78,12 +69,9 @@ pub struct HostFacts {
     pub listeners: Probe<Vec<String>>,
 }
 
-/// A disk.
 #[derive(Debug, Clone, Default)]
 pub struct DiskFacts {
-    /// For this program.
     pub free_bytes: u64,
-    /// Its size.
     pub total_bytes: u64,
     /// `[buffer] keep_free_bytes`.
     pub keep_free_bytes: u64,
@@ -95,16 +83,12 @@ pub struct DiskFacts {
     pub is_read_only: bool,
 }
 
-/// The host's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryFacts {
-    /// MemAvailable of /proc/meminfo.
     pub available_bytes: u64,
-    /// MemTotal.
     pub total_bytes: u64,
 }
 
-/// Open files.
 #[derive(Debug, Clone, Default)]
 pub struct OpenFilesFacts {
     /// Hard limit of the process; `None` for no limit.
@@ -135,16 +119,13 @@ pub struct CertificateFacts {
 /// A file of CA certificates.
 #[derive(Debug, Clone, Default)]
 pub struct CaFacts {
-    /// Where it is.
     pub path: String,
     /// The end of the first to end, in seconds since the Unix epoch.
     pub not_after_secs: u64,
 }
 
-/// The server's certificate.
 #[derive(Debug, Clone, Default)]
 pub struct ServerCertificateFacts {
-    /// Where it is.
     pub path: String,
     /// Its end, in seconds since the Unix epoch.
     pub not_after_secs: u64,
@@ -156,12 +137,9 @@ pub struct ServerCertificateFacts {
     pub renewal: Option<String>,
 }
 
-/// The Docker Engine.
 #[derive(Debug, Clone, Default)]
 pub struct DockerFacts {
-    /// Its socket.
     pub socket: String,
-    /// How it answered.
     pub engine: Probe<EngineFacts>,
     /// `[docker] network`.
     pub network: String,
@@ -176,7 +154,6 @@ pub struct DockerFacts {
 /// What the engine says of itself.
 #[derive(Debug, Clone, Default)]
 pub struct EngineFacts {
-    /// Its version.
     pub version: String,
     /// The driver of containers' logs.
     pub logging_driver: String,
@@ -210,7 +187,6 @@ pub enum Reached {
     Unusable(String),
     /// What answers is not whom `[upstream] ca` vouches for, or speaks no TLS.
     Untrusted(String),
-    /// Nobody answers.
     No(String),
 }
 
@@ -219,7 +195,6 @@ pub enum Reached {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DaemonFacts {
-    /// Its version.
     pub version: String,
     /// CRC-32C of edge.toml when it started.
     pub config_crc32c: Option<u32>,
@@ -231,11 +206,9 @@ pub struct DaemonFacts {
     pub budgets_used_up: Vec<String>,
     /// Seconds until a new day of the budget.
     pub budget_resets_in_secs: u64,
-    /// The deployment.
     pub deployment: DeploymentFacts,
     /// Every module of the manifest and every other container of this gateway.
     pub modules: Vec<ModuleFacts>,
-    /// The queues.
     pub queues: Vec<QueueFacts>,
     /// Messages lost since the queues were made, by cause; only causes with losses.
     pub lost: Vec<(String, u64)>,
@@ -255,7 +228,6 @@ pub struct DaemonFacts {
     pub damaged_files: u64,
     /// The journals, which hold no messages for upstream.
     pub journals: Vec<JournalFacts>,
-    /// Connected clients.
     pub clients: usize,
     /// `[listen] connections_max`, or what open files allow.
     pub connections_max: usize,
@@ -294,7 +266,6 @@ pub enum LinkFailure {
     Unreachable,
 }
 
-/// The deployment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeploymentFacts {
@@ -306,11 +277,9 @@ pub struct DeploymentFacts {
     pub routes_refused: Vec<String>,
 }
 
-/// A module.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ModuleFacts {
-    /// Its name.
     pub name: String,
     /// Whether it shall run.
     pub shall_run: bool,
@@ -340,13 +309,11 @@ pub struct JournalFacts {
     pub damaged_ever: u64,
 }
 
-/// A queue.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct QueueFacts {
     /// As `edge-agent status` names it.
     pub name: String,
-    /// Messages in it.
     pub messages: u64,
     /// When the oldest was stored, in milliseconds since the Unix epoch.
     pub oldest_ms: Option<u64>,
@@ -362,7 +329,6 @@ pub struct RefusalFacts {
     pub identity: String,
     /// Why it was refused.
     pub why: String,
-    /// From which address.
     pub from: String,
     /// `MQTT 3.1.1`, `MQTT 5` or `TLS`.
     pub protocol: String,

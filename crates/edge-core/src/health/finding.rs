@@ -35,7 +35,6 @@ impl fmt::Display for Level {
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// Which check.
     pub id: CheckId,
     /// How bad it is.
     pub level: Level,

@@ -56,7 +56,6 @@ impl Cause {
     }
 }
 
-/// Bytes by cause.
 pub type Spent = [u64; Cause::ALL.len()];
 
 /// What may be spent.

@@ -19,7 +19,6 @@ pub struct Liveness {
     asked: Option<Duration>,
 }
 
-/// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Nothing before this moment.
@@ -36,7 +35,6 @@ impl Liveness {
         Self { keep_alive, heard: Duration::ZERO, said: Duration::ZERO, asked: None }
     }
 
-    /// Something came.
     pub fn heard(&mut self, now: Duration) {
         self.heard = now;
         self.asked = None;

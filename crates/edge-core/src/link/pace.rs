@@ -85,7 +85,6 @@ impl Pace {
         self.window
     }
 
-    /// How many are.
     pub fn in_flight(&self) -> usize {
         usize::try_from(self.sent - self.acknowledged).unwrap_or(usize::MAX)
     }

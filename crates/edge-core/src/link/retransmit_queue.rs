@@ -111,7 +111,6 @@ pub struct Next {
 /// What an answer settles.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// Upstream has it.
     pub taken: Option<u64>,
     /// Upstream will never take these, and why.
     pub guilty: Vec<(u64, String)>,

@@ -58,9 +58,7 @@ pub fn parts<T: Serialize>(
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("part {part} of snapshot {generation} does not follow what came before it")]
 pub struct OutOfOrder {
-    /// Of the part.
     pub generation: u64,
-    /// Of the part.
     pub part: u32,
 }
 

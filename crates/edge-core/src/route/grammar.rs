@@ -9,13 +9,10 @@ use crate::condition::{Condition, SyntaxError, TEXT_BYTES_MAX, Wrong};
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sink {
-    /// To central.
     Upstream,
     /// To a module's input.
     Input {
-        /// Whose.
         module: ModuleId,
-        /// Which.
         input: String,
     },
 }
@@ -44,7 +41,6 @@ const FORM: &str =
     "write FROM source [WHERE condition] INTO sink, for example FROM /messages/* INTO $upstream";
 const SINKS: &str = "sinks are $upstream and BrokeredEndpoint(\"/modules/NAME/inputs/NAME\")";
 
-/// Reads a route.
 pub(super) fn parse(text: &str) -> Result<Parsed, SyntaxError> {
     read(text).map_err(|wrong| wrong.in_text(text))
 }

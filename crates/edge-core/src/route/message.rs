@@ -20,15 +20,9 @@ pub enum Kind<'a> {
     /// Telemetry of a leaf device or a module.
     Telemetry,
     /// The reported properties of a device or module changed.
-    TwinChange {
-        /// The patch.
-        patch: &'a Json,
-    },
+    TwinChange { patch: &'a Json },
     /// A message on a free topic.
-    Free {
-        /// The topic.
-        topic: &'a str,
-    },
+    Free { topic: &'a str },
 }
 
 /// A message that is to be routed.

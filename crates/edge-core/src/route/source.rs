@@ -31,7 +31,6 @@ pub(super) enum Source {
     All,
     /// Telemetry of leaf devices and modules.
     Messages,
-    /// Telemetry of modules.
     Modules {
         /// `None`: any.
         module: Option<Name>,
@@ -77,7 +76,6 @@ impl Name {
 pub(super) enum Output {
     /// With an output or without.
     Any,
-    /// With an output.
     Some,
     /// With one whose name begins with these segments, `None` for any.
     Named(Vec<Option<Name>>),

@@ -16,7 +16,6 @@ use crate::dialect::filter::matches;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("route `{route}`: {error}")]
 pub struct RouteError {
-    /// The route's name.
     pub route: String,
     /// What is wrong with its text, and where.
     pub error: SyntaxError,
@@ -82,7 +81,6 @@ pub struct RouteTable {
 /// A place that a message must reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// The place.
     pub sink: &'a Sink,
     /// Which of its queues.
     pub class: QueueClass,
@@ -93,7 +91,6 @@ pub struct Target<'a> {
 /// The queues that the routes need, of each place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueuesNeeded {
-    /// To central.
     pub upstream: BTreeSet<QueueClass>,
     /// To the inputs of each module.
     pub modules: BTreeMap<ModuleId, BTreeSet<QueueClass>>,
@@ -222,9 +219,7 @@ impl RouteTable {
 /// What a route makes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteResult {
-    /// Its name.
     pub route: String,
-    /// Where it leads.
     pub sink: Sink,
     /// In which queue of it.
     pub class: QueueClass,
@@ -232,14 +227,12 @@ pub struct RouteResult {
     pub time_to_live_ms: Option<u64>,
     /// Whether it takes the message.
     pub verdict: Verdict,
-    /// Why.
     pub reason: String,
 }
 
 /// Whether a route takes a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does.
     Matches,
     /// It would, and another route leads to the same place.
     Already,

@@ -35,7 +35,6 @@ pub(crate) struct Arrival<'a> {
     /// How long the session is to outlive the connection, in seconds.
     pub expiry_s: u32,
     pub will: Option<&'a Will>,
-    /// Closes its connection.
     pub close: Arc<CloseHandle>,
 }
 

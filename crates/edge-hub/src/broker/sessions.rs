@@ -47,7 +47,6 @@ struct Publishing {
     is_void: bool,
 }
 
-/// What was due.
 #[derive(Default)]
 pub(super) struct Due {
     pub ended: Vec<Entry>,

@@ -11,7 +11,6 @@ use crate::reach::reach;
 /// What a connection is read from and written to.
 pub(super) type Stream = Box<dyn Bytes>;
 
-/// Both ways.
 pub(super) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}

@@ -14,11 +14,9 @@ pub(super) const PACKET_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What lies between TCP and MQTT.
 #[derive(Clone)]
 pub enum Transport {
-    /// Nothing.
     Plain,
     /// TLS; whom to trust and what to show.
     Tls(Arc<rustls::ClientConfig>),
-    /// WebSocket over TLS.
     WebSocket {
         /// Whom to trust and what to show.
         tls: Arc<rustls::ClientConfig>,
@@ -43,7 +41,6 @@ impl Transport {
 pub struct ClientOptions {
     /// Host name or address; the server's certificate must name it.
     pub host: String,
-    /// Port.
     pub port: u16,
     /// What lies between TCP and MQTT.
     pub transport: Transport,

@@ -18,7 +18,6 @@ const READ_BYTES: usize = 16 * 1024;
 /// Why there is nothing more to receive.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The connection broke.
     #[error("receiving: {0}")]
     Io(#[from] io::Error),
     /// The server closed the connection.
@@ -27,7 +26,6 @@ pub enum ReceiveError {
     /// The server said why it closes the connection (MQTT 5).
     #[error("the server ended the connection: {reason}{why}")]
     Ended {
-        /// Of its DISCONNECT.
         reason: Reason,
         /// Its own words after ": ", or nothing.
         why: String,
@@ -47,7 +45,6 @@ pub enum Incoming {
     Acknowledged(u16),
     /// It will not have the message with this packet id (MQTT 5).
     Refused {
-        /// Of the message.
         packet_id: u16,
         /// 0x80 or above.
         reason: Reason,
@@ -69,7 +66,6 @@ pub enum Incoming {
     Pong,
 }
 
-/// The reading half.
 pub struct Receiver {
     buffer: BytesMut,
     version: Version,

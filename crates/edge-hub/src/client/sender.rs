@@ -143,12 +143,10 @@ impl Sender {
         write::ack(&mut self.out, self.version, AckKind::PubAck, &Ack::success(packet_id));
     }
 
-    /// Queues a PINGREQ.
     pub fn ping(&mut self) {
         write::pingreq(&mut self.out);
     }
 
-    /// Queues a DISCONNECT.
     pub fn disconnect(&mut self) {
         write::disconnect(&mut self.out, self.version, &Disconnect::because(Reason::SUCCESS));
     }

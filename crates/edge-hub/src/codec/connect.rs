@@ -142,7 +142,6 @@ fn read_will_properties(fields: &mut Fields) -> Result<(u32, Option<Box<PublishP
     Ok((delay, has_any.then(|| Box::new(properties.detached()))))
 }
 
-/// Writes a CONNECT.
 pub(super) fn write(out: &mut BytesMut, connect: &Connect) {
     let mut flags = 0;
     for (flag, is_set) in [

@@ -20,7 +20,6 @@ impl Fields {
         self.0.is_empty()
     }
 
-    /// Bytes left.
     pub(super) fn left(&self) -> usize {
         self.0.len()
     }

@@ -19,9 +19,7 @@ pub enum Version {
 pub enum Packet {
     /// The first packet of a client.
     Connect(Box<Connect>),
-    /// The server's answer.
     ConnAck(Box<ConnAck>),
-    /// A message.
     Publish(Publish),
     /// QoS 1: the message was taken.
     PubAck(Ack),
@@ -31,13 +29,10 @@ pub enum Packet {
     PubRel(Ack),
     /// QoS 2: its identifier is free, third of three.
     PubComp(Ack),
-    /// Asks for messages.
     Subscribe(Subscribe),
-    /// What was granted.
     SubAck(SubAck),
     /// Asks for no more messages.
     Unsubscribe(Unsubscribe),
-    /// Done.
     UnsubAck(SubAck),
     /// The client is here.
     PingReq,
@@ -49,14 +44,12 @@ pub enum Packet {
     Auth(Box<Auth>),
 }
 
-/// CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
     /// By the packet's protocol level; every later packet of the connection is read and written by it.
     pub version: Version,
     /// May be empty.
     pub client_id: String,
-    /// As sent.
     pub user_name: Option<String>,
     /// As sent: any bytes.
     pub password: Option<Vec<u8>>,
@@ -90,7 +83,6 @@ pub struct ConnectProperties {
     pub wants_problem_information: bool,
     /// For the CONNECT itself.
     pub user_properties: UserProperties,
-    /// Of extended authentication.
     pub authentication_method: Option<Text>,
     /// Only with a method.
     pub authentication_data: Option<Bytes>,
@@ -115,9 +107,7 @@ impl Default for ConnectProperties {
 /// The will of a CONNECT. Its bytes are its own: they do not keep the CONNECT in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Will {
-    /// A topic name.
     pub topic: String,
-    /// As sent.
     pub payload: Bytes,
     /// 0, 1 or 2.
     pub qos: u8,
@@ -129,7 +119,6 @@ pub struct Will {
     pub properties: Option<Box<PublishProperties>>,
 }
 
-/// CONNACK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnAck {
     /// Whether the server has the session of an earlier connection.
@@ -157,7 +146,6 @@ pub struct ConnAckProperties {
     pub assigned_client_id: Option<Text>,
     /// Topic aliases that the client may use.
     pub topic_alias_max: Option<u16>,
-    /// For people.
     pub reason_string: Option<Text>,
     /// As the server likes.
     pub user_properties: UserProperties,
@@ -171,15 +159,12 @@ pub struct ConnAckProperties {
     pub server_keep_alive: Option<u16>,
     /// Where response topics may be.
     pub response_information: Option<Text>,
-    /// Another server.
     pub server_reference: Option<Text>,
-    /// Of extended authentication.
     pub authentication_method: Option<Text>,
     /// Only with a method.
     pub authentication_data: Option<Bytes>,
 }
 
-/// PUBLISH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
     /// UTF-8; a slice of the bytes that were read. Empty only with a topic alias.
@@ -214,7 +199,6 @@ pub struct PublishProperties {
     pub message_expiry: Option<u32>,
     /// Not 0; never of a will, and never passed on.
     pub topic_alias: Option<u16>,
-    /// A topic name.
     pub response_topic: Option<Text>,
     /// Any bytes.
     pub correlation_data: Option<Bytes>,
@@ -264,13 +248,11 @@ impl Ack {
 /// What most answers may carry beside their reason code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReasonProperties {
-    /// For people.
     pub reason_string: Option<Text>,
     /// In their order.
     pub user_properties: UserProperties,
 }
 
-/// SUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribe {
     /// Not 0.
@@ -314,14 +296,11 @@ pub enum RetainHandling {
     Send,
     /// When the subscription is new.
     SendIfNew,
-    /// Never.
     DoNotSend,
 }
 
-/// SUBACK or UNSUBACK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubAck {
-    /// Of the request.
     pub id: u16,
     /// One for each filter, in the request's order; none in an UNSUBACK of MQTT 3.1.1.
     pub reasons: Vec<Reason>,
@@ -329,7 +308,6 @@ pub struct SubAck {
     pub told: Option<Box<ReasonProperties>>,
 }
 
-/// UNSUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsubscribe {
     /// Not 0.
@@ -340,14 +318,12 @@ pub struct Unsubscribe {
     pub user_properties: UserProperties,
 }
 
-/// DISCONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disconnect {
     /// [`Reason::SUCCESS`] in MQTT 3.1.1.
     pub reason: Reason,
     /// From a client only: a new session expiry, in seconds.
     pub session_expiry: Option<u32>,
-    /// For people.
     pub reason_string: Option<Text>,
     /// From a server only: another server.
     pub server_reference: Option<Text>,
@@ -356,7 +332,6 @@ pub struct Disconnect {
 }
 
 impl Disconnect {
-    /// Only a reason.
     pub fn because(reason: Reason) -> Self {
         Self {
             reason,
@@ -368,7 +343,6 @@ impl Disconnect {
     }
 }
 
-/// AUTH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// Success, continue authentication, or re-authenticate.
@@ -377,7 +351,6 @@ pub struct Auth {
     pub authentication_method: Option<Text>,
     /// Any bytes.
     pub authentication_data: Option<Bytes>,
-    /// For people.
     pub reason_string: Option<Text>,
     /// In their order.
     pub user_properties: UserProperties,

@@ -23,7 +23,6 @@ impl Text {
         Ok(Self(bytes))
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("new() lets only UTF-8 through")
     }

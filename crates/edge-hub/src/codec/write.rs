@@ -46,7 +46,6 @@ pub fn connect(out: &mut BytesMut, connect: &Connect) {
     connect::write(out, connect);
 }
 
-/// Writes a CONNACK.
 pub fn connack(out: &mut BytesMut, version: Version, connack: &ConnAck) {
     let is_present = u8::from(connack.is_session_present);
     if version == Version::V4 {
@@ -76,7 +75,6 @@ pub fn connack(out: &mut BytesMut, version: Version, connack: &ConnAck) {
     });
 }
 
-/// Writes a SUBSCRIBE.
 pub fn subscribe(out: &mut BytesMut, version: Version, subscribe: &Subscribe) {
     packet(out, 0x82, |body| {
         body.put_u16(subscribe.id);
@@ -119,7 +117,6 @@ pub fn suback(out: &mut BytesMut, version: Version, suback: &SubAck) {
     });
 }
 
-/// Writes an UNSUBSCRIBE.
 pub fn unsubscribe(out: &mut BytesMut, version: Version, unsubscribe: &Unsubscribe) {
     packet(out, 0xa2, |body| {
         body.put_u16(unsubscribe.id);
@@ -143,12 +140,10 @@ pub fn unsuback(out: &mut BytesMut, version: Version, unsuback: &SubAck) {
     });
 }
 
-/// Writes a PINGREQ.
 pub fn pingreq(out: &mut BytesMut) {
     out.extend_from_slice(&[0xc0, 0]);
 }
 
-/// Writes a PINGRESP.
 pub fn pingresp(out: &mut BytesMut) {
     out.extend_from_slice(&[0xd0, 0]);
 }
@@ -186,7 +181,6 @@ fn reason_and_bag(out: &mut BytesMut, first: u8, reason: Reason, bag: BagOut, us
     });
 }
 
-/// Writes any packet.
 pub fn any(out: &mut BytesMut, version: Version, packet: &Packet) {
     match packet {
         Packet::Connect(packet) => connect(out, packet),

@@ -58,10 +58,8 @@ pub(crate) struct Published {
 /// What a message does to what is retained on its topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// Nothing.
     #[default]
     Not,
-    /// It is retained.
     Set,
     /// Nothing is retained any more.
     Cleared,

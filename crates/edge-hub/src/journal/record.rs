@@ -56,11 +56,9 @@ use crate::subscription::Options;
 const VERSION: u8 = 1;
 const PART: u8 = 128;
 
-/// A record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
     Event(Event),
-    /// Of a snapshot.
     Part(Event),
     SnapshotBegun,
     SnapshotEnded,
@@ -250,7 +248,6 @@ fn put_message(out: &mut BytesMut, message: &Message) {
     });
 }
 
-/// Reads a record.
 pub(super) fn decode(record: &Bytes) -> Result<Record, Unreadable> {
     let mut rest = Rest(record.clone());
     let version = rest.byte()?;

@@ -31,7 +31,6 @@ struct Stored {
     places: usize,
 }
 
-/// A durable session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Session {
     pub client_id: Box<str>,

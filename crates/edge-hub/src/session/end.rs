@@ -31,7 +31,6 @@ pub(super) enum End {
     Lost(String),
     /// Closed from here; a client of MQTT 5 is told the reason.
     Closed(String, Reason),
-    /// The server stops.
     Stopped,
 }
 

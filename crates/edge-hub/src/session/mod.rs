@@ -119,7 +119,6 @@ where
     Some(Box::new(open::open(server, proven, peer, reader, writer, &stop)))
 }
 
-/// An open connection.
 struct Session<S, T> {
     server: Arc<MqttServer<S>>,
     connection: Arc<Connection>,

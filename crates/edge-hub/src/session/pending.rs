@@ -47,7 +47,6 @@ pub(super) enum Reply {
 #[derive(Debug)]
 pub(super) struct Subscribed {
     pub answer: SubAck,
-    /// What was granted.
     pub granted: Vec<Subscribe>,
     /// Whether all retained messages wait for the client that it asked for; else it is closed.
     pub is_within_replay: bool,
@@ -76,11 +75,9 @@ pub(super) struct Pending {
     pub reply: Reply,
     /// What it holds in memory.
     pub bytes: usize,
-    /// For the log.
     pub topic: Bytes,
 }
 
-/// How it ended.
 pub(super) struct Done {
     pub result: Result<Option<(String, Bytes)>, Failed>,
     pub reply: Reply,
@@ -90,9 +87,7 @@ pub(super) struct Done {
 
 /// Why it was not done.
 pub(super) enum Failed {
-    /// By the service.
     Rejected(Rejected),
-    /// By the server.
     Refused(Reason, String),
 }
 

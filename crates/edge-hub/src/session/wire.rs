@@ -20,7 +20,6 @@ const SMALL_BYTES: usize = *READ_BYTES.start();
 /// A write buffer that grew beyond this is given back when it is empty.
 const KEPT_BYTES: usize = 256;
 
-/// The reading half.
 pub(super) struct Reader<T> {
     half: ReadHalf<T>,
     buffer: BytesMut,
@@ -110,7 +109,6 @@ impl<T: AsyncRead + Unpin> Reader<T> {
     }
 }
 
-/// The writing half.
 pub(super) struct Writer<T> {
     half: WriteHalf<T>,
     /// What waits to be written.

@@ -26,7 +26,6 @@ const COMMON_NAME_MAX: usize = 64;
 /// A certificate authority of our own. The key signs server certificates and must stay secret.
 #[derive(Clone)]
 pub struct Authority {
-    /// The trust bundle.
     pub cert_pem: String,
     /// PKCS #8.
     pub key_pem: String,
@@ -60,9 +59,7 @@ pub struct Issued {
 /// What a certificate may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// TLS server.
     Server,
-    /// TLS client.
     Client,
 }
 
@@ -73,9 +70,7 @@ pub struct Wanted<'a> {
     pub common_name: &'a str,
     /// DNS names and addresses.
     pub names: &'a [String],
-    /// URIs.
     pub uris: &'a [String],
-    /// What for.
     pub purpose: Purpose,
     /// How long; shorter when the authority itself ends earlier.
     pub lifetime: Lifetime,

@@ -36,12 +36,7 @@ const REMIND_AUTHORITY_EVERY: Duration = Duration::from_secs(24 * 3_600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateLocation {
     /// In two PEM files: the chain, and the key of its first certificate.
-    Files {
-        /// The chain.
-        cert: PathBuf,
-        /// The key.
-        key: PathBuf,
-    },
+    Files { cert: PathBuf, key: PathBuf },
     /// In memory only, made anew at each start.
     Memory,
 }
@@ -49,7 +44,6 @@ pub enum CertificateLocation {
 /// What certificate the server is to serve.
 #[derive(Clone)]
 pub struct KeepOptions {
-    /// Where it is.
     pub place: CertificateLocation,
     /// The site's own authority with its key, where it is on this machine.
     pub authority: Option<Authority>,
@@ -74,22 +68,17 @@ pub enum KeepError {
     /// A file cannot be read or written.
     #[error("{path}: could not {doing}")]
     File {
-        /// Which.
         path: PathBuf,
         /// What was being done.
         doing: &'static str,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// The files hold no certificate that can be used.
     #[error("{cert} with its key {key}")]
     Files {
-        /// The chain.
         cert: PathBuf,
-        /// The key.
         key: PathBuf,
-        /// Why.
         #[source]
         source: TlsError,
     },
@@ -102,9 +91,7 @@ pub enum KeepError {
     /// Changes of the files would not be seen.
     #[error("{path}: changes cannot be watched")]
     Watch {
-        /// The directory.
         path: PathBuf,
-        /// Why.
         #[source]
         source: notify::Error,
     },

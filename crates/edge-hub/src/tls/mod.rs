@@ -54,7 +54,6 @@ pub enum TlsError {
              or P-384, or a certificate that it signed"
     )]
     AuthorityCurve,
-    /// Not made.
     #[error("making a certificate: {0}")]
     Made(#[from] rcgen::Error),
 }

@@ -17,9 +17,7 @@ use std::path::{Path, PathBuf};
 pub struct NewFile<'a> {
     /// Where it goes. Nothing may be there.
     pub path: PathBuf,
-    /// What it holds.
     pub bytes: &'a [u8],
-    /// Its permission bits.
     pub mode: u32,
 }
 
@@ -27,11 +25,9 @@ pub struct NewFile<'a> {
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: could not {doing}")]
 pub struct TogetherError {
-    /// Which file.
     pub path: PathBuf,
     /// What was being done.
     pub doing: &'static str,
-    /// Why it failed.
     #[source]
     pub source: io::Error,
 }

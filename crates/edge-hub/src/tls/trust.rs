@@ -25,25 +25,20 @@ pub enum TrustError {
     /// The file cannot be read.
     #[error("{path}: could not read it")]
     Read {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// It holds no certificates.
     #[error("{path}")]
     Pem {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: TlsError,
     },
     /// A certificate in it can be nobody's authority.
     #[error("{path}: {why}")]
     Authority {
-        /// Which.
         path: PathBuf,
         /// Which certificate, and why.
         why: String,

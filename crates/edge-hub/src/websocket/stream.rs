@@ -44,14 +44,28 @@ pub(crate) struct WebSocket<T> {
 
 enum Reading {
     /// The header of the next frame, as far as it is here.
-    Header { bytes: [u8; HEADER_BYTES_MAX], length: usize },
+    Header {
+        bytes: [u8; HEADER_BYTES_MAX],
+        length: usize,
+    },
     /// The payload of a binary frame.
-    Payload { left: u64, mask: [u8; 4], position: usize },
+    Payload {
+        left: u64,
+        mask: [u8; 4],
+        position: usize,
+    },
     /// The payload of a control frame, as far as it is here.
-    Control { of: Control, length: usize, mask: [u8; 4], payload: Vec<u8> },
+    Control {
+        of: Control,
+        length: usize,
+        mask: [u8; 4],
+        payload: Vec<u8>,
+    },
     /// The client breaks the protocol and is being told.
-    Failing { why: &'static str, until: Pin<Box<Sleep>> },
-    /// Nothing follows.
+    Failing {
+        why: &'static str,
+        until: Pin<Box<Sleep>>,
+    },
     Ended,
 }
 

@@ -14,7 +14,6 @@ const SOCKETS: [&str; 5] = [
 pub struct HostPaths<'a> {
     /// Follows the symbolic links of a path; what does not exist stays as written. `None` when the host does not tell.
     pub resolve: &'a dyn Fn(&str) -> Option<String>,
-    /// The engine's socket.
     pub engine_socket: String,
 }
 

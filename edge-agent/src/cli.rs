@@ -2,9 +2,10 @@
 //! it cannot go on without.
 
 mod access;
-mod init;
+pub mod init;
 mod manifest;
 mod quarantine;
+mod routes_test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,8 +26,7 @@ use quarantine::Quarantine;
 use crate::check;
 use crate::config::Config;
 use crate::control::client::{CallError, request};
-use crate::docker::host_policy::HostPolicy;
-use crate::routes_test;
+use crate::deployment::docker::host_policy::HostPolicy;
 
 const DEFAULT_CONFIG: &str = "/etc/edge-agent/edge.toml";
 
@@ -191,9 +191,9 @@ impl Cli {
                 let Read { desired, warnings, .. } = self.read_manifest(file).await?;
                 let config = self.load()?;
                 HostPolicy::new(&config).check(&desired).map_err(|error| refused(file, error))?;
-                let keys =
-                    crate::module_keys::ModuleKeys::load(&config.data_dir).map_err(anyhow::Error::from)?;
-                let plan = crate::reconciler::plan_once(&config, &keys, &desired)
+                let keys = crate::access::module_keys::ModuleKeys::load(&config.data_dir)
+                    .map_err(anyhow::Error::from)?;
+                let plan = crate::deployment::reconciler::plan_once(&config, &keys, &desired)
                     .await
                     .map_err(anyhow::Error::from)?;
                 warn(&warnings);

@@ -24,15 +24,15 @@ use schemas::twin::Twin;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::authorizer::{Authorizer, Out};
+use crate::access::authorizer::{Authorizer, Out};
+use crate::access::enrolments::Enrolments;
+use crate::access::passwords::Passwords;
+use crate::c2d::cloud_message_store::CloudMessageStore;
 use crate::clock::now_ms;
-use crate::cloud_message_store::CloudMessageStore;
 use crate::commands::Commands;
-use crate::enrolments::Enrolments;
-use crate::passwords::Passwords;
-use crate::presence::PresenceChanges;
-use crate::routing::{Router, Routing};
-use crate::twins::{ReportError, Twins};
+use crate::messages::routing::{Router, Routing};
+use crate::messages::twins::{ReportError, Twins};
+use crate::upstream::presence::PresenceChanges;
 
 /// What the gateway does with its clients.
 pub struct GatewayService {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use edge_agent::cli::init::gateway::{InitOptions, UpstreamCa, init};
 use edge_agent::config::Config;
-use edge_agent::init::{InitOptions, UpstreamCa, init};
 use edge_core::clock::BUILT_SECS;
 use edge_core::health::facts::{
     DaemonFacts, DiskFacts, EngineFacts, Facts, JournalFacts, LinkFacts, LinkFailure, MemoryFacts,

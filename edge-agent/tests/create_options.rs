@@ -9,10 +9,10 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use edge_agent::docker::executor::create_container;
-use edge_agent::docker::host_policy::HostPolicy;
-use edge_agent::docker::spec::{Own, container};
-use edge_agent::docker::{Engine, ModuleContext};
+use edge_agent::deployment::docker::executor::create_container;
+use edge_agent::deployment::docker::host_policy::HostPolicy;
+use edge_agent::deployment::docker::spec::{Own, container};
+use edge_agent::deployment::docker::{Engine, ModuleContext};
 use edge_core::deploy::desired::Desired;
 use idle_image::IMAGE;
 use schemas::manifest::Manifest;

@@ -10,12 +10,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edge_agent::access::module_keys::{self, ModuleKeys};
 use edge_agent::config::Config;
-use edge_agent::docker::host_policy::HostPolicy;
-use edge_agent::docker::{Engine, ModuleContext};
-use edge_agent::module_keys::{self, ModuleKeys};
-use edge_agent::reconciler::{Deployment, Reconciler, ReconcilerStatus, plan_once};
-use edge_agent::workload::{About, Workload};
+use edge_agent::deployment::docker::host_policy::HostPolicy;
+use edge_agent::deployment::docker::{Engine, ModuleContext};
+use edge_agent::deployment::reconciler::{Deployment, Reconciler, ReconcilerStatus, plan_once};
+use edge_agent::deployment::workload::{About, Workload};
 use edge_core::deploy;
 use idle_image::IMAGE;
 use schemas::manifest::Manifest;

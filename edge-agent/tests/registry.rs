@@ -11,11 +11,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_agent::docker::host_policy::HostPolicy;
-use edge_agent::docker::{Engine, ModuleContext};
-use edge_agent::module_keys::{self, ModuleKeys};
-use edge_agent::reconciler::{Deployment, Reconciler, ReconcilerStatus};
-use edge_agent::workload::{About, Workload};
+use edge_agent::access::module_keys::{self, ModuleKeys};
+use edge_agent::deployment::docker::host_policy::HostPolicy;
+use edge_agent::deployment::docker::{Engine, ModuleContext};
+use edge_agent::deployment::reconciler::{Deployment, Reconciler, ReconcilerStatus};
+use edge_agent::deployment::workload::{About, Workload};
 use edge_core::deploy;
 use schemas::manifest::Manifest;
 use serde_json::json;

@@ -10,7 +10,7 @@ use edge_core::health::facts::{EngineFacts, Probe};
 use tokio::net::UnixStream;
 
 use super::{LOOK_WITHIN, files, within};
-use crate::docker::Engine;
+use crate::deployment::docker::Engine;
 
 /// Where the engine reads its defaults.
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";

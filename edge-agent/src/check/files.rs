@@ -10,10 +10,10 @@ use edge_hub::input_file::{self, SMALL_BYTES_MAX};
 use edge_hub::tls::{self, Authority, ServedCertificate, TlsError};
 
 use super::{blocking, is_plausible};
+use crate::access::certificate::server_names;
+use crate::access::module_keys::{KeysError, ModuleKeys};
 use crate::clock::now_ms;
 use crate::config::{Config, TlsSection};
-use crate::init;
-use crate::module_keys::{KeysError, ModuleKeys};
 
 pub(crate) async fn certificates(config: &Config) -> CertificateFacts {
     let (data_dir, tls, hostname) = (config.data_dir.clone(), config.tls.clone(), config.hostname.clone());
@@ -137,7 +137,7 @@ pub(super) fn server(tls: &TlsSection, hostname: &str, now_secs: u64) -> Probe<S
         Err(error) => return broken(&tls.cert, &error),
     };
     // A clock that is wrong for certain judges nothing.
-    let judged = is_plausible(now_secs).then(|| renewal(&known, &init::names(hostname), now_secs, u64::MAX));
+    let judged = is_plausible(now_secs).then(|| renewal(&known, &server_names(hostname), now_secs, u64::MAX));
     Probe::Found(ServerCertificateFacts {
         path: tls.cert.display().to_string(),
         not_after_secs: known.not_after_secs,

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use super::{LOOK_WITHIN, blocking, files, within};
 use crate::agent::file_budget;
 use crate::config::Config;
-use crate::workload;
+use crate::deployment::workload;
 
 /// The kernel's word on memory.
 const MEMINFO: &str = "/proc/meminfo";

@@ -20,7 +20,7 @@ use edge_hub::client::ConnectError;
 use crate::clock::now_ms;
 use crate::config::{Config, ConfigError, Transport};
 use crate::control::client::{CallError, request};
-use crate::upstreams::reach;
+use crate::upstream::reach;
 
 /// How long one look may take: a daemon or an engine that is busy answers within it.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);

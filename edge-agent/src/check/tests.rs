@@ -6,12 +6,12 @@ use edge_core::health::finding::{CheckId, Finding, Level};
 use edge_core::health::findings;
 
 use super::*;
-use crate::init;
-use crate::init::InitOptions;
+use crate::access::certificate::server_names;
+use crate::cli::init::gateway::{InitOptions, init};
 
 fn initialised(dir: &Path) -> Config {
     let (data_dir, config) = (dir.join("data"), dir.join("edge.toml"));
-    init::init(InitOptions {
+    init(InitOptions {
         device_id: "gw".parse().unwrap(),
         hostname: "edge".into(),
         data_dir,
@@ -50,7 +50,7 @@ async fn a_ca_is_warned_of_months_before_it_ends_and_only_the_gateways_own_certi
 
     // Of another CA, which the daemon never overwrites.
     let works = edge_hub::tls::issue_ca("works").unwrap();
-    let (names, lifetime) = (init::names("edge"), Duration::from_secs(90 * day));
+    let (names, lifetime) = (server_names("edge"), Duration::from_secs(90 * day));
     let wanted = edge_hub::tls::Wanted {
         common_name: "edge",
         names: &names,

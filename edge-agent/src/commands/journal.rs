@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::Answer;
-use crate::removals::Removed;
+use crate::access::removals::Removed;
 use crate::state::{Namespace, Saved, State, StateError};
 
 /// Commands that run at once or whose answers wait for central. Beyond it a command is answered "not connected" at once.

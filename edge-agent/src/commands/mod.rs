@@ -10,6 +10,7 @@
 //! central gave a time to be valid waits on disk for a target that is away ([`waiting`]); another runs at once.
 
 mod journal;
+pub mod methods;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -30,8 +31,8 @@ use tokio_util::task::TaskTracker;
 
 pub use self::journal::Counts;
 use self::journal::{Entered, Journal};
+use crate::access::removals::{IdentityState, RemovalError, Removed};
 use crate::clock::steady_ms;
-use crate::removals::{IdentityState, RemovalError, Removed};
 use crate::state::{Saved, State, StateError};
 
 /// What the target answered, or why there is no answer.

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use super::identities::{read_id, unfinished, wrong};
 use super::users::new_user;
 use super::{Control, Failure};
+use crate::access::devices::{DeviceError, Leaf};
 use crate::clock::now_ms;
-use crate::devices::{DeviceError, Leaf};
 
 fn kind(attestation: &Attestation) -> &'static str {
     match attestation {

@@ -5,7 +5,7 @@ use edge_core::error_chain::chain;
 use schemas::names::DeviceId;
 
 use super::Failure;
-use crate::removals::RemovalError;
+use crate::access::removals::RemovalError;
 
 /// A request with a value that cannot be taken.
 pub(super) fn wrong(message: String) -> Failure {

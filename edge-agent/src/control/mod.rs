@@ -36,20 +36,20 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::authorizer::Authorizer;
+use crate::access::authorizer::Authorizer;
+use crate::access::passwords::Passwords;
 use crate::clock::{now_ms, upstream_offset};
 use crate::commands::Commands;
 use crate::config::Upstream;
-use crate::deployments::{ApplyError, Deployments, Judgement};
+use crate::deployment::deployments::{ApplyError, Deployments, Judgement};
+use crate::deployment::reconciler::{Deployment, ReconcilerStatus};
 use crate::gateway_service::GatewayService;
-use crate::meter::Meter;
-use crate::passwords::Passwords;
-use crate::quarantine::Quarantine;
-use crate::quarantine::entry::sender_of_tag;
-use crate::queues::Queues;
-use crate::reconciler::{Deployment, ReconcilerStatus};
-use crate::unrouted::Unrouted;
-use crate::uplink::LinkStatus;
+use crate::messages::quarantine::Quarantine;
+use crate::messages::quarantine::entry::sender_of_tag;
+use crate::messages::queues::Queues;
+use crate::messages::unrouted::Unrouted;
+use crate::upstream::central::LinkStatus;
+use crate::upstream::meter::Meter;
 
 /// A manifest may be this large. Azure's limit is 32 KB; ours is what an operator could still read.
 const BODY_BYTES_MAX: usize = 8 << 20;

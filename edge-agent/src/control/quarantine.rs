@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Control, Failure};
-use crate::quarantine::{Entry, QuarantineError, shown};
+use crate::messages::quarantine::{Entry, QuarantineError, shown};
 
 /// Entries of one answer when nothing is said, and at most.
 const LIMIT: usize = 100;

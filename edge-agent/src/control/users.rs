@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::identities::{read_id, unfinished};
 use super::{Control, Failure};
-use crate::users::{User, UserError};
+use crate::access::users::{User, UserError};
 
 /// The shortest password that is taken. A made one has 24 characters.
 const PASSWORD_BYTES_MIN: usize = 8;

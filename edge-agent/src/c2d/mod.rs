@@ -1,0 +1,3 @@
+//! Cloud-to-device messages.
+
+pub mod cloud_message_store;

@@ -1,0 +1,794 @@
+//! From the desired twins of `$edgeAgent` and `$edgeHub` to the deployment in force.
+//!
+//! A manifest that is wrong changes nothing: the last good one stays in force, here and over a restart, and the error
+//! is reported with the path of the field. A route that is wrong leaves the rest in force: it stays as it was in force
+//! last, if ever, and is reported by name.
+
+use edge_core::error_chain::chain;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
+
+use edge_core::deploy;
+use schemas::manifest::{Manifest, ManifestError, Route};
+use schemas::names::{DeviceId, Identity, ModuleId};
+use schemas::twin::Section;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use crate::access::authorizer::Rules;
+use crate::access::removals::{Removal, RemovalError, Removals};
+use crate::deployment::docker::host_policy::HostPolicy;
+use crate::deployment::reconciler::Deployment;
+use crate::messages::queues::Queues;
+use crate::messages::routing::Routing;
+use crate::messages::twins::{DesiredChange, Twins};
+use crate::state::{Namespace, State, StateError};
+
+const IN_FORCE: &str = "in-force";
+
+/// The two sections of which a deployment is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sections {
+    edge_agent: Section,
+    edge_hub: Section,
+    /// Routes that are wrong in `edge_hub`, as they were when they were last right.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    kept_routes: BTreeMap<String, Route>,
+}
+
+impl Sections {
+    fn wants_the_same(&self, other: &Self) -> bool {
+        (&self.edge_agent, &self.edge_hub) == (&other.edge_agent, &other.edge_hub)
+    }
+}
+
+/// Whether a deployment is new, or was in force before this start of the daemon.
+///
+/// A new one that the policy does not permit is refused whole. One that was in force keeps its routes and authorizations, so
+/// that telemetry flows on; its containers are left as they are.
+#[derive(Clone, Copy)]
+enum Start {
+    New,
+    Again,
+}
+
+/// What is in force.
+struct InForce {
+    sections: Sections,
+    routes: BTreeMap<String, Route>,
+    routes_refused: Vec<String>,
+    warnings: Vec<String>,
+    /// Why its modules are not looked after: the policy was made stricter since.
+    withheld: Option<String>,
+}
+
+/// The desired versions of which a deployment is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// Of `$edgeAgent`.
+    pub edge_agent: u64,
+    /// Of `$edgeHub`.
+    pub edge_hub: u64,
+}
+
+/// Whether the wanted deployment could be taken.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Judgement {
+    /// The desired versions that were judged; `None` before there were any.
+    pub versions: Option<Versions>,
+    /// Why it is not in force.
+    pub problem: Option<String>,
+    /// The routes in it that are wrong, and what became of them; the rest is in force.
+    pub routes_refused: Vec<String>,
+    /// What in it has no effect, or another one than its author may think.
+    pub warnings: Vec<String>,
+}
+
+/// The deployment in force, for those who act on it.
+pub struct Deployments {
+    gateway: DeviceId,
+    twins: Twins,
+    state: State,
+    queues: Arc<Queues>,
+    removals: Removals,
+    in_force: std::sync::Mutex<Option<InForce>>,
+    reconciler: watch::Sender<Option<Arc<Deployment>>>,
+    routing: watch::Sender<Arc<Routing>>,
+    rules: watch::Sender<Arc<Rules>>,
+    takes_free: Arc<AtomicBool>,
+    judgement: watch::Sender<Judgement>,
+    policy: HostPolicy,
+    /// Modules were replaced: what is in force is taken up again, though it wants the same.
+    must_renew: AtomicBool,
+}
+
+pub struct Outputs {
+    pub reconciler: watch::Receiver<Option<Arc<Deployment>>>,
+    /// For the MQTT server.
+    pub routing: watch::Receiver<Arc<Routing>>,
+    /// For the authorizer of clients.
+    pub rules: watch::Receiver<Arc<Rules>>,
+    /// For the MQTT server: whether a route takes messages on free topics.
+    pub takes_free: Arc<AtomicBool>,
+    pub judgement: watch::Receiver<Judgement>,
+}
+
+impl Deployments {
+    /// Puts the deployment in force that was in force last. Blocking: opens queues.
+    ///
+    /// # Errors
+    /// [`StateError`] when it cannot be read.
+    pub fn load(
+        gateway: DeviceId,
+        twins: Twins,
+        state: State,
+        queues: Arc<Queues>,
+        removals: Removals,
+        removal: &Removal,
+        policy: HostPolicy,
+    ) -> Result<(Self, Outputs), StateError> {
+        let (reconciler, deployer_out) = watch::channel(None);
+        let (routing, routing_out) = watch::channel(Arc::default());
+        let (rules, rules_out) = watch::channel(Arc::default());
+        let (judgement, judgement_out) = watch::channel(Judgement::default());
+        let last: Option<Sections> =
+            state.load(Namespace::Deployment).into_iter().find(|(key, _)| key == IN_FORCE).map(|(_, s)| s);
+        let deployments = Self {
+            gateway,
+            twins,
+            state,
+            queues,
+            removals,
+            in_force: std::sync::Mutex::new(None),
+            reconciler,
+            routing,
+            rules,
+            takes_free: Arc::default(),
+            judgement,
+            policy,
+            must_renew: AtomicBool::new(false),
+        };
+        if let Some(sections) = last
+            && let Err(problem) = deployments.put_in_force(sections, removal, Start::Again)
+        {
+            tracing::error!(problem, "the deployment that was in force cannot be taken up again");
+        }
+        deployments.consider(removal);
+        let outputs = Outputs {
+            reconciler: deployer_out,
+            routing: routing_out,
+            rules: rules_out,
+            takes_free: deployments.takes_free.clone(),
+            judgement: judgement_out,
+        };
+        Ok((deployments, outputs))
+    }
+
+    fn identity(&self, module: ModuleId) -> Identity {
+        Identity::module(self.gateway.clone(), module)
+    }
+
+    /// As [`Deployments::consider`], and removes what modules that left it were kept of.
+    ///
+    /// # Errors
+    /// [`RemovalError`] when that was not saved.
+    pub async fn take_up(self: &Arc<Self>) -> Result<(), RemovalError> {
+        let removal = self.removals.begin().await;
+        let this = self.clone();
+        let considered = tokio::task::spawn_blocking(move || {
+            this.consider(&removal);
+            removal
+        });
+        let removal =
+            considered.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        removal.finish().await
+    }
+
+    /// Looks at the desired twins and puts them in force if they are good; notes the modules that leave. Blocking: opens
+    /// queues.
+    fn consider(&self, removal: &Removal) {
+        let wanted = Sections {
+            edge_agent: self.twins.get(&self.identity(ModuleId::edge_agent())).desired,
+            edge_hub: self.twins.get(&self.identity(ModuleId::edge_hub())).desired,
+            kept_routes: BTreeMap::new(),
+        };
+        if wanted.edge_agent.properties.is_empty() {
+            return;
+        }
+        let version = wanted.edge_agent.version;
+        let versions = Versions { edge_agent: version, edge_hub: wanted.edge_hub.version };
+        let wants_the_same =
+            self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&wanted));
+        let warned = self.in_force().as_ref().map(|in_force| in_force.warnings.clone()).unwrap_or_default();
+        let is_in_force = wants_the_same && !self.must_renew.swap(false, Ordering::Relaxed);
+        let problem = if is_in_force {
+            self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone())
+        } else {
+            self.put_in_force(wanted, removal, Start::New).err()
+        };
+        let (routes_refused, warnings) = match self.in_force().as_ref() {
+            Some(in_force) => (in_force.routes_refused.clone(), in_force.warnings.clone()),
+            None => Default::default(),
+        };
+        if let Some(problem) = &problem {
+            tracing::error!(version, problem, "the deployment was refused; the one before it stays in force");
+        } else if !is_in_force {
+            tracing::info!(version, "deployment in force");
+            for refused in &routes_refused {
+                tracing::error!(version, refused, "a route was refused; the others are in force");
+            }
+            // The two sections of a deployment come one after the other.
+            for warning in warnings.iter().filter(|warning| !warned.contains(warning)) {
+                tracing::warn!(version, warning, "manifest has a part to look at");
+            }
+            if let Some(in_force) = self.in_force().as_ref() {
+                self.state.put(Namespace::Deployment, IN_FORCE, &in_force.sections).later();
+            }
+        }
+        self.judgement.send_replace(Judgement {
+            versions: Some(versions),
+            problem,
+            routes_refused,
+            warnings,
+        });
+    }
+
+    /// Ends the modules of this gateway in whose place central means others of the same names. True when there are some: then
+    /// [`Deployments::take_up`] must follow.
+    ///
+    /// # Errors
+    /// [`RemovalError`] when that was not saved.
+    pub async fn replace_modules(&self, generations: &BTreeMap<ModuleId, u64>) -> Result<bool, RemovalError> {
+        // An older central tells none.
+        if generations.is_empty() {
+            return Ok(false);
+        }
+        let removal = self.removals.begin().await;
+        let mut replaced = self.removals.modules().replaced(generations);
+        replaced.retain(|module| self.rules.borrow().modules.contains(module));
+        for module in &replaced {
+            tracing::warn!(%module, "module was removed from the manifest and added again while central was away; it is another one now");
+        }
+        removal.note(replaced.iter().map(|module| self.identity(module.clone())));
+        self.removals.modules().told(generations);
+        removal.finish().await?;
+        if !replaced.is_empty() {
+            self.must_renew.store(true, Ordering::Relaxed);
+            // central tells everything again: what it told before of a module of the name was for this one.
+            self.removals.removed_here();
+        }
+        Ok(!replaced.is_empty())
+    }
+
+    /// The modules that are in force, or wanted: what is kept of any other was left behind.
+    pub fn modules(&self) -> BTreeSet<ModuleId> {
+        let wanted = self.twins.get(&self.identity(ModuleId::edge_agent())).desired.properties;
+        let wanted = wanted.get("modules").and_then(Value::as_object);
+        let wanted =
+            wanted.into_iter().flat_map(|modules| modules.keys()).filter_map(|name| name.parse().ok());
+        self.rules.borrow().modules.iter().cloned().chain(wanted).collect()
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, Option<InForce>> {
+        self.in_force.lock().expect("nothing panics while it holds it")
+    }
+
+    fn put_in_force(&self, mut sections: Sections, removal: &Removal, start: Start) -> Result<(), String> {
+        let mut manifest =
+            Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)
+                .map_err(|error| chain(&error).to_string())?;
+        // What was in force before this version knew the mark keeps its routes.
+        if matches!(start, Start::New) {
+            Manifest::check_redaction(&sections.edge_agent.properties, &sections.edge_hub.properties)
+                .map_err(|error| chain(&error).to_string())?;
+        }
+        let (desired, _, refused) = deploy::take(&manifest);
+        let number =
+            |module: &ModuleId| self.removals.modules().numbers().number(&self.identity(module.clone()));
+        let desired = desired.of_generations(number);
+        let withheld = self.policy.check(&desired).err().map(|error| chain(&error).to_string());
+        if let (Start::New, Some(refused)) = (start, &withheld) {
+            return Err(refused.clone());
+        }
+        // What flowed flows on: a route that is wrong now stays as it was in force last.
+        let mut last_good = std::mem::take(&mut sections.kept_routes);
+        if let Some(in_force) = self.in_force().as_ref() {
+            last_good.extend(in_force.routes.clone());
+        }
+        let mut routes_refused = Vec::new();
+        for (name, error) in refused {
+            manifest.edge_hub.routes.remove(&name);
+            let became = match last_good.remove(&name) {
+                None => "the route is left out",
+                Some(route) => {
+                    manifest.edge_hub.routes.insert(name.clone(), route.clone());
+                    sections.kept_routes.insert(name, route);
+                    "the route stays as it was before"
+                }
+            };
+            routes_refused.push(format!("{error}; {became}"));
+        }
+        let (_, table, _) = deploy::take(&manifest);
+        self.queues.route_to(&table.queues()).map_err(|error| chain(&error).to_string())?;
+        self.takes_free.store(table.takes_free(), Ordering::Relaxed);
+        self.routing.send_replace(Arc::new(Routing {
+            table: Some(table),
+            modules: desired.modules.keys().cloned().collect(),
+            time_to_live_ms: manifest.edge_hub.time_to_live_secs.map(|secs| secs.saturating_mul(1000)),
+        }));
+        // Noted before they are refused: nothing that they leave is the next module's of their name.
+        let before = self.rules.borrow().modules.clone();
+        let gone = before.into_iter().filter(|module| !desired.modules.contains_key(module));
+        removal.note(gone.map(|module| self.identity(module)));
+        self.rules.send_replace(Arc::new(Rules {
+            modules: desired.modules.keys().cloned().collect(),
+            authorizations: manifest.edge_hub.authorizations.clone(),
+        }));
+        let warnings = warnings(&sections, &desired);
+        let deployment = Deployment { desired, version: sections.edge_agent.version };
+        if withheld.is_none() {
+            self.reconciler.send_replace(Some(Arc::new(deployment)));
+        }
+        *self.in_force() =
+            Some(InForce { sections, routes: manifest.edge_hub.routes, routes_refused, warnings, withheld });
+        Ok(())
+    }
+
+    /// The manifest in force, when the policy of this gateway lets its modules run.
+    #[cfg(test)]
+    pub fn desired_in_force(&self) -> Option<Arc<Deployment>> {
+        self.reconciler.borrow().clone()
+    }
+
+    /// The desired section of a module of this gateway, as it is wanted now.
+    pub fn desired(&self, module: &ModuleId) -> Map<String, Value> {
+        self.twins.get(&self.identity(module.clone())).desired.properties
+    }
+
+    /// Takes a manifest given on the gateway itself. It holds until central's changes. Gives `$edgeAgent`'s new desired
+    /// version, and the changes of other modules' desired sections.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the manifest is wrong or was not saved; nothing is in force then that was not before.
+    pub async fn apply(
+        self: &Arc<Self>,
+        document: &Value,
+    ) -> Result<(u64, Vec<(Identity, DesiredChange)>), ApplyError> {
+        let current = |module: &ModuleId| self.desired(module);
+        let document = &Manifest::document(document.to_string().as_bytes())?;
+        let manifest = Manifest::parse_over(document, &current)?;
+        let (desired, _) = deploy::check(&manifest)?;
+        self.policy.check(&desired)?;
+        let mut changes = Vec::new();
+        let before = self.rules.borrow().modules.clone();
+        for (module, properties) in Manifest::sections_over(document, &current)? {
+            let is_system = module.is_system();
+            let identity = self.identity(module);
+            let (change, saved) = self.twins.desired_from_here(&identity, properties);
+            saved.durable().await?;
+            if let (Some(change), false) = (change, is_system) {
+                changes.push((identity, change));
+            }
+        }
+        self.take_up().await.map_err(|error| ApplyError::Failed(chain(&error).to_string()))?;
+        if let Some(problem) = self.judgement.borrow().problem.clone() {
+            return Err(ApplyError::Failed(problem));
+        }
+        let modules = self.rules.borrow().modules.clone();
+        if !before.is_subset(&modules) {
+            self.removals.removed_here();
+        }
+        let version = self.twins.get(&self.identity(ModuleId::edge_agent())).desired.version;
+        Ok((version, changes))
+    }
+}
+
+/// What `edge-agent plan` would warn of in a deployment. Warnings name fields and keys, never values.
+fn warnings(sections: &Sections, desired: &deploy::desired::Desired) -> Vec<String> {
+    let document = serde_json::json!({"modulesContent": {
+        "$edgeAgent": {"properties.desired": sections.edge_agent.properties},
+        "$edgeHub": {"properties.desired": sections.edge_hub.properties},
+    }});
+    let of_document = Manifest::warnings(&document).into_iter().map(|warning| warning.to_string());
+    of_document.chain(deploy::transport::amqp_advices(desired)).collect()
+}
+
+/// Why a manifest was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It is wrong; the message names the field.
+    #[error(transparent)]
+    Refused(#[from] ManifestError),
+    /// It was not saved.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// It could not be put in force.
+    #[error("{0}")]
+    Failed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::redaction::MARK;
+
+    use super::*;
+    use crate::access::generations::Generations;
+    use crate::access::module_keys::ModuleKeys;
+    use crate::messages::queues::limits::Limits;
+    use edge_core::route::{QueueClass, Sink};
+    use edge_hub::clients::Clients;
+    use serde_json::json;
+
+    struct Gateway {
+        dir: tempfile::TempDir,
+    }
+
+    struct Running {
+        state: State,
+        queues: Arc<Queues>,
+        twins: Twins,
+        removals: Removals,
+        deployments: Arc<Deployments>,
+        outputs: Outputs,
+    }
+
+    impl Gateway {
+        async fn start(&self) -> Running {
+            self.start_with(HostPolicy::default()).await
+        }
+
+        async fn start_with(&self, policy: HostPolicy) -> Running {
+            let state = State::open(&self.dir.path().join("state")).unwrap();
+            let id: DeviceId = "gw".parse().unwrap();
+            let buffer = self.dir.path().join("buffer");
+            let queues = Queues::open(&buffer, Limits::default(), id.clone(), Clients::new()).unwrap();
+            let queues = Arc::new(queues);
+            let twins = Twins::load(state.clone()).unwrap();
+            let users = crate::access::users::Users::load(state.clone(), None).unwrap();
+            let removals = Removals::load(
+                state.clone(),
+                users,
+                vec![Box::new(twins.clone()), Box::new(queues.clone())],
+                Generations::load(state.clone(), None),
+            );
+            let removal = removals.begin().await;
+            let (deployments, outputs) = Deployments::load(
+                id,
+                twins.clone(),
+                state.clone(),
+                queues.clone(),
+                removals.clone(),
+                &removal,
+                policy,
+            )
+            .unwrap();
+            drop(removal);
+            Running { state, queues, twins, removals, deployments: Arc::new(deployments), outputs }
+        }
+    }
+
+    impl Running {
+        async fn central_wants(&self, version: u64, routes: Value) {
+            for (module, properties) in [
+                (ModuleId::edge_agent(), json!({"schemaVersion": "1.1"})),
+                (ModuleId::edge_hub(), json!({"schemaVersion": "1.1", "routes": routes})),
+            ] {
+                let section = Section { version, properties: properties.as_object().unwrap().clone() };
+                let _ = self.twins.desired_from_central(
+                    &Identity::module("gw".parse().unwrap(), module),
+                    section,
+                    || true,
+                );
+            }
+            self.deployments.take_up().await.unwrap();
+        }
+
+        fn judgement(&self) -> Judgement {
+            self.outputs.judgement.borrow().clone()
+        }
+
+        /// Whether a module's message goes upstream, by its output.
+        fn goes_upstream(&self, output: &str) -> bool {
+            use edge_core::route::{Kind, Message};
+            let routing = self.outputs.routing.borrow().clone();
+            let mut bag = schemas::bag::PropertyBag::new();
+            bag.set(schemas::bag::system::OUTPUT_NAME, output);
+            let (from, gateway) = ("gw/m".parse().unwrap(), "gw".parse().unwrap());
+            let twin_of = |_: &Identity| schemas::twin::Twin::default();
+            let message = Message::new(Kind::Telemetry, &from, &gateway, &bag, b"", &twin_of);
+            let table = routing.table.as_ref().unwrap();
+            table.targets(&message).iter().any(|target| *target.sink == Sink::Upstream)
+        }
+
+        async fn stop(self) {
+            let Self { state, queues, twins, removals, deployments, outputs } = self;
+            drop((twins, removals, deployments, outputs));
+            queues.close().await;
+            state.close().await;
+        }
+    }
+
+    /// A route leads to the module all the time.
+    async fn assign(running: &Running, version: u64, has_module: bool) {
+        let mut agent = json!({"schemaVersion": "1.1", "modules": {}});
+        if has_module {
+            agent["modules"]["m"] = json!({"settings": {"image": "a:1"}});
+        }
+        let routes = json!({"in": "FROM /messages/* INTO BrokeredEndpoint('/modules/m/inputs/i')"});
+        let hub = json!({"schemaVersion": "1.1", "routes": routes});
+        for (module, properties) in [(ModuleId::edge_agent(), agent), (ModuleId::edge_hub(), hub)] {
+            let section = Section { version, properties: properties.as_object().unwrap().clone() };
+            let identity = Identity::module("gw".parse().unwrap(), module);
+            let (_, saved) = running.twins.desired_from_central(&identity, section, || true);
+            saved.expect("another section").durable().await.unwrap();
+        }
+    }
+
+    /// What tells one module of a name from another: its key, its generation id, and the fingerprint of its container.
+    fn marks(running: &Running, dir: &std::path::Path) -> [String; 3] {
+        let module: ModuleId = "m".parse().unwrap();
+        let keys = ModuleKeys::load(dir).unwrap();
+        let keys = keys.with_numbers("gw".parse().unwrap(), running.removals.modules().numbers().clone());
+        let in_force = running.outputs.reconciler.borrow().clone().unwrap();
+        let fingerprint = in_force.desired.modules[&module].fingerprint.clone();
+        [format!("{:?}", keys.key(&module)), keys.generation_id(&module), fingerprint]
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_module_that_left_the_manifest_is_the_next_ones_wherever_the_daemon_was_killed() {
+        for steps in 0..4 {
+            let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+            let dir = gateway.dir.path();
+            std::fs::write(
+                dir.join(crate::access::module_keys::FILE),
+                [7; crate::access::module_keys::SECRET_BYTES],
+            )
+            .unwrap();
+            let module: Identity = "gw/m".parse().unwrap();
+            let mut running = gateway.start().await;
+            let mut earlier: Vec<[String; 3]> = Vec::new();
+            for round in 0..3 {
+                assign(&running, 2 * round + 1, true).await;
+                running.deployments.take_up().await.unwrap();
+                let here = marks(&running, dir);
+                for earlier in &earlier {
+                    let is_same = here.iter().zip(earlier).any(|(here, earlier)| here == earlier);
+                    assert!(!is_same, "round {round}, {steps} steps: {here:?}, {earlier:?}");
+                }
+                let waiting = |running: &Running| {
+                    let stats = running.queues.stats().into_iter().find(|queue| queue.name == "inputs/m");
+                    stats.map_or(0, |queue| queue.stats.records)
+                };
+                assert_eq!(waiting(&running), 0, "round {round}, {steps} steps");
+                let twin = running.twins.get(&module).reported.properties;
+                assert!(twin.is_empty(), "round {round}, {steps} steps: {twin:?}");
+                // A restart makes it no other one.
+                running.stop().await;
+                running = gateway.start().await;
+                assert_eq!(marks(&running, dir), here);
+                earlier.push(here);
+
+                let patch = json!({"serial": "old"});
+                running.twins.report(&module, patch.as_object().unwrap(), || true).await.unwrap();
+                let sink = Sink::Input { module: "m".parse().unwrap(), input: "i".into() };
+                let record =
+                    crate::messages::record::encode("devices/gw/modules/m/inputs/i/", b"old").unwrap();
+                let append = running.queues.append(&sink, QueueClass::DEFAULT, record, None).unwrap();
+                append.await.unwrap();
+                assert_eq!(waiting(&running), 1);
+
+                assign(&running, 2 * round + 2, false).await;
+                if steps > 0 {
+                    let removal = running.removals.begin().await;
+                    running.deployments.consider(&removal);
+                    if steps > 1 {
+                        removal.finish().await.unwrap();
+                    }
+                }
+                if steps < 3 {
+                    running.stop().await;
+                    running = gateway.start().await;
+                    running.removals.finish().await.unwrap();
+                }
+            }
+            let first = ModuleKeys::load(dir).unwrap();
+            let module: ModuleId = "m".parse().unwrap();
+            assert_eq!(
+                earlier[0][0],
+                format!("{:?}", first.key(&module)),
+                "the key of a first one is what it was"
+            );
+            assert_eq!(earlier[0][1], first.generation_id(&module));
+            running.stop().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_route_is_told_by_name_and_stays_as_it_was_while_the_others_change() {
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start().await;
+        running.central_wants(1, json!({"a": "FROM /messages/modules/m/outputs/a INTO $upstream"})).await;
+        assert!(running.judgement().routes_refused.is_empty());
+        running
+            .central_wants(
+                2,
+                json!({
+                    "a": "FROM /messages/* WHERE x == 1 INTO $upstream",
+                    "b": "FROM /messages/modules/m/outputs/b INTO $upstream",
+                    "c": {"route": "FROM /* INTO $upstream", "priority": 10},
+                }),
+            )
+            .await;
+        let judgement = running.judgement();
+        assert_eq!(judgement.problem, None);
+        let path = "modulesContent.$edgeHub.properties.desired.routes";
+        let told = [
+            format!(
+                "{path}.a: found \"=\" at line 1, column 27; write one = for equality; the route stays as it was before"
+            ),
+            format!("{path}.c.priority: found 10; write an integer from 0 to 9; the route is left out"),
+        ];
+        assert_eq!(judgement.routes_refused, told);
+        let goes = |running: &Running| ["a", "b", "c"].map(|output| running.goes_upstream(output));
+        assert_eq!(goes(&running), [true, true, false]);
+        running.stop().await;
+
+        let running = gateway.start().await;
+        assert_eq!(running.judgement().routes_refused, told, "a restart changes nothing");
+        assert_eq!(goes(&running), [true, true, false]);
+        running.central_wants(3, json!({"b": "FROM /messages/modules/m/outputs/b INTO $upstream"})).await;
+        assert!(running.judgement().routes_refused.is_empty());
+        assert_eq!(goes(&running), [false, true, false], "a route that nobody wants any more is gone");
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_manifest_given_on_the_gateway_with_a_wrong_route_changes_nothing() {
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start().await;
+        running.central_wants(1, json!({"a": "FROM /messages/modules/m/outputs/a INTO $upstream"})).await;
+        let document = json!({"modulesContent": {
+            "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1"}},
+            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {
+                "b": "FROM /messages/modules/m/outputs/b INTO $upstream", "z": "FROM /* INTO nowhere"
+            }}}
+        }});
+        let refused = running.deployments.apply(&document).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("routes.z: found sink \"nowhere\" at line 1, column 14"),
+            "{refused}"
+        );
+        assert!(running.goes_upstream("a") && !running.goes_upstream("b"));
+        assert_eq!(running.judgement().versions.unwrap().edge_hub, 1);
+        running.stop().await;
+    }
+
+    fn permits(policy: &str) -> HostPolicy {
+        let text = format!(
+            "device_id = \"gw\"\nhostname = \"edge\"\ndata_dir = \"/d\"\n[deploy.policy]\n{policy}\n"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.toml");
+        std::fs::write(&path, text).unwrap();
+        HostPolicy::new(&crate::config::Config::load(&path).unwrap())
+    }
+
+    /// A module that asks for the host's processes, and a route.
+    fn privileged() -> Value {
+        json!({"modulesContent": {
+            "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": {"m": {
+                "settings": {"image": "a:1", "createOptions": "{\"HostConfig\":{\"PidMode\":\"host\"}}"}
+            }}}},
+            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {
+                "a": "FROM /messages/modules/m/outputs/a INTO $upstream"
+            }}}
+        }})
+    }
+
+    const REFUSED: &str = "modules.m.settings.createOptions.HostConfig.PidMode: found `host`";
+
+    #[tokio::test]
+    async fn a_manifest_that_the_policy_does_not_permit_changes_nothing_from_wherever_it_comes() {
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start_with(permits("host_namespaces = \"none\"")).await;
+        running.central_wants(1, json!({"a": "FROM /messages/modules/x/outputs/a INTO $upstream"})).await;
+        let before = running.twins.get(&running.deployments.identity(ModuleId::edge_agent())).desired;
+        let in_force = running.outputs.reconciler.borrow().clone();
+        let error = running.deployments.apply(&privileged()).await.unwrap_err();
+        assert!(matches!(error, ApplyError::Refused(_)) && error.to_string().contains(REFUSED), "{error}");
+        let after = running.twins.get(&running.deployments.identity(ModuleId::edge_agent())).desired;
+        assert_eq!(before, after);
+
+        let sections = Manifest::sections(&privileged()).unwrap();
+        for (module, properties) in sections {
+            let section = Section { version: 2, properties };
+            let identity = running.deployments.identity(module);
+            let _ = running.twins.desired_from_central(&identity, section, || true);
+        }
+        running.deployments.take_up().await.unwrap();
+        let problem = running.judgement().problem.unwrap();
+        assert!(problem.contains(REFUSED), "{problem}");
+        assert_eq!(*running.outputs.reconciler.borrow(), in_force);
+        assert!(running.outputs.rules.borrow().modules.is_empty());
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_policy_made_stricter_leaves_containers_alone_and_lets_telemetry_flow() {
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start().await;
+        running.deployments.apply(&privileged()).await.unwrap();
+        running.stop().await;
+
+        let running = gateway.start_with(permits("host_namespaces = [\"ipc\"]")).await;
+        assert!(running.goes_upstream("a"));
+        assert_eq!(*running.outputs.reconciler.borrow(), None);
+        let problem = running.judgement().problem.unwrap();
+        assert!(problem.contains(REFUSED), "{problem}");
+        running.stop().await;
+
+        let running = gateway.start_with(permits("host_namespaces = [\"pid\"]")).await;
+        assert_eq!(running.judgement().problem, None);
+        assert!(running.outputs.reconciler.borrow().is_some());
+        running.stop().await;
+    }
+
+    /// Every field of a manifest that may hold a text, each with the mark in it.
+    #[tokio::test]
+    async fn a_manifest_with_centrals_mark_of_a_secret_is_refused_by_field_at_every_entrance() {
+        let document = |marked: &str| {
+            let at =
+                |place: &str, text: &str| if place == marked { MARK.to_owned() } else { text.to_owned() };
+            json!({"modulesContent": {
+                "$edgeAgent": {"properties.desired": {
+                    "schemaVersion": "1.1",
+                    "runtime": {"settings": {"registryCredentials": {"r": {
+                        "username": at("username", "u"), "password": at("password", "p"), "address": "registry.plant"
+                    }}}},
+                    "modules": {"m": {
+                        "settings": {"image": "a:1", "createOptions": format!("{{\"Env\":[\"A={}\"]}}", at("createOptions", "x"))},
+                        "env": {"B": {"value": at("value", "y")}}
+                    }}
+                }},
+                "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {
+                    "a": format!("FROM /messages/* WHERE k = '{}' INTO $upstream", at("a", "z"))
+                }}},
+                "m": {"properties.desired": {"apiKey": at("apiKey", "k")}}
+            }})
+        };
+        let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
+        let running = gateway.start().await;
+        running.deployments.apply(&document("")).await.unwrap();
+        let desired = |module| running.twins.get(&running.deployments.identity(module)).desired;
+        let wanted =
+            || running.outputs.reconciler.borrow().clone().map(|deployment| deployment.desired.clone());
+        let in_force = wanted();
+        for (number, place) in (2..).zip(["username", "password", "createOptions", "value", "a", "apiKey"]) {
+            let before = [ModuleId::edge_agent(), ModuleId::edge_hub(), "m".parse().unwrap()].map(desired);
+            let refused = running.deployments.apply(&document(place)).await.unwrap_err();
+            assert!(matches!(refused, ApplyError::Refused(_)), "{refused}");
+            let named = refused.to_string();
+            assert!(named.contains(&format!("{place}: found `{MARK}`")), "{place}: {named}");
+            let after = [ModuleId::edge_agent(), ModuleId::edge_hub(), "m".parse().unwrap()].map(desired);
+            assert_eq!(before, after, "{place}");
+            if place == "apiKey" {
+                continue;
+            }
+            // The same from central: told as the deployment's problem, and the one before stays.
+            for (module, properties) in Manifest::sections(&document(place)).unwrap() {
+                let identity = running.deployments.identity(module);
+                let section = Section { version: number, properties };
+                let _ = running.twins.desired_from_central(&identity, section, || true);
+            }
+            running.deployments.take_up().await.unwrap();
+            let problem = running.judgement().problem.unwrap_or_default();
+            assert!(problem.contains(&format!("{place}: found `{MARK}`")), "{place}: {problem}");
+            assert_eq!(wanted(), in_force, "{place}");
+            running.deployments.apply(&document("")).await.unwrap();
+        }
+        running.stop().await;
+    }
+}

@@ -1,0 +1,163 @@
+//! Does one step of a plan. It has no choices left; doing a step that is done already is no error.
+
+use bollard::auth::DockerCredentials;
+use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, NetworkCreateRequest};
+use bollard::query_parameters::{
+    CreateContainerOptions, CreateImageOptions, InspectNetworkOptions, RemoveContainerOptions,
+    StartContainerOptions, StopContainerOptions,
+};
+use bollard::{Docker, body_full};
+use edge_core::deploy::desired::{Desired, DesiredModule};
+use edge_core::deploy::plan::Action;
+use futures_util::TryStreamExt as _;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::CONTENT_LENGTH;
+use schemas::names::ModuleId;
+use serde_json::{Map, Value};
+
+use super::spec::{Own, container, container_name};
+use super::{DockerError, ModuleContext};
+use crate::deployment::workload::Workload;
+
+/// Where steps are done.
+pub struct Executor<'a> {
+    pub docker: &'a Docker,
+    /// What containers are told.
+    pub context: &'a ModuleContext,
+    pub workload: &'a Workload,
+    pub desired: &'a Desired,
+}
+
+fn said(action: &Action) -> impl FnOnce(Error) -> DockerError {
+    let doing = action.to_string();
+    move |source| DockerError::Said { doing, source }
+}
+
+/// Whether an error only says that there is nothing left to do.
+fn is_code(error: &Error, code: u16) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code, .. } if *status_code == code)
+}
+
+impl Executor<'_> {
+    /// Does a step. Pulls are not among them: see [`is_present`] and [`pull`].
+    ///
+    /// # Errors
+    /// [`DockerError`] naming the step.
+    pub async fn apply(&self, action: &Action) -> Result<(), DockerError> {
+        match action {
+            Action::Pull { .. } => Ok(()),
+            Action::Create { module, .. } => self.create(action, module).await,
+            Action::Start { module, container_id } => {
+                // A container that this plan has created has the module's name.
+                self.start(action, container_id.as_deref().unwrap_or(&container_name(module))).await
+            }
+            Action::Restart { container_id, .. } => {
+                self.stop(action, container_id).await?;
+                self.start(action, container_id).await
+            }
+            Action::Stop { container_id, .. } => self.stop(action, container_id).await,
+            Action::Remove { module, container_id } => {
+                let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+                match self.docker.remove_container(container_id, Some(options)).await {
+                    Err(error) if !is_code(&error, 404) => return Err(said(action)(error)),
+                    _ => {}
+                }
+                if !self.desired.modules.contains_key(module) {
+                    self.workload.close(module);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn start(&self, action: &Action, container: &str) -> Result<(), DockerError> {
+        self.docker.start_container(container, None::<StartContainerOptions>).await.map_err(said(action))
+    }
+
+    /// The container's own time to end applies: the engine's default is 10 s.
+    async fn stop(&self, action: &Action, container: &str) -> Result<(), DockerError> {
+        match self.docker.stop_container(container, None::<StopContainerOptions>).await {
+            Err(error) if !is_code(&error, 404) => Err(said(action)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn create(&self, action: &Action, module: &ModuleId) -> Result<(), DockerError> {
+        let wanted: &DesiredModule =
+            self.desired.modules.get(module).expect("a plan creates modules of its desired only");
+        self.context.policy.check_module(module, wanted)?;
+        self.ensure_network(action).await?;
+        let workload_dir = self.workload.dir_of(module);
+        let own = Own { generation_id: self.workload.generation_id(module), workload_dir: &workload_dir };
+        let body = container(module, wanted, self.context, &own)?;
+        let name = container_name(module);
+        match create_container(self.docker, &name, &body).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { name: name.into_owned() }),
+            Err(error) => Err(said(action)(error)),
+        }
+    }
+
+    async fn ensure_network(&self, action: &Action) -> Result<(), DockerError> {
+        let name = &self.context.network;
+        match self.docker.inspect_network(name, None::<InspectNetworkOptions>).await {
+            Ok(_) => return Ok(()),
+            Err(error) if !is_code(&error, 404) => return Err(said(action)(error)),
+            Err(_) => {}
+        }
+        let request = NetworkCreateRequest { name: name.clone(), ..NetworkCreateRequest::default() };
+        self.docker.create_network(request).await.map_err(said(action))?;
+        tracing::info!(network = name, "network made");
+        Ok(())
+    }
+}
+
+/// Creates a container from a body that is sent as it is: bollard's own type would drop what it does not know.
+///
+/// # Errors
+/// The engine's refusal, or why it could not be asked.
+pub async fn create_container(docker: &Docker, name: &str, body: &Map<String, Value>) -> Result<(), Error> {
+    let body = Bytes::from(serde_json::to_vec(body)?);
+    let docker = docker.clone().with_request_modifier(move |request| {
+        let (mut head, _) = request.into_parts();
+        // It is of bollard's body; hyper writes that of ours.
+        head.headers.remove(CONTENT_LENGTH);
+        Request::from_parts(head, body_full(body.clone()))
+    });
+    let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
+    docker.create_container(Some(options), ContainerCreateBody::default()).await?;
+    Ok(())
+}
+
+/// Whether an image is on this machine.
+///
+/// # Errors
+/// [`DockerError::Said`].
+pub async fn is_present(docker: &Docker, image: &str) -> Result<bool, DockerError> {
+    match docker.inspect_image(image).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_code(&error, 404) => Ok(false),
+        Err(source) => Err(DockerError::Said { doing: format!("look for image {image}"), source }),
+    }
+}
+
+/// Fetches an image with the login of its registry.
+///
+/// # Errors
+/// [`DockerError::Said`].
+pub async fn pull(docker: &Docker, desired: &Desired, image: &str) -> Result<(), DockerError> {
+    let credentials = desired.credential_for(image).map(|login| DockerCredentials {
+        username: Some(login.username.clone()),
+        password: Some(login.password.clone()),
+        serveraddress: Some(login.address.clone()),
+        ..DockerCredentials::default()
+    });
+    let options = CreateImageOptions { from_image: Some(image.to_owned()), ..CreateImageOptions::default() };
+    docker
+        .create_image(Some(options), None, credentials)
+        .try_for_each(|_progress| std::future::ready(Ok(())))
+        .await
+        .map_err(|source| DockerError::Said { doing: format!("pull image {image}"), source })
+}

@@ -1,0 +1,8 @@
+//! From a deployment manifest to running containers: what is in force, the reconcile passes that make Docker match it, and the
+//! workload API that each module gets from its gateway.
+
+pub mod deployments;
+pub mod docker;
+pub mod reconciler;
+pub mod watched_folder;
+pub mod workload;

@@ -1,0 +1,104 @@
+//! A folder of manifests on the gateway: whoever puts a file there deploys it, as `edge-agent apply` does.
+//!
+//! The folder's newest `*.json` counts. Its checksum is remembered, so that a restart of the daemon does not bring an old
+//! file back over what central has wanted since. A wrong manifest is told in the log and changes nothing.
+
+use edge_core::error_chain::chain;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use edge_hub::clients::Clients;
+use edge_hub::input_file;
+use notify::{RecursiveMode, Watcher as _};
+use schemas::manifest::DOCUMENT_BYTES_MAX;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::deployment::deployments::Deployments;
+use crate::state::{Namespace, State};
+
+const LAST_SEEN: &str = "watched";
+/// A file is read when nothing has happened in the folder for so long: it may be written in pieces.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Watches `folder` until `stop`.
+///
+/// # Errors
+/// When the folder cannot be watched.
+pub async fn run(
+    folder: PathBuf,
+    deployments: Arc<Deployments>,
+    clients: Clients,
+    state: State,
+    stop: CancellationToken,
+) -> Result<()> {
+    let changed = Arc::new(Notify::new());
+    let told = changed.clone();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
+        Ok(event) if event.kind.is_access() => {}
+        Ok(_) => told.notify_one(),
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "the folder of manifests could not be watched for a moment");
+            told.notify_one();
+        }
+    })?;
+    watcher
+        .watch(&folder, RecursiveMode::NonRecursive)
+        .with_context(|| format!("[deploy] watch: {}", folder.display()))?;
+    let last: Option<u32> =
+        state.load(Namespace::Deployment).into_iter().find(|(key, _)| key == LAST_SEEN).map(|(_, seen)| seen);
+    let mut last_seen = last;
+    changed.notify_one();
+    loop {
+        tokio::select! {
+            () = changed.notified() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
+        let Some((path, text)) = newest(&folder).await else { continue };
+        let checksum = crc32c::crc32c(&text);
+        if last_seen == Some(checksum) {
+            continue;
+        }
+        last_seen = Some(checksum);
+        match apply(&deployments, &clients, &text).await {
+            Ok(version) => tracing::info!(file = %path.display(), version, "manifest of the folder applied"),
+            Err(error) => {
+                tracing::error!(file = %path.display(), error = format!("{error:#}"), "manifest of the folder refused");
+            }
+        }
+        state.put(Namespace::Deployment, LAST_SEEN, &checksum).later();
+    }
+}
+
+async fn apply(deployments: &Arc<Deployments>, clients: &Clients, text: &[u8]) -> Result<u64> {
+    let document = schemas::manifest::Manifest::document(text)?;
+    let (version, changes) = deployments.apply(&document).await?;
+    for (identity, change) in changes {
+        clients.send_desired(&identity, change.version, &change.patch);
+    }
+    Ok(version)
+}
+
+/// The newest manifest and its text. A file that vanished meanwhile is looked for again at the next change.
+async fn newest(folder: &Path) -> Option<(PathBuf, Vec<u8>)> {
+    let mut entries = tokio::fs::read_dir(folder).await.ok()?;
+    let mut newest: Option<(SystemTime, PathBuf)> = None;
+    while let Ok(Some(entry)) = entries.next_entry().await {
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let Ok(at) = entry.metadata().await.and_then(|m| m.modified()) else { continue };
+        if newest.as_ref().is_none_or(|(before, _)| *before < at) {
+            newest = Some((at, path));
+        }
+    }
+    let (_, path) = newest?;
+    let of_file = path.clone();
+    let read = tokio::task::spawn_blocking(move || input_file::read(&of_file, DOCUMENT_BYTES_MAX as u64));
+    let text = read.await.ok()?.inspect_err(|error| tracing::error!(file = %path.display(), error = %chain(error), "manifest of the folder not read")).ok()?;
+    Some((path, text))
+}

@@ -1,0 +1,104 @@
+//! What each queue may hold: the limits of the gateway, which all queues share, and those that `edge.toml` gives to one queue
+//! by its name.
+
+use std::collections::BTreeMap;
+
+use edge_buffer::{Full, LogOptions, Pool};
+use edge_core::route::QueueClass;
+use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
+
+use crate::config::{BufferSection, QueueSection};
+
+/// The name of upstream's queues, before what tells them apart.
+pub const UPSTREAM: &str = "upstream";
+
+/// The limits of all queues.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    options: LogOptions,
+    by_name: BTreeMap<String, QueueSection>,
+    /// How many messages may be on their way upstream when a connection ends; 0: upstream never says which of them it has.
+    upstream_unsettled_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(&BufferSection::default())
+    }
+}
+
+impl Limits {
+    /// As `[buffer]` says.
+    pub fn new(buffer: &BufferSection) -> Self {
+        let options = LogOptions {
+            bytes_max: buffer.max_bytes,
+            age_max_ms: buffer.max_age_secs.map(|secs| secs.saturating_mul(1000)),
+            keep_free_bytes: buffer.keep_free_bytes,
+            full: full(buffer.full),
+            pool: Some(Pool::new(buffer.max_bytes)),
+            tag: Some(crate::messages::record::sender),
+            ..LogOptions::default()
+        };
+        Self { options, by_name: buffer.queues.clone(), upstream_unsettled_max: 0 }
+    }
+
+    /// For an upstream that says on each new connection which messages it has: up to `max` may have been on their way when the
+    /// last one ended, and do not expire until it has said so.
+    #[must_use]
+    pub fn settled_by_upstream(self, max: u64) -> Self {
+        Self { upstream_unsettled_max: max, ..self }
+    }
+
+    /// The class of a queue, as it is called: what a gateway does anyway is not part of a name.
+    pub fn resolved(&self, class: QueueClass) -> QueueClass {
+        QueueClass { full: class.full.filter(|wanted| full(*wanted) != self.options.full), ..class }
+    }
+
+    /// Every class that a queue of this gateway can be of.
+    pub fn classes(&self) -> impl Iterator<Item = QueueClass> {
+        let other = match self.options.full {
+            Full::DropOldest => WhenFull::Refuse,
+            Full::Refuse => WhenFull::DropOldest,
+        };
+        let priorities = (0..=9).chain([PRIORITY_DEFAULT]);
+        priorities.flat_map(move |priority| [None, Some(other)].map(|full| QueueClass { priority, full }))
+    }
+
+    /// The options of the log of one queue.
+    pub fn options(&self, name: &str, class: QueueClass) -> LogOptions {
+        // The lower a priority, the sooner its queues give way to others.
+        let mut options = LogOptions { rank: class.priority, ..self.options.clone() };
+        if name.starts_with(UPSTREAM) {
+            options.unsettled_max = self.upstream_unsettled_max;
+        }
+        if let Some(wanted) = class.full {
+            options.full = full(wanted);
+        }
+        if let Some(own) = self.by_name.get(name) {
+            options.bytes_max = own.max_bytes.unwrap_or(options.bytes_max);
+            options.age_max_ms =
+                own.max_age_secs.map(|secs| secs.saturating_mul(1000)).or(options.age_max_ms);
+        }
+        options
+    }
+}
+
+fn full(wanted: WhenFull) -> Full {
+    match wanted {
+        WhenFull::DropOldest => Full::DropOldest,
+        WhenFull::Refuse => Full::Refuse,
+    }
+}
+
+/// What stands behind the name of a place in that of one of its queues: `@3` for priority 3, `.refuse` or `.drop-oldest`
+/// for one that does otherwise than the gateway does.
+pub fn suffix(class: QueueClass) -> String {
+    let priority = match class.priority {
+        PRIORITY_DEFAULT => String::new(),
+        priority => format!("@{priority}"),
+    };
+    match class.full {
+        None => priority,
+        Some(full) => format!("{priority}.{full}"),
+    }
+}

@@ -1,0 +1,161 @@
+//! What the queues and the quarantine have lost, on its way to central: every gap of a ledger, until central has it on its disk.
+//!
+//! A first loss is told within a second. While a queue goes on losing, it is told in ever longer pauses, each time as one
+//! gap for each cause and sender: the ledger joins them meanwhile.
+
+use edge_core::error_chain::chain;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use edge_buffer::{Gap, Log};
+use edge_core::link::snapshot::{self, PART_BYTES_MAX};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use schemas::link::{Loss, Losses};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use uuid::Uuid;
+
+use crate::messages::quarantine::Quarantine;
+use crate::messages::quarantine::entry::sender_of_tag;
+use crate::messages::queues::Queues;
+use crate::messages::queues::name::QueueName;
+
+/// How often the ledgers are looked at: in memory, and only while central is there.
+const LOOK: Duration = Duration::from_secs(1);
+/// The longest pause of a queue that goes on losing.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How central is told of the quarantine.
+const QUARANTINE: &str = "quarantine";
+
+/// Gaps of a log that do not grow any more.
+pub(super) struct Found {
+    log: Log,
+    name: String,
+    gaps: Vec<Gap>,
+}
+
+/// Gaps in flight: central has them when it acknowledges.
+pub(super) struct Sent {
+    log: Log,
+    number: u64,
+}
+
+/// When a log that has told something tells again.
+struct Pause {
+    length: Duration,
+    until: Instant,
+}
+
+/// The losses of one connection to central.
+pub(super) struct Losing {
+    looks: Interval,
+    /// The ledgers are being written.
+    asked: Option<BoxFuture<'static, Vec<Found>>>,
+    found: Vec<Found>,
+    /// By the ids of logs.
+    in_flight: HashSet<Uuid>,
+    pauses: HashMap<Uuid, Pause>,
+}
+
+impl Losing {
+    /// Of a new connection: what was told on the last one and not acknowledged is told again.
+    pub(super) fn new() -> Self {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { looks, asked: None, found: Vec::new(), in_flight: HashSet::new(), pauses: HashMap::new() }
+    }
+
+    /// Waits until there is something to tell. Nothing is lost when the future is dropped.
+    pub(super) async fn due(&mut self, queues: &Queues, quarantine: &Quarantine) {
+        while self.found.is_empty() {
+            if let Some(asked) = &mut self.asked {
+                self.found = asked.await;
+                self.asked = None;
+                continue;
+            }
+            self.looks.tick().await;
+            let due = self.look(queues, quarantine);
+            if !due.is_empty() {
+                self.asked = Some(ask(due).boxed());
+            }
+        }
+    }
+
+    /// The logs that have something to tell now.
+    fn look(&mut self, queues: &Queues, quarantine: &Quarantine) -> Vec<(String, Log)> {
+        let now = Instant::now();
+        let mut due: Vec<_> =
+            queues.all().into_iter().map(|(name, queue)| (name, queue.log.clone())).collect();
+        due.push((QUARANTINE.to_owned(), quarantine.log().clone()));
+        due.retain(|(_, log)| {
+            let id = log.id();
+            if self.in_flight.contains(&id) || self.pauses.get(&id).is_some_and(|p| now < p.until) {
+                return false;
+            }
+            let has_gaps = log.has_gaps();
+            if !has_gaps {
+                self.pauses.remove(&id);
+            }
+            has_gaps
+        });
+        due
+    }
+
+    /// What to tell next.
+    pub(super) fn next_unsent(&mut self) -> Option<(Losses, Sent)> {
+        let Found { log, name, gaps } = self.found.pop()?;
+        // The numbers of a message are of one epoch.
+        let epoch = gaps.first()?.epoch;
+        let of_epoch = gaps.into_iter().take_while(|gap| gap.epoch == epoch);
+        let mut parts = snapshot::split(of_epoch.map(loss), PART_BYTES_MAX);
+        let losses = parts.swap_remove(0);
+        let number = losses.last()?.number;
+        self.in_flight.insert(log.id());
+        // The rest is found again when central has these.
+        Some((
+            Losses { queue: QueueName { id: log.id(), epoch }.to_string(), name, losses },
+            Sent { log, number },
+        ))
+    }
+
+    pub(super) fn acknowledged(&mut self, sent: Sent) {
+        sent.log.gaps_told(sent.number);
+        let id = sent.log.id();
+        self.in_flight.remove(&id);
+        let before = self.pauses.get(&id).map_or(LOOK, |pause| pause.length * 2);
+        let length = before.min(PAUSE_MAX);
+        self.pauses.insert(id, Pause { length, until: Instant::now() + length });
+    }
+}
+
+/// Fixes the gaps of these logs on disk.
+async fn ask(due: Vec<(String, Log)>) -> Vec<Found> {
+    let mut found = Vec::with_capacity(due.len());
+    for (name, log) in due {
+        match log.gaps_to_tell().await {
+            Ok(gaps) if gaps.is_empty() => {}
+            Ok(gaps) => found.push(Found { log, name, gaps }),
+            // They stay in the ledger, and are looked at again.
+            Err(error) => {
+                tracing::warn!(queue = name, error = %chain(&error), "what a queue lost could not be told")
+            }
+        }
+    }
+    found
+}
+
+fn loss(gap: Gap) -> Loss {
+    let (generation, sender) = sender_of_tag(&gap.tag);
+    Loss {
+        number: gap.number,
+        cause: gap.cause.name().to_owned(),
+        sender: sender.to_owned(),
+        first: gap.first,
+        last: gap.last,
+        count: gap.count,
+        from_ms: gap.from_ms,
+        until_ms: gap.until_ms,
+        generation,
+    }
+}

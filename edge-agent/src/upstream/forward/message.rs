@@ -1,0 +1,253 @@
+//! A queued message as an upstream that is not central gets it: as whom, on which topic, with which properties.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use edge_buffer::Record;
+use edge_core::access::attestation::Attestation;
+use edge_core::access::sas;
+use edge_core::dialect::client::{Publish, parse_publish};
+use edge_core::dialect::template::TopicTemplate;
+use edge_hub::client::{ClientOptions, Proxy, Transport};
+use edge_hub::codec::packet::{PublishProperties, Version};
+use edge_hub::codec::text::Text;
+use schemas::bag::{PropertyBag, system};
+use schemas::connection_string::ConnectionString;
+use schemas::names::{DeviceId, Identity};
+use schemas::topics;
+
+use crate::access::devices::Devices;
+use crate::clock::{corrected_ms, now_ms};
+use crate::config::{Kind, Password, Properties, Upstream};
+use crate::messages::quarantine::Reason;
+use crate::messages::queues::destination::Queue;
+use crate::messages::queues::name::QueueName;
+use crate::messages::record;
+
+/// Who sent a message that goes up as the gateway's.
+const DEVICE_PROPERTY: &str = "lineside-device";
+const MODULE_PROPERTY: &str = "lineside-module";
+/// As the Azure SDKs do.
+const TOKEN_SECS: u64 = 3600;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How an upstream is spoken to.
+pub enum UpstreamProfile {
+    /// A broker with topics of its own.
+    Broker {
+        topic: TopicTemplate,
+        /// Where their properties go.
+        properties: Properties,
+        /// The version of MQTT.
+        version: Version,
+        /// As whom to connect.
+        client_id: String,
+        user_name: Option<String>,
+        password: Option<Password>,
+    },
+    IotHub {
+        connection_string: ConnectionString,
+        /// The keys of leaf devices: each that has one connects as itself.
+        devices: Devices,
+    },
+}
+
+/// Where an upstream is.
+#[derive(Clone)]
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) transport: Transport,
+    pub(super) proxy: Option<Proxy>,
+    pub(super) keep_alive: Duration,
+}
+
+/// A message ready to be sent.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    /// Equal for messages of one device or module, whose order holds.
+    pub(super) sender: u64,
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+    pub(super) properties: Option<Box<PublishProperties>>,
+}
+
+impl UpstreamProfile {
+    /// As the configuration has it.
+    pub fn new(upstream: &Upstream, devices: Devices) -> Self {
+        match &upstream.kind {
+            Kind::Mqtt(broker) => Self::Broker {
+                topic: broker.topic.clone(),
+                properties: broker.properties,
+                version: broker.version,
+                client_id: broker.client_id.clone(),
+                user_name: broker.user_name.clone(),
+                password: broker.password.clone(),
+            },
+            Kind::IotHub(connection_string) | Kind::Central(connection_string) => {
+                Self::IotHub { connection_string: connection_string.clone(), devices }
+            }
+        }
+    }
+
+    /// The identity that connects for a sender.
+    pub(super) fn connection(&self, gateway: &DeviceId, from: &Identity) -> Identity {
+        let own = Identity::device(gateway.clone());
+        match self {
+            Self::Broker { .. } => own,
+            Self::IotHub { devices, .. } => {
+                if from.module.is_none() && key(devices, &from.device).is_some() {
+                    from.clone()
+                } else {
+                    // IoT Hub knows keys of modules that a gateway does not have, and devices prove themselves here in more ways.
+                    own
+                }
+            }
+        }
+    }
+
+    /// How to connect as an identity; a reason, in words, when it cannot now.
+    pub(super) fn options(&self, to: &Address, connection: &Identity) -> Result<ClientOptions, String> {
+        let (version, client_id, user_name, password) = match self {
+            Self::Broker { version, client_id, user_name, password, .. } => {
+                let password = password.as_ref().map(Password::text).transpose();
+                let password = password.map_err(|(path, error)| {
+                    format!("[upstream] password_file: reading {}: {error}", path.display())
+                })?;
+                (*version, client_id.clone(), user_name.clone(), password)
+            }
+            Self::IotHub { connection_string, devices } => {
+                let hub = connection_string.hub_name();
+                let key = if connection.device == connection_string.device_id {
+                    connection_string.shared_access_key.clone()
+                } else {
+                    key(devices, &connection.device)
+                        .ok_or_else(|| format!("device {connection} has no symmetric key here any more"))?
+                };
+                let token = sas::token(hub, connection, &key, now_ms() / 1000 + TOKEN_SECS);
+                let user_name = format!("{hub}/{connection}/?api-version=2021-04-12");
+                (Version::V4, connection.to_string(), Some(user_name), Some(token))
+            }
+        };
+        Ok(ClientOptions {
+            host: to.host.clone(),
+            port: to.port,
+            transport: to.transport.clone(),
+            proxy: to.proxy.clone(),
+            version,
+            client_id,
+            user_name,
+            password,
+            keep_alive: to.keep_alive,
+            connect_timeout: CONNECT_TIMEOUT,
+        })
+    }
+
+    /// How long a connection may last: IoT Hub ends it with its token, and a message in flight then would go twice.
+    pub(super) fn lasts(&self) -> Option<Duration> {
+        match self {
+            Self::Broker { .. } => None,
+            Self::IotHub { .. } => Some(Duration::from_secs(TOKEN_SECS * 5 / 6)),
+        }
+    }
+
+    /// Who sent a queued message, and the message as this upstream gets it.
+    ///
+    /// # Errors
+    /// Why it never can.
+    pub(super) fn prepare(
+        &self,
+        gateway: &DeviceId,
+        queue: &Queue,
+        record: &Record,
+    ) -> Result<(Identity, Prepared), Reason> {
+        let unreadable = || Reason::because("its record cannot be read by this version");
+        let (topic, payload) = record::decode(&record.payload).ok_or_else(unreadable)?;
+        let Ok(Publish::Telemetry { from, mut bag }) = parse_publish(topic) else { return Err(unreadable()) };
+        let name = QueueName { id: queue.log.id(), epoch: record.epoch };
+        let place = (name.to_string(), record.sequence);
+        let connection = self.connection(gateway, &from);
+        let sender = sender(&from);
+        match self {
+            Self::IotHub { .. } => {
+                // What whoever reads the hub can know a repetition by.
+                if bag.get(system::MESSAGE_ID).is_none() {
+                    bag.set(system::MESSAGE_ID, format!("{}-{}", place.0, place.1));
+                }
+                if connection != from {
+                    bag.set(DEVICE_PROPERTY, from.device.as_str());
+                    if let Some(module) = &from.module {
+                        bag.set(MODULE_PROPERTY, module.as_str());
+                    }
+                }
+                let prepared = Prepared {
+                    sender,
+                    topic: topics::telemetry(&connection, &bag),
+                    payload,
+                    properties: None,
+                };
+                Ok((connection, bounded(prepared)?))
+            }
+            Self::Broker { topic, properties, .. } => {
+                let mut topic = topic
+                    .topic(gateway, &from, &bag)
+                    .map_err(|error| Reason::because(format!("[upstream] topic: {error}")))?;
+                bag.set(system::CONNECTION_DEVICE_ID, from.device.as_str());
+                if let Some(module) = &from.module {
+                    bag.set(system::CONNECTION_MODULE_ID, module.as_str());
+                }
+                bag.set(system::LINESIDE_QUEUE, place.0);
+                bag.set(system::LINESIDE_SEQUENCE, place.1.to_string());
+                if let Some(enqueued_ms) = corrected_ms(record.enqueued_ms) {
+                    bag.set(system::LINESIDE_ENQUEUED_MS, enqueued_ms.to_string());
+                }
+                let properties = match properties {
+                    Properties::None => None,
+                    Properties::Topic => {
+                        topic = format!("{topic}/{bag}");
+                        None
+                    }
+                    Properties::User => Some(Box::new(user_properties(&bag))),
+                };
+                Ok((connection, bounded(Prepared { sender, topic, payload, properties })?))
+            }
+        }
+    }
+}
+
+fn sender(from: &Identity) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    from.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn bounded(prepared: Prepared) -> Result<Prepared, Reason> {
+    if prepared.topic.len() > usize::from(u16::MAX) {
+        Err(Reason::because(format!("its topic would be {} bytes; 65,535 are allowed", prepared.topic.len())))
+    } else {
+        Ok(prepared)
+    }
+}
+
+fn key(devices: &Devices, device: &DeviceId) -> Option<Vec<u8>> {
+    match devices.get(device)?.attestation {
+        Attestation::Keys(keys) => keys.into_iter().next(),
+        _ => None,
+    }
+}
+
+/// The bag in an MQTT 5 packet: what has a property of its own there, and the rest by its name in the bag.
+fn user_properties(bag: &PropertyBag) -> PublishProperties {
+    let own = [system::CONTENT_TYPE, system::CORRELATION_ID];
+    PublishProperties {
+        content_type: bag.get(system::CONTENT_TYPE).map(Text::from),
+        correlation_data: bag.get(system::CORRELATION_ID).map(|id| Bytes::from(id.to_owned())),
+        user_properties: bag
+            .iter()
+            .filter(|(key, _)| !own.contains(key))
+            .map(|(key, value)| (key, value.unwrap_or_default()))
+            .collect(),
+        ..PublishProperties::default()
+    }
+}

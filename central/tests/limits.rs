@@ -14,8 +14,8 @@ use central::store::devices::{self, Device, Keys, Relationship};
 use common::{Central, start, start_with};
 use edge_core::access::enrolment;
 use edge_core::link::snapshot::{self, Assembly};
-use edge_hub::client::{self, ClientOptions, Incoming};
 use edge_hub::limits::Limits;
+use mqtt::client::{self, ClientOptions, Incoming};
 use reqwest::Method;
 use rumqttc::{Packet, QoS, SubscribeReasonCode};
 use schemas::link::{CHILDREN_MAX, Children, ClientPresence, Presence};
@@ -133,9 +133,9 @@ async fn ten_thousand_devices_with_long_ids_are_told_both_ways_in_parts_and_one_
         password: Some(edge_core::access::sas::token("central.test", &"gw".parse().unwrap(), &key, expires)),
         keep_alive: Duration::from_secs(60),
         connect_timeout: common::STEP,
-        transport: edge_hub::client::Transport::Tls(tls),
+        transport: mqtt::client::Transport::Tls(tls),
         proxy: None,
-        version: edge_hub::codec::packet::Version::V5,
+        version: mqtt::codec::packet::Version::V5,
     };
     let (mut sender, mut receiver) = client::connect(&options).await.unwrap();
     sender.publish("$ls/hello", br#"{"version":1}"#);

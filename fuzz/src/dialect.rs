@@ -3,8 +3,8 @@
 use edge_core::access::claim::claim;
 use edge_core::access::sas;
 use edge_core::dialect::client::{Publish, Subscribe, parse_publish, parse_subscribe};
-use edge_core::dialect::filter;
 use edge_core::dialect::link::{LinkDown, LinkUp};
+use mqtt::filter;
 use schemas::bag::PropertyBag;
 use schemas::names::Identity;
 

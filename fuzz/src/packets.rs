@@ -1,10 +1,10 @@
 //! MQTT packets of both versions.
 
 use bytes::BytesMut;
-use edge_hub::codec::message::Message;
-use edge_hub::codec::packet::{Packet, Version};
-use edge_hub::codec::read::{Read, connect_version, read};
-use edge_hub::codec::write;
+use mqtt::codec::message::Message;
+use mqtt::codec::packet::{Packet, Version};
+use mqtt::codec::read::{Read, connect_version, read};
+use mqtt::codec::write;
 
 const BYTES_MAX: usize = 64 * 1024;
 

@@ -5,8 +5,14 @@
 use std::path::{Path, PathBuf};
 
 /// Where both programs' sources are, from this crate.
-const SOURCES: [&str; 5] =
-    ["../../edge-agent/src", "../edge-buffer/src", "../edge-hub/src", "../../central/src", "src"];
+const SOURCES: [&str; 6] = [
+    "../../edge-agent/src",
+    "../edge-buffer/src",
+    "../edge-hub/src",
+    "../mqtt/src",
+    "../../central/src",
+    "src",
+];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {

@@ -61,7 +61,7 @@ pub(crate) fn is_kept(topic: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use edge_core::dialect::filter::matches;
+    use mqtt::filter::matches;
     use proptest::prelude::*;
 
     use super::*;

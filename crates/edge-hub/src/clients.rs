@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use edge_core::access::authorization::Rights;
 use edge_core::dialect::client::Subscribe;
-use edge_core::dialect::filter;
 use edge_core::dialect::link::LinkDown;
 use futures_util::future::BoxFuture;
+use mqtt::filter;
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::Identity;
 use schemas::topics;
@@ -22,14 +22,14 @@ use tracing::{debug, warn};
 
 use crate::broker::Broker;
 use crate::close_handle::CloseHandle;
-use crate::codec::packet::Version;
-use crate::codec::reason::Reason;
 use crate::delivery::NotDelivered;
 use crate::inbox;
 use crate::message::{Delivery, Message, unix_ms};
 use crate::service::Client;
 use crate::session_queue::{Bound, SessionQueue};
 use crate::takeovers::{Conflict, Takeovers};
+use mqtt::codec::packet::Version;
+use mqtt::codec::reason::Reason;
 
 /// The clients of one program's MQTT servers. Cheap to clone; all clones are the same.
 #[derive(Clone, Default)]

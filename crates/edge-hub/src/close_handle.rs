@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::reason::Reason;
+use mqtt::codec::reason::Reason;
 
 /// Closes one connection, from wherever.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use mqtt::websocket::{self, WebSocket};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
@@ -30,11 +31,13 @@ use crate::mqtt_server::MqttServer;
 use crate::sanitized::Sanitized;
 use crate::service::{ClientCert, Service, Transport};
 use crate::session;
-use crate::websocket::{self, WebSocket};
 
 /// From accepting a connection to the last byte of its answer: a method call may wait 300 s for its target to connect and
 /// 300 s for the answer (IoT Hub's limits).
 const REQUEST_MAX: Duration = Duration::from_secs(630);
+
+/// Where MQTT over WebSocket is served: the usual path, and IoT Hub's.
+const WEBSOCKET_PATHS: [&str; 3] = ["/mqtt", "/$iothub/websocket", "/%24iothub/websocket"];
 
 type Tls = TlsStream<TcpStream>;
 
@@ -104,7 +107,7 @@ async fn serve<S: Service>(
     let peer = caller.peer;
     let api = TowerToHyperService::new(api);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let answered = if websocket::is_path(request.uri().path()) {
+        let answered = if WEBSOCKET_PATHS.contains(&request.uri().path()) {
             Err(upgraded(&mut request, &upgrade, peer))
         } else {
             request.extensions_mut().insert(caller.clone());
@@ -136,12 +139,13 @@ fn upgraded(
     upgrade: &Mutex<Option<OnUpgrade>>,
     peer: SocketAddr,
 ) -> Response<Body> {
-    match websocket::accept(request) {
+    match websocket::accept(request, Body::empty) {
         Ok(response) => {
             *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(request));
             response
         }
-        Err(why) => {
+        Err(error) => {
+            let why = error.to_string();
             warn!(%peer, "connection refused: no WebSocket for MQTT: {}", Sanitized(&why));
             let body = serde_json::json!({ "message": why }).to_string();
             (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/json")], body).into_response()

@@ -11,8 +11,8 @@
 
 use schemas::bag::{PropertyBag, system};
 
-use crate::codec::packet::PublishProperties;
-use crate::codec::text::{Text, UserProperties};
+use mqtt::codec::packet::PublishProperties;
+use mqtt::codec::text::{Text, UserProperties};
 
 /// What the properties of a telemetry message add to its bag.
 pub(crate) fn add_to_bag(bag: &mut PropertyBag, properties: &PublishProperties) {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::codec::packet::PublishProperties;
+use mqtt::codec::packet::PublishProperties;
 
 /// A session that never ends by itself.
 pub(crate) const FOR_EVER: u32 = u32::MAX;
@@ -84,7 +84,7 @@ impl Message {
 }
 
 fn properties_size(properties: &PublishProperties) -> usize {
-    let text = |text: &Option<crate::codec::text::Text>| text.as_ref().map_or(0, |t| t.bytes().len());
+    let text = |text: &Option<mqtt::codec::text::Text>| text.as_ref().map_or(0, |t| t.bytes().len());
     size_of::<PublishProperties>()
         + text(&properties.response_topic)
         + text(&properties.content_type)

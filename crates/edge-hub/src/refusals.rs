@@ -13,8 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use edge_core::access::proof::Fingerprint;
 use tokio::sync::Notify;
 
-use crate::codec::packet::Version;
 use crate::service::ConnectRequest;
+use mqtt::codec::packet::Version;
 
 /// Identities that the program knows, of which refusals are kept.
 const KNOWN_MAX: usize = 1_024;

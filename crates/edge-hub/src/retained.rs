@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::levels::split_level;
 use crate::message::Message;
 use crate::quota::{QuotaExceeded, Resource, Usage, topic_bytes};
+use mqtt::filter::split_level;
 
 /// The bounds of what is retained.
 #[derive(Debug, Clone, Copy)]
@@ -204,7 +204,7 @@ impl Node {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use edge_core::dialect::filter;
+    use mqtt::filter;
     use proptest::prelude::*;
 
     fn message(topic: &str) -> Arc<Message> {

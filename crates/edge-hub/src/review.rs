@@ -9,9 +9,9 @@ use schemas::names::Identity;
 use tracing::info;
 
 use crate::clients::{Clients, Connection};
-use crate::codec::reason::Reason;
 use crate::service::Login;
 use crate::table::split_share;
+use mqtt::codec::reason::Reason;
 
 impl Clients {
     /// Judges every client that is connected. `authorize` gives what it may do now, or why it may not stay; a client that

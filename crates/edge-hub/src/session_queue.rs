@@ -18,17 +18,17 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edge_core::dialect::client::Subscribe;
-use edge_core::dialect::filter;
+use mqtt::filter;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::close_handle::CloseHandle;
-use crate::codec::reason::Reason;
 use crate::delivery::NotDelivered;
 use crate::flight::{Again, Flight};
 use crate::message::{Delivery, Message};
 use crate::quota::Usage;
 use crate::subscription::Options;
+use mqtt::codec::reason::Reason;
 
 /// Messages that wait for one connected client before senders are held back.
 pub(crate) const MESSAGES_SOFT: usize = 1_000;

@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::levels::split_level;
 use crate::message::Share;
 use crate::session_queue::SessionQueue;
 use crate::subscription::Options;
+use mqtt::filter::split_level;
 
 /// The deepest free filter, and the deepest retained topic: the trees are walked level by level.
 pub(crate) const LEVELS_MAX: usize = 128;
@@ -298,7 +298,7 @@ mod tests {
     use crate::quota::{Limits, Usage};
     use crate::session_queue::Keeps;
     use crate::settings::MqttServerSettings;
-    use edge_core::dialect::filter;
+    use mqtt::filter;
     use proptest::prelude::*;
 
     fn session_queue(number: u64) -> Arc<SessionQueue> {

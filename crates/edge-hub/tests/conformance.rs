@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The tests of a file, by the table's name of it: of the server, or of the crate.
+/// The tests of a file, by the table's name of it: of the server, or of the codec.
 fn tests_of(file: &str) -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let source = ["tests/mqtt_server", "src"]
+    let source = ["tests/mqtt_server", "../mqtt/src"]
         .iter()
         .find_map(|folder| std::fs::read_to_string(root.join(folder).join(file).with_extension("rs")).ok())
         .unwrap_or_else(|| panic!("no file {file}"));

@@ -15,7 +15,7 @@ use edge_core::error_chain::chain;
 use edge_core::health::facts::{ConfigFacts, DaemonFacts, DockerFacts, Facts, Probe, Reached, UpstreamFacts};
 use edge_core::health::finding::Finding;
 use edge_core::health::findings;
-use edge_hub::client::ConnectError;
+use mqtt::client::ConnectError;
 
 use crate::clock::now_ms;
 use crate::config::{Config, ConfigError, Transport};

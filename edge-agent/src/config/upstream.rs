@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use edge_core::dialect::template::TopicTemplate;
 use edge_core::link::budget::{Cause, Limits};
-use edge_hub::client::Proxy;
-use edge_hub::codec::packet::Version;
 use edge_hub::input_file;
+use mqtt::client::Proxy;
+use mqtt::codec::packet::Version;
 use schemars::JsonSchema;
 use schemas::connection_string::ConnectionString;
 use schemas::names::DeviceId;

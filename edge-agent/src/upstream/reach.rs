@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use edge_core::health::facts::LinkFailure;
-use edge_hub::client::{self, ClientOptions};
-use edge_hub::codec::packet::Version;
 use edge_hub::input_file;
 use edge_hub::tls;
+use mqtt::client::{self, ClientOptions};
+use mqtt::codec::packet::Version;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

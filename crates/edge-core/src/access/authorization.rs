@@ -10,7 +10,7 @@
 use schemas::manifest::authorization::{Authorization, Operation, Rule};
 use schemas::names::{DeviceId, Identity};
 
-use crate::dialect::filter;
+use mqtt::filter;
 
 /// The client whose rights are read.
 #[derive(Debug, Clone, Copy)]

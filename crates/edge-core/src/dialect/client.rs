@@ -3,10 +3,10 @@
 use schemas::bag::PropertyBag;
 use schemas::names::{Identity, NameError};
 
-use super::filter;
 use super::link::LinkUp;
 use super::provisioning;
 use super::query::query_value;
+use mqtt::filter;
 
 /// The meaning of a PUBLISH from a client.
 #[derive(Debug, Clone, PartialEq)]

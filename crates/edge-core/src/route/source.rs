@@ -20,7 +20,7 @@
 
 use crate::condition::Wrong;
 use crate::dialect::client::{Subscribe, parse_subscribe};
-use crate::dialect::filter;
+use mqtt::filter;
 
 use super::message::{Kind, Message};
 

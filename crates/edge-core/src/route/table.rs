@@ -10,7 +10,7 @@ use super::grammar::{self, Parsed, Sink};
 use super::message::{Kind, Message};
 use super::source::Source;
 use crate::condition::{SyntaxError, Value};
-use crate::dialect::filter::matches;
+use mqtt::filter::matches;
 
 /// Why a route was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

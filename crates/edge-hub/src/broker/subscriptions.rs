@@ -7,7 +7,6 @@ use tracing::warn;
 
 use super::Broker;
 use super::publish::Given;
-use crate::codec::packet::RetainHandling;
 use crate::counts::add;
 use crate::journal::Stored;
 use crate::journal::event::{Event, Kept};
@@ -17,6 +16,7 @@ use crate::sanitized::Sanitized;
 use crate::session_queue::{Held, SessionQueue};
 use crate::subscription::Options;
 use crate::table::split_share;
+use mqtt::codec::packet::RetainHandling;
 
 /// A subscription that was entered.
 pub(crate) struct SubscriptionEntered {

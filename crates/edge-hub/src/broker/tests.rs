@@ -14,7 +14,6 @@ use super::publish::{Given, copy};
 use super::wills::Will;
 use super::*;
 use crate::close_handle::CloseHandle;
-use crate::codec::packet::RetainHandling;
 use crate::journal::event::Kept;
 use crate::journal::{Journal, JournalMax};
 use crate::message::Message;
@@ -22,6 +21,7 @@ use crate::quota::Resource;
 use crate::session_queue::{Budget, Held, Outgoing, SessionQueue};
 use crate::subscription::Options;
 use crate::table::{Served, split_share};
+use mqtt::codec::packet::RetainHandling;
 
 async fn broker(dir: &TempDir) -> (Broker, mpsc::UnboundedReceiver<DueWill>) {
     let max = JournalMax { bytes: 64 << 20, keep_free_bytes: 0 };

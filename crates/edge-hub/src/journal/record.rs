@@ -48,10 +48,10 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::event::{Event, Kept, Published, Target};
-use crate::codec::packet::PublishProperties;
-use crate::codec::text::{Text, UserProperties};
 use crate::message::Message;
 use crate::subscription::Options;
+use mqtt::codec::packet::PublishProperties;
+use mqtt::codec::text::{Text, UserProperties};
 
 const VERSION: u8 = 1;
 const PART: u8 = 128;

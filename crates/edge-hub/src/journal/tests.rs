@@ -13,10 +13,10 @@ use super::event::{Event, Kept, Published, Target};
 use super::record::{self, Record};
 use super::state::State;
 use super::{Journal, JournalMax, Recovered};
-use crate::codec::packet::PublishProperties;
-use crate::codec::text::Text;
 use crate::message::Message;
 use crate::subscription::Options;
+use mqtt::codec::packet::PublishProperties;
+use mqtt::codec::text::Text;
 
 const MAX: JournalMax = JournalMax { bytes: 64 << 20, keep_free_bytes: 0 };
 

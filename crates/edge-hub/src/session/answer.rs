@@ -13,14 +13,14 @@ use tracing::{info, warn};
 use super::Session;
 use super::end::End;
 use super::pending::{Done, Failed, Pending, Reply, Request, Work};
-use crate::codec::packet::{Ack, ReasonProperties, Version};
-use crate::codec::reason::Reason;
-use crate::codec::text::Text;
-use crate::codec::write::{self, AckKind};
 use crate::counts::count;
 use crate::journal::Stored;
 use crate::sanitized::Sanitized;
 use crate::service::{Rejected, Service};
+use mqtt::codec::packet::{Ack, ReasonProperties, Version};
+use mqtt::codec::reason::Reason;
+use mqtt::codec::text::Text;
+use mqtt::codec::write::{self, AckKind};
 
 /// What a pending packet holds besides its payload: its future, its slots in queues.
 const PENDING_BYTES: usize = 512;
@@ -126,9 +126,9 @@ where
     }
 
     fn reply(&mut self, reply: Reply, failure: Option<(Reason, String)>) -> Result<(), End> {
-        let (reason, told) = match failure {
+        let (reason, properties) = match failure {
             None => (Reason::SUCCESS, None),
-            Some((reason, why)) => (reason, self.told(&why, 1)),
+            Some((reason, why)) => (reason, self.reason_properties(&why, 1)),
         };
         let (kind, id, reason) = match reply {
             Reply::Nothing => return Ok(()),
@@ -156,13 +156,13 @@ where
         if is_the_end {
             self.unanswered = self.unanswered.saturating_sub(1);
         }
-        write::ack(&mut self.writer.out, self.peer.version, kind, &Ack { id, reason, told });
+        write::ack(&mut self.writer.out, self.peer.version, kind, &Ack { id, reason, properties });
         Ok(())
     }
 
     /// A reason string beside so many reason codes, for a client that may be sent one. One that makes the packet larger
     /// than the client takes is left out (MQTT-3.4.2-2 and its like of MQTT 5).
-    pub(super) fn told(&self, why: &str, codes: usize) -> Option<Box<ReasonProperties>> {
+    pub(super) fn reason_properties(&self, why: &str, codes: usize) -> Option<Box<ReasonProperties>> {
         let is_wanted = self.peer.version == Version::V5
             && self.peer.wants_reasons
             && fits(why, codes, self.peer.packet_bytes_max);

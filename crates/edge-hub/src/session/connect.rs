@@ -16,11 +16,6 @@ use super::answer::fits;
 use super::publish::{TELEMETRY_TOPIC_BYTES_MAX, bag_bytes};
 use super::wire::{Reader, Writer};
 use crate::bridge_state;
-use crate::codec::error::ReadError;
-use crate::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Packet, Version};
-use crate::codec::reason::Reason;
-use crate::codec::text::Text;
-use crate::codec::write;
 use crate::connection_slots::ConnectionSlot;
 use crate::counts::count;
 use crate::message::unix_ms;
@@ -30,6 +25,11 @@ use crate::refusals::{Refusing, proof, protocol};
 use crate::sanitized::Sanitized;
 use crate::service::{Admitted, Client, ConnectRequest, Login, Refusal, Service, Transport};
 use crate::table::LEVELS_MAX;
+use mqtt::codec::error::ReadError;
+use mqtt::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Packet, Version};
+use mqtt::codec::reason::Reason;
+use mqtt::codec::text::Text;
+use mqtt::codec::write;
 
 /// The largest CONNECT: whoever sends it has proven nothing yet.
 const CONNECT_BYTES_MAX: usize = 128 * 1024;

@@ -12,12 +12,12 @@ use super::answer::fits;
 use super::pending;
 use super::wire::{Reader, Writer};
 use crate::broker::presence::Parting;
-use crate::codec::packet::{Disconnect, Version};
-use crate::codec::reason::Reason;
-use crate::codec::text::Text;
-use crate::codec::write;
 use crate::sanitized::Sanitized;
 use crate::service::Service;
+use mqtt::codec::packet::{Disconnect, Version};
+use mqtt::codec::reason::Reason;
+use mqtt::codec::text::Text;
+use mqtt::codec::write;
 
 /// How long a client that was told "nothing follows" may take to close its side.
 const DRAIN: Duration = Duration::from_secs(2);

@@ -34,14 +34,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::wills::Will;
 use crate::clients::Connection;
-use crate::codec::packet::Version;
-use crate::codec::reason::Reason;
 use crate::connection_slots::ConnectionSlot;
 use crate::mqtt_server::MqttServer;
 use crate::quota::Used;
 use crate::service::{Service, Transport};
 use crate::table::Route;
 use end::End;
+use mqtt::codec::packet::Version;
+use mqtt::codec::reason::Reason;
 use pending::{PendingQueue, Request};
 use rate::Rates;
 use send::Gate;

@@ -22,14 +22,14 @@ use crate::bridge_state;
 use crate::broker::presence::Arrival;
 use crate::broker::wills::Will;
 use crate::close_handle::CloseHandle;
-use crate::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Version};
-use crate::codec::reason::Reason;
-use crate::codec::text::Text;
-use crate::codec::write;
 use crate::message::{FOR_EVER, Message};
 use crate::mqtt_server::MqttServer;
 use crate::sanitized::Sanitized;
 use crate::service::{Client, Service};
+use mqtt::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Version};
+use mqtt::codec::reason::Reason;
+use mqtt::codec::text::Text;
+use mqtt::codec::write;
 
 /// Writes the CONNACK and opens the connection: the client has its session, old or new.
 pub(super) fn open<S, T>(

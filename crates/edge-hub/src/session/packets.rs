@@ -6,14 +6,14 @@ use tracing::{debug, warn};
 use super::Session;
 use super::end::End;
 use super::pending::Reply;
-use crate::codec::packet::{Ack, Packet, Version};
-use crate::codec::reason::Reason;
-use crate::codec::write;
 use crate::counts::count;
 use crate::journal::event::Event;
 use crate::quota::Rate;
 use crate::sanitized::Sanitized;
 use crate::service::Service;
+use mqtt::codec::packet::{Ack, Packet, Version};
+use mqtt::codec::reason::Reason;
+use mqtt::codec::write;
 
 impl<S, T> Session<S, T>
 where

@@ -11,10 +11,10 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 
-use crate::codec::packet::SubAck;
-use crate::codec::reason::Reason;
 use crate::journal::Stored;
 use crate::service::Rejected;
+use mqtt::codec::packet::SubAck;
+use mqtt::codec::reason::Reason;
 
 /// What is being done about a packet of the client.
 pub(super) enum Work {

@@ -19,8 +19,6 @@ use super::end::End;
 use super::pending::{Reply, Work};
 use crate::bridge_state;
 use crate::broker::publish::Given;
-use crate::codec::packet::{Publish, PublishProperties, Version};
-use crate::codec::reason::Reason;
 use crate::counts::count;
 use crate::inbox;
 use crate::journal::event::Event;
@@ -29,6 +27,8 @@ use crate::sanitized::Sanitized;
 use crate::service::{Client, Rejected, Service};
 use crate::settings::MqttServerSettings;
 use crate::table::{LEVELS_MAX, Route};
+use mqtt::codec::packet::{Publish, PublishProperties, Version};
+use mqtt::codec::reason::Reason;
 
 /// The longest telemetry topic. Forwarding adds to the bag and encodes it anew, at worst threefold, and the topic that
 /// comes of it must still fit in MQTT's 65,535 bytes.

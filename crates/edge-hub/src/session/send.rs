@@ -8,10 +8,6 @@ use tracing::warn;
 use super::end::End;
 use super::{OUT_BYTES_MAX, Session};
 use crate::bridge_state;
-use crate::codec::message::Message;
-use crate::codec::packet::Ack;
-use crate::codec::reason::Reason;
-use crate::codec::write::{self, AckKind};
 use crate::counts::{add, count};
 use crate::journal::Stored;
 use crate::journal::event::Event;
@@ -19,6 +15,10 @@ use crate::message::unix_ms;
 use crate::sanitized::Sanitized;
 use crate::service::Service;
 use crate::session_queue::{Budget, Copy, Outgoing, Taken};
+use mqtt::codec::message::Message;
+use mqtt::codec::packet::Ack;
+use mqtt::codec::reason::Reason;
+use mqtt::codec::write::{self, AckKind};
 
 /// Packets that may be written when their packet ids are on disk: a QoS 2 message that was sent under one id and comes
 /// again under another would be taken twice.

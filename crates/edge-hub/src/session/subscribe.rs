@@ -9,9 +9,6 @@ use super::end::End;
 use super::pending::{Reply, Subscribed};
 use crate::bridge_state;
 use crate::clients::Connection;
-use crate::codec::packet::{Filter, ReasonProperties, SubAck, Subscribe, Unsubscribe, Version};
-use crate::codec::reason::Reason;
-use crate::codec::write;
 use crate::counts::count;
 use crate::journal::Stored;
 use crate::mqtt_server::MqttServer;
@@ -20,6 +17,9 @@ use crate::service::Service;
 use crate::session_queue::Held;
 use crate::subscription::Options;
 use crate::table::{LEVELS_MAX, split_share};
+use mqtt::codec::packet::{Filter, ReasonProperties, SubAck, Subscribe, Unsubscribe, Version};
+use mqtt::codec::reason::Reason;
+use mqtt::codec::write;
 
 impl<S, T> Session<S, T>
 where
@@ -29,7 +29,7 @@ where
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
         let session_queue = self.connection.session_queue.clone();
         let mut subscribed = Subscribed {
-            answer: SubAck { id: subscribe.id, reasons: Vec::new(), told: None },
+            answer: SubAck { id: subscribe.id, reasons: Vec::new(), properties: None },
             granted: Vec::new(),
             is_within_replay: true,
         };
@@ -47,8 +47,8 @@ where
             let meaning = match judged {
                 Ok(meaning) => meaning,
                 Err((reason, why)) => {
-                    let (reason, told) = self.subscription_refused(&filter.path, reason, &why, filters);
-                    subscribed.answer.told = subscribed.answer.told.take().or(told);
+                    let (reason, properties) = self.subscription_refused(&filter.path, reason, &why, filters);
+                    subscribed.answer.properties = subscribed.answer.properties.take().or(properties);
                     subscribed.answer.reasons.push(reason);
                     continue;
                 }
@@ -69,13 +69,13 @@ where
                     Err(exceeded) => {
                         count(&self.server.counts().quotas_exceeded);
                         count(&self.server.counts().subscriptions_refused);
-                        let (reason, told) = self.subscription_refused(
+                        let (reason, properties) = self.subscription_refused(
                             &held.filter,
                             Reason::QUOTA_EXCEEDED,
                             &exceeded.to_string(),
                             filters,
                         );
-                        subscribed.answer.told = subscribed.answer.told.take().or(told);
+                        subscribed.answer.properties = subscribed.answer.properties.take().or(properties);
                         subscribed.answer.reasons.push(reason);
                         continue;
                     }
@@ -109,7 +109,7 @@ where
             Version::V4 => Reason::UNSPECIFIED,
             Version::V5 => reason,
         };
-        (reason, self.told(&format!("{filter}: {why}"), filters))
+        (reason, self.reason_properties(&format!("{filter}: {why}"), filters))
     }
 
     fn judge_new(&self, filter: &Filter) -> Result<Meaning, (Reason, String)> {
@@ -155,7 +155,7 @@ where
         if self.peer.version == Version::V4 {
             reasons.clear();
         }
-        let answer = SubAck { id: unsubscribe.id, reasons, told: None };
+        let answer = SubAck { id: unsubscribe.id, reasons, properties: None };
         self.answer_when(stored, Reply::UnsubAck(Box::new(answer)))
     }
 

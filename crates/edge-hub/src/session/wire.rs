@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 
-use crate::codec::error::ReadError;
-use crate::codec::packet::{Packet, Version};
-use crate::codec::read::{Read, connect_version, read};
+use mqtt::codec::error::ReadError;
+use mqtt::codec::packet::{Packet, Version};
+use mqtt::codec::read::{Read, connect_version, read};
 
 /// What is read at once: from an idle client, and from a busy one.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
-use edge_hub::codec::packet::{
+use mqtt::codec::packet::{
     Ack, ConnAck, Connect, ConnectProperties, Filter, Packet, Publish, PublishProperties, RetainHandling,
     Subscribe, Version, Will,
 };
-use edge_hub::codec::read::{Read, read};
-use edge_hub::codec::reason::Reason;
-use edge_hub::codec::text::UserProperties;
-use edge_hub::codec::write;
+use mqtt::codec::read::{Read, read};
+use mqtt::codec::reason::Reason;
+use mqtt::codec::text::UserProperties;
+use mqtt::codec::write;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -74,7 +74,7 @@ impl Five {
         let nothing = ConnAck {
             is_session_present: false,
             reason: Reason::UNSPECIFIED,
-            properties: edge_hub::codec::packet::ConnAckProperties::default(),
+            properties: mqtt::codec::packet::ConnAckProperties::default(),
         };
         let mut five = Self { stream, buffer: BytesMut::new(), connack: nothing };
         five.send(Packet::Connect(Box::new(connect))).await;

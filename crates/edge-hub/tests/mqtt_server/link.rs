@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::{LinkDown, LinkUp};
-use edge_hub::client::{self, ClientOptions, ConnectError, Incoming, ReceiveError, Transport};
-use edge_hub::codec::packet::Version;
-use edge_hub::codec::reason::Reason;
 use edge_hub::settings::MqttServerSettings;
 use edge_hub::tls;
+use mqtt::client::{self, ClientOptions, ConnectError, Incoming, ReceiveError, Transport};
+use mqtt::codec::packet::Version;
+use mqtt::codec::reason::Reason;
 use schemas::topics;
 
 use crate::site::{PATIENCE, Seen, Site};

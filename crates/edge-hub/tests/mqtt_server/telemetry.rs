@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use edge_hub::codec::packet::Packet as Packet5;
-use edge_hub::codec::reason::Reason;
-use edge_hub::codec::text::Text;
 use edge_hub::settings::MqttServerSettings;
+use mqtt::codec::packet::Packet as Packet5;
+use mqtt::codec::reason::Reason;
+use mqtt::codec::text::Text;
 use rumqttc::{Packet, QoS, SubscribeReasonCode};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -115,7 +115,7 @@ async fn without_room_a_client_of_mqtt_5_is_told_so_and_stays() {
     for qos in [1, 2] {
         d1.publish(publish(TOPIC, "full", qos, 1)).await;
         let (Packet5::PubAck(ack) | Packet5::PubRec(ack)) = d1.packet().await else { panic!("no answer") };
-        let told = ack.told.and_then(|told| told.reason_string);
+        let told = ack.properties.and_then(|properties| properties.reason_string);
         assert_eq!(
             (ack.id, ack.reason, told),
             (1, Reason::QUOTA_EXCEEDED, Some(Text::from("the queue is full")))

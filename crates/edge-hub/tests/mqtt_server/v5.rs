@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edge_hub::codec::packet::{
+use edge_hub::settings::MqttServerSettings;
+use mqtt::codec::packet::{
     Ack, Connect, ConnectProperties, Disconnect, Filter, Packet, PublishProperties, RetainHandling,
 };
-use edge_hub::codec::reason::Reason;
-use edge_hub::codec::text::Text;
-use edge_hub::settings::MqttServerSettings;
+use mqtt::codec::reason::Reason;
+use mqtt::codec::text::Text;
 use tokio::time::Instant;
 
 use crate::five::{Five, connect, filter, publish, will, with};
@@ -106,7 +106,7 @@ async fn subscription_options_are_kept() {
     client.told(publish("own", "x", 1, 1)).await;
     client.nothing().await;
 
-    let retained = edge_hub::codec::packet::Publish { retain: true, ..publish("kept/1", "old", 1, 2) };
+    let retained = mqtt::codec::packet::Publish { retain: true, ..publish("kept/1", "old", 1, 2) };
     assert_eq!(client.told(retained.clone()).await.reason, Reason::SUCCESS);
     client
         .subscribe(Filter { retain_handling: RetainHandling::DoNotSend, ..filter("kept/+", 0) }, None)
@@ -125,7 +125,7 @@ async fn subscription_options_are_kept() {
     let mut flags = Five::new(site.address, "flags").await;
     let as_published = Filter { retain_as_published: true, ..filter("kept/1", 0) };
     flags.subscribe(Filter { retain_handling: RetainHandling::DoNotSend, ..as_published }, None).await;
-    client.publish(edge_hub::codec::packet::Publish { id: 3, ..retained }).await;
+    client.publish(mqtt::codec::packet::Publish { id: 3, ..retained }).await;
     assert!(flags.message().await.retain);
     assert!(!client.message().await.retain, "live, and not as published");
     site.close().await;
@@ -164,7 +164,7 @@ async fn a_refused_message_is_told_why_and_the_connection_stays() {
         if topic != "$ls/presence" {
             assert_eq!(ack.reason, reason, "{topic}");
         }
-        assert!(ack.told.unwrap().reason_string.is_some());
+        assert!(ack.properties.unwrap().reason_string.is_some());
     }
     let ack = client.told(publish("devices/d1/messages/events/", "wrong", 1, 2)).await;
     assert_eq!(ack.reason, Reason::PAYLOAD_FORMAT_INVALID);
@@ -313,7 +313,7 @@ async fn retained_messages_outlive_a_restart_and_are_cleared_by_an_empty_one() {
     let dir = tempfile::TempDir::new().unwrap();
     let site = Site::open_in(dir.path(), MqttServerSettings::default()).await;
     let mut publisher = Five::new(site.address, "publisher").await;
-    let retained = |topic: &str, payload: &str, id| edge_hub::codec::packet::Publish {
+    let retained = |topic: &str, payload: &str, id| mqtt::codec::packet::Publish {
         retain: true,
         ..publish(topic, payload, 1, id)
     };

@@ -10,8 +10,8 @@ use std::time::Duration;
 use edge_core::dialect::link::{LinkDown, LinkUp};
 use edge_core::link::budget::Cause;
 use edge_core::link::liveness::{Liveness, Next};
-use edge_hub::client::{Incoming, Receiver, Sender};
 use futures_util::FutureExt as _;
+use mqtt::client::{Incoming, Receiver, Sender};
 use schemas::link::{Hello, LINK_VERSION};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -204,7 +204,7 @@ impl<'a> Connection<'a> {
     async fn refused(
         &mut self,
         packet_id: u16,
-        reason: edge_hub::codec::reason::Reason,
+        reason: mqtt::codec::reason::Reason,
         why: String,
     ) -> Result<(), Ended> {
         self.sender.acknowledged(packet_id);

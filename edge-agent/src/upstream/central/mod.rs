@@ -29,11 +29,11 @@ use edge_core::access::sas;
 use edge_core::backoff::Backoff;
 use edge_core::error_chain::chain;
 use edge_core::health::facts::LinkFailure;
-use edge_hub::client::{self, ClientOptions, Proxy, Transport};
 use edge_hub::clients::Clients;
 use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
-use edge_hub::codec::packet::Version;
 use edge_hub::tasks::{Panicked, guard};
+use mqtt::client::{self, ClientOptions, Proxy, Transport};
+use mqtt::codec::packet::Version;
 use schemas::connection_string::ConnectionString;
 use schemas::generation::Generation;
 use schemas::link::{GENERATIONS, Loss};
@@ -89,7 +89,7 @@ impl LinkStatus {
 
 /// Who must act when a connection to upstream fails in this way.
 pub fn link_failure(error: &client::ConnectError) -> LinkFailure {
-    use edge_hub::codec::reason::Reason;
+    use mqtt::codec::reason::Reason;
     match error {
         client::ConnectError::Tls(_) => LinkFailure::Untrusted,
         client::ConnectError::Refused {

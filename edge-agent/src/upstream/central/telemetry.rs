@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use edge_core::link::pace::Pace;
 use edge_core::link::window::Windows;
-use edge_hub::client::{Outgoing, Sender};
+use mqtt::client::{Outgoing, Sender};
 use schemas::bag::system;
 use schemas::generation::Generation;
 use tokio::time::Instant;

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use edge_core::dialect::link::LinkUp;
 use edge_core::link::budget::Cause;
-use edge_hub::client::{Outgoing, Sender};
+use mqtt::client::{Outgoing, Sender};
 use schemas::generation::Generation;
 use schemas::link::{RemovedDevice, Reported};
 use schemas::method::{MethodFailure, MethodResponse};

@@ -39,9 +39,9 @@ pub struct Forwarder {
     /// Its host and port.
     pub address: (String, u16),
     /// How it is reached.
-    pub transport: edge_hub::client::Transport,
+    pub transport: mqtt::client::Transport,
     /// What stands in between.
-    pub proxy: Option<edge_hub::client::Proxy>,
+    pub proxy: Option<mqtt::client::Proxy>,
     /// A line on which nothing is heard for so long is dead.
     pub keep_alive: Duration,
     pub queues: Arc<Queues>,

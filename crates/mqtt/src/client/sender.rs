@@ -69,8 +69,8 @@ impl Sender {
         }
     }
 
-    /// Notes what the server said of itself.
-    pub(super) fn told(&mut self, properties: &ConnAckProperties) {
+    /// Notes what the server takes at most, from its CONNACK.
+    pub(super) fn note_limits(&mut self, properties: &ConnAckProperties) {
         if let Some(max) = properties.receive_max {
             self.publishes_max = usize::from(max);
         }
@@ -143,10 +143,12 @@ impl Sender {
         write::ack(&mut self.out, self.version, AckKind::PubAck, &Ack::success(packet_id));
     }
 
+    /// Queues a PINGREQ; the server answers with [`super::Incoming::Pong`].
     pub fn ping(&mut self) {
         write::pingreq(&mut self.out);
     }
 
+    /// Queues the DISCONNECT by which the server knows that the end of the connection is no fault.
     pub fn disconnect(&mut self) {
         write::disconnect(&mut self.out, self.version, &Disconnect::because(Reason::SUCCESS));
     }

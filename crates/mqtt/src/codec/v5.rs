@@ -1,7 +1,7 @@
 //! MQTT 5, read by ourselves: docs/decisions/0001-own-subscription-table.md says what rumqttd's codec gets wrong of it.
 
+use crate::filter;
 use bytes::Bytes;
-use edge_core::dialect::filter;
 
 use super::error::ReadError;
 use super::fields::Fields;
@@ -10,7 +10,7 @@ use super::packet::{
     Ack, Auth, ConnAck, ConnAckProperties, Disconnect, Filter, Packet, Publish, PublishProperties,
     RetainHandling, SubAck, Subscribe, Unsubscribe,
 };
-use super::properties::{Bag, NOT_HERE, id, request, told};
+use super::properties::{Bag, NOT_HERE, id, reason_properties, request};
 use super::reason::Reason;
 
 fn protocol(why: &'static str) -> ReadError {
@@ -208,9 +208,9 @@ fn publish_properties(fields: &mut Fields) -> Result<Option<Box<PublishPropertie
 fn ack(mut fields: Fields, reasons: &Reasons) -> Result<Ack, ReadError> {
     let id = fields.packet_id()?;
     let reason = if fields.is_empty() { Reason::SUCCESS } else { reasons.read(&mut fields)? };
-    let told = if fields.is_empty() { None } else { told(&mut fields)? };
+    let properties = if fields.is_empty() { None } else { reason_properties(&mut fields)? };
     fields.end()?;
-    Ok(Ack { id, reason, told })
+    Ok(Ack { id, reason, properties })
 }
 
 fn subscribe(mut fields: Fields) -> Result<Subscribe, ReadError> {
@@ -270,7 +270,7 @@ fn unsubscribe(mut fields: Fields) -> Result<Unsubscribe, ReadError> {
 
 fn suback(mut fields: Fields, allowed: &Reasons) -> Result<SubAck, ReadError> {
     let id = fields.packet_id()?;
-    let told = told(&mut fields)?;
+    let properties = reason_properties(&mut fields)?;
     let mut reasons = Vec::new();
     while !fields.is_empty() {
         reasons.push(allowed.read(&mut fields)?);
@@ -278,7 +278,7 @@ fn suback(mut fields: Fields, allowed: &Reasons) -> Result<SubAck, ReadError> {
     if reasons.is_empty() {
         Err(protocol("an answer without a reason code"))
     } else {
-        Ok(SubAck { id, reasons, told })
+        Ok(SubAck { id, reasons, properties })
     }
 }
 

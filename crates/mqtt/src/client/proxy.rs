@@ -67,19 +67,20 @@ impl Proxy {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         let connected: TokioIo<TcpStream> = match (self.is_socks(), self.0.raw_auth(), self.0.basic_auth()) {
-            (true, None, _) => {
-                TowerToHyperService::new(SocksV5::new(via, tcp)).call(to).await.map_err(|e| told(&e))?
-            }
+            (true, None, _) => TowerToHyperService::new(SocksV5::new(via, tcp))
+                .call(to)
+                .await
+                .map_err(|e| with_causes(&e))?,
             (true, Some((user, password)), _) => {
                 let socks = SocksV5::new(via, tcp).with_auth(user.to_owned(), password.to_owned());
-                TowerToHyperService::new(socks).call(to).await.map_err(|e| told(&e))?
+                TowerToHyperService::new(socks).call(to).await.map_err(|e| with_causes(&e))?
             }
             (false, _, None) => {
-                TowerToHyperService::new(Tunnel::new(via, tcp)).call(to).await.map_err(|e| told(&e))?
+                TowerToHyperService::new(Tunnel::new(via, tcp)).call(to).await.map_err(|e| with_causes(&e))?
             }
             (false, _, Some(basic)) => {
                 let tunnel = Tunnel::new(via, tcp).with_auth(basic.clone());
-                TowerToHyperService::new(tunnel).call(to).await.map_err(|e| told(&e))?
+                TowerToHyperService::new(tunnel).call(to).await.map_err(|e| with_causes(&e))?
             }
         };
         Ok(connected.into_inner())
@@ -110,7 +111,7 @@ fn uri(scheme: &str, host: &str, port: u16) -> Option<Uri> {
 }
 
 /// The error and what caused it.
-fn told(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

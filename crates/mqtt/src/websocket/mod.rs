@@ -6,31 +6,36 @@
 
 mod stream;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, Request, Response, StatusCode, header};
 use tungstenite::handshake::server::create_response_with_body;
+use tungstenite::http::{HeaderMap, Request, Response, StatusCode, header};
 
-pub(crate) use stream::WebSocket;
+pub use stream::WebSocket;
 
 /// The sub-protocol, and the only one: MQTT 3.1.1 and 5 share its name. Azure's SDK for C writes it in capitals.
 const MQTT: &str = "mqtt";
-/// Where WebSockets are served: the usual path, and IoT Hub's.
-const PATHS: [&str; 3] = ["/mqtt", "/$iothub/websocket", "/%24iothub/websocket"];
 
-/// Whether a request's path is one of MQTT over WebSocket.
-pub(crate) fn is_path(path: &str) -> bool {
-    PATHS.contains(&path)
+/// Why a request does not become a WebSocket for MQTT. Its text is meant for whoever sent the request.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// It does not ask for a WebSocket of RFC 6455, or not as that demands.
+    #[error(transparent)]
+    Handshake(#[from] tungstenite::Error),
+    /// It asks for a WebSocket and does not offer the sub-protocol `mqtt`.
+    #[error("Sec-WebSocket-Protocol: the sub-protocol `mqtt` is spoken here and no other")]
+    SubProtocol,
 }
 
-/// The answer that turns a request into a WebSocket. Extensions that were offered are not accepted.
+/// The answer (status 101, with a body that `empty` makes) that turns a request into a WebSocket. Extensions that were offered
+/// are not accepted.
 ///
 /// # Errors
-/// Why the request is none: it gets status 400.
-pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Body>, String> {
-    let mut response = create_response_with_body(request, Body::empty).map_err(|error| error.to_string())?;
-    let Some(mqtt) = offered(request.headers()) else {
-        return Err("Sec-WebSocket-Protocol: the sub-protocol `mqtt` is spoken here and no other".to_owned());
-    };
+/// [`UpgradeError`]: the request deserves status 400.
+pub fn accept<B, Empty>(
+    request: &Request<B>,
+    empty: impl FnOnce() -> Empty,
+) -> Result<Response<Empty>, UpgradeError> {
+    let mut response = create_response_with_body(request, empty)?;
+    let mqtt = offered(request.headers()).ok_or(UpgradeError::SubProtocol)?;
     debug_assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, mqtt);
     Ok(response)
@@ -66,7 +71,7 @@ mod tests {
         let mut headers = UPGRADE.to_vec();
         headers.push(("Sec-WebSocket-Protocol", "mqttv3.1, mqtt"));
         headers.push(("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"));
-        let response = accept(&request(&headers)).unwrap();
+        let response = accept(&request(&headers), || ()).unwrap();
         assert_eq!(response.status(), 101);
         assert_eq!(response.headers()["sec-websocket-protocol"], "mqtt");
         // RFC 6455, section 1.3.
@@ -79,25 +84,25 @@ mod tests {
         for protocol in ["mqtt", "MQTT", "mqttv3.1, MQTT"] {
             let mut headers = UPGRADE.to_vec();
             headers.push(("Sec-WebSocket-Protocol", protocol));
-            let response = accept(&request(&headers)).unwrap();
+            let response = accept(&request(&headers), || ()).unwrap();
             assert_eq!(response.headers()["sec-websocket-protocol"], protocol.rsplit(' ').next().unwrap());
         }
     }
 
     #[test]
     fn what_is_no_websocket_for_mqtt_is_refused_with_the_reason() {
-        let error = accept(&request(&UPGRADE)).unwrap_err();
+        let error = accept(&request(&UPGRADE), || ()).unwrap_err().to_string();
         assert!(error.contains("`mqtt`"), "{error}");
         for protocol in ["mqttv3.1", "amqp", ""] {
             let mut headers = UPGRADE.to_vec();
             headers.push(("Sec-WebSocket-Protocol", protocol));
-            accept(&request(&headers)).unwrap_err();
+            accept(&request(&headers), || ()).unwrap_err();
         }
         for left_out in 0..UPGRADE.len() {
             let mut headers = UPGRADE.to_vec();
             headers.push(("Sec-WebSocket-Protocol", "mqtt"));
             headers.remove(left_out);
-            accept(&request(&headers)).unwrap_err();
+            accept(&request(&headers), || ()).unwrap_err();
         }
     }
 }

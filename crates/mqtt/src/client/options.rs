@@ -14,9 +14,11 @@ pub(super) const PACKET_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What lies between TCP and MQTT.
 #[derive(Clone)]
 pub enum Transport {
+    /// Nothing: whoever listens on the network reads passwords and messages.
     Plain,
     /// TLS; whom to trust and what to show.
     Tls(Arc<rustls::ClientConfig>),
+    /// TLS, and inside it a WebSocket with the sub-protocol `mqtt`, for networks that let only HTTPS out.
     WebSocket {
         /// Whom to trust and what to show.
         tls: Arc<rustls::ClientConfig>,
@@ -41,6 +43,7 @@ impl Transport {
 pub struct ClientOptions {
     /// Host name or address; the server's certificate must name it.
     pub host: String,
+    /// TCP port of the server; [`Transport::default_port`] is the usual one.
     pub port: u16,
     /// What lies between TCP and MQTT.
     pub transport: Transport,
@@ -54,7 +57,7 @@ pub struct ClientOptions {
     pub user_name: Option<String>,
     /// MQTT password, for example a SAS token.
     pub password: Option<String>,
-    /// ReasonProperties to the server, in whole seconds; the caller pings.
+    /// Sent to the server, in whole seconds; the caller pings.
     pub keep_alive: Duration,
     /// For TCP, TLS and the answer to CONNECT together.
     pub connect_timeout: Duration,

@@ -105,13 +105,13 @@ impl BagOut {
 }
 
 /// The bag of most answers.
-pub(super) fn told(out: &mut BytesMut, told: Option<&ReasonProperties>) {
+pub(super) fn reason_properties(out: &mut BytesMut, properties: Option<&ReasonProperties>) {
     let mut bag = BagOut::default();
-    match told {
+    match properties {
         None => bag.end(out, &UserProperties::default()),
-        Some(told) => {
-            bag.text(id::REASON_STRING, told.reason_string.as_ref());
-            bag.end(out, &told.user_properties);
+        Some(properties) => {
+            bag.text(id::REASON_STRING, properties.reason_string.as_ref());
+            bag.end(out, &properties.user_properties);
         }
     }
 }

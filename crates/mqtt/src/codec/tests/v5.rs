@@ -182,7 +182,7 @@ fn acknowledgements_are_checked_and_may_leave_out_what_is_empty() {
             else {
                 panic!("no acknowledgement")
             };
-            assert_eq!((ack.id, ack.reason, ack.told), (1, Reason::SUCCESS, None));
+            assert_eq!((ack.id, ack.reason, ack.properties), (1, Reason::SUCCESS, None));
         }
     }
 }

@@ -99,6 +99,15 @@ pub fn overlaps(one: &str, other: &str) -> bool {
     }
 }
 
+/// The first level of a topic or filter, and what follows it; `None` behind the last level.
+#[inline]
+pub fn split_level(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        Some((level, rest)) => (level, Some(rest)),
+        None => (text, None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -18,6 +18,7 @@ const READ_BYTES: usize = 16 * 1024;
 /// Why there is nothing more to receive.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
+    /// Reading from the connection failed.
     #[error("receiving: {0}")]
     Io(#[from] io::Error),
     /// The server closed the connection.
@@ -26,6 +27,7 @@ pub enum ReceiveError {
     /// The server said why it closes the connection (MQTT 5).
     #[error("the server ended the connection: {reason}{why}")]
     Ended {
+        /// The reason code of its DISCONNECT.
         reason: Reason,
         /// Its own words after ": ", or nothing.
         why: String,
@@ -45,6 +47,7 @@ pub enum Incoming {
     Acknowledged(u16),
     /// It will not have the message with this packet id (MQTT 5).
     Refused {
+        /// The message that the server refuses, by the id that [`super::Sender::publish`] gave.
         packet_id: u16,
         /// 0x80 or above.
         reason: Reason,
@@ -66,6 +69,7 @@ pub enum Incoming {
     Pong,
 }
 
+/// The reading half. Packets of QoS 2 end the connection: this client never asks for it.
 pub struct Receiver {
     buffer: BytesMut,
     version: Version,
@@ -85,7 +89,7 @@ impl Receiver {
         loop {
             return match self.packet().await? {
                 Packet::PubAck(ack) if ack.reason.is_failure() => {
-                    let why = ack.told.as_deref().and_then(words).unwrap_or_default();
+                    let why = ack.properties.as_deref().and_then(words).unwrap_or_default();
                     Ok(Incoming::Refused { packet_id: ack.id, reason: ack.reason, why })
                 }
                 Packet::PubAck(ack) => Ok(Incoming::Acknowledged(ack.id)),
@@ -124,6 +128,6 @@ impl Receiver {
     }
 }
 
-fn words(told: &ReasonProperties) -> Option<String> {
-    told.reason_string.as_ref().map(|text| Text::as_str(text).to_owned())
+fn words(properties: &ReasonProperties) -> Option<String> {
+    properties.reason_string.as_ref().map(|text| Text::as_str(text).to_owned())
 }

@@ -27,7 +27,7 @@ const FRAME_BYTES_MAX: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A WebSocket over a connection, the server's side.
-pub(crate) struct WebSocket<T> {
+pub struct WebSocket<T> {
     inner: T,
     /// What was read behind the HTTP request.
     ahead: Bytes,
@@ -78,7 +78,7 @@ struct Wrong(CloseCode, &'static str);
 
 impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
     /// After the upgrade; `ahead` is what was read behind its request.
-    pub(crate) fn new(inner: T, ahead: Bytes) -> Self {
+    pub fn new(inner: T, ahead: Bytes) -> Self {
         Self {
             inner,
             ahead,

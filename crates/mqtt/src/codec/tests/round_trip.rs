@@ -32,10 +32,10 @@ fn user() -> impl Strategy<Value = UserProperties> {
         .prop_map(|pairs| pairs.iter().map(|(n, v)| (&n[..], &v[..])).collect())
 }
 
-fn told() -> impl Strategy<Value = Option<Box<ReasonProperties>>> {
+fn reason_properties() -> impl Strategy<Value = Option<Box<ReasonProperties>>> {
     (option::of(text()), user()).prop_map(|(reason_string, user_properties)| {
-        let told = ReasonProperties { reason_string, user_properties };
-        (told != ReasonProperties::default()).then(|| Box::new(told))
+        let properties = ReasonProperties { reason_string, user_properties };
+        (properties != ReasonProperties::default()).then(|| Box::new(properties))
     })
 }
 
@@ -176,13 +176,13 @@ fn connack() -> impl Strategy<Value = Packet> {
 }
 
 fn ack() -> impl Strategy<Value = Packet> {
-    (0u8..4, 1u16.., any::<bool>(), told()).prop_map(|(kind, id, is_success, told)| {
+    (0u8..4, 1u16.., any::<bool>(), reason_properties()).prop_map(|(kind, id, is_success, properties)| {
         let reason = match (is_success, kind) {
             (true, _) => Reason::SUCCESS,
             (false, 0 | 1) => Reason::QUOTA_EXCEEDED,
             (false, _) => Reason::PACKET_ID_NOT_FOUND,
         };
-        let ack = Ack { id, reason, told };
+        let ack = Ack { id, reason, properties };
         match kind {
             0 => Packet::PubAck(ack),
             1 => Packet::PubRec(ack),
@@ -227,14 +227,14 @@ fn suback() -> impl Strategy<Value = Packet> {
         Just(Reason::GRANTED_QOS_2),
         Just(Reason::UNSPECIFIED)
     ];
-    (1u16.., vec(reason, 1..5), told())
-        .prop_map(|(id, reasons, told)| Packet::SubAck(SubAck { id, reasons, told }))
+    (1u16.., vec(reason, 1..5), reason_properties())
+        .prop_map(|(id, reasons, properties)| Packet::SubAck(SubAck { id, reasons, properties }))
 }
 
 fn unsuback() -> impl Strategy<Value = Packet> {
     let reason = prop_oneof![Just(Reason::SUCCESS), Just(Reason::NO_SUBSCRIPTION_EXISTED)];
-    (1u16.., vec(reason, 1..5), told())
-        .prop_map(|(id, reasons, told)| Packet::UnsubAck(SubAck { id, reasons, told }))
+    (1u16.., vec(reason, 1..5), reason_properties())
+        .prop_map(|(id, reasons, properties)| Packet::UnsubAck(SubAck { id, reasons, properties }))
 }
 
 fn disconnect() -> impl Strategy<Value = Packet> {
@@ -306,8 +306,10 @@ fn as_v4(packet: Packet) -> Option<Packet> {
             (subscribe.subscription_id, subscribe.user_properties) = (None, UserProperties::default());
             Packet::Subscribe(subscribe)
         }
-        Packet::SubAck(ack) => Packet::SubAck(SubAck { told: None, ..ack }),
-        Packet::UnsubAck(ack) => Packet::UnsubAck(SubAck { id: ack.id, reasons: Vec::new(), told: None }),
+        Packet::SubAck(ack) => Packet::SubAck(SubAck { properties: None, ..ack }),
+        Packet::UnsubAck(ack) => {
+            Packet::UnsubAck(SubAck { id: ack.id, reasons: Vec::new(), properties: None })
+        }
         Packet::Unsubscribe(unsubscribe) => {
             Packet::Unsubscribe(Unsubscribe { user_properties: UserProperties::default(), ..unsubscribe })
         }

@@ -7,7 +7,7 @@ use super::fields::Fields;
 use super::packet::{PublishProperties, ReasonProperties};
 use super::reason::Reason;
 use super::text::{Text, USER_PROPERTY, UserProperties};
-use edge_core::dialect::filter;
+use crate::filter;
 
 /// Identifiers (table 2-4).
 pub(super) mod id {
@@ -207,7 +207,7 @@ impl Bag {
 }
 
 /// The bag of most answers: a reason string and user properties. `None` when there is neither.
-pub(super) fn told(fields: &mut Fields) -> Result<Option<Box<ReasonProperties>>, ReadError> {
+pub(super) fn reason_properties(fields: &mut Fields) -> Result<Option<Box<ReasonProperties>>, ReadError> {
     let mut bag = Bag::open(fields)?;
     if bag.is_empty() {
         return Ok(None);

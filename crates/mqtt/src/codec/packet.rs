@@ -19,7 +19,9 @@ pub enum Version {
 pub enum Packet {
     /// The first packet of a client.
     Connect(Box<Connect>),
+    /// The server's answer to CONNECT.
     ConnAck(Box<ConnAck>),
+    /// A message, in either direction.
     Publish(Publish),
     /// QoS 1: the message was taken.
     PubAck(Ack),
@@ -29,10 +31,13 @@ pub enum Packet {
     PubRel(Ack),
     /// QoS 2: its identifier is free, third of three.
     PubComp(Ack),
+    /// Asks for messages; at least one filter.
     Subscribe(Subscribe),
+    /// What the server grants of a SUBSCRIBE, filter by filter.
     SubAck(SubAck),
     /// Asks for no more messages.
     Unsubscribe(Unsubscribe),
+    /// The server sends no more messages for the filters of an UNSUBSCRIBE.
     UnsubAck(SubAck),
     /// The client is here.
     PingReq,
@@ -44,12 +49,14 @@ pub enum Packet {
     Auth(Box<Auth>),
 }
 
+/// Who connects, how its session begins, and what is published when it is lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
     /// By the packet's protocol level; every later packet of the connection is read and written by it.
     pub version: Version,
     /// May be empty.
     pub client_id: String,
+    /// `None` when the flag of the user name is not set; MQTT 3.1.1 allows no password then.
     pub user_name: Option<String>,
     /// As sent: any bytes.
     pub password: Option<Vec<u8>>,
@@ -83,6 +90,7 @@ pub struct ConnectProperties {
     pub wants_problem_information: bool,
     /// For the CONNECT itself.
     pub user_properties: UserProperties,
+    /// Names an extended authentication (MQTT 5.0 section 4.12).
     pub authentication_method: Option<Text>,
     /// Only with a method.
     pub authentication_data: Option<Bytes>,
@@ -107,7 +115,9 @@ impl Default for ConnectProperties {
 /// The will of a CONNECT. Its bytes are its own: they do not keep the CONNECT in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Will {
+    /// A topic name: not empty, without wildcards.
     pub topic: String,
+    /// Any bytes, up to 65,535.
     pub payload: Bytes,
     /// 0, 1 or 2.
     pub qos: u8,
@@ -119,6 +129,7 @@ pub struct Will {
     pub properties: Option<Box<PublishProperties>>,
 }
 
+/// Whether the connection is accepted, and what the server allows on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnAck {
     /// Whether the server has the session of an earlier connection.
@@ -146,6 +157,7 @@ pub struct ConnAckProperties {
     pub assigned_client_id: Option<Text>,
     /// Topic aliases that the client may use.
     pub topic_alias_max: Option<u16>,
+    /// For people who read a log, not for programs.
     pub reason_string: Option<Text>,
     /// As the server likes.
     pub user_properties: UserProperties,
@@ -159,12 +171,15 @@ pub struct ConnAckProperties {
     pub server_keep_alive: Option<u16>,
     /// Where response topics may be.
     pub response_information: Option<Text>,
+    /// Another server that the client may use, with [`Reason::USE_ANOTHER_SERVER`] or [`Reason::SERVER_MOVED`].
     pub server_reference: Option<Text>,
+    /// The method of the CONNECT, again.
     pub authentication_method: Option<Text>,
     /// Only with a method.
     pub authentication_data: Option<Bytes>,
 }
 
+/// A message as it was read; [`super::message::Message`] writes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
     /// UTF-8; a slice of the bytes that were read. Empty only with a topic alias.
@@ -185,6 +200,7 @@ pub struct Publish {
 
 impl Publish {
     /// The topic as text.
+    #[inline]
     pub fn topic(&self) -> &str {
         std::str::from_utf8(&self.topic).expect("read() lets only UTF-8 topics through")
     }
@@ -199,6 +215,7 @@ pub struct PublishProperties {
     pub message_expiry: Option<u32>,
     /// Not 0; never of a will, and never passed on.
     pub topic_alias: Option<u16>,
+    /// Where the receiver is to send its answer; a topic name without wildcards.
     pub response_topic: Option<Text>,
     /// Any bytes.
     pub correlation_data: Option<Bytes>,
@@ -235,24 +252,27 @@ pub struct Ack {
     /// Success in MQTT 3.1.1.
     pub reason: Reason,
     /// MQTT 5 only, and only when there is something.
-    pub told: Option<Box<ReasonProperties>>,
+    pub properties: Option<Box<ReasonProperties>>,
 }
 
 impl Ack {
     /// Says that all is well.
+    #[inline]
     pub fn success(id: u16) -> Self {
-        Self { id, reason: Reason::SUCCESS, told: None }
+        Self { id, reason: Reason::SUCCESS, properties: None }
     }
 }
 
 /// What most answers may carry beside their reason code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReasonProperties {
+    /// For people who read a log, not for programs.
     pub reason_string: Option<Text>,
     /// In their order.
     pub user_properties: UserProperties,
 }
 
+/// Filters to which a client subscribes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribe {
     /// Not 0.
@@ -296,18 +316,22 @@ pub enum RetainHandling {
     Send,
     /// When the subscription is new.
     SendIfNew,
+    /// Never.
     DoNotSend,
 }
 
+/// The answer to a SUBSCRIBE or an UNSUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubAck {
+    /// That of the request; not 0.
     pub id: u16,
     /// One for each filter, in the request's order; none in an UNSUBACK of MQTT 3.1.1.
     pub reasons: Vec<Reason>,
     /// MQTT 5 only, and only when there is something.
-    pub told: Option<Box<ReasonProperties>>,
+    pub properties: Option<Box<ReasonProperties>>,
 }
 
+/// Filters for which a client wants no more messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsubscribe {
     /// Not 0.
@@ -318,12 +342,14 @@ pub struct Unsubscribe {
     pub user_properties: UserProperties,
 }
 
+/// Ends a connection, and says why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disconnect {
     /// [`Reason::SUCCESS`] in MQTT 3.1.1.
     pub reason: Reason,
     /// From a client only: a new session expiry, in seconds.
     pub session_expiry: Option<u32>,
+    /// For people who read a log, not for programs.
     pub reason_string: Option<Text>,
     /// From a server only: another server.
     pub server_reference: Option<Text>,
@@ -332,6 +358,7 @@ pub struct Disconnect {
 }
 
 impl Disconnect {
+    /// A DISCONNECT that says nothing but its reason.
     pub fn because(reason: Reason) -> Self {
         Self {
             reason,
@@ -343,6 +370,7 @@ impl Disconnect {
     }
 }
 
+/// A step of an extended authentication (MQTT 5.0 section 4.12).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// Success, continue authentication, or re-authenticate.
@@ -351,6 +379,7 @@ pub struct Auth {
     pub authentication_method: Option<Text>,
     /// Any bytes.
     pub authentication_data: Option<Bytes>,
+    /// For people who read a log, not for programs.
     pub reason_string: Option<Text>,
     /// In their order.
     pub user_properties: UserProperties,

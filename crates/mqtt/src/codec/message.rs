@@ -12,11 +12,13 @@ use super::text::Text;
 pub struct Message<'a> {
     /// A topic name, UTF-8 of at most 65,535 bytes; empty only with an alias that the receiver knows.
     pub topic: &'a [u8],
+    /// Any bytes; what they mean is between publisher and subscriber.
     pub payload: &'a [u8],
     /// 0, 1 or 2.
     pub qos: u8,
     /// 0 with QoS 0, else not 0.
     pub id: u16,
+    /// Whether it may have been sent before. Never with QoS 0.
     pub dup: bool,
     /// As the receiver is to see it.
     pub retain: bool,

@@ -23,22 +23,27 @@ impl Text {
         Ok(Self(bytes))
     }
 
+    /// The text, borrowed. It costs a look at every byte: the bytes are checked anew.
+    #[inline]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("new() lets only UTF-8 through")
     }
 
     /// Its UTF-8 bytes, shared.
+    #[inline]
     pub fn bytes(&self) -> &Bytes {
         &self.0
     }
 
     /// Its UTF-8 bytes.
+    #[inline]
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
 
     /// A copy that does not keep the packet in memory.
     #[must_use]
+    #[inline]
     pub fn detached(&self) -> Self {
         Self(Bytes::copy_from_slice(&self.0))
     }
@@ -91,6 +96,7 @@ impl UserProperties {
     }
 
     /// Whether there is none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -109,6 +115,7 @@ impl UserProperties {
 
     /// A copy that does not keep the packet in memory.
     #[must_use]
+    #[inline]
     pub fn detached(&self) -> Self {
         Self(Bytes::copy_from_slice(&self.0))
     }

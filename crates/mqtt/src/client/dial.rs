@@ -5,8 +5,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::options::{ClientOptions, ConnectError, Transport};
+use super::reach::reach;
 use super::websocket;
-use crate::reach::reach;
 
 /// What a connection is read from and written to.
 pub(super) type Stream = Box<dyn Bytes>;

@@ -2,8 +2,8 @@
 //!
 //! Not CONNECT, whose password it takes for text, and not PUBLISH, whose packet id and QoS it keeps to itself.
 
+use crate::filter;
 use bytes::{Buf as _, BytesMut};
-use edge_core::dialect::filter;
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::{self, Protocol as _, QoS, SubscribeReasonCode};
 
@@ -64,10 +64,10 @@ pub(super) fn read(header: Header, mut frame: BytesMut) -> Result<Packet, ReadEr
         protocol::Packet::SubAck(ack, _) => Packet::SubAck(SubAck {
             id: not_zero(ack.pkid)?,
             reasons: ack.return_codes.into_iter().map(suback_reason).collect(),
-            told: None,
+            properties: None,
         }),
         protocol::Packet::UnsubAck(ack, _) => {
-            Packet::UnsubAck(SubAck { id: not_zero(ack.pkid)?, reasons: Vec::new(), told: None })
+            Packet::UnsubAck(SubAck { id: not_zero(ack.pkid)?, reasons: Vec::new(), properties: None })
         }
         _ => return Err(ReadError::Malformed("a packet that MQTT 3.1.1 does not have")),
     })

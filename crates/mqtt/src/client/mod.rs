@@ -1,4 +1,5 @@
-//! The gateway's end of the link: one MQTT connection to a server, in two halves, and no decisions.
+//! The client's end of one MQTT connection, in two halves: a [`Sender`] and a [`Receiver`]. It decides nothing: when to connect,
+//! to ping and to give up is for whoever holds them.
 //!
 //! ```text
 //! TCP, or a tunnel through a proxy ─► TLS ─► WebSocket, where asked for ─► CONNECT ─► Sender, Receiver
@@ -7,6 +8,7 @@
 mod dial;
 mod options;
 mod proxy;
+mod reach;
 mod receiver;
 mod sender;
 mod websocket;
@@ -75,7 +77,7 @@ async fn try_connect(options: &ClientOptions) -> Result<(Sender, Receiver), Conn
     match receiver.packet().await {
         Ok(Packet::ConnAck(ack)) => {
             admitted(&ack)?;
-            sender.told(&ack.properties);
+            sender.note_limits(&ack.properties);
             Ok((sender, receiver))
         }
         Ok(_) => Err(ConnectError::Protocol("the first packet was no CONNACK".to_owned())),

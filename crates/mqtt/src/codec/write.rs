@@ -7,7 +7,7 @@ use super::message::Message;
 use super::packet::{
     Ack, Auth, ConnAck, Connect, Disconnect, Packet, RetainHandling, SubAck, Subscribe, Unsubscribe, Version,
 };
-use super::primitives::{BagOut, binary, packet, told};
+use super::primitives::{BagOut, binary, packet, reason_properties};
 use super::properties::id;
 use super::reason::Reason;
 use super::text::UserProperties;
@@ -27,16 +27,17 @@ pub enum AckKind {
 }
 
 /// Writes a PUBACK, PUBREC, PUBREL or PUBCOMP. MQTT 3.1.1 has no reason codes: there, a failure looks like success.
+#[inline]
 pub fn ack(out: &mut BytesMut, version: Version, kind: AckKind, ack: &Ack) {
     let [high, low] = ack.id.to_be_bytes();
-    match (version, ack.told.as_deref(), ack.reason) {
+    match (version, ack.properties.as_deref(), ack.reason) {
         (Version::V4, ..) | (Version::V5, None, Reason::SUCCESS) => {
             out.extend_from_slice(&[kind as u8, 2, high, low]);
         }
         (Version::V5, None, reason) => out.extend_from_slice(&[kind as u8, 3, high, low, reason.code()]),
         (Version::V5, Some(something), reason) => packet(out, kind as u8, |body| {
             body.extend_from_slice(&[high, low, reason.code()]);
-            told(body, Some(something));
+            reason_properties(body, Some(something));
         }),
     }
 }
@@ -46,6 +47,7 @@ pub fn connect(out: &mut BytesMut, connect: &Connect) {
     connect::write(out, connect);
 }
 
+/// Writes a CONNACK. MQTT 3.1.1 has no properties, and of the reason only the nearest of its six return codes.
 pub fn connack(out: &mut BytesMut, version: Version, connack: &ConnAck) {
     let is_present = u8::from(connack.is_session_present);
     if version == Version::V4 {
@@ -75,6 +77,7 @@ pub fn connack(out: &mut BytesMut, version: Version, connack: &ConnAck) {
     });
 }
 
+/// Writes a SUBSCRIBE. MQTT 3.1.1 has the QoS of each filter and none of its other options.
 pub fn subscribe(out: &mut BytesMut, version: Version, subscribe: &Subscribe) {
     packet(out, 0x82, |body| {
         body.put_u16(subscribe.id);
@@ -110,13 +113,14 @@ pub fn suback(out: &mut BytesMut, version: Version, suback: &SubAck) {
         match version {
             Version::V4 => body.extend(suback.reasons.iter().map(|reason| reason.v4_suback())),
             Version::V5 => {
-                told(body, suback.told.as_deref());
+                reason_properties(body, suback.properties.as_deref());
                 body.extend(suback.reasons.iter().map(|reason| reason.code()));
             }
         }
     });
 }
 
+/// Writes an UNSUBSCRIBE.
 pub fn unsubscribe(out: &mut BytesMut, version: Version, unsubscribe: &Unsubscribe) {
     packet(out, 0xa2, |body| {
         body.put_u16(unsubscribe.id);
@@ -134,16 +138,18 @@ pub fn unsuback(out: &mut BytesMut, version: Version, unsuback: &SubAck) {
     packet(out, 0xb0, |body| {
         body.put_u16(unsuback.id);
         if version == Version::V5 {
-            told(body, unsuback.told.as_deref());
+            reason_properties(body, unsuback.properties.as_deref());
             body.extend(unsuback.reasons.iter().map(|reason| reason.code()));
         }
     });
 }
 
+/// Writes a PINGREQ.
 pub fn pingreq(out: &mut BytesMut) {
     out.extend_from_slice(&[0xc0, 0]);
 }
 
+/// Writes a PINGRESP.
 pub fn pingresp(out: &mut BytesMut) {
     out.extend_from_slice(&[0xd0, 0]);
 }
@@ -181,6 +187,7 @@ fn reason_and_bag(out: &mut BytesMut, first: u8, reason: Reason, bag: BagOut, us
     });
 }
 
+/// Writes a packet of any kind: for programs that only know it at run time, as tests and fuzzers do.
 pub fn any(out: &mut BytesMut, version: Version, packet: &Packet) {
     match packet {
         Packet::Connect(packet) => connect(out, packet),

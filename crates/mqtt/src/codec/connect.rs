@@ -1,7 +1,7 @@
 //! CONNECT, which says itself which version it is (MQTT 3.1.1 and 5.0, section 3.1).
 
+use crate::filter;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use edge_core::dialect::filter;
 
 use super::error::ReadError;
 use super::fields::Fields;

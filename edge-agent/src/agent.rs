@@ -16,7 +16,6 @@ use edge_core::deploy::report;
 use edge_hub::clients::Clients;
 use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
 use edge_hub::data_lock::DataLock;
-use edge_hub::files::FileBudget;
 use edge_hub::mqtt_server::MqttServer;
 use edge_hub::private_files::{make_new_files_private, make_private};
 use edge_hub::tasks::{Tasks, guard};
@@ -34,9 +33,10 @@ use crate::access::certificate;
 use crate::access::devices::Devices;
 use crate::access::enrolments::Enrolments;
 use crate::access::generations::Generations;
+use crate::access::identity_state::IdentityState;
 use crate::access::module_keys::{self, ModuleKeys};
 use crate::access::passwords::Passwords;
-use crate::access::removals::{IdentityState, Removals};
+use crate::access::removals::Removals;
 use crate::access::users::Users;
 use crate::c2d::cloud_message_store::CloudMessageStore;
 use crate::check;
@@ -44,11 +44,14 @@ use crate::clock::now_ms;
 use crate::commands::Commands;
 use crate::commands::methods;
 use crate::config::{Config, Kind, Listen, Upstream};
-use crate::control::{self, Control};
+use crate::control;
+use crate::control::context::Control;
+use crate::control::socket;
 use crate::deployment::deployments::{Deployments, Judgement};
 use crate::deployment::docker::host_policy::HostPolicy;
 use crate::deployment::docker::{Engine, ModuleContext};
-use crate::deployment::reconciler::{Deployment, Reconciler, ReconcilerStatus};
+use crate::deployment::reconciler::Reconciler;
+use crate::deployment::status::{Deployment, ReconcilerStatus};
 use crate::deployment::watched_folder;
 use crate::deployment::workload::certificates::ModuleCertificates;
 use crate::deployment::workload::{self, About, Workload};
@@ -59,18 +62,18 @@ use crate::messages::queues::limits::Limits;
 use crate::messages::routing::Router;
 use crate::messages::twins::Twins;
 use crate::messages::unrouted::Unrouted;
+use crate::open_files::file_budget;
 use crate::state::State;
-use crate::upstream::central::{LinkStatus, Uplink};
+use crate::upstream::central;
+use crate::upstream::central::uplink::Uplink;
 use crate::upstream::forward::{Forwarder, UpstreamProfile};
 use crate::upstream::meter::Meter;
 use crate::upstream::presence::PresenceChanges;
 use crate::upstream::reach;
+use crate::upstream::status::LinkStatus;
 
 /// How long the daemon may take to stop after a task failed that it cannot go on without.
 const STOP_AFTER_FAILURE: Duration = Duration::from_secs(20);
-/// Open files of everything that is no client: about 60 after a start, three for each queue, one for each connection to Docker.
-const FILES_RESERVED: u64 = 400;
-
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -109,18 +112,6 @@ pub async fn run(config: Config) -> Result<()> {
     }
     tracing::info!("edge-agent stopped");
     Ok(ended?)
-}
-
-/// How open files are shared: what keeps promises (disk, Docker, upstream, local sockets) comes before connections of clients.
-pub(crate) fn file_budget(config: &Config) -> FileBudget {
-    let local_sockets = control::CONNECTIONS_MAX + workload::CONNECTIONS_MAX;
-    let leads_upstream =
-        config.upstream.as_ref().is_some_and(|upstream| matches!(upstream.kind, Kind::IotHub(_)));
-    FileBudget {
-        reserved: FILES_RESERVED + local_sockets as u64,
-        connections_max: config.listen.connections_max,
-        files_per_connection: if leads_upstream { 2 } else { 1 },
-    }
 }
 
 /// What `init` and older versions left readable for others. Only in a directory that is this daemon's: one that a mistake in
@@ -421,7 +412,7 @@ impl Daemon {
                             let transport = reach::usable_transport(&upstream, &uplink.status, &stop).await;
                             if let Some(transport) = transport {
                                 uplink.transport = transport;
-                                uplink.run(stop).await;
+                                central::run(uplink, stop).await;
                             }
                             anyhow::Ok(())
                         });
@@ -491,7 +482,7 @@ impl Daemon {
         }
         {
             // Before anybody hears that the daemon is ready.
-            let listener = control::listen(&config.data_dir).context("listening for the command line")?;
+            let listener = socket::listen(&config.data_dir).context("listening for the command line")?;
             let stop = stop.clone();
             tasks.essential("command line", async move {
                 control::serve(control, listener, stop).await;

@@ -16,5 +16,6 @@ pub mod control;
 pub mod deployment;
 pub mod gateway_service;
 pub mod messages;
+pub mod open_files;
 pub mod state;
 pub mod upstream;

@@ -21,7 +21,7 @@ use schemas::names::Identity;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::access::removals::{IdentityState, RemovalError, Removed};
+use crate::access::identity_state::{IdentityState, RemovalError, Removed};
 use crate::messages::queues::Queues;
 use crate::messages::queues::destination::Queue;
 use crate::state::{Namespace, Saved, State, shaped};

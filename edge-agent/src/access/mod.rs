@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod devices;
 pub mod enrolments;
 pub mod generations;
+pub mod identity_state;
 pub mod module_generations;
 pub mod module_keys;
 pub mod passwords;

@@ -14,18 +14,16 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use edge_buffer::AppendError;
-use edge_hub::clients::{Clients, ForgetError};
-use futures_util::future::BoxFuture;
 use schemas::generation::Generation;
 use schemas::names::{DeviceId, Identity};
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::generations::Generations;
+use crate::access::identity_state::{IdentityState, RemovalError, Removed};
 use crate::access::module_generations::ModuleGenerations;
 use crate::access::users::Users;
-use crate::state::{Namespace, State, StateError};
+use crate::state::{Namespace, State};
 
 /// Key in the devices' namespace of the state: the removals that have not ended, as texts of identities.
 const PENDING: &str = "removing";
@@ -33,50 +31,6 @@ const PENDING: &str = "removing";
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Removals that are remembered by their number: a connection that was proven before the oldest of them was closed long ago.
 const REMEMBERED_MAX: usize = 20_000;
-
-/// Identities that were removed. One of a device or of an account covers its modules or clients.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Removed(BTreeSet<Identity>);
-
-impl Removed {
-    /// Returns true when nothing was kept of the identity is to stay.
-    pub fn covers(&self, identity: &Identity) -> bool {
-        self.0.contains(identity) || self.0.contains(&Identity::device(identity.device.clone()))
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Identity> {
-        self.0.iter()
-    }
-}
-
-impl FromIterator<Identity> for Removed {
-    fn from_iter<T: IntoIterator<Item = Identity>>(identities: T) -> Self {
-        Self(identities.into_iter().collect())
-    }
-}
-
-/// A part of the program that keeps something by identity. `agent.rs` has the list of all of them.
-pub trait IdentityState: Send + Sync {
-    /// Of whom anything is kept.
-    fn identities(&self) -> BTreeSet<Identity>;
-
-    /// Forgets all that is kept of them: at once in memory, and on disk when the future ends. May be called again.
-    fn forget<'a>(&'a self, removed: &'a Removed) -> BoxFuture<'a, Result<(), RemovalError>>;
-}
-
-/// Why a removal has not ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RemovalError {
-    /// What the state keeps.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// What the listeners keep.
-    #[error(transparent)]
-    Session(#[from] ForgetError),
-    /// What waits for modules.
-    #[error("what waited for a removed module is not given up on disk")]
-    Queue(#[from] AppendError),
-}
 
 #[derive(Default)]
 struct Log {
@@ -279,8 +233,8 @@ impl Removal {
     /// # Errors
     /// As there.
     pub async fn finish(self) -> Result<(), RemovalError> {
-        let removed = Removed(self.removals.log().pending.clone());
-        if removed.0.is_empty() {
+        let removed: Removed = self.removals.log().pending.iter().cloned().collect();
+        if removed.is_empty() {
             return Ok(());
         }
         let ended = self.forget(&removed).await;
@@ -319,16 +273,5 @@ impl Log {
                 self.numbers.remove(&identity);
             }
         }
-    }
-}
-
-impl IdentityState for Clients {
-    fn identities(&self) -> BTreeSet<Identity> {
-        self.known()
-    }
-
-    fn forget<'a>(&'a self, removed: &'a Removed) -> BoxFuture<'a, Result<(), RemovalError>> {
-        let ended = Clients::forget(self, |who| removed.covers(who), "it was removed");
-        Box::pin(async move { Ok(ended.await?) })
     }
 }

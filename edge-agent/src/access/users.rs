@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use schemas::names::{DeviceId, Identity, UserName};
 use serde::{Deserialize, Serialize};
 
-use crate::access::removals::{IdentityState, RemovalError, Removed};
+use crate::access::identity_state::{IdentityState, RemovalError, Removed};
 use crate::state::{Namespace, State, StateError};
 
 /// Users of one gateway.

@@ -21,7 +21,7 @@ use schemas::names::{DeviceId, Identity};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::access::removals::{IdentityState, RemovalError, Removed};
+use crate::access::identity_state::{IdentityState, RemovalError, Removed};
 use crate::clock::now_ms;
 use crate::state::{Namespace, State, StateError, shaped};
 

@@ -9,7 +9,8 @@ use edge_core::error_chain::chain;
 use edge_core::health::facts::{EngineFacts, Probe};
 use tokio::net::UnixStream;
 
-use super::{LOOK_WITHIN, files, within};
+use super::files;
+use super::look::{LOOK_WITHIN, within};
 use crate::deployment::docker::Engine;
 
 /// Where the engine reads its defaults.

@@ -9,7 +9,7 @@ use edge_core::health::facts::{CaFacts, CertificateFacts, Probe, ServerCertifica
 use edge_hub::input_file::{self, SMALL_BYTES_MAX};
 use edge_hub::tls::{self, Authority, ServedCertificate, TlsError};
 
-use super::{blocking, is_plausible};
+use super::look::{blocking, is_plausible};
 use crate::access::certificate::server_names;
 use crate::access::module_keys::{KeysError, ModuleKeys};
 use crate::clock::now_ms;

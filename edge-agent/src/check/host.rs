@@ -8,10 +8,11 @@ use rustix::fs::{Access, StatVfsMountFlags};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 
-use super::{LOOK_WITHIN, blocking, files, within};
-use crate::agent::file_budget;
+use super::files;
+use super::look::{LOOK_WITHIN, blocking, within};
 use crate::config::Config;
 use crate::deployment::workload;
+use crate::open_files::file_budget;
 
 /// The kernel's word on memory.
 const MEMINFO: &str = "/proc/meminfo";

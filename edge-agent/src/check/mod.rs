@@ -4,26 +4,24 @@
 mod engine;
 pub(crate) mod files;
 mod host;
+mod look;
 pub mod watch;
 
-use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use edge_core::clock::BUILT_SECS;
 use edge_core::error_chain::chain;
 use edge_core::health::facts::{ConfigFacts, DaemonFacts, DockerFacts, Facts, Probe, Reached, UpstreamFacts};
 use edge_core::health::finding::Finding;
 use edge_core::health::findings;
 use mqtt::client::ConnectError;
 
+use self::look::{LOOK_WITHIN, blocking};
 use crate::clock::now_ms;
 use crate::config::{Config, ConfigError, Transport};
 use crate::control::client::{CallError, request};
 use crate::upstream::reach;
 
-/// How long one look may take: a daemon or an engine that is busy answers within it.
-const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// How long reaching upstream may take, TCP, proxy and TLS together.
 const REACH_WITHIN: Duration = Duration::from_secs(10);
 
@@ -162,25 +160,6 @@ async fn docker(config: &Config) -> DockerFacts {
         policy_is_open: Some(config.deploy.policy == edge_core::deploy::policy::Policy::default()),
         watch_folder,
     }
-}
-
-/// Looks at files, with an end: a network file system may never answer. The thread that waits for it is left alone.
-async fn blocking<T: Send + 'static>(look: impl FnOnce() -> Probe<T> + Send + 'static) -> Probe<T> {
-    within(LOOK_WITHIN, async {
-        tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| Probe::Failed(error.to_string()))
-    })
-    .await
-}
-
-async fn within<T>(limit: Duration, look: impl Future<Output = Probe<T>>) -> Probe<T> {
-    tokio::time::timeout(limit, look)
-        .await
-        .unwrap_or_else(|_| Probe::Failed(format!("no answer within {} s", limit.as_secs())))
-}
-
-/// Whether this clock can judge what ends when.
-fn is_plausible(now_secs: u64) -> bool {
-    now_secs >= BUILT_SECS
 }
 
 #[cfg(test)]

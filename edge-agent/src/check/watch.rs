@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::of_daemon;
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::control::Control;
+use crate::control::context::Control;
 
 /// How often everything is looked at.
 const EVERY: Duration = Duration::from_secs(60);

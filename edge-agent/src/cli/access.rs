@@ -6,7 +6,8 @@ use edge_hub::input_file;
 use schemas::names::{DeviceId, UserName};
 use serde_json::{Value, json};
 
-use super::{Cli, encoded, text_of};
+use super::global_options::GlobalOptions;
+use super::text::{encoded, text_of};
 
 /// Leaf devices.
 #[derive(Subcommand)]
@@ -83,7 +84,7 @@ pub(super) enum User {
     },
 }
 
-pub(super) async fn device(cli: &Cli, command: &Device) -> Result<()> {
+pub(super) async fn device(options: &GlobalOptions, command: &Device) -> Result<()> {
     let path = |id: &str, verb: &str| format!("/devices/{}{verb}", encoded(id));
     match command {
         Device::Add { id, key, x509_thumbprint, x509_ca, password } => {
@@ -94,12 +95,12 @@ pub(super) async fn device(cli: &Cli, command: &Device) -> Result<()> {
                 "x509Ca": x509_ca,
                 "password": password,
             });
-            let answer = cli.ask("POST", "/devices", Some(&body)).await?;
-            cli.print(&answer, || added_text(&answer))
+            let answer = options.ask("POST", "/devices", Some(&body)).await?;
+            options.print(&answer, || added_text(&answer))
         }
         Device::Token { id, valid } => {
-            let answer = cli.ask("GET", &path(id, &format!("/token?valid={valid}")), None).await?;
-            cli.print(&answer, || {
+            let answer = options.ask("GET", &path(id, &format!("/token?valid={valid}")), None).await?;
+            options.print(&answer, || {
                 lines(
                     &answer,
                     &[("client id", "clientId"), ("user name", "userName"), ("password", "password")],
@@ -107,22 +108,22 @@ pub(super) async fn device(cli: &Cli, command: &Device) -> Result<()> {
             })
         }
         Device::List => {
-            let answer = cli.ask("GET", "/devices", None).await?;
-            cli.print(&answer, || devices_text(&answer))
+            let answer = options.ask("GET", "/devices", None).await?;
+            options.print(&answer, || devices_text(&answer))
         }
         Device::Show { id } => {
-            let answer = cli.ask("GET", &path(id, ""), None).await?;
-            cli.print(&answer, || shown_text(&answer))
+            let answer = options.ask("GET", &path(id, ""), None).await?;
+            options.print(&answer, || shown_text(&answer))
         }
         Device::Block { id } => {
-            let answer = cli.ask("POST", &path(id, "/block"), None).await?;
-            cli.print(&answer, || {
+            let answer = options.ask("POST", &path(id, "/block"), None).await?;
+            options.print(&answer, || {
                 format!("blocked {id}: it stays out until `edge-agent device unblock {id}`")
             })
         }
         Device::Unblock { id } => {
-            let answer = cli.ask("POST", &path(id, "/unblock"), None).await?;
-            cli.print(&answer, || {
+            let answer = options.ask("POST", &path(id, "/unblock"), None).await?;
+            options.print(&answer, || {
                 if answer["enabled"] == true {
                     format!("unblocked {id}")
                 } else {
@@ -131,27 +132,27 @@ pub(super) async fn device(cli: &Cli, command: &Device) -> Result<()> {
             })
         }
         Device::Remove { id } => {
-            let answer = cli.ask("DELETE", &path(id, ""), None).await?;
-            cli.print(&answer, || format!("removed {id}"))
+            let answer = options.ask("DELETE", &path(id, ""), None).await?;
+            options.print(&answer, || format!("removed {id}"))
         }
     }
 }
 
-pub(super) async fn user(cli: &Cli, command: &User) -> Result<()> {
+pub(super) async fn user(options: &GlobalOptions, command: &User) -> Result<()> {
     match command {
         User::Add { name, password_stdin, device } => {
             let password = if *password_stdin { Some(read_password()?) } else { None };
             let body = json!({"name": name, "password": password, "device": device});
-            let answer = cli.ask("POST", "/users", Some(&body)).await?;
-            cli.print(&answer, || user_text(&answer))
+            let answer = options.ask("POST", "/users", Some(&body)).await?;
+            options.print(&answer, || user_text(&answer))
         }
         User::List => {
-            let answer = cli.ask("GET", "/users", None).await?;
-            cli.print(&answer, || users_text(&answer))
+            let answer = options.ask("GET", "/users", None).await?;
+            options.print(&answer, || users_text(&answer))
         }
         User::Remove { name } => {
-            let answer = cli.ask("DELETE", &format!("/users/{}", encoded(name.as_str())), None).await?;
-            cli.print(&answer, || format!("removed {name}"))
+            let answer = options.ask("DELETE", &format!("/users/{}", encoded(name.as_str())), None).await?;
+            options.print(&answer, || format!("removed {name}"))
         }
     }
 }

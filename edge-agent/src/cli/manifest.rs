@@ -12,10 +12,11 @@ use schemas::manifest::{DOCUMENT_BYTES_MAX, Manifest, ManifestError};
 use schemas::names::ModuleId;
 use serde_json::Value;
 
-use super::{Cli, Exit};
+use super::exit::Exit;
+use super::global_options::GlobalOptions;
 
 /// A manifest that was read and checked.
-pub(super) struct Read {
+pub(super) struct ManifestFile {
     /// As it is given to the daemon.
     pub(super) document: Value,
     pub(super) desired: Desired,
@@ -24,29 +25,26 @@ pub(super) struct Read {
     pub(super) warnings: Vec<String>,
 }
 
-impl Cli {
-    /// Reads a manifest; a wrong one ends the process with code 2. The daemon is asked only for what a layer is laid over.
-    pub(super) async fn read_manifest(&self, file: &Path) -> Result<Read, Exit> {
-        let text = input_file::read_or_stdin(file, DOCUMENT_BYTES_MAX as u64)
-            .with_context(|| format!("reading {}", file.display()))?;
-        let mut document = Manifest::document(&text).map_err(|error| refused(file, error))?;
-        if is_template(file, &document) {
-            let variable = |name: &str| std::env::var(name).ok();
-            fill(&mut document, "manifest", &variable).map_err(|error| refused(file, error))?;
-        }
-        let has = if Manifest::has_layer(&document) {
-            self.ask("GET", "/deployment", None).await?
-        } else {
-            Value::Null
-        };
-        let current = |module: &ModuleId| has[module.as_str()].as_object().cloned().unwrap_or_default();
-        let checked = Manifest::parse_over(&document, &current).and_then(|manifest| deploy::check(&manifest));
-        let (desired, routes) = checked.map_err(|error| refused(file, error))?;
-        let mut warnings: Vec<String> =
-            Manifest::warnings(&document).iter().map(ToString::to_string).collect();
-        warnings.extend(amqp_advices(&desired));
-        Ok(Read { document, desired, routes, warnings })
+/// Reads a manifest; a wrong one ends the process with code 2. The daemon is asked only for what a layer is laid over.
+pub(super) async fn read(options: &GlobalOptions, file: &Path) -> Result<ManifestFile, Exit> {
+    let text = input_file::read_or_stdin(file, DOCUMENT_BYTES_MAX as u64)
+        .with_context(|| format!("reading {}", file.display()))?;
+    let mut document = Manifest::document(&text).map_err(|error| refused(file, error))?;
+    if is_template(file, &document) {
+        let variable = |name: &str| std::env::var(name).ok();
+        fill(&mut document, "manifest", &variable).map_err(|error| refused(file, error))?;
     }
+    let has = if Manifest::has_layer(&document) {
+        options.ask("GET", "/deployment", None).await?
+    } else {
+        Value::Null
+    };
+    let current = |module: &ModuleId| has[module.as_str()].as_object().cloned().unwrap_or_default();
+    let checked = Manifest::parse_over(&document, &current).and_then(|manifest| deploy::check(&manifest));
+    let (desired, routes) = checked.map_err(|error| refused(file, error))?;
+    let mut warnings: Vec<String> = Manifest::warnings(&document).iter().map(ToString::to_string).collect();
+    warnings.extend(amqp_advices(&desired));
+    Ok(ManifestFile { document, desired, routes, warnings })
 }
 
 /// Prints warnings where errors go, so that what a program reads stays as it is.

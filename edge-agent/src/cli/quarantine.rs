@@ -4,7 +4,8 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Cli, text_of};
+use super::global_options::GlobalOptions;
+use super::text::text_of;
 
 /// Messages that upstream refused for themselves.
 #[derive(Subcommand)]
@@ -40,28 +41,29 @@ pub(super) struct Which {
     all: bool,
 }
 
-pub(super) async fn quarantine(cli: &Cli, command: &Quarantine) -> Result<()> {
+pub(super) async fn quarantine(options: &GlobalOptions, command: &Quarantine) -> Result<()> {
     match command {
         Quarantine::List { after, limit } => {
-            let answer = cli.ask("GET", &format!("/quarantine?after={after}&limit={limit}"), None).await?;
-            cli.print(&answer, || list_text(&answer))
+            let answer =
+                options.ask("GET", &format!("/quarantine?after={after}&limit={limit}"), None).await?;
+            options.print(&answer, || list_text(&answer))
         }
         Quarantine::Show { number } => {
-            let answer = cli.ask("GET", &format!("/quarantine/{number}"), None).await?;
-            cli.print(&answer, || show_text(&answer))
+            let answer = options.ask("GET", &format!("/quarantine/{number}"), None).await?;
+            options.print(&answer, || show_text(&answer))
         }
-        Quarantine::Replay(which) => each(cli, which, "POST", "/replay", "replayed").await,
-        Quarantine::Drop(which) => each(cli, which, "DELETE", "", "dropped").await,
+        Quarantine::Replay(which) => each(options, which, "POST", "/replay", "replayed").await,
+        Quarantine::Drop(which) => each(options, which, "DELETE", "", "dropped").await,
     }
 }
 
 /// Oldest first. One that is gone in the meantime is an error only when it was named.
-async fn each(cli: &Cli, which: &Which, method: &str, verb: &str, done: &str) -> Result<()> {
+async fn each(options: &GlobalOptions, which: &Which, method: &str, verb: &str, done: &str) -> Result<()> {
     let mut numbers = which.numbers.clone();
     if which.all {
         let mut after = Some(0);
         while let Some(from) = after {
-            let page = cli.ask("GET", &format!("/quarantine?after={from}&limit=1000"), None).await?;
+            let page = options.ask("GET", &format!("/quarantine?after={from}&limit=1000"), None).await?;
             let messages = page["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
             numbers.extend(messages.iter().filter_map(|message| message["number"].as_u64()));
             after = page["nextAfter"].as_u64();
@@ -71,14 +73,14 @@ async fn each(cli: &Cli, which: &Which, method: &str, verb: &str, done: &str) ->
     numbers.dedup();
     let mut all = Vec::new();
     for number in numbers {
-        match cli.ask(method, &format!("/quarantine/{number}{verb}"), None).await {
+        match options.ask(method, &format!("/quarantine/{number}{verb}"), None).await {
             Ok(_) => all.push(number),
             Err(error) if !all.is_empty() => bail!("{error:#} ({} messages were {done} before)", all.len()),
             Err(error) => return Err(error),
         }
     }
     let count = all.len();
-    cli.print(&json!({done: all}), || format!("{done}: {count} messages"))
+    options.print(&json!({done: all}), || format!("{done}: {count} messages"))
 }
 
 fn list_text(answer: &Value) -> String {

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use schemas::method::{MethodFailure, MethodRequest};
+use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::Identity;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::Answer;
-use crate::access::removals::Removed;
+use crate::access::identity_state::Removed;
 use crate::state::{Namespace, Saved, State, StateError};
 
 /// Commands that run at once or whose answers wait for central. Beyond it a command is answered "not connected" at once.
@@ -19,6 +18,9 @@ const WAITING_MAX: usize = 1000;
 const TOLD_MS: u64 = 3600 * 1000;
 /// As many are remembered at the most, the latest.
 const TOLD_MAX: usize = 10_000;
+
+/// What the target answered, or why there is no answer.
+pub type Answer = Result<MethodResponse, MethodFailure>;
 
 /// A command in the room. The words are on gateways' disks.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -29,14 +29,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::journal::Counts;
+pub use self::journal::{Answer, Counts};
 use self::journal::{Entered, Journal};
-use crate::access::removals::{IdentityState, RemovalError, Removed};
+use crate::access::identity_state::{IdentityState, RemovalError, Removed};
 use crate::clock::steady_ms;
 use crate::state::{Saved, State, StateError};
-
-/// What the target answered, or why there is no answer.
-pub type Answer = Result<MethodResponse, MethodFailure>;
 
 /// The commands under way. Cheap to clone.
 #[derive(Clone)]

@@ -10,8 +10,8 @@ use schemas::names::DeviceId;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
+use super::sections::{BufferSection, DeploySection, DockerSection, HTTPS_DEFAULT};
 use super::upstream::FileUpstream;
-use super::{BufferSection, DeploySection, DockerSection, HTTPS_DEFAULT};
 
 #[derive(PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

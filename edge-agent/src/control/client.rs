@@ -8,6 +8,8 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
+use super::socket::socket;
+
 /// Why the daemon did not answer, or what it answered.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -41,7 +43,7 @@ pub async fn request(
     path: &str,
     body: Option<&Value>,
 ) -> Result<Value, CallError> {
-    let socket = super::socket(data_dir);
+    let socket = socket(data_dir);
     let stream = tokio::net::UnixStream::connect(&socket)
         .await
         .map_err(|source| CallError::Away { socket: socket.clone(), source })?;

@@ -17,9 +17,10 @@ use schemas::timestamp::rfc3339;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::context::Control;
+use super::failure::Failure;
 use super::identities::{read_id, unfinished, wrong};
 use super::users::new_user;
-use super::{Control, Failure};
 use crate::access::devices::{DeviceError, Leaf};
 use crate::clock::now_ms;
 

@@ -15,7 +15,7 @@ use schemas::manifest::DesiredStatus;
 use schemas::timestamp::rfc3339;
 use serde_json::{Value, json};
 
-use super::Control;
+use super::context::Control;
 use crate::clock::{now_ms, upstream_offset};
 
 /// Senders of messages without a route that are named.

@@ -4,8 +4,8 @@ use axum::http::StatusCode;
 use edge_core::error_chain::chain;
 use schemas::names::DeviceId;
 
-use super::Failure;
-use crate::access::removals::RemovalError;
+use super::failure::Failure;
+use crate::access::identity_state::RemovalError;
 
 /// A request with a value that cannot be taken.
 pub(super) fn wrong(message: String) -> Failure {

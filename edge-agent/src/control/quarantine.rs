@@ -12,7 +12,8 @@ use schemas::timestamp::rfc3339;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Control, Failure};
+use super::context::Control;
+use super::failure::Failure;
 use crate::messages::quarantine::{Entry, QuarantineError, shown};
 
 /// Entries of one answer when nothing is said, and at most.

@@ -12,8 +12,9 @@ use schemas::names::{DeviceId, Identity, UserName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::context::Control;
+use super::failure::Failure;
 use super::identities::{read_id, unfinished};
-use super::{Control, Failure};
 use crate::access::users::{User, UserError};
 
 /// The shortest password that is taken. A made one has 24 characters.

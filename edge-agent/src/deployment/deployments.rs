@@ -18,9 +18,10 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::access::authorizer::Rules;
-use crate::access::removals::{Removal, RemovalError, Removals};
+use crate::access::identity_state::RemovalError;
+use crate::access::removals::{Removal, Removals};
 use crate::deployment::docker::host_policy::HostPolicy;
-use crate::deployment::reconciler::Deployment;
+use crate::deployment::status::Deployment;
 use crate::messages::queues::Queues;
 use crate::messages::routing::Routing;
 use crate::messages::twins::{DesiredChange, Twins};

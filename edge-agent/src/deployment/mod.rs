@@ -4,5 +4,6 @@
 pub mod deployments;
 pub mod docker;
 pub mod reconciler;
+pub mod status;
 pub mod watched_folder;
 pub mod workload;

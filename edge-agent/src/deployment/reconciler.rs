@@ -22,7 +22,6 @@ use edge_core::backoff::Backoff;
 use edge_core::deploy::desired::{Desired, generation_of};
 use edge_core::deploy::observed::Observed;
 use edge_core::deploy::plan::{Action, Plan, Reason, plan};
-use edge_core::deploy::report::Progress;
 use edge_core::deploy::restart::{Event, Restarts};
 use edge_core::error_chain::chain;
 use edge_hub::tasks;
@@ -39,6 +38,7 @@ use crate::config::Config;
 use crate::deployment::docker::executor::{Executor, is_present, pull};
 use crate::deployment::docker::observe::observe;
 use crate::deployment::docker::{DockerError, Engine, LABEL_GATEWAY, ModuleContext};
+use crate::deployment::status::{Deployment, Outcome, ReconcilerStatus};
 use crate::deployment::workload::Workload;
 
 /// A lost event costs this much delay at the most.
@@ -50,74 +50,6 @@ const PULLS_MAX: usize = 3;
 /// The engine is away: how long until it is asked again.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-
-/// A deployment in force.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Deployment {
-    pub desired: Desired,
-    /// `$edgeAgent`'s desired version.
-    pub version: u64,
-}
-
-/// How it went, in one of [`schemas::status::code`] and in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// 200 when everything is as wanted.
-    pub code: u16,
-    /// Empty then.
-    pub description: String,
-}
-
-/// What the reconciler saw and did last.
-#[derive(Debug, Clone)]
-pub struct ReconcilerStatus {
-    /// The version of the deployment that it works on.
-    pub version: Option<u64>,
-    pub observed: Observed,
-    pub restarts: Restarts,
-    pub outcome: Outcome,
-    /// Whether everything is as that version wants it.
-    pub is_settled: bool,
-    /// What is still to be done and what waits, as text.
-    pub plan: String,
-    /// The last failure of each module whose steps are tried again.
-    pub problems: BTreeMap<ModuleId, String>,
-    /// Images that are being pulled.
-    pub pulling: BTreeSet<String>,
-    /// Why the containers cannot be looked at now.
-    pub unseen: Option<String>,
-}
-
-impl ReconcilerStatus {
-    /// What modules are like by this, when `desired` is in force.
-    pub fn progress<'a>(&'a self, desired: &'a Desired, now_ms: u64) -> Progress<'a> {
-        Progress {
-            desired,
-            observed: &self.observed,
-            restarts: &self.restarts,
-            problems: &self.problems,
-            pulling: &self.pulling,
-            unseen: self.unseen.as_deref(),
-            now_ms,
-        }
-    }
-}
-
-impl Default for ReconcilerStatus {
-    fn default() -> Self {
-        Self {
-            version: None,
-            observed: Observed::default(),
-            restarts: Restarts::default(),
-            outcome: Outcome { code: code::UNKNOWN, description: "not looked at yet".to_owned() },
-            is_settled: false,
-            plan: String::new(),
-            problems: BTreeMap::new(),
-            pulling: BTreeSet::new(),
-            unseen: None,
-        }
-    }
-}
 
 /// The task that does it.
 #[derive(Clone)]

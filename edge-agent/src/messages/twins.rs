@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
-use crate::access::removals::{IdentityState, RemovalError, Removed};
+use crate::access::identity_state::{IdentityState, RemovalError, Removed};
 use crate::state::{Namespace, Saved, State, StateError};
 
 /// Why a reported patch was not taken.

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::line;
 use super::position::Position;
-use super::values::Values;
-use super::{Change, line};
+use super::values::{Change, Values};
 
 /// What an export holds.
 pub(super) struct Export {

@@ -5,9 +5,9 @@ use std::path::Path;
 use bytes::Bytes;
 use edge_buffer::{AppendError, Full, Log, LogOptions, OpenError, RECORD_BYTES_MAX};
 
+use super::line;
 use super::position::Position;
-use super::values::Values;
-use super::{Change, line};
+use super::values::{Change, Values};
 use crate::clock::now_ms;
 
 const SEGMENT_BYTES: u64 = 1 << 20;

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use edge_buffer::{AppendError, Log, OpenError};
 
+use super::error::StateError;
 use super::export;
 use super::journal::Journal;
 use super::position::Position;
 use super::reserve::{Reserve, is_full};
 use super::store::{OpenFailure, Store};
-use super::values::Values;
-use super::{Change, Namespace, StateError};
+use super::values::{Change, Namespace, Values};
 
 /// How often it is tried to reserve space again that was given away.
 const RESTORE_EVERY: Duration = Duration::from_millis(250);

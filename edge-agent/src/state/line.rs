@@ -1,6 +1,6 @@
 //! A value as one line of text: `room key-json value-json`, or without the value when it is gone.
 
-use super::{Change, Namespace};
+use super::values::{Change, Namespace};
 
 pub(super) fn write(room: Namespace, key: &str, value: Option<&[u8]>) -> String {
     let key = serde_json::Value::from(key);

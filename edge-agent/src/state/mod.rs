@@ -15,6 +15,7 @@
 //!
 //! Every room keeps its own part in memory; all this is read once, when the daemon starts.
 
+mod error;
 mod export;
 mod journal;
 mod keeper;
@@ -37,88 +38,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+pub use self::error::StateError;
+use self::values::Change;
+pub use self::values::Namespace;
+
 /// Writes that may wait for the disk at one time. Beyond it a write is refused: its caller tells its client to try again.
 const WAITING_MAX: usize = 4096;
 /// Of which those that one call of [`State::remove_all`] may have.
 const REMOVALS_AT_ONCE: usize = 256;
-
-/// What a value belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Namespace {
-    Twins,
-    /// Leaf devices: those that central assigned (one list) and those added here.
-    Devices,
-    /// The deployment in force.
-    Deployment,
-    /// Commands that run, and answers that central has not acknowledged.
-    Commands,
-    /// Cloud-to-device messages that wait for their devices, and how others ended.
-    CloudMessages,
-    /// Local users by name.
-    Users,
-    /// What the link has cost today.
-    Budget,
-}
-
-impl Namespace {
-    const ALL: [Self; 7] = [
-        Self::Twins,
-        Self::Devices,
-        Self::Deployment,
-        Self::Commands,
-        Self::CloudMessages,
-        Self::Users,
-        Self::Budget,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Twins => "twins",
-            Self::Devices => "devices",
-            Self::Deployment => "deployment",
-            Self::Commands => "commands",
-            Self::CloudMessages => "cloud-messages",
-            Self::Users => "users",
-            Self::Budget => "budget",
-        }
-    }
-}
-
-/// Why state could not be opened, read or saved.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// The directory could not be used.
-    #[error("state in {dir}: {doing}")]
-    Directory {
-        dir: std::path::PathBuf,
-        /// What was being done.
-        doing: &'static str,
-        #[source]
-        source: std::io::Error,
-    },
-    /// The journal could not be used.
-    #[error("state in {dir}: its journal cannot be used")]
-    Journal {
-        dir: std::path::PathBuf,
-        #[source]
-        source: edge_buffer::OpenError,
-    },
-    /// Neither the database nor an export can be read, and the journal does not reach back to the beginning.
-    #[error(
-        "state in {dir}: the database is damaged and no export can take its place; restore {dir} from a backup"
-    )]
-    Damaged { dir: std::path::PathBuf },
-    /// The write did not reach the disk.
-    #[error("state was not saved: {0}")]
-    NotSaved(String),
-}
-
-/// A value, or that it is gone.
-struct Change {
-    room: Namespace,
-    key: String,
-    value: Option<Vec<u8>>,
-}
 
 struct Write {
     change: Change,

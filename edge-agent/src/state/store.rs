@@ -14,10 +14,9 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::Namespace;
 use super::position::Position;
 use super::reserve::is_full;
-use super::values::Values;
+use super::values::{Namespace, Values};
 
 const PART_BYTES: usize = 16 * 1024;
 /// A NUL and the part's number.

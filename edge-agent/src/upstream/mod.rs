@@ -5,3 +5,4 @@ pub mod forward;
 pub mod meter;
 pub mod presence;
 pub mod reach;
+pub mod status;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Kind, Transport, Upstream};
-use crate::upstream::central::LinkStatus;
+use crate::upstream::status::LinkStatus;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often files that cannot be used are read again; as often as a connection is tried.

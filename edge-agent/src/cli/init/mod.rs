@@ -13,7 +13,8 @@ use schemas::join::JoinWord;
 use schemas::names::DeviceId;
 use serde_json::json;
 
-use super::{Cli, Exit};
+use super::exit::Exit;
+use super::global_options::GlobalOptions;
 use gateway::{InitOptions, UpstreamCa, init};
 use repair::Repair;
 
@@ -43,9 +44,9 @@ pub(super) struct Init {
 }
 
 impl Init {
-    pub(super) fn run(&self, cli: &Cli) -> Result<(), Exit> {
+    pub(crate) fn run(&self, options: &GlobalOptions) -> Result<(), Exit> {
         if self.repair {
-            return Ok(repair(cli)?);
+            return Ok(repair(options)?);
         }
         // Not read by clap, whose errors show the value: both hold a key.
         let join: Option<JoinWord> = read_secret(self.join.as_deref(), "--join")?;
@@ -67,13 +68,13 @@ impl Init {
             device_id: device_id.context("--device-id or --join is needed")?,
             hostname: hostname.clone(),
             data_dir: self.data_dir.clone(),
-            config: cli.config.clone(),
+            config: options.config.clone(),
             upstream,
             upstream_ca,
         })
         .map_err(anyhow::Error::from)?;
-        cli.print(&json!({"config": cli.config, "hostname": hostname}), || {
-            let config = cli.config.display();
+        options.print(&json!({"config": options.config, "hostname": hostname}), || {
+            let config = options.config.display();
             format!(
                 "wrote {config}; devices and modules reach this gateway as {hostname}\nnext: edge-agent run --config {config}"
             )
@@ -91,8 +92,8 @@ where
     parsed.map_err(|error: T::Err| Exit(2, anyhow::Error::from(error).context(argument)))
 }
 
-fn repair(cli: &Cli) -> Result<()> {
-    let done = repair::repair(&cli.load()?)?;
+fn repair(options: &GlobalOptions) -> Result<()> {
+    let done = repair::repair(&options.load()?)?;
     let (mut made, mut left) = (Vec::new(), Vec::new());
     for done in done {
         match done {
@@ -105,7 +106,7 @@ fn repair(cli: &Cli) -> Result<()> {
         let lines: Vec<String> = made.chain(left.iter().map(|what| format!("LEFT {what}"))).collect();
         if lines.is_empty() { "nothing is missing".to_owned() } else { lines.join("\n") }
     };
-    cli.print(&json!({"made": made, "left": left}), lines)?;
+    options.print(&json!({"made": made, "left": left}), lines)?;
     if !left.is_empty() {
         anyhow::bail!("{} of these need an operator", left.len());
     }

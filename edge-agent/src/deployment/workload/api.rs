@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::About;
+use super::about::About;
 use super::certificates::ModuleCertificates;
 use super::encryption::{self, Bound};
 

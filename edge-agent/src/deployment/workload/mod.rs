@@ -4,6 +4,7 @@
 //! was restarted makes a new socket there, which the container that runs on sees. Whoever reaches the socket is that
 //! module: it signs for nobody else.
 
+mod about;
 mod api;
 pub mod certificates;
 mod encryption;
@@ -18,12 +19,10 @@ use edge_hub::http_server::{HttpLimits, HttpServer};
 use edge_hub::tasks;
 use schemas::names::ModuleId;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::module_keys::ModuleKeys;
-use crate::deployment::reconciler::ReconcilerStatus;
-use certificates::ModuleCertificates;
+pub use self::about::About;
 
 /// The socket's name in a module's directory.
 pub const SOCKET: &str = "workload.sock";
@@ -34,16 +33,6 @@ pub(crate) const DIR: &str = "workload";
 const MODULE_CONNECTIONS_MAX: usize = 16;
 /// Connections of all modules at once, which the daemon's file budget reserves.
 pub(crate) const CONNECTIONS_MAX: usize = 96;
-
-/// What the modules' sockets answer with.
-pub struct About {
-    pub keys: ModuleKeys,
-    /// The authorities that modules trust, PEM.
-    pub trust_bundle: String,
-    /// `None` where the gateway has not its authority's key.
-    pub certificates: Option<ModuleCertificates>,
-    pub reconciler: watch::Receiver<ReconcilerStatus>,
-}
 
 /// The sockets of all modules.
 pub struct Workload {

@@ -8,7 +8,12 @@ use hyper::Request;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
+use tokio::sync::watch;
+
+use super::certificates::ModuleCertificates;
 use super::*;
+use crate::access::module_keys::ModuleKeys;
+use crate::deployment::status::ReconcilerStatus;
 
 async fn ask(socket: &FilePath, method: &str, path: &str, body: &str) -> (u16, Value) {
     let stream = tokio::net::UnixStream::connect(socket).await.unwrap();

@@ -27,7 +27,7 @@ use delivery::Delivery;
 use destination::Destination;
 use limits::{Limits, UPSTREAM};
 
-use crate::access::removals::{IdentityState, RemovalError, Removed};
+use crate::access::identity_state::{IdentityState, RemovalError, Removed};
 use crate::clock::steady_ms;
 
 /// How often expired messages are looked for. A queue that is read counts them at once.

@@ -16,9 +16,10 @@ use schemas::link::{Hello, LINK_VERSION};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::ended::Ended;
 use super::telemetry::Telemetry;
 use super::updates_out::{IN_FLIGHT_MAX, PACKET_BYTES, UpdateSender};
-use super::{Ended, Uplink};
+use super::uplink::Uplink;
 use crate::messages::quarantine::Reason;
 use crate::messages::queues::destination::Queue;
 

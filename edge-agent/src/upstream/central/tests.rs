@@ -2,25 +2,46 @@
 //! one does not.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use edge_core::link::budget::Limits as BudgetLimits;
 use edge_core::route::QueueClass;
-use schemas::names::ModuleId;
+use edge_hub::clients::Clients;
+use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
+use mqtt::client::Transport;
+use schemas::generation::Generation;
+use schemas::names::{Identity, ModuleId};
 use schemas::redaction::MARK;
 use schemas::twin::Twin;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::*;
+use crate::access::authorizer::Authorizer;
 use crate::access::devices::Devices;
+use crate::access::enrolments::Enrolments;
 use crate::access::generations::Generations;
+use crate::access::identity_state::IdentityState;
 use crate::access::module_keys::ModuleKeys;
-use crate::access::removals::{IdentityState, Removals};
+use crate::access::removals::Removals;
 use crate::access::users::Users;
+use crate::c2d::cloud_message_store::CloudMessageStore;
+use crate::commands::Commands;
 use crate::config::BufferSection;
+use crate::deployment::deployments::Deployments;
 use crate::deployment::docker::host_policy::HostPolicy;
+use crate::messages::quarantine::Quarantine;
+use crate::messages::queues::Queues;
+use crate::messages::queues::destination::Queue;
 use crate::messages::queues::limits::Limits;
 use crate::messages::record;
+use crate::messages::twins::Twins;
 use crate::state::State;
+use crate::upstream::meter::Meter;
+use crate::upstream::presence::PresenceChanges;
 
 struct Gateway {
     uplink: Uplink,

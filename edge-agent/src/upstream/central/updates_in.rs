@@ -14,7 +14,8 @@ use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::EnrolmentAnswer;
 use schemas::redaction::{MARK, find_mark_in};
 
-use super::{Ended, Uplink};
+use super::ended::Ended;
+use super::uplink::Uplink;
 
 impl Uplink {
     /// Takes what central tells; `Ok` when it is on disk, or can never be taken. Gives what it was, when that is known.

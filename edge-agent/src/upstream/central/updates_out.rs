@@ -14,9 +14,9 @@ use schemas::method::{MethodFailure, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::watch;
 
-use super::Uplink;
 use super::losses::{Losing, Sent};
 use super::presence::PresenceOutbox;
+use super::uplink::Uplink;
 
 /// The status of an answer that is too large, as HTTP has it.
 const PAYLOAD_TOO_LARGE: i64 = 413;

@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::message::{Address, Prepared, UpstreamProfile};
 use crate::messages::quarantine::Reason;
-use crate::upstream::central::{LinkStatus, link_failure};
 use crate::upstream::meter::Meter;
+use crate::upstream::status::{LinkStatus, link_failure};
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);

@@ -21,8 +21,8 @@ use super::message::{Address, Prepared, UpstreamProfile};
 use crate::messages::quarantine::{Quarantine, Reason};
 use crate::messages::queues::Queues;
 use crate::messages::queues::destination::Queue;
-use crate::upstream::central::LinkStatus;
 use crate::upstream::meter::Meter;
+use crate::upstream::status::LinkStatus;
 
 /// Messages that the connections hold together, sent or waiting. At 100 ms to the upstream it allows 10,000 a second.
 const HELD_MAX: usize = 1000;

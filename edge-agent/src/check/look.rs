@@ -1,0 +1,31 @@
+//! How long a look at something may take, and what it finds when it takes longer.
+
+use std::future::Future;
+use std::time::Duration;
+
+use edge_core::clock::BUILT_SECS;
+use edge_core::health::facts::Probe;
+
+/// How long one look may take: a daemon or an engine that is busy answers within it.
+pub(super) const LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Looks at files, with an end: a network file system may never answer. The thread that waits for it is left alone.
+pub(super) async fn blocking<T: Send + 'static>(
+    look: impl FnOnce() -> Probe<T> + Send + 'static,
+) -> Probe<T> {
+    within(LOOK_WITHIN, async {
+        tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| Probe::Failed(error.to_string()))
+    })
+    .await
+}
+
+pub(super) async fn within<T>(limit: Duration, look: impl Future<Output = Probe<T>>) -> Probe<T> {
+    tokio::time::timeout(limit, look)
+        .await
+        .unwrap_or_else(|_| Probe::Failed(format!("no answer within {} s", limit.as_secs())))
+}
+
+/// Whether this clock can judge what ends when.
+pub(super) fn is_plausible(now_secs: u64) -> bool {
+    now_secs >= BUILT_SECS
+}

@@ -1,0 +1,78 @@
+//! The deployment in force, and what the reconciler last saw and did for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use edge_core::deploy::desired::Desired;
+use edge_core::deploy::observed::Observed;
+use edge_core::deploy::report::Progress;
+use edge_core::deploy::restart::Restarts;
+use schemas::names::ModuleId;
+use schemas::status::code;
+
+/// A deployment in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deployment {
+    pub desired: Desired,
+    /// `$edgeAgent`'s desired version.
+    pub version: u64,
+}
+
+/// How it went, in one of [`schemas::status::code`] and in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// 200 when everything is as wanted.
+    pub code: u16,
+    /// Empty then.
+    pub description: String,
+}
+
+/// What the reconciler saw and did last.
+#[derive(Debug, Clone)]
+pub struct ReconcilerStatus {
+    /// The version of the deployment that it works on.
+    pub version: Option<u64>,
+    pub observed: Observed,
+    pub restarts: Restarts,
+    pub outcome: Outcome,
+    /// Whether everything is as that version wants it.
+    pub is_settled: bool,
+    /// What is still to be done and what waits, as text.
+    pub plan: String,
+    /// The last failure of each module whose steps are tried again.
+    pub problems: BTreeMap<ModuleId, String>,
+    /// Images that are being pulled.
+    pub pulling: BTreeSet<String>,
+    /// Why the containers cannot be looked at now.
+    pub unseen: Option<String>,
+}
+
+impl ReconcilerStatus {
+    /// What modules are like by this, when `desired` is in force.
+    pub fn progress<'a>(&'a self, desired: &'a Desired, now_ms: u64) -> Progress<'a> {
+        Progress {
+            desired,
+            observed: &self.observed,
+            restarts: &self.restarts,
+            problems: &self.problems,
+            pulling: &self.pulling,
+            unseen: self.unseen.as_deref(),
+            now_ms,
+        }
+    }
+}
+
+impl Default for ReconcilerStatus {
+    fn default() -> Self {
+        Self {
+            version: None,
+            observed: Observed::default(),
+            restarts: Restarts::default(),
+            outcome: Outcome { code: code::UNKNOWN, description: "not looked at yet".to_owned() },
+            is_settled: false,
+            plan: String::new(),
+            problems: BTreeMap::new(),
+            pulling: BTreeSet::new(),
+            unseen: None,
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
@@ -17,8 +17,9 @@ use crate::commit::Committer;
 use crate::error::{AppendError, OpenError};
 use crate::format::Epoch;
 use crate::ledger::Gap;
-use crate::limits::LogOptions;
+use crate::limits::{Full, LogOptions};
 use crate::losses::{Cause, Loss};
+use crate::pool::{Member, PooledLog};
 use crate::reader::{Reader, Records};
 use crate::recover::recover;
 use crate::shared::Shared;
@@ -74,7 +75,13 @@ impl Log {
         let committer = Committer::new(shared.clone(), recovered.active, recovered.ledger);
         let writers = Arc::new(Writers::new(shared.clone(), committer));
         if let Some(pool) = &shared.options.pool {
-            pool.join(&writers);
+            let log: Weak<dyn PooledLog> = Arc::downgrade(&(writers.clone() as Arc<dyn PooledLog>));
+            pool.join(Member {
+                number: shared.pool_number,
+                rank: shared.options.rank,
+                drops_oldest: shared.options.full == Full::DropOldest,
+                log,
+            });
         }
         let its_writers = writers.clone();
         let thread = std::thread::Builder::new()

@@ -1,14 +1,9 @@
 //! Logs that share a disk: together they keep to a number of bytes, and when one of them is short of it or of free disk
 //! space, the least important of them all gives way, its oldest records first.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
-
-use crate::format::SEGMENT_HEADER;
-use crate::limits::Full;
-use crate::losses::Cause;
-use crate::shared::Shared;
-use crate::writer::Writers;
 
 /// How long a log waits for another one, which is writing, to give way; then its append is refused.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -20,73 +15,99 @@ pub struct Pool(Arc<Inner>);
 
 struct Inner {
     bytes_max: u64,
-    members: Mutex<Vec<Weak<Writers>>>,
+    next_number: AtomicU64,
+    members: Mutex<Vec<Member>>,
+}
+
+/// What a pool asks of a log.
+pub(crate) trait PooledLog: Send + Sync {
+    /// Bytes of its records, with frames and headers.
+    fn bytes(&self) -> u64;
+
+    /// When its oldest record was handed in, in ms of Unix time; `None` if it has nothing to give.
+    fn oldest_ms(&self) -> Option<u64>;
+
+    /// Takes its oldest segment if all in it has expired; the bytes given back.
+    fn expire(&self, now_ms: u64) -> Option<u64>;
+
+    /// Takes its oldest segment; the bytes given back. `None` if it is being written to, or has nothing to give.
+    fn evict(&self, now_ms: u64) -> Option<u64>;
+}
+
+/// A log of the pool, as it was opened.
+#[derive(Clone)]
+pub(crate) struct Member {
+    /// From [`Pool::next_number`].
+    pub(crate) number: u64,
+    pub(crate) rank: u32,
+    /// Its oldest records may be dropped for new ones.
+    pub(crate) drops_oldest: bool,
+    pub(crate) log: Weak<dyn PooledLog>,
+}
+
+impl Member {
+    fn may_give_way(&self, rank: u32) -> bool {
+        self.drops_oldest && self.rank >= rank
+    }
 }
 
 impl Pool {
     /// A pool that takes at most so many bytes; a batch more when several of its logs write at the same moment.
     pub fn new(bytes_max: u64) -> Self {
-        Self(Arc::new(Inner { bytes_max, members: Mutex::default() }))
+        Self(Arc::new(Inner { bytes_max, next_number: AtomicU64::new(1), members: Mutex::default() }))
     }
 
-    pub(crate) fn join(&self, writers: &Arc<Writers>) {
+    /// A number for a log that is to join.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.0.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn join(&self, member: Member) {
         let mut members = self.0.members.lock().expect("nothing panics with it");
-        members.retain(|member| member.strong_count() > 0);
-        members.push(Arc::downgrade(writers));
+        members.retain(|member| member.log.strong_count() > 0);
+        members.push(member);
     }
 
-    fn members(&self) -> Vec<Arc<Writers>> {
+    fn members(&self) -> Vec<(Member, Arc<dyn PooledLog>)> {
         let members = self.0.members.lock().expect("nothing panics with it");
-        members.iter().filter_map(Weak::upgrade).collect()
+        members.iter().filter_map(|member| Some((member.clone(), member.log.upgrade()?))).collect()
     }
 
     /// Bytes that may still be written.
     pub(crate) fn room(&self) -> u64 {
-        let taken: u64 = self.members().iter().map(|member| member.shared.state().bytes()).sum();
+        let taken: u64 = self.members().iter().map(|(_, log)| log.bytes()).sum();
         self.0.bytes_max.saturating_sub(taken)
     }
 
     /// Bytes that would be free if all that may give way to a log of this rank did.
     pub(crate) fn in_reach(&self, rank: u32) -> u64 {
-        self.members()
-            .iter()
-            .filter(|member| may_give_way(member, rank))
-            .map(|m| m.shared.state().bytes())
-            .sum()
+        let members = self.members();
+        members.iter().filter(|(member, _)| member.may_give_way(rank)).map(|(_, log)| log.bytes()).sum()
     }
 
     /// Takes the oldest segment of a log in which everything has expired. Bytes given back.
     pub(crate) fn expire(&self, now_ms: u64) -> Option<u64> {
-        let has_expired = |member: &&Arc<Writers>| member.shared.state().has_expired_segment(now_ms);
-        self.members().iter().filter(has_expired).find_map(|member| member.give_way(Cause::Expired, now_ms))
+        self.members().iter().find_map(|(_, log)| log.expire(now_ms))
     }
 
     /// Who gives way to a log of this rank: of the least important logs the one with the oldest record.
-    fn victims(&self, rank: u32) -> Vec<Arc<Writers>> {
-        let mut all: Vec<(u32, u64, Arc<Writers>)> = Vec::new();
-        for member in self.members().into_iter().filter(|member| may_give_way(member, rank)) {
-            let state = member.shared.state();
-            let has_something = state.segments.len() > 1 || state.bytes() > SEGMENT_HEADER;
-            let oldest_ms = state.stats().oldest_ms.unwrap_or(0);
-            drop(state);
-            if has_something {
-                all.push((member.shared.options.rank, oldest_ms, member));
-            }
-        }
-        all.sort_by_key(|(rank, oldest_ms, _)| (std::cmp::Reverse(*rank), *oldest_ms));
-        all.into_iter().map(|(_, _, member)| member).collect()
+    fn victim(&self, rank: u32) -> Option<(Member, Arc<dyn PooledLog>)> {
+        let members = self.members().into_iter().filter(|(member, _)| member.may_give_way(rank));
+        let ready = members.filter_map(|(member, log)| Some((log.oldest_ms()?, member, log)));
+        let first = ready.min_by_key(|(oldest_ms, member, _)| (std::cmp::Reverse(member.rank), *oldest_ms));
+        first.map(|(_, member, log)| (member, log))
     }
 
-    /// Lets the least important log give way to one that is being written to. `None`: nothing does, or not in time.
-    pub(crate) fn evict(&self, asks: &Arc<Shared>, now_ms: u64) -> Option<Given> {
+    /// Lets the least important log give way to the one of this number and rank, which is being written to. `None`: nothing
+    /// does, or not in time.
+    pub(crate) fn evict(&self, number: u64, rank: u32, now_ms: u64) -> Option<Given> {
         let begun = std::time::Instant::now();
         loop {
-            let victims = self.victims(asks.options.rank);
-            let first = victims.first()?;
-            if Arc::ptr_eq(&first.shared, asks) {
+            let (member, log) = self.victim(rank)?;
+            if member.number == number {
                 return Some(Given::Ours);
             }
-            if let Some(bytes) = first.give_way(Cause::Evicted, now_ms) {
+            if let Some(bytes) = log.evict(now_ms) {
                 return Some(Given::Bytes(bytes));
             }
             if begun.elapsed() > PATIENCE {
@@ -104,11 +125,6 @@ pub(crate) enum Given {
     Ours,
     /// Given back by another one.
     Bytes(u64),
-}
-
-fn may_give_way(member: &Writers, rank: u32) -> bool {
-    let options = &member.shared.options;
-    options.full == Full::DropOldest && options.rank >= rank
 }
 
 impl std::fmt::Debug for Pool {

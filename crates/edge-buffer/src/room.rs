@@ -69,7 +69,7 @@ impl Committer {
                 options.keep_free_bytes.saturating_add(need + SEGMENT_HEADER) > free.saturating_add(in_reach);
             // Where this log alone is at its limit, it alone gives way.
             if let Some(pool) = pool.filter(|_| own >= need && !has_one_done && !is_out_of_reach) {
-                match pool.evict(&self.shared, now_ms) {
+                match pool.evict(self.shared.pool_number, options.rank, now_ms) {
                     Some(Given::Bytes(bytes)) => {
                         dropped += bytes;
                         room_was = Headroom::Evicting;

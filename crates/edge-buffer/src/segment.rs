@@ -95,3 +95,20 @@ pub(crate) struct Tally {
     /// For which cause, and whose.
     pub(crate) groups: Vec<(Cause, String)>,
 }
+
+impl Tally {
+    /// For each group the first, the last and the number of its records above `cursor` that still count.
+    pub(crate) fn ranges_after(
+        &self,
+        cursor: u64,
+        counts: impl Fn(u64) -> bool,
+    ) -> Vec<Option<(u64, u64, u64)>> {
+        let mut ranges: Vec<Option<(u64, u64, u64)>> = vec![None; self.groups.len()];
+        let behind = self.records.partition_point(|(sequence, _)| *sequence <= cursor);
+        for (sequence, group) in self.records[behind..].iter().filter(|(sequence, _)| counts(*sequence)) {
+            let (_, last, count) = ranges[usize::from(*group)].get_or_insert((*sequence, *sequence, 0));
+            (*last, *count) = (*sequence, *count + 1);
+        }
+        ranges
+    }
+}

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::format::Epoch;
 use crate::limits::LogOptions;
+use crate::pool::Pool;
 use crate::state::State;
 use crate::storage::Storage;
 
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     /// Of what is appended from this open on.
     pub(crate) epoch: Epoch,
     pub(crate) options: LogOptions,
+    /// Its number in its pool; 0 without one.
+    pub(crate) pool_number: u64,
     state: Mutex<State>,
     /// There is something to do for the commit thread.
     pub(crate) work: Condvar,
@@ -46,6 +49,7 @@ impl Shared {
         mut state: State,
     ) -> Self {
         state.doubt_first(options.unsettled_max);
+        let pool_number = options.pool.as_ref().map_or(0, Pool::next_number);
         let published =
             watch::Sender::new(Published { next_sequence: state.next_sequence, has_ended: false });
         Self {
@@ -53,6 +57,7 @@ impl Shared {
             id,
             epoch,
             options,
+            pool_number,
             state: Mutex::new(state),
             work: Condvar::new(),
             published,

@@ -10,10 +10,12 @@ use uuid::Uuid;
 
 use crate::error::AppendError;
 use crate::format::{Epoch, frame_len};
+use crate::given_out::GivenOut;
 use crate::ledger::{Gap, Ledger};
 use crate::losses::{Cause, Loss, Losses};
 use crate::segment::{IndexEntry, Segment, Stretch, Tally};
-use crate::stats::{Headroom, Stats};
+use crate::segments::Segments;
+use crate::stats::{Counters, Headroom, Stats};
 
 /// Fewer appends than these are answered by who wrote them: to wake another thread for them would take longer.
 pub(crate) const MANY: usize = 128;
@@ -57,7 +59,7 @@ pub(crate) struct State {
     /// Nothing more is taken in.
     pub(crate) is_closing: bool,
     /// Never empty.
-    pub(crate) segments: VecDeque<Segment>,
+    pub(crate) segments: Segments,
     pub(crate) next_sequence: u64,
     pub(crate) cursor: u64,
     /// The ledger's file is behind.
@@ -75,26 +77,13 @@ pub(crate) struct State {
     pub(crate) telling: Vec<oneshot::Sender<Result<Vec<Gap>, AppendError>>>,
     pub(crate) set_aside: u64,
     pub(crate) room: Headroom,
-    /// By reader, the highest sequence that it gave out and may not have been done with. Such a record may be on its way.
-    in_hand: Vec<(u64, u64)>,
-    /// The highest sequence that was given out and may have arrived, though nobody here knows it yet; see
-    /// [`LogOptions::unsettled_max`](crate::LogOptions).
-    unsettled: u64,
-    /// Whether `unsettled` counts.
-    has_unsettled: bool,
+    given_out: GivenOut,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
     head: VecDeque<(u64, u64)>,
     /// The time as it was told last, ms of Unix time: losses are dated by it.
     pub(crate) now_ms: u64,
     losses: Losses,
-    appended: u64,
-    expired: u64,
-    evicted: u64,
-    damaged: u64,
-    refused: u64,
-    payload_bytes: u64,
-    written_bytes: u64,
-    syncs: u64,
+    counters: Counters,
 }
 
 impl State {
@@ -110,7 +99,7 @@ impl State {
             are_answers_held: false,
             last_sync: Duration::ZERO,
             is_closing: false,
-            segments,
+            segments: Segments(segments),
             next_sequence,
             cursor: ledger.cursor,
             is_ledger_behind: false,
@@ -122,20 +111,11 @@ impl State {
             telling: Vec::new(),
             set_aside: 0,
             room: Headroom::Enough,
-            in_hand: Vec::new(),
-            unsettled: 0,
-            has_unsettled: false,
+            given_out: GivenOut::default(),
             head: VecDeque::new(),
             now_ms: 0,
             losses: Losses::default(),
-            appended: 0,
-            expired: 0,
-            evicted: 0,
-            damaged: 0,
-            refused: 0,
-            payload_bytes: 0,
-            written_bytes: 0,
-            syncs: 0,
+            counters: Counters::default(),
         }
     }
 
@@ -210,7 +190,7 @@ impl State {
 
     /// Counts an append that was refused; `tag`: whose loss that is, if anybody's.
     pub(crate) fn refuse(&mut self, tag: Option<&str>) {
-        self.refused += 1;
+        self.counters.refused += 1;
         let Some(tag) = tag else { return };
         self.ledger.lose(Cause::Refused, tag, self.next_sequence, self.next_sequence, 1, self.now_ms);
         self.is_ledger_behind = true;
@@ -218,8 +198,8 @@ impl State {
 
     /// Counts a write to the files.
     pub(crate) fn wrote(&mut self, bytes: u64) {
-        self.written_bytes += bytes;
-        self.syncs += 1;
+        self.counters.written_bytes += bytes;
+        self.counters.syncs += 1;
     }
 
     /// Bytes of the records, with frames and headers.
@@ -263,8 +243,8 @@ impl State {
             let gone_ms = expires_ms.unwrap_or(u64::MAX).min(too_old_ms);
             segment.first_gone_ms = segment.first_gone_ms.min(gone_ms);
             segment.allocated = segment.allocated.max(segment.len);
-            self.appended += 1;
-            self.payload_bytes += len - frame_len(0);
+            self.counters.appended += 1;
+            self.counters.payload_bytes += len - frame_len(0);
             if self.head.back().map_or(self.cursor, |(last, _)| *last) + 1 == sequence {
                 self.see(sequence, enqueued_ms);
             }
@@ -370,69 +350,42 @@ impl State {
         }
         let passed: u64 = self.ledger.passed.ranges().map(|(first, last)| last - first + 1).sum();
         let highest = self.cursor.saturating_add(max).saturating_add(passed);
-        self.unsettled = highest.min(self.next_sequence - 1);
-        self.has_unsettled = true;
+        self.given_out.doubt(highest.min(self.next_sequence - 1));
     }
 
     /// Upstream has said how far it has the log: what is left of the records that were given out has not arrived.
     pub(crate) fn settle(&mut self) {
-        let highest = std::mem::take(&mut self.unsettled);
-        self.look_again(highest);
+        let highest = self.given_out.settle();
+        self.segments.look_again(highest);
     }
 
     /// A reader gave out a record.
     pub(crate) fn gave_out(&mut self, reader: u64, sequence: u64) {
-        if self.has_unsettled {
-            self.unsettled = self.unsettled.max(sequence);
-        }
-        match self.in_hand.iter_mut().find(|(of, _)| *of == reader) {
-            Some((_, highest)) => *highest = (*highest).max(sequence),
-            None => self.in_hand.push((reader, sequence)),
-        }
+        self.given_out.add(reader, sequence);
     }
 
     /// What a reader gave out above `sequence` is not on its way any more.
     pub(crate) fn took_back(&mut self, reader: u64, sequence: u64) {
-        let Some(at) = self.in_hand.iter().position(|(of, _)| *of == reader) else { return };
-        let highest = self.in_hand[at].1;
-        if sequence > self.cursor {
-            self.in_hand[at].1 = sequence.min(highest)
-        } else {
-            self.in_hand.swap_remove(at);
-        }
-        self.look_again(highest);
-    }
-
-    /// The segments up to a sequence were not searched for what has expired meanwhile.
-    fn look_again(&mut self, highest: u64) {
-        for segment in self.segments.iter_mut().take_while(|segment| segment.first <= highest) {
-            segment.first_gone_ms = 0;
+        if let Some(highest) = self.given_out.take_back(reader, sequence, self.cursor) {
+            self.segments.look_again(highest);
         }
     }
 
     /// The first record that is neither done with nor perhaps on its way.
     pub(crate) fn first_at_rest(&self) -> u64 {
-        self.in_hand.iter().map(|(_, highest)| *highest).fold(self.cursor.max(self.unsettled), u64::max) + 1
+        self.given_out.highest().max(self.cursor) + 1
     }
 
     /// The first segment with a record, at or above `from`, that may be gone by now. Whoever takes it reads it: what is
     /// found there is told by [`State::stays`].
     pub(crate) fn take_expiring(&mut self, from: u64, now_ms: u64) -> Option<Stretch> {
-        let firsts: Vec<u64> = self.segments.iter().skip(1).map(|segment| segment.first).collect();
-        let ends = firsts.into_iter().chain([self.next_sequence]);
-        let mut looked_at = self.segments.iter_mut().zip(ends);
-        let (segment, end) =
-            looked_at.find(|(segment, end)| *end > from && segment.first_gone_ms <= now_ms)?;
-        segment.first_gone_ms = u64::MAX;
-        let start = from.max(segment.first);
-        (start < end).then(|| self.stretch(start)).flatten()
+        let start = self.segments.take_expiring(from, now_ms, self.next_sequence)?;
+        self.stretch(start)
     }
 
     /// A record of a segment that was read is not gone before `gone_ms`.
     pub(crate) fn stays(&mut self, segment: u64, gone_ms: u64) {
-        if let Some(segment) = self.segments.iter_mut().find(|known| known.first == segment) {
-            segment.first_gone_ms = segment.first_gone_ms.min(gone_ms);
-        }
+        self.segments.stays(segment, gone_ms);
     }
 
     /// Counts a record that has expired; false when it may be on its way, or when no more such can be remembered.
@@ -464,17 +417,14 @@ impl State {
         self.is_ledger_behind = true;
         self.is_loss_behind = true;
         match cause {
-            Cause::Expired => self.expired += count,
-            Cause::Evicted => self.evicted += count,
+            Cause::Expired => self.counters.expired += count,
+            Cause::Evicted => self.counters.evicted += count,
             Cause::Damaged => {
-                self.damaged += count;
-                let at = self.segments.partition_point(|segment| segment.first <= first);
-                if let Some(segment) = self.segments.get_mut(at.saturating_sub(1)) {
-                    segment.is_damaged = true;
-                }
+                self.counters.damaged += count;
+                self.segments.note_damage(first);
                 tracing::error!(first, last, count, "queued records on disk were found damaged")
             }
-            Cause::Refused => self.refused += count,
+            Cause::Refused => self.counters.refused += count,
             Cause::Dropped => {
                 tracing::warn!(first, last, count, sender = tag, "queued records were given up")
             }
@@ -490,15 +440,7 @@ impl State {
         let last = self.segments.get(1)?.first - 1;
         let segment = self.segments.front()?.first;
         if let Some(tally) = tally {
-            let mut groups: Vec<Option<(u64, u64, u64)>> = vec![None; tally.groups.len()];
-            let behind = tally.records.partition_point(|(sequence, _)| *sequence <= self.cursor);
-            for (sequence, group) in &tally.records[behind..] {
-                if !self.ledger.passed.holds(*sequence) {
-                    let (_, last, count) =
-                        groups[usize::from(*group)].get_or_insert((*sequence, *sequence, 0));
-                    (*last, *count) = (*sequence, *count + 1);
-                }
-            }
+            let groups = tally.ranges_after(self.cursor, |sequence| !self.ledger.passed.holds(sequence));
             let first = segment.max(self.cursor + 1);
             let mut left = if first > last { 0 } else { self.ledger.passed.add(first, last) };
             for ((cause, tag), lost) in tally.groups.iter().zip(groups) {
@@ -517,8 +459,8 @@ impl State {
 
     /// The oldest segment holds something, and nothing that anybody still wants.
     pub(crate) fn has_expired_segment(&self, now_ms: u64) -> bool {
-        let may_have_arrived =
-            |oldest: &Segment| oldest.first <= self.unsettled && self.cursor < self.unsettled;
+        let unsettled = self.given_out.unsettled();
+        let may_have_arrived = |oldest: &Segment| oldest.first <= unsettled && self.cursor < unsettled;
         let oldest = self.segments.front().filter(|oldest| !may_have_arrived(oldest));
         oldest.is_some_and(|oldest| !oldest.is_empty() && oldest.expires_ms <= now_ms)
     }
@@ -530,32 +472,17 @@ impl State {
 
     /// A whole segment is done with.
     pub(crate) fn has_done_segment(&self) -> bool {
-        self.segments.get(1).is_some_and(|next| next.first <= self.cursor + 1)
+        self.segments.is_first_below(self.cursor)
     }
 
     /// Takes out the segments of which every record is at or below `cursor`.
     pub(crate) fn drop_done(&mut self, cursor: u64) -> Vec<Segment> {
-        let mut done = Vec::new();
-        while self.segments.get(1).is_some_and(|next| next.first <= cursor + 1) {
-            done.extend(self.segments.pop_front());
-        }
-        done
+        self.segments.drop_below(cursor)
     }
 
     /// The part of one segment that holds `sequence` and what follows; `None` when it is not committed yet.
     pub(crate) fn stretch(&self, sequence: u64) -> Option<Stretch> {
-        if sequence >= self.next_sequence {
-            return None;
-        }
-        let at = self.segments.partition_point(|segment| segment.first <= sequence).saturating_sub(1);
-        let segment = &self.segments[at];
-        Some(Stretch {
-            segment: segment.first,
-            epoch: segment.epoch,
-            start: segment.mark_before(sequence),
-            end: segment.len,
-            until: self.segments.get(at + 1).map_or(self.next_sequence, |next| next.first),
-        })
+        self.segments.stretch(sequence, self.next_sequence)
     }
 
     pub(crate) fn take_losses(&mut self) -> Vec<Loss> {
@@ -577,15 +504,15 @@ impl State {
             oldest_ms: (records > 0).then(oldest).flatten(),
             next_sequence: self.next_sequence,
             cursor: self.cursor,
-            appended: self.appended,
-            expired: self.expired,
-            evicted: self.evicted,
-            damaged: self.damaged,
-            refused: self.refused,
+            appended: self.counters.appended,
+            expired: self.counters.expired,
+            evicted: self.counters.evicted,
+            damaged: self.counters.damaged,
+            refused: self.counters.refused,
             lost: self.ledger.lost,
-            payload_bytes: self.payload_bytes,
-            written_bytes: self.written_bytes,
-            syncs: self.syncs,
+            payload_bytes: self.counters.payload_bytes,
+            written_bytes: self.counters.written_bytes,
+            syncs: self.counters.syncs,
             room: self.room,
             set_aside: self.set_aside,
         }

@@ -52,3 +52,16 @@ pub enum Headroom {
     /// There was none: the append was refused.
     Refusing,
 }
+
+/// What a log has counted since it was opened.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) appended: u64,
+    pub(crate) expired: u64,
+    pub(crate) evicted: u64,
+    pub(crate) damaged: u64,
+    pub(crate) refused: u64,
+    pub(crate) payload_bytes: u64,
+    pub(crate) written_bytes: u64,
+    pub(crate) syncs: u64,
+}

@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::commit::Committer;
+use crate::format::SEGMENT_HEADER;
 use crate::losses::Cause;
+use crate::pool::PooledLog;
 use crate::shared::Shared;
 use crate::state::{Pending, State, Writer};
 use crate::threads;
@@ -91,7 +93,7 @@ impl Writers {
 
     /// Takes the oldest segment for the sake of another log of the pool; the bytes given back. `None` when this log is being
     /// written to, or has nothing to give.
-    pub(crate) fn give_way(&self, cause: Cause, now_ms: u64) -> Option<u64> {
+    fn give_way(&self, cause: Cause, now_ms: u64) -> Option<u64> {
         let mut committer = self.committer.try_lock().ok()?;
         committer.as_mut()?.give_way(cause, now_ms)
     }
@@ -196,6 +198,27 @@ impl Writers {
         if self.shared.state().has_news() {
             self.shared.work.notify_one();
         }
+    }
+}
+
+impl PooledLog for Writers {
+    fn bytes(&self) -> u64 {
+        self.shared.state().bytes()
+    }
+
+    fn oldest_ms(&self) -> Option<u64> {
+        let state = self.shared.state();
+        let has_something = state.segments.len() > 1 || state.bytes() > SEGMENT_HEADER;
+        has_something.then(|| state.stats().oldest_ms.unwrap_or(0))
+    }
+
+    fn expire(&self, now_ms: u64) -> Option<u64> {
+        let has_expired = self.shared.state().has_expired_segment(now_ms);
+        has_expired.then(|| self.give_way(Cause::Expired, now_ms)).flatten()
+    }
+
+    fn evict(&self, now_ms: u64) -> Option<u64> {
+        self.give_way(Cause::Evicted, now_ms)
     }
 }
 

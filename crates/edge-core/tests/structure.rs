@@ -14,18 +14,18 @@ const CRATES: [(&str, usize); 10] = [
     ("schemas", 0),
     ("crates/mqtt", 0),
     ("crates/edge-core", 0),
-    ("crates/edge-buffer", 5),
+    ("crates/edge-buffer", 0),
     ("crates/edge-hub", 15),
-    ("edge-agent", 21),
+    ("edge-agent", 0),
     ("central", 30),
-    ("modules/sdk", 4),
+    ("modules/sdk", 0),
     ("modules/simulated-sensor", 0),
     ("modules/threshold-filter", 0),
 ];
 /// Lines beyond which a file is more than one thought.
 const LINES_MAX: usize = 520;
 /// How many files are longer.
-const LONG_FILES: usize = 19;
+const LONG_FILES: usize = 18;
 
 /// A file's path as a module of its crate: `["a", "b"]` for `src/a/b.rs` and for `src/a/b/mod.rs`.
 type Module = Vec<String>;

@@ -19,13 +19,13 @@ use rumqttc::{AsyncClient, EventLoop, Outgoing, Packet, Publish, QoS, SubscribeR
 use schemas::topics;
 use schemas::twin::Section;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
+use crate::command::{Command, Input, MethodCall, Question, Receipt, UNANSWERED_MAX, Waiting};
 use crate::link::{GOODBYE, Link, LinkError, Reason, open};
-use crate::module::{Input, MethodCall, Receipt, UNANSWERED_MAX};
-use crate::outbox::{Outbox, Question, Questions, Telemetry};
+use crate::outbox::{Outbox, Questions};
 use crate::settings::Settings;
 use crate::wire::{Arrival, arrival};
 
@@ -33,22 +33,6 @@ use crate::wire::{Arrival, arrival};
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
 /// The wait after the first failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
-
-/// What the module's handle asks of the task.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Send(Telemetry),
-    Ask(Question, OwnedSemaphorePermit),
-    Acknowledge(Receipt),
-    Answer { connection: u64, request_id: String, status: i64, body: String },
-}
-
-/// What waits for the module.
-#[derive(Debug)]
-pub(crate) enum Waiting {
-    Input(Input),
-    Method(MethodCall),
-}
 
 /// How serving ended.
 enum Ended {

@@ -28,8 +28,10 @@
 pub mod module;
 pub mod settings;
 
+mod command;
 mod connection;
 mod link;
 mod outbox;
+mod twin_error;
 mod wire;
 mod workload;

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::module::{UNANSWERED_MAX, WAITING_MAX};
-use crate::outbox::TWIN_ANSWER;
+use crate::command::{UNANSWERED_MAX, WAITING_MAX};
 use crate::settings::Settings;
+use crate::twin_error::TWIN_ANSWER;
 use crate::workload::{self, WorkloadError};
 
 /// How long leaving waits for what is under way. Docker's patience is ten seconds.

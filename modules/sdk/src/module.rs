@@ -13,14 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::connection::{Command, Connection, Waiting};
-use crate::outbox::{Question, TWIN_ANSWER, Telemetry};
+use crate::command::{Command, Question, Receipt, Telemetry, UNANSWERED_MAX, WAITING_MAX, Waiting};
+pub use crate::command::{Input, MethodCall};
+use crate::connection::Connection;
 use crate::settings::{Settings, SettingsError};
+pub use crate::twin_error::TwinError;
 
-/// Messages and twin requests that may be without an answer. A further one waits until there is room.
-pub(crate) const UNANSWERED_MAX: usize = 32;
-/// Inputs and calls that may wait for the module.
-pub(crate) const WAITING_MAX: usize = 256;
 /// The largest message, in bytes of topic and payload (IoT Hub: 256 KB).
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// The longest topic that MQTT can carry, in bytes.
@@ -53,48 +51,6 @@ pub enum Event {
     Stop,
 }
 
-/// A message on an input.
-#[derive(Debug)]
-pub struct Input {
-    /// The input's name.
-    pub name: String,
-    /// The message's properties.
-    pub bag: PropertyBag,
-    /// The message.
-    pub payload: Bytes,
-    pub(crate) receipt: Receipt,
-}
-
-/// Where an input is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Receipt {
-    pub(crate) connection: u64,
-    /// 0 when the message came without a delivery promise.
-    pub(crate) packet_id: u16,
-}
-
-/// A call of one of the module's methods.
-#[derive(Debug)]
-pub struct MethodCall {
-    /// The method's name.
-    pub name: String,
-    /// What it was called with; `null` when with nothing.
-    pub payload: Value,
-    pub(crate) request_id: String,
-    pub(crate) connection: u64,
-    pub(crate) commands: mpsc::Sender<Command>,
-}
-
-impl MethodCall {
-    /// Answers the call, with an HTTP-like status. When the connection on which it came has ended, so has the call, and
-    /// the answer is dropped. A call that is not answered ends at the caller's deadline.
-    pub async fn answer(self, status: i64, payload: &Value) {
-        let (connection, request_id, body) = (self.connection, self.request_id, payload.to_string());
-        // An error means that the module has stopped: nobody waits for the answer any more.
-        let _ = self.commands.send(Command::Answer { connection, request_id, status, body }).await;
-    }
-}
-
 /// Why a message was not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -107,32 +63,6 @@ pub enum SendError {
         /// Of topic and payload.
         bytes: usize,
     },
-}
-
-/// Why the twin did not answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TwinError {
-    /// The module stops.
-    #[error("the module stops; the twin has not answered")]
-    Stopped,
-    /// The gateway refused.
-    #[error("the gateway answered the twin request with {status}: {message}")]
-    Refused {
-        /// HTTP-like.
-        status: u16,
-        /// Its own words.
-        message: String,
-    },
-    /// The gateway is connected and silent.
-    #[error("the gateway did not answer the twin request within {} s", TWIN_ANSWER.as_secs())]
-    NoAnswer,
-}
-
-impl TwinError {
-    pub(crate) fn refused(status: u16, body: &[u8]) -> Self {
-        let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        Self::Refused { status, message: body["message"].as_str().unwrap_or("no message").to_owned() }
-    }
 }
 
 impl Module {

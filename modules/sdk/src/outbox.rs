@@ -2,28 +2,12 @@
 //! Both outlive a connection; after a cut they go out again, in their order.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use bytes::Bytes;
-use schemas::twin::Twin;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::module::TwinError;
-
-/// How long a connected gateway may take to answer a twin request.
-pub(crate) const TWIN_ANSWER: Duration = Duration::from_secs(30);
-
-/// One message of the module.
-#[derive(Debug)]
-pub(crate) struct Telemetry {
-    pub(crate) topic: String,
-    pub(crate) payload: Bytes,
-    /// Told at the PUBACK; dropped untold when the module stops before.
-    pub(crate) done: oneshot::Sender<()>,
-    /// Its place among what may be unanswered.
-    pub(crate) _slot: OwnedSemaphorePermit,
-}
+use crate::command::{Question, Telemetry};
+use crate::twin_error::{TWIN_ANSWER, TwinError};
 
 /// Where a message stands on the present connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,15 +65,6 @@ impl Outbox {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
-}
-
-/// What a module asks of its twin.
-#[derive(Debug)]
-pub(crate) enum Question {
-    /// The whole twin.
-    Get(oneshot::Sender<Result<Twin, TwinError>>),
-    /// A merge patch of the reported section; the answer is its new version.
-    Report(Bytes, oneshot::Sender<Result<u64, TwinError>>),
 }
 
 struct Asked {
@@ -162,9 +137,11 @@ impl Questions {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bytes::Bytes;
     use std::sync::Arc;
-    use tokio::sync::Semaphore;
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::*;
 
     fn slot() -> OwnedSemaphorePermit {
         Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()

@@ -5,13 +5,14 @@
 
 mod dialect;
 mod documents;
+mod models;
 mod packets;
 
 /// A parser under test: takes any bytes and panics when a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("packets", packets::packets),
     ("topics", dialect::topics),
     ("filters", dialect::filters),
@@ -20,6 +21,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("routes", documents::routes),
     ("manifest", documents::manifest),
     ("twin", documents::twin),
+    ("models", models::models),
 ];
 
 /// The target of that name.

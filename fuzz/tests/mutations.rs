@@ -137,3 +137,8 @@ fn manifests_keep_their_promises() {
 fn twin_patches_keep_their_promises() {
     run("twin");
 }
+
+#[test]
+fn models_keep_their_promises() {
+    run("models");
+}

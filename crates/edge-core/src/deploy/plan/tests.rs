@@ -74,7 +74,7 @@ impl Docker {
                 Action::Restart { module, container_id, attempt } => {
                     let seen = slot.expect("restarted what is there");
                     assert_eq!(*container_id, seen.container_id);
-                    assert_eq!(*attempt, restarts.count(module) + 1);
+                    assert_eq!(attempt.number, restarts.count(module) + 1);
                     (seen.state, seen.is_unhealthy) = (ContainerState::Running, false);
                     seen.started_at_ms = Some(now_ms);
                     restarts.handle(now_ms, Event::Restarted(module));
@@ -103,7 +103,8 @@ fn a_plan_prints_as_one_line_for_each_step() {
         "cold": {"status": "stopped", "settings": {"image": "acme/cold:1"}},
         "crash": {"restartPolicy": "always", "settings": {"image": "acme/crash:1"}},
         "lost": {"settings": {"image": "acme/lost:1"}},
-        "job": {"restartPolicy": "on-failure", "settings": {"image": "acme/job:1"}},
+        "job": {"restartPolicy": "never", "settings": {"image": "acme/job:1"}},
+        "batch": {"restartPolicy": "on-failure", "settings": {"image": "acme/batch:1"}},
         "back": {"restartPolicy": "always", "settings": {"image": "acme/back:1"}},
         "fresh": {"settings": {"image": "acme/fresh:1"}},
         "fine": {"settings": {"image": "acme/fine:1"}}
@@ -114,6 +115,7 @@ fn a_plan_prints_as_one_line_for_each_step() {
     put("cold", running(&desired, "cold"));
     put("crash", exited(running(&desired, "crash"), 1));
     put("job", exited(running(&desired, "job"), 0));
+    put("batch", exited(running(&desired, "batch"), 0));
     put("fine", running(&desired, "fine"));
     put("fresh", ObservedModule { state: ContainerState::Created, ..running(&desired, "fresh") });
     put(
@@ -136,10 +138,11 @@ stop     sensor  container sensor-conta
 remove   sensor  container sensor-conta
 create   sensor  image lineside/simulated-sensor:2
 start    sensor
-restart  back    container back-contain, restart 1 of 20
+restart  back    container back-contain, restart 1
 stop     cold    container cold-contain
 start    fresh   container fresh-contai
-wait     crash   until 2026-11-23T16:12:01.500Z: restart 1 of 20
+wait     batch   until 2026-11-23T16:12:01.500Z: restart 1
+wait     crash   until 2026-11-23T16:12:01.500Z: restart 1
 wait     job     ended with code 0; its restart policy leaves it so
 wait     lost    until 2026-11-23T16:12:01.000Z: the last try failed
 "

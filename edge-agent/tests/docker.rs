@@ -138,6 +138,19 @@ impl Gateway {
             .expect("the container exists")
     }
 
+    fn container_id(&self, module: &str) -> String {
+        docker(&["inspect", "--format", "{{.Id}}", &self.name(module)]).expect("the container exists")
+    }
+
+    /// The names of all containers of this gateway, sorted.
+    fn containers(&self) -> Vec<String> {
+        let filter = format!("label=lineside.gateway={}", self.id);
+        let listed = docker(&["ps", "-a", "--format", "{{.Names}}", "--filter", &filter]);
+        let mut names: Vec<String> = listed.expect("the engine answers").lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
     fn is_running(&self, module: &str) -> bool {
         docker(&["inspect", "--format", "{{.State.Running}}", &self.name(module)]).as_deref() == Ok("true")
     }
@@ -237,7 +250,11 @@ async fn a_module_that_crashed_is_started_again_and_its_neighbour_is_left_alone(
     let (a, b) = (gateway.container("a"), gateway.container("b"));
     docker(&["kill", &gateway.name("a")]).unwrap();
     let status = gateway.until("the crash is seen", |s| !s.is_settled).await;
-    assert!(status.plan.contains("restart 1 of 20"), "{}", status.plan);
+    assert!(
+        status.plan.contains(", restart 1\n") || status.plan.contains(": restart 1\n"),
+        "{}",
+        status.plan
+    );
     let id: ModuleId = gateway.name("a").parse().unwrap();
     let status = gateway.until("a restart", |s| s.is_settled && s.restarts.count(&id) == 1).await;
     assert_eq!((status.outcome.code, status.outcome.description.as_str()), (200, ""));
@@ -245,6 +262,131 @@ async fn a_module_that_crashed_is_started_again_and_its_neighbour_is_left_alone(
     let container = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
     assert_eq!(container(&gateway.container("a")), container(&a), "the same container runs again");
     assert_eq!(gateway.container("b"), b, "b was touched");
+}
+
+/// As the engine's own stop leaves a module that ends in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_ended_with_code_0_is_started_again_under_every_policy_but_never() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-ended");
+    let policies = ["always", "on-failure", "on-unhealthy", "never"];
+    let modules: Vec<(&str, Value)> =
+        policies.iter().map(|policy| (*policy, idle(json!({"restartPolicy": policy})))).collect();
+    gateway.deploy(1, &modules);
+    gateway.settled(1).await;
+    let names: Vec<String> = policies.iter().map(|policy| gateway.name(policy)).collect();
+    let stop: Vec<&str> = ["stop"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    docker(&stop).unwrap();
+    let ids: Vec<ModuleId> = names.iter().map(|name| name.parse().unwrap()).collect();
+    let status = gateway
+        .until("three restarts", |s| ids[..3].iter().all(|id| s.restarts.count(id) == 1) && s.is_settled)
+        .await;
+    assert!(status.plan.contains("ended with code 0; its restart policy leaves it so"), "{}", status.plan);
+    assert_eq!(policies.map(|policy| gateway.is_running(policy)), [true, true, true, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_stays_when_the_engine_refuses_its_replacement_or_that_does_not_start() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-refused");
+    gateway.deploy(1, &[("a", idle(json!({})))]);
+    gateway.settled(1).await;
+    let before = gateway.container_id("a");
+    let with = |host: Value| {
+        let options = json!({"Cmd": [IDLE], "ExposedPorts": {"80/tcp": {}}, "HostConfig": host}).to_string();
+        idle(json!({"settings": {"image": IMAGE, "createOptions": options}}))
+    };
+    let device = json!([{"PathOnHost": "/dev/not-plugged-in", "PathInContainer": "/dev/x", "CgroupPermissions": "rw"}]);
+    // Removed with the others: its name begins as theirs do.
+    let holder = gateway.name("holder");
+    docker(&["run", "-d", "--name", &holder, "-p", "80", IMAGE, IDLE]).unwrap();
+    let port = "{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}";
+    let port = docker(&["inspect", "-f", port, &holder]).unwrap();
+    let missing =
+        json!({"image": "lineside/never-built:1", "createOptions": json!({"Cmd": [IDLE]}).to_string()});
+    let refused = [
+        (with(json!({"Memory": 1000})), "emory limit"),
+        (idle(json!({"settings": missing})), "never-built"),
+        (with(json!({"Devices": device})), "not-plugged-in"),
+        (with(json!({"PortBindings": {"80/tcp": [{"HostPort": port}]}})), "already allocated"),
+    ];
+    for (version, (module, why)) in (2..).zip(refused) {
+        gateway.deploy(version, &[("a", module)]);
+        let status = gateway
+            .until(&format!("`{why}` is told"), |s| {
+                s.version == Some(version) && s.outcome.code == 500 && s.outcome.description.contains(why)
+            })
+            .await;
+        assert!(!status.is_settled);
+        assert!(gateway.is_running("a"), "{why}");
+        assert_eq!(gateway.container_id("a"), before, "{why}");
+        assert_eq!(gateway.containers(), [gateway.name("a")], "{why}");
+    }
+    gateway.deploy(9, &[("a", idle(json!({"env": {"LEVEL": {"value": "2"}}})))]);
+    gateway.settled(9).await;
+    assert_ne!(gateway.container_id("a"), before);
+    assert!(gateway.is_running("a"));
+    assert_eq!(gateway.containers(), [gateway.name("a")]);
+}
+
+/// Every state that a kill can leave between the steps of a replacement.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_was_cut_off_ends_with_one_container_of_the_module() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-cut");
+    gateway.deploy(1, &[("a", idle(json!({})))]);
+    gateway.settled(1).await;
+    let labels = docker(&["inspect", "-f", "{{json .Config.Labels}}", &gateway.name("a")]).unwrap();
+    let labels: serde_json::Map<String, Value> = serde_json::from_str(&labels).unwrap();
+    let (name, next) = (gateway.name("a"), format!("{}.next", gateway.name("a")));
+    let create = |name: &str, fingerprint: &str| {
+        let mut arguments = vec!["create".to_owned(), "--name".to_owned(), name.to_owned()];
+        for (label, value) in &labels {
+            let value = if label == "lineside.fingerprint" { fingerprint } else { value.as_str().unwrap() };
+            arguments.extend(["--label".to_owned(), format!("{label}={value}")]);
+        }
+        arguments.extend([IMAGE.to_owned(), IDLE.to_owned()]);
+        docker(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).unwrap()
+    };
+    // What is done to the wanted container, which becomes the replacement, and to the one that it replaces; the kill follows.
+    let cuts: [(&str, bool, bool, bool); 5] = [
+        ("the new one was created, the old one runs", false, true, true),
+        ("the new one was created, the old one was stopped", false, true, false),
+        ("the new one was started, the old one was stopped", true, true, false),
+        ("the new one was started, the old one is gone", true, false, false),
+        ("the new one was created, the old one is gone", false, false, false),
+    ];
+    for (cut, is_new_running, has_old, is_old_running) in cuts {
+        gateway.stop().await;
+        let wanted = gateway.container_id("a");
+        docker(&["rename", &name, &next]).unwrap();
+        if !is_new_running {
+            docker(&["rm", "-f", &next]).unwrap();
+            create(&next, labels["lineside.fingerprint"].as_str().unwrap());
+        }
+        if has_old {
+            create(&name, "earlier");
+        }
+        if is_old_running {
+            docker(&["start", &name]).unwrap();
+        }
+        gateway.start();
+        gateway.settled(1).await;
+        assert_eq!(gateway.containers(), [name.clone()], "{cut}");
+        assert!(gateway.is_running("a"), "{cut}");
+        let fingerprint = "{{index .Config.Labels \"lineside.fingerprint\"}}";
+        let found = docker(&["inspect", "-f", fingerprint, &name]).unwrap();
+        assert_eq!(json!(found), labels["lineside.fingerprint"], "{cut}");
+        if is_new_running {
+            assert_eq!(gateway.container_id("a"), wanted, "{cut}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,7 +481,10 @@ async fn an_image_that_does_not_arrive_keeps_nobody_down_and_goes_with_the_manif
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let image = format!("127.0.0.1:{}/acme/b:1", silent.local_addr().unwrap().port());
     let b = idle(json!({"imagePullPolicy": "on-create", "settings": {"image": image}}));
-    gateway.deploy(2, &[("a", idle(json!({}))), ("b", b)]);
+    // Its change waits for the image of the other, and it is looked after meanwhile.
+    let changed = idle(json!({"env": {"LEVEL": {"value": "2"}}}));
+    let before = gateway.container_id("a");
+    gateway.deploy(2, &[("a", changed), ("b", b)]);
     gateway
         .until("the pull begins", |s| s.version == Some(2) && s.outcome.description.contains("pulled"))
         .await;
@@ -347,6 +492,7 @@ async fn an_image_that_does_not_arrive_keeps_nobody_down_and_goes_with_the_manif
     let id: ModuleId = gateway.name("a").parse().unwrap();
     gateway.until("a restart beside the pull", |s| s.restarts.count(&id) == 1).await;
     assert!(gateway.is_running("a"));
+    assert_eq!(gateway.container_id("a"), before, "nothing is replaced while an image is pulled");
     gateway.deploy(3, &[("a", idle(json!({}))), ("c", idle(json!({})))]);
     gateway.settled(3).await;
     assert!(gateway.is_running("c"));

@@ -184,14 +184,18 @@ impl Reconciler {
 
         let hands = Executor { docker: &docker, context: &self.context, workload: &self.workload, desired };
         let mut has_acted = !failed.is_empty();
-        for action in &planned.actions {
+        // While an image is pulled nothing is stopped, and what runs is looked after, whether it is to be replaced or not.
+        let is_due = |action: &&Action| match action {
+            Action::Pull { .. } => false,
+            Action::Restart { .. } | Action::Start { container_id: Some(_), .. } => true,
+            _ => !is_pulling,
+        };
+        let interim = planned.interim.iter().filter(|_| is_pulling);
+        for action in planned.actions.iter().filter(is_due).chain(interim) {
             if stop.is_cancelled() {
                 return Ok(Next::Sleep(None));
             }
-            let looks_after =
-                matches!(action, Action::Restart { .. } | Action::Start { container_id: Some(_), .. });
-            let is_fetch = matches!(action, Action::Pull { .. });
-            if is_fetch || failed.contains(action.module()) || (is_pulling && !looks_after) {
+            if failed.contains(action.module()) {
                 continue;
             }
             has_acted = true;
@@ -203,7 +207,8 @@ impl Reconciler {
                 }
             }
         }
-        Ok(if has_acted { Next::Look } else { Next::Sleep(planned.earliest()) })
+        let due = planned.earliest().into_iter().chain(planned.interim_due_ms.filter(|_| is_pulling)).min();
+        Ok(if has_acted { Next::Look } else { Next::Sleep(due) })
     }
 
     fn tell(&self, memory: &Memory, observed: Observed, planned: &Plan, is_pulling: bool) {
@@ -314,7 +319,7 @@ impl Memory {
     fn done(&mut self, action: &Action) {
         tracing::info!(step = %action, "step done");
         let event = match action {
-            Action::Start { module, .. } => Event::Started(module),
+            Action::Start { module, .. } | Action::Replace { module, .. } => Event::Started(module),
             Action::Restart { module, .. } => Event::Restarted(module),
             _ => return,
         };

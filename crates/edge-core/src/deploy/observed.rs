@@ -8,6 +8,8 @@ use schemas::names::ModuleId;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     pub modules: BTreeMap<ModuleId, ObservedModule>,
+    /// Containers that were created to replace a module's container and have not got its name yet: a kill left them.
+    pub replacements: BTreeMap<ModuleId, ObservedModule>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

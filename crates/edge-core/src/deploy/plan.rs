@@ -3,6 +3,8 @@
 //! Guarantees:
 //! - A module whose container is as wanted is not in the plan.
 //! - Every image is fetched before anything is stopped.
+//! - A container that is to be replaced stays until the engine has taken the new one, and comes back when that does not start.
+//! - A replacement that was cut off is finished or undone before anything else is done with its module.
 //! - Modules that are no longer wanted go first; the others follow by `startupOrder`, then by name.
 //! - What could be done but is not yet, or not any more, is in the plan with its reason.
 //!
@@ -25,6 +27,11 @@ pub struct Plan {
     /// To be done one after the other. When one fails, the remaining ones of that module are left out; when a
     /// [`Action::Pull`] fails, so are all actions of that module. The others go on.
     pub actions: Vec<Action>,
+    /// What keeps containers running that `actions` replace: to be done in place of their module's actions while its image is
+    /// being fetched.
+    pub interim: Vec<Action>,
+    /// When the next such step is due, in milliseconds since the Unix epoch.
+    pub interim_due_ms: Option<u64>,
     /// What is left as it is for now, and why.
     pub waiting: Vec<Waiting>,
 }
@@ -42,11 +49,18 @@ pub enum Action {
         container_id: Option<String>,
     },
     /// Start a container that ended, or stop and start one that is not healthy. Tell [`Restarts`] when it was done.
-    Restart {
+    Restart { module: ModuleId, container_id: String, attempt: Attempt },
+    /// Create a container beside the module's, stop that one, start the new one if it shall run, remove the old one and give
+    /// its name to the new one. When the engine refuses the new one, the old one stays; when it does not start, the old one runs
+    /// again.
+    Replace {
         module: ModuleId,
+        /// The one that is there.
         container_id: String,
-        attempt: Attempt,
+        image: String,
     },
+    /// Give a replacement the name of its module's container, which is gone.
+    Rename { module: ModuleId, container_id: String },
     /// Stop the container, giving it its time to end.
     Stop { module: ModuleId, container_id: String },
     /// Remove the container; its named volumes stay.
@@ -92,10 +106,19 @@ pub enum Reason {
 /// What must be done now. Tell `restarts` first what was observed ([`super::restart::Event::Looked`]).
 pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms: u64) -> Plan {
     let mut planner =
-        Planner { restarts, now_ms, pulls: Vec::new(), changes: Vec::new(), waiting: Vec::new() };
+        Planner { restarts, now_ms, pulls: Vec::new(), changes: Vec::new(), plan: Plan::default() };
     for (module, seen) in &observed.modules {
         if !desired.modules.contains_key(module) && !planner.waits(module) {
+            if let Some(replacement) = observed.replacements.get(module) {
+                planner.remove(module, replacement);
+            }
             planner.remove(module, seen);
+        }
+    }
+    for (module, replacement) in &observed.replacements {
+        let is_left = !observed.modules.contains_key(module) && !desired.modules.contains_key(module);
+        if is_left && !planner.waits(module) {
+            planner.remove(module, replacement);
         }
     }
     let mut by_order: BTreeMap<(u32, &ModuleId), &DesiredModule> = BTreeMap::new();
@@ -103,11 +126,15 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
         by_order.insert((wanted.spec.startup_order, module), wanted);
     }
     for ((_, module), wanted) in by_order {
-        planner.module(module, wanted, observed.modules.get(module));
+        let seen = observed.modules.get(module);
+        match observed.replacements.get(module) {
+            Some(replacement) => planner.settle_replacement(module, wanted, seen, replacement),
+            None => planner.module(module, wanted, seen),
+        }
     }
-    let Planner { mut pulls, changes, waiting, .. } = planner;
+    let Planner { mut pulls, changes, plan, .. } = planner;
     pulls.extend(changes);
-    Plan { actions: pulls, waiting }
+    Plan { actions: pulls, ..plan }
 }
 
 struct Planner<'a> {
@@ -115,7 +142,8 @@ struct Planner<'a> {
     now_ms: u64,
     pulls: Vec<Action>,
     changes: Vec<Action>,
-    waiting: Vec<Waiting>,
+    /// Everything but the actions.
+    plan: Plan,
 }
 
 impl Planner<'_> {
@@ -144,7 +172,7 @@ impl Planner<'_> {
     }
 
     fn wait(&mut self, module: &ModuleId, reason: Reason) {
-        self.waiting.push(Waiting { module: module.clone(), reason });
+        self.plan.waiting.push(Waiting { module: module.clone(), reason });
     }
 
     fn stop(&mut self, module: &ModuleId, seen: &ObservedModule) {
@@ -160,18 +188,73 @@ impl Planner<'_> {
         self.changes.push(Action::Remove { module, container_id });
     }
 
+    /// Ends a replacement that was cut off: the new container takes the module's place if it was started already or the old one
+    /// is gone; otherwise it goes, and the replacement begins anew with the next plan.
+    fn settle_replacement(
+        &mut self,
+        module: &ModuleId,
+        wanted: &DesiredModule,
+        seen: Option<&ObservedModule>,
+        replacement: &ObservedModule,
+    ) {
+        if self.waits(module) {
+            return;
+        }
+        let is_in_use =
+            replacement.state == ContainerState::Running && replacement.fingerprint == wanted.fingerprint;
+        match seen {
+            Some(_) if !is_in_use => self.remove(module, replacement),
+            seen => {
+                if let Some(seen) = seen {
+                    self.remove(module, seen);
+                }
+                let (module, container_id) = (module.clone(), replacement.container_id.clone());
+                self.changes.push(Action::Rename { module, container_id });
+            }
+        }
+    }
+
     /// Creates the container, in place of another one if there is one.
     fn create(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: Option<&ObservedModule>) {
         let image = wanted.spec.image.clone();
         if wanted.spec.image_pull_policy == ImagePullPolicy::OnCreate {
             self.pulls.push(Action::Pull { module: module.clone(), image: image.clone() });
         }
-        if let Some(seen) = seen {
-            self.remove(module, seen);
+        if let Some(seen) = seen.filter(|seen| seen.state != ContainerState::Dead) {
+            self.keep_meanwhile(module, wanted, seen);
+            let (module, container_id) = (module.clone(), seen.container_id.clone());
+            self.changes.push(Action::Replace { module, container_id, image });
+            return;
+        }
+        if let Some(dead) = seen {
+            self.remove(module, dead);
         }
         self.changes.push(Action::Create { module: module.clone(), image });
         if wanted.spec.status == DesiredStatus::Running {
             self.changes.push(Action::Start { module: module.clone(), container_id: None });
+        }
+    }
+
+    /// Notes what keeps the container of a module running until it can be replaced.
+    fn keep_meanwhile(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
+        if wanted.spec.status != DesiredStatus::Running {
+            return;
+        }
+        let (next_module, container_id) = (module.clone(), seen.container_id.clone());
+        match self.restarts.next(module, wanted.spec.restart_policy, seen, self.now_ms) {
+            Next::Restart { attempt } => {
+                self.plan.interim.push(Action::Restart { module: next_module, container_id, attempt });
+            }
+            Next::Start if seen.state != ContainerState::Created => {
+                self.plan
+                    .interim
+                    .push(Action::Start { module: next_module, container_id: Some(container_id) });
+            }
+            Next::WaitUntil { at_ms, .. } => {
+                let due = self.plan.interim_due_ms.get_or_insert(at_ms);
+                *due = at_ms.min(*due);
+            }
+            _ => {}
         }
     }
 
@@ -236,6 +319,8 @@ impl Action {
             | Self::Create { module, .. }
             | Self::Start { module, .. }
             | Self::Restart { module, .. }
+            | Self::Replace { module, .. }
+            | Self::Rename { module, .. }
             | Self::Stop { module, .. }
             | Self::Remove { module, .. } => module,
         }
@@ -273,6 +358,10 @@ impl Action {
             Self::Restart { container_id, attempt, .. } => {
                 ("restart", format!("{}, {attempt}", container(container_id)))
             }
+            Self::Replace { container_id, image, .. } => {
+                ("replace", format!("{}, image {image}", container(container_id)))
+            }
+            Self::Rename { container_id, .. } => ("rename", container(container_id)),
             Self::Stop { container_id, .. } => ("stop", container(container_id)),
             Self::Remove { container_id, .. } => ("remove", container(container_id)),
         }

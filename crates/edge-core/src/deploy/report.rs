@@ -337,7 +337,7 @@ mod tests {
             started_at_ms: Some(NOW - 2000),
             finished_at_ms: matches!(state, ContainerState::Exited { .. }).then_some(NOW - 1000),
         };
-        Observed { modules: [("m".parse().unwrap(), module)].into() }
+        Observed { modules: [("m".parse().unwrap(), module)].into(), ..Observed::default() }
     }
 
     fn report(desired: &Desired, observed: &Observed, restarts: &Restarts) -> Map<String, Value> {

@@ -152,8 +152,8 @@ impl Restarts {
         let (is_due, is_clean, since_ms) = match seen.state {
             ContainerState::Created => return Next::Start,
             ContainerState::Running => {
-                let is_due = seen.is_unhealthy
-                    && matches!(policy, RestartPolicy::OnUnhealthy | RestartPolicy::Always);
+                let is_due =
+                    seen.is_unhealthy && matches!(policy, RestartPolicy::OnUnhealthy | RestartPolicy::Always);
                 if !is_due {
                     return Next::Leave;
                 }
@@ -394,7 +394,10 @@ mod tests {
             restarts.next(&m, RestartPolicy::Always, &ended(1, ended_at - 1, ended_at), now)
         };
         assert_eq!(next(&restarts, now + CLOCK_AHEAD_MS + 1), Next::Restart { attempt: first(None) });
-        assert_eq!(next(&restarts, now + 5), Next::WaitUntil { at_ms: now + 5 + WAIT_FIRST_MS, attempt: first(None) });
+        assert_eq!(
+            next(&restarts, now + 5),
+            Next::WaitUntil { at_ms: now + 5 + WAIT_FIRST_MS, attempt: first(None) }
+        );
         restarts.handle(now, Event::Failed(&m));
         assert_eq!(restarts.failed(&m, now + 1), Some((1, now + WAIT_FIRST_MS)));
         assert_eq!(restarts.failed(&m, now - CLOCK_AHEAD_MS - 1), None);

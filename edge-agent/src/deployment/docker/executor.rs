@@ -4,20 +4,22 @@ use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, NetworkCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptions, InspectNetworkOptions, RemoveContainerOptions,
-    StartContainerOptions, StopContainerOptions,
+    CreateContainerOptions, CreateImageOptions, InspectContainerOptions, InspectNetworkOptions,
+    RemoveContainerOptions, RenameContainerOptions, StartContainerOptions, StopContainerOptions,
 };
 use bollard::{Docker, body_full};
 use edge_core::deploy::desired::{Desired, DesiredModule};
 use edge_core::deploy::plan::Action;
+use edge_core::error_chain::chain;
 use futures_util::TryStreamExt as _;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::CONTENT_LENGTH;
+use schemas::manifest::DesiredStatus;
 use schemas::names::ModuleId;
 use serde_json::{Map, Value};
 
-use super::spec::{Own, container, container_name};
+use super::spec::{Own, container, container_name, replacement_name};
 use super::{DockerError, ModuleContext};
 use crate::deployment::workload::Workload;
 
@@ -48,7 +50,7 @@ impl Executor<'_> {
     pub async fn apply(&self, action: &Action) -> Result<(), DockerError> {
         match action {
             Action::Pull { .. } => Ok(()),
-            Action::Create { module, .. } => self.create(action, module).await,
+            Action::Create { module, .. } => self.create(action, module, &container_name(module)).await,
             Action::Start { module, container_id } => {
                 // A container that this plan has created has the module's name.
                 self.start(action, container_id.as_deref().unwrap_or(&container_name(module))).await
@@ -57,13 +59,11 @@ impl Executor<'_> {
                 self.stop(action, container_id).await?;
                 self.start(action, container_id).await
             }
+            Action::Replace { module, container_id, .. } => self.replace(action, module, container_id).await,
+            Action::Rename { module, container_id } => self.rename(action, container_id, module).await,
             Action::Stop { container_id, .. } => self.stop(action, container_id).await,
             Action::Remove { module, container_id } => {
-                let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
-                match self.docker.remove_container(container_id, Some(options)).await {
-                    Err(error) if !is_code(&error, 404) => return Err(said(action)(error)),
-                    _ => {}
-                }
+                self.remove(action, container_id).await?;
                 if !self.desired.modules.contains_key(module) {
                     self.workload.close(module);
                 }
@@ -84,18 +84,69 @@ impl Executor<'_> {
         }
     }
 
-    async fn create(&self, action: &Action, module: &ModuleId) -> Result<(), DockerError> {
-        let wanted: &DesiredModule =
-            self.desired.modules.get(module).expect("a plan creates modules of its desired only");
+    async fn remove(&self, action: &Action, container: &str) -> Result<(), DockerError> {
+        let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+        match self.docker.remove_container(container, Some(options)).await {
+            Err(error) if !is_code(&error, 404) => Err(said(action)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn rename(&self, action: &Action, container: &str, module: &ModuleId) -> Result<(), DockerError> {
+        let name = container_name(module);
+        match self.docker.rename_container(container, RenameContainerOptions { name: name.to_string() }).await
+        {
+            Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { name: name.into_owned() }),
+            renamed => renamed.map_err(said(action)),
+        }
+    }
+
+    /// Creates the new container before the old one is touched, and lets the old one run again when the new one does not start:
+    /// ports and devices are taken only when a container starts.
+    async fn replace(&self, action: &Action, module: &ModuleId, old: &str) -> Result<(), DockerError> {
+        let wanted = self.wanted(module);
+        let name = replacement_name(module);
+        self.create(action, module, &name).await?;
+        let was_running = self.is_running(action, old).await?;
+        self.stop(action, old).await?;
+        if wanted.spec.status == DesiredStatus::Running
+            && let Err(error) = self.start(action, &name).await
+        {
+            if let Err(left) = self.remove(action, &name).await {
+                tracing::warn!(error = %chain(&left), "a container that did not start was not removed");
+            }
+            if was_running {
+                self.start(action, old).await?;
+                tracing::warn!(%module, "the new container did not start; the former one runs again");
+            }
+            return Err(error);
+        }
+        self.remove(action, old).await?;
+        self.rename(action, &name, module).await
+    }
+
+    async fn is_running(&self, action: &Action, container: &str) -> Result<bool, DockerError> {
+        match self.docker.inspect_container(container, None::<InspectContainerOptions>).await {
+            Ok(found) => Ok(found.state.and_then(|state| state.running).unwrap_or(false)),
+            Err(error) if is_code(&error, 404) => Ok(false),
+            Err(error) => Err(said(action)(error)),
+        }
+    }
+
+    fn wanted(&self, module: &ModuleId) -> &DesiredModule {
+        self.desired.modules.get(module).expect("a plan creates modules of its desired only")
+    }
+
+    async fn create(&self, action: &Action, module: &ModuleId, name: &str) -> Result<(), DockerError> {
+        let wanted = self.wanted(module);
         self.context.policy.check_module(module, wanted)?;
         self.ensure_network(action).await?;
         let workload_dir = self.workload.dir_of(module);
         let own = Own { generation_id: self.workload.generation_id(module), workload_dir: &workload_dir };
         let body = container(module, wanted, self.context, &own)?;
-        let name = container_name(module);
-        match create_container(self.docker, &name, &body).await {
+        match create_container(self.docker, name, &body).await {
             Ok(()) => Ok(()),
-            Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { name: name.into_owned() }),
+            Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { name: name.to_owned() }),
             Err(error) => Err(said(action)(error)),
         }
     }

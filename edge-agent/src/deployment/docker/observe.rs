@@ -10,6 +10,7 @@ use edge_core::deploy::observed::{ContainerState, Observed, ObservedModule};
 use schemas::names::ModuleId;
 use schemas::timestamp::parse_rfc3339;
 
+use super::spec::replacement_name;
 use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MARK, LABEL_MODULE, ModuleContext};
 
 /// The containers of a gateway, by module. Only those that carry its mark, or that its daemon made before there were marks.
@@ -24,7 +25,7 @@ pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observe
         filters: Some(HashMap::from([("label".to_owned(), vec![format!("{LABEL_GATEWAY}={gateway}")])])),
         ..ListContainersOptions::default()
     };
-    let mut modules = BTreeMap::new();
+    let (mut modules, mut replacements) = (BTreeMap::new(), BTreeMap::new());
     for listed in docker.list_containers(Some(options)).await.map_err(said)? {
         let Some(id) = listed.id else { continue };
         match docker.inspect_container(&id, None::<InspectContainerOptions>).await {
@@ -33,8 +34,11 @@ pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observe
                     tracing::debug!(container = id, "a container says that it is this gateway's and is not");
                     continue;
                 }
+                let name = container.name.clone().unwrap_or_default();
                 if let Some((module, observed)) = read(container) {
-                    modules.insert(module, observed);
+                    let is_replacement = name.trim_start_matches('/') == replacement_name(&module);
+                    let of_kind = if is_replacement { &mut replacements } else { &mut modules };
+                    of_kind.insert(module, observed);
                 }
             }
             // It went between the two questions.
@@ -42,7 +46,7 @@ pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observe
             Err(source) => return Err(said(source)),
         }
     }
-    Ok(Observed { modules })
+    Ok(Observed { modules, replacements })
 }
 
 /// Whether this gateway's daemon made a container. Its mark proves it. Without any mark it is one of a former version, unless

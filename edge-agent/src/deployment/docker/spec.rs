@@ -44,6 +44,11 @@ pub fn container_name(module: &ModuleId) -> Cow<'_, str> {
     }
 }
 
+/// The name of a container that replaces a module's, until that one is removed. No module's name has a dot.
+pub fn replacement_name(module: &ModuleId) -> String {
+    format!("{}.next", container_name(module))
+}
+
 /// The body of the engine's "create container": the create options as they are, with the gateway's own keys set.
 ///
 /// Create options have the engine's spelling of each key that it knows ([`schemas::manifest::create_options`]), so that setting one never

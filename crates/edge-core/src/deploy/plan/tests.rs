@@ -48,6 +48,7 @@ impl Docker {
     fn apply(&mut self, plan: &Plan, desired: &Desired, restarts: &mut Restarts, now_ms: u64) {
         for action in &plan.actions {
             let slot = self.observed.modules.get_mut(action.module());
+            let replacement = self.observed.replacements.get_mut(action.module());
             match action {
                 Action::Pull { module, image } => assert_eq!(*image, desired.modules[module].spec.image),
                 Action::Create { module, image } => {
@@ -79,16 +80,44 @@ impl Docker {
                     seen.started_at_ms = Some(now_ms);
                     restarts.handle(now_ms, Event::Restarted(module));
                 }
+                Action::Replace { module, container_id, image } => {
+                    assert!(replacement.is_none(), "{module} is being replaced already");
+                    let seen = slot.expect("replaced what is there");
+                    assert_eq!(*container_id, seen.container_id);
+                    self.created += 1;
+                    let wanted = &desired.modules[module];
+                    let shall_run = wanted.spec.status == DesiredStatus::Running;
+                    *seen = ObservedModule {
+                        container_id: format!("created-{}", self.created),
+                        image: image.clone(),
+                        fingerprint: wanted.fingerprint.clone(),
+                        state: if shall_run { ContainerState::Running } else { ContainerState::Created },
+                        is_unhealthy: false,
+                        started_at_ms: shall_run.then_some(now_ms),
+                        finished_at_ms: None,
+                    };
+                    restarts.handle(now_ms, Event::Started(module));
+                }
+                Action::Rename { module, container_id } => {
+                    assert!(slot.is_none(), "{module} has a container of its name");
+                    let seen = self.observed.replacements.remove(module).expect("renamed what is there");
+                    assert_eq!(*container_id, seen.container_id);
+                    self.observed.modules.insert(module.clone(), seen);
+                }
                 Action::Stop { container_id, .. } => {
-                    let seen = slot.expect("stopped what is there");
-                    assert!(seen.is_live() && *container_id == seen.container_id);
+                    let seen = [slot, replacement].into_iter().flatten();
+                    let seen = seen.into_iter().find(|seen| seen.container_id == *container_id);
+                    let seen = seen.expect("stopped what is there");
+                    assert!(seen.is_live());
                     (seen.state, seen.finished_at_ms) = (ContainerState::Exited { code: 143 }, Some(now_ms));
                 }
                 Action::Remove { module, container_id } => {
-                    let seen = slot.expect("removed what is there");
-                    assert!(!seen.is_live(), "{module} was cut off");
-                    assert_eq!(*container_id, seen.container_id);
-                    self.observed.modules.remove(module);
+                    let seen = [&mut self.observed.modules, &mut self.observed.replacements];
+                    let mut seen = seen.into_iter().filter(|containers| {
+                        containers.get(module).is_some_and(|seen| seen.container_id == *container_id)
+                    });
+                    let gone = seen.next().and_then(|containers| containers.remove(module));
+                    assert!(!gone.expect("removed what is there").is_live(), "{module} was cut off");
                 }
             }
         }
@@ -134,10 +163,7 @@ stop     gone    container 0123456789ab
 remove   gone    container 0123456789ab
 create   filter  image lineside/threshold-filter:1
 start    filter
-stop     sensor  container sensor-conta
-remove   sensor  container sensor-conta
-create   sensor  image lineside/simulated-sensor:2
-start    sensor
+replace  sensor  container sensor-conta, image lineside/simulated-sensor:2
 restart  back    container back-contain, restart 1
 stop     cold    container cold-contain
 start    fresh   container fresh-contai
@@ -153,7 +179,7 @@ wait     lost    until 2026-11-23T16:12:01.000Z: the last try failed
 #[test]
 fn a_plan_with_nothing_in_it_says_so() {
     let desired = desired(json!({"m": {"settings": {"image": "a"}}}));
-    let observed = Observed { modules: [(id("m"), running(&desired, "m"))].into() };
+    let observed = Observed { modules: [(id("m"), running(&desired, "m"))].into(), ..Observed::default() };
     let plan = plan(&desired, &observed, &Restarts::default(), NOW);
     assert_eq!((plan.to_string().as_str(), plan.earliest()), ("nothing to do\n", None));
 }
@@ -165,7 +191,8 @@ fn a_change_that_needs_no_new_container_touches_none() {
         module.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         desired(json!({ "m": module }))
     };
-    let observed = Observed { modules: [(id("m"), running(&spec(json!({})), "m"))].into() };
+    let observed =
+        Observed { modules: [(id("m"), running(&spec(json!({})), "m"))].into(), ..Observed::default() };
     for extra in [
         json!({"restartPolicy": "always"}),
         json!({"startupOrder": 7}),
@@ -210,20 +237,27 @@ fn state() -> impl Strategy<Value = ContainerState> {
 
 /// Containers of an earlier manifest in any state, ended or started up to ten minutes ago.
 fn containers() -> impl Strategy<Value = Observed> {
-    let container = (state(), any::<bool>(), 0..600_000u64, 0..600_000u64);
-    (manifest(), proptest::collection::vec(container, 6)).prop_map(|(old, containers)| {
+    let container = || {
+        let one = (state(), any::<bool>(), 0..600_000u64, 0..600_000u64);
+        proptest::collection::vec(one, 6)
+    };
+    let of = |old: &Desired, containers: Vec<(ContainerState, bool, u64, u64)>, suffix: &str| {
         let modules = old.modules.keys().zip(containers);
         let modules = modules.map(|(module, (state, is_unhealthy, started, finished))| {
             let seen = ObservedModule {
+                container_id: format!("{module}-container{suffix}"),
                 state,
                 is_unhealthy: is_unhealthy && state == ContainerState::Running,
                 started_at_ms: Some(NOW - started),
                 finished_at_ms: Some(NOW - finished),
-                ..running(&old, module.as_str())
+                ..running(old, module.as_str())
             };
             (module.clone(), seen)
         });
-        Observed { modules: modules.collect() }
+        modules.collect()
+    };
+    (manifest(), container(), manifest(), container()).prop_map(move |(old, containers, newer, begun)| {
+        Observed { modules: of(&old, containers, ""), replacements: of(&newer, begun, "-next") }
     })
 }
 
@@ -244,20 +278,23 @@ proptest! {
     #[test]
     fn the_plan_of_a_reached_state_is_empty(wanted in manifest(), observed in containers(), mut restarts in past()) {
         let mut docker = Docker { observed, created: 0 };
-        // Every wait that time ends is over after the longest one, so the second pass does what the first put off.
-        for pass in 0..2 {
+        // Every wait that time ends is over after the longest one, so a pass does what the one before put off; the first may only
+        // settle replacements that were cut off, and the second change what is then there.
+        for pass in 0..4 {
             let now = NOW + pass * WAIT_MAX_MS;
+            let had_replacements = !docker.observed.replacements.is_empty();
             restarts.handle(now, Event::Looked(&wanted, &docker.observed));
             let plan = plan(&wanted, &docker.observed, &restarts, now);
             docker.apply(&plan, &wanted, &mut restarts, now);
-            if plan.earliest().is_none() {
+            if plan.earliest().is_none() && !had_replacements {
                 let again = super::plan(&wanted, &docker.observed, &restarts, now);
                 prop_assert!(again.is_empty(), "{again}");
             }
         }
-        let last = plan(&wanted, &docker.observed, &restarts, NOW + WAIT_MAX_MS);
+        let last = plan(&wanted, &docker.observed, &restarts, NOW + 3 * WAIT_MAX_MS);
         prop_assert!(last.is_empty() && last.earliest().is_none(), "{last}");
         prop_assert!(docker.observed.modules.keys().eq(wanted.modules.keys()));
+        prop_assert!(docker.observed.replacements.is_empty());
         for (module, seen) in &docker.observed.modules {
             prop_assert_eq!(&seen.fingerprint, &wanted.modules[module].fingerprint);
         }
@@ -277,6 +314,7 @@ proptest! {
                 seen.state = ContainerState::Exited { code: 143 };
             }
             observed.modules.insert(module.clone(), seen);
+            observed.replacements.remove(module);
         }
         let plan = plan(&wanted, &observed, &restarts, NOW);
         for module in same {

@@ -28,6 +28,18 @@ pub enum AskError {
 /// # Errors
 /// [`AskError`].
 pub fn get(listen: SocketAddr, path: &str, line: &str) -> Result<Value, AskError> {
+    ask(listen, &format!("GET {path}"), line, "")
+}
+
+/// As [`get`], by a POST with a body.
+///
+/// # Errors
+/// [`AskError`].
+pub fn post(listen: SocketAddr, path: &str, line: &str, body: &Value) -> Result<Value, AskError> {
+    ask(listen, &format!("POST {path}"), line, &body.to_string())
+}
+
+fn ask(listen: SocketAddr, request: &str, line: &str, body: &str) -> Result<Value, AskError> {
     let mut address = listen;
     if listen.ip().is_unspecified() {
         address.set_ip(match listen.ip() {
@@ -35,7 +47,8 @@ pub fn get(listen: SocketAddr, path: &str, line: &str) -> Result<Value, AskError
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    let answer = exchange(address, path, line).map_err(|source| AskError::Unreachable { address, source })?;
+    let answer =
+        exchange(address, request, line, body).map_err(|source| AskError::Unreachable { address, source })?;
     let unreadable = || AskError::Unreadable { address };
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unreadable)?;
     let status = head.split(' ').nth(1).ok_or_else(unreadable)?;
@@ -48,13 +61,15 @@ pub fn get(listen: SocketAddr, path: &str, line: &str) -> Result<Value, AskError
 }
 
 /// HTTP/1.0, so that the body ends with the connection and has no chunks.
-fn exchange(address: SocketAddr, path: &str, line: &str) -> std::io::Result<String> {
+fn exchange(address: SocketAddr, request: &str, line: &str, body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, WITHIN)?;
     stream.set_read_timeout(Some(WITHIN))?;
     stream.set_write_timeout(Some(WITHIN))?;
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: {line}\r\nConnection: close\r\n\r\n"
+        "{request} HTTP/1.0\r\nHost: {address}\r\nAuthorization: {line}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     )?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX).read_to_end(&mut answer)?;

@@ -125,8 +125,10 @@ fn own(
             _ => FleetError::Busy(why),
         });
     };
-    if way == Way::Will && !device.enabled {
-        return Err(FleetError::Forbidden(format!("device `{speaker}` is blocked by an operator")));
+    if way == Way::Will
+        && let Err(why) = device.admission().check()
+    {
+        return Err(FleetError::Forbidden(format!("device `{speaker}` may not speak: {why}")));
     }
     let Some(module) = module else { return Ok(()) };
     if !device.is_gateway {

@@ -51,7 +51,7 @@ impl DeviceStates {
         });
         Ok(DeviceState::of(&StateFacts {
             is_enabled: device.is_enabled,
-            is_waiting: false,
+            is_waiting: device.is_waiting,
             connected_since_ms: connections.since(&identity, gateway.map(|(id, _)| id)),
             last_seen_ms: device.last_seen_ms,
             gateway: carrier,

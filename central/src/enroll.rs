@@ -10,6 +10,7 @@ use schemas::provisioning::{Enrolment, EnrolmentAnswer, RETRY_AFTER_SECS, Wish};
 use schemas::timestamp::rfc3339;
 use serde_json::json;
 
+use crate::admission::{Admission, NotAdmitted};
 use crate::authorize::end_claim;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, new_device};
@@ -17,6 +18,9 @@ use crate::placement::place;
 use crate::proving::{Evidence, Given, Proven, Site, Source, prove};
 use crate::store::devices::{self, Device, X509};
 use crate::store::enrollments::{self, Enrollment};
+
+/// How long a registration stays under way while its device waits for approval.
+const APPROVAL_WAIT_MS: u64 = 10 * 60 * 1000;
 
 impl Fleet {
     /// Lets a device in that enrols itself at central's own listener.
@@ -61,7 +65,7 @@ impl Fleet {
             Wish::Status { operation_id } => {
                 let read = move |c: &Connection| {
                     prove(c, &enrolment, &site, gateway.as_ref())?;
-                    status(c, &enrolment.registration_id, &operation_id, &hub)
+                    status(c, &enrolment.registration_id, &operation_id, &hub, site.now_ms)
                 };
                 self.store.read(read).await
             }
@@ -71,18 +75,15 @@ impl Fleet {
                     Ok(Registered { operation_id, device, gateways }) => {
                         // What it showed may be other than what it came with.
                         self.review(&device);
-                        tracing::info!(device = %id, gateway = ?via.as_ref().map(DeviceId::as_str), "device enrolled itself");
+                        let waits = device.admission() == Admission::Waiting;
+                        tracing::info!(device = %id, gateway = ?via.as_ref().map(DeviceId::as_str), waits_for_approval = waits, "device enrolled itself");
                         for gateway in &gateways {
                             self.tell_child(gateway, &id);
                         }
                         if let Some(gateway) = &via {
                             self.tell_desired(gateway, Identity::device(id.clone()));
                         }
-                        self.send_on_all(id.clone()).await.map(|()| EnrolmentAnswer {
-                            status: 202,
-                            retry_after: Some(RETRY_AFTER_SECS),
-                            body: json!({"operationId": operation_id, "status": "assigning"}),
-                        })
+                        self.send_on_all(id.clone()).await.map(|()| assigning(&operation_id))
                     }
                     Err(error) => Err(error),
                 }
@@ -94,12 +95,21 @@ impl Fleet {
             match error {
                 FleetError::NotFound(_) => EnrolmentAnswer::failure(404, &text),
                 FleetError::Forbidden(_) => EnrolmentAnswer::failure(401, &text),
+                FleetError::NotApproved(_) => EnrolmentAnswer::not_approved(&text),
                 FleetError::Busy(_) | FleetError::Stopping(_) | FleetError::Store(_) => {
                     EnrolmentAnswer::later(&text)
                 }
                 _ => EnrolmentAnswer::failure(400, &text),
             }
         })
+    }
+}
+
+fn assigning(operation_id: &str) -> EnrolmentAnswer {
+    EnrolmentAnswer {
+        status: 202,
+        retry_after: Some(RETRY_AFTER_SECS),
+        body: json!({"operationId": operation_id, "status": "assigning"}),
     }
 }
 
@@ -127,10 +137,12 @@ fn register(
     }
     let (group, device) = match source {
         Source::Own => (String::new(), standing.clone()),
-        Source::Group { id: group, is_edge, given } => {
+        Source::Group { id: group, is_edge, auto_approve, given } => {
             let is_gateway = standing.as_ref().filter(|device| device.revision > 0);
             let is_gateway = is_gateway.map_or(is_edge, |device| device.is_gateway);
             let device = standing.clone().unwrap_or_else(|| new_device(id.clone()));
+            // Once approved a device stays so, whatever its group asks of later ones.
+            let is_waiting = if device.revision == 0 { !auto_approve } else { device.is_waiting };
             let revision = device.revision + 1;
             let (keys, x509) = match given {
                 Given::Keys(keys) => (Some(keys), None),
@@ -139,7 +151,18 @@ fn register(
                     (device.keys, Some(x509))
                 }
             };
-            (group, Some(Device { keys, x509, endorsement_key: None, is_gateway, revision, ..device }))
+            (
+                group,
+                Some(Device {
+                    keys,
+                    x509,
+                    endorsement_key: None,
+                    is_gateway,
+                    is_waiting,
+                    revision,
+                    ..device
+                }),
+            )
         }
     };
     let device =
@@ -174,11 +197,23 @@ fn status(
     id: &DeviceId,
     operation_id: &str,
     hub: &str,
+    now_ms: u64,
 ) -> Result<EnrolmentAnswer, FleetError> {
     let unknown = || FleetError::NotFound(format!("operation `{operation_id}` is not known; register again"));
     let enrollment = enrollments::enrollment(c, id)?.filter(|e| e.operation_id == operation_id);
     let enrollment = enrollment.ok_or_else(unknown)?;
     let device = devices::get(c, id)?.ok_or_else(unknown)?;
+    if let Err(why) = device.admission().check() {
+        // An operator who stands beside it approves it within minutes; a device that nobody looks at must not hold a place
+        // among those that enrol for hours. Its program registers again, as with IoT Central, which does not let it wait at all.
+        return if why == NotAdmitted::Waiting
+            && now_ms.saturating_sub(enrollment.updated_ms) < APPROVAL_WAIT_MS
+        {
+            Ok(assigning(operation_id))
+        } else {
+            Err(FleetError::NotApproved(format!("`{id}`: {why}")))
+        };
+    }
     let body = json!({
         "operationId": operation_id,
         "status": "assigned",

@@ -63,6 +63,9 @@ pub enum FleetError {
     /// The sender may not speak for the identity. 403.
     #[error("{0}")]
     Forbidden(String),
+    /// The device waits for an operator's approval, or was blocked. 403; the Device Provisioning Service's error 400209.
+    #[error("{0}")]
+    NotApproved(String),
     /// central is stopping. 503.
     #[error("{0}")]
     Stopping(String),
@@ -224,7 +227,9 @@ impl Fleet {
                 }
                 device.display_name = wish.display_name.unwrap_or(device.display_name);
                 device.template = wish.template.over(device.template);
-                device.enabled = wish.enabled.unwrap_or(device.enabled);
+                if let Some(enabled) = wish.enabled {
+                    device.set_enabled(enabled);
+                }
                 device.simulated = wish.simulated.unwrap_or(device.simulated);
                 let organizations = wish.organizations.over(Some(device.organizations));
                 device.organizations = organizations.unwrap_or_default();

@@ -4,7 +4,9 @@
 //! A request comes in by `api` (REST) or `mqtt_service` (MQTT); `fleet` decides; `store` keeps; `link` tells gateways.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod admission;
 pub mod api;
+pub mod approval;
 pub mod ask;
 pub mod attest;
 pub mod audit;

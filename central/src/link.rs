@@ -21,6 +21,7 @@ use schemas::link::{
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Section;
 
+use crate::admission::Admission;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, modules};
 use crate::store::StoreError;
@@ -468,6 +469,7 @@ fn generations(
 
 /// A device as its gateway must know it; `None` for one that the gateway brought and holds the keys of.
 fn child(device: Device) -> Option<Child> {
+    let enabled = device.admission() == Admission::Admitted;
     let (primary_key, secondary_key) = match (&device.x509, device.keys) {
         // A gateway is not given keys that prove nothing.
         (Some(_), _) => (String::new(), String::new()),
@@ -483,7 +485,7 @@ fn child(device: Device) -> Option<Child> {
         secondary_key,
         thumbprints: x509.thumbprints(),
         is_ca_signed: x509.is_ca_signed,
-        enabled: device.enabled,
+        enabled,
         generation: Some(device.attachment),
     })
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use central::admission::Admission;
 use central::clock;
 use central::config::Config;
 use central::join;
@@ -119,6 +120,18 @@ enum DeviceCommand {
         /// Its id.
         id: DeviceId,
     },
+    /// Approves devices that enrolled themselves and wait: they connect when they ask next. Asks the central that serves.
+    Approve {
+        /// Their ids.
+        #[arg(required = true, num_args = 1..=1000)]
+        ids: Vec<DeviceId>,
+    },
+    /// Rejects devices that enrolled themselves and wait: they are blocked. Asks the central that serves.
+    Reject {
+        /// Their ids.
+        #[arg(required = true, num_args = 1..=1000)]
+        ids: Vec<DeviceId>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -208,6 +221,8 @@ fn main() -> ExitCode {
             GatewayCommand::List => list_gateways(&place),
         },
         Command::Device { command: DeviceCommand::Why { id } } => device_why(&place, &id),
+        Command::Device { command: DeviceCommand::Approve { ids } } => decide(&place, &ids, "approve"),
+        Command::Device { command: DeviceCommand::Reject { ids } } => decide(&place, &ids, "reject"),
         Command::Token { command } => match command {
             TokenCommand::Create { role, name, expires_in } => {
                 create_token(&place, role, &name.unwrap_or_else(TokenName::random), expires_in)
@@ -324,22 +339,49 @@ fn add_gateway(place: &Place, id: DeviceId, ca: Option<&Path>) -> anyhow::Result
 }
 
 fn device_why(place: &Place, id: &DeviceId) -> anyhow::Result<()> {
+    let id = percent_encoding::utf8_percent_encode(id.as_str(), percent_encoding::NON_ALPHANUMERIC);
+    let path = format!("/api/ext/devices/{id}/why");
+    let answer = ask_serving(place, |listen, line| central::ask::get(listen, &path, line))?;
+    logging::print(answer["text"].as_str().unwrap_or("the answer has no text"));
+    Ok(())
+}
+
+fn decide(place: &Place, ids: &[DeviceId], decision: &str) -> anyhow::Result<()> {
+    let wish = serde_json::json!({"devices": ids, "decision": decision});
+    let answer =
+        ask_serving(place, |listen, line| central::ask::post(listen, "/api/ext/approvals", line, &wish))?;
+    let outcomes = answer["value"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let (mut done, mut failed) = (0, Vec::new());
+    for outcome in outcomes {
+        let id = outcome["device"].as_str().unwrap_or("?");
+        match outcome["outcome"].as_str() {
+            Some("approved") => logging::print(&format!("device `{id}` is approved")),
+            Some("rejected") => logging::print(&format!("device `{id}` is rejected and blocked")),
+            Some("notRegistered") => failed.push(format!("device `{id}` is not registered")),
+            _ => failed.push(format!("device `{id}` does not wait for approval")),
+        }
+        done += 1;
+    }
+    anyhow::ensure!(failed.is_empty() && done == ids.len(), "{}", failed.join("; "));
+    Ok(())
+}
+
+/// Asks the central that serves this data directory. Whoever reads the directory may ask; the API knows nobody without a token.
+fn ask_serving(
+    place: &Place,
+    ask: impl FnOnce(std::net::SocketAddr, &str) -> Result<serde_json::Value, central::ask::AskError>,
+) -> anyhow::Result<serde_json::Value> {
     const WITHIN_MS: u64 = 60_000;
     let config = place.config_for_existing()?;
     let now_ms = clock::now_ms();
-    // Whoever reads the data directory may ask; the API knows nobody without a token.
-    let name = TokenName::random();
+    let name = TokenName::of_command_line();
     let new = token::create(&config.hostname, &name, Role::Operator, now_ms, now_ms + WITHIN_MS);
     let (hash, grant) = (new.hash, new.grant);
     in_store(&config, move |c| tokens::insert(c, &hash, &grant))?;
-    let id = percent_encoding::utf8_percent_encode(id.as_str(), percent_encoding::NON_ALPHANUMERIC);
-    let path = format!("/api/ext/devices/{id}/why");
-    let answer = central::ask::get(config.http.listen, &path, &new.line);
+    let answer = ask(config.http.listen, &new.line);
     let name = name.as_str().to_owned();
     in_store(&config, move |c| tokens::delete(c, &name))?;
-    let answer = answer?;
-    logging::print(answer["text"].as_str().unwrap_or("the answer has no text"));
-    Ok(())
+    Ok(answer?)
 }
 
 fn create_token(place: &Place, role: Role, name: &TokenName, days: u32) -> anyhow::Result<()> {
@@ -385,7 +427,11 @@ fn list_gateways(place: &Place) -> anyhow::Result<()> {
     let devices = in_store(&config, |c| devices::list(c, "", u32::MAX))?;
     let mut table = Table::new(&["ID", "NAME", "MAY CONNECT", "LAST SEEN"]);
     for gateway in devices.into_iter().filter(|device| device.is_gateway) {
-        let enabled = if gateway.enabled { (Tone::Good, "yes") } else { (Tone::Bad, "no") };
+        let enabled = match gateway.admission() {
+            Admission::Admitted => (Tone::Good, "yes"),
+            Admission::Waiting => (Tone::Bad, "no, it waits for approval"),
+            Admission::Blocked => (Tone::Bad, "no"),
+        };
         table.row([
             (Tone::Plain, gateway.id.to_string()),
             (Tone::Plain, gateway.display_name),

@@ -48,7 +48,7 @@ impl From<FleetError> for Rejected {
             FleetError::Wrong(_) => Self::Wrong(400, why),
             FleetError::TooLarge(_) => Self::Wrong(413, why),
             FleetError::QueueFull(_) => Self::Wrong(403, why),
-            FleetError::Forbidden(_) => Self::Wrong(403, why),
+            FleetError::Forbidden(_) | FleetError::NotApproved(_) => Self::Wrong(403, why),
             FleetError::Busy(_) => Self::Temporary(429, why),
             FleetError::Stopping(_) | FleetError::Store(_) => Self::Temporary(503, why),
         }
@@ -116,8 +116,8 @@ impl Service for Fleet {
             .await
             .map_err(|error| Refusal::Unavailable(chain(&error).to_string()))?
             .ok_or_else(|| Refusal::NotAuthorized(format!("device `{identity}` is not registered")))?;
-        if !device.enabled {
-            return Err(Refusal::NotAuthorized(format!("device `{identity}` is blocked by an operator")));
+        if let Err(why) = device.admission().check() {
+            return Err(Refusal::NotAuthorized(format!("device `{identity}`: {why}")));
         }
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
         let trust: Arc<Trust> = self.trust.borrow().clone();
@@ -237,7 +237,7 @@ impl Service for Fleet {
     async fn enrol(self: &Arc<Self>, client: &Client, wish: Wish) -> EnrolmentAnswer {
         match self.enrolling.asks(&client.identity, wish) {
             Some(enrolment) => self.enroll(enrolment, None).await,
-            None => EnrolmentAnswer::later("connect again"),
+            None => EnrolmentAnswer::failure(401, "the registration took too long; connect again"),
         }
     }
 
@@ -313,17 +313,18 @@ impl Fleet {
     /// Closes the connection of a device at central's own listener when it may not stay any more: blocked, or proven by
     /// what proves it no longer.
     pub(crate) fn review(&self, device: &Device) {
-        let (attestation, is_enabled) = (attestation(device), device.enabled);
+        let (attestation, admission) = (attestation(device), device.admission());
         let trust = self.trust.borrow().clone();
         let generation = device.generation;
         self.clients.review_one(&Identity::device(device.id.clone()), |_, login| {
             if login.generation != generation {
                 return Err("an operator deleted it, and registered another one of its id".to_owned());
             }
-            match (is_enabled, attestation.stands(&login.proof, &trust)) {
-                (false, _) => Err("an operator blocked it".to_owned()),
-                (true, false) => Err("its key or certificate is not accepted any more".to_owned()),
-                (true, true) => Ok(Rights::default()),
+            admission.check().map_err(|why| why.to_string())?;
+            if attestation.stands(&login.proof, &trust) {
+                Ok(Rights::default())
+            } else {
+                Err("its key or certificate is not accepted any more".to_owned())
             }
         });
     }

@@ -12,6 +12,7 @@ use schemas::status::{FindingReport, HealthReport, RefusalReport};
 use schemas::timestamp::rfc3339;
 use serde_json::Value;
 
+use crate::admission::Admission;
 use crate::api::error::Answer;
 use crate::clock::now_ms;
 use crate::fleet::{Fleet, FleetError, modules};
@@ -182,7 +183,8 @@ fn put(html: &mut String, row: &Row, connections: &Connections, rest: &str) {
     let device = &row.device;
     let (class, connected) =
         match connections.since(&Identity::device(device.id.clone()), device.gateway.as_ref()) {
-            _ if !device.enabled => ("no", "blocked".to_owned()),
+            _ if device.admission() == Admission::Blocked => ("no", "blocked".to_owned()),
+            _ if device.admission() == Admission::Waiting => ("no", "waiting for approval".to_owned()),
             Some(since) => ("yes", format!("since {}", rfc3339(since))),
             None => ("no", "no".to_owned()),
         };

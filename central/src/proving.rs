@@ -18,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use schemas::names::DeviceId;
 use schemas::provisioning::Enrolment;
 
+use crate::admission::{Admission, NotAdmitted};
 use crate::fleet::FleetError;
 use crate::mqtt_service::attestation;
 use crate::placement::is_behind_by_operator;
@@ -65,6 +66,8 @@ pub(crate) enum Source {
         id: String,
         /// Whether its devices are gateways.
         is_edge: bool,
+        /// Whether an unknown device is registered without waiting for an operator.
+        auto_approve: bool,
         /// What proves the device from now on.
         given: Given,
     },
@@ -72,7 +75,7 @@ pub(crate) enum Source {
 
 impl Source {
     fn of(group: Group, given: Given) -> Self {
-        Self::Group { id: group.id, is_edge: group.is_edge, given }
+        Self::Group { id: group.id, is_edge: group.is_edge, auto_approve: group.auto_approve, given }
     }
 }
 
@@ -87,7 +90,7 @@ pub(crate) enum Given {
 /// Whether a device may enrol and by what, at central or through the gateway `via`.
 ///
 /// # Errors
-/// [`FleetError::Forbidden`] when it may not.
+/// [`FleetError::Forbidden`] when it may not, [`FleetError::NotApproved`] when an operator blocked it.
 pub(crate) fn prove(
     c: &Connection,
     shown: &Enrolment,
@@ -101,8 +104,8 @@ pub(crate) fn prove(
     }
     let device = devices::get(c, id)?;
     let enrollment = enrollments::enrollment(c, id)?;
-    if device.as_ref().is_some_and(|device| !device.enabled) {
-        return Err(refused("an operator blocked it".into()));
+    if device.as_ref().is_some_and(|device| device.admission() == Admission::Blocked) {
+        return Err(FleetError::NotApproved(format!("`{id}` may not enrol: {}", NotAdmitted::Blocked)));
     }
     let chain = Chain::of(shown).map_err(refused)?;
     let proven = |source: Source, ends_at: u64| {

@@ -72,6 +72,11 @@ impl TokenName {
         Self(format!("token-{:08x}", rand::random::<u32>()))
     }
 
+    /// As [`TokenName::random`], of a token that a command on central's machine makes for itself: the audit log names it.
+    pub fn of_command_line() -> Self {
+        Self(format!("command-line-{:08x}", rand::random::<u32>()))
+    }
+
     /// As it is stored and printed.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -21,7 +21,7 @@ use crate::message_values::{Stamp, members};
 use crate::store::grid::GridDevice;
 use crate::store::telemetry::{self, LiveMessage};
 use crate::store::twins::{self, Half};
-use crate::store::{grid, losses, series};
+use crate::store::{enrollments, grid, losses, series};
 
 /// Losses of so long are asked about.
 const LOSSES_MS: u64 = 24 * 3_600_000;
@@ -51,6 +51,8 @@ pub fn gather(
         is_gateway: device.is_gateway,
         now_ms,
         is_blocked: !device.is_enabled,
+        is_waiting: device.is_waiting,
+        enrolled_ms: enrollments::enrollment(c, id)?.map(|enrollment| enrollment.updated_ms),
         connected_since_ms,
         last_seen_ms: device.last_seen_ms,
         last_message_ms: telemetry::last_received(c, id)?,

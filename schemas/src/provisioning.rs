@@ -68,6 +68,12 @@ impl EnrolmentAnswer {
         Self { status, retry_after: None, body: serde_json::json!({"errorCode": code, "message": message}) }
     }
 
+    /// The answer to a device that waits for an operator's approval, or was blocked: IoT Central's error 400209.
+    pub fn not_approved(message: &str) -> Self {
+        let body = serde_json::json!({"errorCode": 400_209, "message": message});
+        Self { status: 401, retry_after: None, body }
+    }
+
     /// An answer that asks to try again.
     pub fn later(message: &str) -> Self {
         Self { retry_after: Some(RETRY_AFTER_SECS), ..Self::failure(503, message) }

@@ -6,9 +6,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
-use site_tests::client::Kind;
+use site_tests::client::{Client, Kind};
 use site_tests::process::run;
+use site_tests::rest::eventually;
 use site_tests::site::Site;
 
 const USER: &str = "night-shift";
@@ -96,4 +98,82 @@ async fn no_page_has_a_serious_fault_of_accessibility_in_either_theme() {
     set_up(&site).await;
     let shots = std::env::var("LINESIDE_SHOTS").ok();
     play(&site, "console_pages.js", json!({"shots": shots})).await;
+}
+
+/// Devices that enrol; the last one is rejected.
+const ENROLLED: [&str; 4] = ["press-10", "press-11", "press-12", "press-13"];
+
+/// Enrols devices by the unmodified Azure SDK once the browser has made their group, and sees the approved ones go on.
+async fn enrol(site: &Site) {
+    let rest = site.rest().unwrap();
+    let group = eventually("the group that the browser makes", CONNECTED, || async {
+        let (status, approval) =
+            rest.send(Method::GET, "/api/ext/enrollmentGroups/line-4/approval", None).await?;
+        if status != 200 || approval["autoApprove"] != false {
+            return Ok(None);
+        }
+        Ok(Some(rest.get("/api/enrollmentGroups/line-4").await?).filter(|group| group["enabled"] == true))
+    });
+    let group = group.await.unwrap();
+    let mut clients = Vec::new();
+    for id in ENROLLED {
+        let mut client = Client::start(
+            id,
+            Kind::AzurePython.command("azure_enrol.py").unwrap(),
+            &site.dir.join("enrol.log"),
+        )
+        .unwrap();
+        let how = json!({"host": "localhost", "scope": group["idScope"], "id": id, "ca": site.central_ca(),
+            "group_key": group["attestation"]["symmetricKey"]["primaryKey"]});
+        client.tell(&how).await.unwrap();
+        client.event("enrolling", CONNECTED).await.unwrap();
+        clients.push(client);
+    }
+    let rejected = clients.pop().unwrap();
+    for client in &mut clients {
+        let enrolled = client.event("enrolled", SCRIPT_MAX).await.unwrap();
+        assert_eq!(enrolled["status"], "assigned", "{enrolled}");
+        client.event("sent", CONNECTED).await.unwrap();
+    }
+    let ended = rejected.end(SCRIPT_MAX).await.unwrap_err().to_string();
+    assert!(ended.contains("ServiceError") && ended.contains("401"), "{ended}");
+    for client in clients {
+        client.end(CONNECTED).await.unwrap();
+    }
+}
+
+/// Signs the proof that the browser's verification code asks for.
+async fn prove(dir: &Path, params: &rcgen::CertificateParams, key: &rcgen::KeyPair) {
+    let code = eventually("the verification code", SCRIPT_MAX, || async {
+        Ok(std::fs::read_to_string(dir.join("verification-code")).ok())
+    });
+    let (code, own) = (code.await.unwrap(), rcgen::KeyPair::generate().unwrap());
+    let proof = certificate(&code).signed_by(&own, &rcgen::Issuer::from_params(params, key)).unwrap();
+    std::fs::write(dir.join("proof.new"), proof.pem()).unwrap();
+    std::fs::rename(dir.join("proof.new"), dir.join("proof.pem")).unwrap();
+}
+
+fn certificate(name: &str) -> rcgen::CertificateParams {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params
+}
+
+#[tokio::test]
+async fn devices_of_the_azure_sdk_wait_until_they_are_approved_in_the_browser_and_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), GATEWAY, false).unwrap();
+    // The SDK knows no other port.
+    site.central_mqtts = 8883;
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    set_up(&site).await;
+    let mut params = certificate("devices of line 5");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let authority = site.dir.join("authority.pem");
+    std::fs::write(&authority, params.self_signed(&key).unwrap().pem()).unwrap();
+    let script = play(&site, "console_enrolment.js", json!({"devices": ENROLLED, "authority": authority}));
+    tokio::join!(script, enrol(&site), prove(&site.dir, &params, &key));
 }

@@ -178,6 +178,40 @@ async fn a_device_enrols_through_its_gateway_and_waits_while_central_is_away() {
 }
 
 #[tokio::test]
+async fn a_device_waits_behind_its_gateway_until_it_is_approved_and_another_is_rejected() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "enrol-gateway", true).unwrap();
+    site.start_central().await.unwrap();
+    site.init_gateway().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let mut how = how(&site, "waits-1").await;
+    how["ca"] = json!(site.gateway_ca());
+    how["gateway"] = json!("localhost");
+    let rest = site.rest().unwrap().clone();
+    rest.put("/api/ext/enrollmentGroups/line/approval", &json!({"autoApprove": false})).await.unwrap();
+    let mut client = enrol(&site, &how).await;
+    how["id"] = json!("waits-2");
+    let rejected = enrol_with(&site, Kind::Node, &how).await;
+    for id in ["waits-1", "waits-2"] {
+        let waiting = eventually("the device waits", STEP, || async {
+            let page = rest.get(&format!("/api/ext/grid?verdict=waiting&search={id}")).await?;
+            Ok(page["value"].get(0).cloned())
+        });
+        assert_eq!(waiting.await.unwrap()["gateway"], "enrol-gateway");
+    }
+    rest.post("/api/ext/devices/waits-2/reject", &json!({})).await.unwrap();
+    rejected.end(STEP).await.unwrap_err();
+    assert!(client.unasked("enrolled").is_empty(), "it was let in before it was approved");
+    rest.post("/api/ext/devices/waits-1/approve", &json!({})).await.unwrap();
+    let enrolled = client.event("enrolled", STEP).await.unwrap();
+    assert_eq!((&enrolled["status"], &enrolled["hub"]), (&json!("assigned"), &json!(hostname())));
+    works(&site, &mut client, "waits-1").await;
+    client.end(STEP).await.unwrap();
+    site.end(true).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_device_enrols_at_centrals_own_door() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::new(dir.path(), "no-gateway", false).unwrap();

@@ -17,6 +17,7 @@ use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::{Conditions, Paging};
+use crate::admission::Admission;
 use crate::deploy::Assignment;
 use crate::fleet::{self, Fleet, FleetError, Registration, no_device};
 use crate::organizations::Organizations;
@@ -212,11 +213,11 @@ fn assigned(
 fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<DeviceBody, FleetError> {
     Ok(DeviceBody {
         etag: device.etag(),
+        enabled: device.admission() == Admission::Admitted,
         deployment_manifest: assigned(c, &device, expand)?,
         display_name: device.display_name,
         template: device.template,
         simulated: device.simulated,
-        enabled: device.enabled,
         provisioned: device.last_seen_ms.is_some(),
         organizations: device.organizations,
         kind: if device.is_gateway { vec![DeviceKind::IotEdge] } else { Vec::new() },

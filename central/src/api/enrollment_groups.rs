@@ -126,6 +126,7 @@ impl GroupWish {
                     is_edge: false,
                     attestation: wish.empty()?,
                     gateways: Vec::new(),
+                    auto_approve: true,
                     revision: 0,
                 }
             }
@@ -241,7 +242,7 @@ pub struct GroupBody {
 /// What enrols by a group.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-enum GroupKind {
+pub(super) enum GroupKind {
     /// Devices enrol by it.
     Iot,
     /// Gateways enrol by it.
@@ -263,11 +264,26 @@ struct GroupAttestationBody {
 /// In which way devices of a group prove themselves.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-enum GroupAttestationKind {
+pub(super) enum GroupAttestationKind {
     /// By keys that are made of the group's.
     SymmetricKey,
     /// By certificates of the group's authorities.
     X509,
+}
+
+impl GroupKind {
+    pub(super) fn of(group: &Group) -> Self {
+        if group.is_edge { Self::IotEdge } else { Self::Iot }
+    }
+}
+
+impl GroupAttestationKind {
+    pub(super) fn of(group: &Group) -> Self {
+        match group.attestation {
+            GroupAttestation::Keys(_) => Self::SymmetricKey,
+            GroupAttestation::X509(_) => Self::X509,
+        }
+    }
 }
 
 /// The keys of a group, base64.
@@ -287,14 +303,14 @@ struct GroupX509Body {
 
 /// Keys and certificates are shown to those who may change the group.
 fn body(group: &Group, id_scope: &str, has_keys: bool) -> GroupBody {
-    let (kind, symmetric_key, x509) = match &group.attestation {
+    let (symmetric_key, x509) = match &group.attestation {
         GroupAttestation::Keys(keys) => {
             let (primary_key, secondary_key) = (keys.primary.clone(), keys.secondary.clone());
-            (GroupAttestationKind::SymmetricKey, Some(GroupKeysBody { primary_key, secondary_key }), None)
+            (Some(GroupKeysBody { primary_key, secondary_key }), None)
         }
         GroupAttestation::X509(certificates) => {
             let signing_certificates = certificates_body(certificates);
-            (GroupAttestationKind::X509, None, Some(GroupX509Body { signing_certificates }))
+            (None, Some(GroupX509Body { signing_certificates }))
         }
     };
     let is_x509 = x509.is_some();
@@ -302,9 +318,9 @@ fn body(group: &Group, id_scope: &str, has_keys: bool) -> GroupBody {
         id: group.id.clone(),
         display_name: group.display_name.clone(),
         enabled: group.enabled,
-        kind: if group.is_edge { GroupKind::IotEdge } else { GroupKind::Iot },
+        kind: GroupKind::of(group),
         attestation: GroupAttestationBody {
-            kind,
+            kind: GroupAttestationKind::of(group),
             symmetric_key: symmetric_key.filter(|_| has_keys),
             x509: x509.filter(|_| has_keys),
         },

@@ -146,7 +146,7 @@ impl From<FleetError> for ApiError {
             FleetError::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "UnprocessableContent"),
             FleetError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge"),
             FleetError::QueueFull(_) => (StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded"),
-            FleetError::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
+            FleetError::Forbidden(_) | FleetError::NotApproved(_) => (StatusCode::FORBIDDEN, "Forbidden"),
             FleetError::Busy(_) | FleetError::Store(StoreError::Busy) => {
                 (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests")
             }

@@ -3,6 +3,7 @@
 //! Every path is registered together with its description, so `/openapi.json` is the server and nothing else.
 
 pub mod api_tokens;
+pub mod approvals;
 mod assets;
 pub mod attestation;
 pub mod audit;
@@ -21,6 +22,7 @@ mod etags;
 pub mod ext;
 pub mod extract;
 pub mod grid;
+pub mod group_approval;
 pub mod group_certificates;
 pub mod links;
 pub mod list;
@@ -165,6 +167,11 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(group_certificates::generate_verification_code))
         .routes(routes!(group_certificates::verify))
         .routes(routes!(enrollment_groups::provisioning))
+        .routes(routes!(group_approval::list))
+        .routes(routes!(group_approval::get, group_approval::put))
+        .routes(routes!(approvals::approve))
+        .routes(routes!(approvals::reject))
+        .routes(routes!(approvals::decide))
         .routes(routes!(api_tokens::list))
         .routes(routes!(api_tokens::get, api_tokens::put, api_tokens::delete))
         .routes(routes!(audit::list))

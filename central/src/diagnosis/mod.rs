@@ -28,6 +28,8 @@ pub struct DiagnosisFacts {
     pub is_blocked: bool,
     /// It enrolled and waits for an operator's approval.
     pub is_waiting: bool,
+    /// When it last enrolled itself.
+    pub enrolled_ms: Option<u64>,
     /// Since when it is connected.
     pub connected_since_ms: Option<u64>,
     /// When it last came or went.
@@ -263,7 +265,11 @@ fn registration(facts: &DiagnosisFacts) -> Option<Cause> {
     }
     facts.is_waiting.then(|| {
         let sentence = "It enrolled and waits for an operator's approval.";
-        Cause::new("waiting-for-approval", Certainty::Certain, sentence, "Approve it.").by("approve")
+        let mend = "Approve it, and it connects by itself; reject it if it is none of yours.";
+        let cause = Cause::new("waiting-for-approval", Certainty::Certain, sentence, mend).by("approve");
+        facts.enrolled_ms.iter().fold(cause, |cause, at_ms| {
+            cause.shown(Some(*at_ms), "it enrolled, with a right proof of its group")
+        })
     })
 }
 
@@ -297,8 +303,9 @@ fn carrier(facts: &DiagnosisFacts) -> Option<Cause> {
 fn attempts(facts: &DiagnosisFacts) -> Vec<Cause> {
     let mut kinds = Vec::new();
     let recent = facts.attempts.iter().filter(|attempt| Some(attempt.last_ms) > facts.last_seen_ms);
-    // Told above, or of a time before it was unblocked.
-    for attempt in recent.filter(|attempt| attempt.refusal != Refusal::Blocked) {
+    // Told above, or of a time before it was unblocked or approved.
+    let is_past = |attempt: &&Attempt| matches!(attempt.refusal, Refusal::Blocked | Refusal::NotApproved);
+    for attempt in recent.filter(|attempt| !is_past(attempt)) {
         if !kinds.contains(&attempt.refusal) {
             kinds.push(attempt.refusal);
         }

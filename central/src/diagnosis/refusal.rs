@@ -5,6 +5,8 @@
 pub enum Refusal {
     /// An operator blocked the device.
     Blocked,
+    /// It waits for an operator's approval.
+    NotApproved,
     /// The signature of its token was made with another key.
     WrongKey,
     /// Its token is too old.
@@ -53,7 +55,9 @@ impl Refusal {
     /// Reads the words of a listener.
     pub fn of(why: &str) -> Self {
         let has = |part: &str| why.contains(part);
-        if has("blocked") || has("disabled") {
+        if has("operator's approval") {
+            Self::NotApproved
+        } else if has("blocked") || has("disabled") {
             Self::Blocked
         } else if has("made with another key") {
             Self::WrongKey
@@ -80,6 +84,9 @@ impl Refusal {
     pub(super) fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Blocked => ("blocked", "An operator blocked it.", "Unblock it."),
+            Self::NotApproved => {
+                ("waiting-for-approval", "It waits for an operator's approval.", "Approve it.")
+            }
             Self::WrongKey => (
                 "wrong-key",
                 "It signs with another key than the one that is registered.",

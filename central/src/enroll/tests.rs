@@ -158,6 +158,7 @@ impl World {
             [("keys", keys, Vec::new()), ("certificates", x509, vec![id("listed"), id("listed-2")])]
         {
             let group = Group {
+                auto_approve: true,
                 id: name.into(),
                 display_name: name.into(),
                 enabled: true,
@@ -405,3 +406,5 @@ fn an_enrolment_ends_a_gateways_claim_and_what_the_gateway_stored_under_it() {
     assert_eq!(twins::section(&world.c, &identity, Half::Reported).unwrap().section.version, 0);
     assert!(authorize(&world.c, &id("claimant"), &identity, Way::Telemetry, None).is_err());
 }
+
+mod approval;

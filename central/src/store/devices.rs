@@ -1,9 +1,10 @@
 //! The registry: gateways and devices, their keys, and which device stands behind which gateway.
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admission;
 use crate::clock::now_ms;
 use crate::organizations::Organizations;
 use crate::precondition;
@@ -22,8 +23,10 @@ pub struct Device {
     pub template: Option<String>,
     /// Whether it is a gateway.
     pub is_gateway: bool,
-    /// False when an operator blocked it.
+    /// False when an operator blocked it. See [`Device::admission`] for whether it may connect.
     pub enabled: bool,
+    /// It enrolled by a group that does not approve by itself, and no operator has approved it.
+    pub is_waiting: bool,
     /// Base64 keys; none for a leaf device that its gateway brought.
     pub keys: Option<Keys>,
     /// Its certificates, which then prove it in place of its keys.
@@ -61,6 +64,7 @@ impl Device {
             template: None,
             is_gateway: false,
             enabled: true,
+            is_waiting: false,
             keys: None,
             x509: None,
             endorsement_key: None,
@@ -75,6 +79,11 @@ impl Device {
             gateway_generation: 0,
             attachment: 0,
         }
+    }
+
+    /// Whether it may connect.
+    pub fn admission(&self) -> Admission {
+        Admission::of(self.enabled, self.is_waiting)
     }
 
     /// Names the state of the registration.
@@ -144,7 +153,7 @@ pub const LISTED: Listed = Listed {
         Field { name: "id", sql: "devices.id", kind: Kind::Id },
         Field { name: "displayName", sql: "devices.display_name", kind: Kind::Text },
         Field { name: "template", sql: "devices.template", kind: Kind::Text },
-        Field { name: "enabled", sql: "devices.enabled", kind: Kind::Flag },
+        Field { name: "enabled", sql: "(devices.enabled AND NOT devices.is_waiting)", kind: Kind::Flag },
         Field { name: "provisioned", sql: "(devices.last_seen_ms IS NOT NULL)", kind: Kind::Flag },
         Field { name: "simulated", sql: "devices.simulated", kind: Kind::Flag },
         Field { name: "type", sql: "CASE WHEN devices.is_gateway THEN 'iotEdge' END", kind: Kind::Text },
@@ -178,6 +187,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
         template: text("template")?,
         is_gateway: unreadable::value("devices", row.get("is_gateway"))?.unwrap_or(false),
         enabled: unreadable::value("devices", row.get("enabled"))?.unwrap_or(false),
+        is_waiting: unreadable::value("devices", row.get("is_waiting"))?.unwrap_or(true),
         keys,
         x509: match row.get_ref("x509")? {
             rusqlite::types::ValueRef::Null => None,
@@ -296,15 +306,15 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
         .prepare_cached(
             "INSERT INTO devices (id, display_name, template, is_gateway, enabled, primary_key, secondary_key,
                  manifest_id, revision, x509, generation, is_claim, endorsement_key, simulated, organizations,
-                 gateway_generation, telemetry_after, losses_after)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+                 gateway_generation, is_waiting, telemetry_after, losses_after)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
                  (SELECT coalesce(max(id), 0) FROM telemetry), (SELECT coalesce(max(id), 0) FROM losses))
              ON CONFLICT (id) DO UPDATE SET display_name = ?2, template = ?3, is_gateway = ?4, enabled = ?5,
                  primary_key = ?6, secondary_key = ?7, manifest_id = ?8, revision = ?9, x509 = ?10,
                  is_claim = ?12, endorsement_key = ?13, simulated = ?14, organizations = ?15,
-                 gateway_generation = ?16",
+                 gateway_generation = ?16, is_waiting = ?17",
         )?
-        .execute((
+        .execute(params![
             device.id.as_str(),
             &device.display_name,
             &device.template,
@@ -321,7 +331,8 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
             device.simulated,
             serde_json::json!(device.organizations).to_string(),
             integer(device.gateway_generation),
-        ))?;
+            device.is_waiting,
+        ])?;
     connection.prepare_cached("DELETE FROM removed_devices WHERE id = ?1")?.execute([device.id.as_str()])?;
     Ok(())
 }

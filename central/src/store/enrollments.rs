@@ -1,5 +1,7 @@
 //! Enrolment groups, which of them each device came by, and the ID scope of the site.
 
+use std::collections::HashMap;
+
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 use schemas::names::DeviceId;
@@ -23,11 +25,21 @@ pub struct Group {
     pub attestation: GroupAttestation,
     /// Gateways through which devices may enrol by certificate: what they say of a device's certificate is believed.
     pub gateways: Vec<DeviceId>,
+    /// False: a device that enrols unknown waits for an operator's approval.
+    pub auto_approve: bool,
     /// Grows with every change.
     pub revision: i64,
 }
 
 impl Group {
+    /// Of a group whose devices show certificates.
+    pub fn certificates(&self) -> Option<&SigningCertificates> {
+        match &self.attestation {
+            GroupAttestation::X509(certificates) => Some(certificates),
+            GroupAttestation::Keys(_) => None,
+        }
+    }
+
     /// Names the state of the group.
     pub fn etag(&self) -> String {
         precondition::of_revision(self.revision)
@@ -116,6 +128,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Group> {
         },
         // Nobody enrols through gateways that cannot be read.
         gateways: unreadable::value("enrollment_groups", json_column(row, "gateways"))?.unwrap_or_default(),
+        auto_approve: unreadable::value("enrollment_groups", row.get("auto_approve"))?.unwrap_or(false),
         revision: row.get("revision")?,
     })
 }
@@ -154,8 +167,9 @@ pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
     let gateways = gateways.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     c.prepare_cached(
         "INSERT OR REPLACE INTO enrollment_groups
-             (id, display_name, enabled, is_edge, primary_key, secondary_key, revision, x509, gateways)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             (id, display_name, enabled, is_edge, primary_key, secondary_key, revision, x509, gateways,
+              auto_approve)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute((
         &group.id,
@@ -167,6 +181,7 @@ pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
         group.revision,
         x509,
         gateways,
+        group.auto_approve,
     ))?;
     Ok(())
 }
@@ -177,6 +192,31 @@ pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
 /// SQLite's.
 pub fn delete_group(c: &Connection, id: &str) -> rusqlite::Result<bool> {
     Ok(c.prepare_cached("DELETE FROM enrollment_groups WHERE id = ?1")?.execute([id])? == 1)
+}
+
+/// Devices of a group that are registered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupCounts {
+    pub devices: u64,
+    /// Those of them that wait for approval.
+    pub waiting: u64,
+}
+
+/// How many devices enrolled by each group that has any.
+///
+/// # Errors
+/// SQLite's.
+pub fn group_counts(c: &Connection) -> rusqlite::Result<HashMap<String, GroupCounts>> {
+    let mut statement = c.prepare_cached(
+        "SELECT group_id, count(*) AS devices, sum(devices.is_waiting AND devices.enabled) AS waiting
+         FROM enrollments JOIN devices ON devices.id = enrollments.device GROUP BY group_id",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let counts =
+            GroupCounts { devices: unsigned(row.get("devices")?), waiting: unsigned(row.get("waiting")?) };
+        Ok((row.get("group_id")?, counts))
+    })?;
+    unreadable::rows("enrollments", rows).collect()
 }
 
 /// How a device enrolled; `None` when it never did.

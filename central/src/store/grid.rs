@@ -20,6 +20,8 @@ pub struct GridDevice {
     pub is_gateway: bool,
     /// False when an operator blocked it.
     pub is_enabled: bool,
+    /// It enrolled and waits for an operator's approval.
+    pub is_waiting: bool,
     /// Tells it from earlier devices of its id.
     pub generation: u64,
     /// When it last came or went.
@@ -32,7 +34,7 @@ pub struct GridDevice {
 
 /// Columns of a [`GridDevice`]. A twin's version stands before its properties, which are not read.
 const SELECT: &str = "SELECT devices.id, devices.display_name, devices.template, devices.is_gateway, devices.enabled,
-        devices.generation, devices.last_seen_ms, relationships.source AS gateway, carriers.enabled AS gateway_enabled,
+        devices.is_waiting, devices.generation, devices.last_seen_ms, relationships.source AS gateway, carriers.enabled AS gateway_enabled,
         CASE WHEN devices.is_gateway THEN (SELECT version FROM twins
             WHERE device = devices.id AND module = '$edgeAgent' AND section = 'desired') END AS desired,
         CASE WHEN devices.is_gateway THEN (SELECT version FROM twins
@@ -57,6 +59,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<GridDevice> {
         template: row.get("template")?,
         is_gateway: row.get("is_gateway")?,
         is_enabled: row.get("enabled")?,
+        is_waiting: row.get("is_waiting")?,
         generation: unsigned(row.get("generation")?),
         last_seen_ms: row.get::<_, Option<i64>>("last_seen_ms")?.map(unsigned),
         gateway,

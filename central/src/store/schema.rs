@@ -489,6 +489,11 @@ INSERT INTO series_state (id, up_to, floors) VALUES (1, 0, 0);
 -- what who names; kind: what was asked for
 ALTER TABLE audit ADD COLUMN who_kind TEXT NOT NULL DEFAULT 'nobody';
 ",
+    "
+-- auto_approve 0: an unknown device that enrols by the group waits for an operator; is_waiting 1: this device does
+ALTER TABLE enrollment_groups ADD COLUMN auto_approve INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE devices ADD COLUMN is_waiting INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.

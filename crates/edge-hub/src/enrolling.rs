@@ -18,8 +18,8 @@ use crate::service::{ConnectRequest, Refusal};
 const DEVICES_MAX: usize = 100;
 /// Those of one address that nobody has proven: central is away, or judges them with each question.
 const UNPROVEN_OF_ADDRESS_MAX: usize = 20;
-/// Beyond it a device that has shown something and never asked is forgotten, when there is no room.
-const AGE_MAX: Duration = Duration::from_secs(300);
+/// Beyond it a device is forgotten when there is no room: it never asked, or waits for an operator's approval. It connects again.
+const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Certificates that a device may show, its own and those up to its group's; more makes no chain that anybody has.
 const CERTIFICATES_MAX: usize = 8;

@@ -78,7 +78,7 @@ impl Enrolments {
     /// Answers a device that enrols itself.
     pub async fn answer(&self, who: &Identity, wish: Wish, from: IpAddr) -> EnrolmentAnswer {
         let Some(enrolment) = self.0.enrolling.asks(who, wish) else {
-            return EnrolmentAnswer::later("connect again");
+            return EnrolmentAnswer::failure(401, "the registration took too long; connect again");
         };
         let id = enrolment.registration_id.clone();
         let mut answer = self.ask(enrolment, from).await;

@@ -3,7 +3,7 @@
 const fs = require("fs");
 const path = require("path");
 const { api, given, inBrowser, said, signIn } = require("./console_browser");
-const { connectRefused, Device } = require("./console_device");
+const { connectRefused, Device, enrol } = require("./console_device");
 
 const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const VERSION = "api-version=2022-10-31-preview";
@@ -32,6 +32,13 @@ const PAGES = [
   ["assign", "/manifests/line-press?do=assign", (page) => page.getByRole("dialog", { name: "Assign to gateways" }).getByText(given.gatewayName)],
   ["audit", "/audit", (page) => page.getByText("signed in").first()],
   ["users", "/administration/users", (page) => page.getByRole("row").filter({ hasText: given.user })],
+  ["enrolment", "/administration/enrolment", (page) => page.locator('tr[data-group="line-5"]').getByText("Not verified")],
+  ["enrolment-new", "/administration/enrolment?new=group", (page) => page.getByRole("dialog", { name: "New enrolment group" })],
+  ["enrolment-group", "/administration/enrolment/line-4", (page) => page.getByRole("heading", { name: "Keys" })],
+  ["enrolment-certificates", "/administration/enrolment/line-5", (page) => page.locator('section[data-entry="primary"]').getByText("Not verified")],
+  ["devices-waiting", "/devices?verdict=waiting", (page) => page.getByRole("link", { name: "press-9", exact: true })],
+  ["device-waiting", "/devices/press-9/health", (page) => page.locator('[data-cause="waiting-for-approval"]')],
+  ["approve", "/devices/press-9?do=approve", (page) => page.getByRole("dialog", { name: "Approve press-9?" })],
   ["you", "/administration/you", (page) => page.getByRole("heading", { name: "This browser" })],
   ["about", "/administration/about", (page) => page.getByRole("heading", { name: "For programs" })],
   ["not-found", "/nowhere", (page) => page.getByRole("heading", { name: "There is no such page" })],
@@ -44,6 +51,10 @@ async function fill(page) {
   const how = (id, key) => ({ ...given.device, username: `${given.hostname}/${id}/?api-version=2021-04-12`, password: sas(key, id), ca: fs.readFileSync(given.ca), clientId: id, topic: `devices/${id}/messages/events/` });
   const { symmetricKey } = await api(page, "GET", `/api/devices/press-1/credentials?${VERSION}`);
   await connectRefused(how("press-3", symmetricKey.primaryKey));
+  const group = await put("/api/enrollmentGroups/line-4", { displayName: "Presses of line 4", attestation: { type: "symmetricKey" } });
+  await api(page, "PUT", "/api/ext/enrollmentGroups/line-4/approval", { autoApprove: false });
+  for (const id of ["press-8", "press-9"]) await enrol({ ...given.device, ca: fs.readFileSync(given.ca), scope: group.idScope, groupKey: group.attestation.symmetricKey.primaryKey, id });
+  await put("/api/enrollmentGroups/line-5", { displayName: "Lathes of line 5", gateways: [given.gateway], attestation: { type: "x509", x509: { signingCertificates: { primary: { certificate: fs.readFileSync(given.ca, "utf8") } } } } });
   const device = await Device.open(how("press-1", symmetricKey.primaryKey));
   for (let at = 0; at < 30; at += 1) await device.send({ pressure: 180 + 6 * Math.sin(at / 4), oilTemperature: 48 + at / 10, state: at % 9 === 8 ? "Setup" : "Running" });
   await api(page, "PATCH", `/api/devices/press-1/properties?${VERSION}`, { mode: "eco", limit: 210 });

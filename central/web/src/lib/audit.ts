@@ -46,6 +46,8 @@ function ofDevice(row: Row, [id, what, name, ...rest]: string[]): string | null 
     if (after === true && before === false) return `unblocked ${id}`;
     return row.kind === "created" ? `added ${id}` : `changed ${id}`;
   }
+  if (what === "approve") return `approved ${id}`;
+  if (what === "reject") return `rejected ${id}`;
   if (what === "commands") return `ran ${name} on ${id}`;
   if (what === "properties") return `wrote properties of ${id}`;
   if (what === "applyDeploymentManifest") return `assigned a manifest to ${id}`;
@@ -71,6 +73,9 @@ function ofThing(row: Row, segments: string[]): string | null {
       : (row.status ?? 200) < 400
         ? "signed in"
         : "was refused at sign-in";
+  if (first === "ext" && segments[2] === "enrollmentGroups")
+    return `changed how enrolment group ${segments[3]} approves`;
+  if (first === "ext" && segments[2] === "approvals") return "decided about devices that wait";
   if (first === "ext" && segments[2] === "setup") return "set up central";
   if (first === "ext" && segments[2] === "users") return `set a password of user ${segments[3]}`;
   return null;

@@ -1,6 +1,6 @@
 // What operators do to devices, as central is asked for it: the same writes run and are shown as curl.
 
-import { ApiError, devicePath, patch, put, remove, request } from "./api";
+import { ApiError, devicePath, extDevicePath, patch, post, put, remove, request } from "./api";
 import type { Write } from "./curl";
 import type { Device } from "./types";
 
@@ -63,6 +63,35 @@ export function enableWrite(id: string, isEnabled: boolean): Write {
 
 export function enable(id: string, isEnabled: boolean): Promise<Device> {
   return patch<Device>(devicePath(id), { enabled: isEnabled });
+}
+
+export type Decision = "approve" | "reject";
+
+export function decideWrite(id: string, decision: Decision): Write {
+  return { method: "POST", path: extDevicePath(id, `/${decision}`) };
+}
+
+export function decide(id: string, decision: Decision): Promise<unknown> {
+  return post(decideWrite(id, decision).path);
+}
+
+/** Devices that one request decides about. */
+const DECISIONS_MAX = 1000;
+
+/** Approves or rejects many; gives those of which somebody else decided first. */
+export async function decideAll(ids: string[], decision: Decision): Promise<string[]> {
+  const left: string[] = [];
+  for (let at = 0; at < ids.length; at += DECISIONS_MAX) {
+    const devices = ids.slice(at, at + DECISIONS_MAX);
+    const { value } = await post<{ value: { device: string; outcome: string }[] }>("/api/ext/approvals", {
+      devices,
+      decision,
+    });
+    left.push(
+      ...value.filter((one) => !["approved", "rejected"].includes(one.outcome)).map((one) => one.device),
+    );
+  }
+  return left;
 }
 
 export function deleteWrite(id: string): Write {

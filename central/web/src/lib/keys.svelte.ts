@@ -40,6 +40,8 @@ class Keys {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || isWriting(event.target))
       return;
     if (document.querySelector("dialog[open]")) return;
+    // A button that has the focus is what Enter presses, not the row under the cursor.
+    if (event.key === "Enter" && isPressable(event.target)) return;
     const now = event.timeStamp;
     const pair = this.#first && now - this.#first.at < PAIR_MS ? `${this.#first.key} ${event.key}` : null;
     this.#first = null;
@@ -71,6 +73,10 @@ function isWriting(target: EventTarget | null): boolean {
   if (target instanceof HTMLInputElement)
     return !["checkbox", "radio", "button", "submit"].includes(target.type);
   return target instanceof HTMLTextAreaElement || target instanceof HTMLSelectElement;
+}
+
+function isPressable(target: EventTarget | null): boolean {
+  return target instanceof Element && target.closest("a[href], button, summary") !== null;
 }
 
 export const keys = new Keys();

@@ -12,6 +12,8 @@ export function targetOf(action: string | null, { id, base, gateway }: Subject):
       return { to: pathTo(base, id, "connect"), word: "Show its connection string" };
     case "unblock":
       return { to: `${pathTo(base, id)}?do=unblock`, word: "Unblock it" };
+    case "approve":
+      return { to: `${pathTo(base, id)}?do=approve`, word: "Approve it" };
     case "openGateway":
       return gateway ? { to: pathTo("gateways", gateway), word: "Open its gateway" } : null;
     case "openModules":
@@ -36,6 +38,7 @@ const ACTION_OF: Record<string, string> = {
   "payload-undecodable": "openRaw",
   "too-many-names": "openRaw",
   blocked: "unblock",
+  "waiting-for-approval": "approve",
 };
 
 /** The act of a cause of which only the id is known, as in the overview; its evidence where there is none. */

@@ -1,1 +1,0 @@
-import"./disclose-version-CttdeCZm.js";import{t as e}from"./GridPage-CEV9v9g2.js";function t(t){e(t,{kind:`devices`})}export{t as default};

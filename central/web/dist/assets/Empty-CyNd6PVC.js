@@ -1,1 +1,0 @@
-import{B as e,C as t,E as n,F as r,Q as i,R as a,V as o,Z as s,_ as c,m as l,p as u,t as d,w as f}from"./disclose-version-CttdeCZm.js";var p=n(`<div><b> </b> <!></div>`);function m(n,m){let h=d(m,`inside`,3,!1);var g=p(),_=a(g),v=e(_,!0),y=o(_,2);c(y,()=>m.children??i),s(g),r(()=>{u(g,1,l([`empty`,h()&&`in`])),t(v,m.title)}),f(n,g)}export{m as t};

@@ -6,6 +6,7 @@
 mod file;
 mod sections;
 mod upstream;
+mod upstream_file;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use super::sections::{BufferSection, DeploySection, DockerSection, HTTPS_DEFAULT};
-use super::upstream::FileUpstream;
+use super::upstream_file::FileUpstream;
 
 #[derive(PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use edge_buffer::{Headroom, Lost, Stats};
+use edge_buffer::{Gap, Headroom, Lost, Stats};
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use edge_core::deploy::report::ModuleState;
-use schemas::names::ModuleId;
+use edge_hub::clients::Clients;
+use schemas::names::{Identity, ModuleId};
 use schemas::timestamp::rfc3339;
 use serde_json::{Value, json};
 
@@ -18,92 +19,25 @@ use crate::clock::{now_ms, upstream_offset};
 use crate::config::Upstream;
 use crate::deployment::status::ReconcilerStatus;
 use crate::messages::quarantine::entry::sender_of_tag;
+use crate::messages::queues::QueueStats;
 use crate::upstream::meter::Meter;
+use crate::upstream::status::LinkStatus;
 
 pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
     let reconciler = control.reconciler.borrow().clone();
     let judgement = control.judgement.borrow().clone();
-    let modules = modules(&control, &reconciler);
     let stats = control.queues.stats();
     let (by_sender, of_others) = control.unrouted.all();
-    let queues: Vec<Value> = stats
-        .iter()
-        .map(|queue| {
-            json!({
-                "name": queue.name,
-                "priority": queue.priority,
-                "room": match queue.stats.room {
-                    Headroom::Enough => "enough",
-                    Headroom::Evicting => "evicting",
-                    Headroom::Refusing => "refusing",
-                },
-                "messages": queue.stats.records,
-                "accepted": queue.stats.next_sequence - 1,
-                "bytes": queue.stats.bytes,
-                "oldest": queue.stats.oldest_ms.map(rfc3339),
-                "expired": queue.stats.expired,
-                "evicted": queue.stats.evicted,
-                "refused": queue.stats.refused,
-                "lost": {
-                    "expired": queue.stats.lost.expired,
-                    "evicted": queue.stats.lost.evicted,
-                    "damaged": queue.stats.lost.damaged,
-                    "refused": queue.stats.lost.refused,
-                    "dropped": queue.stats.lost.dropped,
-                    "central-restored": queue.stats.lost.restored,
-                },
-                "gaps": queue.gaps.iter().map(gap_json).collect::<Vec<_>>(),
-                "writtenPerPayloadByte": (queue.stats.payload_bytes > 0)
-                    .then(|| queue.stats.written_bytes as f64 / queue.stats.payload_bytes as f64),
-                "damagedSegmentsSetAside": queue.stats.set_aside,
-            })
-        })
-        .collect();
-    let clients: Vec<Value> = control
-        .clients
-        .connected()
-        .into_iter()
-        .map(|(identity, since_ms)| {
-            let conflict = control.clients.conflict(&identity).map(
-                |conflict| json!({"takeovers": conflict.takeovers, "addresses": conflict.addresses, "isProven": conflict.is_proven}),
-            );
-            json!({"id": identity.to_string(), "since": rfc3339(since_ms), "identityConflict": conflict})
-        })
-        .collect();
-    let link = control.link.as_ref().map(|link| {
-        let link = link.borrow().clone();
-        let (host, port) = control.upstream.as_ref().map(Upstream::address).unwrap_or_default();
-        json!({
-            "kind": control.upstream.as_ref().map(Upstream::kind_name),
-            "address": format!("{host}:{port}"),
-            "connected": link.is_connected,
-            "since": rfc3339(link.since_ms),
-            "why": link.why,
-            "budget": budget(&control.meter),
-            "clock": upstream_offset()
-                .map(|offset| json!({"aheadMs": offset.ahead_ms, "withinMs": offset.within_ms})),
-        })
-    });
     let commands = control.commands.counts();
     let set_aside = control.quarantine.stats();
     let quarantine_gaps = control.quarantine.log().gaps();
-    let quarantine = json!({
-        "messages": set_aside.records,
-        "bytes": set_aside.bytes,
-        "oldest": set_aside.oldest_ms.map(rfc3339),
-        "evicted": set_aside.lost.evicted,
-        "damaged": set_aside.lost.damaged,
-        "dropped": set_aside.lost.dropped,
-        "replayed": control.quarantine.replayed(),
-        "gaps": quarantine_gaps.iter().map(gap_json).collect::<Vec<_>>(),
-    });
     let not_told = stats.iter().flat_map(|queue| &queue.gaps).chain(&quarantine_gaps);
     let not_told: u64 = not_told.map(|gap| gap.count).sum();
     Json(json!({
         "deviceId": control.gateway,
         "hostname": control.hostname,
         "version": env!("CARGO_PKG_VERSION"),
-        "upstream": link,
+        "upstream": control.link.as_ref().map(|link| upstream(&control, &link.borrow().clone())),
         "deployment": {
             "version": judgement.versions.map(|versions| versions.edge_agent),
             "problem": judgement.problem,
@@ -114,15 +48,15 @@ pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
             "description": reconciler.outcome.description,
             "plan": reconciler.plan,
         },
-        "modules": modules,
-        "clients": clients,
+        "modules": modules(&control, &reconciler),
+        "clients": clients(&control.clients),
         "commands": {
             "waiting": commands.waiting,
             "running": commands.running,
             "answersNotTold": commands.untold,
         },
-        "queues": queues,
-        "quarantine": quarantine,
+        "queues": stats.iter().map(queue).collect::<Vec<_>>(),
+        "quarantine": quarantine(&set_aside, &quarantine_gaps, control.quarantine.replayed()),
         "lostByCause": lost_by_cause(stats.iter().map(|queue| &queue.stats).chain([&set_aside])),
         "lostNotTold": not_told,
         "unrouted": {
@@ -133,6 +67,76 @@ pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
         "acknowledgedAndPartlyRefused": control.unrouted.partly(),
         "mqttServer": control.server.counts().all().into_iter().collect::<BTreeMap<_, _>>(),
     }))
+}
+
+fn upstream(control: &Control, link: &LinkStatus) -> Value {
+    let (host, port) = control.upstream.as_ref().map(Upstream::address).unwrap_or_default();
+    json!({
+        "kind": control.upstream.as_ref().map(Upstream::kind_name),
+        "address": format!("{host}:{port}"),
+        "connected": link.is_connected,
+        "since": rfc3339(link.since_ms),
+        "why": link.why,
+        "budget": budget(&control.meter),
+        "clock": upstream_offset()
+            .map(|offset| json!({"aheadMs": offset.ahead_ms, "withinMs": offset.within_ms})),
+    })
+}
+
+/// Who is connected.
+fn clients(clients: &Clients) -> Vec<Value> {
+    let client = |(identity, since_ms): (Identity, u64)| {
+        let conflict = clients.conflict(&identity).map(
+            |conflict| json!({"takeovers": conflict.takeovers, "addresses": conflict.addresses, "isProven": conflict.is_proven}),
+        );
+        json!({"id": identity.to_string(), "since": rfc3339(since_ms), "identityConflict": conflict})
+    };
+    clients.connected().into_iter().map(client).collect()
+}
+
+fn queue(queue: &QueueStats) -> Value {
+    let stats = &queue.stats;
+    json!({
+        "name": queue.name,
+        "priority": queue.priority,
+        "room": match stats.room {
+            Headroom::Enough => "enough",
+            Headroom::Evicting => "evicting",
+            Headroom::Refusing => "refusing",
+        },
+        "messages": stats.records,
+        "accepted": stats.next_sequence - 1,
+        "bytes": stats.bytes,
+        "oldest": stats.oldest_ms.map(rfc3339),
+        "expired": stats.expired,
+        "evicted": stats.evicted,
+        "refused": stats.refused,
+        "lost": {
+            "expired": stats.lost.expired,
+            "evicted": stats.lost.evicted,
+            "damaged": stats.lost.damaged,
+            "refused": stats.lost.refused,
+            "dropped": stats.lost.dropped,
+            "central-restored": stats.lost.restored,
+        },
+        "gaps": queue.gaps.iter().map(gap_json).collect::<Vec<_>>(),
+        "writtenPerPayloadByte": (stats.payload_bytes > 0)
+            .then(|| stats.written_bytes as f64 / stats.payload_bytes as f64),
+        "damagedSegmentsSetAside": stats.set_aside,
+    })
+}
+
+fn quarantine(stats: &Stats, gaps: &[Gap], replayed: u64) -> Value {
+    json!({
+        "messages": stats.records,
+        "bytes": stats.bytes,
+        "oldest": stats.oldest_ms.map(rfc3339),
+        "evicted": stats.lost.evicted,
+        "damaged": stats.lost.damaged,
+        "dropped": stats.lost.dropped,
+        "replayed": replayed,
+        "gaps": gaps.iter().map(gap_json).collect::<Vec<_>>(),
+    })
 }
 
 /// Every module of the manifest, present or not, and every other container of this gateway.
@@ -182,7 +186,7 @@ fn budget(meter: &Meter) -> Value {
 }
 
 /// A loss that central has not been told yet.
-fn gap_json(gap: &edge_buffer::Gap) -> Value {
+fn gap_json(gap: &Gap) -> Value {
     json!({
         "cause": gap.cause.name(),
         "sender": sender_of_tag(&gap.tag).1,

@@ -1,0 +1,104 @@
+//! The tasks that run as long as the daemon does, beside the listeners and the link.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use edge_hub::tasks::Tasks;
+use edge_hub::tls::Authority;
+use futures_util::FutureExt as _;
+use schemas::status::HealthReport;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::parts::Parts;
+use super::report::{Reporter, host};
+use crate::access::certificate;
+use crate::deployment::docker::{Engine, ModuleContext};
+use crate::deployment::reconciler::Reconciler;
+use crate::deployment::status::ReconcilerStatus;
+use crate::deployment::watched_folder;
+use crate::deployment::workload::certificates::ModuleCertificates;
+use crate::deployment::workload::{About, Workload};
+
+/// Runs `run` on a clone of `part` until it is stopped, and again after a panic.
+pub(super) fn restarted<P, F>(
+    tasks: &mut Tasks,
+    name: &'static str,
+    stop: &CancellationToken,
+    part: P,
+    run: impl Fn(P, CancellationToken) -> F + Send + 'static,
+) where
+    P: Clone + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let stop = stop.clone();
+    tasks.restarted(name, move || run(part.clone(), stop.clone()).map(Ok));
+}
+
+/// Starts what each part does by itself.
+pub(super) fn start(tasks: &mut Tasks, parts: &Parts, stop: &CancellationToken) {
+    let removals = parts.authorizer.removals.clone();
+    restarted(tasks, "removals", stop, removals, |removals, stop| removals.run(stop));
+    restarted(tasks, "expiry of queues", stop, parts.queues.clone(), |queues, stop| queues.expire(stop));
+    let dispatcher = parts.dispatcher.clone();
+    restarted(tasks, "end of messages", stop, dispatcher, |dispatcher, stop| async move {
+        dispatcher.expire(stop).await;
+    });
+    let commands = parts.commands.clone();
+    restarted(tasks, "end of waiting commands", stop, commands, |commands, stop| async move {
+        commands.expire(stop).await;
+    });
+    let authorizer = parts.authorizer.clone();
+    restarted(tasks, "authorization of clients", stop, authorizer, |authorizer, stop| authorizer.run(stop));
+    restarted(tasks, "budget of the link", stop, parts.meter.clone(), |meter, stop| meter.run(stop));
+    if let Some(folder) = parts.config.deploy.watch.clone() {
+        let (deployments, clients) = (parts.deployments.clone(), parts.clients.clone());
+        let (state, stop) = (parts.state.clone(), stop.clone());
+        tasks.restarted("folder of manifests", move || {
+            let (deployments, clients, state) = (deployments.clone(), clients.clone(), state.clone());
+            let watched = watched_folder::run(folder.clone(), deployments, clients, state, stop.clone());
+            async move { Ok(watched.await?) }
+        });
+    }
+}
+
+/// Starts the reconciler and its report; gives what it sees and does.
+pub(super) fn start_reconciler(
+    tasks: &mut Tasks,
+    parts: &Parts,
+    authority: Option<Authority>,
+    health: watch::Receiver<Option<HealthReport>>,
+    stop: &CancellationToken,
+) -> watch::Receiver<ReconcilerStatus> {
+    let (config, module_keys) = (&parts.config, &parts.authorizer.module_keys);
+    let (status, seen) = watch::channel(ReconcilerStatus::default());
+    let reporter = Reporter {
+        gateway: config.device_id.clone(),
+        host: host(),
+        twins: parts.twins.clone(),
+        deployment: parts.outputs.reconciler.clone(),
+        reconciler: seen.clone(),
+        judgement: parts.outputs.judgement.clone(),
+        health,
+    };
+    restarted(tasks, "report", stop, reporter, |reporter, stop| reporter.run(stop));
+    let about = About {
+        keys: module_keys.clone(),
+        trust_bundle: certificate::trust_bundle(config),
+        certificates: authority.map(|authority| ModuleCertificates {
+            authority,
+            gateway: config.device_id.clone(),
+            hub_name: parts.hub_name.clone(),
+        }),
+        reconciler: seen.clone(),
+    };
+    let reconciler = Reconciler {
+        engine: Engine::new(config.docker.socket.clone()),
+        workload: Arc::new(Workload::new(&config.data_dir, about)),
+        context: ModuleContext::new(config, module_keys),
+        deployments: parts.outputs.reconciler.clone(),
+        status,
+    };
+    restarted(tasks, "reconciler", stop, reconciler, |reconciler, stop| reconciler.run(stop));
+    seen
+}

@@ -240,11 +240,11 @@ async fn apply(options: &GlobalOptions, file: &Path, wait: Option<u64>) -> Resul
 async fn test_routes(options: &GlobalOptions, file: &Path, message: &str) -> Result<(), Exit> {
     let ManifestFile { routes, warnings, .. } = manifest::read(options, file).await?;
     warn(&warnings);
-    let wrong = |why: String| Exit(2, anyhow::anyhow!("--message: {why}"));
-    let asked = schemas::json::from_outside(message.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+    let wrong = |error: anyhow::Error| Exit(2, error.context("--message"));
+    let asked = schemas::json::from_outside(message.as_bytes()).map_err(|error| wrong(error.into()))?;
     // Which modules are its own, when this is a gateway.
     let gateway = options.load().ok().map(|config| config.device_id);
-    let told = routes_test::ask(&routes, &asked, gateway).map_err(wrong)?;
+    let told = routes_test::ask(&routes, &asked, gateway).map_err(|error| wrong(error.into()))?;
     options.print(&routes_test::to_json(&told), || routes_test::to_text(&told))?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod file;
 mod sections;
+mod setting_error;
 mod upstream;
 mod upstream_file;
 
@@ -20,6 +21,7 @@ use schemas::names::{DeviceId, UserName};
 
 use self::file::File;
 pub use self::sections::{BufferSection, DeploySection, DockerSection, HTTPS_DEFAULT, QueueSection};
+pub use self::setting_error::SettingError;
 pub use self::upstream::{Broker, Kind, Password, Properties, ProxyChoice, Transport, Upstream};
 
 const OVERRIDE: &str = "EDGE_AGENT__";
@@ -97,12 +99,13 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] ConfigFileError),
     /// A value that cannot be used.
-    #[error("{path}: {message}")]
+    #[error("{path}")]
     Wrong {
         /// Which.
         path: PathBuf,
         /// What was found where.
-        message: String,
+        #[source]
+        source: SettingError,
     },
 }
 
@@ -124,28 +127,35 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let file: File = config_file::read(path, text, OVERRIDE, variables)?;
         let config =
-            Self::from_file(file).map_err(|message| ConfigError::Wrong { path: path.to_owned(), message })?;
+            Self::from_file(file).map_err(|source| ConfigError::Wrong { path: path.to_owned(), source })?;
         Ok(Self { crc32c: crc32c::crc32c(text.as_bytes()), ..config })
     }
 
-    fn from_file(file: File) -> Result<Self, String> {
+    fn from_file(file: File) -> Result<Self, SettingError> {
         file.buffer.check()?;
-        file.deploy.policy.validate().map_err(|error| error.to_string())?;
+        file.deploy.policy.validate()?;
         let https = match file.listen.https.as_str() {
             "" => None,
             text => Some(text.parse().map_err(|_| {
-                format!("[listen] https: found `{text}`; write address:port, or \"\" for none")
+                SettingError::new(
+                    "[listen] https",
+                    format!("found `{text}`; write address:port, or \"\" for none"),
+                )
             })?),
         };
         let mqtt = match file.listen.mqtt.as_str() {
             "" => None,
             text => {
                 let address: SocketAddr = text.parse().map_err(|_| {
-                    format!("[listen] mqtt: found `{text}`; write address:port, or \"\" for none")
+                    SettingError::new(
+                        "[listen] mqtt",
+                        format!("found `{text}`; write address:port, or \"\" for none"),
+                    )
                 })?;
                 if !address.ip().is_loopback() {
-                    return Err(format!(
-                        "[listen] mqtt: found `{text}`; plain MQTT is served on loopback only, others use mqtts"
+                    return Err(SettingError::new(
+                        "[listen] mqtt",
+                        format!("found `{text}`; plain MQTT is served on loopback only, others use mqtts"),
                     ));
                 }
                 Some(address)
@@ -154,14 +164,18 @@ impl Config {
         let anonymous_user = match file.listen.anonymous_user.as_str() {
             "" => None,
             _ if mqtt.is_none() => {
-                return Err(
-                    "[listen] anonymous_user: it is for clients of [listen] mqtt, which is off".to_owned()
-                );
+                return Err(SettingError::new(
+                    "[listen] anonymous_user",
+                    "it is for clients of [listen] mqtt, which is off",
+                ));
             }
-            name => Some(name.parse().map_err(|error| format!("[listen] anonymous_user: {error}"))?),
+            name => Some(
+                name.parse().map_err(|error| SettingError::unreadable("[listen] anonymous_user", error))?,
+            ),
         };
         let upstream = file.upstream.read(&file.device_id)?;
-        let hostname: HostName = file.hostname.parse().map_err(|error| format!("hostname: {error}"))?;
+        let hostname: HostName =
+            file.hostname.parse().map_err(|error| SettingError::unreadable("hostname", error))?;
         let in_data_dir = |name: &str| file.data_dir.join(name);
         Ok(Self {
             tls: TlsSection {
@@ -195,6 +209,7 @@ impl Config {
 mod tests {
     use super::*;
     use edge_core::deploy::policy::{Permitted, Policy};
+    use edge_core::error_chain::chain;
     use schemas::manifest::WhenFull;
 
     #[test]
@@ -208,7 +223,7 @@ mod tests {
 
     fn read(text: &str, overrides: &[(&str, &str)]) -> Result<Config, String> {
         let overrides = overrides.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-        Config::read(Path::new("edge.toml"), text, overrides).map_err(|error| error.to_string())
+        Config::read(Path::new("edge.toml"), text, overrides).map_err(|error| chain(&error).to_string())
     }
 
     #[test]

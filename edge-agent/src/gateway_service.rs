@@ -180,7 +180,7 @@ impl Service for GatewayService {
     }
 
     fn authorize(&self, identity: &Identity, login: &Login) -> Result<Rights, String> {
-        self.authorizer.authorize(identity, login)
+        self.authorizer.authorize(identity, login).map_err(|denied| denied.to_string())
     }
 
     fn may_speak_for(&self, client: &Client, other: &Identity) -> bool {
@@ -204,14 +204,14 @@ impl Service for GatewayService {
         bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        if let Err(why) = self.authorizer.may_send(left_by, &from) {
-            return Box::pin(std::future::ready(Err(Rejected::Wrong(403, why))));
+        if let Err(denied) = self.authorizer.may_send(left_by, &from) {
+            return Box::pin(std::future::ready(Err(Rejected::Wrong(403, denied.to_string()))));
         }
         self.router.telemetry(&from, bag, &payload)
     }
 
     fn may_leave_will(&self, left_by: &Identity, topic: &str) -> Result<(), String> {
-        self.authorizer.may_publish(left_by, topic)
+        self.authorizer.may_publish(left_by, topic).map_err(|denied| denied.to_string())
     }
 
     fn is_removed(&self, client: &Client) -> bool {

@@ -13,7 +13,7 @@ use edge_hub::clients::Clients;
 use edge_hub::service::Login;
 use schemas::generation::Generation;
 use schemas::manifest::authorization::Authorization;
-use schemas::names::{DeviceId, Identity, ModuleId};
+use schemas::names::{DeviceId, Identity, ModuleId, UserName};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,31 @@ pub enum Out {
     Removing,
 }
 
+/// Why a client that was let in may not stay, or may not send or publish something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error(transparent)]
+    Out(#[from] Out),
+    #[error("it was removed")]
+    Removed,
+    #[error("user {0} was removed")]
+    UserRemoved(UserName),
+    #[error("user {0} has another password now")]
+    PasswordChanged(UserName),
+    #[error("its key or certificate is not accepted any more")]
+    ProofInvalid,
+    #[error("a rule of the manifest denies it to connect")]
+    Connect,
+    #[error("no rule of the manifest allows it")]
+    Publish,
+    #[error("{of} is not let in: {why}")]
+    SenderBlocked { of: Identity, why: &'static str },
+    #[error("device {0} is not known here")]
+    SenderUnknown(Identity),
+    #[error("{client} does not speak for {of}")]
+    SpeaksForAnother { client: Identity, of: Identity },
+}
+
 impl Authorizer {
     /// What a device or module must show; an error when it may not come in whatever it shows.
     ///
@@ -99,67 +124,65 @@ impl Authorizer {
     /// What a client that was proven may do now.
     ///
     /// # Errors
-    /// Why it may not stay, in words.
-    pub fn authorize(&self, identity: &Identity, login: &Login) -> Result<Rights, String> {
+    /// [`Denied`]: it may not stay.
+    pub fn authorize(&self, identity: &Identity, login: &Login) -> Result<Rights, Denied> {
         if identity.registration_id().is_some() {
             // It enrols itself, which needs no right; central judges it with each of its questions.
             return Ok(Rights::default());
         }
         if self.removals.is_since(identity, login.generation) {
-            return Err("it was removed".to_owned());
+            return Err(Denied::Removed);
         }
         let user = self.stays(identity, &login.proof)?;
         let rights = self.rights(identity, &login.client_id, user.as_ref());
-        if rights.may_connect() {
-            Ok(rights)
-        } else {
-            Err("a rule of the manifest denies it to connect".to_owned())
-        }
+        if rights.may_connect() { Ok(rights) } else { Err(Denied::Connect) }
     }
 
     /// Whether what proved a client still does; gives the local user that it is.
-    fn stays(&self, identity: &Identity, proof: &Proof) -> Result<Option<User>, String> {
+    fn stays(&self, identity: &Identity, proof: &Proof) -> Result<Option<User>, Denied> {
         if let Some(name) = identity.user_name() {
-            let user = self.users.get(&name).ok_or_else(|| format!("user {name} was removed"))?;
+            let user = self.users.get(&name).ok_or_else(|| Denied::UserRemoved(name.clone()))?;
             return if *proof == Proof::Password(KeyFingerprint::of(user.hash.as_bytes())) {
                 Ok(Some(user))
             } else {
-                Err(format!("user {name} has another password now"))
+                Err(Denied::PasswordChanged(name))
             };
         }
         match self.demand(identity) {
             Ok(demand) if demand.stands(proof, &self.trust.borrow()) => Ok(None),
-            Ok(_) => Err("its key or certificate is not accepted any more".to_owned()),
+            Ok(_) => Err(Denied::ProofInvalid),
             // It came in when central had told; it stays until central says otherwise.
             Err(Out::NotYet) => Ok(None),
-            Err(Out::Refused(why)) => Err(why),
-            Err(removing @ Out::Removing) => Err(removing.to_string()),
+            Err(out @ (Out::Refused(_) | Out::Removing)) => Err(out.into()),
         }
     }
 
     /// Whether a client may send telemetry of `of`, by a message or a will: its own, and a local user its device's.
     ///
     /// # Errors
-    /// Why it may not, in words.
-    pub fn may_send(&self, client: &Identity, of: &Identity) -> Result<(), String> {
+    /// [`Denied`].
+    pub fn may_send(&self, client: &Identity, of: &Identity) -> Result<(), Denied> {
         let user = self.known(client)?;
         if *of == *client && user.is_none() {
             return Ok(());
         }
         match user.and_then(|user| user.device) {
             Some(own) if *of == Identity::device(own.clone()) => match self.devices.get(&own) {
-                Some(leaf) => leaf.blocked().map_or(Ok(()), |why| Err(format!("{of} is not let in: {why}"))),
-                None => Err(format!("device {of} is not known here")),
+                Some(leaf) => match leaf.blocked() {
+                    Some(why) => Err(Denied::SenderBlocked { of: of.clone(), why }),
+                    None => Ok(()),
+                },
+                None => Err(Denied::SenderUnknown(of.clone())),
             },
-            _ => Err(format!("{client} does not speak for {of}")),
+            _ => Err(Denied::SpeaksForAnother { client: client.clone(), of: of.clone() }),
         }
     }
 
     /// Whether a client may publish on a free topic, though it may have gone: a will.
     ///
     /// # Errors
-    /// Why it may not, in words.
-    pub fn may_publish(&self, client: &Identity, topic: &str) -> Result<(), String> {
+    /// [`Denied`].
+    pub fn may_publish(&self, client: &Identity, topic: &str) -> Result<(), Denied> {
         let user = self.known(client)?;
         let rights = self.rights(client, &client.client_id(), user.as_ref());
         // The state of a bridge, which its own account alone sees.
@@ -167,23 +190,22 @@ impl Authorizer {
         if rights.may_connect() && (needs_no_rule || rights.may_publish(topic)) {
             Ok(())
         } else {
-            Err("no rule of the manifest allows it".to_owned())
+            Err(Denied::Publish)
         }
     }
 
     /// Whether a client that was proven before is still one; gives the local user that it is.
-    fn known(&self, client: &Identity) -> Result<Option<User>, String> {
+    fn known(&self, client: &Identity) -> Result<Option<User>, Denied> {
         if self.removals.is_pending(client) {
-            return Err(Out::Removing.to_string());
+            return Err(Out::Removing.into());
         }
         if let Some(name) = client.user_name() {
-            return self.users.get(&name).map(Some).ok_or_else(|| format!("user {name} was removed"));
+            return self.users.get(&name).map(Some).ok_or(Denied::UserRemoved(name));
         }
         match self.demand(client) {
             // It came in when central had told; it stays until central says otherwise.
             Ok(_) | Err(Out::NotYet) => Ok(None),
-            Err(Out::Refused(why)) => Err(why),
-            Err(removing @ Out::Removing) => Err(removing.to_string()),
+            Err(out @ (Out::Refused(_) | Out::Removing)) => Err(out.into()),
         }
     }
 
@@ -216,7 +238,8 @@ impl Authorizer {
     /// Judges everybody who is connected: who may not stay is disconnected now, and so is who holds a subscription that
     /// it may not have any more.
     pub fn review(&self) {
-        self.clients.review(|identity, login| self.authorize(identity, login));
+        self.clients
+            .review(|identity, login| self.authorize(identity, login).map_err(|denied| denied.to_string()));
     }
 
     /// Reviews whenever a deployment changes modules or rules, and when the authorities are others, until `stop`.

@@ -3,7 +3,7 @@
 use edge_core::route::{Kind, Message, RouteResult, RouteTable, Verdict, system_on_the_wire};
 use schemas::bag::{PropertyBag, system};
 use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
-use schemas::names::{DeviceId, Identity};
+use schemas::names::{DeviceId, Identity, NameError};
 use schemas::twin::Twin;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -42,27 +42,45 @@ struct AskedTwin {
     reported: Map<String, Value>,
 }
 
+/// What is wrong with a message.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    #[error("from")]
+    From(#[source] NameError),
+    #[error("{list}.{name}: write a text")]
+    NoText { list: &'static str, name: String },
+    #[error("systemProperties.{0}: there is no such property that a sender writes")]
+    Property(String),
+    #[error("topic, twinChange: write one of them")]
+    TopicAndTwinChange,
+}
+
 /// What each route makes of a message, in the order in which they are asked. Without a gateway, a module is one of its own
 /// device.
 ///
 /// # Errors
-/// What is wrong with the message, naming the field.
+/// [`AskError`].
 pub(super) fn ask(
     table: &RouteTable,
     asked: &Asked,
     gateway: Option<DeviceId>,
-) -> Result<Vec<RouteResult>, String> {
-    let from: Identity = asked.from.parse().map_err(|error| format!("from: {error}"))?;
+) -> Result<Vec<RouteResult>, AskError> {
+    let from: Identity = asked.from.parse().map_err(AskError::From)?;
     let gateway = gateway.unwrap_or_else(|| from.device.clone());
     let mut bag = PropertyBag::new();
     for (name, value) in &asked.properties {
-        bag.set(name, text_of(value).ok_or_else(|| format!("properties.{name}: write a text"))?);
+        bag.set(
+            name,
+            text_of(value).ok_or_else(|| AskError::NoText { list: "properties", name: name.clone() })?,
+        );
     }
     for (name, value) in &asked.system_properties {
-        let wire = system_on_the_wire(name).ok_or_else(|| {
-            format!("systemProperties.{name}: there is no such property that a sender writes")
-        })?;
-        bag.set(wire, text_of(value).ok_or_else(|| format!("systemProperties.{name}: write a text"))?);
+        let wire = system_on_the_wire(name).ok_or_else(|| AskError::Property(name.clone()))?;
+        bag.set(
+            wire,
+            text_of(value)
+                .ok_or_else(|| AskError::NoText { list: "systemProperties", name: name.clone() })?,
+        );
     }
     if let Some(output) = &asked.output {
         bag.set(system::OUTPUT_NAME, output);
@@ -74,7 +92,7 @@ pub(super) fn ask(
     };
     let patch = asked.twin_change.clone().map(Value::Object);
     let kind = match (&asked.topic, &patch) {
-        (Some(_), Some(_)) => return Err("topic, twinChange: write one of them".to_owned()),
+        (Some(_), Some(_)) => return Err(AskError::TopicAndTwinChange),
         (Some(topic), None) => Kind::Free { topic },
         (None, Some(patch)) => Kind::TwinChange { patch },
         (None, None) => Kind::Telemetry,
@@ -158,13 +176,15 @@ pub(super) fn to_text(told: &[RouteResult]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use edge_core::error_chain::chain;
+
     use super::*;
 
     fn ask_of(routes: &[(&str, &str)], message: Value) -> Result<Vec<RouteResult>, String> {
         let (table, refused) = RouteTable::parse(routes.iter().copied());
         assert!(refused.is_empty(), "{refused:?}");
         let asked = serde_json::from_value(message).map_err(|error| error.to_string())?;
-        ask(&table, &asked, None)
+        ask(&table, &asked, None).map_err(|error| chain(&error).to_string())
     }
 
     #[test]

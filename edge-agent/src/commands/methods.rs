@@ -36,6 +36,8 @@ const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 4 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest name of a method: IoT Hub's.
 const NAME_CHARS_MAX: usize = 100;
+/// The longest timeout of a call.
+const SECONDS_MAX: u64 = 300;
 const RESPONSE_TIMEOUT_DEFAULT: u64 = 30;
 /// Who calls: `{device}/{module}`.
 const CALLER_HEADER: &str = "x-ms-edge-moduleid";
@@ -190,23 +192,34 @@ async fn read(body: Body) -> Result<MethodRequest, Failure> {
         })?;
     let body: CallBody =
         schemas::json::from_outside(&bytes).map_err(|error| wrong(format!("the body: {error}")))?;
-    checked(body).map_err(wrong)
+    checked(body).map_err(|error| wrong(error.to_string()))
 }
 
-fn checked(body: CallBody) -> Result<MethodRequest, String> {
-    let within = |field: &str, value: u64, least: u64| {
-        if (least..=300).contains(&value) {
-            Ok(value)
+/// What is wrong with a call.
+#[derive(Debug, thiserror::Error)]
+enum CallBodyError {
+    #[error("{field}: found {found}; write {least} to {SECONDS_MAX}")]
+    Seconds { field: &'static str, found: u64, least: u64 },
+    #[error("methodName: write 1 to {NAME_CHARS_MAX} characters")]
+    Name,
+    #[error("payload: found {found} bytes; {PAYLOAD_BYTES_MAX} are allowed")]
+    Payload { found: usize },
+}
+
+fn checked(body: CallBody) -> Result<MethodRequest, CallBodyError> {
+    let within = |field: &'static str, found: u64, least: u64| {
+        if (least..=SECONDS_MAX).contains(&found) {
+            Ok(found)
         } else {
-            Err(format!("{field}: found {value}; write {least} to 300"))
+            Err(CallBodyError::Seconds { field, found, least })
         }
     };
     if !(1..=NAME_CHARS_MAX).contains(&body.method_name.chars().count()) {
-        return Err(format!("methodName: write 1 to {NAME_CHARS_MAX} characters"));
+        return Err(CallBodyError::Name);
     }
     let size = body.payload.to_string().len();
     if size > PAYLOAD_BYTES_MAX {
-        return Err(format!("payload: found {size} bytes; {PAYLOAD_BYTES_MAX} are allowed"));
+        return Err(CallBodyError::Payload { found: size });
     }
     let response = body.response_timeout_in_seconds.unwrap_or(RESPONSE_TIMEOUT_DEFAULT);
     let connect = body.connect_timeout_in_seconds.unwrap_or(0);
@@ -222,7 +235,7 @@ fn checked(body: CallBody) -> Result<MethodRequest, String> {
 mod tests {
     use super::*;
 
-    fn check(body: Value) -> Result<MethodRequest, String> {
+    fn check(body: Value) -> Result<MethodRequest, CallBodyError> {
         checked(serde_json::from_value(body).unwrap())
     }
 
@@ -239,7 +252,7 @@ mod tests {
             (json!({"methodName": "m", "connectTimeoutInSeconds": 301}), "connectTimeoutInSeconds"),
             (json!({"methodName": "m", "payload": "x".repeat(131_072)}), "payload"),
         ] {
-            let error = check(body).unwrap_err();
+            let error = check(body).unwrap_err().to_string();
             assert!(error.starts_with(field), "{error}");
         }
         check(json!({"methodName": "é".repeat(100), "responseTimeoutInSeconds": 300})).unwrap();

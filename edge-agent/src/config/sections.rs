@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use schemas::manifest::WhenFull;
 use serde::Deserialize;
 
+use super::setting_error::SettingError;
+
 /// Where `[listen] https` is when it is left out. The SDKs know no other port.
 pub const HTTPS_DEFAULT: &str = "0.0.0.0:443";
 
@@ -63,25 +65,31 @@ pub struct QueueSection {
 const QUEUE_BYTES_MIN: u64 = 1 << 20;
 
 impl BufferSection {
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), SettingError> {
         for (name, queue) in &self.queues {
             let at = format!("[buffer.queues.\"{name}\"]");
             let is_known = name.split_once('/').map_or(name.starts_with("upstream"), |(first, module)| {
                 first == "inputs" && !module.is_empty()
             });
             if !is_known {
-                return Err(format!(
-                    "{at}: no such queue; write `upstream`, `inputs/MODULE`, or a name that `edge-agent status` shows"
+                return Err(SettingError::new(
+                    at,
+                    "no such queue; write `upstream`, `inputs/MODULE`, or a name that `edge-agent status` shows",
                 ));
             }
             if let Some(bytes) = queue.max_bytes.filter(|bytes| *bytes < QUEUE_BYTES_MIN) {
-                return Err(format!("{at} max_bytes: found {bytes}; write at least {QUEUE_BYTES_MIN}"));
+                let key = format!("{at} max_bytes");
+                return Err(SettingError::new(
+                    key,
+                    format!("found {bytes}; write at least {QUEUE_BYTES_MIN}"),
+                ));
             }
         }
         match self.max_bytes {
-            bytes if bytes < QUEUE_BYTES_MIN => {
-                Err(format!("[buffer] max_bytes: found {bytes}; write at least {QUEUE_BYTES_MIN}"))
-            }
+            bytes if bytes < QUEUE_BYTES_MIN => Err(SettingError::new(
+                "[buffer] max_bytes",
+                format!("found {bytes}; write at least {QUEUE_BYTES_MIN}"),
+            )),
             _ => Ok(()),
         }
     }

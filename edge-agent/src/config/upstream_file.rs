@@ -12,6 +12,7 @@ use schemas::connection_string::ConnectionString;
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
+use super::setting_error::SettingError;
 use super::upstream::{Broker, Kind, Password, Properties, ProxyChoice, Transport, Upstream};
 
 /// Where a broker's topics go when nothing is said.
@@ -134,26 +135,30 @@ impl FileUpstream {
     ///
     /// # Errors
     /// What is wrong, naming the key.
-    pub(super) fn read(self, device_id: &DeviceId) -> Result<Option<Upstream>, String> {
+    pub(super) fn read(self, device_id: &DeviceId) -> Result<Option<Upstream>, SettingError> {
         let kind = match self.kind {
             KindName::Central if self.connection_string.is_none() => {
                 return match self.foreign() {
                     None => Ok(None),
-                    Some(key) => Err(format!(
-                        "[upstream] {key}: there is no upstream; write connection_string, or kind = \"mqtt\" and host"
+                    Some(key) => Err(SettingError::new(
+                        format!("[upstream] {key}"),
+                        "there is no upstream; write connection_string, or kind = \"mqtt\" and host",
                     )),
                 };
             }
             kind @ (KindName::Central | KindName::IotHub) => {
                 if let Some(key) = self.foreign() {
-                    return Err(format!(
-                        "[upstream] {key}: only kind = \"mqtt\" has it; found kind = \"{}\"",
-                        kind.name()
+                    return Err(SettingError::new(
+                        format!("[upstream] {key}"),
+                        format!("only kind = \"mqtt\" has it; found kind = \"{}\"", kind.name()),
                     ));
                 }
-                let text = self.connection_string.as_deref().ok_or(
-                    "[upstream] connection_string: kind = \"iot-hub\" needs the connection string of the gateway's device",
-                )?;
+                let text = self.connection_string.as_deref().ok_or_else(|| {
+                    SettingError::new(
+                        "[upstream] connection_string",
+                        "kind = \"iot-hub\" needs the connection string of the gateway's device",
+                    )
+                })?;
                 let connection_string = read_connection_string(text, device_id)?;
                 if kind == KindName::Central {
                     Kind::Central(connection_string)
@@ -166,10 +171,13 @@ impl FileUpstream {
         let transport = self.transport(&kind)?;
         let keep_alive_secs = self.keep_alive_secs.unwrap_or(KEEP_ALIVE_SECS_DEFAULT);
         if !KEEP_ALIVE_SECS.contains(&keep_alive_secs) {
-            return Err(format!(
-                "[upstream] keep_alive_secs: found {keep_alive_secs}; write {} to {}",
-                KEEP_ALIVE_SECS.start(),
-                KEEP_ALIVE_SECS.end()
+            return Err(SettingError::new(
+                "[upstream] keep_alive_secs",
+                format!(
+                    "found {keep_alive_secs}; write {} to {}",
+                    KEEP_ALIVE_SECS.start(),
+                    KEEP_ALIVE_SECS.end()
+                ),
             ));
         }
         let keep_alive = Duration::from_secs(keep_alive_secs);
@@ -201,15 +209,21 @@ impl FileUpstream {
         broker.into_iter().find(|(_, is_there)| *is_there).map(|(key, _)| key)
     }
 
-    fn broker(&self, device_id: &DeviceId) -> Result<Broker, String> {
+    fn broker(&self, device_id: &DeviceId) -> Result<Broker, SettingError> {
         if self.connection_string.is_some() {
-            return Err("[upstream] connection_string: kind = \"mqtt\" has none; write host, and user_name and password".into());
+            return Err(SettingError::new(
+                "[upstream] connection_string",
+                "kind = \"mqtt\" has none; write host, and user_name and password",
+            ));
         }
         let host = self.host.clone().filter(|host| !host.is_empty());
-        let host = host.ok_or("[upstream] host: kind = \"mqtt\" needs the broker's name or address")?;
+        let host = host.ok_or_else(|| {
+            SettingError::new("[upstream] host", "kind = \"mqtt\" needs the broker's name or address")
+        })?;
         if host.contains(|c: char| c.is_whitespace() || c == '/') {
-            return Err(format!(
-                "[upstream] host: found `{host}`; write a DNS name or an address, and the port as `port`"
+            return Err(SettingError::new(
+                "[upstream] host",
+                format!("found `{host}`; write a DNS name or an address, and the port as `port`"),
             ));
         }
         let version = match self.version {
@@ -218,7 +232,10 @@ impl FileUpstream {
         };
         let properties = match (version, self.properties) {
             (Version::V4, Some(Properties::User)) => {
-                return Err("[upstream] properties: found \"user\", which MQTT 3.1.1 does not have; write \"topic\" or \"none\"".into());
+                return Err(SettingError::new(
+                    "[upstream] properties",
+                    "found \"user\", which MQTT 3.1.1 does not have; write \"topic\" or \"none\"",
+                ));
             }
             (_, Some(properties)) => properties,
             (Version::V5, None) => Properties::User,
@@ -226,18 +243,21 @@ impl FileUpstream {
         };
         let password = match (self.password.clone(), self.password_file.clone()) {
             (Some(_), Some(_)) => {
-                return Err("[upstream] password_file: password is there too; write one of them".into());
+                return Err(SettingError::new(
+                    "[upstream] password_file",
+                    "password is there too; write one of them",
+                ));
             }
             (text, file) => text.map(Password::Text).or(file.map(Password::File)),
         };
         if password.is_some() && self.user_name.is_none() && version == Version::V4 {
-            return Err("[upstream] user_name: MQTT 3.1.1 has no password without one".into());
+            return Err(SettingError::new("[upstream] user_name", "MQTT 3.1.1 has no password without one"));
         }
         let certificate = match (self.cert.clone(), self.key.clone()) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
-            (Some(_), None) => return Err("[upstream] key: cert needs its key".into()),
-            (None, Some(_)) => return Err("[upstream] cert: key needs its certificate".into()),
+            (Some(_), None) => return Err(SettingError::new("[upstream] key", "cert needs its key")),
+            (None, Some(_)) => return Err(SettingError::new("[upstream] cert", "key needs its certificate")),
         };
         let topic = self.topic.as_deref().unwrap_or(TOPIC_DEFAULT);
         Ok(Broker {
@@ -248,26 +268,30 @@ impl FileUpstream {
             user_name: self.user_name.clone(),
             password,
             certificate,
-            topic: topic.parse().map_err(|error| format!("[upstream] topic: {error}"))?,
+            topic: topic.parse().map_err(|error| SettingError::unreadable("[upstream] topic", error))?,
             properties,
         })
     }
 
-    fn transport(&self, kind: &Kind) -> Result<Transport, String> {
+    fn transport(&self, kind: &Kind) -> Result<Transport, SettingError> {
         let is_websocket = self.transport == TransportName::Websocket;
         if let Some(path) = &self.path {
             if !is_websocket {
-                return Err("[upstream] path: only transport = \"websocket\" has one".into());
+                return Err(SettingError::new("[upstream] path", "only transport = \"websocket\" has one"));
             }
             if !path.starts_with('/') {
-                return Err(format!("[upstream] path: found `{path}`; it begins with /"));
+                return Err(SettingError::new(
+                    "[upstream] path",
+                    format!("found `{path}`; it begins with /"),
+                ));
             }
         }
         let transport = match (self.transport, kind) {
             (TransportName::Plain, Kind::Central(_) | Kind::IotHub(_)) => {
-                return Err(
-                    "[upstream] transport: found \"plain\"; only kind = \"mqtt\" may do without TLS".into()
-                );
+                return Err(SettingError::new(
+                    "[upstream] transport",
+                    "found \"plain\"; only kind = \"mqtt\" may do without TLS",
+                ));
             }
             (TransportName::Plain, _) => Transport::Plain,
             (TransportName::Tls, _) => Transport::Tls,
@@ -279,30 +303,34 @@ impl FileUpstream {
             }
         };
         if transport != Transport::Plain && self.ca.is_none() {
-            return Err("[upstream] ca: the file of the authorities that the upstream's certificate may be of is needed".into());
+            return Err(SettingError::new(
+                "[upstream] ca",
+                "the file of the authorities that the upstream's certificate may be of is needed",
+            ));
         }
         Ok(transport)
     }
 
-    fn proxy(&self) -> Result<ProxyChoice, String> {
+    fn proxy(&self) -> Result<ProxyChoice, SettingError> {
         match self.proxy.as_deref() {
             None => Ok(ProxyChoice::Environment),
             Some("none") => Ok(ProxyChoice::None),
             // Its text may hold a password: it is not told.
             Some(text) => Proxy::parse(text).map(ProxyChoice::Named).map_err(|error| {
-                format!(
-                    "[upstream] proxy: {error}; \"none\" for none; left out for what the environment says"
+                SettingError::new(
+                    "[upstream] proxy",
+                    format!("{error}; \"none\" for none; left out for what the environment says"),
                 )
             }),
         }
     }
 
-    fn budget(&self, kind: &Kind) -> Result<Limits, String> {
+    fn budget(&self, kind: &Kind) -> Result<Limits, SettingError> {
         let Some(budget) = &self.budget else { return Ok(Limits::default()) };
         if budget.reset_hour > 23 {
-            return Err(format!(
-                "[upstream.budget] reset_hour: found {}; an hour of UTC from 0 to 23",
-                budget.reset_hour
+            return Err(SettingError::new(
+                "[upstream.budget] reset_hour",
+                format!("found {}; an hour of UTC from 0 to 23", budget.reset_hour),
             ));
         }
         let mut limits = Limits { reset_hour: budget.reset_hour, ..Limits::default() };
@@ -314,13 +342,15 @@ impl FileUpstream {
             ("deployments_bytes", Cause::Deployments, budget.deployments_bytes),
         ] {
             if bytes == Some(0) {
-                return Err(format!(
-                    "[upstream.budget] {key}: found 0; write bytes of a day, or leave it out for no limit"
+                return Err(SettingError::new(
+                    format!("[upstream.budget] {key}"),
+                    "found 0; write bytes of a day, or leave it out for no limit",
                 ));
             }
             if bytes.is_some() && cause != Cause::Telemetry && !matches!(kind, Kind::Central(_)) {
-                return Err(format!(
-                    "[upstream.budget] {key}: only kind = \"central\" has more than telemetry"
+                return Err(SettingError::new(
+                    format!("[upstream.budget] {key}"),
+                    "only kind = \"central\" has more than telemetry",
                 ));
             }
             limits.bytes[cause as usize] = bytes;
@@ -329,13 +359,14 @@ impl FileUpstream {
     }
 }
 
-fn read_connection_string(text: &str, device_id: &DeviceId) -> Result<ConnectionString, String> {
+fn read_connection_string(text: &str, device_id: &DeviceId) -> Result<ConnectionString, SettingError> {
     let read: ConnectionString =
-        text.parse().map_err(|error| format!("[upstream] connection_string: {error}"))?;
+        text.parse().map_err(|error| SettingError::unreadable("[upstream] connection_string", error))?;
     if read.device_id != *device_id {
         let found = &read.device_id;
-        return Err(format!(
-            "[upstream] connection_string: found DeviceId={found}; device_id is {device_id}"
+        return Err(SettingError::new(
+            "[upstream] connection_string",
+            format!("found DeviceId={found}; device_id is {device_id}"),
         ));
     }
     Ok(read)
@@ -343,6 +374,8 @@ fn read_connection_string(text: &str, device_id: &DeviceId) -> Result<Connection
 
 #[cfg(test)]
 mod tests {
+    use edge_core::error_chain::chain;
+
     use super::*;
 
     const TO_GW: &str =
@@ -350,7 +383,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Option<Upstream>, String> {
         let file: FileUpstream = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        file.read(&"gw".parse().unwrap())
+        file.read(&"gw".parse().unwrap()).map_err(|error| chain(&error).to_string())
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 
+use edge_buffer::OpenError;
 use edge_core::deploy;
 use schemas::manifest::{Manifest, ManifestError, Route};
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -153,9 +154,9 @@ impl Deployments {
             must_renew: AtomicBool::new(false),
         };
         if let Some(sections) = last
-            && let Err(problem) = deployments.put_in_force(sections, removal, Start::Again)
+            && let Err(error) = deployments.put_in_force(sections, removal, Start::Again)
         {
-            tracing::error!(problem, "the deployment that was in force cannot be taken up again");
+            tracing::error!(error = %chain(&error), "the deployment that was in force cannot be taken up again");
         }
         deployments.consider(removal);
         let outputs = Outputs {
@@ -208,7 +209,7 @@ impl Deployments {
         let problem = if is_in_force {
             self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone())
         } else {
-            self.put_in_force(wanted, removal, Start::New).err()
+            self.put_in_force(wanted, removal, Start::New).err().map(|error| chain(&error).to_string())
         };
         let (routes_refused, warnings) = match self.in_force().as_ref() {
             Some(in_force) => (in_force.routes_refused.clone(), in_force.warnings.clone()),
@@ -277,23 +278,27 @@ impl Deployments {
         self.in_force.lock().expect("nothing panics while it holds it")
     }
 
-    fn put_in_force(&self, mut sections: Sections, removal: &Removal, start: Start) -> Result<(), String> {
+    fn put_in_force(
+        &self,
+        mut sections: Sections,
+        removal: &Removal,
+        start: Start,
+    ) -> Result<(), PutInForceError> {
         let mut manifest =
-            Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)
-                .map_err(|error| chain(&error).to_string())?;
+            Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)?;
         // What was in force before this version knew the mark keeps its routes.
         if matches!(start, Start::New) {
-            Manifest::check_redaction(&sections.edge_agent.properties, &sections.edge_hub.properties)
-                .map_err(|error| chain(&error).to_string())?;
+            Manifest::check_redaction(&sections.edge_agent.properties, &sections.edge_hub.properties)?;
         }
         let (desired, _, refused) = deploy::take(&manifest);
         let number =
             |module: &ModuleId| self.removals.modules().numbers().number(&self.identity(module.clone()));
         let desired = desired.of_generations(number);
-        let withheld = self.policy.check(&desired).err().map(|error| chain(&error).to_string());
-        if let (Start::New, Some(refused)) = (start, &withheld) {
-            return Err(refused.clone());
-        }
+        let withheld = match (start, self.policy.check(&desired)) {
+            (Start::New, Err(refused)) => return Err(refused.into()),
+            (Start::Again, Err(refused)) => Some(chain(&refused).to_string()),
+            (_, Ok(())) => None,
+        };
         // What flowed flows on: a route that is wrong now stays as it was in force last.
         let mut last_good = std::mem::take(&mut sections.kept_routes);
         if let Some(in_force) = self.in_force().as_ref() {
@@ -313,7 +318,7 @@ impl Deployments {
             routes_refused.push(format!("{error}; {became}"));
         }
         let (_, table, _) = deploy::take(&manifest);
-        self.queues.route_to(&table.queues()).map_err(|error| chain(&error).to_string())?;
+        self.queues.route_to(&table.queues())?;
         self.takes_free.store(table.takes_free(), Ordering::Relaxed);
         self.routing.send_replace(Arc::new(Routing {
             table: Some(table),
@@ -395,6 +400,15 @@ fn warnings(sections: &Sections, desired: &deploy::desired::Desired) -> Vec<Stri
     }});
     let of_document = Manifest::warnings(&document).into_iter().map(|warning| warning.to_string());
     of_document.chain(deploy::transport::amqp_advices(desired)).collect()
+}
+
+/// Why a deployment was not put in force.
+#[derive(Debug, thiserror::Error)]
+enum PutInForceError {
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Queues(#[from] OpenError),
 }
 
 /// Why a manifest was not applied.

@@ -13,7 +13,7 @@ use super::export;
 use super::journal::Journal;
 use super::position::Position;
 use super::reserve::{Reserve, is_full};
-use super::store::{OpenFailure, Store};
+use super::store::{OpenFailure, Store, StoreError};
 use super::values::{Change, Namespace, Values};
 
 /// How often it is tried to reserve space again that was given away.
@@ -89,7 +89,7 @@ impl Keeper {
             && let Err(error) = store.follow(values, &position)
         {
             tracing::warn!(
-                error,
+                error = %chain(&error),
                 "the state's database could not be brought up to date; its journal goes on"
             );
             self.store = None;
@@ -112,7 +112,7 @@ impl Keeper {
     }
 
     /// On disk when it returns; the answer to each change.
-    pub(super) fn save(&mut self, changes: Vec<Change>) -> Vec<Result<(), String>> {
+    pub(super) fn save(&mut self, changes: Vec<Change>) -> Vec<Result<(), AppendError>> {
         let mut answers = self.journal.append(&changes);
         let is_full = |answer: &Result<(), AppendError>| answer.as_ref().is_err_and(is_for_want_of_space);
         if answers.iter().any(is_full) && self.reserve.release() {
@@ -132,7 +132,7 @@ impl Keeper {
             self.changed.insert((change.room, change.key), change.value);
             self.changed_since.get_or_insert_with(Instant::now);
         }
-        answers.into_iter().map(|answer| answer.map_err(|error| chain(&error).to_string())).collect()
+        answers
     }
 
     /// How long until sled should hear of the changes.
@@ -168,7 +168,7 @@ impl Keeper {
         let position = self.journal.position();
         let Some(store) = &mut self.store else { return };
         if let Err(error) = store.save(&self.changed, &position) {
-            tracing::warn!(error, "the state's database did not take the changes; its journal has them");
+            tracing::warn!(error = %chain(&error), "the state's database did not take the changes; its journal has them");
             self.store = None;
             return;
         }
@@ -181,7 +181,7 @@ impl Keeper {
             match store.all() {
                 Ok(values) => self.export(&values, &position),
                 Err(error) => {
-                    tracing::warn!(error, "the state's database could not be read for an export");
+                    tracing::warn!(error = %chain(&error), "the state's database could not be read for an export");
                     self.store = None;
                 }
             }
@@ -190,23 +190,21 @@ impl Keeper {
 
     /// Opens sled again, or makes it again from export and journal.
     fn reopen(&mut self) -> bool {
-        let found = find(&self.dir, &self.journal, &self.reserve).map_err(|error| chain(&error).to_string());
-        let opened = found.and_then(|(store, mut values, position)| {
-            let mut store = store.ok_or("the database cannot be opened for now")?;
-            self.journal
-                .apply_to(&mut values, position.as_ref())
-                .map_err(|error| chain(&error).to_string())?;
+        let open = || -> Result<Store, ReopenError> {
+            let (store, mut values, position) = find(&self.dir, &self.journal, &self.reserve)?;
+            let mut store = store.ok_or(ReopenError::Unavailable)?;
+            self.journal.apply_to(&mut values, position.as_ref())?;
             store.follow(&values, &self.journal.position())?;
             Ok(store)
-        });
-        match opened {
+        };
+        match open() {
             Ok(store) => {
                 tracing::info!("the state's database is in use again");
                 self.store = Some(store);
                 true
             }
             Err(error) => {
-                tracing::warn!(error, "the state's database cannot be used; its journal goes on");
+                tracing::warn!(error = %chain(&error), "the state's database cannot be used; its journal goes on");
                 false
             }
         }
@@ -220,6 +218,19 @@ impl Keeper {
         drop(self.store);
         self.journal.close();
     }
+}
+
+/// Why sled is not in use again.
+#[derive(Debug, thiserror::Error)]
+enum ReopenError {
+    #[error("the database cannot be opened for now")]
+    Unavailable,
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the journal cannot be read")]
+    Journal(#[from] edge_buffer::ReadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The newest whole copy of the state from which the journal goes on, sled's or an export's, and how far it reaches.

@@ -27,6 +27,7 @@ mod store;
 mod tests;
 mod values;
 
+use edge_buffer::AppendError;
 use edge_core::error_chain::chain;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -49,7 +50,7 @@ const REMOVALS_AT_ONCE: usize = 256;
 
 struct Write {
     change: Change,
-    saved: oneshot::Sender<Result<(), String>>,
+    saved: oneshot::Sender<Result<(), AppendError>>,
 }
 
 /// A handle on the one thread that writes. Cheap to clone; the thread ends, with everything saved, with the last one.
@@ -199,7 +200,7 @@ fn readable<T>(room: Namespace, key: &str, read: Result<T, serde_json::Error>) -
 
 /// A write on its way to the disk. Dropping it does not undo the write.
 #[must_use = "await it where something is promised; `.later()` where a loss costs only a repetition"]
-pub struct Saved(Result<oneshot::Receiver<Result<(), String>>, StateError>);
+pub struct Saved(Result<oneshot::Receiver<Result<(), AppendError>>, StateError>);
 
 impl Saved {
     /// Ends when the write is on disk.
@@ -209,7 +210,7 @@ impl Saved {
     pub async fn durable(self) -> Result<(), StateError> {
         match self.0?.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(StateError::NotSaved(error)),
+            Ok(Err(error)) => Err(StateError::NotSaved(chain(&error).to_string())),
             Err(_) => Err(StateError::NotSaved("the writing thread has ended".into())),
         }
     }

@@ -28,6 +28,11 @@ const STAMP: &[u8] = b"\0stamp";
 /// Bytes before the epochs.
 const STAMP_BYTES: usize = 32;
 
+/// sled could not read or write.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct StoreError(#[from] sled::Error);
+
 /// Why sled could not be opened.
 pub(super) enum OpenFailure {
     /// The disk said no, for example because it is full: the files may be whole.
@@ -115,12 +120,12 @@ impl Store {
         Ok(values)
     }
 
-    pub(super) fn all(&self) -> Result<Values, String> {
-        guarded(|| self.read()).map_err(|error| error.to_string())
+    pub(super) fn all(&self) -> Result<Values, StoreError> {
+        Ok(guarded(|| self.read())?)
     }
 
     /// Changes what differs from `values`.
-    pub(super) fn follow(&mut self, values: &Values, position: &Position) -> Result<(), String> {
+    pub(super) fn follow(&mut self, values: &Values, position: &Position) -> Result<(), StoreError> {
         let has = self.all()?;
         let mut changes = BTreeMap::new();
         for (name, value) in values.iter().filter(|(name, value)| has.get(*name) != Some(*value)) {
@@ -138,8 +143,8 @@ impl Store {
         &mut self,
         changes: &BTreeMap<(Namespace, String), Option<Vec<u8>>>,
         position: &Position,
-    ) -> Result<(), String> {
-        let result = guarded(|| {
+    ) -> Result<(), StoreError> {
+        guarded(|| {
             // In one batch: sled keeps all of it or nothing.
             let mut batch = sled::Batch::default();
             for ((room, key), value) in changes {
@@ -155,8 +160,8 @@ impl Store {
             self.db.flush()?;
             self.file.sync_data()?;
             Ok(())
-        });
-        result.map_err(|error| error.to_string())
+        })?;
+        Ok(())
     }
 
     fn change(

@@ -8,25 +8,25 @@ use mqtt::client;
 /// Why a connection ended. Each of them leads to the next attempt.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
-    #[error("could not connect: {0}")]
+    #[error("could not connect")]
     Connect(#[from] client::ConnectError),
-    #[error("connection lost: {0}")]
+    #[error("connection lost")]
     Receive(#[from] client::ReceiveError),
-    #[error("connection lost while writing: {0}")]
+    #[error("connection lost while writing")]
     Write(#[from] std::io::Error),
     #[error("central said nothing for {0:?}")]
     Silent(Duration),
-    #[error("the queue cannot be read: {0}")]
+    #[error("the queue cannot be read")]
     Queue(#[from] edge_buffer::ReadError),
-    #[error("a message could not be set aside: {0}")]
+    #[error("a message could not be set aside")]
     Quarantine(#[from] crate::messages::quarantine::QuarantineError),
-    #[error("what central told could not be saved: {0}")]
+    #[error("what central told could not be saved")]
     State(#[from] crate::state::StateError),
-    #[error("central's list of devices: {0}")]
+    #[error("central's list of devices")]
     Devices(#[from] edge_core::link::snapshot::OutOfOrder),
-    #[error("what an identity left could not be removed: {0}")]
+    #[error("what an identity left could not be removed")]
     Removal(#[from] crate::access::identity_state::RemovalError),
-    #[error("a task of the daemon ended: {0}")]
+    #[error("a task of the daemon ended")]
     Task(#[from] tokio::task::JoinError),
     #[error(transparent)]
     Panicked(#[from] Panicked),

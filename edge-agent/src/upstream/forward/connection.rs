@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_core::backoff::Backoff;
+use edge_core::error_chain::chain;
 use edge_core::health::facts::LinkFailure;
 use edge_core::link::budget::Cause;
 use edge_core::link::fault_attribution::{self, Ended};
@@ -160,7 +161,7 @@ impl UpstreamConnection {
     async fn connect(&self, stop: &CancellationToken) -> Option<Result<(Sender, Receiver), ConnectError>> {
         let options = match self.profile.options(&self.address, &self.identity) {
             Ok(options) => options,
-            Err(why) => return Some(Err(ConnectError::Protocol(why))),
+            Err(error) => return Some(Err(ConnectError::Protocol(chain(&error).to_string()))),
         };
         tokio::select! {
             connected = client::connect(&options) => Some(connected),

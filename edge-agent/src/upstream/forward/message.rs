@@ -1,5 +1,6 @@
 //! A queued message as an upstream that is not central gets it: as whom, on which topic, with which properties.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,6 +73,19 @@ pub(super) struct Prepared {
     pub(super) properties: Option<Box<PublishProperties>>,
 }
 
+/// Why there is nothing to log in with.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CredentialsError {
+    #[error("[upstream] password_file: reading {path}")]
+    PasswordFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("device {0} has no symmetric key here any more")]
+    NoKey(Identity),
+}
+
 impl UpstreamProfile {
     /// As the configuration has it.
     pub fn new(upstream: &Upstream, devices: Devices) -> Self {
@@ -106,14 +120,20 @@ impl UpstreamProfile {
         }
     }
 
-    /// How to connect as an identity; a reason, in words, when it cannot now.
-    pub(super) fn options(&self, to: &Address, connection: &Identity) -> Result<ClientOptions, String> {
+    /// How to connect as an identity.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] when it cannot now.
+    pub(super) fn options(
+        &self,
+        to: &Address,
+        connection: &Identity,
+    ) -> Result<ClientOptions, CredentialsError> {
         let (version, client_id, user_name, password) = match self {
             Self::Broker { version, client_id, user_name, password, .. } => {
                 let password = password.as_ref().map(Password::text).transpose();
-                let password = password.map_err(|(path, error)| {
-                    format!("[upstream] password_file: reading {}: {error}", path.display())
-                })?;
+                let password =
+                    password.map_err(|(path, source)| CredentialsError::PasswordFile { path, source })?;
                 (*version, client_id.clone(), user_name.clone(), password)
             }
             Self::IotHub { connection_string, devices } => {
@@ -122,7 +142,7 @@ impl UpstreamProfile {
                     connection_string.shared_access_key.clone()
                 } else {
                     key(devices, &connection.device)
-                        .ok_or_else(|| format!("device {connection} has no symmetric key here any more"))?
+                        .ok_or_else(|| CredentialsError::NoKey(connection.clone()))?
                 };
                 let token = sas::token(hub, connection, &key, now_ms() / 1000 + TOKEN_SECS);
                 let user_name = format!("{hub}/{connection}/?api-version=2021-04-12");

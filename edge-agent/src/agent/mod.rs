@@ -147,7 +147,7 @@ impl Daemon {
         self.commands.close().await;
         self.queues.close().await;
         self.quarantine.close().await;
-        // The rooms behind the server keep their state until here.
+        // What is behind the server holds the state until here.
         drop((self.server, self.commands));
         self.state.close().await;
     }

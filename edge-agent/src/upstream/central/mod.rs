@@ -4,7 +4,7 @@
 //! away ── connected ──► told everything ──► in step ── connection lost ──► away (waits, longer each time)
 //! ```
 //!
-//! [`connection`] is the machine of one connection; what goes over it is in the rooms beside it.
+//! [`connection`] is one connection; what it carries stands in the files beside it, and what they read and write in [`uplink`].
 //!
 //! Telemetry goes out from the queue's cursor in a window of unacknowledged messages; a message leaves the disk when
 //! central has acknowledged it. Everything else that central must know (reported sections, who is connected, answers to

@@ -1,7 +1,7 @@
 //! What central is told beside telemetry: reported sections, who is connected, answers to commands, how messages ended,
 //! what queues have lost.
 //!
-//! Each room knows what central has not acknowledged yet; a new connection tells all of it again.
+//! Each part of the daemon knows what central has not acknowledged; a new connection sends all of it again.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -26,7 +26,7 @@ pub(super) const IN_FLIGHT_MAX: usize = 64;
 pub(super) const PACKET_BYTES: usize = 8;
 
 enum InFlightUpdate {
-    /// Its room does not wait for the acknowledgement.
+    /// Nobody waits for the acknowledgement.
     Once,
     Section(Identity),
     Presence,
@@ -76,7 +76,7 @@ impl<'a> UpdateSender<'a> {
     pub(super) async fn due(&mut self) {
         let link = self.link;
         let has_room = self.is_resumed && self.in_flight.len() < IN_FLIGHT_MAX;
-        // Each of these has left its work in its room: `tell` takes it up.
+        // Each of these keeps what is to be sent: `tell` takes it.
         tokio::select! {
             () = link.twins.has_unsent(), if has_room => {}
             () = link.commands.has_unsent(), if has_room => {}
@@ -104,7 +104,7 @@ impl<'a> UpdateSender<'a> {
                     Cause::Twins
                 }
             };
-            // What has used up its bytes of the day stays in its room.
+            // What has used up its bytes of the day waits where it is.
             let next_answer = || meter.is_ready(Cause::Commands).then(|| self.link.commands.next_unsent())?;
             let next_settled =
                 || meter.is_ready(Cause::Messages).then(|| self.link.cloud_messages.next_unsent())?;
@@ -199,7 +199,7 @@ impl<'a> UpdateSender<'a> {
         is_told
     }
 
-    /// Whether the acknowledgement was of something told; its room is told then.
+    /// Returns true if the acknowledgement was of an update; the part that it came from is told then.
     pub(super) fn acknowledged(&mut self, packet_id: u16) -> bool {
         let told = self.in_flight.remove(&packet_id);
         told.map(|told| self.done(told)).is_some()

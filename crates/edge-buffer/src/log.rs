@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
@@ -75,13 +75,12 @@ impl Log {
         let committer = Committer::new(shared.clone(), recovered.active, recovered.ledger);
         let writers = Arc::new(Writers::new(shared.clone(), committer));
         if let Some(pool) = &shared.options.pool {
-            let log: Weak<dyn PooledLog> = Arc::downgrade(&(writers.clone() as Arc<dyn PooledLog>));
-            pool.join(Member {
+            let member = Member {
                 number: shared.pool_number,
                 rank: shared.options.rank,
                 drops_oldest: shared.options.full == Full::DropOldest,
-                log,
-            });
+            };
+            pool.join(member, Arc::downgrade(&(writers.clone() as Arc<dyn PooledLog>)));
         }
         let its_writers = writers.clone();
         let thread = std::thread::Builder::new()

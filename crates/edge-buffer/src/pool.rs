@@ -16,7 +16,7 @@ pub struct Pool(Arc<Inner>);
 struct Inner {
     bytes_max: u64,
     next_number: AtomicU64,
-    members: Mutex<Vec<Member>>,
+    members: Mutex<Vec<(Member, Weak<dyn PooledLog>)>>,
 }
 
 /// What a pool asks of a log.
@@ -35,14 +35,13 @@ pub(crate) trait PooledLog: Send + Sync {
 }
 
 /// A log of the pool, as it was opened.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct Member {
     /// From [`Pool::next_number`].
     pub(crate) number: u64,
     pub(crate) rank: u32,
     /// Its oldest records may be dropped for new ones.
     pub(crate) drops_oldest: bool,
-    pub(crate) log: Weak<dyn PooledLog>,
 }
 
 impl Member {
@@ -62,15 +61,15 @@ impl Pool {
         self.0.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn join(&self, member: Member) {
+    pub(crate) fn join(&self, member: Member, log: Weak<dyn PooledLog>) {
         let mut members = self.0.members.lock().expect("nothing panics with it");
-        members.retain(|member| member.log.strong_count() > 0);
-        members.push(member);
+        members.retain(|(_, log)| log.strong_count() > 0);
+        members.push((member, log));
     }
 
     fn members(&self) -> Vec<(Member, Arc<dyn PooledLog>)> {
         let members = self.0.members.lock().expect("nothing panics with it");
-        members.iter().filter_map(|member| Some((member.clone(), member.log.upgrade()?))).collect()
+        members.iter().filter_map(|(member, log)| Some((*member, log.upgrade()?))).collect()
     }
 
     /// Bytes that may still be written.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::JsonError;
+use super::error::JsonError;
 
 /// Digits that tell one double from every other. A program that holds doubles writes no more, or as many as it likes of the double's
 /// own decimal expansion.

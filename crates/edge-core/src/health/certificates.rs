@@ -2,7 +2,7 @@
 
 use super::facts::{CaFacts, Facts, Probe};
 use super::finding::Level;
-use super::{Verdict, denied, error, found, ok, warn};
+use super::verdict::{Verdict, denied, error, found, ok, warn};
 use crate::certificate::{CaRenewal, judge_authority};
 
 const REPAIR: &str = "run `edge-agent init --repair`: it makes what is missing and touches nothing else";

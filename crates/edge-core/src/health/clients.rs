@@ -3,7 +3,7 @@
 use schemas::timestamp::rfc3339;
 
 use super::facts::{Facts, RefusalFacts};
-use super::{Verdict, error, first_of, ok, warn};
+use super::verdict::{Verdict, error, first_of, ok, warn};
 
 /// Refusals of the last hour are warned of.
 const REFUSAL_SECS: u64 = 3_600;

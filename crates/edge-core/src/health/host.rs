@@ -3,7 +3,7 @@
 use schemas::timestamp::rfc3339;
 
 use super::facts::{Facts, Probe};
-use super::{Verdict, denied, duration, error, found, info, ok, size, warn};
+use super::verdict::{Verdict, denied, duration, error, found, info, ok, size, warn};
 use crate::clock::is_before_build;
 
 /// A gateway whose clock is off by this much is near the 5 minutes that a token may be off.

@@ -1,7 +1,7 @@
 //! Checks of Docker, the deployment and the modules.
 
 use super::facts::{Facts, ModuleFacts, Probe};
-use super::{Verdict, denied, error, first_of, found, info, ok, warn};
+use super::verdict::{Verdict, denied, error, first_of, found, info, ok, warn};
 
 pub(super) fn docker(facts: &Facts) -> Option<Verdict> {
     let socket = &facts.docker.socket;

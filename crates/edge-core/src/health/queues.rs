@@ -1,7 +1,7 @@
 //! Checks of what is on its way through the queues.
 
 use super::facts::{Facts, JournalFacts, QueueFacts};
-use super::{Verdict, duration, error, first_of, info, ok, warn};
+use super::verdict::{Verdict, duration, error, first_of, info, ok, warn};
 
 /// Messages that wait for so long while upstream takes them are warned of.
 const BACKLOG_SECS: u64 = 3_600;

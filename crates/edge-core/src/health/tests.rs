@@ -1,5 +1,5 @@
-use super::facts::{DaemonFacts, RefusalFacts};
-use super::finding::TEXT_BYTES_MAX;
+use super::facts::{DaemonFacts, Probe, RefusalFacts};
+use super::finding::{Level, TEXT_BYTES_MAX};
 use super::*;
 
 #[test]

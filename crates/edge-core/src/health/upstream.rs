@@ -3,7 +3,7 @@
 use schemas::timestamp::rfc3339;
 
 use super::facts::{Facts, LinkFailure, Reached};
-use super::{Verdict, error, info, ok, warn};
+use super::verdict::{Verdict, error, info, ok, warn};
 
 const WAITS: &str = "telemetry waits on disk";
 const FILES: &str = "correct what [upstream] names; the daemon tries again by itself";

@@ -24,29 +24,29 @@ const FILE_BYTES_MAX: u64 = 4 * 256 + 2;
 
 #[derive(Subcommand)]
 pub(super) enum UserCommand {
-    /// Adds a user, and prints a made password once unless one is given. Works while central serves.
+    /// Adds a user. Without --password-file it generates a password and prints it once. Works while central runs.
     Add {
         /// What the user signs in with, for example an e-mail address.
         name: UserName,
         /// What the user may do.
         #[arg(long, value_enum)]
         role: Role,
-        /// A file that holds the password, 10 to 256 characters; `-` for standard input.
+        /// A file with the password, 10 to 256 characters; `-` for standard input.
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
-    /// Prints every user's id, name, role, and when it was added and signed in last, with tabs between.
+    /// Lists every user with id, name, role, and when it was added and last signed in, separated by tabs.
     List,
-    /// Removes a user and ends its sessions. Works while central serves.
+    /// Removes a user and ends its sessions. Works while central runs.
     Remove {
         /// The user's id or name.
         user: String,
     },
-    /// Sets a user's password and ends its sessions. Prints a made password once unless one is given.
+    /// Sets a user's password and ends its sessions. Without --password-file it generates a password and prints it once.
     Password {
         /// The user's id or name.
         user: String,
-        /// As of `add`.
+        /// A file with the password, 10 to 256 characters; `-` for standard input.
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },

@@ -42,7 +42,7 @@ const EXIT_CODES: &str = "Exit codes:
   70  run: a part that the daemon cannot go on without failed; the log tells which
 ";
 
-/// The gateway's daemon, and the commands that speak to it.
+/// The gateway's daemon and its commands.
 #[derive(Parser)]
 #[command(name = "edge-agent", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -58,9 +58,9 @@ enum Command {
     Init(Box<Init>),
     /// Run the daemon.
     Run,
-    /// What is wrong with this gateway and how to mend it, one line each; exit code 1 when something does not work.
+    /// Check this gateway: what is wrong and how to repair it, one line each; exit code 1 if something does not work.
     Check,
-    /// What applying a manifest would do; changes nothing.
+    /// Show what applying a manifest would do; changes nothing.
     Plan {
         /// A deployment manifest; `-` for the standard input.
         file: PathBuf,
@@ -69,15 +69,15 @@ enum Command {
     Apply {
         /// A deployment manifest; `-` for the standard input.
         file: PathBuf,
-        /// Wait until its modules run, this many seconds at the most.
+        /// Wait until its modules run, for at most this many seconds.
         #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "120")]
         wait: Option<u64>,
     },
-    /// How this gateway is.
+    /// Show the state of this gateway: connection, modules, queues, losses.
     Status,
-    /// The modules.
+    /// List the modules.
     List,
-    /// Call a direct method.
+    /// Call a direct method of a module or leaf device.
     Call {
         /// A module, or device/ID for a leaf device.
         target: String,
@@ -89,18 +89,18 @@ enum Command {
         #[arg(long, value_name = "SECS", default_value_t = 30)]
         timeout: u64,
     },
-    /// Leaf devices.
+    /// Manage leaf devices.
     #[command(subcommand)]
     Device(Device),
-    /// Users: plain MQTT clients that know a name and a password.
+    /// Manage local users: plain MQTT clients with a name and a password.
     #[command(subcommand)]
     User(User),
-    /// The clients that were refused last: who, why, when, from where.
+    /// List the clients that were refused last: identity, reason, time, address.
     Refusals,
-    /// Messages that upstream refused for themselves.
+    /// Manage messages that upstream rejected because of their content.
     #[command(subcommand)]
     Quarantine(Quarantine),
-    /// Routes.
+    /// Test routes.
     #[command(subcommand)]
     Routes(Routes),
     /// Print completions for a shell, for example: edge-agent completions bash > /etc/bash_completion.d/edge-agent
@@ -110,14 +110,14 @@ enum Command {
     },
     /// Write a man page for each command.
     Man {
-        /// Where to, for example /usr/local/share/man/man1; made when it is not there.
+        /// The directory, for example /usr/local/share/man/man1; created if it does not exist.
         dir: PathBuf,
     },
 }
 
 #[derive(Subcommand)]
 enum Routes {
-    /// Where a message would go by the routes of a manifest, and why; asks neither the daemon nor central.
+    /// Show where a message would go by the routes of a manifest, and why; needs neither the daemon nor central.
     Test {
         /// A deployment manifest; `-` for the standard input.
         file: PathBuf,
@@ -129,7 +129,7 @@ enum Routes {
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     pub async fn run(self) -> ExitCode {
         match self.dispatch().await {
             Ok(()) => ExitCode::SUCCESS,

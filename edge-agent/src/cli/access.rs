@@ -16,20 +16,20 @@ pub(super) enum Device {
     Add {
         /// Its id.
         id: String,
-        /// Its symmetric key in base64; made when no other proof is chosen.
+        /// Its symmetric key in base64; generated if no other proof is given.
         #[arg(long, conflicts_with_all = ["x509_thumbprint", "x509_ca"])]
         key: Option<String>,
         /// SHA-1 or SHA-256 of its certificate, in hexadecimal digits; a second one is its secondary certificate.
         #[arg(long, value_name = "HEX", conflicts_with = "x509_ca")]
         x509_thumbprint: Vec<String>,
-        /// A certificate of one of the authorities in `[tls] device_ca`, with the id as its common name.
+        /// Accept a certificate of a certificate authority in `[tls] device_ca` with the id as its common name.
         #[arg(long)]
         x509_ca: bool,
-        /// Make a user of its name too, for a plain MQTT client that publishes its telemetry.
+        /// Add a local user of its name too, for a plain MQTT client that publishes its telemetry.
         #[arg(long)]
         password: bool,
     },
-    /// What a plain MQTT client writes as its client id, user name and password (a SAS token).
+    /// Print client id, user name and password (a SAS token) for a plain MQTT client.
     Token {
         /// Its id.
         id: String,
@@ -37,19 +37,19 @@ pub(super) enum Device {
         #[arg(long, value_name = "SECS", default_value_t = 86_400)]
         valid: u64,
     },
-    /// The known leaf devices.
+    /// List the leaf devices.
     List,
-    /// One leaf device.
+    /// Show a leaf device.
     Show {
         /// Its id.
         id: String,
     },
-    /// Disconnect a leaf device now and keep it out, also one that central assigned.
+    /// Disconnect a leaf device and reject it until it is unblocked, also one that central assigned.
     Block {
         /// Its id.
         id: String,
     },
-    /// Let a leaf device in again that was blocked here.
+    /// Unblock a leaf device that was blocked here.
     Unblock {
         /// Its id.
         id: String,
@@ -64,18 +64,18 @@ pub(super) enum Device {
 /// MQTT users.
 #[derive(Subcommand)]
 pub(super) enum User {
-    /// Add a user; prints its password once when it is made here.
+    /// Add a user; prints the password once if it is generated.
     Add {
         /// Its name: letters, digits and - . _ @.
         name: String,
-        /// Read the password from the standard input instead of making one.
+        /// Read the password from the standard input instead of generating one.
         #[arg(long)]
         password_stdin: bool,
         /// A leaf device whose telemetry it may publish.
         #[arg(long, value_name = "ID")]
         device: Option<DeviceId>,
     },
-    /// The users.
+    /// List the users.
     List,
     /// Remove a user and disconnect its clients.
     Remove {

@@ -7,26 +7,26 @@ use serde_json::{Value, json};
 use super::global_options::GlobalOptions;
 use super::text::text_of;
 
-/// Messages that upstream refused for themselves.
+/// Messages that upstream rejected because of their content.
 #[derive(Subcommand)]
 pub(super) enum Quarantine {
-    /// Those that are there, oldest first.
+    /// List them, oldest first.
     List {
-        /// Only those with higher numbers.
+        /// List only those with higher numbers.
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         after: u64,
-        /// At most so many.
+        /// The largest number of entries to list.
         #[arg(long, value_name = "COUNT", default_value_t = 100)]
         limit: usize,
     },
-    /// One of them, with topic and body.
+    /// Show one with topic and body.
     Show {
         /// Its number.
         number: u64,
     },
-    /// Put messages back into their queue, behind all that waits there.
+    /// Put messages back at the end of their queue.
     Replay(Which),
-    /// Forget messages.
+    /// Delete messages; they count as dropped.
     Drop(Which),
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Quarantine {
 pub(super) struct Which {
     /// Their numbers.
     numbers: Vec<u64>,
-    /// All that are there now.
+    /// All that are in the quarantine now.
     #[arg(long)]
     all: bool,
 }

@@ -20,10 +20,10 @@ use repair::Repair;
 
 #[derive(Args)]
 pub(super) struct Init {
-    /// The word that `central gateway add` printed; takes the place of --device-id, --upstream and --upstream-ca.
+    /// The text that `central gateway add` printed; replaces --device-id, --upstream and --upstream-ca.
     #[arg(long, value_name = "WORD", conflicts_with_all = ["device_id", "upstream", "upstream_ca"])]
     join: Option<String>,
-    /// Make again what is missing of keys and certificates, by the configuration that is there; overwrites nothing.
+    /// Create missing keys and certificates again, by the existing configuration; overwrites nothing.
     #[arg(long, conflicts_with_all = ["join", "device_id", "hostname", "data_dir", "upstream", "upstream_ca"])]
     repair: bool,
     /// This gateway's id, as central knows it.
@@ -32,10 +32,10 @@ pub(super) struct Init {
     /// The name or address under which leaf devices and modules reach it, without a port; with --join the machine's name when left out.
     #[arg(long, required_unless_present_any = ["join", "repair"])]
     hostname: Option<HostName>,
-    /// Where it keeps its data.
+    /// Directory of its keys, state and queues.
     #[arg(long, default_value = "/var/lib/edge-agent")]
     data_dir: PathBuf,
-    /// The connection string that central gave for this gateway.
+    /// The connection string of this gateway at central.
     #[arg(long)]
     upstream: Option<String>,
     /// The certificate authority of central, as a PEM file.

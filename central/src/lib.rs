@@ -45,6 +45,7 @@ pub mod series;
 pub mod server;
 pub mod single_line;
 pub mod store;
+pub mod templates;
 pub mod token;
 pub mod update;
 pub mod waiting;

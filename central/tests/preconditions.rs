@@ -41,6 +41,13 @@ async fn resources(central: &Central) -> Vec<Resource> {
         resource("/api/devices/gw", json!({"type": ["iotEdge"]}), names(), true),
         resource("/api/deploymentManifests/line", json!({"data": manifest()}), names(), true),
         resource(
+            "/api/deviceTemplates/dtmi:site:press;1",
+            json!({"@type": ["ModelDefinition", "DeviceModel"],
+                "capabilityModel": {"@id": "dtmi:site:press:model;1", "@type": "Interface"}}),
+            names(),
+            true,
+        ),
+        resource(
             "/api/enrollmentGroups/keys",
             json!({"attestation": {"type": "symmetricKey"}}),
             names(),
@@ -150,6 +157,7 @@ async fn whoever_has_what_stands_is_told_304_and_every_answer_with_an_etag_has_i
             .replace("{device_id}", "gw")
             .replace("{relationship_id}", "r")
             .replace("{manifest_id}", "line")
+            .replace("{template_id}", "dtmi:site:press;1")
             .replace("{group_id}", "x509")
             .replace("{entry}", "primary");
         // A stream of events has no end to wait for.
@@ -178,7 +186,7 @@ async fn whoever_has_what_stands_is_told_304_and_every_answer_with_an_etag_has_i
             assert_eq!(again.bytes().await.unwrap().is_empty(), status == 304, "{path}");
         }
     }
-    assert_eq!(with_etag, 4);
+    assert_eq!(with_etag, 5);
     central.end().await;
 }
 

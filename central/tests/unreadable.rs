@@ -33,6 +33,9 @@ INSERT INTO losses (gateway, queue, device, module, cause, first, last, count, f
 INSERT INTO loss_totals (gateway, queue, device, module, cause, count, from_ms, until_ms) VALUES
     ('gw', 'q', 'd1', '', 'expired', 4, 1, 2), ('gw', 'q', 'd2', '', 'expired', 4, 1, 2);
 INSERT INTO users (id, name, role, created_ms) VALUES ('u0', 'u0', 'viewer', 1), ('u1', 'u1', 'viewer', 1);
+INSERT INTO device_templates (id, display_name, document, revision) VALUES
+    ('dtmi:a:t1;1', 't1', '{"@type":["ModelDefinition","DeviceModel"],"displayName":"t1","capabilityModel":{}}', 1),
+    ('dtmi:a:t2;1', 't2', '{"@type":["ModelDefinition","DeviceModel"],"displayName":"t2","capabilityModel":{}}', 1);
 INSERT INTO watermarks (gateway, queue, sequence) VALUES ('gw', 'q', 7), ('gw', 'r', 8);
 INSERT INTO cloud_purges (device, up_to) VALUES ('d1', 1), ('d2', 1);
 INSERT INTO cloud_feedback (device, message_id, settlement) VALUES
@@ -51,6 +54,8 @@ const PATHS: &[&str] = &[
     "/api/devices/d2/commands/x",
     "/api/devices/d1/telemetry/t",
     "/api/deploymentManifests",
+    "/api/deviceTemplates",
+    "/api/deviceTemplates/dtmi:a:t2;1",
     "/api/enrollmentGroups",
     "/api/ext/devices/d1/status",
     "/api/ext/devices/gw/status",
@@ -72,6 +77,7 @@ const TABLES: &[&str] = &[
     "devices",
     "relationships",
     "manifests",
+    "device_templates",
     "twins",
     "telemetry",
     "commands",

@@ -1,3 +1,5 @@
-//! The logic of central: device models for now. Nothing here reads a file, waits or asks for the time.
+//! The logic of central: device models, and device templates made from what a device sends. Nothing here reads a file, waits or
+//! asks for the time.
 
 pub mod model;
+pub mod template;

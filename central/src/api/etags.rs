@@ -27,10 +27,11 @@ use crate::fleet::FleetError;
 use crate::precondition::{Precondition, Tags};
 
 /// Paths of things that have an etag, and of changes of them.
-const CONDITIONAL: [&str; 5] = [
+const CONDITIONAL: [&str; 6] = [
     "/api/devices/{device_id}",
     "/api/devices/{device_id}/applyDeploymentManifest",
     "/api/deploymentManifests/{manifest_id}",
+    "/api/deviceTemplates/{template_id}",
     "/api/enrollmentGroups/{group_id}",
     "/api/enrollmentGroups/{group_id}/certificates/{entry}",
 ];

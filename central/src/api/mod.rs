@@ -15,6 +15,7 @@ pub mod commands;
 pub mod components;
 mod connection;
 mod description;
+pub mod device_templates;
 pub mod devices;
 pub mod enrollment_groups;
 pub mod error;
@@ -156,6 +157,14 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(commands::history_of_module, commands::run_of_module))
         .routes(routes!(manifests::list))
         .routes(routes!(manifests::get, manifests::put, manifests::patch, manifests::delete))
+        .routes(routes!(device_templates::list))
+        .routes(routes!(
+            device_templates::get,
+            device_templates::put,
+            device_templates::patch,
+            device_templates::delete
+        ))
+        .routes(routes!(device_templates::make))
         .routes(routes!(enrollment_groups::list))
         .routes(routes!(
             enrollment_groups::get,

@@ -32,6 +32,7 @@ mod series_task;
 pub mod sessions;
 mod space;
 pub mod telemetry;
+pub mod templates;
 pub mod tokens;
 pub mod twins;
 pub mod unreadable;

@@ -494,6 +494,16 @@ ALTER TABLE audit ADD COLUMN who_kind TEXT NOT NULL DEFAULT 'nobody';
 ALTER TABLE enrollment_groups ADD COLUMN auto_approve INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE devices ADD COLUMN is_waiting INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+-- document: JSON of templates::TemplateDocument, the capability model as it was given
+CREATE TABLE device_templates (
+    id TEXT PRIMARY KEY,
+    display_name TEXT NOT NULL,
+    document TEXT NOT NULL,
+    organization TEXT NOT NULL DEFAULT 'root',
+    revision INTEGER NOT NULL
+) WITHOUT ROWID;
+",
 ];
 
 /// Opens a connection and brings the file to this version's tables.
@@ -636,6 +646,23 @@ pub(super) mod tests {
         assert_eq!(claims, ["added"]);
         let enrolled = crate::store::enrollments::enrollment(&new, &"enrolled".parse().unwrap()).unwrap();
         assert!(enrolled.is_some_and(|enrolled| enrolled.is_bound && enrolled.token_ends_at == 0));
+    }
+
+    #[test]
+    fn a_store_from_before_device_templates_keeps_what_its_devices_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("central.db");
+        let old = before(&path, "CREATE TABLE device_templates");
+        let insert = "INSERT INTO devices (id, display_name, template, is_gateway, enabled, revision)
+             VALUES ('d', 'd', 'dtmi:a:b;1', 0, 1, 1)";
+        old.execute(insert, []).unwrap();
+        drop(old);
+        let new = open(&path).unwrap();
+        let device = crate::store::devices::get(&new, &"d".parse().unwrap()).unwrap().unwrap();
+        assert_eq!(device.template.as_deref(), Some("dtmi:a:b;1"));
+        assert_eq!(crate::store::templates::get(&new, "dtmi:a:b;1").unwrap(), None);
+        let organization = "SELECT count(*) FROM device_templates WHERE organization = 'root'";
+        assert_eq!(new.query_row(organization, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
     }
 
     #[test]

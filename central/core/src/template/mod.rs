@@ -1,0 +1,3 @@
+//! Device templates: a capability model for devices of one kind.
+
+pub mod generate;

@@ -1,0 +1,130 @@
+//! Device templates: what devices of one kind send, take and do.
+
+use rusqlite::{Connection, Row};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::filter::{Field, Kind};
+use super::selection::{Listed, Selection};
+use super::{json_column, unreadable, unsigned};
+use crate::precondition;
+
+/// The parts of a template that operators write, as they wrote them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateDocument {
+    #[serde(rename = "@type")]
+    pub types: Vec<String>,
+    #[serde(rename = "@context", default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<Value>,
+    pub display_name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    pub capability_model: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceTemplate {
+    /// A DTMI, chosen by the operator.
+    pub id: String,
+    pub document: TemplateDocument,
+    /// Grows with every change.
+    pub revision: i64,
+}
+
+impl DeviceTemplate {
+    /// Names the state of what is stored.
+    pub fn etag(&self) -> String {
+        precondition::of_revision(self.revision)
+    }
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<DeviceTemplate> {
+    Ok(DeviceTemplate {
+        id: row.get("id")?,
+        document: json_column(row, "document")?,
+        revision: row.get("revision")?,
+    })
+}
+
+/// Stores a template in place of the one with its id; gives its new revision.
+///
+/// # Errors
+/// SQLite's.
+pub fn put(connection: &Connection, id: &str, document: &TemplateDocument) -> rusqlite::Result<i64> {
+    let text = serde_json::json!(document).to_string();
+    connection
+        .prepare_cached(
+            "INSERT INTO device_templates (id, display_name, document, revision) VALUES (?1, ?2, ?3, 1)
+             ON CONFLICT (id) DO UPDATE SET display_name = ?2, document = ?3, revision = revision + 1
+             RETURNING revision",
+        )?
+        .query_row((id, &document.display_name, text), |row| row.get(0))
+}
+
+/// The template with this id; none when it cannot be read.
+///
+/// # Errors
+/// SQLite's.
+pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<DeviceTemplate>> {
+    let mut statement = connection.prepare_cached("SELECT * FROM device_templates WHERE id = ?1")?;
+    unreadable::row("device_templates", statement.query_row([id], read))
+}
+
+/// # Errors
+/// SQLite's.
+pub fn count(connection: &Connection) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached("SELECT count(*) FROM device_templates")?;
+    statement.query_row([], |row| row.get(0)).map(unsigned)
+}
+
+/// Whether the id is taken, also by a template that cannot be read.
+///
+/// # Errors
+/// SQLite's.
+pub fn exists(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM device_templates WHERE id = ?1")?.exists([id])
+}
+
+/// How many devices a template is assigned to, and the first of them.
+///
+/// # Errors
+/// SQLite's.
+pub fn assignments(connection: &Connection, id: &str) -> rusqlite::Result<(u64, Option<String>)> {
+    connection
+        .prepare_cached("SELECT count(*), min(id) FROM devices WHERE template = ?1")?
+        .query_row([id], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))
+}
+
+/// What [`select`] gives.
+pub const LISTED: Listed = Listed {
+    table: "device_templates",
+    columns: "*",
+    from: "device_templates",
+    id: "id",
+    fields: &[
+        Field { name: "id", sql: "id", kind: Kind::Id },
+        // As it stands in a template.
+        Field { name: "@id", sql: "id", kind: Kind::Id },
+        Field { name: "displayName", sql: "display_name", kind: Kind::Text },
+    ],
+};
+
+/// The templates that a list asks for, and where its next page begins.
+///
+/// # Errors
+/// SQLite's.
+pub fn select(
+    connection: &Connection,
+    selection: &Selection,
+) -> rusqlite::Result<(Vec<DeviceTemplate>, Option<String>)> {
+    selection.rows(connection, &LISTED, read)
+}
+
+/// Forgets a template; false when there was none.
+///
+/// # Errors
+/// SQLite's.
+pub fn delete(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
+    Ok(connection.prepare_cached("DELETE FROM device_templates WHERE id = ?1")?.execute([id])? == 1)
+}

@@ -1,0 +1,305 @@
+//! What operators do with device templates: publish, change, delete, and make one from what a device sends.
+
+use std::sync::Arc;
+
+use central_core::model::options::Options;
+use central_core::model::parse::parse_documents;
+use central_core::model::{dtmi, problem::Problems};
+use central_core::template::generate::{Generated, Observation, Skipped, Source, generate};
+use edge_core::twin;
+use rusqlite::Connection;
+use schemas::names::{DeviceId, Identity};
+use serde_json::{Map, Value};
+
+use crate::component;
+use crate::fleet::{Fleet, FleetError, no_device};
+use crate::precondition::Precondition;
+use crate::store::devices;
+use crate::store::last_values;
+use crate::store::templates::{self, DeviceTemplate, TemplateDocument};
+use crate::store::twins::{self, Half};
+
+/// IoT Central's own bound.
+const TEMPLATES_MAX: u64 = 1000;
+/// What a template is, in `@type`; one of the second list must stand beside it.
+const DEFINITION: &str = "ModelDefinition";
+const KINDS: [&str; 3] = ["DeviceModel", "EdgeModel", "GatewayModel"];
+/// How many versions of a made template are tried before its id counts as taken.
+const VERSIONS_MAX: u32 = 1000;
+
+/// A change of a template; `None` leaves what stands.
+#[derive(Debug, Default)]
+pub struct TemplateChange {
+    pub types: Option<Vec<String>>,
+    pub context: Option<Value>,
+    pub display_name: Option<String>,
+    pub description: Option<String>,
+    pub capability_model: Option<Map<String, Value>>,
+}
+
+/// What becomes of the capability model that stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TemplateWrite {
+    /// Another one takes its place. The template may be new.
+    Replace,
+    /// It is merged with the change, as RFC 7396 has it. The template must be there.
+    Merge,
+}
+
+/// A template that was made from what a device sent.
+pub struct MadeTemplate {
+    pub template: DeviceTemplate,
+    /// What is not in it.
+    pub skipped: Vec<Skipped>,
+}
+
+/// The error for a template that is not stored.
+pub fn no_template(id: &str) -> FleetError {
+    FleetError::NotFound(format!("device template `{id}` is not stored"))
+}
+
+/// Stores a template and publishes it: devices have it from now on.
+///
+/// # Errors
+/// [`FleetError::Wrong`] with every problem of the model, [`FleetError::PreconditionFailed`], [`FleetError::NotFound`] when the
+/// template to change is not there, [`FleetError::Forbidden`] when there are too many.
+pub async fn store(
+    fleet: &Arc<Fleet>,
+    id: String,
+    change: TemplateChange,
+    write: TemplateWrite,
+    precondition: Precondition,
+) -> Result<DeviceTemplate, FleetError> {
+    fleet
+        .store
+        .submit(move |c| {
+            let stands = templates::get(c, &id)?;
+            if write == TemplateWrite::Merge && stands.is_none() {
+                return Err(no_template(&id));
+            }
+            precondition.check(stands.as_ref().map(DeviceTemplate::etag).as_deref())?;
+            let document = match stands {
+                Some(stands) => changed(stands.document, change, write),
+                None => new(&id, change)?,
+            };
+            write_checked(c, id, document)
+        })
+        .await
+}
+
+fn new(id: &str, change: TemplateChange) -> Result<TemplateDocument, FleetError> {
+    let missing = |field: &str, what: &str| FleetError::Wrong(format!("{field}: missing; write {what}"));
+    let types = || missing("@type", "[\"ModelDefinition\", \"DeviceModel\"]");
+    let model = || missing("capabilityModel", "an interface in DTDL");
+    let capability_model = change.capability_model.ok_or_else(model)?;
+    let of_model =
+        capability_model.get("displayName").and_then(Value::as_str).filter(|name| !name.is_empty());
+    let display_name = change.display_name.unwrap_or_else(|| of_model.unwrap_or(id).to_owned());
+    Ok(TemplateDocument {
+        types: change.types.ok_or_else(types)?,
+        context: change.context,
+        display_name,
+        description: change.description,
+        capability_model,
+    })
+}
+
+fn changed(mut document: TemplateDocument, change: TemplateChange, write: TemplateWrite) -> TemplateDocument {
+    if let Some(types) = change.types {
+        document.types = types;
+    }
+    if let Some(display_name) = change.display_name {
+        document.display_name = display_name;
+    }
+    document.context = change.context.or(document.context);
+    document.description = change.description.or(document.description);
+    if let Some(model) = change.capability_model {
+        match write {
+            TemplateWrite::Replace => document.capability_model = model,
+            TemplateWrite::Merge => twin::merge(&mut document.capability_model, &model),
+        }
+    }
+    document
+}
+
+fn write_checked(
+    c: &Connection,
+    id: String,
+    document: TemplateDocument,
+) -> Result<DeviceTemplate, FleetError> {
+    if !dtmi::is_user(&id) || id.len() > dtmi::INTERFACE_LENGTH_MAX {
+        return Err(FleetError::Wrong(format!(
+            "@id: found `{id}`; write a DTMI of up to {} characters such as dtmi:contoso:press;1",
+            dtmi::INTERFACE_LENGTH_MAX
+        )));
+    }
+    check_types(&document.types)?;
+    check_model(&document.capability_model)?;
+    if !templates::exists(c, &id)? && templates::count(c)? >= TEMPLATES_MAX {
+        return Err(FleetError::Forbidden(format!(
+            "{TEMPLATES_MAX} device templates are stored, the most that are allowed; delete one first"
+        )));
+    }
+    let revision = templates::put(c, &id, &document)?;
+    Ok(DeviceTemplate { id, document, revision })
+}
+
+fn check_types(types: &[String]) -> Result<(), FleetError> {
+    let has = |name: &str| types.iter().any(|of| of == name);
+    if has(DEFINITION) && KINDS.iter().any(|kind| has(kind)) {
+        return Ok(());
+    }
+    Err(FleetError::Wrong(format!(
+        "@type: found {types:?}; write [\"{DEFINITION}\", \"{}\"], or {} in place of the second",
+        KINDS[0],
+        KINDS[1..].join(" or ")
+    )))
+}
+
+fn check_model(model: &Map<String, Value>) -> Result<(), FleetError> {
+    let document = Value::Object(model.clone());
+    let wrong = |problems: Problems| FleetError::Wrong(format!("capabilityModel: {problems}"));
+    parse_documents(std::slice::from_ref(&document), &Options::IOT_CENTRAL).map_err(wrong)?;
+    Ok(())
+}
+
+/// Deletes a template that no device has.
+///
+/// # Errors
+/// [`FleetError::NotFound`], [`FleetError::PreconditionFailed`], or [`FleetError::Conflict`] with the first device that has it.
+pub async fn remove(fleet: &Arc<Fleet>, id: String, precondition: Precondition) -> Result<(), FleetError> {
+    let work = move |c: &Connection| {
+        let stands = templates::get(c, &id)?;
+        if let Some(stands) = &stands {
+            precondition.check(Some(&stands.etag()))?;
+        }
+        if !templates::exists(c, &id)? {
+            return Err(no_template(&id));
+        }
+        if let (devices, Some(first)) = templates::assignments(c, &id)? {
+            return Err(FleetError::Conflict(format!(
+                "device template `{id}` is assigned to {devices} devices, `{first}` among them; assign another to them first, \
+                 or take it away with \"template\": null"
+            )));
+        }
+        templates::delete(c, &id)?;
+        Ok(())
+    };
+    fleet.store.submit(work).await
+}
+
+/// Makes a template from what an unassigned device has sent and reported, and assigns it to the device.
+///
+/// # Errors
+/// [`FleetError::NotFound`] for the device, [`FleetError::Conflict`] when it has a template or has sent nothing that can be
+/// modelled, [`FleetError::Wrong`] for an id that is none.
+pub async fn make_from_device(
+    fleet: &Arc<Fleet>,
+    of: DeviceId,
+    id: Option<String>,
+    display_name: Option<String>,
+) -> Result<MadeTemplate, FleetError> {
+    let work = move |c: &Connection| {
+        let mut device = devices::get(c, &of)?.ok_or_else(|| no_device(&of))?;
+        if let Some(template) = &device.template {
+            return Err(FleetError::Conflict(format!(
+                "device `{of}` has the template `{template}`; take it away first with \"template\": null"
+            )));
+        }
+        let id = match id {
+            Some(id) if templates::exists(c, &id)? => {
+                return Err(FleetError::Conflict(format!("@id: device template `{id}` is stored already")));
+            }
+            Some(id) => id,
+            None => free_id(c, &of)?,
+        };
+        let display_name = display_name.unwrap_or_else(|| device.display_name.clone());
+        let observations = observations(c, &of)?;
+        let Generated { model, skipped } = generate(&of_model(&id), &display_name, &observations);
+        let Value::Object(model) = model else { return Err(no_template(&id)) };
+        if model["contents"].as_array().is_none_or(Vec::is_empty) {
+            return Err(FleetError::Conflict(format!(
+                "device `{of}` has sent and reported nothing that can be modelled"
+            )));
+        }
+        let document = TemplateDocument {
+            types: vec![DEFINITION.to_owned(), KINDS[0].to_owned()],
+            context: None,
+            display_name,
+            description: None,
+            capability_model: model,
+        };
+        let template = write_checked(c, id, document)?;
+        device.template = Some(template.id.clone());
+        device.revision += 1;
+        devices::put(c, &device)?;
+        Ok(MadeTemplate { template, skipped })
+    };
+    let made = fleet.store.submit(work).await?;
+    tracing::info!(template = made.template.id, "a device template was made from what a device sent");
+    Ok(made)
+}
+
+/// `dtmi:lineside:press_1;1`, in the first version that is free.
+fn free_id(c: &Connection, of: &DeviceId) -> Result<String, FleetError> {
+    let letters = of.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
+    // A segment begins with a letter and does not end with an underscore; 60 characters leave room for what stands behind it.
+    let segment: String = "d_".chars().chain(letters).take(60).collect();
+    let segment = segment.trim_end_matches('_');
+    for version in 1..=VERSIONS_MAX {
+        let id = format!("dtmi:lineside:{segment};{version}");
+        if !templates::exists(c, &id)? {
+            return Ok(id);
+        }
+    }
+    Err(FleetError::Conflict(format!(
+        "{VERSIONS_MAX} templates were made from `{of}` already; choose an \"@id\""
+    )))
+}
+
+/// The id of a template's capability model.
+fn of_model(template: &str) -> String {
+    let (path, version) = template.split_once(';').unwrap_or((template, "1"));
+    format!("{path}:model;{version}")
+}
+
+/// What a device itself has sent and reported, and what operators wrote.
+fn observations(c: &Connection, of: &DeviceId) -> Result<Vec<Observation>, FleetError> {
+    let mut observations = Vec::new();
+    for named in last_values::list(c, of)? {
+        if named.from.module.is_some() {
+            continue;
+        }
+        let value = named.value.and_then(|value| serde_json::from_str(value.get()).ok()).unwrap_or_default();
+        let component = Some(named.component).filter(|component| !component.is_empty());
+        observations.push(Observation { component, name: named.name, value, source: Source::Telemetry });
+    }
+    let identity = Identity::device(of.clone());
+    for half in [Half::Reported, Half::Desired] {
+        let section = twins::section(c, &identity, half)?.section;
+        for (name, value) in section.properties {
+            match value {
+                Value::Object(inner) if component::is_component(&Value::Object(inner.clone())) => {
+                    let inner = inner.into_iter().filter(|(name, _)| name != component::MARKER);
+                    observations
+                        .extend(inner.map(|(inner, value)| property(Some(&name), inner, value, half)));
+                }
+                value => observations.push(property(None, name, value, half)),
+            }
+        }
+    }
+    Ok(observations)
+}
+
+fn property(component: Option<&str>, name: String, value: Value, half: Half) -> Observation {
+    // What a device acknowledges stands in `value`.
+    let acknowledged = value.get("ac").and(value.get("value")).cloned();
+    let writable = acknowledged.is_some() || half == Half::Desired;
+    let value = acknowledged.unwrap_or(value);
+    Observation {
+        component: component.map(str::to_owned),
+        name,
+        value,
+        source: Source::Property { writable },
+    }
+}

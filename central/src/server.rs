@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use edge_core::access::x509::Authorities;
-use edge_hub::clients::Clients;
 use edge_hub::data_lock::DataLock;
 use edge_hub::files::FileBudget;
 use edge_hub::http_server::{HttpLimits, HttpServer};
 use edge_hub::mqtt_server::MqttServer;
 use edge_hub::private_files::make_private;
+use edge_hub::sessions::Sessions;
 use edge_hub::settings::MqttServerSettings;
 use edge_hub::tasks::Tasks;
 use edge_hub::tls::trust::TrustKeeper;
@@ -94,17 +94,6 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         (true, None) => Some(edge_hub::tls::https_config_for(keeper.served())?),
         (true, Some(own)) => Some(edge_hub::tls::https_config_for(own.served())?),
     };
-    let clients = Clients::new();
-    let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
-    let trust =
-        TrustKeeper::open(config.tls.device_ca.clone(), Authorities::default()).context("tls.device_ca")?;
-    let id_scope = config.dps.id_scope.clone();
-    let fleet = Fleet::new(store, clients.clone(), hosts, trust.trust(), id_scope, stop.clone()).await?;
-    fleet.resume_commands().await?;
-    let audit = Audit::new(fleet.store.clone(), config.keep.audit_limits());
-    let people =
-        People::open(audit, fleet.store.clone(), &config.data_dir).await.context("opening the users")?;
-
     let settings = MqttServerSettings {
         // A gateway has as many in flight as its line holds; what is read and not stored yet is bounded below.
         receive_max: Some(u16::MAX),
@@ -112,8 +101,19 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         pending_max: 2 * crate::ingest::BATCH_MAX,
         ..config.limits.settings(connections_max)
     };
-    let mqtt_server =
-        MqttServer::open(&config.data_dir.join("mqtt"), fleet.clone(), clients, settings).await?;
+    let sessions = Sessions::open(&config.data_dir.join("mqtt"), settings).await?;
+    let clients = sessions.clients();
+    let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
+    let trust =
+        TrustKeeper::open(config.tls.device_ca.clone(), Authorities::default()).context("tls.device_ca")?;
+    let id_scope = config.dps.id_scope.clone();
+    let fleet = Fleet::new(store, clients, hosts, trust.trust(), id_scope, stop.clone()).await?;
+    fleet.resume_commands().await?;
+    let audit = Audit::new(fleet.store.clone(), config.keep.audit_limits());
+    let people =
+        People::open(audit, fleet.store.clone(), &config.data_dir).await.context("opening the users")?;
+
+    let mqtt_server = MqttServer::new(sessions, fleet.clone());
     let http = listen("http.listen", config.http.listen).await?;
     let mqtts = listen("mqtt.mqtts", config.mqtt.mqtts).await?;
     let mqtt = match config.mqtt.mqtt {

@@ -15,7 +15,7 @@ const CRATES: [(&str, usize); 11] = [
     ("crates/mqtt", 0),
     ("crates/edge-core", 0),
     ("crates/edge-buffer", 0),
-    ("crates/edge-hub", 15),
+    ("crates/edge-hub", 0),
     ("edge-agent", 0),
     ("central", 30),
     ("central/core", 0),
@@ -25,11 +25,12 @@ const CRATES: [(&str, usize); 11] = [
 ];
 /// The crates without a file that needs one of the modules that it declares while that needs it, though no `use` says so: a path
 /// such as `child::name` counts here too.
-const WITHOUT_HIDDEN_CIRCLES: [&str; 9] = [
+const WITHOUT_HIDDEN_CIRCLES: [&str; 10] = [
     "schemas",
     "crates/mqtt",
     "crates/edge-core",
     "crates/edge-buffer",
+    "crates/edge-hub",
     "edge-agent",
     "central/core",
     "modules/sdk",

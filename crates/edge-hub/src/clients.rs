@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,7 +32,7 @@ use mqtt::codec::packet::Version;
 use mqtt::codec::reason::Reason;
 
 /// The clients of one program's MQTT servers. Cheap to clone; all clones are the same.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Clients(Arc<Inner>);
 
 struct Inner {
@@ -44,26 +44,10 @@ struct Inner {
     running_calls: Mutex<HashMap<u64, (Identity, CancellationToken)>>,
     next_connection: AtomicU64,
     next_call: AtomicU64,
-    /// ReasonProperties when somebody connects or subscribes.
+    /// Told when somebody connects or subscribes.
     changed: watch::Sender<()>,
-    /// The sessions of the server.
-    broker: OnceLock<Weak<Broker>>,
-}
-
-impl Default for Inner {
-    fn default() -> Self {
-        Self {
-            connections: Mutex::default(),
-            calls: Mutex::default(),
-            takeovers: Mutex::default(),
-            running_calls: Mutex::default(),
-            next_connection: AtomicU64::new(1),
-            // Not 1: an answer to a call of the program's last run must not fit one of this run.
-            next_call: AtomicU64::new(unix_ms() << 16),
-            changed: watch::channel(()).0,
-            broker: OnceLock::new(),
-        }
-    }
+    /// Their sessions; `None` without a server.
+    broker: Option<Arc<Broker>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,7 +57,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Why it is not on disk that a client was forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
-    /// Sessions are known from the opening of the server to its close.
+    /// These clients are those of no server ([`Clients::new`]).
     #[error("the MQTT sessions are not open")]
     NotOpen,
     /// The journal was not written.
@@ -125,9 +109,36 @@ impl Connection {
     }
 }
 
+impl Default for Clients {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Clients {
+    /// The clients of a program that opens no server: there will never be any. Those of a server are
+    /// [`crate::sessions::Sessions::clients`].
     pub fn new() -> Self {
-        Self::default()
+        Self::with(None)
+    }
+
+    /// The clients that have these sessions.
+    pub(crate) fn of(broker: Arc<Broker>) -> Self {
+        Self::with(Some(broker))
+    }
+
+    fn with(broker: Option<Arc<Broker>>) -> Self {
+        Self(Arc::new(Inner {
+            connections: Mutex::default(),
+            calls: Mutex::default(),
+            takeovers: Mutex::default(),
+            running_calls: Mutex::default(),
+            next_connection: AtomicU64::new(1),
+            // Not 1: an answer to a call of the program's last run must not fit one of this run.
+            next_call: AtomicU64::new(unix_ms() << 16),
+            changed: watch::channel(()).0,
+            broker,
+        }))
     }
 
     /// Whether somebody is connected under this identity.
@@ -275,10 +286,10 @@ impl Clients {
                 ended.cancel();
             }
         }
-        let broker = self.0.broker.get().and_then(Weak::upgrade);
+        let broker = self.0.broker.as_ref();
         let is_gone = &is_gone;
-        let mut last = broker.as_ref().and_then(|broker| broker.forget_bridge_states(is_gone));
-        for broker in broker.iter() {
+        let mut last = broker.and_then(|broker| broker.forget_bridge_states(is_gone));
+        if let Some(broker) = broker {
             for client_id in broker.client_ids() {
                 if Identity::of_session(&client_id).is_some_and(|who| is_gone(&who)) {
                     let before = last.replace(broker.forget(&client_id));
@@ -310,15 +321,10 @@ impl Clients {
     /// The clients that are connected, or have a session or a will without being connected.
     pub fn known(&self) -> BTreeSet<Identity> {
         let mut known: BTreeSet<Identity> = lock(&self.0.connections).keys().cloned().collect();
-        if let Some(broker) = self.0.broker.get().and_then(Weak::upgrade) {
+        if let Some(broker) = &self.0.broker {
             known.extend(broker.client_ids().iter().filter_map(|id| Identity::of_session(id)));
         }
         known
-    }
-
-    /// Joins the sessions of a server; the first server's, when there are several.
-    pub(crate) fn attach(&self, broker: &Arc<Broker>) {
-        let _ = self.0.broker.set(Arc::downgrade(broker));
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {

@@ -39,6 +39,7 @@ mod sanitized;
 pub mod service;
 mod session;
 mod session_queue;
+pub mod sessions;
 pub mod settings;
 pub mod single_flight;
 mod subscription;

@@ -116,7 +116,7 @@ pub(crate) struct Delivery {
     pub key: u64,
     pub ids: Option<Arc<[u32]>>,
     pub share: Option<Arc<Share>>,
-    /// ReasonProperties when the client acknowledged (QoS 0: when it was written); dropped when that will never be.
+    /// Told when the client acknowledged (QoS 0: when it was written); dropped when that will never be.
     pub done: Option<oneshot::Sender<()>>,
 }
 

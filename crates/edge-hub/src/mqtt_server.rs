@@ -1,10 +1,8 @@
 //! The server: its bounds, its counts, and what its listeners and sessions share.
 
 use edge_core::error_chain::chain;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use edge_buffer::OpenError;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -12,11 +10,11 @@ use crate::attempts::Attempts;
 use crate::broker::{Broker, wills};
 use crate::clients::Clients;
 use crate::connection_slots::{ConnectionSlotLimits, ConnectionSlots};
-use crate::counts::{Counts, add};
-use crate::journal::{Journal, JournalMax};
+use crate::counts::Counts;
 use crate::keeper;
 use crate::refusals::Refusals;
 use crate::service::Service;
+use crate::sessions::Sessions;
 use crate::settings::MqttServerSettings;
 use crate::tasks;
 
@@ -34,22 +32,9 @@ pub struct MqttServer<S> {
 }
 
 impl<S: Service> MqttServer<S> {
-    /// A server whose listeners are not open yet, with the sessions and retained messages that are in `dir`.
-    ///
-    /// # Errors
-    /// [`OpenError`] when `dir` cannot be used, or another program uses it.
-    pub async fn open(
-        dir: &Path,
-        service: Arc<S>,
-        clients: Clients,
-        settings: MqttServerSettings,
-    ) -> Result<Arc<Self>, OpenError> {
-        let max = JournalMax { bytes: settings.journal_bytes_max, keep_free_bytes: settings.keep_free_bytes };
-        let recovered = Journal::open(dir, max).await?;
-        let (broker, due_wills) = Broker::restore(recovered.journal, &recovered.state, settings.clone());
-        let broker = Arc::new(broker);
-        add(&broker.counts.records_skipped, recovered.skipped);
-        clients.attach(&broker);
+    /// A server whose listeners are not open yet. The sessions begin to expire, and wills that are due are published.
+    pub fn new(sessions: Sessions, service: Arc<S>) -> Arc<Self> {
+        let Sessions { settings, broker, due_wills, clients } = sessions;
         let stop = CancellationToken::new();
         let (keeps, finish) = (keeper::keep(broker.clone(), stop.clone()), settings.finish_timeout);
         let wills = wills::publish(broker.clone(), service.clone(), due_wills, stop.clone(), finish);
@@ -65,17 +50,7 @@ impl<S: Service> MqttServer<S> {
         let (keeper, stop_keeper) = (Mutex::new(Some(keeper)), stop.drop_guard());
         let attempts = Attempts::new(settings.throttle.clone());
         let refusals = Refusals::default();
-        Ok(Arc::new(Self {
-            service,
-            clients,
-            settings,
-            broker,
-            attempts,
-            slots,
-            refusals,
-            keeper,
-            stop_keeper,
-        }))
+        Arc::new(Self { service, clients, settings, broker, attempts, slots, refusals, keeper, stop_keeper })
     }
 
     pub fn settings(&self) -> &MqttServerSettings {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use edge_core::access::authorization::Rights;
 use edge_core::access::proof::Proof;
-use edge_hub::clients::Clients;
 use edge_hub::mqtt_server::MqttServer;
 use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
+use edge_hub::sessions::Sessions;
 use edge_hub::settings::MqttServerSettings;
 use futures_util::future::BoxFuture;
 use schemas::bag::PropertyBag;
@@ -95,9 +95,8 @@ fn connect(address: SocketAddr, first: usize) -> Vec<TcpStream> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_idle_connection_costs_at_most_4_kb() {
     let dir = tempfile::TempDir::new().unwrap();
-    let server =
-        MqttServer::open(dir.path(), Arc::new(Program), Clients::new(), MqttServerSettings::default());
-    let (server, stop) = (server.await.unwrap(), CancellationToken::new());
+    let sessions = Sessions::open(dir.path(), MqttServerSettings::default()).await.unwrap();
+    let (server, stop) = (MqttServer::new(sessions, Arc::new(Program)), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let served = tokio::spawn(server.clone().serve_tcp(listener, stop.clone()));

@@ -18,6 +18,7 @@ use edge_core::error_chain::chain;
 use edge_hub::data_lock::DataLock;
 use edge_hub::mqtt_server::MqttServer;
 use edge_hub::private_files::{make_new_files_private, make_private};
+use edge_hub::sessions::Sessions;
 use edge_hub::tasks::{Tasks, guard};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -110,9 +111,11 @@ struct Daemon {
 impl Daemon {
     async fn start(config: Config) -> Result<Self> {
         let (stop, stop_listeners) = (CancellationToken::new(), CancellationToken::new());
-        let (parts, certificates) = Parts::load(Arc::new(config)).await?;
+        let settings = config.limits.settings(config.listen.connections_max);
+        let sessions = Sessions::open(&config.data_dir.join("mqtt"), settings).await?;
+        let (parts, certificates) = Parts::load(Arc::new(config), sessions.clients()).await?;
         let tls = edge_hub::tls::server_config_for(certificates.keeper.served())?;
-        let (server, listeners) = server::open(&parts, tls, &stop_listeners).await?;
+        let (server, listeners) = server::open(&parts, sessions, tls, &stop_listeners).await?;
         parts.sweep().await?;
 
         let mut tasks = Tasks::new(stop.clone());

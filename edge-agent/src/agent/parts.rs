@@ -58,8 +58,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) async fn load(config: Arc<Config>) -> Result<(Self, Certificates)> {
-        let clients = Clients::new();
+    pub(super) async fn load(config: Arc<Config>, clients: Clients) -> Result<(Self, Certificates)> {
         let (state, queues, quarantine) = open(&config, clients.clone()).await?;
         let twins = Twins::load(state.clone())?;
         let devices = Devices::load(state.clone())?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use edge_hub::mqtt_server::MqttServer;
+use edge_hub::sessions::Sessions;
 use edge_hub::tasks::Tasks;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
@@ -16,14 +17,14 @@ use crate::messages::routing::Router;
 /// Opens the server and every listener of the configuration.
 pub(super) async fn open(
     parts: &Parts,
+    sessions: Sessions,
     tls: Arc<rustls::ServerConfig>,
     stop: &CancellationToken,
 ) -> Result<(Arc<MqttServer<GatewayService>>, Tasks)> {
-    let (config, clients) = (&parts.config, parts.clients.clone());
+    let config = &parts.config;
     let service = Arc::new(service(parts));
-    let api = methods::router(service.clone(), clients.clone());
-    let settings = config.limits.settings(config.listen.connections_max);
-    let server = MqttServer::open(&config.data_dir.join("mqtt"), service, clients, settings).await?;
+    let api = methods::router(service.clone(), parts.clients.clone());
+    let server = MqttServer::new(sessions, service);
     let mut listeners = Tasks::new(stop.clone());
     let bind = async |address| {
         edge_hub::listen::bind(address).await.with_context(|| format!("listening on {address}"))

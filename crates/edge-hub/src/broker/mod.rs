@@ -15,6 +15,7 @@ mod sessions;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+pub(crate) mod will;
 pub(crate) mod wills;
 
 use std::sync::atomic::AtomicU64;
@@ -26,7 +27,7 @@ use tokio::sync::{Notify, mpsc};
 use tracing::debug;
 
 use self::sessions::Sessions;
-use self::wills::DueWill;
+use self::will::DueWill;
 use crate::bridge_state;
 use crate::counts::{Counts, add};
 use crate::journal::event::{Event, Kept};

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::Broker;
 use super::publish::Given;
 use super::sessions::Entry;
-use super::wills::Will;
+use super::will::Will;
 use crate::close_handle::CloseHandle;
 use crate::counts::count;
 use crate::journal::Stored;

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Broker;
 use super::sessions::{Entry, Sessions};
-use super::wills::DueWill;
+use super::will::DueWill;
 use crate::counts::{Counts, count};
 use crate::journal::Journal;
 use crate::journal::event::Event;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::presence::{Arrival, Entered, Parting};
 use super::publish::{Given, copy};
-use super::wills::Will;
+use super::will::Will;
 use super::*;
 use crate::close_handle::CloseHandle;
 use crate::journal::event::Kept;

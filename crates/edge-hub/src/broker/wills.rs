@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Broker;
+use super::will::DueWill;
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::{Message, unix_ms};
@@ -32,20 +33,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// What IoT Hub says of a telemetry message that is a will ("Communicate with your IoT hub using the MQTT protocol").
 const TYPE_PROPERTY: &str = "iothub-MessageType";
 const TYPE: &str = "Will";
-
-/// The will of a client that is here.
-#[derive(Debug)]
-pub(crate) struct Will {
-    pub message: Arc<Message>,
-    pub delay_s: u32,
-}
-
-/// A will that is to be published now.
-#[derive(Debug)]
-pub(crate) struct DueWill {
-    client_id: Box<str>,
-    message: Arc<Message>,
-}
 
 impl Broker {
     /// Has a will published.
@@ -85,7 +72,7 @@ impl Broker {
     }
 }
 
-/// Publishes wills as they become due. ReasonProperties to stop, it goes on with those that are due already, for as long as `finish`.
+/// Publishes wills as they become due. Told to stop, it goes on with those that are due already, for as long as `finish`.
 pub(crate) async fn publish<S: Service>(
     broker: Arc<Broker>,
     service: Arc<S>,

@@ -10,9 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Session;
 use super::end::End;
 use super::pending::{Done, Failed, Pending, Reply, Request, Work};
+use super::reason_string::fits;
+use super::state::Session;
 use crate::counts::count;
 use crate::journal::Stored;
 use crate::sanitized::Sanitized;
@@ -189,13 +190,6 @@ where
             Err(NotDelivered::NotConnected | NotDelivered::Gone) => Ok(()),
         }
     }
-}
-
-/// Whether a packet of a reason string, so many reason codes and not much more is small enough.
-pub(super) fn fits(why: &str, codes: usize, packet_bytes_max: usize) -> bool {
-    /// Two lengths, a packet id, and the head of the property.
-    const BESIDE: usize = 16;
-    why.len() + codes + BESIDE <= packet_bytes_max
 }
 
 /// What a client of MQTT 5 is told of an HTTP-like status.

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::answer::fits;
 use super::publish::{TELEMETRY_TOPIC_BYTES_MAX, bag_bytes};
+use super::reason_string::fits;
 use super::wire::{Reader, Writer};
 use crate::bridge_state;
 use crate::connection_slots::ConnectionSlot;

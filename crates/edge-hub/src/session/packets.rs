@@ -3,9 +3,9 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, warn};
 
-use super::Session;
 use super::end::End;
 use super::pending::Reply;
+use super::state::Session;
 use crate::counts::count;
 use crate::journal::event::Event;
 use crate::quota::Rate;

@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::Session;
 use super::end::End;
 use super::pending::{Reply, Work};
+use super::state::Session;
 use crate::bridge_state;
 use crate::broker::publish::Given;
 use crate::counts::count;

@@ -6,10 +6,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::warn;
 
 use super::end::End;
-use super::{OUT_BYTES_MAX, Session};
+use super::gate::Gate;
+use super::state::{Peer, Session};
+use super::wire::OUT_BYTES_MAX;
 use crate::bridge_state;
 use crate::counts::{add, count};
-use crate::journal::Stored;
 use crate::journal::event::Event;
 use crate::message::unix_ms;
 use crate::sanitized::Sanitized;
@@ -19,21 +20,6 @@ use mqtt::codec::message::Message;
 use mqtt::codec::packet::Ack;
 use mqtt::codec::reason::Reason;
 use mqtt::codec::write::{self, AckKind};
-
-/// Packets that may be written when their packet ids are on disk: a QoS 2 message that was sent under one id and comes
-/// again under another would be taken twice.
-pub(super) struct Gate {
-    stored: Stored,
-    packets: BytesMut,
-}
-
-/// Ends when what is behind the gate may be written.
-pub(super) async fn opened(gate: &mut Option<Box<Gate>>) -> Result<(), AppendError> {
-    match gate {
-        Some(gate) => (&mut gate.stored).await,
-        None => std::future::pending().await,
-    }
-}
 
 impl<S, T> Session<S, T>
 where
@@ -151,7 +137,7 @@ where
 }
 
 /// Writes a message; false when the client does not take one so large.
-fn write_copy(out: &mut BytesMut, copy: &Copy, peer: super::Peer, now_ms: u64) -> bool {
+fn write_copy(out: &mut BytesMut, copy: &Copy, peer: Peer, now_ms: u64) -> bool {
     let message = &copy.message;
     let shown = bridge_state::shown(&message.topic);
     let publish = Message {

@@ -4,9 +4,9 @@ use edge_core::dialect::client::{DialectError, Subscribe as Meaning, parse_subsc
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::warn;
 
-use super::Session;
 use super::end::End;
 use super::pending::{Reply, Subscribed};
+use super::state::Session;
 use crate::bridge_state;
 use crate::clients::Connection;
 use crate::counts::count;

@@ -13,6 +13,9 @@ use mqtt::codec::error::ReadError;
 use mqtt::codec::packet::{Packet, Version};
 use mqtt::codec::read::{Read, connect_version, read};
 
+/// Bytes that wait to be written to one client before its session stops adding to them.
+pub(super) const OUT_BYTES_MAX: usize = 64 * 1024;
+
 /// What is read at once: from an idle client, and from a busy one.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
 /// What is read at once without a buffer of its own.

@@ -7,7 +7,9 @@ use edge_core::certificate::Served;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Authority, TlsError, certificates};
+use super::error::TlsError;
+use super::issue::Authority;
+use super::pem::certificates;
 
 /// Reads the first certificate of a PEM text; `authority` is the site's own.
 ///

@@ -12,7 +12,8 @@ use rustls::pki_types::pem::PemObject as _;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{TlsError, certificates};
+use super::error::TlsError;
+use super::pem::certificates;
 
 /// How long an authority is valid.
 const CA_LIFETIME: Duration = Duration::days(10 * 365);

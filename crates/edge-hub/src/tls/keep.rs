@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::inspect::is_damaged_own;
-use super::watch::{directory, quiet};
+use super::watch::{WatchError, directory, quiet};
 use super::{
     Authority, Issued, Purpose, SERVER_LIFETIME, ServedCertificate, TlsError, Wanted, inspect, issue, watch,
 };
@@ -88,16 +88,9 @@ pub enum KeepError {
     /// It was not made.
     #[error("making the server's certificate")]
     Made(#[source] TlsError),
-    /// Changes of the files would not be seen.
-    #[error("{path}: changes cannot be watched")]
-    Watch {
-        path: PathBuf,
-        #[source]
-        source: notify::Error,
-    },
-    /// SIGHUP would not be heard.
-    #[error("listening for SIGHUP")]
-    Signal(#[source] io::Error),
+    /// Changes of the files would not be noticed.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
 }
 
 /// The certificate of a server and what keeps it fresh.
@@ -146,9 +139,9 @@ impl Keeper {
     /// Keeps it fresh until `stop`.
     ///
     /// # Errors
-    /// [`KeepError::Watch`] or [`KeepError::Signal`] when changes cannot be noticed.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), KeepError> {
-        let mut hangup = signal(SignalKind::hangup()).map_err(KeepError::Signal)?;
+    /// [`WatchError`] when changes cannot be noticed.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), WatchError> {
+        let mut hangup = signal(SignalKind::hangup()).map_err(WatchError::Signal)?;
         let changed = Arc::new(Notify::new());
         let _watcher = self.options.place.watch(&changed)?;
         let mut looks = tokio::time::interval(self.options.look_every);
@@ -346,7 +339,7 @@ impl KeepOptions {
 }
 
 impl CertificateLocation {
-    fn watch(&self, changed: &Arc<Notify>) -> Result<Option<notify::RecommendedWatcher>, KeepError> {
+    fn watch(&self, changed: &Arc<Notify>) -> Result<Option<notify::RecommendedWatcher>, WatchError> {
         match self {
             Self::Files { cert, key } => watch::watch(&[cert, key], changed).map(Some),
             Self::Memory => Ok(None),

@@ -2,155 +2,24 @@
 //! without its own authority makes for itself.
 
 mod client_certificate;
+mod config;
+mod error;
 mod inspect;
 mod issue;
 pub mod keep;
 #[cfg(test)]
 mod p521_test;
+mod pem;
 mod provider;
 mod served;
 pub mod together;
 pub mod trust;
 mod watch;
 
-use std::sync::Arc;
-
-use rustls::client::WantsClientCert;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
-
+pub use config::{client_config, client_config_showing, https_config_for, server_config, server_config_for};
+pub use error::TlsError;
 pub use inspect::{inspect, not_after_secs};
 pub use issue::{Authority, Issued, Purpose, SERVER_LIFETIME, Wanted, issue, issue_ca, issue_server};
+pub use pem::certificates;
 pub use served::ServedCertificate;
-
-use client_certificate::OptionalClientCertificate;
-use provider::provider;
-
-/// Why certificates or keys could not be read or made.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The text holds no certificate.
-    #[error("found no certificate; write PEM (`-----BEGIN CERTIFICATE-----`)")]
-    NoCertificate,
-    /// The text is not PEM, or holds no key.
-    #[error("reading PEM: {0}")]
-    Pem(#[from] rustls::pki_types::pem::Error),
-    /// Key and certificate do not fit, or neither is usable.
-    #[error("using the certificate: {0}")]
-    Unusable(#[from] rustls::Error),
-    /// The certificate is of the site's own authority and was changed since.
-    #[error("the signature of the site's own authority does not fit the certificate")]
-    Signature,
-    /// The key is another one's.
-    #[error("certificate and key are no pair")]
-    NotAPair,
-    /// Nobody would accept it.
-    #[error("the certificate has expired")]
-    Expired,
-    /// Certificates are not signed with it.
-    #[error(
-        "the authority's key is on the curve P-521, with which certificates are not made here; give an authority with a key on P-256 \
-             or P-384, or a certificate that it signed"
-    )]
-    AuthorityCurve,
-    #[error("making a certificate: {0}")]
-    Made(#[from] rcgen::Error),
-}
-
-/// The certificates in a PEM text.
-///
-/// # Errors
-/// [`TlsError`] when it cannot be read or holds none.
-pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>()?;
-    if certificates.is_empty() { Err(TlsError::NoCertificate) } else { Ok(certificates) }
-}
-
-/// The server's side for one certificate that stays. See [`server_config_for`].
-///
-/// # Errors
-/// [`TlsError`] when the PEM cannot be read, or certificate and key do not fit.
-pub fn server_config(cert_pem: &[u8], key_pem: &[u8]) -> Result<Arc<ServerConfig>, TlsError> {
-    server_config_for(Arc::new(ServedCertificate::new(cert_pem, key_pem)?))
-}
-
-/// The server's side, TLS 1.2 (Azure's Python SDK speaks nothing newer) and 1.3. A client certificate is asked for and
-/// may be left out; who its owner is, the server's service decides.
-///
-/// # Errors
-/// [`TlsError::Unusable`] when the crypto library offers no such protocol version.
-pub fn server_config_for(certificate: Arc<ServedCertificate>) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = provider();
-    let clients = OptionalClientCertificate::new(provider.signature_verification_algorithms);
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(Arc::new(clients))
-        .with_cert_resolver(certificate);
-    Ok(Arc::new(config))
-}
-
-/// The server's side of HTTPS for people's programs and browsers: HTTP/1.1 by ALPN, TLS 1.2 and 1.3. No client certificate is
-/// asked for, since browsers would ask their users for one.
-///
-/// # Errors
-/// As for [`server_config_for`].
-pub fn https_config_for(certificate: Arc<ServedCertificate>) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// The client's side: trusts the authorities given and no other, and shows no certificate.
-///
-/// # Errors
-/// [`TlsError`] when the PEM holds no usable certificate.
-pub fn client_config(ca_pem: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
-    Ok(Arc::new(trusting(ca_pem)?.with_no_client_auth()))
-}
-
-/// As [`client_config`], and shows a certificate with its chain.
-///
-/// # Errors
-/// [`TlsError`] when the PEM holds no usable certificate or key, or they are no pair.
-pub fn client_config_showing(
-    ca_pem: &[u8],
-    cert_pem: &[u8],
-    key_pem: &[u8],
-) -> Result<Arc<ClientConfig>, TlsError> {
-    let key = PrivateKeyDer::from_pem_slice(key_pem)?;
-    Ok(Arc::new(trusting(ca_pem)?.with_client_auth_cert(certificates(cert_pem)?, key)?))
-}
-
-fn trusting(ca_pem: &[u8]) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca_pem)? {
-        roots.add(certificate)?;
-    }
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_made_chain_serves_and_a_wrong_key_does_not() {
-        let ca = issue_ca("site").unwrap();
-        let names = ["gw1".to_owned(), "127.0.0.1".to_owned()];
-        let issued = issue_server(&ca, &names).unwrap();
-        assert_eq!(certificates(issued.chain_pem.as_bytes()).unwrap().len(), 2);
-        server_config(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
-        client_config(ca.cert_pem.as_bytes()).unwrap();
-        let other = issue_server(&ca, &names).unwrap();
-        assert!(matches!(
-            server_config(issued.chain_pem.as_bytes(), other.key_pem.as_bytes()),
-            Err(TlsError::Unusable(_))
-        ));
-        assert!(matches!(client_config(b"nothing"), Err(TlsError::NoCertificate)));
-    }
-}
+pub use watch::WatchError;

@@ -6,11 +6,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConnection, Stream, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, Stream,
+    SupportedProtocolVersion,
 };
 
+use super::client_certificate::OptionalClientCertificate;
+use super::provider::provider;
 use super::*;
 
 const CA: &[u8] = include_bytes!("../../../edge-core/testdata/p521/ca.pem");

@@ -7,7 +7,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::{TlsError, certificates, provider};
+use super::error::TlsError;
+use super::pem::certificates;
+use super::provider::provider;
 
 /// A certificate, its chain and its key, as the server serves them now.
 #[derive(Debug)]

@@ -14,9 +14,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::keep::KeepError;
-use super::watch::quiet;
-use super::{TlsError, certificates};
+use super::error::TlsError;
+use super::pem::certificates;
+use super::watch::{WatchError, quiet};
 use crate::input_file::{self, SMALL_BYTES_MAX};
 
 /// Why the authorities cannot be used.
@@ -84,13 +84,13 @@ impl TrustKeeper {
     /// Reads the files again whenever they change, until `stop`.
     ///
     /// # Errors
-    /// [`KeepError::Watch`] or [`KeepError::Signal`] when changes cannot be noticed.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), KeepError> {
+    /// [`WatchError`] when changes cannot be noticed.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), WatchError> {
         if self.files.is_empty() {
             stop.cancelled().await;
             return Ok(());
         }
-        let mut hangup = signal(SignalKind::hangup()).map_err(KeepError::Signal)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(WatchError::Signal)?;
         let changed = Arc::new(Notify::new());
         let files: Vec<_> = self.files.iter().map(PathBuf::as_path).collect();
         let _watcher = super::watch::watch(&files, &changed)?;

@@ -16,6 +16,7 @@ use edge_core::dialect::link::LinkUp;
 use edge_hub::clients::Clients;
 use edge_hub::mqtt_server::MqttServer;
 use edge_hub::service::{Admitted, Client, ClientCert, ConnectRequest, Login, Refusal, Rejected, Service};
+use edge_hub::sessions::Sessions;
 use edge_hub::settings::MqttServerSettings;
 use futures_util::future::BoxFuture;
 use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS};
@@ -268,8 +269,9 @@ impl Site {
             shown: Mutex::default(),
             rights: Mutex::default(),
         });
-        let (clients, stop) = (Clients::new(), CancellationToken::new());
-        let server = open(dir, &program, &clients, settings).await;
+        let (sessions, stop) = (open(dir, settings).await, CancellationToken::new());
+        let clients = sessions.clients();
+        let server = MqttServer::new(sessions, program.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let served = tokio::spawn(serve(server.clone(), listener, stop.clone()));
@@ -325,17 +327,12 @@ fn plain_or_tls(
     }
 }
 
-/// Opens a server as soon as whoever had the directory lets it go.
-async fn open(
-    dir: &Path,
-    program: &Arc<Program>,
-    clients: &Clients,
-    settings: MqttServerSettings,
-) -> Arc<MqttServer<Program>> {
+/// Opens the sessions as soon as whoever had the directory lets it go.
+async fn open(dir: &Path, settings: MqttServerSettings) -> Sessions {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
-        match MqttServer::open(dir, program.clone(), clients.clone(), settings.clone()).await {
-            Ok(server) => return server,
+        match Sessions::open(dir, settings.clone()).await {
+            Ok(sessions) => return sessions,
             Err(OpenError::InUse { .. }) if tokio::time::Instant::now() < deadline => {
                 tokio::task::yield_now().await;
             }

@@ -174,7 +174,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     }
     {
         let (fleet, stop) = (fleet.clone(), stop.clone());
-        started.tasks.restarted("standing of clients", move || {
+        started.tasks.restarted("authorization of clients", move || {
             let (fleet, stop) = (fleet.clone(), stop.clone());
             async move {
                 fleet.review_on_change(stop).await;

@@ -40,7 +40,7 @@ const WITHOUT_HIDDEN_CIRCLES: [&str; 10] = [
 /// Lines beyond which a file is more than one thought.
 const LINES_MAX: usize = 520;
 /// How many files are longer.
-const LONG_FILES: usize = 14;
+const LONG_FILES: usize = 8;
 
 /// A file's path as a module of its crate: `["a", "b"]` for `src/a/b.rs` and for `src/a/b/mod.rs`.
 type Module = Vec<String>;

@@ -14,21 +14,28 @@
 //!
 //! A connection has a session_queue by its number; what a connection does that was taken over touches nothing.
 
+mod outgoing;
+mod state;
+mod take;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edge_core::dialect::client::Subscribe;
 use mqtt::filter;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::close_handle::CloseHandle;
 use crate::delivery::NotDelivered;
-use crate::flight::{Again, Flight};
-use crate::message::{Delivery, Message};
+use crate::flight::Flight;
+use crate::message::Delivery;
 use crate::quota::Usage;
 use crate::subscription::Options;
 use mqtt::codec::reason::Reason;
+use state::{Holder, Inner, Load, Wait};
+
+pub(crate) use outgoing::{Budget, Copy, Outgoing, Taken};
 
 /// Messages that wait for one connected client before senders are held back.
 pub(crate) const MESSAGES_SOFT: usize = 1_000;
@@ -60,31 +67,6 @@ pub(crate) enum Bound {
     Hard,
 }
 
-/// Messages, or the most of them.
-#[derive(Debug, Clone, Copy, Default)]
-struct Load {
-    messages: usize,
-    bytes: usize,
-}
-
-impl Load {
-    fn reaches(self, bound: Self) -> bool {
-        self.messages >= bound.messages || self.bytes >= bound.bytes
-    }
-
-    fn exceeds(self, bound: Self) -> bool {
-        self.messages > bound.messages || self.bytes > bound.bytes
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self { messages: self.messages + other.messages, bytes: self.bytes + other.bytes }
-    }
-
-    fn times(self, times: usize) -> Self {
-        Self { messages: self.messages * times, bytes: self.bytes * times }
-    }
-}
-
 /// What a session that is away may keep.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keeps {
@@ -92,7 +74,7 @@ pub(crate) struct Keeps {
     pub bytes: usize,
 }
 
-/// The session_queue of one session.
+/// The queue of one session.
 #[derive(Debug)]
 pub(crate) struct SessionQueue {
     /// Names the session in the table and the journal; never used twice.
@@ -112,120 +94,6 @@ pub(crate) struct SessionQueue {
     held: Mutex<Vec<Held>>,
 }
 
-#[derive(Debug)]
-struct Inner {
-    holder: Option<Holder>,
-    is_closed: bool,
-    /// Its client was deleted.
-    is_forgotten: bool,
-    queue: VecDeque<Delivery>,
-    /// In the queue, what was asked for as retained left out.
-    load: Load,
-    /// In the queue, asked for as retained.
-    replayed: Load,
-    /// No message in the queue expires before that.
-    first_expiry_ms: u64,
-    /// Publishers wait for room.
-    wait: Option<Box<Wait>>,
-    /// QoS 2 packet ids of the client that it has not let go (PUBREL).
-    received: BTreeSet<u16>,
-    /// Messages that gave way while the client was away.
-    dropped: u64,
-}
-
-/// The connection that has a session_queue.
-#[derive(Debug)]
-struct Holder {
-    number: u64,
-    close: Arc<CloseHandle>,
-    /// It is being closed: nothing more is sent, and the session is as if it were away.
-    is_slow: bool,
-}
-
-/// Publishers wait for room.
-#[derive(Debug, Clone, Copy)]
-struct Wait {
-    since: Instant,
-    /// When the connection is closed that makes no room.
-    until: Instant,
-}
-
-impl Default for Inner {
-    fn default() -> Self {
-        Self {
-            holder: None,
-            is_closed: false,
-            is_forgotten: false,
-            queue: VecDeque::new(),
-            load: Load::default(),
-            replayed: Load::default(),
-            first_expiry_ms: u64::MAX,
-            wait: None,
-            received: BTreeSet::new(),
-            dropped: 0,
-        }
-    }
-}
-
-impl Inner {
-    fn load_of(&mut self, delivery: &Delivery) -> &mut Load {
-        if delivery.is_replayed { &mut self.replayed } else { &mut self.load }
-    }
-
-    fn push(&mut self, delivery: Delivery) {
-        let load = self.load_of(&delivery);
-        load.messages += 1;
-        load.bytes += delivery.message.size();
-        if let Some(expires_ms) = delivery.message.expires_ms {
-            self.first_expiry_ms = self.first_expiry_ms.min(expires_ms);
-        }
-        self.queue.push_back(delivery);
-    }
-
-    fn pop(&mut self) -> Option<Delivery> {
-        let delivery = self.queue.pop_front()?;
-        let load = self.load_of(&delivery);
-        load.messages -= 1;
-        load.bytes -= delivery.message.size();
-        Some(delivery)
-    }
-
-    /// Takes out what is not to stay, in order.
-    fn retain(&mut self, may_stay: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
-        let mut out = Vec::new();
-        for _ in 0..self.queue.len() {
-            let Some(delivery) = self.pop() else { break };
-            if may_stay(&delivery) {
-                self.push(delivery);
-            } else {
-                out.push(delivery);
-            }
-        }
-        out
-    }
-
-    /// All that is in the queue.
-    fn queued(&self) -> Load {
-        self.load.plus(self.replayed)
-    }
-
-    /// Whether a connection has it that takes what is sent.
-    fn is_here(&self) -> bool {
-        self.holder.as_ref().is_some_and(|holder| !holder.is_slow)
-    }
-
-    /// Lets the oldest go until no more is left than that; their journal keys.
-    fn trim(&mut self, to: Load) -> Vec<u64> {
-        let mut evicted = Vec::new();
-        while self.queued().exceeds(to) {
-            let Some(oldest) = self.pop() else { break };
-            evicted.push(oldest.key);
-        }
-        self.dropped += evicted.len() as u64;
-        evicted
-    }
-}
-
 /// What a push did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pushed {
@@ -235,74 +103,6 @@ pub(crate) struct Pushed {
     pub is_closed_as_slow: bool,
     /// Journal keys of the messages that gave way.
     pub evicted: Vec<u64>,
-}
-
-/// What one connection may be sent now.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Budget {
-    /// QoS 1 and 2 messages in flight at most.
-    pub window: usize,
-    /// Bytes at least one message of which is given.
-    pub bytes: usize,
-    pub now_ms: u64,
-}
-
-/// One thing to send.
-#[derive(Debug)]
-pub(crate) enum Outgoing {
-    Publish(Copy),
-    Release(u16),
-}
-
-impl Outgoing {
-    /// About what its packet has.
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Publish(copy) => copy.message.topic.len() + copy.message.payload.len() + 16,
-            Self::Release(_) => 4,
-        }
-    }
-}
-
-/// A message to send.
-#[derive(Debug)]
-pub(crate) struct Copy {
-    pub message: Arc<Message>,
-    /// 0 for QoS 0.
-    pub id: u16,
-    pub qos: u8,
-    pub retain: bool,
-    pub is_again: bool,
-    /// Of the journal; 0 for none, and when it was sent before.
-    pub key: u64,
-    pub ids: Option<Arc<[u32]>>,
-    /// Of a QoS 0 message.
-    pub done: Option<oneshot::Sender<()>>,
-}
-
-impl Copy {
-    fn of(delivery: &Delivery, id: u16, is_again: bool) -> Self {
-        Self {
-            message: delivery.message.clone(),
-            id,
-            qos: delivery.qos,
-            retain: delivery.retain,
-            is_again,
-            key: 0,
-            ids: delivery.ids.clone(),
-            done: None,
-        }
-    }
-}
-
-/// What is to be sent, and what was passed over.
-#[derive(Debug, Default)]
-pub(crate) struct Taken {
-    pub outgoing: Vec<Outgoing>,
-    /// Messages that expired in the queue.
-    pub expired: usize,
-    /// The journal keys among them.
-    pub expired_keys: Vec<u64>,
 }
 
 /// What a client may not have any more.
@@ -577,65 +377,6 @@ impl SessionQueue {
         let evicted: Vec<u64> = (0..half).map_while(|_| inner.pop()).map(|delivery| delivery.key).collect();
         inner.dropped += evicted.len() as u64;
         evicted
-    }
-
-    /// Takes what its connection may send now: first what is to be sent again, then what waits.
-    pub(crate) fn take(&self, connection: u64, budget: Budget) -> Taken {
-        let mut taken = Taken::default();
-        let mut inner = self.lock();
-        let may_take = |holder: &Holder| holder.number == connection && !holder.is_slow;
-        if !inner.holder.as_ref().is_some_and(may_take) {
-            return taken;
-        }
-        let mut flight = self.flight();
-        if inner.queue.is_empty() && flight.is_empty() {
-            return taken;
-        }
-        let mut bytes = 0;
-        while flight.on_wire() < budget.window && bytes < budget.bytes {
-            taken.outgoing.push(match flight.again() {
-                Some(Again::Publish(id, delivery)) => {
-                    bytes += delivery.message.size();
-                    Outgoing::Publish(Copy::of(delivery, id, true))
-                }
-                Some(Again::Release(id)) => Outgoing::Release(id),
-                None => break,
-            });
-        }
-        while bytes < budget.bytes {
-            let Some(next) = inner.queue.front() else { break };
-            if next.message.is_expired(budget.now_ms) {
-                taken.expired += 1;
-                if let Some(delivery) = inner.pop()
-                    && delivery.key != 0
-                {
-                    taken.expired_keys.push(delivery.key);
-                }
-                continue;
-            }
-            if next.qos > 0 && flight.on_wire() >= budget.window {
-                break;
-            }
-            let Some(mut delivery) = inner.pop() else { break };
-            bytes += delivery.message.size();
-            if delivery.qos == 0 {
-                let done = delivery.done.take();
-                taken.outgoing.push(Outgoing::Publish(Copy { done, ..Copy::of(&delivery, 0, false) }));
-                continue;
-            }
-            let mut copy = Copy::of(&delivery, 0, delivery.is_again);
-            copy.key = delivery.key;
-            copy.id = flight.enter(delivery);
-            taken.outgoing.push(Outgoing::Publish(copy));
-        }
-        if inner.queue.is_empty() {
-            // An idle client keeps no memory of a busy hour.
-            inner.queue.shrink_to(KEPT_MESSAGES);
-        }
-        if inner.wait.is_some() && !inner.load.reaches(self.full()) {
-            self.end_wait(&mut inner);
-        }
-        taken
     }
 
     /// PUBACK (`qos` 1), or what ends QoS 2: PUBCOMP, or a PUBREC that refuses.

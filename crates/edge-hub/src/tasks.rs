@@ -13,6 +13,10 @@
 //! answer, and no test makes it panic.
 #![expect(clippy::disallowed_methods, reason = "here tasks get their names")]
 
+#[cfg(debug_assertions)]
+mod injected;
+mod kind;
+
 use edge_core::error_chain::chain;
 use std::any::Any;
 use std::error::Error;
@@ -30,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
+use kind::Kind;
+
 /// Threads that write to disk: nothing is stored any more without them.
 pub const ESSENTIAL_THREADS: [&str; 4] =
     [edge_buffer::threads::COMMIT, edge_buffer::threads::ANSWERS, STATE_THREAD, STORE_THREAD];
@@ -45,157 +51,6 @@ const RESTART_FORGIVEN: Duration = Duration::from_secs(300);
 
 /// Exit code of a program that an essential task ended (`EX_SOFTWARE` of sysexits.h).
 pub const EXIT_CODE: u8 = 70;
-
-/// What a task's panic or end means, as the table of the module's page has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Essential,
-    Restarted,
-    Isolated,
-}
-
-impl Kind {
-    #[cfg(debug_assertions)]
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Essential => "essential",
-            Self::Restarted => "restarted",
-            Self::Isolated => "isolated",
-        }
-    }
-}
-
-/// Panics that a test injects into the tasks and threads of a running program. Debug builds only: what is shipped has none of it.
-///
-/// `LINESIDE_TASKS` names a file to which a line is appended for each task when it first runs, `kind name`, and when it panics here,
-/// `panicked kind name`. `LINESIDE_PANICS` names a file to which a test writes the tasks that are to panic, once each, as lines
-/// `kind name`.
-#[cfg(debug_assertions)]
-mod injected {
-    use std::collections::BTreeSet;
-    use std::io::Write as _;
-    use std::path::{Path, PathBuf};
-    use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-    use std::time::Duration;
-
-    use futures_util::future::{Either, FutureExt as _, lazy};
-    use tokio::sync::watch;
-
-    use super::Kind;
-
-    const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-    struct Plan {
-        has_panics: bool,
-        /// Tasks that are to panic now.
-        due: watch::Sender<BTreeSet<String>>,
-        tasks: Option<PathBuf>,
-        /// What was written to `tasks`.
-        noted: Mutex<BTreeSet<String>>,
-    }
-
-    static PLAN: LazyLock<Plan> = LazyLock::new(|| {
-        let panics = std::env::var_os("LINESIDE_PANICS").map(PathBuf::from);
-        let (has_panics, due) = (panics.is_some(), watch::Sender::new(BTreeSet::new()));
-        if let Some(panics) = panics {
-            let due = due.clone();
-            let _for_a_test = std::thread::Builder::new()
-                .name("injected-panics".into())
-                .spawn(move || follow(&panics, &due));
-        }
-        let tasks = std::env::var_os("LINESIDE_TASKS").map(PathBuf::from);
-        Plan { has_panics, due, tasks, noted: Mutex::default() }
-    });
-
-    /// Takes up the lines of the file as they come.
-    fn follow(panics: &Path, due: &watch::Sender<BTreeSet<String>>) {
-        let mut seen = BTreeSet::new();
-        loop {
-            let text = std::fs::read_to_string(panics).unwrap_or_default();
-            // A line without its end is still being written.
-            for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
-                if seen.insert(line.to_owned()) {
-                    due.send_if_modified(|due| due.insert(line.to_owned()));
-                }
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-    }
-
-    fn noted() -> MutexGuard<'static, BTreeSet<String>> {
-        PLAN.noted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Appends a line to the file of tasks, the first time.
-    fn note(line: String) {
-        if let Some(file) = &PLAN.tasks
-            && noted().insert(line.clone())
-        {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
-            // In one write: another task writes its line at the same time.
-            let _for_a_test = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
-        }
-    }
-
-    /// True for one of the runs of a task that is to panic.
-    fn claim(task: &str) -> bool {
-        let is_claimed = PLAN.due.send_if_modified(|due| due.remove(task));
-        if is_claimed {
-            note(format!("panicked {task}"));
-        }
-        is_claimed
-    }
-
-    /// Notes a task when it first runs, and has it panic where a test orders that.
-    pub(super) fn into<F: Future>(
-        kind: Kind,
-        name: &'static str,
-        task: F,
-    ) -> impl Future<Output = F::Output> {
-        // A large future is put on the heap: without optimisation each layer around it takes its size on the stack once more. Those of
-        // connections are smaller and stay where they are: they are most of what an idle connection costs.
-        const INLINE_BYTES_MAX: usize = 8 << 10;
-        if size_of::<F>() <= INLINE_BYTES_MAX && !PLAN.has_panics {
-            let noted = lazy(move |_| note(format!("{} {name}", kind.as_str())));
-            return Either::Left(noted.then(move |()| task));
-        }
-        let mut task = Box::pin(task);
-        Either::Right(async move {
-            tokio::select! {
-                biased;
-                // First: a task that ends at once is noted too, and may panic.
-                () = panic_due(kind, name) => panic!("injected"),
-                ended = &mut task => ended,
-            }
-        })
-    }
-
-    /// Ends when the task is to panic.
-    async fn panic_due(kind: Kind, name: &'static str) {
-        let task = format!("{} {name}", kind.as_str());
-        note(task.clone());
-        if !PLAN.has_panics {
-            return std::future::pending().await;
-        }
-        let mut due = PLAN.due.subscribe();
-        loop {
-            // The sender is a static.
-            let _is_open = due.wait_for(|due| due.contains(&task)).await.is_ok();
-            if claim(&task) {
-                return;
-            }
-        }
-    }
-
-    /// Panics when the thread is to.
-    pub(super) fn turn(kind: Kind, name: &'static str) {
-        let task = format!("{} {name}", kind.as_str());
-        note(task.clone());
-        if PLAN.has_panics && claim(&task) {
-            panic!("injected");
-        }
-    }
-}
 
 /// A thread without which the program cannot go on begins a turn. Its name is one of [`ESSENTIAL_THREADS`].
 #[inline]
@@ -499,93 +354,4 @@ fn cause(ended: Result<Ended, Panicked>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-
-    /// What is told to all is told to every test of this process.
-    static SERIAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-    fn boxed(error: &str) -> Ended {
-        Err(error.into())
-    }
-
-    /// Each kind of task against each way of failing.
-    #[tokio::test]
-    async fn an_essential_task_ends_the_program_with_its_cause_and_any_other_runs_again() {
-        let _serial = SERIAL.lock().await;
-        for (way, cause) in [("panic", "panicked: injected"), ("error", "failed: injected"), ("end", ENDED)] {
-            let fail = move || async move {
-                match way {
-                    "panic" => panic!("injected"),
-                    "error" => boxed("injected"),
-                    _ => Ok(()),
-                }
-            };
-            let stop = CancellationToken::new();
-            let mut tasks = Tasks::new(stop.clone());
-            tasks.restart_first = Duration::from_millis(10);
-            let runs = Arc::new(AtomicU32::new(0));
-            let counted = runs.clone();
-            tasks.restarted("report", move || {
-                counted.fetch_add(1, Ordering::Relaxed);
-                fail()
-            });
-            let again = async {
-                while runs.load(Ordering::Relaxed) < 4 {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::select! {
-                ended = tasks.failed() => panic!("{way}: a restarted task ended the program: {ended}"),
-                () = again => {}
-            }
-            tasks.essential("listener", fail());
-            let failure = tasks.failed().await;
-            assert_eq!((failure.task.as_str(), failure.cause.as_str()), ("listener", cause));
-            stop.cancel();
-            tokio::time::timeout(Duration::from_secs(1), tasks.join())
-                .await
-                .expect("everything ends at the stop");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_panic_of_an_isolated_task_is_its_own() {
-        let panicked = spawn("connection", async { panic!("injected") });
-        let other = spawn("connection", async { current_name() });
-        assert!(panicked.await.unwrap_err().is_panic());
-        assert_eq!(other.await.unwrap(), "connection");
-        let caught = guard("link", async { panic!("injected {}", 1) }).await;
-        let panicked: Panicked = caught.unwrap_err();
-        assert_eq!(panicked.to_string(), "task `link` panicked: injected 1");
-    }
-
-    #[tokio::test]
-    async fn only_a_writers_thread_and_a_poisoned_lock_end_the_program_from_anywhere() {
-        let _serial = SERIAL.lock().await;
-        observe_panic("tokio-runtime-worker", "index out of bounds");
-        observe_panic("blocking-1", "called `Option::unwrap()` on a `None` value");
-        assert!(fatal().now_or_never().is_none());
-        let lock = Mutex::new(());
-        let poisoned = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let _held = lock.lock().unwrap();
-            panic!("injected");
-        }));
-        assert!(poisoned.is_err());
-        let second = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            drop(lock.lock().expect("nothing panics while it holds the list"));
-        }));
-        let payload = second.unwrap_err();
-        observe_panic("tokio-runtime-worker", message(&*payload));
-        assert!(fatal().await.cause.contains("PoisonError"));
-        FATAL.send_replace(None);
-        for thread in ESSENTIAL_THREADS {
-            observe_panic(thread, "injected");
-            assert!(fatal().await.cause.contains("injected"));
-            FATAL.send_replace(None);
-        }
-    }
-}
+mod tests;

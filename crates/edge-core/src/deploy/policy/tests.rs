@@ -1,10 +1,12 @@
 //! Every way in which create options give power over the host, in every spelling that the engine takes.
 
 use proptest::prelude::*;
-use schemas::manifest::Manifest;
-use serde_json::json;
+use schemas::manifest::{Manifest, ManifestError};
+use serde_json::{Map, Value, json};
 
+use super::paths::HostPaths;
 use super::*;
+use crate::deploy::desired::Desired;
 
 fn same(path: &str) -> Option<String> {
     Some(path.to_owned())

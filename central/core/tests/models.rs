@@ -347,3 +347,22 @@ fn iot_central_takes_whole_numbers_with_a_fraction_of_zero_and_fields_beside_tho
     assert_eq!(of("g", json!({"type": "Point", "coordinates": [[1, 2]]})), [false, false]);
     assert_eq!(of("g", json!({"type": "Polygon", "coordinates": [1, 2]})), [false, false]);
 }
+
+/// What stands in an element repeats its name in identifiers that are made.
+#[test]
+fn a_long_name_or_identifier_is_not_multiplied_by_the_elements_in_it() {
+    let name = "n".repeat(100_000);
+    let fields: Vec<Value> = (0..3_000).map(|n| json!({"name": format!("f{n}"), "schema": 1})).collect();
+    let content =
+        json!({"@type": "Telemetry", "name": name, "schema": {"@type": "Object", "fields": fields}});
+    let interface = |contents: Value| json!({"@context": "dtmi:dtdl:context;2", "@id": "dtmi:a:b;1", "@type": "Interface", "contents": contents});
+    let problems = parse(interface(json!([content])).to_string().as_bytes(), &Options::DTDL).unwrap_err();
+    // The name itself is told once, in full.
+    assert!(problems.to_string().len() < 3 * name.len(), "{}", problems.to_string().len());
+    let id = format!("dtmi:{};1", "a".repeat(2_000));
+    let fields: Vec<Value> =
+        (0..20_000).map(|n| json!({"name": format!("f{n}"), "schema": "long"})).collect();
+    let content = json!({"@type": "Telemetry", "@id": id, "name": "t", "schema": {"@type": "Object", "fields": fields}});
+    let rules = refused(&interface(json!([content])));
+    assert!(rules.contains(&"documentTooLarge"), "{rules:?}");
+}

@@ -1,5 +1,7 @@
 //! `@type` of an element: its class, and the types beside it.
 
+use serde_json::{Map, Value};
+
 use super::context::Context;
 use super::dtmi;
 use super::element::Element;
@@ -125,4 +127,13 @@ fn check_cotypes(element: &Element, class: Class, problems: &mut Problems) {
         );
         problems.add(Some(&element.id), &element.path, Rule::InvalidCotype, message);
     }
+}
+
+/// The strings in `@type`; what is none stands as "".
+pub fn written(object: &Map<String, Value>) -> Option<Vec<&str>> {
+    let types = object.get("@type")?;
+    Some(match types {
+        Value::Array(items) => items.iter().map(|item| item.as_str().unwrap_or_default()).collect(),
+        single => single.as_str().into_iter().collect(),
+    })
 }

@@ -15,7 +15,7 @@ pub type Localized = BTreeMap<String, String>;
 /// The language of text that names none.
 const DEFAULT_LANGUAGE: &str = "en";
 const XSD: &str = "http://www.w3.org/2001/XMLSchema#";
-const NAME_LENGTH_MAX: usize = 64;
+pub const NAME_LENGTH_MAX: usize = 64;
 
 /// A string or a whole number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,6 +18,8 @@ use super::vocabulary::{self, Class, Kind, Links, PropertySpec};
 
 /// More elements than this in one document are refused.
 pub const ELEMENTS_MAX: usize = 100_000;
+/// Bytes of identifiers that are made for elements, all together: each repeats that of the element around it, of up to 2 kB.
+const MADE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Where an element stands.
 struct Parent<'p> {
@@ -33,12 +35,14 @@ pub struct Reader<'o> {
     pub problems: Problems,
     /// The JSON of each element, while definitions are compared.
     sources: BTreeMap<String, Value>,
+    /// Bytes of identifiers that were made.
+    made_bytes: usize,
 }
 
 impl<'o> Reader<'o> {
     pub fn new(options: &'o Options) -> Self {
         let (elements, problems, sources) = Default::default();
-        Self { options, elements, problems, sources }
+        Self { options, elements, problems, sources, made_bytes: 0 }
     }
 
     fn is_iot_central(&self) -> bool {
@@ -94,7 +98,7 @@ impl<'o> Reader<'o> {
             return;
         }
         let Some(id) = self.checked_id(&context, object, path) else { return };
-        let types = types(object);
+        let types = element_types::written(object);
         let is_interface = |text: &&str| Class::named(text) == Some(Class::Interface);
         if !types.iter().flatten().any(is_interface) {
             let message = "`@type` must be \"Interface\" at the top of a document";
@@ -189,7 +193,7 @@ impl<'o> Reader<'o> {
             return None;
         }
         if !parent.links.by_name {
-            return Some(dtmi::of_child(parent.id, property, None));
+            return self.bounded_id(dtmi::of_child(parent.id, property, None), path);
         }
         let name = object.iter().find(|(name, _)| property_name(name) == "name").map(|(_, value)| value);
         let text = name.and_then(|value| literals::values(value).first().copied()).map(|value| match value {
@@ -202,7 +206,20 @@ impl<'o> Reader<'o> {
             self.problems.add(Some(parent.id), path, Rule::MissingNameForId, message);
             return None;
         };
-        Some(dtmi::of_child(parent.id, property, Some(&text)))
+        // Whatever is in the element repeats its identifier; a longer name is wrong in any case.
+        let text: String = text.chars().take(literals::NAME_LENGTH_MAX).collect();
+        self.bounded_id(dtmi::of_child(parent.id, property, Some(&text)), path)
+    }
+
+    /// Refuses a document whose elements would be given more identifiers than fit.
+    fn bounded_id(&mut self, id: String, path: &str) -> Option<String> {
+        self.made_bytes += id.len();
+        if self.made_bytes <= MADE_BYTES_MAX {
+            return Some(id);
+        }
+        let message = "the elements without `@id` stand in others with too long ones";
+        self.problems.add(None, path, Rule::TooLarge, message);
+        None
     }
 
     /// Reads an element whose identifier is known. Returns false when it is none of `classes`.
@@ -226,7 +243,7 @@ impl<'o> Reader<'o> {
             return false;
         }
         let mut element = Element::new(id, path);
-        let types = types(object);
+        let types = element_types::written(object);
         let Some(class) =
             element_types::read(context, types, &mut element, classes, inferred, &mut self.problems)
         else {
@@ -497,13 +514,4 @@ fn property_name(written: &str) -> &str {
 
 fn joined(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
-/// The strings in `@type`; what is none stands as "".
-fn types(object: &Map<String, Value>) -> Option<Vec<&str>> {
-    let types = object.get("@type")?;
-    Some(match types {
-        Value::Array(items) => items.iter().map(|item| item.as_str().unwrap_or_default()).collect(),
-        single => single.as_str().into_iter().collect(),
-    })
 }

@@ -10,8 +10,6 @@
 //!
 //! A block keeps what stood before it: a device that was rejected while it waited waits again once it is unblocked.
 
-use crate::store::devices::Device;
-
 /// Whether a device may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
@@ -47,19 +45,6 @@ impl Admission {
             Self::Admitted => Ok(()),
             Self::Waiting => Err(NotAdmitted::Waiting),
             Self::Blocked => Err(NotAdmitted::Blocked),
-        }
-    }
-}
-
-impl Device {
-    /// Changes what IoT Central's API calls `enabled`. True unblocks a device that is blocked, and approves one that waits. False
-    /// blocks one that is admitted; one that waits is not enabled already, so a script that writes back what it read changes nothing.
-    pub(crate) fn set_enabled(&mut self, is_enabled: bool) {
-        match (self.admission(), is_enabled) {
-            (Admission::Waiting, true) => self.is_waiting = false,
-            (Admission::Blocked, true) => self.enabled = true,
-            (Admission::Admitted, false) => self.enabled = false,
-            (Admission::Admitted, true) | (Admission::Waiting | Admission::Blocked, false) => {}
         }
     }
 }

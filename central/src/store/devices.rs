@@ -86,6 +86,17 @@ impl Device {
         Admission::of(self.enabled, self.is_waiting)
     }
 
+    /// Changes what IoT Central's API calls `enabled`. True unblocks a device that is blocked, and approves one that waits. False
+    /// blocks one that is admitted; one that waits is not enabled already, so a script that writes back what it read changes nothing.
+    pub(crate) fn set_enabled(&mut self, is_enabled: bool) {
+        match (self.admission(), is_enabled) {
+            (Admission::Waiting, true) => self.is_waiting = false,
+            (Admission::Blocked, true) => self.enabled = true,
+            (Admission::Admitted, false) => self.enabled = false,
+            (Admission::Admitted, true) | (Admission::Waiting | Admission::Blocked, false) => {}
+        }
+    }
+
     /// Names the state of the registration.
     pub fn etag(&self) -> String {
         precondition::of_revision(self.revision)

@@ -303,6 +303,7 @@ async fn every_described_path_answers_and_the_server_has_no_other() {
             .replace("{telemetry_name}", "t")
             .replace("{command_name}", "c")
             .replace("{manifest_id}", "x")
+            .replace("{template_id}", "dtmi:a:b;1")
             .replace("{group_id}", "g")
             .replace("{entry}", "primary")
             .replace("{token_id}", "t")

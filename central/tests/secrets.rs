@@ -113,6 +113,13 @@ async fn plant(central: &Central, secrets: &mut Secrets) {
     let group = json!({"displayName": name, "attestation": keys});
     central.put("/api/enrollmentGroups/g", group).await;
 
+    let name = format!("template secret={}", secrets.next());
+    let model = json!({"@id": "dtmi:site:press:model;1", "@type": "Interface", "contents": [],
+        "comment": format!("password={}", secrets.next())});
+    let template = json!({"@type": ["ModelDefinition", "DeviceModel"], "displayName": name,
+        "@context": ["dtmi:iotcentral:context;2", "dtmi:dtdl:context;2"], "capabilityModel": model});
+    central.put("/api/deviceTemplates/dtmi:site:press;1", template).await;
+
     let mut device = central.client("leaf-2").await;
     let reported = json!({"reported": secrets.properties()});
     device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", reported["reported"].to_string()).await;
@@ -163,6 +170,7 @@ async fn reads(central: &Central) -> BTreeSet<String> {
             ("{component_name}", &["texts", "password"]),
             ("{command_name}", &NAMES),
             ("{manifest_id}", &["line"]),
+            ("{template_id}", &["dtmi:site:press;1"]),
             ("{group_id}", &["g"]),
             ("{entry}", &["primary"]),
             ("{token_id}", &["t"]),

@@ -256,8 +256,11 @@ async fn a_device_that_was_moved_to_another_gateway_and_back_finds_nothing_of_it
 /// The last number of a module in the gateway's state, which holds texts.
 fn module_number(dir: &Path, module: &str) -> Option<u64> {
     let key = format!("\"module/{module}\" ");
-    let files = std::fs::read_dir(dir.join("gateway/state/journal")).unwrap();
-    let bytes: Vec<Vec<u8>> = files.filter_map(|file| std::fs::read(file.unwrap().path()).ok()).collect();
+    let state = dir.join("gateway/state");
+    let journal = std::fs::read_dir(state.join("journal")).unwrap().map(|file| file.unwrap().path());
+    // The journal begins anew once the export holds what it held.
+    let files = journal.chain([state.join("export.old"), state.join("export")]);
+    let bytes: Vec<Vec<u8>> = files.filter_map(|file| std::fs::read(file).ok()).collect();
     let texts = bytes.iter().map(|bytes| String::from_utf8_lossy(bytes));
     let numbers = texts.flat_map(|text| {
         let rest = text.split(&key).skip(1);

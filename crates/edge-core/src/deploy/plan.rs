@@ -157,7 +157,15 @@ impl Planner<'_> {
                 DesiredStatus::Stopped if seen.is_live() && !self.waits(module) => self.stop(module, seen),
                 DesiredStatus::Stopped | DesiredStatus::Unknown => {}
             },
-            _ if self.waits(module) => {}
+            // The step that failed replaces this container, which goes on by its policy until it can be replaced.
+            Some(seen) if self.waits(module) => {
+                let next = self.next_of_former(module, wanted, seen);
+                self.changes.extend(supervision(module, seen, next));
+                if let Next::WaitUntil { at_ms, attempt } = next {
+                    self.wait(module, Reason::Backoff { until_ms: at_ms, attempt });
+                }
+            }
+            None if self.waits(module) => {}
             seen => self.create(module, wanted, seen),
         }
     }
@@ -235,43 +243,36 @@ impl Planner<'_> {
         }
     }
 
-    /// Notes what keeps the container of a module running until it can be replaced.
-    fn keep_meanwhile(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
-        if wanted.spec.status != DesiredStatus::Running {
-            return;
+    /// What to do with a container that is to be replaced: what its policy says while the module shall run. One that never ran is
+    /// not started for that.
+    fn next_of_former(&self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) -> Next {
+        if wanted.spec.status == DesiredStatus::Running && seen.state != ContainerState::Created {
+            self.restarts.next(module, wanted.spec.restart_policy, seen, self.now_ms)
+        } else {
+            Next::Leave
         }
-        let (next_module, container_id) = (module.clone(), seen.container_id.clone());
-        match self.restarts.next(module, wanted.spec.restart_policy, seen, self.now_ms) {
-            Next::Restart { attempt } => {
-                self.plan.interim.push(Action::Restart { module: next_module, container_id, attempt });
-            }
-            Next::Start if seen.state != ContainerState::Created => {
-                self.plan
-                    .interim
-                    .push(Action::Start { module: next_module, container_id: Some(container_id) });
-            }
-            Next::WaitUntil { at_ms, .. } => {
-                let due = self.plan.interim_due_ms.get_or_insert(at_ms);
-                *due = at_ms.min(*due);
-            }
-            _ => {}
+    }
+
+    /// Notes what keeps the container of a module running while the image that replaces it is fetched.
+    fn keep_meanwhile(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
+        let next = self.next_of_former(module, wanted, seen);
+        self.plan.interim.extend(supervision(module, seen, next));
+        if let Next::WaitUntil { at_ms, .. } = next {
+            let due = self.plan.interim_due_ms.get_or_insert(at_ms);
+            *due = at_ms.min(*due);
         }
     }
 
     fn keep_running(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
-        match self.restarts.next(module, wanted.spec.restart_policy, seen, self.now_ms) {
+        let next = self.restarts.next(module, wanted.spec.restart_policy, seen, self.now_ms);
+        match next {
             Next::Leave => match seen.state {
                 ContainerState::Paused => self.wait(module, Reason::Paused),
                 ContainerState::Restarting => self.wait(module, Reason::Restarting),
                 _ => {}
             },
-            Next::Start if !self.waits(module) => {
-                let (module, container_id) = (module.clone(), Some(seen.container_id.clone()));
-                self.changes.push(Action::Start { module, container_id });
-            }
-            Next::Restart { attempt } if !self.waits(module) => {
-                let (module, container_id) = (module.clone(), seen.container_id.clone());
-                self.changes.push(Action::Restart { module, container_id, attempt });
+            Next::Start | Next::Restart { .. } if !self.waits(module) => {
+                self.changes.extend(supervision(module, seen, next));
             }
             Next::Start | Next::Restart { .. } => {}
             Next::WaitUntil { at_ms, attempt } => {
@@ -286,6 +287,16 @@ impl Planner<'_> {
                 self.wait(module, Reason::Ended { code });
             }
         }
+    }
+}
+
+/// The step that keeps a container running, when one is due.
+fn supervision(module: &ModuleId, seen: &ObservedModule, next: Next) -> Option<Action> {
+    let (module, container_id) = (module.clone(), seen.container_id.clone());
+    match next {
+        Next::Start => Some(Action::Start { module, container_id: Some(container_id) }),
+        Next::Restart { attempt } => Some(Action::Restart { module, container_id, attempt }),
+        _ => None,
     }
 }
 

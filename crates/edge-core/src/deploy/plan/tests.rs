@@ -203,6 +203,22 @@ fn a_change_that_needs_no_new_container_touches_none() {
     }
 }
 
+#[test]
+fn a_container_whose_replacement_failed_is_restarted_by_its_policy_while_the_next_try_waits() {
+    let desired = desired(json!({"m": {"restartPolicy": "always", "settings": {"image": "acme/m:2"}}}));
+    let mut restarts = Restarts::default();
+    restarts.handle(NOW - 1000, Event::Failed(&id("m")));
+    let of = |finished_at_ms| {
+        let seen = ObservedModule { fingerprint: "old".into(), ..exited(running(&desired, "m"), 1) };
+        let seen = ObservedModule { finished_at_ms: Some(finished_at_ms), ..seen };
+        Observed { modules: [(id("m"), seen)].into(), ..Observed::default() }
+    };
+    let due = plan(&desired, &of(NOW - 10_000), &restarts, NOW);
+    assert!(matches!(due.actions[..], [Action::Restart { .. }]), "{due}");
+    let waiting = plan(&desired, &of(NOW - 4_000), &restarts, NOW);
+    assert!(waiting.is_empty() && waiting.earliest() == Some(NOW + 6_000), "{waiting}");
+}
+
 fn module() -> impl Strategy<Value = Value> {
     let policy = proptest::sample::select(RestartPolicy::ALL);
     (0..3u8, 0..2u8, any::<bool>(), any::<bool>(), policy, 0..3u32).prop_map(

@@ -13,7 +13,7 @@ use central::store::devices::{self, Device};
 use central::store::series;
 use central::store::series_reading::{self, SeriesQuery};
 use central::store::telemetry::NewMessage;
-use central::store::{Keep, Quotas, Store, StoreError};
+use central::store::{self, Keep, Quotas, StoreError};
 use rusqlite::Connection;
 use schemas::bag::PropertyBag;
 use schemas::names::DeviceId;
@@ -55,7 +55,7 @@ fn megabytes_per_million(bytes: u64, points: u64) -> f64 {
 async fn central_figures(dir: &std::path::Path, rounds: u64, begin_ms: u64) -> anyhow::Result<Figures> {
     let quotas =
         Quotas { device_bytes: u64::MAX >> 1, total_bytes: Some(u64::MAX >> 1), ..Quotas::default() };
-    let store = Store::open_with(dir, Keep { messages: u64::MAX >> 1, commands: 10 }, quotas)?;
+    let store = store::open_with(dir, Keep { messages: u64::MAX >> 1, commands: 10 }, quotas)?;
     store
         .submit(|c| {
             for device in 0..DEVICES {

@@ -6,7 +6,8 @@ use rusqlite::Connection;
 use schemas::names::DeviceId;
 
 use crate::admission::Admission;
-use crate::fleet::{Fleet, FleetError};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
 use crate::store::devices::{self, Device};
 
 /// What an operator decides about a device that waits.
@@ -31,17 +32,17 @@ impl Fleet {
     /// Decides about devices; those that do not wait stay as they are. Gives what became of each, in the order given.
     ///
     /// # Errors
-    /// [`FleetError::Store`]: then nothing is decided.
+    /// [`ServiceError::Store`]: then nothing is decided.
     pub async fn decide(
         self: &Arc<Self>,
         ids: Vec<DeviceId>,
         decision: Decision,
-    ) -> Result<Vec<(DeviceId, Decided)>, FleetError> {
+    ) -> Result<Vec<(DeviceId, Decided)>, ServiceError> {
         let decided = self
             .store
             .submit(move |c| {
                 let each = ids.into_iter().map(|id| decide_one(c, id, decision));
-                each.collect::<Result<Vec<_>, FleetError>>()
+                each.collect::<Result<Vec<_>, ServiceError>>()
             })
             .await?;
         let mut outcomes = Vec::with_capacity(decided.len());
@@ -63,7 +64,7 @@ fn decide_one(
     c: &Connection,
     id: DeviceId,
     decision: Decision,
-) -> Result<(DeviceId, Decided, Option<Device>), FleetError> {
+) -> Result<(DeviceId, Decided, Option<Device>), ServiceError> {
     let Some(mut device) = devices::get(c, &id)? else { return Ok((id, Decided::NotRegistered, None)) };
     let admission = device.admission();
     if admission != Admission::Waiting {

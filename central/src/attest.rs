@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use schemas::names::DeviceId;
 
-use crate::fleet::{Fleet, FleetError, new_keys, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
+use crate::new_device::new_keys;
 use crate::store::devices::{self, Device, Keys, X509};
 
 /// A wish; `None` in a key or thumbprint leaves what stands.
@@ -30,13 +32,13 @@ impl Fleet {
     /// `must_merge` what is not given stays, if the device proves itself in that way already.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`], or [`FleetError::Wrong`] for a certificate without a thumbprint.
+    /// [`ServiceError::NotFound`], or [`ServiceError::Wrong`] for a certificate without a thumbprint.
     pub async fn attest(
         self: &Arc<Self>,
         id: DeviceId,
         wish: Attest,
         must_merge: bool,
-    ) -> Result<Device, FleetError> {
+    ) -> Result<Device, ServiceError> {
         let written = self
             .store
             .submit(move |c| {
@@ -45,7 +47,7 @@ impl Fleet {
                 device.is_claim = false;
                 device.revision += 1;
                 devices::put(c, &device)?;
-                Ok::<_, FleetError>(device)
+                Ok::<_, ServiceError>(device)
             })
             .await?;
         tracing::info!(device = %written.id, "how the device proves itself was changed");
@@ -57,7 +59,7 @@ impl Fleet {
     }
 }
 
-fn change(device: &mut Device, wish: Attest, must_merge: bool) -> Result<(), FleetError> {
+fn change(device: &mut Device, wish: Attest, must_merge: bool) -> Result<(), ServiceError> {
     match wish {
         Attest::Anew => {
             (device.x509, device.endorsement_key, device.keys) = (None, None, Some(new_keys()));
@@ -89,7 +91,7 @@ fn change(device: &mut Device, wish: Attest, must_merge: bool) -> Result<(), Fle
             let is_ca_signed = wish.is_ca_signed;
             let x509 = X509 { primary, secondary, primary_sha1, secondary_sha1, is_ca_signed };
             if !x509.is_ca_signed && x509.primary.is_none() {
-                return Err(FleetError::Wrong(
+                return Err(ServiceError::Wrong(
                     "x509.clientCertificates.primary: found nothing; write a certificate or a thumbprint"
                         .into(),
                 ));

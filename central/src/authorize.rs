@@ -23,7 +23,8 @@ use schemas::link::RemovedDevice;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::Value;
 
-use crate::fleet::{FleetError, new_device};
+use crate::error::ServiceError;
+use crate::new_device::new_device;
 use crate::placement::put_behind;
 use crate::store::devices::{self, Device};
 use crate::store::modules;
@@ -73,20 +74,20 @@ impl Way {
 /// known before was added at the gateway: it is registered behind it, without keys.
 ///
 /// # Errors
-/// [`FleetError::Forbidden`] when it may not, or `generation` is that of an earlier one of the name; [`FleetError::Busy`] when the speaker itself was deleted, and its connection is
-/// about to end; [`FleetError::Wrong`] when the gateway has as many devices or modules as it may have.
+/// [`ServiceError::Forbidden`] when it may not, or `generation` is that of an earlier one of the name; [`ServiceError::Busy`] when the speaker itself was deleted, and its connection is
+/// about to end; [`ServiceError::Wrong`] when the gateway has as many devices or modules as it may have.
 pub fn authorize(
     c: &Connection,
     speaker: &DeviceId,
     of: &Identity,
     way: Way,
     generation: Option<Generation>,
-) -> Result<(), FleetError> {
+) -> Result<(), ServiceError> {
     if of.device == *speaker {
         return own(c, speaker, of.module.as_ref(), way, generation);
     }
     let forbidden = |why: &str| {
-        Err(FleetError::Forbidden(format!("gateway `{speaker}` does not speak for `{of}`; {why}")))
+        Err(ServiceError::Forbidden(format!("gateway `{speaker}` does not speak for `{of}`; {why}")))
     };
     if of.module.is_some() {
         return forbidden("it is a module of another gateway");
@@ -116,23 +117,23 @@ fn own(
     module: Option<&ModuleId>,
     way: Way,
     generation: Option<Generation>,
-) -> Result<(), FleetError> {
+) -> Result<(), ServiceError> {
     let Some(device) = devices::get(c, speaker)? else {
         let why = format!("device `{speaker}` is not registered any more");
         return Err(match way {
             // Nobody waits for it: it must not be offered again and again.
-            Way::Will => FleetError::Forbidden(why),
-            _ => FleetError::Busy(why),
+            Way::Will => ServiceError::Forbidden(why),
+            _ => ServiceError::Busy(why),
         });
     };
     if way == Way::Will
         && let Err(why) = device.admission().check()
     {
-        return Err(FleetError::Forbidden(format!("device `{speaker}` may not speak: {why}")));
+        return Err(ServiceError::Forbidden(format!("device `{speaker}` may not speak: {why}")));
     }
     let Some(module) = module else { return Ok(()) };
     if !device.is_gateway {
-        return Err(FleetError::Forbidden(format!("device `{speaker}` is no gateway and has no modules")));
+        return Err(ServiceError::Forbidden(format!("device `{speaker}` is no gateway and has no modules")));
     }
     if let Some(Generation { number, counter: Counter::Central, .. }) = generation
         && number < modules::generation(c, speaker, module)?
@@ -140,7 +141,7 @@ fn own(
         return Err(earlier(&Identity::module(speaker.clone(), module.clone())));
     }
     if way == Way::Reported && !is_known(c, speaker, module)? {
-        return Err(FleetError::Forbidden(format!(
+        return Err(ServiceError::Forbidden(format!(
             "gateway `{speaker}` has no module `{module}`: neither its manifest nor its own report names it"
         )));
     }
@@ -148,7 +149,7 @@ fn own(
 }
 
 /// Whether a module of a gateway has a twin here, or is named by the gateway's manifest or by what it reports of itself.
-fn is_known(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> Result<bool, FleetError> {
+fn is_known(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> Result<bool, ServiceError> {
     if module.is_system() {
         return Ok(*module == ModuleId::edge_agent() || *module == ModuleId::edge_hub());
     }
@@ -157,7 +158,7 @@ fn is_known(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> Result<boo
         return Ok(true);
     }
     let agent = Identity::module(gateway.clone(), ModuleId::edge_agent());
-    let names = |half| -> Result<bool, FleetError> {
+    let names = |half| -> Result<bool, ServiceError> {
         let section = twins::section(c, &agent, half)?.section;
         let modules = section.properties.get("modules").and_then(Value::as_object);
         Ok(modules.is_some_and(|modules| modules.contains_key(module.as_str())))
@@ -172,15 +173,15 @@ fn is_known(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> Result<boo
     if with_twins.len() < MODULES_MAX {
         Ok(true)
     } else {
-        Err(FleetError::Wrong(format!(
+        Err(ServiceError::Wrong(format!(
             "gateway `{gateway}` reports sections of {MODULES_MAX} modules, which is the most that one may have"
         )))
     }
 }
 
 /// What is said in the name of somebody who had it before.
-fn earlier(of: &Identity) -> FleetError {
-    FleetError::Forbidden(format!("it is of an earlier device or module `{of}`, which was removed since"))
+fn earlier(of: &Identity) -> ServiceError {
+    ServiceError::Forbidden(format!("it is of an earlier device or module `{of}`, which was removed since"))
 }
 
 /// Makes sure that what is said of `device`, which stands behind `gateway`, is of this registration and not of an earlier device of
@@ -191,7 +192,7 @@ fn is_current(
     device: Device,
     way: Way,
     generation: Generation,
-) -> Result<(), FleetError> {
+) -> Result<(), ServiceError> {
     let Generation { number, counter, has_ended } = generation;
     let identity = Identity::device(device.id.clone());
     match counter {
@@ -200,7 +201,7 @@ fn is_current(
         Counter::Central => Ok(()),
         Counter::Gateway if number == device.gateway_generation => Ok(()),
         Counter::Gateway if has_ended || number < device.gateway_generation => Err(earlier(&identity)),
-        Counter::Gateway if !way.registers() => Err(FleetError::Forbidden(format!(
+        Counter::Gateway if !way.registers() => Err(ServiceError::Forbidden(format!(
             "gateway `{gateway}` speaks for a device `{identity}` that it has not registered yet"
         ))),
         Counter::Gateway if device.is_claim => {
@@ -213,7 +214,7 @@ fn is_current(
 }
 
 /// Ends the registration of a device that nothing but its gateway's word registered. The gateway may register its id again.
-fn remove(c: &Connection, claim: &Device) -> Result<(), FleetError> {
+fn remove(c: &Connection, claim: &Device) -> Result<(), ServiceError> {
     devices::delete(c, &claim.id)?;
     devices::may_return(c, &claim.id)?;
     tracing::info!(device = %claim.id, gateway = ?claim.gateway.as_ref().map(DeviceId::as_str), "device that was removed on its gateway was deleted");
@@ -224,12 +225,12 @@ fn remove(c: &Connection, claim: &Device) -> Result<(), FleetError> {
 /// another one, or was taken over by an operator.
 ///
 /// # Errors
-/// [`FleetError::Store`].
+/// [`ServiceError::Store`].
 pub(crate) fn remove_claim(
     c: &Connection,
     gateway: &DeviceId,
     removed: &RemovedDevice,
-) -> Result<bool, FleetError> {
+) -> Result<bool, ServiceError> {
     let Some(device) = devices::get(c, &removed.device_id)? else { return Ok(false) };
     let Generation { number, counter, .. } = removed.generation;
     let is_it = counter == Counter::Gateway && device.gateway_generation <= number;
@@ -247,12 +248,14 @@ fn bring(
     gateway: &DeviceId,
     id: &DeviceId,
     generation: Option<Generation>,
-) -> Result<(), FleetError> {
+) -> Result<(), ServiceError> {
     if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
-        return Err(FleetError::Forbidden(format!("device `{gateway}` is no gateway and brings no devices")));
+        return Err(ServiceError::Forbidden(format!(
+            "device `{gateway}` is no gateway and brings no devices"
+        )));
     }
     if devices::claims_count(c, gateway)? >= CLAIMS_MAX {
-        return Err(FleetError::Wrong(format!(
+        return Err(ServiceError::Wrong(format!(
             "gateway `{gateway}` registered {CLAIMS_MAX} devices by its own word, which is the most that one may; register \
              `{id}` and attach it to the gateway"
         )));
@@ -268,7 +271,7 @@ fn bring(
 
 /// Frees the id of a claim: what the gateway had stored under it is deleted. Returns the device that takes its place, which is
 /// not stored yet and keeps what an operator may have set.
-pub(crate) fn end_claim(c: &Connection, claim: Device) -> Result<Device, FleetError> {
+pub(crate) fn end_claim(c: &Connection, claim: Device) -> Result<Device, ServiceError> {
     devices::delete(c, &claim.id)?;
     tracing::info!(device = %claim.id, gateway = ?claim.gateway.as_ref().map(DeviceId::as_str), "claim of a gateway ended");
     let Device { id, display_name, template, .. } = claim;
@@ -276,7 +279,7 @@ pub(crate) fn end_claim(c: &Connection, claim: Device) -> Result<Device, FleetEr
 }
 
 /// Makes a claim an operator's device, which stands behind no gateway. Its keys stay at the gateway that claimed it.
-pub(crate) fn adopt_claim(c: &Connection, claim: &mut Device) -> Result<(), FleetError> {
+pub(crate) fn adopt_claim(c: &Connection, claim: &mut Device) -> Result<(), ServiceError> {
     if let Some(gateway) = claim.gateway.take() {
         for relationship in devices::relationships(c, &gateway)? {
             if relationship.target == claim.id {
@@ -390,7 +393,7 @@ mod tests {
                 let decided = authorize(&c, &gw, &name.parse().unwrap(), way, None);
                 assert_eq!(decided.is_ok(), expected, "{way:?} of {of:?}: {decided:?}");
                 if let Err(error) = decided {
-                    assert!(matches!(error, FleetError::Forbidden(_)), "{way:?} of {of:?}: {error:?}");
+                    assert!(matches!(error, ServiceError::Forbidden(_)), "{way:?} of {of:?}: {error:?}");
                 }
                 let registered = devices::list(&c, "", 100).unwrap();
                 let is_claimed = of == Of::Unknown && expected;
@@ -426,7 +429,7 @@ mod tests {
             for way in Way::ALL {
                 for of in ["brought", "gw", "gw/filter", "lathe"] {
                     let decided = authorize(&c, &speaker, &of.parse().unwrap(), way, None);
-                    assert!(matches!(decided, Err(FleetError::Forbidden(_))), "{speaker}: {way:?} of {of}");
+                    assert!(matches!(decided, Err(ServiceError::Forbidden(_))), "{speaker}: {way:?} of {of}");
                 }
                 let module = Identity::module(speaker.clone(), "m".parse().unwrap());
                 assert!(
@@ -481,7 +484,7 @@ mod tests {
         let after: Vec<usize> = registering().skip(CLAIMS_MAX).take(3).collect();
         for n in after {
             let refused = claim("gw", n);
-            assert!(matches!(refused, Err(FleetError::Wrong(_))), "{refused:?}");
+            assert!(matches!(refused, Err(ServiceError::Wrong(_))), "{refused:?}");
             claim("other", n).unwrap();
         }
         // What it claimed already goes on.
@@ -504,7 +507,7 @@ mod tests {
         };
         devices::put_relationship(&c, &relationship).unwrap();
         let refused = authorize(&c, &gw, &"ghost".parse().unwrap(), Way::Telemetry, None);
-        assert!(matches!(refused, Err(FleetError::Conflict(_))), "{refused:?}");
+        assert!(matches!(refused, Err(ServiceError::Conflict(_))), "{refused:?}");
         assert_eq!(devices::get(&c, &press.id).unwrap().unwrap().gateway, Some(gw));
     }
 }

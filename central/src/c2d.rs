@@ -7,7 +7,7 @@ use edge_core::error_chain::chain;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use edge_core::cloud_message::{self, MessageError};
+use edge_core::cloud_message;
 use edge_hub::clients::Clients;
 use edge_hub::cloud_message_dispatcher::{CloudMessageDispatcher, CloudMessageSource, WaitingMessage};
 use futures_util::future::BoxFuture;
@@ -17,22 +17,12 @@ use schemas::names::{DeviceId, Identity};
 
 use crate::authorize::{Way, authorize};
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::store::cloud_messages::{self, StoredMessage};
 use crate::store::commands;
 use crate::store::devices::{self, Device};
 use crate::store::{Store, StoreError};
-
-impl From<MessageError> for FleetError {
-    fn from(error: MessageError) -> Self {
-        match error {
-            MessageError::TooLarge { .. } | MessageError::BagTooLarge { .. } => {
-                Self::TooLarge(error.to_string())
-            }
-            MessageError::Field { .. } => Self::Wrong(error.to_string()),
-        }
-    }
-}
 
 /// The messages in the store, as central's dispatcher sees them.
 pub struct StoredCloudMessages(Store);
@@ -96,13 +86,13 @@ impl Fleet {
     /// Queues a message for a device and sends it on its way.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`], [`FleetError::Wrong`] with the field, [`FleetError::TooLarge`], or
-    /// [`FleetError::QueueFull`] when as many wait as may.
+    /// [`ServiceError::NotFound`], [`ServiceError::Wrong`] with the field, [`ServiceError::TooLarge`], or
+    /// [`ServiceError::QueueFull`] when as many wait as may.
     pub async fn send_message(
         self: &Arc<Self>,
         device: DeviceId,
         message: CloudMessage,
-    ) -> Result<StoredMessage, FleetError> {
+    ) -> Result<StoredMessage, ServiceError> {
         cloud_message::check(&message, &device)?;
         let of = device.clone();
         let stored = self.store.submit_then(
@@ -110,13 +100,13 @@ impl Fleet {
             move |c| {
                 let device = devices::get(c, &of)?.ok_or_else(|| no_device(&of))?;
                 if device.is_gateway {
-                    return Err(FleetError::Wrong(format!(
+                    return Err(ServiceError::Wrong(format!(
                         "device `{of}` is a gateway and has no inbox; run a command of it or of a module"
                     )));
                 }
                 let waiting = cloud_messages::count_waiting(c, &of)?;
                 if waiting >= WAITING_MAX {
-                    return Err(FleetError::QueueFull(format!(
+                    return Err(ServiceError::QueueFull(format!(
                         "{waiting} messages wait for device `{of}` already; wait for it, or purge them"
                     )));
                 }
@@ -148,13 +138,13 @@ impl Fleet {
 
     /// The device stands behind another gateway now, or has left central's own listener: the messages and commands that wait are
     /// sent on their way anew.
-    pub(crate) async fn send_on_all(self: &Arc<Self>, device: DeviceId) -> Result<(), FleetError> {
+    pub(crate) async fn send_on_all(self: &Arc<Self>, device: DeviceId) -> Result<(), ServiceError> {
         let of = device.clone();
         let (found, sequences, rows) = self
             .store
             .read(move |c| {
                 let waiting = (cloud_messages::sequences(c, &of)?, commands::waiting(c, &of)?);
-                Ok::<_, FleetError>((devices::get(c, &of)?, waiting.0, waiting.1))
+                Ok::<_, ServiceError>((devices::get(c, &of)?, waiting.0, waiting.1))
             })
             .await?;
         let found = found.as_ref();
@@ -166,12 +156,12 @@ impl Fleet {
     /// Takes every message back that waits for a device; gives how many.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`].
-    pub async fn purge_messages(self: &Arc<Self>, device: DeviceId) -> Result<usize, FleetError> {
+    /// [`ServiceError::NotFound`].
+    pub async fn purge_messages(self: &Arc<Self>, device: DeviceId) -> Result<usize, ServiceError> {
         let now_ms = now_ms();
         let purged = self.store.submit(move |c| {
             let gateway = devices::get(c, &device)?.ok_or_else(|| no_device(&device))?.gateway;
-            Ok::<_, FleetError>((cloud_messages::purge(c, &device, now_ms)?, device, gateway))
+            Ok::<_, ServiceError>((cloud_messages::purge(c, &device, now_ms)?, device, gateway))
         });
         let (count, device, gateway) = purged.await?;
         if let Some(gateway) = gateway.filter(|_| count > 0) {
@@ -187,7 +177,7 @@ impl Fleet {
         device: DeviceId,
         sequence: u64,
         settlement: Settlement,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
         self.store.submit(move |c| {
             authorize(c, &gateway, &Identity::device(device.clone()), Way::Settlement, None)?;
             if !cloud_messages::end(c, &device, sequence, &settlement)? {

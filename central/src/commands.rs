@@ -18,7 +18,9 @@ use tokio::sync::oneshot;
 
 use crate::authorize::{Way, authorize};
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, require};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
+use crate::lookup::require;
 use crate::store::commands::{self, Command, Outcome};
 
 /// Commands that may wait for their answers at once.
@@ -35,13 +37,13 @@ impl Fleet {
     /// Runs a command and gives it with its end. It runs to its end even when the caller goes away.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`] for an unknown target, [`FleetError::Wrong`] for a wrong request,
-    /// [`FleetError::Busy`] when too many run; in these cases it is not in the history.
+    /// [`ServiceError::NotFound`] for an unknown target, [`ServiceError::Wrong`] for a wrong request,
+    /// [`ServiceError::Busy`] when too many run; in these cases it is not in the history.
     pub async fn call(
         self: &Arc<Self>,
         target: Identity,
         request: MethodRequest,
-    ) -> Result<Command, FleetError> {
+    ) -> Result<Command, ServiceError> {
         check(&request)?;
         let asked_ms = now_ms();
         let wait =
@@ -67,7 +69,7 @@ impl Fleet {
                     outcome: None,
                 };
                 commands::insert(c, &command)?;
-                Ok::<_, FleetError>(command)
+                Ok::<_, ServiceError>(command)
             }
         });
         let command = match inserted.await {
@@ -89,7 +91,7 @@ impl Fleet {
                 .store
                 .read(move |c| {
                     commands::get(c, &command.id)?.ok_or_else(|| {
-                        FleetError::Busy("the history was trimmed before the command's end was read".into())
+                        ServiceError::Busy("the history was trimmed before the command's end was read".into())
                     })
                 })
                 .await
@@ -101,11 +103,11 @@ impl Fleet {
     /// at central's own listener has none.
     ///
     /// # Errors
-    /// [`FleetError::Store`].
-    pub async fn resume_commands(self: &Arc<Self>) -> Result<(), FleetError> {
+    /// [`ServiceError::Store`].
+    pub async fn resume_commands(self: &Arc<Self>) -> Result<(), ServiceError> {
         let (running, interrupted) = self
             .store
-            .read(|c| Ok::<_, FleetError>((commands::running(c)?, commands::taken_here(c)?)))
+            .read(|c| Ok::<_, ServiceError>((commands::running(c)?, commands::taken_here(c)?)))
             .await?;
         for command in interrupted {
             self.end(command.id.clone(), None, no_answer(&command)).await?;
@@ -134,7 +136,7 @@ impl Fleet {
         command: &Command,
         mut ended: oneshot::Receiver<()>,
         wait: Duration,
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), ServiceError> {
         let until = tokio::time::Instant::now() + wait;
         let is_direct = self.clients.is_connected(&command.target)
             && command.gateway.as_ref() != Some(&command.target.device);
@@ -178,7 +180,7 @@ impl Fleet {
         id: String,
         by: Option<DeviceId>,
         outcome: Outcome,
-    ) -> futures_util::future::BoxFuture<'static, Result<(), FleetError>> {
+    ) -> futures_util::future::BoxFuture<'static, Result<(), ServiceError>> {
         let (fleet, now_ms, command_id) = (self.clone(), now_ms(), id.clone());
         self.store.submit_then(
             1024,
@@ -191,7 +193,7 @@ impl Fleet {
                             authorize(c, &gateway, &command.target, Way::Answer, None)?;
                         }
                         Some(_) => {
-                            return Err(FleetError::Forbidden(format!(
+                            return Err(ServiceError::Forbidden(format!(
                                 "gateway `{gateway}` does not carry command `{id}`"
                             )));
                         }
@@ -209,10 +211,10 @@ impl Fleet {
         )
     }
 
-    fn wait_for(&self, id: &str) -> Result<oneshot::Receiver<()>, FleetError> {
+    fn wait_for(&self, id: &str) -> Result<oneshot::Receiver<()>, ServiceError> {
         let mut running = self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if running.len() >= RUNNING_MAX {
-            return Err(FleetError::Busy(format!(
+            return Err(ServiceError::Busy(format!(
                 "{RUNNING_MAX} commands wait for their answers; try again"
             )));
         }
@@ -227,8 +229,8 @@ impl Fleet {
     }
 }
 
-fn stopping() -> FleetError {
-    FleetError::Stopping("central is stopping; the command's end will stand in the history".into())
+fn stopping() -> ServiceError {
+    ServiceError::Stopping("central is stopping; the command's end will stand in the history".into())
 }
 
 pub(crate) fn no_answer(command: &Command) -> Outcome {
@@ -237,8 +239,8 @@ pub(crate) fn no_answer(command: &Command) -> Outcome {
 }
 
 /// IoT Hub's limits of a direct method.
-pub(crate) fn check(request: &MethodRequest) -> Result<(), FleetError> {
-    let wrong = |what: String| Err(FleetError::Wrong(what));
+pub(crate) fn check(request: &MethodRequest) -> Result<(), ServiceError> {
+    let wrong = |what: String| Err(ServiceError::Wrong(what));
     let name = &request.method_name;
     if name.is_empty() || name.chars().count() > 100 || name.contains(['/', '#', '+', '?', '\0']) {
         return wrong(format!("command name: found `{name}`; write 1 to 100 characters without / # + ?"));

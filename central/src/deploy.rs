@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 
 use crate::clock::now_ms;
 use crate::component::{self, ComponentName, has_component};
-use crate::fleet::{Fleet, FleetError, Registration, no_manifest, require};
+use crate::error::{ServiceError, no_manifest};
+use crate::fleet::{Fleet, Registration};
+use crate::lookup::require;
 use crate::organizations::Organizations;
 use crate::precondition::Precondition;
 use crate::store::devices::{self, Device};
@@ -35,15 +37,15 @@ impl Fleet {
     /// whole section, or the component under its name.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`] for the device or module; [`FleetError::Wrong`] when the section grows too large;
-    /// [`FleetError::Conflict`] for a component where a property of another kind stands.
+    /// [`ServiceError::NotFound`] for the device or module; [`ServiceError::Wrong`] when the section grows too large;
+    /// [`ServiceError::Conflict`] for a component where a property of another kind stands.
     pub async fn desire(
         self: &Arc<Self>,
         of: Identity,
         change: DesiredChange,
         component: Option<ComponentName>,
         mut wish: Map<String, Value>,
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), ServiceError> {
         let (now_ms, clients, target) = (now_ms(), self.clients.clone(), of.clone());
         let whom = of.clone();
         let written = self.store.submit_then(
@@ -51,13 +53,13 @@ impl Fleet {
             move |c| {
                 let device = require(c, &of)?;
                 if of.module.as_ref().is_some_and(ModuleId::is_system) {
-                    return Err(FleetError::Wrong(format!(
+                    return Err(ServiceError::Wrong(format!(
                         "module of `{of}`: the manifest writes its properties"
                     )));
                 }
                 let stored = twins::section(c, &of, Half::Desired)?;
                 if stored.is_unreadable && matches!(change, DesiredChange::Merge) {
-                    return Err(FleetError::Conflict(format!(
+                    return Err(ServiceError::Conflict(format!(
                         "the desired properties of `{of}` cannot be read, so nothing can be merged into them; write them \
                          whole with PUT"
                     )));
@@ -93,14 +95,14 @@ impl Fleet {
     /// Stores a manifest, or changes the stored one; unless `must_exist`, a new one is made.
     ///
     /// # Errors
-    /// [`FleetError::Wrong`] naming the field, [`FleetError::PreconditionFailed`], [`FleetError::NotFound`] when `must_exist`.
+    /// [`ServiceError::Wrong`] naming the field, [`ServiceError::PreconditionFailed`], [`ServiceError::NotFound`] when `must_exist`.
     pub async fn store_manifest(
         &self,
         id: String,
         change: ManifestChange,
         must_exist: bool,
         precondition: Precondition,
-    ) -> Result<StoredManifest, FleetError> {
+    ) -> Result<StoredManifest, ServiceError> {
         if let Some(data) = &change.data {
             check_manifest(data)?;
         }
@@ -111,7 +113,7 @@ impl Fleet {
                     return Err(no_manifest(&id));
                 }
                 precondition.check(stands.as_ref().map(StoredManifest::etag).as_deref())?;
-                let missing = || FleetError::Wrong("data: missing; write the manifest".into());
+                let missing = || ServiceError::Wrong("data: missing; write the manifest".into());
                 let old_name = stands.as_ref().map(|stands| stands.display_name.clone());
                 let (display_name, data, organizations) = match stands {
                     Some(stands) => (stands.display_name, Some(stands.data), stands.organizations),
@@ -143,17 +145,17 @@ impl Fleet {
         gateway: DeviceId,
         manifest: Assignment,
         precondition: Precondition,
-    ) -> Result<Device, FleetError> {
+    ) -> Result<Device, ServiceError> {
         let change = Registration { manifest: Update::Set(manifest), ..Registration::default() };
         self.register(gateway, change, true, precondition).await
     }
 }
 
 /// Refuses to make a component of a property that is none.
-fn check_component(of: &Identity, name: &ComponentName, sections: [&Section; 2]) -> Result<(), FleetError> {
+fn check_component(of: &Identity, name: &ComponentName, sections: [&Section; 2]) -> Result<(), ServiceError> {
     let stands = sections.iter().find_map(|section| section.properties.get(name.as_str()));
     if stands.is_some() && !sections.iter().any(|section| has_component(section, name.as_str())) {
-        return Err(FleetError::Conflict(format!(
+        return Err(ServiceError::Conflict(format!(
             "component `{name}`: `{of}` has a property of this name that is no component; write it with …/properties"
         )));
     }
@@ -182,7 +184,7 @@ pub enum Assignment {
 
 impl Assignment {
     /// The manifest, and the id under which it is stored.
-    fn find(self, c: &Connection, gateway: &Device) -> Result<(Value, Option<String>), FleetError> {
+    fn find(self, c: &Connection, gateway: &Device) -> Result<(Value, Option<String>), ServiceError> {
         match self {
             Self::Stored(id) => {
                 let stored = manifests::get(c, &id)?.ok_or_else(|| no_manifest(&id))?;
@@ -196,7 +198,7 @@ impl Assignment {
                 if is_stored || is_assigned {
                     return Ok((data, Some(id)));
                 }
-                Err(FleetError::Wrong(format!(
+                Err(ServiceError::Wrong(format!(
                     "data: it is not what is stored as deployment manifest `{id}`; leave out the id, or store it there first"
                 )))
             }
@@ -205,8 +207,8 @@ impl Assignment {
 }
 
 /// Reads the whole manifest, routes included, with what the gateway will read it with.
-fn check_manifest(data: &Value) -> Result<(), FleetError> {
-    let wrong = |error: ManifestError| FleetError::Wrong(format!("data: {error}"));
+fn check_manifest(data: &Value) -> Result<(), ServiceError> {
+    let wrong = |error: ManifestError| ServiceError::Wrong(format!("data: {error}"));
     let manifest = Manifest::parse(data.to_string().as_bytes()).map_err(wrong)?;
     edge_core::deploy::check(&manifest).map_err(wrong)?;
     Ok(())
@@ -219,10 +221,10 @@ pub(crate) fn assign(
     gateway: &mut Device,
     manifest: Assignment,
     now_ms: u64,
-) -> Result<Vec<Identity>, FleetError> {
+) -> Result<Vec<Identity>, ServiceError> {
     let (data, id) = manifest.find(c, gateway)?;
     if !gateway.is_gateway {
-        return Err(FleetError::Wrong(format!(
+        return Err(ServiceError::Wrong(format!(
             "deploymentManifest: device `{}` is not a gateway; register it with \"type\": [\"iotEdge\"]",
             gateway.id
         )));
@@ -271,7 +273,7 @@ pub(crate) fn assign(
 
 /// Takes the assignment of a manifest away. The gateway keeps what it was given until another manifest is assigned, as it does at
 /// IoT Hub when its deployment is deleted.
-pub(crate) fn take_assignment(c: &Connection, gateway: &mut Device) -> Result<(), FleetError> {
+pub(crate) fn take_assignment(c: &Connection, gateway: &mut Device) -> Result<(), ServiceError> {
     gateway.manifest_id = None;
     Ok(manifests::delete_assigned(c, &gateway.id)?)
 }

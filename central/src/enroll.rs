@@ -13,9 +13,12 @@ use serde_json::json;
 use crate::admission::{Admission, NotAdmitted};
 use crate::authorize::end_claim;
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, new_device};
+use crate::error::ServiceError;
+use crate::evidence::Evidence;
+use crate::fleet::Fleet;
+use crate::new_device::new_device;
 use crate::placement::place;
-use crate::proving::{Evidence, Given, Proven, Site, Source, prove};
+use crate::proving::{Given, Proven, Site, Source, prove};
 use crate::store::devices::{self, Device, X509};
 use crate::store::enrollments::{self, Enrollment};
 
@@ -31,7 +34,7 @@ impl Fleet {
         let (shown, site) = (enrolment.clone(), self.site());
         let proven = self.store.read(move |c| prove(c, &shown, &site, None)).await;
         let Proven { ends_at, .. } = proven.map_err(|error| match error {
-            FleetError::Store(_) => Refusal::Unavailable(error.to_string()),
+            ServiceError::Store(_) => Refusal::Unavailable(error.to_string()),
             error => Refusal::NotAuthorized(error.to_string()),
         })?;
         let identity = self.enrolling.enter(enrolment, None);
@@ -93,10 +96,10 @@ impl Fleet {
             tracing::warn!(device = %id, error = %chain(&error), "a device that enrols itself was refused");
             let text = error.to_string();
             match error {
-                FleetError::NotFound(_) => EnrolmentAnswer::failure(404, &text),
-                FleetError::Forbidden(_) => EnrolmentAnswer::failure(401, &text),
-                FleetError::NotApproved(_) => EnrolmentAnswer::not_approved(&text),
-                FleetError::Busy(_) | FleetError::Stopping(_) | FleetError::Store(_) => {
+                ServiceError::NotFound(_) => EnrolmentAnswer::failure(404, &text),
+                ServiceError::Forbidden(_) => EnrolmentAnswer::failure(401, &text),
+                ServiceError::NotApproved(_) => EnrolmentAnswer::not_approved(&text),
+                ServiceError::Busy(_) | ServiceError::Stopping(_) | ServiceError::Store(_) => {
                     EnrolmentAnswer::later(&text)
                 }
                 _ => EnrolmentAnswer::failure(400, &text),
@@ -126,7 +129,7 @@ fn register(
     shown: &Enrolment,
     site: &Site,
     via: Option<&DeviceId>,
-) -> Result<Registered, FleetError> {
+) -> Result<Registered, ServiceError> {
     let (id, now_ms) = (&shown.registration_id, site.now_ms);
     let Proven { source, evidence, .. } = prove(c, shown, site, via)?;
     let mut standing = devices::get(c, id)?;
@@ -166,9 +169,9 @@ fn register(
         }
     };
     let device =
-        device.ok_or_else(|| FleetError::Stopping(format!("`{id}` was deleted while it enrolled")))?;
+        device.ok_or_else(|| ServiceError::Stopping(format!("`{id}` was deleted while it enrolled")))?;
     if via.is_some() && device.is_gateway {
-        return Err(FleetError::Wrong(format!(
+        return Err(ServiceError::Wrong(format!(
             "gateway `{id}` enrols at central, not through another gateway"
         )));
     }
@@ -198,8 +201,9 @@ fn status(
     operation_id: &str,
     hub: &str,
     now_ms: u64,
-) -> Result<EnrolmentAnswer, FleetError> {
-    let unknown = || FleetError::NotFound(format!("operation `{operation_id}` is not known; register again"));
+) -> Result<EnrolmentAnswer, ServiceError> {
+    let unknown =
+        || ServiceError::NotFound(format!("operation `{operation_id}` is not known; register again"));
     let enrollment = enrollments::enrollment(c, id)?.filter(|e| e.operation_id == operation_id);
     let enrollment = enrollment.ok_or_else(unknown)?;
     let device = devices::get(c, id)?.ok_or_else(unknown)?;
@@ -211,7 +215,7 @@ fn status(
         {
             Ok(assigning(operation_id))
         } else {
-            Err(FleetError::NotApproved(format!("`{id}`: {why}")))
+            Err(ServiceError::NotApproved(format!("`{id}`: {why}")))
         };
     }
     let body = json!({

@@ -1,20 +1,15 @@
 //! What an operator's wish does to gateways and devices: each change is stored, and then told to whom it concerns.
 
 use edge_core::error_chain::chain;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 
 use edge_core::access::x509::Trust;
-use edge_core::twin;
 use edge_hub::clients::Clients;
 use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
 use edge_hub::enrolling::Enrolling;
 use edge_hub::single_flight::SingleFlight;
-use rusqlite::Connection;
-use schemas::link::CHILDREN_MAX;
-use schemas::manifest::ManifestError;
-use schemas::names::{DeviceId, Identity, ModuleId};
-use serde_json::Value;
+use schemas::names::{DeviceId, Identity};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -22,81 +17,20 @@ use crate::authorize::{adopt_claim, end_claim};
 use crate::c2d::{self, StoredCloudMessages};
 use crate::clock::now_ms;
 use crate::commands::Running;
-use crate::component::InvalidMarker;
 use crate::deploy::{Assignment, assign, take_assignment};
+use crate::error::{ServiceError, no_device, no_relationship};
 use crate::ingest::Ingest;
 use crate::link::Outbox;
+use crate::lookup::check_capacity;
+use crate::new_device::new_device;
 use crate::organizations::Organizations;
 use crate::precondition::Precondition;
 use crate::presence::Connections;
 use crate::store::cloud_messages;
 use crate::store::devices::{self, Device, Relationship};
 use crate::store::enrollments;
-use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError};
 use crate::update::Update;
-
-/// Why something was not done. The variants are what a caller tells apart: IoT Central's status codes.
-#[derive(Debug, thiserror::Error)]
-pub enum FleetError {
-    /// There is no such thing. 404.
-    #[error("{0}")]
-    NotFound(String),
-    /// It contradicts what stands. 409.
-    #[error("{0}")]
-    Conflict(String),
-    /// It is not in the state that the change was made for. 412.
-    #[error("{0}")]
-    PreconditionFailed(String),
-    /// It was understood and is wrong; the message names the field. 422.
-    #[error("{0}")]
-    Wrong(String),
-    /// Larger than it may be. 413.
-    #[error("{0}")]
-    TooLarge(String),
-    /// As much waits as may. 403, as IoT Hub answers.
-    #[error("{0}")]
-    QueueFull(String),
-    /// Too much at once. 429.
-    #[error("{0}")]
-    Busy(String),
-    /// The sender may not speak for the identity. 403.
-    #[error("{0}")]
-    Forbidden(String),
-    /// The device waits for an operator's approval, or was blocked. 403; the Device Provisioning Service's error 400209.
-    #[error("{0}")]
-    NotApproved(String),
-    /// central is stopping. 503.
-    #[error("{0}")]
-    Stopping(String),
-    /// The store failed. 503.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<rusqlite::Error> for FleetError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-impl From<ManifestError> for FleetError {
-    fn from(error: ManifestError) -> Self {
-        Self::Wrong(error.to_string())
-    }
-}
-
-impl From<twin::PatchError> for FleetError {
-    fn from(error: twin::PatchError) -> Self {
-        Self::Wrong(error.to_string())
-    }
-}
-
-impl From<InvalidMarker> for FleetError {
-    fn from(error: InvalidMarker) -> Self {
-        Self::Wrong(error.to_string())
-    }
-}
 
 /// All gateways and devices, and the way to them. One for the whole program.
 pub struct Fleet {
@@ -187,7 +121,7 @@ impl Fleet {
     /// assigning a manifest writes the twins of its modules. Unless `must_exist`, an id that a gateway claimed is a new device's.
     ///
     /// # Errors
-    /// [`FleetError::Wrong`] with the field, [`FleetError::PreconditionFailed`], [`FleetError::NotFound`] for the manifest, or for the
+    /// [`ServiceError::Wrong`] with the field, [`ServiceError::PreconditionFailed`], [`ServiceError::NotFound`] for the manifest, or for the
     /// device when `must_exist`.
     pub async fn register(
         self: &Arc<Self>,
@@ -195,7 +129,7 @@ impl Fleet {
         wish: Registration,
         must_exist: bool,
         precondition: Precondition,
-    ) -> Result<Device, FleetError> {
+    ) -> Result<Device, ServiceError> {
         let now_ms = now_ms();
         let (written, changed, claimant) = self
             .store
@@ -217,7 +151,7 @@ impl Fleet {
                 let is_new = device.revision == 0;
                 if let Some(is_gateway) = wish.is_gateway {
                     if !is_new && is_gateway != device.is_gateway {
-                        return Err(FleetError::Wrong(format!(
+                        return Err(ServiceError::Wrong(format!(
                             "type: device `{}` is {}a gateway and stays so; delete it and register it anew",
                             device.id,
                             if device.is_gateway { "" } else { "not " }
@@ -260,19 +194,19 @@ impl Fleet {
     /// Forgets a device and disconnects it. Devices behind a deleted gateway stay registered.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`], [`FleetError::PreconditionFailed`].
+    /// [`ServiceError::NotFound`], [`ServiceError::PreconditionFailed`].
     pub async fn remove(
         self: &Arc<Self>,
         id: DeviceId,
         precondition: Precondition,
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), ServiceError> {
         let gone = self
             .store
             .submit(move |c| {
                 let device = devices::get(c, &id)?.ok_or_else(|| no_device(&id))?;
                 precondition.check(Some(&device.etag()))?;
                 devices::delete(c, &id)?;
-                Ok::<_, FleetError>(device)
+                Ok::<_, ServiceError>(device)
             })
             .await?;
         self.gateways.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&gone.id);
@@ -295,9 +229,9 @@ impl Fleet {
     /// Puts a device behind a gateway, in place of the device that the relationship of this id had.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`], [`FleetError::Wrong`] when the source is no gateway or the target is one, or
-    /// [`FleetError::Conflict`] when the target stands behind a gateway already.
-    pub async fn attach(self: &Arc<Self>, wish: Relationship) -> Result<Relationship, FleetError> {
+    /// [`ServiceError::NotFound`], [`ServiceError::Wrong`] when the source is no gateway or the target is one, or
+    /// [`ServiceError::Conflict`] when the target stands behind a gateway already.
+    pub async fn attach(self: &Arc<Self>, wish: Relationship) -> Result<Relationship, ServiceError> {
         let relationship = wish.clone();
         let (claimant, replaced) = self
             .store
@@ -305,13 +239,13 @@ impl Fleet {
                 let gateway = devices::get(c, &wish.source)?.ok_or_else(|| no_device(&wish.source))?;
                 let mut target = devices::get(c, &wish.target)?.ok_or_else(|| no_device(&wish.target))?;
                 if !gateway.is_gateway {
-                    return Err(FleetError::Wrong(format!(
+                    return Err(ServiceError::Wrong(format!(
                         "source: device `{}` is not a gateway; register it with \"type\": [\"iotEdge\"]",
                         gateway.id
                     )));
                 }
                 if target.is_gateway {
-                    return Err(FleetError::Wrong(format!(
+                    return Err(ServiceError::Wrong(format!(
                         "target: device `{}` is a gateway itself",
                         target.id
                     )));
@@ -324,12 +258,12 @@ impl Fleet {
                 let stands = same.as_ref().is_some_and(|same| same.target == wish.target);
                 let replaced = same.map(|same| same.target).filter(|_| !stands);
                 if let Some(other) = target.gateway.filter(|_| !stands) {
-                    return Err(FleetError::Conflict(format!(
+                    return Err(ServiceError::Conflict(format!(
                         "target: device `{}` stands behind gateway `{other}`; delete that relationship first",
                         target.id
                     )));
                 }
-                check_room(c, &wish.source)?;
+                check_capacity(c, &wish.source)?;
                 for moved in replaced.iter().chain((!stands).then_some(&wish.target)) {
                     cloud_messages::taken_back(c, moved)?;
                 }
@@ -353,8 +287,8 @@ impl Fleet {
     /// Takes a device from behind its gateway; `at` is one of the two.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`].
-    pub async fn detach(self: &Arc<Self>, at: DeviceId, id: String) -> Result<(), FleetError> {
+    /// [`ServiceError::NotFound`].
+    pub async fn detach(self: &Arc<Self>, at: DeviceId, id: String) -> Result<(), ServiceError> {
         let ended = self
             .store
             .submit(move |c| {
@@ -362,83 +296,11 @@ impl Fleet {
                     devices::relationship_at(c, &at, &id)?.ok_or_else(|| no_relationship(&at, &id))?;
                 devices::delete_relationship(c, &found.source, &id)?;
                 cloud_messages::taken_back(c, &found.target)?;
-                Ok::<_, FleetError>(found)
+                Ok::<_, ServiceError>(found)
             })
             .await?;
         self.tell_child(&ended.source, &ended.target);
         self.send_on_all(ended.target).await?;
         Ok(())
     }
-}
-
-/// A device that nobody has connected as yet, with keys of its own.
-pub(crate) fn new_device(id: DeviceId) -> Device {
-    Device { keys: Some(new_keys()), ..Device::new(id) }
-}
-
-/// Two keys that nobody has had before.
-pub(crate) fn new_keys() -> devices::Keys {
-    devices::Keys { primary: new_key(), secondary: new_key() }
-}
-
-/// A symmetric key, base64.
-pub(crate) fn new_key() -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 32]>())
-}
-
-/// The device of an identity, which must be registered, and whose module must be known.
-///
-/// # Errors
-/// [`FleetError::NotFound`].
-pub fn require(c: &Connection, of: &Identity) -> Result<Device, FleetError> {
-    let device = devices::get(c, &of.device)?.ok_or_else(|| no_device(&of.device))?;
-    match &of.module {
-        Some(module) if !modules(c, &of.device)?.contains(module) => Err(FleetError::NotFound(format!(
-            "gateway `{}` has no module `{module}`; assign a manifest that has it",
-            of.device
-        ))),
-        _ => Ok(device),
-    }
-}
-
-/// The modules of a gateway: those of its manifest, and those that have a twin. `$edgeAgent` and `$edgeHub` included.
-///
-/// # Errors
-/// [`FleetError::Store`].
-pub fn modules(c: &Connection, gateway: &DeviceId) -> Result<BTreeSet<ModuleId>, FleetError> {
-    let agent = Identity::module(gateway.clone(), ModuleId::edge_agent());
-    let desired = twins::section(c, &agent, Half::Desired)?.section.properties;
-    let in_manifest = desired.get("modules").and_then(Value::as_object);
-    let named =
-        in_manifest.into_iter().flat_map(|modules| modules.keys()).filter_map(|name| name.parse().ok());
-    Ok(twins::modules(c, gateway)?.into_iter().chain(named).collect())
-}
-
-/// Makes sure that one more device may stand behind a gateway.
-///
-/// # Errors
-/// [`FleetError::Wrong`] when it may not.
-pub(crate) fn check_room(c: &Connection, gateway: &DeviceId) -> Result<(), FleetError> {
-    match devices::children_count(c, gateway)? {
-        count if count >= CHILDREN_MAX => Err(FleetError::Wrong(format!(
-            "target: gateway `{gateway}` has {count} devices behind it, which is the most that one may have"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// The error for a device that is not registered.
-pub fn no_device(id: &DeviceId) -> FleetError {
-    FleetError::NotFound(format!("device `{id}` is not registered"))
-}
-
-/// The error for a relationship that a device has at neither end.
-pub fn no_relationship(device: &DeviceId, id: &str) -> FleetError {
-    FleetError::NotFound(format!("device `{device}` has no relationship `{id}`"))
-}
-
-/// The error for a manifest that is not stored.
-pub fn no_manifest(id: &str) -> FleetError {
-    FleetError::NotFound(format!("deployment manifest `{id}` is not stored"))
 }

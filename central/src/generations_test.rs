@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::authorize::{Way, authorize, remove_claim};
 use crate::deploy::{self, Assignment};
-use crate::fleet::{FleetError, new_device};
+use crate::error::ServiceError;
+use crate::new_device::new_device;
 use crate::store::devices::{self, Device, Relationship};
 use crate::store::modules;
 use crate::store::telemetry::{self, NewMessage, Writing};
@@ -293,7 +294,7 @@ fn a_module_that_left_the_manifest_and_came_back_is_shown_nothing_of_the_earlier
         let mut writing = Writing::new(&c).unwrap();
         writing.insert(&message).unwrap();
         writing.finish().unwrap();
-        Ok::<_, FleetError>(())
+        Ok::<_, ServiceError>(())
     };
     let last = || {
         let found = last_values::get(&c, &filter, None, "n").unwrap();

@@ -20,7 +20,7 @@ use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
 
 use crate::authorize::{Way, authorize};
-use crate::fleet::FleetError;
+use crate::error::ServiceError;
 use crate::store::telemetry::{NewMessage, Stored, Writing};
 use crate::store::{Store, StoreError};
 
@@ -83,7 +83,7 @@ struct Arrived {
     carrier: Option<GatewayConnection>,
     /// Of a will: who left it.
     left_by: Option<DeviceId>,
-    stored: oneshot::Sender<Result<(), FleetError>>,
+    stored: oneshot::Sender<Result<(), ServiceError>>,
     at: Instant,
 }
 
@@ -106,13 +106,13 @@ impl Ingest {
     /// Stores a message once.
     ///
     /// # Errors
-    /// The future gives [`FleetError::Forbidden`] when the gateway may not bring it, or [`FleetError::Store`]. After an
+    /// The future gives [`ServiceError::Forbidden`] when the gateway may not bring it, or [`ServiceError::Store`]. After an
     /// error that may pass, everything later of the same connection gets [`StoreError::NotCommitted`].
     pub fn put(
         &self,
         message: NewMessage,
         carrier: Option<GatewayConnection>,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
         self.put_from(message, carrier, None)
     }
 
@@ -124,7 +124,7 @@ impl Ingest {
         &self,
         message: NewMessage,
         left_by: DeviceId,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
         self.put_from(message, None, Some(left_by))
     }
 
@@ -133,7 +133,7 @@ impl Ingest {
         message: NewMessage,
         carrier: Option<GatewayConnection>,
         left_by: Option<DeviceId>,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
         let (stored, told) = oneshot::channel();
         let bytes = message.body.len() + OVERHEAD_BYTES;
         let mut waiting = self.waiting();
@@ -170,7 +170,7 @@ impl Ingest {
                 store(connection, batch, &mut outcome).inspect_err(
                     |error| tracing::error!(error = %chain(&error), "telemetry was not stored"),
                 )?;
-                Ok::<_, FleetError>(outcome)
+                Ok::<_, ServiceError>(outcome)
             },
             Outcome::tell,
         );
@@ -229,7 +229,7 @@ struct Outcome {
 }
 
 /// Whom to tell what.
-type MessageResult = (oneshot::Sender<Result<(), FleetError>>, Result<(), FleetError>);
+type MessageResult = (oneshot::Sender<Result<(), ServiceError>>, Result<(), ServiceError>);
 
 impl Outcome {
     fn new(ingest: Ingest, batch: &[Arrived]) -> Self {
@@ -246,7 +246,7 @@ impl Outcome {
         self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn push(&mut self, stored: oneshot::Sender<Result<(), FleetError>>, result: Result<(), FleetError>) {
+    fn push(&mut self, stored: oneshot::Sender<Result<(), ServiceError>>, result: Result<(), ServiceError>) {
         if let Some(results) = self.results().as_mut() {
             results.push((stored, result));
         }
@@ -270,7 +270,7 @@ impl Drop for Outcome {
 }
 
 /// Stores a batch in its order; `outcome` gets what became of each.
-fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) -> Result<(), FleetError> {
+fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) -> Result<(), ServiceError> {
     let ingest = outcome.ingest.clone();
     let mut writing = Writing::new(connection)?;
     let mut proven: HashMap<DeviceId, HashMap<Identity, Option<Generation>>> = HashMap::new();
@@ -305,12 +305,12 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
             Ok(()) => match writing.insert(&message)? {
                 Stored::New | Stored::Already => Ok(()),
                 Stored::TooManyQueues => {
-                    Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
+                    Err(ServiceError::Forbidden("the gateway brings more queues than one may have".into()))
                 }
             },
-            Err(FleetError::Store(error)) => return Err(error.into()),
+            Err(ServiceError::Store(error)) => return Err(error.into()),
             // It may pass: the gateway sends it again, and nothing of its connection may be stored before it.
-            Err(error @ (FleetError::Busy(_) | FleetError::Stopping(_))) => {
+            Err(error @ (ServiceError::Busy(_) | ServiceError::Stopping(_))) => {
                 if let Some(carrier) = &carrier {
                     ingest.waiting().fences.put(carrier);
                 }
@@ -353,10 +353,10 @@ mod tests {
     }
 
     async fn site(dir: &std::path::Path) -> (Store, Ingest) {
-        let store = Store::open(dir, Keep { messages: 100_000, commands: 10 }).unwrap();
+        let store = crate::store::open(dir, Keep { messages: 100_000, commands: 10 }).unwrap();
         let registered = store.submit(|c| {
             for (id, is_gateway) in [("gw", true), ("press-1", false), ("stranger", false)] {
-                let new = crate::fleet::new_device(id.parse().unwrap());
+                let new = crate::new_device::new_device(id.parse().unwrap());
                 let device = devices::Device { is_gateway, revision: 1, ..new };
                 devices::put(c, &device)?;
             }
@@ -386,7 +386,7 @@ mod tests {
         for (index, told) in told.into_iter().enumerate() {
             let result = told.await;
             match index {
-                4 => assert!(matches!(result, Err(FleetError::Forbidden(_))), "{result:?}"),
+                4 => assert!(matches!(result, Err(ServiceError::Forbidden(_))), "{result:?}"),
                 _ => result.unwrap(),
             }
         }
@@ -413,7 +413,7 @@ mod tests {
         store.close().await;
         for _ in 0..2 {
             let told = ingest.put(message("press-1", 1), None).await;
-            assert!(matches!(told, Err(FleetError::Store(StoreError::NotCommitted))), "{told:?}");
+            assert!(matches!(told, Err(ServiceError::Store(StoreError::NotCommitted))), "{told:?}");
         }
     }
 
@@ -544,7 +544,9 @@ mod tests {
         let later = ingest.put(message("press-1", 3), Some(carrier(1))).await;
         match first {
             Ok(()) => later.unwrap(),
-            Err(_) => assert!(matches!(later, Err(FleetError::Store(StoreError::NotCommitted))), "{later:?}"),
+            Err(_) => {
+                assert!(matches!(later, Err(ServiceError::Store(StoreError::NotCommitted))), "{later:?}")
+            }
         }
         let far = watermark(&store).await;
         assert_eq!(stored_sequences(&store).await, (1..=far).collect::<Vec<_>>());

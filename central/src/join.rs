@@ -11,7 +11,7 @@ use schemas::join::JoinWord;
 use schemas::names::DeviceId;
 
 use crate::config::Config;
-use crate::fleet::new_device;
+use crate::new_device::new_device;
 use crate::store::devices::{self, Device};
 
 /// The gateway of this id, registered if it was not. `None` when the id is that of a device that is no gateway.

@@ -23,7 +23,9 @@ use schemas::twin::Section;
 
 use crate::admission::Admission;
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, modules};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
+use crate::lookup::modules;
 use crate::store::StoreError;
 use crate::store::cloud_messages;
 use crate::store::commands;
@@ -173,7 +175,7 @@ impl Fleet {
         self.clients.disconnect(&Identity::device(gateway), "central could not read its state");
     }
 
-    async fn everything(&self, gateway: DeviceId) -> Result<Vec<Update>, FleetError> {
+    async fn everything(&self, gateway: DeviceId) -> Result<Vec<Update>, ServiceError> {
         self.store
             .read(move |c| {
                 let mut news = vec![
@@ -296,7 +298,11 @@ impl Fleet {
     }
 
     /// The messages for what is told, as the state is now.
-    async fn messages(&self, gateway: &DeviceId, batch: Batch) -> Result<Vec<(LinkDown, Bytes)>, FleetError> {
+    async fn messages(
+        &self,
+        gateway: &DeviceId,
+        batch: Batch,
+    ) -> Result<Vec<(LinkDown, Bytes)>, ServiceError> {
         let takes_parts = self.connections.link_version(gateway) >= CHILDREN_IN_PARTS;
         match batch {
             Batch::One(Update::Children) if takes_parts => self.all_children(gateway.clone()).await,
@@ -309,7 +315,7 @@ impl Fleet {
         }
     }
 
-    async fn all_children(&self, gateway: DeviceId) -> Result<Vec<(LinkDown, Bytes)>, FleetError> {
+    async fn all_children(&self, gateway: DeviceId) -> Result<Vec<(LinkDown, Bytes)>, ServiceError> {
         self.store
             .read(move |c| {
                 let children = devices::children(c, &gateway)?.into_iter().filter_map(child);
@@ -327,7 +333,7 @@ impl Fleet {
         &self,
         gateway: DeviceId,
         devices: Vec<DeviceId>,
-    ) -> Result<Vec<(LinkDown, Bytes)>, FleetError> {
+    ) -> Result<Vec<(LinkDown, Bytes)>, ServiceError> {
         self.store
             .read(move |c| {
                 let (mut children, mut removed) = (Vec::new(), Vec::new());
@@ -350,7 +356,7 @@ impl Fleet {
         &self,
         gateway: DeviceId,
         devices: Option<Vec<DeviceId>>,
-    ) -> Result<Vec<(LinkDown, Bytes)>, FleetError> {
+    ) -> Result<Vec<(LinkDown, Bytes)>, ServiceError> {
         self.store
             .read(move |c| {
                 let purged: Vec<(DeviceId, u64)> = match devices {
@@ -383,7 +389,7 @@ impl Fleet {
         &self,
         gateway: &DeviceId,
         news: Update,
-    ) -> Result<Option<(LinkDown, Bytes)>, FleetError> {
+    ) -> Result<Option<(LinkDown, Bytes)>, ServiceError> {
         let gateway = gateway.clone();
         // An older gateway would take them for a property.
         let takes_generations = self.connections.link_version(&gateway) >= GENERATIONS;
@@ -455,7 +461,7 @@ fn generations(
     c: &rusqlite::Connection,
     gateway: &DeviceId,
     section: &Section,
-) -> Result<BTreeMap<ModuleId, u64>, FleetError> {
+) -> Result<BTreeMap<ModuleId, u64>, ServiceError> {
     let known = module_generations::generations(c, gateway)?;
     let named = section.properties.get("modules").and_then(serde_json::Value::as_object);
     let named = named.into_iter().flat_map(serde_json::Map::keys);

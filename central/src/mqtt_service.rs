@@ -4,10 +4,8 @@ use edge_core::error_chain::chain;
 use edge_hub::tasks;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use edge_core::access::attestation::{Attestation, Circumstances};
+use edge_core::access::attestation::Circumstances;
 use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
 use edge_core::access::enrolment;
@@ -29,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authorize::{Way, authorize, remove_claim};
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::device_attestation::attestation;
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::ingest::GatewayConnection;
 use crate::store::StoreError;
 use crate::store::commands::Outcome;
@@ -38,19 +38,19 @@ use crate::store::losses;
 use crate::store::telemetry::{NewMessage, Place};
 use crate::store::twins::{self, Half};
 
-impl From<FleetError> for Rejected {
-    fn from(error: FleetError) -> Self {
+impl From<ServiceError> for Rejected {
+    fn from(error: ServiceError) -> Self {
         let why = error.to_string();
         match error {
-            FleetError::NotFound(_) => Self::Wrong(404, why),
-            FleetError::Conflict(_) => Self::Wrong(409, why),
-            FleetError::PreconditionFailed(_) => Self::Wrong(412, why),
-            FleetError::Wrong(_) => Self::Wrong(400, why),
-            FleetError::TooLarge(_) => Self::Wrong(413, why),
-            FleetError::QueueFull(_) => Self::Wrong(403, why),
-            FleetError::Forbidden(_) | FleetError::NotApproved(_) => Self::Wrong(403, why),
-            FleetError::Busy(_) => Self::Temporary(429, why),
-            FleetError::Stopping(_) | FleetError::Store(_) => Self::Temporary(503, why),
+            ServiceError::NotFound(_) => Self::Wrong(404, why),
+            ServiceError::Conflict(_) => Self::Wrong(409, why),
+            ServiceError::PreconditionFailed(_) => Self::Wrong(412, why),
+            ServiceError::Wrong(_) => Self::Wrong(400, why),
+            ServiceError::TooLarge(_) => Self::Wrong(413, why),
+            ServiceError::QueueFull(_) => Self::Wrong(403, why),
+            ServiceError::Forbidden(_) | ServiceError::NotApproved(_) => Self::Wrong(403, why),
+            ServiceError::Busy(_) => Self::Temporary(429, why),
+            ServiceError::Stopping(_) | ServiceError::Store(_) => Self::Temporary(503, why),
         }
     }
 }
@@ -167,7 +167,7 @@ impl Service for Fleet {
 
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {
         let of = client.identity.clone();
-        Ok(self.store.read(move |c| Ok::<_, FleetError>(twins::twin(c, &of)?)).await?)
+        Ok(self.store.read(move |c| Ok::<_, ServiceError>(twins::twin(c, &of)?)).await?)
     }
 
     async fn report(self: &Arc<Self>, client: &Client, patch: Map<String, Value>) -> Result<u64, Rejected> {
@@ -178,7 +178,7 @@ impl Service for Fleet {
             }
             let mut section = twins::section(c, &of, Half::Reported)?.section;
             edge_core::twin::patch(&mut section, &patch).map_err(|error| match error.status() {
-                413 => FleetError::TooLarge(error.to_string()),
+                413 => ServiceError::TooLarge(error.to_string()),
                 _ => error.into(),
             })?;
             twins::write(c, &of, Half::Reported, &section, now_ms)?;
@@ -293,22 +293,6 @@ impl Service for Fleet {
     }
 }
 
-/// What a device must show.
-pub(crate) fn attestation(device: &Device) -> Attestation {
-    match (&device.x509, &device.keys) {
-        (Some(x509), _) if x509.is_ca_signed => Attestation::Authority,
-        (Some(x509), _) => {
-            let thumbprints = x509.thumbprints();
-            Attestation::Thumbprints(thumbprints.iter().filter_map(|text| text.parse().ok()).collect())
-        }
-        (None, keys) => {
-            let keys = keys.iter().flat_map(|keys| [&keys.primary, &keys.secondary]);
-            let decode = |key: &String| STANDARD.decode(key).ok().filter(|key| !key.is_empty());
-            Attestation::Keys(keys.filter_map(decode).collect())
-        }
-    }
-}
-
 impl Fleet {
     /// Closes the connection of a device at central's own listener when it may not stay any more: blocked, or proven by
     /// what proves it no longer.
@@ -373,7 +357,7 @@ impl Fleet {
         gateway: DeviceId,
         request_id: String,
         enrolment: Enrolment,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
         let fleet = self.clone();
         Box::pin(async move {
             let answer = fleet.enroll(enrolment, Some(gateway.clone())).await;
@@ -394,7 +378,7 @@ impl Fleet {
         of: Identity,
         reported: Reported,
         size_bytes: usize,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
         let Reported { section, generation } = reported;
         if let Err(error) = check_report(&of, &section) {
             return std::future::ready(Err(error)).boxed();
@@ -425,7 +409,7 @@ impl Fleet {
         self: &Arc<Self>,
         gateway: DeviceId,
         removed: RemovedDevice,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
         let fleet = self.clone();
         Box::pin(async move {
             let id = removed.device_id.clone();
@@ -442,9 +426,9 @@ impl Fleet {
         gateway: DeviceId,
         mut losses: Losses,
         size_bytes: usize,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
         if let Err(error) = losses::check(&mut losses) {
-            return std::future::ready(Err(FleetError::Wrong(error.to_string()))).boxed();
+            return std::future::ready(Err(ServiceError::Wrong(error.to_string()))).boxed();
         }
         let now_ms = now_ms();
         let work = move |c: &rusqlite::Connection| {
@@ -456,7 +440,7 @@ impl Fleet {
                 }
                 Ok(())
             } else {
-                Err(FleetError::Forbidden("the gateway brings more queues than one may have".into()))
+                Err(ServiceError::Forbidden("the gateway brings more queues than one may have".into()))
             }
         };
         self.store.submit_then(size_bytes, work, |()| {})
@@ -468,7 +452,7 @@ impl Fleet {
         connection: u64,
         mut presence: Presence,
         size_bytes: usize,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
         let (fleet, now_ms) = (self.clone(), now_ms());
         let told = self.store.submit_then(
             size_bytes,
@@ -482,7 +466,7 @@ impl Fleet {
                             devices::seen(c, &client.identity.device, now_ms)?;
                             known.push(client);
                         }
-                        Err(FleetError::Store(error)) => return Err(error.into()),
+                        Err(ServiceError::Store(error)) => return Err(error.into()),
                         Err(error) => {
                             strangers += 1;
                             why.get_or_insert(error);
@@ -514,16 +498,16 @@ fn check_senders(
     c: &rusqlite::Connection,
     gateway: &DeviceId,
     losses: &mut Losses,
-) -> Result<(), FleetError> {
+) -> Result<(), ServiceError> {
     let (mut left_out, mut why) = (0, None);
     for loss in losses.losses.iter_mut().filter(|loss| !loss.sender.is_empty()) {
         let may = match loss.sender.parse::<Identity>() {
             Ok(of) => authorize(c, gateway, &of, Way::Loss, loss.generation),
-            Err(error) => Err(FleetError::Wrong(format!("sender: {error}"))),
+            Err(error) => Err(ServiceError::Wrong(format!("sender: {error}"))),
         };
         match may {
             Ok(()) => {}
-            Err(FleetError::Store(error)) => return Err(error.into()),
+            Err(ServiceError::Store(error)) => return Err(error.into()),
             Err(error) => {
                 loss.sender.clear();
                 left_out += 1;
@@ -541,17 +525,17 @@ fn check_senders(
 const REPORT_BYTES_MAX: usize = 256 * 1024;
 
 /// Makes sure that a reported section is no larger than what its owner may report.
-fn check_report(of: &Identity, section: &Section) -> Result<(), FleetError> {
+fn check_report(of: &Identity, section: &Section) -> Result<(), ServiceError> {
     let is_system = of.module.as_ref().is_some_and(ModuleId::is_system);
     // Counted as the gateway counts them for a patch, with some room for another version's count.
     let max = if is_system { REPORT_BYTES_MAX } else { 2 * edge_core::twin::SECTION_BYTES_MAX };
     let bytes = serde_json::to_vec(&section.properties).map_or(usize::MAX, |text| text.len());
     if bytes > max {
         let why = format!("the reported section of `{of}` has {bytes} bytes; {max} are allowed");
-        return Err(FleetError::TooLarge(why));
+        return Err(ServiceError::TooLarge(why));
     }
     if i64::try_from(section.version).is_err() {
-        return Err(FleetError::Wrong(format!(
+        return Err(ServiceError::Wrong(format!(
             "the reported section of `{of}` has version {}",
             section.version
         )));

@@ -15,7 +15,9 @@ use serde_json::Value;
 use crate::admission::Admission;
 use crate::api::error::Answer;
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, modules};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
+use crate::lookup::modules;
 use crate::presence::Connections;
 use crate::store::devices::{self, Device};
 use crate::store::twins::{self, Half};
@@ -54,11 +56,11 @@ pub(crate) async fn page(State(fleet): State<Arc<Fleet>>) -> Answer<impl IntoRes
     Ok((policy, Html(html)))
 }
 
-fn rows(c: &Connection) -> Result<Vec<Row>, FleetError> {
+fn rows(c: &Connection) -> Result<Vec<Row>, ServiceError> {
     devices::list(c, "", ROWS_MAX)?.into_iter().map(|device| row(c, device)).collect()
 }
 
-fn row(c: &Connection, device: Device) -> Result<Row, FleetError> {
+fn row(c: &Connection, device: Device) -> Result<Row, ServiceError> {
     let last_seen_ms = device.last_seen_ms.max(telemetry::last_received(c, &device.id)?);
     let agent = Identity::module(device.id.clone(), ModuleId::edge_agent());
     let desired = twins::section(c, &agent, Half::Desired)?.section.version;

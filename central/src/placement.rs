@@ -13,8 +13,9 @@
 use rusqlite::Connection;
 use schemas::names::DeviceId;
 
-use crate::fleet::{FleetError, check_room};
-use crate::proving::Evidence;
+use crate::error::ServiceError;
+use crate::evidence::Evidence;
+use crate::lookup::check_capacity;
 use crate::store::cloud_messages;
 use crate::store::devices::{self, Device, Relationship};
 use crate::store::enrollments::Enrollment;
@@ -23,7 +24,7 @@ use crate::store::enrollments::Enrollment;
 const ENROLLED: &str = "enrolled through the gateway";
 
 /// Returns the relationship that puts `device` behind its gateway.
-fn relationship_of(c: &Connection, device: &Device) -> Result<Option<Relationship>, FleetError> {
+fn relationship_of(c: &Connection, device: &Device) -> Result<Option<Relationship>, ServiceError> {
     let Some(gateway) = &device.gateway else { return Ok(None) };
     let found = devices::relationships(c, gateway)?.into_iter().find(|found| found.target == device.id);
     Ok(found)
@@ -34,7 +35,7 @@ pub(crate) fn is_behind_by_operator(
     c: &Connection,
     device: &Device,
     gateway: &DeviceId,
-) -> Result<bool, FleetError> {
+) -> Result<bool, ServiceError> {
     let found = relationship_of(c, device)?;
     Ok(!device.is_claim && found.is_some_and(|found| found.source == *gateway && found.name != ENROLLED))
 }
@@ -43,19 +44,19 @@ pub(crate) fn is_behind_by_operator(
 /// enrols at central. Returns the gateways whose devices changed.
 ///
 /// # Errors
-/// [`FleetError::Forbidden`] when the device may not move; [`FleetError::Wrong`] when the gateway has no room.
+/// [`ServiceError::Forbidden`] when the device may not move; [`ServiceError::Wrong`] when the gateway has no room.
 pub(crate) fn place(
     c: &Connection,
     device: &Device,
     via: Option<&DeviceId>,
     before: Option<&Enrollment>,
     evidence: Evidence,
-) -> Result<Vec<DeviceId>, FleetError> {
+) -> Result<Vec<DeviceId>, ServiceError> {
     if device.gateway.as_ref() == via {
         return Ok(via.cloned().into_iter().collect());
     }
     let refused = |why: &str| {
-        Err(FleetError::Forbidden(format!(
+        Err(ServiceError::Forbidden(format!(
             "`{}` may not enrol here: {why}; an operator can put it behind a gateway by a relationship",
             device.id
         )))
@@ -92,18 +93,18 @@ pub(crate) fn place(
 /// Puts a device that stands behind no gateway behind this one, by a new relationship.
 ///
 /// # Errors
-/// [`FleetError::Wrong`] when the gateway has no room; [`FleetError::Conflict`] when it has a relationship of that id, which is
+/// [`ServiceError::Wrong`] when the gateway has no room; [`ServiceError::Conflict`] when it has a relationship of that id, which is
 /// another device's.
 pub(crate) fn put_behind(
     c: &Connection,
     gateway: &DeviceId,
     device: &DeviceId,
     name: &str,
-) -> Result<(), FleetError> {
-    check_room(c, gateway)?;
+) -> Result<(), ServiceError> {
+    check_capacity(c, gateway)?;
     let id = format!("to-{device}");
     if devices::relationship(c, gateway, &id)?.is_some() {
-        return Err(FleetError::Conflict(format!(
+        return Err(ServiceError::Conflict(format!(
             "gateway `{gateway}` has a relationship `{id}` to another device; delete it"
         )));
     }

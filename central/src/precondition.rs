@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-use crate::fleet::FleetError;
+use crate::error::ServiceError;
 
 /// States that a header or body names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +66,11 @@ impl Precondition {
     /// Checks it against the etag of what stands; `None` when there is nothing. Within the work that makes the change.
     ///
     /// # Errors
-    /// [`FleetError::PreconditionFailed`].
-    pub fn check(&self, current: Option<&str>) -> Result<(), FleetError> {
+    /// [`ServiceError::PreconditionFailed`].
+    pub fn check(&self, current: Option<&str>) -> Result<(), ServiceError> {
         let failed = |what: &str| {
             let stands = current.map_or("nothing".to_owned(), |current| format!("etag {current}"));
-            Err(FleetError::PreconditionFailed(format!(
+            Err(ServiceError::PreconditionFailed(format!(
                 "{what}: found {stands}; read it again, and change what stands now"
             )))
         };
@@ -85,11 +85,6 @@ impl Precondition {
         }
         Ok(())
     }
-}
-
-/// The etag of a numbered state.
-pub(crate) fn of_revision(revision: i64) -> String {
-    format!("\"{revision:x}\"")
 }
 
 #[cfg(test)]

@@ -19,8 +19,10 @@ use schemas::names::DeviceId;
 use schemas::provisioning::Enrolment;
 
 use crate::admission::{Admission, NotAdmitted};
-use crate::fleet::FleetError;
-use crate::mqtt_service::attestation;
+use crate::device_attestation::attestation;
+use crate::error::ServiceError;
+use crate::evidence::Evidence;
+
 use crate::placement::is_behind_by_operator;
 use crate::store::devices::{self, Device, Keys};
 use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
@@ -34,20 +36,6 @@ pub(crate) struct Site {
     /// The authorities of devices.
     pub(crate) trust: Arc<Trust>,
     pub(crate) now_ms: u64,
-}
-
-/// What central knows of a proof.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Evidence {
-    /// A token that only somebody with the key can make.
-    Token {
-        /// When it ends, in seconds since the Unix epoch.
-        ends_at: u64,
-    },
-    /// The device signed with the certificate's key in a TLS handshake with central.
-    Handshake,
-    /// Certificates alone, which are public. That the device has the key, a gateway says.
-    GatewayWord,
 }
 
 /// That a device may enrol.
@@ -90,22 +78,22 @@ pub(crate) enum Given {
 /// Whether a device may enrol and by what, at central or through the gateway `via`.
 ///
 /// # Errors
-/// [`FleetError::Forbidden`] when it may not, [`FleetError::NotApproved`] when an operator blocked it.
+/// [`ServiceError::Forbidden`] when it may not, [`ServiceError::NotApproved`] when an operator blocked it.
 pub(crate) fn prove(
     c: &Connection,
     shown: &Enrolment,
     site: &Site,
     via: Option<&DeviceId>,
-) -> Result<Proven, FleetError> {
+) -> Result<Proven, ServiceError> {
     let id = &shown.registration_id;
-    let refused = |why: String| FleetError::Forbidden(format!("`{id}` may not enrol: {why}"));
+    let refused = |why: String| ServiceError::Forbidden(format!("`{id}` may not enrol: {why}"));
     if shown.id_scope != site.id_scope {
         return Err(refused(format!("ID scope `{}` is not this site's", shown.id_scope)));
     }
     let device = devices::get(c, id)?;
     let enrollment = enrollments::enrollment(c, id)?;
     if device.as_ref().is_some_and(|device| device.admission() == Admission::Blocked) {
-        return Err(FleetError::NotApproved(format!("`{id}` may not enrol: {}", NotAdmitted::Blocked)));
+        return Err(ServiceError::NotApproved(format!("`{id}` may not enrol: {}", NotAdmitted::Blocked)));
     }
     let chain = Chain::of(shown).map_err(refused)?;
     let proven = |source: Source, ends_at: u64| {

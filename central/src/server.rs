@@ -270,7 +270,7 @@ impl Started {
 
 /// Opens the store and checks it.
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
-    let store = Store::open_with(&config.data_dir, config.keep.limits(), config.keep.quotas())?;
+    let store = store::open_with(&config.data_dir, config.keep.limits(), config.keep.quotas())?;
     let path = config.data_dir.join(store::FILE);
     let check = move || integrity::check(&path, Depth::AtStart, CHECK_WITHIN);
     let checked = tokio::task::spawn_blocking(check).await.context("checking the store")??;

@@ -12,7 +12,8 @@ use schemas::names::{DeviceId, Identity};
 use serde_json::{Map, Value};
 
 use crate::component;
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::precondition::Precondition;
 use crate::store::devices;
 use crate::store::last_values;
@@ -54,22 +55,22 @@ pub struct MadeTemplate {
 }
 
 /// The error for a template that is not stored.
-pub fn no_template(id: &str) -> FleetError {
-    FleetError::NotFound(format!("device template `{id}` is not stored"))
+pub fn no_template(id: &str) -> ServiceError {
+    ServiceError::NotFound(format!("device template `{id}` is not stored"))
 }
 
 /// Stores a template and publishes it: devices have it from now on.
 ///
 /// # Errors
-/// [`FleetError::Wrong`] with every problem of the model, [`FleetError::PreconditionFailed`], [`FleetError::NotFound`] when the
-/// template to change is not there, [`FleetError::Forbidden`] when there are too many.
+/// [`ServiceError::Wrong`] with every problem of the model, [`ServiceError::PreconditionFailed`], [`ServiceError::NotFound`] when the
+/// template to change is not there, [`ServiceError::Forbidden`] when there are too many.
 pub async fn store(
     fleet: &Arc<Fleet>,
     id: String,
     change: TemplateChange,
     write: TemplateWrite,
     precondition: Precondition,
-) -> Result<DeviceTemplate, FleetError> {
+) -> Result<DeviceTemplate, ServiceError> {
     fleet
         .store
         .submit(move |c| {
@@ -87,8 +88,8 @@ pub async fn store(
         .await
 }
 
-fn new(id: &str, change: TemplateChange) -> Result<TemplateDocument, FleetError> {
-    let missing = |field: &str, what: &str| FleetError::Wrong(format!("{field}: missing; write {what}"));
+fn new(id: &str, change: TemplateChange) -> Result<TemplateDocument, ServiceError> {
+    let missing = |field: &str, what: &str| ServiceError::Wrong(format!("{field}: missing; write {what}"));
     let types = || missing("@type", "[\"ModelDefinition\", \"DeviceModel\"]");
     let model = || missing("capabilityModel", "an interface in DTDL");
     let capability_model = change.capability_model.ok_or_else(model)?;
@@ -126,9 +127,9 @@ fn write_checked(
     c: &Connection,
     id: String,
     document: TemplateDocument,
-) -> Result<DeviceTemplate, FleetError> {
+) -> Result<DeviceTemplate, ServiceError> {
     if !dtmi::is_user(&id) || id.len() > dtmi::INTERFACE_LENGTH_MAX {
-        return Err(FleetError::Wrong(format!(
+        return Err(ServiceError::Wrong(format!(
             "@id: found `{id}`; write a DTMI of up to {} characters such as dtmi:contoso:press;1",
             dtmi::INTERFACE_LENGTH_MAX
         )));
@@ -136,7 +137,7 @@ fn write_checked(
     check_types(&document.types)?;
     check_model(&document.capability_model)?;
     if !templates::exists(c, &id)? && templates::count(c)? >= TEMPLATES_MAX {
-        return Err(FleetError::Forbidden(format!(
+        return Err(ServiceError::Forbidden(format!(
             "{TEMPLATES_MAX} device templates are stored, the most that are allowed; delete one first"
         )));
     }
@@ -144,21 +145,21 @@ fn write_checked(
     Ok(DeviceTemplate { id, document, revision })
 }
 
-fn check_types(types: &[String]) -> Result<(), FleetError> {
+fn check_types(types: &[String]) -> Result<(), ServiceError> {
     let has = |name: &str| types.iter().any(|of| of == name);
     if has(DEFINITION) && KINDS.iter().any(|kind| has(kind)) {
         return Ok(());
     }
-    Err(FleetError::Wrong(format!(
+    Err(ServiceError::Wrong(format!(
         "@type: found {types:?}; write [\"{DEFINITION}\", \"{}\"], or {} in place of the second",
         KINDS[0],
         KINDS[1..].join(" or ")
     )))
 }
 
-fn check_model(model: &Map<String, Value>) -> Result<(), FleetError> {
+fn check_model(model: &Map<String, Value>) -> Result<(), ServiceError> {
     let document = Value::Object(model.clone());
-    let wrong = |problems: Problems| FleetError::Wrong(format!("capabilityModel: {problems}"));
+    let wrong = |problems: Problems| ServiceError::Wrong(format!("capabilityModel: {problems}"));
     parse_documents(std::slice::from_ref(&document), &Options::IOT_CENTRAL).map_err(wrong)?;
     Ok(())
 }
@@ -166,8 +167,8 @@ fn check_model(model: &Map<String, Value>) -> Result<(), FleetError> {
 /// Deletes a template that no device has.
 ///
 /// # Errors
-/// [`FleetError::NotFound`], [`FleetError::PreconditionFailed`], or [`FleetError::Conflict`] with the first device that has it.
-pub async fn remove(fleet: &Arc<Fleet>, id: String, precondition: Precondition) -> Result<(), FleetError> {
+/// [`ServiceError::NotFound`], [`ServiceError::PreconditionFailed`], or [`ServiceError::Conflict`] with the first device that has it.
+pub async fn remove(fleet: &Arc<Fleet>, id: String, precondition: Precondition) -> Result<(), ServiceError> {
     let work = move |c: &Connection| {
         let stands = templates::get(c, &id)?;
         if let Some(stands) = &stands {
@@ -177,7 +178,7 @@ pub async fn remove(fleet: &Arc<Fleet>, id: String, precondition: Precondition) 
             return Err(no_template(&id));
         }
         if let (devices, Some(first)) = templates::assignments(c, &id)? {
-            return Err(FleetError::Conflict(format!(
+            return Err(ServiceError::Conflict(format!(
                 "device template `{id}` is assigned to {devices} devices, `{first}` among them; assign another to them first, \
                  or take it away with \"template\": null"
             )));
@@ -191,24 +192,24 @@ pub async fn remove(fleet: &Arc<Fleet>, id: String, precondition: Precondition) 
 /// Makes a template from what an unassigned device has sent and reported, and assigns it to the device.
 ///
 /// # Errors
-/// [`FleetError::NotFound`] for the device, [`FleetError::Conflict`] when it has a template or has sent nothing that can be
-/// modelled, [`FleetError::Wrong`] for an id that is none.
+/// [`ServiceError::NotFound`] for the device, [`ServiceError::Conflict`] when it has a template or has sent nothing that can be
+/// modelled, [`ServiceError::Wrong`] for an id that is none.
 pub async fn make_from_device(
     fleet: &Arc<Fleet>,
     of: DeviceId,
     id: Option<String>,
     display_name: Option<String>,
-) -> Result<MadeTemplate, FleetError> {
+) -> Result<MadeTemplate, ServiceError> {
     let work = move |c: &Connection| {
         let mut device = devices::get(c, &of)?.ok_or_else(|| no_device(&of))?;
         if let Some(template) = &device.template {
-            return Err(FleetError::Conflict(format!(
+            return Err(ServiceError::Conflict(format!(
                 "device `{of}` has the template `{template}`; take it away first with \"template\": null"
             )));
         }
         let id = match id {
             Some(id) if templates::exists(c, &id)? => {
-                return Err(FleetError::Conflict(format!("@id: device template `{id}` is stored already")));
+                return Err(ServiceError::Conflict(format!("@id: device template `{id}` is stored already")));
             }
             Some(id) => id,
             None => free_id(c, &of)?,
@@ -218,7 +219,7 @@ pub async fn make_from_device(
         let Generated { model, skipped } = generate(&of_model(&id), &display_name, &observations);
         let Value::Object(model) = model else { return Err(no_template(&id)) };
         if model["contents"].as_array().is_none_or(Vec::is_empty) {
-            return Err(FleetError::Conflict(format!(
+            return Err(ServiceError::Conflict(format!(
                 "device `{of}` has sent and reported nothing that can be modelled"
             )));
         }
@@ -241,7 +242,7 @@ pub async fn make_from_device(
 }
 
 /// `dtmi:lineside:press_1;1`, in the first version that is free.
-fn free_id(c: &Connection, of: &DeviceId) -> Result<String, FleetError> {
+fn free_id(c: &Connection, of: &DeviceId) -> Result<String, ServiceError> {
     let letters = of.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
     // A segment begins with a letter and does not end with an underscore; 60 characters leave room for what stands behind it.
     let segment: String = "d_".chars().chain(letters).take(60).collect();
@@ -252,7 +253,7 @@ fn free_id(c: &Connection, of: &DeviceId) -> Result<String, FleetError> {
             return Ok(id);
         }
     }
-    Err(FleetError::Conflict(format!(
+    Err(ServiceError::Conflict(format!(
         "{VERSIONS_MAX} templates were made from `{of}` already; choose an \"@id\""
     )))
 }
@@ -264,7 +265,7 @@ fn of_model(template: &str) -> String {
 }
 
 /// What a device itself has sent and reported, and what operators wrote.
-fn observations(c: &Connection, of: &DeviceId) -> Result<Vec<Observation>, FleetError> {
+fn observations(c: &Connection, of: &DeviceId) -> Result<Vec<Observation>, ServiceError> {
     let mut observations = Vec::new();
     for named in last_values::list(c, of)? {
         if named.from.module.is_some() {

@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::commands::{GRACE, check, no_answer};
-use crate::fleet::{Fleet, FleetError, require};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
+use crate::lookup::require;
 use crate::store::StoreError;
 use crate::store::commands::{self, Command, Outcome};
 
@@ -39,22 +41,22 @@ impl Fleet {
     /// history. Commands of one target run one after the other, in the order in which they were asked for.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`] for an unknown target, [`FleetError::Wrong`] for a wrong request, [`FleetError::QueueFull`]
+    /// [`ServiceError::NotFound`] for an unknown target, [`ServiceError::Wrong`] for a wrong request, [`ServiceError::QueueFull`]
     /// when as many wait as may; in these cases it is not in the history.
     pub async fn keep_command(
         self: &Arc<Self>,
         target: Identity,
         request: MethodRequest,
         valid_for: u64,
-    ) -> Result<Command, FleetError> {
+    ) -> Result<Command, ServiceError> {
         check(&request)?;
         if !(1..=VALID_MAX).contains(&valid_for) {
-            return Err(FleetError::Wrong(format!(
+            return Err(ServiceError::Wrong(format!(
                 "validFor: found {valid_for}; write 1 to {VALID_MAX} seconds"
             )));
         }
         if request.connect_timeout_in_seconds > 0 {
-            return Err(FleetError::Wrong(
+            return Err(ServiceError::Wrong(
                 "connectionTimeout: leave it out beside validFor, which says how long the target is waited for".into(),
             ));
         }
@@ -69,7 +71,7 @@ impl Fleet {
                 let device = require(c, &target)?;
                 let waiting = commands::count_waiting(c, &target)?;
                 if waiting >= WAITING_MAX {
-                    return Err(FleetError::QueueFull(format!(
+                    return Err(ServiceError::QueueFull(format!(
                         "{waiting} commands wait for `{target}` already; wait for it"
                     )));
                 }
@@ -136,7 +138,7 @@ impl Fleet {
     }
 
     /// Runs the waiting commands of a device, one after the other, while it listens here.
-    async fn round(self: &Arc<Self>, device: &DeviceId) -> Result<(), FleetError> {
+    async fn round(self: &Arc<Self>, device: &DeviceId) -> Result<(), ServiceError> {
         while self.listens_here(device) && !self.stop.is_cancelled() {
             let (of, now_ms) = (device.clone(), now_ms());
             let next = self.store.submit(move |c| {
@@ -145,7 +147,7 @@ impl Fleet {
                     // On disk before the call: it is never called twice.
                     commands::take(c, &command.id, None, now_ms)?;
                 }
-                Ok::<_, FleetError>(next)
+                Ok::<_, ServiceError>(next)
             });
             let Some(command) = next.await? else { return Ok(()) };
             let outcome = tokio::select! {

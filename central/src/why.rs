@@ -16,7 +16,7 @@ use crate::diagnosis::{
     CarrierKnown, ConflictKnown, DiagnosisFacts, KnownFinding, KnownLoss, StoppedModule, Undecodable,
     WrongTime,
 };
-use crate::fleet::{FleetError, no_device};
+use crate::error::{ServiceError, no_device};
 use crate::message_values::{Stamp, members};
 use crate::store::grid::GridDevice;
 use crate::store::telemetry::{self, LiveMessage};
@@ -33,14 +33,14 @@ const MESSAGES_MAX: u32 = 20;
 /// The state of a device, and what is known of it.
 ///
 /// # Errors
-/// [`FleetError::NotFound`], or the store's.
+/// [`ServiceError::NotFound`], or the store's.
 pub fn gather(
     c: &Connection,
     states: &DeviceStates,
     refused: &[Refused],
     id: &DeviceId,
     now_ms: u64,
-) -> Result<(DeviceState, DiagnosisFacts), FleetError> {
+) -> Result<(DeviceState, DiagnosisFacts), ServiceError> {
     let device = grid::of_ids(c, [id])?.pop().ok_or_else(|| no_device(id))?;
     let state = states.of(c, &device)?;
     let connections = &states.fleet().connections;

@@ -7,10 +7,10 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use central::fleet::FleetError;
+use central::error::ServiceError;
 use central::ingest::{GatewayConnection, Ingest};
 use central::store::telemetry::{self, NewMessage, Place};
-use central::store::{Keep, Quotas, Store, StoreError, devices};
+use central::store::{self, Keep, Quotas, Store, StoreError, devices};
 use serde_json::json;
 
 const KEEP: Keep = Keep { messages: 1_000_000, commands: 100 };
@@ -23,7 +23,7 @@ const SMALL: Quotas = Quotas {
 };
 
 async fn site(dir: &Path, quotas: Quotas) -> (Store, Ingest) {
-    let store = Store::open_with(dir, KEEP, quotas).unwrap();
+    let store = store::open_with(dir, KEEP, quotas).unwrap();
     let register = store.submit(|c| {
         let device =
             devices::Device { is_gateway: true, revision: 1, ..devices::Device::new("gw".parse().unwrap()) };
@@ -104,7 +104,10 @@ async fn telemetry_is_refused_while_the_disk_is_nearly_full_and_taken_without_a_
     let (store, ingest) = site(dir.path(), Quotas { free_bytes: Some(u64::MAX), ..SMALL }).await;
     for sequence in 2..5 {
         let refused = ingest.put(message("press", sequence, 10), Some(carrier(1))).await.unwrap_err();
-        assert!(matches!(refused, FleetError::Store(StoreError::DiskLow { .. } | StoreError::NotCommitted)));
+        assert!(matches!(
+            refused,
+            ServiceError::Store(StoreError::DiskLow { .. } | StoreError::NotCommitted)
+        ));
     }
     // Everything else goes on.
     store.submit(|_| Ok::<_, StoreError>(())).await.unwrap();

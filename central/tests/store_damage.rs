@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use central::config::Config;
 use central::server::{self, Started};
 use central::store::telemetry::{self, NewMessage, Place, Writing};
-use central::store::{Keep, Store, StoreError, backup, devices, record};
+use central::store::{self, Keep, Store, StoreError, backup, devices, record};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
@@ -89,7 +89,7 @@ async fn shown(store: &Store) -> Result<Vec<(i64, u64)>, StoreError> {
 /// A store as a killed central leaves it: its files are copied while it is open.
 async fn killed(into: &Path, count: u64) -> Vec<(i64, u64)> {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), KEEP).unwrap();
+    let store = store::open(dir.path(), KEEP).unwrap();
     fill(&store, 1..count + 1).await;
     let all = shown(&store).await.unwrap();
     assert_eq!(all.len() as u64, count);
@@ -148,7 +148,7 @@ async fn a_bit_flipped_anywhere_in_the_log_is_told_as_a_loss_or_refused_and_neve
 async fn a_bit_flipped_in_a_log_whose_frames_are_in_the_file_already_is_never_silent() {
     let master = tempfile::tempdir().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), KEEP).unwrap();
+    let store = store::open(dir.path(), KEEP).unwrap();
     fill(&store, 1..201).await;
     // Without the commit that begins the log anew: the moment between a checkpoint and the next commit.
     let other = rusqlite::Connection::open(dir.path().join("central.db")).unwrap();
@@ -194,7 +194,7 @@ async fn a_page_of_the_store_that_is_zeroed_foreign_or_flipped_is_refused_or_har
     let had = killed(master.path(), 400).await;
     {
         // Everything into the file.
-        let store = Store::open(master.path(), KEEP).unwrap();
+        let store = store::open(master.path(), KEEP).unwrap();
         store.close().await;
     }
     let path = |dir: &Path| dir.join("central.db");

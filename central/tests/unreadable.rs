@@ -4,7 +4,7 @@
 
 mod common;
 
-use central::fleet::FleetError;
+use central::error::ServiceError;
 use central::store::StoreError;
 use reqwest::Method;
 use serde_json::json;
@@ -161,7 +161,7 @@ async fn a_value_that_cannot_be_read_in_any_column_stops_neither_a_list_nor_the_
                         c.execute_batch(&format!(
                             "DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept;"
                         ))?;
-                        Ok::<_, FleetError>(())
+                        Ok::<_, ServiceError>(())
                     })
                 };
                 back.await.unwrap();

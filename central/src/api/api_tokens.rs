@@ -17,7 +17,8 @@ use super::list::Page;
 use super::paging::Paging;
 use super::roles;
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
 use crate::store::tokens;
 use crate::token::{self, Grant, InvalidTokenName, LIFE_MS_DEFAULT, RoleAssignment, TokenName};
 
@@ -86,12 +87,12 @@ fn body(grant: &Grant, kept: Vec<RoleAssignment>) -> TokenBody {
     }
 }
 
-fn stored_body(c: &Connection, grant: &Grant) -> Result<TokenBody, FleetError> {
+fn stored_body(c: &Connection, grant: &Grant) -> Result<TokenBody, ServiceError> {
     Ok(body(grant, tokens::roles(c, &grant.name)?))
 }
 
-fn no_token(name: &str) -> FleetError {
-    FleetError::NotFound(format!("there is no API token `{name}`"))
+fn no_token(name: &str) -> ServiceError {
+    ServiceError::NotFound(format!("there is no API token `{name}`"))
 }
 
 /// Lists API tokens by id.
@@ -105,7 +106,7 @@ pub(super) async fn list(
     let (limit, after) = (paging.limit()?, paging.after());
     let read = move |c: &Connection| {
         let grants = tokens::list(c, &after, limit)?;
-        grants.iter().map(|grant| stored_body(c, grant)).collect::<Result<Vec<_>, FleetError>>()
+        grants.iter().map(|grant| stored_body(c, grant)).collect::<Result<Vec<_>, ServiceError>>()
     };
     let bodies = fleet.store.read(read).await?;
     Ok(Json(Page::new(bodies, limit, &address, |last: &TokenBody| last.id.clone())))
@@ -148,7 +149,7 @@ pub(super) async fn put(
     answer.token = Some(new.line);
     let insert = move |c: &Connection| {
         if !tokens::insert(c, &new.hash, &new.grant)? {
-            return Err(FleetError::Conflict(format!(
+            return Err(ServiceError::Conflict(format!(
                 "there is an API token `{}`; delete it first, or choose another id",
                 new.grant.name
             )));

@@ -16,7 +16,8 @@ use super::extract::{Body, OfDevice, StrictPath};
 use crate::admission::Admission;
 use crate::approval::{Decided, Decision};
 use crate::audit::entry::EntryKind;
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::people::caller::Caller;
 use crate::people::service::People;
 
@@ -111,7 +112,7 @@ pub(super) async fn reject(
 async fn decide_one(fleet: &Arc<Fleet>, id: DeviceId, decision: Decision) -> Answer<Json<DecisionBody>> {
     let decided = fleet.decide(vec![id.clone()], decision).await?;
     let conflict =
-        |why: &str| FleetError::Conflict(format!("device `{id}` does not wait for approval: {why}"));
+        |why: &str| ServiceError::Conflict(format!("device `{id}` does not wait for approval: {why}"));
     match decided.first() {
         Some((_, Decided::Done)) => {}
         Some((_, Decided::NotWaiting(Admission::Blocked))) => {

@@ -16,7 +16,8 @@ use utoipa::ToSchema;
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Body, OfDevice, StrictPath};
 use crate::attest::Attest;
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::store::devices::{self, Device, X509};
 
 /// How a device proves itself, in IoT Central's shape.
@@ -70,8 +71,8 @@ pub(super) struct CredentialsBody {
 
 impl CredentialsBody {
     /// # Errors
-    /// [`FleetError::NotFound`] for a device whose gateway has its keys.
-    pub(super) fn of(device: Device, id_scope: String) -> Result<Self, FleetError> {
+    /// [`ServiceError::NotFound`] for a device whose gateway has its keys.
+    pub(super) fn of(device: Device, id_scope: String) -> Result<Self, ServiceError> {
         let AttestationBody { symmetric_key, x509, tpm, .. } = AttestationBody::of(device)?;
         Ok(Self { id_scope, symmetric_key, x509, tpm })
     }
@@ -132,14 +133,15 @@ struct CertificateInfo {
 }
 
 impl AttestationBody {
-    fn of(device: Device) -> Result<Self, FleetError> {
+    fn of(device: Device) -> Result<Self, ServiceError> {
         if let Some(endorsement_key) = device.endorsement_key {
             return Ok(Self { tpm: Some(TpmBody { endorsement_key }), ..Self::kind(AttestationKind::Tpm) });
         }
         if let Some(x509) = device.x509 {
             return Ok(Self { x509: Some(X509Body::of(x509)), ..Self::kind(AttestationKind::X509) });
         }
-        let no_keys = || FleetError::NotFound(format!("the keys of `{}` are at its gateway only", device.id));
+        let no_keys =
+            || ServiceError::NotFound(format!("the keys of `{}` are at its gateway only", device.id));
         let keys = device.keys.ok_or_else(no_keys)?;
         let keys = SymmetricKey { primary_key: Some(keys.primary), secondary_key: Some(keys.secondary) };
         Ok(Self { symmetric_key: Some(keys), ..Self::kind(AttestationKind::SymmetricKey) })

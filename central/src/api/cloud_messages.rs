@@ -19,7 +19,8 @@ use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{Body, OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::store::cloud_messages::{self, Feedback, StoredMessage};
 use crate::store::devices;
 
@@ -152,7 +153,7 @@ pub(super) async fn list(
     let limit = wish.limit()?;
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-        Ok::<_, FleetError>(cloud_messages::page(c, &of.device_id, wish.after, limit)?)
+        Ok::<_, ServiceError>(cloud_messages::page(c, &of.device_id, wish.after, limit)?)
     };
     let page = fleet.store.read(read).await?;
     Ok(Json(Page::whole(page.iter().map(body).collect())))
@@ -185,8 +186,9 @@ pub(super) async fn feedback(
     StrictQuery(wish): StrictQuery<ListWish>,
 ) -> Answer<Json<Page<FeedbackBody>>> {
     let limit = wish.limit()?;
-    let read =
-        move |c: &rusqlite::Connection| Ok::<_, FleetError>(cloud_messages::feedback(c, wish.after, limit)?);
+    let read = move |c: &rusqlite::Connection| {
+        Ok::<_, ServiceError>(cloud_messages::feedback(c, wish.after, limit)?)
+    };
     let records = fleet.store.read(read).await?;
     let body = |record: &Feedback| FeedbackBody {
         id: record.id,

@@ -15,7 +15,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
-use crate::fleet::{Fleet, FleetError, require};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
+use crate::lookup::require;
 use crate::store::commands::{self, Command};
 
 /// Rows of a history.
@@ -189,7 +191,7 @@ pub(super) async fn recent(
     };
     let read = move |c: &rusqlite::Connection| {
         require(c, &Identity::device(of.device_id.clone()))?;
-        Ok::<_, FleetError>(commands::recent(c, &of.device_id, limit)?)
+        Ok::<_, ServiceError>(commands::recent(c, &of.device_id, limit)?)
     };
     let rows = fleet.store.read(read).await?;
     let recent = rows.iter().map(|command| RecentCommand {
@@ -232,7 +234,7 @@ pub(super) async fn past(
         .store
         .read(move |c| {
             require(c, &target)?;
-            Ok::<_, FleetError>(commands::history(c, &target, &name, HISTORY_MAX)?)
+            Ok::<_, ServiceError>(commands::history(c, &target, &name, HISTORY_MAX)?)
         })
         .await?;
     Ok(Json(Page::whole(rows.iter().map(body).collect())))

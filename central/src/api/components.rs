@@ -21,7 +21,9 @@ use super::properties::{Properties, desire, shown};
 use super::telemetry::{LastValue, last};
 use crate::component::{ComponentName, has_component};
 use crate::deploy::DesiredChange;
-use crate::fleet::{Fleet, FleetError, require};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
+use crate::lookup::require;
 use crate::store::twins::{self, Half};
 
 /// `/api/devices/{device_id}/components/{component_name}/…`
@@ -139,7 +141,7 @@ async fn list_of(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<Page<Component
         .store
         .read(move |c| {
             require(c, &of)?;
-            Ok::<_, FleetError>(twins::components(c, &of)?)
+            Ok::<_, ServiceError>(twins::components(c, &of)?)
         })
         .await?;
     let body = |name: ComponentName| ComponentBody {
@@ -159,12 +161,12 @@ async fn shown_of(fleet: &Arc<Fleet>, of: Identity, component: ComponentName) ->
         .read(move |c| {
             require(c, &owner)?;
             let has = |half| {
-                Ok::<_, FleetError>(has_component(&twins::section(c, &owner, half)?.section, name.as_str()))
+                Ok::<_, ServiceError>(has_component(&twins::section(c, &owner, half)?.section, name.as_str()))
             };
             if has(Half::Desired)? || has(Half::Reported)? {
                 return Ok(());
             }
-            Err(FleetError::NotFound(format!("the twin of `{owner}` has no component `{name}`")))
+            Err(ServiceError::NotFound(format!("the twin of `{owner}` has no component `{name}`")))
         })
         .await?;
     shown(fleet, of, Some(&component)).await

@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{OfDevice, StrictPath};
 use crate::config::Config;
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::join;
 use crate::store::devices;
 
@@ -69,7 +70,7 @@ pub(super) async fn join(
     let read = move |c: &rusqlite::Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         if !device.is_gateway {
-            return Err(FleetError::Conflict(format!("device `{}` is no gateway", device.id)));
+            return Err(ServiceError::Conflict(format!("device `{}` is no gateway", device.id)));
         }
         Ok(device)
     };

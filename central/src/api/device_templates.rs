@@ -15,7 +15,8 @@ use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::{Conditions, Paging};
-use crate::fleet::{Fleet, FleetError};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
 use crate::precondition::Precondition;
 use crate::single_line::DisplayName;
 use crate::store::templates::{self as stored, DeviceTemplate};
@@ -110,7 +111,7 @@ pub(super) async fn list(
     address: ListAddress,
 ) -> Answer<Json<Page<TemplateBody>>> {
     let (limit, selection) = (paging.limit()?, conditions.selection(&paging, &stored::LISTED)?);
-    let read = move |c: &Connection| Ok::<_, FleetError>(stored::select(c, &selection)?);
+    let read = move |c: &Connection| Ok::<_, ServiceError>(stored::select(c, &selection)?);
     let (found, mark) = fleet.store.read(read).await?;
     let bodies = found.into_iter().map(TemplateBody::from).collect();
     Ok(Json(Page::marked(bodies, limit, &address, mark)))

@@ -19,7 +19,9 @@ use super::list::Page;
 use super::paging::{Conditions, Paging};
 use crate::admission::Admission;
 use crate::deploy::Assignment;
-use crate::fleet::{self, Fleet, FleetError, Registration, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::{Fleet, Registration};
+use crate::lookup;
 use crate::organizations::Organizations;
 use crate::precondition::Precondition;
 use crate::single_line::{DisplayName, TemplateId};
@@ -197,7 +199,7 @@ fn assigned(
     c: &Connection,
     device: &Device,
     expand: Option<Expand>,
-) -> Result<Option<AssignedManifest>, FleetError> {
+) -> Result<Option<AssignedManifest>, ServiceError> {
     let data = match expand {
         Some(Expand::DeploymentManifest) => manifests::assigned(c, &device.id)?,
         None => None,
@@ -210,7 +212,7 @@ fn assigned(
     Ok(Some(AssignedManifest { id: device.manifest_id.clone(), display_name, data }))
 }
 
-fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<DeviceBody, FleetError> {
+fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<DeviceBody, ServiceError> {
     Ok(DeviceBody {
         etag: device.etag(),
         enabled: device.admission() == Admission::Admitted,
@@ -239,7 +241,7 @@ pub(super) async fn list(
     let read = move |c: &Connection| {
         let (found, mark) = devices::select(c, &selection)?;
         let bodies = found.into_iter().map(|device| body(c, device, expanded.expand));
-        Ok::<_, FleetError>((bodies.collect::<Result<Vec<_>, FleetError>>()?, mark))
+        Ok::<_, ServiceError>((bodies.collect::<Result<Vec<_>, ServiceError>>()?, mark))
     };
     let (bodies, mark) = fleet.store.read(read).await?;
     Ok(Json(Page::marked(bodies, limit, &address, mark)))
@@ -379,7 +381,7 @@ pub(super) async fn modules(
     let device_id = of.device_id.clone();
     let read = move |c: &Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-        fleet::modules(c, &of.device_id)
+        lookup::modules(c, &of.device_id)
     };
     let modules = fleet.store.read(read).await?;
     let body = |module: ModuleId| ModuleBody {

@@ -18,7 +18,9 @@ use super::group_certificates::{CertificateWish, Entry, SigningCertificatesBody,
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
-use crate::fleet::{Fleet, FleetError, new_keys};
+use crate::error::{ServiceError, no_group};
+use crate::fleet::Fleet;
+use crate::new_device::new_keys;
 use crate::precondition::Precondition;
 use crate::proving::GROUPS_MAX;
 use crate::single_line::DisplayName;
@@ -98,8 +100,8 @@ struct KeysWish {
 
 impl GroupWish {
     /// The group that is wished for, in place of the one that stands.
-    fn group(self, id: String, standing: Option<Group>) -> Result<Group, FleetError> {
-        let wrong = |why: String| Err(FleetError::Wrong(why));
+    fn group(self, id: String, standing: Option<Group>) -> Result<Group, ServiceError> {
+        let wrong = |why: String| Err(ServiceError::Wrong(why));
         if let Some(other) = self.id.filter(|other| *other != id) {
             return wrong(format!("id: found `{other}`; the path says `{id}`"));
         }
@@ -166,21 +168,21 @@ impl GroupWish {
 
 impl AttestationWish {
     /// What a new group of this kind begins with.
-    fn empty(&self) -> Result<GroupAttestation, FleetError> {
+    fn empty(&self) -> Result<GroupAttestation, ServiceError> {
         match self.kind.as_str() {
             "symmetricKey" => Ok(GroupAttestation::Keys(new_keys())),
             "x509" => Ok(GroupAttestation::X509(SigningCertificates::default())),
             other => {
                 let why =
                     format!("attestation.type: found `{other}`; symmetricKey and x509 are what is offered");
-                Err(FleetError::Wrong(why))
+                Err(ServiceError::Wrong(why))
             }
         }
     }
 
     /// What stands, changed by this wish.
-    fn over(self, standing: GroupAttestation) -> Result<GroupAttestation, FleetError> {
-        let wrong = |why: &str| Err(FleetError::Wrong(why.to_owned()));
+    fn over(self, standing: GroupAttestation) -> Result<GroupAttestation, ServiceError> {
+        let wrong = |why: &str| Err(ServiceError::Wrong(why.to_owned()));
         match (self.empty()?, standing) {
             (GroupAttestation::Keys(_), GroupAttestation::Keys(mut keys)) => {
                 if self.x509.is_some() {
@@ -192,7 +194,7 @@ impl AttestationWish {
                     let bytes = key.as_ref().map(|key| STANDARD.decode(key).map_or(0, |key| key.len()));
                     if bytes.is_some_and(|bytes| !(16..=64).contains(&bytes)) {
                         let why = format!("attestation.symmetricKey.{name}: write base64 of 16 to 64 bytes");
-                        return Err(FleetError::Wrong(why));
+                        return Err(ServiceError::Wrong(why));
                     }
                 }
                 keys.primary = wish.primary_key.unwrap_or(keys.primary);
@@ -340,10 +342,6 @@ pub struct ProvisioningBody {
     host: String,
 }
 
-pub(super) fn no_group(id: &str) -> FleetError {
-    FleetError::NotFound(format!("enrolment group `{id}` is not stored"))
-}
-
 /// Lists enrolment groups by id, without their keys.
 #[utoipa::path(get, path = "/api/enrollmentGroups", tag = "enrollmentGroups", params(Paging),
     security(("token" = [])), responses((status = 200, body = Page<GroupBody>)))]
@@ -354,7 +352,7 @@ pub(super) async fn list(
 ) -> Answer<Json<Page<GroupBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let groups =
-        fleet.store.read(move |c| Ok::<_, FleetError>(enrollments::groups(c, &after, limit)?)).await?;
+        fleet.store.read(move |c| Ok::<_, ServiceError>(enrollments::groups(c, &after, limit)?)).await?;
     let bodies = groups.iter().map(|group| body(group, &fleet.id_scope, false)).collect();
     Ok(Json(Page::new(bodies, limit, &address, |last: &GroupBody| last.id.clone())))
 }
@@ -414,7 +412,7 @@ async fn write(
                 return Err(no_group(&id));
             }
             if enrollments::groups(c, "", GROUPS_MAX)?.len() >= GROUPS_MAX as usize {
-                return Err(FleetError::Wrong(format!(
+                return Err(ServiceError::Wrong(format!(
                     "id: {GROUPS_MAX} groups are stored; delete one first"
                 )));
             }
@@ -423,7 +421,9 @@ async fn write(
         let group = wish.group(id, standing)?;
         for gateway in &group.gateways {
             if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
-                return Err(FleetError::Wrong(format!("gateways: `{gateway}` is not a registered gateway")));
+                return Err(ServiceError::Wrong(format!(
+                    "gateways: `{gateway}` is not a registered gateway"
+                )));
             }
         }
         enrollments::put_group(c, &group)?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::now_ms;
-use crate::fleet::FleetError;
+use crate::error::ServiceError;
 use crate::store::StoreError;
 
 /// Azure clients read the code here when they do not read the body.
@@ -136,21 +136,21 @@ impl ApiError {
     }
 }
 
-impl From<FleetError> for ApiError {
-    fn from(error: FleetError) -> Self {
+impl From<ServiceError> for ApiError {
+    fn from(error: ServiceError) -> Self {
         let message = error.to_string();
         let (status, code) = match error {
-            FleetError::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
-            FleetError::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
-            FleetError::PreconditionFailed(_) => (StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
-            FleetError::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "UnprocessableContent"),
-            FleetError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge"),
-            FleetError::QueueFull(_) => (StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded"),
-            FleetError::Forbidden(_) | FleetError::NotApproved(_) => (StatusCode::FORBIDDEN, "Forbidden"),
-            FleetError::Busy(_) | FleetError::Store(StoreError::Busy) => {
+            ServiceError::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
+            ServiceError::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
+            ServiceError::PreconditionFailed(_) => (StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
+            ServiceError::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "UnprocessableContent"),
+            ServiceError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge"),
+            ServiceError::QueueFull(_) => (StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded"),
+            ServiceError::Forbidden(_) | ServiceError::NotApproved(_) => (StatusCode::FORBIDDEN, "Forbidden"),
+            ServiceError::Busy(_) | ServiceError::Store(StoreError::Busy) => {
                 (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests")
             }
-            FleetError::Stopping(_) | FleetError::Store(_) => {
+            ServiceError::Stopping(_) | ServiceError::Store(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
             }
         };
@@ -160,13 +160,13 @@ impl From<FleetError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        FleetError::Store(error).into()
+        ServiceError::Store(error).into()
     }
 }
 
 impl From<rusqlite::Error> for ApiError {
     fn from(error: rusqlite::Error) -> Self {
-        FleetError::from(error).into()
+        ServiceError::from(error).into()
     }
 }
 

@@ -23,7 +23,7 @@ use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 
 use super::error::ApiError;
-use crate::fleet::FleetError;
+use crate::error::ServiceError;
 use crate::precondition::{Precondition, Tags};
 
 /// Paths of things that have an etag, and of changes of them.
@@ -94,7 +94,7 @@ fn check_no_condition(headers: &HeaderMap, is_read: bool) -> Result<(), ApiError
         None => Ok(()),
         Some(name) => {
             let why = format!("{name}: what this path changes has no etag; leave the header out");
-            Err(FleetError::PreconditionFailed(why).into())
+            Err(ServiceError::PreconditionFailed(why).into())
         }
     }
 }

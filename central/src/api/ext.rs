@@ -25,8 +25,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
-use crate::fleet::{self, Fleet, FleetError, no_device, require};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::health::{Health, HealthBody};
+use crate::lookup::{modules, require};
 use crate::store::telemetry::{self, Message};
 use crate::store::twins::Half;
 use crate::store::{devices, twins};
@@ -110,11 +112,11 @@ pub(super) async fn status(
         .read(move |c| {
             let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
             let received = telemetry::last_received(c, &device.id)?;
-            let modules = fleet::modules(c, &device.id)?;
+            let modules = modules(c, &device.id)?;
             let agent = Identity::module(device.id.clone(), ModuleId::edge_agent());
             let desired = twins::section(c, &agent, Half::Desired)?.section.properties;
             let reported = twins::section(c, &agent, Half::Reported)?.section.properties;
-            Ok::<_, FleetError>((device, received, modules, (desired, reported)))
+            Ok::<_, ServiceError>((device, received, modules, (desired, reported)))
         })
         .await?;
     let identity = Identity::device(device.id.clone());
@@ -282,7 +284,7 @@ pub(super) async fn messages(
                 MessageOrder::Oldest => telemetry::page(c, &of.device_id, wish.after, limit)?,
                 MessageOrder::Newest => telemetry::newest(c, &of.device_id, wish.after, limit)?,
             };
-            Ok::<_, FleetError>(page)
+            Ok::<_, ServiceError>(page)
         })
         .await?;
     Ok(Json(Page::whole(page.into_iter().map(message_body).collect())))
@@ -361,7 +363,7 @@ pub(super) async fn twin(
         .store
         .read(move |c| {
             require(c, &of)?;
-            Ok::<_, FleetError>(twins::twin(c, &of)?)
+            Ok::<_, ServiceError>(twins::twin(c, &of)?)
         })
         .await?;
     Ok(Json(TwinBody { desired: twin.desired.into(), reported: twin.reported.into() }))

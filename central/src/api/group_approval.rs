@@ -8,10 +8,11 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::enrollment_groups::{GroupAttestationKind, GroupKind, OfGroup, no_group};
+use super::enrollment_groups::{GroupAttestationKind, GroupKind, OfGroup};
 use super::error::{Answer, ErrorBody};
 use super::extract::{Body, StrictPath};
-use crate::fleet::{Fleet, FleetError};
+use crate::error::{ServiceError, no_group};
+use crate::fleet::Fleet;
 use crate::proving::GROUPS_MAX;
 use crate::store::enrollments::{self, Group, GroupCounts};
 
@@ -95,7 +96,7 @@ pub(super) async fn list(State(fleet): State<Arc<Fleet>>) -> Answer<Json<GroupRo
             let mut counts = enrollments::group_counts(c)?;
             let groups = enrollments::groups(c, "", GROUPS_MAX)?;
             let row = |group: &Group| GroupRow::of(group, counts.remove(&group.id).unwrap_or_default());
-            Ok::<_, FleetError>(groups.iter().map(row).collect())
+            Ok::<_, ServiceError>(groups.iter().map(row).collect())
         })
         .await?;
     Ok(Json(GroupRows { value: rows }))
@@ -129,7 +130,7 @@ pub(super) async fn put(
         group.auto_approve = auto_approve;
         group.revision += 1;
         enrollments::put_group(c, &group)?;
-        Ok::<_, FleetError>(())
+        Ok::<_, ServiceError>(())
     });
     written.await?;
     Ok(Json(ApprovalBody { auto_approve }))

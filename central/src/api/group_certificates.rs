@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::enrollment_groups::no_group;
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Body, StrictPath};
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError};
+use crate::error::{ServiceError, no_group};
+use crate::fleet::Fleet;
 use crate::precondition::Precondition;
 use crate::store::enrollments::{self, GroupAttestation, SigningCertificate, SigningCertificates};
 
@@ -105,8 +105,8 @@ impl CertificateWish {
         self,
         standing: Option<SigningCertificate>,
         field: &str,
-    ) -> Result<Option<SigningCertificate>, FleetError> {
-        let wrong = |why: String| FleetError::Wrong(format!("{field}.certificate: {why}"));
+    ) -> Result<Option<SigningCertificate>, ServiceError> {
+        let wrong = |why: String| ServiceError::Wrong(format!("{field}.certificate: {why}"));
         let given_back = Precondition::default().with_body(self.etag);
         given_back.check(standing.as_ref().map(etag).as_deref())?;
         let Some(text) = self.certificate else {
@@ -185,22 +185,24 @@ pub(super) fn certificates_body(certificates: &SigningCertificates) -> SigningCe
     }
 }
 
-fn none(of: &OfCertificate) -> FleetError {
+fn none(of: &OfCertificate) -> ServiceError {
     let (group, entry) = (&of.group_id, of.entry.as_str());
-    FleetError::NotFound(format!("enrolment group `{group}` has no {entry} certificate"))
+    ServiceError::NotFound(format!("enrolment group `{group}` has no {entry} certificate"))
 }
 
 /// Changes one certificate of a group of the kind that has some.
 async fn change<T: Send + 'static>(
     fleet: &Arc<Fleet>,
     of: OfCertificate,
-    change: impl FnOnce(&OfCertificate, &mut Option<SigningCertificate>) -> Result<T, FleetError> + Send + 'static,
+    change: impl FnOnce(&OfCertificate, &mut Option<SigningCertificate>) -> Result<T, ServiceError>
+    + Send
+    + 'static,
 ) -> Result<T, ApiError> {
     let done = fleet.store.submit(move |c| {
         let mut group = enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id))?;
         let GroupAttestation::X509(certificates) = &mut group.attestation else {
             let why = format!("enrolment group `{}` has keys, not certificates", of.group_id);
-            return Err(FleetError::Wrong(why));
+            return Err(ServiceError::Wrong(why));
         };
         let changed = change(&of, of.entry.of(certificates))?;
         group.revision += 1;
@@ -291,7 +293,7 @@ pub(super) async fn verify(
     StrictPath(of): StrictPath<OfCertificate>,
     Body(proof): Body<ProofWish>,
 ) -> Answer<StatusCode> {
-    let wrong = |why: String| FleetError::Wrong(format!("certificate: {why}"));
+    let wrong = |why: String| ServiceError::Wrong(format!("certificate: {why}"));
     let proof = read(&proof.certificate).map_err(wrong)?;
     change(&fleet, of, move |of, entry| {
         let certificate = entry.as_mut().ok_or_else(|| none(of))?;

@@ -11,7 +11,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{OfDevice, StrictPath, StrictQuery};
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::store::devices;
 use crate::store::losses::{self, StoredLoss, Total};
 
@@ -140,7 +141,7 @@ pub(super) async fn list(
     };
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-        Ok::<_, FleetError>(losses::page(c, &of.device_id, wish.after, limit)?)
+        Ok::<_, ServiceError>(losses::page(c, &of.device_id, wish.after, limit)?)
     };
     let page = fleet.store.read(read).await?;
     Ok(Json(LossPage { value: page.into_iter().map(body).collect() }))
@@ -155,7 +156,7 @@ pub(super) async fn totals(
 ) -> Answer<Json<TotalsBody>> {
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-        Ok::<_, FleetError>(losses::totals(c, &of.device_id)?)
+        Ok::<_, ServiceError>(losses::totals(c, &of.device_id)?)
     };
     let totals = fleet.store.read(read).await?;
     let mut by_cause = BTreeMap::new();

@@ -16,7 +16,8 @@ use super::links::ListAddress;
 use super::list::Page;
 use super::paging::{Conditions, Paging};
 use crate::deploy::ManifestChange;
-use crate::fleet::{Fleet, FleetError, no_manifest};
+use crate::error::{ServiceError, no_manifest};
+use crate::fleet::Fleet;
 use crate::organizations::Organizations;
 use crate::precondition::Precondition;
 use crate::single_line::DisplayName;
@@ -88,7 +89,7 @@ pub(super) async fn list(
     address: ListAddress,
 ) -> Answer<Json<Page<ManifestBody>>> {
     let (limit, selection) = (paging.limit()?, conditions.selection(&paging, &manifests::LISTED)?);
-    let read = move |c: &Connection| Ok::<_, FleetError>(manifests::select(c, &selection)?);
+    let read = move |c: &Connection| Ok::<_, ServiceError>(manifests::select(c, &selection)?);
     let (found, mark) = fleet.store.read(read).await?;
     let bodies = found.into_iter().map(ManifestBody::from).collect();
     Ok(Json(Page::marked(bodies, limit, &address, mark)))
@@ -174,7 +175,7 @@ pub(super) async fn delete(
                 precondition.check(Some(&stands.etag()))?;
             }
             if let (gateways, Some(first)) = manifests::assignments(c, id)? {
-                return Err(FleetError::Conflict(format!(
+                return Err(ServiceError::Conflict(format!(
                     "deployment manifest `{id}` is assigned to {gateways} gateways, `{first}` among them; assign another to \
                      them first, or take it away with \"deploymentManifest\": null"
                 )));

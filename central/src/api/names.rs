@@ -14,7 +14,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ErrorBody};
 use super::extract::{OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::people::caller::Caller;
 use crate::redact;
 use crate::store::devices;
@@ -64,7 +65,7 @@ pub(super) async fn list(
 ) -> Answer<Json<Page<NameBody>>> {
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-        Ok::<_, FleetError>(last_values::list(c, &of.device_id)?)
+        Ok::<_, ServiceError>(last_values::list(c, &of.device_id)?)
     };
     let named = fleet.store.read(read).await?;
     let is_wanted = |named: &NamedValue| {

@@ -17,7 +17,8 @@ use crate::clock::now_ms;
 use crate::device_state::{DeviceState, Verdict};
 use crate::device_states::DeviceStates;
 use crate::diagnosis;
-use crate::fleet::{Fleet, FleetError};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
 use crate::store::grid::{self, GridDevice, GridQuery};
 use crate::store::{overview, telemetry};
 use crate::why::gather;
@@ -154,7 +155,7 @@ pub(super) async fn get(
             path: change.path,
             status: change.status,
         });
-        Ok::<_, FleetError>(OverviewBody {
+        Ok::<_, ServiceError>(OverviewBody {
             counts,
             needs_you,
             ingest: IngestBody { messages_per_second: telemetry::rate(c, now_ms)? },
@@ -175,7 +176,7 @@ type Rank = (NeedGroup, bool, bool, Option<String>, String);
 /// Counts, what needs a person, and how many devices each gateway that is away hides.
 type Look = (OverviewCounts, BTreeMap<Rank, (GridDevice, DeviceState)>, HashMap<String, u64>);
 
-fn look(c: &Connection, states: &DeviceStates) -> Result<Look, FleetError> {
+fn look(c: &Connection, states: &DeviceStates) -> Result<Look, ServiceError> {
     let (mut counts, mut needs, mut hidden) = (OverviewCounts::default(), BTreeMap::new(), HashMap::new());
     grid::scan(c, &GridQuery::default(), |device| {
         let state = states.of(c, &device)?;
@@ -195,7 +196,7 @@ fn look(c: &Connection, states: &DeviceStates) -> Result<Look, FleetError> {
                 }
             }
         }
-        Ok::<_, FleetError>(true)
+        Ok::<_, ServiceError>(true)
     })?;
     Ok((counts, needs, hidden))
 }

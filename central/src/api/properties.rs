@@ -22,7 +22,9 @@ use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, JsonBytes, OfDevice, OfModule, StrictPath, StrictQuery, Unmodeled};
 use crate::component::{self, ComponentName};
 use crate::deploy::DesiredChange;
-use crate::fleet::{Fleet, FleetError, require};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
+use crate::lookup::require;
 use crate::store::twins::{self, Half, StoredSection};
 
 /// What a read says of each property beside its value.
@@ -155,7 +157,7 @@ fn wish(
     component: Option<&ComponentName>,
     change: DesiredChange,
     body: &[u8],
-) -> Result<Map<String, Value>, FleetError> {
+) -> Result<Map<String, Value>, ServiceError> {
     let wish = match component {
         None => twin::parse_patch(&without_metadata(body))?,
         Some(name) => {
@@ -191,7 +193,7 @@ pub(super) async fn shown(
         .read(move |c| {
             require(c, &of)?;
             let half = |half| twins::section(c, &of, half);
-            Ok::<_, FleetError>((half(Half::Desired)?, half(Half::Reported)?))
+            Ok::<_, ServiceError>((half(Half::Desired)?, half(Half::Reported)?))
         })
         .await?;
     let level = Level { desired: &desired, reported: &reported, component: None };

@@ -14,7 +14,8 @@ use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
-use crate::fleet::{Fleet, FleetError, no_device, no_relationship};
+use crate::error::{ServiceError, no_device, no_relationship};
+use crate::fleet::Fleet;
 use crate::single_line::DisplayName;
 use crate::store::devices::{self, Relationship};
 
@@ -106,7 +107,7 @@ pub(super) async fn list(
         .store
         .read(move |c| {
             devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-            Ok::<_, FleetError>(devices::relationships_at(c, &of.device_id, &after, limit)?)
+            Ok::<_, ServiceError>(devices::relationships_at(c, &of.device_id, &after, limit)?)
         })
         .await?;
     let bodies = found.into_iter().map(RelationshipBody::from).collect();

@@ -13,7 +13,8 @@ use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{OfDevice, StrictPath};
 use super::query::QueryPairs;
 use crate::clock::now_ms;
-use crate::fleet::{Fleet, FleetError, no_device};
+use crate::error::{ServiceError, no_device};
+use crate::fleet::Fleet;
 use crate::people::caller::Caller;
 use crate::redact;
 use crate::series::bucket::{Bucket, step_ms};
@@ -203,7 +204,7 @@ pub(super) async fn get(
         let device = &query.of.device;
         devices::get(c, device)?.ok_or_else(|| no_device(device))?;
         let losses = losses::between(c, device, query.from_ms, query.to_ms, LOSSES_MAX)?;
-        Ok::<_, FleetError>((series_reading::read(c, &query)?, losses))
+        Ok::<_, ServiceError>((series_reading::read(c, &query)?, losses))
     };
     let (found, losses) = fleet.store.read(read).await?;
     Ok(Json(SeriesBody {

@@ -12,7 +12,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, StrictPath};
-use crate::fleet::{Fleet, FleetError, require};
+use crate::error::ServiceError;
+use crate::fleet::Fleet;
+use crate::lookup::require;
 use crate::store::last_values;
 
 /// `/api/devices/{device_id}/telemetry/{telemetry_name}`
@@ -83,7 +85,7 @@ pub(super) async fn last(
         .read(move |c| {
             require(c, &of)?;
             last_values::get(c, &of, component.as_deref(), &name)?
-                .ok_or_else(|| FleetError::NotFound(format!("no message of `{of}` has carried `{name}`")))
+                .ok_or_else(|| ServiceError::NotFound(format!("no message of `{of}` has carried `{name}`")))
         })
         .await?;
     Ok(Json(LastValue { timestamp: rfc3339(at_ms), value }))

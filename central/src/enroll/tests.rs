@@ -196,7 +196,7 @@ impl World {
     }
 
     /// As the store does it: what failed changes nothing.
-    fn register(&self, shown: &Enrolment, via: Option<&DeviceId>) -> Result<Registered, FleetError> {
+    fn register(&self, shown: &Enrolment, via: Option<&DeviceId>) -> Result<Registered, ServiceError> {
         let transaction = self.c.unchecked_transaction().unwrap();
         let registered = register(&transaction, shown, &self.site, via)?;
         transaction.commit().unwrap();
@@ -307,7 +307,7 @@ fn every_proof_through_every_gateway_enrols_a_device_of_every_state_or_leaves_it
                 assert_eq!(error.is_none(), expected, "{name}: {error:?}");
                 let after = world.device(&name);
                 if !expected {
-                    assert!(matches!(error, Some(FleetError::Forbidden(_))), "{name}: {error:?}");
+                    assert!(matches!(error, Some(ServiceError::Forbidden(_))), "{name}: {error:?}");
                     assert!(after == before, "{name} was changed by a refused enrolment");
                     continue;
                 }
@@ -337,7 +337,7 @@ fn a_gateway_does_not_enrol_a_device_by_its_public_certificate_unless_the_group_
     let shown = world.shown("press", String::new(), Some(&world.ca.leaf("press")));
     let refused = world.register(&shown, Some(&id("unlisted"))).err().unwrap();
     let text = refused.to_string();
-    assert!(matches!(refused, FleetError::Forbidden(_)), "{text}");
+    assert!(matches!(refused, ServiceError::Forbidden(_)), "{text}");
     assert!(text.contains("`unlisted`") && text.contains("`gateways`") && text.contains("`certificates`"));
     assert!(world.device("press").is_none());
     world.register(&shown, Some(&id("listed"))).unwrap();
@@ -366,7 +366,7 @@ fn an_enrolment_through_a_gateway_does_not_move_a_device_that_an_operator_placed
         let later = if device == "by-key" { world.group_token(device, 7200) } else { shown };
         for gateway in ["listed", "unlisted"] {
             let refused = world.register(&later, Some(&id(gateway))).err().unwrap();
-            assert!(matches!(refused, FleetError::Forbidden(_)), "{refused}");
+            assert!(matches!(refused, ServiceError::Forbidden(_)), "{refused}");
             assert_eq!(world.device(device).unwrap().gateway, Some(id("other")));
         }
         world.register(&later, Some(&id("other"))).unwrap();

@@ -96,12 +96,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{Keep, Store};
+    use crate::store::Keep;
 
     #[tokio::test]
     async fn who_hangs_up_while_the_password_is_verified_has_guessed_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Keep { messages: 10, commands: 10 }).unwrap();
+        let store = crate::store::open(dir.path(), Keep { messages: 10, commands: 10 }).unwrap();
         let limits = crate::config::KeepConfig::default().audit_limits();
         let audit = crate::audit::log::Audit::new(store.clone(), limits);
         let people = People::open(audit, store, dir.path()).await.unwrap();

@@ -3,7 +3,8 @@
 use rusqlite::{Connection, Row, params_from_iter};
 use serde_json::Value;
 
-use super::{integer, parsed_column, unreadable, unsigned};
+use super::columns::{integer, parsed_column, unsigned};
+use super::unreadable;
 use crate::audit::entry::{ActorKind, AuditLimits, Class, Entry, EntryKind, Outcome, StoredEntry};
 
 /// Rows between two looks at the bounds.

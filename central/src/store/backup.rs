@@ -14,9 +14,12 @@ use edge_hub::tls::together::{self, NewFile, TogetherError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
+use super::columns::{integer, unsigned};
+use super::error::StoreError;
 use super::integrity::{self, Depth};
+use super::paths::{FILE, LOCK_FILE};
 use super::record::{self, CommitRecord, Position};
-use super::{FILE, LOCK_FILE, StoreError, integer, schema, unsigned};
+use super::schema;
 
 /// The authority's files and their modes; the key first, as [`crate::identity`] writes them.
 const IDENTITY: [(&str, u32); 2] = [("ca-key.pem", 0o600), ("ca.pem", 0o644)];

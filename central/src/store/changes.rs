@@ -5,7 +5,8 @@
 use rusqlite::{Connection, Row};
 use schemas::names::{DeviceId, ModuleId};
 
-use super::{parsed_column, unreadable};
+use super::columns::parsed_column;
+use super::unreadable;
 
 /// Changes that are read at once.
 const BATCH_MAX: u32 = 5000;

@@ -6,7 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::cloud_message::{CloudMessage, End, Settlement};
 use schemas::names::DeviceId;
 
-use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use super::columns::{integer, json_column, parsed_column, unsigned};
+use super::unreadable;
 
 /// Ended messages that are kept for each device.
 const ENDED_KEPT: u32 = 100;

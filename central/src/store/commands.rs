@@ -7,7 +7,8 @@ use rusqlite::{Connection, Row};
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
 
-use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use super::columns::{integer, json_column, parsed_column, unsigned};
+use super::unreadable;
 
 /// How a command ended.
 pub type Outcome = Result<MethodResponse, MethodFailure>;

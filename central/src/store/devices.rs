@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::admission::Admission;
 use crate::clock::now_ms;
 use crate::organizations::Organizations;
-use crate::precondition;
 
+use super::columns::{integer, parsed_column, unsigned};
+use super::etag;
 use super::filter::{Field, Kind};
 use super::selection::{Listed, Selection};
-use super::{integer, last_values, losses, parsed_column, series, unreadable, unsigned};
+use super::{last_values, losses, series, unreadable};
 
 /// A gateway or a device.
 #[derive(Clone, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl Device {
 
     /// Names the state of the registration.
     pub fn etag(&self) -> String {
-        precondition::of_revision(self.revision)
+        etag::of_revision(self.revision)
     }
 
     /// The gateway that carries messages for it, which may be itself; `None` for a device of central's own listener.
@@ -203,11 +204,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
         x509: match row.get_ref("x509")? {
             rusqlite::types::ValueRef::Null => None,
             // No certificate proves it then, and its keys do not either.
-            _ => Some(unreadable::value("devices", super::json_column(row, "x509"))?.unwrap_or_default()),
+            _ => Some(
+                unreadable::value("devices", super::columns::json_column(row, "x509"))?.unwrap_or_default(),
+            ),
         },
         endorsement_key: text("endorsement_key")?,
         simulated: unreadable::value("devices", row.get("simulated"))?.unwrap_or(false),
-        organizations: unreadable::value("devices", super::json_column(row, "organizations"))?
+        organizations: unreadable::value("devices", super::columns::json_column(row, "organizations"))?
             .unwrap_or_default(),
         manifest_id: text("manifest_id")?,
         revision: unreadable::value("devices", row.get("revision"))?.unwrap_or(1),

@@ -7,9 +7,10 @@ use rusqlite::{Connection, Row};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
+use super::columns::{integer, json_column, unsigned};
 use super::devices::Keys;
-use super::{integer, json_column, unreadable, unsigned};
-use crate::precondition;
+use super::etag;
+use super::unreadable;
 
 /// An enrolment group: whoever has what it asks for may enrol.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Group {
 
     /// Names the state of the group.
     pub fn etag(&self) -> String {
-        precondition::of_revision(self.revision)
+        etag::of_revision(self.revision)
     }
 }
 

@@ -7,7 +7,8 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Row, params_from_iter};
 use schemas::names::DeviceId;
 
-use super::{parsed_column, unreadable, unsigned};
+use super::columns::{parsed_column, unsigned};
+use super::unreadable;
 use crate::gateway_report::ReportVersions;
 
 /// A registration as the list reads it.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::StoreError;
+use super::error::{StoreError, is_damage};
 
 /// Findings that are told; one damaged page causes many.
 const FINDINGS_MAX: u32 = 10;
@@ -43,11 +43,6 @@ pub fn present(dir: &Path, path: &Path) -> Result<(), StoreError> {
         Some(beside) => Err(StoreError::Missing { path: path.to_owned(), beside }),
         None => Ok(()),
     }
-}
-
-/// Whether SQLite says that the file itself is damaged.
-pub fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Checks the file of a store: telemetry for as long as `within`, all other tables to the end.

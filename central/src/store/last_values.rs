@@ -16,7 +16,8 @@ use schemas::body::decode;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde_json::value::RawValue;
 
-use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use super::columns::{integer, json_column, parsed_column, unsigned};
+use super::unreadable;
 use crate::message_values::{Order, Stamp, entry, members};
 
 /// Names that are kept of one device or module; of more, those with the oldest values go.
@@ -459,7 +460,9 @@ pub(super) fn reach(connection: &Connection, message: i64) -> rusqlite::Result<(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Keep, Store, StoreError, devices, schema};
+    use super::super::error::StoreError;
+    use super::super::limits::Keep;
+    use super::super::{devices, schema};
     use super::*;
     use crate::store::telemetry::{NewMessage, Writing};
     use proptest::prelude::*;
@@ -753,7 +756,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_of_an_older_version_has_the_last_values_of_its_messages() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(super::super::FILE);
+        let path = dir.path().join(super::super::paths::FILE);
         let old = schema::tests::before(&path, "CREATE TABLE last_values");
         old.execute_batch("BEGIN").unwrap();
         old.execute(
@@ -776,7 +779,7 @@ mod tests {
         }
         old.execute_batch("COMMIT").unwrap();
         drop(old);
-        let store = Store::open(dir.path(), Keep { messages: 100_000, commands: 10 }).unwrap();
+        let store = crate::store::open(dir.path(), Keep { messages: 100_000, commands: 10 }).unwrap();
         let t = Some((NOW_MS + count - 1, (count - 1).to_string()));
         let rare = Some((NOW_MS, "1.50".to_owned()));
         let read = async || {

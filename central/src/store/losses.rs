@@ -4,8 +4,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::link::{Loss, Losses};
 use schemas::names::DeviceId;
 
+use super::columns::{integer, unsigned};
 use super::queues::{self, Marks};
-use super::{integer, unreadable, unsigned};
+use super::unreadable;
 
 /// Losses that are kept one by one, of all gateways together.
 const KEPT_MAX: u64 = 100_000;

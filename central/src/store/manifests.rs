@@ -4,11 +4,12 @@ use rusqlite::{Connection, Row};
 use schemas::names::DeviceId;
 use serde_json::Value;
 
+use super::columns::{json_column, unsigned};
+use super::etag;
 use super::filter::{Field, Kind};
 use super::selection::{Listed, Selection};
-use super::{json_column, unreadable, unsigned};
+use super::unreadable;
 use crate::organizations::Organizations;
-use crate::precondition;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredManifest {
@@ -26,7 +27,7 @@ pub struct StoredManifest {
 impl StoredManifest {
     /// Names the state of what is stored.
     pub fn etag(&self) -> String {
-        precondition::of_revision(self.revision)
+        etag::of_revision(self.revision)
     }
 }
 

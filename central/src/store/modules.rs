@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension as _};
 use schemas::names::{DeviceId, Identity, ModuleId};
 
-use super::{devices, integer, last_values, parsed_column, series, unreadable, unsigned};
+use super::columns::{integer, parsed_column, unsigned};
+use super::{devices, last_values, series, unreadable};
 
 /// Registers a module that a manifest adds. Telemetry stored before is not shown as its own.
 ///

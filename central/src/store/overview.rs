@@ -2,7 +2,8 @@
 
 use rusqlite::Connection;
 
-use super::{unreadable, unsigned};
+use super::columns::unsigned;
+use super::unreadable;
 
 /// Bytes of the store's file.
 ///

@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::{StoreError, integer, unsigned};
+use super::columns::{integer, unsigned};
+use super::error::StoreError;
 
 /// In the data directory.
 pub const FILE: &str = "central.db-commits";

@@ -17,7 +17,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::body::decode;
 use schemas::names::{DeviceId, Identity, ModuleId};
 
-use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use super::columns::{integer, json_column, parsed_column, unsigned};
+use super::unreadable;
 use crate::message_values::{Stamp, entry, members};
 use crate::series::chunk;
 use crate::series::point::Point;

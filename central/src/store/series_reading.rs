@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 use schemas::names::Identity;
 
+use super::columns::{integer, unsigned};
 use super::series::{COMPACT, LOOSE, SeriesState, StoredMessage, find, gather};
-use super::{integer, unreadable, unsigned};
+use super::unreadable;
 use crate::series::bucket::{Bucket, buckets, together};
 use crate::series::chunk;
 use crate::series::point::{Point, merge};

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use edge_core::error_chain::chain;
 use tokio::sync::watch;
 
+use super::error::StoreError;
+use super::handle::{Store, WeakStore};
+use super::series;
 use super::series_compaction::{Loose, compact};
-use super::{Store, StoreError, WeakStore, series};
 
 /// How long it rests when nothing is left to do.
 const REST: Duration = Duration::from_secs(1);

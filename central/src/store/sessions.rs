@@ -2,7 +2,8 @@
 
 use rusqlite::Connection;
 
-use super::{integer, unreadable, unsigned, users};
+use super::columns::{integer, unsigned};
+use super::{unreadable, users};
 use crate::people::names::UserName;
 use crate::people::session::{IDLE_MS, LIFE_MS, Session};
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::{Quotas, series_compaction, telemetry};
+use super::limits::Quotas;
+use super::{series_compaction, telemetry};
 use crate::clock::now_ms;
 
 /// Between two looks at the quotas and the disk: what comes meanwhile is beyond them.

@@ -9,8 +9,9 @@ use schemas::link;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::Serializer as _;
 
+use super::columns::{integer, json_column, parsed_column, unsigned};
 use super::queues::{self, Marks};
-use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use super::unreadable;
 use super::{last_values, series};
 
 /// Queues that a gateway is told of; far more than a site has.
@@ -593,7 +594,9 @@ fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite:
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Keep, Store, StoreError};
+    use super::super::error::StoreError;
+    use super::super::handle::Store;
+    use super::super::limits::Keep;
     use super::*;
 
     fn message(sequence: u64, queue: &str, body: &str) -> NewMessage {
@@ -628,7 +631,7 @@ mod tests {
     async fn a_resent_message_is_stored_once_even_after_central_was_started_again() {
         let dir = tempfile::tempdir().unwrap();
         let keep = Keep { messages: 1000, commands: 10 };
-        let store = Store::open(dir.path(), keep).unwrap();
+        let store = crate::store::open(dir.path(), keep).unwrap();
         assert_eq!(put(&store, message(1, "q", "{}")).await, Stored::New);
         assert_eq!(put(&store, message(2, "q", "{}")).await, Stored::New);
         assert_eq!(put(&store, message(1, "q", "{}")).await, Stored::Already);
@@ -638,7 +641,7 @@ mod tests {
             "another queue counts by itself"
         );
         store.close().await;
-        let store = Store::open(dir.path(), keep).unwrap();
+        let store = crate::store::open(dir.path(), keep).unwrap();
         assert_eq!(put(&store, message(2, "q", "{}")).await, Stored::Already);
         assert_eq!(put(&store, message(5, "q", "{}")).await, Stored::New, "a gap is told elsewhere");
         let stored = all(&store).await;
@@ -650,7 +653,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_was_refused_is_not_taken_for_stored_because_later_ones_are() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Keep { messages: 1000, commands: 10 }).unwrap();
+        let store = crate::store::open(dir.path(), Keep { messages: 1000, commands: 10 }).unwrap();
         let far = async |store: &Store| {
             let of = "gw".parse().unwrap();
             store.read(move |c| Ok::<_, StoreError>(stored(c, &of)?)).await.unwrap().queues["q"]
@@ -674,7 +677,7 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_messages_go_when_there_are_more_than_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Keep { messages: 3, commands: 10 }).unwrap();
+        let store = crate::store::open(dir.path(), Keep { messages: 3, commands: 10 }).unwrap();
         for sequence in 1..=10 {
             put(&store, message(sequence, "q", "{}")).await;
         }

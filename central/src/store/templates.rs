@@ -4,10 +4,11 @@ use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::columns::{json_column, unsigned};
+use super::etag;
 use super::filter::{Field, Kind};
 use super::selection::{Listed, Selection};
-use super::{json_column, unreadable, unsigned};
-use crate::precondition;
+use super::unreadable;
 
 /// The parts of a template that operators write, as they wrote them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub struct DeviceTemplate {
 impl DeviceTemplate {
     /// Names the state of what is stored.
     pub fn etag(&self) -> String {
-        precondition::of_revision(self.revision)
+        etag::of_revision(self.revision)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, Row};
 
-use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use super::columns::{integer, json_column, parsed_column, unsigned};
+use super::unreadable;
 use crate::token::{Grant, Role, RoleAssignment};
 
 const COLUMNS: &str = "name, role, created_ms, expires_ms, used_ms";

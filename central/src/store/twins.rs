@@ -10,7 +10,8 @@ use serde_json::Map;
 
 use crate::component::{ComponentName, is_component};
 
-use super::{integer, json_column, parsed_column, unreadable, unsigned};
+use super::columns::{integer, json_column, parsed_column, unsigned};
+use super::unreadable;
 
 /// Which half of a twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,9 +10,10 @@ use edge_hub::tasks;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::limits::Keep;
 use super::record::{self, CommitRecord};
 use super::space::{Disk, Space};
-use super::{Keep, commands, telemetry};
+use super::{commands, telemetry};
 
 /// Works in one commit: enough to share a sync, few enough that none waits long behind the others.
 const GROUP_MAX: usize = 1000;

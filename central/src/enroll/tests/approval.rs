@@ -94,7 +94,12 @@ impl World {
     }
 
     /// What the device is told when it asks how its registration is, `after_ms` later.
-    fn status(&self, device: &str, operation_id: &str, after_ms: u64) -> Result<EnrolmentAnswer, FleetError> {
+    fn status(
+        &self,
+        device: &str,
+        operation_id: &str,
+        after_ms: u64,
+    ) -> Result<EnrolmentAnswer, ServiceError> {
         status(&self.c, &id(device), operation_id, "central.test", self.site.now_ms + after_ms)
     }
 }
@@ -145,7 +150,7 @@ fn every_proof_of_a_device_of_every_standing_is_admitted_waits_or_is_refused_as_
                     let late = world.status(&name, operation_id, APPROVAL_WAIT_MS);
                     if expected == Admission::Waiting {
                         assert_eq!((soon.status, &soon.body["status"]), (202, &json!("assigning")), "{name}");
-                        assert!(matches!(late, Err(FleetError::NotApproved(_))), "{name}");
+                        assert!(matches!(late, Err(ServiceError::NotApproved(_))), "{name}");
                         world.set_admission(&name, true, false);
                     }
                     let assigned = world.status(&name, operation_id, APPROVAL_WAIT_MS).unwrap();

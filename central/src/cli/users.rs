@@ -17,13 +17,13 @@ use edge_hub::{input_file, logging};
 use rusqlite::Connection;
 use schemas::timestamp::rfc3339;
 
-use super::{Place, in_store, in_store_with};
+use super::data::{DataArgs, in_store, in_store_with};
 
 /// Of a file with a password: the longest one, and its line's end.
 const FILE_BYTES_MAX: u64 = 4 * 256 + 2;
 
 #[derive(Subcommand)]
-pub(super) enum UserCommand {
+pub(crate) enum UserCommand {
     /// Adds a user. Without --password-file it generates a password and prints it once. Works while central runs.
     Add {
         /// What the user signs in with, for example an e-mail address.
@@ -52,12 +52,12 @@ pub(super) enum UserCommand {
     },
 }
 
-pub(super) fn run(place: &Place, command: UserCommand) -> anyhow::Result<()> {
+pub(crate) fn run(data: &DataArgs, command: UserCommand) -> anyhow::Result<()> {
     match command {
-        UserCommand::Add { name, role, password_file } => add(place, name, role, password_file.as_deref()),
-        UserCommand::List => list(place),
-        UserCommand::Remove { user } => remove(place, user),
-        UserCommand::Password { user, password_file } => set_password(place, user, password_file.as_deref()),
+        UserCommand::Add { name, role, password_file } => add(data, name, role, password_file.as_deref()),
+        UserCommand::List => list(data),
+        UserCommand::Remove { user } => remove(data, user),
+        UserCommand::Password { user, password_file } => set_password(data, user, password_file.as_deref()),
     }
 }
 
@@ -88,8 +88,8 @@ fn note(
     Ok(audit::add(c, &Entry::of_command(command, kind, path), &outcome, limits)?)
 }
 
-fn add(place: &Place, name: UserName, role: Role, file: Option<&Path>) -> anyhow::Result<()> {
-    let config = place.config_for_existing()?;
+fn add(data: &DataArgs, name: UserName, role: Role, file: Option<&Path>) -> anyhow::Result<()> {
+    let config = data.config_for_existing()?;
     let (password, made) = password(file, &name)?;
     let hash = password.hash()?;
     let limits = config.keep.audit_limits();
@@ -106,8 +106,8 @@ fn add(place: &Place, name: UserName, role: Role, file: Option<&Path>) -> anyhow
     Ok(())
 }
 
-fn list(place: &Place) -> anyhow::Result<()> {
-    let config = place.config_for_existing()?;
+fn list(data: &DataArgs) -> anyhow::Result<()> {
+    let config = data.config_for_existing()?;
     logging::print("ID\tNAME\tROLE\tADDED\tSIGNED IN");
     for user in in_store(&config, |c| users::list(c, "", u32::MAX))? {
         logging::print(&format!(
@@ -122,8 +122,8 @@ fn list(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn remove(place: &Place, user: String) -> anyhow::Result<()> {
-    let config = place.config_for_existing()?;
+fn remove(data: &DataArgs, user: String) -> anyhow::Result<()> {
+    let config = data.config_for_existing()?;
     let limits = config.keep.audit_limits();
     let told = user.clone();
     in_store_with(&config, move |c| {
@@ -135,8 +135,8 @@ fn remove(place: &Place, user: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn set_password(place: &Place, user: String, file: Option<&Path>) -> anyhow::Result<()> {
-    let config = place.config_for_existing()?;
+fn set_password(data: &DataArgs, user: String, file: Option<&Path>) -> anyhow::Result<()> {
+    let config = data.config_for_existing()?;
     let limits = config.keep.audit_limits();
     let user = in_store_with(&config, move |c| accounts::find(c, &user))?;
     let (password, made) = password(file, &user.name)?;

@@ -88,7 +88,14 @@ impl Fleet {
     }
 }
 
+/// A will on a free topic: central has no rules that would allow one.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} may not publish on free topics here")]
+pub struct FreeTopicDenied(Identity);
+
 impl Service for Fleet {
+    type Denied = FreeTopicDenied;
+
     fn is_guessable(&self, request: &ConnectRequest) -> bool {
         // Devices and gateways have keys of 256 bits or certificates.
         enrolment::claim(&request.client_id, request.user_name.as_deref().unwrap_or("")).is_some()
@@ -132,7 +139,7 @@ impl Service for Fleet {
 
     /// Nothing on free topics: central has no rules for them. Who is blocked or has another key is found in the store
     /// by [`Fleet::review`], when that has changed.
-    fn authorize(&self, _identity: &Identity, _login: &Login) -> Result<Rights, String> {
+    fn authorize(&self, _identity: &Identity, _login: &Login) -> Result<Rights, FreeTopicDenied> {
         Ok(Rights::default())
     }
 
@@ -161,8 +168,8 @@ impl Service for Fleet {
     }
 
     /// Nothing on free topics, as for what it publishes.
-    fn may_leave_will(&self, left_by: &Identity, _topic: &str) -> Result<(), String> {
-        Err(format!("{left_by} may not publish on free topics here"))
+    fn may_leave_will(&self, left_by: &Identity, _topic: &str) -> Result<(), FreeTopicDenied> {
+        Err(FreeTopicDenied(left_by.clone()))
     }
 
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {

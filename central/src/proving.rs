@@ -12,7 +12,8 @@ use edge_core::access::attestation::Attestation;
 use edge_core::access::enrolment;
 use edge_core::access::proof::{Fingerprint, KeyFingerprint};
 use edge_core::access::sas::Token;
-use edge_core::access::x509::{self, Authorities, PresentedChain, Thumbprint, Trust};
+use edge_core::access::thumbprint::Thumbprint;
+use edge_core::access::x509::{self, Authorities, PresentedChain, Trust};
 use rusqlite::Connection;
 use rustls::pki_types::CertificateDer;
 use schemas::names::DeviceId;
@@ -175,14 +176,18 @@ fn by_its_own(device: &Device, shown: &Enrolment, chain: Option<&Chain>, site: &
             let found = Fingerprint::of(chain.ok_or_else(missing)?.shown().leaf);
             if thumbprints.iter().any(|thumbprint| thumbprint.names(&found)) {
                 x509::valid_until(chain.ok_or_else(missing)?.shown().leaf, now_secs)
+                    .map_err(|why| why.to_string())
             } else {
                 Err("its certificate is not one of those registered".into())
             }
         }
         Attestation::Authority => {
             let shown_chain = chain.ok_or_else(missing)?.shown();
-            site.trust.devices.check(&shown_chain, &shown.registration_id, now_secs)?;
-            x509::valid_until(shown_chain.leaf, now_secs)
+            site.trust
+                .devices
+                .check(&shown_chain, &shown.registration_id, now_secs)
+                .and_then(|_| x509::valid_until(shown_chain.leaf, now_secs))
+                .map_err(|why| why.to_string())
         }
     }
 }
@@ -221,7 +226,7 @@ fn by_certificate(
     unplaced_via: Option<&DeviceId>,
 ) -> Result<(Source, u64), String> {
     let (now_secs, certificates) = (site.now_ms / 1000, chain.shown());
-    let ends_at = x509::valid_until(certificates.leaf, now_secs)?;
+    let ends_at = x509::valid_until(certificates.leaf, now_secs).map_err(|why| why.to_string())?;
     let mut why = "no enabled enrolment group with a verified certificate would take it".to_owned();
     for group in groups {
         let GroupAttestation::X509(signing) = &group.attestation else { continue };

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use central::token::Role;
 use common::{Central, Mqtt, start};
-use edge_core::access::x509::Thumbprint;
+use edge_core::access::thumbprint::Thumbprint;
 use reqwest::Method;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, MqttOptions, QoS, TlsConfiguration, Transport,

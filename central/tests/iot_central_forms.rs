@@ -351,7 +351,7 @@ async fn certificates_are_shown_by_their_sha1_and_credentials_name_what_proves_t
     let path = "/api/devices/leaf/attestation";
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["leaf".into()]).unwrap().self_signed(&key).unwrap();
-    let sha1 = edge_core::access::x509::Thumbprint::Sha1(
+    let sha1 = edge_core::access::thumbprint::Thumbprint::Sha1(
         edge_core::access::proof::Fingerprint::of(certificate.der()).sha1,
     )
     .to_string();

@@ -24,7 +24,7 @@ use schemas::twin::Twin;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::access::authorizer::{Authorizer, Out};
+use crate::access::authorizer::{Authorizer, Denied, Out};
 use crate::access::enrolments::Enrolments;
 use crate::access::passwords::Passwords;
 use crate::c2d::cloud_message_store::CloudMessageStore;
@@ -117,6 +117,8 @@ impl GatewayService {
 }
 
 impl Service for GatewayService {
+    type Denied = Denied;
+
     fn is_guessable(&self, request: &ConnectRequest) -> bool {
         let user_name = request.user_name.as_deref().unwrap_or("");
         if enrolment::claim(&request.client_id, user_name).is_some() {
@@ -179,8 +181,8 @@ impl Service for GatewayService {
         Ok(Admitted { identity, proof, ends_at: Some(ends_at), generation })
     }
 
-    fn authorize(&self, identity: &Identity, login: &Login) -> Result<Rights, String> {
-        self.authorizer.authorize(identity, login).map_err(|denied| denied.to_string())
+    fn authorize(&self, identity: &Identity, login: &Login) -> Result<Rights, Denied> {
+        self.authorizer.authorize(identity, login)
     }
 
     fn may_speak_for(&self, client: &Client, other: &Identity) -> bool {
@@ -210,8 +212,8 @@ impl Service for GatewayService {
         self.router.telemetry(&from, bag, &payload)
     }
 
-    fn may_leave_will(&self, left_by: &Identity, topic: &str) -> Result<(), String> {
-        self.authorizer.may_publish(left_by, topic).map_err(|denied| denied.to_string())
+    fn may_leave_will(&self, left_by: &Identity, topic: &str) -> Result<(), Denied> {
+        self.authorizer.may_publish(left_by, topic)
     }
 
     fn is_removed(&self, client: &Client) -> bool {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::proof::Fingerprint;
-use edge_core::access::x509::Thumbprint;
+use edge_core::access::thumbprint::Thumbprint;
 use reqwest::Method;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS,

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::proof::Fingerprint;
-use edge_core::access::x509::{Thumbprint, ThumbprintError};
+use edge_core::access::thumbprint::{Thumbprint, ThumbprintError};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -12,7 +12,8 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::proof::Fingerprint;
-use edge_core::access::x509::{self, Authorities, Thumbprint};
+use edge_core::access::thumbprint::Thumbprint;
+use edge_core::access::x509::{self, Authorities};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -117,7 +118,7 @@ impl CertificateWish {
         let der = read(&text).map_err(wrong)?;
         let now_secs = now_ms() / 1000;
         x509::valid_until(&der, now_secs).map_err(|why| wrong(format!("it cannot be used: {why}")))?;
-        Authorities::new(&[der.as_slice().into()]).map_err(&wrong)?;
+        Authorities::new(&[der.as_slice().into()]).map_err(|why| wrong(why.to_string()))?;
         let certificate = STANDARD.encode(&der);
         // The same one again stays verified.
         let was_verified = standing.is_some_and(|old| old.is_verified && old.certificate == certificate);
@@ -300,7 +301,8 @@ pub(super) async fn verify(
         let no_code = || wrong("no code was asked for; POST …/generateVerificationCode first".to_owned());
         let code = certificate.code.as_deref().ok_or_else(no_code)?;
         let authority = STANDARD.decode(&certificate.certificate).unwrap_or_default();
-        x509::check_possession(&authority, &proof, code, now_ms() / 1000).map_err(wrong)?;
+        x509::check_possession(&authority, &proof, code, now_ms() / 1000)
+            .map_err(|why| wrong(why.to_string()))?;
         (certificate.is_verified, certificate.code) = (true, None);
         Ok(())
     })

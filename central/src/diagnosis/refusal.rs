@@ -135,7 +135,7 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_core::access::error::AccessError;
+    use edge_core::access::error::{AccessError, CertificateError};
 
     #[test]
     fn every_refusal_of_a_listener_is_read_as_what_it_is() {
@@ -148,7 +148,10 @@ mod tests {
             (AccessError::Audience { found: text(), expected: text() }, Refusal::Audience),
             (AccessError::Expired { seconds: 5 }, Refusal::Expired),
             (AccessError::Signature { identity: text() }, Refusal::WrongKey),
-            (AccessError::Certificate { identity: text(), why: text() }, Refusal::Certificate),
+            (
+                AccessError::Certificate { identity: text(), why: CertificateError::NothingTrusted },
+                Refusal::Certificate,
+            ),
         ] {
             assert_eq!(Refusal::of(&error.to_string()), refusal, "{error}");
         }

@@ -231,7 +231,7 @@ impl World {
         if state.is_operators() {
             let key = STANDARD.encode(OWN_KEY);
             let keys = Some(Keys { primary: key.clone(), secondary: key });
-            let thumbprint = edge_core::access::x509::Thumbprint::sha256(leaf).to_string();
+            let thumbprint = edge_core::access::thumbprint::Thumbprint::sha256(leaf).to_string();
             let x509 = X509 { primary: Some(thumbprint), ..X509::default() };
             let x509 = proof.is_certificate().then_some(x509);
             devices::put(&self.c, &Device { keys, x509, revision: 1, ..new_device(id(device)) }).unwrap();

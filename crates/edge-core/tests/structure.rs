@@ -6,8 +6,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod sources;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use sources::{is_test, root, sources};
 
 /// Each crate, and how many of its files stand in circles.
 const CRATES: [(&str, usize); 11] = [
@@ -44,26 +48,6 @@ const LONG_FILES: usize = 6;
 
 /// A file's path as a module of its crate: `["a", "b"]` for `src/a/b.rs` and for `src/a/b/mod.rs`.
 type Module = Vec<String>;
-
-fn root(of: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(of).join("src")
-}
-
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-fn is_test(file: &Path) -> bool {
-    let path = file.to_string_lossy();
-    path.ends_with("tests.rs") || path.ends_with("_test.rs") || path.contains("/tests/")
-}
 
 fn module(src: &Path, file: &Path) -> Module {
     let relative = file.strip_prefix(src).unwrap().with_extension("");

@@ -1,6 +1,7 @@
 //! What clients may do now, and who may not stay: authenticated when a client has come in, and again whenever the program says
 //! that keys, blocks or rules have changed. It takes effect on the live connection at once.
 
+use std::fmt::Display;
 use std::sync::{Arc, PoisonError};
 
 use edge_core::access::authorization::Rights;
@@ -14,19 +15,19 @@ use crate::table::split_share;
 use mqtt::codec::reason::Reason;
 
 impl Clients {
-    /// Judges every client that is connected. `authorize` gives what it may do now, or why it may not stay; a client that
-    /// may not stay is closed, and so is one that holds a subscription that it may not have any more.
-    pub fn review(&self, authorize: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
+    /// Authorizes every connected client again. A client that may not stay is disconnected, and so is one that holds a
+    /// subscription that it may not have any more.
+    pub fn review<D: Display>(&self, authorize: impl Fn(&Identity, &Login) -> Result<Rights, D>) {
         for connection in self.all() {
             connection.review(&authorize);
         }
     }
 
-    /// Judges one client, when it is connected.
-    pub fn review_one(
+    /// Authorizes one client again, if it is connected.
+    pub fn review_one<D: Display>(
         &self,
         who: &Identity,
-        authorize: impl Fn(&Identity, &Login) -> Result<Rights, String>,
+        authorize: impl Fn(&Identity, &Login) -> Result<Rights, D>,
     ) {
         if let Some(connection) = self.get(who) {
             connection.review(authorize);
@@ -35,11 +36,11 @@ impl Clients {
 }
 
 impl Connection {
-    /// Judges this client, and closes it if it may not stay. What is authenticated is read under the lock, so that of two
-    /// judgements at once the later one stays. Gives what it may do.
-    pub(crate) fn authorize(
+    /// Returns what this client may do now, and disconnects it if it may not stay. `authorize` runs under the lock of the
+    /// rights: of two calls at once, the later result must win.
+    pub(crate) fn authorize<D: Display>(
         &self,
-        authorize: impl Fn(&Identity, &Login) -> Result<Rights, String>,
+        authorize: impl Fn(&Identity, &Login) -> Result<Rights, D>,
     ) -> Option<Arc<Rights>> {
         let mut rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
         match authorize(&self.client.identity, &self.client.login) {
@@ -52,14 +53,14 @@ impl Connection {
                 *rights = Arc::default();
                 drop(rights);
                 info!(client = %self.client.identity, peer = %self.client.peer, "client may not stay: {why}");
-                self.end(&why, Reason::NOT_AUTHORIZED);
+                self.end(&why.to_string(), Reason::NOT_AUTHORIZED);
                 None
             }
         }
     }
 
-    /// Judges this client, and closes it also if it holds a subscription that it may not have any more.
-    fn review(&self, authorize: impl Fn(&Identity, &Login) -> Result<Rights, String>) {
+    /// As [`Connection::authorize`]; also disconnects a client that holds a subscription that it may not have any more.
+    fn review<D: Display>(&self, authorize: impl Fn(&Identity, &Login) -> Result<Rights, D>) {
         let Some(rights) = self.authorize(authorize) else { return };
         let held = self.session_queue.held().clone();
         if let Some(lost) = held.iter().find(|held| !may_hold(&rights, &held.meaning, &held.filter)) {

@@ -161,6 +161,9 @@ pub enum Rejected {
 
 /// The program behind the server. Shared by all sessions.
 pub trait Service: Send + Sync + 'static {
+    /// Why a client that was proven may not stay, or may not publish its will.
+    type Denied: std::error::Error;
+
     /// Whether the proof that a CONNECT shows could be found by trying. Then failed logins delay the next ones. A token made
     /// with a key, a certificate, or a password that was right before cannot: it is checked at once, whoever has failed.
     fn is_guessable(&self, _request: &ConnectRequest) -> bool {
@@ -185,10 +188,12 @@ pub trait Service: Send + Sync + 'static {
         request: ConnectRequest,
     ) -> impl Future<Output = Result<Admitted, Refusal>> + Send;
 
-    /// What a proven client may do on free topics now; an error, in words, when it may not stay. Asked before it is let
-    /// in and once more when it is in; the program has everybody judged anew by `Clients::review` whenever the answer
-    /// may have changed.
-    fn authorize(&self, identity: &Identity, login: &Login) -> Result<Rights, String>;
+    /// What a proven client may do on free topics now. Called before its session opens and once more when it is open; the
+    /// program calls `Clients::review` whenever the result may have changed.
+    ///
+    /// # Errors
+    /// When the client may not stay connected.
+    fn authorize(&self, identity: &Identity, login: &Login) -> Result<Rights, Self::Denied>;
 
     /// Takes one telemetry message. The future ends when the message is on disk, and only then is it acknowledged.
     ///
@@ -217,10 +222,8 @@ pub trait Service: Send + Sync + 'static {
     /// subscribers get it. Its user may have been removed since, the device blocked, or the rules changed.
     ///
     /// # Errors
-    /// Why it may not, in words.
-    fn may_leave_will(&self, _left_by: &Identity, _topic: &str) -> Result<(), String> {
-        Ok(())
-    }
+    /// Why it may not.
+    fn may_leave_will(&self, left_by: &Identity, topic: &str) -> Result<(), Self::Denied>;
 
     /// Returns true for a client that was deleted since it came in: its will is not published, for it would be taken for one of
     /// the next client of its name.

@@ -31,12 +31,18 @@ const BATCHES: usize = 3;
 struct Program;
 
 impl Service for Program {
+    type Denied = std::convert::Infallible;
+
+    fn may_leave_will(&self, _left_by: &Identity, _topic: &str) -> Result<(), Self::Denied> {
+        Ok(())
+    }
+
     async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
         let identity = request.client_id.parse().unwrap();
         Ok(Admitted { identity, proof: Proof::IdentityAlone, ends_at: None, generation: 0 })
     }
 
-    fn authorize(&self, _identity: &Identity, _login: &Login) -> Result<Rights, String> {
+    fn authorize(&self, _identity: &Identity, _login: &Login) -> Result<Rights, Self::Denied> {
         Ok(Rights::all())
     }
 

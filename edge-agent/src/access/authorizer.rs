@@ -238,8 +238,7 @@ impl Authorizer {
     /// Judges everybody who is connected: who may not stay is disconnected now, and so is who holds a subscription that
     /// it may not have any more.
     pub fn review(&self) {
-        self.clients
-            .review(|identity, login| self.authorize(identity, login).map_err(|denied| denied.to_string()));
+        self.clients.review(|identity, login| self.authorize(identity, login));
     }
 
     /// Reviews whenever a deployment changes modules or rules, and when the authorities are others, until `stop`.

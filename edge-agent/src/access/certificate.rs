@@ -97,7 +97,7 @@ pub fn trust(config: &Config, authority: Option<&Authority>) -> Result<TrustKeep
     // The one whose key it is; a bundle may hold others after it.
     let own = |authority: &Authority| -> Result<Authorities> {
         let chain = certificates(authority.cert_pem.as_bytes())?;
-        Authorities::new(&chain[..1]).map_err(anyhow::Error::msg)
+        Ok(Authorities::new(&chain[..1])?)
     };
     let modules = authority.map(own).transpose().unwrap_or_else(|error| {
         tracing::error!(

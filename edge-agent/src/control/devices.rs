@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::attestation::Attestation;
 use edge_core::access::sas;
-use edge_core::access::x509::{Thumbprint, ThumbprintError};
+use edge_core::access::thumbprint::{Thumbprint, ThumbprintError};
 use schemas::connection_string::ConnectionString;
 use schemas::names::{DeviceId, Identity};
 use schemas::timestamp::rfc3339;

@@ -170,9 +170,9 @@ impl Reconciler {
         let (docker, observed) = looked??;
         // A module may run already: it must be served before anything else is done.
         for module in observed.modules.keys().chain(desired.modules.keys()) {
-            self.workload.open(module).map_err(|source| DockerError::Host {
+            self.workload.open(module).map_err(|why| DockerError::Host {
                 doing: format!("open the workload socket of module `{module}`"),
-                source,
+                why,
             })?;
         }
         memory.restarts.handle(now_ms(), Event::Looked(desired, &observed));

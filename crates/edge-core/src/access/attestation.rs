@@ -2,11 +2,12 @@
 
 use schemas::names::Identity;
 
-use super::error::AccessError;
+use super::error::{AccessError, CertificateError};
 use super::proof::{Fingerprint, KeyFingerprint, Proof};
 use super::sas;
 use super::secret::Secret;
-use super::x509::{self, PresentedChain, Thumbprint, Trust};
+use super::thumbprint::Thumbprint;
+use super::x509::{self, PresentedChain, Trust};
 
 /// What a device must show.
 #[derive(Clone, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Attestation {
         evidence: &Evidence<'_>,
         under: &Circumstances<'_>,
     ) -> Result<(Proof, u64), AccessError> {
-        let wrong = |why: String| AccessError::Certificate { identity: identity.to_string(), why };
+        let wrong = |why| AccessError::Certificate { identity: identity.to_string(), why };
         let shown =
             || certificate(evidence, under, "it must show a certificate, and showed none").map_err(wrong);
         match self {
@@ -75,7 +76,7 @@ impl Attestation {
                     Ok((Proof::Certificate(found), ends_at))
                 } else {
                     let found = Thumbprint::Sha256(found.sha256);
-                    Err(wrong(format!("its thumbprint {found} is not one of those registered")))
+                    Err(wrong(CertificateError::NotRegistered { found }))
                 }
             }
             Self::Authority => {
@@ -114,7 +115,7 @@ impl ModuleAttestation {
         if evidence.password.is_some_and(|password| !password.bytes().is_empty()) {
             return by_token(identity, evidence, under, &[&self.0]);
         }
-        let wrong = |why: String| AccessError::Certificate { identity: identity.to_string(), why };
+        let wrong = |why| AccessError::Certificate { identity: identity.to_string(), why };
         let shown = certificate(evidence, under, "it showed neither a token nor a certificate");
         let (shown, ends_at) = shown.map_err(wrong)?;
         let checked = under.trust.modules.check_module(&shown, identity, under.hosts, under.now_secs);
@@ -183,9 +184,9 @@ impl Demand {
 fn certificate<'a>(
     evidence: &Evidence<'a>,
     under: &Circumstances<'_>,
-    missing: &str,
-) -> Result<(PresentedChain<'a>, u64), String> {
-    let shown = evidence.certificate.ok_or_else(|| missing.to_owned())?;
+    missing: &'static str,
+) -> Result<(PresentedChain<'a>, u64), CertificateError> {
+    let shown = evidence.certificate.ok_or(CertificateError::Missing(missing))?;
     let ends_at = x509::valid_until(shown.leaf, under.now_secs)?;
     Ok((shown, ends_at))
 }

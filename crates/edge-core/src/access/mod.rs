@@ -12,4 +12,5 @@ pub mod rate;
 pub mod sas;
 pub mod secret;
 pub mod throttle;
+pub mod thumbprint;
 pub mod x509;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
+use super::body::BodyError;
 use super::path::Path;
 
 /// The twin sections that conditions look into.
@@ -42,9 +43,9 @@ pub trait Subject {
     /// The body as JSON.
     ///
     /// # Errors
-    /// Why it has none, in words.
-    fn body(&self) -> Result<&Json, &str> {
-        Err("there is no body")
+    /// [`BodyError`].
+    fn body(&self) -> Result<&Json, &BodyError> {
+        Err(&BodyError::Absent)
     }
 
     /// A section of the twin of whoever it is about; `None` when there is no such twin.

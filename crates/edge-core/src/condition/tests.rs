@@ -26,7 +26,7 @@ impl Subject for Message {
         self.system.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
     }
 
-    fn body(&self) -> Result<&Json, &str> {
+    fn body(&self) -> Result<&Json, &body::BodyError> {
         Ok(&self.body)
     }
 
@@ -760,7 +760,7 @@ fn a_body_is_json_when_its_properties_say_so() {
         (Some("application/json"), Some("utf-16"), b"abc", "not utf-16"),
         (Some("application/json"), Some("utf-32"), b"abcd", "not utf-32"),
     ] {
-        let found = body::read(content_type, encoding, bytes).unwrap_err();
+        let found = body::read(content_type, encoding, bytes).unwrap_err().to_string();
         assert!(found.contains(why), "{found}");
     }
 }

@@ -89,11 +89,11 @@ pub enum DialectError {
     #[error("`{0}` is not a topic of this dialect; see docs/protocol.md")]
     Unknown(String),
     /// A name in the topic is wrong.
-    #[error("`{topic}`: {source}")]
+    #[error("`{topic}`: {why}")]
     Name {
         topic: String,
         /// What is wrong with the name.
-        source: NameError,
+        why: NameError,
     },
 }
 
@@ -175,7 +175,7 @@ pub fn parse_subscribe(text: &str) -> Result<Subscribe, DialectError> {
 
 /// Reads `{device}/…` or `{device}/modules/{module}/…` and gives the identity and what follows it.
 fn parse_identity<'a>(topic: &str, rest: &'a str) -> Result<(Identity, &'a str), DialectError> {
-    let name = |source| DialectError::Name { topic: topic.to_owned(), source };
+    let name = |why| DialectError::Name { topic: topic.to_owned(), why };
     let unknown = || DialectError::Unknown(topic.to_owned());
     let (device, rest) = rest.split_once('/').ok_or_else(unknown)?;
     let device = device.parse().map_err(name)?;

@@ -7,7 +7,8 @@ use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Twin;
 use serde_json::{Map, Value as Json};
 
-use crate::condition::{Subject, TwinSection, body};
+use crate::condition::body::{self, BodyError};
+use crate::condition::{Subject, TwinSection};
 
 /// How a topic is called in the property bag of a routed free message.
 pub const TOPIC_PROPERTY: &str = "mqtt-topic";
@@ -34,7 +35,7 @@ pub struct Message<'a> {
     body: &'a [u8],
     twin_of: &'a dyn Fn(&Identity) -> Twin,
     // Dear, and asked for by few routes: read when the first one looks.
-    json: OnceCell<Result<Json, String>>,
+    json: OnceCell<Result<Json, BodyError>>,
     twin: OnceCell<Twin>,
 }
 
@@ -142,7 +143,7 @@ impl Subject for Message<'_> {
         self.bag.get(wire)
     }
 
-    fn body(&self) -> Result<&Json, &str> {
+    fn body(&self) -> Result<&Json, &BodyError> {
         let read = || match self.kind {
             // Plain MQTT has no way to say what a body is.
             Kind::Free { .. } => body::parse(self.body),
@@ -154,7 +155,7 @@ impl Subject for Message<'_> {
         };
         match self.kind {
             Kind::TwinChange { patch } => Ok(patch),
-            _ => self.json.get_or_init(read).as_ref().map_err(String::as_str),
+            _ => self.json.get_or_init(read).as_ref(),
         }
     }
 

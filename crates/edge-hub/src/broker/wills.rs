@@ -151,7 +151,7 @@ async fn tell<S: Service>(
 async fn bridge_state<S: Service>(broker: &Broker, service: &Arc<S>, will: &DueWill) -> Result<(), Rejected> {
     let of = Identity::of_session(&will.client_id)
         .ok_or_else(|| Rejected::Wrong(403, "its client has no identity".to_owned()))?;
-    service.may_leave_will(&of, will.message.topic()).map_err(|why| Rejected::Wrong(403, why))?;
+    service.may_leave_will(&of, will.message.topic()).map_err(|why| Rejected::Wrong(403, why.to_string()))?;
     broker.give_will(&will.client_id, &will.message).await
 }
 
@@ -165,7 +165,7 @@ async fn free<S: Service>(
     let message = &will.message;
     let of = Identity::of_session(&will.client_id)
         .ok_or_else(|| Rejected::Wrong(403, "its client has no identity".to_owned()))?;
-    service.may_leave_will(&of, message.topic()).map_err(|why| Rejected::Wrong(403, why))?;
+    service.may_leave_will(&of, message.topic()).map_err(|why| Rejected::Wrong(403, why.to_string()))?;
     if !std::mem::replace(is_given, true) {
         broker.give_will(&will.client_id, message).await?;
     }

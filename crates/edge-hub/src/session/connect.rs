@@ -171,7 +171,7 @@ where
                 Ok(()) => {
                     return Some(Proven { connect, is_assigned, admitted, login: client.login, held: None });
                 }
-                Err(why) => Refusal::NotAuthorized(why),
+                Err(why) => Refusal::NotAuthorized(why.to_string()),
             }
         }
         Ok(Err(refusal)) => refusal,
@@ -252,24 +252,41 @@ async fn authenticated<S: Service>(
     result
 }
 
-/// Whether a client that was proven may come in, with this will.
-fn may_enter<S: Service>(service: &S, client: &Client, will: Option<&packet::Will>) -> Result<(), String> {
-    let rights = service.authorize(&client.identity, &client.login)?;
+/// Why a client that was proven gets no session.
+#[derive(Debug, thiserror::Error)]
+enum EntryError<D> {
+    #[error("{0}")]
+    Denied(D),
+    #[error("the topic of its will, {topic}, is another identity's")]
+    WillOfAnother { topic: String },
+    #[error("the topic of its will is too long")]
+    WillTopicTooLong,
+    #[error("no rule allows it to publish on the topic of its will, {topic}")]
+    WillNotAllowed { topic: String },
+}
+
+/// Returns an error for a client that was proven and may have no session with this will.
+fn may_enter<S: Service>(
+    service: &S,
+    client: &Client,
+    will: Option<&packet::Will>,
+) -> Result<(), EntryError<S::Denied>> {
+    let rights = service.authorize(&client.identity, &client.login).map_err(EntryError::Denied)?;
     let Some(topic) = will.map(|will| &*will.topic) else { return Ok(()) };
     match parse_publish(topic) {
         Ok(Publish::Telemetry { from, .. }) => {
             if from == client.identity || service.may_speak_for(client, &from) {
                 Ok(())
             } else {
-                Err(format!("the topic of its will, {topic}, is another identity's"))
+                Err(EntryError::WillOfAnother { topic: topic.to_owned() })
             }
         }
         Ok(Publish::BridgeState) => match bridge_state::kept(&client.identity, topic) {
             Some(_) => Ok(()),
-            None => Err("the topic of its will is too long".to_owned()),
+            None => Err(EntryError::WillTopicTooLong),
         },
         _ if rights.may_publish(topic) => Ok(()),
-        _ => Err(format!("no rule allows it to publish on the topic of its will, {topic}")),
+        _ => Err(EntryError::WillNotAllowed { topic: topic.to_owned() }),
     }
 }
 

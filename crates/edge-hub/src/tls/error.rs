@@ -7,10 +7,10 @@ pub enum TlsError {
     #[error("found no certificate; write PEM (`-----BEGIN CERTIFICATE-----`)")]
     NoCertificate,
     /// The text is not PEM, or holds no key.
-    #[error("reading PEM: {0}")]
+    #[error("reading PEM")]
     Pem(#[from] rustls::pki_types::pem::Error),
     /// Key and certificate do not fit, or neither is usable.
-    #[error("using the certificate: {0}")]
+    #[error("using the certificate")]
     Unusable(#[from] rustls::Error),
     /// The certificate is of the site's own authority and was changed since.
     #[error("the signature of the site's own authority does not fit the certificate")]
@@ -27,6 +27,6 @@ pub enum TlsError {
              or P-384, or a certificate that it signed"
     )]
     AuthorityCurve,
-    #[error("making a certificate: {0}")]
+    #[error("making a certificate")]
     Made(#[from] rcgen::Error),
 }

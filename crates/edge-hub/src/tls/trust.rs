@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use edge_core::access::error::CertificateError;
 use edge_core::access::x509::{Authorities, Trust};
 use edge_core::error_chain::chain;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,7 +42,7 @@ pub enum TrustError {
     Authority {
         path: PathBuf,
         /// Which certificate, and why.
-        why: String,
+        why: CertificateError,
     },
 }
 

@@ -12,7 +12,7 @@ use schemas::manifest::Manifest;
 use schemas::names::Identity;
 use serde_json::json;
 
-use crate::site::{Mqtt, Seen, Site};
+use crate::site::{Mqtt, NotAllowed, Seen, Site};
 
 #[tokio::test]
 async fn a_connection_ends_when_its_proof_does() {
@@ -60,7 +60,7 @@ fn rights(identity: &Identity, authorizations: serde_json::Value) -> Rights {
     Rights::read(&manifest.edge_hub.authorizations, &subject, &HubNames { device: &device, hosts: &[] })
 }
 
-fn own_line_only(identity: &Identity) -> Result<Rights, String> {
+fn own_line_only(identity: &Identity) -> Result<Rights, NotAllowed> {
     Ok(rights(
         identity,
         json!([{"identities": ["{{iot:identity}}"], "allow": [
@@ -114,7 +114,7 @@ async fn what_is_taken_back_ends_the_live_connection_within_a_second() {
 
         let since = Instant::now();
         *site.program.rights.lock().unwrap() = Some(Box::new(|identity| match identity.device.as_str() {
-            "blocked" => Err("blocked by an operator".into()),
+            "blocked" => Err(NotAllowed("blocked by an operator".into())),
             _ => Ok(rights(identity, json!([]))),
         }));
         judge_all();

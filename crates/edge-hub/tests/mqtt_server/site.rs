@@ -61,9 +61,20 @@ pub(crate) struct Program {
     pub(crate) rights: Mutex<Option<Judge>>,
 }
 
-pub(crate) type Judge = Box<dyn Fn(&Identity) -> Result<Rights, String> + Send>;
+pub(crate) type Judge = Box<dyn Fn(&Identity) -> Result<Rights, NotAllowed> + Send>;
+
+/// Why the program of these tests lets a client do nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotAllowed(pub(crate) String);
 
 impl Service for Program {
+    type Denied = NotAllowed;
+
+    fn may_leave_will(&self, _left_by: &Identity, _topic: &str) -> Result<(), NotAllowed> {
+        Ok(())
+    }
+
     fn is_guessable(&self, request: &ConnectRequest) -> bool {
         !request.client_id.starts_with("key-")
     }
@@ -93,7 +104,7 @@ impl Service for Program {
         }
     }
 
-    fn authorize(&self, identity: &Identity, _login: &Login) -> Result<Rights, String> {
+    fn authorize(&self, identity: &Identity, _login: &Login) -> Result<Rights, NotAllowed> {
         let rights = self.rights.lock().unwrap();
         rights.as_ref().map_or_else(|| Ok(Rights::all()), |rights| rights(identity))
     }

@@ -24,7 +24,7 @@ pub(super) async fn dial(options: &ClientOptions) -> Result<Stream, ConnectError
         }
         Some(proxy) => {
             let tunnel = proxy.tunnel(&options.host, options.port).await;
-            tunnel.map_err(|error| ConnectError::Proxy(format!("{proxy}: {error}")))?
+            tunnel.map_err(|why| ConnectError::Proxy { proxy: proxy.to_string(), why })?
         }
     };
     tcp.set_nodelay(true).map_err(ConnectError::Io)?;

@@ -22,7 +22,7 @@ use crate::codec::reason::Reason;
 use crate::codec::write;
 
 pub use options::{ClientOptions, ConnectError, Transport};
-pub use proxy::{Proxy, ProxyError};
+pub use proxy::{Proxy, ProxyError, TunnelError};
 pub use receiver::{Incoming, ReceiveError, Receiver};
 pub use sender::{Outgoing, Sender};
 

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::proxy::Proxy;
+use super::proxy::{Proxy, TunnelError};
 use crate::codec::packet::Version;
 use crate::codec::reason::Reason;
 
@@ -70,8 +70,13 @@ pub enum ConnectError {
     #[error("connecting: {0}")]
     Io(io::Error),
     /// The proxy does not let us through.
-    #[error("proxy {0}")]
-    Proxy(String),
+    #[error("proxy {proxy}: {why}")]
+    Proxy {
+        /// Its URL without user and password.
+        proxy: String,
+        /// What it answered, or why it was not reached.
+        why: TunnelError,
+    },
     /// Not the server that is trusted, or no TLS at all.
     #[error("TLS handshake: {0}")]
     Tls(String),

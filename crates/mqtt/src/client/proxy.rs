@@ -23,6 +23,26 @@ pub struct Proxy(Intercept);
 )]
 pub struct ProxyError;
 
+/// Why a proxy leads to no server.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// The server's name cannot be part of a URL.
+    #[error("`{0}` is not a host name")]
+    Host(String),
+    /// The proxy has no usable address.
+    #[error("its address is wrong")]
+    Address,
+    /// The proxy was not reached, or refused.
+    #[error("{}", with_causes(.0.as_ref()))]
+    Refused(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl TunnelError {
+    fn refused(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
 impl Proxy {
     /// Reads `http://…` or `socks5://…`. The name of the server is left to the proxy to look up.
     ///
@@ -59,28 +79,29 @@ impl Proxy {
     }
 
     /// A connection to the server through the proxy.
-    pub(super) async fn tunnel(&self, host: &str, port: u16) -> Result<TcpStream, String> {
-        let to = uri("https", host, port).ok_or_else(|| format!("`{host}` is not a host name"))?;
+    pub(super) async fn tunnel(&self, host: &str, port: u16) -> Result<TcpStream, TunnelError> {
+        let to = uri("https", host, port).ok_or_else(|| TunnelError::Host(host.to_owned()))?;
         let default_port = if self.is_socks() { 1080 } else { 80 };
         let (proxy, port) = (self.0.uri(), self.0.uri().port_u16().unwrap_or(default_port));
-        let via = uri("http", proxy.host().unwrap_or_default(), port).ok_or("its address is wrong")?;
+        let via = uri("http", proxy.host().unwrap_or_default(), port).ok_or(TunnelError::Address)?;
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         let connected: TokioIo<TcpStream> = match (self.is_socks(), self.0.raw_auth(), self.0.basic_auth()) {
             (true, None, _) => TowerToHyperService::new(SocksV5::new(via, tcp))
                 .call(to)
                 .await
-                .map_err(|e| with_causes(&e))?,
+                .map_err(TunnelError::refused)?,
             (true, Some((user, password)), _) => {
                 let socks = SocksV5::new(via, tcp).with_auth(user.to_owned(), password.to_owned());
-                TowerToHyperService::new(socks).call(to).await.map_err(|e| with_causes(&e))?
+                TowerToHyperService::new(socks).call(to).await.map_err(TunnelError::refused)?
             }
-            (false, _, None) => {
-                TowerToHyperService::new(Tunnel::new(via, tcp)).call(to).await.map_err(|e| with_causes(&e))?
-            }
+            (false, _, None) => TowerToHyperService::new(Tunnel::new(via, tcp))
+                .call(to)
+                .await
+                .map_err(TunnelError::refused)?,
             (false, _, Some(basic)) => {
                 let tunnel = Tunnel::new(via, tcp).with_auth(basic.clone());
-                TowerToHyperService::new(tunnel).call(to).await.map_err(|e| with_causes(&e))?
+                TowerToHyperService::new(tunnel).call(to).await.map_err(TunnelError::refused)?
             }
         };
         Ok(connected.into_inner())

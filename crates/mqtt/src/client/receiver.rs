@@ -20,7 +20,7 @@ const READ_BYTES: usize = 16 * 1024;
 pub enum ReceiveError {
     /// Reading from the connection failed.
     #[error("receiving: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The server closed the connection.
     #[error("the server closed the connection")]
     Closed,
@@ -38,6 +38,12 @@ pub enum ReceiveError {
     /// The server does not speak this version of MQTT.
     #[error("protocol: {0}")]
     Protocol(String),
+}
+
+impl From<io::Error> for ReceiveError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// What the server says.

@@ -1,6 +1,6 @@
 //! The list of devices over restarts, in parts, and as older versions kept it.
 
-use edge_core::access::x509::Thumbprint;
+use edge_core::access::thumbprint::Thumbprint;
 use schemas::link::SnapshotPart;
 
 use super::*;

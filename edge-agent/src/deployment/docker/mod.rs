@@ -58,8 +58,8 @@ pub enum DockerError {
     #[error(transparent)]
     Policy(#[from] ManifestError),
     /// The host said no.
-    #[error("could not {doing}: {source}")]
-    Host { doing: String, source: std::io::Error },
+    #[error("could not {doing}: {why}")]
+    Host { doing: String, why: std::io::Error },
 }
 
 /// The engine's own words without what bollard puts around them.

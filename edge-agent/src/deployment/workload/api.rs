@@ -17,6 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::sas;
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
+use edge_core::error_chain::chain;
 use edge_hub::tls::{Issued, TlsError};
 use schemas::names::ModuleId;
 use schemas::timestamp;
@@ -125,7 +126,7 @@ impl Served {
     }
 
     fn issued(&self, kind: &str, issued: Result<Issued, TlsError>) -> Result<Response, Failure> {
-        let issued = issued.map_err(|error| wrong(error.to_string()))?;
+        let issued = issued.map_err(|error| wrong(chain(&error).to_string()))?;
         tracing::info!(module = %self.module, kind, "certificate made for a module");
         let body = json!({
             "privateKey": {"type": "key", "bytes": issued.key_pem},

@@ -42,10 +42,10 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum QuarantineError {
     /// Its log does not take it, or the queue that it goes back to.
-    #[error("{0}")]
+    #[error(transparent)]
     Append(#[from] AppendError),
     /// Its log cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Read(#[from] ReadError),
     #[error("the daemon is stopping")]
     Task(#[from] JoinError),

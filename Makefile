@@ -67,6 +67,7 @@ bench: images ## benchmarks with their peers in the same run; ONLY="free idle" r
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/bench $(ONLY)
 	$(if $(ONLY),exit 0)
 	$(STATIC) cargo run --profile dist --target $(TARGET) -p edge-buffer --example append_rate -- target 3 2048
+	$(STATIC) cargo run --profile dist --target $(TARGET) -p central --example series_bench
 
 clean:
 	cargo clean

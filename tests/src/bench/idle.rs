@@ -1,15 +1,12 @@
 //! What an idle connection costs in memory: the difference in PSS over some thousand of them.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use tokio::net::TcpStream;
 
-use super::peer::{Mosquitto, anonymous, pss_kb};
+use super::peer::{Mosquitto, anonymous, settled};
 use super::table::ratio;
 use crate::crowd::each;
 use crate::raw::{self, Login};
-use crate::rest::eventually;
 use crate::site::Site;
 
 /// Connections of a run.
@@ -67,16 +64,4 @@ async fn cost(
 
 fn is_open(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0; 1]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-}
-
-/// The PSS when it has stopped to change.
-async fn settled(process: u32) -> Result<u64> {
-    let last = std::sync::Mutex::new(0);
-    eventually("the memory settles", Duration::from_secs(60), || async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = pss_kb(process)?;
-        let before = std::mem::replace(&mut *last.lock().expect("nothing panics while it holds it"), now);
-        Ok((now.abs_diff(before) * 200 < now).then_some(now))
-    })
-    .await
 }

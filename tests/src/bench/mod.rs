@@ -3,6 +3,7 @@
 pub mod deployment;
 pub mod drain;
 pub mod durable;
+pub mod fleet;
 pub mod free;
 pub mod idle;
 pub mod latency;

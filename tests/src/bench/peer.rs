@@ -8,6 +8,7 @@ use tokio::process::Command;
 
 use crate::process::Process;
 use crate::raw::Login;
+use crate::rest::eventually;
 
 pub struct Mosquitto {
     /// Its port on loopback, without TLS.
@@ -77,4 +78,19 @@ pub fn pss_kb(process: u32) -> Result<u64> {
     let line =
         rollup.lines().find(|line| line.starts_with("Pss:")).context("smaps_rollup has no Pss line")?;
     Ok(line.split_whitespace().nth(1).context("Pss has no value")?.parse()?)
+}
+
+/// The PSS in kB when it has stopped to change, by less than half a percent in a second.
+///
+/// # Errors
+/// When it does not within a minute, or the process is gone.
+pub async fn settled(process: u32) -> Result<u64> {
+    let last = std::sync::Mutex::new(0);
+    eventually("the memory settles", Duration::from_secs(60), || async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = pss_kb(process)?;
+        let before = std::mem::replace(&mut *last.lock().expect("nothing panics while it holds it"), now);
+        Ok((now.abs_diff(before) * 200 < now).then_some(now))
+    })
+    .await
 }

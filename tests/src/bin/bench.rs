@@ -1,4 +1,4 @@
-//! `make bench`: every benchmark, or those whose names are given: deployment, free, durable, latency, idle, drain. Prints Markdown
+//! `make bench`: every benchmark, or those whose names are given: deployment, free, durable, latency, idle, drain, fleet. Prints Markdown
 //! tables, ready for docs/benchmarks.md, and ends each benchmark with `RATIO name ours/theirs`.
 
 use std::path::Path;
@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use site_tests::bench::free::{MANY, Parts};
 use site_tests::bench::peer::Mosquitto;
-use site_tests::bench::{deployment, drain, durable, free, idle, latency};
+use site_tests::bench::{deployment, drain, durable, fleet, free, idle, latency};
 use site_tests::raw::Login;
 use site_tests::site::Site;
 
-const ALL: [&str; 6] = ["deployment", "free", "durable", "latency", "idle", "drain"];
+const ALL: [&str; 7] = ["deployment", "free", "durable", "latency", "idle", "drain", "fleet"];
+/// Those that start programs of their own.
+const OWN: [&str; 2] = ["drain", "fleet"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -24,7 +26,7 @@ async fn main() -> Result<()> {
     }
     let dir = tempfile::Builder::new().prefix("lineside-bench-").tempdir()?;
     println!("{}", machine());
-    let (own, shared): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|name| name == "drain");
+    let (own, shared): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|name| OWN.contains(&name.as_str()));
     if !shared.is_empty() {
         let mut site = Site::new(dir.path(), "bench-gateway", true)?;
         let measured = measure(&mut site, dir.path(), &shared).await;
@@ -32,9 +34,11 @@ async fn main() -> Result<()> {
         measured?;
         ended?;
     }
-    // With sites of its own.
-    if !own.is_empty() {
+    if own.iter().any(|name| name == "drain") {
         drain::run(&dir.path().join("drain")).await?;
+    }
+    if own.iter().any(|name| name == "fleet") {
+        fleet::run(&dir.path().join("fleet")).await?;
     }
     Ok(())
 }

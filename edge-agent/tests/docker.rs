@@ -18,6 +18,7 @@ use edge_agent::deployment::reconciler::{Reconciler, plan_once};
 use edge_agent::deployment::status::{Deployment, ReconcilerStatus};
 use edge_agent::deployment::workload::{About, Workload};
 use edge_core::deploy;
+use edge_core::deploy::observed::ContainerState;
 use idle_image::IMAGE;
 use schemas::manifest::Manifest;
 use schemas::names::ModuleId;
@@ -545,4 +546,59 @@ async fn labels_that_came_with_an_image_make_no_container_this_gateways() {
     }
     let status = gateway.status.borrow().clone();
     assert!(status.observed.modules.is_empty(), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_is_started_again_while_another_one_takes_long_to_stop() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-slow-stop");
+    // It does not end before the engine kills it.
+    let stubborn = |level: &str| {
+        let options =
+            json!({"Cmd": ["trap '' TERM; while :; do /bin/busybox sleep 1; done"], "StopTimeout": 300});
+        idle(json!({
+            "env": {"LEVEL": {"value": level}},
+            "settings": {"image": IMAGE, "createOptions": options.to_string()},
+        }))
+    };
+    gateway.deploy(1, &[("a", stubborn("1")), ("b", idle(json!({})))]);
+    gateway.settled(1).await;
+    let (a, b) = (gateway.container("a"), gateway.container("b"));
+    gateway.deploy(2, &[("a", stubborn("2")), ("b", idle(json!({})))]);
+    let id: ModuleId = gateway.name("a").parse().unwrap();
+    gateway.until("a is being replaced", |s| s.version == Some(2) && s.plan.contains("replace")).await;
+    docker(&["kill", &gateway.name("b")]).unwrap();
+    let b_id: ModuleId = gateway.name("b").parse().unwrap();
+    gateway.until("b is started again", |s| s.restarts.count(&b_id) == 1).await;
+    assert!(gateway.is_running("b") && gateway.container("b") != b);
+    assert_eq!(gateway.container("a"), a, "a has ended already: the test shows nothing");
+    docker(&["kill", &gateway.name("a")]).unwrap();
+    let status = gateway.settled(2).await;
+    assert_ne!(gateway.container("a"), a);
+    assert!(status.observed.modules.contains_key(&id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_memory_ended_says_so() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-memory");
+    let options = json!({"Cmd": ["exec /bin/busybox tail /dev/zero"],
+        "HostConfig": {"Memory": 16_777_216, "MemorySwap": 16_777_216}});
+    let settings = json!({"image": IMAGE, "createOptions": options.to_string()});
+    gateway.deploy(1, &[("a", idle(json!({"restartPolicy": "never", "settings": settings})))]);
+    let id: ModuleId = gateway.name("a").parse().unwrap();
+    let status = gateway
+        .until("a has ended", |s| {
+            let a = s.observed.modules.get(&id);
+            a.is_some_and(|a| matches!(a.state, ContainerState::Exited { .. }))
+        })
+        .await;
+    let desired = gateway.deployments.borrow().clone().unwrap().desired.clone();
+    let progress = status.progress(&desired, 0);
+    let states = progress.modules();
+    assert_eq!(states[&id].reason, "ended with code 137, because memory ran out");
 }

@@ -49,14 +49,26 @@ fn clean() {
         docker(&["rm", "-f", container]).expect("the container goes");
     }
     let _was_there = docker(&["network", "rm", ID]);
-    let images = docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).expect("the engine answers");
-    for image in images.lines().filter(|image| image.contains(&format!("/{ID}"))) {
-        docker(&["rmi", image]).expect("the image goes");
+    let images = docker(&["images", "--format", "{{.ID}} {{.Repository}}"]).expect("the engine answers");
+    for image in images.lines().filter(|image| image.ends_with(&format!("/{ID}"))) {
+        let (id, _) = image.split_once(' ').expect("as the format has it");
+        docker(&["rmi", "--force", id]).expect("the image goes");
+    }
+}
+
+/// A program that ends with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It holds nothing but this test's image.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 struct Registry {
-    child: Child,
+    child: Option<Running>,
     address: String,
 }
 
@@ -75,7 +87,7 @@ impl Registry {
         let mut command = Command::new("docker-registry");
         let child = command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let registry = Self {
-            child: child.expect("docker-registry is missing: apt-get install docker-registry"),
+            child: Some(Running(child.expect("docker-registry is missing: apt-get install docker-registry"))),
             address,
         };
         let since = Instant::now();
@@ -89,27 +101,24 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // It holds nothing but this test's image.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child = None;
         clean();
     }
 }
 
-/// Puts an image into the registry and removes it from the engine.
-fn publish(dir: &Path, image: &str, address: &str) {
+/// Puts an image whose containers sleep for so many seconds into the registry, under a name that the engine has too from then on.
+fn publish(dir: &Path, image: &str, address: &str, seconds: u32) {
     let busybox = Path::new("/bin/busybox");
     assert!(busybox.exists(), "/bin/busybox is missing: apt-get install busybox-static");
     let tar = dir.join("busybox.tar");
     let packed = Command::new("tar").args(["-C", "/", "-cf"]).arg(&tar).arg("bin/busybox").status();
     assert!(packed.expect("tar is installed").success());
-    let entry = "ENTRYPOINT [\"/bin/busybox\", \"sleep\", \"100000\"]";
-    docker(&["import", "--change", entry, &tar.display().to_string(), image]).expect("an image");
+    let entry = format!("ENTRYPOINT [\"/bin/busybox\", \"sleep\", \"{seconds}\"]");
+    docker(&["import", "--change", &entry, &tar.display().to_string(), image]).expect("an image");
     // A configuration of its own: the login must not be the one that the pull finds.
     let config = dir.join("docker-config").display().to_string();
     docker(&["--config", &config, "login", "-u", USER, "-p", PASSWORD, address]).expect("the login is right");
     docker(&["--config", &config, "push", image]).expect("the registry takes it");
-    docker(&["rmi", image]).expect("the image goes");
 }
 
 fn deployment(version: u64, image: &str, address: &str, password: &str) -> Option<Arc<Deployment>> {
@@ -120,7 +129,9 @@ fn deployment(version: u64, image: &str, address: &str, password: &str) -> Optio
         }}},
         "modules": {ID: {
             "type": "docker", "status": "running", "restartPolicy": "always", "imagePullPolicy": "on-create",
-            "settings": {"image": image}
+            "settings": {"image": image},
+            // So that each version has a container of its own.
+            "env": {"VERSION": {"value": version.to_string()}}
         }}
     }}}});
     let manifest = Manifest::parse(document.to_string().as_bytes()).expect("the manifest is right");
@@ -129,15 +140,16 @@ fn deployment(version: u64, image: &str, address: &str, password: &str) -> Optio
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_is_pulled_with_the_manifests_login_and_a_wrong_login_is_told() {
+async fn an_image_is_pulled_before_each_create_with_the_manifests_login() {
     if !test_needs::has(&NEEDS) {
         return;
     }
     clean();
     let dir = tempfile::tempdir().unwrap();
-    let registry = Registry::start(dir.path());
+    let mut registry = Registry::start(dir.path());
     let image = format!("{}/{ID}:1", registry.address);
-    publish(dir.path(), &image, &registry.address);
+    publish(dir.path(), &image, &registry.address, 100_000);
+    docker(&["rmi", &image]).expect("the image goes");
 
     std::fs::write(dir.path().join(module_keys::FILE), [7; module_keys::SECRET_BYTES]).unwrap();
     let keys = ModuleKeys::load(dir.path()).unwrap();
@@ -167,13 +179,24 @@ async fn an_image_is_pulled_with_the_manifests_login_and_a_wrong_login_is_told()
     assert!(description.contains(&image) && !description.contains(PASSWORD), "{description}");
     assert!(docker(&["image", "inspect", &image]).is_err(), "it was pulled with a wrong login");
 
-    deployments.send_replace(deployment(2, &image, &registry.address, PASSWORD));
-    let settled = |s: &ReconcilerStatus| s.version == Some(2) && s.is_settled;
-    tokio::time::timeout(PATIENCE, seen.wait_for(settled)).await.unwrap().unwrap();
-    assert_eq!(
-        docker(&["inspect", "--format", "{{.State.Running}} {{.Config.Image}}", ID]).unwrap(),
-        format!("true {image}")
-    );
+    let mut deploy = async |version: u64| {
+        deployments.send_replace(deployment(version, &image, &registry.address, PASSWORD));
+        let settled = |s: &ReconcilerStatus| s.version == Some(version) && s.is_settled;
+        tokio::time::timeout(PATIENCE, seen.wait_for(settled)).await.unwrap().unwrap();
+        docker(&["inspect", "--format", "{{.State.Running}} {{.Config.Image}} {{.Path}} {{.Args}}", ID])
+            .unwrap()
+    };
+    assert_eq!(deploy(2).await, format!("true {image} /bin/busybox [sleep 100000]"));
+
+    // The name has moved in the registry, and the engine still has what it meant before.
+    let former = docker(&["image", "inspect", "--format", "{{.Id}}", &image]).unwrap();
+    publish(dir.path(), &image, &registry.address, 200_000);
+    docker(&["tag", &former, &image]).unwrap();
+    assert_eq!(deploy(3).await, format!("true {image} /bin/busybox [sleep 200000]"));
+
+    // A registry that is away keeps nobody from what is on this machine.
+    drop(registry.child.take());
+    assert_eq!(deploy(4).await, format!("true {image} /bin/busybox [sleep 200000]"));
 
     stop.cancel();
     task.await.unwrap();

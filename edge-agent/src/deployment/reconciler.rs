@@ -6,23 +6,28 @@
 //!      ▼
 //!   look (observe) ──► plan ──► nothing to do: tell, and sleep
 //!                        │
-//!                        └──► do the steps, then look again
+//!                        └──► begin the steps that are due; when one ends well, those that waited for it; then look again
 //! ```
 //!
-//! Nothing is touched before there is a deployment. While images are pulled, the modules that run are looked after and
-//! nothing is stopped. A step that fails leaves the other modules alone and is tried again after a wait.
+//! Nothing is touched before there is a deployment. The steps of each module are done in a task of its own, and what waits for
+//! what is in [`schedule`]: modules are supervised while images are pulled and while other modules are being stopped. A step
+//! that fails leaves the other modules alone and is tried again after a wait.
+
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptions;
 use edge_core::backoff::Backoff;
 use edge_core::deploy::desired::{Desired, generation_of};
 use edge_core::deploy::observed::Observed;
 use edge_core::deploy::plan::{Action, Plan, Reason, plan};
 use edge_core::deploy::restart::{Event, Restarts};
+use edge_core::deploy::schedule;
 use edge_core::error_chain::chain;
 use edge_hub::tasks;
 use futures_util::StreamExt as _;
@@ -30,14 +35,16 @@ use schemas::names::ModuleId;
 use schemas::status::code;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::steps::{Busy, Ended, Steps};
 use crate::access::module_keys::ModuleKeys;
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::deployment::docker::executor::{Executor, is_present, pull};
 use crate::deployment::docker::observe::observe;
-use crate::deployment::docker::{DockerError, Engine, LABEL_GATEWAY, ModuleContext};
+use crate::deployment::docker::{DockerError, Engine, LABEL_GATEWAY, LABEL_MODULE, ModuleContext};
 use crate::deployment::status::{Deployment, Outcome, ReconcilerStatus};
 use crate::deployment::workload::Workload;
 
@@ -45,6 +52,8 @@ use crate::deployment::workload::Workload;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// An engine that takes longer to tell what runs is stuck.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
+/// How long a registry may take to describe an image that is on this machine already.
+const REGISTRY_WITHIN: Duration = Duration::from_secs(30);
 /// Images that are fetched at one time.
 const PULLS_MAX: usize = 3;
 /// The engine is away: how long until it is asked again.
@@ -72,8 +81,24 @@ struct Memory {
     pulls: JoinSet<(String, Result<(), DockerError>)>,
     /// The images that are being pulled.
     pulling: BTreeMap<String, AbortHandle>,
+    /// The images that the registry gave, or has not, for containers that are still to be created.
+    fetched: BTreeSet<String>,
     /// Pulls that failed since the last look.
     failed_pulls: BTreeMap<String, String>,
+    steps: Steps,
+    /// What the last look found to be done and has not begun yet.
+    due: Option<Due>,
+    context: Arc<ModuleContext>,
+    network: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What a look found to be done.
+struct Due {
+    planned: Plan,
+    executor: Arc<Executor>,
+    /// The modules whose image could not be fetched.
+    failed: BTreeSet<ModuleId>,
+    is_fetching: bool,
 }
 
 /// What to do after a look.
@@ -87,23 +112,24 @@ enum Next {
 impl Reconciler {
     /// Runs until `stop`. Containers run on.
     pub async fn run(mut self, stop: CancellationToken) {
-        let happened = Arc::new(Notify::new());
+        let (happened, busy) = (Arc::new(Notify::new()), Busy::default());
         // Ends the listener also when this task panics.
         let events_stop = stop.child_token();
         let _end_events = events_stop.clone().drop_guard();
+        let gateway = self.context.gateway.to_string();
         let events = tasks::spawn(
             "Docker events",
-            listen(self.engine.clone(), self.context.gateway.to_string(), happened.clone(), events_stop),
+            listen(self.engine.clone(), gateway, happened.clone(), busy.clone(), events_stop),
         );
         tokio::select! {
-            () = self.reconcile(&happened, &stop) => {}
+            () = self.reconcile(&happened, busy, &stop) => {}
             () = stop.cancelled() => {}
         }
         // A step is never cut in two by its own end: the engine finishes what it was asked.
         let _ = events.await;
     }
 
-    async fn reconcile(&mut self, happened: &Notify, stop: &CancellationToken) {
+    async fn reconcile(&mut self, happened: &Notify, busy: Busy, stop: &CancellationToken) {
         let Ok(first) = self.deployments.wait_for(Option::is_some).await.map(|d| d.clone()) else { return };
         let Some(deployment) = first else { return };
         let mut memory = Memory {
@@ -112,9 +138,15 @@ impl Reconciler {
             problems: BTreeMap::new(),
             pulls: JoinSet::new(),
             pulling: BTreeMap::new(),
+            fetched: BTreeSet::new(),
             failed_pulls: BTreeMap::new(),
+            steps: Steps::new(busy),
+            due: None,
+            context: Arc::new(self.context.clone()),
+            network: Arc::default(),
         };
         let mut away = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut look_at = Instant::now();
         loop {
             if let Some(latest) = self.deployments.borrow_and_update().clone()
                 && latest != memory.deployment
@@ -124,41 +156,61 @@ impl Reconciler {
                 memory.failed_pulls.clear();
                 memory.deployment = latest;
                 memory.forget_unwanted_pulls();
+                look_at = Instant::now();
             }
-            let wait = match self.pass(&mut memory, stop).await {
-                Ok(Next::Look) => {
-                    away.succeeded();
-                    continue;
+            if look_at <= Instant::now() {
+                look_at = Instant::now() + self.look(&mut memory, &mut away, stop).await;
+            }
+            let must_look = tokio::select! {
+                () = happened.notified() => true,
+                changed = self.deployments.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
+                Some(pulled) = memory.pulls.join_next() => {
+                    memory.pulled(pulled);
+                    true
                 }
-                Ok(Next::Sleep(until)) => {
-                    away.succeeded();
-                    let left = until.map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
-                    left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
-                }
-                Err(error) => {
-                    let why = chain(&error).to_string();
-                    tracing::error!(error = why, "listing the containers failed");
-                    self.status.send_modify(|status| {
-                        status.version = Some(memory.deployment.version);
-                        status.is_settled = false;
-                        status.outcome = Outcome { code: code::FAILED, description: why.clone() };
-                        status.unseen = Some(why);
-                    });
-                    away.failed(rand::random())
-                }
-            };
-            tokio::select! {
-                () = happened.notified() => {}
-                changed = self.deployments.changed() => if changed.is_err() { return },
-                Some(pulled) = memory.pulls.join_next() => memory.pulled(pulled),
-                () = tokio::time::sleep(wait) => {}
+                Some(ended) = memory.steps.ended() => memory.ended(ended, stop),
+                () = tokio::time::sleep_until(look_at) => true,
                 () = stop.cancelled() => return,
+            };
+            if must_look {
+                look_at = Instant::now();
+            }
+        }
+    }
+
+    /// Looks, begins what is due, and gives how long nothing more is to be done if nothing happens.
+    async fn look(&self, memory: &mut Memory, away: &mut Backoff, stop: &CancellationToken) -> Duration {
+        match self.pass(memory, stop).await {
+            Ok(next) => {
+                away.succeeded();
+                match next {
+                    Next::Look => Duration::ZERO,
+                    Next::Sleep(None) => LOOK_EVERY,
+                    Next::Sleep(Some(at_ms)) => {
+                        Duration::from_millis(at_ms.saturating_sub(now_ms())).min(LOOK_EVERY)
+                    }
+                }
+            }
+            Err(error) => {
+                let why = chain(&error).to_string();
+                tracing::error!(error = why, "listing the containers failed");
+                self.status.send_modify(|status| {
+                    status.version = Some(memory.deployment.version);
+                    status.is_settled = false;
+                    status.outcome = Outcome { code: code::FAILED, description: why.clone() };
+                    status.unseen = Some(why);
+                });
+                away.failed(rand::random())
             }
         }
     }
 
     /// One look, and the steps that follow from it.
     async fn pass(&self, memory: &mut Memory, stop: &CancellationToken) -> Result<Next, DockerError> {
+        memory.due = None;
         let deployment = memory.deployment.clone();
         let desired = &deployment.desired;
         let looked = tokio::time::timeout(LOOK_WITHIN, async {
@@ -179,41 +231,28 @@ impl Reconciler {
         let planned = plan(desired, &observed, &memory.restarts, now_ms());
         memory.forget_solved(&planned);
         let mut failed = BTreeSet::new();
-        let is_pulling = memory.fetch(&docker, &planned, &mut failed).await?;
-        self.tell(memory, observed, &planned, is_pulling);
+        let is_fetching = memory.fetch(&docker, &planned, &mut failed).await?;
+        self.tell(memory, observed, &planned, is_fetching);
 
-        let hands = Executor { docker: &docker, context: &self.context, workload: &self.workload, desired };
-        let mut has_acted = !failed.is_empty();
-        // While an image is pulled nothing is stopped, and what runs is looked after, whether it is to be replaced or not.
-        let is_due = |action: &&Action| match action {
-            Action::Pull { .. } => false,
-            Action::Restart { .. } | Action::Start { container_id: Some(_), .. } => true,
-            _ => !is_pulling,
-        };
-        let interim = planned.interim.iter().filter(|_| is_pulling);
-        for action in planned.actions.iter().filter(is_due).chain(interim) {
-            if stop.is_cancelled() {
-                return Ok(Next::Sleep(None));
-            }
-            if failed.contains(action.module()) {
-                continue;
-            }
-            has_acted = true;
-            match hands.apply(action).await {
-                Ok(()) => memory.done(action),
-                Err(error) => {
-                    failed.insert(action.module().clone());
-                    memory.failed(action.module(), chain(&error).to_string());
-                }
-            }
-        }
-        let due = planned.earliest().into_iter().chain(planned.interim_due_ms.filter(|_| is_pulling)).min();
-        Ok(if has_acted { Next::Look } else { Next::Sleep(due) })
+        let has_failed = !failed.is_empty();
+        let interim_due_ms = planned.interim_due_ms.filter(|_| is_fetching);
+        let due_ms = planned.earliest().into_iter().chain(interim_due_ms).min();
+        let executor = Arc::new(Executor {
+            docker,
+            context: memory.context.clone(),
+            workload: self.workload.clone(),
+            deployment,
+            network: memory.network.clone(),
+        });
+        memory.due = Some(Due { planned, executor, failed, is_fetching });
+        memory.begin(stop);
+        Ok(if has_failed { Next::Look } else { Next::Sleep(due_ms) })
     }
 
-    fn tell(&self, memory: &Memory, observed: Observed, planned: &Plan, is_pulling: bool) {
+    fn tell(&self, memory: &Memory, observed: Observed, planned: &Plan, is_fetching: bool) {
         let is_well = |reason: &Reason| matches!(reason, Reason::Ended { code: 0 });
-        let is_settled = planned.is_empty() && planned.waiting.iter().all(|waiting| is_well(&waiting.reason));
+        let is_still = planned.is_empty() && memory.steps.running().is_empty();
+        let is_settled = is_still && planned.waiting.iter().all(|waiting| is_well(&waiting.reason));
         let troubles: Vec<String> = planned
             .waiting
             .iter()
@@ -223,7 +262,7 @@ impl Reconciler {
                 None => format!("module `{}`: {}", waiting.module, waiting.reason),
             })
             .collect();
-        let outcome = match (is_settled, troubles.is_empty(), is_pulling) {
+        let outcome = match (is_settled, troubles.is_empty(), is_fetching) {
             (true, _, _) => Outcome { code: code::SUCCESS, description: String::new() },
             (false, false, _) => Outcome { code: code::FAILED, description: troubles.join("\n") },
             (false, true, true) => {
@@ -255,7 +294,9 @@ impl Reconciler {
 }
 
 impl Memory {
-    /// Starts the pulls that the plan needs. Gives whether one is under way; adds the modules whose pull has failed.
+    /// Starts the pulls that the plan needs: every image is asked for before a container is created from it, because a tag may have
+    /// moved in the registry; only one that is named by its digest cannot have. When the registry gives nothing, the image on this
+    /// machine is used, if there is one. Gives whether an image is still to come; adds the modules that have none.
     async fn fetch(
         &mut self,
         docker: &Docker,
@@ -263,25 +304,58 @@ impl Memory {
         failed: &mut BTreeSet<ModuleId>,
     ) -> Result<bool, DockerError> {
         let failures = std::mem::take(&mut self.failed_pulls);
-        for action in &planned.actions {
-            let Action::Pull { module, image } = action else { continue };
-            if let Some(problem) = failures.get(image) {
-                failed.insert(module.clone());
-                self.failed(module, problem.clone());
-            } else if !self.pulling.contains_key(image)
-                && self.pulling.len() < PULLS_MAX
-                && !is_present(docker, image).await?
-            {
-                tracing::info!(%module, image, "image is being pulled");
-                let (docker, deployment, name) = (docker.clone(), self.deployment.clone(), image.clone());
-                let task = tasks::spawn_in(&mut self.pulls, "image pull", async move {
-                    let pulled = pull(&docker, &deployment.desired, &name).await;
-                    (name, pulled)
-                });
-                self.pulling.insert(image.clone(), task);
+        let wanted: BTreeMap<&str, Vec<&ModuleId>> =
+            planned.actions.iter().fold(BTreeMap::new(), |mut wanted, action| {
+                if let Action::Pull { module, image } = action {
+                    wanted.entry(image.as_str()).or_default().push(module);
+                }
+                wanted
+            });
+        self.fetched.retain(|image| wanted.contains_key(image.as_str()));
+        let mut is_fetching = false;
+        for (image, modules) in wanted {
+            if self.fetched.contains(image) {
+                continue;
+            }
+            if self.pulling.contains_key(image) {
+                is_fetching = true;
+                continue;
+            }
+            let is_here = is_present(docker, image).await?;
+            match failures.get(image) {
+                Some(problem) if is_here => {
+                    tracing::warn!(image, problem, "image was not pulled; the one on this machine is used");
+                    self.fetched.insert(image.to_owned());
+                }
+                Some(problem) => {
+                    for module in modules {
+                        failed.insert(module.clone());
+                        self.failed(module, problem.clone());
+                    }
+                }
+                None if is_here && image.contains("@sha256:") => {
+                    self.fetched.insert(image.to_owned());
+                }
+                None => {
+                    is_fetching = true;
+                    if self.pulling.len() < PULLS_MAX {
+                        self.start_pull(docker.clone(), image.to_owned(), is_here);
+                    }
+                }
             }
         }
-        Ok(!self.pulling.is_empty())
+        Ok(is_fetching)
+    }
+
+    fn start_pull(&mut self, docker: Docker, image: String, is_here: bool) {
+        tracing::info!(image, "image is being pulled");
+        let (deployment, name) = (self.deployment.clone(), image.clone());
+        let first_within = is_here.then_some(REGISTRY_WITHIN);
+        let task = tasks::spawn_in(&mut self.pulls, "image pull", async move {
+            let pulled = pull(&docker, &deployment.desired, &name, first_within).await;
+            (name, pulled)
+        });
+        self.pulling.insert(image, task);
     }
 
     /// Ends the pulls of images that no module needs any more: a slow one must not hold up the deployment that mends it.
@@ -302,6 +376,7 @@ impl Memory {
             Ok((image, Ok(()))) => {
                 tracing::info!(image, "image pulled");
                 self.pulling.remove(&image);
+                self.fetched.insert(image);
             }
             Ok((image, Err(error))) => {
                 self.pulling.remove(&image);
@@ -316,8 +391,38 @@ impl Memory {
         }
     }
 
+    /// Begins the steps that are due and wait for no other. Whether there were any.
+    fn begin(&mut self, stop: &CancellationToken) -> bool {
+        let Some(due) = &self.due else { return false };
+        let desired = &self.deployment.desired;
+        let batches =
+            schedule::due(&due.planned, desired, self.steps.running(), &due.failed, due.is_fetching);
+        let has_begun = !batches.is_empty();
+        for batch in batches {
+            self.steps.begin(due.executor.clone(), batch, stop.clone());
+        }
+        has_begun
+    }
+
+    /// Notes how the steps of a module ended and begins those that waited for it. Whether the containers must be looked at: after
+    /// a failure, and when nothing waited for it.
+    fn ended(&mut self, ended: Ended, stop: &CancellationToken) -> bool {
+        for action in &ended.done {
+            self.done(action);
+        }
+        if let Some(due) = &mut self.due {
+            due.planned.without(&ended.module);
+        }
+        match ended.failure {
+            Some(problem) => {
+                self.failed(&ended.module, problem);
+                true
+            }
+            None => !self.begin(stop),
+        }
+    }
+
     fn done(&mut self, action: &Action) {
-        tracing::info!(step = %action, "step done");
         let event = match action {
             Action::Start { module, .. } | Action::Replace { module, .. } => Event::Started(module),
             Action::Restart { module, .. } => Event::Restarted(module),
@@ -341,8 +446,9 @@ impl Memory {
     }
 }
 
-/// Says "look again" at every event of the gateway's containers, and whenever events may have been missed.
-async fn listen(engine: Engine, gateway: String, happened: Arc<Notify>, stop: CancellationToken) {
+/// Says "look again" at every event of the gateway's containers, and whenever events may have been missed. Those of modules whose
+/// steps are being done say nothing new: when the steps have ended, everything is looked at.
+async fn listen(engine: Engine, gateway: String, happened: Arc<Notify>, busy: Busy, stop: CancellationToken) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     let filters = HashMap::from([
         ("label".to_owned(), vec![format!("{LABEL_GATEWAY}={gateway}")]),
@@ -356,9 +462,11 @@ async fn listen(engine: Engine, gateway: String, happened: Arc<Notify>, stop: Ca
             loop {
                 tokio::select! {
                     event = events.next() => match event {
-                        Some(Ok(_)) => {
+                        Some(Ok(event)) => {
                             backoff.succeeded();
-                            happened.notify_one();
+                            if !is_of_busy(&event, &busy) {
+                                happened.notify_one();
+                            }
                         }
                         Some(Err(_)) | None => break,
                     },
@@ -371,6 +479,13 @@ async fn listen(engine: Engine, gateway: String, happened: Arc<Notify>, stop: Ca
             () = stop.cancelled() => return,
         }
     }
+}
+
+fn is_of_busy(event: &EventMessage, busy: &Busy) -> bool {
+    let labels = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
+    let module = labels.and_then(|labels| labels.get(LABEL_MODULE));
+    let busy = busy.lock().expect("nothing panics while it holds it");
+    module.is_some_and(|module| busy.iter().any(|busy| busy.as_str() == module))
 }
 
 /// When this host booted, in milliseconds since the Unix epoch; 0 when that is unknown.

@@ -1,4 +1,4 @@
-//! From a manifest to what must be done: desired, observed, plan, restart, report.
+//! From a manifest to what must be done: desired, observed, plan, schedule, restart, report.
 
 pub mod check;
 pub mod desired;
@@ -7,6 +7,7 @@ pub mod plan;
 pub mod policy;
 pub mod report;
 pub mod restart;
+pub mod schedule;
 pub mod transport;
 
 pub use check::{check, take};

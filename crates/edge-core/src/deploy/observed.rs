@@ -23,6 +23,8 @@ pub struct ObservedModule {
     pub state: ContainerState,
     /// Whether its health check says so.
     pub is_unhealthy: bool,
+    /// Whether a process of its last run was killed because memory ran out: its own limit, or the host's.
+    pub is_out_of_memory: bool,
     /// When it last started, in milliseconds since the Unix epoch; `None` if never.
     pub started_at_ms: Option<u64>,
     /// When it last ended, in milliseconds since the Unix epoch; `None` if never.

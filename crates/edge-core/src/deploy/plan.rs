@@ -24,7 +24,7 @@ use super::restart::{Attempt, Next, RESTARTS_MAX, Restarts};
 /// What to do, in order, and what waits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// To be done one after the other. When one fails, the remaining ones of that module are left out; when a
+    /// To be done one after the other, or as [`super::schedule`] allows. When one fails, the remaining ones of that module are left out; when a
     /// [`Action::Pull`] fails, so are all actions of that module. The others go on.
     pub actions: Vec<Action>,
     /// What keeps containers running that `actions` replace: to be done in place of their module's actions while its image is
@@ -304,6 +304,12 @@ impl Plan {
     /// Whether everything is as wanted, or waits.
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
+    }
+
+    /// Takes the steps of a module out: they have been done.
+    pub fn without(&mut self, module: &ModuleId) {
+        self.actions.retain(|action| action.module() != module);
+        self.interim.retain(|action| action.module() != module);
     }
 
     /// When it is worth looking again though Docker says nothing, in milliseconds since the Unix epoch.

@@ -266,6 +266,8 @@ fn how(
     let is_wanted = wanted.spec.status == DesiredStatus::Running;
     let next = restarts.next(id, wanted.spec.restart_policy, seen, now_ms);
     let mut next_try_ms = None;
+    let cause = if seen.is_out_of_memory { ", because memory ran out" } else { "" };
+    let ended = |code| format!("ended with code {code}{cause}");
     let (status, reason) = match (seen.state, next) {
         (ContainerState::Running, Next::WaitUntil { at_ms, attempt }) if seen.is_unhealthy => {
             next_try_ms = Some(at_ms);
@@ -277,17 +279,17 @@ fn how(
         (ContainerState::Running, _) => (RuntimeStatus::Running, "running".into()),
         (ContainerState::Exited { code }, Next::WaitUntil { at_ms, attempt }) if is_wanted => {
             next_try_ms = Some(at_ms);
-            (RuntimeStatus::Backoff, format!("ended with code {code}; {attempt}"))
+            (RuntimeStatus::Backoff, format!("{}; {attempt}", ended(code)))
         }
         (ContainerState::Exited { code }, Next::GivenUp) if is_wanted => {
-            (RuntimeStatus::Failed, format!("ended with code {code} after {RESTARTS_MAX} restarts"))
+            (RuntimeStatus::Failed, format!("{} after {RESTARTS_MAX} restarts", ended(code)))
         }
         (ContainerState::Exited { code: 0 }, _) => (RuntimeStatus::Stopped, "ended with code 0".into()),
         // A module that was stopped on purpose often ends with the code of the signal: that is no failure.
         (ContainerState::Exited { code }, _) if !is_wanted => {
             (RuntimeStatus::Stopped, format!("stopped, ended with code {code}"))
         }
-        (ContainerState::Exited { code }, _) => (RuntimeStatus::Failed, format!("ended with code {code}")),
+        (ContainerState::Exited { code }, _) => (RuntimeStatus::Failed, ended(code)),
         (ContainerState::Created, _) => (RuntimeStatus::Stopped, "never started".into()),
         (ContainerState::Paused, _) => (RuntimeStatus::Stopped, "paused".into()),
         (ContainerState::Restarting, _) => {

@@ -252,6 +252,7 @@ mod tests {
             fingerprint: "f".into(),
             state: ContainerState::Exited { code },
             is_unhealthy: false,
+            is_out_of_memory: false,
             started_at_ms: Some(started),
             finished_at_ms: Some(finished),
         }

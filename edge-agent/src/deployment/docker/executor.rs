@@ -1,5 +1,8 @@
 //! Does one step of a plan. It has no choices left; doing a step that is done already is no error.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, NetworkCreateRequest};
@@ -18,18 +21,22 @@ use hyper::header::CONTENT_LENGTH;
 use schemas::manifest::DesiredStatus;
 use schemas::names::ModuleId;
 use serde_json::{Map, Value};
+use tokio::sync::Mutex;
 
 use super::spec::{Own, container, container_name, replacement_name};
 use super::{DockerError, ModuleContext};
+use crate::deployment::status::Deployment;
 use crate::deployment::workload::Workload;
 
-/// Where steps are done.
-pub struct Executor<'a> {
-    pub docker: &'a Docker,
+/// Where steps are done. Those of several modules may be done at one time.
+pub struct Executor {
+    pub docker: Docker,
     /// What containers are told.
-    pub context: &'a ModuleContext,
-    pub workload: &'a Workload,
-    pub desired: &'a Desired,
+    pub context: Arc<ModuleContext>,
+    pub workload: Arc<Workload>,
+    pub deployment: Arc<Deployment>,
+    /// Held while the modules' network is looked for and made: the engine makes two of one name when it is asked twice.
+    pub network: Arc<Mutex<()>>,
 }
 
 fn said(action: &Action) -> impl FnOnce(Error) -> DockerError {
@@ -42,7 +49,7 @@ fn is_code(error: &Error, code: u16) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code, .. } if *status_code == code)
 }
 
-impl Executor<'_> {
+impl Executor {
     /// Does a step. Pulls are not among them: see [`is_present`] and [`pull`].
     ///
     /// # Errors
@@ -64,7 +71,7 @@ impl Executor<'_> {
             Action::Stop { container_id, .. } => self.stop(action, container_id).await,
             Action::Remove { module, container_id } => {
                 self.remove(action, container_id).await?;
-                if !self.desired.modules.contains_key(module) {
+                if !self.deployment.desired.modules.contains_key(module) {
                     self.workload.close(module);
                 }
                 Ok(())
@@ -134,7 +141,7 @@ impl Executor<'_> {
     }
 
     fn wanted(&self, module: &ModuleId) -> &DesiredModule {
-        self.desired.modules.get(module).expect("a plan creates modules of its desired only")
+        self.deployment.desired.modules.get(module).expect("a plan creates modules of its desired only")
     }
 
     async fn create(&self, action: &Action, module: &ModuleId, name: &str) -> Result<(), DockerError> {
@@ -143,8 +150,8 @@ impl Executor<'_> {
         self.ensure_network(action).await?;
         let workload_dir = self.workload.dir_of(module);
         let own = Own { generation_id: self.workload.generation_id(module), workload_dir: &workload_dir };
-        let body = container(module, wanted, self.context, &own)?;
-        match create_container(self.docker, name, &body).await {
+        let body = container(module, wanted, &self.context, &own)?;
+        match create_container(&self.docker, name, &body).await {
             Ok(()) => Ok(()),
             Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { name: name.to_owned() }),
             Err(error) => Err(said(action)(error)),
@@ -152,6 +159,7 @@ impl Executor<'_> {
     }
 
     async fn ensure_network(&self, action: &Action) -> Result<(), DockerError> {
+        let _alone = self.network.lock().await;
         let name = &self.context.network;
         match self.docker.inspect_network(name, None::<InspectNetworkOptions>).await {
             Ok(_) => return Ok(()),
@@ -194,11 +202,17 @@ pub async fn is_present(docker: &Docker, image: &str) -> Result<bool, DockerErro
     }
 }
 
-/// Fetches an image with the login of its registry.
+/// Fetches an image with the login of its registry. `first_within` is how long the registry may take to describe the image; `None`
+/// is for as long as the engine waits.
 ///
 /// # Errors
-/// [`DockerError::Said`].
-pub async fn pull(docker: &Docker, desired: &Desired, image: &str) -> Result<(), DockerError> {
+/// [`DockerError::Said`], and [`DockerError::RegistrySilent`].
+pub async fn pull(
+    docker: &Docker,
+    desired: &Desired,
+    image: &str,
+    first_within: Option<Duration>,
+) -> Result<(), DockerError> {
     let credentials = desired.credential_for(image).map(|login| DockerCredentials {
         username: Some(login.username.clone()),
         password: Some(login.password.clone()),
@@ -206,9 +220,15 @@ pub async fn pull(docker: &Docker, desired: &Desired, image: &str) -> Result<(),
         ..DockerCredentials::default()
     });
     let options = CreateImageOptions { from_image: Some(image.to_owned()), ..CreateImageOptions::default() };
-    docker
-        .create_image(Some(options), None, credentials)
-        .try_for_each(|_progress| std::future::ready(Ok(())))
-        .await
-        .map_err(|source| DockerError::Said { doing: format!("pull image {image}"), source })
+    let said = |source| DockerError::Said { doing: format!("pull image {image}"), source };
+    let mut progress = docker.create_image(Some(options), None, credentials);
+    let first = progress.try_next();
+    match first_within {
+        None => first.await.map_err(said)?,
+        Some(limit) => tokio::time::timeout(limit, first)
+            .await
+            .map_err(|_| DockerError::RegistrySilent { image: image.to_owned(), seconds: limit.as_secs() })?
+            .map_err(said)?,
+    };
+    progress.try_for_each(|_progress| std::future::ready(Ok(()))).await.map_err(said)
 }

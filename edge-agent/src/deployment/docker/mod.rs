@@ -46,6 +46,12 @@ pub enum DockerError {
         /// How long was waited.
         seconds: u64,
     },
+    #[error("the registry of image {image} has not answered for {seconds} s")]
+    RegistrySilent {
+        image: String,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// Somebody else's container has the module's name.
     #[error(
         "the name `{name}` is already in use by a container that is not this gateway's; remove or rename it"

@@ -29,6 +29,7 @@ fn running(desired: &Desired, name: &str) -> ObservedModule {
         fingerprint: wanted.fingerprint.clone(),
         state: ContainerState::Running,
         is_unhealthy: false,
+        is_out_of_memory: false,
         started_at_ms: Some(NOW - 1000),
         finished_at_ms: None,
     }
@@ -60,6 +61,7 @@ impl Docker {
                         fingerprint: desired.modules[module].fingerprint.clone(),
                         state: ContainerState::Created,
                         is_unhealthy: false,
+                        is_out_of_memory: false,
                         started_at_ms: None,
                         finished_at_ms: None,
                     };
@@ -93,6 +95,7 @@ impl Docker {
                         fingerprint: wanted.fingerprint.clone(),
                         state: if shall_run { ContainerState::Running } else { ContainerState::Created },
                         is_unhealthy: false,
+                        is_out_of_memory: false,
                         started_at_ms: shall_run.then_some(now_ms),
                         finished_at_ms: None,
                     };
@@ -264,6 +267,7 @@ fn containers() -> impl Strategy<Value = Observed> {
                 container_id: format!("{module}-container{suffix}"),
                 state,
                 is_unhealthy: is_unhealthy && state == ContainerState::Running,
+                is_out_of_memory: false,
                 started_at_ms: Some(NOW - started),
                 finished_at_ms: Some(NOW - finished),
                 ..running(old, module.as_str())

@@ -1,0 +1,275 @@
+//! Which steps of a plan may begin now, while steps of other modules are still being done.
+//!
+//! Modules are independent of each other: one whose container takes a minute to stop, or whose image takes an hour to come, holds
+//! up nothing but itself and what must come after it. What must come after what:
+//! - A restart of a module that ended or is not healthy waits for nothing.
+//! - A container that exists and has not run since it was created, or since the host booted, starts after those of modules with a
+//!   smaller `startupOrder`.
+//! - Anything else (create, replace, stop, remove) begins when no image is being fetched any more, when modules that are no longer
+//!   wanted are gone, and when modules with a smaller `startupOrder` are done.
+//! - The steps of one module follow each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::names::ModuleId;
+
+use super::desired::Desired;
+use super::plan::{Action, Plan};
+
+/// Modules whose containers are changed at one time: the engine serves more no faster.
+pub const CHANGES_MAX: usize = 4;
+
+/// Steps of one module, to be done one after the other. When one fails, the remaining ones are left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub module: ModuleId,
+    pub kind: Kind,
+    /// At least one.
+    pub actions: Vec<Action>,
+}
+
+/// What the steps of a [`Batch`] do, which decides what they wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Start a container again that ended, or is not healthy.
+    Restart,
+    /// Start a container that exists.
+    Start,
+    /// Create, replace, stop or remove a container.
+    Change,
+}
+
+/// The steps that are being done, by module.
+pub type Running = BTreeMap<ModuleId, Kind>;
+
+/// The batches that may begin now. `failed` has the modules of which nothing may begin because their image could not be fetched;
+/// `is_fetching` says whether an image is being fetched for this plan.
+pub fn due(
+    plan: &Plan,
+    desired: &Desired,
+    running: &Running,
+    failed: &BTreeSet<ModuleId>,
+    is_fetching: bool,
+) -> Vec<Batch> {
+    let is_free = |module: &ModuleId| !running.contains_key(module) && !failed.contains(module);
+    let mut batches: Vec<Batch> = batches(&plan.actions)
+        .into_iter()
+        .filter(|batch| is_free(&batch.module) && !(is_fetching && batch.kind == Kind::Change))
+        .collect();
+    if is_fetching {
+        batches.extend(self::batches(&plan.interim).into_iter().filter(|batch| is_free(&batch.module)));
+    }
+    let rank = |module: &ModuleId| desired.modules.get(module).map(|wanted| wanted.spec.startup_order);
+    let under_way = running.iter().map(|(module, kind)| (rank(module), *kind));
+    let wanted = batches.iter().map(|batch| (rank(&batch.module), batch.kind));
+    let all: Vec<(Option<u32>, Kind)> = under_way.chain(wanted).collect();
+    let mut changes_left =
+        CHANGES_MAX.saturating_sub(running.values().filter(|kind| **kind == Kind::Change).count());
+    batches.retain(|batch| {
+        let own = rank(&batch.module);
+        let waits_for = |kinds: &[Kind]| all.iter().any(|(rank, kind)| *rank < own && kinds.contains(kind));
+        match batch.kind {
+            Kind::Restart => true,
+            Kind::Start => !waits_for(&[Kind::Start]),
+            Kind::Change if changes_left == 0 || waits_for(&[Kind::Start, Kind::Change]) => false,
+            Kind::Change => {
+                changes_left -= 1;
+                true
+            }
+        }
+    });
+    batches
+}
+
+/// The steps by module, in the order in which the plan names the modules.
+fn batches(actions: &[Action]) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for action in actions {
+        let kind = match action {
+            Action::Pull { .. } => continue,
+            Action::Restart { .. } => Kind::Restart,
+            Action::Start { container_id: Some(_), .. } => Kind::Start,
+            _ => Kind::Change,
+        };
+        match batches.iter_mut().find(|batch| batch.module == *action.module()) {
+            Some(batch) => {
+                batch.actions.push(action.clone());
+                batch.kind = Kind::Change;
+            }
+            None => {
+                batches.push(Batch { module: action.module().clone(), kind, actions: vec![action.clone()] })
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use schemas::manifest::Manifest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::deploy::restart::Attempt;
+
+    const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+    fn id(name: &str) -> ModuleId {
+        name.parse().unwrap()
+    }
+
+    fn desired(orders: &[(&str, u32)]) -> Desired {
+        let modules: serde_json::Map<String, Value> = orders
+            .iter()
+            .map(|(name, order)| {
+                let module = json!({"type": "docker", "status": "running", "restartPolicy": "always",
+                    "startupOrder": order, "settings": {"image": "i:1"}});
+                ((*name).to_owned(), module)
+            })
+            .collect();
+        let document = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
+            "schemaVersion": "1.1", "modules": modules
+        }}}});
+        Desired::of(&Manifest::parse(document.to_string().as_bytes()).unwrap())
+    }
+
+    fn restart(name: &str) -> Action {
+        let attempt = Attempt { number: 1, limit: None };
+        Action::Restart { module: id(name), container_id: name.into(), attempt }
+    }
+
+    fn start(name: &str) -> Action {
+        Action::Start { module: id(name), container_id: Some(name.into()) }
+    }
+
+    fn replace(name: &str) -> Action {
+        Action::Replace { module: id(name), container_id: name.into(), image: "i:1".into() }
+    }
+
+    fn removal(name: &str) -> [Action; 2] {
+        let (module, container_id) = (id(name), name.to_owned());
+        [
+            Action::Stop { module: module.clone(), container_id: container_id.clone() },
+            Action::Remove { module, container_id },
+        ]
+    }
+
+    fn plan(actions: Vec<Action>) -> Plan {
+        Plan { actions, ..Plan::default() }
+    }
+
+    fn names(batches: &[Batch]) -> Vec<&str> {
+        batches.iter().map(|batch| batch.module.as_str()).collect()
+    }
+
+    fn none() -> BTreeSet<ModuleId> {
+        BTreeSet::new()
+    }
+
+    #[test]
+    fn a_module_is_restarted_while_another_one_is_being_stopped() {
+        let desired = desired(&[("a", 0), ("b", 0), ("c", 9)]);
+        let running = Running::from([(id("a"), Kind::Change)]);
+        let plan = plan(vec![replace("a"), restart("b"), start("c")]);
+        let due = due(&plan, &desired, &running, &none(), false);
+        assert_eq!(names(&due), ["b", "c"]);
+    }
+
+    #[test]
+    fn while_an_image_is_fetched_what_runs_is_supervised_and_nothing_is_replaced() {
+        let desired = desired(&[("a", 0), ("b", 0), ("c", 0)]);
+        let plan =
+            Plan { interim: vec![restart("a")], ..plan(vec![replace("a"), restart("b"), replace("c")]) };
+        let fetching = due(&plan, &desired, &Running::new(), &none(), true);
+        assert_eq!(names(&fetching), ["b", "a"]);
+        assert!(fetching.iter().all(|batch| batch.kind == Kind::Restart));
+        let fetched = due(&plan, &desired, &Running::new(), &none(), false);
+        assert_eq!(names(&fetched), ["a", "b", "c"]);
+        assert_eq!(fetched[0].actions, [replace("a")]);
+    }
+
+    #[test]
+    fn modules_that_are_not_wanted_go_first_and_then_each_startup_order_after_the_one_before() {
+        let desired = desired(&[("a", 2), ("b", 1), ("c", 1)]);
+        let mut actions = removal("old").to_vec();
+        actions.extend([replace("b"), replace("c"), replace("a")]);
+        let plan = plan(actions);
+        let mut running = Running::new();
+        let mut left = plan.clone();
+        for expected in [vec!["old"], vec!["b", "c"], vec!["a"]] {
+            let begun = due(&left, &desired, &running, &none(), false);
+            assert_eq!(names(&begun), expected);
+            running = begun.iter().map(|batch| (batch.module.clone(), batch.kind)).collect();
+            assert!(due(&left, &desired, &running, &none(), false).is_empty(), "the next ones wait");
+            left.actions.retain(|action| !running.contains_key(action.module()));
+            running.clear();
+        }
+    }
+
+    #[test]
+    fn a_module_whose_image_could_not_be_fetched_holds_up_no_other() {
+        let desired = desired(&[("a", 1), ("b", 2)]);
+        let plan = plan(vec![replace("a"), replace("b")]);
+        let failed = BTreeSet::from([id("a")]);
+        assert_eq!(names(&due(&plan, &desired, &Running::new(), &failed, false)), ["b"]);
+    }
+
+    fn step() -> impl Strategy<Value = u8> {
+        0..5_u8
+    }
+
+    proptest! {
+        /// Steps end in any order, and some fail: every step that a plan has begins exactly once, no module has two batches at a
+        /// time, and what has a smaller startup order is never overtaken by what must come after it.
+        #[test]
+        fn every_step_begins_once_and_in_order(
+            steps in prop::collection::vec((step(), 0..3_u32), NAMES.len()),
+            ends in prop::collection::vec(any::<prop::sample::Index>(), 32),
+        ) {
+            let mut orders = Vec::new();
+            let mut actions = Vec::new();
+            for (name, (step, order)) in NAMES.iter().zip(&steps) {
+                match step {
+                    0 => actions.extend(removal(name)),
+                    1 => actions.push(restart(name)),
+                    2 => actions.push(start(name)),
+                    3 => actions.push(replace(name)),
+                    _ => {}
+                }
+                if *step != 0 {
+                    orders.push((*name, *order));
+                }
+            }
+            let desired = desired(&orders);
+            let rank = |module: &ModuleId| desired.modules.get(module).map(|wanted| wanted.spec.startup_order);
+            let mut left = plan(actions.clone());
+            let (mut running, mut begun, mut ends) = (Running::new(), Vec::new(), ends.iter());
+            while !left.actions.is_empty() {
+                for batch in due(&left, &desired, &running, &none(), false) {
+                    prop_assert!(!running.contains_key(&batch.module), "two batches of {}", batch.module);
+                    if batch.kind == Kind::Change {
+                        let earlier = left.actions.iter().filter(|action| rank(action.module()) < rank(&batch.module));
+                        for action in earlier {
+                            prop_assert!(matches!(action, Action::Restart { .. }), "{batch:?} before {action}");
+                        }
+                    }
+                    running.insert(batch.module.clone(), batch.kind);
+                    begun.extend(batch.actions);
+                }
+                let changes = running.values().filter(|kind| **kind == Kind::Change).count();
+                prop_assert!(changes <= CHANGES_MAX);
+                prop_assert!(!running.is_empty(), "nothing goes on: {left}");
+                let at = ends.next().map_or(0, |index| index.index(running.len()));
+                let ended = running.keys().nth(at).unwrap().clone();
+                running.remove(&ended);
+                left.actions.retain(|action| *action.module() != ended);
+            }
+            let sorted = |mut actions: Vec<Action>| {
+                actions.sort_by_key(ToString::to_string);
+                actions
+            };
+            prop_assert_eq!(sorted(begun), sorted(actions));
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use edge_hub::tasks::Tasks;
-use mqtt::client::{Proxy, Transport};
+use mqtt::client::Transport;
 use schemas::connection_string::ConnectionString;
 use schemas::names::DeviceId;
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use crate::clock::now_ms;
 use crate::config::{Kind, Upstream};
 use crate::messages::quarantine::Quarantine;
 use crate::messages::queues::Queues;
+use crate::upstream::address::Address;
 use crate::upstream::central;
 use crate::upstream::central::uplink::Uplink;
 use crate::upstream::forward::{Forwarder, UpstreamProfile};
@@ -46,12 +47,14 @@ pub(super) fn start(
     let stop = stop.clone();
     match upstream.kind.clone() {
         Kind::Central(connection_string) => {
-            let mut uplink = uplink(parts, &upstream, connection_string, proxy, status);
+            // The transport is replaced before it runs, as soon as its files can be used.
+            let address = Address::new(&upstream, Transport::Plain, proxy);
+            let mut uplink = uplink(parts, address, connection_string, status);
             // A panic of a connection is the end of that connection (`central::run`).
             tasks.essential("link", async move {
                 let transport = reach::usable_transport(&upstream, &uplink.status, &stop).await;
                 if let Some(transport) = transport {
-                    uplink.transport = transport;
+                    uplink.address.transport = transport;
                     central::run(uplink, stop).await;
                 }
                 anyhow::Ok(())
@@ -71,7 +74,8 @@ pub(super) fn start(
                 async move {
                     let transport = reach::usable_transport(&upstream, &status, &stop).await;
                     if let Some(transport) = transport {
-                        carried.forwarder(&upstream, transport, proxy, status).run(stop).await;
+                        let address = Address::new(&upstream, transport, proxy);
+                        carried.forwarder(&upstream, address, status).run(stop).await;
                     }
                     Ok(())
                 }
@@ -83,17 +87,13 @@ pub(super) fn start(
 
 fn uplink(
     parts: &Parts,
-    upstream: &Upstream,
+    address: Address,
     connection_string: ConnectionString,
-    proxy: Option<Proxy>,
     status: watch::Sender<LinkStatus>,
 ) -> Uplink {
     Uplink {
         upstream: connection_string,
-        keep_alive: upstream.keep_alive,
-        // Replaced before it runs, as soon as its files can be used.
-        transport: Transport::Plain,
-        proxy,
+        address,
         queues: parts.queues.clone(),
         quarantine: parts.quarantine.clone(),
         meter: parts.meter.clone(),
@@ -126,11 +126,10 @@ impl Carried {
     fn forwarder(
         self,
         upstream: &Upstream,
-        transport: Transport,
-        proxy: Option<Proxy>,
+        address: Address,
         status: watch::Sender<LinkStatus>,
     ) -> Forwarder {
-        if matches!(transport, Transport::Plain) {
+        if matches!(address.transport, Transport::Plain) {
             tracing::warn!(
                 "[upstream] transport = \"plain\": everybody on the way can read and change what is sent"
             );
@@ -139,10 +138,7 @@ impl Carried {
         Forwarder {
             gateway: self.gateway,
             profile: Arc::new(profile),
-            address: upstream.address(),
-            transport,
-            proxy,
-            keep_alive: upstream.keep_alive,
+            address,
             queues: self.queues,
             quarantine: self.quarantine,
             meter: self.meter,

@@ -1,21 +1,8 @@
-//! Why a connection to central ended.
+//! Why the gateway itself ends a connection to central.
 
-use std::time::Duration;
-
-use edge_hub::tasks::Panicked;
-use mqtt::client;
-
-/// Why a connection ended. Each of them leads to the next attempt.
+/// What the daemon could not do. Each of them leads to the next attempt.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Ended {
-    #[error("could not connect")]
-    Connect(#[from] client::ConnectError),
-    #[error("connection lost")]
-    Receive(#[from] client::ReceiveError),
-    #[error("connection lost while writing")]
-    Write(#[from] std::io::Error),
-    #[error("central said nothing for {0:?}")]
-    Silent(Duration),
+pub(crate) enum Ended {
     #[error("the queue cannot be read")]
     Queue(#[from] edge_buffer::ReadError),
     #[error("a message could not be set aside")]
@@ -28,6 +15,4 @@ pub(super) enum Ended {
     Removal(#[from] crate::access::identity_state::RemovalError),
     #[error("a task of the daemon ended")]
     Task(#[from] tokio::task::JoinError),
-    #[error(transparent)]
-    Panicked(#[from] Panicked),
 }

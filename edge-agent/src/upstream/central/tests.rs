@@ -40,16 +40,18 @@ use crate::messages::queues::limits::Limits;
 use crate::messages::record;
 use crate::messages::twins::Twins;
 use crate::state::State;
+use crate::upstream::address::Address;
 use crate::upstream::meter::Meter;
 use crate::upstream::presence::PresenceChanges;
+use crate::upstream::status::LinkStatus;
 
-struct Gateway {
-    uplink: Uplink,
+pub(in crate::upstream) struct Gateway {
+    pub(in crate::upstream) uplink: Uplink,
     state: State,
 }
 
 impl Gateway {
-    async fn start(dir: &Path) -> Self {
+    pub(in crate::upstream) async fn start(dir: &Path) -> Self {
         let state = State::open(&dir.join("state")).unwrap();
         if !dir.join("module-key").exists() {
             std::fs::write(dir.join("module-key"), [7; 32]).unwrap();
@@ -98,9 +100,13 @@ impl Gateway {
         };
         let uplink = Uplink {
             upstream: "HostName=central;DeviceId=gw;SharedAccessKey=a2V5".parse().unwrap(),
-            keep_alive: Duration::from_secs(60),
-            transport: Transport::Plain,
-            proxy: None,
+            address: Address {
+                host: "central".into(),
+                port: 1883,
+                transport: Transport::Plain,
+                proxy: None,
+                keep_alive: Duration::from_secs(60),
+            },
             queues,
             quarantine: Arc::new(Quarantine::open(&dir.join("quarantine"), 0, 1 << 20).unwrap()),
             meter: Meter::load(state.clone(), BudgetLimits::default()).unwrap(),

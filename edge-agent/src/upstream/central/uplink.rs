@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use edge_hub::clients::Clients;
 use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
-use mqtt::client::{Proxy, Transport};
 use schemas::connection_string::ConnectionString;
 use schemas::generation::Generation;
 use schemas::link::{GENERATIONS, Loss};
@@ -24,20 +22,16 @@ use crate::messages::queues::Queues;
 use crate::messages::queues::destination::Queue;
 use crate::messages::record;
 use crate::messages::twins::Twins;
+use crate::upstream::address::Address;
 use crate::upstream::meter::Meter;
 use crate::upstream::presence::PresenceChanges;
 use crate::upstream::status::LinkStatus;
 
 /// What the link to central takes from and gives to.
 pub struct Uplink {
-    /// Where central is, and as whom to speak.
+    /// The hub's name, the gateway's identity and its key.
     pub upstream: ConnectionString,
-    /// A line that says nothing for so long is dead.
-    pub keep_alive: Duration,
-    /// How it is reached, and whom to trust.
-    pub transport: Transport,
-    /// What stands in between.
-    pub proxy: Option<Proxy>,
+    pub address: Address,
     pub queues: Arc<Queues>,
     /// What central will not take.
     pub quarantine: Arc<Quarantine>,

@@ -16,11 +16,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Event, Job, UpstreamConnection};
-use super::message::{Address, Prepared, UpstreamProfile};
+use super::message::{Prepared, UpstreamProfile};
+use super::traffic::{Event, ForwardUpstream, Job, Messages};
 use crate::messages::quarantine::{Quarantine, Reason};
 use crate::messages::queues::Queues;
 use crate::messages::queues::destination::Queue;
+use crate::upstream::address::Address;
+use crate::upstream::driver::{self, Reporter};
 use crate::upstream::meter::Meter;
 use crate::upstream::status::LinkStatus;
 
@@ -36,14 +38,7 @@ pub struct Forwarder {
     pub gateway: DeviceId,
     /// How the upstream is spoken to.
     pub profile: Arc<UpstreamProfile>,
-    /// Its host and port.
-    pub address: (String, u16),
-    /// How it is reached.
-    pub transport: mqtt::client::Transport,
-    /// What stands in between.
-    pub proxy: Option<mqtt::client::Proxy>,
-    /// A line on which nothing is heard for so long is dead.
-    pub keep_alive: Duration,
+    pub address: Address,
     pub queues: Arc<Queues>,
     /// What the upstream will not take.
     pub quarantine: Arc<Quarantine>,
@@ -165,7 +160,7 @@ impl Forwarder {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Executor a message to its connection; gives it back when it must wait for the budget.
+    /// Hands a message to its connection; gives it back when it must wait for the budget.
     async fn hand_over(
         &self,
         taken: &mut Taken,
@@ -261,26 +256,28 @@ impl Connections {
 
     fn open(&mut self, forwarder: &Forwarder, of: &Identity) {
         let (jobs, taken) = mpsc::unbounded_channel();
-        let (host, port) = forwarder.address.clone();
-        let own = forwarder.status.subscribe();
         let is_own = of.module.is_none() && of.device == forwarder.gateway;
-        let connection = UpstreamConnection {
+        let upstream = ForwardUpstream {
             identity: of.clone(),
             profile: forwarder.profile.clone(),
-            address: Address {
-                host,
-                port,
-                transport: forwarder.transport.clone(),
-                proxy: forwarder.proxy.clone(),
-                keep_alive: forwarder.keep_alive,
-            },
+            address: forwarder.address.clone(),
             meter: forwarder.meter.clone(),
             jobs: taken,
-            events: self.events.clone(),
-            status: is_own.then(|| forwarder.status.clone()),
-            own,
+            is_own,
+            own: forwarder.status.subscribe(),
+            messages: Messages::new(self.events.clone()),
+            refusals: 0,
         };
-        tasks::spawn_in(&mut self.tasks, "connection to upstream", connection.run(self.stop.clone()));
+        let reporter = Reporter {
+            peer: "upstream",
+            host: forwarder.address.host.clone(),
+            identity: of.clone(),
+            status: is_own.then(|| forwarder.status.clone()),
+        };
+        let (meter, stop) = (forwarder.meter.clone(), self.stop.clone());
+        tasks::spawn_in(&mut self.tasks, "connection to upstream", async move {
+            driver::run(upstream, reporter, meter, &stop).await;
+        });
         self.jobs.insert(of.clone(), jobs);
     }
 }

@@ -6,10 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use edge_buffer::Record;
 use edge_core::access::attestation::Attestation;
-use edge_core::access::sas;
 use edge_core::dialect::client::{Publish, parse_publish};
 use edge_core::dialect::template::TopicTemplate;
-use mqtt::client::{ClientOptions, Proxy, Transport};
 use mqtt::codec::packet::{PublishProperties, Version};
 use mqtt::codec::text::Text;
 use schemas::bag::{PropertyBag, system};
@@ -18,19 +16,17 @@ use schemas::names::{DeviceId, Identity};
 use schemas::topics;
 
 use crate::access::devices::Devices;
-use crate::clock::{corrected_ms, now_ms};
+use crate::clock::corrected_ms;
 use crate::config::{Kind, Password, Properties, Upstream};
 use crate::messages::quarantine::Reason;
 use crate::messages::queues::destination::Queue;
 use crate::messages::queues::name::QueueName;
 use crate::messages::record;
+use crate::upstream::address::{Login, TOKEN_USED_FOR};
 
 /// Who sent a message that goes up as the gateway's.
 const DEVICE_PROPERTY: &str = "lineside-device";
 const MODULE_PROPERTY: &str = "lineside-module";
-/// As the Azure SDKs do.
-const TOKEN_SECS: u64 = 3600;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How an upstream is spoken to.
 pub enum UpstreamProfile {
@@ -51,16 +47,6 @@ pub enum UpstreamProfile {
         /// The keys of leaf devices: each that has one connects as itself.
         devices: Devices,
     },
-}
-
-/// Where an upstream is.
-#[derive(Clone)]
-pub(super) struct Address {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) transport: Transport,
-    pub(super) proxy: Option<Proxy>,
-    pub(super) keep_alive: Duration,
 }
 
 /// A message ready to be sent.
@@ -120,54 +106,35 @@ impl UpstreamProfile {
         }
     }
 
-    /// How to connect as an identity.
+    /// As whom an identity connects.
     ///
     /// # Errors
     /// [`CredentialsError`] when it cannot now.
-    pub(super) fn options(
-        &self,
-        to: &Address,
-        connection: &Identity,
-    ) -> Result<ClientOptions, CredentialsError> {
-        let (version, client_id, user_name, password) = match self {
+    pub(super) fn login(&self, identity: &Identity) -> Result<Login, CredentialsError> {
+        match self {
             Self::Broker { version, client_id, user_name, password, .. } => {
                 let password = password.as_ref().map(Password::text).transpose();
                 let password =
                     password.map_err(|(path, source)| CredentialsError::PasswordFile { path, source })?;
-                (*version, client_id.clone(), user_name.clone(), password)
+                let (client_id, user_name) = (client_id.clone(), user_name.clone());
+                Ok(Login { version: *version, client_id, user_name, password })
             }
             Self::IotHub { connection_string, devices } => {
-                let hub = connection_string.hub_name();
-                let key = if connection.device == connection_string.device_id {
+                let key = if identity.device == connection_string.device_id {
                     connection_string.shared_access_key.clone()
                 } else {
-                    key(devices, &connection.device)
-                        .ok_or_else(|| CredentialsError::NoKey(connection.clone()))?
+                    key(devices, &identity.device).ok_or_else(|| CredentialsError::NoKey(identity.clone()))?
                 };
-                let token = sas::token(hub, connection, &key, now_ms() / 1000 + TOKEN_SECS);
-                let user_name = format!("{hub}/{connection}/?api-version=2021-04-12");
-                (Version::V4, connection.to_string(), Some(user_name), Some(token))
+                Ok(Login::sas(Version::V4, connection_string.hub_name(), identity, &key))
             }
-        };
-        Ok(ClientOptions {
-            host: to.host.clone(),
-            port: to.port,
-            transport: to.transport.clone(),
-            proxy: to.proxy.clone(),
-            version,
-            client_id,
-            user_name,
-            password,
-            keep_alive: to.keep_alive,
-            connect_timeout: CONNECT_TIMEOUT,
-        })
+        }
     }
 
-    /// How long a connection may last: IoT Hub ends it with its token, and a message in flight then would go twice.
+    /// How long a connection may last.
     pub(super) fn lasts(&self) -> Option<Duration> {
         match self {
             Self::Broker { .. } => None,
-            Self::IotHub { .. } => Some(Duration::from_secs(TOKEN_SECS * 5 / 6)),
+            Self::IotHub { .. } => Some(TOKEN_USED_FOR),
         }
     }
 

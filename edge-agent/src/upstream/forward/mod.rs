@@ -6,9 +6,11 @@
 //!    └ cursor ─┴── taken ────┘── at fault ─► quarantine
 //! ```
 
-mod connection;
 mod forwarder;
 mod message;
+#[cfg(test)]
+pub(super) mod tests;
+mod traffic;
 
 pub use forwarder::Forwarder;
 pub use message::UpstreamProfile;

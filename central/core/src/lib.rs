@@ -1,5 +1,6 @@
 //! The logic of central: device models, and device templates made from what a device sends. Nothing here reads a file, waits or
 //! asks for the time.
 
+pub mod devices;
 pub mod model;
 pub mod template;

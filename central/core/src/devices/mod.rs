@@ -1,0 +1,4 @@
+//! Lists of devices in files.
+
+pub mod csv;
+pub mod import;

@@ -12,9 +12,10 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use cli::data::DataArgs;
 use cli::devices::DeviceCommand;
 use cli::gateways::GatewayCommand;
+use cli::templates::TemplateCommand;
 use cli::tokens::TokenCommand;
 use cli::users::UserCommand;
-use cli::{devices, gateways, store, tokens, users};
+use cli::{devices, gateways, store, templates, tokens, users};
 use edge_core::error_chain::chain;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
@@ -69,6 +70,11 @@ enum Command {
         #[command(subcommand)]
         command: DeviceCommand,
     },
+    /// Device templates.
+    Template {
+        #[command(subcommand)]
+        command: TemplateCommand,
+    },
     /// API tokens.
     Token {
         #[command(subcommand)]
@@ -103,6 +109,7 @@ fn main() -> ExitCode {
         Command::NewStore => store::new_store(&data),
         Command::Gateway { command } => gateways::run(&data, command),
         Command::Device { command } => devices::run(&data, command),
+        Command::Template { command } => templates::run(&data, command),
         Command::Token { command } => tokens::run(&data, command),
         Command::User { command } => users::run(&data, command),
         Command::Completions { shell } => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use central_core::model::options::Options;
 use central_core::model::parse::parse_documents;
+use central_core::model::types::Model;
 use central_core::model::{dtmi, problem::Problems};
 use central_core::template::generate::{Generated, Observation, Skipped, Source, generate};
 use edge_core::twin;
@@ -128,14 +129,10 @@ fn write_checked(
     id: String,
     document: TemplateDocument,
 ) -> Result<DeviceTemplate, ServiceError> {
-    if !dtmi::is_user(&id) || id.len() > dtmi::INTERFACE_LENGTH_MAX {
-        return Err(ServiceError::Wrong(format!(
-            "@id: found `{id}`; write a DTMI of up to {} characters such as dtmi:contoso:press;1",
-            dtmi::INTERFACE_LENGTH_MAX
-        )));
-    }
+    check_id(&id)?;
     check_types(&document.types)?;
-    check_model(&document.capability_model)?;
+    let wrong = |problems: Problems| ServiceError::Wrong(format!("capabilityModel: {problems}"));
+    model_of(&document).map_err(wrong)?;
     if !templates::exists(c, &id)? && templates::count(c)? >= TEMPLATES_MAX {
         return Err(ServiceError::Forbidden(format!(
             "{TEMPLATES_MAX} device templates are stored, the most that are allowed; delete one first"
@@ -143,6 +140,16 @@ fn write_checked(
     }
     let revision = templates::put(c, &id, &document)?;
     Ok(DeviceTemplate { id, document, revision })
+}
+
+fn check_id(id: &str) -> Result<(), ServiceError> {
+    if dtmi::is_user(id) && id.len() <= dtmi::INTERFACE_LENGTH_MAX {
+        return Ok(());
+    }
+    Err(ServiceError::Wrong(format!(
+        "@id: found `{id}`; write a DTMI of up to {} characters such as dtmi:contoso:press;1",
+        dtmi::INTERFACE_LENGTH_MAX
+    )))
 }
 
 fn check_types(types: &[String]) -> Result<(), ServiceError> {
@@ -157,11 +164,42 @@ fn check_types(types: &[String]) -> Result<(), ServiceError> {
     )))
 }
 
-fn check_model(model: &Map<String, Value>) -> Result<(), ServiceError> {
-    let document = Value::Object(model.clone());
-    let wrong = |problems: Problems| ServiceError::Wrong(format!("capabilityModel: {problems}"));
-    parse_documents(std::slice::from_ref(&document), &Options::IOT_CENTRAL).map_err(wrong)?;
-    Ok(())
+/// The capability model of a template.
+///
+/// # Errors
+/// Every problem of the model; paths begin at the model.
+pub fn model_of(document: &TemplateDocument) -> Result<Model, Problems> {
+    let model = Value::Object(document.capability_model.clone());
+    parse_documents(std::slice::from_ref(&model), &Options::IOT_CENTRAL)
+}
+
+/// What storing a template would do.
+pub struct Preview {
+    /// The model as it would be, or what is wrong with it.
+    pub model: Result<Model, Problems>,
+    /// The model that stands; `None` when the template is new or the stored model cannot be read any more.
+    pub before: Option<Model>,
+    pub is_new: bool,
+    /// Devices that have the template.
+    pub devices: u64,
+}
+
+/// Says what [`store`] with [`TemplateWrite::Replace`] would do, and changes nothing.
+///
+/// # Errors
+/// [`ServiceError::Wrong`] for what is wrong beside the model.
+pub fn preview(c: &Connection, id: &str, change: TemplateChange) -> Result<Preview, ServiceError> {
+    let stands = templates::get(c, id)?;
+    let is_new = stands.is_none();
+    let before = stands.as_ref().and_then(|stands| model_of(&stands.document).ok());
+    let document = match stands {
+        Some(stands) => changed(stands.document, change, TemplateWrite::Replace),
+        None => new(id, change)?,
+    };
+    check_id(id)?;
+    check_types(&document.types)?;
+    let (devices, _) = templates::assignments(c, id)?;
+    Ok(Preview { model: model_of(&document), before, is_new, devices })
 }
 
 /// Deletes a template that no device has.

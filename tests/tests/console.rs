@@ -79,6 +79,21 @@ async fn an_operator_sets_up_central_connects_a_device_and_runs_it_for_a_day() {
     play(&site, "console_day.js", json!({"setupCode": setup_code(&site)})).await;
 }
 
+/// Without a gateway: what is tested is between the browser and central.
+async fn central_alone(dir: &Path) -> Site {
+    let mut site = Site::new(dir, GATEWAY, false).unwrap();
+    site.start_central().await.unwrap();
+    set_up(&site).await;
+    site
+}
+
+#[tokio::test]
+async fn templates_are_imported_edited_with_their_impact_versioned_assigned_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = central_alone(dir.path()).await;
+    play(&site, "console_templates.js", json!({})).await;
+}
+
 #[tokio::test]
 async fn the_keyboard_alone_signs_in_and_does_everything() {
     let dir = tempfile::tempdir().unwrap();

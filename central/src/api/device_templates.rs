@@ -27,7 +27,7 @@ use crate::templates::{self, TemplateChange, TemplateWrite, no_template};
 #[into_params(parameter_in = Path)]
 pub struct OfTemplate {
     /// A DTMI, chosen by the operator.
-    template_id: String,
+    pub(super) template_id: String,
 }
 
 /// A device template, as IoT Central gives it.
@@ -87,7 +87,7 @@ pub struct TemplateUpdate {
 }
 
 impl TemplateUpdate {
-    fn change(self, path_id: &str) -> Result<TemplateChange, ApiError> {
+    pub(super) fn change(self, path_id: &str) -> Result<TemplateChange, ApiError> {
         if let Some(other) = self.id.filter(|other| other != path_id) {
             return Err(ApiError::unprocessable(format!("@id: found `{other}`; the path says `{path_id}`")));
         }

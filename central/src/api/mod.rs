@@ -43,6 +43,8 @@ pub mod session;
 pub mod shown;
 mod strict;
 pub mod telemetry;
+pub mod template_model;
+pub mod template_views;
 mod token_use;
 mod users;
 pub mod why;
@@ -165,6 +167,9 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
             device_templates::delete
         ))
         .routes(routes!(device_templates::make))
+        .routes(routes!(template_views::list))
+        .routes(routes!(template_views::get))
+        .routes(routes!(template_views::preview))
         .routes(routes!(enrollment_groups::list))
         .routes(routes!(
             enrollment_groups::get,

@@ -97,6 +97,77 @@ pub fn assignments(connection: &Connection, id: &str) -> rusqlite::Result<(u64, 
         .query_row([id], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))
 }
 
+/// A template without its document, and how many devices have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateSummary {
+    pub id: String,
+    pub display_name: String,
+    pub organization: String,
+    pub revision: i64,
+    pub devices: u64,
+}
+
+const SUMMARIES: &str = "SELECT id, display_name, organization, revision, coalesce(devices, 0) AS devices
+    FROM device_templates LEFT JOIN
+        (SELECT template, count(*) AS devices FROM devices WHERE template IS NOT NULL GROUP BY template) ON template = id";
+
+fn summary(row: &Row<'_>) -> rusqlite::Result<TemplateSummary> {
+    Ok(TemplateSummary {
+        id: row.get("id")?,
+        display_name: row.get("display_name")?,
+        organization: row.get("organization")?,
+        revision: row.get("revision")?,
+        devices: unsigned(row.get("devices")?),
+    })
+}
+
+/// The templates with this text in their id or name, whatever the case, by name.
+///
+/// # Errors
+/// SQLite's.
+pub fn summaries(connection: &Connection, search: &str) -> rusqlite::Result<Vec<TemplateSummary>> {
+    let sql = format!(
+        "{SUMMARIES} WHERE instr(lower(id), lower(?1)) > 0 OR instr(lower(display_name), lower(?1)) > 0
+         ORDER BY display_name COLLATE NOCASE, id"
+    );
+    connection.prepare_cached(&sql)?.query_map([search], summary)?.collect()
+}
+
+/// The stored templates whose ids differ from this one in their version only, this one included.
+///
+/// # Errors
+/// SQLite's.
+pub fn versions(connection: &Connection, id: &str) -> rusqlite::Result<Vec<TemplateSummary>> {
+    let Some((path, _)) = id.split_once(';') else { return Ok(Vec::new()) };
+    // `<` is the character behind `;`.
+    let sql = format!("{SUMMARIES} WHERE id >= ?1 AND id < ?2 ORDER BY length(id), id");
+    connection.prepare_cached(&sql)?.query_map([format!("{path};"), format!("{path}<")], summary)?.collect()
+}
+
+/// How many devices have no template.
+///
+/// # Errors
+/// SQLite's.
+pub fn unassigned(connection: &Connection) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached("SELECT count(*) FROM devices WHERE template IS NULL")?;
+    statement.query_row([], |row| row.get(0)).map(unsigned)
+}
+
+/// Templates that devices name and that are not stored, with the number of those devices, at most `limit`.
+///
+/// # Errors
+/// SQLite's.
+pub fn not_stored(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<(String, u64)>> {
+    connection
+        .prepare_cached(
+            "SELECT template, count(*) FROM devices WHERE template IS NOT NULL
+             AND NOT EXISTS (SELECT 1 FROM device_templates WHERE id = template)
+             GROUP BY template ORDER BY count(*) DESC, template LIMIT ?1",
+        )?
+        .query_map([limit], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
+        .collect()
+}
+
 /// What [`select`] gives.
 pub const LISTED: Listed = Listed {
     table: "device_templates",

@@ -17,6 +17,10 @@ const ROOTS = [
   "RecentCommand",
   "SessionBody",
   "StatusBody",
+  "TemplateBody",
+  "TemplateList",
+  "TemplatePreview",
+  "TemplateView",
   "TwinBody",
 ];
 const { openapi, info, components } = JSON.parse(readFileSync(process.argv[2], "utf8"));

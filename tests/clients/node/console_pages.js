@@ -30,6 +30,12 @@ const PAGES = [
   ["manifests", "/manifests", (page) => page.getByRole("link", { name: "Press line" })],
   ["manifest", "/manifests/line-press", (page) => page.getByRole("textbox", { name: "The manifest as JSON" })],
   ["assign", "/manifests/line-press?do=assign", (page) => page.getByRole("dialog", { name: "Assign to gateways" }).getByText(given.gatewayName)],
+  ["templates", "/templates", (page) => page.getByRole("link", { name: "Hydraulic press" })],
+  ["template", "/templates/dtmi%3Aplant%3Ahydraulics%3B1", (page) => page.locator('[data-capability="oilTemperature"]')],
+  ["template-edit", "/templates/dtmi%3Aplant%3Ahydraulics%3B1/edit", (page) => page.getByText("No capability changes.")],
+  ["template-devices", "/templates/dtmi%3Aplant%3Ahydraulics%3B1/devices", (page) => page.getByRole("link", { name: "Press 3" })],
+  ["template-new", "/templates?new=template", (page) => page.getByRole("dialog", { name: "New template" })],
+  ["migrate", "/devices/press-1?do=migrate", (page) => page.getByRole("dialog", { name: "Migrate press-1" }).getByLabel("Template")],
   ["audit", "/audit", (page) => page.getByText("signed in").first()],
   ["users", "/administration/users", (page) => page.getByRole("row").filter({ hasText: given.user })],
   ["enrolment", "/administration/enrolment", (page) => page.locator('tr[data-group="line-5"]').getByText("Not verified")],
@@ -44,8 +50,26 @@ const PAGES = [
   ["not-found", "/nowhere", (page) => page.getByRole("heading", { name: "There is no such page" })],
 ];
 
+/** What a press of this plant sends, keeps and does. */
+function hydraulics() {
+  const state = { "@type": "Enum", valueSchema: "string", enumValues: ["Running", "Setup", "Stopped"].map((name) => ({ name, enumValue: name })) };
+  const contents = [
+    { "@type": ["Telemetry", "Pressure"], name: "pressure", displayName: "System pressure", schema: "double", unit: "bar" },
+    { "@type": ["Telemetry", "Temperature"], name: "oilTemperature", displayName: "Oil temperature", schema: "double", unit: "degreeCelsius", maxValue: 80 },
+    { "@type": ["Telemetry", "State"], name: "state", schema: state },
+    { "@type": "Property", name: "mode", schema: "string", writable: true },
+    { "@type": "Property", name: "limit", displayName: "Pressure limit", schema: "double", writable: true },
+    { "@type": ["Property", "Cloud"], name: "serviceContract", schema: "string" },
+    { "@type": "Command", name: "openValve", durable: true, request: { name: "opening", schema: { "@type": "Object", fields: [{ name: "percent", schema: "integer" }] } } },
+    { "@type": "Component", name: "motor", schema: { "@id": "dtmi:plant:motor;1", "@type": "Interface", contents: [{ "@type": "Telemetry", name: "rpm", schema: "integer" }] } },
+  ];
+  const capabilityModel = { "@id": "dtmi:plant:hydraulics:model;1", "@type": "Interface", displayName: "Hydraulic press", contents };
+  return { "@type": ["ModelDefinition", "DeviceModel"], displayName: "Hydraulic press", description: "Presses of lines 1 to 4, model year 2024", capabilityModel };
+}
+
 async function fill(page) {
   const put = (address, body) => api(page, "PUT", `${address}?${VERSION}`, body);
+  await put("/api/deviceTemplates/dtmi:plant:hydraulics;1", hydraulics());
   for (const number of [1, 2, 3]) await put(`/api/devices/press-${number}`, { displayName: `Press ${number}`, template: "dtmi:plant:hydraulics;1" });
   await put("/api/deploymentManifests/line-press", { displayName: "Press line", data: given.manifest });
   const how = (id, key) => ({ ...given.device, username: `${given.hostname}/${id}/?api-version=2021-04-12`, password: sas(key, id), ca: fs.readFileSync(given.ca), clientId: id, topic: `devices/${id}/messages/events/` });

@@ -1,4 +1,4 @@
-// The JSON editor of the manifest page: CodeMirror 6 in a shadow root. There it puts its styles into adopted style sheets; in the
+// The JSON editor of manifests and templates: CodeMirror 6 in a shadow root. There it puts its styles into adopted style sheets; in the
 // document itself it would write a <style> element, which the page's Content-Security-Policy refuses.
 
 import { closeBrackets, closeBracketsKeymap } from "@codemirror/autocomplete";
@@ -76,8 +76,9 @@ const theme = EditorView.theme({
 export type Editor = {
   text: () => string;
   setText: (text: string) => void;
-  /** Marks a place with central's words. */
-  mark: (problems: Diagnostic[]) => void;
+  /** Marks places with central's words, and goes to the first of them unless told otherwise. */
+  mark: (problems: Diagnostic[], isGoing?: boolean) => void;
+  select: (from: number, to: number) => void;
   nextProblem: () => void;
   focus: () => void;
   destroy: () => void;
@@ -88,6 +89,7 @@ export function open(
   text: string,
   isReadOnly: boolean,
   onChange: (text: string) => void,
+  label = "The manifest as JSON",
 ): Editor {
   const root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
   const view = new EditorView({
@@ -113,7 +115,7 @@ export function open(
         theme,
         EditorState.readOnly.of(isReadOnly),
         EditorState.tabSize.of(2),
-        EditorView.contentAttributes.of({ "aria-label": "The manifest as JSON" }),
+        EditorView.contentAttributes.of({ "aria-label": label }),
         EditorView.lineWrapping,
         keymap.of([
           ...closeBracketsKeymap,
@@ -135,8 +137,14 @@ export function open(
   return {
     text: () => view.state.doc.toString(),
     setText: (next) => view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: next } }),
-    mark: (problems) => {
+    select: (from, to) =>
+      view.dispatch({
+        selection: { anchor: from, head: to },
+        effects: EditorView.scrollIntoView(from, { y: "center" }),
+      }),
+    mark: (problems, isGoing = true) => {
       view.dispatch(setDiagnostics(view.state, problems));
+      if (!isGoing) return;
       let first: number | null = null;
       forEachDiagnostic(view.state, (_diagnostic, from) => {
         first ??= from;

@@ -8,7 +8,7 @@ export interface components {
         CommandBody: {
             /**
              * Format: int64
-             * @description Seconds.
+             * @description Seconds that central waited for the target to be connected.
              */
             connectionTimeout: number;
             /** Format: date-time */
@@ -20,16 +20,16 @@ export interface components {
             request: unknown;
             /** Format: date-time */
             requestedTime: string;
-            /** @description The target's answer. */
+            /** @description Payload of the answer. */
             response?: unknown;
             /**
              * Format: int64
-             * @description The target's status.
+             * @description Status that the target answered with, as HTTP has it: 200 is done.
              */
             responseCode?: number | null;
             /**
              * Format: int64
-             * @description Seconds.
+             * @description Seconds that central waits for the answer.
              */
             responseTimeout: number;
             /**
@@ -237,7 +237,7 @@ export interface components {
             /** @description When the last was lost. */
             until: string;
         };
-        /** @description A stored manifest. */
+        /** @description A deployment manifest as it is stored. */
         ManifestBody: {
             /** @description As it was given. */
             data: unknown;
@@ -247,7 +247,7 @@ export interface components {
             /** @description What it belongs to: one organization, or the whole site when it is left out. */
             organizations?: string[];
         };
-        /** @description A stored message. */
+        /** @description A telemetry message as central stored it. */
         MessageBody: {
             /** @description The body as the sender wrote it, when it is JSON: numbers have all their digits. */
             body?: unknown;
@@ -393,6 +393,181 @@ export interface components {
             since?: string | null;
             /** @description `notReported` when the gateway has not told of it. */
             status: string;
+        };
+        /** @description A device template, as IoT Central gives it. */
+        TemplateBody: {
+            "@context"?: unknown;
+            "@id": string;
+            "@type": string[];
+            /** @description An interface in DTDL version 2, as it was given. */
+            capabilityModel: {
+                [key: string]: unknown;
+            };
+            description?: string | null;
+            displayName: string;
+            etag: string;
+        };
+        /** @description Device templates and who has none. */
+        TemplateList: {
+            /** @description Templates that devices name and that are not stored here, the most used first; at most 100. */
+            notStored: components["schemas"]["NamedTemplate"][];
+            /**
+             * Format: int64
+             * @description Devices without a template.
+             */
+            unassigned: number;
+            value: components["schemas"]["TemplateRow"][];
+        };
+        /** @description A template that devices name. */
+        NamedTemplate: {
+            /** Format: int64 */
+            devices: number;
+            id: string;
+        };
+        /** @description A device template without its model. */
+        TemplateRow: {
+            /**
+             * Format: int64
+             * @description How many devices have it.
+             */
+            devices: number;
+            displayName: string;
+            id: string;
+            organization: string;
+            /**
+             * Format: int32
+             * @description The number behind the semicolon of its id.
+             */
+            version: number;
+        };
+        /** @description What storing a template would do. */
+        TemplatePreview: {
+            /** @description At most 500. */
+            changes: components["schemas"]["TemplateChangeBody"][];
+            /**
+             * Format: int64
+             * @description Devices that have the template: the change would be theirs.
+             */
+            devices: number;
+            isNew: boolean;
+            model: components["schemas"]["ModelBody"];
+            /** @description All stored versions, with the devices that stay on them. */
+            versions: components["schemas"]["TemplateRow"][];
+        };
+        /** @description How a capability would change. */
+        TemplateChangeBody: {
+            /** @description The component that has it; null for the device itself. */
+            component?: string | null;
+            /** @description Whether a value that fitted may not fit any more, or is read otherwise. */
+            isBreaking: boolean;
+            name: string;
+            text: string;
+        };
+        /** @description A model in parts, or what is wrong with it. */
+        ModelBody: {
+            interfaces: components["schemas"]["InterfaceBody"][];
+            /** @description False when the model has more parts than an answer has. */
+            isComplete: boolean;
+            /** @description How many problems there are beside those. */
+            moreProblems: number;
+            problems: components["schemas"]["ProblemBody"][];
+        };
+        /** @description An interface of the model: the root, one that it extends, or one of a component. */
+        InterfaceBody: {
+            capabilities: components["schemas"]["CapabilityBody"][];
+            /** @description The component that has it; null for the device itself. */
+            component?: string | null;
+            displayName?: string | null;
+            id: string;
+            /** @description Whether another interface extends it. */
+            isInherited: boolean;
+        };
+        /** @description Something that devices of the template send, keep or do. */
+        CapabilityBody: {
+            description?: string | null;
+            displayName?: string | null;
+            /** @description What IoT Central's extension adds, by name: `minValue`, `maxValue`, `decimalPlaces`, `initialValue`, `displayUnit`. */
+            extension: {
+                [key: string]: unknown;
+            };
+            /** @description Whether the command waits for a device that is not connected. */
+            isDurable: boolean;
+            /** @description Whether operators write it. */
+            isWritable: boolean;
+            kind: components["schemas"]["CapabilityKind"];
+            name: string;
+            request?: components["schemas"]["PayloadBody"] | null;
+            response?: components["schemas"]["PayloadBody"] | null;
+            schema?: components["schemas"]["SchemaBody"] | null;
+            /** @description `Temperature`, `State`, `Event`. */
+            semanticTypes: string[];
+            /** @description `degreeCelsius` */
+            unit?: string | null;
+        };
+        /**
+         * @description What a capability is.
+         * @enum {string}
+         */
+        CapabilityKind: "telemetry" | "property" | "cloudProperty" | "command" | "component" | "relationship";
+        /** @description What a command takes or gives. */
+        PayloadBody: {
+            displayName?: string | null;
+            name: string;
+            schema: components["schemas"]["SchemaBody"];
+        };
+        /** @description What values look like. */
+        SchemaBody: {
+            element?: components["schemas"]["SchemaBody"] | null;
+            /** @description Of an object. */
+            fields?: components["schemas"]["FieldBody"][];
+            /**
+             * @description `boolean`, `date`, `dateTime`, `double`, `duration`, `float`, `integer`, `long`, `string` or `time`; `geopoint`, `vector`, or a GeoJSON
+             *     geometry such as `point`; `array`, `enum`, `map` or `object`.
+             */
+            kind: string;
+            /** @description Of an enum. */
+            values?: components["schemas"]["EnumValueBody"][];
+        };
+        /** @description A field of an object. */
+        FieldBody: {
+            displayName?: string | null;
+            name: string;
+            schema: components["schemas"]["SchemaBody"];
+        };
+        /** @description One value that an enum may have. */
+        EnumValueBody: {
+            displayName?: string | null;
+            name: string;
+            /** @description A string or a whole number: what is sent. */
+            value: unknown;
+        };
+        /** @description Something that is wrong with a model. */
+        ProblemBody: {
+            /** @description The `@id` of the element, its own or one that was made for it; null where it has none. */
+            element?: string | null;
+            /** @description What is wrong and what is allowed. */
+            message: string;
+            /** @description Where in the capability model: `contents[2].schema`. */
+            path: string;
+            /** @description As Microsoft's parser names it. */
+            rule: string;
+        };
+        /** @description A device template with its devices and versions. */
+        TemplateView: {
+            description?: string | null;
+            /**
+             * Format: int64
+             * @description How many devices have it.
+             */
+            devices: number;
+            displayName: string;
+            id: string;
+            model: components["schemas"]["ModelBody"];
+            organization: string;
+            /** @description `["ModelDefinition", "DeviceModel"]` */
+            types: string[];
+            /** @description All stored versions, this one included. */
+            versions: components["schemas"]["TemplateRow"][];
         };
         /** @description A twin as its device reads it. */
         TwinBody: {

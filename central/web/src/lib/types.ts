@@ -163,3 +163,14 @@ export type Token = {
   token?: string;
   lastUsed?: string | null;
 };
+
+export type Template = Schemas["TemplateBody"] & { "@id": string };
+export type TemplateRow = Schemas["TemplateRow"];
+export type TemplateList = Schemas["TemplateList"];
+export type TemplateView = Answer<"TemplateView">;
+export type TemplatePreview = Schemas["TemplatePreview"];
+export type TemplateModel = Schemas["ModelBody"];
+export type TemplateProblem = Schemas["ProblemBody"];
+export type TemplateSchema = Schemas["SchemaBody"];
+export type Capability = Schemas["CapabilityBody"];
+export type TemplateInterface = Schemas["InterfaceBody"];

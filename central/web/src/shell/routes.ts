@@ -3,7 +3,14 @@
 import type { Component } from "svelte";
 
 export type PageProps = { id?: string; tab?: string };
-export type Area = "overview" | "devices" | "gateways" | "manifests" | "audit" | "administration";
+export type Area =
+  | "overview"
+  | "devices"
+  | "gateways"
+  | "manifests"
+  | "templates"
+  | "audit"
+  | "administration";
 export type Found = {
   area: Area | null;
   props: PageProps;
@@ -22,6 +29,7 @@ export const AREAS: {
   { area: "devices", path: "/devices", word: "Devices", icon: "device", key: "d" },
   { area: "gateways", path: "/gateways", word: "Gateways", icon: "gateway", key: "g" },
   { area: "manifests", path: "/manifests", word: "Manifests", icon: "manifest", key: "m" },
+  { area: "templates", path: "/templates", word: "Templates", icon: "template", key: "t" },
   { area: "audit", path: "/audit", word: "Audit", icon: "audit", key: "a" },
   { area: "administration", path: "/administration", word: "Administration", icon: "admin", key: "s" },
 ];
@@ -52,6 +60,10 @@ export function find(segments: string[]): Found {
       return id
         ? one("manifests", () => import("../pages/Manifest.svelte"))
         : one("manifests", () => import("../pages/Manifests.svelte"));
+    case "templates":
+      return id
+        ? one("templates", () => import("../templates/Template.svelte"))
+        : one("templates", () => import("../templates/Templates.svelte"));
     case "audit":
       return one("audit", () => import("../pages/Audit.svelte"));
     case "administration":

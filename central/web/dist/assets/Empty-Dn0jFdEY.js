@@ -1,1 +1,0 @@
-import{$ as e,B as t,E as n,H as r,L as i,O as a,T as o,U as s,et as c,g as l,h as u,t as d,y as f}from"./disclose-version-BoG6seOu.js";var p=a(`<div><b> </b> <!></div>`);function m(a,m){let h=d(m,`inside`,3,!1);var g=p(),_=t(g),v=r(_,!0),y=s(_,2);f(y,()=>m.children??c),e(g),i(()=>{u(g,1,l([`empty`,h()&&`in`])),o(v,m.title)}),n(a,g)}export{m as t};

@@ -1,1 +1,0 @@
-import"./disclose-version-BoG6seOu.js";import{t as e}from"./GridPage-BRdzy13d.js";function t(t){e(t,{kind:`gateways`})}export{t as default};

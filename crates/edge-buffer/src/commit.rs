@@ -171,9 +171,9 @@ impl Committer {
         self.active.len += self.bytes.len() as u64;
         self.active.allocated = self.active.allocated.max(self.active.len);
         let mut state = self.shared.state();
-        state.last_sync = took;
         state.committed(batch.iter().take(count), self.shared.options.age_max_ms);
         state.wrote(self.bytes.len() as u64);
+        state.synced(took);
         let next_sequence = state.next_sequence;
         drop(state);
         // Readers first: who has heard that its record is on disk finds it there.

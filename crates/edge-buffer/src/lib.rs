@@ -60,4 +60,4 @@ pub use log::{Append, Log};
 pub use losses::{Cause, Loss};
 pub use pool::Pool;
 pub use reader::{ReadError, Reader, Records};
-pub use stats::{Headroom, Stats};
+pub use stats::{Headroom, SYNC_BOUNDS, Stats, SyncTimes};

@@ -187,7 +187,7 @@ impl Log {
     /// Everything up to and including `sequence` is done with; segments that hold nothing else are deleted. Goes forward
     /// only. The cursor reaches the disk within about a second, never ahead of this.
     pub fn advance(&self, sequence: u64) {
-        self.change(|state| state.advance(sequence));
+        self.change(|state| state.finish(sequence));
     }
 
     /// Changes what the ledger holds, and wakes the commit thread when there is something to write or to delete.

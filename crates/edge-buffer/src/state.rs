@@ -15,7 +15,7 @@ use crate::ledger::{Gap, Ledger};
 use crate::losses::{Cause, Loss, Losses};
 use crate::segment::{IndexEntry, Segment, Stretch, Tally};
 use crate::segments::Segments;
-use crate::stats::{Counters, Headroom, Stats};
+use crate::stats::{Counters, Headroom};
 
 /// Fewer appends than these are answered by who wrote them: to wake another thread for them would take longer.
 pub(crate) const MANY: usize = 128;
@@ -79,11 +79,11 @@ pub(crate) struct State {
     pub(crate) room: Headroom,
     given_out: GivenOut,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
-    head: VecDeque<(u64, u64)>,
+    pub(crate) head: VecDeque<(u64, u64)>,
     /// The time as it was told last, ms of Unix time: losses are dated by it.
     pub(crate) now_ms: u64,
     losses: Losses,
-    counters: Counters,
+    pub(crate) counters: Counters,
 }
 
 impl State {
@@ -202,6 +202,12 @@ impl State {
         self.counters.syncs += 1;
     }
 
+    /// Counts how long records took to reach the disk.
+    pub(crate) fn synced(&mut self, took: Duration) {
+        self.last_sync = took;
+        self.counters.sync_times.add(took);
+    }
+
     /// Bytes of the records, with frames and headers.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.len).sum()
@@ -260,6 +266,15 @@ impl State {
         }
     }
 
+    /// Everything up to `sequence` that was not lost is done with, and counted so.
+    pub(crate) fn finish(&mut self, sequence: u64) {
+        let to = sequence.min(self.next_sequence - 1);
+        if to > self.cursor {
+            self.counters.done += (to - self.cursor) - self.ledger.passed.count(self.cursor + 1, to);
+        }
+        self.advance(sequence);
+    }
+
     pub(crate) fn advance(&mut self, sequence: u64) {
         let to = sequence.min(self.next_sequence - 1).max(self.cursor);
         let to = self.ledger.passed.carry(to);
@@ -280,7 +295,7 @@ impl State {
             let Some(epoch) = self.ledger.epochs.of(self.cursor + 1) else { return };
             let last = self.ledger.epochs.last_of(epoch).unwrap_or(0);
             let Some(up_to) = stored(epoch).filter(|up_to| *up_to > self.cursor) else { return };
-            self.advance(up_to.min(last));
+            self.finish(up_to.min(last));
             if up_to < last {
                 return;
             }
@@ -292,7 +307,7 @@ impl State {
         self.ledger.epochs.confirm(sequence);
         self.is_ledger_behind = true;
         if let Some(done) = done {
-            self.advance(done);
+            self.finish(done);
         }
     }
 
@@ -487,34 +502,5 @@ impl State {
 
     pub(crate) fn take_losses(&mut self) -> Vec<Loss> {
         self.losses.take()
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        let last = self.next_sequence - 1;
-        let pending = last - self.cursor;
-        let records =
-            if pending == 0 { 0 } else { pending - self.ledger.passed.count(self.cursor + 1, last) };
-        let oldest = || {
-            let start = self.stretch(self.cursor + 1).map(|stretch| stretch.start.enqueued_ms);
-            self.head.front().map(|(_, enqueued_ms)| *enqueued_ms).or(start)
-        };
-        Stats {
-            records,
-            bytes: self.segments.iter().map(|segment| segment.allocated).sum(),
-            oldest_ms: (records > 0).then(oldest).flatten(),
-            next_sequence: self.next_sequence,
-            cursor: self.cursor,
-            appended: self.counters.appended,
-            expired: self.counters.expired,
-            evicted: self.counters.evicted,
-            damaged: self.counters.damaged,
-            refused: self.counters.refused,
-            lost: self.ledger.lost,
-            payload_bytes: self.counters.payload_bytes,
-            written_bytes: self.counters.written_bytes,
-            syncs: self.counters.syncs,
-            room: self.room,
-            set_aside: self.set_aside,
-        }
     }
 }

@@ -1,6 +1,9 @@
 //! What a log tells of itself.
 
+use std::time::Duration;
+
 use crate::ledger::Lost;
+use crate::state::State;
 
 /// The numbers of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub struct Stats {
     pub cursor: u64,
     /// Records committed since the log was opened.
     pub appended: u64,
+    /// Records that were done with since the log was opened, other than by a loss.
+    pub done: u64,
     /// Records lost by age or expiry since the log was opened.
     pub expired: u64,
     /// Records lost to make room since the log was opened.
@@ -35,6 +40,10 @@ pub struct Stats {
     pub written_bytes: u64,
     /// `fdatasync`s since the log was opened.
     pub syncs: u64,
+    /// Those of records, by how long the write and the sync took.
+    pub sync_times: SyncTimes,
+    /// Segment files.
+    pub segments: u64,
     /// What became of the last append that found little room.
     pub room: Headroom,
     /// Segments with damage in them that were set aside and are kept for whoever looks into it.
@@ -53,6 +62,39 @@ pub enum Headroom {
     Refusing,
 }
 
+const SYNC_BUCKETS: usize = 12;
+/// Upper bounds of the buckets of [`SyncTimes`]: from a fast SSD to a card that hangs.
+pub static SYNC_BOUNDS: [Duration; SYNC_BUCKETS] = [
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_millis(1_000),
+    Duration::from_millis(2_000),
+];
+
+/// How many syncs took how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncTimes {
+    /// By [`SYNC_BOUNDS`]: up to the first bound, up to the second, and so on; the last count is above all of them.
+    pub counts: [u64; SYNC_BUCKETS + 1],
+    /// All of them together.
+    pub sum: Duration,
+}
+
+impl SyncTimes {
+    pub(crate) fn add(&mut self, took: Duration) {
+        self.counts[SYNC_BOUNDS.partition_point(|bound| *bound < took)] += 1;
+        self.sum += took;
+    }
+}
+
 /// What a log has counted since it was opened.
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -64,4 +106,40 @@ pub(crate) struct Counters {
     pub(crate) payload_bytes: u64,
     pub(crate) written_bytes: u64,
     pub(crate) syncs: u64,
+    pub(crate) sync_times: SyncTimes,
+    pub(crate) done: u64,
+}
+
+impl State {
+    pub(crate) fn stats(&self) -> Stats {
+        let last = self.next_sequence - 1;
+        let pending = last - self.cursor;
+        let records =
+            if pending == 0 { 0 } else { pending - self.ledger.passed.count(self.cursor + 1, last) };
+        let oldest = || {
+            let start = self.stretch(self.cursor + 1).map(|stretch| stretch.start.enqueued_ms);
+            self.head.front().map(|(_, enqueued_ms)| *enqueued_ms).or(start)
+        };
+        Stats {
+            records,
+            bytes: self.segments.iter().map(|segment| segment.allocated).sum(),
+            segments: self.segments.len() as u64,
+            oldest_ms: (records > 0).then(oldest).flatten(),
+            next_sequence: self.next_sequence,
+            cursor: self.cursor,
+            appended: self.counters.appended,
+            done: self.counters.done,
+            expired: self.counters.expired,
+            evicted: self.counters.evicted,
+            damaged: self.counters.damaged,
+            refused: self.counters.refused,
+            lost: self.ledger.lost,
+            payload_bytes: self.counters.payload_bytes,
+            written_bytes: self.counters.written_bytes,
+            syncs: self.counters.syncs,
+            sync_times: self.counters.sync_times,
+            room: self.room,
+            set_aside: self.set_aside,
+        }
+    }
 }

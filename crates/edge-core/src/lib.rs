@@ -11,5 +11,6 @@ pub mod dialect;
 pub mod error_chain;
 pub mod health;
 pub mod link;
+pub mod metrics;
 pub mod route;
 pub mod twin;

@@ -39,6 +39,38 @@ async fn a_reopened_log_goes_on_with_its_id_and_sequence_behind_its_cursor() {
 }
 
 #[tokio::test]
+async fn what_is_done_with_is_counted_without_what_was_lost_and_not_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), options()).unwrap();
+    fill(&log, 20, 100).await;
+    log.pass_damaged(3);
+    log.advance(5);
+    log.confirm(6, Some(6));
+    log.advance(6);
+    assert_eq!((log.stats().done, log.stats().damaged), (5, 1));
+    log.advance(1_000);
+    assert_eq!((log.stats().done, log.stats().records), (19, 0));
+    log.close().await;
+    assert_eq!(Log::open(dir.path(), options()).unwrap().stats().done, 0);
+}
+
+#[tokio::test]
+async fn each_sync_of_records_is_counted_by_the_time_that_it_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), options()).unwrap();
+    fill(&log, 3, 100).await;
+    let times = log.stats().sync_times;
+    assert_eq!(times.counts.iter().sum::<u64>(), 3);
+    assert!(!times.sum.is_zero());
+    let mut times = crate::SyncTimes::default();
+    for took in crate::SYNC_BOUNDS {
+        times.add(took);
+    }
+    times.add(std::time::Duration::from_secs(60));
+    assert_eq!(times.counts, [1; crate::SYNC_BOUNDS.len() + 1]);
+}
+
+#[tokio::test]
 async fn segments_that_are_done_with_are_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), options()).unwrap();

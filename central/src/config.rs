@@ -11,7 +11,8 @@ use edge_hub::config_file::{self, ConfigFileError};
 use edge_hub::input_file;
 use edge_hub::limits::Limits;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::audit::entry::AuditLimits;
 use crate::store::{Keep, Quotas};
@@ -32,6 +33,8 @@ pub struct Config {
     pub http: Http,
     /// The MQTT server.
     pub mqtt: Mqtt,
+    /// Metrics for Prometheus.
+    pub metrics: MetricsConfig,
     /// How much history is kept.
     pub keep: KeepConfig,
     /// Certificates.
@@ -102,6 +105,23 @@ pub struct Mqtt {
     pub connections_max: usize,
 }
 
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Address and port of metrics for Prometheus (`GET /metrics`), on loopback only; `""` for none.
+    #[serde(deserialize_with = "address_or_none")]
+    #[schemars(with = "String", extend("x-default" = "`127.0.0.1:9610`"))]
+    pub listen: Option<SocketAddr>,
+}
+
+/// Reads an address; `None` for an empty text.
+fn address_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let problem = |_| D::Error::custom(format!("found `{text}`; write address:port, or \"\" for none"));
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(problem) }
+}
+
 /// `[keep]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -137,6 +157,7 @@ impl Default for Config {
             data_dir: "/var/lib/central".into(),
             http: Http::default(),
             mqtt: Mqtt::default(),
+            metrics: MetricsConfig::default(),
             keep: KeepConfig::default(),
             tls: Tls::default(),
             dps: Dps::default(),
@@ -164,6 +185,12 @@ impl Default for Http {
 impl Default for Mqtt {
     fn default() -> Self {
         Self { mqtts: SocketAddr::from(([0, 0, 0, 0], 8884)), mqtt: None, wss: None, connections_max: 10_000 }
+    }
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9610))) }
     }
 }
 
@@ -292,6 +319,13 @@ impl Config {
             );
             return Err(ConfigError::Key { key: "http.public_url".into(), why });
         }
+        if let Some(address) = config.metrics.listen.filter(|address| !address.ip().is_loopback()) {
+            let why = format!(
+                "found {address}; metrics are served without TLS and password, on loopback only; others reach them through a \
+                 proxy with both"
+            );
+            return Err(ConfigError::Key { key: "metrics.listen".into(), why });
+        }
         match config.mqtt.mqtt {
             Some(plain) if !plain.ip().is_loopback() => Err(ConfigError::Key {
                 key: "mqtt.mqtt".into(),
@@ -355,7 +389,7 @@ mod tests {
         };
         for key in all {
             let (in_file, in_variable) = match key.path.as_str() {
-                "http.listen" | "mqtt.mqtts" | "mqtt.mqtt" | "mqtt.wss" => {
+                "http.listen" | "mqtt.mqtts" | "mqtt.mqtt" | "mqtt.wss" | "metrics.listen" => {
                     ("\"[::1]:5\"".to_owned(), "[::1]:5".to_owned())
                 }
                 _ => key.sample(),

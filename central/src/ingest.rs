@@ -9,6 +9,7 @@
 
 use edge_core::error_chain::chain;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,14 @@ pub struct GatewayConnection {
 pub struct Ingest {
     store: Store,
     waiting: Arc<Mutex<WaitingMessages>>,
+    counts: Arc<IngestCounts>,
+}
+
+/// Messages since central started.
+#[derive(Default)]
+struct IngestCounts {
+    stored: AtomicU64,
+    rejected: AtomicU64,
 }
 
 #[derive(Default)]
@@ -89,7 +98,7 @@ struct Arrived {
 
 impl Ingest {
     pub fn new(store: Store) -> Self {
-        Self { store, waiting: Arc::default() }
+        Self { store, waiting: Arc::default(), counts: Arc::default() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, WaitingMessages> {
@@ -101,6 +110,11 @@ impl Ingest {
         let waiting = self.waiting();
         let oldest = waiting.messages.front().map_or(Duration::ZERO, |oldest| oldest.at.elapsed());
         (waiting.messages.len(), oldest)
+    }
+
+    /// Messages that were stored, those that were stored already among them, and that will never be, since central started.
+    pub fn stored_and_rejected(&self) -> (u64, u64) {
+        (self.counts.stored.load(Ordering::Relaxed), self.counts.rejected.load(Ordering::Relaxed))
     }
 
     /// Stores a message once.
@@ -253,10 +267,18 @@ impl Outcome {
     }
 
     fn tell(&self) {
+        let (mut stored_messages, mut rejected) = (0, 0);
         for (stored, result) in self.results().take().into_iter().flatten() {
+            match &result {
+                Ok(()) => stored_messages += 1,
+                Err(ServiceError::Store(_) | ServiceError::Busy(_) | ServiceError::Stopping(_)) => {}
+                Err(_) => rejected += 1,
+            }
             // The session may have ended.
             let _ = stored.send(result);
         }
+        self.ingest.counts.stored.fetch_add(stored_messages, Ordering::Relaxed);
+        self.ingest.counts.rejected.fetch_add(rejected, Ordering::Relaxed);
     }
 }
 

@@ -36,6 +36,7 @@ pub mod link;
 pub mod live;
 pub mod lookup;
 mod message_values;
+pub mod metrics;
 pub mod mqtt_service;
 mod new_device;
 pub mod organizations;

@@ -10,6 +10,7 @@ use edge_core::access::x509::Authorities;
 use edge_hub::data_lock::DataLock;
 use edge_hub::files::FileBudget;
 use edge_hub::http_server::{HttpLimits, HttpServer};
+use edge_hub::metrics::listener;
 use edge_hub::mqtt_server::MqttServer;
 use edge_hub::private_files::make_private;
 use edge_hub::sessions::Sessions;
@@ -20,11 +21,13 @@ use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::request_counts::RequestCounts;
 use crate::audit::log::Audit;
 use crate::config::Config;
 use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
 use crate::live::LiveFeed;
+use crate::metrics::Metrics;
 use crate::people::service::People;
 use crate::store::integrity::{self, Checked, Depth};
 use crate::store::{self, LOCK_FILE, Store};
@@ -67,7 +70,7 @@ pub struct Started {
 /// How open files are shared between the store, the API and the gateways' connections.
 pub fn file_budget(config: &Config) -> FileBudget {
     FileBudget {
-        reserved: FILES_RESERVED + config.http.connections_max as u64,
+        reserved: FILES_RESERVED + (config.http.connections_max + listener::CONNECTIONS_MAX) as u64,
         connections_max: config.mqtt.connections_max,
         files_per_connection: 1,
     }
@@ -218,12 +221,43 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
         // Bodies are read by the API, once it knows who sends them.
         ..HttpLimits::default()
     };
-    let api = crate::api::router(fleet, mqtt_server, people, live, states, Arc::new(config.clone()));
+    let requests = Arc::new(RequestCounts::default());
+    if let Some(address) = config.metrics.listen {
+        let metrics = Arc::new(Metrics {
+            store: fleet.store.clone(),
+            ingest: fleet.ingest.clone(),
+            clients: fleet.clients.clone(),
+            mqtt_server: mqtt_server.clone(),
+            live: live.clone(),
+            requests: requests.clone(),
+            data_dir: config.data_dir.clone(),
+        });
+        start_metrics(&mut started.tasks, metrics, address, stop.clone());
+    }
+    let api =
+        crate::api::router(fleet, mqtt_server, people, live, states, Arc::new(config.clone()), requests);
     let per_address = config.http.connections_per_address;
     let served = HttpServer::new("http.listen", limits).serve_tcp(http, per_address, http_tls, api, stop);
     started.tasks.essential("REST API", served.map(anyhow::Ok));
     tracing::info!(http = started.http_url(), mqtts = %started.mqtts, hostname = config.hostname, "central is serving");
     Ok(started)
+}
+
+/// Starts the listener of the metrics. central does its work without it.
+fn start_metrics(
+    tasks: &mut Tasks,
+    metrics: Arc<Metrics<Fleet>>,
+    address: SocketAddr,
+    stop: CancellationToken,
+) {
+    tasks.restarted("metrics", move || {
+        let (metrics, stop) = (metrics.clone(), stop.clone());
+        let collect = move || {
+            let metrics = metrics.clone();
+            async move { metrics.text().await }
+        };
+        listener::serve("metrics.listen", address, collect, stop).map(Ok)
+    });
 }
 
 impl Started {

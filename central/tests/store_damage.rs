@@ -20,7 +20,7 @@ async fn start(dir: &Path) -> anyhow::Result<(Started, CancellationToken)> {
     let any = ([127, 0, 0, 1], 0).into();
     let mut config =
         Config { hostname: "central.test".into(), data_dir: dir.to_owned(), ..Config::default() };
-    (config.http.listen, config.mqtt.mqtts) = (any, any);
+    (config.http.listen, config.mqtt.mqtts, config.metrics.listen) = (any, any, None);
     let stop = CancellationToken::new();
     Ok((server::start(config, stop.clone()).await?, stop))
 }

@@ -64,6 +64,8 @@ pub struct Listen {
     pub anonymous_user: Option<UserName>,
     /// MQTT over WebSocket and the modules' method API; `None` when it is set to an empty text.
     pub https: Option<SocketAddr>,
+    /// Metrics for Prometheus, on loopback only; `None` when it is set to an empty text.
+    pub metrics: Option<SocketAddr>,
     /// Clients connected at once, over all listeners.
     pub connections_max: usize,
 }
@@ -134,33 +136,17 @@ impl Config {
     fn from_file(file: File) -> Result<Self, SettingError> {
         file.buffer.check()?;
         file.deploy.policy.validate()?;
-        let https = match file.listen.https.as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| {
-                SettingError::new(
-                    "[listen] https",
-                    format!("found `{text}`; write address:port, or \"\" for none"),
-                )
-            })?),
-        };
-        let mqtt = match file.listen.mqtt.as_str() {
-            "" => None,
-            text => {
-                let address: SocketAddr = text.parse().map_err(|_| {
-                    SettingError::new(
-                        "[listen] mqtt",
-                        format!("found `{text}`; write address:port, or \"\" for none"),
-                    )
-                })?;
-                if !address.ip().is_loopback() {
-                    return Err(SettingError::new(
-                        "[listen] mqtt",
-                        format!("found `{text}`; plain MQTT is served on loopback only, others use mqtts"),
-                    ));
-                }
-                Some(address)
-            }
-        };
+        let https = address("[listen] https", &file.listen.https)?;
+        let mqtt = loopback_address(
+            "[listen] mqtt",
+            &file.listen.mqtt,
+            "plain MQTT is served on loopback only, others use mqtts",
+        )?;
+        let metrics = loopback_address(
+            "[listen] metrics",
+            &file.listen.metrics,
+            "metrics are served without TLS and password, on loopback only; others reach them through a proxy with both",
+        )?;
         let anonymous_user = match file.listen.anonymous_user.as_str() {
             "" => None,
             _ if mqtt.is_none() => {
@@ -193,6 +179,7 @@ impl Config {
                 mqtt,
                 anonymous_user,
                 https,
+                metrics,
                 connections_max: file.listen.connections_max,
             },
             upstream,
@@ -202,6 +189,25 @@ impl Config {
             limits: file.limits,
             crc32c: 0,
         })
+    }
+}
+
+/// Reads the address of a listener; `None` for an empty text.
+fn address(key: &'static str, text: &str) -> Result<Option<SocketAddr>, SettingError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let problem = || format!("found `{text}`; write address:port, or \"\" for none");
+    text.parse().map(Some).map_err(|_| SettingError::new(key, problem()))
+}
+
+/// Reads the address of a listener without TLS; `why` says why it must be a loopback one.
+fn loopback_address(key: &'static str, text: &str, why: &str) -> Result<Option<SocketAddr>, SettingError> {
+    match address(key, text)? {
+        Some(address) if !address.ip().is_loopback() => {
+            Err(SettingError::new(key, format!("found `{text}`; {why}")))
+        }
+        address => Ok(address),
     }
 }
 
@@ -232,6 +238,7 @@ mod tests {
         assert_eq!(config.listen.mqtts.port(), 8883);
         assert_eq!(config.listen.mqtt.unwrap().to_string(), "127.0.0.1:1883");
         assert_eq!(config.listen.https.unwrap().to_string(), "0.0.0.0:443");
+        assert_eq!(config.listen.metrics.unwrap().to_string(), "127.0.0.1:9600");
         assert_eq!(config.docker.network, "azure-iot-edge");
         assert_eq!(config.tls.ca, Path::new("/data/ca.pem"));
         assert_eq!((config.upstream, config.buffer.full), (None, WhenFull::DropOldest));
@@ -243,6 +250,7 @@ mod tests {
                 ("EDGE_AGENT__DEVICE_ID", "123"),
                 ("EDGE_AGENT__LISTEN__MQTT", ""),
                 ("EDGE_AGENT__LISTEN__HTTPS", ""),
+                ("EDGE_AGENT__LISTEN__METRICS", ""),
                 ("EDGE_AGENT__DEPLOY__POLICY__PRIVILEGED", "false"),
                 ("EDGE_AGENT__DEPLOY__POLICY__HOST_MOUNTS", "/srv, /data"),
                 ("EDGE_AGENT__DEPLOY__POLICY__CAPABILITIES", "none"),
@@ -251,7 +259,7 @@ mod tests {
         .unwrap();
         assert_eq!((config.buffer.max_bytes, config.buffer.full), (3_000_000, WhenFull::Refuse));
         assert_eq!((config.hostname.as_str(), config.listen.mqtt), ("other", None));
-        assert_eq!(config.listen.https, None);
+        assert_eq!((config.listen.https, config.listen.metrics), (None, None));
         assert_eq!(config.device_id.as_str(), "123");
         assert_eq!(config.listen.anonymous_user, None, "nobody is anonymous unless it is said");
         let variable = [("EDGE_AGENT__LISTEN__ANONYMOUS_USER", "floor")];
@@ -288,6 +296,12 @@ mod tests {
             (format!("{TEXT}[listn]\n"), vec![], vec!["edge.toml", "listn"]),
             (format!("{TEXT}[listen]\nhttps = \"443\"\n"), vec![], vec!["[listen] https", "`443`"]),
             (format!("{TEXT}[listen]\nmqtt = \"0.0.0.0:1883\"\n"), vec![], vec!["[listen] mqtt", "loopback"]),
+            (
+                format!("{TEXT}[listen]\nmetrics = \"0.0.0.0:9600\"\n"),
+                vec![],
+                vec!["[listen] metrics", "loopback"],
+            ),
+            (format!("{TEXT}[listen]\nmetrics = \"9600\"\n"), vec![], vec!["[listen] metrics", "`9600`"]),
             (
                 format!(
                     "{TEXT}[upstream]\nconnection_string = \"HostName=h;DeviceId=x;SharedAccessKey=YQ==\"\n"

@@ -16,6 +16,7 @@ pub mod control;
 pub mod deployment;
 pub mod gateway_service;
 pub mod messages;
+pub mod metrics;
 pub mod open_files;
 pub mod state;
 pub mod upstream;

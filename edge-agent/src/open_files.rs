@@ -1,6 +1,7 @@
 //! How many files the daemon may have open, and for what.
 
 use edge_hub::files::FileBudget;
+use edge_hub::metrics::listener;
 
 use crate::config::{Config, Kind};
 use crate::control;
@@ -11,7 +12,7 @@ const FILES_RESERVED: u64 = 400;
 
 /// How open files are shared: what keeps promises (disk, Docker, upstream, local sockets) comes before connections of clients.
 pub(crate) fn file_budget(config: &Config) -> FileBudget {
-    let local_sockets = control::CONNECTIONS_MAX + workload::CONNECTIONS_MAX;
+    let local_sockets = control::CONNECTIONS_MAX + workload::CONNECTIONS_MAX + listener::CONNECTIONS_MAX;
     let leads_upstream =
         config.upstream.as_ref().is_some_and(|upstream| matches!(upstream.kind, Kind::IotHub(_)));
     FileBudget {

@@ -41,6 +41,9 @@ pub struct Site {
     pub gateway_mqtt: u16,
     /// The gateway's HTTPS: WebSockets and the modules' method API. 443 where modules run: they know no other.
     pub gateway_https: u16,
+    /// Metrics of central and of the gateway, on loopback.
+    pub central_metrics: u16,
+    pub gateway_metrics: u16,
     /// The gateway's device id.
     pub gateway: String,
     /// The gateway's Docker network.
@@ -106,6 +109,8 @@ impl Site {
             gateway_mqtts: if has_modules { 8883 } else { free_port()? },
             gateway_mqtt: free_port()?,
             gateway_https: if has_modules { 443 } else { free_port()? },
+            central_metrics: free_port()?,
+            gateway_metrics: free_port()?,
             gateway: gateway.to_owned(),
             network: format!("lineside-{gateway}"),
             log_level: "info",
@@ -177,6 +182,7 @@ impl Site {
             .env("CENTRAL__HTTP__BEHIND_TLS_PROXY", (!self.http.ip().is_loopback()).to_string())
             .env("CENTRAL__MQTT__MQTTS", format!("{}:{}", self.central_listen, self.central_mqtts))
             .env("CENTRAL__MQTT__WSS", format!("{}:{}", self.central_listen, self.central_wss))
+            .env("CENTRAL__METRICS__LISTEN", format!("127.0.0.1:{}", self.central_metrics))
             .env("CENTRAL__HOSTNAME", &self.central_name)
             .env("RUST_LOG", self.log_level)
             .envs(self.central_env.iter().map(|(name, value)| (name, value)));
@@ -194,6 +200,7 @@ impl Site {
             .env("EDGE_AGENT__LISTEN__MQTTS", format!("{everywhere}:{}", self.gateway_mqtts))
             .env("EDGE_AGENT__LISTEN__HTTPS", format!("{everywhere}:{}", self.gateway_https))
             .env("EDGE_AGENT__LISTEN__MQTT", format!("127.0.0.1:{}", self.gateway_mqtt))
+            .env("EDGE_AGENT__LISTEN__METRICS", format!("127.0.0.1:{}", self.gateway_metrics))
             .env("EDGE_AGENT__DOCKER__NETWORK", &self.network)
             .env("RUST_LOG", self.log_level)
             .envs(self.agent_env.iter().map(|(name, value)| (name, value)));

@@ -37,6 +37,7 @@ mod path_text;
 pub mod properties;
 mod query;
 pub mod relationships;
+pub mod request_counts;
 mod roles;
 pub mod series;
 pub mod session;
@@ -69,6 +70,7 @@ use crate::people::service::People;
 use error::ApiError;
 use links::PublicAddress;
 use query::DescribedParameters;
+use request_counts::RequestCounts;
 
 /// The largest body: the largest manifest, and what stands around it.
 const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
@@ -81,6 +83,7 @@ pub fn router(
     live: LiveFeed,
     states: DeviceStates,
     config: Arc<Config>,
+    requests: Arc<RequestCounts>,
 ) -> Router {
     let address = PublicAddress::new(&config.http);
     let access = auth::Access::new(fleet.clone(), people.clone(), &address);
@@ -108,6 +111,7 @@ pub fn router(
         .layer(middleware::from_fn_with_state(recorder, audited::record))
         .layer(middleware::from_fn_with_state(access, auth::authorize))
         .layer(middleware::map_response(with_browser_headers))
+        .layer(middleware::from_fn_with_state(requests, request_counts::count))
 }
 
 /// Tells browsers and proxies to keep no answer, to hand none to another origin, and to take none for a script or a page, unless

@@ -72,6 +72,11 @@ impl LiveFeed {
         self.0.subscribers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// How many subscribe now.
+    pub fn subscriber_count(&self) -> usize {
+        *self.subscribers()
+    }
+
     /// Subscribes to devices, or to the states of all. What changes after this returns is in the stream; `last` is the id of the last
     /// event that the subscriber knows. `None` when as many subscribe as may.
     pub async fn subscribe(

@@ -27,7 +27,7 @@ pub struct Store {
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     losses: Arc<[(u64, LostCommits)]>,
     ended: watch::Receiver<()>,
     /// The tasks that write last values and series behind the messages; they hold connections, so [`Store::close`] waits for them.

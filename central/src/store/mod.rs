@@ -26,6 +26,7 @@ mod limits;
 pub mod losses;
 pub mod manifests;
 pub mod modules;
+pub mod numbers;
 mod opening;
 pub mod overview;
 mod paths;

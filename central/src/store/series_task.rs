@@ -1,5 +1,6 @@
 //! The task that takes points from messages behind their commits, and compacts them.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use edge_core::error_chain::chain;
@@ -65,7 +66,10 @@ async fn once(store: &Store, loose: &mut Option<Loose>) -> Result<Left, StoreErr
     if let Some(tail) = store.read(|c| Ok::<_, StoreError>(series::read_tail(c)?)).await? {
         messages = tail.left;
         let written = store.submit(move |c| Ok::<_, StoreError>(series::write_tail(c, &tail)?));
-        known.add(&written.await?);
+        let written = written.await?;
+        let points = written.iter().map(|added| added.points as u64).sum();
+        store.shared.points.fetch_add(points, Ordering::Relaxed);
+        known.add(&written);
     }
     let due = known.take(COMPACTED_AT_ONCE);
     if !due.is_empty() {

@@ -3,9 +3,11 @@
 use edge_core::error_chain::chain;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
+use edge_core::metrics::histogram::{DISK_BOUNDS, Histogram};
 use edge_hub::tasks;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -37,7 +39,6 @@ pub(super) enum Job {
 }
 
 /// What the writer and those who hand in works tell each other.
-#[derive(Default)]
 pub(super) struct Shared {
     failure: Mutex<Option<String>>,
     /// When each work that is not finished was handed in, oldest first.
@@ -45,6 +46,23 @@ pub(super) struct Shared {
     /// When works are given up that wait for another program: central stops.
     give_up_at: OnceLock<Instant>,
     disk: Mutex<Disk>,
+    /// Of transactions that were committed.
+    pub(super) commit_times: Histogram,
+    /// Numbers that were added to time series.
+    pub(super) points: AtomicU64,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            failure: Mutex::default(),
+            waiting: Mutex::default(),
+            give_up_at: OnceLock::new(),
+            disk: Mutex::default(),
+            commit_times: Histogram::new(&DISK_BOUNDS),
+            points: AtomicU64::new(0),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -189,6 +207,7 @@ impl Writer<'_> {
         finishes: &mut Vec<(Finish, OwnedSemaphorePermit)>,
     ) -> rusqlite::Result<(u64, u64)> {
         let mut transaction = Self::begin(&self.connection, self.shared)?;
+        let begun = Instant::now();
         for (work, permit) in group {
             let savepoint = transaction.savepoint()?;
             // A fault in one work must not end the writer, on which all others depend.
@@ -210,6 +229,7 @@ impl Writer<'_> {
         }
         let position = record::count(&transaction)?;
         transaction.commit()?;
+        self.shared.commit_times.observe(begun.elapsed());
         Ok(position)
     }
 

@@ -48,6 +48,7 @@ pub async fn start_with(dir: &std::path::Path, change: impl FnOnce(&mut Config))
     config.http.listen = any;
     config.mqtt.mqtts = any;
     config.mqtt.mqtt = Some(any);
+    config.metrics.listen = None;
     change(&mut config);
     let stop = CancellationToken::new();
     let started = server::start(config, stop.clone()).await.unwrap();

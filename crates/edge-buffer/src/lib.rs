@@ -44,6 +44,7 @@ mod scan;
 mod segment;
 mod segments;
 mod shared;
+mod snapshot;
 mod state;
 mod stats;
 mod storage;

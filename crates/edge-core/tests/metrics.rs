@@ -42,7 +42,10 @@ fn the_page_lists_every_metric_with_its_type_unit_labels_and_meaning() {
         std::fs::write(PAGE, &written).unwrap();
     }
     let page = std::fs::read_to_string(PAGE).unwrap();
-    assert!(page == written, "docs/operating/metrics.md is not what names.rs says: write it anew as this test tells");
+    assert!(
+        page == written,
+        "docs/operating/metrics.md is not what names.rs says: write it anew as this test tells"
+    );
 }
 
 #[test]

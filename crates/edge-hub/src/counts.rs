@@ -2,9 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a server has let go or refused since it opened.
+/// Who came and went, and what a server has let go or refused, since it opened.
 #[derive(Debug, Default)]
 pub struct Counts {
+    /// Clients that were admitted.
+    pub connects: AtomicU64,
+    /// Those of them whose connection ended.
+    pub disconnects: AtomicU64,
     /// Connections beyond the bound.
     pub connections_refused: AtomicU64,
     /// Unproven connections that were closed for others.
@@ -53,7 +57,16 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Every count with its name, for people and programs.
+    pub fn logins_failed(&self) -> u64 {
+        self.logins_failed.load(Ordering::Relaxed)
+    }
+
+    /// Clients that connected, and those of them whose connection ended.
+    pub fn connects_and_disconnects(&self) -> (u64, u64) {
+        (self.connects.load(Ordering::Relaxed), self.disconnects.load(Ordering::Relaxed))
+    }
+
+    /// Every count of what was let go or refused, with its name, for people and programs.
     pub fn all(&self) -> Vec<(&'static str, u64)> {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         vec![

@@ -28,6 +28,7 @@ mod listener;
 pub mod logging;
 pub mod machine;
 mod message;
+pub mod metrics;
 pub mod mqtt_server;
 pub mod private_files;
 mod quota;

@@ -31,6 +31,23 @@ pub struct MqttServer<S> {
     stop_keeper: DropGuard,
 }
 
+impl<S> MqttServer<S> {
+    /// The numbers of the journal of sessions and retained messages.
+    pub fn journal_stats(&self) -> edge_buffer::Stats {
+        self.broker.journal.stats()
+    }
+
+    /// What was refused or let go so far.
+    pub fn counts(&self) -> &Counts {
+        &self.broker.counts
+    }
+
+    /// Clients that have a session, connected or not.
+    pub fn session_count(&self) -> usize {
+        self.broker.session_count()
+    }
+}
+
 impl<S: Service> MqttServer<S> {
     /// A server whose listeners are not open yet. The sessions begin to expire, and wills that are due are published.
     pub fn new(sessions: Sessions, service: Arc<S>) -> Arc<Self> {
@@ -60,16 +77,6 @@ impl<S: Service> MqttServer<S> {
     /// The clients that were refused last.
     pub fn refusals(&self) -> &Refusals {
         &self.refusals
-    }
-
-    /// The numbers of the journal of sessions and retained messages.
-    pub fn journal_stats(&self) -> edge_buffer::Stats {
-        self.broker.journal.stats()
-    }
-
-    /// What was refused or let go so far.
-    pub fn counts(&self) -> &Counts {
-        &self.broker.counts
     }
 
     /// Writes what the journal was handed and lets its directory go. After the listeners have ended.

@@ -126,6 +126,7 @@ impl Daemon {
         let link = link::start(&mut tasks, &parts, &stop);
 
         let control = Arc::new(control(&parts, server.clone(), reconciler, link));
+        tasks::start_metrics(&mut tasks, &parts, &control, &stop);
         let watched = (control.clone(), parts.config.clone(), health);
         restarted(&mut tasks, "health", &stop, watched, |(control, config, health), stop| {
             check::watch::run(control, config, health, stop)

@@ -2,23 +2,28 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
+use edge_hub::metrics::listener;
 use edge_hub::tasks::Tasks;
 use edge_hub::tls::Authority;
 use futures_util::FutureExt as _;
 use schemas::status::HealthReport;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::parts::Parts;
 use super::report::{Reporter, host};
 use crate::access::certificate;
+use crate::control::context::Control;
 use crate::deployment::docker::{Engine, ModuleContext};
 use crate::deployment::reconciler::Reconciler;
 use crate::deployment::status::ReconcilerStatus;
 use crate::deployment::watched_folder;
 use crate::deployment::workload::certificates::ModuleCertificates;
 use crate::deployment::workload::{About, Workload};
+use crate::metrics::Metrics;
 
 /// Runs `run` on a clone of `part` until it is stopped, and again after a panic.
 pub(super) fn restarted<P, F>(
@@ -101,4 +106,27 @@ pub(super) fn start_reconciler(
     };
     restarted(tasks, "reconciler", stop, reconciler, |reconciler, stop| reconciler.run(stop));
     seen
+}
+
+/// Starts the listener of the metrics, when there is one. The daemon does its work without it.
+pub(super) fn start_metrics(
+    tasks: &mut Tasks,
+    parts: &Parts,
+    control: &Arc<Control>,
+    stop: &CancellationToken,
+) {
+    let Some(address) = parts.config.listen.metrics else { return };
+    let platform = host().platform;
+    let metrics = Arc::new(Metrics {
+        control: control.clone(),
+        routing: parts.outputs.routing.clone(),
+        data_dir: parts.config.data_dir.clone(),
+        host: format!("{} {} {}", platform.os, platform.version, platform.architecture),
+        started: Instant::now(),
+        instance: Uuid::new_v4(),
+    });
+    restarted(tasks, "metrics", stop, metrics, move |metrics, stop| {
+        let collect = move || std::future::ready(metrics.text());
+        listener::serve("[listen] metrics", address, collect, stop)
+    });
 }

@@ -320,9 +320,10 @@ impl Deployments {
         let (_, table, _) = deploy::take(&manifest);
         self.queues.route_to(&table.queues())?;
         self.takes_free.store(table.takes_free(), Ordering::Relaxed);
+        let received = self.routing.borrow().received.with_modules(desired.modules.keys());
         self.routing.send_replace(Arc::new(Routing {
             table: Some(table),
-            modules: desired.modules.keys().cloned().collect(),
+            received,
             time_to_live_ms: manifest.edge_hub.time_to_live_secs.map(|secs| secs.saturating_mul(1000)),
         }));
         // Noted before they are refused: nothing that they leave is the next module's of their name.

@@ -3,6 +3,7 @@
 
 pub mod quarantine;
 pub mod queues;
+pub mod received;
 pub mod record;
 pub mod routing;
 pub mod twins;

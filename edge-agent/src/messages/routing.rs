@@ -1,6 +1,5 @@
 //! From a message that came in to the queues that it must stand in: what the routes in force say, done.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -16,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::clock::steady_ms;
 use crate::messages::queues::Queues;
+use crate::messages::received::Received;
 use crate::messages::record;
 use crate::messages::twins::Twins;
 use crate::messages::unrouted::Unrouted;
@@ -38,8 +38,8 @@ const USER_PROPERTY: &str = "mqtt-user";
 pub struct Routing {
     /// `None` before the first deployment: then everything goes to central, so that nothing is lost.
     pub table: Option<RouteTable>,
-    /// The modules that may connect.
-    pub modules: BTreeSet<ModuleId>,
+    /// How many messages came from whom.
+    pub received: Received,
     /// How long a message may wait for its sink, unless its route says; `None` for ever.
     pub time_to_live_ms: Option<u64>,
 }
@@ -132,6 +132,9 @@ impl Router {
         payload: &Bytes,
     ) -> Stored {
         let routing = self.routing.borrow().clone();
+        if !matches!(kind, Kind::TwinChange { .. }) {
+            routing.received.count(from, &self.gateway);
+        }
         let goes = match &routing.table {
             None => vec![Goes { sink: Sink::Upstream, class: QueueClass::DEFAULT, time_to_live_ms: None }],
             Some(table) => {

@@ -47,6 +47,11 @@ impl Unrouted {
         (self.by_sender().clone(), self.of_others.load(Ordering::Relaxed))
     }
 
+    /// Messages that no route took.
+    pub fn total(&self) -> u64 {
+        self.by_sender().values().sum::<u64>() + self.of_others.load(Ordering::Relaxed)
+    }
+
     /// Messages that were acknowledged though a queue refused its copy.
     pub fn partly(&self) -> u64 {
         self.partly.load(Ordering::Relaxed)

@@ -7,6 +7,7 @@ use std::path::Path;
 pub(crate) const AGENT: &[&str] = &[
     "C2D messages of a device",
     "Docker events",
+    "HTTP request",
     "HTTPS",
     "HTTPS connection",
     "MQTT connection",
@@ -27,6 +28,7 @@ pub(crate) const AGENT: &[&str] = &[
     "health",
     "input of a module",
     "link",
+    "metrics",
     "passwords",
     "plain MQTT",
     "queue-answers",
@@ -61,6 +63,7 @@ pub(crate) const CENTRAL: &[&str] = &[
     "end of waiting commands",
     "last values",
     "live stream",
+    "metrics",
     "news for a gateway",
     "outcome of an audit row",
     "plain MQTT",

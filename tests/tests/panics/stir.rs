@@ -38,6 +38,8 @@ pub(crate) struct Stir {
     central_mqtt: u16,
     /// Where connections are opened and closed.
     https: [u16; 2],
+    /// Where metrics are scraped.
+    metrics: [u16; 2],
     listening: Vec<JoinHandle<()>>,
     round: u64,
 }
@@ -76,6 +78,7 @@ impl Stir {
             gateway_mqtt: site.gateway_mqtt,
             central_mqtt,
             https: [site.gateway_https, site.central_wss],
+            metrics: [site.gateway_metrics, site.central_metrics],
             listening: [leaf, direct].iter().map(|device| tokio::spawn(listen(device.client(50)))).collect(),
             round: 0,
         })
@@ -106,6 +109,7 @@ impl Stir {
                 quietly(this.burst()),
                 quietly(this.central_mqtt()),
                 quietly(this.connections()),
+                quietly(this.metrics()),
                 quietly(this.messages()),
                 quietly(this.commands()),
                 quietly(this.token()),
@@ -141,6 +145,13 @@ impl Stir {
     async fn connections(&self) -> Result<()> {
         for port in self.https {
             drop(TcpStream::connect(("127.0.0.1", port)).await?);
+        }
+        Ok(())
+    }
+
+    async fn metrics(&self) -> Result<()> {
+        for port in self.metrics {
+            reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?;
         }
         Ok(())
     }

@@ -66,6 +66,13 @@ pub struct Ticket {
     at: Duration,
 }
 
+impl Ticket {
+    /// How long ago the message was sent.
+    pub fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.at)
+    }
+}
+
 impl Default for Pace {
     fn default() -> Self {
         Self {

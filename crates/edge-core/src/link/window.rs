@@ -112,6 +112,12 @@ impl Windows {
         self.unacknowledged.get(&packet_id).map(|(queue, sequence, _)| (*queue, *sequence))
     }
 
+    /// As [`Windows::find`], and how long ago it was sent.
+    pub fn find_with_age(&self, packet_id: u16, now: Duration) -> Option<(u64, u64, Duration)> {
+        let (queue, sequence, ticket) = self.unacknowledged.get(&packet_id)?;
+        Some((*queue, *sequence, ticket.age(now)))
+    }
+
     /// What is known of the line.
     pub fn pace(&self) -> &Pace {
         &self.pace

@@ -212,9 +212,18 @@ mod tests {
             ]
         );
         let of = "iothub=\"h\",edge_device=\"gw\"";
-        assert!(lines.contains(&format!("edgehub_x_seconds_bucket{{{of},le=\"0.02\"}} 0").as_str()), "{text}");
-        assert!(lines.contains(&format!("edgehub_x_seconds_bucket{{{of},le=\"0.05\"}} 1").as_str()), "{text}");
-        assert!(lines.contains(&format!("edgehub_x_seconds_bucket{{{of},le=\"+Inf\"}} 1").as_str()), "{text}");
+        assert!(
+            lines.contains(&format!("edgehub_x_seconds_bucket{{{of},le=\"0.02\"}} 0").as_str()),
+            "{text}"
+        );
+        assert!(
+            lines.contains(&format!("edgehub_x_seconds_bucket{{{of},le=\"0.05\"}} 1").as_str()),
+            "{text}"
+        );
+        assert!(
+            lines.contains(&format!("edgehub_x_seconds_bucket{{{of},le=\"+Inf\"}} 1").as_str()),
+            "{text}"
+        );
         assert!(lines.contains(&format!("edgehub_x_seconds_sum{{{of}}} 0.04").as_str()), "{text}");
         assert!(lines.contains(&format!("edgehub_x_seconds_count{{{of}}} 1").as_str()), "{text}");
     }

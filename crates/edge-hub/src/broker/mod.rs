@@ -63,6 +63,11 @@ impl Broker {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many clients have a session, connected or not.
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions().count()
+    }
+
     fn retaining(&self) -> MutexGuard<'_, ()> {
         self.retaining.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -56,6 +56,10 @@ pub(super) struct Due {
 }
 
 impl Sessions {
+    pub(super) fn count(&self) -> usize {
+        self.by_client.len()
+    }
+
     /// How many outlive their connection.
     pub(super) fn durable(&self) -> usize {
         self.durable

@@ -13,6 +13,7 @@ use super::reason_string::fits;
 use super::state::Session;
 use super::wire::{Reader, Writer};
 use crate::broker::presence::Parting;
+use crate::counts::count;
 use crate::sanitized::Sanitized;
 use crate::service::Service;
 use mqtt::codec::packet::{Disconnect, Version};
@@ -30,6 +31,7 @@ where
     pub(super) async fn finish(mut self, end: End) {
         let deadline = Instant::now() + self.server.settings.finish_timeout;
         let was_current = self.server.clients.leave(&self.connection);
+        count(&self.server.broker.counts.disconnects);
         info!(client = %Sanitized(self.client_id()), why = %Sanitized(end.why()), "client disconnected");
         // Whoever waits for an acknowledgement of this client learns that it will not come.
         let parting = match end {

@@ -22,6 +22,7 @@ use crate::bridge_state;
 use crate::broker::presence::Arrival;
 use crate::broker::will::Will;
 use crate::close_handle::CloseHandle;
+use crate::counts::count;
 use crate::message::{FOR_EVER, Message};
 use crate::mqtt_server::MqttServer;
 use crate::sanitized::Sanitized;
@@ -123,6 +124,7 @@ where
     write::connack(&mut writer.out, version, &connack);
 
     server.clients.changed();
+    count(&server.broker.counts.connects);
     server.service.connected(client);
     for meaning in granted {
         server.service.subscribed(client, &meaning);

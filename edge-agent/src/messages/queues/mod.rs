@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use edge_buffer::{Append, AppendError, Gap, OpenError, Stats};
+use edge_core::metrics::histogram::{Histogram, LINK_BOUNDS};
 use edge_core::route::{QueueClass, QueuesNeeded, Sink};
 use edge_hub::clients::Clients;
 use edge_hub::tasks;
@@ -55,14 +56,20 @@ pub struct Queues {
     inputs: Mutex<BTreeMap<ModuleId, Input>>,
     clients: Clients,
     deliveries: TaskTracker,
+    /// From sending a message to central to its acknowledgement.
+    pub send_times: Histogram,
 }
 
 /// The numbers of one queue.
 pub struct QueueStats {
     /// `upstream`, or `inputs/{module}`; with `@3` behind it for priority 3, and `.refuse` for one that refuses.
     pub name: String,
+    /// The module whose input it leads to; `None` for central.
+    pub module: Option<ModuleId>,
     /// 0 (first) to 9; `None` for routes without one, which come last.
     pub priority: Option<u32>,
+    /// No route leads to it, and it is empty.
+    pub is_over: bool,
     /// As the log counts.
     pub stats: Stats,
     /// What was lost, by cause and sender.
@@ -86,6 +93,7 @@ impl Queues {
             inputs: Mutex::default(),
             clients,
             deliveries: TaskTracker::new(),
+            send_times: Histogram::new(&LINK_BOUNDS),
         })
     }
 
@@ -250,22 +258,42 @@ impl Queues {
 
     /// Every queue that is not over, with its name: `upstream`, or `inputs/{module}`; with `@3` behind it for priority 3.
     pub fn all(&self) -> Vec<(String, Arc<destination::Queue>)> {
-        let mut all = named(&self.upstream);
-        for input in self.inputs().values() {
-            all.extend(named(&input.place));
+        let shown = self.named().into_iter().filter(|(.., queue)| !queue.is_over());
+        shown.map(|(name, _, queue)| (name, queue)).collect()
+    }
+
+    /// Every queue with its name and the module that it leads to.
+    fn named(&self) -> Vec<(String, Option<ModuleId>, Arc<destination::Queue>)> {
+        let mut all = Vec::new();
+        let mut add = |place: &Destination, module: Option<&ModuleId>| {
+            let named = |queue: &Arc<destination::Queue>| {
+                (place.name_of(queue.class), module.cloned(), queue.clone())
+            };
+            all.extend(place.queues().iter().map(named));
+        };
+        add(&self.upstream, None);
+        for (module, input) in self.inputs().iter() {
+            add(&input.place, Some(module));
         }
         all
     }
 
-    /// The numbers of every queue.
+    /// The numbers of every queue that is not over.
     pub fn stats(&self) -> Vec<QueueStats> {
-        let of = |(name, queue): (String, Arc<destination::Queue>)| QueueStats {
+        self.stats_of_all().into_iter().filter(|queue| !queue.is_over).collect()
+    }
+
+    /// The numbers of every queue that was opened since the start: sums over them never become smaller.
+    pub fn stats_of_all(&self) -> Vec<QueueStats> {
+        let of = |(name, module, queue): (String, Option<ModuleId>, Arc<destination::Queue>)| QueueStats {
             name,
+            module,
             priority: Some(queue.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT),
+            is_over: queue.is_over(),
             stats: queue.log.stats(),
             gaps: queue.log.gaps(),
         };
-        self.all().into_iter().map(of).collect()
+        self.named().into_iter().map(of).collect()
     }
 
     /// Counts what has expired in each queue, whoever reads it or does not, every few seconds until `stop`.
@@ -322,12 +350,6 @@ impl IdentityState for Arc<Queues> {
             Ok(())
         })
     }
-}
-
-fn named(place: &Destination) -> Vec<(String, Arc<destination::Queue>)> {
-    let queues = place.queues();
-    let shown = queues.iter().filter(|queue| !queue.is_over());
-    shown.map(|queue| (place.name_of(queue.class), queue.clone())).collect()
 }
 
 #[cfg(test)]

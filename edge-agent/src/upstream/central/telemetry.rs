@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edge_core::link::pace::Pace;
 use edge_core::link::window::Windows;
@@ -137,13 +138,16 @@ impl Telemetry {
         }
     }
 
-    /// Notes that central has a message; the queue forgets what is done. Of an unknown packet id it changes nothing.
-    pub(super) fn acknowledged(&mut self, packet_id: u16) {
-        let Some((key, sequence)) = self.window.find(packet_id) else { return };
-        let done = self.window.acknowledged(packet_id, self.began.elapsed()).map(|(_, done)| done);
+    /// Notes that central has a message; the queue forgets what is done. Gives how long ago it was sent. Of an unknown packet id
+    /// it changes nothing.
+    pub(super) fn acknowledged(&mut self, packet_id: u16) -> Option<Duration> {
+        let now = self.began.elapsed();
+        let (key, sequence, age) = self.window.find_with_age(packet_id, now)?;
+        let done = self.window.acknowledged(packet_id, now).map(|(_, done)| done);
         if let Some(queue) = self.queues.get(&key) {
             queue.log.confirm(sequence, done);
         }
+        Some(age)
     }
 
     /// Notes that a message was set aside, since central refused it; the queue forgets what is done.

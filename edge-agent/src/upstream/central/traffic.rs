@@ -207,8 +207,10 @@ impl Traffic for LinkTraffic<'_> {
     async fn hear(&mut self, sender: &mut Sender, incoming: Incoming) -> Result<(), Ended> {
         match incoming {
             Incoming::Acknowledged(packet_id) => {
-                if !self.telling.acknowledged(packet_id) {
-                    self.telemetry.acknowledged(packet_id);
+                if !self.telling.acknowledged(packet_id)
+                    && let Some(took) = self.telemetry.acknowledged(packet_id)
+                {
+                    self.link.queues.send_times.observe(took);
                 }
             }
             Incoming::Refused { packet_id, reason, why } => self.refused(packet_id, reason, why).await?,

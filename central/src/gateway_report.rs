@@ -5,8 +5,7 @@ use std::sync::Mutex;
 
 use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity, ModuleId};
-use schemas::status::HealthReport;
-use serde_json::{Map, Value};
+use schemas::received_report::{ReceivedModule, ReceivedReport};
 
 use crate::device_state::ModuleCounts;
 use crate::store::twins::{self, Half};
@@ -25,35 +24,32 @@ pub struct GatewayReport {
 
 impl GatewayReport {
     /// Of both sections of `$edgeAgent`.
-    pub fn of(desired: &Map<String, Value>, reported: &Map<String, Value>) -> Self {
-        let modules =
-            |section: &Map<String, Value>| section.get("modules").and_then(Value::as_object).cloned();
-        let wanted = modules(desired);
-        let told = modules(reported).unwrap_or_default();
-        let counts = wanted.map(|wanted| {
-            let wanted = wanted.iter().filter(|(_, module)| module["status"] != "stopped");
+    pub fn of(desired: &ReceivedReport, reported: &ReceivedReport) -> Self {
+        let modules = desired.modules.as_ref().map(|wanted| {
             let mut counts = ModuleCounts::default();
-            for (name, _) in wanted {
+            for (name, _) in wanted.iter().filter(|(_, module)| module.shall_run()) {
                 counts.wanted += 1;
-                let is_running = told.get(name).is_some_and(|module| module["runtimeStatus"] == "running");
-                counts.running += u32::from(is_running);
+                counts.running += u32::from(reported.module(name).is_some_and(ReceivedModule::is_running));
             }
             counts
         });
-        Self { modules: counts, error_finding: error_finding(reported) }
+        let findings = reported.health.iter().flat_map(|health| &health.findings);
+        let error = findings.into_iter().find(|finding| finding.level == "error");
+        Self { modules, error_finding: error.map(|finding| finding.evidence.clone()) }
     }
 
     fn read(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<Self> {
-        let agent = Identity::module(gateway.clone(), ModuleId::edge_agent());
-        let desired = twins::section(c, &agent, Half::Desired)?.section.properties;
-        let reported = twins::section(c, &agent, Half::Reported)?.section.properties;
-        Ok(Self::of(&desired, &reported))
+        Ok(Self::of(&section(c, gateway, Half::Desired)?, &section(c, gateway, Half::Reported)?))
     }
 }
 
-fn error_finding(reported: &Map<String, Value>) -> Option<String> {
-    let report: HealthReport = serde_json::from_value(reported.get("health")?.clone()).ok()?;
-    report.findings.into_iter().find(|finding| finding.level == "error").map(|finding| finding.evidence)
+/// A section of a gateway's `$edgeAgent`, as far as it can be read.
+///
+/// # Errors
+/// Those of the store.
+pub fn section(c: &Connection, gateway: &DeviceId, half: Half) -> rusqlite::Result<ReceivedReport> {
+    let agent = Identity::module(gateway.clone(), ModuleId::edge_agent());
+    Ok(ReceivedReport::of(&twins::section(c, &agent, half)?.section.properties))
 }
 
 /// The versions of both sections of a gateway's `$edgeAgent`; `None` for one that was never written.
@@ -97,12 +93,13 @@ impl GatewayReports {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn a_module_counts_when_it_is_wanted_and_runs_when_its_gateway_says_so() {
         let of = |desired: Value, reported: Value| {
-            GatewayReport::of(desired.as_object().unwrap(), reported.as_object().unwrap())
+            let read = |section: Value| ReceivedReport::of(section.as_object().unwrap());
+            GatewayReport::of(&read(desired), &read(reported))
         };
         let wanted = json!({"modules": {"a": {"status": "running"}, "b": {}, "c": {"status": "stopped"}}});
         let told = json!({"modules": {"a": {"runtimeStatus": "running"}, "b": {"runtimeStatus": "backoff"},

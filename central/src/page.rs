@@ -8,15 +8,16 @@ use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use rusqlite::Connection;
 use schemas::names::{Identity, ModuleId};
-use schemas::status::{FindingReport, HealthReport, RefusalReport};
+use schemas::received_report::{ReceivedModule, ReceivedStatus};
+use schemas::status::{FindingReport, RefusalReport};
 use schemas::timestamp::rfc3339;
-use serde_json::Value;
 
 use crate::admission::Admission;
 use crate::api::error::Answer;
 use crate::clock::now_ms;
 use crate::error::ServiceError;
 use crate::fleet::Fleet;
+use crate::gateway_report;
 use crate::lookup::modules;
 use crate::presence::Connections;
 use crate::store::devices::{self, Device};
@@ -64,45 +65,39 @@ fn row(c: &Connection, device: Device) -> Result<Row, ServiceError> {
     let last_seen_ms = device.last_seen_ms.max(telemetry::last_received(c, &device.id)?);
     let agent = Identity::module(device.id.clone(), ModuleId::edge_agent());
     let desired = twins::section(c, &agent, Half::Desired)?.section.version;
-    let reported = twins::section(c, &agent, Half::Reported)?.section.properties;
+    let reported = gateway_report::section(c, &device.id, Half::Reported)?;
     let deployment = match &device.manifest_id {
         None => String::new(),
         Some(id) => {
             let name = manifests::get(c, id)?.map_or_else(|| id.clone(), |manifest| manifest.display_name);
-            match reported.get("lastDesiredVersion").and_then(Value::as_u64) {
-                Some(version) if version == desired => {
-                    let status = reported.get("lastDesiredStatus");
-                    let code = status.and_then(|status| status.get("code")).and_then(Value::as_u64);
-                    let why = status.and_then(|status| status.get("description")).and_then(Value::as_str);
-                    match code {
-                        Some(200) => format!("{name}: done"),
-                        Some(code) => format!("{name}: {code} {}", why.unwrap_or("")),
-                        None => name,
-                    }
-                }
+            let ReceivedStatus { code, description } = &reported.last_desired_status;
+            match reported.last_desired_version {
+                Some(version) if version == desired => match code {
+                    Some(200) => format!("{name}: done"),
+                    Some(code) => format!("{name}: {code} {}", description.as_deref().unwrap_or("")),
+                    None => name,
+                },
                 _ => format!("{name}: not yet taken up by the gateway"),
             }
         }
     };
     let mut states = Vec::new();
     for module in modules(c, &device.id)?.into_iter().filter(|module| !module.is_system()) {
-        let state = reported.get("modules").and_then(|modules| modules.get(module.as_str()));
+        let state = reported.module(module.as_str());
         states.push((module, state.map_or_else(|| "not reported".to_owned(), state_text)));
     }
-    let health = reported.get("health").cloned();
-    let health: HealthReport =
-        health.and_then(|health| serde_json::from_value(health).ok()).unwrap_or_default();
+    let health = reported.health.unwrap_or_default();
     let findings = health.findings.into_iter().filter(|finding| finding.level != "info").collect();
     Ok(Row { device, last_seen_ms, deployment, modules: states, findings, refusals: health.refusals })
 }
 
 /// `backoff: ended with code 3; restart 2 of 20; next try …`
-fn state_text(state: &Value) -> String {
-    let of = |key: &str| state.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let status = of("runtimeStatus").unwrap_or("not reported");
-    let reason = of("statusDescription").filter(|reason| *reason != status);
+fn state_text(state: &ReceivedModule) -> String {
+    let of = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let status = of(&state.runtime_status).unwrap_or_else(|| "not reported".to_owned());
+    let reason = of(&state.status_description).filter(|reason| *reason != status);
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    let next = of("nextTryUtc").map(|at| format!("; next try {at}")).unwrap_or_default();
+    let next = of(&state.next_try_utc).map(|at| format!("; next try {at}")).unwrap_or_default();
     format!("{status}{reason}{next}")
 }
 

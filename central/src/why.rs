@@ -4,10 +4,10 @@ use edge_hub::refusals::Refused;
 use rusqlite::Connection;
 use schemas::body::decode;
 use schemas::json::from_outside;
-use schemas::names::{DeviceId, Identity, ModuleId};
-use schemas::status::HealthReport;
+use schemas::names::{DeviceId, Identity};
+use schemas::received_report::ReceivedReport;
 use schemas::timestamp::parse_rfc3339;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::device_state::DeviceState;
 use crate::device_states::DeviceStates;
@@ -17,10 +17,11 @@ use crate::diagnosis::{
     WrongTime,
 };
 use crate::error::{ServiceError, no_device};
+use crate::gateway_report;
 use crate::message_values::{Stamp, members};
 use crate::store::grid::GridDevice;
 use crate::store::telemetry::{self, LiveMessage};
-use crate::store::twins::{self, Half};
+use crate::store::twins::Half;
 use crate::store::{enrollments, grid, losses, series};
 
 /// Losses of so long are asked about.
@@ -66,7 +67,11 @@ pub fn gather(
         ..DiagnosisFacts::default()
     };
     if let Some((gateway, is_enabled)) = gateway {
-        facts.attempts.extend(attempts_at(&gateway, &reported(c, &gateway)?, id));
+        facts.attempts.extend(attempts_at(
+            &gateway,
+            gateway_report::section(c, &gateway, Half::Reported)?,
+            id,
+        ));
         facts.gateway = Some(carrier(c, states, gateway, is_enabled)?);
     }
     if device.is_gateway {
@@ -108,18 +113,8 @@ fn attempts_at_central(refused: &[Refused], id: &DeviceId) -> Vec<Attempt> {
     of_it.map(attempt).collect()
 }
 
-/// The last report of a gateway.
-fn reported(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<Map<String, Value>> {
-    let agent = Identity::module(gateway.clone(), ModuleId::edge_agent());
-    Ok(twins::section(c, &agent, Half::Reported)?.section.properties)
-}
-
-fn health(reported: &Map<String, Value>) -> Option<HealthReport> {
-    serde_json::from_value(reported.get("health")?.clone()).ok()
-}
-
-fn attempts_at(gateway: &DeviceId, reported: &Map<String, Value>, id: &DeviceId) -> Vec<Attempt> {
-    let refusals = health(reported).map(|health| health.refusals).unwrap_or_default();
+fn attempts_at(gateway: &DeviceId, reported: ReceivedReport, id: &DeviceId) -> Vec<Attempt> {
+    let refusals = reported.health.map(|health| health.refusals).unwrap_or_default();
     let of_it = refusals.into_iter().filter(|refusal| refusal.identity == id.as_str());
     let attempt = |refusal: schemas::status::RefusalReport| Attempt {
         refusal: Refusal::of(&refusal.why),
@@ -135,21 +130,21 @@ fn attempts_at(gateway: &DeviceId, reported: &Map<String, Value>, id: &DeviceId)
 
 /// What a gateway reports of its modules and of itself.
 fn add_report(c: &Connection, gateway: &GridDevice, facts: &mut DiagnosisFacts) -> rusqlite::Result<()> {
-    let reported = reported(c, &gateway.id)?;
-    let agent = Identity::module(gateway.id.clone(), ModuleId::edge_agent());
-    let desired = twins::section(c, &agent, Half::Desired)?.section.properties;
-    let wanted = desired.get("modules").and_then(Value::as_object).cloned().unwrap_or_default();
-    let wanted = wanted.iter().filter(|(_, module)| module["status"] != "stopped");
-    for name in wanted.map(|(name, _)| name) {
-        let told = reported.get("modules").and_then(|modules| modules.get(name)).cloned().unwrap_or_default();
-        let text = |key: &str| told[key].as_str().map(str::to_owned);
-        let status = text("runtimeStatus").unwrap_or_else(|| "notReported".to_owned());
-        if status != "running" {
-            let (reason, next_try) = (text("statusDescription"), text("nextTryUtc"));
-            facts.stopped_modules.push(StoppedModule { name: name.clone(), status, reason, next_try });
+    let reported = gateway_report::section(c, &gateway.id, Half::Reported)?;
+    let desired = gateway_report::section(c, &gateway.id, Half::Desired)?;
+    let wanted = desired.modules.unwrap_or_default();
+    for name in wanted.into_iter().filter(|(_, module)| module.shall_run()).map(|(name, _)| name) {
+        let told = reported.module(&name).cloned().unwrap_or_default();
+        if !told.is_running() {
+            facts.stopped_modules.push(StoppedModule {
+                name,
+                status: told.runtime_status.unwrap_or_else(|| "notReported".to_owned()),
+                reason: told.status_description,
+                next_try: told.next_try_utc,
+            });
         }
     }
-    let findings = health(&reported).map(|health| health.findings).unwrap_or_default();
+    let findings = reported.health.map(|health| health.findings).unwrap_or_default();
     let known = |finding: schemas::status::FindingReport| KnownFinding {
         id: finding.id,
         level: finding.level,

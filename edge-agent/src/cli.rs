@@ -19,6 +19,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use edge_core::health::finding::{Finding, Level};
 use edge_hub::logging;
 use edge_hub::terminal::{Output, Tone};
+use schemas::gateway_status::{GatewayStatus, RefusalList};
 use serde_json::{Value, json};
 
 use access::{Device, User};
@@ -149,16 +150,16 @@ impl Cli {
             Command::Plan { file } => plan(options, file).await?,
             Command::Apply { file, wait } => apply(options, file, *wait).await?,
             Command::Status => {
-                let answer = options.ask("GET", "/status", None).await?;
-                options.print(&answer, || status_text(&answer))?;
+                let (answer, status) = options.read::<GatewayStatus>("/status").await?;
+                options.print(&answer, || status_text(&status, Output::of_stdout()))?;
             }
             Command::List => {
-                let answer = options.ask("GET", "/status", None).await?;
-                options.print(&answer["modules"], || modules_text(&answer["modules"]))?;
+                let (answer, status) = options.read::<GatewayStatus>("/status").await?;
+                options.print(&answer["modules"], || modules_text(&status.modules, Output::of_stdout()))?;
             }
             Command::Refusals => {
-                let answer = options.ask("GET", "/refusals", None).await?;
-                options.print(&answer["refusals"], || refusals_text(&answer["refusals"]))?;
+                let (answer, list) = options.read::<RefusalList>("/refusals").await?;
+                options.print(&answer["refusals"], || refusals_text(&list.refusals))?;
             }
             Command::Call { target, method, payload, timeout } => {
                 let payload: Value = match payload {

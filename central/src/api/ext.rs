@@ -14,6 +14,7 @@ use schemas::bag::system;
 use schemas::body::decode;
 use schemas::json::{DEPTH_MAX, check_text};
 use schemas::names::{Identity, ModuleId};
+use schemas::received_report::ReceivedReport;
 use schemas::status::HealthReport;
 use schemas::timestamp::rfc3339;
 use schemas::twin::Section;
@@ -27,6 +28,7 @@ use super::extract::{OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
 use crate::error::{ServiceError, no_device};
 use crate::fleet::Fleet;
+use crate::gateway_report;
 use crate::health::{Health, HealthBody};
 use crate::lookup::{modules, require};
 use crate::store::telemetry::{self, Message};
@@ -113,9 +115,10 @@ pub(super) async fn status(
             let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
             let received = telemetry::last_received(c, &device.id)?;
             let modules = modules(c, &device.id)?;
-            let agent = Identity::module(device.id.clone(), ModuleId::edge_agent());
-            let desired = twins::section(c, &agent, Half::Desired)?.section.properties;
-            let reported = twins::section(c, &agent, Half::Reported)?.section.properties;
+            let (desired, reported) = (
+                gateway_report::section(c, &device.id, Half::Desired)?,
+                gateway_report::section(c, &device.id, Half::Reported)?,
+            );
             Ok::<_, ServiceError>((device, received, modules, (desired, reported)))
         })
         .await?;
@@ -124,32 +127,30 @@ pub(super) async fn status(
     let modules = modules.into_iter().filter(|module| !module.is_system()).map(|name| {
         let module = Identity::module(device.id.clone(), name.clone());
         let since = fleet.connections.since(&module, Some(&device.id));
-        let of = |section: &Map<String, Value>| {
-            section.get("modules").and_then(|modules| modules.get(name.as_str())).cloned()
-        };
-        let (wanted, told) = (of(&desired).unwrap_or_default(), of(&reported).unwrap_or_default());
-        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let of = |section: &ReceivedReport| section.module(name.as_str()).cloned().unwrap_or_default();
+        let (wanted, told) = (of(&desired), of(&reported));
         ModuleStatus {
             name: name.to_string(),
             connected: since.is_some(),
             since: since.map(rfc3339),
-            desired_status: text(&wanted["status"]),
-            status: text(&told["runtimeStatus"]).unwrap_or_else(|| "notReported".to_owned()),
-            reason: text(&told["statusDescription"]),
-            next_try: text(&told["nextTryUtc"]),
-            restarts: told["restartCount"].as_u64(),
-            image: text(&told["settings"]["image"]).or_else(|| text(&wanted["settings"]["image"])),
+            desired_status: wanted.status,
+            status: told.runtime_status.unwrap_or_else(|| "notReported".to_owned()),
+            reason: told.status_description,
+            next_try: told.next_try_utc,
+            restarts: told.restart_count,
+            image: told.settings.image.or(wanted.settings.image),
         }
     });
+    let modules: Vec<ModuleStatus> = modules.collect();
     Ok(Json(StatusBody {
-        modules: modules.collect(),
+        modules,
         connected: since.is_some(),
         since: since.map(rfc3339),
         last_seen: device.last_seen_ms.max(received).map(rfc3339),
         gateway: device.gateway.map(String::from),
         identity_conflict: fleet.clients.conflict(&identity).map(ConflictBody::from),
-        health: health_of(&reported),
-        manifest_warnings: texts(&reported, "manifestWarnings"),
+        health: reported.health,
+        manifest_warnings: reported.manifest_warnings,
         id: device.id.into(),
     }))
 }
@@ -175,17 +176,6 @@ pub(super) struct StatusBody {
     health: Option<HealthReport>,
     /// Parts of a gateway's manifest in force that have no effect, or another one than its author may think, each with its field.
     manifest_warnings: Vec<String>,
-}
-
-/// A list of texts that a gateway reports; what is no text is left out.
-fn texts(reported: &Map<String, Value>, name: &str) -> Vec<String> {
-    let texts = reported.get(name).and_then(Value::as_array).into_iter().flatten();
-    texts.filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// What a gateway reports of its own health; none when it does not, or in another way.
-fn health_of(reported: &Map<String, Value>) -> Option<HealthReport> {
-    serde_json::from_value(reported.get("health")?.clone()).ok()
 }
 
 /// How a module of a gateway is, by its manifest and by the gateway's report. Texts that the gateway did not tell are null.

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use edge_hub::logging;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::Config;
@@ -30,6 +31,13 @@ impl GlobalOptions {
     pub(super) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
         let config = self.load()?;
         Ok(request(&config.data_dir, method, path, body).await?)
+    }
+
+    /// What the daemon answers: the whole of it, for `--json`, and what this version reads of it.
+    pub(super) async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<(Value, T)> {
+        let answer = self.ask("GET", path, None).await?;
+        let read = T::deserialize(&answer).context("reading the daemon's answer")?;
+        Ok((answer, read))
     }
 
     pub(super) fn print(&self, json: &Value, text: impl FnOnce() -> String) -> Result<()> {

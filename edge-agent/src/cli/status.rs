@@ -1,49 +1,44 @@
 //! The text of `edge-agent status`, `list` and `refusals`.
 
+use std::collections::BTreeMap;
+
 use edge_hub::terminal::{Output, Table, Tone};
-use serde_json::Value;
+use schemas::gateway_status::{
+    BudgetStatus, ClockOffset, CommandCounts, DeploymentState, GatewayStatus, ModuleState, QuarantineState,
+    QueueState, RefusedClient, SpentBytes, UnroutedCounts, UpstreamStatus,
+};
 
-use super::text::text_of;
-
-pub(super) fn modules_text(modules: &Value) -> String {
-    let Some(modules) = modules.as_object().filter(|modules| !modules.is_empty()) else {
+pub(super) fn modules_text(modules: &BTreeMap<String, ModuleState>, output: Output) -> String {
+    if modules.is_empty() {
         return "no modules".to_owned();
-    };
+    }
     let mut table = Table::new(&["MODULE", "STATUS", "RESTARTS", "IMAGE", "REASON"]);
     for (name, module) in modules {
-        let next = module["nextTry"].as_str().map(|at| format!("; next try {at}")).unwrap_or_default();
-        let tone = match module["status"].as_str() {
-            Some("running") => Tone::Good,
-            Some("stopped") | None => Tone::Plain,
-            Some(_) => Tone::Bad,
+        let next = module.next_try.as_ref().map(|at| format!("; next try {at}")).unwrap_or_default();
+        let tone = match module.status.as_str() {
+            "running" => Tone::Good,
+            "stopped" | "" => Tone::Plain,
+            _ => Tone::Bad,
         };
-        let reason = format!("{}{next}", text_of(&module["reason"]));
         let cells = [
             name.clone(),
-            text_of(&module["status"]),
-            text_of(&module["restarts"]),
-            text_of(&module["image"]),
-            reason,
+            module.status.clone(),
+            module.restarts.to_string(),
+            or_dash(&module.image).to_owned(),
+            format!("{}{next}", module.reason),
         ];
         let tones = [Tone::Plain, tone, Tone::Plain, Tone::Plain, Tone::Plain];
         table.row(tones.into_iter().zip(cells));
     }
-    table.aligned(Output::of_stdout())
+    table.aligned(output)
 }
 
-pub(super) fn refusals_text(refusals: &Value) -> String {
-    let lines = refusals.as_array().into_iter().flatten().map(|refused| {
-        let who = refused["identity"].as_str().filter(|who| !who.is_empty()).unwrap_or("(did not say who)");
-        let proof = refused["proof"].as_str().map(|proof| format!("; showed {proof}")).unwrap_or_default();
-        format!(
-            "{} {who} from {} ({}), {} times since {}: {}{proof}",
-            text_of(&refused["last"]),
-            text_of(&refused["from"]),
-            text_of(&refused["protocol"]),
-            refused["count"],
-            text_of(&refused["first"]),
-            text_of(&refused["why"])
-        )
+pub(super) fn refusals_text(refusals: &[RefusedClient]) -> String {
+    let lines = refusals.iter().map(|refused| {
+        let who = if refused.identity.is_empty() { "(did not say who)" } else { &refused.identity };
+        let proof = refused.proof.as_ref().map(|proof| format!("; showed {proof}")).unwrap_or_default();
+        let RefusedClient { why, from, protocol, first, last, count, .. } = refused;
+        format!("{last} {who} from {from} ({protocol}), {count} times since {first}: {why}{proof}")
     });
     let lines: Vec<String> = lines.collect();
     if lines.is_empty() {
@@ -53,192 +48,162 @@ pub(super) fn refusals_text(refusals: &Value) -> String {
     }
 }
 
-fn upstream_name(upstream: &Value) -> &str {
-    match upstream["kind"].as_str() {
-        Some("central") | None => "central",
-        Some(kind) => kind,
-    }
-}
-
 /// What has a limit.
-fn budget_lines(budget: &Value) -> Vec<String> {
-    let spent = budget["spent"].as_object().into_iter().flatten();
-    spent
-        .filter_map(|(cause, spent)| {
-            let (bytes, limit) = (spent["bytes"].as_u64()?, spent["limit"].as_u64()?);
-            let used_up = if bytes >= limit { "; USED UP: it waits" } else { "" };
-            let hours = budget["resetsInSeconds"].as_u64().unwrap_or_default().div_ceil(3600);
-            Some(format!(
-                "budget      {cause}: {bytes} of {limit} bytes{used_up}; a new day within {hours} h"
-            ))
-        })
-        .collect()
+fn budget_lines(budget: &BudgetStatus) -> Vec<String> {
+    let hours = budget.resets_in_seconds.div_ceil(3600);
+    let line = |(cause, spent): (&String, &SpentBytes)| {
+        let (bytes, limit) = (spent.bytes, spent.limit?);
+        let used_up = if bytes >= limit { "; USED UP: it waits" } else { "" };
+        Some(format!("budget      {cause}: {bytes} of {limit} bytes{used_up}; a new day within {hours} h"))
+    };
+    budget.spent.iter().filter_map(line).collect()
 }
 
-pub(super) fn status_text(status: &Value) -> String {
+pub(super) fn status_text(status: &GatewayStatus, output: Output) -> String {
+    let upstream = status.upstream.as_ref();
     let mut lines = vec![
-        format!("gateway     {} ({})", text_of(&status["deviceId"]), text_of(&status["hostname"])),
-        upstream_line(&status["upstream"]),
-        deployment_line(&status["deployment"]),
-        format!("clients     {}", status["clients"].as_array().map_or(0, Vec::len)),
+        format!("gateway     {} ({})", status.device_id, status.hostname),
+        upstream_line(upstream),
+        deployment_line(&status.deployment),
+        format!("clients     {}", status.clients.len()),
     ];
-    lines.extend(clock_line(&status["upstream"]["clock"]));
-    lines.extend(manifest_lines(&status["deployment"]));
-    lines.extend(commands_line(&status["commands"]));
-    lines.extend(budget_lines(&status["upstream"]["budget"]));
-    lines.extend(quarantine_line(&status["quarantine"]));
-    for queue in status["queues"].as_array().into_iter().flatten() {
-        lines.extend(queue_lines(queue));
-    }
+    lines.extend(upstream.and_then(|upstream| upstream.clock).map(clock_line));
+    lines.extend(manifest_lines(&status.deployment));
+    lines.extend(commands_line(&status.commands));
+    lines.extend(upstream.map(|upstream| budget_lines(&upstream.budget)).unwrap_or_default());
+    lines.extend(quarantine_line(&status.quarantine));
+    lines.extend(status.queues.iter().flat_map(queue_lines));
     lines.extend(lost_line(status));
-    lines.extend(unrouted_line(&status["unrouted"]));
-    if status["acknowledgedAndPartlyRefused"] != 0 {
+    lines.extend(unrouted_line(&status.unrouted));
+    if status.acknowledged_and_partly_refused != 0 {
         lines.push(format!(
             "refused     {} messages that only some of their routes had room for",
-            status["acknowledgedAndPartlyRefused"]
+            status.acknowledged_and_partly_refused
         ));
     }
-    lines.extend(server_line(&status["mqttServer"]));
-    let output = Output::of_stdout();
+    lines.extend(server_line(&status.mqtt_server));
     let mut lines: Vec<String> = lines.iter().map(|line| alarming(output, line)).collect();
-    lines.push(modules_text(&status["modules"]));
+    lines.push(modules_text(&status.modules, output));
     lines.join("\n")
 }
 
-fn upstream_line(upstream: &Value) -> String {
-    let state = match (upstream.is_null(), upstream["connected"] == true) {
-        (true, _) => "none configured".to_owned(),
-        (_, true) => format!("connected since {}", text_of(&upstream["since"])),
-        (_, false) => format!("AWAY since {}: {}", text_of(&upstream["since"]), text_of(&upstream["why"])),
-    };
-    format!("{:<12}{state}", upstream_name(upstream))
+fn or_dash(text: &Option<String>) -> &str {
+    text.as_deref().unwrap_or("-")
 }
 
-fn deployment_line(deployment: &Value) -> String {
-    let in_force = match (&deployment["version"], &deployment["problem"]) {
-        (Value::Null, _) => "none yet".to_owned(),
-        (version, Value::String(problem)) => format!("version {version} REFUSED: {problem}"),
-        (version, _) if deployment["settled"] == true => format!("version {version}: everything as wanted"),
-        (version, _) => format!("version {version}: {}", text_of(&deployment["description"])),
+fn upstream_line(upstream: Option<&UpstreamStatus>) -> String {
+    let Some(UpstreamStatus { kind, connected, since, why, .. }) = upstream else {
+        return format!("{:<12}none configured", "central");
+    };
+    let state =
+        if *connected { format!("connected since {since}") } else { format!("AWAY since {since}: {why}") };
+    format!("{:<12}{state}", kind.as_deref().unwrap_or("central"))
+}
+
+fn deployment_line(deployment: &DeploymentState) -> String {
+    let in_force = match (deployment.version, &deployment.problem) {
+        (None, _) => "none yet".to_owned(),
+        (Some(version), Some(problem)) => format!("version {version} REFUSED: {problem}"),
+        (Some(version), None) if deployment.settled => format!("version {version}: everything as wanted"),
+        (Some(version), None) => format!("version {version}: {}", deployment.description),
     };
     format!("deployment  {in_force}")
 }
 
-fn clock_line(clock: &Value) -> Option<String> {
-    let (ahead_ms, within_ms) = (clock["aheadMs"].as_i64()?, clock["withinMs"].as_u64()?);
+fn clock_line(clock: ClockOffset) -> String {
     let secs = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
-    let way = if ahead_ms < 0 { "behind" } else { "ahead of" };
-    let (offset, within) = (secs(ahead_ms.unsigned_abs()), secs(within_ms.max(100)));
-    Some(format!("clock       {offset} {way} central, measured to {within}"))
+    let way = if clock.ahead_ms < 0 { "behind" } else { "ahead of" };
+    let (offset, within) = (secs(clock.ahead_ms.unsigned_abs()), secs(clock.within_ms.max(100)));
+    format!("clock       {offset} {way} central, measured to {within}")
 }
 
-fn manifest_lines(deployment: &Value) -> Vec<String> {
-    let each = |key: &str| deployment[key].as_array().into_iter().flatten().map(text_of).collect::<Vec<_>>();
-    let refused = each("routesRefused").into_iter().map(|refused| format!("route       REFUSED: {refused}"));
-    let warnings = each("warnings").into_iter().map(|warning| format!("manifest    {warning}"));
+fn manifest_lines(deployment: &DeploymentState) -> Vec<String> {
+    let refused = deployment.routes_refused.iter().map(|refused| format!("route       REFUSED: {refused}"));
+    let warnings = deployment.warnings.iter().map(|warning| format!("manifest    {warning}"));
     refused.chain(warnings).collect()
 }
 
-fn commands_line(commands: &Value) -> Option<String> {
-    let has_some = ["waiting", "running", "answersNotTold"].iter().any(|key| commands[key] != 0);
-    has_some.then(|| {
+fn commands_line(commands: &CommandCounts) -> Option<String> {
+    let CommandCounts { waiting, running, answers_not_told } = commands;
+    (*commands != CommandCounts::default()).then(|| {
         format!(
-            "commands    {} wait for their targets, {} run, {} answers that central does not have",
-            commands["waiting"], commands["running"], commands["answersNotTold"]
+            "commands    {waiting} wait for their targets, {running} run, {answers_not_told} answers that central does not have"
         )
     })
 }
 
-fn quarantine_line(quarantine: &Value) -> Option<String> {
-    let keys = ["messages", "evicted", "damaged", "dropped", "replayed"];
-    keys.iter().any(|key| quarantine[key] != 0).then(|| {
+fn quarantine_line(quarantine: &QuarantineState) -> Option<String> {
+    let QuarantineState { messages, oldest, evicted, damaged, dropped, replayed, .. } = quarantine;
+    [messages, evicted, damaged, dropped, replayed].iter().any(|count| **count != 0).then(|| {
         format!(
-            "quarantine  {} messages that upstream refused, oldest {}; since it was made: put back {}, dropped {}, \
-             evicted {}, damaged {}",
-            quarantine["messages"],
-            text_of(&quarantine["oldest"]),
-            quarantine["replayed"],
-            quarantine["dropped"],
-            quarantine["evicted"],
-            quarantine["damaged"]
+            "quarantine  {messages} messages that upstream refused, oldest {}; since it was made: put back {replayed}, \
+             dropped {dropped}, evicted {evicted}, damaged {damaged}",
+            or_dash(oldest),
         )
     })
 }
 
-fn queue_lines(queue: &Value) -> Vec<String> {
-    let (name, lost) = (text_of(&queue["name"]), &queue["lost"]);
+fn queue_lines(queue: &QueueState) -> Vec<String> {
+    let (name, lost) = (&queue.name, &queue.lost);
     let mut lines = vec![format!(
         "queue       {name}: {} messages wait, oldest {}; {} bytes on disk; lost since it was made: expired {}, \
          evicted {}, damaged {}, refused {}, dropped {}, lost by central's restore {}",
-        queue["messages"],
-        text_of(&queue["oldest"]),
-        queue["bytes"],
-        lost["expired"],
-        lost["evicted"],
-        lost["damaged"],
-        lost["refused"],
-        lost["dropped"],
-        lost["central-restored"]
+        queue.messages,
+        or_dash(&queue.oldest),
+        queue.bytes,
+        lost.expired,
+        lost.evicted,
+        lost.damaged,
+        lost.refused,
+        lost.dropped,
+        lost.central_restored
     )];
-    match queue["room"].as_str() {
-        Some("refusing") => lines.push(format!("queue       {name}: NO ROOM: it refuses what is new")),
-        Some("evicting") => {
+    match queue.room.as_str() {
+        "refusing" => lines.push(format!("queue       {name}: NO ROOM: it refuses what is new")),
+        "evicting" => {
             lines.push(format!("queue       {name}: little room: older messages give way to its new ones"))
         }
         _ => {}
     }
-    for gap in queue["gaps"].as_array().into_iter().flatten() {
-        let sender = match text_of(&gap["sender"]) {
-            sender if sender.is_empty() => "senders unknown or many".to_owned(),
-            sender => sender,
-        };
+    for loss in &queue.gaps {
+        let sender = if loss.sender.is_empty() { "senders unknown or many" } else { &loss.sender };
         lines.push(format!(
             "lost        {name}: {} {} of {sender}, within sequences {} to {}; central does not know yet",
-            gap["count"],
-            text_of(&gap["cause"]),
-            gap["firstSequence"],
-            gap["lastSequence"]
+            loss.count, loss.cause, loss.first_sequence, loss.last_sequence
         ));
     }
     lines
 }
 
-fn lost_line(status: &Value) -> Option<String> {
-    let lost = status["lostByCause"].as_object().into_iter().flatten();
-    let lost: Vec<String> =
-        lost.filter(|(_, count)| **count != 0).map(|(cause, count)| format!("{cause} {count}")).collect();
-    let not_told = &status["lostNotTold"];
-    (!lost.is_empty())
-        .then(|| format!("lost        in all queues: {}; {not_told} not told central yet", lost.join(", ")))
+fn lost_line(status: &GatewayStatus) -> Option<String> {
+    let lost = status.lost_by_cause.by_cause().into_iter().filter(|(_, count)| *count != 0);
+    let lost: Vec<String> = lost.map(|(cause, count)| format!("{cause} {count}")).collect();
+    (!lost.is_empty()).then(|| {
+        format!(
+            "lost        in all queues: {}; {} not told central yet",
+            lost.join(", "),
+            status.lost_not_told
+        )
+    })
 }
 
-fn unrouted_line(unrouted: &Value) -> Option<String> {
-    if unrouted["messages"] == 0 {
+fn unrouted_line(unrouted: &UnroutedCounts) -> Option<String> {
+    if unrouted.messages == 0 {
         return None;
     }
-    let mut senders: Vec<(u64, &String)> = unrouted["bySender"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(who, n)| (n.as_u64().unwrap_or(0), who))
-        .collect();
-    senders.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
-    let most: Vec<String> = senders.iter().take(5).map(|(count, who)| format!("{who} {count}")).collect();
+    let mut senders: Vec<(&String, &u64)> = unrouted.by_sender.iter().collect();
+    senders.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let most: Vec<String> = senders.iter().take(5).map(|(who, count)| format!("{who} {count}")).collect();
     Some(format!(
         "unrouted    {} messages that no route takes were acknowledged and dropped; most of {}",
-        unrouted["messages"],
+        unrouted.messages,
         most.join(", ")
     ))
 }
 
-fn server_line(counts: &Value) -> Option<String> {
-    let counts: Vec<String> = counts
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(_, count)| **count != 0)
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
+fn server_line(counts: &BTreeMap<String, u64>) -> Option<String> {
+    let counts = counts.iter().filter(|(_, count)| **count != 0);
+    let counts: Vec<String> = counts.map(|(name, count)| format!("{name} {count}")).collect();
     (!counts.is_empty()).then(|| format!("MQTT server {}", counts.join(", ")))
 }
 
@@ -246,4 +211,18 @@ fn server_line(counts: &Value) -> Option<String> {
 fn alarming(output: Output, line: &str) -> String {
     let is_bad = ["AWAY since", "REFUSED", "NO ROOM", "USED UP"].iter().any(|word| line.contains(word));
     output.toned(if is_bad { Tone::Bad } else { Tone::Plain }, line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both files were written by the version before the status had types.
+    #[test]
+    fn the_text_of_status_is_as_it_was() {
+        let sample = include_bytes!("../../../schemas/tests/data/gateway-status.json");
+        let status: GatewayStatus = serde_json::from_slice(sample).unwrap();
+        let text = status_text(&status, Output::Plain);
+        assert_eq!(text.trim_end(), include_str!("status.golden.txt").trim_end());
+    }
 }

@@ -11,11 +11,12 @@ use edge_core::health::facts::{
     DaemonFacts, DeploymentFacts, JournalFacts, LinkFacts, ModuleFacts, QueueFacts, REFUSALS_TOLD_MAX,
     RefusalFacts,
 };
+use schemas::gateway_status::{RefusalList, RefusedClient};
 use schemas::manifest::DesiredStatus;
 use schemas::timestamp::rfc3339;
-use serde_json::{Value, json};
 
 use super::context::Control;
+use super::status::losses;
 use crate::clock::{now_ms, upstream_offset};
 
 /// Senders of messages without a route that are named.
@@ -25,20 +26,18 @@ pub(super) async fn facts(State(control): State<Arc<Control>>) -> Json<DaemonFac
     Json(control.facts())
 }
 
-pub(super) async fn refusals(State(control): State<Arc<Control>>) -> Json<Value> {
-    let shown = |refused: RefusalFacts| {
-        json!({
-            "identity": refused.identity,
-            "why": refused.why,
-            "from": refused.from,
-            "protocol": refused.protocol,
-            "proof": refused.proof,
-            "first": rfc3339(refused.first_ms),
-            "last": rfc3339(refused.last_ms),
-            "count": refused.count,
-        })
+pub(super) async fn refusals(State(control): State<Arc<Control>>) -> Json<RefusalList> {
+    let shown = |refused: RefusalFacts| RefusedClient {
+        identity: refused.identity,
+        why: refused.why,
+        from: refused.from,
+        protocol: refused.protocol,
+        proof: refused.proof,
+        first: rfc3339(refused.first_ms),
+        last: rfc3339(refused.last_ms),
+        count: refused.count,
     };
-    Json(json!({"refusals": control.refusals().map(shown).collect::<Vec<_>>()}))
+    Json(RefusalList { refusals: control.refusals().map(shown).collect() })
 }
 
 fn journal_facts(name: &str, of: &str, stats: &Stats) -> JournalFacts {
@@ -56,14 +55,7 @@ impl Control {
         let stats = self.queues.stats();
         let quarantine = self.quarantine.stats();
         let all = || stats.iter().map(|queue| &queue.stats).chain([&quarantine]);
-        let lost = [
-            ("expired", all().map(|stats| stats.lost.expired).sum::<u64>()),
-            ("evicted", all().map(|stats| stats.lost.evicted).sum()),
-            ("refused", all().map(|stats| stats.lost.refused).sum()),
-            ("damaged", all().map(|stats| stats.lost.damaged).sum()),
-            ("dropped", all().map(|stats| stats.lost.dropped).sum()),
-            ("central-restored", all().map(|stats| stats.lost.restored).sum()),
-        ];
+        let lost = losses(all().map(|stats| &stats.lost)).by_cause();
         let journals = [
             ("mqtt", "sessions and retained messages", self.server.journal_stats()),
             ("state/journal", "the daemon's state", self.state.journal_stats()),

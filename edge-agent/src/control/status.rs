@@ -8,194 +8,211 @@ use axum::extract::State;
 use edge_buffer::{Gap, Headroom, Lost, Stats};
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
-use edge_core::deploy::report::ModuleState;
+use edge_core::deploy::report;
 use edge_hub::clients::Clients;
+use schemas::gateway_status::{
+    BudgetStatus, ClientState, ClockOffset, CommandCounts, DeploymentState, GatewayStatus, IdentityConflict,
+    LossCounts, ModuleState, QuarantineState, QueueState, SpentBytes, UnroutedCounts, UntoldLoss,
+    UpstreamStatus,
+};
 use schemas::names::{Identity, ModuleId};
 use schemas::timestamp::rfc3339;
-use serde_json::{Value, json};
 
 use super::context::Control;
 use crate::clock::{now_ms, upstream_offset};
 use crate::config::Upstream;
+use crate::deployment::deployments::Judgement;
 use crate::deployment::status::ReconcilerStatus;
 use crate::messages::quarantine::entry::sender_of_tag;
 use crate::messages::queues::QueueStats;
+use crate::messages::unrouted::Unrouted;
 use crate::upstream::meter::Meter;
 use crate::upstream::status::LinkStatus;
 
-pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
+pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<GatewayStatus> {
     let reconciler = control.reconciler.borrow().clone();
     let judgement = control.judgement.borrow().clone();
     let stats = control.queues.stats();
-    let (by_sender, of_others) = control.unrouted.all();
     let commands = control.commands.counts();
     let set_aside = control.quarantine.stats();
     let quarantine_gaps = control.quarantine.log().gaps();
+    let all = || stats.iter().map(|queue| &queue.stats).chain([&set_aside]);
     let not_told = stats.iter().flat_map(|queue| &queue.gaps).chain(&quarantine_gaps);
-    let not_told: u64 = not_told.map(|gap| gap.count).sum();
-    Json(json!({
-        "deviceId": control.gateway,
-        "hostname": control.hostname,
-        "version": env!("CARGO_PKG_VERSION"),
-        "upstream": control.link.as_ref().map(|link| upstream(&control, &link.borrow().clone())),
-        "deployment": {
-            "version": judgement.versions.map(|versions| versions.edge_agent),
-            "problem": judgement.problem,
-            "routesRefused": judgement.routes_refused,
-            "warnings": judgement.warnings,
-            "settled": reconciler.is_settled,
-            "code": reconciler.outcome.code,
-            "description": reconciler.outcome.description,
-            "plan": reconciler.plan,
+    Json(GatewayStatus {
+        device_id: control.gateway.to_string(),
+        hostname: control.hostname.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        upstream: control.link.as_ref().map(|link| upstream(&control, &link.borrow())),
+        deployment: deployment(judgement, &reconciler),
+        modules: modules(&control, &reconciler),
+        clients: clients(&control.clients),
+        commands: CommandCounts {
+            waiting: commands.waiting as u64,
+            running: commands.running as u64,
+            answers_not_told: commands.untold as u64,
         },
-        "modules": modules(&control, &reconciler),
-        "clients": clients(&control.clients),
-        "commands": {
-            "waiting": commands.waiting,
-            "running": commands.running,
-            "answersNotTold": commands.untold,
-        },
-        "queues": stats.iter().map(queue).collect::<Vec<_>>(),
-        "quarantine": quarantine(&set_aside, &quarantine_gaps, control.quarantine.replayed()),
-        "lostByCause": lost_by_cause(stats.iter().map(|queue| &queue.stats).chain([&set_aside])),
-        "lostNotTold": not_told,
-        "unrouted": {
-            "messages": by_sender.values().sum::<u64>() + of_others,
-            "bySender": by_sender.iter().map(|(who, count)| (who.to_string(), *count)).collect::<BTreeMap<_, _>>(),
-            "ofOtherSenders": of_others,
-        },
-        "acknowledgedAndPartlyRefused": control.unrouted.partly(),
-        "mqttServer": control.server.counts().all().into_iter().collect::<BTreeMap<_, _>>(),
-    }))
-}
-
-fn upstream(control: &Control, link: &LinkStatus) -> Value {
-    let (host, port) = control.upstream.as_ref().map(Upstream::address).unwrap_or_default();
-    json!({
-        "kind": control.upstream.as_ref().map(Upstream::kind_name),
-        "address": format!("{host}:{port}"),
-        "connected": link.is_connected,
-        "since": rfc3339(link.since_ms),
-        "why": link.why,
-        "budget": budget(&control.meter),
-        "clock": upstream_offset()
-            .map(|offset| json!({"aheadMs": offset.ahead_ms, "withinMs": offset.within_ms})),
+        lost_by_cause: losses(all().map(|stats| &stats.lost)),
+        lost_not_told: not_told.map(|gap| gap.count).sum(),
+        quarantine: quarantine(&set_aside, &quarantine_gaps, control.quarantine.replayed()),
+        queues: stats.iter().map(queue).collect(),
+        unrouted: unrouted(&control.unrouted),
+        acknowledged_and_partly_refused: control.unrouted.partly(),
+        mqtt_server: control
+            .server
+            .counts()
+            .all()
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect(),
     })
 }
 
+fn deployment(judgement: Judgement, reconciler: &ReconcilerStatus) -> DeploymentState {
+    DeploymentState {
+        version: judgement.versions.map(|versions| versions.edge_agent),
+        problem: judgement.problem,
+        routes_refused: judgement.routes_refused,
+        warnings: judgement.warnings,
+        settled: reconciler.is_settled,
+        code: reconciler.outcome.code,
+        description: reconciler.outcome.description.clone(),
+        plan: reconciler.plan.clone(),
+    }
+}
+
+fn upstream(control: &Control, link: &LinkStatus) -> UpstreamStatus {
+    let (host, port) = control.upstream.as_ref().map(Upstream::address).unwrap_or_default();
+    let clock = upstream_offset();
+    UpstreamStatus {
+        kind: control.upstream.as_ref().map(|upstream| upstream.kind_name().to_owned()),
+        address: format!("{host}:{port}"),
+        connected: link.is_connected,
+        since: rfc3339(link.since_ms),
+        why: link.why.clone(),
+        budget: budget(&control.meter),
+        clock: clock.map(|offset| ClockOffset { ahead_ms: offset.ahead_ms, within_ms: offset.within_ms }),
+    }
+}
+
 /// Who is connected.
-fn clients(clients: &Clients) -> Vec<Value> {
-    let client = |(identity, since_ms): (Identity, u64)| {
-        let conflict = clients.conflict(&identity).map(
-            |conflict| json!({"takeovers": conflict.takeovers, "addresses": conflict.addresses, "isProven": conflict.is_proven}),
-        );
-        json!({"id": identity.to_string(), "since": rfc3339(since_ms), "identityConflict": conflict})
+fn clients(clients: &Clients) -> Vec<ClientState> {
+    let client = |(identity, since_ms): (Identity, u64)| ClientState {
+        id: identity.to_string(),
+        since: rfc3339(since_ms),
+        identity_conflict: clients.conflict(&identity).map(|conflict| IdentityConflict {
+            takeovers: conflict.takeovers as u64,
+            addresses: conflict.addresses.iter().map(ToString::to_string).collect(),
+            is_proven: conflict.is_proven,
+        }),
     };
     clients.connected().into_iter().map(client).collect()
 }
 
-fn queue(queue: &QueueStats) -> Value {
+fn queue(queue: &QueueStats) -> QueueState {
     let stats = &queue.stats;
-    json!({
-        "name": queue.name,
-        "priority": queue.priority,
-        "room": match stats.room {
+    QueueState {
+        name: queue.name.clone(),
+        priority: queue.priority,
+        room: match stats.room {
             Headroom::Enough => "enough",
             Headroom::Evicting => "evicting",
             Headroom::Refusing => "refusing",
-        },
-        "messages": stats.records,
-        "accepted": stats.next_sequence - 1,
-        "bytes": stats.bytes,
-        "oldest": stats.oldest_ms.map(rfc3339),
-        "expired": stats.expired,
-        "evicted": stats.evicted,
-        "refused": stats.refused,
-        "lost": {
-            "expired": stats.lost.expired,
-            "evicted": stats.lost.evicted,
-            "damaged": stats.lost.damaged,
-            "refused": stats.lost.refused,
-            "dropped": stats.lost.dropped,
-            "central-restored": stats.lost.restored,
-        },
-        "gaps": queue.gaps.iter().map(gap_json).collect::<Vec<_>>(),
-        "writtenPerPayloadByte": (stats.payload_bytes > 0)
+        }
+        .to_owned(),
+        messages: stats.records,
+        accepted: stats.next_sequence - 1,
+        bytes: stats.bytes,
+        oldest: stats.oldest_ms.map(rfc3339),
+        expired: stats.expired,
+        evicted: stats.evicted,
+        refused: stats.refused,
+        lost: losses([&stats.lost].into_iter()),
+        gaps: queue.gaps.iter().map(untold).collect(),
+        written_per_payload_byte: (stats.payload_bytes > 0)
             .then(|| stats.written_bytes as f64 / stats.payload_bytes as f64),
-        "damagedSegmentsSetAside": stats.set_aside,
-    })
+        damaged_segments_set_aside: stats.set_aside,
+    }
 }
 
-fn quarantine(stats: &Stats, gaps: &[Gap], replayed: u64) -> Value {
-    json!({
-        "messages": stats.records,
-        "bytes": stats.bytes,
-        "oldest": stats.oldest_ms.map(rfc3339),
-        "evicted": stats.lost.evicted,
-        "damaged": stats.lost.damaged,
-        "dropped": stats.lost.dropped,
-        "replayed": replayed,
-        "gaps": gaps.iter().map(gap_json).collect::<Vec<_>>(),
-    })
+fn quarantine(stats: &Stats, gaps: &[Gap], replayed: u64) -> QuarantineState {
+    QuarantineState {
+        messages: stats.records,
+        bytes: stats.bytes,
+        oldest: stats.oldest_ms.map(rfc3339),
+        evicted: stats.lost.evicted,
+        damaged: stats.lost.damaged,
+        dropped: stats.lost.dropped,
+        replayed,
+        gaps: gaps.iter().map(untold).collect(),
+    }
+}
+
+fn unrouted(unrouted: &Unrouted) -> UnroutedCounts {
+    let (by_sender, of_other_senders) = unrouted.all();
+    UnroutedCounts {
+        messages: by_sender.values().sum::<u64>() + of_other_senders,
+        by_sender: by_sender.iter().map(|(who, count)| (who.to_string(), *count)).collect(),
+        of_other_senders,
+    }
 }
 
 /// Every module of the manifest, present or not, and every other container of this gateway.
-fn modules(control: &Control, reconciler: &ReconcilerStatus) -> BTreeMap<String, Value> {
+fn modules(control: &Control, reconciler: &ReconcilerStatus) -> BTreeMap<String, ModuleState> {
     let in_force = control.deployment.borrow().clone();
     let none = Desired::default();
     let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
-    let shown = |(id, state): (&ModuleId, ModuleState)| {
+    let shown = |(id, state): (&ModuleId, report::ModuleState)| {
         let observed = reconciler.observed.modules.get(id);
         let wanted = desired.modules.get(id).map(|module| &module.spec);
-        let shown = json!({
-            "state": observed.map(state_text),
-            "status": state.status,
-            "reason": state.reason,
-            "nextTry": state.next_try_ms.map(rfc3339),
-            "desiredStatus": wanted.map(|spec| spec.status),
-            "image": observed.map(|observed| &observed.image).or(wanted.map(|spec| &spec.image)),
-            "startedAt": observed.and_then(|observed| observed.started_at_ms).map(rfc3339),
-            "restarts": reconciler.restarts.count(id),
-        });
+        let image = observed.map(|observed| &observed.image).or(wanted.map(|spec| &spec.image));
+        let shown = ModuleState {
+            state: observed.map(state_text),
+            status: state.status.name().to_owned(),
+            reason: state.reason,
+            next_try: state.next_try_ms.map(rfc3339),
+            desired_status: wanted.map(|spec| spec.status.as_str().to_owned()),
+            image: image.cloned(),
+            started_at: observed.and_then(|observed| observed.started_at_ms).map(rfc3339),
+            restarts: reconciler.restarts.count(id),
+        };
         (id.to_string(), shown)
     };
     reconciler.progress(desired, now_ms()).modules().into_iter().map(shown).collect()
 }
 
-/// What all queues and the quarantine have lost since they were made.
-fn lost_by_cause<'a>(stats: impl Iterator<Item = &'a Stats> + Clone) -> Value {
-    let sum = |of: fn(&Lost) -> u64| stats.clone().map(|stats| of(&stats.lost)).sum::<u64>();
-    json!({
-        "expired": sum(|lost| lost.expired),
-        "evicted": sum(|lost| lost.evicted),
-        "refused": sum(|lost| lost.refused),
-        "damaged": sum(|lost| lost.damaged),
-        "dropped": sum(|lost| lost.dropped),
-        "central-restored": sum(|lost| lost.restored),
-    })
+/// What logs have lost since they were made.
+pub(super) fn losses<'a>(lost: impl Iterator<Item = &'a Lost> + Clone) -> LossCounts {
+    let sum = |of: fn(&Lost) -> u64| lost.clone().map(of).sum::<u64>();
+    LossCounts {
+        expired: sum(|lost| lost.expired),
+        evicted: sum(|lost| lost.evicted),
+        refused: sum(|lost| lost.refused),
+        damaged: sum(|lost| lost.damaged),
+        dropped: sum(|lost| lost.dropped),
+        central_restored: sum(|lost| lost.restored),
+    }
 }
 
 /// What the link has cost since the day's beginning.
-fn budget(meter: &Meter) -> Value {
-    let spent: BTreeMap<_, _> = meter
+fn budget(meter: &Meter) -> BudgetStatus {
+    let spent = meter
         .spent()
         .into_iter()
-        .map(|spent| (spent.cause.name(), json!({"bytes": spent.bytes, "limit": spent.limit})))
-        .collect();
-    json!({"spent": spent, "resetsInSeconds": meter.resets_in_ms().div_ceil(1000)})
+        .map(|spent| (spent.cause.name().to_owned(), SpentBytes { bytes: spent.bytes, limit: spent.limit }));
+    BudgetStatus { spent: spent.collect(), resets_in_seconds: meter.resets_in_ms().div_ceil(1000) }
 }
 
 /// A loss that central has not been told yet.
-fn gap_json(gap: &Gap) -> Value {
-    json!({
-        "cause": gap.cause.name(),
-        "sender": sender_of_tag(&gap.tag).1,
-        "firstSequence": gap.first,
-        "lastSequence": gap.last,
-        "count": gap.count,
-        "from": rfc3339(gap.from_ms),
-        "until": rfc3339(gap.until_ms),
-    })
+fn untold(gap: &Gap) -> UntoldLoss {
+    UntoldLoss {
+        cause: gap.cause.name().to_owned(),
+        sender: sender_of_tag(&gap.tag).1.to_owned(),
+        first_sequence: gap.first,
+        last_sequence: gap.last,
+        count: gap.count,
+        from: rfc3339(gap.from_ms),
+        until: rfc3339(gap.until_ms),
+    }
 }
 
 fn state_text(module: &ObservedModule) -> String {

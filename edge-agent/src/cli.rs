@@ -5,6 +5,7 @@ mod access;
 mod exit;
 mod global_options;
 pub mod init;
+mod logs;
 mod manifest;
 mod quarantine;
 mod routes_test;
@@ -26,10 +27,11 @@ use access::{Device, User};
 use exit::Exit;
 use global_options::GlobalOptions;
 use init::Init;
+use logs::Logs;
 use manifest::{ManifestFile, refused, warn};
 use quarantine::Quarantine;
 use status::{modules_text, refusals_text, status_text};
-use text::first_word;
+use text::{encoded, first_word};
 
 use crate::access::module_keys::ModuleKeys;
 use crate::check;
@@ -78,6 +80,13 @@ enum Command {
     Status,
     /// List the modules.
     List,
+    /// Show what a module has written to its standard output and standard error.
+    Logs(Logs),
+    /// Stop a module's container, if it runs, and start it; also one that was given up after too many restarts.
+    Restart {
+        /// The module.
+        module: String,
+    },
     /// Call a direct method of a module or leaf device.
     Call {
         /// A module, or device/ID for a leaf device.
@@ -160,6 +169,12 @@ impl Cli {
             Command::Refusals => {
                 let (answer, list) = options.read::<RefusalList>("/refusals").await?;
                 options.print(&answer["refusals"], || refusals_text(&list.refusals))?;
+            }
+            Command::Logs(logs) => logs.run(options).await?,
+            Command::Restart { module } => {
+                let answer =
+                    options.ask("POST", &format!("/modules/{}/restart", encoded(module)), None).await?;
+                options.print(&answer, || format!("module `{module}` was restarted"))?;
             }
             Command::Call { target, method, payload, timeout } => {
                 let payload: Value = match payload {

@@ -13,12 +13,15 @@ use std::time::Duration;
 use edge_agent::access::module_keys::{self, ModuleKeys};
 use edge_agent::config::Config;
 use edge_agent::deployment::docker::host_policy::HostPolicy;
+use edge_agent::deployment::docker::logs::{LogRange, logs};
 use edge_agent::deployment::docker::{Engine, ModuleContext};
 use edge_agent::deployment::reconciler::{Reconciler, plan_once};
+use edge_agent::deployment::restart_requests::{RestartError, RestartRequests};
 use edge_agent::deployment::status::{Deployment, ReconcilerStatus};
 use edge_agent::deployment::workload::{About, Workload};
 use edge_core::deploy;
 use edge_core::deploy::observed::ContainerState;
+use futures_util::StreamExt as _;
 use idle_image::IMAGE;
 use schemas::manifest::Manifest;
 use schemas::names::ModuleId;
@@ -52,6 +55,7 @@ struct Gateway {
     data: tempfile::TempDir,
     deployments: watch::Sender<Option<Arc<Deployment>>>,
     status: watch::Receiver<ReconcilerStatus>,
+    restarts: RestartRequests,
     running: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
@@ -65,7 +69,8 @@ impl Gateway {
             .expect("the directory can be written");
         let (deployments, _) = watch::channel(None);
         let (_, status) = watch::channel(ReconcilerStatus::default());
-        let mut gateway = Self { id: id.to_owned(), data, deployments, status, running: None };
+        let (restarts, _) = RestartRequests::channel();
+        let mut gateway = Self { id: id.to_owned(), data, deployments, status, restarts, running: None };
         gateway.start();
         gateway
     }
@@ -74,6 +79,8 @@ impl Gateway {
         let keys = ModuleKeys::load(self.data.path()).expect("the secret was written");
         let (status, receiver) = watch::channel(ReconcilerStatus::default());
         self.status = receiver;
+        let (restarts, requests) = RestartRequests::channel();
+        self.restarts = restarts;
         let mark = keys.container_mark();
         let about =
             About { keys, trust_bundle: "PEM".into(), certificates: None, reconciler: self.status.clone() };
@@ -90,6 +97,7 @@ impl Gateway {
             },
             deployments: self.deployments.subscribe(),
             status,
+            requests: Arc::new(tokio::sync::Mutex::new(requests)),
         };
         let stop = CancellationToken::new();
         self.running = Some((tokio::spawn(reconciler.run(stop.clone())), stop));
@@ -601,4 +609,69 @@ async fn a_module_that_memory_ended_says_so() {
     let progress = status.progress(&desired, 0);
     let states = progress.modules();
     assert_eq!(states[&id].reason, "ended with code 137, because memory ran out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_is_restarted_by_hand_and_its_log_is_read() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-by-hand");
+    let says = |policy: &str, script: &str| {
+        let options = json!({"Cmd": [script]}).to_string();
+        idle(json!({"restartPolicy": policy, "settings": {"image": IMAGE, "createOptions": options}}))
+    };
+    let counts = "echo one; echo two >&2; trap 'exit 0' TERM; /bin/busybox sleep 100000 & wait";
+    gateway.deploy(
+        1,
+        &[
+            ("a", says("always", counts)),
+            ("ends", says("never", "echo end; exit 3")),
+            ("off", {
+                let mut off = idle(json!({}));
+                off["status"] = json!("stopped");
+                off
+            }),
+        ],
+    );
+    let id = |gateway: &Gateway, name: &str| -> ModuleId { gateway.name(name).parse().unwrap() };
+    let ends = id(&gateway, "ends");
+    gateway
+        .until("a runs and the other has ended", |s| {
+            let state = s.observed.modules.get(&ends).map(|seen| seen.state);
+            state == Some(ContainerState::Exited { code: 3 }) && s.observed.modules.len() == 3
+        })
+        .await;
+    let before = gateway.container("a");
+    gateway.restarts.restart(id(&gateway, "a")).await.unwrap();
+    let after = gateway.container("a");
+    assert!(after != before && after[..64] == before[..64], "the same container, started again: {after}");
+    // Also one that its policy leaves as it ended.
+    let started = gateway.container("ends");
+    gateway.restarts.restart(ends).await.unwrap();
+    assert_ne!(gateway.container("ends"), started);
+    for (name, expected) in [
+        ("off", RestartError::NotToRun { module: id(&gateway, "off") }),
+        ("nobody", RestartError::NotInManifest { module: id(&gateway, "nobody") }),
+    ] {
+        assert_eq!(gateway.restarts.restart(id(&gateway, name)).await, Err(expected));
+    }
+    let a = id(&gateway, "a");
+    let status = gateway.until("a is looked at again", |s| s.observed.modules.contains_key(&a)).await;
+    assert_eq!(status.restarts.count(&a), 0, "IoT Edge does not count these either");
+
+    let docker = Engine::new(SOCKET.into()).client().await.unwrap();
+    let read = async |range: LogRange| {
+        let parts = logs(&docker, &gateway.container_id("a"), &range);
+        let parts: Vec<_> = parts.map(Result::unwrap).collect().await;
+        let mut lines: Vec<String> =
+            String::from_utf8(parts.concat()).unwrap().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(read(LogRange::default()).await, ["one", "one", "two", "two"]);
+    assert_eq!(read(LogRange { tail: Some(1), ..LogRange::default() }).await.len(), 1);
+    assert!(read(LogRange { until_ms: Some(1000), ..LogRange::default() }).await.is_empty());
+    let timed = read(LogRange { timestamps: true, tail: Some(1), ..LogRange::default() }).await;
+    assert!(timed[0].starts_with("20"), "{timed:?}");
 }

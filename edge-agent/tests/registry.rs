@@ -15,6 +15,7 @@ use edge_agent::access::module_keys::{self, ModuleKeys};
 use edge_agent::deployment::docker::host_policy::HostPolicy;
 use edge_agent::deployment::docker::{Engine, ModuleContext};
 use edge_agent::deployment::reconciler::Reconciler;
+use edge_agent::deployment::restart_requests::RestartRequests;
 use edge_agent::deployment::status::{Deployment, ReconcilerStatus};
 use edge_agent::deployment::workload::{About, Workload};
 use edge_core::deploy;
@@ -156,6 +157,7 @@ async fn an_image_is_pulled_before_each_create_with_the_manifests_login() {
     let (deployments, receiver) = watch::channel(deployment(1, &image, &registry.address, "wrong"));
     let (status, mut seen) = watch::channel(ReconcilerStatus::default());
     let about = About { keys, trust_bundle: "PEM".into(), certificates: None, reconciler: seen.clone() };
+    let (_restarts, requests) = RestartRequests::channel();
     let reconciler = Reconciler {
         engine: Engine::new("/var/run/docker.sock".into()),
         workload: Arc::new(Workload::new(dir.path(), about)),
@@ -169,6 +171,7 @@ async fn an_image_is_pulled_before_each_create_with_the_manifests_login() {
         },
         deployments: receiver,
         status,
+        requests: Arc::new(tokio::sync::Mutex::new(requests)),
     };
     let stop = CancellationToken::new();
     let task = tokio::spawn(reconciler.run(stop.clone()));

@@ -12,5 +12,6 @@ pub mod error_chain;
 pub mod health;
 pub mod link;
 pub mod metrics;
+pub mod moment;
 pub mod route;
 pub mod twin;

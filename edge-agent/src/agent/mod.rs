@@ -33,6 +33,7 @@ use crate::config::{Config, Listen};
 use crate::control;
 use crate::control::context::Control;
 use crate::control::socket;
+use crate::deployment::docker::Engine;
 use crate::deployment::status::ReconcilerStatus;
 use crate::deployment::workload;
 use crate::gateway_service::GatewayService;
@@ -184,6 +185,8 @@ fn control(
         upstream: parts.config.upstream.clone(),
         link,
         deployment: parts.outputs.reconciler.clone(),
+        restarts: parts.restarts.clone(),
+        engine: Engine::new(parts.config.docker.socket.clone()),
         config_crc32c: parts.config.crc32c,
     }
 }

@@ -8,6 +8,7 @@ use edge_core::link::pace;
 use edge_hub::clients::Clients;
 use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
 use schemas::names::{Identity, ModuleId};
+use tokio::sync::{Mutex, mpsc};
 
 use super::certificates::Certificates;
 use crate::access::authorizer::Authorizer;
@@ -21,9 +22,11 @@ use crate::access::removals::Removals;
 use crate::access::users::Users;
 use crate::c2d::cloud_message_store::CloudMessageStore;
 use crate::commands::Commands;
+use crate::commands::daemon::DaemonMethods;
 use crate::config::{Config, Kind, Upstream};
 use crate::deployment::deployments::{Deployments, Outputs};
 use crate::deployment::docker::host_policy::HostPolicy;
+use crate::deployment::restart_requests::{RestartRequest, RestartRequests};
 use crate::messages::quarantine::Quarantine;
 use crate::messages::queues::Queues;
 use crate::messages::queues::limits::Limits;
@@ -46,6 +49,10 @@ pub(super) struct Parts {
     pub(super) unrouted: Arc<Unrouted>,
     pub(super) twins: Twins,
     pub(super) commands: Commands,
+    /// To restart modules by hand.
+    pub(super) restarts: RestartRequests,
+    /// The reconciler's end of `restarts`.
+    pub(super) restart_requests: Arc<Mutex<mpsc::Receiver<RestartRequest>>>,
     pub(super) cloud_messages: CloudMessageStore,
     pub(super) dispatcher: CloudMessageDispatcher<CloudMessageStore>,
     pub(super) deployments: Arc<Deployments>,
@@ -62,7 +69,9 @@ impl Parts {
         let (state, queues, quarantine) = open(&config, clients.clone()).await?;
         let twins = Twins::load(state.clone())?;
         let devices = Devices::load(state.clone())?;
-        let commands = Commands::load(state.clone(), clients.clone(), config.device_id.clone())?;
+        let (restarts, restart_requests) = RestartRequests::channel();
+        let daemon = DaemonMethods::new(restarts.clone());
+        let commands = Commands::load(state.clone(), clients.clone(), config.device_id.clone(), daemon)?;
         let cloud_messages = CloudMessageStore::load(state.clone())?;
         let enrolments = Enrolments::new(config.hostname.clone(), devices.clone());
         let dispatcher = CloudMessageDispatcher::new(Arc::new(cloud_messages.clone()), clients.clone());
@@ -116,6 +125,8 @@ impl Parts {
             unrouted: Arc::default(),
             twins,
             commands,
+            restarts,
+            restart_requests: Arc::new(Mutex::new(restart_requests)),
             cloud_messages,
             dispatcher,
             deployments: Arc::new(deployments),

@@ -103,6 +103,7 @@ pub(super) fn start_reconciler(
         context: ModuleContext::new(config, module_keys),
         deployments: parts.outputs.reconciler.clone(),
         status,
+        requests: parts.restart_requests.clone(),
     };
     restarted(tasks, "reconciler", stop, reconciler, |reconciler, stop| reconciler.run(stop));
     seen

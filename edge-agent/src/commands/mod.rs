@@ -9,6 +9,7 @@
 //! "no answer" after its restart, not run again. An answer is kept on disk until central has acknowledged it. A command that
 //! central gave a time to be valid waits on disk for a target that is away ([`waiting`]); another runs at once.
 
+pub mod daemon;
 mod journal;
 pub mod methods;
 #[cfg(test)]
@@ -23,12 +24,13 @@ use edge_hub::single_flight::SingleFlight;
 use edge_hub::tasks;
 use futures_util::future::BoxFuture;
 use schemas::link::CommandDown;
-use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
+use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::daemon::DaemonMethods;
 pub use self::journal::{Answer, Counts};
 use self::journal::{Entered, Journal};
 use crate::access::identity_state::{IdentityState, RemovalError, Removed};
@@ -46,6 +48,7 @@ pub struct Commands {
     /// Targets whose waiting commands are being run.
     rounds: Arc<SingleFlight<Identity>>,
     clients: Clients,
+    daemon: DaemonMethods,
     running: TaskTracker,
     stop: CancellationToken,
 }
@@ -60,7 +63,12 @@ impl Commands {
     ///
     /// # Errors
     /// [`StateError`] when the state cannot be used.
-    pub fn load(state: State, clients: Clients, gateway: DeviceId) -> Result<Self, StateError> {
+    pub fn load(
+        state: State,
+        clients: Clients,
+        gateway: DeviceId,
+        daemon: DaemonMethods,
+    ) -> Result<Self, StateError> {
         let (journal, interrupted) = Journal::load(state, steady_ms())?;
         let commands = Self {
             gateway,
@@ -69,6 +77,7 @@ impl Commands {
             waiting_changed: Arc::default(),
             rounds: Arc::default(),
             clients,
+            daemon,
             running: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -187,14 +196,7 @@ impl Commands {
     /// [`MethodFailure`] when the target gave no answer.
     pub async fn call(&self, target: &Identity, request: &MethodRequest) -> Answer {
         if self.is_daemon(target) {
-            // Source: IoT Edge, built-in direct methods of edgeAgent; `ping` answers with nothing.
-            return Ok(match request.method_name.as_str() {
-                "ping" => MethodResponse { status: 200, payload: serde_json::Value::Null },
-                other => MethodResponse {
-                    status: 404,
-                    payload: serde_json::json!({"message": format!("method `{other}`: the gateway knows `ping`")}),
-                },
-            });
+            return Ok(self.daemon.call(request).await);
         }
         self.clients.call(target, request).await
     }

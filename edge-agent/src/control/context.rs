@@ -12,6 +12,8 @@ use crate::access::passwords::Passwords;
 use crate::commands::Commands;
 use crate::config::Upstream;
 use crate::deployment::deployments::{Deployments, Judgement};
+use crate::deployment::docker::Engine;
+use crate::deployment::restart_requests::RestartRequests;
 use crate::deployment::status::{Deployment, ReconcilerStatus};
 use crate::gateway_service::GatewayService;
 use crate::messages::quarantine::Quarantine;
@@ -54,6 +56,10 @@ pub struct Control {
     pub link: Option<watch::Receiver<LinkStatus>>,
     /// The manifest in force.
     pub deployment: watch::Receiver<Option<Arc<Deployment>>>,
+    /// To restart modules by hand.
+    pub restarts: RestartRequests,
+    /// For the logs of modules.
+    pub engine: Engine,
     /// CRC-32C of edge.toml when the daemon started.
     pub config_crc32c: u32,
 }

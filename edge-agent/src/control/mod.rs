@@ -10,6 +10,7 @@ mod devices;
 mod facts;
 mod failure;
 mod identities;
+mod modules;
 mod quarantine;
 pub mod socket;
 mod status;
@@ -51,6 +52,8 @@ pub async fn serve(control: Arc<Control>, listener: UnixListener, stop: Cancella
         .route("/quarantine/{number}", get(quarantine::show).delete(quarantine::drop_one))
         .route("/quarantine/{number}/replay", post(quarantine::replay))
         .route("/call", post(call::call))
+        .route("/modules/{module}/restart", post(modules::restart))
+        .route("/modules/{module}/log", get(modules::log))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control);
     let limits = HttpLimits {

@@ -4,6 +4,7 @@
 pub mod deployments;
 pub mod docker;
 pub mod reconciler;
+pub mod restart_requests;
 pub mod status;
 pub mod watched_folder;
 pub mod workload;

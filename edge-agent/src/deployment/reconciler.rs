@@ -13,13 +13,13 @@
 //! what is in [`schedule`]: modules are supervised while images are pulled and while other modules are being stopped. A step
 //! that fails leaves the other modules alone and is tried again after a wait.
 
+mod pulls;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::Docker;
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptions;
 use edge_core::backoff::Backoff;
@@ -27,24 +27,26 @@ use edge_core::deploy::desired::{Desired, generation_of};
 use edge_core::deploy::observed::Observed;
 use edge_core::deploy::plan::{Action, Plan, Reason, plan};
 use edge_core::deploy::restart::{Event, Restarts};
-use edge_core::deploy::schedule;
+use edge_core::deploy::schedule::{self, Batch, Kind};
 use edge_core::error_chain::chain;
 use edge_hub::tasks;
 use futures_util::StreamExt as _;
+use schemas::manifest::DesiredStatus;
 use schemas::names::ModuleId;
 use schemas::status::code;
-use tokio::sync::{Notify, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::pulls::{Fetch, Pulls};
 use self::steps::{Busy, Ended, Steps};
 use crate::access::module_keys::ModuleKeys;
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::deployment::docker::executor::{Executor, is_present, pull};
+use crate::deployment::docker::executor::Executor;
 use crate::deployment::docker::observe::observe;
 use crate::deployment::docker::{DockerError, Engine, LABEL_GATEWAY, LABEL_MODULE, ModuleContext};
+use crate::deployment::restart_requests::{RestartError, RestartRequest};
 use crate::deployment::status::{Deployment, Outcome, ReconcilerStatus};
 use crate::deployment::workload::Workload;
 
@@ -52,10 +54,6 @@ use crate::deployment::workload::Workload;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// An engine that takes longer to tell what runs is stuck.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
-/// How long a registry may take to describe an image that is on this machine already.
-const REGISTRY_WITHIN: Duration = Duration::from_secs(30);
-/// Images that are fetched at one time.
-const PULLS_MAX: usize = 3;
 /// The engine is away: how long until it is asked again.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
@@ -70,6 +68,8 @@ pub struct Reconciler {
     /// What is wanted; `None` before there is a deployment.
     pub deployments: watch::Receiver<Option<Arc<Deployment>>>,
     pub status: watch::Sender<ReconcilerStatus>,
+    /// Restarts that somebody asks for. Shared by the runs of this task, which is started again after a panic.
+    pub requests: Arc<tokio::sync::Mutex<mpsc::Receiver<RestartRequest>>>,
 }
 
 /// What it remembers from one look to the next.
@@ -78,18 +78,16 @@ struct Memory {
     restarts: Restarts,
     /// The last failure of each module whose steps are tried again.
     problems: BTreeMap<ModuleId, String>,
-    pulls: JoinSet<(String, Result<(), DockerError>)>,
-    /// The images that are being pulled.
-    pulling: BTreeMap<String, AbortHandle>,
-    /// The images that the registry gave, or has not, for containers that are still to be created.
-    fetched: BTreeSet<String>,
-    /// Pulls that failed since the last look.
-    failed_pulls: BTreeMap<String, String>,
+    pulls: Pulls,
     steps: Steps,
     /// What the last look found to be done and has not begun yet.
     due: Option<Due>,
     context: Arc<ModuleContext>,
     network: Arc<tokio::sync::Mutex<()>>,
+    /// Restarts that were asked for and have not begun.
+    requests: Vec<RestartRequest>,
+    /// Who waits for the restart that is being done of a module.
+    askers: BTreeMap<ModuleId, Vec<oneshot::Sender<Result<(), RestartError>>>>,
 }
 
 /// What a look found to be done.
@@ -136,15 +134,16 @@ impl Reconciler {
             deployment,
             restarts: Restarts::since_boot(booted_at_ms()),
             problems: BTreeMap::new(),
-            pulls: JoinSet::new(),
-            pulling: BTreeMap::new(),
-            fetched: BTreeSet::new(),
-            failed_pulls: BTreeMap::new(),
+            pulls: Pulls::default(),
             steps: Steps::new(busy),
             due: None,
             context: Arc::new(self.context.clone()),
             network: Arc::default(),
+            requests: Vec::new(),
+            askers: BTreeMap::new(),
         };
+        let requests = self.requests.clone();
+        let mut requests = requests.lock().await;
         let mut away = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut look_at = Instant::now();
         loop {
@@ -153,9 +152,8 @@ impl Reconciler {
             {
                 memory.restarts.handle(now_ms(), Event::Deployed);
                 memory.problems.clear();
-                memory.failed_pulls.clear();
+                memory.pulls.deployed(&latest);
                 memory.deployment = latest;
-                memory.forget_unwanted_pulls();
                 look_at = Instant::now();
             }
             if look_at <= Instant::now() {
@@ -167,11 +165,15 @@ impl Reconciler {
                     Ok(()) => true,
                     Err(_) => return,
                 },
-                Some(pulled) = memory.pulls.join_next() => {
-                    memory.pulled(pulled);
+                Some(pulled) = memory.pulls.ended() => {
+                    memory.pulls.note(pulled);
                     true
                 }
                 Some(ended) = memory.steps.ended() => memory.ended(ended, stop),
+                Some(request) = requests.recv() => {
+                    memory.requests.push(request);
+                    true
+                }
                 () = tokio::time::sleep_until(look_at) => true,
                 () = stop.cancelled() => return,
             };
@@ -230,11 +232,15 @@ impl Reconciler {
         memory.restarts.handle(now_ms(), Event::Looked(desired, &observed));
         let planned = plan(desired, &observed, &memory.restarts, now_ms());
         memory.forget_solved(&planned);
-        let mut failed = BTreeSet::new();
-        let is_fetching = memory.fetch(&docker, &planned, &mut failed).await?;
+        let Fetch { is_fetching, failed } = memory.pulls.fetch(&docker, &planned, &deployment).await?;
+        for (module, problem) in &failed {
+            memory.failed(module, problem.clone());
+        }
+        let asked = memory.asked_restarts(&observed);
         self.tell(memory, observed, &planned, is_fetching);
 
         let has_failed = !failed.is_empty();
+        let failed = failed.into_keys().collect();
         let interim_due_ms = planned.interim_due_ms.filter(|_| is_fetching);
         let due_ms = planned.earliest().into_iter().chain(interim_due_ms).min();
         let executor = Arc::new(Executor {
@@ -244,6 +250,9 @@ impl Reconciler {
             deployment,
             network: memory.network.clone(),
         });
+        for batch in asked {
+            memory.steps.begin(executor.clone(), batch, stop.clone());
+        }
         memory.due = Some(Due { planned, executor, failed, is_fetching });
         memory.begin(stop);
         Ok(if has_failed { Next::Look } else { Next::Sleep(due_ms) })
@@ -287,108 +296,46 @@ impl Reconciler {
             is_settled,
             plan: planned.to_string(),
             problems: memory.problems.clone(),
-            pulling: memory.pulling.keys().cloned().collect(),
+            pulling: memory.pulls.under_way(),
             unseen: None,
         });
     }
 }
 
 impl Memory {
-    /// Starts the pulls that the plan needs: every image is asked for before a container is created from it, because a tag may have
-    /// moved in the registry; only one that is named by its digest cannot have. When the registry gives nothing, the image on this
-    /// machine is used, if there is one. Gives whether an image is still to come; adds the modules that have none.
-    async fn fetch(
-        &mut self,
-        docker: &Docker,
-        planned: &Plan,
-        failed: &mut BTreeSet<ModuleId>,
-    ) -> Result<bool, DockerError> {
-        let failures = std::mem::take(&mut self.failed_pulls);
-        let wanted: BTreeMap<&str, Vec<&ModuleId>> =
-            planned.actions.iter().fold(BTreeMap::new(), |mut wanted, action| {
-                if let Action::Pull { module, image } = action {
-                    wanted.entry(image.as_str()).or_default().push(module);
+    /// The restarts that were asked for and can begin; those of modules whose steps are being done wait for their end.
+    fn asked_restarts(&mut self, observed: &Observed) -> Vec<Batch> {
+        let mut batches: Vec<Batch> = Vec::new();
+        for request in std::mem::take(&mut self.requests) {
+            let module = &request.module;
+            let wanted = self.deployment.desired.modules.get(module).map(|wanted| wanted.spec.status);
+            let refusal = match (wanted, observed.modules.get(module)) {
+                (None, _) => RestartError::NotInManifest { module: module.clone() },
+                (Some(DesiredStatus::Running), Some(_)) if self.steps.running().contains_key(module) => {
+                    self.requests.push(request);
+                    continue;
                 }
-                wanted
-            });
-        self.fetched.retain(|image| wanted.contains_key(image.as_str()));
-        let mut is_fetching = false;
-        for (image, modules) in wanted {
-            if self.fetched.contains(image) {
-                continue;
-            }
-            if self.pulling.contains_key(image) {
-                is_fetching = true;
-                continue;
-            }
-            let is_here = is_present(docker, image).await?;
-            match failures.get(image) {
-                Some(problem) if is_here => {
-                    tracing::warn!(image, problem, "image was not pulled; the one on this machine is used");
-                    self.fetched.insert(image.to_owned());
-                }
-                Some(problem) => {
-                    for module in modules {
-                        failed.insert(module.clone());
-                        self.failed(module, problem.clone());
+                (Some(DesiredStatus::Running), Some(seen)) => {
+                    let (module, container_id) = (module.clone(), seen.container_id.clone());
+                    self.askers.entry(module.clone()).or_default().push(request.answer);
+                    if batches.iter().any(|batch| batch.module == module) {
+                        continue;
                     }
+                    tracing::info!(%module, "module is restarted because somebody asked for it");
+                    self.restarts.forget(&module);
+                    self.problems.remove(&module);
+                    let stop = Action::Stop { module: module.clone(), container_id: container_id.clone() };
+                    let start = Action::Start { module: module.clone(), container_id: Some(container_id) };
+                    batches.push(Batch { module, kind: Kind::Restart, actions: vec![stop, start] });
+                    continue;
                 }
-                None if is_here && image.contains("@sha256:") => {
-                    self.fetched.insert(image.to_owned());
-                }
-                None => {
-                    is_fetching = true;
-                    if self.pulling.len() < PULLS_MAX {
-                        self.start_pull(docker.clone(), image.to_owned(), is_here);
-                    }
-                }
-            }
+                (Some(DesiredStatus::Running), None) => RestartError::NoContainer { module: module.clone() },
+                (Some(_), _) => RestartError::NotToRun { module: module.clone() },
+            };
+            // Nobody may wait for it any more.
+            let _ = request.answer.send(Err(refusal));
         }
-        Ok(is_fetching)
-    }
-
-    fn start_pull(&mut self, docker: Docker, image: String, is_here: bool) {
-        tracing::info!(image, "image is being pulled");
-        let (deployment, name) = (self.deployment.clone(), image.clone());
-        let first_within = is_here.then_some(REGISTRY_WITHIN);
-        let task = tasks::spawn_in(&mut self.pulls, "image pull", async move {
-            let pulled = pull(&docker, &deployment.desired, &name, first_within).await;
-            (name, pulled)
-        });
-        self.pulling.insert(image, task);
-    }
-
-    /// Ends the pulls of images that no module needs any more: a slow one must not hold up the deployment that mends it.
-    fn forget_unwanted_pulls(&mut self) {
-        let modules = &self.deployment.desired.modules;
-        self.pulling.retain(|image, task| {
-            let is_wanted = modules.values().any(|module| module.spec.image == *image);
-            if !is_wanted {
-                tracing::info!(image, "pull ended: no module needs the image any more");
-                task.abort();
-            }
-            is_wanted
-        });
-    }
-
-    fn pulled(&mut self, ended: Result<(String, Result<(), DockerError>), tokio::task::JoinError>) {
-        match ended {
-            Ok((image, Ok(()))) => {
-                tracing::info!(image, "image pulled");
-                self.pulling.remove(&image);
-                self.fetched.insert(image);
-            }
-            Ok((image, Err(error))) => {
-                self.pulling.remove(&image);
-                self.failed_pulls.insert(image, chain(&error).to_string());
-            }
-            Err(error) if error.is_cancelled() => {}
-            // Which one it was is not known: those that are still needed are asked for again.
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "a pull ended by a fault of this program");
-                self.pulling.clear();
-            }
-        }
+        batches
     }
 
     /// Begins the steps that are due and wait for no other. Whether there were any.
@@ -410,6 +357,12 @@ impl Memory {
         for action in &ended.done {
             self.done(action);
         }
+        for asker in self.askers.remove(&ended.module).unwrap_or_default() {
+            let why = ended.failure.clone();
+            let _ = asker.send(why.map_or(Ok(()), |why| Err(RestartError::Failed { why })));
+        }
+        // One that was asked for while the steps were being done can begin.
+        let is_asked = self.requests.iter().any(|request| request.module == ended.module);
         if let Some(due) = &mut self.due {
             due.planned.without(&ended.module);
         }
@@ -418,7 +371,7 @@ impl Memory {
                 self.failed(&ended.module, problem);
                 true
             }
-            None => !self.begin(stop),
+            None => !self.begin(stop) || is_asked,
         }
     }
 

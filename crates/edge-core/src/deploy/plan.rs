@@ -405,7 +405,10 @@ impl fmt::Display for Reason {
                 write!(f, "until {}: the last {failures} tries failed", rfc3339(*until_ms))
             }
             Self::GivenUp => {
-                write!(f, "restarted {RESTARTS_MAX} times; restart it by hand or apply another manifest")
+                write!(
+                    f,
+                    "restarted {RESTARTS_MAX} times; `edge-agent restart` starts it again, and so does another manifest"
+                )
             }
             Self::Ended { code } => write!(f, "ended with code {code}; its restart policy leaves it so"),
             Self::Paused => f.write_str("its container is paused; unpause it"),

@@ -3,6 +3,7 @@
 
 pub mod executor;
 pub mod host_policy;
+pub mod logs;
 pub mod observe;
 pub mod spec;
 

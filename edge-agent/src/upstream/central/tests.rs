@@ -30,9 +30,11 @@ use crate::access::removals::Removals;
 use crate::access::users::Users;
 use crate::c2d::cloud_message_store::CloudMessageStore;
 use crate::commands::Commands;
+use crate::commands::daemon::DaemonMethods;
 use crate::config::BufferSection;
 use crate::deployment::deployments::Deployments;
 use crate::deployment::docker::host_policy::HostPolicy;
+use crate::deployment::restart_requests::RestartRequests;
 use crate::messages::quarantine::Quarantine;
 use crate::messages::queues::Queues;
 use crate::messages::queues::destination::Queue;
@@ -61,7 +63,13 @@ impl Gateway {
         let queues =
             Arc::new(Queues::open(&dir.join("buffer"), limits, id.clone(), clients.clone()).unwrap());
         let twins = Twins::load(state.clone()).unwrap();
-        let commands = Commands::load(state.clone(), clients.clone(), id.clone()).unwrap();
+        let commands = Commands::load(
+            state.clone(),
+            clients.clone(),
+            id.clone(),
+            DaemonMethods::new(RestartRequests::channel().0),
+        )
+        .unwrap();
         let cloud_messages = CloudMessageStore::load(state.clone()).unwrap();
         let users = Users::load(state.clone(), None).unwrap();
         // Without the listeners, which are not open here.

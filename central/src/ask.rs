@@ -53,7 +53,7 @@ fn ask(listen: SocketAddr, request: &str, line: &str, body: &str) -> Result<Valu
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unreadable)?;
     let status = head.split(' ').nth(1).ok_or_else(unreadable)?;
     let body: Value = serde_json::from_str(body).map_err(|_| unreadable())?;
-    if status == "200" {
+    if ["200", "202"].contains(&status) {
         return Ok(body);
     }
     let message = body["error"]["message"].as_str().unwrap_or("it gave no reason");

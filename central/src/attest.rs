@@ -10,6 +10,13 @@ use crate::fleet::Fleet;
 use crate::new_device::new_keys;
 use crate::store::devices::{self, Device, Keys, X509};
 
+/// Whether a text is a symmetric key: base64 of 16 to 64 bytes, as IoT Hub bounds them.
+pub fn is_key(text: &str) -> bool {
+    use base64::Engine as _;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text);
+    decoded.is_ok_and(|key| (16..=64).contains(&key.len()))
+}
+
 /// A wish; `None` in a key or thumbprint leaves what stands.
 #[derive(Debug)]
 pub enum Attest {

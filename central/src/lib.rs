@@ -18,6 +18,7 @@ pub mod component;
 pub mod config;
 pub mod deploy;
 mod device_attestation;
+pub mod device_import;
 pub mod device_state;
 pub mod device_states;
 pub mod diagnosis;

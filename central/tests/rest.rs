@@ -306,6 +306,7 @@ async fn every_described_path_answers_and_the_server_has_no_other() {
             .replace("{template_id}", "dtmi:a:b;1")
             .replace("{group_id}", "g")
             .replace("{entry}", "primary")
+            .replace("{operation_id}", "1")
             .replace("{token_id}", "t")
             .replace("{user_id}", "u")
             .replace("{role_id}", "viewer");

@@ -120,6 +120,11 @@ async fn plant(central: &Central, secrets: &mut Secrets) {
         "@context": ["dtmi:iotcentral:context;2", "dtmi:dtdl:context;2"], "capabilityModel": model});
     central.put("/api/deviceTemplates/dtmi:site:press;1", template).await;
 
+    let csv = format!("IOTC_DEVICEID\nno id AccountKey={}\n", secrets.next());
+    let file = json!({"csv": csv, "fileName": format!("password={}", secrets.next())});
+    central.ok(Method::POST, "/api/ext/devices/import", Some(file)).await;
+    central.until("/api/ext/operations/1", |shown| (shown["state"] == "done").then_some(())).await;
+
     let mut device = central.client("leaf-2").await;
     let reported = json!({"reported": secrets.properties()});
     device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", reported["reported"].to_string()).await;
@@ -171,6 +176,7 @@ async fn reads(central: &Central) -> BTreeSet<String> {
             ("{command_name}", &NAMES),
             ("{manifest_id}", &["line"]),
             ("{template_id}", &["dtmi:site:press;1"]),
+            ("{operation_id}", &["1"]),
             ("{group_id}", &["g"]),
             ("{entry}", &["primary"]),
             ("{token_id}", &["t"]),

@@ -36,6 +36,9 @@ INSERT INTO users (id, name, role, created_ms) VALUES ('u0', 'u0', 'viewer', 1),
 INSERT INTO device_templates (id, display_name, document, revision) VALUES
     ('dtmi:a:t1;1', 't1', '{"@type":["ModelDefinition","DeviceModel"],"displayName":"t1","capabilityModel":{}}', 1),
     ('dtmi:a:t2;1', 't2', '{"@type":["ModelDefinition","DeviceModel"],"displayName":"t2","capabilityModel":{}}', 1);
+INSERT INTO operations (id, kind, title, who, started_ms, total, done, failed) VALUES
+    (1, 'importDevices', 'a.csv', 'u', 1, 2, 2, 1), (2, 'importDevices', 'b.csv', 'u', 1, 2, 2, 1);
+INSERT INTO operation_faults (operation, line, device, why) VALUES (1, 2, 'd', 'w'), (2, 2, 'd', 'w'), (2, 3, 'e', 'w');
 INSERT INTO watermarks (gateway, queue, sequence) VALUES ('gw', 'q', 7), ('gw', 'r', 8);
 INSERT INTO cloud_purges (device, up_to) VALUES ('d1', 1), ('d2', 1);
 INSERT INTO cloud_feedback (device, message_id, settlement) VALUES
@@ -56,6 +59,10 @@ const PATHS: &[&str] = &[
     "/api/deploymentManifests",
     "/api/deviceTemplates",
     "/api/deviceTemplates/dtmi:a:t2;1",
+    "/api/ext/deviceTemplates",
+    "/api/ext/deviceTemplates/dtmi:a:t2;1",
+    "/api/ext/operations",
+    "/api/ext/operations/2",
     "/api/enrollmentGroups",
     "/api/ext/devices/d1/status",
     "/api/ext/devices/gw/status",
@@ -78,6 +85,8 @@ const TABLES: &[&str] = &[
     "relationships",
     "manifests",
     "device_templates",
+    "operations",
+    "operation_faults",
     "twins",
     "telemetry",
     "commands",

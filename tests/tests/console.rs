@@ -95,6 +95,13 @@ async fn templates_are_imported_edited_with_their_impact_versioned_assigned_and_
 }
 
 #[tokio::test]
+async fn a_thousand_devices_are_imported_with_three_bad_lines_told_and_exported_with_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = central_alone(dir.path()).await;
+    play(&site, "console_import.js", json!({})).await;
+}
+
+#[tokio::test]
 async fn the_keyboard_alone_signs_in_and_does_everything() {
     let dir = tempfile::tempdir().unwrap();
     let site = site(dir.path()).await;

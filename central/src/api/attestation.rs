@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Body, OfDevice, StrictPath};
-use crate::attest::Attest;
+use crate::attest::{Attest, is_key};
 use crate::error::{ServiceError, no_device};
 use crate::fleet::Fleet;
 use crate::store::devices::{self, Device, X509};
@@ -227,8 +227,6 @@ fn named(thumbprint: Option<String>, sha1: Option<String>) -> Option<Certificate
 impl SymmetricKey {
     fn wish(self) -> Result<Attest, ApiError> {
         for (name, key) in [("primaryKey", &self.primary_key), ("secondaryKey", &self.secondary_key)] {
-            // The bounds are IoT Hub's for symmetric keys.
-            let is_key = |key: &String| STANDARD.decode(key).is_ok_and(|key| (16..=64).contains(&key.len()));
             if key.as_ref().is_some_and(|key| !is_key(key)) {
                 let message = format!("symmetricKey.{name}: it must be base64 of 16 to 64 bytes");
                 return Err(ApiError::unprocessable(message));

@@ -116,6 +116,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
+/// A JSON body that the audit log does not keep: what is in it may be keys in a form that nothing tells from other text.
+pub struct UnrecordedBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for UnrecordedBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, ApiError> {
+        request.extensions_mut().remove::<SentBody>();
+        Ok(Self(Body::from_request(request, state).await?.0))
+    }
+}
+
 /// `/api/devices/{device_id}/…`
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]

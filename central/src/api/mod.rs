@@ -15,6 +15,7 @@ pub mod commands;
 pub mod components;
 mod connection;
 mod description;
+pub mod device_files;
 pub mod device_templates;
 pub mod devices;
 pub mod enrollment_groups;
@@ -62,6 +63,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::config::Config;
+use crate::device_import::RunningImport;
 use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
 use crate::health::Health;
@@ -102,6 +104,7 @@ pub fn router(
         .layer(Extension(Arc::new(description)))
         .layer(Extension(mqtt_server))
         .layer(Extension(Arc::new(Health::default())))
+        .layer(Extension(Arc::new(RunningImport::default())))
         .fallback(assets::fallback)
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -174,6 +177,11 @@ pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
         .routes(routes!(template_views::list))
         .routes(routes!(template_views::get))
         .routes(routes!(template_views::preview))
+        .routes(routes!(device_files::preview))
+        .routes(routes!(device_files::import))
+        .routes(routes!(device_files::export))
+        .routes(routes!(device_files::operations))
+        .routes(routes!(device_files::operation))
         .routes(routes!(enrollment_groups::list))
         .routes(routes!(
             enrollment_groups::get,

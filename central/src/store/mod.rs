@@ -28,6 +28,7 @@ pub mod manifests;
 pub mod modules;
 pub mod numbers;
 mod opening;
+pub mod operations;
 pub mod overview;
 mod paths;
 pub mod queues;

@@ -103,11 +103,10 @@ pub struct TemplateSummary {
     pub id: String,
     pub display_name: String,
     pub organization: String,
-    pub revision: i64,
     pub devices: u64,
 }
 
-const SUMMARIES: &str = "SELECT id, display_name, organization, revision, coalesce(devices, 0) AS devices
+const SUMMARIES: &str = "SELECT id, display_name, organization, coalesce(devices, 0) AS devices
     FROM device_templates LEFT JOIN
         (SELECT template, count(*) AS devices FROM devices WHERE template IS NOT NULL GROUP BY template) ON template = id";
 
@@ -116,7 +115,6 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<TemplateSummary> {
         id: row.get("id")?,
         display_name: row.get("display_name")?,
         organization: row.get("organization")?,
-        revision: row.get("revision")?,
         devices: unsigned(row.get("devices")?),
     })
 }
@@ -130,7 +128,8 @@ pub fn summaries(connection: &Connection, search: &str) -> rusqlite::Result<Vec<
         "{SUMMARIES} WHERE instr(lower(id), lower(?1)) > 0 OR instr(lower(display_name), lower(?1)) > 0
          ORDER BY display_name COLLATE NOCASE, id"
     );
-    connection.prepare_cached(&sql)?.query_map([search], summary)?.collect()
+    let mut statement = connection.prepare_cached(&sql)?;
+    unreadable::rows("device_templates", statement.query_map([search], summary)?).collect()
 }
 
 /// The stored templates whose ids differ from this one in their version only, this one included.
@@ -141,7 +140,9 @@ pub fn versions(connection: &Connection, id: &str) -> rusqlite::Result<Vec<Templ
     let Some((path, _)) = id.split_once(';') else { return Ok(Vec::new()) };
     // `<` is the character behind `;`.
     let sql = format!("{SUMMARIES} WHERE id >= ?1 AND id < ?2 ORDER BY length(id), id");
-    connection.prepare_cached(&sql)?.query_map([format!("{path};"), format!("{path}<")], summary)?.collect()
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map([format!("{path};"), format!("{path}<")], summary)?;
+    unreadable::rows("device_templates", found).collect()
 }
 
 /// How many devices have no template.
@@ -158,14 +159,13 @@ pub fn unassigned(connection: &Connection) -> rusqlite::Result<u64> {
 /// # Errors
 /// SQLite's.
 pub fn not_stored(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<(String, u64)>> {
-    connection
-        .prepare_cached(
-            "SELECT template, count(*) FROM devices WHERE template IS NOT NULL
-             AND NOT EXISTS (SELECT 1 FROM device_templates WHERE id = template)
-             GROUP BY template ORDER BY count(*) DESC, template LIMIT ?1",
-        )?
-        .query_map([limit], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
-        .collect()
+    let mut statement = connection.prepare_cached(
+        "SELECT template, count(*) FROM devices WHERE template IS NOT NULL
+         AND NOT EXISTS (SELECT 1 FROM device_templates WHERE id = template)
+         GROUP BY template ORDER BY count(*) DESC, template LIMIT ?1",
+    )?;
+    let found = statement.query_map([limit], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
+    unreadable::rows("devices", found).collect()
 }
 
 /// What [`select`] gives.

@@ -14,6 +14,8 @@ const PAGES = [
   ["devices", "/devices", (page) => page.getByRole("link", { name: "Press 1", exact: true })],
   ["devices-none", "/devices?search=nothing-has-this-name", (page) => page.getByText("No device matches.")],
   ["new-device", "/devices?new=device", (page) => page.getByRole("dialog", { name: "New device" })],
+  ["import", "/devices?do=import", (page) => page.getByRole("dialog", { name: "Import devices" })],
+  ["export", "/devices?do=export", (page) => page.getByRole("dialog", { name: "Export devices" })],
   ["why", "/devices?why=press-3", (page) => page.getByRole("dialog", { name: /Why is press-3/ }).locator('[data-cause="wrong-key"]')],
   ["gateways", "/gateways", (page) => page.getByRole("link", { name: given.gatewayName })],
   ["device", "/devices/press-1", (page) => page.locator('[data-name="pressure"]')],

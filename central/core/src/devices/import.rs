@@ -15,8 +15,8 @@ pub const COLUMNS: [&str; 6] = [
     "IOTC_X509THUMBPRINT_PRIMARY",
     "IOTC_X509THUMBPRINT_SECONDARY",
 ];
-/// Devices of one file; a site has 100,000.
-pub const DEVICES_MAX: usize = 100_000;
+/// Devices of one file. With keys and thumbprints they fit into a request.
+pub const DEVICES_MAX: usize = 10_000;
 
 /// What one line asks for; empty fields are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

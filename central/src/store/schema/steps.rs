@@ -486,4 +486,26 @@ CREATE TABLE device_templates (
     revision INTEGER NOT NULL
 ) WITHOUT ROWID;
 ",
+    "
+-- total, done, failed: lines of a file; ended_ms NULL: it runs, or central ended before it did
+CREATE TABLE operations (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    title TEXT NOT NULL,
+    organization TEXT NOT NULL DEFAULT 'root',
+    who TEXT NOT NULL,
+    started_ms INTEGER NOT NULL,
+    ended_ms INTEGER,
+    total INTEGER NOT NULL,
+    done INTEGER NOT NULL,
+    failed INTEGER NOT NULL
+);
+CREATE TABLE operation_faults (
+    operation INTEGER NOT NULL,
+    line INTEGER NOT NULL,
+    device TEXT,
+    why TEXT NOT NULL,
+    PRIMARY KEY (operation, line)
+) WITHOUT ROWID;
+",
 ];

@@ -194,6 +194,29 @@ export interface components {
             /** @description Whether the gateway was given it as it is stored now. */
             upToDate: boolean;
         };
+        /** @description What a file would do. */
+        ImportPreview: {
+            failed: number;
+            /** @description At most 1,000 of the lines that cannot be done. */
+            faults: components["schemas"]["FaultBody"][];
+            /** @description Columns that central does not know and does not read. */
+            ignoredColumns: string[];
+            /** @description Lines behind the first one, without empty ones. */
+            lines: number;
+            /** @description Devices that would be added. */
+            valid: number;
+        };
+        /** @description A line of a file that cannot be done. */
+        FaultBody: {
+            /** @description The device's id, as far as the line says it. */
+            device?: string | null;
+            /**
+             * Format: int64
+             * @description The first line of the file is 1.
+             */
+            line: number;
+            why: string;
+        };
         /** @description The newest value of a name, by the time at which its message was made. */
         LastValue: {
             /** @description The `iothub-creation-time-utc` or `$.ctime` of its message, or when the message was accepted. RFC 3339. */
@@ -271,6 +294,48 @@ export interface components {
                 [key: string]: string | null;
             } | null;
         };
+        /** @description An operation with what it could not do. */
+        OperationDetail: components["schemas"]["OperationBody"] & {
+            /** @description Every line that could not be done. */
+            faults: components["schemas"]["FaultBody"][];
+        };
+        /** @description An operation on many devices. */
+        OperationBody: {
+            /**
+             * Format: int64
+             * @description Lines that were tried.
+             */
+            done: number;
+            /** Format: date-time */
+            endedAt?: string | null;
+            /**
+             * Format: int64
+             * @description Of those, the ones that could not be done.
+             */
+            failed: number;
+            /** Format: int64 */
+            id: number;
+            /** @description `importDevices` */
+            kind: string;
+            organization: string;
+            /** Format: date-time */
+            startedAt: string;
+            state: components["schemas"]["OperationState"];
+            /** @description Name of the file. */
+            title: string;
+            /**
+             * Format: int64
+             * @description Lines of the file.
+             */
+            total: number;
+            /** @description Who began it. */
+            who: string;
+        };
+        /**
+         * @description How an operation is.
+         * @enum {string}
+         */
+        OperationState: "running" | "done" | "interrupted";
         /** @description A command with its name and its target. */
         RecentCommand: components["schemas"]["CommandBody"] & {
             /** @description The module that was to run it; null for the device itself. */

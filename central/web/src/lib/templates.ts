@@ -330,17 +330,6 @@ export function emptyTemplate(id: string, displayName: string): Json {
   };
 }
 
-/** Gives a document to the browser as a file. */
-export function download(name: string, text: string, type = "application/json"): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name;
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
 /** `press-1.json` of `dtmi:plant:press;1`. */
 export function fileName(id: string): string {
   return `${id.replace(/^dtmi:/, "").replaceAll(/[^A-Za-z0-9]+/g, "-")}.json`;

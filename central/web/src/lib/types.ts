@@ -174,3 +174,7 @@ export type TemplateProblem = Schemas["ProblemBody"];
 export type TemplateSchema = Schemas["SchemaBody"];
 export type Capability = Schemas["CapabilityBody"];
 export type TemplateInterface = Schemas["InterfaceBody"];
+
+export type ImportPreview = Schemas["ImportPreview"];
+export type Operation = Schemas["OperationBody"];
+export type OperationDetail = Operation & { faults: Schemas["FaultBody"][] };

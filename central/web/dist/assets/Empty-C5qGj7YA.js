@@ -1,1 +1,0 @@
-import{$ as e,B as t,E as n,H as r,L as i,O as a,T as o,U as s,g as c,h as l,t as u,tt as d,y as f}from"./disclose-version-tE8FbNOn.js";var p=a(`<div><b> </b> <!></div>`);function m(a,m){let h=u(m,`inside`,3,!1);var g=p(),_=t(g),v=r(_,!0),y=s(_,2);f(y,()=>m.children??d),e(g),i(()=>{l(g,1,c([`empty`,h()&&`in`])),o(v,m.title)}),n(a,g)}export{m as t};

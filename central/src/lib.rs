@@ -16,6 +16,7 @@ pub mod clock;
 pub mod commands;
 pub mod component;
 pub mod config;
+pub mod conformance;
 pub mod deploy;
 mod device_attestation;
 pub mod device_import;

@@ -19,6 +19,7 @@ use central::clock;
 use central::store::StoreError;
 use central::store::commands::{self, Command};
 use central::store::telemetry::{NewMessage, Writing};
+use central::store::templates;
 use central::store::twins::{self, Half};
 use common::{Central, start};
 use reqwest::Method;
@@ -313,6 +314,9 @@ impl Case<'_> {
         if self.template == "/api/devices/{deviceId}" && self.method == Method::PUT {
             return;
         }
+        // The examples of devices write what the template of the other examples does not have.
+        let forget = |c: &_| Ok::<_, StoreError>(templates::delete(c, "dtmi:contoso:testDeviceTemplate;1")?);
+        central.started.fleet().store.submit(forget).await.unwrap();
         let device = json!({"template": "dtmi:contoso:testDeviceTemplate;1", "organizations": ["seattle"]});
         let gateway = json!({"type": ["iotEdge"]});
         let is_gateway = self.is_of("/modules") || self.is_of("/relationships");

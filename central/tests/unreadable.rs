@@ -39,6 +39,7 @@ INSERT INTO device_templates (id, display_name, document, revision) VALUES
 INSERT INTO operations (id, kind, title, who, started_ms, total, done, failed) VALUES
     (1, 'importDevices', 'a.csv', 'u', 1, 2, 2, 1), (2, 'importDevices', 'b.csv', 'u', 1, 2, 2, 1);
 INSERT INTO operation_faults (operation, line, device, why) VALUES (1, 2, 'd', 'w'), (2, 2, 'd', 'w'), (2, 3, 'e', 'w');
+INSERT INTO cloud_properties (device, name, value, changed_ms) VALUES ('d1', 'owner', '"a"', 1), ('d1', 'size', '2', 1);
 INSERT INTO watermarks (gateway, queue, sequence) VALUES ('gw', 'q', 7), ('gw', 'r', 8);
 INSERT INTO cloud_purges (device, up_to) VALUES ('d1', 1), ('d2', 1);
 INSERT INTO cloud_feedback (device, message_id, settlement) VALUES
@@ -87,6 +88,7 @@ const TABLES: &[&str] = &[
     "device_templates",
     "operations",
     "operation_faults",
+    "cloud_properties",
     "twins",
     "telemetry",
     "commands",

@@ -102,6 +102,13 @@ async fn a_thousand_devices_are_imported_with_three_bad_lines_told_and_exported_
 }
 
 #[tokio::test]
+async fn the_forms_of_a_device_are_those_of_its_model_and_cloud_properties_stay_at_central() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = central_alone(dir.path()).await;
+    play(&site, "console_model.js", json!({})).await;
+}
+
+#[tokio::test]
 async fn the_keyboard_alone_signs_in_and_does_everything() {
     let dir = tempfile::tempdir().unwrap();
     let site = site(dir.path()).await;

@@ -15,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
+use crate::conformance;
 use crate::error::ServiceError;
 use crate::fleet::Fleet;
 use crate::lookup::require;
@@ -214,6 +215,12 @@ pub(super) async fn call(
         response_timeout_in_seconds: wish.response_timeout.unwrap_or(30),
         connect_timeout_in_seconds: wish.connection_timeout.unwrap_or(0),
     };
+    let (of, method, payload) = (target.clone(), request.method_name.clone(), request.payload.clone());
+    let check = move |c: &rusqlite::Connection| match conformance::of_target(c, &of)? {
+        Some(model) => model.check_command(&method, &payload),
+        None => Ok(()),
+    };
+    fleet.store.read::<_, ServiceError>(check).await?;
     if let Some(valid_for) = wish.valid_for {
         let command = fleet.keep_command(target, request, valid_for).await?;
         return Ok((StatusCode::ACCEPTED, Json(body(&command))));

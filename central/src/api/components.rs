@@ -213,11 +213,12 @@ pub(super) async fn properties(
 pub(super) async fn patch_properties(
     State(fleet): State<Arc<Fleet>>,
     StrictPath(of): StrictPath<OfComponent>,
-    _: StrictQuery<Unmodeled>,
+    StrictQuery(unmodeled): StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
-    desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, &body.0).await
+    desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, unmodeled.is_taken(), &body.0)
+        .await
 }
 
 /// Replaces the desired properties of a component of a device; those of other components stay.
@@ -228,11 +229,12 @@ pub(super) async fn patch_properties(
 pub(super) async fn put_properties(
     State(fleet): State<Arc<Fleet>>,
     StrictPath(of): StrictPath<OfComponent>,
-    _: StrictQuery<Unmodeled>,
+    StrictQuery(unmodeled): StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
-    desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, &body.0).await
+    desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, unmodeled.is_taken(), &body.0)
+        .await
 }
 
 /// The properties of a component of a module.
@@ -257,7 +259,7 @@ pub(super) async fn patch_properties_of_module(
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::module(of.device_id, of.module_name);
-    desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, &body.0).await
+    desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, true, &body.0).await
 }
 
 /// Replaces the desired properties of a component of a module; those of other components stay.
@@ -271,7 +273,7 @@ pub(super) async fn put_properties_of_module(
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::module(of.device_id, of.module_name);
-    desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, &body.0).await
+    desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, true, &body.0).await
 }
 
 /// Runs a command of a component of a device and gives its answer.

@@ -174,12 +174,17 @@ pub struct ApiVersion {
     pub api_version: String,
 }
 
-/// A parameter of IoT Central that is taken and changes nothing.
+/// IoT Central's parameter for what a template does not have.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Unmodeled {
-    /// Whether properties that the device's template does not have are shown and taken. They always are.
-    #[serde(rename = "unmodeled")]
-    #[param(rename = "unmodeled")]
-    _unmodeled: Option<bool>,
+    /// Whether properties are written that the device's template does not have; without it they are refused. A read shows them always.
+    unmodeled: Option<bool>,
+}
+
+impl Unmodeled {
+    /// Whether properties are taken that the template does not have.
+    pub(super) fn is_taken(&self) -> bool {
+        self.unmodeled.unwrap_or(false)
+    }
 }

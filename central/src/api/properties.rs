@@ -11,6 +11,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use edge_core::twin;
+use rusqlite::Connection;
 use schemas::json;
 use schemas::names::Identity;
 use schemas::timestamp::rfc3339;
@@ -20,11 +21,14 @@ use utoipa::ToSchema;
 
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, JsonBytes, OfDevice, OfModule, StrictPath, StrictQuery, Unmodeled};
+use crate::clock::now_ms;
 use crate::component::{self, ComponentName};
+use crate::conformance::{self, Parts};
 use crate::deploy::DesiredChange;
 use crate::error::ServiceError;
 use crate::fleet::Fleet;
 use crate::lookup::require;
+use crate::store::cloud_properties;
 use crate::store::twins::{self, Half, StoredSection};
 
 /// What a read says of each property beside its value.
@@ -84,10 +88,10 @@ pub(super) async fn get(
 pub(super) async fn patch(
     State(fleet): State<Arc<Fleet>>,
     StrictPath(of): StrictPath<OfDevice>,
-    _: StrictQuery<Unmodeled>,
+    StrictQuery(unmodeled): StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    desire(&fleet, of.into(), None, DesiredChange::Merge, &body.0).await
+    desire(&fleet, of.into(), None, DesiredChange::Merge, unmodeled.is_taken(), &body.0).await
 }
 
 /// Replaces the desired properties of a device.
@@ -98,10 +102,10 @@ pub(super) async fn patch(
 pub(super) async fn put(
     State(fleet): State<Arc<Fleet>>,
     StrictPath(of): StrictPath<OfDevice>,
-    _: StrictQuery<Unmodeled>,
+    StrictQuery(unmodeled): StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    desire(&fleet, of.into(), None, DesiredChange::Replace, &body.0).await
+    desire(&fleet, of.into(), None, DesiredChange::Replace, unmodeled.is_taken(), &body.0).await
 }
 
 /// The properties of a module.
@@ -124,7 +128,7 @@ pub(super) async fn patch_of_module(
     StrictPath(of): StrictPath<OfModule>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    desire(&fleet, of.into(), None, DesiredChange::Merge, &body.0).await
+    desire(&fleet, of.into(), None, DesiredChange::Merge, true, &body.0).await
 }
 
 /// Replaces the desired properties of a module.
@@ -136,19 +140,43 @@ pub(super) async fn put_of_module(
     StrictPath(of): StrictPath<OfModule>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    desire(&fleet, of.into(), None, DesiredChange::Replace, &body.0).await
+    desire(&fleet, of.into(), None, DesiredChange::Replace, true, &body.0).await
 }
 
-/// Writes desired properties, or those of one component. They are accepted, not in force: the device says when they are.
+/// Writes desired properties, or those of one component, and what the template keeps for central. They are accepted, not in force: the
+/// device says when they are.
 pub(super) async fn desire(
     fleet: &Arc<Fleet>,
     of: Identity,
     component: Option<ComponentName>,
     change: DesiredChange,
+    takes_unmodeled: bool,
     body: &[u8],
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    let wish = wish(component.as_ref(), change, body)?;
-    fleet.desire(of.clone(), change, component.clone(), wish).await?;
+    let properties = wish(component.as_ref(), change, body)?;
+    let is_whole = change == DesiredChange::Replace && component.is_none();
+    let target = of.clone();
+    let split = move |c: &Connection| match conformance::of_target(c, &target)? {
+        Some(model) => Ok((model.split(properties, takes_unmodeled)?, is_whole)),
+        None => Ok((Parts { desired: properties, ..Parts::default() }, false)),
+    };
+    let (parts, is_whole) = fleet.store.read::<_, ServiceError>(split).await?;
+    let is_for_device = !parts.desired.is_empty() || parts.cloud.is_empty();
+    // A value of an earlier template is deleted by its name, whatever the template says now.
+    let deleted = parts.desired.iter().filter(|(_, value)| value.is_null());
+    let mut cloud = parts.cloud;
+    cloud.extend(deleted.map(|(name, value)| (name.clone(), value.clone())));
+    if is_for_device || is_whole {
+        fleet.desire(of.clone(), change, component.clone(), parts.desired).await?;
+    }
+    if of.module.is_none() && component.is_none() && (is_whole || !cloud.is_empty()) {
+        let target = of.clone();
+        let write = move |c: &Connection| {
+            require(c, &target)?;
+            Ok::<_, ServiceError>(cloud_properties::write(c, &target.device, &cloud, is_whole, now_ms())?)
+        };
+        fleet.store.submit(write).await?;
+    }
     Ok((StatusCode::ACCEPTED, shown(fleet, of, component.as_ref()).await?))
 }
 
@@ -188,19 +216,26 @@ pub(super) async fn shown(
     of: Identity,
     component: Option<&ComponentName>,
 ) -> Answer<Json<Properties>> {
-    let (desired, reported) = fleet
+    let has_cloud = of.module.is_none() && component.is_none();
+    let (desired, reported, cloud) = fleet
         .store
         .read(move |c| {
             require(c, &of)?;
             let half = |half| twins::section(c, &of, half);
-            Ok::<_, ServiceError>((half(Half::Desired)?, half(Half::Reported)?))
+            let cloud = if has_cloud { cloud_properties::list(c, &of.device)? } else { BTreeMap::default() };
+            Ok::<_, ServiceError>((half(Half::Desired)?, half(Half::Reported)?, cloud))
         })
         .await?;
     let level = Level { desired: &desired, reported: &reported, component: None };
-    let shown = match component {
+    let mut shown = match component {
         None => level.shown(),
         Some(name) => Level { component: Some(name.as_str()), ..level }.shown(),
     };
+    for (name, property) in cloud {
+        let last_update_time = Some(rfc3339(property.changed_ms));
+        shown.metadata.insert(name.clone(), PropertyMetadata { last_update_time, ..Default::default() });
+        shown.values.insert(name, property.value);
+    }
     Ok(Json(shown))
 }
 

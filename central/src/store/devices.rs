@@ -422,6 +422,7 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
         "DELETE FROM relationships WHERE source = ?1 OR target = ?1",
         "DELETE FROM twins WHERE device = ?1",
         "DELETE FROM commands WHERE device = ?1",
+        "DELETE FROM cloud_properties WHERE device = ?1",
         "DELETE FROM watermarks WHERE gateway = ?1",
         "DELETE FROM refused WHERE gateway = ?1",
         "DELETE FROM cloud_messages WHERE device = ?1",

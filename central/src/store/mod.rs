@@ -10,6 +10,7 @@ pub mod audit;
 pub mod backup;
 pub mod changes;
 pub mod cloud_messages;
+pub mod cloud_properties;
 mod columns;
 pub mod commands;
 pub mod devices;

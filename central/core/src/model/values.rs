@@ -66,7 +66,7 @@ impl Checker {
         match schema {
             Schema::Primitive(primitive) => {
                 if !self.is_primitive(value, *primitive) {
-                    self.add(path, value, format!("a {}", primitive.as_str()));
+                    self.add(path, value, format!("{} {}", article(primitive.as_str()), primitive.as_str()));
                 }
             }
             Schema::Geometry(geometry) => self.check_geometry(value, *geometry, path),
@@ -177,4 +177,8 @@ impl Checker {
 
 fn joined(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn article(noun: &str) -> &'static str {
+    if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }

@@ -494,11 +494,8 @@ CREATE TABLE operations (
     title TEXT NOT NULL,
     organization TEXT NOT NULL DEFAULT 'root',
     who TEXT NOT NULL,
-    started_ms INTEGER NOT NULL,
-    ended_ms INTEGER,
-    total INTEGER NOT NULL,
-    done INTEGER NOT NULL,
-    failed INTEGER NOT NULL
+    started_ms INTEGER NOT NULL, ended_ms INTEGER,
+    total INTEGER NOT NULL, done INTEGER NOT NULL, failed INTEGER NOT NULL
 );
 CREATE TABLE operation_faults (
     operation INTEGER NOT NULL,
@@ -506,6 +503,16 @@ CREATE TABLE operation_faults (
     device TEXT,
     why TEXT NOT NULL,
     PRIMARY KEY (operation, line)
+) WITHOUT ROWID;
+",
+    "
+-- what central keeps of a device and never sends to it; value: JSON
+CREATE TABLE cloud_properties (
+    device TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    changed_ms INTEGER NOT NULL,
+    PRIMARY KEY (device, name)
 ) WITHOUT ROWID;
 ",
 ];

@@ -4,7 +4,7 @@
 /// Checks a topic name of a PUBLISH.
 ///
 /// # Errors
-/// In words: empty, too long, with a wildcard, or with NUL.
+/// As text: empty, too long, with a wildcard, or with NUL.
 pub fn check_topic(topic: &str) -> Result<(), &'static str> {
     check_text(topic)?;
     // By bytes: a search for one of several characters decodes the text, and every message comes through here.
@@ -19,7 +19,7 @@ pub fn check_topic(topic: &str) -> Result<(), &'static str> {
 /// Checks a filter of a SUBSCRIBE.
 ///
 /// # Errors
-/// In words: empty, too long, with NUL, or with a wildcard that is not a whole level (or `#` not last).
+/// As text: empty, too long, with NUL, or with a wildcard that is not a whole level (or `#` not last).
 pub fn check_filter(filter: &str) -> Result<(), &'static str> {
     check_text(filter)?;
     let mut levels = filter.split('/').peekable();

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::twin_error::TwinError;
 
-/// Messages and twin requests that may be without an answer. A further one waits until there is room.
+/// Messages and twin requests that may be without an answer. A further one waits until there is space.
 pub(crate) const UNANSWERED_MAX: usize = 32;
 /// Inputs and calls that may wait for the module.
 pub(crate) const WAITING_MAX: usize = 256;
@@ -65,8 +65,8 @@ pub struct Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Receipt {
     pub(crate) connection: u64,
-    /// 0 when the message came without a delivery promise.
-    pub(crate) packet_id: u16,
+    /// `None` when the message came without a delivery promise.
+    pub(crate) packet_id: Option<u16>,
 }
 
 /// A call of one of the module's methods.

@@ -5,8 +5,7 @@
 //!                                   serving --token grows old---> leaving --DISCONNECT--> away, at once
 //!                                   serving --told to stop------> leaving --DISCONNECT--> ended
 //! ```
-//! Every connection has an MQTT client of its own: what a cut left open is kept by the outbox, not by the client, which
-//! forgets it when the gateway has forgotten the session.
+//! What a cut left open is kept by the outbox: packet ids mean nothing on the next connection.
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -15,16 +14,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, EventLoop, Outgoing, Packet, Publish, QoS, SubscribeReasonCode};
+use bytes::Bytes;
+use mqtt::client::{Incoming, ReceiveError, Receiver, Sender};
 use schemas::topics;
 use schemas::twin::Section;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::command::{Command, Input, MethodCall, Question, Receipt, UNANSWERED_MAX, Waiting};
-use crate::link::{GOODBYE, Link, LinkError, Reason, open};
+use crate::command::{Command, Input, MethodCall, Question, Receipt, Waiting};
+use crate::link::{GOODBYE, KEEP_ALIVE, Link, LinkError, Reason, UNWRITTEN_BYTES_MAX, open};
 use crate::outbox::{Outbox, Questions};
 use crate::settings::Settings;
 use crate::wire::{Arrival, arrival};
@@ -33,6 +33,9 @@ use crate::wire::{Arrival, arrival};
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
 /// The wait after the first failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+
+/// How long the rest of a connection that cannot be written is read.
+const TAKE_LAST: Duration = Duration::from_secs(1);
 
 /// How serving ended.
 enum Ended {
@@ -85,9 +88,9 @@ impl Connection {
             };
             let ended = match opened {
                 Err(error) => Ended::Lost(error),
-                Ok((client, mqtt)) => {
+                Ok((sender, receiver)) => {
                     let since = Instant::now();
-                    let ended = self.serve(client, mqtt, stop.as_mut()).await;
+                    let ended = self.serve(sender, receiver, stop.as_mut()).await;
                     // A gateway that lets the module in and soon throws it out is not asked faster for it.
                     if since.elapsed() >= BACKOFF_CAP {
                         failures = 0;
@@ -141,58 +144,46 @@ impl Connection {
 
     async fn serve(
         &mut self,
-        client: AsyncClient,
-        mut mqtt: EventLoop,
+        mut sender: Sender,
+        mut receiver: Receiver,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Ended {
         let number = self.number.fetch_add(1, Ordering::AcqRel) + 1;
         info!(gateway = self.settings.gateway, identity = %self.settings.identity, "gateway connected");
-        let mut link = Link::new(client, number, Instant::now() + self.settings.token_valid * 5 / 6);
-        if let Err(error) = link.subscribe(&self.settings) {
-            return Ended::Lost(error);
-        }
-        let (arrived, mut arrivals) = mpsc::channel(UNANSWERED_MAX);
-        // The client's poll must not be dropped half-way, so it runs through on its own beside the rest.
-        let mut pump = pin!(async move {
-            loop {
-                match mqtt.poll().await {
-                    // The receiver lives as long as this future.
-                    Ok(event) => drop(arrived.send(event).await),
-                    Err(error) => {
-                        // What was read together with the end counts: it may be an acknowledgement.
-                        for event in mqtt.state.events.drain(..) {
-                            drop(arrived.send(event).await);
-                        }
-                        return error;
-                    }
-                }
-            }
-        });
-        let mut error = None;
+        let now = Instant::now();
+        let mut link = Link::new(number, now + self.settings.token_valid * 5 / 6);
+        link.subscribe(&self.settings, &mut sender);
+        let mut ping = Ping { due: now + KEEP_ALIVE, is_unanswered: false };
         loop {
-            let handed_over = if error.is_none() { self.hand_over(&mut link) } else { Ok(()) };
-            let wake = self.wake(&link);
-            let step = match handed_over {
-                Err(failed) => Err(failed),
-                Ok(()) => tokio::select! {
-                    ended = &mut pump, if error.is_none() => {
-                        error = Some(ended);
-                        Ok(ControlFlow::Continue(()))
+            if let Err(error) = self.hand_over(&mut link, &mut sender) {
+                return Ended::Lost(error);
+            }
+            let wake = self.wake(&link).min(ping.due);
+            // Each of these can be dropped half-way: nothing that was read or queued is lost.
+            let step = tokio::select! {
+                received = receiver.next() => match received {
+                    Ok(incoming) => self.on_incoming(&mut link, &mut sender, &mut ping, incoming),
+                    Err(ReceiveError::SubscriptionRefused(_)) => Err(LinkError::Subscription),
+                    Err(source) => Err(LinkError::Receive { gateway: self.settings.gateway.clone(), source }),
+                },
+                flushed = sender.flush(), if sender.has_output() => match flushed {
+                    Ok(()) => Ok(link.goodbye_written()),
+                    Err(source) => {
+                        self.take_last(&mut receiver).await;
+                        Err(LinkError::Write { gateway: self.settings.gateway.clone(), source })
                     }
-                    event = arrivals.recv() => match (event, error.take()) {
-                        (Some(event), kept) => {
-                            error = kept;
-                            self.on_mqtt(&mut link, event)
-                        }
-                        (None, Some(error)) => Err(self.lost(error)),
-                        (None, None) => unreachable!("the sender ends with the pump, which leaves its error"),
-                    },
-                    Some(command) = self.commands.recv() => self.on_command(&link, command),
-                    () = &mut stop, if !link.is_stopping() => {
-                        link.leave(Reason::Stop, Instant::now());
-                        Ok(ControlFlow::Continue(()))
-                    }
-                    () = sleep_until(wake) => self.on_wake(&mut link),
+                },
+                Some(command) = self.commands.recv() => {
+                    self.on_command(&mut link, command);
+                    Ok(ControlFlow::Continue(()))
+                }
+                () = &mut stop, if !link.is_stopping() => {
+                    link.leave(Reason::Stop, Instant::now());
+                    Ok(ControlFlow::Continue(()))
+                }
+                () = sleep_until(wake) => match ping.on_wake(&mut sender) {
+                    Ok(()) => Ok(self.on_wake(&mut link, &mut sender)),
+                    Err(error) => Err(error),
                 },
             };
             match step {
@@ -200,37 +191,45 @@ impl Connection {
                 Ok(ControlFlow::Break(Reason::Renew)) => return Ended::Renewed,
                 Ok(ControlFlow::Break(Reason::Stop)) => return Ended::Stopped,
                 Err(_) if link.is_stopping() => return Ended::Stopped,
-                // When the connection is gone, that is the cause of whatever failed on it.
-                Err(consequence) => return Ended::Lost(error.map_or(consequence, |error| self.lost(error))),
+                Err(error) => return Ended::Lost(error),
             }
         }
     }
 
-    fn lost(&self, error: rumqttc::ConnectionError) -> LinkError {
-        LinkError::Mqtt { gateway: self.settings.gateway.clone(), error: Box::new(error) }
+    /// Takes the acknowledgements that the gateway had sent when writing to it failed, so that what it has is not sent again.
+    async fn take_last(&mut self, receiver: &mut Receiver) {
+        let rest = async {
+            while let Ok(incoming) = receiver.next().await {
+                if let Incoming::Acknowledged(packet_id) = incoming {
+                    self.outbox.acknowledged(packet_id);
+                }
+            }
+        };
+        // The end of a connection that cannot be written may never be read.
+        let _ = timeout(TAKE_LAST, rest).await;
     }
 
     /// Gives the MQTT client what is to go out next, or DISCONNECT when it is time to leave.
-    fn hand_over(&mut self, link: &mut Link) -> Result<(), LinkError> {
-        if let Some(leaving) = &mut link.leaving {
-            if !leaving.has_said_goodbye && !self.outbox.is_awaiting() {
-                leaving.has_said_goodbye = true;
-                link.client.try_disconnect()?;
-            }
-            return Ok(());
-        }
-        while let Some(telemetry) = self.outbox.hand_over() {
-            let (topic, payload) = (telemetry.topic.as_str(), telemetry.payload.to_vec());
-            link.client.try_publish(topic, QoS::AtLeastOnce, false, payload)?;
-        }
-        let now = Instant::now();
-        while let Some((id, question)) = self.questions.hand_over(now, || link.next_request()) {
-            match question {
-                Question::Get(_) => link.say(topics::twin_get(&id), " ")?,
-                Question::Report(patch, _) => link.say(topics::twin_reported(&id), patch.to_vec())?,
+    fn hand_over(&mut self, link: &mut Link, sender: &mut Sender) -> Result<(), LinkError> {
+        if link.leaving.is_none() {
+            self.outbox.send_with(|telemetry| sender.publish(&telemetry.topic, &telemetry.payload));
+            let now = Instant::now();
+            while let Some((id, question)) = self.questions.next(now, || link.next_request()) {
+                match question {
+                    Question::Get(_) => link.say(topics::twin_get(&id), " "),
+                    Question::Report(patch, _) => link.say(topics::twin_reported(&id), patch.clone()),
+                }
             }
         }
-        Ok(())
+        link.write(sender);
+        if let Some(leaving) = &mut link.leaving
+            && !leaving.has_said_goodbye
+            && !self.outbox.is_awaiting()
+        {
+            leaving.has_said_goodbye = true;
+            sender.disconnect();
+        }
+        if sender.waiting_bytes() > UNWRITTEN_BYTES_MAX { Err(LinkError::Unwritten) } else { Ok(()) }
     }
 
     /// When something is due without anyone saying so.
@@ -245,65 +244,75 @@ impl Connection {
         }
     }
 
-    fn on_wake(&mut self, link: &mut Link) -> Result<ControlFlow<Reason>, LinkError> {
+    fn on_wake(&mut self, link: &mut Link, sender: &mut Sender) -> ControlFlow<Reason> {
         let now = Instant::now();
         if let Some(leaving) = &mut link.leaving {
-            if leaving.deadline <= now && leaving.has_said_goodbye {
-                return Ok(ControlFlow::Break(leaving.reason));
+            if leaving.deadline > now {
+                return ControlFlow::Continue(());
             }
-            // Out of patience with what is under way: goodbye now, and one moment more for it to be written.
+            if leaving.has_said_goodbye {
+                return ControlFlow::Break(leaving.reason);
+            }
+            // What is in flight gets no more time: DISCONNECT now, and one moment more for it to be written.
             leaving.has_said_goodbye = true;
             leaving.deadline = now + GOODBYE / 3;
-            link.client.try_disconnect()?;
-            return Ok(ControlFlow::Continue(()));
+            sender.disconnect();
+            return ControlFlow::Continue(());
         }
         self.questions.expire(now);
         if link.twin_due.is_some_and(|due| due <= now) {
-            link.ask_twin(now)?;
+            link.ask_twin(now);
         }
         if link.renew_at <= now {
             link.leave(Reason::Renew, now);
         }
-        Ok(ControlFlow::Continue(()))
+        ControlFlow::Continue(())
     }
 
-    fn on_command(&mut self, link: &Link, command: Command) -> Result<ControlFlow<Reason>, LinkError> {
+    fn on_command(&mut self, link: &mut Link, command: Command) {
         match command {
             Command::Acknowledge(receipt) if receipt.connection == link.number => {
-                link.acknowledge(receipt.packet_id)?;
+                link.acknowledge(receipt.packet_id);
             }
             Command::Answer { connection, request_id, status, body } if connection == link.number => {
-                link.say(topics::method_response(status, &request_id), body)?;
+                link.say(topics::method_response(status, &request_id), body);
             }
             command => self.keep(command),
         }
-        Ok(ControlFlow::Continue(()))
     }
 
-    fn on_mqtt(&mut self, link: &mut Link, event: rumqttc::Event) -> Result<ControlFlow<Reason>, LinkError> {
-        use rumqttc::Event::{Incoming, Outgoing as Written};
-        match event {
-            // Only telemetry has a packet id; the rest is published without a delivery promise.
-            Written(Outgoing::Publish(packet_id)) if packet_id != 0 => self.outbox.written(packet_id),
-            Written(Outgoing::Disconnect) => {
-                if let Some(leaving) = &link.leaving {
-                    return Ok(ControlFlow::Break(leaving.reason));
-                }
+    fn on_incoming(
+        &mut self,
+        link: &mut Link,
+        sender: &mut Sender,
+        ping: &mut Ping,
+        incoming: Incoming,
+    ) -> Result<ControlFlow<Reason>, LinkError> {
+        match incoming {
+            Incoming::Acknowledged(packet_id) => {
+                sender.acknowledged(packet_id);
+                self.outbox.acknowledged(packet_id);
             }
-            Incoming(Packet::PubAck(ack)) => self.outbox.acknowledged(ack.pkid),
-            Incoming(Packet::SubAck(ack)) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
-                return Err(LinkError::Subscription);
+            Incoming::Subscribed(packet_id) => sender.acknowledged(packet_id),
+            Incoming::Message { topic, payload, packet_id } => {
+                self.on_message(link, &topic, payload, packet_id)?;
             }
-            Incoming(Packet::Publish(publish)) => self.on_publish(link, publish)?,
-            _ => {}
+            Incoming::Pong => ping.is_unanswered = false,
+            // Only MQTT 5 refuses a message and keeps the connection.
+            Incoming::Refused { .. } => {}
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn on_publish(&mut self, link: &mut Link, publish: Publish) -> Result<(), LinkError> {
-        let (packet_id, payload) = (publish.pkid, publish.payload);
+    fn on_message(
+        &mut self,
+        link: &mut Link,
+        topic: &str,
+        payload: Bytes,
+        packet_id: Option<u16>,
+    ) -> Result<(), LinkError> {
         let receipt = Receipt { connection: link.number, packet_id };
-        match arrival(&self.settings.identity, &publish.topic) {
+        match arrival(&self.settings.identity, topic) {
             Some(Arrival::Input { name, bag }) => {
                 let input = Input { name, bag, payload, receipt };
                 return match self.events.try_send(Waiting::Input(input)) {
@@ -312,29 +321,25 @@ impl Connection {
                     Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
                 };
             }
-            Some(Arrival::Method { name, request_id }) => self.on_method(link, name, request_id, &payload)?,
+            Some(Arrival::Method { name, request_id }) => self.on_method(link, name, request_id, &payload),
             Some(Arrival::TwinAnswer { status, request_id, version }) => {
                 if link.twin_request.as_ref() == Some(&request_id) {
-                    link.on_twin(status, &payload, &self.desired)?;
+                    link.on_twin(status, &payload, &self.desired);
                 } else {
                     self.questions.answered(&request_id, status, version, &payload);
                 }
             }
-            Some(Arrival::DesiredPatch { version }) => link.on_patch(version, &payload, &self.desired)?,
-            None => warn!(topic = publish.topic, "message of unknown meaning dropped"),
+            Some(Arrival::DesiredPatch { version }) => link.on_patch(version, &payload, &self.desired),
+            None => warn!(topic, "message of unknown meaning dropped"),
         }
-        link.acknowledge(packet_id)
+        link.acknowledge(packet_id);
+        Ok(())
     }
 
-    fn on_method(
-        &mut self,
-        link: &Link,
-        name: String,
-        request_id: String,
-        payload: &[u8],
-    ) -> Result<(), LinkError> {
-        let refuse = |status, message: &str| {
-            link.say(topics::method_response(status, &request_id), json!({"message": message}).to_string())
+    fn on_method(&mut self, link: &mut Link, name: String, request_id: String, payload: &[u8]) {
+        let connection = link.number;
+        let mut refuse = |status, message: &str| {
+            link.say(topics::method_response(status, &request_id), json!({"message": message}).to_string());
         };
         let payload = match payload.trim_ascii() {
             [] => Value::Null,
@@ -343,14 +348,39 @@ impl Connection {
                 Err(_) => return refuse(400, "the payload is not JSON"),
             },
         };
-        let (connection, commands) = (link.number, self.commands_sender.clone());
+        let commands = self.commands_sender.clone();
         let call = MethodCall { name, payload, request_id: request_id.clone(), connection, commands };
         match self.events.try_send(Waiting::Method(call)) {
             Err(mpsc::error::TrySendError::Full(_)) => {
-                refuse(503, "too many inputs and calls wait; call later")
+                refuse(503, "too many inputs and calls wait; call later");
             }
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
         }
+    }
+}
+
+/// The keep-alive of one connection.
+struct Ping {
+    due: Instant,
+    is_unanswered: bool,
+}
+
+impl Ping {
+    /// Pings when it is due.
+    ///
+    /// # Errors
+    /// [`LinkError::Silent`] when the ping before was not answered.
+    fn on_wake(&mut self, sender: &mut Sender) -> Result<(), LinkError> {
+        let now = Instant::now();
+        if self.due > now {
+            return Ok(());
+        }
+        if self.is_unanswered {
+            return Err(LinkError::Silent);
+        }
+        (self.due, self.is_unanswered) = (now + KEEP_ALIVE, true);
+        sender.ping();
+        Ok(())
     }
 }
 

@@ -1,9 +1,16 @@
 //! One connection, from CONNACK to its end: what it subscribed to, what it asked, what it knows of the twin.
+//!
+//! It reads and writes nothing: what it has to say waits in a queue that its driver gives to the MQTT client.
 
+use std::collections::VecDeque;
+use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, ClientError, EventLoop, MqttOptions, Publish, QoS, TlsConfiguration, Transport};
+use bytes::Bytes;
+use mqtt::client::{self, ClientOptions, ConnectError, ReceiveError, Receiver, Sender, Transport};
+use mqtt::codec::packet::Version;
 use schemas::topics;
 use schemas::twin::{Section, Twin};
 use serde_json::{Map, Value};
@@ -11,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::command::{UNANSWERED_MAX, WAITING_MAX};
+use crate::command::WAITING_MAX;
 use crate::settings::Settings;
 use crate::twin_error::TWIN_ANSWER;
 use crate::workload::{self, WorkloadError};
@@ -19,35 +26,37 @@ use crate::workload::{self, WorkloadError};
 /// How long leaving waits for what is under way. Docker's patience is ten seconds.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(3);
 /// A dead gateway is noticed after twice this.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// For TCP, TLS and CONNACK together: a gateway that many clients reach at once after a restart takes its time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a twin that the gateway could not give is left alone.
 const TWIN_AGAIN: Duration = Duration::from_secs(5);
-/// Requests that the MQTT client may hold: everything unanswered, and an answer to everything that waits.
-const REQUESTS_MAX: usize = 2 * (UNANSWERED_MAX + WAITING_MAX);
-/// Packet ids of messages in flight: subscriptions draw from them too, so more than can be unanswered.
-const PACKET_IDS: u16 = 2 * UNANSWERED_MAX as u16;
-/// The largest packet in and out, in bytes: IoT Hub's largest message and its topic fit.
-const PACKET_BYTES_MAX: usize = 1 << 20;
+/// Bytes that may wait to be written: every message and request that may be unanswered, and 256 answers of 64 KiB.
+pub(crate) const UNWRITTEN_BYTES_MAX: usize = 32 << 20;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
     #[error("no identity from the gateway")]
     Workload(#[from] WorkloadError),
-    #[error("MQTT with {gateway}: {error}")]
-    Mqtt { gateway: String, error: Box<rumqttc::ConnectionError> },
+    #[error("connecting to {gateway}")]
+    Connect {
+        gateway: String,
+        // Larger than the others by far.
+        source: Box<ConnectError>,
+    },
+    #[error("connection to {gateway}")]
+    Receive { gateway: String, source: ReceiveError },
+    #[error("writing to {gateway}")]
+    Write { gateway: String, source: io::Error },
+    #[error("the gateway has not answered a ping for {} s", KEEP_ALIVE.as_secs())]
+    Silent,
     #[error("the gateway refused a subscription; does it know this module?")]
     Subscription,
     #[error("{WAITING_MAX} inputs and calls wait for the module; what it has not taken comes again")]
     Unread,
-    #[error("the gateway reads nothing: {REQUESTS_MAX} requests wait for it")]
+    #[error("the gateway reads nothing: {UNWRITTEN_BYTES_MAX} bytes wait for it")]
     Unwritten,
-}
-
-impl From<ClientError> for LinkError {
-    fn from(_: ClientError) -> Self {
-        Self::Unwritten
-    }
 }
 
 /// Why the connection is being left.
@@ -66,55 +75,66 @@ pub(crate) struct Leaving {
     pub(crate) has_said_goodbye: bool,
 }
 
+/// What goes out on the connection, without a delivery promise.
+#[derive(Debug, PartialEq)]
+enum Output {
+    /// A PUBLISH at QoS 0.
+    Publish { topic: String, payload: Bytes },
+    /// The PUBACK of this packet id.
+    Acknowledge(u16),
+}
+
 /// One connection.
 pub(crate) struct Link {
-    pub(crate) client: AsyncClient,
+    output: VecDeque<Output>,
     pub(crate) number: u64,
     pub(crate) renew_at: Instant,
     pub(crate) leaving: Option<Leaving>,
     requests: u64,
     /// The desired section as far as it is known here.
     desired: Option<Section>,
-    /// The newest version that a patch told of.
-    desired_told: u64,
+    /// The newest version that a patch named.
+    desired_newest: u64,
     /// The request for that section under way, and when to ask (again).
     pub(crate) twin_request: Option<String>,
     pub(crate) twin_due: Option<Instant>,
 }
 
 /// Connects up to CONNACK, with trust and a token fresh from the workload API.
-pub(crate) async fn open(settings: Arc<Settings>) -> Result<(AsyncClient, EventLoop), LinkError> {
+pub(crate) async fn open(settings: Arc<Settings>) -> Result<(Sender, Receiver), LinkError> {
     let tls = workload::trust(&settings).await?;
     let token = workload::token(&settings).await?;
     let client_id = settings.identity.to_string();
     let user_name = format!("{}/{client_id}/?api-version=2021-04-12", settings.hub_name);
-    let mut options = MqttOptions::new(client_id, settings.gateway.clone(), settings.gateway_port);
-    options
-        .set_credentials(user_name, token)
-        .set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)))
-        .set_clean_session(false)
-        .set_manual_acks(true)
-        .set_keep_alive(KEEP_ALIVE)
-        .set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX)
-        .set_inflight(PACKET_IDS);
-    let (client, mut mqtt) = AsyncClient::new(options, REQUESTS_MAX);
-    match mqtt.poll().await {
-        Ok(_connack) => Ok((client, mqtt)),
-        Err(error) => Err(LinkError::Mqtt { gateway: settings.gateway.clone(), error: Box::new(error) }),
-    }
+    let options = ClientOptions {
+        host: settings.gateway.clone(),
+        port: settings.gateway_port,
+        transport: Transport::Tls(tls),
+        proxy: None,
+        version: Version::V4,
+        client_id,
+        user_name: Some(user_name),
+        password: Some(token),
+        keep_alive: KEEP_ALIVE,
+        connect_timeout: CONNECT_TIMEOUT,
+    };
+    // The session is resumed: inputs that arrived meanwhile are queued there.
+    client::resume(&options)
+        .await
+        .map_err(|source| LinkError::Connect { gateway: settings.gateway.clone(), source: Box::new(source) })
 }
 
 impl Link {
     /// `renew_at` is when the token grows old.
-    pub(crate) fn new(client: AsyncClient, number: u64, renew_at: Instant) -> Self {
+    pub(crate) fn new(number: u64, renew_at: Instant) -> Self {
         Self {
-            client,
+            output: VecDeque::new(),
             number,
             renew_at,
             leaving: None,
             requests: 0,
             desired: None,
-            desired_told: 0,
+            desired_newest: 0,
             twin_request: None,
             twin_due: Some(Instant::now()),
         }
@@ -136,58 +156,68 @@ impl Link {
     }
 
     /// One filter in a packet, as the Azure SDKs do.
-    pub(crate) fn subscribe(&self, settings: &Settings) -> Result<(), LinkError> {
-        self.client.try_subscribe(topics::module_inputs(&settings.identity), QoS::AtLeastOnce)?;
+    pub(crate) fn subscribe(&self, settings: &Settings, sender: &mut Sender) {
+        sender.subscribe(&topics::module_inputs(&settings.identity));
         for filter in [topics::METHOD_CALLS, topics::TWIN_RESPONSES, topics::TWIN_DESIRED] {
-            self.client.try_subscribe(filter, QoS::AtMostOnce)?;
+            sender.subscribe_at_most_once(filter);
         }
-        Ok(())
     }
 
     /// Publishes what needs no delivery promise: if it is lost, so is the connection, and whoever asked knows.
-    pub(crate) fn say(&self, topic: String, payload: impl Into<Vec<u8>>) -> Result<(), LinkError> {
-        Ok(self.client.try_publish(topic, QoS::AtMostOnce, false, payload)?)
+    pub(crate) fn say(&mut self, topic: String, payload: impl Into<Bytes>) {
+        self.output.push_back(Output::Publish { topic, payload: payload.into() });
     }
 
-    pub(crate) fn acknowledge(&self, packet_id: u16) -> Result<(), LinkError> {
-        if packet_id == 0 {
-            return Ok(());
+    pub(crate) fn acknowledge(&mut self, packet_id: Option<u16>) {
+        self.output.extend(packet_id.map(Output::Acknowledge));
+    }
+
+    /// Everything queued has been written: the connection can be left if DISCONNECT was among it.
+    pub(crate) fn goodbye_written(&self) -> ControlFlow<Reason> {
+        match &self.leaving {
+            Some(leaving) if leaving.has_said_goodbye => ControlFlow::Break(leaving.reason),
+            _ => ControlFlow::Continue(()),
         }
-        let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
-        publish.pkid = packet_id;
-        Ok(self.client.try_ack(&publish)?)
+    }
+
+    /// Gives the MQTT client what has to go out.
+    pub(crate) fn write(&mut self, sender: &mut Sender) {
+        for output in self.output.drain(..) {
+            match output {
+                Output::Publish { topic, .. } if topic.len() > usize::from(u16::MAX) => {
+                    // An answer repeats the request id, of which the gateway may have made any length.
+                    warn!(bytes = topic.len(), "answer dropped: its topic is longer than MQTT allows");
+                }
+                Output::Publish { topic, payload } => sender.publish_at_most_once(&topic, &payload),
+                Output::Acknowledge(packet_id) => sender.acknowledge(packet_id),
+            }
+        }
     }
 
     /// Asks for the twin, for the module's desired properties.
-    pub(crate) fn ask_twin(&mut self, now: Instant) -> Result<(), LinkError> {
+    pub(crate) fn ask_twin(&mut self, now: Instant) {
         let id = self.next_request();
         self.twin_due = Some(now + TWIN_ANSWER);
         self.twin_request = Some(id.clone());
-        self.say(topics::twin_get(&id), " ")
+        self.say(topics::twin_get(&id), " ");
     }
 
     /// Takes the answer to [`Link::ask_twin`].
-    pub(crate) fn on_twin(
-        &mut self,
-        status: u16,
-        body: &[u8],
-        told: &watch::Sender<Option<Section>>,
-    ) -> Result<(), LinkError> {
+    pub(crate) fn on_twin(&mut self, status: u16, body: &[u8], sink: &watch::Sender<Option<Section>>) {
         self.twin_request = None;
         let twin = serde_json::from_slice::<Twin>(body).ok().filter(|_| status == 200);
         let Some(Twin { desired, .. }) = twin else {
             warn!(status, "twin not given; asking again");
             self.twin_due = Some(Instant::now() + TWIN_AGAIN);
-            return Ok(());
+            return;
         };
-        if desired.version < self.desired_told {
+        if desired.version < self.desired_newest {
             // A patch overtook this answer. Asking again at once would be a storm if the gateway stays behind.
             self.twin_due = Some(Instant::now() + TWIN_AGAIN);
-            return Ok(());
+            return;
         }
         self.twin_due = None;
-        self.tell(desired, told);
-        Ok(())
+        self.publish_desired(desired, sink);
     }
 
     /// Takes a patch of the desired properties.
@@ -195,35 +225,34 @@ impl Link {
         &mut self,
         version: Option<u64>,
         body: &[u8],
-        told: &watch::Sender<Option<Section>>,
-    ) -> Result<(), LinkError> {
+        sink: &watch::Sender<Option<Section>>,
+    ) {
         let patch = serde_json::from_slice::<Section>(body).ok();
         let version = version.or(patch.as_ref().map(|patch| patch.version)).unwrap_or(0);
-        self.desired_told = self.desired_told.max(version);
+        self.desired_newest = self.desired_newest.max(version);
         match (self.desired.take(), patch) {
             (Some(mut desired), Some(patch)) if version == desired.version + 1 => {
                 merge(&mut desired.properties, patch.properties);
                 desired.version = version;
-                self.tell(desired, told);
+                self.publish_desired(desired, sink);
             }
             (Some(desired), _) => {
                 let is_missing_one = version == 0 || version > desired.version;
                 self.desired = Some(desired);
                 if is_missing_one {
                     // A patch was lost, or cannot be read: look at the whole again.
-                    return self.ask_twin(Instant::now());
+                    self.ask_twin(Instant::now());
                 }
             }
             // The twin is being asked for already.
             (None, _) => {}
         }
-        Ok(())
     }
 
-    fn tell(&mut self, mut desired: Section, told: &watch::Sender<Option<Section>>) {
+    fn publish_desired(&mut self, mut desired: Section, sink: &watch::Sender<Option<Section>>) {
         desired.properties.retain(|name, _| !name.starts_with('$'));
         self.desired = Some(desired.clone());
-        told.send_replace(Some(desired));
+        sink.send_replace(Some(desired));
     }
 }
 
@@ -258,32 +287,33 @@ mod tests {
 
     #[test]
     fn a_patch_that_follows_is_merged_an_old_one_ignored_and_a_gap_asks_for_the_whole() {
-        let (client, _mqtt) = AsyncClient::new(MqttOptions::new("id", "nowhere", 1), 10);
-        let (told, desired) = watch::channel(None);
+        let (sink, desired) = watch::channel(None);
         let version = || desired.borrow().as_ref().map(|section: &Section| section.version);
-        let mut link = Link::new(client, 1, Instant::now());
+        let mut link = Link::new(1, Instant::now());
         let patch = |link: &mut Link, version| {
             link.on_patch(
                 Some(version),
                 json!({"v": version, "$version": version}).to_string().as_bytes(),
-                &told,
-            )
+                &sink,
+            );
         };
 
-        patch(&mut link, 3).unwrap();
-        assert_eq!(version(), None, "nothing is told before the whole is known");
+        patch(&mut link, 3);
+        assert_eq!(version(), None, "nothing is published before the whole is known");
         let twin = |version| json!({"desired": {"$version": version}, "reported": {}}).to_string();
-        link.on_twin(200, twin(2).as_bytes(), &told).unwrap();
+        link.on_twin(200, twin(2).as_bytes(), &sink);
         assert_eq!(version(), None, "an answer older than a patch is not the whole");
-        link.on_twin(200, twin(3).as_bytes(), &told).unwrap();
+        link.on_twin(200, twin(3).as_bytes(), &sink);
         assert_eq!((version(), link.twin_due), (Some(3), None));
 
-        patch(&mut link, 2).unwrap();
+        patch(&mut link, 2);
         assert_eq!(version(), Some(3));
-        patch(&mut link, 4).unwrap();
+        patch(&mut link, 4);
         assert_eq!(desired.borrow().as_ref().unwrap().properties["v"], 4);
-        patch(&mut link, 6).unwrap();
+        patch(&mut link, 6);
         assert_eq!(version(), Some(4));
         assert!(link.twin_request.is_some() && link.twin_due.is_some());
+        let request = topics::twin_get(link.twin_request.as_ref().unwrap());
+        assert_eq!(link.output, [Output::Publish { topic: request, payload: " ".into() }]);
     }
 }

@@ -126,7 +126,7 @@ impl Module {
                     match waiting {
                         None => return Event::Stop,
                         Some(Waiting::Input(input)) if input.receipt.connection == present => {
-                            self.receipt = Some(input.receipt).filter(|receipt| receipt.packet_id != 0);
+                            self.receipt = Some(input.receipt).filter(|receipt| receipt.packet_id.is_some());
                             return Event::Input(input);
                         }
                         Some(Waiting::Method(call)) if call.connection == present => return Event::Method(call),
@@ -139,7 +139,7 @@ impl Module {
     }
 
     /// Sends a message on an output and waits until the gateway has it on disk, however long the gateway is away. At
-    /// most 32 messages are under way; a further call waits for room. A message whose future was dropped may still be
+    /// most 32 messages are under way; a further call waits for space. A message whose future was dropped may still be
     /// sent.
     ///
     /// # Errors

@@ -9,43 +9,26 @@ use tokio::time::Instant;
 use crate::command::{Question, Telemetry};
 use crate::twin_error::{TWIN_ANSWER, TwinError};
 
-/// Where a message stands on the present connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Not given to the MQTT client yet.
-    Waiting,
-    /// Given to it; the packet id is not known yet.
-    HandedOver,
-    /// Written under this packet id.
-    InFlight(u16),
-}
-
-/// Telemetry without a PUBACK, oldest first. Its bound is the number of slots.
+/// Telemetry without a PUBACK, oldest first, with the packet id of what was sent on this connection. Its bound is the
+/// number of slots.
 #[derive(Default)]
-pub(crate) struct Outbox(VecDeque<(Stage, Telemetry)>);
+pub(crate) struct Outbox(VecDeque<(Option<u16>, Telemetry)>);
 
 impl Outbox {
     pub(crate) fn push(&mut self, telemetry: Telemetry) {
-        self.0.push_back((Stage::Waiting, telemetry));
+        self.0.push_back((None, telemetry));
     }
 
-    /// The next message to give to the MQTT client. It counts as given.
-    pub(crate) fn hand_over(&mut self) -> Option<&Telemetry> {
-        let (stage, telemetry) = self.0.iter_mut().find(|(stage, _)| *stage == Stage::Waiting)?;
-        *stage = Stage::HandedOver;
-        Some(telemetry)
-    }
-
-    /// Notes that the MQTT client wrote the oldest message it was given, under this packet id.
-    pub(crate) fn written(&mut self, packet_id: u16) {
-        if let Some((stage, _)) = self.0.iter_mut().find(|(stage, _)| *stage == Stage::HandedOver) {
-            *stage = Stage::InFlight(packet_id);
+    /// Sends everything that this connection has not sent yet. `send` returns the packet id.
+    pub(crate) fn send_with(&mut self, mut send: impl FnMut(&Telemetry) -> u16) {
+        for (packet_id, telemetry) in self.0.iter_mut().filter(|(packet_id, _)| packet_id.is_none()) {
+            *packet_id = Some(send(telemetry));
         }
     }
 
-    /// Tells the sender of the message with this packet id that it is done.
+    /// Resolves the `send` of the message with this packet id.
     pub(crate) fn acknowledged(&mut self, packet_id: u16) {
-        let position = self.0.iter().position(|(stage, _)| *stage == Stage::InFlight(packet_id));
+        let position = self.0.iter().position(|(sent, _)| *sent == Some(packet_id));
         if let Some((_, telemetry)) = position.and_then(|position| self.0.remove(position)) {
             // The sender may have given up waiting; the message was delivered all the same.
             let _ = telemetry.done.send(());
@@ -54,12 +37,12 @@ impl Outbox {
 
     /// The connection ended: everything goes out again on the next one.
     pub(crate) fn cut(&mut self) {
-        self.0.iter_mut().for_each(|(stage, _)| *stage = Stage::Waiting);
+        self.0.iter_mut().for_each(|(packet_id, _)| *packet_id = None);
     }
 
     /// Whether an answer may still come on this connection.
     pub(crate) fn is_awaiting(&self) -> bool {
-        self.0.iter().any(|(stage, _)| *stage != Stage::Waiting)
+        self.0.iter().any(|(packet_id, _)| packet_id.is_some())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -84,7 +67,7 @@ impl Questions {
     }
 
     /// The next request to send; it counts as sent under `request_id()`.
-    pub(crate) fn hand_over(
+    pub(crate) fn next(
         &mut self,
         now: Instant,
         request_id: impl FnOnce() -> String,
@@ -129,7 +112,7 @@ impl Questions {
         }
     }
 
-    /// The connection ended: all are asked again on the next one. Both kinds may be repeated without harm.
+    /// The connection ended: all are sent again on the next one. Both kinds may be repeated without harm.
     pub(crate) fn cut(&mut self) {
         self.0.iter_mut().for_each(|asked| asked.sent = None);
     }
@@ -156,25 +139,29 @@ mod tests {
     #[test]
     fn what_was_not_acknowledged_before_a_cut_goes_out_again_in_order() {
         let mut outbox = Outbox::default();
-        let (mut handed, mut receivers) = (Vec::new(), Vec::new());
+        let (mut sent_again, mut receivers) = (Vec::new(), Vec::new());
         for payload in ["1", "2", "3", "4"] {
             let (telemetry, acknowledged) = telemetry(payload);
             outbox.push(telemetry);
             receivers.push(acknowledged);
         }
-        for packet_id in [1, 2, 3] {
-            outbox.hand_over().unwrap();
-            outbox.written(packet_id);
-        }
+        let mut packet_id = 0;
+        outbox.send_with(|_| {
+            packet_id += 1;
+            packet_id
+        });
+        assert!(outbox.is_awaiting());
         outbox.acknowledged(2);
         assert_eq!(receivers[1].try_recv(), Ok(()));
         outbox.cut();
-        while let Some(telemetry) = outbox.hand_over() {
-            handed.push(telemetry.payload.clone());
-        }
-        assert_eq!(handed, ["1", "3", "4"]);
+        assert!(!outbox.is_awaiting());
         // A packet id of the connection before means nothing now.
         outbox.acknowledged(1);
+        outbox.send_with(|telemetry| {
+            sent_again.push(telemetry.payload.clone());
+            10
+        });
+        assert_eq!(sent_again, ["1", "3", "4"]);
         assert_eq!(outbox.len(), 3);
     }
 
@@ -187,7 +174,7 @@ mod tests {
         questions.push(Question::Get(get), slot());
         questions.push(Question::Report(Bytes::from_static(b"{}"), report), slot());
         for id in ["a", "b"] {
-            assert_eq!(questions.hand_over(now, || id.to_owned()).unwrap().0, id);
+            assert_eq!(questions.next(now, || id.to_owned()).unwrap().0, id);
         }
         questions.answered("b", 204, Some(7), b"");
         assert_eq!(reported.try_recv().unwrap().unwrap(), 7);

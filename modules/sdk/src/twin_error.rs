@@ -18,7 +18,7 @@ pub enum TwinError {
     Refused {
         /// HTTP-like.
         status: u16,
-        /// Its own words.
+        /// Its own text.
         message: String,
     },
     /// The gateway is connected and silent.

@@ -57,7 +57,7 @@ impl Filter {
         self.limit
     }
 
-    /// Judges a reading.
+    /// Checks a reading.
     pub(crate) fn judge(&mut self, payload: &[u8]) -> Verdict {
         match serde_json::from_slice::<Reading>(payload) {
             Ok(Reading { machine: MachineReading { temperature } }) if temperature > self.limit => {

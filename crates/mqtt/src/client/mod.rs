@@ -26,12 +26,24 @@ pub use proxy::{Proxy, ProxyError, TunnelError};
 pub use receiver::{Incoming, ReceiveError, Receiver};
 pub use sender::{Outgoing, Sender};
 
-/// Connects, with a clean session.
+/// Connects with a clean session: the server forgets what an earlier connection of this client id left.
 ///
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(options: &ClientOptions) -> Result<(Sender, Receiver), ConnectError> {
-    match tokio::time::timeout(options.connect_timeout, try_connect(options)).await {
+    connect_with(options, true).await
+}
+
+/// Connects and resumes the session that the server keeps of this client id, if it keeps one.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn resume(options: &ClientOptions) -> Result<(Sender, Receiver), ConnectError> {
+    connect_with(options, false).await
+}
+
+async fn connect_with(options: &ClientOptions, is_clean: bool) -> Result<(Sender, Receiver), ConnectError> {
+    match tokio::time::timeout(options.connect_timeout, try_connect(options, is_clean)).await {
         Ok(connected) => connected,
         Err(_) => Err(ConnectError::TimedOut),
     }
@@ -48,7 +60,7 @@ pub async fn reach(options: &ClientOptions) -> Result<(), ConnectError> {
     }
 }
 
-async fn try_connect(options: &ClientOptions) -> Result<(Sender, Receiver), ConnectError> {
+async fn try_connect(options: &ClientOptions, is_clean: bool) -> Result<(Sender, Receiver), ConnectError> {
     let stream = dial::dial(options).await?;
     let (reader, writer) = tokio::io::split(stream);
     let mut sender = Sender::new(writer, options.version);
@@ -66,7 +78,7 @@ async fn try_connect(options: &ClientOptions) -> Result<(Sender, Receiver), Conn
         client_id: options.client_id.clone(),
         user_name: options.user_name.clone(),
         password: options.password.clone().map(String::into_bytes),
-        is_clean: true,
+        is_clean,
         is_bridge: false,
         keep_alive: u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX),
         will: None,

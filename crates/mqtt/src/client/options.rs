@@ -88,7 +88,7 @@ pub enum ConnectError {
     Refused {
         /// Of MQTT 5; the one that says the same where MQTT 3.1.1 is spoken.
         reason: Reason,
-        /// The server's own words after ": ", or nothing.
+        /// The server's own text after ": ", or nothing.
         why: String,
     },
     /// Nothing came in time.

@@ -29,7 +29,7 @@ pub enum ReceiveError {
     Ended {
         /// The reason code of its DISCONNECT.
         reason: Reason,
-        /// Its own words after ": ", or nothing.
+        /// Its own text after ": ", or nothing.
         why: String,
     },
     /// The server refused a subscription.
@@ -57,7 +57,7 @@ pub enum Incoming {
         packet_id: u16,
         /// 0x80 or above.
         reason: Reason,
-        /// The server's own words, or nothing.
+        /// The server's own text, or nothing.
         why: String,
     },
     /// It granted the subscription with this packet id.

@@ -122,15 +122,36 @@ impl Sender {
         id
     }
 
+    /// Queues a QoS 0 PUBLISH: it may be lost with the connection.
+    ///
+    /// # Panics
+    /// When the topic is longer than 65,535 bytes.
+    pub fn publish_at_most_once(&mut self, topic: &str, payload: &[u8]) {
+        let message = Message { topic: topic.as_bytes(), payload, ..Message::default() };
+        message.write(&mut self.out, self.version);
+    }
+
     /// Queues a SUBSCRIBE of one filter at QoS 1 and gives its packet id, in flight like that of a publish.
     ///
     /// # Panics
     /// As [`Sender::publish`].
     pub fn subscribe(&mut self, filter: &str) -> u16 {
+        self.subscribe_at(filter, 1)
+    }
+
+    /// As [`Sender::subscribe`], at QoS 0.
+    ///
+    /// # Panics
+    /// As [`Sender::publish`].
+    pub fn subscribe_at_most_once(&mut self, filter: &str) -> u16 {
+        self.subscribe_at(filter, 0)
+    }
+
+    fn subscribe_at(&mut self, filter: &str, qos: u8) -> u16 {
         let id = self.take_id();
         let subscribe = Subscribe {
             id,
-            filters: vec![Filter::v4(filter.to_owned(), 1)],
+            filters: vec![Filter::v4(filter.to_owned(), qos)],
             subscription_id: None,
             user_properties: UserProperties::default(),
         };

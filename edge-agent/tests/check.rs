@@ -734,7 +734,7 @@ fn rows() -> Vec<Row> {
         ),
         row(
             CheckId::Quarantine,
-            "central refuses messages for themselves",
+            "central rejects messages because of their content",
             Warn,
             Told(|facts| facts.quarantined = 3),
         ),

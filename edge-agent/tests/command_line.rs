@@ -176,7 +176,7 @@ fn a_manifest_in_which_a_key_stands_twice_is_refused_and_one_from_the_standard_i
         let refused = edge_agent_bounded(dir.path(), &[command, file.to_str().unwrap()]);
         let said = text(&refused.stderr);
         assert_eq!(refused.status.code(), Some(2), "{said}");
-        assert!(said.contains("key `routes`: it stands twice in one object"), "{said}");
+        assert!(said.contains("key `routes`: it appears twice in one object"), "{said}");
         let mut child = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
             .args([command, "-", "--config"])
             .arg(dir.path().join("edge.toml"))
@@ -186,6 +186,6 @@ fn a_manifest_in_which_a_key_stands_twice_is_refused_and_one_from_the_standard_i
             .unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), twice.as_bytes()).unwrap();
         let said = text(&child.wait_with_output().unwrap().stderr);
-        assert!(said.contains("stands twice"), "{said}");
+        assert!(said.contains("appears twice"), "{said}");
     }
 }

@@ -11,7 +11,7 @@ pub enum NameError {
     /// No characters at all.
     #[error("found an empty name; write 1 to 128 characters of {allowed}")]
     Empty {
-        /// The alphabet, in words.
+        /// The alphabet, as text.
         allowed: &'static str,
     },
     /// More than 128 characters (IoT Hub's limit for device and module ids).
@@ -27,7 +27,7 @@ pub enum NameError {
         found: char,
         /// The whole name.
         name: String,
-        /// The alphabet, in words.
+        /// The alphabet, as text.
         allowed: &'static str,
     },
     /// `.` or `..`: as a file name it would lead out of its directory.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::names::DeviceId;
 
-/// What a device shows and asks for. A gateway hands it on to central, which alone holds the keys of enrolment groups.
+/// What a device shows and asks for. A gateway passes it on to central, which alone holds the keys of enrolment groups.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Enrolment {
@@ -19,7 +19,7 @@ pub struct Enrolment {
     #[serde(default)]
     pub token: String,
     /// The certificates that the device showed in its TLS handshake, its own first, DER in base64. That it has the key of
-    /// its own was proven there, to whoever hands this on.
+    /// its own was proven there, to whoever passes this on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<String>,
     /// What it asks for.
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Enrolment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Wish {
-    /// To be let in: nothing is changed.
+    /// To be admitted: nothing is changed.
     Prove,
     /// To be registered.
     Register,

@@ -1,7 +1,7 @@
 //! The mark that central writes in place of a secret for those who may only read, and the search for it in what is written back.
 //!
 //! A document that holds the mark was read by a viewer. Whoever applies it destroys the secrets that the mark stands for, so
-//! every entrance of documents refuses it: central's API, and manifests and desired sections on a gateway.
+//! every API that takes documents refuses it: central's API, and manifests and desired sections on a gateway.
 
 use serde_json::{Map, Value};
 

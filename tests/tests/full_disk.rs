@@ -180,7 +180,7 @@ async fn a_disk_that_fills_costs_what_matters_least_first_and_recovers_by_itself
         twins_and_commands_go_on(&site, &mut device, round).await;
     }
     let (_, text, _) = run(&mut site.agent_command(&["status"]).unwrap()).await.unwrap();
-    assert!(text.contains("upstream@0.refuse: NO ROOM"), "{text}");
+    assert!(text.contains("upstream@0.refuse: FULL"), "{text}");
     assert!(text.contains("messagesWithoutRoom 6"), "{text}");
 
     // Space is freed: on the same connection, alarms are taken again.
@@ -192,8 +192,8 @@ async fn a_disk_that_fills_costs_what_matters_least_first_and_recovers_by_itself
     assert_eq!(queue(&site, "upstream@0.refuse").await["room"], "enough");
     let log = site.agent_log();
     for words in [
-        "has no room and refuses what is new",
-        "a queue has room again",
+        "is full and refuses new messages",
+        "queue accepts messages again",
         "the oldest records of a queue were dropped",
     ] {
         assert!(log.contains(words), "the log does not say: {words}");

@@ -131,7 +131,7 @@ impl Committer {
         self.active.is_abandoned || (is_over && self.active.len > SEGMENT_HEADER)
     }
 
-    /// Writes as many of the batch as fit into the segment and the room, syncs, and answers them.
+    /// Writes as many of the batch as fit into the segment and the free space, syncs, and answers them.
     fn write_run(&mut self, batch: &mut VecDeque<Pending>, room: u64) -> Result<(), AppendError> {
         let left = self.shared.options.segment_len_max().saturating_sub(self.active.len).min(room);
         let kept = KEPT_CAPACITY.max(self.bytes.len());

@@ -47,7 +47,7 @@ pub enum AppendError {
     /// More is being handed in than the disk takes. Try again later.
     #[error("the queue's disk does not keep up; send slower or again later")]
     Busy,
-    /// A limit is met and nothing may give way. Try again when records were read or space was freed.
+    /// A limit is met and nothing may be dropped. Try again when records were read or space was freed.
     #[error("queue {dir}: its limits of bytes or free disk space are reached; free space or raise them")]
     Full {
         /// The log's directory.
@@ -62,7 +62,7 @@ pub enum AppendError {
         max: u64,
     },
     /// The disk failed. The record is not promised to be there; the next append tries the disk again.
-    #[error("queue {dir}: could not {doing}; look at the disk and the system's log")]
+    #[error("queue {dir}: could not {doing}; check the disk and the system log")]
     Write {
         /// The log's directory.
         dir: PathBuf,

@@ -78,7 +78,7 @@ pub struct Lost {
     pub evicted: u64,
     /// Not on disk any more as they were written.
     pub damaged: u64,
-    /// Never taken: no room, queue full, or too long.
+    /// Never taken: no space, queue full, or too long.
     pub refused: u64,
     /// Given up because somebody said so.
     pub dropped: u64,
@@ -158,7 +158,7 @@ impl Ledger {
         self.gaps.iter().filter(|gap| gap.number < self.telling_below).cloned().collect()
     }
 
-    /// What was lost up to now will not grow any more, as far as there is room. True when that is news.
+    /// What was lost up to now will not grow any more, as far as there is space. Returns true if it grew since.
     pub(crate) fn tell(&mut self) -> bool {
         // The others have room for as many bytes.
         let mut bytes = 0;

@@ -12,8 +12,8 @@
 //!   record later, also when the directory is restored from a backup or cloned.
 //! - Whatever else becomes of an acknowledged record (expired, evicted, damaged) is counted, by cause, sender and range of
 //!   sequences, exactly once, in a ledger on disk: [`Log::gaps`].
-//! - Damage costs the records that it hits: the log opens, and the segment is set aside for whoever looks into it.
-//! - Logs of one [`Pool`] keep to its bytes together, and the least important gives way first.
+//! - Damage costs the records that it hits: the log opens, and the segment is set aside for analysis.
+//! - Logs of one [`Pool`] keep to its bytes together, and the least important is dropped first.
 //! - A full or failing disk fails the appends that it hits; the log goes on by itself when the disk does.
 //!
 //! # Assumptions

@@ -1,4 +1,4 @@
-//! The limits of a log, and what gives way when one is met.
+//! The limits of a log, and what is dropped when one is met.
 
 use crate::format::{Record, SEGMENT_HEADER, frame_len};
 use crate::pool::Pool;
@@ -25,11 +25,11 @@ pub struct LogOptions {
     /// Bytes handed in that the commit thread has not taken yet; over it an append ends with
     /// [`AppendError::Busy`](crate::AppendError::Busy). 8 MiB are about a second of what a slow SD card writes.
     pub waiting_bytes_max: u64,
-    /// What gives way when a limit is met.
+    /// What is dropped when a limit is met.
     pub full: Full,
     /// The logs that share these bytes and this disk with it.
     pub pool: Option<Pool>,
-    /// How little it matters among those: a higher rank gives way first, and a log never gives way to one of a higher rank.
+    /// How little it matters among those: a higher rank is dropped first, and a log is never evicted from for one of a higher rank.
     pub rank: u32,
     /// Whose a record is; without it losses are told by cause only.
     pub tag: Option<Tag>,
@@ -81,13 +81,13 @@ impl LogOptions {
         self.is_refused_lost.then(|| self.tag_of(record))
     }
 
-    /// The longest record that these limits leave room for.
+    /// The longest record that these limits allow.
     pub(crate) fn record_bytes_max(&self) -> u64 {
         RECORD_BYTES_MAX.min(self.bytes_max.saturating_sub(SEGMENT_HEADER + frame_len(0)))
     }
 }
 
-/// What gives way when there is no room.
+/// What is dropped when there is no space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     /// The oldest segment goes and is counted as evicted. When another program has filled the disk so far that

@@ -413,7 +413,7 @@ impl std::fmt::Debug for Log {
 /// Ends with the record's sequence when it is on disk.
 ///
 /// Threads that are not a runtime's wait with [`Append::wait`].
-#[must_use = "only the answer says that the record is on disk"]
+#[must_use = "the record is on disk only when this has ended"]
 pub struct Append {
     waiting: Waiting,
     /// Whoever writes has not been told of it yet.
@@ -439,7 +439,7 @@ impl Append {
         }
     }
 
-    /// Hands it to the commit thread, so that it goes on its way while the caller waits for something else.
+    /// Gives it to the commit thread, so that it goes on its way while the caller waits for something else.
     pub fn hand_over(&mut self) {
         if let Some(handle) = self.untold.take() {
             handle.writers.tell();

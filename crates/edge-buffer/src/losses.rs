@@ -16,11 +16,11 @@ pub(crate) const PASSED_WRITTEN_MAX: usize = 1100;
 pub enum Cause {
     /// It was older than its expiry or the log's age limit.
     Expired,
-    /// It was the oldest when there was no room for a new one.
+    /// It was the oldest when there was no space for a new one.
     Evicted,
     /// Its bytes on disk are not what was written.
     Damaged,
-    /// It was never acknowledged: there was no room, the queue in memory was full, or it was too long.
+    /// It was never acknowledged: there was no space, the queue in memory was full, or it was too long.
     Refused,
     /// Somebody said so: an operator gave it up, or nothing leads to where it was to go any more.
     Dropped,

@@ -1,11 +1,11 @@
 //! Logs that share a disk: together they keep to a number of bytes, and when one of them is short of it or of free disk
-//! space, the least important of them all gives way, its oldest records first.
+//! space, the least important of them all is dropped, its oldest records first.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-/// How long a log waits for another one, which is writing, to give way; then its append is refused.
+/// How long a log waits for another one, which is writing, to free space; then its append is refused.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -78,7 +78,7 @@ impl Pool {
         self.0.bytes_max.saturating_sub(taken)
     }
 
-    /// Bytes that would be free if all that may give way to a log of this rank did.
+    /// Bytes that would be free if all that may be dropped for a log of this rank were.
     pub(crate) fn in_reach(&self, rank: u32) -> u64 {
         let members = self.members();
         members.iter().filter(|(member, _)| member.may_give_way(rank)).map(|(_, log)| log.bytes()).sum()
@@ -89,7 +89,7 @@ impl Pool {
         self.members().iter().find_map(|(_, log)| log.expire(now_ms))
     }
 
-    /// Who gives way to a log of this rank: of the least important logs the one with the oldest record.
+    /// The log that is evicted from for one of this rank: of the least important logs the one with the oldest record.
     fn victim(&self, rank: u32) -> Option<(Member, Arc<dyn PooledLog>)> {
         let members = self.members().into_iter().filter(|(member, _)| member.may_give_way(rank));
         let ready = members.filter_map(|(member, log)| Some((log.oldest_ms()?, member, log)));
@@ -97,7 +97,7 @@ impl Pool {
         first.map(|(_, member, log)| (member, log))
     }
 
-    /// Lets the least important log give way to the one of this number and rank, which is being written to. `None`: nothing
+    /// Evicts from the least important log for the one of this number and rank, which is being written to. `None`: nothing
     /// does, or not in time.
     pub(crate) fn evict(&self, number: u64, rank: u32, now_ms: u64) -> Option<Given> {
         let begun = std::time::Instant::now();

@@ -24,7 +24,7 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The disk said no. The reader stands where it stood: calling again tries again.
-    #[error("queue {dir}: could not read {file}; look at the disk and the system's log")]
+    #[error("queue {dir}: could not read {file}; check the disk and the system log")]
     Io {
         /// The log's directory.
         dir: PathBuf,

@@ -80,7 +80,7 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     state.set_aside = recovering.set_aside;
     let missing = state.stats().damaged;
     if missing > 0 {
-        tracing::error!(dir = %storage.path().display(), missing, "acknowledged records of a log are missing: their segments were removed, cut off or damaged; look for a disk fault, or for who changed the files");
+        tracing::error!(dir = %storage.path().display(), missing, "acknowledged records of a log are missing: their segments were removed, cut off or damaged; check for a disk fault, or for another program that changed the files");
     }
     let ledger = recovering.ledger_file(&mut state, file).map_err(told(format!("write {LEDGER_FILE}")))?;
     Ok(Recovered { id, epoch: recovering.epoch, state, active, ledger })

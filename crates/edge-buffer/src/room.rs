@@ -1,4 +1,4 @@
-//! What gives way when a log meets its limits: first what nobody wants any more, then the oldest, then the new.
+//! What is dropped when a log meets its limits: first what nobody wants any more, then the oldest, then the new.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -101,8 +101,8 @@ impl Committer {
         let (before, dir) = (std::mem::replace(&mut self.room, now), self.shared.storage.path().display());
         self.shared.state().room = now;
         match now {
-            Headroom::Refusing => tracing::warn!(%dir, "a queue has no room and refuses what is new"),
-            _ if before == Headroom::Refusing => tracing::info!(%dir, "a queue has room again"),
+            Headroom::Refusing => tracing::warn!(%dir, "queue is full and refuses new messages"),
+            _ if before == Headroom::Refusing => tracing::info!(%dir, "queue accepts messages again"),
             _ => {}
         }
     }
@@ -117,7 +117,9 @@ impl Committer {
                 return None;
             }
             self.roll(now_ms)
-                .inspect_err(|error| tracing::warn!(error = chain(&error), "a queue could not give way"))
+                .inspect_err(|error| {
+                    tracing::warn!(error = chain(&error), "evicting messages from a queue failed")
+                })
                 .ok()?;
         }
         Some(self.drop_oldest(cause, now_ms))

@@ -30,7 +30,7 @@ pub(crate) struct Pending {
     pub(crate) reply: oneshot::Sender<Result<u64, AppendError>>,
 }
 
-/// Who writes to the files now. Whoever it is looks at the queue again before it stops.
+/// Who writes to the files now. Whoever it is checks the queue again before it stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Writer {
     Nobody,
@@ -145,7 +145,7 @@ impl State {
             && std::mem::take(&mut self.is_asleep)
     }
 
-    /// Whether the one append that waits may be written by who waits for it. Not where room must be made first, which takes
+    /// Whether the one append that waits may be written by who waits for it. Not where space must be freed first, which takes
     /// other logs' time.
     pub(crate) fn may_be_led(&self) -> bool {
         let is_alone = self.queue.len() == 1 && self.last_batch <= 1;
@@ -332,7 +332,7 @@ impl State {
         sequence > self.cursor && sequence < self.next_sequence && !self.ledger.passed.holds(sequence)
     }
 
-    /// Takes a record out that was not lost; false when it is not pending or there is no room to remember it.
+    /// Takes a record out that was not lost; false when it is not pending or there is no space to remember it.
     pub(crate) fn take_out(&mut self, sequence: u64) -> bool {
         if !self.is_pending(sequence) || !self.may_take_out(sequence) {
             return false;
@@ -343,7 +343,7 @@ impl State {
         true
     }
 
-    /// There is room to remember that a record was taken out.
+    /// There is space to remember that a record was taken out.
     pub(crate) fn may_take_out(&self, sequence: u64) -> bool {
         sequence <= self.cursor + 1 || !self.ledger.passed.is_full()
     }

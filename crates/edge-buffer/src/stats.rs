@@ -25,11 +25,11 @@ pub struct Stats {
     pub done: u64,
     /// Records lost by age or expiry since the log was opened.
     pub expired: u64,
-    /// Records lost to make room since the log was opened.
+    /// Records lost to free space since the log was opened.
     pub evicted: u64,
     /// Records found damaged or missing since the log was opened, at open or by a reader.
     pub damaged: u64,
-    /// Appends refused since the log was opened: no room, queue full, or too long.
+    /// Appends refused since the log was opened: no space, queue full, or too long.
     pub refused: u64,
     /// Records lost since the log was made, however often it was opened.
     pub lost: Lost,
@@ -43,13 +43,13 @@ pub struct Stats {
     pub sync_times: SyncTimes,
     /// Segment files.
     pub segments: u64,
-    /// What became of the last append that found little room.
+    /// What became of the last append that found little space.
     pub room: Headroom,
-    /// Segments with damage in them that were set aside and are kept for whoever looks into it.
+    /// Segments with damage in them that were set aside and are kept for analysis.
     pub set_aside: u64,
 }
 
-/// Whether there is room for what is appended, as the last append found it.
+/// Whether there is space for what is appended, as the last append found it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Headroom {
     /// It was there.

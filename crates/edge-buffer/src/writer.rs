@@ -45,7 +45,7 @@ static HAS_LEADER: AtomicBool = AtomicBool::new(false);
 /// What writes, and who may.
 pub(crate) struct Writers {
     pub(crate) shared: Arc<Shared>,
-    /// Taken by whoever [`State::writer`] names, and by a log of the same pool that needs room; `None` when the log has ended.
+    /// Taken by whoever [`State::writer`] names, and by a log of the same pool that needs space; `None` when the log has ended.
     committer: Mutex<Option<Committer>>,
 }
 

@@ -68,7 +68,7 @@ fn due_secs(served: &Served) -> u64 {
     served.not_after_secs - life / 3
 }
 
-/// Judges a certificate that must be for all of `names` (compared without case); `uptime_secs` is how long the program runs.
+/// Checks a certificate that must be for all of `names` (compared without case); `uptime_secs` is how long the program runs.
 pub fn renewal(served: &Served, names: &[String], now_secs: u64, uptime_secs: u64) -> Renewal {
     let due_secs = due_secs(served);
     if !served.is_own {
@@ -107,7 +107,7 @@ pub enum CaRenewal {
     Over,
 }
 
-/// Judges the site's own authority by its last second.
+/// Checks the site's own authority by its last second.
 pub fn judge_authority(not_after_secs: u64, now_secs: u64) -> CaRenewal {
     match not_after_secs.checked_sub(now_secs) {
         None => CaRenewal::Over,

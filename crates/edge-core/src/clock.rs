@@ -130,7 +130,7 @@ pub struct ClockOffset {
 }
 
 impl ClockOffset {
-    /// Milliseconds by which the wall clock is ahead, for whoever judges; `None` while a long round trip leaves open whether that is a
+    /// Milliseconds by which the wall clock is ahead, for whoever checks; `None` while a long round trip leaves open whether that is a
     /// finding at all.
     pub fn told_ms(&self) -> Option<i64> {
         let shown = self.ahead_ms.unsigned_abs();

@@ -7,7 +7,7 @@ use schemas::names::DeviceId;
 use schemas::timestamp::rfc3339;
 
 /// The longest property bag as it stands in a topic. IoT Hub bounds message and properties together only, at 64 KB, which
-/// is more than the topic of an MQTT packet holds; this is what a topic has room for beside the longest device id.
+/// is more than the topic of an MQTT packet holds; this is what a topic can hold beside the longest device id.
 const BAG_BYTES_MAX: usize = 65_535 - 512;
 /// A message id or correlation id (IoT Hub: up to 128 characters).
 const ID_CHARS_MAX: usize = 128;
@@ -22,7 +22,7 @@ pub enum MessageError {
         bytes: usize,
     },
     /// The properties do not fit in a topic.
-    #[error("properties: they take {bytes} bytes percent-encoded; a topic has room for {BAG_BYTES_MAX}")]
+    #[error("properties: they take {bytes} bytes percent-encoded; a topic can hold {BAG_BYTES_MAX}")]
     BagTooLarge {
         /// As they would stand in the topic.
         bytes: usize,

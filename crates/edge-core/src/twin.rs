@@ -44,7 +44,7 @@ pub enum PatchError {
     #[error("a twin patch: {0}")]
     NotKept(String),
     /// `null` where the whole section is written.
-    #[error("twin value `{0}`: found null; leave the key out, as nothing of what stands is kept")]
+    #[error("twin value `{0}`: found null; leave the key out, because the new section replaces the old one")]
     Null(String),
     #[error("twin value `{0}` is nested deeper than {DEPTH_MAX} levels")]
     TooDeep(String),

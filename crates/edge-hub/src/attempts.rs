@@ -30,7 +30,7 @@ impl Attempts {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Waits until this login may be judged.
+    /// Waits until this login may be checked.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`] when it would have to wait for longer than the longest wait.

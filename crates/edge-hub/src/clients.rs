@@ -73,7 +73,7 @@ pub(crate) struct Connection {
     pub since_ms: u64,
     pub session_queue: Arc<SessionQueue>,
     pub close: Arc<CloseHandle>,
-    /// What the client may do on free topics; nothing until it was judged.
+    /// What the client may do on free topics; nothing until it was checked.
     pub rights: Mutex<Arc<Rights>>,
 }
 
@@ -409,7 +409,7 @@ impl Clients {
         self.0.changed.send_replace(());
     }
 
-    /// Hands a method's answer to its call; false when nobody waits for it (any more).
+    /// Gives a method's answer to its call; false when nobody waits for it (any more).
     pub(crate) fn answered(&self, from: &Identity, request_id: &str, response: MethodResponse) -> bool {
         match lock(&self.0.calls).entry(request_id.to_owned()) {
             Entry::Occupied(entry) if entry.get().0 == *from => entry.remove().1.send(response).is_ok(),

@@ -33,7 +33,7 @@ use crate::tasks;
 const WINDOW: usize = 16;
 /// When a device is there but slow, how long until it is tried again.
 const SLOW_DEVICE: Duration = Duration::from_secs(1);
-/// The longest wait between two looks for messages whose time is over: clocks are set.
+/// The longest wait between two checks for messages whose time is over: clocks are set.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A message that waits for its device.

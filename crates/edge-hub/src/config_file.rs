@@ -224,7 +224,7 @@ mod tests {
             (
                 named,
                 vec![("A__NAME__X", "5")],
-                "A__NAME__X: what stands before a `__` is a key, not a section",
+                "A__NAME__X: the part before a `__` names a key, not a section",
             ),
             (named, vec![("A__X__Y", "5")], "A__X__Y: `x`: no such key"),
         ] {

@@ -145,7 +145,7 @@ impl State {
         Some(unproven)
     }
 
-    /// Makes room for one more unproven connection of this address; false when others come before it.
+    /// Frees space for one more unproven connection of this address; false when others come before it.
     fn evict_for(&mut self, now: Instant, newcomer: IpAddr) -> bool {
         let Some(&(is_known, Reverse(count), oldest)) = self.ranks.first() else { return false };
         let Some(victim) = self.unproven.get(&oldest).map(|unproven| unproven.address) else { return false };

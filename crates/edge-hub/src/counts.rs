@@ -23,15 +23,15 @@ pub struct Counts {
     pub clients_paused: AtomicU64,
     /// Subscriptions beyond a client's bound.
     pub subscriptions_refused: AtomicU64,
-    /// Logins that were judged and were wrong.
+    /// Logins that were checked and were wrong.
     pub logins_failed: AtomicU64,
     /// Logins that had to wait because of earlier ones that failed.
     pub logins_delayed: AtomicU64,
-    /// Logins refused unjudged because too many waited already.
+    /// Logins refused unchecked because too many waited already.
     pub logins_refused: AtomicU64,
     /// Messages dropped because they were wrong in themselves.
     pub messages_wrong: AtomicU64,
-    /// Messages that there was no room for.
+    /// Messages that there was no space for.
     pub messages_without_room: AtomicU64,
     /// Messages refused because their client may not publish them.
     pub publishes_refused: AtomicU64,
@@ -47,7 +47,7 @@ pub struct Counts {
     pub subscribers_closed: AtomicU64,
     /// Kept messages of clients that are away that gave way to newer ones.
     pub messages_dropped_away: AtomicU64,
-    /// Messages that were not retained because there was no room.
+    /// Messages that were not retained because there was no space.
     pub not_retained: AtomicU64,
     /// Sessions that end with their connection because there are too many that do not.
     pub sessions_refused: AtomicU64,

@@ -1,4 +1,4 @@
-//! What devices that enrol themselves showed when they connected; each of their questions is judged by it anew.
+//! What devices that enrol themselves showed when they connected; it is checked with each of their requests.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,9 +16,9 @@ use crate::service::{ConnectRequest, Refusal};
 
 /// Devices that may enrol at once. They need seconds; more can wait.
 const DEVICES_MAX: usize = 100;
-/// Those of one address that nobody has proven: central is away, or judges them with each question.
+/// Those of one address that nobody has proven: central is away, or checks them with each question.
 const UNPROVEN_OF_ADDRESS_MAX: usize = 20;
-/// Beyond it a device is forgotten when there is no room: it never asked, or waits for an operator's approval. It connects again.
+/// Beyond it a device is forgotten when there is no space: it never asked, or waits for an operator's approval. It connects again.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Certificates that a device may show, its own and those up to its group's; more makes no chain that anybody has.

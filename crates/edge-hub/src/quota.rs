@@ -87,7 +87,7 @@ pub(crate) struct QuotaExceeded {
 /// The limits of one identity.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// How long publishers may wait for room in the queues of the identity's sessions.
+    /// How long publishers may wait for space in the queues of the identity's sessions.
     pub publishers_wait: Duration,
     /// By [`Resource`].
     max: [u64; 5],

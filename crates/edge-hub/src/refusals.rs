@@ -1,7 +1,7 @@
 //! The clients that were refused last: who each said it is, why it was refused, when, from where, and what it showed.
 //!
 //! Whoever reaches a listener can add to it under any name, so it is bounded, and nobody's flood displaces what technicians look for:
-//! - Identities that the program knows have room of their own; names that nobody knows displace each other only.
+//! - Identities that the program knows have space of their own; names that nobody knows displace each other only.
 //! - Within one identity each address has one record, which counts. A further address displaces the one that was quiet the longest.
 //!
 //! It is kept in memory: it says what is wrong now.

@@ -144,7 +144,7 @@ pub enum Refusal {
 
 /// Why an operation was not done. A telemetry message rejected as [`Rejected::Temporary`] gets no PUBACK and its
 /// connection is closed, so that the client sends it again; one rejected for good is acknowledged, counted and logged. For
-/// one that there is no room for, a client of MQTT 5 is told so (0x97) and the connection stays; a client of MQTT 3.1.1 gets
+/// one that there is no space for, a client of MQTT 5 is told so (0x97) and the connection stays; a client of MQTT 3.1.1 gets
 /// no PUBACK, goes on, and is closed after `MqttServerSettings::full_timeout`, so that it sends again what was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
@@ -154,7 +154,7 @@ pub enum Rejected {
     /// Not possible now: HTTP-like status 429 or 500 to 599, and why.
     #[error("{1}")]
     Temporary(u16, String),
-    /// There is no room for it, and why.
+    /// There is no space for it, and why.
     #[error("{0}")]
     Full(String),
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! connected:  0 ........ soft bound ........ full ........................ hard bound
 //!             everybody   QoS 0 is dropped,   a QoS 1 or 2 publisher waits  the connection is closed:
-//!             may add     deliveries are      for room, as long as the      it is slow
+//!             may add     deliveries are      for space, as long as the      it is slow
 //!                         Busy                identity may be waited for;
 //!                                             then it is slow
 //! slow, away: QoS 1 and 2 on free topics are kept up to the session's bound; beyond, the oldest goes and is counted
@@ -42,11 +42,11 @@ pub(crate) const MESSAGES_SOFT: usize = 1_000;
 /// Bytes that wait for one connected client before senders are held back.
 const BYTES_SOFT: usize = 1024 * 1024;
 const SOFT: Load = Load { messages: MESSAGES_SOFT, bytes: BYTES_SOFT };
-/// How far QoS 1 and 2 publishers, each of which waits for room, may go over the soft bounds together.
+/// How far QoS 1 and 2 publishers, each of which waits for space, may go over the soft bounds together.
 const HARD_TIMES: usize = 8;
 /// What a client is told that is closed for being slow.
 const TOO_SLOW: &str = "the client takes too slowly what is published for it";
-/// A queue that is empty keeps room for so many messages.
+/// A queue that is empty keeps space for so many messages.
 const KEPT_MESSAGES: usize = 32;
 
 /// A subscription that a session holds.
@@ -367,7 +367,7 @@ impl SessionQueue {
         (expired.len(), keys)
     }
 
-    /// Lets the oldest half of what waits give way, while nobody has the session_queue; their journal keys.
+    /// Drops the oldest half of what waits, while nobody has the session_queue; their journal keys.
     pub(crate) fn evict_half(&self) -> Vec<u64> {
         let mut inner = self.lock();
         if inner.is_here() {
@@ -404,7 +404,7 @@ impl SessionQueue {
         self.lock().received.remove(&id)
     }
 
-    /// Ends when publishers need not wait: there is room, or nobody reads the queue any more. A connection that makes no
+    /// Ends when publishers need not wait: there is space, or nobody reads the queue any more. A connection that makes no
     /// room in the time for which publishers may wait is closed; gives the journal keys of what the session may not keep
     /// then.
     pub(crate) async fn room(&self) -> Option<Vec<u64>> {

@@ -77,9 +77,9 @@ pub struct MqttServerSettings {
     pub topic_aliases_max: u16,
     /// Sessions that outlive their connection; beyond, a session ends with it.
     pub sessions_max: usize,
-    /// QoS 1 and 2 messages that are kept for one client that is away; beyond, its oldest gives way.
+    /// QoS 1 and 2 messages that are kept for one client that is away; beyond, its oldest is dropped.
     pub session_messages_max: usize,
-    /// Their bytes; beyond, its oldest gives way.
+    /// Their bytes; beyond, its oldest is dropped.
     pub session_bytes_max: usize,
     /// Bytes that wait in all sessions that outlive their connection; beyond, the absent client with the most loses half.
     pub queued_bytes_max: usize,
@@ -99,7 +99,7 @@ pub struct MqttServerSettings {
     /// How long the PUBACKs of publishers may wait for the subscribers of one identity, less a tenth of the time since; then
     /// its slow subscriber is closed.
     pub publishers_wait: Duration,
-    /// How long a client of MQTT 3.1.1 with a message that there was no room for stays connected. It gets no PUBACK for that
+    /// How long a client of MQTT 3.1.1 with a message that there was no space for stays connected. It gets no PUBACK for that
     /// one, and when it is closed it sends it again.
     pub full_timeout: Duration,
     /// What one identity may have and do.

@@ -2,7 +2,7 @@
 //!
 //! - An essential task keeps a promise (listeners, what writes to disk): its end or panic ends the program, in order and with
 //!   the cause in the log. A service manager starts the program again, on what is on disk.
-//! - A restarted task does a job that can begin anew at any time (deployer, link, reports): a panic is logged, and it runs again
+//! - A restarted task does a job that can begin anew at any time (reconciler, link, reports): a panic is logged, and it runs again
 //!   after a wait.
 //! - An isolated task serves one connection, message or request: a panic ends that one alone.
 //!

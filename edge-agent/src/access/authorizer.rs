@@ -1,4 +1,4 @@
-//! Whether a client that came in may stay, and what it may do on free topics: judged when it has come in, and again for
+//! Whether a client that came in may stay, and what it may do on free topics: checked when it has come in, and again for
 //! everybody whenever devices, users or rules change.
 
 use std::collections::BTreeSet;
@@ -50,20 +50,20 @@ pub struct Authorizer {
     pub clients: Clients,
 }
 
-/// Why an identity is not let in, or not any more.
+/// Why an identity is not admitted, or not any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Out {
     #[error("{0}")]
     Refused(String),
     /// central has not told yet.
-    #[error("central has not told yet which leaf devices belong here")]
+    #[error("central has not sent the list of leaf devices yet")]
     NotYet,
     /// What an earlier identity of its name has left is still being removed.
     #[error("an earlier device, module or user of this name is still being removed")]
     Removing,
 }
 
-/// Why a client that was let in may not stay, or may not send or publish something.
+/// Why a client that was admitted may not stay, or may not send or publish something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error(transparent)]
@@ -80,11 +80,11 @@ pub enum Denied {
     Connect,
     #[error("no rule of the manifest allows it")]
     Publish,
-    #[error("{of} is not let in: {why}")]
+    #[error("{of} may not connect: {why}")]
     SenderBlocked { of: Identity, why: &'static str },
     #[error("device {0} is not known here")]
     SenderUnknown(Identity),
-    #[error("{client} does not speak for {of}")]
+    #[error("{client} may not send messages of {of}")]
     SpeaksForAnother { client: Identity, of: Identity },
 }
 
@@ -94,7 +94,7 @@ impl Authorizer {
     /// # Errors
     /// [`Out`].
     pub fn demand(&self, identity: &Identity) -> Result<Demand, Out> {
-        let out = |why: &str| Err(Out::Refused(format!("{identity} is not let in: {why}")));
+        let out = |why: &str| Err(Out::Refused(format!("{identity} may not connect: {why}")));
         if self.removals.is_pending(identity) {
             return Err(Out::Removing);
         }
@@ -235,7 +235,7 @@ impl Authorizer {
         }
     }
 
-    /// Judges everybody who is connected: who may not stay is disconnected now, and so is who holds a subscription that
+    /// Checks everybody who is connected: who may not stay is disconnected now, and so is who holds a subscription that
     /// it may not have any more.
     pub fn review(&self) {
         self.clients.review(|identity, login| self.authorize(identity, login));
@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    /// A client that was let in, and what may have become of it since.
+    /// A client that was admitted, and what may have become of it since.
     fn client(name: &str) -> Identity {
         match name.strip_prefix("user:") {
             Some(user) => Identity::user(&user.parse().unwrap(), "panel 1").unwrap(),

@@ -59,7 +59,7 @@ pub fn trust_bundle(config: &Config) -> String {
         Ok(pem) => return pem,
         Err(error) => format!("{error:#}"),
     };
-    tracing::error!(file = %config.tls.ca.display(), error, "[tls] ca cannot be used: modules are told to trust the CA of the served chain; restore the file from a backup and start edge-agent again");
+    tracing::error!(file = %config.tls.ca.display(), error, "[tls] ca cannot be used: modules get the CA of the served chain as their trust bundle; restore the file from a backup and start edge-agent again");
     let chain = read(&config.tls.cert).unwrap_or_default();
     let behind = chain.match_indices(BEGIN).nth(1).map_or(chain.len(), |(at, _)| at);
     chain[behind..].to_owned()

@@ -62,7 +62,7 @@ pub enum DeviceError {
     #[error("device {0} is not known here; `edge-agent device list` shows who is")]
     Nobody(DeviceId),
     /// The list is full.
-    #[error("{CHILDREN_MAX} devices stand behind this gateway already; remove one first, here or at central")]
+    #[error("{CHILDREN_MAX} devices are behind this gateway already; remove one first, here or at central")]
     Full,
     /// The list of blocked devices is full.
     #[error("{CHILDREN_MAX} devices are blocked on this gateway already; unblock one first")]
@@ -264,7 +264,7 @@ impl Devices {
     }
 
     /// Takes central's list, a part of it, or changes of it, which are in force when this returns; the caller then has every
-    /// connection judged anew. For one caller at a time, who saves them before the next.
+    /// connection authorized again. For one caller at a time, who saves them before the next.
     ///
     /// # Errors
     /// [`OutOfOrder`] for a part that does not follow the one before it: central begins again on a new connection.
@@ -272,7 +272,7 @@ impl Devices {
         self.told_noting(list, |_| {})
     }
 
-    /// As [`Devices::told`]; `note` is given [`ToldDevices::left`] before anybody is let in by the new list: a key that it
+    /// As [`Devices::told`]; `note` is given [`ToldDevices::left`] before anybody is admitted by the new list: a key that it
     /// brings is right for the next device of a name, which must not find what the one before it left.
     ///
     /// # Errors
@@ -299,7 +299,7 @@ impl Devices {
                 continue;
             }
             if before.is_none() && known.from_central.len() >= CHILDREN_MAX {
-                tracing::error!(device = %id, "central told of more devices than may stand behind a gateway");
+                tracing::error!(device = %id, "central assigned more devices than a gateway may have");
                 continue;
             }
             // From a central or to a gateway that did not know generations: nothing is known of it.
@@ -371,7 +371,7 @@ impl Devices {
     }
 
     /// Blocks a device on this gateway, or lifts that block. It holds whoever brought the device, also when central
-    /// takes it away and gives it back. It is in force at once; the caller then has every connection judged anew.
+    /// takes it away and gives it back. It is in force at once; the caller then has every connection authorized again.
     ///
     /// # Errors
     /// [`DeviceError`]: nobody of that id is known (for a lifting: or blocked), or it was not saved.

@@ -52,11 +52,11 @@ impl Enrolments {
         self.0.questions.lock().expect("nothing panics while it holds the questions")
     }
 
-    /// Lets a device in that enrols itself, if central takes what it shows. Without central it is let in unproven: it can do
-    /// nothing but be told to ask again, and central judges what it shows when it asks.
+    /// Admits a device that enrols itself, if central takes what it shows. Without central it is admitted unproven: it can do
+    /// nothing but be told to ask again, and central checks what it shows when it asks.
     ///
     /// # Errors
-    /// Why it is not let in; true when it may try again.
+    /// Why it is not admitted; true when it may try again.
     pub async fn admit(&self, enrolment: Enrolment, from: IpAddr) -> Result<Identity, (bool, String)> {
         let answer = self.ask(enrolment.clone(), from).await;
         if answer.status != 200 && answer.status != 503 {

@@ -32,7 +32,7 @@ pub enum KeysError {
         source: std::io::Error,
     },
     /// The checksum is there and cannot be read.
-    #[error("{path}: the checksum of the modules' secret cannot be read; mend it, or move it away")]
+    #[error("{path}: the checksum of the modules' secret cannot be read; correct it, or move it away")]
     Checksum {
         path: std::path::PathBuf,
         #[source]

@@ -7,7 +7,7 @@
 //!
 //! # Guarantees
 //! - An identity that was removed cannot connect again before everything that was kept of it is gone, on disk too.
-//! - A connection that was proven before a removal is not let in after it ([`Removals::is_since`]).
+//! - A connection that was proven before a removal is not admitted after it ([`Removals::is_since`]).
 
 use edge_core::error_chain::chain;
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -62,7 +62,7 @@ pub async fn run(config: Config) -> Result<()> {
     let mut daemon = Daemon::start(config).await?;
     tracing::info!("edge-agent ready");
     if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(error = %chain(&error), "systemd was not told that edge-agent is ready");
+        tracing::warn!(error = %chain(&error), "notifying systemd of readiness failed");
     }
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),

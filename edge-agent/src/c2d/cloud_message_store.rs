@@ -28,7 +28,7 @@ use crate::state::{Namespace, State, StateError, shaped};
 /// Bytes of all messages that wait here. Beyond it a message is rejected, and central told.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Keys in the room: `high/{device}`, `wait/{device}/{sequence}`, `end/{device}/{sequence}`.
+/// Keys in the namespace: `high/{device}`, `wait/{device}/{sequence}`, `end/{device}/{sequence}`.
 const HIGH: &str = "high/";
 const WAIT: &str = "wait/";
 const END: &str = "end/";
@@ -137,7 +137,7 @@ impl CloudMessageStore {
     }
 
     /// Takes a message from central. `Ok` when it is on disk, or was taken before: it may be acknowledged then. `is_here` is
-    /// asked while nothing can be forgotten: a message for a device that is not here is rejected.
+    /// called while nothing can be forgotten: a message for a device that is not here is rejected.
     ///
     /// # Errors
     /// [`StateError`] when it was not saved.

@@ -1,4 +1,4 @@
-//! Looks at keys and certificates.
+//! Inspects keys and certificates.
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;

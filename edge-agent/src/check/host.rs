@@ -1,4 +1,4 @@
-//! Looks at the host: data directory, disk, memory, open files, addresses.
+//! Inspects the host: data directory, disk, memory, open files, addresses.
 
 use std::path::Path;
 
@@ -108,7 +108,7 @@ async fn resolve(hostname: &str) -> Probe<Vec<String>> {
     .await
 }
 
-/// What of `[listen]` cannot be listened on; asked when no daemon runs, which would hold them.
+/// What of `[listen]` cannot be listened on; checked when no daemon runs, which would hold them.
 pub(super) async fn listeners(config: &Config) -> Probe<Vec<String>> {
     let mut busy = Vec::new();
     let listen = &config.listen;

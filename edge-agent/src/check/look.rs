@@ -9,7 +9,7 @@ use edge_core::health::facts::Probe;
 /// How long one look may take: a daemon or an engine that is busy answers within it.
 pub(super) const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
-/// Looks at files, with an end: a network file system may never answer. The thread that waits for it is left alone.
+/// Inspects files, with an end: a network file system may never answer. The thread that waits for it is left alone.
 pub(super) async fn blocking<T: Send + 'static>(
     look: impl FnOnce() -> Probe<T> + Send + 'static,
 ) -> Probe<T> {
@@ -25,7 +25,7 @@ pub(super) async fn within<T>(limit: Duration, look: impl Future<Output = Probe<
         .unwrap_or_else(|_| Probe::Failed(format!("no answer within {} s", limit.as_secs())))
 }
 
-/// Whether this clock can judge what ends when.
+/// Whether this clock can tell what has expired.
 pub(super) fn is_plausible(now_secs: u64) -> bool {
     now_secs >= BUILT_SECS
 }

@@ -25,7 +25,7 @@ use crate::upstream::reach;
 /// How long reaching upstream may take, TCP, proxy and TLS together.
 const REACH_WITHIN: Duration = Duration::from_secs(10);
 
-/// Looks at everything that this process may look at, and asks the daemon for the rest.
+/// Inspects everything that this process may read, and asks the daemon for the rest.
 pub async fn check(path: &Path) -> Vec<Finding> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let config = match Config::load(path) {

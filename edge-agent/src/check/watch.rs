@@ -16,10 +16,10 @@ use crate::control::context::Control;
 
 /// How often everything is looked at.
 const EVERY: Duration = Duration::from_secs(60);
-/// Looks are at least so far apart, however often things change.
+/// Checks are at least so far apart, however often things change.
 const AT_LEAST: Duration = Duration::from_secs(5);
 
-/// Looks, and publishes what central is to be told, until `stop`.
+/// Checks, and publishes what central is to be told, until `stop`.
 pub async fn run(
     control: Arc<Control>,
     config: Arc<Config>,

@@ -197,7 +197,7 @@ fn user_text(user: &Value) -> String {
 
 fn shown_text(device: &Value) -> String {
     let state = match (device["enabled"] == true, device["blockedHere"] == true) {
-        (true, _) => "let in",
+        (true, _) => "allowed",
         (false, true) => "BLOCKED on this gateway",
         (false, false) => "BLOCKED at central",
     };

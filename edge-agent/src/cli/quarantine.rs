@@ -1,4 +1,4 @@
-//! `edge-agent quarantine`: messages that upstream refused for themselves.
+//! `edge-agent quarantine`: messages that upstream rejected because of their content.
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};

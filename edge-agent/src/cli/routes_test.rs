@@ -55,7 +55,7 @@ pub(super) enum AskError {
     TopicAndTwinChange,
 }
 
-/// What each route makes of a message, in the order in which they are asked. Without a gateway, a module is one of its own
+/// What each route makes of a message, in the order in which they are evaluated. Without a gateway, a module is one of its own
 /// device.
 ///
 /// # Errors

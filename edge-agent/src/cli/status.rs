@@ -209,7 +209,7 @@ fn server_line(counts: &BTreeMap<String, u64>) -> Option<String> {
 
 /// A line of `status` in colour, if it tells of something broken: these words are written for no other reason.
 fn alarming(output: Output, line: &str) -> String {
-    let is_bad = ["AWAY since", "REFUSED", "NO ROOM", "USED UP"].iter().any(|word| line.contains(word));
+    let is_bad = ["AWAY since", "REFUSED", "FULL", "USED UP"].iter().any(|word| line.contains(word));
     output.toned(if is_bad { Tone::Bad } else { Tone::Plain }, line)
 }
 

@@ -1,4 +1,4 @@
-//! What is known of each command, in memory and in the state's room alike. It calls nobody.
+//! What is known of each command, in memory and in the state's namespace alike. It calls nobody.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -22,7 +22,7 @@ const TOLD_MAX: usize = 10_000;
 /// What the target answered, or why there is no answer.
 pub type Answer = Result<MethodResponse, MethodFailure>;
 
-/// A command in the room. The words are on gateways' disks.
+/// A command in the namespace. The words are on gateways' disks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Entry {

@@ -146,7 +146,7 @@ impl Methods {
         let peer = caller.peer;
         let refused = |why: &str| {
             tracing::warn!(%peer, caller = %identity, "module's call refused: {why}");
-            let message = "the caller is no module of this gateway, or its token is not valid; the gateway's log says which";
+            let message = "the caller is no module of this gateway, or its token is not valid; the gateway's log names the cause";
             Failure(StatusCode::UNAUTHORIZED, message.to_owned())
         };
         if identity.device != self.front.gateway || identity.module.is_none() {

@@ -100,7 +100,7 @@ impl Commands {
         self.journal.lock().expect("nothing panics while it holds the journal")
     }
 
-    /// Takes a command from central. `Ok` when it is journaled: it may be acknowledged then. `is_here` is asked while nothing
+    /// Takes a command from central. `Ok` when it is journaled: it may be acknowledged then. `is_here` is called while nothing
     /// can be forgotten: a command for somebody who is not here is answered at once.
     ///
     /// # Errors

@@ -43,11 +43,11 @@ pub struct BufferSection {
     pub max_age_secs: Option<u64>,
     /// Bytes that stay free on the disk.
     pub keep_free_bytes: u64,
-    /// What gives way at a limit, unless a route says.
+    /// What is dropped at a limit, unless a route says.
     pub full: WhenFull,
     /// Limits of single queues, by their names in `edge-agent status`.
     pub queues: BTreeMap<String, QueueSection>,
-    /// Bytes on disk of messages that upstream refused for themselves.
+    /// Bytes on disk of messages that upstream rejected because of their content.
     pub quarantine_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What the control socket answers when it does not do what was asked.
+//! What the control socket answers when it does not carry out a request.
 
 use axum::Json;
 use axum::http::StatusCode;

@@ -79,7 +79,7 @@ pub struct Versions {
 /// Whether the wanted deployment could be taken.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Judgement {
-    /// The desired versions that were judged; `None` before there were any.
+    /// The desired versions that were checked; `None` before there were any.
     pub versions: Option<Versions>,
     /// Why it is not in force.
     pub problem: Option<String>,
@@ -189,7 +189,7 @@ impl Deployments {
         removal.finish().await
     }
 
-    /// Looks at the desired twins and puts them in force if they are good; notes the modules that leave. Blocking: opens
+    /// Inspects the desired twins and puts them in force if they are good; notes the modules that leave. Blocking: opens
     /// queues.
     fn consider(&self, removal: &Removal) {
         let wanted = Sections {
@@ -224,7 +224,7 @@ impl Deployments {
             }
             // The two sections of a deployment come one after the other.
             for warning in warnings.iter().filter(|warning| !warned.contains(warning)) {
-                tracing::warn!(version, warning, "manifest has a part to look at");
+                tracing::warn!(version, warning, "manifest has a part that needs attention");
             }
             if let Some(in_force) = self.in_force().as_ref() {
                 self.state.put(Namespace::Deployment, IN_FORCE, &in_force.sections).later();

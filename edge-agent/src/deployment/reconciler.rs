@@ -452,7 +452,7 @@ fn booted_at_ms() -> u64 {
 /// What applying `desired` would do now. Changes nothing.
 ///
 /// # Errors
-/// [`DockerError`] when the engine cannot be asked.
+/// [`DockerError`] when the engine does not answer.
 pub async fn plan_once(config: &Config, keys: &ModuleKeys, desired: &Desired) -> Result<Plan, DockerError> {
     let docker = Engine::new(config.docker.socket.clone()).client().await?;
     let observed = observe(&docker, &ModuleContext::new(config, keys)).await?;

@@ -17,7 +17,7 @@ pub struct Deployment {
     pub version: u64,
 }
 
-/// How it went, in one of [`schemas::status::code`] and in words.
+/// How it went, in one of [`schemas::status::code`] and as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// 200 when everything is as wanted.

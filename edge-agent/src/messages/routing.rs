@@ -65,7 +65,7 @@ struct Goes {
     time_to_live_ms: Option<u64>,
 }
 
-/// Ends when the queues that a message goes to have it on disk. Where some have no room, and others took it, it is stored: the
+/// Ends when the queues that a message goes to have it on disk. Where some have no space, and others took it, it is stored: the
 /// copies that were refused stand in the ledgers of their queues (docs/decisions, "One acknowledgement for several routes").
 pub type Stored = BoxFuture<'static, Result<(), Rejected>>;
 

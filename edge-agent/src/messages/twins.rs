@@ -114,7 +114,7 @@ impl Twins {
         self.kept().get(identity).map(|kept| kept.twin.clone()).unwrap_or_default()
     }
 
-    /// Merges a patch into a reported section; gives the new version once it is on disk. `is_here` is asked while nothing
+    /// Merges a patch into a reported section; gives the new version once it is on disk. `is_here` is called while nothing
     /// can be forgotten.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl Twins {
     }
 
     /// Takes central's desired section. Gives the change when there is one; `Saved` ends when it is on disk. `is_here` is
-    /// asked while nothing can be forgotten: nothing is taken for somebody who is not here.
+    /// called while nothing can be forgotten: nothing is taken for somebody who is not here.
     pub fn desired_from_central(
         &self,
         identity: &Identity,

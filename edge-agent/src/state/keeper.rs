@@ -298,7 +298,7 @@ fn newest(copies: Vec<(Values, Position)>, journal: &Journal) -> Option<(Values,
     Some(best)
 }
 
-/// One damaged database is kept for whoever looks into it.
+/// One damaged database is kept for analysis.
 fn forget_set_aside(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with("sled.damaged-") {

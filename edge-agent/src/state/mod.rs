@@ -13,7 +13,7 @@
 //! panic. Here nothing depends on it alone. A start takes sled's values when they are what the stamp says, otherwise the
 //! export's, and in either case applies what the journal holds beyond. See docs/decisions, "A journal before sled".
 //!
-//! Every room keeps its own part in memory; all this is read once, when the daemon starts.
+//! Every namespace keeps its own part in memory; all this is read once, when the daemon starts.
 
 mod error;
 mod export;
@@ -106,7 +106,7 @@ impl State {
         Ok(Self { writes, loaded, journal, ended: Arc::new(ended) })
     }
 
-    /// What a room held when the state was opened, by key. A value that cannot be read is left where it is, told by an ERROR
+    /// What a namespace held when the state was opened, by key. A value that cannot be read is left where it is, told by an ERROR
     /// in the log, and left out: it must stop neither the start nor what does not depend on it.
     pub fn load<T: DeserializeOwned>(&self, room: Namespace) -> Vec<(String, T)> {
         let values = self.loaded.iter().filter(|(of, _, _)| *of == room);

@@ -21,9 +21,9 @@ use super::values::{Namespace, Values};
 const PART_BYTES: usize = 16 * 1024;
 /// A NUL and the part's number.
 const PART_NAME_BYTES: usize = 5;
-/// sled's page cache. The rooms hold everything in memory themselves.
+/// sled's page cache. The namespaces hold everything in memory themselves.
 const CACHE_BYTES: u64 = 4 << 20;
-/// The key of the stamp: journal id, sequence, sum, and the epochs of the position. No room's name is empty.
+/// The key of the stamp: journal id, sequence, sum, and the epochs of the position. No namespace's name is empty.
 const STAMP: &[u8] = b"\0stamp";
 /// Bytes before the epochs.
 const STAMP_BYTES: usize = 32;

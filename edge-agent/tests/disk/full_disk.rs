@@ -1,4 +1,4 @@
-//! A small disk that others fill to the last byte and free again: telemetry gives way in the stated order, state goes on,
+//! A small disk that others fill to the last byte and free again: telemetry is dropped in the stated order, state goes on,
 //! and everything recovers by itself.
 
 use std::io::Write as _;

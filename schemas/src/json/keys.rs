@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for Keys<'_> {
             }
             if self.twice == Twice::Refused {
                 if seen.contains(&key) {
-                    return Err(self.refuse(&key, "it stands twice in one object"));
+                    return Err(self.refuse(&key, "it appears twice in one object"));
                 }
                 seen.insert(key);
             }
@@ -132,7 +132,7 @@ mod tests {
     fn a_key_that_stands_twice_is_refused_or_counts_by_its_last_value() {
         let text = br#"{"a": {"b": 1, "c": {"b": 1}, "\u0062": 2}, "d": {"b": 1}}"#;
         let refused = check_outside(text, Twice::Refused).unwrap_err().to_string();
-        assert_eq!(refused, "key `b`: it stands twice in one object");
+        assert_eq!(refused, "key `b`: it appears twice in one object");
         let read: Value = from_outside(text).unwrap();
         assert_eq!(read, json!({"a": {"b": 2, "c": {"b": 1}}, "d": {"b": 1}}));
         check_outside(br#"{"a": {"b": 1}, "b": [{"b": 1}, {"b": 2}]}"#, Twice::Refused).unwrap();

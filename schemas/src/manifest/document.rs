@@ -283,7 +283,7 @@ pub struct RouteObject {
     /// 0 or left out: storeAndForwardConfiguration's.
     #[schemars(range(max = 4_294_967_295_u32), extend("type" = ["integer", "string", "null"], "pattern" = r"^\s*[0-9]+\s*$"))]
     pub time_to_live_secs: Option<u32>,
-    /// What gives way when the route's queue is full: its oldest messages, or the new one, which is not acknowledged when no
+    /// What is dropped when the route's queue is full: its oldest messages, or the new one, which is not acknowledged when no
     /// other route takes it. As the gateway's edge.toml says if left out. Lineside's own; Azure's hub ignores it.
     pub full: Option<WhenFull>,
 }
@@ -292,7 +292,7 @@ pub struct RouteObject {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreAndForward {
-    /// Seconds; as long as there is room if negative or left out.
+    /// Seconds; as long as there is space if negative or left out.
     #[schemars(range(min = -2_147_483_648_i64, max = 4_294_967_295_i64), extend("type" = ["integer", "string", "null"], "pattern" = r"^\s*-?[0-9]+\s*$"))]
     pub time_to_live_secs: Option<i64>,
 }

@@ -20,7 +20,7 @@ pub(super) struct Object<'a> {
     pub(super) members: &'a Map<String, Value>,
 }
 
-/// A value in words. Texts are only quoted by [`Field::quoted`]: most of them may be secrets.
+/// A value as text. Texts are only quoted by [`Field::quoted`]: most of them may be secrets.
 pub(super) fn kind(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
@@ -38,7 +38,7 @@ impl<'a> Field<'a> {
         ManifestError { path: self.path.clone(), found: found.into(), allowed: allowed.into() }
     }
 
-    /// The value in words, its text quoted up to 80 characters: for fields that hold no secrets.
+    /// The value as text, its text quoted up to 80 characters: for fields that hold no secrets.
     pub(super) fn quoted(&self) -> String {
         const SHOWN: usize = 80;
         match self.value {

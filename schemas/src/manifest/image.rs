@@ -1,7 +1,8 @@
 //! Docker image references: `[host[:port]/]name[/name…][:tag][@digest]`, the grammar of the distribution project.
 
-/// What an image reference must look like, in words.
-pub(super) const ALLOWED: &str = "write [host[:port]/]name[:tag][@sha256:…], for example ghcr.io/acme/filter:1.2, its name in small letters";
+/// What an image reference must look like, as text.
+pub(super) const ALLOWED: &str =
+    "write [host[:port]/]name[:tag][@sha256:…], for example ghcr.io/acme/filter:1.2, its name in lower case";
 
 /// Said of `$upstream:443/name`, which in IoT Edge is an image at the parent gateway.
 pub(super) const NO_PARENT: &str = "gateways have no parent here, write the registry's own host";

@@ -139,7 +139,7 @@ words! {
     }
 }
 words! {
-    /// What gives way when a queue is full.
+    /// What is dropped when a queue is full.
     WhenFull {
         /// Its oldest messages, for the newest.
         DropOldest = "drop-oldest",
@@ -179,7 +179,7 @@ pub struct EdgeHub {
     pub routes: BTreeMap<String, Route>,
     /// Routes of the twin that are wrong and were left out, so that the others hold. A document with one is refused.
     pub routes_refused: BTreeMap<String, ManifestError>,
-    /// How long a message may wait; `None` is as long as there is room (a negative number in the manifest, or none).
+    /// How long a message may wait; `None` is as long as there is space (a negative number in the manifest, or none).
     pub time_to_live_secs: Option<u64>,
     /// What clients may do on free topics, in the order in which it is decided; nothing without it.
     pub authorizations: Vec<Authorization>,
@@ -194,7 +194,7 @@ pub struct Route {
     pub priority: u32,
     /// Overrides [`EdgeHub::time_to_live_secs`].
     pub time_to_live_secs: Option<u64>,
-    /// What gives way when its queue is full; as the gateway's `[buffer]` says when it is left out. Lineside's own.
+    /// What is dropped when its queue is full; as the gateway's `[buffer]` says when it is left out. Lineside's own.
     #[serde(default)]
     pub full: Option<WhenFull>,
 }

@@ -1,4 +1,4 @@
-//! Logs that share a disk: the least important gives way first, its oldest records first.
+//! Logs that share a disk: the least important is dropped first, its oldest records first.
 
 use std::sync::Arc;
 

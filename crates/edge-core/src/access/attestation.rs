@@ -1,4 +1,4 @@
-//! What an identity must show to be let in, and whether a connection still stands after that has changed.
+//! What an identity must show to be admitted, and whether a connection still stands after that has changed.
 
 use schemas::names::Identity;
 
@@ -39,7 +39,7 @@ pub struct Evidence<'a> {
     pub certificate: Option<PresentedChain<'a>>,
 }
 
-/// What evidence is judged by beside the identity's own attestation.
+/// What evidence is checked by beside the identity's own attestation.
 #[derive(Debug, Clone, Copy)]
 pub struct Circumstances<'a> {
     /// The names that a token's resource may carry.
@@ -102,7 +102,7 @@ impl Attestation {
 }
 
 impl ModuleAttestation {
-    /// As [`Attestation::prove`], of a module. A token that was given is judged, whatever else was shown.
+    /// As [`Attestation::prove`], of a module. A token that was given is checked, whatever else was shown.
     ///
     /// # Errors
     /// As [`Attestation::prove`].

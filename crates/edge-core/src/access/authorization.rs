@@ -4,7 +4,7 @@
 //! statement that says anything about a topic decides, a denial in it before a permission; where none does, the answer
 //! is no. Connecting is the one operation that a proven client may do without a rule, or no SDK device would come in.
 //!
-//! A subscription is judged as a whole and its messages are not looked at again: it needs a permission that covers every
+//! A subscription is authorized as a whole and its messages are not looked at again: it needs a permission that covers every
 //! topic of the filter, and a denial that touches any of them refuses it.
 
 use schemas::manifest::authorization::{Authorization, Operation, Rule};

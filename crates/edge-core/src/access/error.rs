@@ -1,4 +1,4 @@
-//! Why a client is not let in. Nothing secret is ever part of an error.
+//! Why a client is not admitted. Nothing secret is ever part of an error.
 
 use x509_parser::error::X509Error;
 
@@ -19,7 +19,7 @@ pub enum AccessError {
     #[error("user name `{user_name}` is not host/device[/module]/?api-version=…")]
     UserName { user_name: String },
     /// User name and client id speak of different identities.
-    #[error("client id says {client_id}, user name says {user_name}")]
+    #[error("the client id is {client_id}, the user name is {user_name}")]
     Mismatch {
         /// From the client id.
         client_id: String,

@@ -1,6 +1,6 @@
 //! Passwords of local users: kept as Argon2id hashes in PHC text form.
 //!
-//! Parameters are the crate's defaults, which are those that OWASP names (19 MiB, two passes, one lane): about 20 ms of
+//! Parameters are the crate's defaults, which are those that OWASP names (19 MiB, two passes, one thread of parallelism): about 20 ms of
 //! one core for each password, so callers hash one at a time, away from what must answer soon.
 
 use argon2::password_hash::{Output, ParamsString, PasswordHash, Salt, SaltString};

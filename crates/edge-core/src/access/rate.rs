@@ -1,13 +1,13 @@
 //! How much of something a client may do in a second: a token bucket.
 //!
-//! A client that is over its rate is not refused and loses nothing: its session stops reading until there is room
+//! A client that is over its rate is not refused and loses nothing: its session stops reading until there is space
 //! again, and TCP tells the client to wait.
 
 /// Fills by `per_second` up to one second's worth, and may be overdrawn by one taking: a message is larger than any rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucket {
     per_second: u64,
-    /// In thousandths, so that what trickles in between two looks is not lost.
+    /// In thousandths, so that what trickles in between two checks is not lost.
     level_milli: i64,
     filled_ms: u64,
 }

@@ -1,10 +1,10 @@
-//! Slows down who guesses: each failed login makes the next one wait longer before it is judged.
+//! Slows down who guesses: each failed login makes the next one wait longer before it is checked.
 //!
 //! Two counts are kept: of an identity from one address, and of an identity from wherever. The latter is ignored where the
 //! identity has proven itself before, so that nobody is slowed by somebody who guesses its password from elsewhere. An
 //! address has no count of its own: whoever guesses there must not keep out others behind the same address.
 //!
-//! Attempts of one identity from one address are judged one after the other in the order of arrival: opening many
+//! Attempts of one identity from one address are checked one after the other in the order of arrival: opening many
 //! connections at once gains nothing.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 pub struct ThrottleSettings {
     /// The wait after the first failure that counts; it doubles with each further one.
     pub first_ms: u64,
-    /// The longest wait. Who would have to wait longer is refused unjudged.
+    /// The longest wait. Who would have to wait longer is refused unchecked.
     pub longest_ms: u64,
     /// Failures of an identity from wherever that cost nothing yet.
     pub free_failures: u32,
@@ -37,7 +37,7 @@ impl Default for ThrottleSettings {
     }
 }
 
-/// When a login may be judged.
+/// When a login may be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// After so many milliseconds; 0 is at once.
@@ -56,7 +56,7 @@ enum Key {
 struct Entry {
     failures: u32,
     failed_ms: u64,
-    /// When the next attempt may be judged.
+    /// When the next attempt may be checked.
     free_ms: u64,
     touched_ms: u64,
     has_succeeded: bool,
@@ -75,7 +75,7 @@ impl Throttle {
         Self { settings, entries: HashMap::new() }
     }
 
-    /// A login arrives; `claimed` is whom it says it is. Takes its place in the row of judgements.
+    /// A login arrives; `claimed` is whom it says it is. Takes its place in the row of verdicts.
     pub fn arrive(&mut self, now_ms: u64, address: IpAddr, claimed: &str) -> Turn {
         let keys = self.counting(address, claimed);
         let at_ms = keys.iter().filter_map(|key| self.entries.get(key)).map(|entry| entry.free_ms).max();

@@ -10,7 +10,7 @@ use super::value::Value;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expr {
-    /// As written, or as it comes out whatever it is asked about.
+    /// As written, or as it comes out whatever it is evaluated for.
     Literal(Value<'static>),
     /// Something that is looked up.
     Reference(Reference),

@@ -1,4 +1,4 @@
-//! From the bytes of a message to the JSON that `$body` looks into.
+//! From the bytes of a message to the JSON that `$body` reads.
 
 use std::borrow::Cow;
 

@@ -41,7 +41,7 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// An error as the parser finds it, before its place is known in words.
+/// An error as the parser finds it, before its place is known as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wrong {
     /// In bytes.

@@ -1,4 +1,4 @@
-//! Why a condition comes to what it comes to, in words: for operators, never on the way of a message.
+//! Why a condition comes to what it comes to, as text: for operators, never on the way of a message.
 
 use super::ast::{DollarReference, Expr, Reference};
 use super::body::shown;
@@ -22,7 +22,7 @@ pub(super) fn explain<S: Subject + ?Sized>(expr: &Expr, subject: &S) -> Explanat
         _ => {
             let mut looked_up = Vec::new();
             values(expr, subject, &mut looked_up);
-            if looked_up.is_empty() { "it looks at nothing".to_owned() } else { looked_up.join(", ") }
+            if looked_up.is_empty() { "it is a constant".to_owned() } else { looked_up.join(", ") }
         }
     };
     Explanation { value, reason }
@@ -40,7 +40,7 @@ fn parts(expr: &Expr) -> Vec<&Expr> {
     }
 }
 
-/// The places that an expression looks at, with what is there.
+/// The places that an expression reads, with what is there.
 fn values<S: Subject + ?Sized>(expr: &Expr, subject: &S, found: &mut Vec<String>) {
     let line = match expr {
         Expr::Reference(reference) => match evaluate(expr, subject) {
@@ -88,7 +88,7 @@ fn why_undefined<S: Subject + ?Sized>(expr: &Expr, subject: &S) -> String {
             let inputs: Vec<String> =
                 parts(other).iter().map(|part| with_kind(&evaluate(part, subject))).collect();
             if inputs.is_empty() {
-                format!("it says {other}")
+                format!("its value is {other}")
             } else {
                 format!("`{other}` has no value for {}", inputs.join(", "))
             }

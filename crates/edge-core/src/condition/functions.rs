@@ -120,7 +120,7 @@ impl Function {
         }
     }
 
-    /// How many arguments it takes, in words.
+    /// How many arguments it takes, as text.
     pub(super) fn counts(self) -> String {
         match self.arguments() {
             Arguments::Each(kinds) => plural(kinds.len()),

@@ -33,7 +33,7 @@ pub(super) fn kind_of(expr: &Expr) -> Kind {
     }
 }
 
-/// A part in words: what it is, and its text when it is short.
+/// A part as text: what it is, and its text when it is short.
 pub(super) fn described(expr: &Expr) -> String {
     match (kind_of(expr), expr) {
         (_, Expr::Literal(Value::Text(text))) if text.chars().count() <= 40 => format!("the text {text:?}"),

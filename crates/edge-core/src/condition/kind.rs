@@ -3,7 +3,7 @@
 /// What an expression comes to, as far as its text tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Only what it is asked about tells.
+    /// Only what it is evaluated for tells.
     Any,
     /// `undefined`
     Undefined,

@@ -1,5 +1,5 @@
 //! The condition language: IoT Hub's routing query language, which IoT Edge's routes speak too. It knows nothing of
-//! messages or routes: what it is asked about is a [`Subject`].
+//! messages or routes: what it is evaluated for is a [`Subject`].
 //!
 //! ```text
 //! text ─ lexer ─> words ─ parser, kind ─> expression ─ fold ─> Condition ─ eval ─> true, false, null, undefined
@@ -36,7 +36,7 @@ use ast::Expr;
 /// The longest text of a condition, in bytes.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 
-/// A condition that can be asked.
+/// A condition that can be evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
     expr: Expr,

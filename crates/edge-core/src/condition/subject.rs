@@ -1,4 +1,4 @@
-//! What a condition is asked about: a message, a device, a row; whoever asks writes this trait for it.
+//! What a condition is evaluated for: a message, a device, a row; whoever asks writes this trait for it.
 
 use serde_json::{Map, Value as Json};
 

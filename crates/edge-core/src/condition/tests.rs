@@ -722,8 +722,8 @@ fn an_operator_reads_why_a_condition_does_not_hold() {
         ("key1 > 3", "the property 'value1' and the number 3 are of different kinds"),
         ("sqrt(0 - key2) = 1", "`sqrt(0 - ['key2'])` has no value for the number -3"),
         ("twin_change_includes(reported.a)", "it is no twin change"),
-        ("1 = 2", "it looks at nothing"),
-        ("undefined", "it says undefined"),
+        ("1 = 2", "it is a constant"),
+        ("undefined", "its value is undefined"),
     ] {
         assert_eq!(Condition::parse(text).unwrap().explain(&message()).reason, reason, "{text}");
     }

@@ -179,7 +179,7 @@ pub fn bounded(mut report: Map<String, Value>) -> Map<String, Value> {
             keep(modules);
         }
     };
-    report.insert(SHORTENED.into(), "of modules only the state is told".into());
+    report.insert(SHORTENED.into(), "only the states of modules are reported".into());
     modules(&mut report, &mut |modules| {
         for module in modules.values_mut().filter_map(Value::as_object_mut) {
             module.retain(|key, _| BRIEF.contains(&key.as_str()));
@@ -194,7 +194,7 @@ pub fn bounded(mut report: Map<String, Value>) -> Map<String, Value> {
             (is_empty, left_out) = (names.is_empty(), left_out + names.len());
             names.iter().for_each(|name| drop(modules.remove(name)));
         });
-        let text = format!("of modules only the state is told, and {left_out} modules are left out");
+        let text = format!("only the states of modules are reported, and {left_out} modules are left out");
         report.insert(SHORTENED.into(), text.into());
         if is_empty {
             break;

@@ -79,7 +79,7 @@ impl Subscribe {
     }
 }
 
-/// Why a topic or filter has no meaning. The client is refused; nothing is swallowed.
+/// Why a topic or filter has no meaning. The client is refused; nothing is dropped silently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialectError {
     /// Empty, with a wildcard in a topic, with NUL, or a misplaced wildcard in a filter (MQTT 3.1.1 section 4.7).

@@ -25,7 +25,7 @@ pub(super) fn module_keys(facts: &Facts) -> Option<Verdict> {
     }
 }
 
-/// Judges a file of CAs by its end.
+/// Checks a file of CAs by its end.
 fn ends(ca: &CaFacts, now_secs: u64, next: &str) -> Option<Verdict> {
     let path = &ca.path;
     match judge_authority(ca.not_after_secs, now_secs) {
@@ -69,7 +69,7 @@ pub(super) fn ca_key(facts: &Facts) -> Option<Verdict> {
         Probe::Denied(why) => denied(why),
         Probe::Missing(why) => warn(
             format!("{why}: the server's certificate is not renewed, and modules get none"),
-            "restore it from a backup; if you keep it elsewhere on purpose, renew [tls] cert by hand",
+            "restore it from a backup; if you keep it elsewhere on purpose, renew [tls] cert yourself",
         ),
         Probe::Failed(why) => error(
             format!("{why}: the server's certificate is not renewed, and modules get none"),
@@ -145,7 +145,7 @@ pub(super) fn upstream_ca(facts: &Facts) -> Option<Verdict> {
     if !upstream.has_ca {
         return upstream.is_encrypted.then(|| Verdict {
             level: Level::Error,
-            evidence: "[upstream] ca is missing: nothing says whom to trust".into(),
+            evidence: "[upstream] ca is missing: no certificate authority of the upstream is trusted".into(),
             mend: "copy central's ca.pem here and write its path".into(),
         });
     }

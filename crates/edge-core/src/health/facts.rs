@@ -65,7 +65,7 @@ pub struct HostFacts {
     pub hostname: String,
     /// The addresses that it resolves to.
     pub hostname_addresses: Probe<Vec<String>>,
-    /// Addresses of `[listen]` that cannot be listened on, each with the reason. Asked when no daemon runs.
+    /// Addresses of `[listen]` that cannot be listened on, each with the reason. Checked when no daemon runs.
     pub listeners: Probe<Vec<String>>,
 }
 
@@ -216,13 +216,13 @@ pub struct DaemonFacts {
     pub lost_not_told: u64,
     /// Messages that upstream refused and that are kept.
     pub quarantined: u64,
-    /// Messages that the quarantine had no room for.
+    /// Messages that the quarantine could not hold.
     pub quarantine_evicted: u64,
     /// Messages without a route since the daemon started.
     pub unrouted: u64,
     /// Who sent most of them, with how many.
     pub unrouted_most: Vec<(String, u64)>,
-    /// Messages that only some of their routes had room for.
+    /// Messages that only some of their routes could hold.
     pub partly_refused: u64,
     /// Files of queues that were damaged and set aside.
     pub damaged_files: u64,
@@ -231,7 +231,7 @@ pub struct DaemonFacts {
     pub clients: usize,
     /// `[listen] connections_max`, or what open files allow.
     pub connections_max: usize,
-    /// Identities that several clients use, each in words.
+    /// Identities that several clients use, each as text.
     pub conflicts: Vec<String>,
     /// Clients that were refused, the last ones first, those of known identities before others; at most
     /// [`REFUSALS_TOLD_MAX`].

@@ -98,7 +98,7 @@ macro_rules! checks {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What it looks at.
+            /// What it inspects.
             pub fn about(self) -> &'static str {
                 match self { $(Self::$variant => $about,)* }
             }
@@ -114,7 +114,7 @@ checks! {
     Clock "clock" "the wall clock is set",
     ClockOffset "clock-offset" "the wall clock agrees with central's",
     Disk "disk" "the disk has more free space than `[buffer] keep_free_bytes`",
-    Inodes "inodes" "the disk has room for more files",
+    Inodes "inodes" "the disk can hold more files",
     Memory "memory" "the host has free memory",
     OpenFiles "open-files" "enough files may be open for `[listen] connections_max`",
     Hostname "hostname" "`hostname` resolves",
@@ -142,13 +142,13 @@ checks! {
     ModuleHealth "module-health" "the health checks of modules pass",
     ModuleTransport "module-transport" "no module begins with AMQP",
     Routes "routes" "every route is in force",
-    QueueSpace "queue-space" "queues have room for new messages",
+    QueueSpace "queue-space" "queues accept new messages",
     Backlog "backlog" "messages leave the queues",
     Losses "losses" "no message was lost",
     Quarantine "quarantine" "upstream takes every message",
     Unrouted "unrouted" "every message has a route",
     StoreDamage "store-damage" "what is on disk is undamaged",
-    Connections "connections" "there is room for more clients",
+    Connections "connections" "more clients can connect",
     IdentityConflict "identity-conflict" "no two clients use one identity",
     Refusals "refusals" "no client was refused lately",
 }

@@ -65,7 +65,7 @@ pub(super) fn data_dir(facts: &Facts) -> Option<Verdict> {
 }
 
 pub(super) fn permissions(facts: &Facts) -> Option<Verdict> {
-    let failed = |why: &str| warn(why, "look at the file system of the data directory");
+    let failed = |why: &str| warn(why, "check the file system of the data directory");
     match found(&facts.host.public_file, failed) {
         Err(verdict) => verdict,
         Ok(None) => ok(format!("{} is for its owner alone", facts.host.data_dir)),
@@ -81,12 +81,12 @@ pub(super) fn clock(facts: &Facts) -> Option<Verdict> {
     if is_before_build(facts.now_secs) {
         return error(
             format!(
-                "the clock says {shown}, before this program was built: certificates and tokens are refused"
+                "the clock shows {shown}, before this program was built: certificates and tokens are refused"
             ),
             "set the clock, or start its time server (`timedatectl set-ntp true`)",
         );
     }
-    ok(format!("the clock says {shown}"))
+    ok(format!("the clock shows {shown}"))
 }
 
 pub(super) fn clock_offset(facts: &Facts) -> Option<Verdict> {
@@ -105,7 +105,7 @@ pub(super) fn clock_offset(facts: &Facts) -> Option<Verdict> {
 
 pub(super) fn disk(facts: &Facts) -> Option<Verdict> {
     let dir = &facts.host.data_dir;
-    let failed = |why: &str| error(why, "look at the disk of the data directory (`dmesg`, `mount`)");
+    let failed = |why: &str| error(why, "check the disk of the data directory (`dmesg`, `mount`)");
     let disk = match found(&facts.host.disk, failed) {
         Err(verdict) => return verdict,
         Ok(disk) => disk,
@@ -113,7 +113,7 @@ pub(super) fn disk(facts: &Facts) -> Option<Verdict> {
     if disk.is_read_only {
         return error(
             format!("the disk of {dir} is mounted for reading only: nothing new is stored"),
-            "look for a disk fault (`dmesg`), then mount it for writing and restart edge-agent",
+            "check for a disk fault (`dmesg`), then mount it for writing and restart edge-agent",
         );
     }
     let (free, keep) = (disk.free_bytes, disk.keep_free_bytes);
@@ -204,13 +204,13 @@ pub(super) fn listeners(facts: &Facts) -> Option<Verdict> {
 }
 
 pub(super) fn daemon(facts: &Facts) -> Option<Verdict> {
-    let log = "`journalctl -u edge-agent -n 50` says why it ended";
+    let log = "`journalctl -u edge-agent -n 50` shows why it ended";
     match &facts.answer {
         Probe::NotAsked => facts.daemon.as_ref().and_then(|_| ok("it runs")),
         Probe::Found(()) => ok("it runs"),
         Probe::Denied(why) => denied(why),
         Probe::Missing(why) => error(
-            format!("it does not run: {why}; devices cannot connect and modules are not looked after"),
+            format!("it does not run: {why}; devices cannot connect and modules are not supervised"),
             format!("start it (`systemctl start edge-agent`); {log}"),
         ),
         Probe::Failed(why) => error(

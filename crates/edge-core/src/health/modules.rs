@@ -9,16 +9,16 @@ pub(super) fn docker(facts: &Facts) -> Option<Verdict> {
         Probe::NotAsked => None,
         Probe::Found(engine) => ok(format!("Docker {} answers on {socket}", engine.version)),
         Probe::Missing(why) => error(
-            format!("{why}: modules are not looked after"),
+            format!("{why}: modules are not supervised"),
             "start Docker (`systemctl start docker`), or name its socket in [docker] socket",
         ),
         Probe::Denied(why) => error(
-            format!("{why}: modules are not looked after"),
+            format!("{why}: modules are not supervised"),
             "run edge-agent as root, or add its user to the group of the socket (`usermod -aG docker USER`)",
         ),
         Probe::Failed(why) => error(
-            format!("{why}: modules are not looked after"),
-            "look at Docker's log (`journalctl -u docker -n 50`), then restart it (`systemctl restart docker`)",
+            format!("{why}: modules are not supervised"),
+            "check Docker's log (`journalctl -u docker -n 50`), then restart it (`systemctl restart docker`)",
         ),
     }
 }
@@ -77,7 +77,7 @@ pub(super) fn deployment(facts: &Facts) -> Option<Verdict> {
         ),
         (Some(version), Some(problem)) => error(
             format!("version {version} was refused, and what ran before runs on: {problem}"),
-            "correct the manifest (`edge-agent plan MANIFEST` judges it) and assign it again",
+            "correct the manifest (`edge-agent plan MANIFEST` checks it) and assign it again",
         ),
         (Some(version), None) if !outdated.is_empty() => error(
             format!("version {version} is not yet in force everywhere: {}", first_of(&outdated, "; ")),
@@ -103,12 +103,12 @@ pub(super) fn running(facts: &Facts) -> Option<Verdict> {
     if !not_running.is_empty() {
         return error(
             first_of(&not_running, "; "),
-            "look at its log (`docker logs MODULE`) and at `edge-agent list`; the daemon tries again at the time shown",
+            "check its log (`docker logs MODULE`) and `edge-agent list`; the daemon tries again at the time shown",
         );
     }
     let starting = of_modules(facts, |module| module.status == "unknown")?;
     if !starting.is_empty() {
-        return info(first_of(&starting, "; "), "wait, and look again");
+        return info(first_of(&starting, "; "), "wait, and check again");
     }
     let modules = &facts.daemon.as_ref()?.modules;
     let wanted = modules.iter().filter(|module| module.shall_run).count();
@@ -122,7 +122,7 @@ pub(super) fn healthy(facts: &Facts) -> Option<Verdict> {
     }
     error(
         first_of(&unhealthy, "; "),
-        "see what its health check says (`docker inspect MODULE`, State.Health) and its log (`docker logs MODULE`)",
+        "see the output of its health check (`docker inspect MODULE`, State.Health) and its log (`docker logs MODULE`)",
     )
 }
 
@@ -138,7 +138,7 @@ pub(super) fn transport(facts: &Facts) -> Option<Verdict> {
     }
     warn(
         first_of(&advices, "; "),
-        "follow what each says; `docker logs MODULE` shows whether it connects (port 5671 is AMQP's, 8883 is MQTT's)",
+        "follow each message; `docker logs MODULE` shows whether it connects (port 5671 is AMQP's, 8883 is MQTT's)",
     )
 }
 
@@ -149,6 +149,6 @@ pub(super) fn routes(facts: &Facts) -> Option<Verdict> {
     }
     error(
         format!("left out: {}", first_of(refused, "; ")),
-        "correct them in the manifest; `edge-agent routes test MANIFEST` says where a message goes",
+        "correct them in the manifest; `edge-agent routes test MANIFEST` shows where a message goes",
     )
 }

@@ -15,16 +15,16 @@ pub(super) fn space(facts: &Facts) -> Option<Verdict> {
     let mend = "free disk space or raise [buffer] max_bytes; see `link`, `modules` and `backlog` for why messages do not leave";
     let refusing = of_queues(facts, |queue| queue.room == "refusing")?;
     if !refusing.is_empty() {
-        return error(format!("no room, new messages are refused: {}", first_of(&refusing, ", ")), mend);
+        return error(format!("full, new messages are refused: {}", first_of(&refusing, ", ")), mend);
     }
     let evicting = of_queues(facts, |queue| queue.room == "evicting")?;
     if !evicting.is_empty() {
         return error(
-            format!("no room, the oldest messages are dropped for new ones: {}", first_of(&evicting, ", ")),
+            format!("full, the oldest messages are dropped for new ones: {}", first_of(&evicting, ", ")),
             mend,
         );
     }
-    ok("every queue has room")
+    ok("no queue is full")
 }
 
 pub(super) fn backlog(facts: &Facts) -> Option<Verdict> {
@@ -53,13 +53,17 @@ pub(super) fn losses(facts: &Facts) -> Option<Verdict> {
     let daemon = facts.daemon.as_ref()?;
     let mut lost: Vec<String> = daemon.lost.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
     if daemon.partly_refused > 0 {
-        lost.push(format!("without room on some of their routes {}", daemon.partly_refused));
+        lost.push(format!(
+            "partly refused because a queue of one of their routes was full {}",
+            daemon.partly_refused
+        ));
     }
     if lost.is_empty() {
         return ok("none");
     }
     let evidence = format!("since the queues were made: {}", lost.join(", "));
-    let mend = "`edge-agent status` says of whom; central keeps each loss (/api/ext/devices/ID/losses)";
+    let mend =
+        "`edge-agent status` lists their senders; central keeps each loss (/api/ext/devices/ID/losses)";
     if daemon.lost_not_told > 0 {
         return warn(format!("{evidence}; central does not know of {} yet", daemon.lost_not_told), mend);
     }
@@ -71,11 +75,15 @@ pub(super) fn quarantine(facts: &Facts) -> Option<Verdict> {
     let mend = "see why (`edge-agent quarantine list`), then replay or drop them";
     match (daemon.quarantined, daemon.quarantine_evicted) {
         (0, 0) => ok("empty"),
-        (0, evicted) => info(format!("empty; {evicted} messages were dropped from it for want of room"), ""),
-        (kept, 0) => warn(format!("upstream refused {kept} messages for themselves; they are kept"), mend),
+        (0, evicted) => {
+            info(format!("empty; {evicted} messages were dropped from it because it was full"), "")
+        }
+        (kept, 0) => {
+            warn(format!("upstream rejected {kept} messages because of their content; they are kept"), mend)
+        }
         (kept, evicted) => warn(
             format!(
-                "upstream refused messages for themselves; {kept} are kept, {evicted} were dropped for want of room"
+                "upstream rejected messages because of their content; {kept} are kept, {evicted} were dropped because the quarantine was full"
             ),
             mend,
         ),
@@ -95,7 +103,7 @@ pub(super) fn unrouted(facts: &Facts) -> Option<Verdict> {
             daemon.unrouted,
             first_of(&most, ", ")
         ),
-        "add a route for them to the manifest (`edge-agent routes test MANIFEST` says where a message goes), or stop sending them",
+        "add a route for them to the manifest (`edge-agent routes test MANIFEST` shows where a message goes), or stop sending them",
     )
 }
 
@@ -116,7 +124,7 @@ pub(super) fn damage(facts: &Facts) -> Option<Verdict> {
     if !found.is_empty() {
         return error(
             found.join("; "),
-            "look for a disk fault (`dmesg`, `smartctl -a`) and replace the disk; `losses` says what is gone of queues",
+            "check for a disk fault (`dmesg`, `smartctl -a`) and replace the disk; `losses` lists what queues lost",
         );
     }
     let earlier: Vec<String> = journals

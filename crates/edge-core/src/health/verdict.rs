@@ -31,7 +31,7 @@ pub(super) fn denied(why: &str) -> Option<Verdict> {
     info(format!("not checked: {why}"), "run `edge-agent check` as the user of the daemon, or as root")
 }
 
-/// What was found, or the verdict when there is nothing to judge. `failed` words the verdict on what is missing or broken.
+/// What was found, or the verdict when there is nothing to check. `failed` words the verdict on what is missing or broken.
 pub(super) fn found<T>(
     probe: &Probe<T>,
     failed: impl FnOnce(&str) -> Option<Verdict>,

@@ -2,7 +2,7 @@
 //!
 //! A message that upstream will never take must not keep those behind it waiting; a line that is down, or a server that
 //! takes nothing at all today, must not send a whole backlog into quarantine. So a message is at fault only when upstream
-//! says so in words that mean this message, or when it takes others and not this one:
+//! says so as text that mean this message, or when it takes others and not this one:
 //!
 //! | Upstream | Fault |
 //! |---|---|

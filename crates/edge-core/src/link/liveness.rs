@@ -1,4 +1,4 @@
-//! Whether the other end of the link is still there: a line that swallows everything says nothing, and no error either.
+//! Whether the other end of the link is still there: a line that drops everything reports nothing, and no error either.
 //!
 //! ```text
 //! heard ── nothing heard for half a keep-alive ──► asked (PINGREQ) ── nothing for another half ──► dead

@@ -82,7 +82,7 @@ enum Mode {
         careful: usize,
     },
     Judging {
-        /// Those that wait for their judgement.
+        /// Those that wait for their verdict.
         left: Vec<Suspect>,
     },
 }

@@ -1,4 +1,4 @@
-//! Where a message goes: the grammar of routes, what they are asked about, and the table of all of them.
+//! Where a message goes: the grammar of routes, what they are evaluated for, and the table of all of them.
 
 mod grammar;
 mod message;

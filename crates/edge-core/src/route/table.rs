@@ -39,7 +39,7 @@ pub struct RouteText<'a> {
 pub struct QueueClass {
     /// 0 (first) to 9, or [`PRIORITY_DEFAULT`].
     pub priority: u32,
-    /// What gives way when it is full; `None`: as the gateway does.
+    /// What is dropped when it is full; `None`: as the gateway does.
     pub full: Option<WhenFull>,
 }
 
@@ -172,7 +172,7 @@ impl RouteTable {
         needed
     }
 
-    /// What each route makes of a message and why, in the order in which they are asked.
+    /// What each route makes of a message and why, in the order in which they are evaluated.
     pub fn explain(&self, message: &Message<'_>) -> Vec<RouteResult> {
         let mut reached: Vec<&Sink> = Vec::new();
         let told = |route: &Route, verdict, reason| RouteResult {

@@ -24,11 +24,11 @@ const TRIES_MAX: usize = 16;
 /// What became of a message.
 #[derive(Default)]
 pub(crate) struct Given {
-    /// Sessions whose queue is full now: a QoS 1 or 2 publisher waits for room.
+    /// Sessions whose queue is full now: a QoS 1 or 2 publisher waits for space.
     pub full: Vec<Arc<SessionQueue>>,
     /// Ends when the message is on disk, where it must be.
     pub stored: Option<Stored>,
-    /// It should have been retained, and there was no room.
+    /// It should have been retained, and there was no space.
     pub not_retained: Option<NotRetained>,
 }
 
@@ -231,7 +231,7 @@ impl Broker {
         }
     }
 
-    /// Ends when there is room in all of these queues, or their connections are closed because they made none.
+    /// Ends when there is space in all of these queues, or their connections are closed because they made none.
     pub(crate) async fn wait_for_room(&self, full: &[Arc<SessionQueue>]) {
         join_all(full.iter().map(async |session_queue| {
             if let Some(evicted) = session_queue.room().await {
@@ -258,7 +258,7 @@ impl Broker {
         self.journal.note(&Event::Dropped { session: session_queue.number, keys });
     }
 
-    /// Makes room when the queues of all durable sessions hold too much together: the one that holds the most gives half.
+    /// Frees space when the queues of all durable sessions hold too much together: the one that holds the most gives half.
     /// When its client is here, it is too slow and closed first.
     fn relieve(&self) {
         let Some(most) = self.sessions().fullest() else { return };
@@ -274,7 +274,7 @@ impl Broker {
     }
 }
 
-/// The member of a shared subscription that receives the next message: one that is here and has room; else, with QoS 1
+/// The member of a shared subscription that receives the next message: one that is here and has space; else, with QoS 1
 /// and 2, one whose session keeps it; else one that is closed by it, because it is slow as all the others are.
 fn member(group: &Group, message: &Message) -> Option<(Arc<SessionQueue>, Served)> {
     let mut keeper = None;

@@ -12,7 +12,7 @@ pub struct Key {
     pub path: String,
     /// What may be written.
     pub kind: Kind,
-    /// What counts when it is left out, as TOML or in words; `None` when the meaning tells.
+    /// What counts when it is left out, as TOML or as text; `None` when the meaning tells.
     pub default: Option<String>,
     /// Whether the program refuses to start without it.
     pub is_required: bool,
@@ -35,12 +35,12 @@ pub enum Kind {
     OneOf(Vec<String>),
     /// A list of texts.
     List,
-    /// In words; a text or a list of texts.
+    /// As text; a text or a list of texts.
     Described(String),
 }
 
 /// All keys of a configuration type, sections in the order of the alphabet. Docstrings are their meanings. `#[schemars(extend(…))]`
-/// with `x-default` or `x-type` tells in words what no type can.
+/// with `x-default` or `x-type` tells as text what no type can.
 pub fn keys<T: JsonSchema>() -> Vec<Key> {
     let schema = schemars::schema_for!(T).to_value();
     let mut keys = Vec::new();

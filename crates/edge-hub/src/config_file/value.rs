@@ -62,7 +62,7 @@ impl Value {
     /// What is wrong with its name.
     pub(super) fn set(&mut self, name: &str, variable: &str, text: String) -> Result<(), &'static str> {
         let Data::Table(table) = &mut self.data else {
-            return Err("what stands before a `__` is a key, not a section");
+            return Err("the part before a `__` names a key, not a section");
         };
         let written = |data| Self { data, origin: Some(Origin::Variable(variable.to_owned())) };
         match name.split_once("__") {
@@ -183,7 +183,7 @@ impl<'de> MapAccess<'de> for Entries {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        let (key, value) = self.current.take().expect("a value is asked for after its key");
+        let (key, value) = self.current.take().expect("a value is read after its key");
         let origin = value.origin.clone();
         seed.deserialize(value).map_err(|fault| fault.in_key(&key).at(origin))
     }
@@ -228,7 +228,7 @@ impl<'de> Deserializer<'de> for Value {
             Data::Float(number) => visitor.visit_f64(number),
             Data::Flag(flag) => visitor.visit_bool(flag),
             Data::Date => {
-                Err(de::Error::custom("a date stands here, and no key has one; write a text in quotes"))
+                Err(de::Error::custom("found a date, and no key takes one; write a text in quotes"))
             }
         }
     }

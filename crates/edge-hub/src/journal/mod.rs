@@ -42,7 +42,7 @@ const SNAPSHOT_TIMES: u64 = 2;
 const SNAPSHOT_SHARE: u64 = 2;
 /// What the log adds to a record, at most.
 const FRAME_BYTES: u64 = 64;
-/// How much is written between two looks at what the files hold.
+/// How much is written between two checks at what the files hold.
 const LOOK_EVERY: u64 = 256 << 10;
 /// Bytes that wait for the disk from which on clients are not read from until it has taken them.
 const CONGESTED_BYTES: u64 = 4 << 20;
@@ -267,7 +267,7 @@ impl Journal {
 }
 
 /// Ends when an event is on disk.
-#[must_use = "only the answer says that the event is on disk"]
+#[must_use = "the event is on disk only when this has ended"]
 pub(crate) struct Stored {
     append: Append,
     journal: Journal,

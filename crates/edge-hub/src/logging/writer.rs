@@ -1,7 +1,7 @@
 //! Writes log lines on a thread of its own, so that no task waits for whoever reads the log.
 //!
 //! Lines wait in a buffer of [`BUFFER_BYTES_MAX`]. What comes while it is full is dropped and counted, and the count is written
-//! when there is room again. Errors of the sink (a closed pipe, a full disk) are counted and otherwise ignored.
+//! when there is space again. Errors of the sink (a closed pipe, a full disk) are counted and otherwise ignored.
 
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,7 +54,7 @@ impl Writer {
         Ok(Self(shared))
     }
 
-    /// Hands in a line. Never waits for the sink.
+    /// Gives in a line. Never waits for the sink.
     pub(super) fn write(&self, line: String) {
         let mut buffer = self.0.lock();
         if buffer.bytes.len() + line.len() > BUFFER_BYTES_MAX {

@@ -109,13 +109,13 @@ where
         }
     }
 
-    /// Logs the first message that there is no room for, and one a minute: a disk that is full must not get a line for each.
+    /// Logs the first message that there is no space for, and one a minute: a disk that is full must not get a line for each.
     fn note_full(&mut self, topic: &Bytes, why: &str) {
         /// Between two lines of one client.
         const SILENCE: Duration = Duration::from_secs(60);
         let is_first = self.full_since.is_none_or(|since| since.elapsed() >= SILENCE);
         if is_first {
-            self.log_refused(topic, &format!("there is no room for it: {why}"));
+            self.log_refused(topic, &format!("it does not fit: {why}"));
             self.full_since = Some(Instant::now());
         }
     }
@@ -178,7 +178,7 @@ where
         match self.connection.send(topic, body) {
             Ok(_) => Ok(()),
             Err(NotDelivered::Busy) => {
-                let why = "the client asks for more than it reads or acknowledges".to_owned();
+                let why = "the client requests more than it reads or acknowledges".to_owned();
                 Err(End::Closed(why, Reason::QUOTA_EXCEEDED))
             }
             Err(NotDelivered::NotSubscribed) => {

@@ -22,7 +22,7 @@ pub(super) enum Work {
     Ready,
     /// It was refused; a client of MQTT 5 is told.
     Refused(Reason, String),
-    /// A message is being stored, or waits for room in a subscriber's queue.
+    /// A message is being stored, or waits for space in a subscriber's queue.
     Message(BoxFuture<'static, Result<(), Rejected>>),
     /// An event is on its way to the disk.
     Stored(Stored),
@@ -43,7 +43,7 @@ pub(super) enum Reply {
     UnsubAck(Box<SubAck>),
 }
 
-/// A SUBSCRIBE that was judged.
+/// A SUBSCRIBE that was checked.
 #[derive(Debug)]
 pub(super) struct Subscribed {
     pub answer: SubAck,

@@ -475,7 +475,7 @@ async fn report<S: Service>(
     })
 }
 
-/// The answer to a twin request that failed. Azure's Node SDK looks at the body only, the Python SDK at the status.
+/// The answer to a twin request that failed. Azure's Node SDK reads the body only, the Python SDK at the status.
 fn rejection(request_id: &str, rejected: &Rejected) -> (String, Bytes) {
     let (status, message) = match rejected {
         Rejected::Wrong(status, message) | Rejected::Temporary(status, message) => (*status, message),

@@ -97,7 +97,7 @@ where
             .fold(self.stall_check_at, Instant::min)
     }
 
-    /// Looks whether the client still reads and still speaks.
+    /// Checks whether the client still reads and still speaks.
     fn tick(&mut self) -> Result<(), End> {
         let now = Instant::now();
         if self.ends_at.is_some_and(|at| now >= at) {
@@ -105,7 +105,8 @@ where
             return Err(End::Closed(why.to_owned(), Reason::MAXIMUM_CONNECT_TIME));
         }
         if self.closes_at().is_some_and(|at| now >= at) {
-            let why = "there was no room for a message of it: it is to send that again";
+            let why =
+                "a message of the client was refused because a queue was full; the client must send it again";
             return Err(End::Closed(why.to_owned(), Reason::QUOTA_EXCEEDED));
         }
         if !self.may_take() {

@@ -54,7 +54,7 @@ pub(super) struct Session<S, T> {
     pub(super) stall_check_at: Instant,
     /// Bytes written at the last check, when more was waiting.
     pub(super) written_at_check: Option<u64>,
-    /// When there was no room for a message of the client, and that was logged.
+    /// When there was no space for a message of the client, and that was logged.
     pub(super) full_since: Option<Instant>,
     /// Its identity's share of connections.
     pub(super) _held: Option<Used>,

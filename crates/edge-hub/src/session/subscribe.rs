@@ -137,7 +137,7 @@ where
             self.server.service.subscribed(&self.connection.client, meaning);
         }
         if !subscribed.is_within_replay {
-            let why = "the client asks for more retained messages than it reads";
+            let why = "the client requests more retained messages than it reads";
             return Err(End::Closed(why.to_owned(), Reason::QUOTA_EXCEEDED));
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! What a session queue holds, under its lock: the messages that wait with what they come to, the connection that takes them, and
-//! the publishers that wait for room.
+//! the publishers that wait for space.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(super) struct Inner {
     pub(super) replayed: Load,
     /// No message in the queue expires before that.
     pub(super) first_expiry_ms: u64,
-    /// Publishers wait for room.
+    /// Publishers wait for space.
     pub(super) wait: Option<Box<Wait>>,
     /// QoS 2 packet ids of the client that it has not let go (PUBREL).
     pub(super) received: BTreeSet<u16>,
@@ -64,11 +64,11 @@ pub(super) struct Holder {
     pub(super) is_slow: bool,
 }
 
-/// Publishers wait for room.
+/// Publishers wait for space.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wait {
     pub(super) since: Instant,
-    /// When the connection is closed that makes no room.
+    /// When the connection is closed that frees no space.
     pub(super) until: Instant,
 }
 

@@ -1,6 +1,6 @@
 //! Client certificates as TLS sees them: asked for, never demanded, and only ever proof that the client has the key.
 //!
-//! Whose certificate it is, is judged at CONNECT, where the client says who it is: a self-signed one by its thumbprint, one
+//! Whose certificate it is, is checked at CONNECT, where the client says who it is: a self-signed one by its thumbprint, one
 //! of an authority by its chain. Nothing but the handshake's signature is verified here, so that a stranger's
 //! certificate gets the same answer as a wrong password. The key is taken from the certificate without reading the rest
 //! of it: webpki reads X.509 v3 only, and `openssl x509 -req -signkey`, with which Azure's guides make device

@@ -1,6 +1,6 @@
 //! The authorities whose certificates a server's clients may show, read again when their files change or at SIGHUP.
 //!
-//! Files that cannot be used change nothing and are named in the log. Whoever holds the receiver has everybody judged anew
+//! Files that cannot be used change nothing and are named in the log. Whoever holds the receiver has every client authorized again
 //! when it changes: a client that an authority proved which is not there any more may not stay.
 
 use std::io;
@@ -68,7 +68,7 @@ impl TrustKeeper {
                 Ok(_) => usable.push(path.clone()),
                 Err(error) => {
                     let error = chain(&error).to_string();
-                    error!(file = %path.display(), error, "authorities of devices not taken: certificates of them are refused; mend the file, which is then read again");
+                    error!(file = %path.display(), error, "authorities of devices not loaded: their certificates are refused; correct the file, which is then read again");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The bounds of what a server keeps: what is refused or gives way beyond each, how it is told, and that it recovers.
+//! The bounds of what a server keeps: what is refused or is dropped beyond each, how it is told, and that it recovers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -19,7 +19,7 @@ pub struct Proxy(Intercept);
 /// Why text names no proxy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "write http://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ before the host where the proxy asks for them"
+    "write http://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ before the host if the proxy requires them"
 )]
 pub struct ProxyError;
 

@@ -1,4 +1,4 @@
-//! TCP to a name: its addresses are asked for anew each time, and tried in turn, so that one that swallows everything does not
+//! TCP to a name: its addresses are asked for anew each time, and tried in turn, so that one that drops everything does not
 //! stand in the way of the next.
 
 use std::io;

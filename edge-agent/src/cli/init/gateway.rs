@@ -82,7 +82,7 @@ pub enum InitError {
     },
     /// The clock is not set.
     #[error(
-        "the clock says {now}, before this program was built: certificates made now would have ended already. Set the clock first"
+        "the clock shows {now}, before this program was built: certificates issued now would have expired already. Set the clock first"
     )]
     Clock {
         /// What it says, RFC 3339.

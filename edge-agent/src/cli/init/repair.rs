@@ -35,7 +35,7 @@ pub fn repair(config: &Config) -> Result<Vec<Repair>> {
     let now_secs = now_ms() / 1000;
     if is_before_build(now_secs) {
         bail!(
-            "the clock says {}, before this program was built; set the clock first",
+            "the clock shows {}, before this program was built; set the clock first",
             rfc3339(now_secs * 1000)
         );
     }

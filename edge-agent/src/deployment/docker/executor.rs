@@ -176,7 +176,7 @@ impl Executor {
 /// Creates a container from a body that is sent as it is: bollard's own type would drop what it does not know.
 ///
 /// # Errors
-/// The engine's refusal, or why it could not be asked.
+/// The engine's refusal, or why it was not reached.
 pub async fn create_container(docker: &Docker, name: &str, body: &Map<String, Value>) -> Result<(), Error> {
     let body = Bytes::from(serde_json::to_vec(body)?);
     let docker = docker.clone().with_request_modifier(move |request| {

@@ -31,7 +31,7 @@ pub const LABEL_MARK: &str = "lineside.mark";
 /// Seconds that the engine may take to answer; IoT Edge's limit for its own engine calls.
 const TIMEOUT_SECS: u64 = 300;
 
-/// Why the engine did not do what was asked.
+/// Why the engine did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerError {
     #[error("the Docker Engine does not answer on {socket}")]
@@ -42,7 +42,7 @@ pub enum DockerError {
     },
     #[error("could not {doing}: {}", said(source))]
     Said { doing: String, source: bollard::errors::Error },
-    #[error("the Docker Engine has not answered for {seconds} s; look at its log, or restart it")]
+    #[error("the Docker Engine has not answered for {seconds} s; check its log, or restart it")]
     Silent {
         /// How long was waited.
         seconds: u64,
@@ -84,7 +84,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The engine behind a socket; nothing is asked yet.
+    /// The engine behind a socket; no request is sent yet.
     pub fn new(socket: PathBuf) -> Self {
         Self { socket }
     }

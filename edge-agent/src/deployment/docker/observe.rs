@@ -31,7 +31,10 @@ pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observe
         match docker.inspect_container(&id, None::<InspectContainerOptions>).await {
             Ok(container) => {
                 if !is_own(docker, &container, &context.mark).await.map_err(said)? {
-                    tracing::debug!(container = id, "a container says that it is this gateway's and is not");
+                    tracing::debug!(
+                        container = id,
+                        "a container has this gateway's labels and was not created by it"
+                    );
                     continue;
                 }
                 let name = container.name.clone().unwrap_or_default();

@@ -1,11 +1,11 @@
-//! Messages that upstream refused for themselves: set aside on disk with the reason, so that those behind them go on.
+//! Messages that upstream rejected because of their content: set aside on disk with the reason, so that those behind them go on.
 //!
 //! ```text
 //! refused ─► written here ─► the queue's cursor goes over it      a kill in between: refused again, known, not doubled
 //! replay  ─► appended to its queue ─► taken out here ─► sent      a kill in between: known by the record's Origin
 //! ```
 //!
-//! It is a log of its own with a limit of its own. Beyond the limit the oldest give way, and are counted as evicted by sender
+//! It is a log of its own with a limit of its own. Beyond the limit the oldest are dropped, and are counted as evicted by sender
 //! in its ledger; what an operator drops is counted there as dropped. central is told both like the losses of any queue.
 //!
 //! A message is in its queue or in here, never in both: one of which a kill left the queue's record behind is not sent
@@ -35,7 +35,7 @@ use edge_hub::tasks;
 /// Entries whose messages may still stand in their queue: more than any connection has in flight.
 const KNOWN: usize = 16_384;
 
-/// What gives way at once at the limit, at most.
+/// What is dropped at once at the limit, at most.
 const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// Why a message was not set aside, found, or put back.

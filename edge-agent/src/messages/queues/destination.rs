@@ -1,4 +1,4 @@
-//! The queues that lead to one place, one for each priority and what gives way when it is full, and what reads them in the
+//! The queues that lead to one place, one for each priority and what is dropped when it is full, and what reads them in the
 //! order of their priorities.
 
 use edge_core::error_chain::chain;
@@ -22,7 +22,7 @@ use crate::clock::{now_ms, stamp_ms, steady_ms};
 pub struct Queue {
     /// Names it while the daemon runs.
     pub key: u64,
-    /// Its priority, and what gives way when it is full.
+    /// Its priority, and what is dropped when it is full.
     pub class: QueueClass,
     pub log: Log,
     /// Whether a route leads to it. One without drains, and its files go when the daemon stops.

@@ -1,7 +1,7 @@
 //! Create options of a module: the body of Docker's ContainerCreate, read as IoT Edge and the engine read it.
 //!
 //! The text is read loosely ([`relaxed`]), and each key that the engine knows gets the engine's own spelling. What
-//! is written twice, in whatever case, is merged as Go's decoder merges it, so that whoever looks at the result
+//! is written twice, in whatever case, is merged as Go's decoder merges it, so that whoever reads the result
 //! sees what the engine will do. Values of another type are converted as Newtonsoft.Json converts them for IoT Edge. Keys that are
 //! not known here are kept as written.
 

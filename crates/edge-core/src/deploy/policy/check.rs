@@ -302,7 +302,7 @@ impl Check<'_> {
         }
     }
 
-    /// A volume's driver can mount anything of the host; only a bind of one path and a tmpfs can be judged.
+    /// A volume's driver can mount anything of the host; only a bind of one path and a tmpfs can be checked.
     fn volume(&self, field: &Field<'_>, options: &Map<String, Value>) -> Checked {
         self.each_member(field, options, |field, value| {
             let (true, Value::Object(driver)) = (fold(field.key) == "driverconfig", value) else {

@@ -223,7 +223,7 @@ fn a_key_that_nobody_knows_is_refused_only_where_the_policy_limits_anything() {
     }
 }
 
-/// What Go's decoder makes of two spellings, and so the engine, is what is judged.
+/// What Go's decoder makes of two spellings, and so the engine, is what is checked.
 #[test]
 fn of_a_key_in_two_spellings_what_the_engine_makes_of_them_is_judged() {
     let judged = |text: &str| {

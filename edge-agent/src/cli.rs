@@ -91,7 +91,7 @@ enum Command {
     Call {
         /// A module, or device/ID for a leaf device.
         target: String,
-        /// The method.
+        /// The name of the direct method.
         method: String,
         /// Its payload, as JSON.
         payload: Option<String>,
@@ -115,7 +115,7 @@ enum Command {
     Routes(Routes),
     /// Print completions for a shell, for example: edge-agent completions bash > /etc/bash_completion.d/edge-agent
     Completions {
-        /// The shell.
+        /// The shell to print completions for.
         shell: clap_complete::Shell,
     },
     /// Write a man page for each command.

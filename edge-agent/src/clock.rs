@@ -1,7 +1,9 @@
 //! The clocks, read in one place.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
+
+pub use edge_hub::clock::now_ms;
 
 use edge_core::clock::{ClockOffset, UpstreamTime, WallHistory};
 use rustix::time::{ClockId, clock_gettime};
@@ -47,12 +49,6 @@ pub fn corrected_ms(stamp_ms: u64) -> Option<u64> {
 fn since_boot_ms() -> u64 {
     let time = clock_gettime(ClockId::Boottime);
     u64::try_from(time.tv_sec * 1000 + time.tv_nsec / 1_000_000).unwrap_or_default()
-}
-
-/// Milliseconds since the Unix epoch; 0 on a gateway whose clock stands before it.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds since the Unix epoch as the wall clock had them at the first call, counted on by a clock that never jumps: what

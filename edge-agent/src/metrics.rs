@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use edge_buffer::{Headroom, Lost};
 use edge_core::deploy::observed::ContainerState;
-use edge_core::metrics::exposition::{Exposition, Value};
+use edge_core::metrics::exposition::{Exposition, SampleValue};
 use edge_core::metrics::names;
 use edge_hub::metrics::{self, LogNumbers};
 use schemas::manifest::PRIORITY_DEFAULT;
@@ -207,7 +207,7 @@ fn queue_numbers(exposition: &mut Exposition, queues: &[QueueStats]) {
         // Behind a clock that was set back nothing has waited.
         Some(oldest_ms) => Duration::from_millis(now_ms.saturating_sub(oldest_ms)),
     };
-    let mut add = |metric, value: &dyn Fn(&QueueStats) -> Value| {
+    let mut add = |metric, value: &dyn Fn(&QueueStats) -> SampleValue| {
         let mut samples = exposition.metric(metric);
         for queue in &queues {
             samples.add(&[&queue.name], value(queue));

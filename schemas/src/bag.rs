@@ -16,15 +16,15 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// System properties by their names on the wire (IoT Hub message system properties).
 pub mod system {
-    /// Message id.
+    /// Chosen by the sender, to recognise the message by.
     pub const MESSAGE_ID: &str = "$.mid";
-    /// Correlation id.
+    /// Names the request that the message answers.
     pub const CORRELATION_ID: &str = "$.cid";
     /// Content type, for example `application/json`.
     pub const CONTENT_TYPE: &str = "$.ct";
     /// Content encoding, for example `utf-8`.
     pub const CONTENT_ENCODING: &str = "$.ce";
-    /// User id.
+    /// Who caused the message, as its sender names them.
     pub const USER_ID: &str = "$.uid";
     /// Where a message goes to, as a path of IoT Hub.
     pub const TO: &str = "$.to";

@@ -63,7 +63,7 @@ impl CloudMessage {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Ack {
-    /// None.
+    /// The sender gets no feedback.
     #[default]
     None,
     /// That the device has it.

@@ -14,7 +14,7 @@ use crate::names::{DeviceId, Identity, ModuleId};
 pub struct ConnectionString {
     /// The hub's name, `name` or `name:port`. The port is ours (Azure knows none); SAS resources use the name alone.
     pub host_name: String,
-    /// The device.
+    /// The leaf device or gateway, also in a module's connection string.
     pub device_id: DeviceId,
     /// The module, in a module's connection string.
     pub module_id: Option<ModuleId>,
@@ -36,13 +36,13 @@ pub enum ConnectionStringError {
     /// A needed name is missing or empty.
     #[error("connection string: {name} is missing")]
     Missing {
-        /// Its name.
+        /// As it is written, for example `DeviceId`.
         name: &'static str,
     },
     /// A value is wrong.
     #[error("connection string: {name}: {why}")]
     Wrong {
-        /// Its name.
+        /// As it is written, for example `DeviceId`.
         name: &'static str,
         /// What was found and what is allowed.
         why: String,

@@ -1,4 +1,4 @@
-//! The words that gateways, modules and central share: names, messages, twins, methods, status and manifests.
+//! The types that gateways, modules and central share: names, messages, twins, methods, status and manifests.
 //!
 //! Nothing here does input or output, reads a clock or knows a runtime. A name has one address, for example
 //! [`names::DeviceId`]; there are no shortcuts through this page.

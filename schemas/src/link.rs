@@ -115,7 +115,7 @@ pub struct Desired {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemovedDevice {
-    /// Its id.
+    /// Free for another device now.
     pub device_id: DeviceId,
     /// Which of the devices that the gateway had by this id.
     pub generation: Generation,
@@ -178,7 +178,7 @@ pub struct Losses {
 pub struct Loss {
     /// Ascends in its queue.
     pub number: u64,
-    /// `expired`, `evicted`, `refused`, `damaged`, `dropped` or `central-restored`; a later gateway may have more words.
+    /// `expired`, `evicted`, `refused`, `damaged`, `dropped` or `central-restored`; a later gateway may have more of them.
     pub cause: String,
     /// `device` or `device/module`; empty when it is not known, or when more senders lost messages than are kept apart.
     pub sender: String,
@@ -220,7 +220,7 @@ pub struct Presence {
     /// The part of a snapshot that this is; none for changes, and for a list that is complete in one message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotPart>,
-    /// The clients.
+    /// Those that connected or disconnected, or all that are connected.
     pub clients: Vec<ClientPresence>,
 }
 

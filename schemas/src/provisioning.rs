@@ -38,7 +38,7 @@ impl std::fmt::Debug for Enrolment {
 pub enum Wish {
     /// To be admitted: nothing is changed.
     Prove,
-    /// To be registered.
+    /// An assignment to a hub, which makes the device known.
     Register,
     /// To hear how its registration went.
     Status {

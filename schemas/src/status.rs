@@ -1,4 +1,4 @@
-//! What a gateway reports of its deployment: the reported section of `$edgeAgent` and `$edgeHub`, in IoT Edge's words.
+//! What a gateway reports of its deployment: the reported section of `$edgeAgent` and `$edgeHub`, with IoT Edge's names.
 //!
 //! Left out on purpose: environment values, create options and registry logins, which IoT Edge echoes. Whoever may read
 //! a report would read every secret in the manifest.
@@ -97,7 +97,7 @@ pub struct EdgeAgentReport {
     pub runtime: RuntimeReport,
     /// `edgeAgent` and `edgeHub`: both are this daemon.
     pub system_modules: BTreeMap<String, SystemModuleReport>,
-    /// The modules.
+    /// State and image of each module of the manifest.
     #[schemars(with = "BTreeMap<String, ModuleReport>")]
     pub modules: BTreeMap<ModuleId, ModuleReport>,
     /// What is wrong with the gateway. Not in IoT Edge's report.

@@ -65,7 +65,7 @@ pub fn twin_response(status: u16, request_id: &str, version: Option<u64>) -> Str
     }
 }
 
-/// Calls a method.
+/// The topic on which a device or module receives a direct method.
 pub fn method_call(name: &str, request_id: &str) -> String {
     format!("$iothub/methods/POST/{name}/?$rid={request_id}")
 }

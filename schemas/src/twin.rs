@@ -10,7 +10,7 @@ pub struct Section {
     /// Grows by one with every change.
     #[serde(rename = "$version", default)]
     pub version: u64,
-    /// The properties.
+    /// By name, without `$version`.
     #[serde(flatten)]
     pub properties: Map<String, Value>,
 }

@@ -127,7 +127,7 @@ impl Epoch {
         }
     }
 
-    /// Its number.
+    /// Counted from 0 in the order in which segments are made.
     pub fn number(self) -> u64 {
         self.0
     }

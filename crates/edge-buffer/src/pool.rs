@@ -120,7 +120,7 @@ impl Pool {
 
 /// What giving way came to.
 pub(crate) enum Given {
-    /// It is the turn of the log that asked.
+    /// It is the turn of the log that waits.
     Ours,
     /// Given back by another one.
     Bytes(u64),

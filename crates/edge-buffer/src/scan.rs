@@ -15,10 +15,12 @@ const CHUNK: u64 = 256 << 10;
 /// What comes next in a segment.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// A record.
     Record(Record),
     /// Sequences that should stand here and do not.
-    Hole { first: u64, last: u64 },
+    Hole {
+        first: u64,
+        last: u64,
+    },
     /// Nothing valid follows.
     End,
 }

@@ -29,7 +29,7 @@ pub enum Renewal {
         until_secs: u64,
     },
     /// Make a new one now.
-    Renew(Reason),
+    Renew(RenewalReason),
     /// Tell an operator: it is somebody else's and ends.
     Tell {
         /// Its last second.
@@ -39,7 +39,7 @@ pub enum Renewal {
 
 /// Why a certificate is made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum RenewalReason {
     /// Two thirds of its time are over.
     Due,
     /// All of it is.
@@ -50,7 +50,7 @@ pub enum Reason {
     Name(String),
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for RenewalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Due => f.write_str("two thirds of its time are over"),
@@ -80,11 +80,11 @@ pub fn renewal(served: &Served, names: &[String], now_secs: u64, uptime_secs: u6
     }
     let missing = names.iter().find(|name| !served.names.iter().any(|has| has.eq_ignore_ascii_case(name)));
     match missing {
-        Some(name) => Renewal::Renew(Reason::Name(name.clone())),
-        None if now_secs > served.not_after_secs => Renewal::Renew(Reason::Expired),
-        None if now_secs >= due_secs => Renewal::Renew(Reason::Due),
+        Some(name) => Renewal::Renew(RenewalReason::Name(name.clone())),
+        None if now_secs > served.not_after_secs => Renewal::Renew(RenewalReason::Expired),
+        None if now_secs >= due_secs => Renewal::Renew(RenewalReason::Due),
         None if now_secs < served.not_before_secs && may_replace_future(now_secs, uptime_secs) => {
-            Renewal::Renew(Reason::NotYetValid)
+            Renewal::Renew(RenewalReason::NotYetValid)
         }
         None => Renewal::Keep { until_secs: due_secs },
     }
@@ -130,11 +130,11 @@ mod tests {
         let names = ["edge1".to_owned()];
         let renewal = |names: &[String], now| renewal(&served(true), names, now, 0);
         assert_eq!(renewal(&names, 2_999), Renewal::Keep { until_secs: 3_000 });
-        assert_eq!(renewal(&names, 3_000), Renewal::Renew(Reason::Due));
-        assert_eq!(renewal(&names, 4_000), Renewal::Renew(Reason::Due));
-        assert_eq!(renewal(&names, 4_001), Renewal::Renew(Reason::Expired));
+        assert_eq!(renewal(&names, 3_000), Renewal::Renew(RenewalReason::Due));
+        assert_eq!(renewal(&names, 4_000), Renewal::Renew(RenewalReason::Due));
+        assert_eq!(renewal(&names, 4_001), Renewal::Renew(RenewalReason::Expired));
         let two = ["127.0.0.1".to_owned(), "edge2".to_owned()];
-        assert_eq!(renewal(&two, 1_500), Renewal::Renew(Reason::Name("edge2".to_owned())));
+        assert_eq!(renewal(&two, 1_500), Renewal::Renew(RenewalReason::Name("edge2".to_owned())));
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         let now = crate::clock::BUILT_SECS + DAY;
         let ahead = made(now + 300 * DAY);
         assert_eq!(renewal(&ahead, &[], now, 599), Renewal::Keep { until_secs: due_secs(&ahead) });
-        assert_eq!(renewal(&ahead, &[], now, 600), Renewal::Renew(Reason::NotYetValid));
+        assert_eq!(renewal(&ahead, &[], now, 600), Renewal::Renew(RenewalReason::NotYetValid));
         let unset = renewal(&made(now), &[], 0, u64::MAX);
         assert!(matches!(unset, Renewal::Keep { .. }), "a clock in 1970 replaces nothing: {unset:?}");
     }

@@ -101,7 +101,7 @@ const OFFSET_GOOD_MS: u64 = 2_000;
 #[derive(Debug, Default)]
 pub struct UpstreamTime {
     best: Option<Estimate>,
-    /// Number of the last question, and when it was asked.
+    /// Number of the last question, and when it was sent.
     asked: Option<(u64, u64)>,
     questions: u64,
 }

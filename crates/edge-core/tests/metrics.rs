@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use edge_core::metrics::names::ALL;
-use edge_core::metrics::{Exposer, Kind, Metric};
+use edge_core::metrics::{Exposer, Metric, MetricKind};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operating/metrics.md");
 
@@ -55,7 +55,7 @@ fn names_follow_the_rules_of_prometheus_and_are_given_once() {
     for metric in ALL {
         let Metric { name, kind, unit, labels, help, .. } = metric;
         assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{name}");
-        assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+        assert_eq!(*kind == MetricKind::Counter, name.ends_with("_total"), "{name}");
         if ["bytes", "seconds"].contains(unit) {
             let stem = name.strip_suffix("_total").unwrap_or(name);
             assert!(stem.ends_with(unit), "{name} is in {unit}");

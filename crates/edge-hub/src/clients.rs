@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::broker::Broker;
+use crate::clock::now_ms;
 use crate::close_handle::CloseHandle;
 use crate::delivery::NotDelivered;
 use crate::inbox;
-use crate::message::{Delivery, Message, unix_ms};
+use crate::message::{Delivery, Message};
 use crate::service::Client;
 use crate::session_queue::{Bound, SessionQueue};
 use crate::takeovers::{Conflict, Takeovers};
@@ -135,7 +136,7 @@ impl Clients {
             running_calls: Mutex::default(),
             next_connection: AtomicU64::new(1),
             // Not 1: an answer to a call of the program's last run must not fit one of this run.
-            next_call: AtomicU64::new(unix_ms() << 16),
+            next_call: AtomicU64::new(now_ms() << 16),
             changed: watch::channel(()).0,
             broker,
         }))
@@ -158,7 +159,7 @@ impl Clients {
 
     /// Whether two clients seem to use this identity: in the last five minutes they took it from each other.
     pub fn conflict(&self, over: &Identity) -> Option<Conflict> {
-        lock(&self.0.takeovers).conflict(over, unix_ms())
+        lock(&self.0.takeovers).conflict(over, now_ms())
     }
 
     /// Whether a client is connected and holds such a subscription.
@@ -359,7 +360,7 @@ impl Clients {
         let connection = Arc::new(Connection {
             client,
             version,
-            since_ms: unix_ms(),
+            since_ms: now_ms(),
             session_queue,
             close,
             rights: Mutex::default(),
@@ -383,7 +384,7 @@ impl Clients {
     }
 
     fn note_takeover(&self, older: &Client, newer: &Client) {
-        let conflict = lock(&self.0.takeovers).note(&newer.identity, older.peer, newer.peer, unix_ms());
+        let conflict = lock(&self.0.takeovers).note(&newer.identity, older.peer, newer.peer, now_ms());
         let Some(Conflict { takeovers, addresses, is_proven, .. }) = conflict else { return };
         let client = &newer.identity;
         if is_proven {

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use edge_core::cloud_message;
 use edge_core::dialect::client::Subscribe;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clients::Clients;
+use crate::clock::now_ms;
 use crate::delivery::NotDelivered;
 use crate::single_flight::SingleFlight;
 use crate::tasks;
@@ -211,9 +212,4 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
             }
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::broker::Broker;
-use crate::message::unix_ms;
+use crate::clock::now_ms;
 
 /// How often expired messages are looked for, retained ones and those that wait for a client. They are not given to anybody
 /// meanwhile.
@@ -22,8 +22,8 @@ pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
     let mut snapshot_at = Instant::now();
     let mut is_snapshot_due = false;
     loop {
-        let now_ms = unix_ms();
-        let in_ms = broker.tick(now_ms).map(|next_ms| next_ms.saturating_sub(now_ms));
+        let tick_ms = now_ms();
+        let in_ms = broker.tick(tick_ms).map(|next_ms| next_ms.saturating_sub(tick_ms));
         let mut wake_at =
             in_ms.map_or(expiry_at, |ms| expiry_at.min(Instant::now() + Duration::from_millis(ms)));
         if is_snapshot_due {
@@ -37,8 +37,8 @@ pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
         }
         if Instant::now() >= expiry_at {
             expiry_at = Instant::now() + EXPIRY_EVERY;
-            broker.drop_expired_retained(unix_ms());
-            broker.drop_expired_queued(unix_ms());
+            broker.drop_expired_retained(now_ms());
+            broker.drop_expired_queued(now_ms());
         }
         if is_snapshot_due && Instant::now() >= snapshot_at {
             is_snapshot_due = false;

@@ -6,6 +6,7 @@ mod attempts;
 mod bridge_state;
 mod broker;
 pub mod clients;
+pub mod clock;
 mod close_handle;
 pub mod cloud_message_dispatcher;
 pub mod config_file;

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::clock::now_ms;
 use crate::connection_slots::{ConnectionSlot, NoConnectionSlot};
 use crate::counts::count;
 use crate::http_server::next_connection;
 use crate::https::{self, Caller};
-use crate::message::unix_ms;
 use crate::mqtt_server::MqttServer;
 use crate::refusals::Refusing;
 use crate::service::{ClientCert, Service, Transport};
@@ -175,7 +175,7 @@ impl<S: Service> MqttServer<S> {
                 let (identity, address) = ("", peer.ip());
                 let (why, protocol) = (&*why, "TLS");
                 let refusing = Refusing { identity, is_known: false, address, why, protocol, proof: None };
-                self.refusals.note(unix_ms(), refusing);
+                self.refusals.note(now_ms(), refusing);
             }
         }
     }

@@ -1,7 +1,6 @@
 //! A message on its way from a publisher to those who receive it, shared by all of them and never changed.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -13,12 +12,6 @@ pub(crate) const FOR_EVER: u32 = u32::MAX;
 
 /// What a message and its places in queues hold in memory beside its bytes.
 const OVERHEAD_BYTES: usize = 160;
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// A message as it was published.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ pub enum Output {
 /// What a text says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// Nothing beside its words.
+    /// Nothing beside its text.
     Plain,
     /// The name of a column.
     Heading,

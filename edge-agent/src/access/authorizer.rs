@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use edge_core::access::attestation::{Demand, ModuleAttestation};
-use edge_core::access::authorization::{HubNames, Rights, Subject};
+use edge_core::access::authorization::{AuthorizedClient, HubNames, Rights};
 use edge_core::access::proof::{KeyFingerprint, Proof};
 use edge_core::access::x509::Trust;
 use edge_core::dialect::client::BRIDGES;
@@ -212,7 +212,7 @@ impl Authorizer {
     fn rights(&self, identity: &Identity, client_id: &str, user: Option<&User>) -> Rights {
         let rules = self.rules.borrow().clone();
         let speaks_for = user.and_then(|user| user.device.as_ref());
-        let subject = Subject { identity, client_id, speaks_for };
+        let subject = AuthorizedClient { identity, client_id, speaks_for };
         let place = HubNames { device: &self.gateway, hosts: &self.hosts };
         Rights::read(&rules.authorizations, &subject, &place)
     }

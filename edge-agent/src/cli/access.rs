@@ -14,7 +14,7 @@ use super::text::{encoded, text_of};
 pub(super) enum Device {
     /// Add a leaf device; prints the connection string that an Azure SDK takes.
     Add {
-        /// Its id.
+        /// The device id; it is also the MQTT client id.
         id: String,
         /// Its symmetric key in base64; generated if no other proof is given.
         #[arg(long, conflicts_with_all = ["x509_thumbprint", "x509_ca"])]
@@ -31,7 +31,7 @@ pub(super) enum Device {
     },
     /// Print client id, user name and password (a SAS token) for a plain MQTT client.
     Token {
-        /// Its id.
+        /// The device id, as `edge-agent device list` shows it.
         id: String,
         /// How long the token is valid.
         #[arg(long, value_name = "SECS", default_value_t = 86_400)]
@@ -41,22 +41,22 @@ pub(super) enum Device {
     List,
     /// Show a leaf device.
     Show {
-        /// Its id.
+        /// The device id, as `edge-agent device list` shows it.
         id: String,
     },
     /// Disconnect a leaf device and reject it until it is unblocked, also one that central assigned.
     Block {
-        /// Its id.
+        /// The device id, as `edge-agent device list` shows it.
         id: String,
     },
     /// Unblock a leaf device that was blocked here.
     Unblock {
-        /// Its id.
+        /// The device id, as `edge-agent device list` shows it.
         id: String,
     },
     /// Remove a leaf device that was added here, with its users.
     Remove {
-        /// Its id.
+        /// The device id, as `edge-agent device list` shows it.
         id: String,
     },
 }
@@ -79,7 +79,7 @@ pub(super) enum User {
     List,
     /// Remove a user and disconnect its clients.
     Remove {
-        /// Its name.
+        /// The user's name, as `edge-agent user list` shows it.
         name: UserName,
     },
 }

@@ -21,7 +21,7 @@ pub(super) enum Quarantine {
     },
     /// Show one with topic and body.
     Show {
-        /// Its number.
+        /// Its number, as `edge-agent quarantine list` shows it.
         number: u64,
     },
     /// Put messages back at the end of their queue.

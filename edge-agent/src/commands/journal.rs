@@ -22,7 +22,7 @@ const TOLD_MAX: usize = 10_000;
 /// What the target answered, or why there is no answer.
 pub type Answer = Result<MethodResponse, MethodFailure>;
 
-/// A command in the namespace. The words are on gateways' disks.
+/// A command in the namespace. The names are on gateways' disks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Entry {

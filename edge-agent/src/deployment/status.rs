@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::observed::Observed;
-use edge_core::deploy::report::Progress;
+use edge_core::deploy::report::DeploymentProgress;
 use edge_core::deploy::restart::Restarts;
 use schemas::names::ModuleId;
 use schemas::status::code;
@@ -48,8 +48,8 @@ pub struct ReconcilerStatus {
 
 impl ReconcilerStatus {
     /// What modules are like by this, when `desired` is in force.
-    pub fn progress<'a>(&'a self, desired: &'a Desired, now_ms: u64) -> Progress<'a> {
-        Progress {
+    pub fn progress<'a>(&'a self, desired: &'a Desired, now_ms: u64) -> DeploymentProgress<'a> {
+        DeploymentProgress {
             desired,
             observed: &self.observed,
             restarts: &self.restarts,

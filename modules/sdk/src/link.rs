@@ -1,4 +1,4 @@
-//! One connection, from CONNACK to its end: what it subscribed to, what it asked, what it knows of the twin.
+//! One connection, from CONNACK to its end: what it subscribed to, what it requested, what it knows of the twin.
 //!
 //! It reads and writes nothing: what it has to say waits in a queue that its driver gives to the MQTT client.
 
@@ -163,7 +163,7 @@ impl Link {
         }
     }
 
-    /// Publishes what needs no delivery promise: if it is lost, so is the connection, and whoever asked knows.
+    /// Publishes what needs no delivery promise: if it is lost, so is the connection, and the caller knows.
     pub(crate) fn say(&mut self, topic: String, payload: impl Into<Bytes>) {
         self.output.push_back(Output::Publish { topic, payload: payload.into() });
     }

@@ -163,7 +163,7 @@ impl Module {
         acknowledged.await.map_err(|_| SendError::Stopped)
     }
 
-    /// The whole twin, asked of the gateway now.
+    /// The whole twin, requested from the gateway now.
     ///
     /// # Errors
     /// [`TwinError`]: refused, no answer, or the module stops.

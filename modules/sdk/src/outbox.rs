@@ -78,7 +78,7 @@ impl Questions {
         Some((id, &asked.question))
     }
 
-    /// Gives the answer with this id to who asked.
+    /// Gives the answer with this id to its request.
     pub(crate) fn answered(&mut self, request_id: &str, status: u16, version: Option<u64>, body: &[u8]) {
         let is_it = |asked: &Asked| asked.sent.as_ref().is_some_and(|(id, _)| id == request_id);
         let Some(asked) = self.0.iter().position(is_it).and_then(|position| self.0.remove(position)) else {

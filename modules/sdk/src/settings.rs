@@ -40,13 +40,13 @@ pub enum SettingsError {
     /// A variable is missing.
     #[error("environment variable {name} is missing; a gateway sets it in the containers it starts")]
     Missing {
-        /// Its name.
+        /// For example `IOTEDGE_DEVICEID`.
         name: &'static str,
     },
     /// A variable has a value that cannot be used.
     #[error("environment variable {name}: found `{found}`; {allowed}")]
     Wrong {
-        /// Its name.
+        /// For example `IOTEDGE_DEVICEID`.
         name: &'static str,
         /// Its value.
         found: String,

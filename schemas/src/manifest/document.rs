@@ -43,10 +43,10 @@ pub struct Configuration {
 pub struct ModulesContent {
     /// The deployment.
     #[serde(rename = "$edgeAgent")]
-    pub edge_agent: Content<EdgeAgent>,
+    pub edge_agent: Content<EdgeAgentForm>,
     /// The routes.
     #[serde(rename = "$edgeHub", skip_serializing_if = "Option::is_none")]
-    pub edge_hub: Option<Content<EdgeHub>>,
+    pub edge_hub: Option<Content<EdgeHubForm>>,
     /// Ordinary modules.
     #[serde(flatten)]
     pub modules: BTreeMap<String, Content<Map<String, Value>>>,
@@ -63,8 +63,9 @@ pub struct Content<T> {
 
 /// `$edgeAgent`'s desired section.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "EdgeAgent")]
 #[serde(rename_all = "camelCase")]
-pub struct EdgeAgent {
+pub struct EdgeAgentForm {
     /// 1.0 or 1.1.
     #[schemars(regex(pattern = r"^1(\.[01](\.0)?)?$"), extend("type" = ["string", "number"]))]
     pub schema_version: String,
@@ -73,7 +74,7 @@ pub struct EdgeAgent {
     /// Read and kept; Lineside's daemon is both.
     pub system_modules: Option<SystemModules>,
     /// The modules that become containers, by name.
-    pub modules: Option<BTreeMap<String, Module>>,
+    pub modules: Option<BTreeMap<String, ModuleForm>>,
 }
 
 /// The container runtime.
@@ -81,7 +82,7 @@ pub struct EdgeAgent {
 pub struct Runtime {
     /// Only docker.
     pub r#type: Option<Docker>,
-    /// Its settings.
+    /// Credentials of registries, and what Azure's runtime needs.
     pub settings: Option<RuntimeSettings>,
 }
 
@@ -89,7 +90,7 @@ pub struct Runtime {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Docker {
-    /// Docker.
+    /// Containers of the Docker Engine.
     Docker,
 }
 
@@ -104,12 +105,13 @@ pub struct RuntimeSettings {
     #[schemars(extend("type" = ["string", "number", "boolean", "null"]))]
     pub logging_options: Option<String>,
     /// Logins by name.
-    pub registry_credentials: Option<BTreeMap<String, RegistryCredential>>,
+    pub registry_credentials: Option<BTreeMap<String, RegistryCredentialForm>>,
 }
 
 /// A login at a registry.
 #[derive(Serialize, JsonSchema)]
-pub struct RegistryCredential {
+#[schemars(rename = "RegistryCredential")]
+pub struct RegistryCredentialForm {
     /// Who.
     #[schemars(extend("type" = ["string", "number", "boolean"]))]
     pub username: String,
@@ -125,16 +127,17 @@ pub struct RegistryCredential {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SystemModules {
-    /// The agent.
-    pub edge_agent: Option<Module>,
-    /// The hub.
-    pub edge_hub: Option<Module>,
+    /// IoT Edge's own agent; not run here.
+    pub edge_agent: Option<ModuleForm>,
+    /// IoT Edge's own hub; not run here.
+    pub edge_hub: Option<ModuleForm>,
 }
 
-/// A module.
+/// A container, and when it runs.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Module")]
 #[serde(rename_all = "camelCase")]
-pub struct Module {
+pub struct ModuleForm {
     /// Only docker.
     pub r#type: Option<Docker>,
     /// Whether it runs; running if left out.
@@ -215,13 +218,14 @@ pub enum CreateOptions {
 
 /// `$edgeHub`'s desired section.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "EdgeHub")]
 #[serde(rename_all = "camelCase")]
-pub struct EdgeHub {
+pub struct EdgeHubForm {
     /// 1.0 to 1.3.
     #[schemars(regex(pattern = r"^1(\.[0-3](\.0)?)?$"), extend("type" = ["string", "number"]))]
     pub schema_version: String,
     /// The routes by name.
-    pub routes: Option<BTreeMap<String, Route>>,
+    pub routes: Option<BTreeMap<String, RouteForm>>,
     /// How long messages are kept.
     pub store_and_forward_configuration: Option<StoreAndForward>,
     /// Who may do what on free topics (schema 1.2).
@@ -234,26 +238,28 @@ pub struct EdgeHub {
 pub struct MqttBroker {
     /// Statements in order; the first that says anything about a topic decides.
     #[schemars(length(max = 1_000))]
-    pub authorizations: Option<Vec<Authorization>>,
+    pub authorizations: Option<Vec<AuthorizationForm>>,
 }
 
 /// A statement about some identities.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Authorization")]
 #[serde(rename_all = "camelCase")]
-pub struct Authorization {
+pub struct AuthorizationForm {
     /// `device`, `gateway/module`, `$user:name`, or `{{iot:identity}}` for everybody.
     #[schemars(length(min = 1))]
     pub identities: Vec<String>,
     /// What they may do.
-    pub allow: Option<Vec<Rule>>,
+    pub allow: Option<Vec<RuleForm>>,
     /// What they may not do; comes first.
-    pub deny: Option<Vec<Rule>>,
+    pub deny: Option<Vec<RuleForm>>,
 }
 
 /// Operations on topics.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Rule")]
 #[serde(rename_all = "camelCase")]
-pub struct Rule {
+pub struct RuleForm {
     /// `mqtt:connect`, `mqtt:publish`, `mqtt:subscribe`.
     #[schemars(length(min = 1), inner(regex(pattern = r"^(?i)mqtt:(connect|publish|subscribe)$")))]
     pub operations: Vec<String>,
@@ -261,10 +267,11 @@ pub struct Rule {
     pub resources: Option<Vec<String>>,
 }
 
-/// A route.
+/// Where messages of a source go.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Route")]
 #[serde(untagged)]
-pub enum Route {
+pub enum RouteForm {
     /// `FROM … INTO …`.
     Text(String),
     /// With priority and time to live.

@@ -85,7 +85,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// One of an enum's words, without regard to case.
+    /// One of an enum's values, without regard to case.
     pub(super) fn word<T: Copy>(
         &self,
         all: &[T],

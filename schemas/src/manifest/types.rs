@@ -97,7 +97,7 @@ impl fmt::Debug for Module {
     }
 }
 
-/// Declares an enum whose words are read without regard to case and printed as IoT Edge writes them.
+/// Declares an enum whose values are read without regard to case and printed as IoT Edge writes them.
 macro_rules! words {
     ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
@@ -133,7 +133,7 @@ words! {
         Running = "running",
         /// Its container exists and does not run.
         Stopped = "stopped",
-        /// Its container exists; whether it runs is left as it is. IoT Edge's other words (`backoff`, `unhealthy`, `failed`) read as
+        /// Its container exists; whether it runs is left as it is. IoT Edge's other values (`backoff`, `unhealthy`, `failed`) read as
         /// this one: it takes them and has no command for them.
         Unknown = "unknown",
     }

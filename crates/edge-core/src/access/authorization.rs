@@ -14,7 +14,7 @@ use mqtt::filter;
 
 /// The client whose rights are read.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
+pub struct AuthorizedClient<'a> {
     pub identity: &'a Identity,
     /// As it sent it.
     pub client_id: &'a str,
@@ -52,7 +52,7 @@ struct Sides {
 
 impl Rights {
     /// The rights that the rules give to a client.
-    pub fn read(rules: &[Authorization], subject: &Subject<'_>, place: &HubNames<'_>) -> Self {
+    pub fn read(rules: &[Authorization], subject: &AuthorizedClient<'_>, place: &HubNames<'_>) -> Self {
         let (mut is_kept_out, mut is_connect_decided) = (false, false);
         let mut statements = Vec::new();
         for rule in rules.iter().filter(|rule| rule.identities.iter().any(|id| is_meant(id, subject, place)))
@@ -115,7 +115,7 @@ impl Sides {
     fn read(
         rule: &Authorization,
         operation: Operation,
-        subject: &Subject<'_>,
+        subject: &AuthorizedClient<'_>,
         place: &HubNames<'_>,
     ) -> Result<Self, Unfit> {
         let side = |rules: &[Rule]| -> Result<Box<[Box<str>]>, Unfit> {
@@ -139,7 +139,7 @@ fn written(identity: &Identity) -> String {
 }
 
 /// Whether an entry of `identities` means this client.
-fn is_meant(entry: &str, subject: &Subject<'_>, place: &HubNames<'_>) -> bool {
+fn is_meant(entry: &str, subject: &AuthorizedClient<'_>, place: &HubNames<'_>) -> bool {
     let Ok(Some(entry)) = filled(entry, subject, place) else { return false };
     let own = written(subject.identity);
     let behind_host = entry
@@ -152,14 +152,18 @@ fn is_meant(entry: &str, subject: &Subject<'_>, place: &HubNames<'_>) -> bool {
 struct Unfit;
 
 /// The resources of a rule that have a meaning for this client.
-fn resources(rule: &Rule, subject: &Subject<'_>, place: &HubNames<'_>) -> Result<Vec<Box<str>>, Unfit> {
+fn resources(
+    rule: &Rule,
+    subject: &AuthorizedClient<'_>,
+    place: &HubNames<'_>,
+) -> Result<Vec<Box<str>>, Unfit> {
     let filled = rule.resources.iter().filter_map(|resource| filled(resource, subject, place).transpose());
     filled.map(|filter| filter.map(String::into_boxed_str)).collect()
 }
 
 /// A text with its variables filled in; `None` for a variable that this client has no value for, such as the module of a
 /// device.
-fn filled(text: &str, subject: &Subject<'_>, place: &HubNames<'_>) -> Result<Option<String>, Unfit> {
+fn filled(text: &str, subject: &AuthorizedClient<'_>, place: &HubNames<'_>) -> Result<Option<String>, Unfit> {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once("{{") {
@@ -215,7 +219,7 @@ mod tests {
             Some((name, id)) => (Identity::user(&name.parse().unwrap(), id).unwrap(), id),
             None => (identity.parse().unwrap(), identity),
         };
-        let subject = Subject { identity: &identity, client_id, speaks_for: None };
+        let subject = AuthorizedClient { identity: &identity, client_id, speaks_for: None };
         let (device, hosts) = ("gw".parse().unwrap(), ["hub.net".to_owned()]);
         Rights::read(rules, &subject, &HubNames { device: &device, hosts: &hosts })
     }

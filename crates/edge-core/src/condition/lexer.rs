@@ -1,4 +1,4 @@
-//! The words of a condition, each with its place.
+//! The tokens of a condition, each with its place.
 //!
 //! Names are IoT Edge's (a letter may be almost anything, so `some-property` is one name) with the operators taken out of
 //! them: there `a!='b'` asks for a property named `a!`, here it compares. What a name cannot hold is written

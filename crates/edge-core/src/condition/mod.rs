@@ -2,7 +2,7 @@
 //! messages or routes: what it is evaluated for is a [`Subject`].
 //!
 //! ```text
-//! text ─ lexer ─> words ─ parser, kind ─> expression ─ fold ─> Condition ─ eval ─> true, false, null, undefined
+//! text ─ lexer ─> tokens ─ parser, kind ─> expression ─ fold ─> Condition ─ eval ─> true, false, null, undefined
 //! ```
 //!
 //! Where it differs from IoT Edge's own reading, it says so in docs/decisions/0007-conditions.md.

@@ -19,7 +19,7 @@ use schemas::timestamp::rfc3339;
 
 use super::desired::{Desired, DesiredModule};
 use super::observed::{ContainerState, Observed, ObservedModule};
-use super::restart::{Attempt, Next, RESTARTS_MAX, Restarts};
+use super::restart::{Attempt, RESTARTS_MAX, RestartStep, Restarts};
 
 /// What to do, in order, and what waits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Planner<'_> {
             Some(seen) if self.waits(module) => {
                 let next = self.next_of_former(module, wanted, seen);
                 self.changes.extend(supervision(module, seen, next));
-                if let Next::WaitUntil { at_ms, attempt } = next {
+                if let RestartStep::WaitUntil { at_ms, attempt } = next {
                     self.wait(module, Reason::Backoff { until_ms: at_ms, attempt });
                 }
             }
@@ -245,11 +245,16 @@ impl Planner<'_> {
 
     /// What to do with a container that is to be replaced: what its policy says while the module shall run. One that never ran is
     /// not started for that.
-    fn next_of_former(&self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) -> Next {
+    fn next_of_former(
+        &self,
+        module: &ModuleId,
+        wanted: &DesiredModule,
+        seen: &ObservedModule,
+    ) -> RestartStep {
         if wanted.spec.status == DesiredStatus::Running && seen.state != ContainerState::Created {
             self.restarts.next(module, wanted.spec.restart_policy, seen, self.now_ms)
         } else {
-            Next::Leave
+            RestartStep::Leave
         }
     }
 
@@ -257,7 +262,7 @@ impl Planner<'_> {
     fn keep_meanwhile(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
         let next = self.next_of_former(module, wanted, seen);
         self.plan.interim.extend(supervision(module, seen, next));
-        if let Next::WaitUntil { at_ms, .. } = next {
+        if let RestartStep::WaitUntil { at_ms, .. } = next {
             let due = self.plan.interim_due_ms.get_or_insert(at_ms);
             *due = at_ms.min(*due);
         }
@@ -266,20 +271,20 @@ impl Planner<'_> {
     fn keep_running(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
         let next = self.restarts.next(module, wanted.spec.restart_policy, seen, self.now_ms);
         match next {
-            Next::Leave => match seen.state {
+            RestartStep::Leave => match seen.state {
                 ContainerState::Paused => self.wait(module, Reason::Paused),
                 ContainerState::Restarting => self.wait(module, Reason::Restarting),
                 _ => {}
             },
-            Next::Start | Next::Restart { .. } if !self.waits(module) => {
+            RestartStep::Start | RestartStep::Restart { .. } if !self.waits(module) => {
                 self.changes.extend(supervision(module, seen, next));
             }
-            Next::Start | Next::Restart { .. } => {}
-            Next::WaitUntil { at_ms, attempt } => {
+            RestartStep::Start | RestartStep::Restart { .. } => {}
+            RestartStep::WaitUntil { at_ms, attempt } => {
                 self.wait(module, Reason::Backoff { until_ms: at_ms, attempt })
             }
-            Next::GivenUp => self.wait(module, Reason::GivenUp),
-            Next::Ended => {
+            RestartStep::GivenUp => self.wait(module, Reason::GivenUp),
+            RestartStep::Ended => {
                 let code = match seen.state {
                     ContainerState::Exited { code } => code,
                     _ => 0,
@@ -291,11 +296,11 @@ impl Planner<'_> {
 }
 
 /// The step that keeps a container running, when one is due.
-fn supervision(module: &ModuleId, seen: &ObservedModule, next: Next) -> Option<Action> {
+fn supervision(module: &ModuleId, seen: &ObservedModule, next: RestartStep) -> Option<Action> {
     let (module, container_id) = (module.clone(), seen.container_id.clone());
     match next {
-        Next::Start => Some(Action::Start { module, container_id: Some(container_id) }),
-        Next::Restart { attempt } => Some(Action::Restart { module, container_id, attempt }),
+        RestartStep::Start => Some(Action::Start { module, container_id: Some(container_id) }),
+        RestartStep::Restart { attempt } => Some(Action::Restart { module, container_id, attempt }),
         _ => None,
     }
 }

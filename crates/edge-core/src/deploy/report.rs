@@ -1,4 +1,4 @@
-//! What the gateway tells upstream of its deployment, in the words of IoT Edge's reported properties.
+//! What the gateway tells upstream of its deployment, with the names of IoT Edge's reported properties.
 //!
 //! Environment values, create options and registry logins are left out on purpose, though IoT Edge reports them: the
 //! manifest may hold secrets, and a report has more readers than a manifest.
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::desired::{Desired, DesiredModule};
 use super::observed::{ContainerState, Observed, ObservedModule};
-use super::restart::{Next, RESTARTS_MAX, Restarts};
+use super::restart::{RESTARTS_MAX, RestartStep, Restarts};
 
 /// How a desired section fared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Host {
 
 /// What was seen of the modules, and what was tried.
 #[derive(Debug, Clone, Copy)]
-pub struct Progress<'a> {
+pub struct DeploymentProgress<'a> {
     /// The manifest in force.
     pub desired: &'a Desired,
     /// The containers, when they were looked at last.
@@ -70,7 +70,7 @@ pub struct ModuleState {
     pub has_failed: bool,
 }
 
-impl Progress<'_> {
+impl DeploymentProgress<'_> {
     /// Every module of the manifest, present or not, and every container that is in none any more.
     pub fn modules(&self) -> BTreeMap<&ModuleId, ModuleState> {
         let desired = self.desired.modules.keys().chain(self.observed.modules.keys());
@@ -121,7 +121,7 @@ impl Progress<'_> {
 /// The reported section of `$edgeAgent`: every module of the manifest in force. To be cut by [`bounded`] with whatever is added.
 pub fn edge_agent(
     host: &Host,
-    progress: &Progress<'_>,
+    progress: &DeploymentProgress<'_>,
     outcome: &Outcome,
     warnings: &[String],
 ) -> Map<String, Value> {
@@ -228,7 +228,7 @@ fn status(outcome: &Outcome) -> DeploymentStatus {
     DeploymentStatus { code: outcome.code, description: outcome.description.clone() }
 }
 
-fn module(id: &ModuleId, wanted: &DesiredModule, progress: &Progress<'_>) -> ModuleReport {
+fn module(id: &ModuleId, wanted: &DesiredModule, progress: &DeploymentProgress<'_>) -> ModuleReport {
     let time = |at_ms: Option<u64>| at_ms.map_or_else(|| NEVER.to_owned(), rfc3339);
     let (seen, restarts) = (progress.observed.modules.get(id), progress.restarts);
     let state = progress.module(id);
@@ -269,7 +269,7 @@ fn how(
     let cause = if seen.is_out_of_memory { ", because memory ran out" } else { "" };
     let ended = |code| format!("ended with code {code}{cause}");
     let (status, reason) = match (seen.state, next) {
-        (ContainerState::Running, Next::WaitUntil { at_ms, attempt }) if seen.is_unhealthy => {
+        (ContainerState::Running, RestartStep::WaitUntil { at_ms, attempt }) if seen.is_unhealthy => {
             next_try_ms = Some(at_ms);
             (RuntimeStatus::Unhealthy, format!("its health check fails; {attempt}"))
         }
@@ -277,11 +277,11 @@ fn how(
             (RuntimeStatus::Unhealthy, "its health check fails".into())
         }
         (ContainerState::Running, _) => (RuntimeStatus::Running, "running".into()),
-        (ContainerState::Exited { code }, Next::WaitUntil { at_ms, attempt }) if is_wanted => {
+        (ContainerState::Exited { code }, RestartStep::WaitUntil { at_ms, attempt }) if is_wanted => {
             next_try_ms = Some(at_ms);
             (RuntimeStatus::Backoff, format!("{}; {attempt}", ended(code)))
         }
-        (ContainerState::Exited { code }, Next::GivenUp) if is_wanted => {
+        (ContainerState::Exited { code }, RestartStep::GivenUp) if is_wanted => {
             (RuntimeStatus::Failed, format!("{} after {RESTARTS_MAX} restarts", ended(code)))
         }
         (ContainerState::Exited { code: 0 }, _) => (RuntimeStatus::Stopped, "ended with code 0".into()),

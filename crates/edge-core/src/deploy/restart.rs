@@ -69,7 +69,7 @@ pub enum Event<'a> {
 
 /// What to do with a module that shall run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum RestartStep {
     Leave,
     /// Start it; this is no restart.
     Start,
@@ -148,42 +148,48 @@ impl Restarts {
     }
 
     /// What to do with a module that shall run and has this container.
-    pub fn next(&self, module: &ModuleId, policy: RestartPolicy, seen: &ObservedModule, now_ms: u64) -> Next {
+    pub fn next(
+        &self,
+        module: &ModuleId,
+        policy: RestartPolicy,
+        seen: &ObservedModule,
+        now_ms: u64,
+    ) -> RestartStep {
         let (is_due, is_clean, since_ms) = match seen.state {
-            ContainerState::Created => return Next::Start,
+            ContainerState::Created => return RestartStep::Start,
             ContainerState::Running => {
                 let is_due =
                     seen.is_unhealthy && matches!(policy, RestartPolicy::OnUnhealthy | RestartPolicy::Always);
                 if !is_due {
-                    return Next::Leave;
+                    return RestartStep::Leave;
                 }
                 (true, false, seen.started_at_ms)
             }
             // Docker's own restart policy is at work on the one, an operator on the other.
-            ContainerState::Restarting | ContainerState::Paused => return Next::Leave,
+            ContainerState::Restarting | ContainerState::Paused => return RestartStep::Leave,
             ContainerState::Exited { code } => {
                 let is_from_before_boot = seen.finished_at_ms.is_some_and(|at| at < self.booted_at_ms);
                 if is_from_before_boot && policy != RestartPolicy::Never {
-                    return Next::Start;
+                    return RestartStep::Start;
                 }
                 (policy != RestartPolicy::Never, code == 0, seen.finished_at_ms)
             }
             // The plan removes it and creates it anew.
-            ContainerState::Dead => return Next::Leave,
+            ContainerState::Dead => return RestartStep::Leave,
         };
         if !is_due {
-            return Next::Ended;
+            return RestartStep::Ended;
         }
         let restarts = self.count(module);
         let is_endless = is_clean || policy == RestartPolicy::Always;
         let limit = (!is_endless).then_some(RESTARTS_MAX);
         if limit.is_some_and(|limit| restarts >= limit) {
-            return Next::GivenUp;
+            return RestartStep::GivenUp;
         }
         let attempt = Attempt { number: restarts.saturating_add(1), limit };
         match wait_over_at(since_ms.unwrap_or(0), wait_ms(restarts), now_ms) {
-            None => Next::Restart { attempt },
-            Some(at_ms) => Next::WaitUntil { at_ms, attempt },
+            None => RestartStep::Restart { attempt },
+            Some(at_ms) => RestartStep::WaitUntil { at_ms, attempt },
         }
     }
 
@@ -273,18 +279,18 @@ mod tests {
         loop {
             let seen = ended(1, now, now);
             match restarts.next(&m, RestartPolicy::OnFailure, &seen, now) {
-                Next::WaitUntil { at_ms, attempt } => {
+                RestartStep::WaitUntil { at_ms, attempt } => {
                     assert_eq!(attempt.number as usize, waits.len() + 1);
                     assert_eq!(attempt.limit, Some(RESTARTS_MAX));
                     waits.push((at_ms - now) / 1000);
                     assert!(matches!(
                         restarts.next(&m, RestartPolicy::OnFailure, &seen, at_ms),
-                        Next::Restart { .. }
+                        RestartStep::Restart { .. }
                     ));
                     now = at_ms;
                     restarts.handle(now, Event::Restarted(&m));
                 }
-                Next::GivenUp => break,
+                RestartStep::GivenUp => break,
                 other => panic!("{other:?}"),
             }
         }
@@ -293,7 +299,7 @@ mod tests {
         restarts.forget(&m);
         assert!(matches!(
             restarts.next(&m, RestartPolicy::OnFailure, &ended(1, now, now), now),
-            Next::WaitUntil { attempt: Attempt { number: 1, .. }, .. }
+            RestartStep::WaitUntil { attempt: Attempt { number: 1, .. }, .. }
         ));
     }
 
@@ -307,12 +313,12 @@ mod tests {
         let attempt = Attempt { number: 1001, limit: None };
         for (policy, code) in [(Always, 1), (Always, 0), (OnFailure, 0), (OnUnhealthy, 0)] {
             let seen = ended(code, now - 1, now);
-            let waits = Next::WaitUntil { at_ms: now + WAIT_MAX_MS, attempt };
+            let waits = RestartStep::WaitUntil { at_ms: now + WAIT_MAX_MS, attempt };
             assert_eq!(restarts.next(&m, policy, &seen, now), waits, "{policy}, code {code}");
-            let due = Next::Restart { attempt };
+            let due = RestartStep::Restart { attempt };
             assert_eq!(restarts.next(&m, policy, &seen, now + WAIT_MAX_MS), due, "{policy}, code {code}");
         }
-        assert_eq!(restarts.next(&m, OnFailure, &ended(1, now - 1, now), now), Next::GivenUp);
+        assert_eq!(restarts.next(&m, OnFailure, &ended(1, now - 1, now), now), RestartStep::GivenUp);
         assert_eq!(attempt.to_string(), "restart 1001");
     }
 
@@ -321,18 +327,18 @@ mod tests {
         use RestartPolicy::*;
         let (restarts, now, m) = (Restarts::since_boot(BOOT), BOOT + 1_000_000, module());
         let next = |policy, seen: &ObservedModule| restarts.next(&m, policy, seen, now);
-        let again = Next::Restart { attempt: first(Some(RESTARTS_MAX)) };
-        let endless = Next::Restart { attempt: first(None) };
+        let again = RestartStep::Restart { attempt: first(Some(RESTARTS_MAX)) };
+        let endless = RestartStep::Restart { attempt: first(None) };
         let unhealthy = ObservedModule {
             state: ContainerState::Running,
             is_unhealthy: true,
             ..ended(0, BOOT + 1, BOOT + 1)
         };
         for (policy, clean, crash, sick, before_boot) in [
-            (Never, Next::Ended, Next::Ended, Next::Leave, Next::Ended),
-            (OnFailure, endless, again, Next::Leave, Next::Start),
-            (OnUnhealthy, endless, again, again, Next::Start),
-            (Always, endless, endless, endless, Next::Start),
+            (Never, RestartStep::Ended, RestartStep::Ended, RestartStep::Leave, RestartStep::Ended),
+            (OnFailure, endless, again, RestartStep::Leave, RestartStep::Start),
+            (OnUnhealthy, endless, again, again, RestartStep::Start),
+            (Always, endless, endless, endless, RestartStep::Start),
         ] {
             assert_eq!(next(policy, &ended(0, BOOT + 1, BOOT + 2)), clean, "{policy}");
             assert_eq!(next(policy, &ended(139, BOOT + 1, BOOT + 2)), crash, "{policy}");
@@ -394,10 +400,10 @@ mod tests {
         let next = |restarts: &Restarts, ended_at| {
             restarts.next(&m, RestartPolicy::Always, &ended(1, ended_at - 1, ended_at), now)
         };
-        assert_eq!(next(&restarts, now + CLOCK_AHEAD_MS + 1), Next::Restart { attempt: first(None) });
+        assert_eq!(next(&restarts, now + CLOCK_AHEAD_MS + 1), RestartStep::Restart { attempt: first(None) });
         assert_eq!(
             next(&restarts, now + 5),
-            Next::WaitUntil { at_ms: now + 5 + WAIT_FIRST_MS, attempt: first(None) }
+            RestartStep::WaitUntil { at_ms: now + 5 + WAIT_FIRST_MS, attempt: first(None) }
         );
         restarts.handle(now, Event::Failed(&m));
         assert_eq!(restarts.failed(&m, now + 1), Some((1, now + WAIT_FIRST_MS)));

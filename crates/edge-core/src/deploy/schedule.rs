@@ -23,14 +23,14 @@ pub const CHANGES_MAX: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     pub module: ModuleId,
-    pub kind: Kind,
+    pub kind: BatchKind,
     /// At least one.
     pub actions: Vec<Action>,
 }
 
 /// What the steps of a [`Batch`] do, which decides what they wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum BatchKind {
     /// Start a container again that ended, or is not healthy.
     Restart,
     /// Start a container that exists.
@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 /// The steps that are being done, by module.
-pub type Running = BTreeMap<ModuleId, Kind>;
+pub type Running = BTreeMap<ModuleId, BatchKind>;
 
 /// The batches that may begin now. `failed` has the modules of which nothing may begin because their image could not be fetched;
 /// `is_fetching` says whether an image is being fetched for this plan.
@@ -54,7 +54,7 @@ pub fn due(
     let is_free = |module: &ModuleId| !running.contains_key(module) && !failed.contains(module);
     let mut batches: Vec<Batch> = batches(&plan.actions)
         .into_iter()
-        .filter(|batch| is_free(&batch.module) && !(is_fetching && batch.kind == Kind::Change))
+        .filter(|batch| is_free(&batch.module) && !(is_fetching && batch.kind == BatchKind::Change))
         .collect();
     if is_fetching {
         batches.extend(self::batches(&plan.interim).into_iter().filter(|batch| is_free(&batch.module)));
@@ -62,17 +62,20 @@ pub fn due(
     let rank = |module: &ModuleId| desired.modules.get(module).map(|wanted| wanted.spec.startup_order);
     let under_way = running.iter().map(|(module, kind)| (rank(module), *kind));
     let wanted = batches.iter().map(|batch| (rank(&batch.module), batch.kind));
-    let all: Vec<(Option<u32>, Kind)> = under_way.chain(wanted).collect();
+    let all: Vec<(Option<u32>, BatchKind)> = under_way.chain(wanted).collect();
     let mut changes_left =
-        CHANGES_MAX.saturating_sub(running.values().filter(|kind| **kind == Kind::Change).count());
+        CHANGES_MAX.saturating_sub(running.values().filter(|kind| **kind == BatchKind::Change).count());
     batches.retain(|batch| {
         let own = rank(&batch.module);
-        let waits_for = |kinds: &[Kind]| all.iter().any(|(rank, kind)| *rank < own && kinds.contains(kind));
+        let waits_for =
+            |kinds: &[BatchKind]| all.iter().any(|(rank, kind)| *rank < own && kinds.contains(kind));
         match batch.kind {
-            Kind::Restart => true,
-            Kind::Start => !waits_for(&[Kind::Start]),
-            Kind::Change if changes_left == 0 || waits_for(&[Kind::Start, Kind::Change]) => false,
-            Kind::Change => {
+            BatchKind::Restart => true,
+            BatchKind::Start => !waits_for(&[BatchKind::Start]),
+            BatchKind::Change if changes_left == 0 || waits_for(&[BatchKind::Start, BatchKind::Change]) => {
+                false
+            }
+            BatchKind::Change => {
                 changes_left -= 1;
                 true
             }
@@ -87,14 +90,14 @@ fn batches(actions: &[Action]) -> Vec<Batch> {
     for action in actions {
         let kind = match action {
             Action::Pull { .. } => continue,
-            Action::Restart { .. } => Kind::Restart,
-            Action::Start { container_id: Some(_), .. } => Kind::Start,
-            _ => Kind::Change,
+            Action::Restart { .. } => BatchKind::Restart,
+            Action::Start { container_id: Some(_), .. } => BatchKind::Start,
+            _ => BatchKind::Change,
         };
         match batches.iter_mut().find(|batch| batch.module == *action.module()) {
             Some(batch) => {
                 batch.actions.push(action.clone());
-                batch.kind = Kind::Change;
+                batch.kind = BatchKind::Change;
             }
             None => {
                 batches.push(Batch { module: action.module().clone(), kind, actions: vec![action.clone()] })
@@ -170,7 +173,7 @@ mod tests {
     #[test]
     fn a_module_is_restarted_while_another_one_is_being_stopped() {
         let desired = desired(&[("a", 0), ("b", 0), ("c", 9)]);
-        let running = Running::from([(id("a"), Kind::Change)]);
+        let running = Running::from([(id("a"), BatchKind::Change)]);
         let plan = plan(vec![replace("a"), restart("b"), start("c")]);
         let due = due(&plan, &desired, &running, &none(), false);
         assert_eq!(names(&due), ["b", "c"]);
@@ -183,7 +186,7 @@ mod tests {
             Plan { interim: vec![restart("a")], ..plan(vec![replace("a"), restart("b"), replace("c")]) };
         let fetching = due(&plan, &desired, &Running::new(), &none(), true);
         assert_eq!(names(&fetching), ["b", "a"]);
-        assert!(fetching.iter().all(|batch| batch.kind == Kind::Restart));
+        assert!(fetching.iter().all(|batch| batch.kind == BatchKind::Restart));
         let fetched = due(&plan, &desired, &Running::new(), &none(), false);
         assert_eq!(names(&fetched), ["a", "b", "c"]);
         assert_eq!(fetched[0].actions, [replace("a")]);
@@ -248,7 +251,7 @@ mod tests {
             while !left.actions.is_empty() {
                 for batch in due(&left, &desired, &running, &none(), false) {
                     prop_assert!(!running.contains_key(&batch.module), "two batches of {}", batch.module);
-                    if batch.kind == Kind::Change {
+                    if batch.kind == BatchKind::Change {
                         let earlier = left.actions.iter().filter(|action| rank(action.module()) < rank(&batch.module));
                         for action in earlier {
                             prop_assert!(matches!(action, Action::Restart { .. }), "{batch:?} before {action}");
@@ -257,7 +260,7 @@ mod tests {
                     running.insert(batch.module.clone(), batch.kind);
                     begun.extend(batch.actions);
                 }
-                let changes = running.values().filter(|kind| **kind == Kind::Change).count();
+                let changes = running.values().filter(|kind| **kind == BatchKind::Change).count();
                 prop_assert!(changes <= CHANGES_MAX);
                 prop_assert!(!running.is_empty(), "nothing goes on: {left}");
                 let at = ends.next().map_or(0, |index| index.index(running.len()));

@@ -10,7 +10,7 @@
 //! | `$ls/settled/{device}/{sequence}` | gateway | schemas::cloud_message::Settlement |
 //! | `$ls/losses` | gateway | schemas::link::Losses |
 //! | `$ls/stored` | central | schemas::link::Stored |
-//! | `$ls/time` | central | schemas::link::CentralTime, to a gateway that asked in its hello |
+//! | `$ls/time` | central | schemas::link::CentralTime, to a gateway that requests it in its hello |
 //! | `$ls/children` | central | schemas::link::Children |
 //! | `$ls/desired/{id}` | central | the whole desired section of an identity, `$version` included |
 //! | `$ls/command/{command id}/{id}` | central | schemas::link::CommandDown |

@@ -147,7 +147,7 @@ pub struct DockerFacts {
     pub has_network: Probe<bool>,
     /// Whether `[deploy.policy]` limits manifests.
     pub policy_is_open: Option<bool>,
-    /// `[deploy] watch`; not asked when it is not set.
+    /// `[deploy] watch`; not read when it is not set.
     pub watch_folder: Probe<String>,
 }
 

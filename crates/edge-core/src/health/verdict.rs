@@ -1,4 +1,4 @@
-//! How a check came out, and the words that several checks share.
+//! How a check came out, and the texts that several checks share.
 
 use super::facts::Probe;
 use super::finding::Level;
@@ -31,7 +31,7 @@ pub(super) fn denied(why: &str) -> Option<Verdict> {
     info(format!("not checked: {why}"), "run `edge-agent check` as the user of the daemon, or as root")
 }
 
-/// What was found, or the verdict when there is nothing to check. `failed` words the verdict on what is missing or broken.
+/// What was found, or the verdict when there is nothing to check. `failed` writes the verdict on what is missing or broken.
 pub(super) fn found<T>(
     probe: &Probe<T>,
     failed: impl FnOnce(&str) -> Option<Verdict>,

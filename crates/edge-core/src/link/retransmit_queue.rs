@@ -101,7 +101,7 @@ const FREE: Mode = Mode::Free { watched: None };
 
 /// What to send now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Next {
+pub struct NextMessage {
     /// As it was pushed.
     pub ticket: u64,
     /// It may have been sent before.
@@ -175,7 +175,7 @@ impl RetransmitQueue {
     }
 
     /// The message to send now, when there is one; then comes [`RetransmitQueue::sent`] or [`RetransmitQueue::remove`].
-    pub fn next_to_send(&mut self) -> Option<Next> {
+    pub fn next_to_send(&mut self) -> Option<NextMessage> {
         let at = match &mut self.mode {
             // Those that were sent are the first ones.
             Mode::Free { .. } => self.in_flight.len() + self.refused,
@@ -199,7 +199,7 @@ impl RetransmitQueue {
             }
         };
         let item = self.items.get(at)?;
-        Some(Next { ticket: item.ticket, is_repeated: item.is_repeated })
+        Some(NextMessage { ticket: item.ticket, is_repeated: item.is_repeated })
     }
 
     /// Notes that a message was sent.

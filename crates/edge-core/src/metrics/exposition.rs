@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::histogram::Distribution;
-use super::{Kind, Metric};
+use super::{Metric, MetricKind};
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -38,7 +38,7 @@ impl Exposition {
     }
 
     /// A metric with one sample and no labels of its own.
-    pub fn value(&mut self, metric: &'static Metric, value: impl Into<Value>) {
+    pub fn value(&mut self, metric: &'static Metric, value: impl Into<SampleValue>) {
         self.metric(metric).add(&[], value);
     }
 
@@ -49,36 +49,36 @@ impl Exposition {
 
 /// The value of a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value {
+pub enum SampleValue {
     Whole(u64),
     Real(f64),
 }
 
-impl From<u64> for Value {
+impl From<u64> for SampleValue {
     fn from(value: u64) -> Self {
         Self::Whole(value)
     }
 }
 
-impl From<usize> for Value {
+impl From<usize> for SampleValue {
     fn from(value: usize) -> Self {
         Self::Whole(value as u64)
     }
 }
 
-impl From<bool> for Value {
+impl From<bool> for SampleValue {
     fn from(value: bool) -> Self {
         Self::Whole(value.into())
     }
 }
 
-impl From<f64> for Value {
+impl From<f64> for SampleValue {
     fn from(value: f64) -> Self {
         Self::Real(value)
     }
 }
 
-impl From<std::time::Duration> for Value {
+impl From<std::time::Duration> for SampleValue {
     fn from(value: std::time::Duration) -> Self {
         Self::Real(value.as_secs_f64())
     }
@@ -93,8 +93,8 @@ pub struct Samples<'a> {
 
 impl Samples<'_> {
     /// Adds a sample with the values of the metric's labels, in their order.
-    pub fn add(&mut self, labels: &[&str], value: impl Into<Value>) {
-        debug_assert!(self.metric.kind != Kind::Histogram, "{}", self.metric.name);
+    pub fn add(&mut self, labels: &[&str], value: impl Into<SampleValue>) {
+        debug_assert!(self.metric.kind != MetricKind::Histogram, "{}", self.metric.name);
         if self.is_full() {
             return;
         }
@@ -104,7 +104,7 @@ impl Samples<'_> {
 
     /// Adds the samples of a histogram.
     pub fn distribution(&mut self, labels: &[&str], distribution: &Distribution) {
-        debug_assert!(self.metric.kind == Kind::Histogram, "{}", self.metric.name);
+        debug_assert!(self.metric.kind == MetricKind::Histogram, "{}", self.metric.name);
         if self.is_full() {
             return;
         }
@@ -138,15 +138,15 @@ impl Samples<'_> {
         text
     }
 
-    fn line(&mut self, suffix: &str, labels: &str, value: Value) {
+    fn line(&mut self, suffix: &str, labels: &str, value: SampleValue) {
         let text = &mut self.exposition.text;
         let _ = write!(text, "{}{suffix}", self.metric.name);
         if !labels.is_empty() {
             let _ = write!(text, "{{{labels}}}");
         }
         let _ = match value {
-            Value::Whole(value) => writeln!(text, " {value}"),
-            Value::Real(value) => writeln!(text, " {value}"),
+            SampleValue::Whole(value) => writeln!(text, " {value}"),
+            SampleValue::Real(value) => writeln!(text, " {value}"),
         };
     }
 }
@@ -177,16 +177,16 @@ mod tests {
 
     static OURS: Metric = Metric {
         name: "lineside_queue_bytes",
-        kind: Kind::Gauge,
+        kind: MetricKind::Gauge,
         unit: "bytes",
         labels: &["queue"],
         exposer: Exposer::EdgeAgent,
         help: "Bytes.",
     };
-    static OF_IOT_EDGE: Metric = Metric { name: "edgehub_x_seconds", kind: Kind::Histogram, ..PLAIN };
+    static OF_IOT_EDGE: Metric = Metric { name: "edgehub_x_seconds", kind: MetricKind::Histogram, ..PLAIN };
     const PLAIN: Metric = Metric {
         name: "",
-        kind: Kind::Gauge,
+        kind: MetricKind::Gauge,
         unit: "seconds",
         labels: &[],
         exposer: Exposer::EdgeAgent,

@@ -22,14 +22,14 @@ impl Exposer {
 
 /// The type that Prometheus knows a metric by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows while the program runs.
     Counter,
     Gauge,
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -43,7 +43,7 @@ impl Kind {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Metric {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// What its values count, for example `bytes`.
     pub unit: &'static str,
     /// The names of its own labels, in the order of the values of a sample.

@@ -4,8 +4,8 @@
 //! a name that a client chooses is left out: whoever connects could make series without end.
 
 use super::Exposer::{Both, Central, EdgeAgent};
-use super::Kind::{Counter, Gauge, Histogram};
 use super::Metric;
+use super::MetricKind::{Counter, Gauge, Histogram};
 
 macro_rules! metrics {
     ($($constant:ident = $name:literal, $kind:ident, $unit:literal, [$($label:literal),*], $exposer:ident, $help:literal;)*) => {

@@ -60,7 +60,7 @@ const SYSTEM: [(&str, &str); 16] = [
 ];
 
 impl<'a> Message<'a> {
-    /// A message of `from` through `gateway`. `twin_of` is asked when a condition reads the sender's twin.
+    /// A message of `from` through `gateway`. `twin_of` is called when a condition reads the sender's twin.
     pub fn new(
         kind: Kind<'a>,
         from: &'a Identity,

@@ -9,11 +9,12 @@ use tokio::sync::{Notify, mpsc};
 use super::Broker;
 use super::sessions::{Entry, Sessions};
 use super::will::DueWill;
+use crate::clock::now_ms;
 use crate::counts::{Counts, count};
 use crate::journal::Journal;
 use crate::journal::event::Event;
 use crate::journal::state::{DeliveryOptions, Session, State};
-use crate::message::{Delivery, Message, unix_ms};
+use crate::message::{Delivery, Message};
 use crate::quota::{self, Quotas, Resource, subscription_bytes};
 use crate::retained::{Retained, RetainedMax};
 use crate::session_queue::{Held, Keeps, SessionQueue};
@@ -50,7 +51,7 @@ impl Broker {
                 count(&broker.counts.not_retained);
             }
         }
-        let now_ms = unix_ms();
+        let now_ms = now_ms();
         let mut sessions = broker.sessions();
         for (number, session) in &state.sessions {
             let session_queue = broker.restored(*number, session, state);

@@ -22,9 +22,10 @@ use tracing::warn;
 
 use super::Broker;
 use super::will::DueWill;
+use crate::clock::now_ms;
 use crate::inbox;
 use crate::journal::event::Event;
-use crate::message::{Message, unix_ms};
+use crate::message::Message;
 use crate::sanitized::Sanitized;
 use crate::service::{Rejected, Service};
 
@@ -60,7 +61,7 @@ impl Broker {
         let route = self.table.route(message.topic());
         let mut message = Message::clone(message);
         if let Some(seconds) = message.properties.as_mut().and_then(|p| p.message_expiry.take()) {
-            message.expires_ms = Some(unix_ms().saturating_add(u64::from(seconds) * 1_000));
+            message.expires_ms = Some(now_ms().saturating_add(u64::from(seconds) * 1_000));
         }
         let publisher = self.quotas.of_session(client_id);
         match self.publish(&route, message, None, &publisher).stored {

@@ -29,7 +29,6 @@ pub enum Kind {
     Integer,
     /// A number with a fraction.
     Number,
-    /// A text.
     Text,
     /// One of these texts.
     OneOf(Vec<String>),

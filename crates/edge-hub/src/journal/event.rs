@@ -1,4 +1,4 @@
-//! What can happen to durable sessions, retained messages and wills: the words of the journal.
+//! What can happen to durable sessions, retained messages and wills: the events of the journal.
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use tracing::{error, warn};
 use super::event::Event;
 use super::record::{self, Record};
 use super::state::State;
-use crate::message::unix_ms;
+use crate::clock::now_ms;
 
 /// Unreadable records that are logged one by one.
 const LOGGED_MAX: u64 = 10;
@@ -65,7 +65,7 @@ pub(super) async fn read(log: &Log) -> (State, u64) {
     let mut fold = Fold::default();
     // The reader waits for what is not there yet, so the end is marked. A disk that takes no mark is read as far as it
     // says that there is something.
-    let last = match log.append(record::OPENED, unix_ms()).await {
+    let last = match log.append(record::OPENED, now_ms()).await {
         Ok(sequence) => sequence,
         Err(why) => {
             error!("MQTT journal cannot be written: {why}");
@@ -74,7 +74,7 @@ pub(super) async fn read(log: &Log) -> (State, u64) {
     };
     let mut reader = log.reader();
     while last > log.stats().cursor {
-        match reader.next(unix_ms).await {
+        match reader.next(now_ms).await {
             Ok(record) => {
                 fold.take(&record.payload);
                 if record.sequence >= last {

@@ -33,7 +33,7 @@ use tracing::{error, info, warn};
 
 use self::event::Event;
 use self::state::State;
-use crate::message::unix_ms;
+use crate::clock::now_ms;
 
 /// A snapshot is due when so much was written since the last one, and more than so many times what it would hold.
 const SNAPSHOT_BYTES: u64 = 16 << 20;
@@ -164,7 +164,7 @@ impl Journal {
         let append = if inner.is_full {
             Append::refused(self.full())
         } else {
-            self.shared.log.append(record, unix_ms())
+            self.shared.log.append(record, now_ms())
         };
         let limit = SNAPSHOT_BYTES.max(SNAPSHOT_TIMES * inner.state.bytes() as u64);
         let is_due = inner.written > limit;
@@ -236,7 +236,7 @@ impl Journal {
         let (state, begun, unwritten) = {
             let mut inner = self.lock();
             inner.written = 0;
-            let begun = self.shared.log.append(record::SNAPSHOT_BEGUN, unix_ms());
+            let begun = self.shared.log.append(record::SNAPSHOT_BEGUN, now_ms());
             (inner.state.clone(), begun, self.unwritten())
         };
         let begun = begun.await?;
@@ -244,13 +244,13 @@ impl Journal {
         for event in state.events() {
             let part = record::of_part(&event);
             ahead += part.len();
-            let append = self.shared.log.append(part, unix_ms());
+            let append = self.shared.log.append(part, now_ms());
             if ahead >= SNAPSHOT_AHEAD {
                 ahead = 0;
                 append.await?;
             }
         }
-        self.shared.log.append(record::SNAPSHOT_ENDED, unix_ms()).await?;
+        self.shared.log.append(record::SNAPSHOT_ENDED, now_ms()).await?;
         self.shared.log.advance(begun - 1);
         let mut inner = self.lock();
         if inner.is_behind && unwritten == self.unwritten() {

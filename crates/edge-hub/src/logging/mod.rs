@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use schemas::timestamp::rfc3339;
 use tracing::{Event, Level, Subscriber, error};
@@ -29,6 +29,7 @@ use event::Line;
 use rate::{Limiter, Verdict};
 use writer::Writer;
 
+use crate::clock;
 use crate::tasks;
 
 /// How long the end of the program, or a panic, waits for a log reader that does not read.
@@ -145,8 +146,7 @@ impl Log {
 
 /// Time, level and target.
 fn head(level: Level, target: &str, is_terminal: bool) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let time = rfc3339(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    let time = rfc3339(clock::now_ms());
     let (color, reset) = match (is_terminal, level) {
         (false, _) => ("", ""),
         (true, Level::ERROR) => ("\x1b[31m", "\x1b[0m"),

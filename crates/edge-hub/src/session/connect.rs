@@ -16,9 +16,9 @@ use super::publish::{TELEMETRY_TOPIC_BYTES_MAX, bag_bytes};
 use super::reason_string::fits;
 use super::wire::{Reader, Writer};
 use crate::bridge_state;
+use crate::clock::now_ms;
 use crate::connection_slots::ConnectionSlot;
 use crate::counts::count;
-use crate::message::unix_ms;
 use crate::mqtt_server::MqttServer;
 use crate::quota::{Resource, Used};
 use crate::refusals::{Refusing, proof, protocol};
@@ -221,7 +221,7 @@ fn note_refusal<S: Service>(
         protocol,
         proof: proof.as_deref(),
     };
-    server.refusals.note(unix_ms(), refusing);
+    server.refusals.note(now_ms(), refusing);
 }
 
 /// Has a CONNECT authenticated when it is its turn.

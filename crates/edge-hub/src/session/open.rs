@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use schemas::names::Identity;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +21,7 @@ use super::wire::{Reader, Writer};
 use crate::bridge_state;
 use crate::broker::presence::Arrival;
 use crate::broker::will::Will;
+use crate::clock;
 use crate::close_handle::CloseHandle;
 use crate::counts::count;
 use crate::message::{FOR_EVER, Message};
@@ -171,8 +172,7 @@ where
 fn from_now(unix_secs: u64) -> Instant {
     // Farther than any connection lives, and an Instant cannot hold all that a token can say.
     const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    Instant::now() + Duration::from_secs(unix_secs).saturating_sub(since).min(FAR)
+    Instant::now() + Duration::from_secs(unix_secs).saturating_sub(clock::since_epoch()).min(FAR)
 }
 
 fn will_of(will: packet::Will, identity: &Identity) -> Will {

@@ -19,10 +19,11 @@ use super::pending::{Reply, Work};
 use super::state::Session;
 use crate::bridge_state;
 use crate::broker::publish::Given;
+use crate::clock::now_ms;
 use crate::counts::count;
 use crate::inbox;
 use crate::journal::event::Event;
-use crate::message::{Message, unix_ms};
+use crate::message::Message;
 use crate::sanitized::Sanitized;
 use crate::service::{Client, Rejected, Service};
 use crate::settings::MqttServerSettings;
@@ -409,7 +410,7 @@ fn message(publish: Publish, publisher: u64) -> Message {
         qos: publish.qos,
         retain: publish.retain,
         publisher,
-        expires_ms: expiry_s.map(|seconds| unix_ms().saturating_add(u64::from(seconds) * 1_000)),
+        expires_ms: expiry_s.map(|seconds| now_ms().saturating_add(u64::from(seconds) * 1_000)),
         properties: passed_on(publish.properties),
     }
 }

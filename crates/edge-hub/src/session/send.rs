@@ -10,9 +10,9 @@ use super::gate::Gate;
 use super::state::{Peer, Session};
 use super::wire::OUT_BYTES_MAX;
 use crate::bridge_state;
+use crate::clock::now_ms;
 use crate::counts::{add, count};
 use crate::journal::event::Event;
-use crate::message::unix_ms;
 use crate::sanitized::Sanitized;
 use crate::service::Service;
 use crate::session_queue::{Budget, Copy, Outgoing, Taken};
@@ -37,7 +37,7 @@ where
             let budget = Budget {
                 window: self.peer.window,
                 bytes: OUT_BYTES_MAX - self.writer.out.len(),
-                now_ms: unix_ms(),
+                now_ms: now_ms(),
             };
             let taken = self.connection.session_queue.take(self.connection.client.connection, budget);
             if taken.outgoing.is_empty() && taken.expired == 0 {

@@ -10,9 +10,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use edge_core::certificate::{self, CaRenewal, Reason, Renewal};
+use edge_core::certificate::{self, CaRenewal, Renewal, RenewalReason};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use super::watch::{WatchError, directory, quiet};
 use super::{
     Authority, Issued, Purpose, SERVER_LIFETIME, ServedCertificate, TlsError, Wanted, inspect, issue, watch,
 };
+use crate::clock::now_secs;
 use crate::input_file::{self, SMALL_BYTES_MAX};
 
 /// How often a certificate is looked at. The wall clock may jump, so nothing waits for months in one piece.
@@ -102,10 +103,6 @@ pub struct Keeper {
     authority_told_secs: u64,
     /// By a clock that does not jump.
     began: std::time::Instant,
-}
-
-fn now_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 impl Keeper {
@@ -246,7 +243,7 @@ impl Keeper {
         }
     }
 
-    fn renew(&mut self, reason: &Reason) -> Result<(), KeepError> {
+    fn renew(&mut self, reason: &RenewalReason) -> Result<(), KeepError> {
         let (cert_pem, key_pem, known) = make(&self.options)?;
         if known.not_after_secs < now_secs() {
             // Its authority has ended. ReasonProperties as often as other renewals that fail, and not made every minute.

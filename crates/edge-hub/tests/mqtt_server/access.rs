@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use edge_core::access::authorization::{HubNames, Rights, Subject};
+use edge_core::access::authorization::{AuthorizedClient, HubNames, Rights};
 use edge_core::access::throttle::ThrottleSettings;
 use edge_hub::settings::MqttServerSettings;
 use rumqttc::SubscribeReasonCode::{Failure, Success};
@@ -55,7 +55,7 @@ fn rights(identity: &Identity, authorizations: serde_json::Value) -> Rights {
     let hub = json!({"schemaVersion": "1.2", "mqttBroker": {"authorizations": authorizations}});
     let agent = json!({"schemaVersion": "1.1"});
     let manifest = Manifest::from_twins(agent.as_object().unwrap(), hub.as_object().unwrap()).unwrap();
-    let subject = Subject { identity, client_id: "x", speaks_for: None };
+    let subject = AuthorizedClient { identity, client_id: "x", speaks_for: None };
     let device = "gw".parse().unwrap();
     Rights::read(&manifest.edge_hub.authorizations, &subject, &HubNames { device: &device, hosts: &[] })
 }

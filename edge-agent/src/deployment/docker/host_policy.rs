@@ -1,6 +1,6 @@
 //! `[deploy.policy]` with what only this host knows: where its symbolic links lead.
 //!
-//! It is asked before a deployment is put in force, and again for each container just before it is created: a module that
+//! It is checked before a deployment is put in force, and again for each container just before it is created: a module that
 //! may write to a permitted directory could have made a link in it meanwhile.
 
 use std::io::ErrorKind;

@@ -69,7 +69,7 @@ pub enum DockerError {
     Host { doing: String, why: std::io::Error },
 }
 
-/// The engine's own words without what bollard puts around them.
+/// The engine's own text without what bollard puts around them.
 fn said(error: &bollard::errors::Error) -> String {
     match error {
         bollard::errors::Error::DockerResponseServerError { message, .. } => message.clone(),

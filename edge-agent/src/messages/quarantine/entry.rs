@@ -12,7 +12,7 @@ use crate::messages::record;
 
 const VERSION: u8 = 1;
 const START_BYTES: usize = 5;
-/// Longer words of a server are cut.
+/// A longer text of a server is cut.
 const WHY_BYTES_MAX: usize = 1024;
 
 /// Why upstream did not take a message.

@@ -45,7 +45,7 @@ fn report(desired: &Desired, observed: &Observed, restarts: &Restarts) -> Map<St
     let platform = Platform { os: "linux".into(), architecture: "x86_64".into(), version: "27.0".into() };
     let host = Host { agent_version: "0.1.0".into(), platform };
     let (problems, pulling) = (BTreeMap::new(), BTreeSet::new());
-    let progress = Progress {
+    let progress = DeploymentProgress {
         desired,
         observed,
         restarts,
@@ -67,8 +67,15 @@ fn a_module_that_is_not_there_is_shown_with_the_reason_and_the_next_try() {
     let none = (BTreeMap::new(), BTreeSet::new(), Restarts::default());
     let before = seen(ContainerState::Running, false);
     let state = |problems, pulling, restarts, observed, unseen| {
-        let progress =
-            Progress { desired: &desired, observed, restarts, problems, pulling, unseen, now_ms: NOW };
+        let progress = DeploymentProgress {
+            desired: &desired,
+            observed,
+            restarts,
+            problems,
+            pulling,
+            unseen,
+            now_ms: NOW,
+        };
         progress.modules().remove(&m).unwrap()
     };
     let failing = state(&problems, &none.1, &restarts, &nothing, None);
@@ -190,7 +197,7 @@ fn a_report_is_never_larger_than_central_takes_and_says_what_it_left_out() {
             let outcome = Outcome { desired_version: 7, code: 500, description: "d".repeat(description) };
             let (host, observed, restarts) = (Host::default(), Observed::default(), Restarts::default());
             let (problems, pulling) = (BTreeMap::new(), BTreeSet::new());
-            let progress = Progress {
+            let progress = DeploymentProgress {
                 desired: &desired,
                 observed: &observed,
                 restarts: &restarts,

@@ -111,9 +111,9 @@ fn a_lost_line_blames_nobody_and_marks_what_may_have_arrived() {
         line.sent(next.ticket, 1);
         assert_eq!(line.ended(Ended::ByLine), None);
     }
-    assert_eq!(line.next_to_send(), Some(Next { ticket: 1, is_repeated: true }));
+    assert_eq!(line.next_to_send(), Some(NextMessage { ticket: 1, is_repeated: true }));
     line.sent(1, 1);
-    assert_eq!(line.next_to_send(), Some(Next { ticket: 2, is_repeated: false }));
+    assert_eq!(line.next_to_send(), Some(NextMessage { ticket: 2, is_repeated: false }));
 }
 
 #[test]

@@ -282,7 +282,7 @@ pub(super) fn any_packet() -> impl Strategy<Value = Packet> {
 }
 
 /// What is left of a packet in MQTT 3.1.1; `None` when that does not have it.
-fn as_v4(packet: Packet) -> Option<Packet> {
+pub(super) fn as_v4(packet: Packet) -> Option<Packet> {
     Some(match packet {
         Packet::Connect(mut connect) => {
             connect.version = Version::V4;

@@ -1,0 +1,116 @@
+//! One name is one public type of a crate, and a documentation comment says what the name does not.
+
+#![allow(clippy::unwrap_used)]
+
+mod sources;
+
+use std::collections::BTreeMap;
+
+use sources::{CRATES, product_files};
+
+/// Crates with public types that share a name, and how many types have the name of another one. They may only become fewer.
+const SHARED_NAMES: [(&str, usize); 2] = [("central", 5), ("central/core", 3)];
+/// Crates with documentation comments of three words or fewer that repeat the name, and how many.
+const REPEATED_NAMES: [(&str, usize); 2] = [("central", 20), ("central/core", 5)];
+
+fn most(of: &str, bounds: &[(&str, usize)]) -> usize {
+    bounds.iter().find(|(name, _)| *name == of).map_or(0, |(_, most)| *most)
+}
+
+/// The name of the item that a line declares.
+fn item(line: &str) -> Option<&str> {
+    let keywords = ["pub", "const", "static", "async", "fn", "struct", "enum", "trait", "type", "mod"];
+    let mut names = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '#');
+    names
+        .find(|name| !name.is_empty() && !keywords.contains(name) && !["crate", "super", "in"].contains(name))
+}
+
+/// The type that a line makes public.
+fn public_type(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("pub ")?;
+    ["struct ", "enum ", "trait ", "type "].iter().find_map(|kind| item(rest.strip_prefix(kind)?))
+}
+
+#[test]
+fn no_two_public_types_of_a_crate_share_a_name() {
+    let mut wrong = Vec::new();
+    for name in CRATES {
+        let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (file, text) in product_files(name) {
+            for found in text.lines().filter_map(public_type) {
+                types.entry(found.to_owned()).or_default().push(file.clone());
+            }
+        }
+        types.retain(|_, files| files.len() > 1);
+        let shared = types.values().map(|files| files.len() - 1).sum::<usize>();
+        println!("{name}: {shared}");
+        if shared > most(name, &SHARED_NAMES) {
+            wrong.push(format!("{name}: {types:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "rename all but one:\n{}", wrong.join("\n"));
+}
+
+/// The words of a name or a text, in lower case, without endings.
+fn words(text: &str) -> Vec<String> {
+    let mut spaced = String::new();
+    for c in text.chars() {
+        if c.is_uppercase() {
+            spaced.push(' ');
+        }
+        spaced.push(if c.is_alphanumeric() { c.to_ascii_lowercase() } else { ' ' });
+    }
+    let stem = |word: &str| {
+        let endings = ["ies", "es", "s", "ed", "ing"];
+        endings.iter().find_map(|ending| word.strip_suffix(ending)).unwrap_or(word).to_owned()
+    };
+    spaced.split_whitespace().map(stem).collect()
+}
+
+/// Whether a comment of three words or fewer says nothing but the name. Code in it, such as a key of a file, says something.
+fn repeats(comment: &str, name: &str) -> bool {
+    const FILLERS: [&str; 21] = [
+        "a", "an", "the", "of", "its", "it", "in", "on", "for", "to", "is", "thi", "that", "and", "by",
+        "with", "at", "as", "be", "it'", "i",
+    ];
+    if comment.contains('`') || comment.split_whitespace().count() > 3 {
+        return false;
+    }
+    let name = words(name);
+    let mut said = words(comment).into_iter().filter(|word| !FILLERS.contains(&word.as_str())).peekable();
+    said.peek().is_some() && said.all(|word| name.contains(&word))
+}
+
+#[test]
+fn no_comment_of_three_words_repeats_the_name() {
+    let mut wrong = Vec::new();
+    for name in CRATES {
+        let mut found = Vec::new();
+        for (file, text) in product_files(name) {
+            let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+            for (number, line) in lines.iter().enumerate() {
+                let is_alone = !number.checked_sub(1).is_some_and(|before| lines[before].starts_with("///"));
+                let Some(comment) = line.strip_prefix("///").filter(|_| is_alone) else { continue };
+                let next = lines[number + 1..].iter().find(|line| !line.starts_with("#["));
+                if next.and_then(|next| item(next)).is_some_and(|name| repeats(comment, name)) {
+                    found.push(format!("{file}:{}:{comment}", number + 1));
+                }
+            }
+        }
+        println!("{name}: {}", found.len());
+        if found.len() > most(name, &REPEATED_NAMES) {
+            wrong.extend(found);
+        }
+    }
+    assert!(wrong.is_empty(), "say what the name does not, or nothing:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn names_and_comments_are_read() {
+    assert_eq!(public_type("    pub struct Next<'a> {"), Some("Next"));
+    assert_eq!(public_type("pub(crate) struct Next {"), None);
+    assert_eq!(item("pub fn method_call(name: &str)"), Some("method_call"));
+    assert_eq!(item("device_id: DeviceId,"), Some("device_id"));
+    assert!(repeats(" Its id.", "device_id") && repeats(" Calls a method.", "method_call"));
+    assert!(!repeats(" Milliseconds.", "timeout") && !repeats(" `[limits]`", "Limits"));
+}

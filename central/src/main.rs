@@ -60,12 +60,12 @@ enum Command {
     },
     /// Creates an empty store beside the existing certificate authority: gateways and devices must be registered again.
     NewStore,
-    /// Gateways.
+    /// Manage gateways.
     Gateway {
         #[command(subcommand)]
         command: GatewayCommand,
     },
-    /// Devices.
+    /// Manage devices.
     Device {
         #[command(subcommand)]
         command: DeviceCommand,

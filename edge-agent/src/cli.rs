@@ -84,7 +84,7 @@ enum Command {
     Logs(Logs),
     /// Stop a module's container, if it runs, and start it; also one that was given up after too many restarts.
     Restart {
-        /// The module.
+        /// The module's id in the manifest.
         module: String,
     },
     /// Call a direct method of a module or leaf device.

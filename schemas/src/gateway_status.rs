@@ -37,7 +37,7 @@ pub struct GatewayStatus {
     pub lost_not_told: u64,
     /// Messages that no route takes.
     pub unrouted: UnroutedCounts,
-    /// Messages that only some of their routes had room for.
+    /// Messages that only some of their routes could hold.
     pub acknowledged_and_partly_refused: u64,
     /// Counts of the MQTT server, by name.
     pub mqtt_server: BTreeMap<String, u64>,
@@ -129,7 +129,7 @@ pub struct ModuleState {
     pub next_try: Option<String>,
     /// As [`crate::manifest::DesiredStatus`]; `None` for a container that is in no manifest.
     pub desired_status: Option<String>,
-    /// Its image.
+    /// As the manifest names it.
     pub image: Option<String>,
     /// RFC 3339.
     pub started_at: Option<String>,
@@ -203,7 +203,7 @@ pub struct QueueState {
     pub gaps: Vec<UntoldLoss>,
     /// Bytes written to disk for each byte of a message; `None` before the first.
     pub written_per_payload_byte: Option<f64>,
-    /// Segment files with damage that are kept for whoever looks into it.
+    /// Segment files with damage that are kept for analysis.
     pub damaged_segments_set_aside: u64,
 }
 
@@ -213,9 +213,9 @@ pub struct QueueState {
 pub struct LossCounts {
     /// Older than their time to live.
     pub expired: u64,
-    /// Removed to make room.
+    /// Removed to free space.
     pub evicted: u64,
-    /// Not taken: there was no room.
+    /// Not taken: there was no space.
     pub refused: u64,
     /// Found damaged or missing on disk.
     pub damaged: u64,
@@ -270,7 +270,7 @@ pub struct QuarantineState {
     pub bytes: u64,
     /// When the oldest was put into it, RFC 3339.
     pub oldest: Option<String>,
-    /// Removed to make room, since it was made.
+    /// Removed to free space, since it was made.
     pub evicted: u64,
     /// Found damaged, since it was made.
     pub damaged: u64,

@@ -84,7 +84,7 @@ impl ReceivedModule {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ReceivedSettings {
-    /// Its image.
+    /// As the manifest names it.
     #[serde(deserialize_with = "lenient")]
     pub image: Option<String>,
 }

@@ -12,7 +12,7 @@ use crate::control::client::stream;
 
 #[derive(Args)]
 pub(super) struct Logs {
-    /// The module.
+    /// The module's id in the manifest.
     module: String,
     /// Go on with what it writes from now on, until its container ends.
     #[arg(long, short)]

@@ -77,7 +77,7 @@ pub(super) fn status_text(status: &GatewayStatus, output: Output) -> String {
     lines.extend(unrouted_line(&status.unrouted));
     if status.acknowledged_and_partly_refused != 0 {
         lines.push(format!(
-            "refused     {} messages that only some of their routes had room for",
+            "refused     {} messages that the queues of only some of their routes could hold",
             status.acknowledged_and_partly_refused
         ));
     }
@@ -159,10 +159,9 @@ fn queue_lines(queue: &QueueState) -> Vec<String> {
         lost.central_restored
     )];
     match queue.room.as_str() {
-        "refusing" => lines.push(format!("queue       {name}: NO ROOM: it refuses what is new")),
-        "evicting" => {
-            lines.push(format!("queue       {name}: little room: older messages give way to its new ones"))
-        }
+        "refusing" => lines.push(format!("queue       {name}: FULL: it refuses new messages")),
+        "evicting" => lines
+            .push(format!("queue       {name}: nearly full: its oldest messages are dropped for new ones")),
         _ => {}
     }
     for loss in &queue.gaps {
@@ -180,7 +179,7 @@ fn lost_line(status: &GatewayStatus) -> Option<String> {
     let lost: Vec<String> = lost.map(|(cause, count)| format!("{cause} {count}")).collect();
     (!lost.is_empty()).then(|| {
         format!(
-            "lost        in all queues: {}; {} not told central yet",
+            "lost        in all queues: {}; {} not reported to central yet",
             lost.join(", "),
             status.lost_not_told
         )

@@ -27,7 +27,7 @@ use edge_core::deploy::desired::{Desired, generation_of};
 use edge_core::deploy::observed::Observed;
 use edge_core::deploy::plan::{Action, Plan, Reason, plan};
 use edge_core::deploy::restart::{Event, Restarts};
-use edge_core::deploy::schedule::{self, Batch, Kind};
+use edge_core::deploy::schedule::{self, Batch, BatchKind};
 use edge_core::error_chain::chain;
 use edge_hub::tasks;
 use futures_util::StreamExt as _;
@@ -54,7 +54,7 @@ use crate::deployment::workload::Workload;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// An engine that takes longer to tell what runs is stuck.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
-/// The engine is away: how long until it is asked again.
+/// The engine is away: how long until the next request.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
@@ -326,7 +326,7 @@ impl Memory {
                     self.problems.remove(&module);
                     let stop = Action::Stop { module: module.clone(), container_id: container_id.clone() };
                     let start = Action::Start { module: module.clone(), container_id: Some(container_id) };
-                    batches.push(Batch { module, kind: Kind::Restart, actions: vec![stop, start] });
+                    batches.push(Batch { module, kind: BatchKind::Restart, actions: vec![stop, start] });
                     continue;
                 }
                 (Some(DesiredStatus::Running), None) => RestartError::NoContainer { module: module.clone() },

@@ -52,7 +52,7 @@ impl Pulls {
     /// machine is used, if there is one.
     ///
     /// # Errors
-    /// [`DockerError`] when the engine cannot be asked for its images.
+    /// [`DockerError`] when the engine does not answer for its images.
     pub(super) async fn fetch(
         &mut self,
         docker: &Docker,

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::columns::{integer, unsigned};
 use super::error::StoreError;
 use super::integrity::{self, Depth};
-use super::paths::{FILE, LOCK_FILE};
+use super::paths::{FILE, LOCK_FILE, RESTORING_FILE};
 use super::record::{self, CommitRecord, Position};
 use super::schema;
 
@@ -246,6 +246,8 @@ pub fn restore(dir: &Path, file: &Path, replace: bool, now_ms: u64) -> Result<Co
         let _ = remove_leftover(&new);
     }
     let backup = prepared?;
+    let marker = dir.join(RESTORING_FILE);
+    mark(&marker)?;
     move_aside(dir, now_ms)?;
     let identity: Vec<NewFile<'_>> = backup
         .files
@@ -257,6 +259,7 @@ pub fn restore(dir: &Path, file: &Path, replace: bool, now_ms: u64) -> Result<Co
     fs::rename(&new, &path).map_err(io_failed(&path))?;
     sync_parent(&path)?;
     let position = begin_record(dir, &path)?;
+    unmark(&marker)?;
     Ok(Contents { made_ms: backup.made_ms, position })
 }
 
@@ -295,7 +298,19 @@ pub fn begin_anew(dir: &Path, now_ms: u64) -> Result<(), BackupError> {
     }
     move_store_aside(dir, &aside(dir, now_ms))?;
     begin_record(dir, &path)?;
-    Ok(())
+    unmark(&dir.join(RESTORING_FILE))
+}
+
+/// Says, on disk, that what is in the directory is neither what was there nor what shall be there.
+fn mark(marker: &Path) -> Result<(), BackupError> {
+    remove_leftover(marker)?;
+    make_private(marker)?;
+    sync_parent(marker)
+}
+
+fn unmark(marker: &Path) -> Result<(), BackupError> {
+    remove_leftover(marker)?;
+    sync_parent(marker)
 }
 
 fn begin_record(dir: &Path, path: &Path) -> Result<Position, BackupError> {

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use super::damage;
+
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -25,6 +27,12 @@ pub enum StoreError {
         /// What was made with it.
         beside: PathBuf,
     },
+    /// `central restore` was ended before it was done.
+    #[error(
+        "a restore of {dir} was cut: {marker} is there; run `central restore --replace FILE` again, what was here before is in \
+         a folder replaced-… beside it"
+    )]
+    RestoreCut { dir: PathBuf, marker: PathBuf },
     /// SQLite finds the file damaged.
     #[error(
         "the store {path} is damaged: {}; restore a backup with `central restore --replace FILE`",
@@ -38,7 +46,7 @@ pub enum StoreError {
     #[error("starting the store's writer")]
     Writer(#[source] std::io::Error),
     #[error("the store refused a statement: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
     /// The file system has less left than `[keep] free_bytes`.
     #[error(
         "the disk of the store has {free_bytes} bytes left, less than keep.free_bytes; telemetry is not taken"
@@ -53,6 +61,13 @@ pub enum StoreError {
     /// The commit failed or the store is closed: nothing was kept of this work. The cause is in the log.
     #[error("the store did not commit; the log tells why")]
     NotCommitted,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        damage::note(&error);
+        Self::Sqlite(error)
+    }
 }
 
 impl StoreError {

@@ -206,12 +206,14 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let permit = self.reading.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let readers = self.readers.clone();
+        let (readers, shared) = (self.readers.clone(), self.shared.clone());
         let done = tokio::task::spawn_blocking(move || {
             let mut lease = Lease { connection: None, readers, _permit: permit };
             let connection = lease.take();
-            let moment = connection.unchecked_transaction().map_err(StoreError::from)?;
-            work(&moment)
+            shared.damage.watch(|| {
+                let moment = connection.unchecked_transaction().map_err(StoreError::from)?;
+                work(&moment)
+            })
         });
         match done.await {
             Ok(result) => result,

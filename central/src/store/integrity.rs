@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::{StoreError, is_damage};
+use super::paths::RESTORING_FILE;
 
 /// Findings that are told; one damaged page causes many.
 const FINDINGS_MAX: u32 = 10;
@@ -29,11 +30,16 @@ pub enum Checked {
     InPart,
 }
 
-/// Refuses a store that has gone: its file is missing or empty beside files that were made with it.
+/// Refuses a store that has gone, whose file is missing or empty beside files that were made with it, and one that a restore
+/// has begun to replace.
 ///
 /// # Errors
-/// [`StoreError::Missing`].
+/// [`StoreError::Missing`] or [`StoreError::RestoreCut`].
 pub fn present(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let marker = dir.join(RESTORING_FILE);
+    if marker.exists() {
+        return Err(StoreError::RestoreCut { dir: dir.to_owned(), marker });
+    }
     if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
         return Ok(());
     }

@@ -13,6 +13,7 @@ pub mod cloud_messages;
 pub mod cloud_properties;
 mod columns;
 pub mod commands;
+mod damage;
 pub mod devices;
 pub mod enrollments;
 mod error;

@@ -8,6 +8,7 @@ use edge_hub::tasks;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
+use super::damage::OpenedFile;
 use super::error::StoreError;
 use super::handle::{Store, StoreParts};
 use super::last_values_task::keep_last_values;
@@ -47,6 +48,7 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
     let recorded = record::read(dir)?;
     let connection = schema::open(&path)?;
     let record = reconcile(dir, &path, &connection, &recorded)?;
+    let file = OpenedFile::of(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
     let losses = record::losses(&connection).map_err(|source| StoreError::opening(&path, source))?;
     let readers = (0..READERS).map(|_| schema::open(&path)).collect::<Result<Vec<_>, _>>()?;
     let (jobs, waiting) = mpsc::channel(WAITING_WORKS_MAX);
@@ -60,7 +62,9 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
         .spawn(move || {
             // Dropped however the thread ends.
             let _ending = ending;
-            Writer { connection, keep, space, shared: &its_shared, record, is_log_ahead: true }.run(waiting);
+            let writer =
+                Writer { connection, keep, space, shared: &its_shared, record, file, is_log_ahead: true };
+            writer.run(waiting);
         })
         .map_err(StoreError::Writer)?;
     tasks::spawn_essential("checkpoints of the store", remind(jobs.downgrade()));

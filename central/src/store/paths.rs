@@ -4,3 +4,5 @@
 pub const FILE: &str = "central.db";
 /// The lock of the data directory: of `central serve`, and of commands that replace the store.
 pub const LOCK_FILE: &str = "central.lock";
+/// In the data directory from before `central restore` changes anything there until all of it is done.
+pub(super) const RESTORING_FILE: &str = "restore-unfinished";

@@ -12,6 +12,8 @@ use edge_hub::tasks;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::damage::{Damage, OpenedFile};
+use super::error::StoreError;
 use super::limits::Keep;
 use super::record::{self, CommitRecord};
 use super::space::{Disk, Space};
@@ -43,6 +45,8 @@ pub(super) struct Shared {
     failure: Mutex<Option<String>>,
     /// When each work that is not finished was handed in, oldest first.
     waiting: Mutex<VecDeque<Instant>>,
+    /// Once it was found, no work is done any more.
+    pub(super) damage: Damage,
     /// When works are given up that wait for another program: central stops.
     give_up_at: OnceLock<Instant>,
     disk: Mutex<Disk>,
@@ -57,6 +61,7 @@ impl Default for Shared {
         Self {
             failure: Mutex::default(),
             waiting: Mutex::default(),
+            damage: Damage::default(),
             give_up_at: OnceLock::new(),
             disk: Mutex::default(),
             commit_times: Histogram::new(&DISK_BOUNDS),
@@ -70,9 +75,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// Why the last commit failed; `None` when it did not.
+    /// Why the last commit failed, or why nothing is committed any more; `None` when it did not.
     pub(super) fn failure(&self) -> Option<String> {
-        lock(&self.failure).clone()
+        let damage = self.damage.found().map(|found| format!("the store is damaged: {found}"));
+        damage.or_else(|| lock(&self.failure).clone())
     }
 
     /// How many works are not finished, and since when the oldest waits.
@@ -115,6 +121,8 @@ pub(super) struct Writer<'a> {
     pub(super) space: Space,
     pub(super) shared: &'a Shared,
     pub(super) record: CommitRecord,
+    /// The file that `connection` has open.
+    pub(super) file: OpenedFile,
     /// Whether anything was committed since the last checkpoint.
     pub(super) is_log_ahead: bool,
 }
@@ -157,7 +165,11 @@ impl Writer<'_> {
         if !group.is_empty() {
             self.commit_and_tell(group, is_space_due);
         }
-        if is_due && is_open && self.is_log_ahead {
+        if is_due && let Some(gone) = self.file.gone() {
+            self.shared.damage.report(gone);
+        }
+        // A damaged page that is moved from the log may destroy one that is whole.
+        if is_due && is_open && self.is_log_ahead && self.shared.damage.found().is_none() {
             self.checkpoint();
         }
         is_open
@@ -166,13 +178,15 @@ impl Writer<'_> {
     fn commit_and_tell(&mut self, group: Vec<(Work, OwnedSemaphorePermit)>, is_space_due: bool) {
         let works = group.len();
         let mut finishes = Vec::with_capacity(works);
-        let committed = self.commit(group, is_space_due, &mut finishes);
+        let committed = self.commit_whole(group, is_space_due, &mut finishes);
         match &committed {
             Ok((commits, messages)) => {
                 self.record.committed(*commits, *messages);
                 self.is_log_ahead = true;
             }
-            Err(error) => tracing::error!(error = %chain(&error), works, "a group was not committed"),
+            // Said once, when it was found.
+            Err(_) if self.shared.damage.found().is_some() => {}
+            Err(error) => tracing::error!(error = %chain(error), works, "a group was not committed"),
         }
         *lock(&self.shared.failure) = committed.as_ref().err().map(ToString::to_string);
         // Before they are told: who asks then is not told of works that are done.
@@ -180,6 +194,28 @@ impl Writer<'_> {
         for (finish, _permit) in finishes {
             finish(committed.is_ok());
         }
+    }
+
+    /// Commits a group if the store is whole before and after it: what is committed to a file that is gone, or damaged, must not
+    /// be confirmed. The works of a store that is not whole are not done.
+    fn commit_whole(
+        &mut self,
+        group: Vec<(Work, OwnedSemaphorePermit)>,
+        is_space_due: bool,
+        finishes: &mut Vec<(Finish, OwnedSemaphorePermit)>,
+    ) -> Result<(u64, u64), StoreError> {
+        let shared = self.shared;
+        let whole = |file: &OpenedFile| {
+            if let Some(gone) = file.gone() {
+                shared.damage.report(gone);
+            }
+            shared.damage.found().map_or(Ok(()), |_| Err(StoreError::NotCommitted))
+        };
+        whole(&self.file)?;
+        let committed =
+            shared.damage.watch(|| self.commit(group, is_space_due, finishes).map_err(StoreError::from));
+        whole(&self.file)?;
+        committed
     }
 
     /// Begins to write; waits while another program writes to the file, [`LOCKED_MAX`] at most and not for long when

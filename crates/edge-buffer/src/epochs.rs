@@ -99,7 +99,8 @@ impl Epochs {
 
     /// Takes what upstream says to have: the highest sequence by epoch. Gives the ranges that it had confirmed and does not
     /// have any more. An epoch that it does not know proves nothing by itself, for it may have forgotten old ones; it does
-    /// when upstream knows an older one, or says that it has forgotten none (`is_complete`).
+    /// when upstream knows an older one, or says that it has forgotten none (`is_complete`). Where upstream knows a newer one it
+    /// proves nothing again: records go up in order, so upstream had all of the older epochs when it took the newer one.
     pub(crate) fn reconcile(
         &mut self,
         receiver: Uuid,
@@ -112,6 +113,7 @@ impl Epochs {
             self.ranges.iter_mut().for_each(|range| range.confirmed = 0);
         }
         let mut lost = Vec::new();
+        let newest_known = self.ranges.iter().rposition(|range| has(range.epoch).is_some());
         let mut must_know = is_complete;
         for at in 0..self.ranges.len() {
             let last = self.last_at(at);
@@ -120,7 +122,7 @@ impl Epochs {
             must_know |= found.is_some();
             let up_to = match found {
                 Some(up_to) => up_to.min(last),
-                None if must_know => 0,
+                None if must_know && newest_known.is_none_or(|newest| at > newest) => 0,
                 None => continue,
             };
             if up_to < range.confirmed {

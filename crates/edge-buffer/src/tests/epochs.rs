@@ -279,6 +279,40 @@ async fn what_upstream_confirmed_and_has_no_more_is_a_loss_that_is_counted_once(
     log.close().await;
 }
 
+/// Upstream keeps a bounded number of epochs and forgets those that moved longest ago, and of several that moved in one
+/// commit any.
+#[tokio::test]
+async fn epochs_that_upstream_forgot_are_no_loss_whichever_it_forgot_while_it_knows_a_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut upstream = Upstream::default();
+    let mut epochs = Vec::new();
+    for _ in 0..6 {
+        let log = Log::open(dir.path(), options()).unwrap();
+        fill(&log, 3, 20).await;
+        epochs.push(log.epoch_of(log.stats().next_sequence - 1).unwrap());
+        log.close().await;
+    }
+    let log = Log::open(dir.path(), options()).unwrap();
+    upstream.connect(&log, 0).await;
+    upstream.connect(&log, 18).await;
+    log.close().await;
+    for kept in 1..64_u32 {
+        let is_kept = |at: usize| kept & (1 << at) != 0;
+        let has = |epoch| {
+            let at = epochs.iter().position(|known| *known == epoch)?;
+            is_kept(at).then(|| upstream.highest[&(log.id(), epoch)])
+        };
+        // What it knows of ends with the newest epoch that it knows: it cannot have the ones after it.
+        let restored = copy(dir.path());
+        let log = Log::open(restored.path(), options()).unwrap();
+        let newest = (0..6).rposition(is_kept).unwrap();
+        let lost: u64 =
+            log.reconcile(Upstream::STORE, has, true, 1).iter().map(|(first, last)| last - first + 1).sum();
+        assert_eq!(lost, 3 * (5 - newest as u64), "kept {kept:06b}");
+        log.close().await;
+    }
+}
+
 #[tokio::test]
 async fn upstreams_word_on_one_epoch_moves_the_cursor_over_no_other() {
     let dir = tempfile::tempdir().unwrap();

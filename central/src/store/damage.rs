@@ -1,0 +1,103 @@
+//! Whether the store's files are still those that were opened, and whole.
+//!
+//! A store whose file was deleted, replaced or damaged while central runs must take nothing more: what it confirmed would be gone
+//! with the next start. The first sign of it, from whatever statement, ends writing until central is started again, which checks
+//! the whole file and says how to go on.
+
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::error::is_damage;
+
+thread_local! {
+    /// What SQLite said of damage to the work that this thread does now.
+    static SEEN: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Notes an error of a statement if it says that the file itself is damaged.
+pub(super) fn note(error: &rusqlite::Error) {
+    if is_damage(error) {
+        SEEN.with_borrow_mut(|seen| {
+            seen.get_or_insert_with(|| error.to_string());
+        });
+    }
+}
+
+/// What was noted on this thread since it was asked last.
+fn noted() -> Option<String> {
+    SEEN.with_borrow_mut(Option::take)
+}
+
+/// The first sign of damage; it holds until central ends.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    found: OnceLock<String>,
+}
+
+impl Damage {
+    /// What was found; `None` when nothing was.
+    pub(super) fn found(&self) -> Option<&str> {
+        self.found.get().map(String::as_str)
+    }
+
+    /// Keeps the first sign and logs it.
+    pub(super) fn report(&self, found: String) {
+        let mut is_first = false;
+        self.found.get_or_init(|| {
+            is_first = true;
+            found
+        });
+        if is_first {
+            tracing::error!(
+                found = self.found(),
+                "the store is damaged; nothing more is stored until central is started again, which checks it"
+            );
+        }
+    }
+
+    /// Does a work of the store and keeps what its statements said of damage.
+    pub(super) fn watch<T>(&self, work: impl FnOnce() -> T) -> T {
+        // Of a work that panicked.
+        let _former = noted();
+        let done = work();
+        if let Some(found) = noted() {
+            self.report(found);
+        }
+        done
+    }
+}
+
+/// The store's file as it was opened.
+#[derive(Debug)]
+pub(super) struct OpenedFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl OpenedFile {
+    /// The file that is there now.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub(super) fn of(path: &Path) -> std::io::Result<Self> {
+        let found = fs::metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    /// What has become of it; `None` when it is there. A directory that cannot be looked at is no sign.
+    pub(super) fn gone(&self) -> Option<String> {
+        let path = self.path.display();
+        match fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => None,
+            Ok(_) => Some(format!("another file was put in the place of {path} while central runs")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Some(format!("{path} was deleted or moved away while central runs"))
+            }
+            Err(_) => None,
+        }
+    }
+}

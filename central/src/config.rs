@@ -85,8 +85,10 @@ pub struct Http {
     /// begin with the Host header of the request.
     pub public_url: Option<String>,
     /// Requests at once; each has a connection of its own.
+    #[serde(deserialize_with = "config_file::connections")]
     pub connections_max: usize,
     /// Requests at once from one address; a proxy before central is one address.
+    #[serde(deserialize_with = "config_file::connections")]
     pub connections_per_address: usize,
 }
 
@@ -102,6 +104,7 @@ pub struct Mqtt {
     /// Address and port of MQTT over WebSocket over TLS; off when left out. Azure SDKs know port 443 only.
     pub wss: Option<SocketAddr>,
     /// Clients connected at once.
+    #[serde(deserialize_with = "config_file::connections")]
     pub connections_max: usize,
 }
 
@@ -416,6 +419,44 @@ mod tests {
             page == written,
             "docs/configuration.md is not what the types say: write it anew as this test tells"
         );
+    }
+
+    /// Every whole number at the ends of what can be written: it is refused by the name of its key, or central starts with it.
+    #[tokio::test]
+    async fn no_number_of_any_key_ends_central_by_a_panic() {
+        let integers = keys::keys::<Config>().into_iter().filter(|key| key.kind == keys::Kind::Integer);
+        let integers: Vec<_> = integers.collect();
+        assert!(integers.len() > 20, "{}", integers.len());
+        for value in
+            ["0", "1", "4294967296", "9007199254740992", "9223372036854775807", "18446744073709551615"]
+        {
+            let mut taken = Vec::new();
+            for key in &integers {
+                let variable = key.variable(OVERRIDE);
+                match load("", &[(&variable, value)]) {
+                    Ok(_) => taken.push((variable, value)),
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(error.contains(&format!("`{}`", key.path)), "{error}");
+                        let text = format!("{} = {value}", key.path);
+                        assert!(load(&text, &[]).is_err(), "{text}");
+                    }
+                }
+            }
+            assert!(value.len() > 16 || taken.len() > 5, "{value}");
+            let variables: Vec<_> =
+                taken.iter().map(|(variable, value)| (variable.as_str(), *value)).collect();
+            let dir = tempfile::tempdir().unwrap();
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let mut config = load("", &variables).unwrap();
+            config.data_dir = dir.path().to_owned();
+            (config.http.listen, config.mqtt.mqtts) = (any, any);
+            let stop = tokio_util::sync::CancellationToken::new();
+            let started = crate::server::start(config, stop.clone()).await;
+            let started = started.unwrap_or_else(|error| panic!("{value}: {error:#}"));
+            stop.cancel();
+            started.ended().await.unwrap();
+        }
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Assignment {
             Self::Named(id, data) => {
                 let is_stored = manifests::get(c, &id)?.is_some_and(|stored| stored.data == data);
                 let is_assigned = gateway.manifest_id.as_ref() == Some(&id)
-                    && manifests::assigned(c, &gateway.id)?.is_some_and(|assigned| assigned == data);
+                    && manifests::assigned::<Value>(c, &gateway.id)?.is_some_and(|assigned| assigned == data);
                 if is_stored || is_assigned {
                     return Ok((data, Some(id)));
                 }

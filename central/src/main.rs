@@ -120,7 +120,9 @@ fn main() -> ExitCode {
         }
         Command::Man { dir } => man(&dir),
     };
-    match done {
+    match done.and_then(|()| {
+        logging::stdout_failure().map_or(Ok(()), |error| Err(error).context("writing to standard output"))
+    }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::print_error(&format!("central: {error:#}"));

@@ -69,7 +69,7 @@ fn row(c: &Connection, device: Device) -> Result<Row, ServiceError> {
     let deployment = match &device.manifest_id {
         None => String::new(),
         Some(id) => {
-            let name = manifests::get(c, id)?.map_or_else(|| id.clone(), |manifest| manifest.display_name);
+            let name = manifests::display_name(c, id)?.unwrap_or_else(|| id.clone());
             let ReceivedStatus { code, description } = &reported.last_desired_status;
             match reported.last_desired_version {
                 Some(version) if version == desired => match code {

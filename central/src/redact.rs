@@ -5,7 +5,7 @@
 //!
 //! | Hidden | By |
 //! |---|---|
-//! | everything under `password`, `apiKey`, `connectionString`, … | the field's name ([`is_secret_name`]) |
+//! | everything under `password`, `apiKey`, `connectionString`, … | the field's name ([`names::is_secret_name`]) |
 //! | `value`, `request`, `response` and `error` beside such a `name` | the row's name |
 //! | `registryCredentials`, except addresses | its place |
 //! | values of `env` | its place |
@@ -13,66 +13,28 @@
 //! | `SharedAccessKey=…`, `sig=…`, `--password …`, `<password>…`, `https://user:…@host`, `Bearer …`, private keys, JSON Web Tokens | the text's form |
 //! | base64, of either alphabet, of a text in which something would be hidden | what it stands for |
 
+mod forms;
+pub(crate) mod names;
+mod spans;
+mod tokens;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::{Engine as _, alphabet};
 use schemas::redaction::MARK;
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use forms::hide_forms;
+use names::{is_secret_name, letters};
+use spans::{Kind, Spans};
 
 /// JSON in a text in JSON in a text and so on is read this deep; a text beyond is hidden whole.
 const TEXTS_MAX: u8 = 4;
 
-/// Parts of a name that are secret wherever they stand in it, written without separators.
-const SECRET_PARTS: &[&str] = &[
-    "password",
-    "passwort",
-    "kennwort",
-    "passwd",
-    "pwd",
-    "passphrase",
-    "passcode",
-    "secret",
-    "token",
-    "credential",
-    "connectionstring",
-    "connstr",
-    "sharedaccess",
-    "authorization",
-];
-/// Words that are secret on their own.
-const SECRET_WORDS: &[&str] =
-    &["pw", "psk", "sas", "sig", "signature", "jwt", "auth", "auths", "bearer", "cookie"];
-/// Ends of words that are secret: `apikey`, `DBPASS`.
-const SECRET_ENDS: &[&str] = &["key", "keys", "pass"];
-/// What stands before such an end, in the same word or in another one, and makes it harmless: `publicKey`, `bypass`.
-const HARMLESS_STEMS: &[&str] = &[
-    "public",
-    "partition",
-    "routing",
-    "sort",
-    "foreign",
-    "message", // keys
-    "mon",
-    "tur",
-    "don",
-    "hoc",
-    "joc",
-    "whis",
-    "hot", // words
-    "by",
-    "com",
-    "sur",
-    "tres",
-    "over",
-    "under",
-    "low",
-    "high",
-    "band",
-];
-/// Names with a secret part that are none.
-const PUBLIC_NAMES: &[&str] = &["skiptoken"];
-
-/// Docker's create options whose texts are shown. All others may carry what a module is told at its start.
+/// Docker's create options whose texts are shown. All others may carry what a module gets at its start.
 const PUBLIC_OPTIONS: &[&str] = &[
     "binds",
     "bridge",
@@ -154,48 +116,6 @@ impl Place {
     }
 }
 
-/// Whether a field of this name holds a secret.
-pub fn is_secret_name(name: &str) -> bool {
-    let plain = letters(name);
-    if PUBLIC_NAMES.contains(&plain.as_str()) {
-        return false;
-    }
-    let words = words(name);
-    let is_harmless = |stem: &str| HARMLESS_STEMS.contains(&stem);
-    let ends_secret = |word: &str| {
-        let stem = SECRET_ENDS.iter().find_map(|end| word.strip_suffix(end));
-        stem.is_some_and(|stem| {
-            !is_harmless(stem) && (!stem.is_empty() || !words.iter().any(|word| is_harmless(word)))
-        })
-    };
-    SECRET_PARTS.iter().any(|part| plain.contains(part))
-        || words.iter().any(|word| SECRET_WORDS.contains(&word.as_str()) || ends_secret(word))
-}
-
-/// A name without separators and case.
-fn letters(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-/// The words of `camelCase`, `snake_case`, `kebab-case` and `HTTPServer`, in lower case and without digits at their ends.
-fn words(name: &str) -> Vec<String> {
-    let characters: Vec<char> = name.chars().collect();
-    let mut words = vec![String::new()];
-    for (at, character) in characters.iter().enumerate() {
-        let follows_lower = at > 0 && characters[at - 1].is_ascii_lowercase();
-        let leads_lower = at > 0 && characters.get(at + 1).is_some_and(char::is_ascii_lowercase);
-        if !character.is_ascii_alphanumeric()
-            || (character.is_ascii_uppercase() && (follows_lower || leads_lower))
-        {
-            words.push(String::new());
-        }
-        if let Some(word) = words.last_mut().filter(|_| character.is_ascii_alphanumeric()) {
-            word.push(character.to_ascii_lowercase());
-        }
-    }
-    words.iter().map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()).collect()
-}
-
 /// `createOptions`, or one of its parts, `createOptions01`.
 fn is_create_options(plain: &str) -> bool {
     plain.strip_prefix("createoptions").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit()))
@@ -230,16 +150,33 @@ impl Named {
     }
 }
 
-/// Hides the secrets of a JSON document.
-pub fn document(value: &mut Value, named: &Named) {
+/// Hides the secrets of a JSON text. All else stays as it is written, digits and blanks too. `None` for a text that is not JSON.
+pub fn json<'t>(text: &'t str, named: &Named) -> Option<Cow<'t, str>> {
     let place = named.component.as_ref().map_or(Place::Plain, |component| Place::Plain.under(component));
-    Walk { named, texts: 0 }.value(value, place);
+    Walk { named, texts: 0 }.json(text, place)
 }
 
 /// Hides the secrets of a text.
-pub fn text(text: &str) -> String {
-    let named = Named::default();
-    Walk { named: &named, texts: 0 }.text(text, Place::Plain)
+pub fn text(text: &str) -> Cow<'_, str> {
+    Walk { named: &Named::default(), texts: 0 }.text(text, Place::Plain)
+}
+
+/// A JSON text, and what was written of it with other values in place of some.
+struct Rewritten<'t> {
+    spans: Spans<'t>,
+    text: &'t str,
+    written: String,
+    /// How much of the text is written.
+    up_to: usize,
+}
+
+impl Rewritten<'_> {
+    /// Writes a text in place of what stands there; places are given in their order.
+    fn replace(&mut self, place: &Range<usize>, by: &str) {
+        self.written.push_str(&self.text[self.up_to..place.start]);
+        self.written.push_str(&Value::from(by).to_string());
+        self.up_to = place.end;
+    }
 }
 
 struct Walk<'a> {
@@ -249,52 +186,95 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn value(&self, value: &mut Value, place: Place) {
-        match value {
-            Value::Object(fields) => self.object(fields, place),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.value(item, place)),
-            Value::String(text) => *text = self.text(text, place),
-            Value::Number(_) if matches!(place, Place::Secret | Place::Registries) => *value = MARK.into(),
-            Value::Number(_) | Value::Bool(_) | Value::Null => {}
+    fn json<'t>(&self, text: &'t str, place: Place) -> Option<Cow<'t, str>> {
+        let mut rewritten = Rewritten { spans: Spans::of(text)?, text, written: String::new(), up_to: 0 };
+        let whole = rewritten.spans.whole();
+        self.value(&mut rewritten, whole, place);
+        if rewritten.up_to == 0 {
+            return Some(Cow::Borrowed(text));
         }
+        rewritten.written.push_str(&text[rewritten.up_to..]);
+        Some(Cow::Owned(rewritten.written))
     }
 
-    fn object(&self, fields: &mut Map<String, Value>, place: Place) {
-        if place == Place::Plain {
-            join_create_options(fields);
-        }
-        let row_name = fields.get("name").and_then(Value::as_str).map(str::to_owned);
-        for (name, mut value) in std::mem::take(fields) {
-            let is_named = self.named.fields.contains(&name.as_str());
-            let outer = match &row_name {
-                _ if is_named => place.under(&self.named.name),
-                Some(row_name) if ROW_FIELDS.contains(&name.as_str()) => place.under(row_name),
-                _ => place,
-            };
-            self.field(&name, &mut value, outer.under(&name));
-            fields.insert(hide_forms(&name), value);
-        }
-    }
-
-    fn field(&self, name: &str, value: &mut Value, place: Place) {
-        match value {
-            Value::String(base64) if name == "bodyBase64" => {
-                let decoded = STANDARD.decode(&*base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                if let Some(decoded) = decoded {
-                    *base64 = STANDARD.encode(self.text(&decoded, place));
+    fn value(&self, rewritten: &mut Rewritten<'_>, value: Range<usize>, place: Place) {
+        match rewritten.spans.kind(&value) {
+            Kind::Object => self.object(rewritten, &value, place),
+            Kind::Array => {
+                let mut at = rewritten.spans.first(&value);
+                while let Some(item) = rewritten.spans.item(at) {
+                    at = item.end;
+                    self.value(rewritten, item, place);
                 }
             }
-            value => self.value(value, place),
+            Kind::Text => match rewritten.spans.text(&value) {
+                Some(text) => {
+                    if let Cow::Owned(shown) = self.text(&text, place) {
+                        rewritten.replace(&value, &shown);
+                    }
+                }
+                // It stands for no text, so nobody knows what it holds.
+                None => rewritten.replace(&value, MARK),
+            },
+            Kind::Number if matches!(place, Place::Secret | Place::Registries) => {
+                rewritten.replace(&value, MARK);
+            }
+            Kind::Number | Kind::Literal => {}
+        }
+    }
+
+    fn object(&self, rewritten: &mut Rewritten<'_>, object: &Range<usize>, place: Place) {
+        let row_name = row_name(&rewritten.spans, object);
+        let mut parts =
+            if place == Place::Plain { option_parts(&rewritten.spans, object) } else { Vec::new() };
+        let mut at = rewritten.spans.first(object);
+        while let Some(member) = rewritten.spans.member(at) {
+            at = member.value.end;
+            let Some(name) = rewritten.spans.text(&member.name) else {
+                rewritten.replace(&member.name, MARK);
+                rewritten.replace(&member.value, MARK);
+                continue;
+            };
+            let outer = match &row_name {
+                _ if self.named.fields.contains(&&*name) => place.under(&self.named.name),
+                Some(row_name) if ROW_FIELDS.contains(&&*name) => place.under(row_name),
+                _ => place,
+            };
+            let inner = outer.under(&name);
+            if let Cow::Owned(shown) = hide_forms(&name) {
+                rewritten.replace(&member.name, &shown);
+            }
+            if let Some(part) = parts.iter().position(|(at, _)| *at == member.value.start) {
+                let (_, whole) = parts.swap_remove(part);
+                rewritten.replace(&member.value, &self.text(&whole, inner));
+            } else if name == "bodyBase64" {
+                self.base64(rewritten, member.value, inner);
+            } else {
+                self.value(rewritten, member.value, inner);
+            }
+        }
+    }
+
+    fn base64(&self, rewritten: &mut Rewritten<'_>, value: Range<usize>, place: Place) {
+        let base64 = Some(&value)
+            .filter(|value| rewritten.spans.kind(value) == Kind::Text)
+            .and_then(|value| rewritten.spans.text(value));
+        let decoded = base64.and_then(|base64| STANDARD.decode(&*base64).ok());
+        match decoded.and_then(|bytes| String::from_utf8(bytes).ok()) {
+            Some(decoded) => {
+                if let Cow::Owned(shown) = self.text(&decoded, place) {
+                    rewritten.replace(&value, &STANDARD.encode(shown));
+                }
+            }
+            None => self.value(rewritten, value, place),
         }
     }
 
     /// Hides base64 of what would be hidden as a text. It may be broken into lines, and stand behind a path.
-    fn hide_encoded(&self, text: &str) -> String {
-        let mut shown = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(start) = rest.find(is_base64) {
-            shown.push_str(&rest[..start]);
-            rest = &rest[start..];
+    fn hide_encoded<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let (mut shown, mut up_to, mut at) = (String::new(), 0, 0);
+        while let Some(start) = text[at..].find(is_base64) {
+            let rest = &text[at + start..];
             let mut end = rest.find(|c: char| !is_base64(c)).unwrap_or(rest.len());
             let line = end;
             // The lines after it, when they are of the same length or the last one.
@@ -312,16 +292,18 @@ impl Walk<'_> {
             let run = &rest[..end];
             let starts = run.match_indices(['/', '-', '_', '+', '=']).map(|(at, _)| at + 1);
             let starts = std::iter::once(0).chain(starts).take(BASE64_STARTS_MAX);
-            match starts.into_iter().find(|start| self.is_encoded_secret(&run[*start..])) {
-                Some(start) => {
-                    shown.push_str(&run[..start]);
-                    shown.push_str(MARK);
-                }
-                None => shown.push_str(run),
+            if let Some(secret) = starts.into_iter().find(|start| self.is_encoded_secret(&run[*start..])) {
+                shown.push_str(&text[up_to..at + start + secret]);
+                shown.push_str(MARK);
+                up_to = at + start + end;
             }
-            rest = &rest[end..];
+            at += start + end;
         }
-        shown + rest
+        if up_to == 0 {
+            return Cow::Borrowed(text);
+        }
+        shown.push_str(&text[up_to..]);
+        Cow::Owned(shown)
     }
 
     fn is_encoded_secret(&self, base64: &str) -> bool {
@@ -329,31 +311,32 @@ impl Walk<'_> {
             return false;
         };
         let inner = Walk { named: self.named, texts: self.texts + 1 };
-        self.texts >= TEXTS_MAX || inner.text(&decoded, Place::Plain) != decoded
+        self.texts >= TEXTS_MAX || matches!(inner.text(&decoded, Place::Plain), Cow::Owned(_))
     }
 
-    fn text(&self, text: &str, place: Place) -> String {
+    /// What is shown of a text; borrowed when nothing is hidden.
+    fn text<'t>(&self, text: &'t str, place: Place) -> Cow<'t, str> {
         let looks_like_json = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[' | b'"'));
         if looks_like_json && !matches!(place, Place::Secret | Place::Registries) {
             if self.texts >= TEXTS_MAX {
-                return MARK.to_owned();
+                return MARK.into();
             }
-            if let Ok(mut inner) = serde_json::from_str::<Value>(text) {
-                let before = inner.clone();
-                Walk { named: self.named, texts: self.texts + 1 }.value(&mut inner, place);
-                return if inner == before { text.to_owned() } else { inner.to_string() };
+            if let Some(shown) = (Walk { named: self.named, texts: self.texts + 1 }).json(text, place) {
+                return shown;
             }
         }
         match place {
-            Place::Plain => self.hide_encoded(&hide_forms(text)),
-            // The names in `NAME=value` are shown: they say what a module is told.
-            Place::Options | Place::Environment => match text.split_once('=') {
-                Some((name, _)) if is_variable(name) => format!("{name}={MARK}"),
-                _ if text.is_empty() => String::new(),
-                _ => MARK.to_owned(),
+            Place::Plain => match hide_forms(text) {
+                Cow::Borrowed(text) => self.hide_encoded(text),
+                Cow::Owned(shown) => self.hide_encoded(&shown).into_owned().into(),
             },
-            Place::Secret | Place::Registries if text.is_empty() => String::new(),
-            Place::Secret | Place::Registries => MARK.to_owned(),
+            _ if text.is_empty() => Cow::Borrowed(text),
+            // The names in `NAME=value` are shown: they say what a module gets.
+            Place::Options | Place::Environment => match text.split_once('=') {
+                Some((name, _)) if is_variable(name) => format!("{name}={MARK}").into(),
+                _ => MARK.to_owned().into(),
+            },
+            Place::Secret | Place::Registries => MARK.to_owned().into(),
         }
     }
 }
@@ -371,15 +354,28 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
+/// Characters that tell most words from base64 of a text, before anything is allocated: a multiple of four.
+const BASE64_LOOK: usize = 16;
+
 /// The text that base64 of either alphabet stands for, with line breaks or without.
 fn decoded(base64: &str) -> Option<String> {
-    let one_alphabet = |c: char| match c {
-        '-' => '+',
-        '_' => '/',
-        c => c,
+    let one_alphabet = |byte: u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        byte => byte,
     };
-    let plain: String = base64.chars().filter(|c| !c.is_ascii_whitespace()).map(one_alphabet).collect();
-    String::from_utf8(LENIENT.decode(plain).ok()?).ok()
+    let plain = || base64.bytes().filter(|byte| !byte.is_ascii_whitespace()).map(one_alphabet);
+    let (mut begin, mut bytes) = ([0; BASE64_LOOK], [0; BASE64_LOOK]);
+    let mut length = 0;
+    for (place, byte) in begin.iter_mut().zip(plain()) {
+        *place = byte;
+        length += 1;
+    }
+    let begun = LENIENT.decode_slice(&begin[..length], &mut bytes).ok()?;
+    if std::str::from_utf8(&bytes[..begun]).is_err_and(|error| error.error_len().is_some()) {
+        return None;
+    }
+    String::from_utf8(LENIENT.decode(plain().collect::<Vec<u8>>()).ok()?).ok()
 }
 
 fn is_base64(c: char) -> bool {
@@ -390,161 +386,47 @@ fn is_variable(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Create options that a manifest carries in parts (`createOptions01`, …) are one text: no part says anything alone.
-fn join_create_options(fields: &mut Map<String, Value>) {
-    let stem = |name: &String| {
-        let (path, last) = name.rsplit_once('.').unwrap_or(("", name));
-        is_create_options(&letters(last)).then(|| path.to_owned())
-    };
-    let mut parts: Vec<(String, String)> =
-        fields.keys().filter_map(|name| Some((stem(name)?, name.clone()))).collect();
-    parts.sort_by(|a, b| (&a.0, letters(&a.1)).cmp(&(&b.0, letters(&b.1))));
+/// The text under `name` of an object, which names what stands beside it.
+fn row_name(spans: &Spans<'_>, object: &Range<usize>) -> Option<String> {
+    let mut found = None;
+    let mut at = spans.first(object);
+    while let Some(member) = spans.member(at) {
+        at = member.value.end;
+        if spans.text(&member.name).is_some_and(|name| name == "name") {
+            let text = Some(&member.value).filter(|value| spans.kind(value) == Kind::Text);
+            found = text.and_then(|text| spans.text(text)).map(Cow::into_owned);
+        }
+    }
+    found
+}
+
+/// Create options that a manifest carries in parts (`createOptions01`, …) are one text: no part says anything alone. By the begin of
+/// each part what stands in its place: of the first one the whole text, of the others nothing.
+fn option_parts(spans: &Spans<'_>, object: &Range<usize>) -> Vec<(usize, String)> {
+    let mut parts: Vec<(String, String, Range<usize>)> = Vec::new();
+    let mut at = spans.first(object);
+    while let Some(member) = spans.member(at) {
+        at = member.value.end;
+        let Some(name) = spans.text(&member.name) else { continue };
+        let (path, last) = name.rsplit_once('.').unwrap_or(("", &name));
+        let last = letters(last);
+        if is_create_options(&last) {
+            parts.push((path.to_owned(), last, member.value));
+        }
+    }
+    parts.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    let mut joined = Vec::new();
     for group in parts.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1) {
-        let mut whole = String::new();
-        for (_, name) in group {
-            match fields.remove(name) {
-                Some(Value::String(part)) => whole.push_str(&part),
-                // Not parts of a text: hidden, because it is not known what they are.
-                _ => MARK.clone_into(&mut whole),
-            }
-        }
-        fields.insert(group[0].1.clone(), whole.into());
-    }
-}
-
-/// Hides what has the form of a secret in a text.
-fn hide_forms(text: &str) -> String {
-    let mut hidden = hide_private_keys(text);
-    hidden = hide_user_information(&hidden);
-    hidden = hide_pairs(&hidden);
-    hide_words(&hidden)
-}
-
-fn hide_private_keys(text: &str) -> String {
-    const BEGIN: &str = "-----BEGIN ";
-    const END: &str = "-----END ";
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(BEGIN) {
-        let inner = &rest[start + BEGIN.len()..];
-        if inner.split("-----").next().is_some_and(|label| label.contains("PRIVATE KEY")) {
-            shown.push_str(&rest[..start]);
-            shown.push_str(MARK);
-            let end = inner.find(END).map(|at| &inner[at + END.len()..]);
-            rest = end.and_then(|end| end.split_once("-----")).map_or("", |(_, after)| after);
-        } else {
-            shown.push_str(&rest[..start + BEGIN.len()]);
-            rest = inner;
-        }
-    }
-    shown + rest
-}
-
-/// `scheme://user:password@host`, and `scheme://token@host`.
-fn hide_user_information(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        shown.push_str(before);
-        // Passwords with slashes are written unescaped too: a `@` anywhere in the address counts.
-        let ends = |c: char| c.is_whitespace() || "\"'`<>".contains(c);
-        let authority = &after[..after.find(ends).unwrap_or(after.len())];
-        if let Some((user, host)) = authority.rsplit_once('@') {
-            if let Some((name, _)) = user.split_once(':') {
-                shown.push_str(name);
-                shown.push(':');
-            }
-            shown.push_str(MARK);
-            shown.push('@');
-            shown.push_str(host);
-        } else {
-            shown.push_str(authority);
-        }
-        rest = &after[authority.len()..];
-    }
-    shown + rest
-}
-
-/// `name=value`, `"name": value` and `--name value` with a name of a secret: hidden to the end of the line, because a value
-/// may hold blanks, quotes and separators; to the end of the text when the line has no value, or one that spans lines.
-fn hide_pairs(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(separator) = next_separator(rest) {
-        let before = &rest[..separator.start];
-        let name_start = before
-            .rfind(|c: char| !is_name(c))
-            .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
-        let is_secret = is_secret_name(&before[name_start..]);
-        shown.push_str(&rest[..separator.end]);
-        rest = &rest[separator.end..];
-        if !is_secret || rest.trim().is_empty() {
-            continue;
-        }
-        let line_end = rest.find(['\r', '\n']).unwrap_or(rest.len());
-        let value = rest[..line_end].trim();
-        let spans_lines = value.is_empty() || value.starts_with(['{', '[', '|', '>']);
-        shown.push_str(MARK);
-        rest = if spans_lines { "" } else { &rest[line_end..] };
-    }
-    shown + rest
-}
-
-fn is_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "_-.$".contains(c)
-}
-
-/// From the end of the next name to its value: `=`, `:`, `%3D` or `%3A` with what stands around it, or the blank after
-/// `--name`.
-fn next_separator(text: &str) -> Option<std::ops::Range<usize>> {
-    for (at, character) in text.char_indices() {
-        let width = match character {
-            '=' | ':' => 1,
-            // `<password>`: the name of an element.
-            '>' if text[..at]
-                .rsplit(|c| !is_name(c))
-                .next()
-                .is_some_and(|name| text[..at - name.len()].ends_with('<')) =>
-            {
-                1
-            }
-            '%' if text.get(at..at + 3).is_some_and(|code| ["%3D", "%3d", "%3A", "%3a"].contains(&code)) => 3,
-            ' ' => {
-                let word = text[..at].rsplit(char::is_whitespace).next().unwrap_or("");
-                if !word.starts_with("--") {
-                    continue;
-                }
-                1
-            }
-            _ => continue,
+        let text = |part: &Range<usize>| {
+            Some(part).filter(|part| spans.kind(part) == Kind::Text).and_then(|part| spans.text(part))
         };
-        // `"name" : value`, and inside a text `\"name\": value`.
-        let name_end = text[..at].trim_end_matches(['"', '\'', '`', '\\', ' ', '\t']).len();
-        return Some(name_end..at + width);
+        let texts: Option<String> = group.iter().map(|(_, _, part)| text(part)).collect();
+        // Not parts of a text: hidden, because it is not known what they are.
+        let whole = texts.unwrap_or_else(|| MARK.to_owned());
+        joined.push((group[0].2.start, whole));
+        joined.extend(group[1..].iter().map(|(_, _, part)| (part.start, String::new())));
     }
-    None
-}
-
-/// JSON Web Tokens, and what follows `Bearer` and `Basic`.
-fn hide_words(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut must_hide = false;
-    for piece in text.split_inclusive(|c: char| c.is_whitespace() || "\"'`,;&".contains(c)) {
-        let word = piece.trim_end_matches(|c: char| c.is_whitespace() || "\"'`,;&".contains(c));
-        let is_opaque = word.len() >= 8
-            && word.contains(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '=');
-        let is_web_token = word.len() > 20 && word.contains('.') && word.contains("eyJ");
-        if is_web_token || (must_hide && is_opaque) {
-            shown.push_str(MARK);
-            shown.push_str(&piece[word.len()..]);
-        } else {
-            shown.push_str(piece);
-        }
-        let word = word.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
-        must_hide = word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic");
-    }
-    shown
+    joined
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use schemas::names;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
@@ -63,7 +64,9 @@ pub struct TokenName(String);
 
 /// A name was not one.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no name of a token; write 1 to {NAME_LENGTH_MAX} letters, digits and - _ .")]
+#[error(
+    "`{0}` is no name of a token; write 1 to {NAME_LENGTH_MAX} letters, digits and - _ ., not dots alone"
+)]
 pub struct InvalidTokenName(String);
 
 impl TokenName {
@@ -88,7 +91,8 @@ impl std::str::FromStr for TokenName {
 
     fn from_str(text: &str) -> Result<Self, InvalidTokenName> {
         let is_name = (1..=NAME_LENGTH_MAX).contains(&text.len())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && !names::is_dots(text);
         if is_name { Ok(Self(text.to_owned())) } else { Err(InvalidTokenName(text.to_owned())) }
     }
 }
@@ -216,7 +220,7 @@ mod tests {
         }
         assert!(!token.hash.contains(&secret));
         assert_ne!(token.hash, create().hash);
-        for wrong in ["", "a b", "a/b", "ä", &"a".repeat(129)] {
+        for wrong in ["", ".", "..", "a b", "a/b", "ä", &"a".repeat(129)] {
             assert!(wrong.parse::<TokenName>().is_err(), "{wrong}");
         }
     }

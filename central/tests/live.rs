@@ -364,3 +364,122 @@ async fn a_chart_has_what_was_sent_at_once_and_after_a_restart_and_names_what_is
     assert_eq!(central.get(&hourly).await, coarse);
     central.end().await;
 }
+
+/// How a credential ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    TokenDeleted,
+    /// On central's machine, beside the running central.
+    TokenRevoked,
+    TokenExpired,
+    SignedOut,
+    UserDeleted,
+    UserRoleChanged,
+    PasswordSet,
+}
+
+const ENDS: [End; 7] = [
+    End::TokenDeleted,
+    End::TokenRevoked,
+    End::TokenExpired,
+    End::SignedOut,
+    End::UserDeleted,
+    End::UserRoleChanged,
+    End::PasswordSet,
+];
+
+#[tokio::test]
+async fn a_stream_ends_when_the_token_or_session_ends_that_opened_it_whichever_way_and_others_go_on() {
+    const PASSWORD: &str = "a long password";
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/devices/press-1", json!({})).await;
+    let mut other = Reader::open(&central, &central.token, "", None).await;
+    for end in ENDS {
+        let is_token = matches!(end, End::TokenDeleted | End::TokenRevoked | End::TokenExpired);
+        let name = format!("{end:?}").to_lowercase();
+        let user = json!({"type": "email", "email": name, "roles": [{"role": "viewer"}]});
+        let mut ending = if is_token {
+            let (now_ms, life_ms) = (central::clock::now_ms(), 3_000);
+            let expires_ms = now_ms + if matches!(end, End::TokenExpired) { life_ms } else { 3_600_000 };
+            let new = central::token::create("h", &name.parse().unwrap(), Role::Viewer, now_ms, expires_ms);
+            let line = new.line.clone();
+            let insert = move |c: &_| {
+                Ok::<_, central::store::StoreError>(central::store::tokens::insert(c, &new.hash, &new.grant)?)
+            };
+            central.started.fleet().store.submit(insert).await.unwrap();
+            Reader::open(&central, &line, "", None).await
+        } else {
+            central.put(&format!("/api/users/{name}"), user.clone()).await;
+            let password = json!({"password": PASSWORD});
+            central.put(&format!("/api/ext/users/{name}/password"), password).await;
+            let mut browser = central.sign_in(&name, PASSWORD).await;
+            let response =
+                browser.request(Method::GET, "/api/ext/events").timeout(4 * STEP).send().await.unwrap();
+            assert_eq!(response.status(), 200);
+            if matches!(end, End::SignedOut) {
+                assert_eq!(browser.send(Method::DELETE, "/api/ext/session", None).await.0, 204);
+            }
+            Reader { response, text: String::new(), last: String::new() }
+        };
+        match end {
+            End::TokenDeleted => {
+                central.ok(Method::DELETE, &format!("/api/apiTokens/{name}"), None).await;
+            }
+            End::TokenRevoked => {
+                let revoke = move |c: &_| {
+                    Ok::<_, central::store::StoreError>(central::store::tokens::delete(c, &name)?)
+                };
+                assert!(central.started.fleet().store.submit(revoke).await.unwrap());
+            }
+            End::UserDeleted => {
+                central.ok(Method::DELETE, &format!("/api/users/{name}"), None).await;
+            }
+            End::UserRoleChanged => {
+                let mut user = user;
+                user["roles"] = json!([{"role": "operator"}]);
+                central.put(&format!("/api/users/{name}"), user).await;
+            }
+            End::PasswordSet => {
+                let password = json!({"password": "another long password"});
+                central.put(&format!("/api/ext/users/{name}/password"), password).await;
+            }
+            End::TokenExpired | End::SignedOut => {}
+        }
+        let ended = async { while ending.block().await.is_some() {} };
+        tokio::time::timeout(STEP, ended).await.unwrap_or_else(|_| panic!("{end:?}: the stream goes on"));
+    }
+    central.patch("/api/devices/press-1", json!({"enabled": false})).await;
+    other.verdict("press-1", "blocked").await;
+    central.end().await;
+}
+
+#[tokio::test]
+async fn one_viewer_takes_no_more_streams_than_its_share_and_leaves_the_rest_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let greedy = central.new_token(Role::Viewer).await;
+    let open = async |token: &str| {
+        let url = central.url("/api/ext/events");
+        central.http.get(url).header("Authorization", token).send().await.unwrap()
+    };
+    let mut taken = Vec::new();
+    let refused = loop {
+        let response = open(&greedy).await;
+        if response.status() != 200 {
+            break response;
+        }
+        taken.push(response);
+        assert!(taken.len() < 50, "one viewer has {} streams", taken.len());
+    };
+    assert_eq!(refused.status(), 429);
+    let other = central.new_token(Role::Viewer).await;
+    assert_eq!(open(&other).await.status(), 200);
+    taken.pop();
+    // Its place is free as soon as central sees that the connection has ended.
+    let deadline = tokio::time::Instant::now() + STEP;
+    while open(&greedy).await.status() != 200 {
+        assert!(tokio::time::Instant::now() < deadline);
+    }
+    central.end().await;
+}

@@ -141,7 +141,11 @@ enum Routes {
 impl Cli {
     /// Runs the command.
     pub async fn run(self) -> ExitCode {
-        match self.dispatch().await {
+        let printed = || match logging::stdout_failure() {
+            None => Ok(()),
+            Some(error) => Err(Exit(1, anyhow::Error::new(error).context("writing to standard output"))),
+        };
+        match self.dispatch().await.and_then(|()| printed()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(Exit(code, error)) => {
                 logging::print_error(&format!("edge-agent: {error:#}"));

@@ -54,6 +54,11 @@ const USER: &str = "$user:";
 /// How the identity of a device that enrols itself begins; no device id may.
 const ENROLLING: &str = "$dps:";
 
+/// Whether a name has dots alone: in a path, or as a file, it leads to another place than it says.
+pub fn is_dots(name: &str) -> bool {
+    name.chars().all(|c| c == '.')
+}
+
 fn check(name: &str) -> Result<(), NameError> {
     if name.starts_with(USER) || name.starts_with(ENROLLING) {
         return Err(NameError::Reserved { name: name.to_owned() });
@@ -69,7 +74,7 @@ fn check_text(name: &str) -> Result<(), NameError> {
     if length > 128 {
         return Err(NameError::TooLong { length });
     }
-    if name.chars().all(|c| c == '.') {
+    if is_dots(name) {
         return Err(NameError::Dots { name: name.to_owned() });
     }
     match name.chars().find(|c| !(c.is_ascii_alphanumeric() || "-:.%_*?!(),=@$'".contains(*c))) {
@@ -169,6 +174,7 @@ impl FromStr for UserName {
             Some(found) => Err(NameError::Character { found, name: name.to_owned(), allowed: ALLOWED }),
             None if name.is_empty() => Err(NameError::Empty { allowed: ALLOWED }),
             None if name.len() > 64 => Err(NameError::TooLong { length: name.len() }),
+            None if is_dots(name) => Err(NameError::Dots { name: name.to_owned() }),
             None => Ok(Self(name.to_owned())),
         }
     }

@@ -1,15 +1,20 @@
 //! Who may ask for what: the token or session of every request, its role, and the API version.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use edge_hub::http_server::Proof;
 use percent_encoding::percent_decode_str;
 
+use super::answers::{Answers, Identity};
 use super::caller::ClientAddress;
+use super::credentials::{Credential, Credentials};
 use super::error::ApiError;
 use super::links::PublicAddress;
 use super::query::check_version;
@@ -31,6 +36,9 @@ const OPEN: &[(Method, &str)] = &[
     (Method::POST, "/api/ext/session"),
 ];
 
+/// Where changes of tokens, users and sessions are asked for.
+const CREDENTIALS: &[&str] = &["/api/apiTokens", "/api/users", "/api/ext/users/", "/api/ext/session"];
+
 /// The API's description, open too.
 const DESCRIPTION: &str = "/openapi.json";
 
@@ -38,19 +46,73 @@ const DESCRIPTION: &str = "/openapi.json";
 /// request that any page makes to this server, so on the API a foreign page would speak with an operator's token.
 const PAGES: &[&str] = &["/status"];
 
+/// Bytes of a body that anybody may send: a name and a password, both of which have their own bounds.
+const OPEN_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// From the end of the head of such a request to the last byte of its body.
+const OPEN_BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// What tells its reader of changes for minutes, at the reader's pace.
+const STREAM: &str = "/api/ext/events";
+
 /// What decides about requests.
 #[derive(Clone)]
 pub struct Access {
     fleet: Arc<Fleet>,
     people: Arc<People>,
     token_use: Arc<TokenUse>,
+    answers: Answers,
+    credentials: Credentials,
     is_behind_proxy: bool,
 }
 
 impl Access {
     /// For the tokens and users of this site.
     pub fn new(fleet: Arc<Fleet>, people: Arc<People>, address: &PublicAddress) -> Self {
-        Self { fleet, people, token_use: Arc::default(), is_behind_proxy: address.is_behind_proxy() }
+        Self {
+            credentials: Credentials::new(fleet.store.clone(), fleet.stop.clone()),
+            fleet,
+            people,
+            token_use: Arc::default(),
+            answers: Answers::default(),
+            is_behind_proxy: address.is_behind_proxy(),
+        }
+    }
+}
+
+/// Who was let in, and by what.
+struct Admitted {
+    caller: Caller,
+    credential: Credential,
+}
+
+impl Access {
+    /// The answer to a request that may be made, as its maker may see it. Reads are answered beside the async threads; changes are few,
+    /// and some wait for minutes, so only what is shown of them is.
+    async fn answer(&self, admitted: Admitted, mut request: Request, next: Next) -> Response {
+        let Admitted { caller, credential } = admitted;
+        let (identity, role, path) = (Identity::of(&caller), caller.role, request.uri().path().to_owned());
+        let is_change = !is_read(request.method());
+        let extensions = request.extensions_mut();
+        extensions.insert(caller);
+        extensions.insert(credential);
+        extensions.insert(self.answers.clone());
+        extensions.insert(self.credentials.clone());
+        if path == STREAM {
+            return next.run(request).await;
+        }
+        if !is_change {
+            let made = async move { shown::to_role(role, &path, next.run(request).await).await };
+            return self.answers.make(&identity, made).await;
+        }
+        let response = next.run(request).await;
+        if CREDENTIALS.iter().any(|root| path.starts_with(root)) {
+            self.credentials.may_have_changed();
+        }
+        if role >= Role::Operator {
+            return response;
+        }
+        self.answers.make(&identity, async move { shown::to_role(role, &path, response).await }).await
     }
 }
 
@@ -66,18 +128,23 @@ pub async fn authorize(State(access): State<Access>, request: Request, next: Nex
         return next.run(Request::from_parts(parts, body)).await;
     }
     let admitted = if is_open(&parts.method, &path) {
-        check_origin(&parts).and_then(|()| check_json(&parts)).map(|()| Role::Viewer)
+        check_origin(&parts).and_then(|()| check_json(&parts)).map(|()| None)
     } else {
-        admit(&access, &parts, address).await.map(|caller| {
-            let role = caller.role;
-            parts.extensions.insert(caller);
-            role
-        })
+        admit(&access, &parts, address).await.map(Some)
     };
     let refused = match admitted {
-        Ok(role) => {
-            let response = next.run(Request::from_parts(parts, body)).await;
-            return shown::to_role(role, &path, response).await;
+        Ok(None) => match open_body(&parts, body).await {
+            Ok(body) => {
+                let response = next.run(Request::from_parts(parts, body)).await;
+                return shown::to_role(Role::Viewer, &path, response).await;
+            }
+            Err(refused) => refused,
+        },
+        Ok(Some(admitted)) => {
+            if let Some(proof) = parts.extensions.get::<Proof>() {
+                proof.is_given();
+            }
+            return access.answer(admitted, Request::from_parts(parts, body), next).await;
         }
         Err(refused) => refused,
     };
@@ -89,6 +156,26 @@ pub async fn authorize(State(access): State<Access>, request: Request, next: Nex
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
+}
+
+/// The body of a request that anybody may make.
+async fn open_body(request: &Parts, body: Body) -> Result<Body, ApiError> {
+    let too_large = || {
+        ApiError::payload_too_large(format!(
+            "the body has more than {OPEN_BODY_BYTES_MAX} bytes, or ended early"
+        ))
+    };
+    let length = request.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if length
+        .and_then(|length| length.parse::<usize>().ok())
+        .is_some_and(|length| length > OPEN_BODY_BYTES_MAX)
+    {
+        return Err(too_large());
+    }
+    let read = tokio::time::timeout(OPEN_BODY_WITHIN, to_bytes(body, OPEN_BODY_BYTES_MAX)).await;
+    let read =
+        read.map_err(|_| ApiError::timeout(format!("the body did not arrive within {OPEN_BODY_WITHIN:?}")))?;
+    Ok(Body::from(read.map_err(|_| too_large())?))
 }
 
 fn is_page(request: &Parts) -> bool {
@@ -105,12 +192,13 @@ fn is_read(method: &Method) -> bool {
 }
 
 /// Who makes a request, when that one may. Who is known and may not is written down.
-async fn admit(access: &Access, request: &Parts, address: ClientAddress) -> Result<Caller, ApiError> {
+async fn admit(access: &Access, request: &Parts, address: ClientAddress) -> Result<Admitted, ApiError> {
     let (method, path) = (&request.method, request.uri.path());
-    let caller = caller(access, request, address).await?;
-    if let Err(refused) = check(&caller, request) {
+    let admitted = caller(access, request, address).await?;
+    let caller = &admitted.caller;
+    if let Err(refused) = check(caller, request) {
         if refused.is_forbidden() && !is_read(method) {
-            let entry = audited::entry(Some(&caller), EntryKind::Refused, method, path, address);
+            let entry = audited::entry(Some(caller), EntryKind::Refused, method, path, address);
             access.people.audit().note(entry, 403);
         }
         return Err(refused);
@@ -118,7 +206,7 @@ async fn admit(access: &Access, request: &Parts, address: ClientAddress) -> Resu
     if !is_read(method) {
         tracing::info!(kind = caller.kind(), name = caller.name(), method = %method, path, "change was asked for");
     }
-    Ok(caller)
+    Ok(admitted)
 }
 
 fn check(caller: &Caller, request: &Parts) -> Result<(), ApiError> {
@@ -224,7 +312,7 @@ fn shows_keys(path: &str) -> bool {
     path.ends_with("/credentials") || path.ends_with("/attestation")
 }
 
-async fn caller(access: &Access, request: &Parts, address: ClientAddress) -> Result<Caller, ApiError> {
+async fn caller(access: &Access, request: &Parts, address: ClientAddress) -> Result<Admitted, ApiError> {
     let Some(header) = request.headers.get(header::AUTHORIZATION) else {
         return of_session(access, request).await;
     };
@@ -238,11 +326,14 @@ async fn caller(access: &Access, request: &Parts, address: ClientAddress) -> Res
     }
     match of_token(access, presented).await {
         Err(error) if error.is_unauthorized() => Err(access.token_use.wrong(error, address).await),
-        other => other.map(|grant| Caller { who: Who::Token(grant.name), role: grant.role }),
+        other => other.map(|(grant, hash)| Admitted {
+            caller: Caller { who: Who::Token(grant.name), role: grant.role },
+            credential: Credential::Token(hash),
+        }),
     }
 }
 
-async fn of_session(access: &Access, request: &Parts) -> Result<Caller, ApiError> {
+async fn of_session(access: &Access, request: &Parts) -> Result<Admitted, ApiError> {
     let secret = session::cookie(&request.headers).ok_or_else(|| {
         ApiError::unauthorized(
             "the Authorization header is missing; make a token with `central token create`, or sign in",
@@ -250,11 +341,11 @@ async fn of_session(access: &Access, request: &Parts) -> Result<Caller, ApiError
     })?;
     let session = access.people.session(secret).await?;
     let session = session.ok_or_else(|| ApiError::unauthorized("the session has ended; sign in again"))?;
-    let role = session.user.role;
-    Ok(Caller { who: Who::Session(session), role })
+    let (role, credential) = (session.user.role, Credential::Session(session.hash.clone()));
+    Ok(Admitted { caller: Caller { who: Who::Session(session), role }, credential })
 }
 
-async fn of_token(access: &Access, presented: Option<Presented>) -> Result<Grant, ApiError> {
+async fn of_token(access: &Access, presented: Option<Presented>) -> Result<(Grant, String), ApiError> {
     let hash = presented.map(|presented| presented.hash).ok_or_else(|| {
         ApiError::unauthorized("the Authorization header holds no token: SharedAccessSignature … or Bearer …")
     })?;
@@ -263,7 +354,7 @@ async fn of_token(access: &Access, presented: Option<Presented>) -> Result<Grant
     match found {
         Some(grant) if grant.expires_ms > now_ms => {
             access.token_use.note(&access.fleet, &hash, &grant, now_ms);
-            Ok(grant)
+            Ok((grant, hash))
         }
         Some(grant) => Err(ApiError::unauthorized(format!(
             "token `{}` has expired; make a new one with `central token create`",

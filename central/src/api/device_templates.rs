@@ -110,11 +110,11 @@ pub(super) async fn list(
     StrictQuery(conditions): StrictQuery<Conditions>,
     address: ListAddress,
 ) -> Answer<Json<Page<TemplateBody>>> {
-    let (limit, selection) = (paging.limit()?, conditions.selection(&paging, &stored::LISTED)?);
+    let selection = conditions.selection(&paging, &stored::LISTED)?;
     let read = move |c: &Connection| Ok::<_, ServiceError>(stored::select(c, &selection)?);
     let (found, mark) = fleet.store.read(read).await?;
     let bodies = found.into_iter().map(TemplateBody::from).collect();
-    Ok(Json(Page::marked(bodies, limit, &address, mark)))
+    Ok(Json(Page::marked(bodies, &address, mark)))
 }
 
 /// One device template.

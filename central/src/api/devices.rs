@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use schemas::names::ModuleId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::attestation::CredentialsBody;
@@ -26,7 +27,7 @@ use crate::organizations::Organizations;
 use crate::precondition::Precondition;
 use crate::single_line::{DisplayName, TemplateId};
 use crate::store::devices::{self, Device};
-use crate::store::manifests;
+use crate::store::{manifests, page};
 use crate::update::Update;
 
 /// Words for a gateway in `type`: IoT Central's, and those of earlier versions of this API.
@@ -80,7 +81,8 @@ pub(super) struct AssignedManifest {
     display_name: Option<String>,
     /// As the gateway was given it; the stored one may have changed since. Given when `expand` asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Value>,
+    #[schema(value_type = Option<Value>)]
+    data: Option<Box<RawValue>>,
 }
 
 /// A wish for a device's registration. What is left out stays as it is.
@@ -205,7 +207,7 @@ fn assigned(
         None => None,
     };
     let display_name = match &device.manifest_id {
-        Some(id) => manifests::get(c, id)?.map(|manifest| manifest.display_name),
+        Some(id) => manifests::display_name(c, id)?,
         None if data.is_none() => return Ok(None),
         None => None,
     };
@@ -237,14 +239,26 @@ pub(super) async fn list(
     StrictQuery(expanded): StrictQuery<Expanded>,
     address: ListAddress,
 ) -> Answer<Json<Page<DeviceBody>>> {
-    let (limit, selection) = (paging.limit()?, conditions.selection(&paging, &devices::LISTED)?);
+    let selection = conditions.selection(&paging, &devices::LISTED)?;
     let read = move |c: &Connection| {
-        let (found, mark) = devices::select(c, &selection)?;
-        let bodies = found.into_iter().map(|device| body(c, device, expanded.expand));
-        Ok::<_, ServiceError>((bodies.collect::<Result<Vec<_>, ServiceError>>()?, mark))
+        let mut last = None;
+        let (found, may_be_more) = devices::select(c, &selection)?;
+        let (mut bodies, mut bytes) = (Vec::new(), 0);
+        for (device, mark) in found {
+            // The manifests of gateways are most of a page.
+            if bytes >= page::BYTES_MAX {
+                return Ok((bodies, last));
+            }
+            let body = body(c, device, expanded.expand)?;
+            let data = body.deployment_manifest.as_ref().and_then(|manifest| manifest.data.as_ref());
+            bytes += data.map_or(0, |data| data.get().len());
+            bodies.push(body);
+            last = Some(mark);
+        }
+        Ok::<_, ServiceError>((bodies, last.filter(|_| may_be_more)))
     };
     let (bodies, mark) = fleet.store.read(read).await?;
-    Ok(Json(Page::marked(bodies, limit, &address, mark)))
+    Ok(Json(Page::marked(bodies, &address, mark)))
 }
 
 /// One gateway or device.

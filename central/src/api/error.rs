@@ -59,6 +59,11 @@ impl ApiError {
         Self { status: StatusCode::UNAUTHORIZED, code: "Unauthorized", message: message.into() }
     }
 
+    /// 413.
+    pub fn payload_too_large(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, code: "PayloadTooLarge", message: message.into() }
+    }
+
     /// 429.
     pub fn too_many_requests(message: impl Into<String>) -> Self {
         Self { status: StatusCode::TOO_MANY_REQUESTS, code: "TooManyRequests", message: message.into() }

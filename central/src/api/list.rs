@@ -24,10 +24,9 @@ impl<T> Page<T> {
         Self { value, next_link }
     }
 
-    /// A page of up to `limit` items, with the link to the next one, which begins at `mark`, when it is full.
-    pub(super) fn marked(value: Vec<T>, limit: u32, address: &ListAddress, mark: Option<String>) -> Self {
-        let is_full = u32::try_from(value.len()) == Ok(limit);
-        Self { value, next_link: mark.filter(|_| is_full).map(|mark| address.after(&mark)) }
+    /// A page with the link to the next one, which begins at `mark`, when there may be one.
+    pub(super) fn marked(value: Vec<T>, address: &ListAddress, mark: Option<String>) -> Self {
+        Self { value, next_link: mark.map(|mark| address.after(&mark)) }
     }
 
     /// All there is.

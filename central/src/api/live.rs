@@ -1,8 +1,9 @@
 //! `/api/ext/events`: what changes, as server-sent events.
 //!
-//! A stream ends after some minutes, and its reader comes again with the id of its last event: so a token that was revoked, or has
-//! expired, reads no longer than that.
+//! A stream ends after some minutes, and its reader comes again with the id of its last event; and it ends when the token or session
+//! ends that opened it.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -21,10 +22,14 @@ use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
+use super::answers::{Answers, Identity};
+use super::caller::ClientAddress;
+use super::credentials::{Credential, Credentials, Watch};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::query::QueryPairs;
 use crate::fleet::Fleet;
 use crate::live::ring::{Batch, Event};
+use crate::live::shares::Subscriber;
 use crate::live::{LiveFeed, Subscription};
 use crate::people::caller::Caller;
 use crate::redact::{self, Named};
@@ -64,14 +69,19 @@ pub(super) async fn events(
     State(fleet): State<Arc<Fleet>>,
     Extension(feed): Extension<LiveFeed>,
     Extension(caller): Extension<Caller>,
+    Extension(credential): Extension<Credential>,
+    Extension(credentials): Extension<Credentials>,
+    Extension(answers): Extension<Answers>,
+    Extension(address): Extension<ClientAddress>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Answer<Response> {
     let devices = devices(query.as_deref().unwrap_or(""))?;
     let last = headers.get(LAST_EVENT_ID).map(|last| last.to_str().unwrap_or(""));
-    let subscription = feed.subscribe(devices, last).await.ok_or_else(|| {
-        ApiError::too_many_requests("as many live streams are open as may be; close a page that shows one")
-    })?;
+    let identity = Identity::of(&caller);
+    let subscriber = Subscriber { identity: format!("{identity:?}"), address: address.0 };
+    let subscribed = feed.subscribe(subscriber, devices, last).await;
+    let subscription = subscribed.map_err(|none| ApiError::too_many_requests(none.to_string()))?;
     let mut pings = tokio::time::interval(PING_EVERY);
     pings.reset();
     // A reader that is new learns where it begins, so that it can come again before its first event.
@@ -80,6 +90,9 @@ pub(super) async fn events(
         first: last.is_none().then_some(first),
         subscription,
         role: caller.role,
+        watch: credentials.watch(credential, caller.role),
+        identity,
+        answers,
         pings,
         ends_at: Instant::now() + LASTS,
         stop: fleet.stop.clone(),
@@ -112,6 +125,9 @@ struct Stream {
     first: Option<String>,
     subscription: Subscription,
     role: Role,
+    watch: Watch,
+    identity: Identity,
+    answers: Answers,
     pings: Interval,
     ends_at: Instant,
     stop: CancellationToken,
@@ -124,20 +140,37 @@ impl Stream {
             return Some(first);
         }
         loop {
-            if self.stop.is_cancelled() || Instant::now() >= self.ends_at {
+            if self.stop.is_cancelled() || self.watch.is_over() || Instant::now() >= self.ends_at {
                 return None;
             }
             if let Some(batch) = self.subscription.read() {
                 self.pings.reset();
+                self.redact(&batch).await?;
                 return Some(self.lines(&batch));
             }
             tokio::select! {
                 () = self.subscription.changed() => {}
                 _ = self.pings.tick() => return Some(": ping\n\n".to_owned()),
                 () = tokio::time::sleep_until(self.ends_at) => return None,
+                () = self.watch.over() => return None,
                 () = self.stop.cancelled() => return None,
             }
         }
+    }
+
+    /// Makes what viewers see of these events, once for all of them, in a turn of the reader's. `None` ends the stream: the reader
+    /// asks for too much at once, and comes again.
+    async fn redact(&self, batch: &Batch) -> Option<()> {
+        if self.role >= Role::Operator || batch.events.iter().all(|event| event.redacted.get().is_some()) {
+            return Some(());
+        }
+        let events = batch.events.clone();
+        let redacting = async move {
+            for event in &events {
+                shown(event, Role::Viewer);
+            }
+        };
+        self.answers.beside(&self.identity, redacting).await.ok()
     }
 
     fn lines(&self, batch: &Batch) -> String {
@@ -161,8 +194,6 @@ fn shown(event: &Event, role: Role) -> &str {
         return &event.data;
     }
     event.redacted.get_or_init(|| {
-        let Ok(mut document) = serde_json::from_str(&event.data) else { return "{}".to_owned() };
-        redact::document(&mut document, &Named::default());
-        document.to_string()
+        redact::json(&event.data, &Named::default()).map_or_else(|| "{}".to_owned(), Cow::into_owned)
     })
 }

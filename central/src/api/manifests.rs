@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
@@ -21,7 +22,8 @@ use crate::fleet::Fleet;
 use crate::organizations::Organizations;
 use crate::precondition::Precondition;
 use crate::single_line::DisplayName;
-use crate::store::manifests::{self, StoredManifest};
+use crate::store::etag;
+use crate::store::manifests::{self, ManifestText, StoredManifest};
 use crate::update::Update;
 
 /// `/api/deploymentManifests/{manifest_id}`
@@ -40,7 +42,8 @@ pub struct ManifestBody {
     display_name: String,
     etag: String,
     /// As it was given.
-    data: Value,
+    #[schema(value_type = Value)]
+    data: Box<RawValue>,
     /// What it belongs to: one organization, or the whole site when it is left out.
     #[serde(skip_serializing_if = "Organizations::is_empty")]
     #[schema(value_type = Vec<String>, required = false, max_items = 1)]
@@ -66,9 +69,9 @@ pub struct StoreWish {
     etag: Option<String>,
 }
 
-impl From<StoredManifest> for ManifestBody {
-    fn from(of: StoredManifest) -> Self {
-        let etag = of.etag();
+impl From<ManifestText> for ManifestBody {
+    fn from(of: ManifestText) -> Self {
+        let etag = etag::of_revision(of.revision);
         Self {
             id: of.id,
             display_name: of.display_name,
@@ -88,11 +91,11 @@ pub(super) async fn list(
     StrictQuery(conditions): StrictQuery<Conditions>,
     address: ListAddress,
 ) -> Answer<Json<Page<ManifestBody>>> {
-    let (limit, selection) = (paging.limit()?, conditions.selection(&paging, &manifests::LISTED)?);
+    let selection = conditions.selection(&paging, &manifests::LISTED)?;
     let read = move |c: &Connection| Ok::<_, ServiceError>(manifests::select(c, &selection)?);
     let (found, mark) = fleet.store.read(read).await?;
     let bodies = found.into_iter().map(ManifestBody::from).collect();
-    Ok(Json(Page::marked(bodies, limit, &address, mark)))
+    Ok(Json(Page::marked(bodies, &address, mark)))
 }
 
 /// One stored manifest.
@@ -105,7 +108,7 @@ pub(super) async fn get(
 ) -> Answer<Json<ManifestBody>> {
     let found = fleet
         .store
-        .read(move |c| manifests::get(c, &of.manifest_id)?.ok_or_else(|| no_manifest(&of.manifest_id)))
+        .read(move |c| manifests::text(c, &of.manifest_id)?.ok_or_else(|| no_manifest(&of.manifest_id)))
         .await?;
     Ok(Json(found.into()))
 }
@@ -153,7 +156,11 @@ async fn store(
         data: wish.data,
         organizations: wish.organizations,
     };
-    Ok(Json(fleet.store_manifest(id, change, must_exist, precondition.with_body(wish.etag)).await?.into()))
+    let stored = fleet.store_manifest(id, change, must_exist, precondition.with_body(wish.etag)).await?;
+    let data = serde_json::value::to_raw_value(&stored.data)
+        .map_err(|_| ApiError::internal("the manifest that was stored could not be written"))?;
+    let StoredManifest { id, display_name, organizations, revision, .. } = stored;
+    Ok(Json(ManifestText { id, display_name, data, organizations, revision }.into()))
 }
 
 /// Deletes a stored manifest that is assigned to no gateway.

@@ -2,6 +2,7 @@
 //!
 //! Every path is registered together with its description, so `/openapi.json` is the server and nothing else.
 
+mod answers;
 pub mod api_tokens;
 pub mod approvals;
 mod assets;
@@ -14,6 +15,7 @@ pub mod cloud_messages;
 pub mod commands;
 pub mod components;
 mod connection;
+mod credentials;
 mod description;
 pub mod device_files;
 pub mod device_templates;

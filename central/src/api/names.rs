@@ -17,7 +17,7 @@ use super::list::Page;
 use crate::error::{ServiceError, no_device};
 use crate::fleet::Fleet;
 use crate::people::caller::Caller;
-use crate::redact;
+use crate::redact::names::is_secret_name;
 use crate::store::devices;
 use crate::store::last_values::{self, NamedValue};
 use crate::token::Role;
@@ -78,7 +78,7 @@ pub(super) async fn list(
 
 fn body(named: NamedValue, role: Role) -> NameBody {
     let NamedValue { from, component, name, at_ms, enqueued_ms, value } = named;
-    let is_hidden = role < Role::Operator && redact::is_secret_name(&name);
+    let is_hidden = role < Role::Operator && is_secret_name(&name);
     let value = if is_hidden { Some(mark()) } else { value };
     let is_number = value.as_ref().is_some_and(|value| is_number(value.get()));
     NameBody {

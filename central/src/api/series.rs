@@ -16,7 +16,7 @@ use crate::clock::now_ms;
 use crate::error::{ServiceError, no_device};
 use crate::fleet::Fleet;
 use crate::people::caller::Caller;
-use crate::redact;
+use crate::redact::names::is_secret_name;
 use crate::series::bucket::{Bucket, step_ms};
 use crate::store::devices;
 use crate::store::losses::{self, StoredLoss};
@@ -195,7 +195,7 @@ pub(super) async fn get(
 ) -> Answer<Json<SeriesBody>> {
     let Asking { query } = Asking::read(of, query.as_deref().unwrap_or(""), now_ms())?;
     if caller.role < Role::Operator
-        && let Some(name) = query.names.iter().find(|name| redact::is_secret_name(name))
+        && let Some(name) = query.names.iter().find(|name| is_secret_name(name))
     {
         return Err(ApiError::forbidden(format!("`{name}` may hold a secret; operators may read it")));
     }

@@ -3,7 +3,6 @@
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
-use schemas::json::written::Written;
 
 use super::error::ApiError;
 use crate::redact::{self, Named};
@@ -55,19 +54,10 @@ impl Form {
         }
         match self {
             Self::Json => {
-                // A mark that no device can have written.
-                let mark = uuid::Uuid::new_v4().simple().to_string();
-                let mut written = Written::read(std::str::from_utf8(bytes).ok()?, &mark).ok()?;
-                let before = written.document.clone();
-                redact::document(&mut written.document, &Named::of_path(path));
-                // Not written anew without need: everything stays as it was written.
-                if written.document == before {
-                    Some(bytes.to_vec())
-                } else {
-                    Some(written.write().into_bytes())
-                }
+                let text = std::str::from_utf8(bytes).ok()?;
+                Some(redact::json(text, &Named::of_path(path))?.into_owned().into_bytes())
             }
-            Self::Text => Some(redact::text(std::str::from_utf8(bytes).ok()?).into_bytes()),
+            Self::Text => Some(redact::text(std::str::from_utf8(bytes).ok()?).into_owned().into_bytes()),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod reading;
 pub mod ring;
+pub mod shares;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,13 +26,12 @@ use crate::device_states::DeviceStates;
 use crate::fleet::Fleet;
 use reading::Reader;
 use ring::{Batch, Position, Ring};
+use shares::{NoPlace, Shares, Subscriber};
 
 /// How often changes are read while somebody watches.
 const EVERY: Duration = Duration::from_millis(100);
 /// How long nothing is read after the store failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// Subscribers at once: enough for the people of a site, few enough that programs get through to the REST API.
-const SUBSCRIBERS_MAX: usize = 100;
 
 /// The live stream of one run of central. Cheap to clone.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ struct Inner {
     fleet: Arc<Fleet>,
     states: DeviceStates,
     ring: Mutex<Ring>,
-    subscribers: Mutex<usize>,
+    subscribers: Mutex<Shares>,
     /// The number of the newest event.
     head: watch::Sender<u64>,
     /// Whether changes are recorded.
@@ -57,7 +57,7 @@ impl LiveFeed {
             fleet,
             states,
             ring: Mutex::new(Ring::new(epoch)),
-            subscribers: Mutex::new(0),
+            subscribers: Mutex::default(),
             head: watch::Sender::new(0),
             is_recording: watch::Sender::new(false),
             woken: Notify::new(),
@@ -68,37 +68,35 @@ impl LiveFeed {
         self.0.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn subscribers(&self) -> MutexGuard<'_, usize> {
+    fn subscribers(&self) -> MutexGuard<'_, Shares> {
         self.0.subscribers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// How many subscribe now.
     pub fn subscriber_count(&self) -> usize {
-        *self.subscribers()
+        self.subscribers().all()
     }
 
     /// Subscribes to devices, or to the states of all. What changes after this returns is in the stream; `last` is the id of the last
-    /// event that the subscriber knows. `None` when as many subscribe as may.
+    /// event that the subscriber knows.
+    ///
+    /// # Errors
+    /// [`NoPlace`] when as many subscribe as may.
     pub async fn subscribe(
         &self,
+        subscriber: Subscriber,
         devices: Option<BTreeSet<DeviceId>>,
         last: Option<&str>,
-    ) -> Option<Subscription> {
-        {
-            let mut subscribers = self.subscribers();
-            if *subscribers >= SUBSCRIBERS_MAX {
-                return None;
-            }
-            *subscribers += 1;
-        }
+    ) -> Result<Subscription, NoPlace> {
+        self.subscribers().take(&subscriber)?;
         let head = self.0.head.subscribe();
         let position = self.ring().subscribe(devices, last);
-        let subscription = Subscription { feed: self.clone(), position, head };
+        let subscription = Subscription { feed: self.clone(), position, head, subscriber };
         self.0.woken.notify_one();
         let mut is_recording = self.0.is_recording.subscribe();
         // The sender lives as long as `self`.
         let _ = is_recording.wait_for(|is_recording| *is_recording).await;
-        Some(subscription)
+        Ok(subscription)
     }
 
     /// Reads what changes while somebody watches, until `stop`.
@@ -174,6 +172,7 @@ pub struct Subscription {
     feed: LiveFeed,
     position: Position,
     head: watch::Receiver<u64>,
+    subscriber: Subscriber,
 }
 
 impl Subscription {
@@ -214,6 +213,6 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.feed.ring().leave(&self.position, Instant::now());
-        *self.feed.subscribers() -= 1;
+        self.feed.subscribers().give_back(&self.subscriber);
     }
 }

@@ -25,6 +25,8 @@ const OVERHEAD_BYTES: usize = 200;
 const GRACE: Duration = Duration::from_secs(60);
 /// Events that a subscriber takes at once.
 const BATCH_MAX: usize = 256;
+/// Bytes of their data, but for the first: what a subscriber that reads slowly holds.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,14 +250,15 @@ impl Ring {
             (position.must_resync, position.next) = (false, self.next);
             return Batch { is_resync: true, events: Vec::new(), up_to: self.head() };
         }
-        let mut events = Vec::new();
+        let (mut events, mut bytes) = (Vec::new(), 0);
         let first = self.events.partition_point(|event| event.number < position.next);
         for event in self.events.range(first..) {
-            if events.len() == BATCH_MAX {
+            if events.len() == BATCH_MAX || bytes >= BATCH_BYTES_MAX {
                 break;
             }
             position.next = event.number + 1;
             if position.wants(event) {
+                bytes += event.data.len();
                 events.push(event.clone());
             }
         }
@@ -280,6 +283,21 @@ mod tests {
         let batch = ring.read(position);
         assert!(!batch.is_resync);
         batch.events.iter().map(|event| event.data.clone()).collect()
+    }
+
+    #[test]
+    fn a_subscriber_takes_no_more_bytes_at_once_than_it_may_hold_and_gets_all_in_the_end() {
+        let mut ring = Ring::new("e".into());
+        let mut position = ring.subscribe(only(&["a"]), None);
+        for _ in 0..20 {
+            ring.push(EventKind::Telemetry, id("a"), "x".repeat(BATCH_BYTES_MAX / 3));
+        }
+        let mut taken = Vec::new();
+        while taken.len() < 20 {
+            let batch = take(&ring, &mut position);
+            assert!((1..=4).contains(&batch.len()), "{}", batch.len());
+            taken.extend(batch);
+        }
     }
 
     #[test]

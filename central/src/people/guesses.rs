@@ -1,11 +1,16 @@
 //! Failed sign-ins: each makes the next one for the same user from the same address wait longer, and many for one user make
 //! addresses wait from which that user never signed in. Other users behind the same address do not wait.
+//!
+//! Attempts for one user from one address are looked at one after the other, in the order in which they came: who knows the password
+//! is let in behind those who guess it.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use edge_core::access::throttle::{Throttle, ThrottleSettings, Turn};
+use tokio::time::Instant;
 
 use super::error::PeopleError;
 use super::password::Lane;
@@ -19,6 +24,11 @@ pub(super) struct Claim {
     pub(super) is_user: bool,
     pub(super) from: IpAddr,
 }
+
+/// Attempts for one user from one address that wait. With the longest wait of each, the last of them waits for less than clients do.
+const WAITING_MAX: usize = 16;
+/// After how long an attempt asks for its place again.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What counts as one address: of IPv6 the first 64 bits, because whoever has one address has all of its network.
 fn network(address: IpAddr) -> IpAddr {
@@ -34,13 +44,15 @@ pub(super) struct Guesses {
     users: Mutex<Throttle>,
     /// Counts of names that nobody has, which wait as others do. Apart, so that names made up push out no count of a user's.
     strangers: Mutex<Throttle>,
+    /// Those who wait, by user and address.
+    lines: Mutex<HashMap<(IpAddr, String), Arc<tokio::sync::Mutex<()>>>>,
     since: Instant,
 }
 
 impl Default for Guesses {
     fn default() -> Self {
         let throttle = || Mutex::new(Throttle::new(ThrottleSettings::default()));
-        Self { users: throttle(), strangers: throttle(), since: Instant::now() }
+        Self { users: throttle(), strangers: throttle(), lines: Mutex::default(), since: Instant::now() }
     }
 }
 
@@ -54,22 +66,37 @@ impl Guesses {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The line of this user at this address; `None` when it is as long as it may be.
+    fn line(&self, claim: &Claim) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|_, line| Arc::strong_count(line) > 1);
+        let line = lines.entry((network(claim.from), claim.name.clone())).or_default();
+        // One is that of the map.
+        (Arc::strong_count(line) <= WAITING_MAX).then(|| line.clone())
+    }
+
     /// Waits until this attempt may be looked at, and tells whether the user has signed in from there before.
     ///
     /// # Errors
-    /// [`PeopleError::TooManyFailures`] when it would have to wait longer than the longest wait.
+    /// [`PeopleError::TooManyFailures`] when too many wait before it.
     pub(super) async fn turn(&self, claim: &Claim) -> Result<Lane, PeopleError> {
-        let (turn, is_known) = {
-            let mut throttle = self.of(claim);
-            let turn = throttle.arrive(self.now_ms(), network(claim.from), &claim.name);
-            (turn, throttle.is_known(network(claim.from), &claim.name))
-        };
-        match turn {
-            Turn::After(0) => {}
-            Turn::After(wait_ms) => tokio::time::sleep(Duration::from_millis(wait_ms)).await,
-            Turn::Refused => return Err(PeopleError::TooManyFailures),
+        let line = self.line(claim).ok_or(PeopleError::TooManyFailures)?;
+        let _turn = line.lock().await;
+        loop {
+            let (turn, is_known) = {
+                let mut throttle = self.of(claim);
+                let turn = throttle.arrive(self.now_ms(), network(claim.from), &claim.name);
+                (turn, throttle.is_known(network(claim.from), &claim.name))
+            };
+            match turn {
+                Turn::After(wait_ms) => {
+                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                    return Ok(if is_known { Lane::Known } else { Lane::Unknown });
+                }
+                // The one before it took its place and left.
+                Turn::Refused => tokio::time::sleep(AGAIN_AFTER).await,
+            }
         }
-        Ok(if is_known { Lane::Known } else { Lane::Unknown })
     }
 
     pub(super) fn succeeded(&self, claim: &Claim) {
@@ -90,6 +117,43 @@ impl Guesses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_knows_the_password_is_let_in_behind_those_who_guess_it_at_the_same_address() {
+        let guesses = Arc::new(Guesses::default());
+        let claim = Claim { name: "opal".into(), is_user: true, from: IpAddr::from([192, 0, 2, 1]) };
+        for _ in 0..3 {
+            let (guesses, claim) = (guesses.clone(), claim.clone());
+            tokio::spawn(async move {
+                loop {
+                    match guesses.turn(&claim).await {
+                        Ok(_) => guesses.failed(&claim),
+                        Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                    }
+                }
+            });
+        }
+        for _ in 0..12 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let turn = tokio::time::timeout(Duration::from_secs(60), guesses.turn(&claim)).await;
+            assert!(turn.is_ok_and(|turn| turn.is_ok()), "the right password is looked at");
+            guesses.succeeded(&claim);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_has_an_end() {
+        let guesses = Guesses::default();
+        let claim = Claim { name: "opal".into(), is_user: true, from: IpAddr::from([192, 0, 2, 1]) };
+        (0..20).for_each(|_| guesses.failed(&claim));
+        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(guesses.turn(&claim))).collect();
+        for turn in &mut waiting {
+            assert!(futures_util::poll!(turn.as_mut()).is_pending());
+        }
+        assert!(matches!(guesses.turn(&claim).await, Err(PeopleError::TooManyFailures)));
+        drop(waiting);
+        assert!(futures_util::poll!(Box::pin(guesses.turn(&claim))).is_pending());
+    }
 
     #[tokio::test]
     async fn all_addresses_of_an_ipv6_network_are_one_and_names_that_nobody_has_are_counted_apart() {

@@ -4,9 +4,13 @@ use serde_json::json;
 
 use super::*;
 
-fn hidden(mut value: Value) -> Value {
-    document(&mut value, &Named::default());
-    value
+fn shown(value: &Value, path: &str) -> Value {
+    serde_json::from_str(&json(&value.to_string(), &Named::of_path(path)).unwrap()).unwrap()
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "short where a document is made for it")]
+fn hidden(value: Value) -> Value {
+    shown(&value, "")
 }
 
 #[test]
@@ -45,7 +49,7 @@ fn names_of_secrets_are_known_in_every_spelling_and_others_are_not() {
         "HTTPAuth",
         "key",
     ] {
-        assert!(is_secret_name(name), "{name}");
+        assert!(names::is_secret_name(name), "{name}");
     }
     for name in [
         "temperature",
@@ -158,11 +162,7 @@ fn texts_lose_what_has_the_form_of_a_secret_and_keep_the_rest() {
 #[test]
 fn a_value_that_is_named_by_the_path_is_hidden_by_that_name() {
     let answer = json!({"timestamp": "t", "value": "s3cr3t"});
-    let shown = |path: &str| {
-        let mut answer = answer.clone();
-        document(&mut answer, &Named::of_path(path));
-        answer["value"].as_str().map(str::to_owned)
-    };
+    let shown = |path: &str| shown(&answer, path)["value"].as_str().map(str::to_owned);
     assert_eq!(shown("/api/devices/d/telemetry/pass%77ord").as_deref(), Some(MARK));
     assert_eq!(shown("/api/devices/d/telemetry/temperature").as_deref(), Some("s3cr3t"));
 }
@@ -264,7 +264,8 @@ proptest! {
         after in "(password|--key|sig|=|:| |\"|\\\\|%3D|%|://|@|é|\n|a|\\{|eyJ|Bearer |-----BEGIN |-----END |PRIVATE KEY-----){0,20}",
     ) {
         let end = if form.starts_with("amqp") { "@h" } else { "" };
-        let shown = text(&format!("{before} {form}s3cr3t-V4lue{end} {after}"));
+        let given = format!("{before} {form}s3cr3t-V4lue{end} {after}");
+        let shown = text(&given);
         prop_assert!(!shown.contains("s3cr3t"), "{shown}");
     }
 }
@@ -309,4 +310,109 @@ fn a_row_that_names_a_secret_is_hidden_and_its_name_and_others_are_not() {
     assert_eq!(shown[2], row("temperature"));
     let environment = hidden(json!({"name": "env", "value": {"A": {"value": "hunter2"}, "B": "hunter2"}}));
     assert!(!environment.to_string().contains("hunter2"), "{environment}");
+}
+
+#[test]
+fn names_and_forms_of_secrets_are_hidden_and_words_that_contain_them_are_shown() {
+    for name in [
+        "creds",
+        "dbCreds",
+        "pin",
+        "PIN",
+        "sim_pin",
+        "pin2",
+        "puk",
+        "otp",
+        "totp",
+        "hmac",
+        "seed",
+        "walletSeed",
+        "mnemonic",
+        "snmpCommunity",
+        "community",
+        "session",
+        "sessionId",
+        "session_id",
+        "login",
+        "webhookUrl",
+        "dsn",
+        "SENTRY_DSN",
+        "pfx",
+        "p12",
+        "unlockCode",
+        "access_code",
+        "license",
+        "licenseFile",
+    ] {
+        assert!(names::is_secret_name(name), "{name}");
+        assert_eq!(hidden(json!({name: "s3cr3t"})), json!({name: MARK}), "{name}");
+        assert!(!text(&format!("x {name}=s3cr3t")).contains("s3cr3t"), "{name}");
+    }
+    for name in [
+        "pinion",
+        "pineapple",
+        "spin",
+        "spinRate",
+        "seedling",
+        "proceed",
+        "sessions",
+        "lastLogin",
+        "code",
+        "exitCode",
+        "unlock",
+        "communityCount2x",
+        "otpimal",
+        "opinion",
+        "p1",
+        "p123",
+        "shipping",
+    ] {
+        let is_word = name == "communityCount2x";
+        assert_eq!(names::is_secret_name(name), is_word, "{name}");
+    }
+    for (given, expected) in [
+        ("curl -u user:S3CR3T https://h/x", "curl -u user:***redacted*** https://h/x"),
+        ("/usr/bin/curl --user user:S3CR3T -v", "/usr/bin/curl --user user:***redacted*** -v"),
+        ("curl -uuser:S3CR3T h", "curl -uuser:***redacted*** h"),
+        ("mysql -uroot -pS3CR3T db", "mysql -uroot -p***redacted*** db"),
+        ("mysqldump -pS3CR3T", "mysqldump -p***redacted***"),
+        ("sshpass -p S3CR3T ssh h", "sshpass -p ***redacted*** ssh h"),
+        ("docker login -u u -p S3CR3T", "docker login -u u -p ***redacted***"),
+        ("mosquitto_pub -h h -P S3CR3T -t a", "mosquitto_pub -h h -P ***redacted*** -t a"),
+        ("snmpget -v2c -c S3CR3T h", "snmpget -v2c -c ***redacted*** h"),
+        ("ran wpa_passphrase S3CR3T and more", "ran wpa_passphrase ***redacted***"),
+        ("GET /cb?code=S3CR3T", "GET /cb?code=***redacted***"),
+        ("GET /cb?a=1&code=S3CR3T", "GET /cb?a=1&code=***redacted***"),
+        ("pin=S3CR3T", "pin=***redacted***"),
+        ("key AKIAIOSFODNN7EXAMPLE used", "key ***redacted*** used"),
+        ("t ghp_0123456789abcdefghijABCDEFGHIJ012345.", "t ***redacted***."),
+        ("t github_pat_0123456789abcdefghij_AB", "t ***redacted***"),
+        ("t xoxb-123456789012-abcdefghij", "t ***redacted***"),
+        (
+            "to https://hooks.slack.com/services/T0/B0/abc now",
+            "to https://hooks.slack.com/services/***redacted*** now",
+        ),
+    ] {
+        assert_eq!(text(given), expected);
+    }
+    for shown in [
+        "docker run -p 8080:80 image",
+        "module filter ended with exit code=3",
+        "curl -u user h",
+        "mysql -p db",
+        "the pinion spins at 20 rpm",
+        "AKIA and ghp_ begin tokens",
+    ] {
+        assert_eq!(text(shown), shown);
+    }
+}
+
+#[test]
+fn what_holds_no_secret_is_borrowed_with_every_digit_and_blank() {
+    let document =
+        "{ \"a\" : [1.50, 12345678901234567890123, 1e999, true, null], \"b\":{\"c\": \"sp\\u00e4t\"} }\n";
+    assert!(matches!(json(document, &Named::default()), Some(Cow::Borrowed(_))));
+    let with = document.replace("\"c\"", "\"pin\"");
+    assert_eq!(json(&with, &Named::default()).unwrap(), with.replace("\"sp\\u00e4t\"", "\"***redacted***\""));
+    assert!(json("{", &Named::default()).is_none());
 }

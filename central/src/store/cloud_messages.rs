@@ -7,7 +7,7 @@ use schemas::cloud_message::{CloudMessage, End, Settlement};
 use schemas::names::DeviceId;
 
 use super::columns::{integer, json_column, parsed_column, unsigned};
-use super::unreadable;
+use super::{page, unreadable};
 
 /// Ended messages that are kept for each device.
 const ENDED_KEPT: u32 = 100;
@@ -92,7 +92,7 @@ pub fn get(c: &Connection, sequence: u64) -> rusqlite::Result<Option<StoredMessa
     unreadable::row("cloud_messages", statement.query_row([integer(sequence)], read))
 }
 
-/// Up to `limit` messages of a device with sequences above `after`, oldest first.
+/// Up to `limit` messages of a device with sequences above `after`, oldest first; fewer when they are large.
 ///
 /// # Errors
 /// SQLite's.
@@ -105,9 +105,8 @@ pub fn page(
     let mut statement = c.prepare_cached(
         "SELECT * FROM cloud_messages WHERE device = ?1 AND sequence > ?2 ORDER BY sequence",
     )?;
-    unreadable::rows("cloud_messages", statement.query_map((device.as_str(), integer(after)), read)?)
-        .take(limit as usize)
-        .collect()
+    let rows = statement.query_map((device.as_str(), integer(after)), |row| page::sized(row, read))?;
+    Ok(page::page(unreadable::rows("cloud_messages", rows), limit)?.0)
 }
 
 /// Up to `limit` messages that wait here, not at a gateway, with sequences above `after`, oldest first.

@@ -8,7 +8,7 @@ use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
 
 use super::columns::{integer, json_column, parsed_column, unsigned};
-use super::unreadable;
+use super::{page, unreadable};
 
 /// How a command ended.
 pub type Outcome = Result<MethodResponse, MethodFailure>;
@@ -233,7 +233,7 @@ pub fn overdue(connection: &Connection, now_ms: u64) -> rusqlite::Result<(Vec<Co
     Ok((over, unreadable::value("commands", next)?.flatten().map(unsigned)))
 }
 
-/// The last `limit` commands of one name to a target, newest first.
+/// The last `limit` commands of one name to a target, newest first; fewer when they are large.
 ///
 /// # Errors
 /// SQLite's.
@@ -249,17 +249,19 @@ pub fn history(
          AND CASE WHEN json_valid(request) THEN request ->> '$.methodName' = ?3 ELSE 1 END ORDER BY row DESC",
     )?;
     let of = (target.device.as_str(), target.module.as_ref().map_or("", ModuleId::as_str), name);
-    unreadable::rows("commands", statement.query_map(of, read)?).take(limit as usize).collect()
+    let rows = statement.query_map(of, |row| page::sized(row, read))?;
+    Ok(page::page(unreadable::rows("commands", rows), limit)?.0)
 }
 
-/// The last `limit` commands to a device and its modules, newest first.
+/// The last `limit` commands to a device and its modules, newest first; fewer when they are large.
 ///
 /// # Errors
 /// SQLite's.
 pub fn recent(connection: &Connection, device: &DeviceId, limit: u32) -> rusqlite::Result<Vec<Command>> {
     let mut statement =
         connection.prepare_cached("SELECT * FROM commands WHERE device = ?1 ORDER BY row DESC LIMIT ?2")?;
-    unreadable::rows("commands", statement.query_map((device.as_str(), limit), read)?).collect()
+    let rows = statement.query_map((device.as_str(), limit), |row| page::sized(row, read))?;
+    Ok(page::page(unreadable::rows("commands", rows), limit)?.0)
 }
 
 /// Every command that has not ended and was not to wait.

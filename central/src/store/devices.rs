@@ -249,15 +249,15 @@ pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resul
     unreadable::rows("devices", statement.query_map([after], read)?).take(limit as usize).collect()
 }
 
-/// The devices that a list asks for, and where its next page begins.
+/// The devices that a list asks for, each with where a page behind it begins, and whether there may be more.
 ///
 /// # Errors
 /// SQLite's.
 pub fn select(
     connection: &Connection,
     selection: &Selection,
-) -> rusqlite::Result<(Vec<Device>, Option<String>)> {
-    selection.rows(connection, &LISTED, read)
+) -> rusqlite::Result<(Vec<(Device, String)>, bool)> {
+    selection.marked_rows(connection, &LISTED, read)
 }
 
 /// The devices behind a gateway, by id.

@@ -2,7 +2,9 @@
 
 use rusqlite::{Connection, Row};
 use schemas::names::DeviceId;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::columns::{json_column, unsigned};
 use super::etag;
@@ -29,6 +31,27 @@ impl StoredManifest {
     pub fn etag(&self) -> String {
         etag::of_revision(self.revision)
     }
+}
+
+/// A manifest with its text as it is stored: read, it takes thirty times the memory.
+#[derive(Debug, Clone)]
+pub struct ManifestText {
+    pub id: String,
+    pub display_name: String,
+    pub data: Box<RawValue>,
+    pub organizations: Organizations,
+    /// Grows with every change.
+    pub revision: i64,
+}
+
+fn read_text(row: &Row<'_>) -> rusqlite::Result<ManifestText> {
+    Ok(ManifestText {
+        id: row.get("id")?,
+        display_name: row.get("display_name")?,
+        data: json_column(row, "data")?,
+        organizations: unreadable::value("manifests", json_column(row, "organizations"))?.unwrap_or_default(),
+        revision: row.get("revision")?,
+    })
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredManifest> {
@@ -79,7 +102,10 @@ pub fn put_assigned(connection: &Connection, gateway: &DeviceId, data: &Value) -
 ///
 /// # Errors
 /// SQLite's.
-pub fn assigned(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Option<Value>> {
+pub fn assigned<T: DeserializeOwned>(
+    connection: &Connection,
+    gateway: &DeviceId,
+) -> rusqlite::Result<Option<T>> {
     let mut statement = connection.prepare_cached("SELECT * FROM assigned_manifests WHERE device = ?1")?;
     let found = statement.query_row([gateway.as_str()], |row| json_column(row, "data"));
     unreadable::row("assigned_manifests", found)
@@ -115,6 +141,24 @@ pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<StoredM
     unreadable::row("manifests", statement.query_row([id], read))
 }
 
+/// As [`get`], with its text.
+///
+/// # Errors
+/// SQLite's.
+pub fn text(connection: &Connection, id: &str) -> rusqlite::Result<Option<ManifestText>> {
+    let mut statement = connection.prepare_cached("SELECT * FROM manifests WHERE id = ?1")?;
+    unreadable::row("manifests", statement.query_row([id], read_text))
+}
+
+/// What a manifest is called.
+///
+/// # Errors
+/// SQLite's.
+pub fn display_name(connection: &Connection, id: &str) -> rusqlite::Result<Option<String>> {
+    let mut statement = connection.prepare_cached("SELECT display_name FROM manifests WHERE id = ?1")?;
+    unreadable::row("manifests", statement.query_row([id], |row| row.get(0)))
+}
+
 /// What [`select`] gives.
 pub const LISTED: Listed = Listed {
     table: "manifests",
@@ -138,8 +182,8 @@ const ORGANIZATION: &str = "CASE WHEN json_valid(organizations) THEN json_extrac
 pub fn select(
     connection: &Connection,
     selection: &Selection,
-) -> rusqlite::Result<(Vec<StoredManifest>, Option<String>)> {
-    selection.rows(connection, &LISTED, read)
+) -> rusqlite::Result<(Vec<ManifestText>, Option<String>)> {
+    selection.rows(connection, &LISTED, read_text)
 }
 
 /// Forgets a manifest; false when there was none.

@@ -32,6 +32,7 @@ pub mod numbers;
 mod opening;
 pub mod operations;
 pub mod overview;
+pub mod page;
 mod paths;
 pub mod queues;
 pub mod record;

@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
 use super::filter::{Field, Filter, InvalidFilter, Kind, find};
-use super::unreadable;
+use super::{page, unreadable};
 
 /// A table that may be filtered and ordered.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Selection {
         Ok(Self { filter: filter.unwrap_or_default(), order, after, limit })
     }
 
-    /// The rows, and where the next page begins behind the last of them.
+    /// The rows, and where the next page begins behind the last of them, when there may be one.
     ///
     /// # Errors
     /// SQLite's.
@@ -95,20 +95,28 @@ impl Selection {
         listed: &Listed,
         read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<(Vec<T>, Option<String>)> {
+        let (rows, may_be_more) = self.marked_rows(connection, listed, read)?;
+        let (rows, mut marks): (Vec<T>, Vec<String>) = rows.into_iter().unzip();
+        Ok((rows, marks.pop().filter(|_| may_be_more)))
+    }
+
+    /// The rows, each with where a page behind it begins, and whether there may be more.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub(super) fn marked_rows<T>(
+        &self,
+        connection: &Connection,
+        listed: &Listed,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<(Vec<(T, String)>, bool)> {
         let (sql, values) = self.statement(listed);
         // Not cached: texts of clients would push out the statements that are used all the time.
         let mut statement = connection.prepare(&sql)?;
         let with_mark = |row: &Row<'_>| Ok((read(row)?, self.order.mark(row)?));
-        let found = statement.query_map(rusqlite::params_from_iter(values), with_mark)?;
-        let found = unreadable::rows(listed.table, found).take(self.limit as usize);
-        let mut mark = None;
-        let rows = found.map(|row| {
-            let (row, of_row) = row?;
-            mark = Some(of_row);
-            Ok(row)
-        });
-        let rows = rows.collect::<rusqlite::Result<Vec<T>>>()?;
-        Ok((rows, mark))
+        let found = statement
+            .query_map(rusqlite::params_from_iter(values), |row| page::sized(row, |row| with_mark(row)))?;
+        page::page(unreadable::rows(listed.table, found), self.limit)
     }
 
     fn statement(&self, listed: &Listed) -> (String, Vec<Value>) {

@@ -11,8 +11,8 @@ use serde::Serializer as _;
 
 use super::columns::{integer, json_column, parsed_column, unsigned};
 use super::queues::{self, Marks};
-use super::unreadable;
 use super::{last_values, series};
+use super::{page, unreadable};
 
 /// Queues that a gateway is told of; far more than a site has.
 const TOLD_MAX: u32 = 2000;
@@ -20,8 +20,6 @@ const TOLD_MAX: u32 = 2000;
 const TOLD_BYTES_MAX: usize = 128 * 1024;
 /// What a connection may have in flight: MQTT has so many packet ids.
 const IN_FLIGHT_MAX: u64 = 65_535;
-/// Bytes of bodies in one page; the rest comes with the next.
-const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a message takes beside its bag and body: its row and its entry in the index. In the schema's trigger too.
 const ROW_BYTES: usize = 128;
 
@@ -359,17 +357,8 @@ fn page_by(
     let mut statement = connection.prepare_cached(&format!(
         "SELECT * FROM telemetry WHERE device = ?1 AND id > max(?2, {BEFORE_DEVICE}) ORDER BY {order}"
     ))?;
-    let rows = unreadable::rows("telemetry", statement.query_map((device.as_str(), after), read)?);
-    let (mut page, mut bytes) = (Vec::new(), 0);
-    for message in rows.take(limit as usize) {
-        let message = message?;
-        bytes += message.body.len();
-        page.push(message);
-        if bytes >= PAGE_BYTES_MAX {
-            break;
-        }
-    }
-    Ok(page)
+    let rows = statement.query_map((device.as_str(), after), |row| page::sized(row, read))?;
+    Ok(page::page(unreadable::rows("telemetry", rows), limit)?.0)
 }
 
 /// The id of the last message; 0 before the first.

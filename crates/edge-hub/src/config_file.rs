@@ -81,6 +81,44 @@ pub fn read<T: DeserializeOwned>(
     })
 }
 
+/// The most connections of anything that a key may allow; more files than that no system opens.
+const CONNECTIONS_MAX: u64 = 1_000_000;
+
+/// Reads how many connections there may be: at least one, or nobody could ask why.
+///
+/// # Errors
+/// The type's own, and for what is out of range.
+pub fn connections<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de> + Copy + TryInto<u64>,
+{
+    let number = T::deserialize(deserializer)?;
+    check_connections(number).map(|()| number).map_err(serde::de::Error::custom)
+}
+
+/// As [`connections`], of a key that may be left out.
+///
+/// # Errors
+/// As there.
+pub fn optional_connections<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de> + Copy + TryInto<u64>,
+{
+    let number = <Option<T> as serde::Deserialize>::deserialize(deserializer)?;
+    number.map_or(Ok(()), check_connections).map(|()| number).map_err(serde::de::Error::custom)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("write a whole number from 1 to {CONNECTIONS_MAX}")]
+struct NoConnections;
+
+fn check_connections<T: TryInto<u64>>(number: T) -> Result<(), NoConnections> {
+    let is_right = number.try_into().is_ok_and(|number| (1..=CONNECTIONS_MAX).contains(&number));
+    is_right.then_some(()).ok_or(NoConnections)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;

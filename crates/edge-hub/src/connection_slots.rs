@@ -255,7 +255,7 @@ impl ConnectionSlots {
 }
 
 /// What counts as one host: an IPv4 address, or the network of an IPv6 host.
-fn host(address: IpAddr) -> IpAddr {
+pub(crate) fn host(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         // A host has a /64 to itself, and all of its addresses.
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),

@@ -3,6 +3,7 @@
 //! A connection carries one request, so that an idle client holds no connection slot and every wait has an end. Unix sockets
 //! and TCP listeners are served by [`HttpServer`]; the HTTPS listener ([`crate::https`]) shares [`one_request`] with it.
 
+mod slots;
 mod stall;
 mod tcp;
 mod tls;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use crate::tasks;
 use tracing::{debug, error, warn};
 
+pub use self::slots::Proof;
 use self::stall::StallTimeout;
 
 /// How long accepting pauses after an error such as "too many open files", which no event announces the end of.

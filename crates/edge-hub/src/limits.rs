@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config_file;
 use crate::settings::{IdentitySettings, MqttServerSettings};
 
 /// `[limits]`
@@ -13,8 +14,10 @@ use crate::settings::{IdentitySettings, MqttServerSettings};
 pub struct Limits {
     /// Connections at once from one address.
     #[schemars(extend("x-default" = "`connections_max`"))]
+    #[serde(deserialize_with = "config_file::optional_connections")]
     pub connections_per_address: Option<usize>,
     /// Connections at once that have not logged in yet.
+    #[serde(deserialize_with = "config_file::connections")]
     pub unproven_connections: usize,
     /// Connections that an address from which nobody has logged in may open in a second; 0 for no limit.
     pub connects_per_second_per_address: u64,
@@ -29,6 +32,7 @@ pub struct Limits {
     /// How long publishers may wait for the subscribers of one identity, which are closed then.
     pub publishers_wait_seconds: u64,
     /// Connections of one identity at once.
+    #[serde(deserialize_with = "config_file::connections")]
     pub connections_per_identity: u64,
     /// Sessions of one identity that outlive their connection.
     pub sessions_per_identity: u64,

@@ -53,6 +53,7 @@ pub(super) struct FileListen {
     /// Address and port of metrics for Prometheus (`GET /metrics`), on loopback only; `""` for none.
     pub(super) metrics: String,
     /// Connections at once, over all listeners.
+    #[serde(deserialize_with = "edge_hub::config_file::connections")]
     pub(super) connections_max: usize,
 }
 

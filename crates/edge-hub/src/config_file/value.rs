@@ -202,6 +202,9 @@ impl<'de> SeqAccess<'de> for Items {
 }
 
 /// Numbers: the text of a variable is read as the type that is asked for.
+/// The largest whole number of any key, 2^53: a thousand times of it, as milliseconds of seconds are, fits into 64 bits too.
+const INTEGER_MAX: u64 = 1 << 53;
+
 macro_rules! numbers {
     ($($method:ident, $visit:ident, $type:ty, $write:literal;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -224,6 +227,9 @@ impl<'de> Deserializer<'de> for Value {
             Data::Table(table) => visitor.visit_map(Entries { left: table.into_iter(), current: None }),
             Data::Array(items) => visitor.visit_seq(Items(items.into_iter())),
             Data::Text(text) | Data::Any(text) => visitor.visit_string(text),
+            Data::Integer(number) if u64::try_from(number).is_ok_and(|number| number > INTEGER_MAX) => {
+                Err(Fault::found(&number.to_string(), "a whole number up to 9007199254740992"))
+            }
             Data::Integer(number) => visitor.visit_i64(number),
             Data::Float(number) => visitor.visit_f64(number),
             Data::Flag(flag) => visitor.visit_bool(flag),
@@ -241,10 +247,20 @@ impl<'de> Deserializer<'de> for Value {
         deserialize_u8, visit_u8, u8, "a whole number from 0 to 255";
         deserialize_u16, visit_u16, u16, "a whole number from 0 to 65535";
         deserialize_u32, visit_u32, u32, "a whole number from 0 on";
-        deserialize_u64, visit_u64, u64, "a whole number from 0 on";
         deserialize_f32, visit_f32, f32, "a number";
         deserialize_f64, visit_f64, f64, "a number";
         deserialize_bool, visit_bool, bool, "true or false";
+    }
+
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.data {
+            Data::Any(text) => match text.trim().parse::<u64>() {
+                Ok(number) if number <= INTEGER_MAX => visitor.visit_u64(number),
+                Ok(_) => Err(Fault::found(text, "a whole number up to 9007199254740992")),
+                Err(_) => Err(Fault::found(text, "a whole number from 0 on")),
+            },
+            _ => self.deserialize_any(visitor),
+        }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {

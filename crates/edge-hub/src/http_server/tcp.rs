@@ -1,12 +1,8 @@
-//! TCP listeners of [`HttpServer`], with TLS or without: a bound for each client address beside the one for all.
-//!
-//! A connection that has not sent its request's head has proven nothing. When there are too many connections, of one address or of
-//! all, the one that has waited longest for its head is closed in favour of the newest, so that half requests keep nobody out.
+//! TCP listeners of [`HttpServer`], with TLS or without: a bound for each client address beside the one for all ([`super::slots`]).
 
 use edge_core::error_chain::chain;
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -23,104 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::slots::{Awaited, Proof, Slot, Slots};
 use super::stall::StallTimeout;
 use super::tls::{self, Opened};
 use super::{Ended, HttpLimits, HttpServer, RequestTimes, next_connection, one_request};
 use crate::tasks;
-
-/// The connections of a listener.
-struct Open {
-    max: usize,
-    max_per_address: usize,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    next: u64,
-    of: HashMap<IpAddr, usize>,
-    all: usize,
-    /// Those whose request's head is not here yet, oldest first, each with what closes it.
-    waiting: BTreeMap<u64, (IpAddr, CancellationToken)>,
-}
-
-impl State {
-    /// Closes the connection that has waited longest for its head, of `address` or of any. False when none waits.
-    fn close_waiting(&mut self, address: Option<IpAddr>) -> bool {
-        let is_meant = |(_, (of, _)): &(&u64, &(IpAddr, CancellationToken))| {
-            address.is_none_or(|address| address == *of)
-        };
-        let Some(oldest) = self.waiting.iter().find(is_meant).map(|(id, _)| *id) else { return false };
-        if let Some((address, close)) = self.waiting.remove(&oldest) {
-            close.cancel();
-            // Its slot is the newest connection's now; its own end gives nothing back.
-            self.release(address);
-        }
-        true
-    }
-
-    fn release(&mut self, address: IpAddr) {
-        self.all = self.all.saturating_sub(1);
-        if let Some(count) = self.of.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.of.remove(&address);
-            }
-        }
-    }
-}
-
-impl Open {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes a slot; `None` when all are taken by requests that are being answered.
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
-        let mut state = self.state();
-        let of = state.of.get(&address).copied().unwrap_or(0);
-        if of >= self.max_per_address && !state.close_waiting(Some(address)) {
-            return None;
-        }
-        if state.all >= self.max && !state.close_waiting(None) {
-            return None;
-        }
-        let id = state.next;
-        state.next += 1;
-        state.all += 1;
-        *state.of.entry(address).or_default() += 1;
-        let closed = CancellationToken::new();
-        state.waiting.insert(id, (address, closed.clone()));
-        drop(state);
-        Some(Slot { id, address, closed, open: self.clone() })
-    }
-}
-
-/// A connection's slot; given back when it is dropped.
-struct Slot {
-    id: u64,
-    address: IpAddr,
-    /// Cancelled when another connection gets the slot.
-    closed: CancellationToken,
-    open: Arc<Open>,
-}
-
-impl Slot {
-    /// The request's head is here: the connection is not closed in favour of others any more.
-    fn is_asked(&self) {
-        self.open.state().waiting.remove(&self.id);
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut state = self.open.state();
-        state.waiting.remove(&self.id);
-        if !self.closed.is_cancelled() {
-            state.release(self.address);
-        }
-    }
-}
 
 impl HttpServer {
     /// Serves until `stop`, and then until the requests that are being answered have ended. At most
@@ -135,16 +38,12 @@ impl HttpServer {
         api: Router,
         stop: CancellationToken,
     ) {
-        let open = Arc::new(Open {
-            max: self.limits.connections_max.max(1),
-            max_per_address: connections_per_address.max(1),
-            state: Mutex::default(),
-        });
+        let slots = Slots::new(self.limits.connections_max, connections_per_address);
         let requests = TaskTracker::new();
         loop {
             let accepted = next_connection(&self.name, || listener.accept(), &stop).await;
             let Some((stream, peer)) = accepted else { break };
-            let Some(slot) = open.enter(peer.ip()) else {
+            let Some(slot) = slots.enter(peer.ip()) else {
                 warn!(listener = %self.name, peer = %peer.ip(), "connection refused: too many requests are being answered");
                 continue;
             };
@@ -160,7 +59,7 @@ impl HttpServer {
             tasks::spawn_tracked(&requests, "HTTP request", async move {
                 tokio::select! {
                     () = connection.serve(stream, tls, api) => {}
-                    () = connection.slot.closed.cancelled() => {
+                    () = connection.slot.closed() => {
                         info!(listener = connection.listener, peer = %peer.ip(), "connection closed: it sent no request while others wait");
                     }
                 }
@@ -224,9 +123,9 @@ impl Connection {
     {
         let (slot, peer, api) = (self.slot.clone(), self.peer, TowerToHyperService::new(api));
         let service = service_fn(move |request: Request<Incoming>| {
-            slot.is_asked();
-            let mut request = request.map(Body::new);
+            let mut request = request.map(|body| Body::new(Awaited::new(body, slot.clone())));
             request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
+            request.extensions_mut().insert(Proof::new(slot.clone()));
             api.call(request)
         });
         let times = RequestTimes::from(&self.limits).after(self.accepted.elapsed());
@@ -238,6 +137,7 @@ impl Connection {
 mod tests {
     use std::time::Duration;
 
+    use axum::Extension;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpSocket;
@@ -263,6 +163,7 @@ mod tests {
         let (enter, entered) = tokio::sync::mpsc::unbounded_channel();
         let api = Router::new()
             .route("/", get(async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.ip().to_string()))
+            .route("/known", get(async |Extension(proof): Extension<Proof>| proof.is_given()))
             .route(
                 "/slow",
                 get(async move || {
@@ -325,6 +226,35 @@ mod tests {
                 );
             }
             assert!(is_closed(&mut held[0]).await, "the oldest went first");
+            served.end().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn half_requests_of_many_addresses_keep_out_no_address_that_was_let_in_lately() {
+        for half in
+            ["GET / HTTP/1.1\r\nHost: x\r\n", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"]
+        {
+            let mut served = serve(limits(8), 4).await;
+            let mut known = served.connect(7).await;
+            known.write_all(b"GET /known HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            timeout(STEP, known.read_to_string(&mut answer)).await.unwrap().unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            let mut waiting = served.connect(7).await;
+            waiting.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+            let mut held = Vec::new();
+            for host in (20..32).cycle().take(60) {
+                let mut stream = served.connect(host).await;
+                let _ = stream.write_all(half.as_bytes()).await;
+                held.push(stream);
+            }
+            waiting.write_all(b"Host: x\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            timeout(STEP, waiting.read_to_string(&mut answer)).await.unwrap().unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{half:?}: {answer}");
+            assert!(served.ask(7).await.starts_with("HTTP/1.1 200"), "{half:?}");
+            served.entered.close();
             served.end().await;
         }
     }

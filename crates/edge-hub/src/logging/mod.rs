@@ -16,7 +16,7 @@ mod tests;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use schemas::timestamp::rfc3339;
@@ -113,7 +113,19 @@ fn log_panics(log: Arc<Log>) {
 /// Prints to standard output. A reader that is gone (`| head -1`) is no failure.
 pub fn print(text: &str) {
     let mut out = std::io::stdout();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        *STDOUT_FAILURE.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
+/// Why what was printed is not all where it should be, for example on a full disk.
+static STDOUT_FAILURE: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// The failure of [`print`], once, if there was one: a command that printed in vain has failed.
+pub fn stdout_failure() -> Option<std::io::Error> {
+    STDOUT_FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Prints to standard error, after the log lines before it. A reader that is gone is no failure.

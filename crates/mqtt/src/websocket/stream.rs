@@ -145,6 +145,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
         if header.rsv1 || header.rsv2 || header.rsv3 {
             return protocol("a WebSocket frame of an extension that was not agreed");
         }
+        // Section 5.2: the most significant bit must be 0.
+        if length > u64::MAX >> 1 {
+            return protocol("a WebSocket frame of 2^63 bytes or more");
+        }
         let Some(mask) = header.mask else { return protocol("an unmasked WebSocket frame") };
         match header.opcode {
             OpCode::Control(of) if header.is_final && length <= CONTROL_BYTES_MAX => {

@@ -1,0 +1,168 @@
+//! The tokens and sessions of open streams: a stream ends when what opened it ends, whoever ended it.
+//!
+//! A change through this API is looked at as soon as it is made. The command line writes to the store beside a central that serves, so
+//! the store is asked every second too, while there is a stream.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use edge_core::error_chain::chain;
+use edge_hub::tasks;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::now_ms;
+use crate::store::{Store, StoreError, sessions, tokens};
+use crate::token::Role;
+
+/// How often the store is asked.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What a request was let in by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Credential {
+    /// An API token, by its hash.
+    Token(String),
+    /// A session, by its hash.
+    Session(String),
+}
+
+impl Credential {
+    /// The role that it has now; `None` when it has ended.
+    fn role(&self, c: &rusqlite::Connection, now_ms: u64) -> rusqlite::Result<Option<Role>> {
+        Ok(match self {
+            Self::Token(hash) => {
+                let grant = tokens::find(c, hash)?;
+                grant.filter(|grant| grant.expires_ms > now_ms).map(|grant| grant.role)
+            }
+            Self::Session(hash) => sessions::find(c, hash, now_ms)?.map(|session| session.user.role),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Watched {
+    credential: Credential,
+    role: Role,
+    ended: CancellationToken,
+}
+
+/// The credentials of open streams. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Credentials(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    stop: CancellationToken,
+    watched: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    is_running: bool,
+    watched: HashMap<u64, Watched>,
+}
+
+impl Credentials {
+    /// Of those in `store`.
+    pub(super) fn new(store: Store, stop: CancellationToken) -> Self {
+        Self(Arc::new(Inner { store, stop, watched: Mutex::default(), changed: Notify::new() }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the store asked now: a credential may have been changed.
+    pub(super) fn may_have_changed(&self) {
+        self.0.changed.notify_one();
+    }
+
+    /// Watches a credential that a request was let in by with `role`.
+    pub(super) fn watch(&self, credential: Credential, role: Role) -> Watch {
+        let ended = CancellationToken::new();
+        let mut state = self.state();
+        let id = state.next;
+        state.next += 1;
+        state.watched.insert(id, Watched { credential, role, ended: ended.clone() });
+        if !state.is_running {
+            state.is_running = true;
+            tasks::spawn("credentials of streams", self.clone().run());
+        }
+        drop(state);
+        // It may have ended since it was asked for.
+        self.may_have_changed();
+        Watch { credentials: self.clone(), id, ended }
+    }
+
+    /// Asks while anything is watched.
+    async fn run(self) {
+        loop {
+            tokio::select! {
+                () = self.0.changed.notified() => {}
+                () = tokio::time::sleep(EVERY) => {}
+                () = self.0.stop.cancelled() => return,
+            }
+            let asked: Vec<(u64, Credential, Role)> = {
+                let mut state = self.state();
+                if state.watched.is_empty() {
+                    state.is_running = false;
+                    return;
+                }
+                let asked = |(id, watched): (&u64, &Watched)| (*id, watched.credential.clone(), watched.role);
+                state.watched.iter().map(asked).collect()
+            };
+            let now_ms = now_ms();
+            let find_ended = move |c: &rusqlite::Connection| {
+                let mut ended = Vec::new();
+                for (id, credential, role) in asked {
+                    if credential.role(c, now_ms)? != Some(role) {
+                        ended.push(id);
+                    }
+                }
+                Ok::<_, StoreError>(ended)
+            };
+            match self.0.store.read(find_ended).await {
+                Ok(ended) => {
+                    let state = self.state();
+                    ended
+                        .iter()
+                        .filter_map(|id| state.watched.get(id))
+                        .for_each(|watched| watched.ended.cancel());
+                }
+                // Asked again in a second.
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "the credentials of open streams were not read");
+                }
+            }
+        }
+    }
+}
+
+/// A watched credential, until this is dropped.
+pub(super) struct Watch {
+    credentials: Credentials,
+    id: u64,
+    ended: CancellationToken,
+}
+
+impl Watch {
+    /// Returns true if the credential has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Waits until the credential ends.
+    pub(super) async fn over(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.credentials.state().watched.remove(&self.id);
+    }
+}

@@ -450,6 +450,7 @@ mod tests {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             let mut config = load("", &variables).unwrap();
             config.data_dir = dir.path().to_owned();
+            config.metrics.listen = None;
             (config.http.listen, config.mqtt.mqtts) = (any, any);
             let stop = tokio_util::sync::CancellationToken::new();
             let started = crate::server::start(config, stop.clone()).await;

@@ -51,7 +51,13 @@ pub(super) struct Guesses {
 
 impl Default for Guesses {
     fn default() -> Self {
-        let throttle = || Mutex::new(Throttle::new(ThrottleSettings::default()));
+        Self::new(&ThrottleSettings::default())
+    }
+}
+
+impl Guesses {
+    fn new(settings: &ThrottleSettings) -> Self {
+        let throttle = || Mutex::new(Throttle::new(settings.clone()));
         Self { users: throttle(), strangers: throttle(), lines: Mutex::default(), since: Instant::now() }
     }
 }
@@ -118,27 +124,31 @@ impl Guesses {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_knows_the_password_is_let_in_behind_those_who_guess_it_at_the_same_address() {
-        let guesses = Arc::new(Guesses::default());
+        let settings = ThrottleSettings { first_ms: 5, longest_ms: 20, ..ThrottleSettings::default() };
+        let guesses = Arc::new(Guesses::new(&settings));
         let claim = Claim { name: "opal".into(), is_user: true, from: IpAddr::from([192, 0, 2, 1]) };
-        for _ in 0..3 {
-            let (guesses, claim) = (guesses.clone(), claim.clone());
-            tokio::spawn(async move {
-                loop {
-                    match guesses.turn(&claim).await {
-                        Ok(_) => guesses.failed(&claim),
-                        Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        let guessing: Vec<_> = (0..8)
+            .map(|_| {
+                let (guesses, claim) = (guesses.clone(), claim.clone());
+                tokio::spawn(async move {
+                    loop {
+                        if guesses.turn(&claim).await.is_ok() {
+                            guesses.failed(&claim);
+                        }
+                        tokio::task::yield_now().await;
                     }
-                }
-            });
-        }
+                })
+            })
+            .collect();
         for _ in 0..12 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             let turn = tokio::time::timeout(Duration::from_secs(60), guesses.turn(&claim)).await;
             assert!(turn.is_ok_and(|turn| turn.is_ok()), "the right password is looked at");
             guesses.succeeded(&claim);
         }
+        guessing.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test]

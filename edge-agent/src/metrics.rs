@@ -16,7 +16,7 @@ use schemas::names::ModuleId;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::clock::now_ms;
+use crate::clock::steady_ms;
 use crate::control::context::Control;
 use crate::messages::queues::QueueStats;
 use crate::messages::routing::Routing;
@@ -201,10 +201,9 @@ impl Metrics {
 
 fn queue_numbers(exposition: &mut Exposition, queues: &[QueueStats]) {
     let queues: Vec<&QueueStats> = queues.iter().filter(|queue| !queue.is_over).collect();
-    let now_ms = now_ms();
+    let now_ms = steady_ms();
     let waited = |queue: &QueueStats| match queue.stats.oldest_ms {
         None => Duration::ZERO,
-        // Behind a clock that was set back nothing has waited.
         Some(oldest_ms) => Duration::from_millis(now_ms.saturating_sub(oldest_ms)),
     };
     let mut add = |metric, value: &dyn Fn(&QueueStats) -> SampleValue| {

@@ -710,6 +710,21 @@ fn rows() -> Vec<Row> {
             Told(|facts| facts.queues[0].room = "refusing".into()),
         ),
         row(
+            CheckId::QueueSpace,
+            "the disk refuses to be written",
+            Error,
+            Told(|facts| {
+                facts.journals = vec![JournalFacts {
+                    name: "buffer/upstream".into(),
+                    of: "telemetry".into(),
+                    failing: Some(
+                        "could not begin a segment for 24 s: Operation not permitted (os error 1)".into(),
+                    ),
+                    ..JournalFacts::default()
+                }];
+            }),
+        ),
+        row(
             CheckId::Backlog,
             "a module that takes no messages",
             Warn,
@@ -717,7 +732,7 @@ fn rows() -> Vec<Row> {
                 let queue = QueueFacts {
                     name: "inputs/filter".into(),
                     messages: 4_312,
-                    oldest_ms: Some((facts.now_secs - 18_000) * 1000),
+                    oldest_secs: Some(18_000),
                     room: "enough".into(),
                 };
                 facts.daemon = Some(DaemonFacts { queues: vec![queue], ..well() });
@@ -730,6 +745,15 @@ fn rows() -> Vec<Row> {
             Told(|facts| {
                 facts.lost = vec![("expired".into(), 812)];
                 facts.lost_not_told = 812;
+            }),
+        ),
+        row(
+            CheckId::Losses,
+            "messages expired, and central knows",
+            Warn,
+            Told(|facts| {
+                facts.lost = vec![("expired".into(), 812)];
+                facts.expired_secs_ago = Some(120);
             }),
         ),
         row(
@@ -763,6 +787,7 @@ fn rows() -> Vec<Row> {
                     of: "sessions and retained messages".into(),
                     damaged: 400,
                     damaged_ever: 400,
+                    failing: None,
                 }];
             }),
         ),

@@ -13,6 +13,7 @@ use crate::format::{
     SEGMENT_HEADER, SegmentHeader, UNFINISHED, encode_frame, frame_len, frame_seed, segment_name,
 };
 use crate::ledger::LedgerFile;
+use crate::mirror::Mirror;
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::state::Pending;
@@ -38,7 +39,7 @@ pub(crate) fn create_segment(storage: &dyn Storage, header: SegmentHeader) -> io
 
 /// The segment that is appended to.
 pub(crate) struct Active {
-    file: Arc<dyn File>,
+    pub(crate) file: Arc<dyn File>,
     seed: u32,
     pub(crate) len: u64,
     pub(crate) allocated: u64,
@@ -46,13 +47,16 @@ pub(crate) struct Active {
     is_one_of_many: bool,
     /// Nothing more is written to this file: a write or sync failed, so that what is behind `len` is unknown, or the log was
     /// opened since, so that its epoch is over.
-    is_abandoned: bool,
+    pub(crate) is_abandoned: bool,
 }
 
 pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) active: Active,
-    ledger: LedgerFile,
+    pub(crate) ledger: LedgerFile,
+    pub(crate) mirror: Option<Mirror>,
+    /// The last look after the files failed, which was logged.
+    pub(crate) is_watch_failing: bool,
     /// The file system can allocate ahead.
     can_allocate: bool,
     next_sequence: u64,
@@ -63,7 +67,12 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn new(shared: Arc<Shared>, active: Arc<dyn File>, ledger: LedgerFile) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        active: Arc<dyn File>,
+        ledger: LedgerFile,
+        mirror: Option<Mirror>,
+    ) -> Self {
         let mut state = shared.state();
         let is_one_of_many = state.segments.len() > 1;
         let (len, first, next_sequence) = (state.active().len, state.active().first, state.next_sequence);
@@ -76,6 +85,8 @@ impl Committer {
             shared,
             active,
             ledger,
+            mirror,
+            is_watch_failing: false,
             can_allocate: true,
             next_sequence,
             bytes: Vec::new(),
@@ -111,6 +122,13 @@ impl Committer {
                         appends = batch.len(),
                         "a batch was not written"
                     );
+                    // What waits behind it, too: a client that sends these again first would find them stored before.
+                    let mut state = self.shared.state();
+                    state.failing.failed(&error);
+                    batch.extend(std::mem::take(&mut state.queue));
+                    state.queue_bytes = 0;
+                    drop(state);
+                    self.shared.has_taken(0);
                     for pending in batch.drain(..) {
                         let _gone = pending.reply.send(Err(error.clone()));
                     }
@@ -118,6 +136,7 @@ impl Committer {
             }
         }
         let mut state = self.shared.state();
+        state.failing.busy_since = None;
         state.are_answers_held = state.has_company() && self.answers.are_held();
         if !state.are_answers_held {
             drop(state);
@@ -167,7 +186,11 @@ impl Committer {
             return Err(self.failed(doing, source));
         }
         let took = begun.elapsed();
-        self.ledger.write_end(self.shared.id, self.next_sequence + count as u64);
+        let end = self.next_sequence + count as u64;
+        self.ledger.write_end(self.shared.id, end);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.write_end(self.shared.id, end);
+        }
         self.active.len += self.bytes.len() as u64;
         self.active.allocated = self.active.allocated.max(self.active.len);
         let mut state = self.shared.state();
@@ -250,6 +273,9 @@ impl Committer {
         state.segments.push_back(Segment::new(first, epoch, SEGMENT_HEADER, now_ms));
         state.wrote(SEGMENT_HEADER);
         drop(state);
+        if let Some(mirror) = &self.mirror {
+            mirror.sync();
+        }
         self.active = Active {
             file,
             seed: frame_seed(id, first),
@@ -271,10 +297,13 @@ impl Committer {
         if !telling.is_empty() && state.ledger.tell() {
             state.is_ledger_behind = true;
         }
-        let has_done_segment = !state.ledger_failed && state.has_done_segment();
+        let has_done_segment = state.failing.ledger.is_none() && state.has_done_segment();
         let is_wanted = state.is_ledger_behind
             && (is_closing || is_due || !telling.is_empty() || !ledger_waits.is_empty());
         drop(state);
+        if is_due {
+            self.look_after_files();
+        }
         let written = if is_wanted || has_done_segment { self.write_ledger() } else { Ok(()) };
         for waiting in ledger_waits {
             let again =
@@ -300,7 +329,7 @@ impl Committer {
         drop(state);
         let written = self.ledger.write(&image);
         let mut state = self.shared.state();
-        state.ledger_failed = written.is_err();
+        state.failing.ledger_ended(written.as_ref().err());
         state.wrote(image.len() as u64);
         if let Err(error) = written {
             state.has_not_written();
@@ -308,8 +337,11 @@ impl Committer {
             tracing::warn!(dir = %self.shared.storage.path().display(), error = chain(&error), cursor, "a queue's ledger was not written");
             return Err(error);
         }
-        let done = state.drop_done(cursor);
+        let done = state.segments.drop_below(cursor);
         drop(state);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.write(&image);
+        }
         self.remove(&done);
         Ok(())
     }

@@ -320,7 +320,7 @@ fn decode_end(bytes: &[u8]) -> Option<(Uuid, u64)> {
 /// The file, open.
 pub(crate) struct LedgerFile {
     file: Arc<dyn File>,
-    generation: u64,
+    pub(crate) generation: u64,
     /// The end record as it was found at open.
     end_found: Option<(Uuid, u64)>,
     /// The last write of the end record failed.
@@ -345,7 +345,12 @@ impl LedgerFile {
     /// # Errors
     /// The disk's, or in the inner result the version of a newer program.
     pub(crate) fn open(storage: &dyn Storage) -> io::Result<Result<(Self, Option<Slot>), u32>> {
-        let file = storage.open(LEDGER_FILE)?;
+        Ok(Self::read(storage.open(LEDGER_FILE)?)?.map_err(|(_, version)| version))
+    }
+
+    /// As [`LedgerFile::open`], of a file that is open; the file also where a newer program wrote it.
+    #[expect(clippy::type_complexity, reason = "read in two places, named in neither")]
+    pub(crate) fn read(file: Arc<dyn File>) -> io::Result<Result<(Self, Option<Slot>), (Self, u32)>> {
         // After a kill it may be in the page cache only, and segments are deleted by what it says.
         file.sync_data()?;
         let mut newest: Option<Slot> = None;
@@ -353,7 +358,12 @@ impl LedgerFile {
             let mut bytes = vec![0; SLOT as usize];
             let read = read_around_bad_sectors(&*file, &mut bytes, at)?;
             match decode(&bytes[..read]) {
-                Some(Err(version)) => return Ok(Err(version)),
+                Some(Err(version)) => {
+                    return Ok(Err((
+                        Self { file, generation: 0, end_found: None, is_end_behind: false },
+                        version,
+                    )));
+                }
                 Some(Ok(slot)) if newest.as_ref().is_none_or(|other| other.generation < slot.generation) => {
                     newest = Some(slot);
                 }
@@ -389,18 +399,45 @@ impl LedgerFile {
         }
     }
 
+    /// Device and number of its file.
+    pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
+        self.file.identity()
+    }
+
+    /// Goes on in a new file, which holds nothing yet.
+    pub(crate) fn remake(&mut self, storage: &dyn Storage) -> io::Result<()> {
+        let generation = self.generation;
+        *self = Self { generation, ..Self::create(storage)? };
+        Ok(())
+    }
+
     /// What [`LedgerFile::write`] writes.
     pub(crate) fn image(&self, id: Uuid, ledger: &Ledger) -> Vec<u8> {
         ledger.encode(id, self.generation + 1)
     }
 
+    /// The image of what the file holds already, or should.
+    pub(crate) fn image_of_now(&self, id: Uuid, ledger: &Ledger) -> Vec<u8> {
+        ledger.encode(id, self.generation)
+    }
+
     /// On disk when it returns well. After an error the same slot is written again: the other one is whole.
     pub(crate) fn write(&mut self, image: &[u8]) -> io::Result<()> {
-        let generation = self.generation + 1;
-        self.file.write_all_at(image, generation % 2 * SLOT)?;
+        self.file.write_all_at(image, (self.generation + 1) % 2 * SLOT)?;
         self.file.sync_data()?;
-        self.generation = generation;
+        self.generation += 1;
         Ok(())
+    }
+
+    /// As [`LedgerFile::write`], for what may be lost with the power.
+    pub(crate) fn write_unsynced(&mut self, image: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(image, (self.generation + 1) % 2 * SLOT)?;
+        self.generation += 1;
+        Ok(())
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 

@@ -12,6 +12,8 @@
 //!   record later, also when the directory is restored from a backup or cloned.
 //! - Whatever else becomes of an acknowledged record (expired, evicted, damaged) is counted, by cause, sender and range of
 //!   sequences, exactly once, in a ledger on disk: [`Log::gaps`].
+//! - Files that somebody removes, the whole directory among them, are a loss that is counted: at the next open by a copy of the
+//!   ledger that stands elsewhere ([`LogOptions::mirror`]), and within about a second while records are appended.
 //! - Damage costs the records that it hits: the log opens, and the segment is set aside for analysis.
 //! - Logs of one [`Pool`] keep to its bytes together, and the least important is dropped first.
 //! - A full or failing disk fails the appends that it hits; the log goes on by itself when the disk does.
@@ -30,12 +32,14 @@ mod commit;
 mod epochs;
 mod error;
 mod expire;
+mod failures;
 mod format;
 mod given_out;
 mod ledger;
 mod limits;
 mod log;
 mod losses;
+mod mirror;
 mod pool;
 mod reader;
 mod recover;
@@ -51,6 +55,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 pub mod threads;
+mod watch;
 mod writer;
 
 pub use error::{AppendError, OpenError};
@@ -61,4 +66,4 @@ pub use log::{Append, Log};
 pub use losses::{Cause, Loss};
 pub use pool::Pool;
 pub use reader::{ReadError, Reader, Records};
-pub use stats::{Headroom, SYNC_BOUNDS, Stats, SyncTimes};
+pub use stats::{Failing, Headroom, SYNC_BOUNDS, Stats, SyncTimes};

@@ -1,5 +1,7 @@
 //! The limits of a log, and what is dropped when one is met.
 
+use std::path::PathBuf;
+
 use crate::format::{Record, SEGMENT_HEADER, frame_len};
 use crate::pool::Pool;
 
@@ -39,6 +41,9 @@ pub struct LogOptions {
     /// records, also those of an earlier run, do not expire before [`Log::settle`](crate::Log::settle): they may have arrived,
     /// and would be told as lost.
     pub unsettled_max: u64,
+    /// A file outside of the log's directory that keeps a copy of its ledger: by it an open knows what was there when the
+    /// directory, or files in it, are gone. Without it a directory that is gone is a new log.
+    pub mirror: Option<PathBuf>,
 }
 
 impl Default for LogOptions {
@@ -55,6 +60,7 @@ impl Default for LogOptions {
             tag: None,
             is_refused_lost: true,
             unsettled_max: 0,
+            mirror: None,
         }
     }
 }

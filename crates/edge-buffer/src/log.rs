@@ -69,10 +69,10 @@ impl Log {
     }
 
     pub(crate) fn open_on(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
-        let recovered = recover(&*storage)?;
+        let recovered = recover(&*storage, options.mirror.as_deref())?;
         let dir = storage.path().to_owned();
         let shared = Arc::new(Shared::new(storage, recovered.id, recovered.epoch, options, recovered.state));
-        let committer = Committer::new(shared.clone(), recovered.active, recovered.ledger);
+        let committer = Committer::new(shared.clone(), recovered.active, recovered.ledger, recovered.mirror);
         let writers = Arc::new(Writers::new(shared.clone(), committer));
         if let Some(pool) = &shared.options.pool {
             let member = Member {
@@ -373,6 +373,12 @@ impl Log {
     /// When a file cannot be read; it is tried again by the next call.
     pub fn expire(&self, now_ms: u64) -> io::Result<u64> {
         crate::expire::expire(self.shared(), now_ms)
+    }
+
+    /// Looks whether somebody removed files of it, and counts what was in them as damaged. It does so itself about every second
+    /// while records are appended; to be called from time to time for a log that nobody appends to. Blocking.
+    pub fn look_after_files(&self) {
+        self.handle.writers.look_after_files();
     }
 
     /// Passes over a record that its reader cannot make sense of: it is done with, and counted as damaged.

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -15,6 +16,7 @@ use crate::format::{
 };
 use crate::ledger::{LedgerFile, Slot};
 use crate::losses::Cause;
+use crate::mirror::Mirror;
 use crate::scan::{Scan, Step, read_around_bad_sectors};
 use crate::segment::{IndexEntry, Segment};
 use crate::state::State;
@@ -27,6 +29,7 @@ pub(crate) struct Recovered {
     /// The last segment's file.
     pub(crate) active: Arc<dyn File>,
     pub(crate) ledger: LedgerFile,
+    pub(crate) mirror: Option<Mirror>,
 }
 
 /// A segment file as it was found.
@@ -36,7 +39,7 @@ struct Found {
     header: Option<SegmentHeader>,
 }
 
-pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(storage: &dyn Storage, mirror: Option<&Path>) -> Result<Recovered, OpenError> {
     let told = |doing: String| move |source| OpenError::Io { dir: storage.path().to_owned(), doing, source };
     let names = storage.names().map_err(told("list its files".into()))?;
     for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
@@ -59,6 +62,9 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     } else {
         (None, None)
     };
+    let (mut mirror, copy) =
+        mirror.map(Mirror::open).map_or((None, None), |(mirror, copy)| (Some(mirror), copy));
+    let Chosen { slot, is_copy, orphaned } = choose(storage.path(), slot, copy, &found, mirror.as_ref());
     if slot.is_none() && (file.is_some() || !found.is_empty()) {
         tracing::error!(dir = %storage.path().display(), "a queue's ledger is damaged or missing: what was done with is read again");
     }
@@ -67,9 +73,10 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let of_header = found.iter().find_map(|segment| segment.header.map(|header| header.id));
     let id = slot.as_ref().map(|slot| slot.id).or(of_header).unwrap_or_else(Uuid::new_v4);
     let is_known = slot.is_some() || of_header.is_some();
-    let acknowledged_end = file.as_ref().map_or(0, |file| file.end_of(id));
+    let ends = [file.as_ref().map(|file| file.end_of(id)), mirror.as_ref().map(|mirror| mirror.end_of(id))];
+    let acknowledged_end = ends.into_iter().flatten().max().unwrap_or(0);
     let mut recovering =
-        Recovering { storage, id, epoch: Epoch::random(), found, slot, acknowledged_end, set_aside };
+        Recovering { storage, id, epoch: Epoch::random(), found, slot, is_copy, acknowledged_end, set_aside };
     let strangers =
         recovering.set_strangers_aside(is_known).map_err(|(doing, source)| told(doing)(source))?;
     let (mut state, active) = recovering.recover().map_err(|(doing, source)| told(doing)(source))?;
@@ -77,13 +84,60 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         // Not even their id is known; at least so many records were in them.
         state.ledger.lose(Cause::Damaged, "", first, last, last - first + 1, 0);
     }
+    if orphaned > 0 {
+        let next = state.next_sequence;
+        state.lose(next, next, orphaned, Cause::Damaged, "");
+    }
     state.set_aside = recovering.set_aside;
     let missing = state.stats().damaged;
     if missing > 0 {
         tracing::error!(dir = %storage.path().display(), missing, "acknowledged records of a log are missing: their segments were removed, cut off or damaged; check for a disk fault, or for another program that changed the files");
     }
     let ledger = recovering.ledger_file(&mut state, file).map_err(told(format!("write {LEDGER_FILE}")))?;
-    Ok(Recovered { id, epoch: recovering.epoch, state, active, ledger })
+    if let Some(mirror) = &mut mirror {
+        // What the ledger itself does not hold yet stays to be written.
+        let is_loss_behind = state.is_loss_behind;
+        mirror.begin(&ledger.image_of_now(id, state.ledger_now()), ledger.generation);
+        state.is_loss_behind = is_loss_behind;
+    }
+    Ok(Recovered { id, epoch: recovering.epoch, state, active, ledger, mirror })
+}
+
+/// Which ledger says what was there.
+struct Chosen {
+    slot: Option<Slot>,
+    /// It is the copy: that of the directory is gone, damaged or older.
+    is_copy: bool,
+    /// Records that were pending in another log, of which the copy is and nothing else is left.
+    orphaned: u64,
+}
+
+fn choose(
+    dir: &Path,
+    slot: Option<Slot>,
+    copy: Option<Slot>,
+    found: &[Found],
+    mirror: Option<&Mirror>,
+) -> Chosen {
+    let Some(copy) = copy else { return Chosen { slot, is_copy: false, orphaned: 0 } };
+    let of_headers = |id| {
+        let mut ids = found.iter().filter_map(|segment| segment.header.map(|header| header.id)).peekable();
+        ids.peek().is_none() || ids.any(|of| of == id)
+    };
+    let is_same_log = slot.as_ref().map_or_else(|| of_headers(copy.id), |slot| slot.id == copy.id);
+    if !is_same_log {
+        let end = copy.ledger.next_sequence.max(mirror.map_or(0, |mirror| mirror.end_of(copy.id)));
+        let (first, last) = (copy.ledger.cursor + 1, end.saturating_sub(1));
+        let orphaned =
+            if first > last { 0 } else { last - first + 1 - copy.ledger.passed.count(first, last) };
+        tracing::error!(dir = %dir.display(), orphaned, "the directory holds another queue than the one that was here");
+        return Chosen { slot, is_copy: false, orphaned };
+    }
+    if slot.as_ref().is_some_and(|slot| slot.generation >= copy.generation) {
+        return Chosen { slot, is_copy: false, orphaned: 0 };
+    }
+    tracing::error!(dir = %dir.display(), "a queue's ledger is missing, damaged or older than its copy: the copy is used");
+    Chosen { slot: Some(copy), is_copy: true, orphaned: 0 }
 }
 
 /// Reads the header of one segment.
@@ -115,6 +169,8 @@ struct Recovering<'a> {
     epoch: Epoch,
     found: Vec<Found>,
     slot: Option<Slot>,
+    /// The slot is not that of the file.
+    is_copy: bool,
     /// Records below it were acknowledged, by the end record; 0 when it is not known.
     acknowledged_end: u64,
     set_aside: u64,
@@ -271,7 +327,10 @@ impl Recovering<'_> {
             Some(file) => file,
             None => LedgerFile::create(self.storage)?,
         };
-        if self.slot.is_none() {
+        if let Some(slot) = self.slot.as_ref().filter(|_| self.is_copy) {
+            file.generation = file.generation.max(slot.generation);
+        }
+        if self.slot.is_none() || self.is_copy {
             // Both slots: one of a log that was here before must not win.
             for _ in 0..2 {
                 let image = file.image(self.id, state.ledger_now());

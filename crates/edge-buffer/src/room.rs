@@ -231,7 +231,9 @@ impl Committer {
             } else {
                 storage.remove(&name)
             };
-            if let Err(error) = removed {
+            if let Err(error) = removed
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 tracing::warn!(dir = %storage.path().display(), segment = name, error = chain(&error), "a segment was not removed");
             }
         }

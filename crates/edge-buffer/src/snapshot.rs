@@ -32,6 +32,8 @@ impl State {
             syncs: self.counters.syncs,
             sync_times: self.counters.sync_times,
             room: self.room,
+            failing: self.failing.now(),
+            busy_ms: self.failing.busy_ms(),
             set_aside: self.set_aside,
         }
     }

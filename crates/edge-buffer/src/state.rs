@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::error::AppendError;
+use crate::failures::Failures;
 use crate::format::{Epoch, frame_len};
 use crate::given_out::GivenOut;
 use crate::ledger::{Gap, Ledger};
@@ -70,8 +71,6 @@ pub(crate) struct State {
     pub(crate) ledger_waits: Vec<oneshot::Sender<io::Result<()>>>,
     /// When it is written at the latest.
     pub(crate) ledger_due: Option<Instant>,
-    /// It was not written the last time: it is tried when it is due, not whenever there is a segment to delete.
-    pub(crate) ledger_failed: bool,
     pub(crate) ledger: Ledger,
     /// Who wants to tell the gaps upstream, once they are on disk.
     pub(crate) telling: Vec<oneshot::Sender<Result<Vec<Gap>, AppendError>>>,
@@ -84,6 +83,7 @@ pub(crate) struct State {
     pub(crate) now_ms: u64,
     losses: Losses,
     pub(crate) counters: Counters,
+    pub(crate) failing: Failures,
 }
 
 impl State {
@@ -106,7 +106,6 @@ impl State {
             is_loss_behind: false,
             ledger_waits: Vec::new(),
             ledger_due: None,
-            ledger_failed: false,
             ledger,
             telling: Vec::new(),
             set_aside: 0,
@@ -116,6 +115,7 @@ impl State {
             now_ms: 0,
             losses: Losses::default(),
             counters: Counters::default(),
+            failing: Failures::default(),
         }
     }
 
@@ -162,6 +162,7 @@ impl State {
             self.queue_bytes = self.queue.iter().map(|pending| frame_len(pending.record.len())).sum();
         }
         if !batch.is_empty() {
+            self.failing.busy_since = Some(Instant::now());
             self.batch_before = std::mem::replace(&mut self.last_batch, batch.len());
         }
     }
@@ -184,7 +185,7 @@ impl State {
 
     /// Whether there is something to do for the commit thread beside appends.
     pub(crate) fn has_chores(&self) -> bool {
-        let has_done_segment = !self.ledger_failed && self.has_done_segment();
+        let has_done_segment = self.failing.ledger.is_none() && self.has_done_segment();
         has_done_segment || self.is_closing || !self.telling.is_empty() || !self.ledger_waits.is_empty()
     }
 
@@ -238,6 +239,7 @@ impl State {
         age_max_ms: Option<u64>,
     ) {
         self.is_ledger_behind = true;
+        self.failing.records = None;
         for &Pending { ref record, enqueued_ms, expires_ms, .. } in written {
             let len = frame_len(record.len());
             let sequence = self.next_sequence;
@@ -488,11 +490,6 @@ impl State {
     /// A whole segment is done with.
     pub(crate) fn has_done_segment(&self) -> bool {
         self.segments.is_first_below(self.cursor)
-    }
-
-    /// Takes out the segments of which every record is at or below `cursor`.
-    pub(crate) fn drop_done(&mut self, cursor: u64) -> Vec<Segment> {
-        self.segments.drop_below(cursor)
     }
 
     /// The part of one segment that holds `sequence` and what follows; `None` when it is not committed yet.

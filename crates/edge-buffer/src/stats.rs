@@ -45,8 +45,23 @@ pub struct Stats {
     pub segments: u64,
     /// What became of the last append that found little space.
     pub room: Headroom,
+    /// What it cannot do, since when; `None` when its last write went well.
+    pub failing: Option<Failing>,
+    /// For how many milliseconds the write that is under way takes; 0 when there is none.
+    pub busy_ms: u64,
     /// Segments with damage in them that were set aside and are kept for analysis.
     pub set_aside: u64,
+}
+
+/// A log that cannot write: its last write failed, and none went well since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// For how many milliseconds.
+    pub for_ms: u64,
+    /// What failed, for example "write records".
+    pub doing: &'static str,
+    /// The system's number of the error, if it was the system's.
+    pub os_error: Option<i32>,
 }
 
 /// Whether there is space for what is appended, as the last append found it.

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::chain;
 use crate::format::LOCK_FILE;
@@ -18,6 +19,8 @@ pub(crate) trait File: Send + Sync {
     /// `Unsupported` where the file system cannot.
     fn allocate(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
+    /// Device and number of the file, which no other has while this one is open.
+    fn identity(&self) -> io::Result<(u64, u64)>;
     /// `fdatasync`: contents and length are on disk when it returns well.
     fn sync_data(&self) -> io::Result<()>;
 }
@@ -32,6 +35,10 @@ pub(crate) trait Storage: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
     fn sync_dir(&self) -> io::Result<()>;
+    /// Device and number of the file that has this name; `None` when there is none.
+    fn identity(&self, name: &str) -> io::Result<Option<(u64, u64)>>;
+    /// Makes the directory again when it is not there any more, or another one has its path; whether it did.
+    fn remake(&self) -> io::Result<bool>;
     /// Bytes that an unprivileged program could still write to this file system.
     fn free_bytes(&self) -> io::Result<u64>;
     /// Nothing more will be written: someone else may open the directory.
@@ -41,28 +48,40 @@ pub(crate) trait Storage: Send + Sync {
 /// A directory of a real file system, locked against a second program until it is released.
 pub(crate) struct Directory {
     path: PathBuf,
-    handle: fs::File,
+    handles: Mutex<Handles>,
+}
+
+struct Handles {
+    directory: fs::File,
     lock: fs::File,
 }
 
 impl Directory {
     /// Makes the directory where it is missing and locks it; `WouldBlock` when someone else has it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), handles: Mutex::new(Handles::open(path)?) })
+    }
+
+    fn handles(&self) -> MutexGuard<'_, Handles> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handles {
+    fn open(path: &Path) -> io::Result<Self> {
         if !path.is_dir() {
             fs::create_dir_all(path)?;
-            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                fs::File::open(parent)?.sync_all()?;
-            }
+            sync_parent(path)?;
         }
         let lock =
             fs::OpenOptions::new().create(true).write(true).truncate(false).open(path.join(LOCK_FILE))?;
         lock.try_lock()?;
-        let handle = fs::File::open(path)?;
+        let directory = fs::File::open(path)?;
         // The directory itself, too: its lock stays when the file is removed. Not every file system has it (NFS).
-        if let Err(fs::TryLockError::WouldBlock) = handle.try_lock() {
+        if let Err(fs::TryLockError::WouldBlock) = directory.try_lock() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Self { path: path.to_owned(), handle, lock })
+        Ok(Self { directory, lock })
     }
 }
 
@@ -94,19 +113,56 @@ impl Storage for Directory {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        self.handles().directory.sync_all()
+    }
+
+    fn identity(&self, name: &str) -> io::Result<Option<(u64, u64)>> {
+        identity_at(&self.path.join(name))
+    }
+
+    fn remake(&self) -> io::Result<bool> {
+        let mut handles = self.handles();
+        if identity_at(&self.path)? == Some(handles.directory.identity()?) {
+            return Ok(false);
+        }
+        *handles = Handles::open(&self.path)?;
+        Ok(true)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.handle)?;
+        let stat = rustix::fs::fstatvfs(&self.handles().directory)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     fn release(&self) {
-        let released = self.lock.unlock().and_then(|()| self.handle.unlock());
+        let handles = self.handles();
+        let released = handles.lock.unlock().and_then(|()| handles.directory.unlock());
         if let Err(error) = released {
             tracing::warn!(dir = %self.path.display(), error = chain(&error), "a queue's lock was not released");
         }
+    }
+}
+
+/// Device and number of what has this path; `None` when nothing has.
+fn identity_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a file that stands by itself, or makes it.
+pub(crate) fn file_at(path: &Path) -> io::Result<Arc<dyn File>> {
+    let mut options = fs::OpenOptions::new();
+    Ok(Arc::new(options.read(true).write(true).create(true).truncate(false).open(path)?))
+}
+
+/// The name of a new file is on disk when this returns.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -138,6 +194,11 @@ impl File for fs::File {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -105,6 +105,13 @@ impl Writers {
         }
     }
 
+    /// Looks after the files. Blocking.
+    pub(crate) fn look_after_files(&self) {
+        if let Some(committer) = self.committer.lock().expect(UNPOISONED).as_mut() {
+            committer.look_after_files();
+        }
+    }
+
     /// The commit thread's life.
     pub(crate) fn run(&self) {
         let ending = Ending(self.shared.clone());

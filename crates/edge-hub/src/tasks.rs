@@ -19,6 +19,7 @@ mod kind;
 
 use edge_core::error_chain::chain;
 use std::any::Any;
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -126,8 +127,28 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
+thread_local! {
+    /// What runs on this thread may panic without harm.
+    static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a part of which a panic is its error alone, on whatever thread: a library that panics where others return an error. It
+/// must hold no lock of others.
+///
+/// # Errors
+/// What the panic said.
+pub fn caught<T>(part: impl FnOnce() -> T) -> std::thread::Result<T> {
+    let was_caught = IS_CAUGHT.replace(true);
+    let result = std::panic::catch_unwind(AssertUnwindSafe(part));
+    IS_CAUGHT.set(was_caught);
+    result
+}
+
 /// Called for each panic: tells [`fatal`] when the program cannot go on.
 pub(crate) fn observe_panic(thread: &str, message: &str) {
+    if IS_CAUGHT.get() {
+        return;
+    }
     let is_of_writer = ESSENTIAL_THREADS.contains(&thread);
     // As `Result::expect` writes the error of `Mutex::lock`.
     let is_poisoned = message.contains("PoisonError");

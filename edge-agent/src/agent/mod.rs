@@ -59,6 +59,8 @@ pub async fn run(config: Config) -> Result<()> {
     make_new_files_private();
     let _lock = DataLock::acquire(&config.data_dir, "lock", "edge-agent")?;
     make_data_private(&config.data_dir)?;
+    // Before anything is stamped by it.
+    crate::clock::resume(&config.data_dir);
     let mut daemon = Daemon::start(config).await?;
     tracing::info!("edge-agent ready");
     if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {

@@ -158,19 +158,23 @@ impl Parts {
 async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queues>, Arc<Quarantine>)> {
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
-        let state = State::open(&config.data_dir.join("state"))?;
-        let dir = config.data_dir.join("quarantine/upstream");
-        let quarantine =
-            Quarantine::open(&dir, config.buffer.keep_free_bytes, config.buffer.quarantine_bytes)?;
-        let limits = Limits::new(&config.buffer);
+        let (data_dir, ledgers) = (&config.data_dir, config.data_dir.join("ledgers"));
+        let state = State::open(&data_dir.join("state"))?;
+        let quarantine = Quarantine::open(
+            &data_dir.join("quarantine/upstream"),
+            config.buffer.keep_free_bytes,
+            config.buffer.quarantine_bytes,
+            Some(ledgers.join("quarantine/upstream.ledger")),
+        )?;
+        let buffer = data_dir.join("buffer");
+        let limits = Limits::new(&config.buffer).with_ledgers(buffer.clone(), ledgers.join("buffer"));
         let limits =
             if matches!(config.upstream.as_ref().map(|upstream| &upstream.kind), Some(Kind::Central(_))) {
                 limits.settled_by_upstream(pace::MOST as u64)
             } else {
                 limits
             };
-        let queues =
-            Queues::open(&config.data_dir.join("buffer"), limits, config.device_id.clone(), clients)?;
+        let queues = Queues::open(&buffer, limits, config.device_id.clone(), clients)?;
         Ok((state, Arc::new(queues), Arc::new(quarantine)))
     })
     .await?

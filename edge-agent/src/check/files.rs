@@ -137,7 +137,7 @@ pub(super) fn server(tls: &TlsSection, hostname: &str, now_secs: u64) -> Probe<S
         Err(error) => return broken(&tls.cert, &error),
     };
     // A clock that is wrong for certain judges nothing.
-    let judged = is_plausible(now_secs).then(|| renewal(&known, &server_names(hostname), now_secs, u64::MAX));
+    let judged = is_plausible(now_secs).then(|| renewal(&known, &server_names(hostname), now_secs));
     Probe::Found(ServerCertificateFacts {
         path: tls.cert.display().to_string(),
         not_after_secs: known.not_after_secs,

@@ -17,7 +17,7 @@ use schemas::timestamp::rfc3339;
 
 use super::context::Control;
 use super::status::losses;
-use crate::clock::{now_ms, upstream_offset};
+use crate::clock::{now_ms, steady_ms, upstream_offset};
 
 /// Senders of messages without a route that are named.
 const UNROUTED_SENDERS_MAX: usize = 5;
@@ -40,19 +40,37 @@ pub(super) async fn refusals(State(control): State<Arc<Control>>) -> Json<Refusa
     Json(RefusalList { refusals: control.refusals().map(shown).collect() })
 }
 
+/// A write that takes so long will not end by itself.
+const STALLED_MS: u64 = 10_000;
+
 fn journal_facts(name: &str, of: &str, stats: &Stats) -> JournalFacts {
     JournalFacts {
         name: name.to_owned(),
         of: of.to_owned(),
         damaged: stats.damaged,
         damaged_ever: stats.lost.damaged,
+        failing: failing(stats),
     }
+}
+
+/// What a log cannot do at present.
+fn failing(stats: &Stats) -> Option<String> {
+    if stats.busy_ms >= STALLED_MS {
+        return Some(format!("a write has not ended for {} s", stats.busy_ms / 1000));
+    }
+    let failing = stats.failing?;
+    let why = failing.os_error.map_or_else(
+        || "the system gave no number".to_owned(),
+        |number| std::io::Error::from_raw_os_error(number).to_string(),
+    );
+    Some(format!("could not {} for {} s: {why}", failing.doing, failing.for_ms / 1000))
 }
 
 impl Control {
     /// The daemon's facts as they are now.
     pub fn facts(&self) -> DaemonFacts {
         let stats = self.queues.stats();
+        let age_now_ms = steady_ms();
         let quarantine = self.quarantine.stats();
         let all = || stats.iter().map(|queue| &queue.stats).chain([&quarantine]);
         let lost = losses(all().map(|stats| &stats.lost)).by_cause();
@@ -83,7 +101,7 @@ impl Control {
                 .map(|queue| QueueFacts {
                     name: queue.name.clone(),
                     messages: queue.stats.records,
-                    oldest_ms: queue.stats.oldest_ms,
+                    oldest_secs: queue.stats.oldest_ms.map(|at| age_now_ms.saturating_sub(at) / 1000),
                     room: match queue.stats.room {
                         Headroom::Enough => "enough",
                         Headroom::Evicting => "evicting",
@@ -98,6 +116,7 @@ impl Control {
                 .map(|(cause, count)| (cause.to_owned(), count))
                 .collect(),
             lost_not_told: not_told.sum(),
+            expired_secs_ago: self.queues.expired_ms_ago().map(|ago| ago / 1000),
             quarantined: quarantine.records,
             quarantine_evicted: quarantine.lost.evicted,
             unrouted: by_sender.values().sum::<u64>() + of_others,
@@ -107,7 +126,16 @@ impl Control {
                 .chain(journals.iter().map(|(.., stats)| stats))
                 .map(|stats| stats.set_aside)
                 .sum(),
-            journals: journals.iter().map(|(name, of, stats)| journal_facts(name, of, stats)).collect(),
+            journals: journals
+                .iter()
+                .map(|(name, of, stats)| journal_facts(name, of, stats))
+                .chain(
+                    stats.iter().map(|queue| {
+                        journal_facts(&format!("buffer/{}", queue.name), "telemetry", &queue.stats)
+                    }),
+                )
+                .chain([journal_facts("quarantine/upstream", "messages in quarantine", &quarantine)])
+                .collect(),
             connections_max: self.server.settings().connections_max,
             conflicts: clients
                 .iter()

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::context::Control;
 use super::failure::Failure;
+use crate::clock::shown_ms;
 use crate::messages::quarantine::{Entry, QuarantineError, shown};
 
 /// Entries of one answer when nothing is said, and at most.
@@ -90,7 +91,7 @@ fn about(entry: &Entry) -> Value {
         "number": entry.number,
         "sender": entry.sender(),
         "bytes": entry.decoded().map(|(_, body)| body.len()),
-        "enqueuedAt": rfc3339(entry.enqueued_ms),
+        "enqueuedAt": rfc3339(shown_ms(entry.enqueued_ms)),
         "refusedAt": rfc3339(entry.refused_ms),
         "code": entry.reason.code,
         "why": entry.reason.why,

@@ -19,7 +19,7 @@ use schemas::names::{Identity, ModuleId};
 use schemas::timestamp::rfc3339;
 
 use super::context::Control;
-use crate::clock::{now_ms, upstream_offset};
+use crate::clock::{now_ms, shown_ms, upstream_offset};
 use crate::config::Upstream;
 use crate::deployment::deployments::Judgement;
 use crate::deployment::status::ReconcilerStatus;
@@ -122,7 +122,7 @@ fn queue(queue: &QueueStats) -> QueueState {
         messages: stats.records,
         accepted: stats.next_sequence - 1,
         bytes: stats.bytes,
-        oldest: stats.oldest_ms.map(rfc3339),
+        oldest: stats.oldest_ms.map(shown_ms).map(rfc3339),
         expired: stats.expired,
         evicted: stats.evicted,
         refused: stats.refused,
@@ -138,7 +138,7 @@ fn quarantine(stats: &Stats, gaps: &[Gap], replayed: u64) -> QuarantineState {
     QuarantineState {
         messages: stats.records,
         bytes: stats.bytes,
-        oldest: stats.oldest_ms.map(rfc3339),
+        oldest: stats.oldest_ms.map(shown_ms).map(rfc3339),
         evicted: stats.lost.evicted,
         damaged: stats.lost.damaged,
         dropped: stats.lost.dropped,
@@ -210,8 +210,8 @@ fn untold(gap: &Gap) -> UntoldLoss {
         first_sequence: gap.first,
         last_sequence: gap.last,
         count: gap.count,
-        from: rfc3339(gap.from_ms),
-        until: rfc3339(gap.until_ms),
+        from: rfc3339(shown_ms(gap.from_ms)),
+        until: rfc3339(shown_ms(gap.until_ms)),
     }
 }
 

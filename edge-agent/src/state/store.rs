@@ -9,9 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use edge_hub::tasks::caught;
 use uuid::Uuid;
 
 use super::position::Position;
@@ -48,16 +48,33 @@ pub(super) struct Unavailable {
     pub(super) is_full: bool,
 }
 
+/// sled writes when it is dropped, and panics when it cannot.
+struct Database(Option<sled::Db>);
+
+impl Database {
+    fn db(&self) -> &sled::Db {
+        self.0.as_ref().expect("it is taken when it is dropped")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if caught(|| drop(db)).is_err() {
+            tracing::warn!("the state's database could not be closed; its journal has what it lacks");
+        }
+    }
+}
+
 pub(super) struct Store {
-    db: sled::Db,
+    database: Database,
     file: File,
     sum: u64,
 }
 
 /// sled panics on some damaged files, in opening and later; that is an error like others here.
 fn guarded<T>(what: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, sled::Error> {
-    catch_unwind(AssertUnwindSafe(what))
-        .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it could not be read".into())))
+    caught(what).unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled panicked".into())))
 }
 
 impl Store {
@@ -75,11 +92,11 @@ impl Store {
             file.sync_all()?;
             // The directory's entries must be durable too.
             File::open(path)?.sync_all()?;
-            let mut store = Self { db, file, sum: 0 };
+            let mut store = Self { database: Database(Some(db)), file, sum: 0 };
             let values = store.read()?;
             store.sum =
                 values.iter().map(|((room, key), value)| hash(*room, key, value)).fold(0, u64::wrapping_add);
-            let stamp = store.db.get(STAMP)?;
+            let stamp = store.database.db().get(STAMP)?;
             Ok((store, values, stamp))
         });
         let (store, values, stamp) = opened.map_err(|error| match error {
@@ -110,7 +127,7 @@ impl Store {
     fn read(&self) -> Result<Values, sled::Error> {
         let mut values = Values::new();
         for room in Namespace::ALL {
-            for pair in self.db.scan_prefix(prefix(&[room.name()])) {
+            for pair in self.database.db().scan_prefix(prefix(&[room.name()])) {
                 let (name, part) = pair?;
                 let key = name.get(room.name().len() + 1..name.len().saturating_sub(PART_NAME_BYTES));
                 let key = String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
@@ -156,8 +173,8 @@ impl Store {
             stamp.extend_from_slice(&self.sum.to_le_bytes());
             stamp.extend_from_slice(&position.epochs_bytes());
             batch.insert(STAMP, stamp);
-            self.db.apply_batch(batch)?;
-            self.db.flush()?;
+            self.database.db().apply_batch(batch)?;
+            self.database.db().flush()?;
             self.file.sync_data()?;
             Ok(())
         })?;
@@ -173,7 +190,7 @@ impl Store {
     ) -> Result<(), sled::Error> {
         let prefix = prefix(&[room.name(), key]);
         let mut old: Option<Vec<u8>> = None;
-        for pair in self.db.scan_prefix(&prefix) {
+        for pair in self.database.db().scan_prefix(&prefix) {
             let (name, part) = pair?;
             old.get_or_insert_default().extend_from_slice(&part);
             batch.remove(name);

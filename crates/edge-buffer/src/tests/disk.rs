@@ -317,6 +317,10 @@ impl File for SimFile {
         Ok(self.disk.sim().inodes[self.inode].cached.len() as u64)
     }
 
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        Ok((0, self.inode as u64))
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let mut sim = self.disk.sim();
         if sim.holds_syncs {
@@ -395,6 +399,14 @@ impl Storage for Disk {
         sim.durable_names = sim.names.clone();
         sim.pending_names.clear();
         Ok(())
+    }
+
+    fn identity(&self, name: &str) -> io::Result<Option<(u64, u64)>> {
+        Ok(self.sim().names.get(name).map(|inode| (0, *inode as u64)))
+    }
+
+    fn remake(&self) -> io::Result<bool> {
+        Ok(false)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -54,6 +54,28 @@ async fn a_full_disk_fails_the_append_and_the_log_goes_on_when_there_is_space() 
 }
 
 #[tokio::test]
+async fn what_waits_behind_a_failed_write_fails_with_it_so_that_first_arrivals_keep_their_order() {
+    let disk = Disk::default();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    fill(&log, 1, 100).await;
+    disk.hold_syncs();
+    let first = log.append(payload(2, 100), 0);
+    disk.sync_waits();
+    let behind: Vec<_> = (3..=10).map(|n| log.append(payload(n, 100), 0)).collect();
+    disk.fail_syncs(1);
+    assert_eq!(log.stats().failing, None);
+    disk.release_syncs();
+    assert!(matches!(first.await, Err(AppendError::Write { .. })));
+    for append in behind {
+        assert!(matches!(append.await, Err(AppendError::Write { .. })));
+    }
+    assert_eq!(log.stats().failing.unwrap().doing, "sync records to the disk");
+    fill(&log, 1, 100).await;
+    assert_eq!(log.stats().failing, None, "a good write ends it");
+    assert_eq!(sequences(&close_and_read(&log).await), [1, 2]);
+}
+
+#[tokio::test]
 async fn after_a_failed_sync_the_file_is_never_written_again() {
     let disk = Disk::default();
     let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();

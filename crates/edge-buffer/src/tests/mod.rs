@@ -11,6 +11,7 @@ mod limits;
 mod pool;
 mod power;
 mod queue;
+mod removed;
 
 use std::future::Future;
 use std::pin::pin;

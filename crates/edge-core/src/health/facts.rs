@@ -214,6 +214,8 @@ pub struct DaemonFacts {
     pub lost: Vec<(String, u64)>,
     /// Of these, losses that central does not know yet.
     pub lost_not_told: u64,
+    /// When messages expired last, if any did since the daemon started.
+    pub expired_secs_ago: Option<u64>,
     /// Messages that upstream refused and that are kept.
     pub quarantined: u64,
     /// Messages that the quarantine could not hold.
@@ -226,7 +228,7 @@ pub struct DaemonFacts {
     pub partly_refused: u64,
     /// Files of queues that were damaged and set aside.
     pub damaged_files: u64,
-    /// The journals, which hold no messages for upstream.
+    /// The logs on disk: journals and queues.
     pub journals: Vec<JournalFacts>,
     pub clients: usize,
     /// `[listen] connections_max`, or what open files allow.
@@ -295,7 +297,7 @@ pub struct ModuleFacts {
     pub amqp: Option<String>,
 }
 
-/// A journal: a log on disk from which the daemon reads its state at each start.
+/// A log on disk: a journal, from which the daemon reads its state at each start, or a queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct JournalFacts {
@@ -307,6 +309,8 @@ pub struct JournalFacts {
     pub damaged: u64,
     /// Records found damaged or missing since the journal was made.
     pub damaged_ever: u64,
+    /// What it cannot do, for how long, and why; `None` while it can be written.
+    pub failing: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -315,8 +319,8 @@ pub struct QueueFacts {
     /// As `edge-agent status` names it.
     pub name: String,
     pub messages: u64,
-    /// When the oldest was stored, in milliseconds since the Unix epoch.
-    pub oldest_ms: Option<u64>,
+    /// How long the oldest waits, by a clock that nobody sets.
+    pub oldest_secs: Option<u64>,
     /// `enough`, `evicting` or `refusing`.
     pub room: String,
 }

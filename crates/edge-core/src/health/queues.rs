@@ -5,13 +5,32 @@ use super::verdict::{Verdict, duration, error, first_of, info, ok, warn};
 
 /// Messages that wait for so long while upstream takes them are warned of.
 const BACKLOG_SECS: u64 = 3_600;
+/// How long it is warned of messages that expired.
+const EXPIRED_SECS: u64 = 3_600;
 
 fn of_queues(facts: &Facts, is_meant: impl Fn(&QueueFacts) -> bool) -> Option<Vec<String>> {
     let queues = &facts.daemon.as_ref()?.queues;
     Some(queues.iter().filter(|queue| is_meant(queue)).map(|queue| queue.name.clone()).collect())
 }
 
+/// Logs that cannot be written at present.
+fn failing(facts: &Facts) -> Option<Vec<String>> {
+    let journals = &facts.daemon.as_ref()?.journals;
+    let told = |log: &JournalFacts| Some(format!("{} ({}): {}", log.name, log.of, log.failing.as_ref()?));
+    Some(journals.iter().filter_map(told).collect())
+}
+
 pub(super) fn space(facts: &Facts) -> Option<Verdict> {
+    let failing = failing(facts)?;
+    if !failing.is_empty() {
+        return error(
+            format!(
+                "the disk cannot be written, and nothing new is acknowledged: {}",
+                first_of(&failing, "; ")
+            ),
+            "look at the disk, its mount and the permissions of the data directory (`dmesg`, `ls -ld`, `lsattr -d`); the daemon goes on by itself when it can write",
+        );
+    }
     let mend = "free disk space or raise [buffer] max_bytes; see `link`, `modules` and `backlog` for why messages do not leave";
     let refusing = of_queues(facts, |queue| queue.room == "refusing")?;
     if !refusing.is_empty() {
@@ -33,7 +52,7 @@ pub(super) fn backlog(facts: &Facts) -> Option<Verdict> {
         .queues
         .iter()
         .filter_map(|queue| {
-            let secs = facts.now_secs.saturating_sub(queue.oldest_ms? / 1000);
+            let secs = queue.oldest_secs?;
             let name = &queue.name;
             (secs >= BACKLOG_SECS)
                 .then(|| format!("{name}: {} messages, the oldest for {}", queue.messages, duration(secs)))
@@ -66,6 +85,12 @@ pub(super) fn losses(facts: &Facts) -> Option<Verdict> {
         "`edge-agent status` lists their senders; central keeps each loss (/api/ext/devices/ID/losses)";
     if daemon.lost_not_told > 0 {
         return warn(format!("{evidence}; central does not know of {} yet", daemon.lost_not_told), mend);
+    }
+    if let Some(secs) = daemon.expired_secs_ago.filter(|secs| *secs < EXPIRED_SECS) {
+        return warn(
+            format!("{evidence}; messages expired {} ago", duration(secs)),
+            "see `link` and `modules` for why they waited; raise [buffer] max_age_secs or the manifest's timeToLiveSecs to keep them longer",
+        );
     }
     info(evidence, mend)
 }
@@ -118,7 +143,9 @@ pub(super) fn damage(facts: &Facts) -> Option<Verdict> {
     }
     found.extend(journals.iter().filter(|journal| journal.damaged > 0).map(
         |JournalFacts { name, of, damaged, .. }| {
-            format!("{damaged} records of {of} were missing or damaged in {name} when the daemon started")
+            format!(
+                "{damaged} records of {of} are missing or damaged in {name}, found since the daemon started"
+            )
         },
     ));
     if !found.is_empty() {
@@ -135,5 +162,5 @@ pub(super) fn damage(facts: &Facts) -> Option<Verdict> {
     if earlier.is_empty() {
         return ok("nothing was damaged");
     }
-    info(format!("missing or damaged at earlier starts: {}", earlier.join(", ")), "")
+    info(format!("missing or damaged, found before the daemon started: {}", earlier.join(", ")), "")
 }

@@ -27,7 +27,7 @@ use crate::clock::now_secs;
 use crate::input_file::{self, SMALL_BYTES_MAX};
 
 /// How often a certificate is looked at. The wall clock may jump, so nothing waits for months in one piece.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long a renewal that failed waits, and how often an operator is reminded.
 const REMIND_EVERY: Duration = Duration::from_secs(3_600);
 /// How often an operator is reminded that the authority ends: that takes months to mend.
@@ -101,8 +101,6 @@ pub struct Keeper {
     known: certificate::Served,
     /// When an operator was told last that the site's own authority ends.
     authority_told_secs: u64,
-    /// By a clock that does not jump.
-    began: std::time::Instant,
 }
 
 impl Keeper {
@@ -119,13 +117,7 @@ impl Keeper {
             },
         };
         let served = ServedCertificate::new(&cert_pem, &key_pem).map_err(|source| options.failed(source))?;
-        Ok(Self {
-            options,
-            served: Arc::new(served),
-            known,
-            authority_told_secs: 0,
-            began: std::time::Instant::now(),
-        })
+        Ok(Self { options, served: Arc::new(served), known, authority_told_secs: 0 })
     }
 
     /// What new handshakes get.
@@ -218,12 +210,7 @@ impl Keeper {
 
     /// Makes a new certificate when it is time; `true` when that failed or somebody else must.
     fn look(&mut self) -> bool {
-        match certificate::renewal(
-            &self.known,
-            &self.options.names,
-            now_secs(),
-            self.began.elapsed().as_secs(),
-        ) {
+        match certificate::renewal(&self.known, &self.options.names, now_secs()) {
             Renewal::Keep { .. } => false,
             Renewal::Tell { not_after_secs } => {
                 let seconds_left = not_after_secs.saturating_sub(now_secs());
@@ -286,7 +273,7 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
         warn!(file = %cert.display(), "the server's certificate is made anew: its key is another one's");
         return Ok(None);
     }
-    if let Renewal::Renew(reason) = certificate::renewal(&known, &options.names, now_secs(), 0) {
+    if let Renewal::Renew(reason) = certificate::renewal(&known, &options.names, now_secs()) {
         info!(file = %cert.display(), %reason, "the server's certificate is made anew");
         return Ok(None);
     }

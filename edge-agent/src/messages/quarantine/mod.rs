@@ -15,7 +15,7 @@ pub mod entry;
 
 use edge_core::error_chain::chain;
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use schemas::generation::Generation;
 use tokio::task::JoinError;
 
 pub use self::entry::{Entry, Reason};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, stamp_ms};
 use crate::messages::queues::Queues;
 use crate::messages::queues::destination::Queue;
 use crate::messages::queues::name::QueueName;
@@ -75,12 +75,18 @@ pub struct Quarantine {
 }
 
 impl Quarantine {
-    /// Opens it; `keep_free_bytes` as the queues have it. Blocking: reads what is in it.
+    /// Opens it; `keep_free_bytes` as the queues have it; `mirror`: where the copy of its ledger is. Blocking: reads what is in it.
     ///
     /// # Errors
     /// [`OpenError`] when its log cannot be opened.
-    pub fn open(dir: &Path, keep_free_bytes: u64, bytes_max: u64) -> Result<Self, OpenError> {
+    pub fn open(
+        dir: &Path,
+        keep_free_bytes: u64,
+        bytes_max: u64,
+        mirror: Option<PathBuf>,
+    ) -> Result<Self, OpenError> {
         let options = LogOptions {
+            mirror,
             bytes_max,
             segment_bytes: SEGMENT_BYTES,
             age_max_ms: None,
@@ -164,7 +170,7 @@ impl Quarantine {
             code = reason.code,
             "upstream refused a message for itself; it is in quarantine"
         );
-        self.log.append(entry.write(), entry.refused_ms).await?;
+        self.log.append(entry.write(), stamp_ms()).await?;
         let mut known = self.known();
         if known.len() >= KNOWN {
             // Their queues have forgotten them long ago.
@@ -220,7 +226,7 @@ impl Quarantine {
         let entry = self.show(number).await?;
         self.leave_queue(&entry, queues).await?;
         let sender = entry.sender().unwrap_or_default();
-        if self.log.give_up(number, &sender, now_ms()).await? {
+        if self.log.give_up(number, &sender, stamp_ms()).await? {
             let Entry { queue, sequence, .. } = entry;
             tracing::warn!(number, sender, %queue, sequence, "a message in quarantine was dropped");
             Ok(())

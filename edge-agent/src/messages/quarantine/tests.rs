@@ -22,7 +22,7 @@ fn open(dir: &Path, bytes_max: u64) -> Namespaces {
     let limits = Limits::new(&BufferSection::default());
     let gateway = "gw".parse().unwrap();
     let queues = Queues::open(&dir.join("buffer"), limits, gateway, Clients::new()).unwrap();
-    let quarantine = Quarantine::open(&dir.join("quarantine"), 0, bytes_max).unwrap();
+    let quarantine = Quarantine::open(&dir.join("quarantine"), 0, bytes_max, None).unwrap();
     Namespaces { queues: Arc::new(queues), quarantine: Arc::new(quarantine) }
 }
 

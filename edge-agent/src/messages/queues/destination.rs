@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::limits::{Limits, suffix};
 use super::name::QueueName;
-use crate::clock::{now_ms, stamp_ms, steady_ms};
+use crate::clock::{stamp_ms, steady_ms};
 
 pub struct Queue {
     /// Names it while the daemon runs.
@@ -52,7 +52,9 @@ impl Destination {
     pub fn open(name: String, dir: PathBuf, limits: Limits) -> Result<Self, OpenError> {
         let place = Self { name, dir, limits, queues: watch::Sender::new(Queues::default()) };
         for class in place.limits.classes() {
-            if place.dir_of(class).is_dir() {
+            let dir = place.dir_of(class);
+            // One whose directory is gone is known by the copy of its ledger.
+            if dir.is_dir() || place.limits.ledger_of(&dir).is_some_and(|ledger| ledger.is_file()) {
                 place.add(class, false)?;
             }
         }
@@ -71,7 +73,10 @@ impl Destination {
     }
 
     fn add(&self, class: QueueClass, is_used: bool) -> Result<(), OpenError> {
-        let log = Log::open(&self.dir_of(class), self.limits.options(&self.name_of(class), class))?;
+        let dir = self.dir_of(class);
+        let mut options = self.limits.options(&self.name_of(class), class);
+        options.mirror = self.limits.ledger_of(&dir);
+        let log = Log::open(&dir, options)?;
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue { key, class, log, is_used: AtomicBool::new(is_used) });
         self.queues.send_modify(|queues| {
@@ -131,10 +136,10 @@ impl Destination {
             };
             if stored.queues.is_empty() {
                 // It never had anything of this gateway, or the gateway was registered anew and central forgot.
-                log.reconcile(Uuid::nil(), |_| None, false, now_ms());
+                log.reconcile(Uuid::nil(), |_| None, false, stamp_ms());
             }
             if let Some(origin) = origin {
-                for (first, last) in log.reconcile(origin, highest, stored.is_complete, now_ms()) {
+                for (first, last) in log.reconcile(origin, highest, stored.is_complete, stamp_ms()) {
                     let queue = self.name_of(queue.class);
                     tracing::error!(
                         queue,
@@ -167,7 +172,8 @@ impl Destination {
         for queue in self.queues().iter() {
             queue.log.close().await;
             if queue.is_over() {
-                remove(&self.dir_of(queue.class));
+                let dir = self.dir_of(queue.class);
+                remove(&dir, self.limits.ledger_of(&dir));
             }
         }
     }
@@ -177,7 +183,7 @@ impl Destination {
         let mut waiting = 0;
         for queue in self.queues().iter() {
             waiting += queue.log.stats().records;
-            queue.log.give_up_all(now_ms());
+            queue.log.give_up_all(stamp_ms());
         }
         waiting
     }
@@ -190,8 +196,10 @@ impl Queue {
     }
 }
 
-fn remove(dir: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(dir) {
+fn remove(dir: &Path, ledger: Option<PathBuf>) {
+    // First what would tell that the directory is missing.
+    let removed = ledger.map_or(Ok(()), std::fs::remove_file).and_then(|()| std::fs::remove_dir_all(dir));
+    if let Err(error) = removed {
         tracing::warn!(dir = %dir.display(), error = %chain(&error), "a queue's files were not removed");
     }
 }
@@ -466,8 +474,8 @@ mod tests {
         for n in 0..6 {
             let class = if n % 2 == 0 { refusing } else { dropping };
             place.append(class, Bytes::from(n.to_string()), None).unwrap().await.unwrap();
-            let now = now_ms();
-            while now_ms() == now {
+            let now = stamp_ms();
+            while stamp_ms() == now {
                 tokio::task::yield_now().await;
             }
         }

@@ -2,6 +2,7 @@
 //! by its name.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use edge_buffer::{Full, LogOptions, Pool};
 use edge_core::route::QueueClass;
@@ -19,6 +20,14 @@ pub struct Limits {
     by_name: BTreeMap<String, QueueSection>,
     /// How many messages may be on their way upstream when a connection ends; 0: upstream never says which of them it has.
     upstream_unsettled_max: u64,
+    copies: Option<Copies>,
+}
+
+/// Where the copies of the queues' ledgers stand: a tree like that of the queues, beside it.
+#[derive(Debug, Clone)]
+struct Copies {
+    queues: PathBuf,
+    ledgers: PathBuf,
 }
 
 impl Default for Limits {
@@ -39,7 +48,7 @@ impl Limits {
             tag: Some(crate::messages::record::sender),
             ..LogOptions::default()
         };
-        Self { options, by_name: buffer.queues.clone(), upstream_unsettled_max: 0 }
+        Self { options, by_name: buffer.queues.clone(), upstream_unsettled_max: 0, copies: None }
     }
 
     /// For an upstream that says on each new connection which messages it has: up to `max` may have been on their way when the
@@ -47,6 +56,26 @@ impl Limits {
     #[must_use]
     pub fn settled_by_upstream(self, max: u64) -> Self {
         Self { upstream_unsettled_max: max, ..self }
+    }
+
+    /// With a copy of the ledger of each queue below `queues` at its place below `ledgers`.
+    #[must_use]
+    pub fn with_ledgers(self, queues: PathBuf, ledgers: PathBuf) -> Self {
+        Self { copies: Some(Copies { queues, ledgers }), ..self }
+    }
+
+    /// The copy of the ledger of the queue in `dir`; `None` where none is kept.
+    pub fn ledger_of(&self, dir: &Path) -> Option<PathBuf> {
+        let Copies { queues, ledgers } = self.copies.as_ref()?;
+        let mut path = ledgers.join(dir.strip_prefix(queues).ok()?).into_os_string();
+        path.push(".ledger");
+        Some(path.into())
+    }
+
+    /// Where the copies of the queues in this folder are.
+    pub fn ledgers_in(&self, folder: &Path) -> Option<PathBuf> {
+        let Copies { queues, ledgers } = self.copies.as_ref()?;
+        Some(ledgers.join(folder.strip_prefix(queues).ok()?))
     }
 
     /// The class of a queue, as it is called: what a gateway does anyway is not part of a name.

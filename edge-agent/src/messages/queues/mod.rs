@@ -1,8 +1,11 @@
 //! The queues on disk: those for central, and those for the inputs of each module with the task that delivers them. A
 //! queue is a place and a priority.
 
+#[cfg(test)]
+mod ages;
 mod delivery;
 pub mod destination;
+mod expiry;
 pub mod limits;
 pub mod name;
 
@@ -26,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use delivery::Delivery;
 use destination::Destination;
+use expiry::Expiry;
 use limits::{Limits, UPSTREAM};
 
 use crate::access::identity_state::{IdentityState, RemovalError, Removed};
@@ -58,6 +62,7 @@ pub struct Queues {
     deliveries: TaskTracker,
     /// From sending a message to central to its acknowledgement.
     pub send_times: Histogram,
+    expiry: Mutex<Expiry>,
 }
 
 /// The numbers of one queue.
@@ -94,6 +99,7 @@ impl Queues {
             clients,
             deliveries: TaskTracker::new(),
             send_times: Histogram::new(&LINK_BOUNDS),
+            expiry: Mutex::default(),
         })
     }
 
@@ -230,8 +236,11 @@ impl Queues {
 
     /// The modules that have queues on disk.
     fn modules_on_disk(&self) -> BTreeSet<ModuleId> {
-        let Ok(entries) = std::fs::read_dir(self.dir.join("inputs")) else { return BTreeSet::new() };
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let inputs = self.dir.join("inputs");
+        let ledgers = self.limits.ledgers_in(&inputs);
+        let entries =
+            [Some(inputs), ledgers].into_iter().flatten().filter_map(|dir| std::fs::read_dir(dir).ok());
+        let names = entries.flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
         // Behind `@` or `.` stands the class of the queue; a module's own are encoded.
         let modules = names.filter_map(|name| {
             let name = name.split(['@', '.']).next()?.to_owned();
@@ -296,14 +305,17 @@ impl Queues {
         self.named().into_iter().map(of).collect()
     }
 
-    /// Counts what has expired in each queue, whoever reads it or does not, every few seconds until `stop`.
+    /// Counts what has expired or was removed in each queue, whoever reads it or does not, every few seconds until `stop`.
     pub async fn expire(self: Arc<Self>, stop: CancellationToken) {
         loop {
             for (name, queue) in self.all() {
-                let expired = tokio::task::spawn_blocking(move || queue.log.expire(steady_ms())).await;
+                let looked = move || {
+                    queue.log.look_after_files();
+                    queue.log.expire(steady_ms())
+                };
+                let expired = tokio::task::spawn_blocking(looked).await;
                 match expired {
-                    Ok(Ok(0)) => {}
-                    Ok(Ok(expired)) => tracing::info!(queue = name, expired, "queued messages expired"),
+                    Ok(Ok(_)) => {}
                     Ok(Err(error)) => {
                         tracing::warn!(queue = name, error = %edge_core::error_chain::chain(&error), "a queue could not be searched for expired messages");
                     }
@@ -312,11 +324,26 @@ impl Queues {
                     Err(_) => return,
                 }
             }
+            self.warn_of_expired();
             tokio::select! {
                 () = tokio::time::sleep(EXPIRY_EVERY) => {}
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    /// Notes and logs what expired since this was last called, whoever found it.
+    fn warn_of_expired(&self) {
+        let counts = self.stats_of_all().into_iter().map(|queue| (queue.name, queue.stats.expired));
+        let mut expiry = self.expiry.lock().expect("nothing panics with it");
+        if let Some((expired, queues)) = expiry.warning(counts, steady_ms()) {
+            tracing::warn!(expired, queues, "queued messages expired before they could be delivered");
+        }
+    }
+
+    /// How long ago messages expired last; `None` when none did since the daemon started.
+    pub fn expired_ms_ago(&self) -> Option<u64> {
+        self.expiry.lock().expect("nothing panics with it").last_ms().map(|at| steady_ms().saturating_sub(at))
     }
 
     /// Ends the deliveries and commits everything that was handed in.

@@ -15,6 +15,7 @@ use schemas::link::{Loss, Losses};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use uuid::Uuid;
 
+use crate::clock::shown_ms;
 use crate::messages::quarantine::Quarantine;
 use crate::messages::quarantine::entry::sender_of_tag;
 use crate::messages::queues::Queues;
@@ -154,8 +155,8 @@ fn loss(gap: Gap) -> Loss {
         first: gap.first,
         last: gap.last,
         count: gap.count,
-        from_ms: gap.from_ms,
-        until_ms: gap.until_ms,
+        from_ms: shown_ms(gap.from_ms),
+        until_ms: shown_ms(gap.until_ms),
         generation,
     }
 }

@@ -116,7 +116,7 @@ impl Gateway {
                 keep_alive: Duration::from_secs(60),
             },
             queues,
-            quarantine: Arc::new(Quarantine::open(&dir.join("quarantine"), 0, 1 << 20).unwrap()),
+            quarantine: Arc::new(Quarantine::open(&dir.join("quarantine"), 0, 1 << 20, None).unwrap()),
             meter: Meter::load(state.clone(), BudgetLimits::default()).unwrap(),
             twins,
             authorizer,

@@ -1,0 +1,77 @@
+//! Notices that somebody removed files of an open log: a file that has no name any more takes writes and syncs as before, and
+//! nothing of them is left after the next start.
+
+use std::collections::HashSet;
+use std::io;
+
+use crate::commit::Committer;
+use crate::error::chain;
+use crate::format::{LEDGER_FILE, segment_name};
+use crate::losses::Cause;
+
+impl Committer {
+    /// Looks whether the directory and its files are those that are open. What was in files that are gone is counted as damaged;
+    /// directory and ledger are made again, and the next append begins a segment.
+    pub(crate) fn look_after_files(&mut self) {
+        let looked = self.look();
+        let was_failing = std::mem::replace(&mut self.is_watch_failing, looked.is_err());
+        if let Err(error) = looked
+            && !was_failing
+        {
+            tracing::error!(dir = %self.shared.storage.path().display(), error = chain(&error), "the files of a queue could not be looked after");
+        }
+    }
+
+    fn look(&mut self) -> io::Result<()> {
+        let storage = self.shared.storage.clone();
+        let is_remade = storage.remake()?;
+        if is_remade {
+            tracing::error!(dir = %storage.path().display(), "the directory of a queue was removed while the daemon runs; it was made again");
+        }
+        self.count_removed_segments()?;
+        if is_remade || storage.identity(LEDGER_FILE)? != Some(self.ledger.identity()?) {
+            tracing::error!(dir = %storage.path().display(), "the ledger of a queue was removed while the daemon runs; it is made again");
+            self.ledger.remake(&*storage)?;
+            // Both slots: a ledger has one to fall back to.
+            self.write_ledger()?;
+            self.write_ledger()?;
+        }
+        if self.mirror.as_mut().is_some_and(|mirror| mirror.look_after()) {
+            self.write_ledger()?;
+        }
+        Ok(())
+    }
+
+    fn count_removed_segments(&mut self) -> io::Result<()> {
+        let storage = &self.shared.storage;
+        let names: HashSet<String> = storage.names()?.into_iter().collect();
+        let mut state = self.shared.state();
+        let active = state.active().first;
+        drop(state);
+        // One of the same name that is another file holds nothing of what was written.
+        let is_active_gone = storage.identity(&segment_name(active))? != Some(self.active.file.identity()?);
+        let mut state = self.shared.state();
+        let firsts: Vec<u64> = state.segments.iter().map(|segment| segment.first).collect();
+        let next_sequence = state.next_sequence;
+        let ends = firsts.iter().copied().skip(1).chain([next_sequence]);
+        let gone = firsts.iter().copied().zip(ends).filter(|(first, _)| {
+            if *first == active { is_active_gone } else { !names.contains(&segment_name(*first)) }
+        });
+        let before = state.stats().damaged;
+        let gone: Vec<(u64, u64)> = gone.collect();
+        for (first, end) in gone {
+            // What a reader gave out may have arrived. If it has not, whoever reads it again finds the file gone.
+            let first = first.max(state.first_at_rest());
+            if first < end {
+                state.pass(first, end - 1, Cause::Damaged, "");
+            }
+        }
+        let lost = state.stats().damaged - before;
+        drop(state);
+        self.active.is_abandoned |= is_active_gone;
+        if lost > 0 {
+            tracing::error!(dir = %self.shared.storage.path().display(), lost, "segments of a queue were removed while the daemon runs: what they held is lost");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+use proptest::prelude::*;
+
+use super::super::BUILT_SECS;
+use super::*;
+
+const HOUR: u64 = 3_600_000;
+const BUILT_MS: u64 = BUILT_SECS * 1000;
+const IN_2000: u64 = 946_684_800_000;
+
+fn boot(name: &str, since_boot_ms: u64) -> Machine {
+    Machine { boot: name.to_owned(), since_boot_ms }
+}
+
+#[test]
+fn what_was_taken_in_2000_has_its_time_once_the_clock_is_set_and_after_a_restart_too() {
+    let mut clock = AgeClock::start(None, &boot("a", 1_000), IN_2000);
+    let stamp = clock.at(1_000);
+    assert_eq!(clock.wall_of(stamp, 1_000), None, "nothing is known yet");
+    clock.note(BUILT_MS + 61_000, 61_000);
+    assert_eq!(clock.jumps(), 1);
+    assert_eq!(clock.wall_of(stamp, 61_000), Some(BUILT_MS + 1_000));
+    assert_eq!(clock.wall_of(clock.at(61_000), 90_000), Some(BUILT_MS + 61_000));
+    let clock = AgeClock::start(Some(clock.saved(90_000)), &boot("a", 95_000), BUILT_MS + 95_000);
+    assert_eq!(clock.wall_of(stamp, 95_000), Some(BUILT_MS + 1_000));
+    let clock = AgeClock::start(Some(clock.saved(99_000)), &boot("b", 10), BUILT_MS + 9 * HOUR);
+    assert_eq!(clock.wall_of(stamp, 10), Some(BUILT_MS + 1_000));
+    assert_eq!(clock.wall_of(stamp - HOUR, 10), None, "of a version without this clock, by a wrong one");
+}
+
+#[test]
+fn what_was_taken_while_the_clock_was_ahead_has_its_time_once_it_is_set_back() {
+    let mut clock = AgeClock::start(None, &boot("a", 0), BUILT_MS);
+    let right = clock.at(4_000);
+    clock.note(BUILT_MS + 7_200 * HOUR, 10_000);
+    let ahead = clock.at(15_000);
+    clock.note(BUILT_MS + 85_000, 85_000);
+    assert_eq!(clock.wall_of(ahead, 90_000), Some(BUILT_MS + 15_000));
+    assert_eq!(clock.wall_of(right, 90_000), Some(BUILT_MS + 4_000));
+}
+
+#[test]
+fn a_pause_in_which_the_steady_clock_stood_still_and_a_night_without_power_change_no_time() {
+    let mut clock = AgeClock::start(None, &boot("a", 0), BUILT_MS);
+    let stamp = clock.at(0);
+    clock.note(BUILT_MS + HOUR / 2, 1_000);
+    assert_eq!(clock.wall_of(stamp, 1_000), Some(BUILT_MS));
+    let clock = AgeClock::start(Some(clock.saved(2_000)), &boot("b", 0), BUILT_MS + 12 * HOUR);
+    assert_eq!(clock.wall_of(stamp, 1_000), Some(BUILT_MS));
+    assert_eq!(clock.at(1_000) - stamp, 3_000, "the night counts for nothing");
+}
+
+#[test]
+fn a_restart_within_a_boot_counts_and_a_steady_clock_that_went_back_is_another_boot() {
+    let clock = AgeClock::start(None, &boot("a", 5_000), BUILT_MS);
+    let (stamp, saved) = (clock.at(5_000), clock.saved(5_000));
+    // However wrong the wall clock is.
+    let again = AgeClock::start(Some(saved.clone()), &boot("a", 5_000 + HOUR), IN_2000);
+    assert_eq!(again.at(5_000 + HOUR) - stamp, HOUR);
+    let moved = AgeClock::start(Some(saved), &boot("a", 10), BUILT_MS + HOUR);
+    assert_eq!(moved.at(10), stamp);
+}
+
+/// What may happen to a gateway.
+#[derive(Debug, Clone)]
+enum Step {
+    Run(u64),
+    SetWall(u64),
+    Restart,
+    Reboot { off_ms: u64, wall_ms: u64 },
+    Save,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (1..20 * HOUR).prop_map(Step::Run),
+        (0..4 * BUILT_MS).prop_map(Step::SetWall),
+        Just(Step::Restart),
+        (0..1_000 * HOUR, 0..4 * BUILT_MS).prop_map(|(off_ms, wall_ms)| Step::Reboot { off_ms, wall_ms }),
+        Just(Step::Save),
+    ]
+}
+
+proptest! {
+    /// Any wall clock, restarts of the program and of the machine: between two stamps the clock tells what the machine ran, less
+    /// what was not saved when the power went, and never more than the true time.
+    #[test]
+    fn no_age_is_more_than_the_true_one_nor_less_than_what_the_machine_ran_and_saved(
+        wall_ms in 0..4 * BUILT_MS, steps in proptest::collection::vec(step(), 1..40),
+    ) {
+        // Of the simulated world: true time, the wall clock less it, the boot and when it began.
+        let (mut now, mut ran, mut wall_ahead) = (BUILT_MS, 0u64, difference(wall_ms, BUILT_MS));
+        let (mut boots, mut booted) = (0u64, BUILT_MS - 7_000);
+        let machine = |boots: u64, booted: u64, now: u64| boot(&boots.to_string(), now - booted);
+        let wall = |now: u64, ahead: i64| now.saturating_add_signed(ahead);
+        let mut clock = AgeClock::start(None, &machine(boots, booted, now), wall_ms);
+        let (mut saved, mut saved_ran, mut unsaved) = (clock.saved(now - booted), 0, 0);
+        let mut stamps = vec![(clock.at(now - booted), now, ran)];
+        for step in steps {
+            match step {
+                Step::Run(ms) => { now += ms; ran += ms; }
+                Step::SetWall(ms) => wall_ahead = difference(ms, now),
+                Step::Save => { saved = clock.saved(now - booted); saved_ran = ran; }
+                Step::Restart => {
+                    clock = AgeClock::start(Some(saved.clone()), &machine(boots, booted, now), wall(now, wall_ahead));
+                }
+                Step::Reboot { off_ms, wall_ms } => {
+                    unsaved += ran - saved_ran;
+                    now += off_ms;
+                    (boots, booted, wall_ahead) = (boots + 1, now, difference(wall_ms, now));
+                    clock = AgeClock::start(Some(saved.clone()), &machine(boots, booted, now), wall_ms);
+                    saved = clock.saved(0);
+                    saved_ran = ran;
+                }
+            }
+            clock.note(wall(now, wall_ahead), now - booted);
+            let at = clock.at(now - booted);
+            for (stamp, taken, ran_then) in &stamps {
+                let age = at.saturating_sub(*stamp);
+                prop_assert!(age <= now - taken, "told as older than it is");
+                prop_assert!(age + unsaved >= ran - ran_then, "told as younger than the machine ran");
+                if let Some(told) = clock.wall_of(*stamp, now - booted) {
+                    prop_assert!(!is_before_build(told / 1000) && told <= wall(now, wall_ahead) + SLACK_MS);
+                }
+            }
+            stamps.push((at, now, ran));
+        }
+    }
+}

@@ -55,7 +55,7 @@ pub(crate) struct Committer {
     pub(crate) active: Active,
     pub(crate) ledger: LedgerFile,
     pub(crate) mirror: Option<Mirror>,
-    /// The last look after the files failed, which was logged.
+    /// The last check of the files failed, which was logged.
     pub(crate) is_watch_failing: bool,
     /// The file system can allocate ahead.
     can_allocate: bool,

@@ -375,7 +375,7 @@ impl Log {
         crate::expire::expire(self.shared(), now_ms)
     }
 
-    /// Looks whether somebody removed files of it, and counts what was in them as damaged. It does so itself about every second
+    /// Checks whether somebody removed files of it, and counts what was in them as damaged. It does so itself about every second
     /// while records are appended; to be called from time to time for a log that nobody appends to. Blocking.
     pub fn look_after_files(&self) {
         self.handle.writers.look_after_files();

@@ -10,7 +10,7 @@ use crate::format::{LEDGER_FILE, segment_name};
 use crate::losses::Cause;
 
 impl Committer {
-    /// Looks whether the directory and its files are those that are open. What was in files that are gone is counted as damaged;
+    /// Checks whether the directory and its files are those that are open. What was in files that are gone is counted as damaged;
     /// directory and ledger are made again, and the next append begins a segment.
     pub(crate) fn look_after_files(&mut self) {
         let looked = self.look();
@@ -18,7 +18,7 @@ impl Committer {
         if let Err(error) = looked
             && !was_failing
         {
-            tracing::error!(dir = %self.shared.storage.path().display(), error = chain(&error), "the files of a queue could not be looked after");
+            tracing::error!(dir = %self.shared.storage.path().display(), error = chain(&error), "the files of a queue could not be checked");
         }
     }
 

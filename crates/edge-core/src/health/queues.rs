@@ -28,7 +28,7 @@ pub(super) fn space(facts: &Facts) -> Option<Verdict> {
                 "the disk cannot be written, and nothing new is acknowledged: {}",
                 first_of(&failing, "; ")
             ),
-            "look at the disk, its mount and the permissions of the data directory (`dmesg`, `ls -ld`, `lsattr -d`); the daemon goes on by itself when it can write",
+            "check the disk, its mount and the permissions of the data directory (`dmesg`, `ls -ld`, `lsattr -d`); the daemon goes on by itself when it can write",
         );
     }
     let mend = "free disk space or raise [buffer] max_bytes; see `link`, `modules` and `backlog` for why messages do not leave";

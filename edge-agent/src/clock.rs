@@ -50,7 +50,7 @@ pub fn resume(data_dir: &Path) {
     let clock = AgeClock::start(file::read(data_dir), &machine(), now_ms());
     if AGES.set(Mutex::new(clock)).is_err() {
         tracing::error!(
-            "the clock of ages was read before it was resumed; messages may be told as younger or older"
+            "the clock of ages was read before it was resumed; the ages of queued messages may be wrong"
         );
     }
     save(data_dir);

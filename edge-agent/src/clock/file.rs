@@ -14,7 +14,7 @@ const UNFINISHED: &str = "clock.json.new";
 pub(super) fn read(data_dir: &Path) -> Option<SavedClock> {
     let path = data_dir.join(NAME);
     let told = |error: &dyn std::error::Error| {
-        tracing::error!(file = %path.display(), error = %chain(error), "the clock of ages cannot be read and begins anew; messages may be told as younger or older");
+        tracing::error!(file = %path.display(), error = %chain(error), "the clock of ages cannot be read and begins anew; the ages of queued messages may be wrong");
     };
     match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).inspect_err(|error| told(error)).ok(),

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use central::clock::now_ms;
-use central::ingest::Ingest;
 use central::store::devices::{self, Device};
 use central::store::series;
 use central::store::series_reading::{self, SeriesQuery};
 use central::store::telemetry::NewMessage;
 use central::store::{self, Keep, Quotas, StoreError};
+use central::telemetry::ingest::Ingest;
 use rusqlite::Connection;
 use schemas::bag::PropertyBag;
 use schemas::names::DeviceId;

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use schemas::names::Identity;
 use serde_json::{Map, Value};
 
-use crate::component::{self, MARKER};
+use crate::types::component::{self, MARKER};
 use crate::error::ServiceError;
 use crate::store::devices;
 use crate::store::templates as stored;

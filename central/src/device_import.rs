@@ -14,12 +14,12 @@ use edge_hub::tasks;
 use rusqlite::Connection;
 use schemas::names::DeviceId;
 
-use crate::attest::is_key;
+use crate::registry::attest::is_key;
 use crate::clock::now_ms;
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
+use crate::services::Services;
 use crate::new_device::{new_device, new_key};
-use crate::single_line::{DisplayName, TemplateId};
+use crate::types::single_line::{DisplayName, TemplateId};
 use crate::store::StoreError;
 use crate::store::devices::{self, Device, Keys, X509};
 use crate::store::operations::{self, OperationFault};
@@ -153,7 +153,7 @@ fn step(
 /// # Errors
 /// [`ServiceError::Conflict`] while another import runs.
 pub async fn begin(
-    fleet: &Arc<Fleet>,
+    services: &Services,
     running: &Arc<RunningImport>,
     import: Import,
     title: String,
@@ -171,12 +171,12 @@ pub async fn begin(
     let total = import.count();
     let work =
         move |c: &Connection| Ok::<_, StoreError>(operations::begin(c, KIND, &title, &who, total, now_ms())?);
-    let operation = fleet.store.submit(work).await?;
+    let operation = services.store.submit(work).await?;
     running.0.store(operation, Ordering::Release);
-    let fleet = fleet.clone();
+    let services = services.clone();
     tasks::spawn("import of devices", async move {
         let _free = free;
-        if let Err(error) = run(&fleet, operation, import).await {
+        if let Err(error) = run(&services, operation, import).await {
             tracing::error!(operation, error = %chain(&error), "an import of devices ended early");
         }
     });
@@ -192,23 +192,23 @@ impl Drop for Freed {
     }
 }
 
-async fn run(fleet: &Arc<Fleet>, operation: i64, import: Import) -> Result<(), StoreError> {
+async fn run(services: &Services, operation: i64, import: Import) -> Result<(), StoreError> {
     let mut lines = import.lines.into_iter();
     loop {
         let next: Vec<_> = lines.by_ref().take(STEP).collect();
         if next.is_empty() {
             break;
         }
-        if fleet.stop.is_cancelled() {
+        if services.stop.is_cancelled() {
             tracing::warn!(
                 operation,
                 "an import of devices was interrupted; begin it again for the lines that are left"
             );
             return Ok(());
         }
-        fleet.store.submit(move |c| step(c, operation, next)).await?;
+        services.store.submit(move |c| step(c, operation, next)).await?;
     }
-    fleet.store.submit(move |c| Ok::<_, StoreError>(operations::end(c, operation, now_ms())?)).await?;
+    services.store.submit(move |c| Ok::<_, StoreError>(operations::end(c, operation, now_ms())?)).await?;
     tracing::info!(operation, "an import of devices ended");
     Ok(())
 }

@@ -5,8 +5,8 @@ use edge_core::twin;
 use schemas::manifest::ManifestError;
 use schemas::names::DeviceId;
 
-use crate::component::InvalidMarker;
 use crate::store::StoreError;
+use crate::types::component::InvalidMarker;
 
 /// Why an operation failed. A caller acts differently on each variant: each is a status code of IoT Central.
 #[derive(Debug, thiserror::Error)]

@@ -15,13 +15,15 @@ use schemas::link::{Loss, Losses, RemovedDevice};
 use schemas::names::{DeviceId, Identity};
 use serde_json::{Value, json};
 
-use crate::authorize::{Way, authorize, remove_claim};
-use crate::deploy::{self, Assignment};
+use crate::access::authorize::{Way, authorize, remove_claim};
+use crate::deployments::assignment::{self, Assignment};
 use crate::error::ServiceError;
 use crate::new_device::new_device;
-use crate::store::devices::{self, Device, Relationship};
+use crate::store::devices::{self, Device};
 use crate::store::modules;
-use crate::store::telemetry::{self, NewMessage, Writing};
+use crate::store::relationships::{self, Relationship};
+use crate::store::telemetry::{NewMessage, Writing};
+use crate::store::telemetry_reading;
 use crate::store::{last_values, losses, schema};
 
 const GATEWAYS: [&str; 2] = ["gw-a", "gw-b"];
@@ -63,7 +65,7 @@ fn id(text: &str) -> DeviceId {
 fn attach(c: &Connection, of: &str, gateway: &str) -> u64 {
     let relationship =
         Relationship { id: format!("to-{of}"), name: "r".into(), source: id(gateway), target: id(of) };
-    devices::put_relationship(c, &relationship).unwrap();
+    relationships::put(c, &relationship).unwrap();
     devices::get(c, &id(of)).unwrap().unwrap().attachment
 }
 
@@ -83,7 +85,7 @@ impl World {
         let of = *REGISTERED.choose(random).unwrap();
         let Some((device, gateway)) = self.now.get_mut(of) else { return };
         if let Some(gateway) = gateway.take() {
-            devices::delete_relationship(c, &id(gateway), &format!("to-{of}")).unwrap();
+            relationships::delete(c, &id(gateway), &format!("to-{of}")).unwrap();
             return;
         }
         let to = *GATEWAYS.choose(random).unwrap();
@@ -187,11 +189,15 @@ impl World {
                 continue;
             };
             let shown = self.shown.get(device).cloned().unwrap_or_default();
-            let page = telemetry::page(c, &id(of), 0, 1000).unwrap();
+            let page = telemetry_reading::page(c, &id(of), 0, 1000).unwrap();
             assert_eq!(page.iter().map(|message| message.enqueued_ms).collect::<Vec<_>>(), shown, "{of}");
             let last = last_values::get(c, &Identity::device(id(of)), None, "n").unwrap();
             assert_eq!(last.map(|(_, value)| value.to_string()), shown.last().map(u64::to_string), "{of}");
-            assert_eq!(telemetry::last_received(c, &id(of)).unwrap().is_some(), !shown.is_empty(), "{of}");
+            assert_eq!(
+                telemetry_reading::last_received(c, &id(of)).unwrap().is_some(),
+                !shown.is_empty(),
+                "{of}"
+            );
             let lost = self.lost.get(device).copied().unwrap_or(0);
             assert_eq!(losses::page(c, &id(of), 0, 1000).unwrap().len() as u64, lost, "{of}");
             let totals = losses::totals(c, &id(of)).unwrap();
@@ -276,7 +282,8 @@ fn a_module_that_left_the_manifest_and_came_back_is_shown_nothing_of_the_earlier
     let c = schema::open(&dir.path().join("central.db")).unwrap();
     let gateway = Device { is_gateway: true, revision: 1, ..new_device(id("gw-a")) };
     devices::put(&c, &gateway).unwrap();
-    let assign = |modules: &[&str]| deploy::assign(&c, &mut gateway.clone(), manifest(modules), 1).unwrap();
+    let assign =
+        |modules: &[&str]| assignment::assign(&c, &mut gateway.clone(), manifest(modules), 1).unwrap();
     let generation = |name: &str| modules::generation(&c, &id("gw-a"), &name.parse().unwrap()).unwrap();
     let filter: Identity = "gw-a/filter".parse().unwrap();
     let send = |of: Option<u64>, value: u64| {

@@ -15,9 +15,6 @@ use crate::new_device::new_device;
 use crate::store::devices::{self, Device};
 
 /// The gateway of this id, registered if it was not. `None` when the id is that of a device that is no gateway.
-///
-/// # Errors
-/// SQLite's.
 pub fn add_gateway(c: &Connection, id: DeviceId) -> rusqlite::Result<Option<Device>> {
     if let Some(device) = devices::get(c, &id)? {
         return Ok(device.is_gateway.then_some(device));

@@ -12,9 +12,9 @@ use edge_hub::metrics::{self, LogNumbers};
 use edge_hub::mqtt_server::MqttServer;
 
 use crate::api::request_counts::RequestCounts;
-use crate::ingest::Ingest;
 use crate::live::LiveFeed;
 use crate::store::{FILE, Store};
+use crate::telemetry::ingest::Ingest;
 
 /// How long the store may take to tell what it keeps; without an answer those metrics are left out.
 const READ_WITHIN: Duration = Duration::from_secs(5);

@@ -1,8 +1,5 @@
 //! The status page: every gateway with its modules, and every device, as they are now. Plain HTML; no script runs on it.
 
-use std::fmt::Write as _;
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
@@ -11,18 +8,19 @@ use schemas::names::{Identity, ModuleId};
 use schemas::received_report::{ReceivedModule, ReceivedStatus};
 use schemas::status::{FindingReport, RefusalReport};
 use schemas::timestamp::rfc3339;
+use std::fmt::Write as _;
 
-use crate::admission::Admission;
+use crate::access::admission::Admission;
 use crate::api::error::Answer;
 use crate::clock::now_ms;
+use crate::diagnosis::gateway_report;
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
-use crate::gateway_report;
+use crate::gateway_sync::connections::Connections;
 use crate::lookup::modules;
-use crate::presence::Connections;
+use crate::services::Services;
 use crate::store::devices::{self, Device};
 use crate::store::twins::{self, Half};
-use crate::store::{manifests, telemetry};
+use crate::store::{manifests, telemetry_reading};
 
 /// Rows on the page; beyond that it says so, and the REST API has the rest.
 const ROWS_MAX: u32 = 1000;
@@ -47,9 +45,9 @@ struct Row {
 /// Shows gateways and devices.
 #[utoipa::path(get, path = "/status", tag = "page", security(("token" = [])),
     responses((status = 200, description = "the status page; a browser's password is the token", content_type = "text/html")))]
-pub(crate) async fn page(State(fleet): State<Arc<Fleet>>) -> Answer<impl IntoResponse> {
-    let rows = fleet.store.read(rows).await?;
-    let html = render(&rows, &fleet.connections);
+pub(crate) async fn page(State(services): State<Services>) -> Answer<impl IntoResponse> {
+    let rows = services.store.read(rows).await?;
+    let html = render(&rows, &services.connections);
     // Nothing but the style of this page: should a name ever get through unescaped, it would still not run. No other page
     // may show it in a frame.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -62,7 +60,7 @@ fn rows(c: &Connection) -> Result<Vec<Row>, ServiceError> {
 }
 
 fn row(c: &Connection, device: Device) -> Result<Row, ServiceError> {
-    let last_seen_ms = device.last_seen_ms.max(telemetry::last_received(c, &device.id)?);
+    let last_seen_ms = device.last_seen_ms.max(telemetry_reading::last_received(c, &device.id)?);
     let agent = Identity::module(device.id.clone(), ModuleId::edge_agent());
     let desired = twins::section(c, &agent, Half::Desired)?.section.version;
     let reported = gateway_report::section(c, &device.id, Half::Reported)?;

@@ -16,6 +16,7 @@ use edge_hub::private_files::make_private;
 use edge_hub::sessions::Sessions;
 use edge_hub::settings::MqttServerSettings;
 use edge_hub::tasks::Tasks;
+use edge_hub::tls::keep::Keeper;
 use edge_hub::tls::trust::TrustKeeper;
 use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
@@ -24,11 +25,12 @@ use tokio_util::sync::CancellationToken;
 use crate::api::request_counts::RequestCounts;
 use crate::audit::log::Audit;
 use crate::config::Config;
-use crate::device_states::DeviceStates;
-use crate::fleet::Fleet;
+use crate::diagnosis::device_states::DeviceStates;
 use crate::live::LiveFeed;
 use crate::metrics::Metrics;
+use crate::mqtt_service::CentralService;
 use crate::people::service::People;
+use crate::services::{Services, SiteNames};
 use crate::store::integrity::{self, Checked, Depth};
 use crate::store::{self, LOCK_FILE, Store};
 
@@ -60,8 +62,8 @@ pub struct Started {
     pub mqtt: Option<SocketAddr>,
     /// MQTT over WebSocket over TLS.
     pub wss: Option<SocketAddr>,
-    fleet: Arc<Fleet>,
-    mqtt_server: Arc<MqttServer<Fleet>>,
+    services: Services,
+    mqtt_server: Arc<MqttServer<CentralService>>,
     tasks: Tasks,
     stop: CancellationToken,
     _lock: DataLock,
@@ -89,186 +91,220 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     }
     // Before anything is written: an authority without its store must be seen as what it is.
     let store = open_store(&config).await?;
-    let keeper = crate::identity::keeper(&config)?;
-    let tls = edge_hub::tls::server_config_for(keeper.served())?;
-    let http_keeper = crate::identity::http_keeper(&config)?;
-    let http_tls = match (config.http.tls, &http_keeper) {
-        (false, _) => None,
-        (true, None) => Some(edge_hub::tls::https_config_for(keeper.served())?),
-        (true, Some(own)) => Some(edge_hub::tls::https_config_for(own.served())?),
-    };
-    let settings = MqttServerSettings {
-        // A gateway has as many in flight as its line holds; what is read and not stored yet is bounded below.
-        receive_max: Some(u16::MAX),
-        // Two of the writer's batches: one is written, the other is read meanwhile.
-        pending_max: 2 * crate::ingest::BATCH_MAX,
-        ..config.limits.settings(connections_max)
-    };
-    let sessions = Sessions::open(&config.data_dir.join("mqtt"), settings).await?;
-    let clients = sessions.clients();
-    let hosts = vec![config.hostname.clone(), "localhost".to_owned()];
+    let certificates = Certificates::open(&config)?;
+    let sessions =
+        Sessions::open(&config.data_dir.join("mqtt"), mqtt_settings(&config, connections_max)).await?;
     let trust =
         TrustKeeper::open(config.tls.device_ca.clone(), Authorities::default()).context("tls.device_ca")?;
-    let id_scope = config.dps.id_scope.clone();
-    let fleet = Fleet::new(store, clients, hosts, trust.trust(), id_scope, stop.clone()).await?;
-    fleet.resume_commands().await?;
-    let audit = Audit::new(fleet.store.clone(), config.keep.audit_limits());
+    let names = SiteNames {
+        hosts: vec![config.hostname.clone(), "localhost".to_owned()],
+        id_scope: config.dps.id_scope.clone(),
+    };
+    let services = Services::new(store, sessions.clients(), names, trust.trust(), stop.clone()).await?;
+    services.commands.resume().await?;
+    let audit = Audit::new(services.store.clone(), config.keep.audit_limits());
     let people =
-        People::open(audit, fleet.store.clone(), &config.data_dir).await.context("opening the users")?;
-
-    let mqtt_server = MqttServer::new(sessions, fleet.clone());
-    let http = listen("http.listen", config.http.listen).await?;
-    let mqtts = listen("mqtt.mqtts", config.mqtt.mqtts).await?;
-    let mqtt = match config.mqtt.mqtt {
-        Some(address) => Some(listen("mqtt.mqtt", address).await?),
-        None => None,
-    };
-    let wss = match config.mqtt.wss {
-        Some(address) => Some(listen("mqtt.wss", address).await?),
-        None => None,
-    };
+        People::open(audit, services.store.clone(), &config.data_dir).await.context("opening the users")?;
+    let mqtt_server = MqttServer::new(sessions, CentralService::new(services.clone()));
+    let listeners = Listeners::bind(&config).await?;
     let mut started = Started {
-        http: http.local_addr()?,
+        http: listeners.http.local_addr()?,
         is_https: config.http.tls,
-        mqtts: mqtts.local_addr()?,
-        mqtt: mqtt.as_ref().map(TcpListener::local_addr).transpose()?,
-        wss: wss.as_ref().map(TcpListener::local_addr).transpose()?,
-        fleet: fleet.clone(),
+        mqtts: listeners.mqtts.local_addr()?,
+        mqtt: listeners.mqtt.as_ref().map(TcpListener::local_addr).transpose()?,
+        wss: listeners.wss.as_ref().map(TcpListener::local_addr).transpose()?,
+        services: services.clone(),
         mqtt_server: mqtt_server.clone(),
         tasks: Tasks::new(stop.clone()),
         stop: stop.clone(),
         _lock: lock,
     };
-    {
-        let (dispatcher, stop) = (fleet.dispatcher.clone(), stop.clone());
-        started.tasks.restarted("end of messages", move || {
-            let (dispatcher, stop) = (dispatcher.clone(), stop.clone());
-            async move {
-                dispatcher.expire(stop).await;
-                Ok(())
-            }
+    let states = DeviceStates::new(services.clients.clone(), services.connections.clone());
+    let live = LiveFeed::new(services.store.clone(), states.clone());
+    let requests = Arc::new(RequestCounts::default());
+    if let Some(address) = config.metrics.listen {
+        let metrics = Metrics {
+            store: services.store.clone(),
+            ingest: services.telemetry.clone(),
+            clients: services.clients.clone(),
+            mqtt_server: mqtt_server.clone(),
+            live: live.clone(),
+            requests: requests.clone(),
+            data_dir: config.data_dir.clone(),
+        };
+        started.serve_metrics(Arc::new(metrics), address);
+    }
+    let settings = Arc::new(config.clone());
+    let api = crate::api::router(services, mqtt_server, people, live.clone(), states, settings, requests);
+    started.run_in_background(live, trust);
+    started.serve(listeners, &certificates, api, &config);
+    started.keep(certificates);
+    tracing::info!(http = started.http_url(), mqtts = %started.mqtts, hostname = config.hostname, "central is serving");
+    Ok(started)
+}
+
+fn mqtt_settings(config: &Config, connections_max: usize) -> MqttServerSettings {
+    MqttServerSettings {
+        // A gateway has as many in flight as its window holds; what is read and not stored yet is bounded below.
+        receive_max: Some(u16::MAX),
+        // Two of the writer's batches: one is written, the other is read meanwhile.
+        pending_max: 2 * crate::telemetry::ingest::BATCH_MAX,
+        ..config.limits.settings(connections_max)
+    }
+}
+
+/// The certificates that central serves with.
+struct Certificates {
+    keeper: Keeper,
+    mqtt_tls: Arc<rustls::ServerConfig>,
+    /// Of the REST API, when it has one of its own.
+    http_keeper: Option<Keeper>,
+    http_tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Certificates {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let keeper = crate::identity::keeper(config)?;
+        let mqtt_tls = edge_hub::tls::server_config_for(keeper.served())?;
+        let http_keeper = crate::identity::http_keeper(config)?;
+        let http_tls = match (config.http.tls, &http_keeper) {
+            (false, _) => None,
+            (true, None) => Some(edge_hub::tls::https_config_for(keeper.served())?),
+            (true, Some(own)) => Some(edge_hub::tls::https_config_for(own.served())?),
+        };
+        Ok(Self { keeper, mqtt_tls, http_keeper, http_tls })
+    }
+}
+
+/// The sockets that central listens on.
+struct Listeners {
+    http: TcpListener,
+    mqtts: TcpListener,
+    mqtt: Option<TcpListener>,
+    wss: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            http: listen("http.listen", config.http.listen).await?,
+            mqtts: listen("mqtt.mqtts", config.mqtt.mqtts).await?,
+            mqtt: listen_if("mqtt.mqtt", config.mqtt.mqtt).await?,
+            wss: listen_if("mqtt.wss", config.mqtt.wss).await?,
+        })
+    }
+}
+
+impl Started {
+    /// Starts the tasks that no client waits for.
+    fn run_in_background(&mut self, live: LiveFeed, trust: TrustKeeper) {
+        let Services { c2d, waiting_commands, authenticator, .. } = self.services.clone();
+        self.restarted("expiry of cloud-to-device messages", move |stop| {
+            let c2d = c2d.clone();
+            async move { c2d.expire(stop).await }
         });
-    }
-    {
-        let (fleet, stop) = (fleet.clone(), stop.clone());
-        started.tasks.restarted("end of waiting commands", move || {
-            let (fleet, stop) = (fleet.clone(), stop.clone());
-            async move {
-                fleet.expire_commands(stop).await;
-                Ok(())
-            }
+        self.restarted("expiry of waiting commands", move |stop| {
+            let waiting_commands = waiting_commands.clone();
+            async move { waiting_commands.expire(stop).await }
         });
-    }
-    started.tasks.essential(
-        "MQTT over TLS",
-        mqtt_server.clone().serve_tls(mqtts, tls.clone(), stop.clone()).map(anyhow::Ok),
-    );
-    if let Some(wss) = wss {
-        // Nothing but WebSockets: the REST API has a listener of its own.
-        let served = mqtt_server.clone().serve_https(wss, tls, axum::Router::new(), stop.clone());
-        started.tasks.essential("MQTT over WebSocket", served.map(anyhow::Ok));
-    }
-    for (name, keeper) in [("certificate", Some(keeper)), ("certificate of the REST API", http_keeper)] {
-        let Some(keeper) = keeper else { continue };
-        let stop = stop.clone();
-        started.tasks.essential(name, async move {
-            keeper.run(stop).await.with_context(|| format!("keeping the server's {name}"))
+        self.restarted("authorization of clients", move |stop| {
+            let authenticator = authenticator.clone();
+            async move { authenticator.review_on_change(stop).await }
         });
-    }
-    {
-        let (fleet, stop) = (fleet.clone(), stop.clone());
-        started.tasks.restarted("authorization of clients", move || {
-            let (fleet, stop) = (fleet.clone(), stop.clone());
-            async move {
-                fleet.review_on_change(stop).await;
-                Ok(())
-            }
-        });
-    }
-    {
-        let stop = stop.clone();
-        started.tasks.essential("authorities of devices", async move {
+        self.restarted("live stream", move |stop| live.clone().run(stop));
+        let stop = self.stop.clone();
+        self.tasks.essential("authorities of devices", async move {
             if let Err(error) = trust.run(stop.clone()).await {
-                tracing::error!(error = %chain(&error), "changes of the authorities of devices are not noticed any more");
+                tracing::error!(error = %chain(&error), "watching the certificate authorities of devices failed");
                 stop.cancelled().await;
             }
             anyhow::Ok(())
         });
     }
-    let states = DeviceStates::new(fleet.clone());
-    let live = LiveFeed::new(fleet.clone(), states.clone());
+
+    fn restarted<F>(&mut self, name: &'static str, run: impl Fn(CancellationToken) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
     {
-        let (live, stop) = (live.clone(), stop.clone());
-        started.tasks.restarted("live stream", move || {
-            let (live, stop) = (live.clone(), stop.clone());
+        let stop = self.stop.clone();
+        self.tasks.restarted(name, move || {
+            let done = run(stop.clone());
             async move {
-                live.run(stop).await;
+                done.await;
                 Ok(())
             }
         });
     }
-    if let Some(mqtt) = mqtt {
-        started
-            .tasks
-            .essential("plain MQTT", mqtt_server.clone().serve_tcp(mqtt, stop.clone()).map(anyhow::Ok));
-    }
-    let limits = HttpLimits {
-        connections_max: config.http.connections_max,
-        head_timeout: HEAD_WITHIN,
-        stall_timeout: STALL_MAX,
-        request_timeout: REQUEST_MAX,
-        finish_timeout: STOP_WITHIN,
-        // Bodies are read by the API, once it knows who sends them.
-        ..HttpLimits::default()
-    };
-    let requests = Arc::new(RequestCounts::default());
-    if let Some(address) = config.metrics.listen {
-        let metrics = Arc::new(Metrics {
-            store: fleet.store.clone(),
-            ingest: fleet.ingest.clone(),
-            clients: fleet.clients.clone(),
-            mqtt_server: mqtt_server.clone(),
-            live: live.clone(),
-            requests: requests.clone(),
-            data_dir: config.data_dir.clone(),
-        });
-        start_metrics(&mut started.tasks, metrics, address, stop.clone());
-    }
-    let api =
-        crate::api::router(fleet, mqtt_server, people, live, states, Arc::new(config.clone()), requests);
-    let per_address = config.http.connections_per_address;
-    let served = HttpServer::new("http.listen", limits).serve_tcp(http, per_address, http_tls, api, stop);
-    started.tasks.essential("REST API", served.map(anyhow::Ok));
-    tracing::info!(http = started.http_url(), mqtts = %started.mqtts, hostname = config.hostname, "central is serving");
-    Ok(started)
-}
 
-/// Starts the listener of the metrics. central does its work without it.
-fn start_metrics(
-    tasks: &mut Tasks,
-    metrics: Arc<Metrics<Fleet>>,
-    address: SocketAddr,
-    stop: CancellationToken,
-) {
-    tasks.restarted("metrics", move || {
-        let (metrics, stop) = (metrics.clone(), stop.clone());
-        let collect = move || {
-            let metrics = metrics.clone();
-            async move { metrics.text().await }
+    /// Starts the MQTT server and the REST API.
+    fn serve(
+        &mut self,
+        listeners: Listeners,
+        certificates: &Certificates,
+        api: axum::Router,
+        config: &Config,
+    ) {
+        let Listeners { http, mqtts, mqtt, wss } = listeners;
+        let (server, stop, tls) = (&self.mqtt_server, &self.stop, &certificates.mqtt_tls);
+        let served = server.clone().serve_tls(mqtts, tls.clone(), stop.clone());
+        self.tasks.essential("MQTT over TLS", served.map(anyhow::Ok));
+        if let Some(wss) = wss {
+            // Nothing but WebSockets: the REST API has a listener of its own.
+            let served = server.clone().serve_https(wss, tls.clone(), axum::Router::new(), stop.clone());
+            self.tasks.essential("MQTT over WebSocket", served.map(anyhow::Ok));
+        }
+        if let Some(mqtt) = mqtt {
+            let served = server.clone().serve_tcp(mqtt, stop.clone());
+            self.tasks.essential("plain MQTT", served.map(anyhow::Ok));
+        }
+        let limits = HttpLimits {
+            connections_max: config.http.connections_max,
+            head_timeout: HEAD_WITHIN,
+            stall_timeout: STALL_MAX,
+            request_timeout: REQUEST_MAX,
+            finish_timeout: STOP_WITHIN,
+            // Bodies are read by the API, once it knows who sends them.
+            ..HttpLimits::default()
         };
-        listener::serve("metrics.listen", address, collect, stop).map(Ok)
-    });
-}
+        let (per_address, http_tls) = (config.http.connections_per_address, certificates.http_tls.clone());
+        let http_server = HttpServer::new("http.listen", limits);
+        let served = http_server.serve_tcp(http, per_address, http_tls, api, stop.clone());
+        self.tasks.essential("REST API", served.map(anyhow::Ok));
+    }
 
-impl Started {
+    /// Starts the listener of the metrics. central does its work without it.
+    fn serve_metrics(&mut self, metrics: Arc<Metrics<CentralService>>, address: SocketAddr) {
+        let stop = self.stop.clone();
+        self.tasks.restarted("metrics", move || {
+            let metrics = metrics.clone();
+            let collect = move || {
+                let metrics = metrics.clone();
+                async move { metrics.text().await }
+            };
+            listener::serve("metrics.listen", address, collect, stop.clone()).map(Ok)
+        });
+    }
+
+    /// Renews certificates, or reloads them when their files change.
+    fn keep(&mut self, certificates: Certificates) {
+        let Certificates { keeper, http_keeper, .. } = certificates;
+        for (name, keeper) in [("certificate", Some(keeper)), ("certificate of the REST API", http_keeper)] {
+            let Some(keeper) = keeper else { continue };
+            let stop = self.stop.clone();
+            self.tasks.essential(name, async move {
+                keeper.run(stop).await.with_context(|| format!("keeping the server's {name}"))
+            });
+        }
+    }
+
     /// Address of the REST API and the status page.
     pub fn http_url(&self) -> String {
         format!("{}://{}", if self.is_https { "https" } else { "http" }, self.http)
     }
 
-    /// What central decides with; for tests that look behind the servers.
-    pub fn fleet(&self) -> &Arc<Fleet> {
-        &self.fleet
+    /// The store; for tests that look behind the servers.
+    pub fn store(&self) -> &Store {
+        &self.services.store
     }
 
     /// Waits for the stop, then until every connection has ended and everything taken in is committed.
@@ -282,7 +318,7 @@ impl Started {
             biased;
             () = self.stop.cancelled() => Ok(()),
             failure = self.tasks.failed() => Err(failure.into()),
-            () = self.fleet.store.ended() => {
+            () = self.services.store.ended() => {
                 Err(anyhow::anyhow!("the store's writer ended by itself; the log tells why"))
             }
         };
@@ -290,13 +326,13 @@ impl Started {
             tracing::error!(error = format!("{error:#}"), "central stops");
             self.stop.cancel();
         }
-        self.fleet.store.give_up_after(LOCKED_STOP_WITHIN);
+        self.services.store.give_up_after(LOCKED_STOP_WITHIN);
         if tokio::time::timeout(STOP_WITHIN, self.tasks.join()).await.is_err() {
             tracing::warn!(seconds = STOP_WITHIN.as_secs(), "connections that did not end in time were cut");
             self.tasks.shutdown().await;
         }
         self.mqtt_server.close().await;
-        self.fleet.store.close().await;
+        self.services.store.close().await;
         tracing::info!("central has stopped");
         ended
     }
@@ -321,4 +357,11 @@ async fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     edge_hub::listen::bind(address)
         .await
         .with_context(|| format!("listening on {address}; set {key} to a free address of this machine"))
+}
+
+async fn listen_if(key: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    match address {
+        Some(address) => Ok(Some(listen(key, address).await?)),
+        None => Ok(None),
+    }
 }

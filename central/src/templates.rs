@@ -1,7 +1,5 @@
 //! What operators do with device templates: publish, change, delete, and make one from what a device sends.
 
-use std::sync::Arc;
-
 use central_core::model::options::Options;
 use central_core::model::parse::parse_documents;
 use central_core::model::types::Model;
@@ -12,14 +10,14 @@ use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity};
 use serde_json::{Map, Value};
 
-use crate::component;
 use crate::error::{ServiceError, no_device};
-use crate::fleet::Fleet;
-use crate::precondition::Precondition;
+use crate::store::Store;
 use crate::store::devices;
 use crate::store::last_values;
 use crate::store::templates::{self, DeviceTemplate, TemplateDocument};
 use crate::store::twins::{self, Half};
+use crate::types::component;
+use crate::types::precondition::Precondition;
 
 /// IoT Central's own bound.
 const TEMPLATES_MAX: u64 = 1000;
@@ -66,14 +64,13 @@ pub fn no_template(id: &str) -> ServiceError {
 /// [`ServiceError::Wrong`] with every problem of the model, [`ServiceError::PreconditionFailed`], [`ServiceError::NotFound`] when the
 /// template to change is not there, [`ServiceError::Forbidden`] when there are too many.
 pub async fn store(
-    fleet: &Arc<Fleet>,
+    store: &Store,
     id: String,
     change: TemplateChange,
     write: TemplateWrite,
     precondition: Precondition,
 ) -> Result<DeviceTemplate, ServiceError> {
-    fleet
-        .store
+    store
         .submit(move |c| {
             let stands = templates::get(c, &id)?;
             if write == TemplateWrite::Merge && stands.is_none() {
@@ -206,7 +203,7 @@ pub fn preview(c: &Connection, id: &str, change: TemplateChange) -> Result<Previ
 ///
 /// # Errors
 /// [`ServiceError::NotFound`], [`ServiceError::PreconditionFailed`], or [`ServiceError::Conflict`] with the first device that has it.
-pub async fn remove(fleet: &Arc<Fleet>, id: String, precondition: Precondition) -> Result<(), ServiceError> {
+pub async fn remove(store: &Store, id: String, precondition: Precondition) -> Result<(), ServiceError> {
     let work = move |c: &Connection| {
         let stands = templates::get(c, &id)?;
         if let Some(stands) = &stands {
@@ -224,7 +221,7 @@ pub async fn remove(fleet: &Arc<Fleet>, id: String, precondition: Precondition) 
         templates::delete(c, &id)?;
         Ok(())
     };
-    fleet.store.submit(work).await
+    store.submit(work).await
 }
 
 /// Makes a template from what an unassigned device has sent and reported, and assigns it to the device.
@@ -233,7 +230,7 @@ pub async fn remove(fleet: &Arc<Fleet>, id: String, precondition: Precondition) 
 /// [`ServiceError::NotFound`] for the device, [`ServiceError::Conflict`] when it has a template or has sent nothing that can be
 /// modelled, [`ServiceError::Wrong`] for an id that is none.
 pub async fn make_from_device(
-    fleet: &Arc<Fleet>,
+    store: &Store,
     of: DeviceId,
     id: Option<String>,
     display_name: Option<String>,
@@ -274,7 +271,7 @@ pub async fn make_from_device(
         devices::put(c, &device)?;
         Ok(MadeTemplate { template, skipped })
     };
-    let made = fleet.store.submit(work).await?;
+    let made = store.submit(work).await?;
     tracing::info!(template = made.template.id, "a device template was made from what a device sent");
     Ok(made)
 }

@@ -386,7 +386,7 @@ impl Case<'_> {
             let section = Section { version: 1, properties: reported };
             Ok::<_, StoreError>(twins::write(c, &of, Half::Reported, &section, clock::now_ms())?)
         };
-        central.started.fleet().store.submit(write).await.unwrap();
+        central.started.store().submit(write).await.unwrap();
     }
 
     async fn send_value(&self, central: &Central, from: Identity) {
@@ -410,7 +410,7 @@ impl Case<'_> {
             writing.finish()?;
             Ok::<_, StoreError>(())
         };
-        central.started.fleet().store.submit(insert).await.unwrap();
+        central.started.store().submit(insert).await.unwrap();
     }
 
     async fn note_command(&self, central: &Central, target: Identity) {
@@ -441,7 +441,7 @@ impl Case<'_> {
             commands::insert(c, &command)?;
             Ok::<_, StoreError>(commands::end(c, &command.id, &outcome, clock::now_ms())?)
         };
-        assert!(central.started.fleet().store.submit(insert).await.unwrap());
+        assert!(central.started.store().submit(insert).await.unwrap());
     }
 
     async fn arrange_relationships(&self, central: &Central) {

@@ -188,7 +188,7 @@ async fn report(central: &common::Central, of: &str, reported: Value) {
         let section = Section { version: 1, properties };
         Ok::<_, StoreError>(twins::write(c, &of, Half::Reported, &section, clock::now_ms())?)
     };
-    central.started.fleet().store.submit(write).await.unwrap();
+    central.started.store().submit(write).await.unwrap();
 }
 
 #[tokio::test]

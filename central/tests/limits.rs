@@ -86,7 +86,7 @@ fn leaf(n: usize) -> String {
 
 /// Puts devices behind a gateway without asking the API for each.
 async fn attach(central: &Central, gateway: &'static str, count: usize) {
-    let written = central.started.fleet().store.submit(move |c| {
+    let written = central.started.store().submit(move |c| {
         for n in 0..count {
             let id: DeviceId = leaf(n).parse().unwrap();
             let keys = Keys { primary: STANDARD.encode([n as u8; 32]), secondary: STANDARD.encode([1; 32]) };

@@ -22,8 +22,7 @@ async fn setup(browser: &mut Browser, code: &str, user: &str, password: &str) ->
 
 /// Changes rows of the store as time or damage would.
 async fn in_store(central: &Central, statement: String) {
-    let work =
-        central.started.fleet().store.submit(move |c| Ok::<_, StoreError>(c.execute_batch(&statement)?));
+    let work = central.started.store().submit(move |c| Ok::<_, StoreError>(c.execute_batch(&statement)?));
     work.await.unwrap();
 }
 

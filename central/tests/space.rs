@@ -8,9 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use central::error::ServiceError;
-use central::ingest::{GatewayConnection, Ingest};
 use central::store::telemetry::{self, NewMessage, Place};
 use central::store::{self, Keep, Quotas, Store, StoreError, devices};
+use central::store::{telemetry_reading, telemetry_retention};
+use central::telemetry::fences::GatewayConnection;
+use central::telemetry::ingest::Ingest;
 use serde_json::json;
 
 const KEEP: Keep = Keep { messages: 1_000_000, commands: 100 };
@@ -51,7 +53,7 @@ fn carrier(connection: u64) -> GatewayConnection {
 
 async fn count(store: &Store, device: &'static str) -> usize {
     let read = store.read(move |c| {
-        Ok::<_, StoreError>(telemetry::page(c, &device.parse().unwrap(), 0, 1_000_000)?.len())
+        Ok::<_, StoreError>(telemetry_reading::page(c, &device.parse().unwrap(), 0, 1_000_000)?.len())
     });
     read.await.unwrap()
 }
@@ -80,7 +82,7 @@ async fn a_device_that_floods_keeps_to_its_bytes_and_pushes_out_nobody_elses_mes
     }
     // What came since the last look at the quotas goes at the next one.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    while store.read(|c| Ok::<_, StoreError>(telemetry::bytes(c)?)).await.unwrap() > 220_000 {
+    while store.read(|c| Ok::<_, StoreError>(telemetry_retention::bytes(c)?)).await.unwrap() > 220_000 {
         assert!(tokio::time::Instant::now() < deadline);
         store.submit(|_| Ok::<_, StoreError>(())).await.unwrap();
         tokio::task::yield_now().await;
@@ -136,7 +138,7 @@ async fn health_tells_the_disk_and_the_queue_and_writes_once_however_many_ask() 
     assert!(body["diskFreeBytes"].as_u64().unwrap() > 0, "{body}");
     assert_eq!(body["writer"]["works"], 0, "{body}");
     assert_eq!((&body["messagesWaiting"], &body["lostCommits"]), (&json!(0), &json!([])));
-    let store = central.started.fleet().store.clone();
+    let store = central.started.store().clone();
     let commits = async || {
         let read = store.read(|c| {
             Ok::<_, StoreError>(c.query_row("SELECT count FROM commits", [], |row| row.get::<_, i64>(0))?)

@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use central::config::Config;
 use central::server::{self, Started};
-use central::store::telemetry::{self, NewMessage, Place, Writing};
+use central::store::telemetry::{NewMessage, Place, Writing};
+use central::store::telemetry_reading;
 use central::store::{self, Keep, Store, StoreError, backup, devices, record};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -77,7 +78,7 @@ async fn shown(store: &Store) -> Result<Vec<(i64, u64)>, StoreError> {
     let read = store.read(|c| {
         let mut all = Vec::new();
         for of in ["press-1", "press-2"] {
-            let page = telemetry::page(c, &of.parse().unwrap(), 0, 100_000)?;
+            let page = telemetry_reading::page(c, &of.parse().unwrap(), 0, 100_000)?;
             all.extend(page.into_iter().map(|message| (message.id, message.enqueued_ms)));
         }
         all.sort_unstable();
@@ -116,7 +117,7 @@ async fn told_or_refused(dir: &Path, had: &[(i64, u64)], what: &str) -> &'static
         }
         Ok(running) => running,
     };
-    let store = running.0.fleet().store.clone();
+    let store = running.0.store().clone();
     let have = shown(&store).await.unwrap();
     let lost: u64 = store.losses().iter().map(|(_, lost)| lost.messages).sum();
     assert!(have.iter().all(|message| had.contains(message)), "{what}: a message became another one");
@@ -165,7 +166,7 @@ async fn a_bit_flipped_in_a_log_whose_frames_are_in_the_file_already_is_never_si
         let dir = copy(master.path());
         flip(&dir.path().join("central.db-wal"), bit);
         let Ok(running) = start(dir.path()).await else { continue };
-        let store = running.0.fleet().store.clone();
+        let store = running.0.store().clone();
         let have = shown(&store).await.unwrap();
         assert!(have == had || !store.losses().is_empty(), "bit {bit}: {} of {}", have.len(), had.len());
         end(running).await;
@@ -263,7 +264,7 @@ async fn a_clean_stop_and_a_kill_are_no_loss() {
     let dir = tempfile::tempdir().unwrap();
     for round in 0..3 {
         let running = start(dir.path()).await.unwrap();
-        let store = running.0.fleet().store.clone();
+        let store = running.0.store().clone();
         assert_eq!(store.losses(), [], "round {round}");
         fill(&store, round * 50 + 1..round * 50 + 51).await;
         end(running).await;
@@ -287,7 +288,7 @@ async fn a_second_central_on_one_directory_is_refused() {
 async fn a_stop_while_another_program_holds_the_store_takes_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path()).await.unwrap();
-    let store = running.0.fleet().store.clone();
+    let store = running.0.store().clone();
     let other = rusqlite::Connection::open(dir.path().join("central.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let waiting: Vec<_> = (0..3).map(|_| store.submit(|_| Ok::<_, StoreError>(()))).collect();
@@ -328,7 +329,7 @@ async fn a_backup_made_while_central_runs_restores_the_site_and_the_authority_fr
     use std::os::unix::fs::PermissionsExt as _;
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let running = start(dir.path()).await.unwrap();
-    let store = running.0.fleet().store.clone();
+    let store = running.0.store().clone();
     fill(&store, 1..101).await;
     let had = shown(&store).await.unwrap();
     let file = other.path().join("site.backup");
@@ -354,23 +355,19 @@ async fn a_backup_made_while_central_runs_restores_the_site_and_the_authority_fr
     let bytes = fs::read(machine.path().join("central.db")).unwrap();
     assert!(!bytes.windows(11).any(|part| part == b"PRIVATE KEY"), "the authority's key stays in its file");
     let restored = start(machine.path()).await.unwrap();
-    assert_eq!(shown(&restored.0.fleet().store).await.unwrap(), had);
-    assert_eq!(restored.0.fleet().store.losses(), []);
+    assert_eq!(shown(&restored.0.store()).await.unwrap(), had);
+    assert_eq!(restored.0.store().losses(), []);
     end(restored).await;
 
     // Where a store is, only when told; and what was there is kept.
     let refused = central(dir.path(), &["restore", name]);
     assert!(!refused.status.success() && text(&refused).contains("--replace"), "{}", text(&refused));
     let running = start(dir.path()).await.unwrap();
-    assert_eq!(
-        shown(&running.0.fleet().store).await.unwrap().len(),
-        110,
-        "a refused restore changes nothing"
-    );
+    assert_eq!(shown(&running.0.store()).await.unwrap().len(), 110, "a refused restore changes nothing");
     end(running).await;
     ok(&central(dir.path(), &["restore", "--replace", name]));
     let running = start(dir.path()).await.unwrap();
-    assert_eq!(shown(&running.0.fleet().store).await.unwrap(), had);
+    assert_eq!(shown(&running.0.store()).await.unwrap(), had);
     end(running).await;
     let replaced = fs::read_dir(dir.path()).unwrap().map(Result::unwrap);
     let replaced = replaced.filter(|file| file.file_name().to_string_lossy().starts_with("replaced-"));
@@ -382,7 +379,7 @@ async fn a_backup_made_while_central_runs_restores_the_site_and_the_authority_fr
 async fn a_lost_store_comes_back_from_its_backup_or_is_begun_anew_on_purpose() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let running = start(dir.path()).await.unwrap();
-    fill(&running.0.fleet().store, 1..21).await;
+    fill(&running.0.store(), 1..21).await;
     let file = other.path().join("site.backup");
     ok(&central(dir.path(), &["backup", file.to_str().unwrap()]));
     end(running).await;
@@ -395,7 +392,7 @@ async fn a_lost_store_comes_back_from_its_backup_or_is_begun_anew_on_purpose() {
     );
     ok(&central(dir.path(), &["restore", file.to_str().unwrap()]));
     let running = start(dir.path()).await.unwrap();
-    assert_eq!(shown(&running.0.fleet().store).await.unwrap().len(), 20);
+    assert_eq!(shown(&running.0.store()).await.unwrap().len(), 20);
     end(running).await;
 
     let refused = central(dir.path(), &["new-store"]);
@@ -404,8 +401,8 @@ async fn a_lost_store_comes_back_from_its_backup_or_is_begun_anew_on_purpose() {
     fs::write(dir.path().join("central.db"), "").unwrap();
     ok(&central(dir.path(), &["new-store"]));
     let running = start(dir.path()).await.unwrap();
-    assert_eq!(shown(&running.0.fleet().store).await.unwrap(), []);
-    assert_eq!(running.0.fleet().store.losses(), []);
+    assert_eq!(shown(&running.0.store()).await.unwrap(), []);
+    assert_eq!(running.0.store().losses(), []);
     end(running).await;
     assert_eq!(fs::read(dir.path().join("ca.pem")).unwrap(), authority);
 }
@@ -414,8 +411,8 @@ async fn a_lost_store_comes_back_from_its_backup_or_is_begun_anew_on_purpose() {
 async fn a_backup_with_any_byte_changed_is_refused_and_changes_nothing() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let running = start(dir.path()).await.unwrap();
-    fill(&running.0.fleet().store, 1..101).await;
-    let had = shown(&running.0.fleet().store).await.unwrap();
+    fill(&running.0.store(), 1..101).await;
+    let had = shown(&running.0.store()).await.unwrap();
     let file = other.path().join("site.backup");
     backup::make(dir.path(), &file, 1).unwrap();
     end(running).await;

@@ -123,7 +123,7 @@ async fn a_value_that_cannot_be_read_in_any_column_stops_neither_a_list_nor_the_
             central.ok(Method::POST, &send, Some(json!({"body": {"a": 1}, "ack": "full"}))).await;
         }
     }
-    let store = central.started.fleet().store.clone();
+    let store = central.started.store().clone();
     let rows = store.submit(|c| Ok::<_, StoreError>(c.execute_batch(ROWS)?));
     rows.await.unwrap();
     let (mut cases, mut turn) = (0, 0);

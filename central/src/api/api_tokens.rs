@@ -1,7 +1,5 @@
 //! `/api/apiTokens`: tokens for this API, by IoT Central's paths.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,7 +16,8 @@ use super::paging::Paging;
 use super::roles;
 use crate::clock::now_ms;
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
+use crate::services::Services;
+use crate::store::Store;
 use crate::store::tokens;
 use crate::token::{self, Grant, InvalidTokenName, LIFE_MS_DEFAULT, RoleAssignment, TokenName};
 
@@ -99,7 +98,7 @@ fn no_token(name: &str) -> ServiceError {
 #[utoipa::path(get, path = "/api/apiTokens", tag = "apiTokens", params(Paging), security(("token" = [])),
     responses((status = 200, body = Page<TokenBody>)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictQuery(paging): StrictQuery<Paging>,
     address: ListAddress,
 ) -> Answer<Json<Page<TokenBody>>> {
@@ -108,7 +107,7 @@ pub(super) async fn list(
         let grants = tokens::list(c, &after, limit)?;
         grants.iter().map(|grant| stored_body(c, grant)).collect::<Result<Vec<_>, ServiceError>>()
     };
-    let bodies = fleet.store.read(read).await?;
+    let bodies = store.read(read).await?;
     Ok(Json(Page::new(bodies, limit, &address, |last: &TokenBody| last.id.clone())))
 }
 
@@ -116,14 +115,14 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
     security(("token" = [])), responses((status = 200, body = TokenBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfToken>,
 ) -> Answer<Json<TokenBody>> {
     let read = move |c: &Connection| {
         let grant = tokens::get(c, &of.token_id)?.ok_or_else(|| no_token(&of.token_id))?;
         stored_body(c, &grant)
     };
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(store.read(read).await?))
 }
 
 /// Makes an API token. `token` in the answer is shown this once.
@@ -131,7 +130,7 @@ pub(super) async fn get(
     request_body = TokenRequest, security(("token" = [])),
     responses((status = 200, body = TokenBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfToken>,
     Body(request): Body<TokenRequest>,
 ) -> Answer<Json<TokenBody>> {
@@ -143,7 +142,7 @@ pub(super) async fn put(
     let name: TokenName = of.token_id.parse().map_err(wrong)?;
     let now_ms = now_ms();
     let (role, expires_ms) = (roles::highest(&request.roles)?, request.expires_ms(now_ms)?);
-    let new = token::create(&fleet.hosts[0], &name, role, now_ms, expires_ms);
+    let new = token::create(services.enrollment.hub(), &name, role, now_ms, expires_ms);
     let kept = roles::beside(request.roles);
     let mut answer = body(&new.grant, kept.clone());
     answer.token = Some(new.line);
@@ -159,7 +158,7 @@ pub(super) async fn put(
         }
         Ok(())
     };
-    fleet.store.submit(insert).await?;
+    services.store.submit(insert).await?;
     Ok(Json(answer))
 }
 
@@ -167,12 +166,12 @@ pub(super) async fn put(
 #[utoipa::path(delete, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfToken>,
 ) -> Answer<StatusCode> {
     let delete = move |c: &Connection| {
         if tokens::delete(c, &of.token_id)? { Ok(()) } else { Err(no_token(&of.token_id)) }
     };
-    fleet.store.submit(delete).await?;
+    store.submit(delete).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,35 +13,25 @@ use super::audited;
 use super::caller::ClientAddress;
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{Body, OfDevice, StrictPath};
-use crate::admission::Admission;
-use crate::approval::{Decided, Decision};
+use crate::access::admission::Admission;
 use crate::audit::entry::EntryKind;
 use crate::error::{ServiceError, no_device};
-use crate::fleet::Fleet;
 use crate::people::caller::Caller;
 use crate::people::service::People;
+use crate::registry::approval::{Decided, Decision};
+use crate::registry::service::Registry;
 
 /// Devices of one request.
 const DEVICES_MAX: usize = 1_000;
 
-/// What an operator decides.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-enum DecisionWish {
-    /// They may connect.
-    Approve,
-    /// They are blocked.
-    Reject,
-}
-
 /// A decision about devices.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub(super) struct ApprovalsWish {
+pub(super) struct ApprovalsRequest {
     /// Their ids, 1 to 1,000.
     #[schema(value_type = Vec<String>, min_items = 1, max_items = 1000)]
     devices: Vec<DeviceId>,
-    decision: DecisionWish,
+    decision: Decision,
 }
 
 /// What became of a device.
@@ -92,10 +82,10 @@ impl Decision {
     security(("token" = [])), responses((status = 200, body = DecisionBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody)))]
 pub(super) async fn approve(
-    State(fleet): State<Arc<Fleet>>,
+    State(registry): State<Arc<Registry>>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<DecisionBody>> {
-    decide_one(&fleet, of.device_id, Decision::Approve).await
+    decide_one(&registry, of.device_id, Decision::Approve).await
 }
 
 /// Rejects a device that enrolled itself and waits: it is blocked. Unblocked, it waits again.
@@ -103,14 +93,14 @@ pub(super) async fn approve(
     security(("token" = [])), responses((status = 200, body = DecisionBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody)))]
 pub(super) async fn reject(
-    State(fleet): State<Arc<Fleet>>,
+    State(registry): State<Arc<Registry>>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<DecisionBody>> {
-    decide_one(&fleet, of.device_id, Decision::Reject).await
+    decide_one(&registry, of.device_id, Decision::Reject).await
 }
 
-async fn decide_one(fleet: &Arc<Fleet>, id: DeviceId, decision: Decision) -> Answer<Json<DecisionBody>> {
-    let decided = fleet.decide(vec![id.clone()], decision).await?;
+async fn decide_one(registry: &Registry, id: DeviceId, decision: Decision) -> Answer<Json<DecisionBody>> {
+    let decided = registry.decide(vec![id.clone()], decision).await?;
     let conflict =
         |why: &str| ServiceError::Conflict(format!("device `{id}` does not wait for approval: {why}"));
     match decided.first() {
@@ -125,24 +115,21 @@ async fn decide_one(fleet: &Arc<Fleet>, id: DeviceId, decision: Decision) -> Ans
 }
 
 /// Approves or rejects devices that wait. Those that do not wait stay as they are, and their outcome says so.
-#[utoipa::path(post, path = "/api/ext/approvals", tag = "ext", request_body = ApprovalsWish,
+#[utoipa::path(post, path = "/api/ext/approvals", tag = "ext", request_body = ApprovalsRequest,
     security(("token" = [])), responses((status = 200, body = ApprovalsBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn decide(
-    State(fleet): State<Arc<Fleet>>,
+    State(registry): State<Arc<Registry>>,
     Extension(people): Extension<Arc<People>>,
     Extension(caller): Extension<Caller>,
     Extension(address): Extension<ClientAddress>,
-    Body(wish): Body<ApprovalsWish>,
+    Body(request): Body<ApprovalsRequest>,
 ) -> Answer<Json<ApprovalsBody>> {
-    if !(1..=DEVICES_MAX).contains(&wish.devices.len()) {
-        let found = wish.devices.len();
+    if !(1..=DEVICES_MAX).contains(&request.devices.len()) {
+        let found = request.devices.len();
         return Err(ApiError::unprocessable(format!("devices: found {found}; write 1 to {DEVICES_MAX}")));
     }
-    let decision = match wish.decision {
-        DecisionWish::Approve => Decision::Approve,
-        DecisionWish::Reject => Decision::Reject,
-    };
-    let decided = fleet.decide(wish.devices, decision).await?;
+    let decision = request.decision;
+    let decided = registry.decide(request.devices, decision).await?;
     let mut value = Vec::with_capacity(decided.len());
     for (id, decided) in decided {
         if decided == Decided::Done {

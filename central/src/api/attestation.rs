@@ -15,9 +15,10 @@ use utoipa::ToSchema;
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Body, OfDevice, StrictPath};
-use crate::attest::{Attest, is_key};
 use crate::error::{ServiceError, no_device};
-use crate::fleet::Fleet;
+use crate::registry::attest::{Attest, is_key};
+use crate::registry::service::Registry;
+use crate::store::Store;
 use crate::store::devices::{self, Device, X509};
 
 /// How a device proves itself, in IoT Central's shape.
@@ -151,7 +152,7 @@ impl AttestationBody {
         Self { kind: Some(kind), symmetric_key: None, x509: None, tpm: None }
     }
 
-    fn wish(self) -> Result<Attest, ApiError> {
+    fn attest(self) -> Result<Attest, ApiError> {
         let wrong = |why: &str| Err(ApiError::unprocessable(why));
         let given = [self.symmetric_key.is_some(), self.x509.is_some(), self.tpm.is_some()];
         let kinds = [AttestationKind::SymmetricKey, AttestationKind::X509, AttestationKind::Tpm];
@@ -170,13 +171,13 @@ impl AttestationBody {
             }
         };
         match kind {
-            AttestationKind::SymmetricKey => self.symmetric_key.unwrap_or_default().wish(),
+            AttestationKind::SymmetricKey => self.symmetric_key.unwrap_or_default().attest(),
             AttestationKind::X509 => match self.x509 {
-                Some(x509) => x509.wish(),
+                Some(x509) => x509.attest(),
                 None => wrong("x509: found nothing; write its clientCertificates"),
             },
             AttestationKind::Tpm => match self.tpm {
-                Some(tpm) => tpm.wish(),
+                Some(tpm) => tpm.attest(),
                 None => wrong("tpm: found nothing; write its endorsementKey"),
             },
         }
@@ -187,7 +188,7 @@ impl AttestationBody {
 const ENDORSEMENT_KEY_BYTES_MAX: usize = 1024;
 
 impl TpmBody {
-    fn wish(self) -> Result<Attest, ApiError> {
+    fn attest(self) -> Result<Attest, ApiError> {
         let bytes = STANDARD.decode(&self.endorsement_key).map_or(0, |key| key.len());
         if !(1..=ENDORSEMENT_KEY_BYTES_MAX).contains(&bytes) {
             return Err(ApiError::unprocessable(format!(
@@ -225,7 +226,7 @@ fn named(thumbprint: Option<String>, sha1: Option<String>) -> Option<Certificate
 }
 
 impl SymmetricKey {
-    fn wish(self) -> Result<Attest, ApiError> {
+    fn attest(self) -> Result<Attest, ApiError> {
         for (name, key) in [("primaryKey", &self.primary_key), ("secondaryKey", &self.secondary_key)] {
             if key.as_ref().is_some_and(|key| !is_key(key)) {
                 let message = format!("symmetricKey.{name}: it must be base64 of 16 to 64 bytes");
@@ -237,7 +238,7 @@ impl SymmetricKey {
 }
 
 impl X509Body {
-    fn wish(self) -> Result<Attest, ApiError> {
+    fn attest(self) -> Result<Attest, ApiError> {
         let is_ca_signed = self.is_ca_signed.unwrap_or(false);
         let certificates = self.client_certificates.unwrap_or_default();
         if is_ca_signed && (certificates.primary.is_some() || certificates.secondary.is_some()) {
@@ -295,14 +296,14 @@ impl Certificate {
 #[utoipa::path(get, path = "/api/devices/{device_id}/attestation", tag = "devices", params(OfDevice, ApiVersion),
     security(("token" = [])), responses((status = 200, body = AttestationBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<AttestationBody>> {
     let read = move |c: &Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         AttestationBody::of(device)
     };
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(store.read(read).await?))
 }
 
 /// Sets how a device proves itself; a connection that was proven by what it had before is closed.
@@ -310,11 +311,11 @@ pub(super) async fn get(
     request_body = AttestationBody, security(("token" = [])),
     responses((status = 200, body = AttestationBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(registry): State<Arc<Registry>>,
     StrictPath(of): StrictPath<OfDevice>,
     Body(body): Body<AttestationBody>,
 ) -> Answer<Json<AttestationBody>> {
-    let device = fleet.attest(of.device_id, body.wish()?, false).await?;
+    let device = registry.attest(of.device_id, body.attest()?, false).await?;
     Ok(Json(AttestationBody::of(device)?))
 }
 
@@ -323,11 +324,11 @@ pub(super) async fn put(
     request_body = AttestationBody, security(("token" = [])),
     responses((status = 200, body = AttestationBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
-    State(fleet): State<Arc<Fleet>>,
+    State(registry): State<Arc<Registry>>,
     StrictPath(of): StrictPath<OfDevice>,
     Body(body): Body<AttestationBody>,
 ) -> Answer<Json<AttestationBody>> {
-    let device = fleet.attest(of.device_id, body.wish()?, true).await?;
+    let device = registry.attest(of.device_id, body.attest()?, true).await?;
     Ok(Json(AttestationBody::of(device)?))
 }
 
@@ -335,9 +336,9 @@ pub(super) async fn patch(
 #[utoipa::path(delete, path = "/api/devices/{device_id}/attestation", tag = "devices", params(OfDevice, ApiVersion),
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
-    State(fleet): State<Arc<Fleet>>,
+    State(registry): State<Arc<Registry>>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<StatusCode> {
-    fleet.attest(of.device_id, Attest::Anew, false).await?;
+    registry.attest(of.device_id, Attest::Anew, false).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,7 +1,5 @@
 //! `/api/ext/audit`: who asked for which change, and who signed in.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use schemas::timestamp::rfc3339;
@@ -12,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError};
 use super::extract::StrictQuery;
 use crate::audit::entry::StoredEntry;
-use crate::fleet::Fleet;
+use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::audit::{self, AuditQuery};
 
@@ -97,7 +95,7 @@ impl From<StoredEntry> for AuditRow {
 #[utoipa::path(get, path = "/api/ext/audit", tag = "ext", params(AuditParameters), security(("token" = [])),
     responses((status = 200, body = AuditPage)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictQuery(asked): StrictQuery<AuditParameters>,
 ) -> Answer<Json<AuditPage>> {
     let limit = match asked.limit.unwrap_or(LIMIT_DEFAULT) {
@@ -108,7 +106,7 @@ pub(super) async fn list(
         }
     };
     let query = AuditQuery { before: asked.before, who: asked.who, path: asked.path, limit };
-    let rows = fleet.store.read(move |c| Ok::<_, StoreError>(audit::list(c, &query)?)).await?;
+    let rows = store.read(move |c| Ok::<_, StoreError>(audit::list(c, &query)?)).await?;
     let next_before = rows.last().filter(|_| u32::try_from(rows.len()) == Ok(limit)).map(|last| last.id);
     Ok(Json(AuditPage { value: rows.into_iter().map(AuditRow::from).collect(), next_before }))
 }

@@ -22,7 +22,8 @@ use super::token_use::TokenUse;
 use super::{assets, audited, session, shown};
 use crate::audit::entry::EntryKind;
 use crate::clock::now_ms;
-use crate::fleet::Fleet;
+use crate::store::Store;
+
 use crate::people::caller::{Caller, Who};
 use crate::people::service::People;
 use crate::store::{StoreError, tokens};
@@ -58,7 +59,7 @@ const STREAM: &str = "/api/ext/events";
 /// What decides about requests.
 #[derive(Clone)]
 pub struct Access {
-    fleet: Arc<Fleet>,
+    store: Store,
     people: Arc<People>,
     token_use: Arc<TokenUse>,
     answers: Answers,
@@ -68,10 +69,10 @@ pub struct Access {
 
 impl Access {
     /// For the tokens and users of this site.
-    pub fn new(fleet: Arc<Fleet>, people: Arc<People>, address: &PublicAddress) -> Self {
+    pub fn new(store: Store, stop: CancellationToken, people: Arc<People>, address: &PublicAddress) -> Self {
         Self {
-            credentials: Credentials::new(fleet.store.clone(), fleet.stop.clone()),
-            fleet,
+            credentials: Credentials::new(store.clone(), stop),
+            store,
             people,
             token_use: Arc::default(),
             answers: Answers::default(),
@@ -350,10 +351,10 @@ async fn of_token(access: &Access, presented: Option<Presented>) -> Result<(Gran
         ApiError::unauthorized("the Authorization header holds no token: SharedAccessSignature … or Bearer …")
     })?;
     let (wanted, now_ms) = (hash.clone(), now_ms());
-    let found = access.fleet.store.read(move |c| Ok::<_, StoreError>(tokens::find(c, &wanted)?)).await?;
+    let found = access.store.read(move |c| Ok::<_, StoreError>(tokens::find(c, &wanted)?)).await?;
     match found {
         Some(grant) if grant.expires_ms > now_ms => {
-            access.token_use.note(&access.fleet, &hash, &grant, now_ms);
+            access.token_use.note(&access.store, &hash, &grant, now_ms);
             Ok((grant, hash))
         }
         Some(grant) => Err(ApiError::unauthorized(format!(

@@ -18,16 +18,17 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{Body, OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
+use crate::c2d::service::C2d;
 use crate::clock::now_ms;
 use crate::error::{ServiceError, no_device};
-use crate::fleet::Fleet;
+use crate::store::Store;
 use crate::store::cloud_messages::{self, Feedback, StoredMessage};
 use crate::store::devices;
 
 /// A message to send. One of `body`, `bodyText` and `bodyBase64` holds what is sent; all left out, it is empty.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct MessageWish {
+pub struct MessageRequest {
     /// Up to 128 characters; one is made when it is left out.
     message_id: Option<String>,
     correlation_id: Option<String>,
@@ -55,7 +56,7 @@ pub struct MessageWish {
     body_base64: Option<String>,
 }
 
-impl MessageWish {
+impl MessageRequest {
     fn message(self, now_ms: u64) -> Result<CloudMessage, ApiError> {
         let wrong = |why: String| Err(ApiError::unprocessable(why));
         let (mut content_type, mut content_encoding) = (self.content_type, self.content_encoding);
@@ -101,17 +102,17 @@ impl MessageWish {
 
 /// Sends a message to a device. It waits, at most until its expiry, until the device has acknowledged it.
 #[utoipa::path(post, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext", params(OfDevice),
-    request_body = MessageWish, security(("token" = [])),
+    request_body = MessageRequest, security(("token" = [])),
     responses((status = 201, body = CloudMessageBody), (status = 404, body = ErrorBody),
         (status = 403, description = "50 messages wait already", body = ErrorBody),
         (status = 413, description = "more than 64 KB with its properties", body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn send(
-    State(fleet): State<Arc<Fleet>>,
+    State(c2d): State<Arc<C2d>>,
     StrictPath(of): StrictPath<OfDevice>,
-    Body(wish): Body<MessageWish>,
+    Body(request): Body<MessageRequest>,
 ) -> Answer<(StatusCode, Json<CloudMessageBody>)> {
-    let stored = fleet.send_message(of.device_id, wish.message(now_ms())?).await?;
+    let stored = c2d.send(of.device_id, request.message(now_ms())?).await?;
     Ok((StatusCode::CREATED, Json(body(&stored))))
 }
 
@@ -119,7 +120,7 @@ pub(super) async fn send(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct ListWish {
+pub struct ListQuery {
     /// The sequence or feedback id of the last one that is known; 0 when left out.
     #[serde(default)]
     after: u64,
@@ -130,7 +131,7 @@ pub struct ListWish {
     _api_version: Option<String>,
 }
 
-impl ListWish {
+impl ListQuery {
     fn limit(&self) -> Result<u32, ApiError> {
         match self.limit.unwrap_or(25) {
             limit @ 1..=100 => Ok(limit),
@@ -143,19 +144,19 @@ impl ListWish {
 
 /// The messages of a device that wait, and the last 100 that ended, oldest first, each with its state.
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext",
-    params(OfDevice, ListWish), security(("token" = [])),
+    params(OfDevice, ListQuery), security(("token" = [])),
     responses((status = 200, body = Page<CloudMessageBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
-    StrictQuery(wish): StrictQuery<ListWish>,
+    StrictQuery(query): StrictQuery<ListQuery>,
 ) -> Answer<Json<Page<CloudMessageBody>>> {
-    let limit = wish.limit()?;
+    let limit = query.limit()?;
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-        Ok::<_, ServiceError>(cloud_messages::page(c, &of.device_id, wish.after, limit)?)
+        Ok::<_, ServiceError>(cloud_messages::page(c, &of.device_id, query.after, limit)?)
     };
-    let page = fleet.store.read(read).await?;
+    let page = store.read(read).await?;
     Ok(Json(Page::whole(page.iter().map(body).collect())))
 }
 
@@ -163,10 +164,10 @@ pub(super) async fn list(
 #[utoipa::path(delete, path = "/api/ext/devices/{device_id}/messages/devicebound", tag = "ext", params(OfDevice),
     security(("token" = [])), responses((status = 200, body = PurgeBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn purge(
-    State(fleet): State<Arc<Fleet>>,
+    State(c2d): State<Arc<C2d>>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<PurgeBody>> {
-    let purged = fleet.purge_messages(of.device_id.clone()).await?;
+    let purged = c2d.purge(of.device_id.clone()).await?;
     Ok(Json(PurgeBody { device_id: of.device_id.into(), total_messages_purged: purged as u64 }))
 }
 
@@ -179,17 +180,17 @@ pub(super) struct PurgeBody {
 }
 
 /// The ends of messages whose senders asked for them by `ack`, of all devices, oldest first; the last 10,000 are kept.
-#[utoipa::path(get, path = "/api/ext/messages/feedback", tag = "ext", params(ListWish), security(("token" = [])),
+#[utoipa::path(get, path = "/api/ext/messages/feedback", tag = "ext", params(ListQuery), security(("token" = [])),
     responses((status = 200, body = Page<FeedbackBody>)))]
 pub(super) async fn feedback(
-    State(fleet): State<Arc<Fleet>>,
-    StrictQuery(wish): StrictQuery<ListWish>,
+    State(store): State<Store>,
+    StrictQuery(query): StrictQuery<ListQuery>,
 ) -> Answer<Json<Page<FeedbackBody>>> {
-    let limit = wish.limit()?;
+    let limit = query.limit()?;
     let read = move |c: &rusqlite::Connection| {
-        Ok::<_, ServiceError>(cloud_messages::feedback(c, wish.after, limit)?)
+        Ok::<_, ServiceError>(cloud_messages::feedback(c, query.after, limit)?)
     };
-    let records = fleet.store.read(read).await?;
+    let records = store.read(read).await?;
     let body = |record: &Feedback| FeedbackBody {
         id: record.id,
         device_id: record.device.to_string(),

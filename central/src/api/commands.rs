@@ -1,7 +1,5 @@
 //! `…/commands/{name}`: runs a command of a device or module, and shows its history.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,8 +15,9 @@ use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
 use crate::conformance;
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
 use crate::lookup::require;
+use crate::services::Services;
+use crate::store::Store;
 use crate::store::commands::{self, Command};
 
 /// Rows of a history.
@@ -52,7 +51,7 @@ pub struct OfModuleCommand {
 /// What to send, and how long to wait.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct CommandWish {
+pub struct CommandRequest {
     /// Payload that the target gets: any JSON, `null` when left out.
     #[serde(default)]
     request: Value,
@@ -102,32 +101,32 @@ pub struct CommandBody {
 
 /// Runs a command of a device and gives its answer.
 #[utoipa::path(post, path = "/api/devices/{device_id}/commands/{command_name}", tag = "commands",
-    params(OfCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
+    params(OfCommand, ApiVersion), request_body = CommandRequest, security(("token" = [])),
     responses((status = 201, body = CommandBody), (status = 202, description = "kept, with `validFor`", body = CommandBody),
         (status = 403, description = "as many wait as may", body = ErrorBody),
         (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfCommand>,
-    Body(wish): Body<CommandWish>,
+    Body(command): Body<CommandRequest>,
 ) -> Answer<(StatusCode, Json<CommandBody>)> {
-    call(&fleet, Identity::device(of.device_id), of.command_name, wish).await
+    call(&services, Identity::device(of.device_id), of.command_name, command).await
 }
 
 /// Runs a command of a module and gives its answer.
 #[utoipa::path(post, path = "/api/devices/{device_id}/modules/{module_name}/commands/{command_name}",
-    tag = "commands", params(OfModuleCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
+    tag = "commands", params(OfModuleCommand, ApiVersion), request_body = CommandRequest, security(("token" = [])),
     responses((status = 201, body = CommandBody), (status = 202, description = "kept, with `validFor`", body = CommandBody),
         (status = 403, description = "as many wait as may", body = ErrorBody),
         (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfModuleCommand>,
-    Body(wish): Body<CommandWish>,
+    Body(command): Body<CommandRequest>,
 ) -> Answer<(StatusCode, Json<CommandBody>)> {
-    call(&fleet, Identity::module(of.device_id, of.module_name), of.command_name, wish).await
+    call(&services, Identity::module(of.device_id, of.module_name), of.command_name, command).await
 }
 
 /// The last runs of a device's command, newest first.
@@ -135,10 +134,10 @@ pub(super) async fn run_of_module(
     params(OfCommand, ApiVersion), security(("token" = [])),
     responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfCommand>,
 ) -> Answer<Json<Page<CommandBody>>> {
-    past(&fleet, Identity::device(of.device_id), of.command_name).await
+    past(&store, Identity::device(of.device_id), of.command_name).await
 }
 
 /// The last runs of a module's command, newest first.
@@ -146,10 +145,10 @@ pub(super) async fn history(
     tag = "commands", params(OfModuleCommand, ApiVersion), security(("token" = [])),
     responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfModuleCommand>,
 ) -> Answer<Json<Page<CommandBody>>> {
-    past(&fleet, Identity::module(of.device_id, of.module_name), of.command_name).await
+    past(&store, Identity::module(of.device_id, of.module_name), of.command_name).await
 }
 
 /// Which commands.
@@ -179,7 +178,7 @@ pub struct RecentCommand {
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/commands", tag = "ext", params(OfDevice, RecentQuery),
     security(("token" = [])), responses((status = 200, body = Page<RecentCommand>), (status = 404, body = ErrorBody)))]
 pub(super) async fn recent(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(query): StrictQuery<RecentQuery>,
 ) -> Answer<Json<Page<RecentCommand>>> {
@@ -194,7 +193,7 @@ pub(super) async fn recent(
         require(c, &Identity::device(of.device_id.clone()))?;
         Ok::<_, ServiceError>(commands::recent(c, &of.device_id, limit)?)
     };
-    let rows = fleet.store.read(read).await?;
+    let rows = store.read(read).await?;
     let recent = rows.iter().map(|command| RecentCommand {
         name: command.request.method_name.clone(),
         module: command.target.module.as_ref().map(ToString::to_string),
@@ -204,41 +203,36 @@ pub(super) async fn recent(
 }
 
 pub(super) async fn call(
-    fleet: &Arc<Fleet>,
+    services: &Services,
     target: Identity,
     name: String,
-    wish: CommandWish,
+    command: CommandRequest,
 ) -> Answer<(StatusCode, Json<CommandBody>)> {
     let request = MethodRequest {
         method_name: name,
-        payload: wish.request,
-        response_timeout_in_seconds: wish.response_timeout.unwrap_or(30),
-        connect_timeout_in_seconds: wish.connection_timeout.unwrap_or(0),
+        payload: command.request,
+        response_timeout_in_seconds: command.response_timeout.unwrap_or(30),
+        connect_timeout_in_seconds: command.connection_timeout.unwrap_or(0),
     };
     let (of, method, payload) = (target.clone(), request.method_name.clone(), request.payload.clone());
     let check = move |c: &rusqlite::Connection| match conformance::of_target(c, &of)? {
         Some(model) => model.check_command(&method, &payload),
         None => Ok(()),
     };
-    fleet.store.read::<_, ServiceError>(check).await?;
-    if let Some(valid_for) = wish.valid_for {
-        let command = fleet.keep_command(target, request, valid_for).await?;
-        return Ok((StatusCode::ACCEPTED, Json(body(&command))));
+    services.store.read::<_, ServiceError>(check).await?;
+    if let Some(valid_for) = command.valid_for {
+        let kept = services.waiting_commands.keep(target, request, valid_for).await?;
+        return Ok((StatusCode::ACCEPTED, Json(body(&kept))));
     }
-    let command = fleet.call(target, request).await?;
+    let command = services.commands.call(target, request).await?;
     match &command.outcome {
         Some(Err(failure)) => Err(ApiError::from(failure)),
         _ => Ok((StatusCode::CREATED, Json(body(&command)))),
     }
 }
 
-pub(super) async fn past(
-    fleet: &Arc<Fleet>,
-    target: Identity,
-    name: String,
-) -> Answer<Json<Page<CommandBody>>> {
-    let rows = fleet
-        .store
+pub(super) async fn past(store: &Store, target: Identity, name: String) -> Answer<Json<Page<CommandBody>>> {
+    let rows = store
         .read(move |c| {
             require(c, &target)?;
             Ok::<_, ServiceError>(commands::history(c, &target, &name, HISTORY_MAX)?)

@@ -4,8 +4,6 @@
 //! central has no models. A component is what the twin says is one, by `"__t": "c"` in an object at its top, and what a message
 //! names in `$.sub`. A command of one is the method `component*command`.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,18 +11,19 @@ use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::commands::{CommandBody, CommandWish, call, past};
+use super::commands::{CommandBody, CommandRequest, call, past};
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, Body, JsonBytes, OfDevice, OfModule, StrictPath, StrictQuery, Unmodeled};
 use super::list::Page;
 use super::properties::{Properties, desire, shown};
 use super::telemetry::{LastValue, last};
-use crate::component::{ComponentName, has_component};
-use crate::deploy::DesiredChange;
+use crate::deployments::service::DesiredChange;
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
 use crate::lookup::require;
+use crate::services::Services;
+use crate::store::Store;
 use crate::store::twins::{self, Half};
+use crate::types::component::{ComponentName, has_component};
 
 /// `/api/devices/{device_id}/components/{component_name}/…`
 #[derive(Deserialize, IntoParams)]
@@ -135,10 +134,9 @@ enum ComponentType {
     Component,
 }
 
-async fn list_of(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<Page<ComponentBody>>> {
+async fn list_of(store: &Store, of: Identity) -> Answer<Json<Page<ComponentBody>>> {
     let owner = of.clone();
-    let names = fleet
-        .store
+    let names = store
         .read(move |c| {
             require(c, &of)?;
             Ok::<_, ServiceError>(twins::components(c, &of)?)
@@ -154,10 +152,9 @@ async fn list_of(fleet: &Arc<Fleet>, of: Identity) -> Answer<Json<Page<Component
 }
 
 /// The properties of a component, which the twin must have.
-async fn shown_of(fleet: &Arc<Fleet>, of: Identity, component: ComponentName) -> Answer<Json<Properties>> {
+async fn shown_of(store: &Store, of: Identity, component: ComponentName) -> Answer<Json<Properties>> {
     let (owner, name) = (of.clone(), component.clone());
-    fleet
-        .store
+    store
         .read(move |c| {
             require(c, &owner)?;
             let has = |half| {
@@ -169,17 +166,17 @@ async fn shown_of(fleet: &Arc<Fleet>, of: Identity, component: ComponentName) ->
             Err(ServiceError::NotFound(format!("the twin of `{owner}` has no component `{name}`")))
         })
         .await?;
-    shown(fleet, of, Some(&component)).await
+    shown(store, of, Some(&component)).await
 }
 
 /// Lists the components of a device.
 #[utoipa::path(get, path = "/api/devices/{device_id}/components", tag = "components", params(OfDevice, ApiVersion),
     security(("token" = [])), responses((status = 200, body = Page<ComponentBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<Page<ComponentBody>>> {
-    list_of(&fleet, of.into()).await
+    list_of(&store, of.into()).await
 }
 
 /// Lists the components of a module.
@@ -187,10 +184,10 @@ pub(super) async fn list(
     params(OfModule, ApiVersion), security(("token" = [])),
     responses((status = 200, body = Page<ComponentBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfModule>,
 ) -> Answer<Json<Page<ComponentBody>>> {
-    list_of(&fleet, of.into()).await
+    list_of(&store, of.into()).await
 }
 
 /// The properties of a component of a device.
@@ -198,11 +195,11 @@ pub(super) async fn list_of_module(
     params(OfComponent, ApiVersion, Unmodeled), security(("token" = [])),
     responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn properties(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfComponent>,
     _: StrictQuery<Unmodeled>,
 ) -> Answer<Json<Properties>> {
-    shown_of(&fleet, Identity::device(of.device_id), of.component_name).await
+    shown_of(&store, Identity::device(of.device_id), of.component_name).await
 }
 
 /// Merges desired properties of a component of a device; `null` deletes one.
@@ -211,13 +208,13 @@ pub(super) async fn properties(
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_properties(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfComponent>,
     StrictQuery(unmodeled): StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
-    desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, unmodeled.is_taken(), &body.0)
+    desire(&services, identity, Some(of.component_name), DesiredChange::Merge, unmodeled.is_taken(), &body.0)
         .await
 }
 
@@ -227,13 +224,13 @@ pub(super) async fn patch_properties(
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn put_properties(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfComponent>,
     StrictQuery(unmodeled): StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
-    desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, unmodeled.is_taken(), &body.0)
+    desire(&services, identity, Some(of.component_name), DesiredChange::Replace, unmodeled.is_taken(), &body.0)
         .await
 }
 
@@ -242,10 +239,10 @@ pub(super) async fn put_properties(
     tag = "components", params(OfModuleComponent, ApiVersion), security(("token" = [])),
     responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn properties_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfModuleComponent>,
 ) -> Answer<Json<Properties>> {
-    shown_of(&fleet, Identity::module(of.device_id, of.module_name), of.component_name).await
+    shown_of(&store, Identity::module(of.device_id, of.module_name), of.component_name).await
 }
 
 /// Merges desired properties of a component of a module; `null` deletes one.
@@ -254,12 +251,12 @@ pub(super) async fn properties_of_module(
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_properties_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfModuleComponent>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::module(of.device_id, of.module_name);
-    desire(&fleet, identity, Some(of.component_name), DesiredChange::Merge, true, &body.0).await
+    desire(&services, identity, Some(of.component_name), DesiredChange::Merge, true, &body.0).await
 }
 
 /// Replaces the desired properties of a component of a module; those of other components stay.
@@ -268,28 +265,28 @@ pub(super) async fn patch_properties_of_module(
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 pub(super) async fn put_properties_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfModuleComponent>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::module(of.device_id, of.module_name);
-    desire(&fleet, identity, Some(of.component_name), DesiredChange::Replace, true, &body.0).await
+    desire(&services, identity, Some(of.component_name), DesiredChange::Replace, true, &body.0).await
 }
 
 /// Runs a command of a component of a device and gives its answer.
 #[utoipa::path(post, path = "/api/devices/{device_id}/components/{component_name}/commands/{command_name}",
-    tag = "components", params(OfComponentCommand, ApiVersion), request_body = CommandWish, security(("token" = [])),
+    tag = "components", params(OfComponentCommand, ApiVersion), request_body = CommandRequest, security(("token" = [])),
     responses((status = 201, body = CommandBody), (status = 202, description = "kept, with `validFor`", body = CommandBody),
         (status = 403, description = "as many wait as may", body = ErrorBody),
         (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfComponentCommand>,
-    Body(wish): Body<CommandWish>,
+    Body(body): Body<CommandRequest>,
 ) -> Answer<(StatusCode, Json<CommandBody>)> {
     let method = of.component_name.method(&of.command_name);
-    call(&fleet, Identity::device(of.device_id), method, wish).await
+    call(&services, Identity::device(of.device_id), method, body).await
 }
 
 /// The last runs of a command of a component of a device, newest first.
@@ -297,29 +294,29 @@ pub(super) async fn run(
     tag = "components", params(OfComponentCommand, ApiVersion), security(("token" = [])),
     responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfComponentCommand>,
 ) -> Answer<Json<Page<CommandBody>>> {
     let method = of.component_name.method(&of.command_name);
-    past(&fleet, Identity::device(of.device_id), method).await
+    past(&store, Identity::device(of.device_id), method).await
 }
 
 /// Runs a command of a component of a module and gives its answer.
 #[utoipa::path(post,
     path = "/api/devices/{device_id}/modules/{module_name}/components/{component_name}/commands/{command_name}",
-    tag = "components", params(OfModuleComponentCommand, ApiVersion), request_body = CommandWish,
+    tag = "components", params(OfModuleComponentCommand, ApiVersion), request_body = CommandRequest,
     security(("token" = [])),
     responses((status = 201, body = CommandBody), (status = 202, description = "kept, with `validFor`", body = CommandBody),
         (status = 403, description = "as many wait as may", body = ErrorBody),
         (status = 404, description = "unknown or not connected", body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 504, description = "no answer by the deadline", body = ErrorBody)))]
 pub(super) async fn run_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfModuleComponentCommand>,
-    Body(wish): Body<CommandWish>,
+    Body(body): Body<CommandRequest>,
 ) -> Answer<(StatusCode, Json<CommandBody>)> {
     let method = of.component_name.method(&of.command_name);
-    call(&fleet, Identity::module(of.device_id, of.module_name), method, wish).await
+    call(&services, Identity::module(of.device_id, of.module_name), method, body).await
 }
 
 /// The last runs of a command of a component of a module, newest first.
@@ -328,11 +325,11 @@ pub(super) async fn run_of_module(
     tag = "components", params(OfModuleComponentCommand, ApiVersion), security(("token" = [])),
     responses((status = 200, body = Page<CommandBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn history_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfModuleComponentCommand>,
 ) -> Answer<Json<Page<CommandBody>>> {
     let method = of.component_name.method(&of.command_name);
-    past(&fleet, Identity::module(of.device_id, of.module_name), method).await
+    past(&store, Identity::module(of.device_id, of.module_name), method).await
 }
 
 /// The last value of one name in the messages of a component of a device (`$.sub`).
@@ -340,11 +337,11 @@ pub(super) async fn history_of_module(
     tag = "components", params(OfComponentValue, ApiVersion), security(("token" = [])),
     responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
 pub(super) async fn telemetry(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfComponentValue>,
 ) -> Answer<Json<LastValue>> {
     let component = Some(of.component_name.to_string());
-    last(&fleet, Identity::device(of.device_id), component, of.telemetry_name).await
+    last(&store, Identity::device(of.device_id), component, of.telemetry_name).await
 }
 
 /// The last value of one name in the messages of a component of a module (`$.sub`).
@@ -353,9 +350,9 @@ pub(super) async fn telemetry(
     tag = "components", params(OfModuleComponentValue, ApiVersion), security(("token" = [])),
     responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
 pub(super) async fn telemetry_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfModuleComponentValue>,
 ) -> Answer<Json<LastValue>> {
     let component = Some(of.component_name.to_string());
-    last(&fleet, Identity::module(of.device_id, of.module_name), component, of.telemetry_name).await
+    last(&store, Identity::module(of.device_id, of.module_name), component, of.telemetry_name).await
 }

@@ -10,9 +10,10 @@ use utoipa::ToSchema;
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{OfDevice, StrictPath};
 use crate::config::Config;
+use crate::enrollment::service::Enrollment;
 use crate::error::{ServiceError, no_device};
-use crate::fleet::Fleet;
 use crate::join;
+use crate::store::Store;
 use crate::store::devices;
 
 /// Where devices connect.
@@ -35,7 +36,7 @@ pub(super) struct ConnectionBody {
 #[utoipa::path(get, path = "/api/ext/connection", tag = "ext", security(("token" = [])),
     responses((status = 200, body = ConnectionBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(enrollment): State<Arc<Enrollment>>,
     Extension(config): Extension<Arc<Config>>,
 ) -> Json<ConnectionBody> {
     let ca_pem = match config.tls.cert {
@@ -46,7 +47,7 @@ pub(super) async fn get(
         hostname: config.hostname.clone(),
         mqtts_port: config.mqtt.mqtts.port(),
         wss_port: config.mqtt.wss.map(|address| address.port()),
-        id_scope: fleet.id_scope.clone(),
+        id_scope: enrollment.id_scope().to_owned(),
         ca_pem,
     })
 }
@@ -63,7 +64,7 @@ pub(super) struct JoinBody {
     responses((status = 200, body = JoinBody), (status = 404, body = ErrorBody),
         (status = 409, description = "it is no gateway, or has no key, or devices trust another authority", body = ErrorBody)))]
 pub(super) async fn join(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(config): Extension<Arc<Config>>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<JoinBody>> {
@@ -74,7 +75,7 @@ pub(super) async fn join(
         }
         Ok(device)
     };
-    let gateway = fleet.store.read(read).await?;
+    let gateway = store.read(read).await?;
     // Reads the authority's file.
     let made = tokio::task::spawn_blocking(move || join::word(&config, &gateway, None)).await;
     let word = made

@@ -102,7 +102,7 @@ const FORMS: [(&str, &str); 4] = [
     ("group_id", r"^[A-Za-z0-9._-]{1,128}$"),
 ];
 
-/// Fields of requests that may be `null`: it takes away what stands ([`Update`](crate::update::Update)).
+/// Fields of requests that may be `null`: it takes away what stands ([`Update`](crate::types::update::Update)).
 const NULLABLE: [&str; 3] = ["template", "organizations", "deploymentManifest"];
 
 /// Takes `null` off the fields of bodies that are sent: it is refused there ([`strict`](super::strict)), and answers leave such a field

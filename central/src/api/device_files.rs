@@ -18,10 +18,11 @@ use super::extract::{Body, StrictPath, UnrecordedBody};
 use crate::audit::entry::EntryKind;
 use crate::device_import::{self, RunningImport};
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
+use crate::services::Services;
+use crate::store::Store;
 use crate::people::caller::Caller;
 use crate::people::service::People;
-use crate::single_line::{SingleLine, TemplateId};
+use crate::types::single_line::{SingleLine, TemplateId};
 use crate::store::operations::{self, Operation, OperationFault};
 use crate::token::Role;
 
@@ -178,12 +179,12 @@ fn prepare(request: &ImportRequest) -> Result<(device_import::Import, Vec<String
     security(("token" = [])), responses((status = 200, body = ImportPreview),
         (status = 422, description = "the whole file cannot be read", body = ErrorBody)))]
 pub(super) async fn preview(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     UnrecordedBody(request): UnrecordedBody<ImportRequest>,
 ) -> Answer<Json<ImportPreview>> {
     let (import, ignored_columns) = prepare(&request)?;
     let lines = import.count();
-    let mut faults = fleet.store.read(move |c| import.faults(c)).await?;
+    let mut faults = store.read(move |c| import.faults(c)).await?;
     let failed = faults.len();
     faults.truncate(PREVIEW_FAULTS_MAX);
     Ok(Json(ImportPreview {
@@ -200,7 +201,7 @@ pub(super) async fn preview(
     responses((status = 202, body = BegunBody), (status = 409, description = "another import runs", body = ErrorBody),
         (status = 422, description = "the whole file cannot be read", body = ErrorBody)))]
 pub(super) async fn import(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     Extension(running): Extension<Arc<RunningImport>>,
     Extension(people): Extension<Arc<People>>,
     Extension(caller): Extension<Caller>,
@@ -209,7 +210,7 @@ pub(super) async fn import(
 ) -> Answer<(StatusCode, Json<BegunBody>)> {
     let (import, _) = prepare(&request)?;
     let title = request.file_name.map_or_else(|| "devices.csv".to_owned(), Into::into);
-    let operation = device_import::begin(&fleet, &running, import, title, caller.name().to_owned()).await?;
+    let operation = device_import::begin(&services, &running, import, title, caller.name().to_owned()).await?;
     // The row of this request has no body, which may hold keys: this one names what has the result of each line.
     let path = format!("/api/ext/operations/{operation}");
     let entry = audited::entry(Some(&caller), EntryKind::Created, &Method::POST, &path, address);
@@ -221,10 +222,10 @@ pub(super) async fn import(
 #[utoipa::path(get, path = "/api/ext/operations", tag = "ext", security(("token" = [])),
     responses((status = 200, body = OperationList)))]
 pub(super) async fn operations(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(running): Extension<Arc<RunningImport>>,
 ) -> Answer<Json<OperationList>> {
-    let found = fleet.store.read(|c| Ok::<_, ServiceError>(operations::list(c)?)).await?;
+    let found = store.read(|c| Ok::<_, ServiceError>(operations::list(c)?)).await?;
     Ok(Json(OperationList { value: found.into_iter().map(|of| OperationBody::of(of, &running)).collect() }))
 }
 
@@ -232,7 +233,7 @@ pub(super) async fn operations(
 #[utoipa::path(get, path = "/api/ext/operations/{operation_id}", tag = "ext", params(OfOperation), security(("token" = [])),
     responses((status = 200, body = OperationDetail), (status = 404, body = ErrorBody)))]
 pub(super) async fn operation(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(running): Extension<Arc<RunningImport>>,
     StrictPath(of): StrictPath<OfOperation>,
 ) -> Answer<Json<OperationDetail>> {
@@ -242,7 +243,7 @@ pub(super) async fn operation(
         let found = found.ok_or_else(|| ServiceError::NotFound(format!("there is no operation {id}")))?;
         Ok::<_, ServiceError>((found, operations::faults(c, id)?))
     };
-    let (found, faults) = fleet.store.read(read).await?;
+    let (found, faults) = store.read(read).await?;
     Ok(Json(OperationDetail {
         operation: OperationBody::of(found, &running),
         faults: faults.into_iter().map(Into::into).collect(),
@@ -277,7 +278,7 @@ pub(super) struct ExportBody {
     responses((status = 200, body = ExportBody),
         (status = 403, description = "keys are for administrators only", body = ErrorBody)))]
 pub(super) async fn export(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(caller): Extension<Caller>,
     Body(request): Body<ExportRequest>,
 ) -> Answer<Json<ExportBody>> {
@@ -292,6 +293,6 @@ pub(super) async fn export(
         let part = device_import::export(c, &after, request.template.as_deref(), with_keys, EXPORT_MAX)?;
         Ok::<_, ServiceError>(part)
     };
-    let part = fleet.store.read(read).await?;
+    let part = store.read(read).await?;
     Ok(Json(ExportBody { csv: part.csv, devices: part.devices, next: part.next }))
 }

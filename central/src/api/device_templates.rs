@@ -1,7 +1,5 @@
 //! `/api/deviceTemplates`: device templates. Each that is stored is published.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,11 +14,11 @@ use super::links::ListAddress;
 use super::list::Page;
 use super::paging::{Conditions, Paging};
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
-use crate::precondition::Precondition;
-use crate::single_line::DisplayName;
+use crate::store::Store;
 use crate::store::templates::{self as stored, DeviceTemplate};
 use crate::templates::{self, TemplateChange, TemplateWrite, no_template};
+use crate::types::precondition::Precondition;
+use crate::types::single_line::DisplayName;
 
 /// `/api/deviceTemplates/{template_id}`
 #[derive(Deserialize, IntoParams)]
@@ -105,14 +103,14 @@ impl TemplateUpdate {
 #[utoipa::path(get, path = "/api/deviceTemplates", tag = "deviceTemplates", params(Paging, Conditions),
     security(("token" = [])), responses((status = 200, body = Page<TemplateBody>)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictQuery(paging): StrictQuery<Paging>,
     StrictQuery(conditions): StrictQuery<Conditions>,
     address: ListAddress,
 ) -> Answer<Json<Page<TemplateBody>>> {
     let selection = conditions.selection(&paging, &stored::LISTED)?;
     let read = move |c: &Connection| Ok::<_, ServiceError>(stored::select(c, &selection)?);
-    let (found, mark) = fleet.store.read(read).await?;
+    let (found, mark) = store.read(read).await?;
     let bodies = found.into_iter().map(TemplateBody::from).collect();
     Ok(Json(Page::marked(bodies, &address, mark)))
 }
@@ -121,12 +119,12 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/deviceTemplates/{template_id}", tag = "deviceTemplates", params(OfTemplate, ApiVersion),
     security(("token" = [])), responses((status = 200, body = TemplateBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfTemplate>,
 ) -> Answer<Json<TemplateBody>> {
     let read =
         move |c: &Connection| stored::get(c, &of.template_id)?.ok_or_else(|| no_template(&of.template_id));
-    Ok(Json(fleet.store.read(read).await?.into()))
+    Ok(Json(store.read(read).await?.into()))
 }
 
 /// Stores a device template and publishes it. Of one that is there, what is left out stays as it is.
@@ -135,12 +133,12 @@ pub(super) async fn get(
     responses((status = 200, body = TemplateBody),
         (status = 422, description = "names every problem of the model: element, path and rule", body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfTemplate>,
     precondition: Precondition,
     Body(update): Body<TemplateUpdate>,
 ) -> Answer<Json<TemplateBody>> {
-    write(&fleet, of, update, TemplateWrite::Replace, precondition).await
+    write(&store, of, update, TemplateWrite::Replace, precondition).await
 }
 
 /// Changes a device template and publishes it. Objects are merged, arrays are replaced (RFC 7396).
@@ -149,16 +147,16 @@ pub(super) async fn put(
     responses((status = 200, body = TemplateBody), (status = 404, body = ErrorBody),
         (status = 422, description = "names every problem of the model: element, path and rule", body = ErrorBody)))]
 pub(super) async fn patch(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfTemplate>,
     precondition: Precondition,
     Body(update): Body<TemplateUpdate>,
 ) -> Answer<Json<TemplateBody>> {
-    write(&fleet, of, update, TemplateWrite::Merge, precondition).await
+    write(&store, of, update, TemplateWrite::Merge, precondition).await
 }
 
 async fn write(
-    fleet: &Arc<Fleet>,
+    store: &Store,
     of: OfTemplate,
     mut update: TemplateUpdate,
     how: TemplateWrite,
@@ -166,7 +164,7 @@ async fn write(
 ) -> Answer<Json<TemplateBody>> {
     let precondition = precondition.with_body(update.etag.take());
     let change = update.change(&of.template_id)?;
-    Ok(Json(templates::store(fleet, of.template_id, change, how, precondition).await?.into()))
+    Ok(Json(templates::store(store, of.template_id, change, how, precondition).await?.into()))
 }
 
 /// Deletes a device template that no device has.
@@ -175,11 +173,11 @@ async fn write(
     responses((status = 204), (status = 404, body = ErrorBody),
         (status = 409, description = "a device has it", body = ErrorBody)))]
 pub(super) async fn delete(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfTemplate>,
     precondition: Precondition,
 ) -> Answer<StatusCode> {
-    templates::remove(&fleet, of.template_id, precondition).await?;
+    templates::remove(&store, of.template_id, precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -219,12 +217,12 @@ struct SkippedBody {
     responses((status = 200, body = MadeTemplateBody), (status = 404, body = ErrorBody),
         (status = 409, description = "the device has a template, or has sent nothing", body = ErrorBody)))]
 pub(super) async fn make(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
     Body(wanted): Body<MakeTemplate>,
 ) -> Answer<Json<MadeTemplateBody>> {
     let display_name = wanted.display_name.map(Into::into);
-    let made = templates::make_from_device(&fleet, of.device_id, wanted.id, display_name).await?;
+    let made = templates::make_from_device(&store, of.device_id, wanted.id, display_name).await?;
     let skipped = made.skipped.into_iter();
     Ok(Json(MadeTemplateBody {
         template: made.template.into(),

@@ -18,17 +18,20 @@ use super::extract::{ApiVersion, Body, OfDevice, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::{Conditions, Paging};
-use crate::admission::Admission;
-use crate::deploy::Assignment;
+use crate::access::admission::Admission;
+use crate::deployments::assignment::Assignment;
 use crate::error::{ServiceError, no_device};
-use crate::fleet::{Fleet, Registration};
 use crate::lookup;
-use crate::organizations::Organizations;
-use crate::precondition::Precondition;
-use crate::single_line::{DisplayName, TemplateId};
+use crate::registry::registration::Registration;
+use crate::registry::service::Registry;
+use crate::services::Services;
+use crate::store::Store;
 use crate::store::devices::{self, Device};
 use crate::store::{manifests, page};
-use crate::update::Update;
+use crate::types::organizations::Organizations;
+use crate::types::precondition::Precondition;
+use crate::types::single_line::{DisplayName, TemplateId};
+use crate::types::update::Update;
 
 /// Words for a gateway in `type`: IoT Central's, and those of earlier versions of this API.
 const GATEWAY_KINDS: [&str; 3] = ["iotEdge", "edge", "gateway"];
@@ -85,10 +88,10 @@ pub(super) struct AssignedManifest {
     data: Option<Box<RawValue>>,
 }
 
-/// A wish for a device's registration. What is left out stays as it is.
+/// A device's registration. What is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct DeviceWish {
+pub struct DeviceRequest {
     /// As in the path, when it is given.
     id: Option<String>,
     /// 1 to 148 characters on one line.
@@ -152,7 +155,7 @@ impl AssignmentBody {
     }
 }
 
-impl DeviceWish {
+impl DeviceRequest {
     fn registration(self, path_id: &str) -> Result<Registration, ApiError> {
         let wrong = |message: String| Err(ApiError::unprocessable(message));
         if let Some(id) = self.id.filter(|id| id != path_id) {
@@ -233,7 +236,7 @@ fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<Device
 #[utoipa::path(get, path = "/api/devices", tag = "devices", params(Paging, Conditions, Expanded),
     security(("token" = [])), responses((status = 200, body = Page<DeviceBody>)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictQuery(paging): StrictQuery<Paging>,
     StrictQuery(conditions): StrictQuery<Conditions>,
     StrictQuery(expanded): StrictQuery<Expanded>,
@@ -257,7 +260,7 @@ pub(super) async fn list(
         }
         Ok::<_, ServiceError>((bodies, last.filter(|_| may_be_more)))
     };
-    let (bodies, mark) = fleet.store.read(read).await?;
+    let (bodies, mark) = store.read(read).await?;
     Ok(Json(Page::marked(bodies, &address, mark)))
 }
 
@@ -266,7 +269,7 @@ pub(super) async fn list(
     security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(query): StrictQuery<Expanded>,
 ) -> Answer<Json<DeviceBody>> {
@@ -274,49 +277,49 @@ pub(super) async fn get(
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         body(c, device, query.expand)
     };
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(store.read(read).await?))
 }
 
 /// Registers a gateway or device, or changes its registration. A new one gets its keys.
 #[utoipa::path(put, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion, Expanded),
-    request_body = DeviceWish, security(("token" = [])),
+    request_body = DeviceRequest, security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(query): StrictQuery<Expanded>,
     precondition: Precondition,
-    Body(wish): Body<DeviceWish>,
+    Body(request): Body<DeviceRequest>,
 ) -> Answer<Json<DeviceBody>> {
-    register(&fleet, of, query, wish, false, precondition).await
+    register(&services, of, query, request, false, precondition).await
 }
 
 /// Changes a registration; `deploymentManifest` assigns a manifest to a gateway, or takes the assignment away.
 #[utoipa::path(patch, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion, Expanded),
-    request_body = DeviceWish, security(("token" = [])),
+    request_body = DeviceRequest, security(("token" = [])),
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(query): StrictQuery<Expanded>,
     precondition: Precondition,
-    Body(wish): Body<DeviceWish>,
+    Body(request): Body<DeviceRequest>,
 ) -> Answer<Json<DeviceBody>> {
-    register(&fleet, of, query, wish, true, precondition).await
+    register(&services, of, query, request, true, precondition).await
 }
 
 async fn register(
-    fleet: &Arc<Fleet>,
+    services: &Services,
     of: OfDevice,
     query: Expanded,
-    mut wish: DeviceWish,
+    mut request: DeviceRequest,
     must_exist: bool,
     precondition: Precondition,
 ) -> Answer<Json<DeviceBody>> {
-    let precondition = precondition.with_body(wish.etag.take());
-    let registration = wish.registration(of.device_id.as_str())?;
-    let device = fleet.register(of.device_id, registration, must_exist, precondition).await?;
-    Ok(Json(fleet.store.read(move |c| body(c, device, query.expand)).await?))
+    let precondition = precondition.with_body(request.etag.take());
+    let registration = request.registration(of.device_id.as_str())?;
+    let device = services.registry.register(of.device_id, registration, must_exist, precondition).await?;
+    Ok(Json(services.store.read(move |c| body(c, device, query.expand)).await?))
 }
 
 /// Gives a gateway a manifest that is not stored for other gateways. The answer has what the gateway was given.
@@ -324,14 +327,15 @@ async fn register(
     params(OfDevice, ApiVersion), request_body = AssignmentBody, security(("token" = [])),
     responses((status = 200, body = AssignedManifest), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn apply_manifest(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfDevice>,
     precondition: Precondition,
     Body(manifest): Body<AssignmentBody>,
 ) -> Answer<Json<AssignedManifest>> {
-    let device = fleet.apply_manifest(of.device_id, manifest.assignment()?, precondition).await?;
+    let device =
+        services.deployments.apply_manifest(of.device_id, manifest.assignment()?, precondition).await?;
     let read = move |c: &Connection| assigned(c, &device, Some(Expand::DeploymentManifest));
-    let given = fleet.store.read(read).await?;
+    let given = services.store.read(read).await?;
     Ok(Json(given.ok_or_else(|| ApiError::internal("the manifest was not noted"))?))
 }
 
@@ -339,11 +343,11 @@ pub(super) async fn apply_manifest(
 #[utoipa::path(delete, path = "/api/devices/{device_id}", tag = "devices", params(OfDevice, ApiVersion, Expanded),
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
-    State(fleet): State<Arc<Fleet>>,
+    State(registry): State<Arc<Registry>>,
     StrictPath(of): StrictPath<OfDevice>,
     precondition: Precondition,
 ) -> Answer<StatusCode> {
-    fleet.remove(of.device_id, precondition).await?;
+    registry.remove(of.device_id, precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -351,15 +355,15 @@ pub(super) async fn delete(
 #[utoipa::path(get, path = "/api/devices/{device_id}/credentials", tag = "devices", params(OfDevice, ApiVersion),
     security(("token" = [])), responses((status = 200, body = CredentialsBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn credentials(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<CredentialsBody>> {
-    let id_scope = fleet.id_scope.clone();
+    let id_scope = services.enrollment.id_scope().to_owned();
     let read = move |c: &Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         CredentialsBody::of(device, id_scope)
     };
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(services.store.read(read).await?))
 }
 
 /// A module of a gateway.
@@ -389,7 +393,7 @@ enum ModuleType {
 #[utoipa::path(get, path = "/api/devices/{device_id}/modules", tag = "devices", params(OfDevice, ApiVersion),
     security(("token" = [])), responses((status = 200, body = Page<ModuleBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn modules(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<Page<ModuleBody>>> {
     let device_id = of.device_id.clone();
@@ -397,7 +401,7 @@ pub(super) async fn modules(
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         lookup::modules(c, &of.device_id)
     };
-    let modules = fleet.store.read(read).await?;
+    let modules = store.read(read).await?;
     let body = |module: ModuleId| ModuleBody {
         id: format!("{device_id}/{module}"),
         kind: [ModuleType::Relationship, ModuleType::EdgeModule],

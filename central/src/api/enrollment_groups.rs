@@ -14,18 +14,20 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Body, StrictPath, StrictQuery};
-use super::group_certificates::{CertificateWish, Entry, SigningCertificatesBody, certificates_body};
+use super::group_certificates::{CertificateRequest, Entry, SigningCertificatesBody, certificates_body};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
+use crate::enrollment::proving::GROUPS_MAX;
+use crate::enrollment::service::Enrollment;
 use crate::error::{ServiceError, no_group};
-use crate::fleet::Fleet;
 use crate::new_device::new_keys;
-use crate::precondition::Precondition;
-use crate::proving::GROUPS_MAX;
-use crate::single_line::DisplayName;
+use crate::services::Services;
+use crate::store::Store;
 use crate::store::devices;
 use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
+use crate::types::precondition::Precondition;
+use crate::types::single_line::DisplayName;
 
 /// Gateways that one group may list.
 const GATEWAYS_MAX: usize = 1_000;
@@ -38,10 +40,10 @@ pub struct OfGroup {
     pub(super) group_id: String,
 }
 
-/// A wish for a group. What is left out stays as it is.
+/// A group to store. What is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct GroupWish {
+pub struct GroupRequest {
     /// As in the path, when it is given.
     id: Option<String>,
     /// 1 to 148 characters on one line.
@@ -52,7 +54,7 @@ pub struct GroupWish {
     /// `iot`, or `iotEdge` for gateways; only for a new group.
     #[serde(rename = "type")]
     kind: Option<String>,
-    attestation: Option<AttestationWish>,
+    attestation: Option<AttestationRequest>,
     /// Gateways through which devices of an X.509 group may enrol; none for a new group.
     #[schema(value_type = Option<Vec<String>>)]
     gateways: Option<Vec<DeviceId>>,
@@ -66,39 +68,39 @@ pub struct GroupWish {
 /// How devices of a group prove themselves.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-struct AttestationWish {
+struct AttestationRequest {
     /// `symmetricKey` or `x509`; only for a new group.
     #[serde(rename = "type")]
     kind: String,
-    symmetric_key: Option<KeysWish>,
-    x509: Option<X509Wish>,
+    symmetric_key: Option<KeysRequest>,
+    x509: Option<X509Request>,
 }
 
 /// The authorities that give certificates to devices of the group.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-struct X509Wish {
+struct X509Request {
     #[serde(default)]
-    signing_certificates: SigningWish,
+    signing_certificates: SigningRequest,
 }
 
 /// One or two authorities; what is left out stays.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-struct SigningWish {
-    primary: Option<CertificateWish>,
-    secondary: Option<CertificateWish>,
+struct SigningRequest {
+    primary: Option<CertificateRequest>,
+    secondary: Option<CertificateRequest>,
 }
 
 /// Base64 keys of 16 to 64 bytes; made when they are left out.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-struct KeysWish {
+struct KeysRequest {
     primary_key: Option<String>,
     secondary_key: Option<String>,
 }
 
-impl GroupWish {
+impl GroupRequest {
     /// The group that is wished for, in place of the one that stands.
     fn group(self, id: String, standing: Option<Group>) -> Result<Group, ServiceError> {
         let wrong = |why: String| Err(ServiceError::Wrong(why));
@@ -115,7 +117,7 @@ impl GroupWish {
         let mut group = match standing {
             Some(group) => group,
             None => {
-                let Some(wish) = &self.attestation else {
+                let Some(request) = &self.attestation else {
                     return wrong(
                         "attestation: missing; write {\"type\": \"symmetricKey\"} or {\"type\": \"x509\"}"
                             .into(),
@@ -126,7 +128,7 @@ impl GroupWish {
                     id,
                     enabled: true,
                     is_edge: false,
-                    attestation: wish.empty()?,
+                    attestation: request.empty()?,
                     gateways: Vec::new(),
                     auto_approve: true,
                     revision: 0,
@@ -144,8 +146,8 @@ impl GroupWish {
             }
             group.is_edge = is_edge;
         }
-        if let Some(wish) = self.attestation {
-            group.attestation = wish.over(group.attestation)?;
+        if let Some(request) = self.attestation {
+            group.attestation = request.over(group.attestation)?;
         }
         if let Some(gateways) = self.gateways {
             if !gateways.is_empty() && matches!(group.attestation, GroupAttestation::Keys(_)) {
@@ -166,7 +168,7 @@ impl GroupWish {
     }
 }
 
-impl AttestationWish {
+impl AttestationRequest {
     /// What a new group of this kind begins with.
     fn empty(&self) -> Result<GroupAttestation, ServiceError> {
         match self.kind.as_str() {
@@ -180,7 +182,7 @@ impl AttestationWish {
         }
     }
 
-    /// What stands, changed by this wish.
+    /// What stands, changed by this request.
     fn over(self, standing: GroupAttestation) -> Result<GroupAttestation, ServiceError> {
         let wrong = |why: &str| Err(ServiceError::Wrong(why.to_owned()));
         match (self.empty()?, standing) {
@@ -188,8 +190,9 @@ impl AttestationWish {
                 if self.x509.is_some() {
                     return wrong("attestation.x509: the group's devices prove themselves by keys");
                 }
-                let wish = self.symmetric_key.unwrap_or_default();
-                for (name, key) in [("primaryKey", &wish.primary_key), ("secondaryKey", &wish.secondary_key)]
+                let request = self.symmetric_key.unwrap_or_default();
+                for (name, key) in
+                    [("primaryKey", &request.primary_key), ("secondaryKey", &request.secondary_key)]
                 {
                     let bytes = key.as_ref().map(|key| STANDARD.decode(key).map_or(0, |key| key.len()));
                     if bytes.is_some_and(|bytes| !(16..=64).contains(&bytes)) {
@@ -197,8 +200,8 @@ impl AttestationWish {
                         return Err(ServiceError::Wrong(why));
                     }
                 }
-                keys.primary = wish.primary_key.unwrap_or(keys.primary);
-                keys.secondary = wish.secondary_key.unwrap_or(keys.secondary);
+                keys.primary = request.primary_key.unwrap_or(keys.primary);
+                keys.secondary = request.secondary_key.unwrap_or(keys.secondary);
                 Ok(GroupAttestation::Keys(keys))
             }
             (GroupAttestation::X509(_), GroupAttestation::X509(mut certificates)) => {
@@ -207,12 +210,14 @@ impl AttestationWish {
                         "attestation.symmetricKey: the group's devices prove themselves by certificate",
                     );
                 }
-                let wish = self.x509.unwrap_or_default().signing_certificates;
-                for (entry, wish) in [(Entry::Primary, wish.primary), (Entry::Secondary, wish.secondary)] {
-                    let Some(wish) = wish else { continue };
+                let request = self.x509.unwrap_or_default().signing_certificates;
+                for (entry, request) in
+                    [(Entry::Primary, request.primary), (Entry::Secondary, request.secondary)]
+                {
+                    let Some(request) = request else { continue };
                     let of = entry.of(&mut certificates);
                     let field = format!("attestation.x509.signingCertificates.{}", entry.as_str());
-                    *of = wish.over(of.take(), &field)?;
+                    *of = request.over(of.take(), &field)?;
                 }
                 Ok(GroupAttestation::X509(certificates))
             }
@@ -346,14 +351,14 @@ pub struct ProvisioningBody {
 #[utoipa::path(get, path = "/api/enrollmentGroups", tag = "enrollmentGroups", params(Paging),
     security(("token" = [])), responses((status = 200, body = Page<GroupBody>)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictQuery(paging): StrictQuery<Paging>,
     address: ListAddress,
 ) -> Answer<Json<Page<GroupBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
     let groups =
-        fleet.store.read(move |c| Ok::<_, ServiceError>(enrollments::groups(c, &after, limit)?)).await?;
-    let bodies = groups.iter().map(|group| body(group, &fleet.id_scope, false)).collect();
+        services.store.read(move |c| Ok::<_, ServiceError>(enrollments::groups(c, &after, limit)?)).await?;
+    let bodies = groups.iter().map(|group| body(group, services.enrollment.id_scope(), false)).collect();
     Ok(Json(Page::new(bodies, limit, &address, |last: &GroupBody| last.id.clone())))
 }
 
@@ -362,50 +367,50 @@ pub(super) async fn list(
     params(OfGroup, ApiVersion), security(("token" = [])),
     responses((status = 200, body = GroupBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfGroup>,
 ) -> Answer<Json<GroupBody>> {
     let read =
         move |c: &Connection| enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id));
-    let group = fleet.store.read(read).await?;
-    Ok(Json(body(&group, &fleet.id_scope, true)))
+    let group = services.store.read(read).await?;
+    Ok(Json(body(&group, services.enrollment.id_scope(), true)))
 }
 
 /// Makes an enrolment group or changes it. A new one gets keys when none are given.
 #[utoipa::path(put, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
-    params(OfGroup, ApiVersion), request_body = GroupWish, security(("token" = [])),
+    params(OfGroup, ApiVersion), request_body = GroupRequest, security(("token" = [])),
     responses((status = 200, body = GroupBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfGroup>,
     precondition: Precondition,
-    Body(wish): Body<GroupWish>,
+    Body(request): Body<GroupRequest>,
 ) -> Answer<Json<GroupBody>> {
-    write(&fleet, of.group_id, wish, false, precondition).await
+    write(&services, of.group_id, request, false, precondition).await
 }
 
 /// Changes an enrolment group.
 #[utoipa::path(patch, path = "/api/enrollmentGroups/{group_id}", tag = "enrollmentGroups",
-    params(OfGroup, ApiVersion), request_body = GroupWish, security(("token" = [])),
+    params(OfGroup, ApiVersion), request_body = GroupRequest, security(("token" = [])),
     responses((status = 200, body = GroupBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfGroup>,
     precondition: Precondition,
-    Body(wish): Body<GroupWish>,
+    Body(request): Body<GroupRequest>,
 ) -> Answer<Json<GroupBody>> {
-    write(&fleet, of.group_id, wish, true, precondition).await
+    write(&services, of.group_id, request, true, precondition).await
 }
 
 async fn write(
-    fleet: &Arc<Fleet>,
+    services: &Services,
     id: String,
-    mut wish: GroupWish,
+    mut request: GroupRequest,
     must_exist: bool,
     precondition: Precondition,
 ) -> Answer<Json<GroupBody>> {
-    let precondition = precondition.with_body(wish.etag.take());
-    let written = fleet.store.submit(move |c| {
+    let precondition = precondition.with_body(request.etag.take());
+    let written = services.store.submit(move |c| {
         let standing = enrollments::group(c, &id)?;
         if standing.is_none() {
             if must_exist {
@@ -418,7 +423,7 @@ async fn write(
             }
         }
         precondition.check(standing.as_ref().map(Group::etag).as_deref())?;
-        let group = wish.group(id, standing)?;
+        let group = request.group(id, standing)?;
         for gateway in &group.gateways {
             if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
                 return Err(ServiceError::Wrong(format!(
@@ -429,7 +434,7 @@ async fn write(
         enrollments::put_group(c, &group)?;
         Ok(group)
     });
-    Ok(Json(body(&written.await?, &fleet.id_scope, true)))
+    Ok(Json(body(&written.await?, services.enrollment.id_scope(), true)))
 }
 
 /// Deletes an enrolment group. Its devices stay registered and connect as before.
@@ -437,11 +442,11 @@ async fn write(
     params(OfGroup, ApiVersion), security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfGroup>,
     precondition: Precondition,
 ) -> Answer<StatusCode> {
-    let deleted = fleet.store.submit(move |c| {
+    let deleted = store.submit(move |c| {
         let standing = enrollments::group(c, &of.group_id)?;
         if let Some(standing) = &standing {
             precondition.check(Some(&standing.etag()))?;
@@ -456,6 +461,6 @@ pub(super) async fn delete(
 /// Where devices enrol, and with which ID scope.
 #[utoipa::path(get, path = "/api/ext/provisioning", tag = "ext", security(("token" = [])),
     responses((status = 200, body = ProvisioningBody)))]
-pub(super) async fn provisioning(State(fleet): State<Arc<Fleet>>) -> Json<ProvisioningBody> {
-    Json(ProvisioningBody { id_scope: fleet.id_scope.clone(), host: fleet.hosts[0].clone() })
+pub(super) async fn provisioning(State(enrollment): State<Arc<Enrollment>>) -> Json<ProvisioningBody> {
+    Json(ProvisioningBody { id_scope: enrollment.id_scope().to_owned(), host: enrollment.hub().to_owned() })
 }

@@ -24,7 +24,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 
 use super::error::ApiError;
 use crate::error::ServiceError;
-use crate::precondition::{Precondition, Tags};
+use crate::types::precondition::{Precondition, Tags};
 
 /// Paths of things that have an etag, and of changes of them.
 const CONDITIONAL: [&str; 6] = [

@@ -26,12 +26,14 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
+use crate::diagnosis::gateway_report;
+use crate::diagnosis::health::{Health, HealthBody};
 use crate::error::{ServiceError, no_device};
-use crate::fleet::Fleet;
-use crate::gateway_report;
-use crate::health::{Health, HealthBody};
 use crate::lookup::{modules, require};
-use crate::store::telemetry::{self, Message};
+use crate::mqtt_service::CentralService;
+use crate::services::Services;
+use crate::store::Store;
+use crate::store::telemetry_reading::{self, Message};
 use crate::store::twins::Half;
 use crate::store::{devices, twins};
 
@@ -40,10 +42,10 @@ use crate::store::{devices, twins};
 #[utoipa::path(get, path = "/api/ext/health", tag = "ext",
     responses((status = 200, body = HealthBody), (status = 503, body = HealthBody)))]
 pub(super) async fn health(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     Extension(health): Extension<Arc<Health>>,
 ) -> (StatusCode, Json<HealthBody>) {
-    let report = health.report(&fleet).await;
+    let report = health.report(&services.store, &services.telemetry).await;
     let status = if report.is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report.body.clone()))
 }
@@ -52,12 +54,12 @@ pub(super) async fn health(
 #[utoipa::path(get, path = "/api/ext/mqtt-server", tag = "ext", security(("token" = [])),
     responses((status = 200, body = DoorBody)))]
 pub(super) async fn mqtt_server(
-    State(fleet): State<Arc<Fleet>>,
-    Extension(mqtt_server): Extension<Arc<MqttServer<Fleet>>>,
+    State(services): State<Services>,
+    Extension(mqtt_server): Extension<Arc<MqttServer<CentralService>>>,
 ) -> Json<DoorBody> {
     let settings = mqtt_server.settings();
     Json(DoorBody {
-        clients: fleet.clients.connected().len() as u64,
+        clients: services.clients.connected().len() as u64,
         limits: LimitsBody {
             connections: settings.connections_max as u64,
             connections_per_address: settings.address_connections_max as u64,
@@ -106,14 +108,14 @@ struct LimitsBody {
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/status", tag = "ext", params(OfDevice),
     security(("token" = [])), responses((status = 200, body = StatusBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn status(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<StatusBody>> {
-    let (device, received, modules, (desired, reported)) = fleet
+    let (device, received, modules, (desired, reported)) = services
         .store
         .read(move |c| {
             let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-            let received = telemetry::last_received(c, &device.id)?;
+            let received = telemetry_reading::last_received(c, &device.id)?;
             let modules = modules(c, &device.id)?;
             let (desired, reported) = (
                 gateway_report::section(c, &device.id, Half::Desired)?,
@@ -123,10 +125,10 @@ pub(super) async fn status(
         })
         .await?;
     let identity = Identity::device(device.id.clone());
-    let since = fleet.connections.since(&identity, device.gateway.as_ref());
+    let since = services.connections.since(&identity, device.gateway.as_ref());
     let modules = modules.into_iter().filter(|module| !module.is_system()).map(|name| {
         let module = Identity::module(device.id.clone(), name.clone());
-        let since = fleet.connections.since(&module, Some(&device.id));
+        let since = services.connections.since(&module, Some(&device.id));
         let of = |section: &ReceivedReport| section.module(name.as_str()).cloned().unwrap_or_default();
         let (wanted, told) = (of(&desired), of(&reported));
         ModuleStatus {
@@ -148,7 +150,7 @@ pub(super) async fn status(
         since: since.map(rfc3339),
         last_seen: device.last_seen_ms.max(received).map(rfc3339),
         gateway: device.gateway.map(String::from),
-        identity_conflict: fleet.clients.conflict(&identity).map(ConflictBody::from),
+        identity_conflict: services.clients.conflict(&identity).map(ConflictBody::from),
         health: reported.health,
         manifest_warnings: reported.manifest_warnings,
         id: device.id.into(),
@@ -225,7 +227,7 @@ impl From<Conflict> for ConflictBody {
 /// Which messages a list shows.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct MessagesWish {
+pub struct MessagesQuery {
     /// The id of the last message that is known; 0 when left out.
     #[serde(default)]
     after: i64,
@@ -250,14 +252,14 @@ pub enum MessageOrder {
 
 /// Stored messages of a device, oldest first; a gateway's list has those of its modules too, with `module`. A page may
 /// hold fewer than `limit`; only an empty one is the end.
-#[utoipa::path(get, path = "/api/ext/devices/{device_id}/messages", tag = "ext", params(OfDevice, MessagesWish),
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/messages", tag = "ext", params(OfDevice, MessagesQuery),
     security(("token" = [])), responses((status = 200, body = Page<MessageBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn messages(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
-    StrictQuery(wish): StrictQuery<MessagesWish>,
+    StrictQuery(query): StrictQuery<MessagesQuery>,
 ) -> Answer<Json<Page<MessageBody>>> {
-    let limit = match wish.limit.unwrap_or(100) {
+    let limit = match query.limit.unwrap_or(100) {
         limit @ 1..=1000 => limit,
         limit => {
             return Err(ApiError::bad_request(
@@ -266,13 +268,12 @@ pub(super) async fn messages(
             ));
         }
     };
-    let page = fleet
-        .store
+    let page = store
         .read(move |c| {
             devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-            let page = match wish.order {
-                MessageOrder::Oldest => telemetry::page(c, &of.device_id, wish.after, limit)?,
-                MessageOrder::Newest => telemetry::newest(c, &of.device_id, wish.after, limit)?,
+            let page = match query.order {
+                MessageOrder::Oldest => telemetry_reading::page(c, &of.device_id, query.after, limit)?,
+                MessageOrder::Newest => telemetry_reading::newest(c, &of.device_id, query.after, limit)?,
             };
             Ok::<_, ServiceError>(page)
         })
@@ -334,23 +335,22 @@ fn json_of(encoding: Option<&str>, body: &[u8]) -> Option<Box<RawValue>> {
 /// Whose twin is shown.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct TwinWish {
+pub struct TwinQuery {
     /// A module of the gateway; the device's own twin when left out.
     #[param(value_type = Option<String>)]
     module: Option<ModuleId>,
 }
 
 /// Both sections of a twin as the device or module sees them, `$version` included.
-#[utoipa::path(get, path = "/api/ext/devices/{device_id}/twin", tag = "ext", params(OfDevice, TwinWish),
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/twin", tag = "ext", params(OfDevice, TwinQuery),
     security(("token" = [])), responses((status = 200, body = TwinBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn twin(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
-    StrictQuery(wish): StrictQuery<TwinWish>,
+    StrictQuery(query): StrictQuery<TwinQuery>,
 ) -> Answer<Json<TwinBody>> {
-    let of = Identity { device: of.device_id, module: wish.module };
-    let twin = fleet
-        .store
+    let of = Identity { device: of.device_id, module: query.module };
+    let twin = store
         .read(move |c| {
             require(c, &of)?;
             Ok::<_, ServiceError>(twins::twin(c, &of)?)

@@ -1,8 +1,5 @@
 //! `/api/ext/grid`: the list of gateways and devices as the console shows it, and how many there are of each state and template.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::{Extension, Json};
 use base64::Engine as _;
@@ -10,13 +7,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::Connection;
 use schemas::timestamp::rfc3339;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::StrictQuery;
-use crate::device_state::{DeviceState, Verdict};
-use crate::device_states::DeviceStates;
-use crate::fleet::Fleet;
+use crate::diagnosis::device_state::{DeviceState, Verdict};
+use crate::diagnosis::device_states::DeviceStates;
+use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::grid::{
     self, GridDetail, GridDevice, GridFilter, GridKind, GridOrder, GridPlace, GridQuery,
@@ -33,7 +31,7 @@ const ROWS: u32 = 50;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase")]
-pub struct CountsWish {
+pub struct CountsQuery {
     /// `all`, `devices` or `gateways`; `all` when left out.
     kind: Option<String>,
     /// In the id or the display name, whatever the case.
@@ -50,7 +48,7 @@ pub struct CountsWish {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase")]
-pub struct GridWish {
+pub struct GridParameters {
     /// `all`, `devices` or `gateways`; `all` when left out.
     kind: Option<String>,
     /// In the id or the display name, whatever the case.
@@ -146,7 +144,7 @@ fn wrong(name: &str, found: &str, allowed: &str) -> ApiError {
     ApiError::bad_request("InvalidQuery", format!("{name}: found `{found}`; write {allowed}"))
 }
 
-impl CountsWish {
+impl CountsQuery {
     fn read(self) -> Result<(GridFilter, Option<Verdict>), ApiError> {
         let kind = match self.kind.as_deref() {
             None | Some("all") => GridKind::All,
@@ -228,9 +226,9 @@ struct Reading {
 }
 
 impl Reading {
-    fn of(wish: GridWish) -> Result<Self, ApiError> {
-        let GridWish { kind, search, verdict, template, gateway, sort, order, cursor, limit } = wish;
-        let (filter, verdict) = CountsWish { kind, search, verdict, template, gateway }.read()?;
+    fn of(request: GridParameters) -> Result<Self, ApiError> {
+        let GridParameters { kind, search, verdict, template, gateway, sort, order, cursor, limit } = request;
+        let (filter, verdict) = CountsQuery { kind, search, verdict, template, gateway }.read()?;
         let limit = match limit.unwrap_or(ROWS) {
             limit @ 1..=ROWS_MAX => limit as usize,
             limit => return Err(wrong("limit", &limit.to_string(), &format!("1 to {ROWS_MAX}"))),
@@ -363,26 +361,26 @@ fn row(device: GridDevice, state: DeviceState, detail: GridDetail) -> GridRow {
 }
 
 /// Gateways and devices with their states, in pages.
-#[utoipa::path(get, path = "/api/ext/grid", tag = "ext", params(GridWish), security(("token" = [])),
+#[utoipa::path(get, path = "/api/ext/grid", tag = "ext", params(GridParameters), security(("token" = [])),
     responses((status = 200, body = GridPage), (status = 400, body = ErrorBody)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(states): Extension<DeviceStates>,
-    StrictQuery(wish): StrictQuery<GridWish>,
+    StrictQuery(query): StrictQuery<GridParameters>,
 ) -> Answer<Json<GridPage>> {
-    let reading = Reading::of(wish)?;
-    Ok(Json(fleet.store.read(move |c| reading.read(c, &states)).await?))
+    let reading = Reading::of(query)?;
+    Ok(Json(store.read(move |c| reading.read(c, &states)).await?))
 }
 
 /// How many gateways and devices there are, by state and by template.
-#[utoipa::path(get, path = "/api/ext/grid/counts", tag = "ext", params(CountsWish), security(("token" = [])),
+#[utoipa::path(get, path = "/api/ext/grid/counts", tag = "ext", params(CountsQuery), security(("token" = [])),
     responses((status = 200, body = GridCounts), (status = 400, body = ErrorBody)))]
 pub(super) async fn counts(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(states): Extension<DeviceStates>,
-    StrictQuery(wish): StrictQuery<CountsWish>,
+    StrictQuery(query): StrictQuery<CountsQuery>,
 ) -> Answer<Json<GridCounts>> {
-    let (filter, verdict) = wish.read()?;
+    let (filter, verdict) = query.read()?;
     let query = GridQuery { filter, ..GridQuery::default() };
     let read = move |c: &Connection| {
         let mut counts = GridCounts::default();
@@ -397,5 +395,5 @@ pub(super) async fn counts(
         })?;
         Ok::<_, StoreError>(counts)
     };
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(store.read(read).await?))
 }

@@ -1,8 +1,6 @@
 //! `/api/ext/enrollmentGroups`: whether a group approves the devices that enrol by it, for which IoT Central's REST has no field, and
 //! how many devices each group has.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -11,15 +9,15 @@ use utoipa::ToSchema;
 use super::enrollment_groups::{GroupAttestationKind, GroupKind, OfGroup};
 use super::error::{Answer, ErrorBody};
 use super::extract::{Body, StrictPath};
+use crate::enrollment::proving::GROUPS_MAX;
 use crate::error::{ServiceError, no_group};
-use crate::fleet::Fleet;
-use crate::proving::GROUPS_MAX;
+use crate::store::Store;
 use crate::store::enrollments::{self, Group, GroupCounts};
 
 /// Whether a group approves devices.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub(super) struct ApprovalWish {
+pub(super) struct ApprovalRequest {
     /// False: a device that enrols unknown waits for an operator's approval. Those that wait already stay as they are.
     auto_approve: bool,
 }
@@ -89,9 +87,8 @@ impl GroupRow {
 /// Lists every enrolment group with how it approves and how many devices it has, without keys.
 #[utoipa::path(get, path = "/api/ext/enrollmentGroups", tag = "ext", security(("token" = [])),
     responses((status = 200, body = GroupRows)))]
-pub(super) async fn list(State(fleet): State<Arc<Fleet>>) -> Answer<Json<GroupRows>> {
-    let rows = fleet
-        .store
+pub(super) async fn list(State(store): State<Store>) -> Answer<Json<GroupRows>> {
+    let rows = store
         .read(|c| {
             let mut counts = enrollments::group_counts(c)?;
             let groups = enrollments::groups(c, "", GROUPS_MAX)?;
@@ -106,26 +103,26 @@ pub(super) async fn list(State(fleet): State<Arc<Fleet>>) -> Answer<Json<GroupRo
 #[utoipa::path(get, path = "/api/ext/enrollmentGroups/{group_id}/approval", tag = "ext", params(OfGroup),
     security(("token" = [])), responses((status = 200, body = ApprovalBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfGroup>,
 ) -> Answer<Json<ApprovalBody>> {
     let read = move |c: &rusqlite::Connection| {
         enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id))
     };
-    let group = fleet.store.read(read).await?;
+    let group = store.read(read).await?;
     Ok(Json(ApprovalBody { auto_approve: group.auto_approve }))
 }
 
 /// Makes a group approve the devices that enrol by it, or not.
 #[utoipa::path(put, path = "/api/ext/enrollmentGroups/{group_id}/approval", tag = "ext", params(OfGroup),
-    request_body = ApprovalWish, security(("token" = [])),
+    request_body = ApprovalRequest, security(("token" = [])),
     responses((status = 200, body = ApprovalBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfGroup>,
-    Body(ApprovalWish { auto_approve }): Body<ApprovalWish>,
+    Body(ApprovalRequest { auto_approve }): Body<ApprovalRequest>,
 ) -> Answer<Json<ApprovalBody>> {
-    let written = fleet.store.submit(move |c| {
+    let written = store.submit(move |c| {
         let mut group = enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id))?;
         group.auto_approve = auto_approve;
         group.revision += 1;

@@ -4,8 +4,6 @@
 //! Nobody enrols by an authority that is not verified. Whoever uploads one says so himself (`verified`), or proves it:
 //! asks for a code, signs a certificate of that name with the authority's key, and hands it in.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,9 +20,9 @@ use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Body, StrictPath};
 use crate::clock::now_ms;
 use crate::error::{ServiceError, no_group};
-use crate::fleet::Fleet;
-use crate::precondition::Precondition;
+use crate::store::Store;
 use crate::store::enrollments::{self, GroupAttestation, SigningCertificate, SigningCertificates};
+use crate::types::precondition::Precondition;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
@@ -67,7 +65,7 @@ pub struct OfCertificate {
 /// The certificate of an authority.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct CertificateWish {
+pub struct CertificateRequest {
     /// Whether whoever uploads it says that its key is his; false when left out.
     verified: Option<bool>,
     /// PEM, or base64 of PEM or of DER.
@@ -82,7 +80,7 @@ pub struct CertificateWish {
 /// A certificate that proves who has the key of another one.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct ProofWish {
+pub struct ProofRequest {
     /// PEM, or base64 of PEM or of DER.
     certificate: String,
 }
@@ -100,8 +98,8 @@ fn read(text: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-impl CertificateWish {
-    /// What stands, changed by this wish; `field` is for the error.
+impl CertificateRequest {
+    /// What stands, changed by this request; `field` is for the error.
     pub(super) fn over(
         self,
         standing: Option<SigningCertificate>,
@@ -193,13 +191,13 @@ fn none(of: &OfCertificate) -> ServiceError {
 
 /// Changes one certificate of a group of the kind that has some.
 async fn change<T: Send + 'static>(
-    fleet: &Arc<Fleet>,
+    store: &Store,
     of: OfCertificate,
     change: impl FnOnce(&OfCertificate, &mut Option<SigningCertificate>) -> Result<T, ServiceError>
     + Send
     + 'static,
 ) -> Result<T, ApiError> {
-    let done = fleet.store.submit(move |c| {
+    let done = store.submit(move |c| {
         let mut group = enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id))?;
         let GroupAttestation::X509(certificates) = &mut group.attestation else {
             let why = format!("enrolment group `{}` has keys, not certificates", of.group_id);
@@ -218,7 +216,7 @@ async fn change<T: Send + 'static>(
     params(OfCertificate, ApiVersion), security(("token" = [])),
     responses((status = 200, body = SigningCertificateBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfCertificate>,
 ) -> Answer<Json<SigningCertificateBody>> {
     let read = move |c: &rusqlite::Connection| {
@@ -229,22 +227,22 @@ pub(super) async fn get(
         }
         .ok_or_else(|| none(&of))
     };
-    Ok(Json(body(&fleet.store.read(read).await?)))
+    Ok(Json(body(&store.read(read).await?)))
 }
 
 /// Sets one certificate of an enrolment group: the authority that signs those of its devices.
 #[utoipa::path(put, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}", tag = "enrollmentGroups",
-    params(OfCertificate, ApiVersion), request_body = CertificateWish, security(("token" = [])),
+    params(OfCertificate, ApiVersion), request_body = CertificateRequest, security(("token" = [])),
     responses((status = 200, body = SigningCertificateBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfCertificate>,
     precondition: Precondition,
-    Body(wish): Body<CertificateWish>,
+    Body(request): Body<CertificateRequest>,
 ) -> Answer<Json<SigningCertificateBody>> {
-    let written = change(&fleet, of, move |of, entry| {
+    let written = change(&store, of, move |of, entry| {
         precondition.check(entry.as_ref().map(etag).as_deref())?;
-        *entry = wish.over(entry.take(), of.entry.as_str())?;
+        *entry = request.over(entry.take(), of.entry.as_str())?;
         entry.clone().ok_or_else(|| none(of))
     });
     Ok(Json(body(&written.await?)))
@@ -255,11 +253,11 @@ pub(super) async fn put(
     params(OfCertificate, ApiVersion), security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn delete(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfCertificate>,
     precondition: Precondition,
 ) -> Answer<StatusCode> {
-    change(&fleet, of, move |of, entry| {
+    change(&store, of, move |of, entry| {
         let standing = entry.take().ok_or_else(|| none(of))?;
         precondition.check(Some(&etag(&standing)))
     })
@@ -272,12 +270,12 @@ pub(super) async fn delete(
     tag = "enrollmentGroups", params(OfCertificate, ApiVersion), security(("token" = [])),
     responses((status = 200, body = VerificationCode), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn generate_verification_code(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfCertificate>,
 ) -> Answer<Json<VerificationCode>> {
     let code = format!("{:048X}", rand::random::<u128>());
     let kept = code.clone();
-    change(&fleet, of, move |of, entry| {
+    change(&store, of, move |of, entry| {
         entry.as_mut().ok_or_else(|| none(of))?.code = Some(kept);
         Ok(())
     })
@@ -287,16 +285,16 @@ pub(super) async fn generate_verification_code(
 
 /// Verifies a certificate by one that was signed with its key and has the code as its common name.
 #[utoipa::path(post, path = "/api/enrollmentGroups/{group_id}/certificates/{entry}/verify",
-    tag = "enrollmentGroups", params(OfCertificate, ApiVersion), request_body = ProofWish, security(("token" = [])),
+    tag = "enrollmentGroups", params(OfCertificate, ApiVersion), request_body = ProofRequest, security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn verify(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfCertificate>,
-    Body(proof): Body<ProofWish>,
+    Body(proof): Body<ProofRequest>,
 ) -> Answer<StatusCode> {
     let wrong = |why: String| ServiceError::Wrong(format!("certificate: {why}"));
     let proof = read(&proof.certificate).map_err(wrong)?;
-    change(&fleet, of, move |of, entry| {
+    change(&store, of, move |of, entry| {
         let certificate = entry.as_mut().ok_or_else(|| none(of))?;
         let no_code = || wrong("no code was asked for; POST …/generateVerificationCode first".to_owned());
         let code = certificate.code.as_deref().ok_or_else(no_code)?;

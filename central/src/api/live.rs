@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -27,12 +26,12 @@ use super::caller::ClientAddress;
 use super::credentials::{Credential, Credentials, Watch};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::query::QueryPairs;
-use crate::fleet::Fleet;
 use crate::live::ring::{Batch, Event};
 use crate::live::shares::Subscriber;
 use crate::live::{LiveFeed, Subscription};
 use crate::people::caller::Caller;
 use crate::redact::{self, Named};
+use crate::services::Services;
 use crate::token::Role;
 
 /// Devices of one stream.
@@ -53,7 +52,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     dead_code,
     reason = "read from the query itself, in which a list stands as often as it has items; here for the description"
 )]
-pub struct EventsWish {
+pub struct EventsQuery {
     /// A device, up to 100 of them: its messages, state, commands and properties. Of all devices the states, when left out.
     #[param(value_type = Option<Vec<String>>)]
     device: Option<Vec<String>>,
@@ -63,10 +62,10 @@ pub struct EventsWish {
 /// gateway's report changes; of the devices that are named also `telemetry`, `command` and `properties`. With the header
 /// `Last-Event-ID` the stream goes on behind that event; when central has not all that came since, and when a reader takes too
 /// slowly, it begins with `resync`, and the reader reads everything anew. The stream ends after 5 minutes.
-#[utoipa::path(get, path = "/api/ext/events", tag = "ext", params(EventsWish), security(("token" = [])),
+#[utoipa::path(get, path = "/api/ext/events", tag = "ext", params(EventsQuery), security(("token" = [])),
     responses((status = 200, content_type = "text/event-stream", body = String), (status = 400, body = ErrorBody)))]
 pub(super) async fn events(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     Extension(feed): Extension<LiveFeed>,
     Extension(caller): Extension<Caller>,
     Extension(credential): Extension<Credential>,
@@ -95,7 +94,7 @@ pub(super) async fn events(
         answers,
         pings,
         ends_at: Instant::now() + LASTS,
-        stop: fleet.stop.clone(),
+        stop: services.stop.clone(),
     };
     let body = Body::from_stream(stream::unfold(stream, |mut stream| async move {
         let text = stream.next().await?;

@@ -1,18 +1,16 @@
 //! `/api/ext/devices/{device_id}/losses`: what a gateway's queues have lost of what they had taken, or refused.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use schemas::timestamp::rfc3339;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{OfDevice, StrictPath, StrictQuery};
 use crate::error::{ServiceError, no_device};
-use crate::fleet::Fleet;
+use crate::store::Store;
 use crate::store::devices;
 use crate::store::losses::{self, StoredLoss, Total};
 
@@ -20,7 +18,7 @@ use crate::store::losses::{self, StoredLoss, Total};
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct LossesWish {
+pub struct LossesQuery {
     /// The id of the last one that is known; 0 when left out.
     #[serde(default)]
     after: i64,
@@ -125,14 +123,14 @@ fn total_body(total: Total) -> TotalBody {
 
 /// What the queues of a gateway have lost, oldest first; of a leaf device, what was lost of its own messages. The newest
 /// 100,000 of all gateways are kept.
-#[utoipa::path(get, path = "/api/ext/devices/{device_id}/losses", tag = "ext", params(OfDevice, LossesWish),
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/losses", tag = "ext", params(OfDevice, LossesQuery),
     security(("token" = [])), responses((status = 200, body = LossPage), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
-    StrictQuery(wish): StrictQuery<LossesWish>,
+    StrictQuery(query): StrictQuery<LossesQuery>,
 ) -> Answer<Json<LossPage>> {
-    let limit = match wish.limit.unwrap_or(100) {
+    let limit = match query.limit.unwrap_or(100) {
         limit @ 1..=1000 => limit,
         limit => {
             let why = format!("limit: found {limit}; write 1 to 1000");
@@ -141,9 +139,9 @@ pub(super) async fn list(
     };
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-        Ok::<_, ServiceError>(losses::page(c, &of.device_id, wish.after, limit)?)
+        Ok::<_, ServiceError>(losses::page(c, &of.device_id, query.after, limit)?)
     };
-    let page = fleet.store.read(read).await?;
+    let page = store.read(read).await?;
     Ok(Json(LossPage { value: page.into_iter().map(body).collect() }))
 }
 
@@ -151,14 +149,14 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/losses/totals", tag = "ext", params(OfDevice),
     security(("token" = [])), responses((status = 200, body = TotalsBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn totals(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<TotalsBody>> {
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         Ok::<_, ServiceError>(losses::totals(c, &of.device_id)?)
     };
-    let totals = fleet.store.read(read).await?;
+    let totals = store.read(read).await?;
     let mut by_cause = BTreeMap::new();
     for total in &totals {
         let sum: &mut u64 = by_cause.entry(total.cause.clone()).or_default();

@@ -16,15 +16,16 @@ use super::extract::{ApiVersion, Body, StrictPath, StrictQuery};
 use super::links::ListAddress;
 use super::list::Page;
 use super::paging::{Conditions, Paging};
-use crate::deploy::ManifestChange;
+use crate::deployments::service::Deployments;
+use crate::deployments::service::ManifestChange;
 use crate::error::{ServiceError, no_manifest};
-use crate::fleet::Fleet;
-use crate::organizations::Organizations;
-use crate::precondition::Precondition;
-use crate::single_line::DisplayName;
+use crate::store::Store;
 use crate::store::etag;
 use crate::store::manifests::{self, ManifestText, StoredManifest};
-use crate::update::Update;
+use crate::types::organizations::Organizations;
+use crate::types::precondition::Precondition;
+use crate::types::single_line::DisplayName;
+use crate::types::update::Update;
 
 /// `/api/deploymentManifests/{manifest_id}`
 #[derive(Deserialize, IntoParams)]
@@ -53,7 +54,7 @@ pub struct ManifestBody {
 /// A manifest to store. What is left out stays as it is; a new one needs `data`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct StoreWish {
+pub struct ManifestRequest {
     /// As in the path, when it is given.
     id: Option<String>,
     /// 1 to 148 characters on one line.
@@ -86,14 +87,14 @@ impl From<ManifestText> for ManifestBody {
 #[utoipa::path(get, path = "/api/deploymentManifests", tag = "deploymentManifests", params(Paging, Conditions),
     security(("token" = [])), responses((status = 200, body = Page<ManifestBody>)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictQuery(paging): StrictQuery<Paging>,
     StrictQuery(conditions): StrictQuery<Conditions>,
     address: ListAddress,
 ) -> Answer<Json<Page<ManifestBody>>> {
     let selection = conditions.selection(&paging, &manifests::LISTED)?;
     let read = move |c: &Connection| Ok::<_, ServiceError>(manifests::select(c, &selection)?);
-    let (found, mark) = fleet.store.read(read).await?;
+    let (found, mark) = store.read(read).await?;
     let bodies = found.into_iter().map(ManifestBody::from).collect();
     Ok(Json(Page::marked(bodies, &address, mark)))
 }
@@ -103,11 +104,10 @@ pub(super) async fn list(
     params(OfManifest, ApiVersion), security(("token" = [])),
     responses((status = 200, body = ManifestBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfManifest>,
 ) -> Answer<Json<ManifestBody>> {
-    let found = fleet
-        .store
+    let found = store
         .read(move |c| manifests::text(c, &of.manifest_id)?.ok_or_else(|| no_manifest(&of.manifest_id)))
         .await?;
     Ok(Json(found.into()))
@@ -115,48 +115,50 @@ pub(super) async fn get(
 
 /// Stores a manifest. Gateways that have it assigned keep what they have until it is assigned again.
 #[utoipa::path(put, path = "/api/deploymentManifests/{manifest_id}", tag = "deploymentManifests",
-    params(OfManifest, ApiVersion), request_body = StoreWish, security(("token" = [])),
+    params(OfManifest, ApiVersion), request_body = ManifestRequest, security(("token" = [])),
     responses((status = 200, body = ManifestBody),
         (status = 422, description = "names the field, what was found and what is allowed", body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(deployments): State<Arc<Deployments>>,
     StrictPath(of): StrictPath<OfManifest>,
     precondition: Precondition,
-    Body(wish): Body<StoreWish>,
+    Body(request): Body<ManifestRequest>,
 ) -> Answer<Json<ManifestBody>> {
-    store(&fleet, of.manifest_id, wish, false, precondition).await
+    store(&deployments, of.manifest_id, request, false, precondition).await
 }
 
 /// Changes a stored manifest. Gateways that have it assigned keep what they have until it is assigned again.
 #[utoipa::path(patch, path = "/api/deploymentManifests/{manifest_id}", tag = "deploymentManifests",
-    params(OfManifest, ApiVersion), request_body = StoreWish, security(("token" = [])),
+    params(OfManifest, ApiVersion), request_body = ManifestRequest, security(("token" = [])),
     responses((status = 200, body = ManifestBody), (status = 404, body = ErrorBody),
         (status = 422, description = "names the field, what was found and what is allowed", body = ErrorBody)))]
 pub(super) async fn patch(
-    State(fleet): State<Arc<Fleet>>,
+    State(deployments): State<Arc<Deployments>>,
     StrictPath(of): StrictPath<OfManifest>,
     precondition: Precondition,
-    Body(wish): Body<StoreWish>,
+    Body(request): Body<ManifestRequest>,
 ) -> Answer<Json<ManifestBody>> {
-    store(&fleet, of.manifest_id, wish, true, precondition).await
+    store(&deployments, of.manifest_id, request, true, precondition).await
 }
 
 async fn store(
-    fleet: &Arc<Fleet>,
+    deployments: &Deployments,
     id: String,
-    wish: StoreWish,
+    request: ManifestRequest,
     must_exist: bool,
     precondition: Precondition,
 ) -> Answer<Json<ManifestBody>> {
-    if let Some(other) = wish.id.filter(|other| *other != id) {
+    if let Some(other) = request.id.filter(|other| *other != id) {
         return Err(ApiError::unprocessable(format!("id: found `{other}`; the path says `{id}`")));
     }
     let change = ManifestChange {
-        display_name: wish.display_name.map(Into::into),
-        data: wish.data,
-        organizations: wish.organizations,
+        display_name: request.display_name.map(Into::into),
+        data: request.data,
+        organizations: request.organizations,
     };
-    let stored = fleet.store_manifest(id, change, must_exist, precondition.with_body(wish.etag)).await?;
+    let stored = deployments
+        .store_manifest(id, change, must_exist, precondition.with_body(request.etag))
+        .await?;
     let data = serde_json::value::to_raw_value(&stored.data)
         .map_err(|_| ApiError::internal("the manifest that was stored could not be written"))?;
     let StoredManifest { id, display_name, organizations, revision, .. } = stored;
@@ -169,12 +171,11 @@ async fn store(
     responses((status = 204), (status = 404, body = ErrorBody),
         (status = 409, description = "it is assigned to a gateway", body = ErrorBody)))]
 pub(super) async fn delete(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfManifest>,
     precondition: Precondition,
 ) -> Answer<StatusCode> {
-    fleet
-        .store
+    store
         .submit(move |c| {
             let id = &of.manifest_id;
             let stands = manifests::get(c, id)?;

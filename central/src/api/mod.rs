@@ -45,6 +45,7 @@ mod roles;
 pub mod series;
 pub mod session;
 pub mod shown;
+mod state;
 mod strict;
 pub mod telemetry;
 pub mod template_model;
@@ -66,9 +67,10 @@ use utoipa_axum::routes;
 
 use crate::config::Config;
 use crate::device_import::RunningImport;
-use crate::device_states::DeviceStates;
-use crate::fleet::Fleet;
-use crate::health::Health;
+use crate::diagnosis::device_states::DeviceStates;
+use crate::mqtt_service::CentralService;
+use crate::services::Services;
+use crate::diagnosis::health::Health;
 use crate::live::LiveFeed;
 use crate::people::service::People;
 use error::ApiError;
@@ -81,8 +83,8 @@ const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
 
 /// Everything that central answers over HTTP.
 pub fn router(
-    fleet: Arc<Fleet>,
-    mqtt_server: Arc<MqttServer<Fleet>>,
+    services: Services,
+    mqtt_server: Arc<MqttServer<CentralService>>,
     people: Arc<People>,
     live: LiveFeed,
     states: DeviceStates,
@@ -90,7 +92,7 @@ pub fn router(
     requests: Arc<RequestCounts>,
 ) -> Router {
     let address = PublicAddress::new(&config.http);
-    let access = auth::Access::new(fleet.clone(), people.clone(), &address);
+    let access = auth::Access::new(services.store.clone(), people.clone(), &address);
     let audit = people.audit().clone();
     let (router, description) = described();
     let parameters = Arc::new(DescribedParameters::of(&description));
@@ -110,7 +112,7 @@ pub fn router(
         .fallback(assets::fallback)
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(fleet);
+        .with_state(services);
     let recorder = audited::Recorder { audit, reads: inner.clone() };
     inner
         .layer(middleware::from_fn_with_state(recorder, audited::record))
@@ -137,8 +139,8 @@ async fn with_browser_headers(mut response: Response) -> Response {
 }
 
 /// The paths and their description.
-pub fn described() -> (Router<Arc<Fleet>>, OpenApi) {
-    let (router, mut description) = OpenApiRouter::<Arc<Fleet>>::new()
+pub fn described() -> (Router<Services>, OpenApi) {
+    let (router, mut description) = OpenApiRouter::<Services>::new()
         .routes(routes!(devices::list))
         .routes(routes!(devices::get, devices::put, devices::patch, devices::delete))
         .routes(routes!(devices::apply_manifest))

@@ -1,7 +1,5 @@
 //! `/api/ext/devices/{device_id}/names`: what a device has sent, each name with its newest value.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::{Extension, Json};
 use schemas::names::ModuleId;
@@ -15,9 +13,9 @@ use super::error::{Answer, ErrorBody};
 use super::extract::{OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
 use crate::error::{ServiceError, no_device};
-use crate::fleet::Fleet;
 use crate::people::caller::Caller;
 use crate::redact::names::is_secret_name;
+use crate::store::Store;
 use crate::store::devices;
 use crate::store::last_values::{self, NamedValue};
 use crate::token::Role;
@@ -25,7 +23,7 @@ use crate::token::Role;
 /// Whose names.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct NamesWish {
+pub struct NamesQuery {
     /// A module of the gateway; the device and all its modules when left out.
     #[param(value_type = Option<String>)]
     module: Option<ModuleId>,
@@ -55,22 +53,22 @@ pub(super) struct NameBody {
 }
 
 /// The newest value of each name that a device and its modules have sent, and when it was made.
-#[utoipa::path(get, path = "/api/ext/devices/{device_id}/names", tag = "ext", params(OfDevice, NamesWish),
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/names", tag = "ext", params(OfDevice, NamesQuery),
     security(("token" = [])), responses((status = 200, body = Page<NameBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfDevice>,
-    StrictQuery(wish): StrictQuery<NamesWish>,
+    StrictQuery(query): StrictQuery<NamesQuery>,
 ) -> Answer<Json<Page<NameBody>>> {
     let read = move |c: &rusqlite::Connection| {
         devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         Ok::<_, ServiceError>(last_values::list(c, &of.device_id)?)
     };
-    let named = fleet.store.read(read).await?;
+    let named = store.read(read).await?;
     let is_wanted = |named: &NamedValue| {
-        (wish.module.is_none() || wish.module == named.from.module)
-            && wish.component.as_ref().is_none_or(|component| *component == named.component)
+        (query.module.is_none() || query.module == named.from.module)
+            && query.component.as_ref().is_none_or(|component| *component == named.component)
     };
     let shown = named.into_iter().filter(is_wanted).map(|named| body(named, caller.role));
     Ok(Json(Page::whole(shown.collect())))

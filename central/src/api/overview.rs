@@ -14,14 +14,15 @@ use utoipa::ToSchema;
 use super::error::{Answer, ErrorBody};
 use super::grid::RowKind;
 use crate::clock::now_ms;
-use crate::device_state::{DeviceState, Verdict};
-use crate::device_states::DeviceStates;
-use crate::diagnosis;
+use crate::diagnosis::causes;
+use crate::diagnosis::device_state::{DeviceState, Verdict};
+use crate::diagnosis::device_states::DeviceStates;
+use crate::diagnosis::why::gather;
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
+use crate::mqtt_service::CentralService;
+use crate::store::Store;
 use crate::store::grid::{self, GridDevice, GridQuery};
-use crate::store::{overview, telemetry};
-use crate::why::gather;
+use crate::store::{overview, telemetry_reading};
 
 /// Rows of what needs a person.
 const ROWS_MAX: usize = 100;
@@ -118,18 +119,18 @@ struct OverviewChange {
 #[utoipa::path(get, path = "/api/ext/overview", tag = "ext", security(("token" = [])),
     responses((status = 200, body = OverviewBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(states): Extension<DeviceStates>,
-    Extension(mqtt_server): Extension<Arc<MqttServer<Fleet>>>,
+    Extension(mqtt_server): Extension<Arc<MqttServer<CentralService>>>,
 ) -> Answer<Json<OverviewBody>> {
-    let (refused, bytes_free) = (mqtt_server.refusals().all(), fleet.store.disk().free_bytes);
+    let (refused, bytes_free) = (mqtt_server.refusals().all(), store.disk().free_bytes);
     let read = move |c: &Connection| {
         let now_ms = now_ms();
         let (counts, needs, hidden) = look(c, &states)?;
         let mut needs_you = Vec::with_capacity(needs.len());
         for (device, state) in needs.into_values() {
             let (_, facts) = gather(c, &states, &refused, &device.id, now_ms)?;
-            let cause = diagnosis::causes(&facts).into_iter().next();
+            let cause = causes::causes(&facts).into_iter().next();
             needs_you.push(Need {
                 display_name: device.display_name.clone(),
                 kind: RowKind::of(&device),
@@ -158,7 +159,7 @@ pub(super) async fn get(
         Ok::<_, ServiceError>(OverviewBody {
             counts,
             needs_you,
-            ingest: IngestBody { messages_per_second: telemetry::rate(c, now_ms)? },
+            ingest: IngestBody { messages_per_second: telemetry_reading::rate(c, now_ms)? },
             storage: StorageBody {
                 bytes_used,
                 bytes_free,
@@ -167,7 +168,7 @@ pub(super) async fn get(
             changes: changes.collect(),
         })
     };
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(store.read(read).await?))
 }
 
 /// What comes first: what presses, gateways before devices, and of each what has been so the longest.

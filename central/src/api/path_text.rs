@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use schemas::names;
 
 use super::error::ApiError;
-use crate::single_line::check_characters;
+use crate::types::single_line::check_characters;
 
 /// Refuses ids with characters that hide something, and those that clients and proxies take for a folder. What an earlier version let in is still read and deleted.
 pub(super) async fn check(

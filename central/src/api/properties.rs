@@ -3,10 +3,6 @@
 //! A property's value is the reported one, and the desired one until something is reported. `$metadata` tells the two
 //! apart. A writable property is acknowledged as `{"value", "ac", "av", "ad"}` and shown as its plain value.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,19 +13,22 @@ use schemas::names::Identity;
 use schemas::timestamp::rfc3339;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, JsonBytes, OfDevice, OfModule, StrictPath, StrictQuery, Unmodeled};
 use crate::clock::now_ms;
-use crate::component::{self, ComponentName};
 use crate::conformance::{self, Parts};
-use crate::deploy::DesiredChange;
+use crate::deployments::service::DesiredChange;
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
 use crate::lookup::require;
 use crate::store::cloud_properties;
+use crate::services::Services;
+use crate::store::Store;
 use crate::store::twins::{self, Half, StoredSection};
+use crate::types::component::{self, ComponentName};
 
 /// What a read says of each property beside its value.
 const METADATA: &str = "$metadata";
@@ -73,11 +72,11 @@ struct PropertyMetadata {
     params(OfDevice, ApiVersion, Unmodeled),
     security(("token" = [])), responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
     _: StrictQuery<Unmodeled>,
 ) -> Answer<Json<Properties>> {
-    shown(&fleet, of.into(), None).await
+    shown(&store, of.into(), None).await
 }
 
 /// Merges desired properties of a device; `null` deletes one.
@@ -86,12 +85,12 @@ pub(super) async fn get(
     request_body = BTreeMap<String, Value>, security(("token" = [])),
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(unmodeled): StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    desire(&fleet, of.into(), None, DesiredChange::Merge, unmodeled.is_taken(), &body.0).await
+    desire(&services, of.into(), None, DesiredChange::Merge, unmodeled.is_taken(), &body.0).await
 }
 
 /// Replaces the desired properties of a device.
@@ -100,12 +99,12 @@ pub(super) async fn patch(
     request_body = BTreeMap<String, Value>, security(("token" = [])),
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(unmodeled): StrictQuery<Unmodeled>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    desire(&fleet, of.into(), None, DesiredChange::Replace, unmodeled.is_taken(), &body.0).await
+    desire(&services, of.into(), None, DesiredChange::Replace, unmodeled.is_taken(), &body.0).await
 }
 
 /// The properties of a module.
@@ -113,10 +112,10 @@ pub(super) async fn put(
     params(OfModule, ApiVersion), security(("token" = [])),
     responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfModule>,
 ) -> Answer<Json<Properties>> {
-    shown(&fleet, of.into(), None).await
+    shown(&store, of.into(), None).await
 }
 
 /// Merges desired properties of a module; `null` deletes one.
@@ -124,11 +123,11 @@ pub(super) async fn get_of_module(
     params(OfModule, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfModule>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    desire(&fleet, of.into(), None, DesiredChange::Merge, true, &body.0).await
+    desire(&services, of.into(), None, DesiredChange::Merge, true, &body.0).await
 }
 
 /// Replaces the desired properties of a module.
@@ -136,17 +135,17 @@ pub(super) async fn patch_of_module(
     params(OfModule, ApiVersion), request_body = BTreeMap<String, Value>, security(("token" = [])),
     responses((status = 202, body = Properties), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfModule>,
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    desire(&fleet, of.into(), None, DesiredChange::Replace, true, &body.0).await
+    desire(&services, of.into(), None, DesiredChange::Replace, true, &body.0).await
 }
 
 /// Writes desired properties, or those of one component, and what the template keeps for central. They are accepted, not in force: the
 /// device says when they are.
 pub(super) async fn desire(
-    fleet: &Arc<Fleet>,
+    services: &Services,
     of: Identity,
     component: Option<ComponentName>,
     change: DesiredChange,
@@ -160,14 +159,14 @@ pub(super) async fn desire(
         Some(model) => Ok((model.split(properties, takes_unmodeled)?, is_whole)),
         None => Ok((Parts { desired: properties, ..Parts::default() }, false)),
     };
-    let (parts, is_whole) = fleet.store.read::<_, ServiceError>(split).await?;
+    let (parts, is_whole) = services.store.read::<_, ServiceError>(split).await?;
     let is_for_device = !parts.desired.is_empty() || parts.cloud.is_empty();
     // A value of an earlier template is deleted by its name, whatever the template says now.
     let deleted = parts.desired.iter().filter(|(_, value)| value.is_null());
     let mut cloud = parts.cloud;
     cloud.extend(deleted.map(|(name, value)| (name.clone(), value.clone())));
     if is_for_device || is_whole {
-        fleet.desire(of.clone(), change, component.clone(), parts.desired).await?;
+        services.deployments.desire(of.clone(), change, component.clone(), parts.desired).await?;
     }
     if of.module.is_none() && component.is_none() && (is_whole || !cloud.is_empty()) {
         let target = of.clone();
@@ -175,31 +174,31 @@ pub(super) async fn desire(
             require(c, &target)?;
             Ok::<_, ServiceError>(cloud_properties::write(c, &target.device, &cloud, is_whole, now_ms())?)
         };
-        fleet.store.submit(write).await?;
+        services.store.submit(write).await?;
     }
-    Ok((StatusCode::ACCEPTED, shown(fleet, of, component.as_ref()).await?))
+    Ok((StatusCode::ACCEPTED, shown(&services.store, of, component.as_ref()).await?))
 }
 
 /// The properties of a body; those of a component under its name.
-fn wish(
+fn requested(
     component: Option<&ComponentName>,
     change: DesiredChange,
     body: &[u8],
 ) -> Result<Map<String, Value>, ServiceError> {
-    let wish = match component {
+    let properties = match component {
         None => twin::parse_patch(&without_metadata(body))?,
         Some(name) => {
-            let mut wish = twin::parse_patch(body)?;
-            component::mark(&mut wish)?;
-            let whole = Map::from_iter([(name.to_string(), Value::Object(wish))]);
+            let mut properties = twin::parse_patch(body)?;
+            component::mark(&mut properties)?;
+            let whole = Map::from_iter([(name.to_string(), Value::Object(properties))]);
             // Once more: it stands one level deeper.
             twin::parse_patch(Value::Object(whole).to_string().as_bytes())?
         }
     };
     if change == DesiredChange::Replace {
-        twin::check_whole(&wish)?;
+        twin::check_whole(&properties)?;
     }
-    Ok(wish)
+    Ok(properties)
 }
 
 /// A body without the `$metadata` that a read puts into each component, so that what was read can be written.
@@ -212,7 +211,7 @@ fn without_metadata(body: &[u8]) -> Cow<'_, [u8]> {
 
 /// The properties of a device or module, or of one component of it.
 pub(super) async fn shown(
-    fleet: &Arc<Fleet>,
+    store: &Store,
     of: Identity,
     component: Option<&ComponentName>,
 ) -> Answer<Json<Properties>> {

@@ -15,9 +15,12 @@ use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
 use crate::error::{ServiceError, no_device, no_relationship};
-use crate::fleet::Fleet;
-use crate::single_line::DisplayName;
-use crate::store::devices::{self, Relationship};
+use crate::registry::service::Registry;
+use crate::services::Services;
+use crate::store::Store;
+use crate::store::devices::{self};
+use crate::store::relationships::{self, Relationship};
+use crate::types::single_line::DisplayName;
 
 /// `/api/devices/{device_id}/relationships/{relationship_id}`
 #[derive(Deserialize, IntoParams)]
@@ -44,7 +47,7 @@ pub struct RelationshipBody {
 /// A relationship to make.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-pub struct RelationshipWish {
+pub struct RelationshipRequest {
     /// As in the path, when it is given.
     id: Option<String>,
     /// 1 to 148 characters on one line.
@@ -97,17 +100,16 @@ impl From<Relationship> for RelationshipBody {
     params(OfDevice, Paging), security(("token" = [])),
     responses((status = 200, body = Page<RelationshipBody>), (status = 404, body = ErrorBody)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(paging): StrictQuery<Paging>,
     address: ListAddress,
 ) -> Answer<Json<Page<RelationshipBody>>> {
     let (limit, after) = (paging.limit()?, paging.after());
-    let found = fleet
-        .store
+    let found = store
         .read(move |c| {
             devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
-            Ok::<_, ServiceError>(devices::relationships_at(c, &of.device_id, &after, limit)?)
+            Ok::<_, ServiceError>(relationships::list_at(c, &of.device_id, &after, limit)?)
         })
         .await?;
     let bodies = found.into_iter().map(RelationshipBody::from).collect();
@@ -119,41 +121,41 @@ pub(super) async fn list(
     params(OfRelationship, ApiVersion), security(("token" = [])),
     responses((status = 200, body = RelationshipBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfRelationship>,
 ) -> Answer<Json<RelationshipBody>> {
-    Ok(Json(standing(&fleet, of).await?.into()))
+    Ok(Json(standing(&store, of).await?.into()))
 }
 
-async fn standing(fleet: &Arc<Fleet>, of: OfRelationship) -> Result<Relationship, ApiError> {
+async fn standing(store: &Store, of: OfRelationship) -> Result<Relationship, ApiError> {
     let read = move |c: &rusqlite::Connection| {
-        devices::relationship_at(c, &of.device_id, &of.relationship_id)?
+        relationships::get_at(c, &of.device_id, &of.relationship_id)?
             .ok_or_else(|| no_relationship(&of.device_id, &of.relationship_id))
     };
-    Ok(fleet.store.read(read).await?)
+    Ok(store.read(read).await?)
 }
 
 /// Puts a device behind a gateway; it may then connect there with its own key.
 #[utoipa::path(put, path = "/api/devices/{device_id}/relationships/{relationship_id}", tag = "relationships",
-    params(OfRelationship, ApiVersion), request_body = RelationshipWish, security(("token" = [])),
+    params(OfRelationship, ApiVersion), request_body = RelationshipRequest, security(("token" = [])),
     responses((status = 200, body = RelationshipBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(registry): State<Arc<Registry>>,
     StrictPath(of): StrictPath<OfRelationship>,
-    Body(wish): Body<RelationshipWish>,
+    Body(request): Body<RelationshipRequest>,
 ) -> Answer<Json<RelationshipBody>> {
-    check_same("id", wish.id.as_deref(), &of.relationship_id)?;
-    let source = match wish.source {
-        Some(gateway) if wish.target == of.device_id => gateway,
+    check_same("id", request.id.as_deref(), &of.relationship_id)?;
+    let source = match request.source {
+        Some(gateway) if request.target == of.device_id => gateway,
         source => {
             check_same("source", source.as_ref().map(DeviceId::as_str), of.device_id.as_str())?;
             of.device_id
         }
     };
-    let name = wish.name.map_or_else(|| of.relationship_id.clone(), Into::into);
-    let relationship = Relationship { id: of.relationship_id, name, source, target: wish.target };
-    Ok(Json(fleet.attach(relationship).await?.into()))
+    let name = request.name.map_or_else(|| of.relationship_id.clone(), Into::into);
+    let relationship = Relationship { id: of.relationship_id, name, source, target: request.target };
+    Ok(Json(registry.attach(relationship).await?.into()))
 }
 
 /// Changes which device a relationship puts behind its gateway, or its name.
@@ -162,11 +164,11 @@ pub(super) async fn put(
     responses((status = 200, body = RelationshipBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
-    State(fleet): State<Arc<Fleet>>,
+    State(services): State<Services>,
     StrictPath(of): StrictPath<OfRelationship>,
     Body(change): Body<RelationshipChange>,
 ) -> Answer<Json<RelationshipBody>> {
-    let standing = standing(&fleet, of).await?;
+    let standing = standing(&services.store, of).await?;
     check_same("id", change.id.as_deref(), &standing.id)?;
     check_same("source", change.source.as_ref().map(DeviceId::as_str), standing.source.as_str())?;
     let relationship = Relationship {
@@ -174,7 +176,7 @@ pub(super) async fn patch(
         target: change.target.unwrap_or(standing.target),
         ..standing
     };
-    Ok(Json(fleet.attach(relationship).await?.into()))
+    Ok(Json(services.registry.attach(relationship).await?.into()))
 }
 
 /// Takes a device from behind its gateway; it stays registered.
@@ -182,9 +184,9 @@ pub(super) async fn patch(
     params(OfRelationship, ApiVersion), security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
-    State(fleet): State<Arc<Fleet>>,
+    State(registry): State<Arc<Registry>>,
     StrictPath(of): StrictPath<OfRelationship>,
 ) -> Answer<StatusCode> {
-    fleet.detach(of.device_id, of.relationship_id).await?;
+    registry.detach(of.device_id, of.relationship_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,9 +7,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, StrictPath};
 use super::list::Page;
-use crate::organizations::is_id;
 use crate::people::roles::{self, ROLES};
 use crate::token::{Role, RoleAssignment};
+use crate::types::organizations::is_id;
 
 /// IoT Central's ids of the administrator, the operator and the viewer of an organization.
 const ORGANIZATION_ROLES: [&str; 3] = [

@@ -1,7 +1,5 @@
 //! `/api/ext/devices/{device_id}/series`: numbers of a device over a time, in buckets, with the losses of that time.
 
-use std::sync::Arc;
-
 use axum::extract::{RawQuery, State};
 use axum::{Extension, Json};
 use schemas::names::{Identity, ModuleId};
@@ -14,10 +12,10 @@ use super::extract::{OfDevice, StrictPath};
 use super::query::QueryPairs;
 use crate::clock::now_ms;
 use crate::error::{ServiceError, no_device};
-use crate::fleet::Fleet;
 use crate::people::caller::Caller;
 use crate::redact::names::is_secret_name;
 use crate::series::bucket::{Bucket, step_ms};
+use crate::store::Store;
 use crate::store::devices;
 use crate::store::losses::{self, StoredLoss};
 use crate::store::series_reading::{self, SeriesQuery};
@@ -43,7 +41,7 @@ const TIME_MAX_MS: u64 = 221_845_392_000_000;
     dead_code,
     reason = "read from the query itself, in which a list stands as often as it has items; here for the description"
 )]
-pub struct SeriesWish {
+pub struct SeriesParameters {
     /// A name, 1 to 20 times.
     #[param(value_type = Vec<String>)]
     name: Vec<String>,
@@ -183,12 +181,12 @@ fn loss(loss: StoredLoss) -> SeriesLoss {
 
 /// Numbers that a device or module sent under some names, by the time at which they were made: the least, the mean, the greatest, the
 /// last and how many, in buckets of one length. A day of 500 buckets has steps of 5 minutes.
-#[utoipa::path(get, path = "/api/ext/devices/{device_id}/series", tag = "ext", params(OfDevice, SeriesWish),
+#[utoipa::path(get, path = "/api/ext/devices/{device_id}/series", tag = "ext", params(OfDevice, SeriesParameters),
     security(("token" = [])), responses((status = 200, body = SeriesBody), (status = 400, body = ErrorBody),
         (status = 403, description = "a viewer asks for a name that holds a secret", body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfDevice>,
     RawQuery(query): RawQuery,
@@ -206,7 +204,7 @@ pub(super) async fn get(
         let losses = losses::between(c, device, query.from_ms, query.to_ms, LOSSES_MAX)?;
         Ok::<_, ServiceError>((series_reading::read(c, &query)?, losses))
     };
-    let (found, losses) = fleet.store.read(read).await?;
+    let (found, losses) = store.read(read).await?;
     Ok(Json(SeriesBody {
         from: rfc3339(asked.from_ms),
         to: rfc3339(asked.to_ms),

@@ -1,14 +1,14 @@
 //! Typed bodies, read so that nothing in them is passed over in silence.
 //!
 //! serde takes `null` for a field that is left out, and an array for an object. Both are refused here, by the place where they
-//! stand; a field that may be `null` is an [`Update`](crate::update::Update).
+//! stand; a field that may be `null` is an [`Update`](crate::types::update::Update).
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Value};
 
-use crate::update::UPDATE;
+use crate::types::update::UPDATE;
 
 /// Reads a typed body.
 ///
@@ -98,7 +98,7 @@ impl<'de> Deserializer<'de> for Strict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::Update;
+    use crate::types::update::Update;
     use serde_json::json;
 
     #[derive(Debug, Default, PartialEq, serde::Deserialize)]

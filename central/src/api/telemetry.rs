@@ -1,7 +1,5 @@
 //! `…/telemetry/{name}`: the newest value of one name.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -13,8 +11,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, StrictPath};
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
 use crate::lookup::require;
+use crate::store::Store;
 use crate::store::last_values;
 
 /// `/api/devices/{device_id}/telemetry/{telemetry_name}`
@@ -57,10 +55,10 @@ pub struct LastValue {
     params(OfValue, ApiVersion), security(("token" = [])),
     responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfValue>,
 ) -> Answer<Json<LastValue>> {
-    last(&fleet, Identity::device(of.device_id), None, of.telemetry_name).await
+    last(&store, Identity::device(of.device_id), None, of.telemetry_name).await
 }
 
 /// The last value of one name in a module's messages.
@@ -68,20 +66,19 @@ pub(super) async fn get(
     tag = "telemetry", params(OfModuleValue, ApiVersion), security(("token" = [])),
     responses((status = 200, body = LastValue), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_of_module(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfModuleValue>,
 ) -> Answer<Json<LastValue>> {
-    last(&fleet, Identity::module(of.device_id, of.module_name), None, of.telemetry_name).await
+    last(&store, Identity::module(of.device_id, of.module_name), None, of.telemetry_name).await
 }
 
 pub(super) async fn last(
-    fleet: &Arc<Fleet>,
+    store: &Store,
     of: Identity,
     component: Option<String>,
     name: String,
 ) -> Answer<Json<LastValue>> {
-    let (at_ms, value) = fleet
-        .store
+    let (at_ms, value) = store
         .read(move |c| {
             require(c, &of)?;
             last_values::get(c, &of, component.as_deref(), &name)?

@@ -1,7 +1,5 @@
 //! `/api/ext/deviceTemplates`: device templates as the console shows them, with the devices that have them, and what storing one would do.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use central_core::model::problem::{Problem, Problems};
@@ -16,7 +14,7 @@ use super::error::{Answer, ErrorBody};
 use super::extract::{Body, StrictPath, StrictQuery};
 use super::template_model::{InterfaceBody, interfaces};
 use crate::error::ServiceError;
-use crate::fleet::Fleet;
+use crate::store::Store;
 use crate::store::templates::{self as stored, TemplateSummary};
 use crate::templates::{self, no_template};
 
@@ -176,7 +174,7 @@ pub(super) struct TemplatePreview {
 #[utoipa::path(get, path = "/api/ext/deviceTemplates", tag = "ext", params(TemplateSearch),
     security(("token" = [])), responses((status = 200, body = TemplateList)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictQuery(search): StrictQuery<TemplateSearch>,
 ) -> Answer<Json<TemplateList>> {
     let read = move |c: &Connection| {
@@ -188,7 +186,7 @@ pub(super) async fn list(
             not_stored: not_stored.into_iter().map(|(id, devices)| NamedTemplate { id, devices }).collect(),
         })
     };
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(store.read(read).await?))
 }
 
 fn versions(c: &Connection, id: &str) -> Result<Vec<TemplateRow>, ServiceError> {
@@ -199,7 +197,7 @@ fn versions(c: &Connection, id: &str) -> Result<Vec<TemplateRow>, ServiceError> 
 #[utoipa::path(get, path = "/api/ext/deviceTemplates/{template_id}", tag = "ext", params(OfTemplate),
     security(("token" = [])), responses((status = 200, body = TemplateView), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfTemplate>,
 ) -> Answer<Json<TemplateView>> {
     let read = move |c: &Connection| {
@@ -218,7 +216,7 @@ pub(super) async fn get(
             types: template.document.types,
         })
     };
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(store.read(read).await?))
 }
 
 /// Says what storing a device template as `PUT /api/deviceTemplates/{template_id}` does would change, and for how many devices. Changes
@@ -226,7 +224,7 @@ pub(super) async fn get(
 #[utoipa::path(post, path = "/api/ext/deviceTemplates/{template_id}/preview", tag = "ext", params(OfTemplate),
     request_body = TemplateUpdate, security(("token" = [])), responses((status = 200, body = TemplatePreview)))]
 pub(super) async fn preview(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfTemplate>,
     Body(update): Body<TemplateUpdate>,
 ) -> Answer<Json<TemplatePreview>> {
@@ -245,5 +243,5 @@ pub(super) async fn preview(
             model: (&preview.model).into(),
         })
     };
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(store.read(read).await?))
 }

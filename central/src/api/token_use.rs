@@ -3,14 +3,15 @@
 use edge_core::error_chain::chain;
 use edge_hub::tasks;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use super::caller::ClientAddress;
 use super::error::ApiError;
-use crate::fleet::Fleet;
+
+use crate::store::Store;
 use crate::store::{StoreError, tokens};
 use crate::token::Grant;
 
@@ -36,7 +37,7 @@ impl Default for TokenUse {
 
 impl TokenUse {
     /// Notes that a right token was used. The request does not wait for it.
-    pub(super) fn note(&self, fleet: &Arc<Fleet>, hash: &str, grant: &Grant, now_ms: u64) {
+    pub(super) fn note(&self, store: &Store, hash: &str, grant: &Grant, now_ms: u64) {
         let mut noted = self.noted_ms.lock().unwrap_or_else(PoisonError::into_inner);
         let last_ms = noted.get(hash).copied().or(grant.used_ms);
         // A clock that went back is noted too.
@@ -45,7 +46,7 @@ impl TokenUse {
         }
         noted.insert(hash.to_owned(), now_ms);
         drop(noted);
-        let (store, hash) = (fleet.store.clone(), hash.to_owned());
+        let (store, hash) = (store.clone(), hash.to_owned());
         tasks::spawn("use of an API token", async move {
             let written = store.submit(move |c| Ok::<_, StoreError>(tokens::used(c, &hash, now_ms)?)).await;
             if let Err(error) = written {

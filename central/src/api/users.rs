@@ -17,13 +17,13 @@ use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
 use super::roles;
-use crate::fleet::Fleet;
 use crate::people::accounts::{self, Account};
 use crate::people::caller::Caller;
 use crate::people::error::PeopleError;
 use crate::people::names::{InvalidUserName, UserName};
 use crate::people::service::People;
 use crate::people::user::User;
+use crate::store::Store;
 use crate::store::users;
 use crate::token::{Role, RoleAssignment};
 
@@ -59,8 +59,7 @@ pub(super) struct UserRequest {
     /// As in the path, when it is given.
     id: Option<String>,
     #[serde(rename = "type")]
-    #[allow(dead_code, reason = "there is one type, and the body is held to it")]
-    kind: UserType,
+    _kind: UserType,
     /// What the user signs in with: an address or a plain name.
     email: String,
     /// One or more, of which one at least is for the whole site. The highest of those counts.
@@ -75,8 +74,7 @@ pub(super) struct UserUpdate {
     /// As in the path, when it is given.
     id: Option<String>,
     #[serde(rename = "type")]
-    #[allow(dead_code, reason = "there is one type, and the body is held to it")]
-    kind: Option<UserType>,
+    _kind: Option<UserType>,
     /// What the user signs in with.
     email: Option<String>,
     /// One or more, of which one at least is for the whole site.
@@ -132,7 +130,7 @@ fn name(email: &str) -> Result<UserName, ApiError> {
 #[utoipa::path(get, path = "/api/users", tag = "users", params(Paging), security(("token" = [])),
     responses((status = 200, body = Page<UserBody>)))]
 pub(super) async fn list(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictQuery(paging): StrictQuery<Paging>,
     address: ListAddress,
 ) -> Answer<Json<Page<UserBody>>> {
@@ -141,7 +139,7 @@ pub(super) async fn list(
         let users = users::list(c, &after, limit)?;
         users.iter().map(|user| body(c, user)).collect::<Result<Vec<_>, PeopleError>>()
     };
-    let bodies = fleet.store.read(read).await?;
+    let bodies = store.read(read).await?;
     Ok(Json(Page::new(bodies, limit, &address, |last: &UserBody| last.id.clone())))
 }
 
@@ -149,18 +147,18 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/users/{user_id}", tag = "users", params(OfUser, ApiVersion),
     security(("token" = [])), responses((status = 200, body = UserBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfUser>,
 ) -> Answer<Json<UserBody>> {
     let read = move |c: &Connection| body(c, &accounts::get(c, &of.user_id)?);
-    Ok(Json(fleet.store.read(read).await?))
+    Ok(Json(store.read(read).await?))
 }
 
 /// Adds a user, without a password as yet, or changes one. Another role ends the user's sessions.
 #[utoipa::path(put, path = "/api/users/{user_id}", tag = "users", params(OfUser, ApiVersion), request_body = UserRequest,
     security(("token" = [])), responses((status = 200, body = UserBody)))]
 pub(super) async fn put(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<UserRequest>,
 ) -> Answer<Json<UserBody>> {
@@ -174,14 +172,14 @@ pub(super) async fn put(
         let user = accounts::put(c, &account)?;
         body(c, &user)
     };
-    Ok(Json(fleet.store.submit(put).await?))
+    Ok(Json(store.submit(put).await?))
 }
 
 /// Changes a user. Another role ends the user's sessions.
 #[utoipa::path(patch, path = "/api/users/{user_id}", tag = "users", params(OfUser, ApiVersion), request_body = UserUpdate,
     security(("token" = [])), responses((status = 200, body = UserBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn patch(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<UserUpdate>,
 ) -> Answer<Json<UserBody>> {
@@ -203,7 +201,7 @@ pub(super) async fn patch(
         let user = accounts::put(c, &account)?;
         body(c, &user)
     };
-    Ok(Json(fleet.store.submit(patch).await?))
+    Ok(Json(store.submit(patch).await?))
 }
 
 /// Removes a user and ends its sessions. The last administrator stays.
@@ -211,10 +209,10 @@ pub(super) async fn patch(
     security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn delete(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     StrictPath(of): StrictPath<OfUser>,
 ) -> Answer<StatusCode> {
-    fleet.store.submit(move |c| accounts::remove(c, &of.user_id)).await?;
+    store.submit(move |c| accounts::remove(c, &of.user_id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -11,11 +11,12 @@ use utoipa::ToSchema;
 use super::error::{Answer, ErrorBody};
 use super::extract::{OfDevice, StrictPath};
 use crate::clock::now_ms;
-use crate::device_state::Verdict;
-use crate::device_states::DeviceStates;
-use crate::diagnosis::{self, Cause};
-use crate::fleet::Fleet;
-use crate::why::gather;
+use crate::diagnosis::causes::{self, Cause};
+use crate::diagnosis::device_state::Verdict;
+use crate::diagnosis::device_states::DeviceStates;
+use crate::diagnosis::why::gather;
+use crate::mqtt_service::CentralService;
+use crate::store::Store;
 
 /// Why a device is as it is.
 #[derive(Serialize, ToSchema)]
@@ -31,15 +32,15 @@ pub(super) struct WhyBody {
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/why", tag = "ext", params(OfDevice),
     security(("token" = [])), responses((status = 200, body = WhyBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
-    State(fleet): State<Arc<Fleet>>,
+    State(store): State<Store>,
     Extension(states): Extension<DeviceStates>,
-    Extension(mqtt_server): Extension<Arc<MqttServer<Fleet>>>,
+    Extension(mqtt_server): Extension<Arc<MqttServer<CentralService>>>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<WhyBody>> {
     let refused = mqtt_server.refusals().all();
     let read = move |c: &rusqlite::Connection| gather(c, &states, &refused, &of.device_id, now_ms());
-    let (state, facts) = fleet.store.read(read).await?;
-    let causes = diagnosis::causes(&facts);
-    let text = diagnosis::text(state.verdict.as_str(), &causes);
+    let (state, facts) = store.read(read).await?;
+    let causes = causes::causes(&facts);
+    let text = causes::text(state.verdict.as_str(), &causes);
     Ok(Json(WhyBody { verdict: state.verdict, causes, text }))
 }

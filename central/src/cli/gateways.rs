@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use central::admission::Admission;
+use central::access::admission::Admission;
 use central::join;
 use central::store::devices;
 use clap::Subcommand;

@@ -22,8 +22,8 @@ use schemas::names::DeviceId;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::device_states::DeviceStates;
-use crate::fleet::Fleet;
+use crate::diagnosis::device_states::DeviceStates;
+use crate::store::Store;
 use reading::Reader;
 use ring::{Batch, Position, Ring};
 use shares::{NoPlace, Shares, Subscriber};
@@ -38,7 +38,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 pub struct LiveFeed(Arc<Inner>);
 
 struct Inner {
-    fleet: Arc<Fleet>,
+    store: Store,
     states: DeviceStates,
     ring: Mutex<Ring>,
     subscribers: Mutex<Shares>,
@@ -51,10 +51,10 @@ struct Inner {
 
 impl LiveFeed {
     /// A stream without events.
-    pub fn new(fleet: Arc<Fleet>, states: DeviceStates) -> Self {
+    pub fn new(store: Store, states: DeviceStates) -> Self {
         let epoch = uuid::Uuid::new_v4().simple().to_string();
         Self(Arc::new(Inner {
-            fleet,
+            store,
             states,
             ring: Mutex::new(Ring::new(epoch)),
             subscribers: Mutex::default(),
@@ -127,7 +127,7 @@ impl LiveFeed {
 
     /// Reads what changes until nobody watches any more.
     async fn record(&self) {
-        let connections = &self.0.fleet.connections;
+        let connections = self.0.states.connections();
         let mut reader = Reader::new(self.0.states.clone());
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -140,7 +140,7 @@ impl LiveFeed {
             connections.note_changes(true);
             reader.note(connections.take_changed());
             let watched = self.ring().watched();
-            match reader.read(&self.0.fleet.store, watched).await {
+            match reader.read(&self.0.store, watched).await {
                 Ok(found) => {
                     let mut ring = self.ring();
                     if found.has_gap {

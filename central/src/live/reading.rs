@@ -12,12 +12,12 @@ use schemas::timestamp::rfc3339;
 use serde_json::{Map, Value, json};
 
 use super::ring::EventKind;
-use crate::device_states::DeviceStates;
-use crate::message_values::{Stamp, members};
+use crate::diagnosis::device_states::DeviceStates;
 use crate::store::changes::{self, Change, Changed};
-use crate::store::telemetry::{self, LiveMessage};
+use crate::store::telemetry_reading::{self, LiveMessage};
 use crate::store::twins::{self, Half};
 use crate::store::{Store, StoreError, commands, devices, grid};
+use crate::telemetry::message_values::{Stamp, members};
 
 /// States that are made at one moment.
 const STATES_MAX: usize = 2000;
@@ -68,15 +68,12 @@ impl Reader {
         Self { states, up_to: None, due: HashSet::new(), pending: BTreeSet::new(), told: HashMap::new() }
     }
 
-    /// Notes devices whose connections changed, as [`crate::presence::Connections::take_changed`] gives them.
+    /// Notes devices whose connections changed, as [`crate::gateway_sync::connections::Connections::take_changed`] gives them.
     pub fn note(&mut self, devices: HashSet<DeviceId>) {
         self.due.extend(devices);
     }
 
     /// Reads what changed. After an error the next reading begins where this one did.
-    ///
-    /// # Errors
-    /// The store's.
     pub async fn read(&mut self, store: &Store, watched: Vec<DeviceId>) -> Result<Found, StoreError> {
         let (states, after) = (self.states.clone(), self.up_to);
         let (due, pending) = (self.due.clone(), self.pending.clone());
@@ -111,7 +108,7 @@ fn moment(
     watched: &[DeviceId],
 ) -> rusqlite::Result<Moment> {
     let Some((last_change, last_message)) = after else {
-        let up_to = (changes::last(c)?, telemetry::last_id(c)?);
+        let up_to = (changes::last(c)?, telemetry_reading::last_id(c)?);
         return Ok(Moment { up_to, has_gap: false, states: Vec::new(), pending, events: Vec::new() });
     };
     let found = changes::since(c, last_change)?;
@@ -127,7 +124,7 @@ fn moment(
             events.extend(change_event(c, change)?);
         }
     }
-    let up_to_message = telemetry::last_id(c)?;
+    let up_to_message = telemetry_reading::last_id(c)?;
     for device in watched {
         events.extend(messages(c, device, last_message, up_to_message)?);
     }
@@ -190,7 +187,7 @@ fn messages(c: &Connection, device: &DeviceId, after: i64, up_to: i64) -> rusqli
     if after >= up_to {
         return Ok(Vec::new());
     }
-    let (mut skipped, messages) = telemetry::between(c, device, after, up_to)?;
+    let (mut skipped, messages) = telemetry_reading::between(c, device, after, up_to)?;
     let mut events = Vec::with_capacity(messages.len());
     for message in messages {
         let data = telemetry_data(&message, std::mem::take(&mut skipped));

@@ -26,9 +26,6 @@ pub struct AuditQuery {
 }
 
 /// Adds a row, which has no status as yet, and gives its id. The oldest rows beyond the bounds go.
-///
-/// # Errors
-/// SQLite's.
 pub fn begin(connection: &Connection, entry: &Entry, limits: &AuditLimits) -> rusqlite::Result<i64> {
     connection
         .prepare_cached(
@@ -53,9 +50,6 @@ pub fn begin(connection: &Connection, entry: &Entry, limits: &AuditLimits) -> ru
 }
 
 /// Completes a row.
-///
-/// # Errors
-/// SQLite's.
 pub fn end(connection: &Connection, id: i64, outcome: &Outcome) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
@@ -73,9 +67,6 @@ pub fn end(connection: &Connection, id: i64, outcome: &Outcome) -> rusqlite::Res
 }
 
 /// Adds a whole row.
-///
-/// # Errors
-/// SQLite's.
 pub fn add(
     connection: &Connection,
     entry: &Entry,
@@ -104,9 +95,6 @@ fn trim(connection: &Connection, now_ms: u64, limits: &AuditLimits) -> rusqlite:
 }
 
 /// The rows that are asked for, newest first.
-///
-/// # Errors
-/// SQLite's.
 pub fn list(connection: &Connection, query: &AuditQuery) -> rusqlite::Result<Vec<StoredEntry>> {
     let mut conditions = vec!["id < ?1".to_owned()];
     let mut values = vec![rusqlite::types::Value::from(query.before.unwrap_or(i64::MAX))];

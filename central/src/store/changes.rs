@@ -58,17 +58,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(i64, Change)> {
 }
 
 /// The number of the last change; 0 before the first.
-///
-/// # Errors
-/// SQLite's.
 pub fn last(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("SELECT ifnull(max(id), 0) FROM changes")?.query_row([], |row| row.get(0))
 }
 
 /// Some of the changes after `after`, oldest first.
-///
-/// # Errors
-/// SQLite's.
 pub fn since(connection: &Connection, after: i64) -> rusqlite::Result<Changes> {
     let mut statement =
         connection.prepare_cached("SELECT * FROM changes WHERE id > ?1 ORDER BY id LIMIT ?2")?;
@@ -86,7 +80,8 @@ pub fn since(connection: &Connection, after: i64) -> rusqlite::Result<Changes> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::devices::{self, Device, Relationship};
+    use super::super::devices::{self, Device};
+    use super::super::relationships::{self, Relationship};
     use super::super::twins::{self, Half};
     use super::super::{commands, schema};
     use super::*;
@@ -114,8 +109,8 @@ mod tests {
         devices::seen(&c, &leaf, 5).unwrap();
         expect(&[("leaf", Changed::Registration)]);
         let put = Relationship { id: "r".into(), name: "r".into(), source: gw.clone(), target: leaf.clone() };
-        devices::put_relationship(&c, &put).unwrap();
-        devices::delete_relationship(&c, &gw, "r").unwrap();
+        relationships::put(&c, &put).unwrap();
+        relationships::delete(&c, &gw, "r").unwrap();
         expect(&[("leaf", Changed::Registration), ("leaf", Changed::Registration)]);
         let module = Identity::module(gw.clone(), "m".parse().unwrap());
         for (half, is_reported) in [(Half::Desired, false), (Half::Reported, true)] {

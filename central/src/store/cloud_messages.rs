@@ -55,9 +55,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredMessage> {
 }
 
 /// How many messages wait for a device, at its gateway or here.
-///
-/// # Errors
-/// SQLite's.
 pub fn count_waiting(c: &Connection, device: &DeviceId) -> rusqlite::Result<usize> {
     c.prepare_cached("SELECT count(*) FROM cloud_messages WHERE device = ?1 AND ended IS NULL")?
         .query_row([device.as_str()], |row| row.get::<_, u32>(0))
@@ -65,9 +62,6 @@ pub fn count_waiting(c: &Connection, device: &DeviceId) -> rusqlite::Result<usiz
 }
 
 /// Queues a message and gives its sequence.
-///
-/// # Errors
-/// SQLite's.
 pub fn insert(c: &Connection, device: &DeviceId, message: &CloudMessage) -> rusqlite::Result<u64> {
     // Above all before it (SQLite remembers the highest), and above those of a store that was lost: gateways remember too.
     c.prepare_cached(
@@ -84,18 +78,12 @@ pub fn insert(c: &Connection, device: &DeviceId, message: &CloudMessage) -> rusq
 }
 
 /// The message with this sequence; none when it cannot be read.
-///
-/// # Errors
-/// SQLite's.
 pub fn get(c: &Connection, sequence: u64) -> rusqlite::Result<Option<StoredMessage>> {
     let mut statement = c.prepare_cached("SELECT * FROM cloud_messages WHERE sequence = ?1")?;
     unreadable::row("cloud_messages", statement.query_row([integer(sequence)], read))
 }
 
 /// Up to `limit` messages of a device with sequences above `after`, oldest first; fewer when they are large.
-///
-/// # Errors
-/// SQLite's.
 pub fn page(
     c: &Connection,
     device: &DeviceId,
@@ -110,9 +98,6 @@ pub fn page(
 }
 
 /// Up to `limit` messages that wait here, not at a gateway, with sequences above `after`, oldest first.
-///
-/// # Errors
-/// SQLite's.
 pub fn waiting_here(
     c: &Connection,
     device: &DeviceId,
@@ -129,9 +114,6 @@ pub fn waiting_here(
 }
 
 /// The sequences of all messages that wait for a device, oldest first.
-///
-/// # Errors
-/// SQLite's.
 pub fn sequences(c: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<u64>> {
     c.prepare_cached(
         "SELECT sequence FROM cloud_messages WHERE device = ?1 AND ended IS NULL ORDER BY sequence",
@@ -141,9 +123,6 @@ pub fn sequences(c: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<u64>
 }
 
 /// Notes that a gateway has a message now, if it is still the device's.
-///
-/// # Errors
-/// SQLite's.
 pub fn taken(c: &Connection, gateway: &DeviceId, sequence: u64, now_ms: u64) -> rusqlite::Result<()> {
     c.prepare_cached(
         "UPDATE cloud_messages SET taken_ms = ifnull(taken_ms, ?3) WHERE sequence = ?2
@@ -154,9 +133,6 @@ pub fn taken(c: &Connection, gateway: &DeviceId, sequence: u64, now_ms: u64) -> 
 }
 
 /// The device has another gateway, or none: what its gateway had, central has again.
-///
-/// # Errors
-/// SQLite's.
 pub fn taken_back(c: &Connection, device: &DeviceId) -> rusqlite::Result<()> {
     c.prepare_cached("UPDATE cloud_messages SET taken_ms = NULL WHERE device = ?1 AND ended IS NULL")?
         .execute([device.as_str()])?;
@@ -164,9 +140,6 @@ pub fn taken_back(c: &Connection, device: &DeviceId) -> rusqlite::Result<()> {
 }
 
 /// Counts that a device was given a message in vain.
-///
-/// # Errors
-/// SQLite's.
 pub fn attempted(c: &Connection, sequence: u64) -> rusqlite::Result<()> {
     c.prepare_cached("UPDATE cloud_messages SET attempts = attempts + 1 WHERE sequence = ?1")?
         .execute([integer(sequence)])?;
@@ -175,9 +148,6 @@ pub fn attempted(c: &Connection, sequence: u64) -> rusqlite::Result<()> {
 
 /// Ends a message; false when it has ended already, or is not known. The first end stands, with one exception: central
 /// takes a message for expired when its time is over, and the gateway that had delivered it in time may tell so later.
-///
-/// # Errors
-/// SQLite's.
 pub fn end(
     c: &Connection,
     device: &DeviceId,
@@ -219,9 +189,6 @@ pub fn end(
 }
 
 /// Takes every message of a device back that waits; gives how many.
-///
-/// # Errors
-/// SQLite's.
 pub fn purge(c: &Connection, device: &DeviceId, now_ms: u64) -> rusqlite::Result<usize> {
     let waiting = sequences(c, device)?;
     if let Some(last) = waiting.last() {
@@ -235,9 +202,6 @@ pub fn purge(c: &Connection, device: &DeviceId, now_ms: u64) -> rusqlite::Result
 }
 
 /// What operators took back from the devices behind a gateway.
-///
-/// # Errors
-/// SQLite's.
 pub fn purges(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<DeviceId, u64>> {
     let mut statement = c.prepare_cached(
         "SELECT device, up_to FROM cloud_purges JOIN relationships ON relationships.target = device
@@ -250,9 +214,6 @@ pub fn purges(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<D
 }
 
 /// Up to which sequence operators took messages of a device back.
-///
-/// # Errors
-/// SQLite's.
 pub fn purged(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<u64>> {
     let mut statement = c.prepare_cached("SELECT up_to FROM cloud_purges WHERE device = ?1")?;
     let up_to = statement.query_row([device.as_str()], |row| row.get::<_, i64>(0));
@@ -263,9 +224,6 @@ pub fn purged(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<u64>
 pub type Expired = (Vec<(DeviceId, u64)>, Option<u64>);
 
 /// Up to 1000 messages whose time is over.
-///
-/// # Errors
-/// SQLite's.
 pub fn expired(c: &Connection, now_ms: u64) -> rusqlite::Result<Expired> {
     let mut statement = c.prepare_cached(
         "SELECT device, sequence FROM cloud_messages WHERE ended IS NULL AND expires_ms <= ?1
@@ -283,9 +241,6 @@ pub fn expired(c: &Connection, now_ms: u64) -> rusqlite::Result<Expired> {
 }
 
 /// Up to `limit` feedback records with ids above `after`, oldest first.
-///
-/// # Errors
-/// SQLite's.
 pub fn feedback(c: &Connection, after: u64, limit: u32) -> rusqlite::Result<Vec<Feedback>> {
     let mut statement = c.prepare_cached("SELECT * FROM cloud_feedback WHERE id > ?1 ORDER BY id")?;
     let records = statement.query_map([integer(after)], |row| {

@@ -56,9 +56,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Command> {
 }
 
 /// Writes a command that is about to be sent; gives its row, which ascends.
-///
-/// # Errors
-/// SQLite's.
 pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<u64> {
     connection
         .prepare_cached(
@@ -79,9 +76,6 @@ pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<u6
 }
 
 /// The modules of a gateway that have a command in the history.
-///
-/// # Errors
-/// SQLite's.
 pub fn modules(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Vec<ModuleId>> {
     let mut statement = connection
         .prepare_cached("SELECT DISTINCT module FROM commands WHERE device = ?1 AND module <> ''")?;
@@ -90,9 +84,6 @@ pub fn modules(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<
 }
 
 /// Forgets the commands of one target, and those that wait for it.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete(connection: &Connection, target: &Identity) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM commands WHERE device = ?1 AND module = ?2")?
@@ -101,9 +92,6 @@ pub fn delete(connection: &Connection, target: &Identity) -> rusqlite::Result<()
 }
 
 /// The command with this id; none when it cannot be read.
-///
-/// # Errors
-/// SQLite's.
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Command>> {
     let mut statement = connection.prepare_cached("SELECT * FROM commands WHERE id = ?1")?;
     unreadable::row("commands", statement.query_row([id], read))
@@ -111,9 +99,6 @@ pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Command
 
 /// Ends a command; false when it has ended already, or is not known. The first end stands, but for a command that waited at a
 /// gateway whose line was down when central gave it up: the target's own answer is the truth then.
-///
-/// # Errors
-/// SQLite's.
 pub fn end(connection: &Connection, id: &str, outcome: &Outcome, now_ms: u64) -> rusqlite::Result<bool> {
     let Some(command) = get(connection, id)? else { return Ok(false) };
     let was_given_up = command.taken_ms.is_some() && matches!(command.outcome, Some(Err(_)));
@@ -132,9 +117,6 @@ pub fn end(connection: &Connection, id: &str, outcome: &Outcome, now_ms: u64) ->
 const WAITING: &str = "outcome IS NULL AND valid_until_ms IS NOT NULL AND taken_ms IS NULL";
 
 /// The rows of the commands that wait here for a device or its modules, in the order in which they were asked for.
-///
-/// # Errors
-/// SQLite's.
 pub fn waiting(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<u64>> {
     connection
         .prepare_cached(&format!("SELECT row FROM commands WHERE device = ?1 AND {WAITING} ORDER BY row"))?
@@ -143,9 +125,6 @@ pub fn waiting(connection: &Connection, device: &DeviceId) -> rusqlite::Result<V
 }
 
 /// The command of a row, when it waits here and is valid still.
-///
-/// # Errors
-/// SQLite's.
 pub fn waiting_at(connection: &Connection, row: u64, now_ms: u64) -> rusqlite::Result<Option<Command>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT * FROM commands WHERE row = ?1 AND {WAITING} AND valid_until_ms > ?2"
@@ -154,9 +133,6 @@ pub fn waiting_at(connection: &Connection, row: u64, now_ms: u64) -> rusqlite::R
 }
 
 /// The first command that waits here for a device or its modules and is valid still.
-///
-/// # Errors
-/// SQLite's.
 pub fn next_waiting(
     connection: &Connection,
     device: &DeviceId,
@@ -171,9 +147,6 @@ pub fn next_waiting(
 }
 
 /// How many commands that were to wait for this target have not ended, wherever they wait.
-///
-/// # Errors
-/// SQLite's.
 pub fn count_waiting(connection: &Connection, target: &Identity) -> rusqlite::Result<usize> {
     let count: i64 = connection
         .prepare_cached(
@@ -187,9 +160,6 @@ pub fn count_waiting(connection: &Connection, target: &Identity) -> rusqlite::Re
 }
 
 /// Notes that a waiting command was taken to be run, by a gateway or (none) here; false when it does not wait any more.
-///
-/// # Errors
-/// SQLite's.
 pub fn take(
     connection: &Connection,
     id: &str,
@@ -205,9 +175,6 @@ pub fn take(
 }
 
 /// Lets a command wait again that was taken here and not called.
-///
-/// # Errors
-/// SQLite's.
 pub fn give_back(connection: &Connection, id: &str) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE commands SET taken_ms = NULL WHERE id = ?1 AND outcome IS NULL")?
@@ -216,9 +183,6 @@ pub fn give_back(connection: &Connection, id: &str) -> rusqlite::Result<()> {
 }
 
 /// Commands that were to wait and whose time is over, and when the next one's will be.
-///
-/// # Errors
-/// SQLite's.
 pub fn overdue(connection: &Connection, now_ms: u64) -> rusqlite::Result<(Vec<Command>, Option<u64>)> {
     // What was taken may still be answered until its deadline.
     let due = "CASE WHEN taken_ms IS NULL THEN valid_until_ms ELSE deadline_ms END";
@@ -234,9 +198,6 @@ pub fn overdue(connection: &Connection, now_ms: u64) -> rusqlite::Result<(Vec<Co
 }
 
 /// The last `limit` commands of one name to a target, newest first; fewer when they are large.
-///
-/// # Errors
-/// SQLite's.
 pub fn history(
     connection: &Connection,
     target: &Identity,
@@ -254,9 +215,6 @@ pub fn history(
 }
 
 /// The last `limit` commands to a device and its modules, newest first; fewer when they are large.
-///
-/// # Errors
-/// SQLite's.
 pub fn recent(connection: &Connection, device: &DeviceId, limit: u32) -> rusqlite::Result<Vec<Command>> {
     let mut statement =
         connection.prepare_cached("SELECT * FROM commands WHERE device = ?1 ORDER BY row DESC LIMIT ?2")?;
@@ -265,9 +223,6 @@ pub fn recent(connection: &Connection, device: &DeviceId, limit: u32) -> rusqlit
 }
 
 /// Every command that has not ended and was not to wait.
-///
-/// # Errors
-/// SQLite's.
 pub fn running(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
     let mut statement = connection.prepare_cached(
         "SELECT * FROM commands WHERE outcome IS NULL AND valid_until_ms IS NULL ORDER BY row",
@@ -276,9 +231,6 @@ pub fn running(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
 }
 
 /// The commands that were to wait, were taken at central's own listener, and have not ended.
-///
-/// # Errors
-/// SQLite's.
 pub fn taken_here(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
     let mut statement = connection.prepare_cached(
         "SELECT * FROM commands WHERE outcome IS NULL AND valid_until_ms IS NOT NULL
@@ -288,9 +240,6 @@ pub fn taken_here(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
 }
 
 /// Forgets the oldest commands beyond `keep`, but none that waits.
-///
-/// # Errors
-/// SQLite's.
 pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
     connection
         .prepare_cached(

@@ -4,9 +4,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
-use crate::admission::Admission;
+use crate::access::admission::Admission;
 use crate::clock::now_ms;
-use crate::organizations::Organizations;
+use crate::types::organizations::Organizations;
 
 use super::columns::{integer, parsed_column, unsigned};
 use super::etag;
@@ -145,16 +145,6 @@ pub struct Keys {
     pub secondary: String,
 }
 
-/// A leaf device's place behind a gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Relationship {
-    /// Unique at the gateway.
-    pub id: String,
-    pub name: String,
-    pub source: DeviceId,
-    pub target: DeviceId,
-}
-
 /// What [`select`] gives.
 pub const LISTED: Listed = Listed {
     table: "devices",
@@ -228,9 +218,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
 }
 
 /// The device with this id.
-///
-/// # Errors
-/// SQLite's.
 pub fn get(connection: &Connection, id: &DeviceId) -> rusqlite::Result<Option<Device>> {
     connection
         .prepare_cached(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE devices.id = ?1"))?
@@ -239,9 +226,6 @@ pub fn get(connection: &Connection, id: &DeviceId) -> rusqlite::Result<Option<De
 }
 
 /// Up to `limit` devices whose ids come after `after`.
-///
-/// # Errors
-/// SQLite's.
 pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Device>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM {TABLES} WHERE devices.id > ?1 ORDER BY devices.id"
@@ -250,9 +234,6 @@ pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resul
 }
 
 /// The devices that a list asks for, each with where a page behind it begins, and whether there may be more.
-///
-/// # Errors
-/// SQLite's.
 pub fn select(
     connection: &Connection,
     selection: &Selection,
@@ -261,9 +242,6 @@ pub fn select(
 }
 
 /// The devices behind a gateway, by id.
-///
-/// # Errors
-/// SQLite's.
 pub fn children(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Vec<Device>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM {TABLES} WHERE relationships.source = ?1 ORDER BY devices.id"
@@ -272,9 +250,6 @@ pub fn children(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result
 }
 
 /// The ids of the devices behind a gateway.
-///
-/// # Errors
-/// SQLite's.
 pub fn children_ids(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Vec<DeviceId>> {
     let mut statement = connection.prepare_cached("SELECT target FROM relationships WHERE source = ?1")?;
     let rows = statement.query_map([gateway.as_str()], |row| parsed_column(row, "target"))?;
@@ -282,9 +257,6 @@ pub fn children_ids(connection: &Connection, gateway: &DeviceId) -> rusqlite::Re
 }
 
 /// How many devices stand behind a gateway.
-///
-/// # Errors
-/// SQLite's.
 pub fn children_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<usize> {
     let count: i64 = connection
         .prepare_cached("SELECT count(*) FROM relationships WHERE source = ?1")?
@@ -293,9 +265,6 @@ pub fn children_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::
 }
 
 /// Counts the devices behind a gateway that nothing but the gateway's word registered.
-///
-/// # Errors
-/// SQLite's.
 pub fn claims_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<usize> {
     let count: i64 = connection
         .prepare_cached(
@@ -307,9 +276,6 @@ pub fn claims_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::Re
 }
 
 /// Writes a registration, new or changed. The gateway and the time last seen are not part of it.
-///
-/// # Errors
-/// SQLite's.
 pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
     let x509 = device.x509.as_ref().map(serde_json::to_string).transpose();
     let x509 = x509.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
@@ -370,26 +336,17 @@ pub(super) fn next_generation(connection: &Connection) -> rusqlite::Result<u64> 
 const REMOVED_KEPT: i64 = 100_000;
 
 /// Whether a device was deleted and not registered since. Among the last 100,000 that were deleted.
-///
-/// # Errors
-/// SQLite's.
 pub fn is_removed(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT 1 FROM removed_devices WHERE id = ?1")?.exists([id.as_str()])
 }
 
 /// Lets a gateway register a deleted device's id again: the gateway itself removed the device that had it.
-///
-/// # Errors
-/// SQLite's.
 pub fn may_return(connection: &Connection, id: &DeviceId) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM removed_devices WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(())
 }
 
 /// Notes that a device came or went. The first time changes what is read of its registration.
-///
-/// # Errors
-/// SQLite's.
 pub fn seen(connection: &Connection, id: &DeviceId, at_ms: u64) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
@@ -401,9 +358,6 @@ pub fn seen(connection: &Connection, id: &DeviceId, at_ms: u64) -> rusqlite::Res
 }
 
 /// Notes that a manifest has another name, for the registrations of the gateways that it is assigned to.
-///
-/// # Errors
-/// SQLite's.
 pub fn manifest_renamed(connection: &Connection, manifest_id: &str) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE devices SET revision = revision + 1 WHERE manifest_id = ?1")?
@@ -414,9 +368,6 @@ pub fn manifest_renamed(connection: &Connection, manifest_id: &str) -> rusqlite:
 /// Forgets a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, its last values and series,
 /// and (of a gateway) its modules and watermarks. Its telemetry messages and losses stay until newer ones push them out, and are not shown
 /// of the next device of its id; its sums of losses stay without its name.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> {
     for statement in [
         "DELETE FROM relationships WHERE source = ?1 OR target = ?1",
@@ -456,101 +407,4 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
             .execute([connection.last_insert_rowid() - REMOVED_KEPT])?;
     }
     Ok(is_deleted)
-}
-
-fn read_relationship(row: &Row<'_>) -> rusqlite::Result<Relationship> {
-    Ok(Relationship {
-        id: row.get("id")?,
-        name: row.get("name")?,
-        source: parsed_column(row, "source")?,
-        target: parsed_column(row, "target")?,
-    })
-}
-
-/// The relationships of a gateway by id.
-///
-/// # Errors
-/// SQLite's.
-pub fn relationships(connection: &Connection, source: &DeviceId) -> rusqlite::Result<Vec<Relationship>> {
-    let mut statement =
-        connection.prepare_cached("SELECT * FROM relationships WHERE source = ?1 ORDER BY id")?;
-    unreadable::rows("relationships", statement.query_map([source.as_str()], read_relationship)?).collect()
-}
-
-/// One relationship of a gateway.
-///
-/// # Errors
-/// SQLite's.
-pub fn relationship(
-    connection: &Connection,
-    source: &DeviceId,
-    id: &str,
-) -> rusqlite::Result<Option<Relationship>> {
-    let mut statement =
-        connection.prepare_cached("SELECT * FROM relationships WHERE source = ?1 AND id = ?2")?;
-    unreadable::row("relationships", statement.query_row([source.as_str(), id], read_relationship))
-}
-
-/// Up to `limit` relationships that a device has at either end, whose ids come after `after`.
-///
-/// # Errors
-/// SQLite's.
-pub fn relationships_at(
-    connection: &Connection,
-    device: &DeviceId,
-    after: &str,
-    limit: u32,
-) -> rusqlite::Result<Vec<Relationship>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT * FROM relationships WHERE (source = ?1 OR target = ?1) AND id > ?2 ORDER BY id",
-    )?;
-    let found = statement.query_map([device.as_str(), after], read_relationship)?;
-    unreadable::rows("relationships", found).take(limit as usize).collect()
-}
-
-/// One relationship that a device has at either end.
-///
-/// # Errors
-/// SQLite's.
-pub fn relationship_at(
-    connection: &Connection,
-    device: &DeviceId,
-    id: &str,
-) -> rusqlite::Result<Option<Relationship>> {
-    let mut statement = connection
-        .prepare_cached("SELECT * FROM relationships WHERE (source = ?1 OR target = ?1) AND id = ?2")?;
-    unreadable::row("relationships", statement.query_row([device.as_str(), id], read_relationship))
-}
-
-/// Puts a device behind a gateway, in place of the relationship with this id.
-///
-/// # Errors
-/// SQLite's; a constraint when the device stands behind a gateway already.
-pub fn put_relationship(connection: &Connection, relationship: &Relationship) -> rusqlite::Result<()> {
-    let generation = next_generation(connection)?;
-    connection
-        .prepare_cached(
-            "INSERT INTO relationships (source, id, name, target, generation) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (source, id) DO UPDATE SET name = ?3,
-                 generation = CASE target WHEN ?4 THEN generation ELSE ?5 END, target = ?4",
-        )?
-        .execute((
-            relationship.source.as_str(),
-            &relationship.id,
-            &relationship.name,
-            relationship.target.as_str(),
-            integer(generation),
-        ))?;
-    Ok(())
-}
-
-/// Takes a device from behind its gateway; false when the gateway has no such relationship.
-///
-/// # Errors
-/// SQLite's.
-pub fn delete_relationship(connection: &Connection, source: &DeviceId, id: &str) -> rusqlite::Result<bool> {
-    let deleted = connection
-        .prepare_cached("DELETE FROM relationships WHERE source = ?1 AND id = ?2")?
-        .execute([source.as_str(), id])?;
-    Ok(deleted == 1)
 }

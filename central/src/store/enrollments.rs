@@ -98,9 +98,6 @@ pub struct Enrollment {
 }
 
 /// The site's ID scope: `wanted`, or the one that was made when the store was.
-///
-/// # Errors
-/// SQLite's.
 pub fn id_scope(c: &Connection, wanted: Option<&str>) -> rusqlite::Result<String> {
     if let Some(wanted) = wanted {
         return Ok(wanted.to_owned());
@@ -135,27 +132,18 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Group> {
 }
 
 /// The group with this id.
-///
-/// # Errors
-/// SQLite's.
 pub fn group(c: &Connection, id: &str) -> rusqlite::Result<Option<Group>> {
     let mut statement = c.prepare_cached("SELECT * FROM enrollment_groups WHERE id = ?1")?;
     unreadable::row("enrollment_groups", statement.query_row([id], read))
 }
 
 /// Up to `limit` groups whose ids come after `after`.
-///
-/// # Errors
-/// SQLite's.
 pub fn groups(c: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Group>> {
     let mut statement = c.prepare_cached("SELECT * FROM enrollment_groups WHERE id > ?1 ORDER BY id")?;
     unreadable::rows("enrollment_groups", statement.query_map([after], read)?).take(limit as usize).collect()
 }
 
 /// Writes a group, new or changed.
-///
-/// # Errors
-/// SQLite's.
 pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
     let (primary, secondary, x509) = match &group.attestation {
         GroupAttestation::Keys(keys) => (keys.primary.as_str(), keys.secondary.as_str(), None),
@@ -188,9 +176,6 @@ pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
 }
 
 /// Forgets a group; its devices stay registered.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete_group(c: &Connection, id: &str) -> rusqlite::Result<bool> {
     Ok(c.prepare_cached("DELETE FROM enrollment_groups WHERE id = ?1")?.execute([id])? == 1)
 }
@@ -204,9 +189,6 @@ pub struct GroupCounts {
 }
 
 /// How many devices enrolled by each group that has any.
-///
-/// # Errors
-/// SQLite's.
 pub fn group_counts(c: &Connection) -> rusqlite::Result<HashMap<String, GroupCounts>> {
     let mut statement = c.prepare_cached(
         "SELECT group_id, count(*) AS devices, sum(devices.is_waiting AND devices.enabled) AS waiting
@@ -221,9 +203,6 @@ pub fn group_counts(c: &Connection) -> rusqlite::Result<HashMap<String, GroupCou
 }
 
 /// How a device enrolled; `None` when it never did.
-///
-/// # Errors
-/// SQLite's.
 pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<Enrollment>> {
     let mut statement = c.prepare_cached("SELECT * FROM enrollments WHERE device = ?1")?;
     let found = statement.query_row([device.as_str()], |row| {
@@ -240,9 +219,6 @@ pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<
 }
 
 /// Notes how a device enrolled.
-///
-/// # Errors
-/// SQLite's.
 pub fn put_enrollment(c: &Connection, device: &DeviceId, enrollment: &Enrollment) -> rusqlite::Result<()> {
     c.prepare_cached(
         "INSERT OR REPLACE INTO enrollments (device, group_id, operation_id, created_ms, updated_ms,

@@ -9,7 +9,7 @@ use schemas::names::DeviceId;
 
 use super::columns::{parsed_column, unsigned};
 use super::unreadable;
-use crate::gateway_report::ReportVersions;
+use crate::diagnosis::gateway_report::ReportVersions;
 
 /// A registration as the list reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,9 +207,6 @@ pub fn scan<E: From<rusqlite::Error>>(
 }
 
 /// The registrations of these ids.
-///
-/// # Errors
-/// SQLite's.
 pub fn of_ids<'d>(
     connection: &Connection,
     ids: impl IntoIterator<Item = &'d DeviceId>,
@@ -243,9 +240,6 @@ pub struct GridDetail {
 }
 
 /// What the rows of a page show beside their states, by id.
-///
-/// # Errors
-/// SQLite's.
 pub fn details(
     connection: &Connection,
     page: &[GridDevice],
@@ -277,7 +271,8 @@ pub fn details(
 
 #[cfg(test)]
 mod tests {
-    use super::super::devices::{self, Device, Relationship};
+    use super::super::devices::{self, Device};
+    use super::super::relationships::{self, Relationship};
     use super::super::schema;
     use super::*;
     use proptest::prelude::*;
@@ -329,7 +324,7 @@ mod tests {
                 let source = id(&format!("d{:02}", n - 3));
                 let target = device.id.clone();
                 let put = Relationship { id: "r".into(), name: "r".into(), source, target };
-                devices::put_relationship(&c, &put).unwrap();
+                relationships::put(&c, &put).unwrap();
             }
         }
         let all = devices::list(&c, "", 100).unwrap();
@@ -405,7 +400,7 @@ mod tests {
         devices::put(&c, &gateway).unwrap();
         devices::put(&c, &Device { revision: 1, ..Device::new(id("leaf")) }).unwrap();
         let put = Relationship { id: "r".into(), name: "r".into(), source: id("gw"), target: id("leaf") };
-        devices::put_relationship(&c, &put).unwrap();
+        relationships::put(&c, &put).unwrap();
         c.execute_batch(
             "INSERT INTO manifests (id, display_name, data, revision) VALUES ('m', 'M', '{}', 1);
              INSERT INTO assigned_manifests (device, data) VALUES ('gw', '{}');

@@ -179,9 +179,6 @@ impl Store {
     }
 
     /// [`Store::submit_then`] for small work with nothing after it.
-    ///
-    /// # Errors
-    /// As there.
     pub fn submit<T, E>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,

@@ -33,7 +33,7 @@ pub(super) async fn keep_last_values(weak: WeakStore, mut ended: watch::Receiver
             Ok(None) => LAST_VALUES_AFTER,
             Ok(Some(tail)) => {
                 let took = since.elapsed();
-                let left = tail.left;
+                let left = tail.left();
                 let written = store.submit(move |c| Ok::<_, StoreError>(last_values::write_tail(c, &tail)?));
                 match written.await {
                     Ok(()) if left == 0 => LAST_VALUES_AFTER,

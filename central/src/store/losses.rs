@@ -105,9 +105,6 @@ pub struct Total {
 }
 
 /// Stores what is new of it. False when the gateway brings more queues than one may have.
-///
-/// # Errors
-/// SQLite's.
 pub fn insert(c: &Connection, gateway: &DeviceId, told: &Losses, received_ms: u64) -> rusqlite::Result<bool> {
     let highest: Option<i64> = c
         .prepare_cached("SELECT number FROM loss_marks WHERE gateway = ?1 AND queue = ?2")?
@@ -212,9 +209,6 @@ fn pair(row: &Row<'_>, first: &str, second: &str) -> rusqlite::Result<(u64, u64)
 
 /// The losses in the queues of a gateway, and those of a device's own messages wherever, with ids above `after`, oldest
 /// first, up to `limit`.
-///
-/// # Errors
-/// SQLite's.
 pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::Result<Vec<StoredLoss>> {
     let mut statement = c.prepare_cached(
         "SELECT * FROM losses WHERE (gateway = ?1 OR device = ?1)
@@ -225,9 +219,6 @@ pub fn page(c: &Connection, of: &DeviceId, after: i64, limit: u32) -> rusqlite::
 }
 
 /// The newest losses that [`page`] has of a time, oldest first, up to `limit`.
-///
-/// # Errors
-/// SQLite's.
 pub fn between(
     c: &Connection,
     of: &DeviceId,
@@ -262,9 +253,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredLoss> {
 }
 
 /// Takes a device's name out of the sums, as sender and as gateway: the next device of its id has lost nothing yet. The counts stay.
-///
-/// # Errors
-/// SQLite's.
 pub fn forget_names(c: &Connection, device: &DeviceId) -> rusqlite::Result<()> {
     for (own, kept) in [("gateway", "'', '', '', ''"), ("device", "gateway, queue, '', ''")] {
         c.prepare_cached(&format!(
@@ -281,18 +269,12 @@ pub fn forget_names(c: &Connection, device: &DeviceId) -> rusqlite::Result<()> {
 }
 
 /// Messages of all gateways that central had confirmed and lost by a restore.
-///
-/// # Errors
-/// SQLite's.
 pub fn lost_by_restore(c: &Connection) -> rusqlite::Result<u64> {
     c.prepare_cached("SELECT coalesce(sum(count), 0) FROM loss_totals WHERE cause = ?1")?
         .query_row([CENTRAL_RESTORED], |row| Ok(unsigned(row.get(0)?)))
 }
 
 /// The sums for the queues of a gateway, and for a device's own messages wherever.
-///
-/// # Errors
-/// SQLite's.
 pub fn totals(c: &Connection, of: &DeviceId) -> rusqlite::Result<Vec<Total>> {
     let mut statement = c.prepare_cached(
         // A sum of an earlier version may have left the integers.

@@ -11,7 +11,7 @@ use super::etag;
 use super::filter::{Field, Kind};
 use super::selection::{Listed, Selection};
 use super::unreadable;
-use crate::organizations::Organizations;
+use crate::types::organizations::Organizations;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredManifest {
@@ -65,9 +65,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredManifest> {
 }
 
 /// Stores a manifest in place of the one with its id; gives its new revision.
-///
-/// # Errors
-/// SQLite's.
 pub fn put(connection: &Connection, manifest: &StoredManifest) -> rusqlite::Result<i64> {
     connection
         .prepare_cached(
@@ -88,9 +85,6 @@ pub fn put(connection: &Connection, manifest: &StoredManifest) -> rusqlite::Resu
 }
 
 /// Notes the manifest that a gateway was given.
-///
-/// # Errors
-/// SQLite's.
 pub fn put_assigned(connection: &Connection, gateway: &DeviceId, data: &Value) -> rusqlite::Result<()> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO assigned_manifests (device, data) VALUES (?1, ?2)")?
@@ -99,9 +93,6 @@ pub fn put_assigned(connection: &Connection, gateway: &DeviceId, data: &Value) -
 }
 
 /// The manifest that a gateway was given last; none when it was given none, or by a version that did not note it.
-///
-/// # Errors
-/// SQLite's.
 pub fn assigned<T: DeserializeOwned>(
     connection: &Connection,
     gateway: &DeviceId,
@@ -112,9 +103,6 @@ pub fn assigned<T: DeserializeOwned>(
 }
 
 /// Forgets the manifest that a gateway was given.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete_assigned(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM assigned_manifests WHERE device = ?1")?
@@ -123,9 +111,6 @@ pub fn delete_assigned(connection: &Connection, gateway: &DeviceId) -> rusqlite:
 }
 
 /// How many gateways a manifest is assigned to, and the first of them.
-///
-/// # Errors
-/// SQLite's.
 pub fn assignments(connection: &Connection, id: &str) -> rusqlite::Result<(u64, Option<String>)> {
     connection
         .prepare_cached("SELECT count(*), min(id) FROM devices WHERE manifest_id = ?1")?
@@ -133,9 +118,6 @@ pub fn assignments(connection: &Connection, id: &str) -> rusqlite::Result<(u64, 
 }
 
 /// The manifest with this id; none when it cannot be read.
-///
-/// # Errors
-/// SQLite's.
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<StoredManifest>> {
     let mut statement = connection.prepare_cached("SELECT * FROM manifests WHERE id = ?1")?;
     unreadable::row("manifests", statement.query_row([id], read))
@@ -176,9 +158,6 @@ pub const LISTED: Listed = Listed {
 const ORGANIZATION: &str = "CASE WHEN json_valid(organizations) THEN json_extract(organizations, '$[0]') END";
 
 /// The manifests that a list asks for, and where its next page begins.
-///
-/// # Errors
-/// SQLite's.
 pub fn select(
     connection: &Connection,
     selection: &Selection,
@@ -187,9 +166,6 @@ pub fn select(
 }
 
 /// Forgets a manifest; false when there was none.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
     Ok(connection.prepare_cached("DELETE FROM manifests WHERE id = ?1")?.execute([id])? == 1)
 }

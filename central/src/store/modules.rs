@@ -9,9 +9,6 @@ use super::columns::{integer, parsed_column, unsigned};
 use super::{devices, last_values, series, unreadable};
 
 /// Registers a module that a manifest adds. Telemetry stored before is not shown as its own.
-///
-/// # Errors
-/// SQLite's.
 pub fn add(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite::Result<()> {
     let generation = devices::next_generation(c)?;
     c.prepare_cached(
@@ -25,9 +22,6 @@ pub fn add(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite::R
 }
 
 /// Forgets a module that left its manifest, with its last values and series.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite::Result<()> {
     c.prepare_cached("DELETE FROM modules WHERE device = ?1 AND module = ?2")?
         .execute([gateway.as_str(), module.as_str()])?;
@@ -37,9 +31,6 @@ pub fn delete(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite
 }
 
 /// Returns the generation of a module; 0 of one that no manifest added since generations are kept.
-///
-/// # Errors
-/// SQLite's.
 pub fn generation(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite::Result<u64> {
     let found: Option<i64> = c
         .prepare_cached("SELECT generation FROM modules WHERE device = ?1 AND module = ?2")?
@@ -49,9 +40,6 @@ pub fn generation(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusq
 }
 
 /// Returns the generations of a gateway's modules, of those that have one.
-///
-/// # Errors
-/// SQLite's.
 pub fn generations(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<ModuleId, u64>> {
     let mut statement = c.prepare_cached("SELECT module, generation FROM modules WHERE device = ?1")?;
     let rows = statement.query_map([gateway.as_str()], |row| {

@@ -39,9 +39,6 @@ pub fn open(dir: &Path, keep: Keep) -> Result<Store, StoreError> {
 }
 
 /// [`open`] with limits on bytes.
-///
-/// # Errors
-/// As there.
 pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreError> {
     let path = dir.join(FILE);
     integrity::present(dir, &path)?;

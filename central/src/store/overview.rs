@@ -6,9 +6,6 @@ use super::columns::unsigned;
 use super::unreadable;
 
 /// Bytes of the store's file.
-///
-/// # Errors
-/// SQLite's.
 pub fn bytes_used(connection: &Connection) -> rusqlite::Result<u64> {
     let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
     Ok(unsigned(pragma("page_count")?.saturating_mul(pragma("page_size")?)))
@@ -27,9 +24,6 @@ pub struct ShortChange {
 }
 
 /// The newest changes that were asked for, the newest first.
-///
-/// # Errors
-/// SQLite's.
 pub fn changes(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<ShortChange>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, at_ms, who, kind, method, path, status FROM audit ORDER BY id DESC LIMIT ?1",

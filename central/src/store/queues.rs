@@ -39,9 +39,6 @@ impl Marks {
 const OF_LOG: &str = "gateway = ?1 AND (queue = ?2 OR (queue > ?2 || '.' AND queue < ?2 || '/'))";
 
 /// Whether a mark of one more queue may be kept. `more`: logs that are not in the table yet.
-///
-/// # Errors
-/// SQLite's.
 pub fn may_add(
     c: &Connection,
     marks: Marks,
@@ -63,9 +60,6 @@ pub fn may_add(
 }
 
 /// Forgets the epochs of a queue's log that moved longest ago, beyond [`EPOCHS_MAX`].
-///
-/// # Errors
-/// SQLite's.
 pub fn forget_oldest(c: &Connection, marks: Marks, gateway: &DeviceId, queue: &str) -> rusqlite::Result<()> {
     let (table, log) = (marks.table(), log_of(queue));
     let over: Vec<String> = c

@@ -87,9 +87,6 @@ pub fn read(dir: &Path) -> Result<Recorded, StoreError> {
 }
 
 /// How far an open store is.
-///
-/// # Errors
-/// SQLite's.
 pub fn position(c: &Connection) -> rusqlite::Result<Position> {
     let store: Option<String> =
         c.query_row("SELECT value FROM settings WHERE name = 'store_id'", [], |row| row.get(0)).optional()?;
@@ -98,9 +95,6 @@ pub fn position(c: &Connection) -> rusqlite::Result<Position> {
 }
 
 /// Counts a commit within its transaction.
-///
-/// # Errors
-/// SQLite's.
 pub fn count(c: &Connection) -> rusqlite::Result<(u64, u64)> {
     let commits: i64 = c
         .prepare_cached("UPDATE commits SET count = count + 1 RETURNING count")?
@@ -132,9 +126,6 @@ pub fn compare(recorded: &Recorded, found: &Position) -> Verdict {
 }
 
 /// Notes in the store itself that commits were lost.
-///
-/// # Errors
-/// SQLite's.
 pub fn note_loss(c: &Connection, lost: &LostCommits, now_ms: u64) -> rusqlite::Result<()> {
     c.execute(
         "INSERT INTO store_losses (found_ms, commits, messages) VALUES (?1, ?2, ?3)",
@@ -144,9 +135,6 @@ pub fn note_loss(c: &Connection, lost: &LostCommits, now_ms: u64) -> rusqlite::R
 }
 
 /// Every loss of commits that was found, with when in milliseconds since the Unix epoch.
-///
-/// # Errors
-/// SQLite's.
 pub fn losses(c: &Connection) -> rusqlite::Result<Vec<(u64, LostCommits)>> {
     c.prepare_cached("SELECT found_ms, commits, messages FROM store_losses ORDER BY id")?
         .query_map([], |row| {

@@ -86,9 +86,6 @@ impl Selection {
     }
 
     /// The rows, and where the next page begins behind the last of them, when there may be one.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub(super) fn rows<T>(
         &self,
         connection: &Connection,

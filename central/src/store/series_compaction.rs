@@ -71,9 +71,6 @@ impl Loose {
 }
 
 /// Compacts the loose chunks of a series. Within one transaction.
-///
-/// # Errors
-/// SQLite's.
 pub(super) fn compact(connection: &Connection, series: i64) -> rusqlite::Result<()> {
     compact_with(connection, series, |_| {})
 }
@@ -222,9 +219,6 @@ fn next_begin(connection: &Connection, series: i64, at_ms: u64) -> rusqlite::Res
 }
 
 /// Deletes some compacted chunks that end before a time.
-///
-/// # Errors
-/// SQLite's.
 pub(super) fn trim_age(connection: &Connection, before_ms: u64) -> rusqlite::Result<()> {
     delete_chunks(
         connection,
@@ -239,9 +233,6 @@ pub(super) fn trim_age(connection: &Connection, before_ms: u64) -> rusqlite::Res
 
 /// Makes the oldest chunks of a device give way that has beyond `per_device` bytes, and those of the devices with the most that all have
 /// beyond `total`.
-///
-/// # Errors
-/// SQLite's.
 pub(super) fn trim_bytes(connection: &Connection, per_device: u64, total: u64) -> rusqlite::Result<()> {
     let over: Vec<(String, u64)> = connection
         .prepare_cached("SELECT device, bytes FROM series_usage WHERE bytes > ?1")?

@@ -1,12 +1,13 @@
 //! Reading series: chunks and the messages behind them, as the buckets of a chart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::Connection;
 use schemas::names::Identity;
 
 use super::columns::{integer, unsigned};
-use super::series::{COMPACT, LOOSE, SeriesState, StoredMessage, find, gather};
+use super::derived::StoredMessage;
+use super::series::{COMPACT, LOOSE, SERIES, add_points, find};
 use super::unreadable;
 use crate::series::bucket::{Bucket, buckets, together};
 use crate::series::chunk;
@@ -33,9 +34,6 @@ pub struct SeriesQuery {
 }
 
 /// The buckets of each name of a query.
-///
-/// # Errors
-/// SQLite's.
 pub fn read(connection: &Connection, query: &SeriesQuery) -> rusqlite::Result<Vec<Vec<Bucket>>> {
     let mut late = late(connection, query)?;
     let mut found = Vec::with_capacity(query.names.len());
@@ -49,20 +47,17 @@ pub fn read(connection: &Connection, query: &SeriesQuery) -> rusqlite::Result<Ve
 
 /// The points of messages that are not in the chunks yet, sorted by time, by name.
 fn late(connection: &Connection, query: &SeriesQuery) -> rusqlite::Result<BTreeMap<String, Vec<Point>>> {
-    let up_to = SeriesState::read(connection)?.up_to;
-    let mut statement = connection.prepare_cached(
-        "SELECT id, device, module, enqueued_ms, received_ms, bag, body FROM telemetry
-         WHERE device = ?1 AND id > ?2 ORDER BY id DESC LIMIT ?3",
-    )?;
-    let rows = statement.query_map((query.of.device.as_str(), up_to, LOOK_MAX), StoredMessage::read)?;
-    let mut messages: Vec<StoredMessage> =
-        unreadable::rows("telemetry", rows).collect::<rusqlite::Result<_>>()?;
-    messages.retain(|message| message.from == query.of);
-    messages.reverse();
-    let wants = |_: &Identity, component: &str, name: &str| {
+    let mut messages: Vec<StoredMessage> = Vec::new();
+    SERIES.newest(connection, query.of.device.as_str(), LOOK_MAX, |message| {
+        if message.from == query.of {
+            messages.push(message);
+        }
+    })?;
+    let wants = |component: &str, name: &str| {
         component == query.component && query.names.iter().any(|wanted| wanted == name)
     };
-    let mut senders = gather(connection, messages, wants)?;
+    let mut senders = HashMap::new();
+    messages.iter().rev().for_each(|message| add_points(&mut senders, message, wants));
     let names = senders.remove(&query.of).and_then(|mut components| components.remove(&query.component));
     let sorted = |(name, mut points): (String, Vec<Point>)| {
         points.sort_by_key(|point| point.at_ms);

@@ -64,7 +64,7 @@ async fn once(store: &Store, loose: &mut Option<Loose>) -> Result<Left, StoreErr
     };
     let mut messages = 0;
     if let Some(tail) = store.read(|c| Ok::<_, StoreError>(series::read_tail(c)?)).await? {
-        messages = tail.left;
+        messages = tail.left();
         let written = store.submit(move |c| Ok::<_, StoreError>(series::write_tail(c, &tail)?));
         let written = written.await?;
         let points = written.iter().map(|added| added.points as u64).sum();

@@ -11,7 +11,7 @@ use schemas::timestamp::rfc3339;
 use super::super::series_compaction::{compact, compact_with, trim_age, trim_bytes};
 use super::super::series_reading::{SeriesQuery, read};
 use super::super::telemetry::{NewMessage, Writing};
-use super::super::{devices, modules, schema, telemetry};
+use super::super::{devices, modules, schema, telemetry_retention};
 use super::*;
 use crate::series::bucket::Bucket;
 use std::collections::BTreeMap;
@@ -443,7 +443,7 @@ fn points_stay_when_their_messages_are_trimmed_and_go_by_age_and_by_bytes_of_the
             send(&c, "e", Some(at_ms), NOW_MS, br#"{"t": 1}"#);
         }
     }
-    telemetry::trim(&c, 1).unwrap();
+    telemetry_retention::trim(&c, 1).unwrap();
     assert_eq!(values(&c, "d", "t").len(), 400, "the messages are gone");
     all_series(&c).into_iter().for_each(|series| compact(&c, series).unwrap());
     trim_age(&c, NOW_MS - 300 * HOUR_MS).unwrap();

@@ -11,9 +11,6 @@ use crate::people::session::{IDLE_MS, LIFE_MS, Session};
 const PER_USER_MAX: u32 = 20;
 
 /// Keeps a new session. Those that are over go.
-///
-/// # Errors
-/// SQLite's.
 pub fn insert(connection: &Connection, session: &Session) -> rusqlite::Result<()> {
     let now_ms = session.created_ms;
     connection
@@ -37,9 +34,6 @@ pub fn insert(connection: &Connection, session: &Session) -> rusqlite::Result<()
 }
 
 /// The session with this hash, if it stands at `now_ms`, with its user.
-///
-/// # Errors
-/// SQLite's.
 pub fn find(connection: &Connection, hash: &str, now_ms: u64) -> rusqlite::Result<Option<Session>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, name, role, password IS NOT NULL AS has_password, users.created_ms AS created_ms, signed_in_ms,
@@ -59,9 +53,6 @@ pub fn find(connection: &Connection, hash: &str, now_ms: u64) -> rusqlite::Resul
 }
 
 /// Notes when a session was used.
-///
-/// # Errors
-/// SQLite's.
 pub fn used(connection: &Connection, hash: &str, at_ms: u64) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("UPDATE sessions SET used_ms = ?2 WHERE hash = ?1")?;
     statement.execute((hash, integer(at_ms)))?;
@@ -69,18 +60,12 @@ pub fn used(connection: &Connection, hash: &str, at_ms: u64) -> rusqlite::Result
 }
 
 /// Ends a session.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete(connection: &Connection, hash: &str) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM sessions WHERE hash = ?1")?.execute([hash])?;
     Ok(())
 }
 
 /// Ends every session of a user.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete_of(connection: &Connection, user: &UserName) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM sessions WHERE user = ?1")?.execute([user.as_str()])?;
     Ok(())

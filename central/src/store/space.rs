@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::limits::Quotas;
-use super::{series_compaction, telemetry};
+use super::{series_compaction, telemetry_retention};
 use crate::clock::now_ms;
 
 /// Between two looks at the quotas and the disk: what comes meanwhile is beyond them.
@@ -109,7 +109,9 @@ impl Space {
 
     /// Makes history give way that is beyond its quotas. Within the writer's transaction.
     pub(super) fn trim(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        for (device, messages) in telemetry::trim_bytes(connection, self.device_bytes, self.total_bytes)? {
+        for (device, messages) in
+            telemetry_retention::trim_bytes(connection, self.device_bytes, self.total_bytes)?
+        {
             let now = Instant::now();
             self.told.retain(|_, at| now.duration_since(*at) < TELL_AFTER);
             if self.told.len() < TOLD_MAX && !self.told.contains_key(&device) {

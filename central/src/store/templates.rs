@@ -49,9 +49,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DeviceTemplate> {
 }
 
 /// Stores a template in place of the one with its id; gives its new revision.
-///
-/// # Errors
-/// SQLite's.
 pub fn put(connection: &Connection, id: &str, document: &TemplateDocument) -> rusqlite::Result<i64> {
     let text = serde_json::json!(document).to_string();
     connection
@@ -64,33 +61,22 @@ pub fn put(connection: &Connection, id: &str, document: &TemplateDocument) -> ru
 }
 
 /// The template with this id; none when it cannot be read.
-///
-/// # Errors
-/// SQLite's.
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<DeviceTemplate>> {
     let mut statement = connection.prepare_cached("SELECT * FROM device_templates WHERE id = ?1")?;
     unreadable::row("device_templates", statement.query_row([id], read))
 }
 
-/// # Errors
-/// SQLite's.
 pub fn count(connection: &Connection) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare_cached("SELECT count(*) FROM device_templates")?;
     statement.query_row([], |row| row.get(0)).map(unsigned)
 }
 
 /// Whether the id is taken, also by a template that cannot be read.
-///
-/// # Errors
-/// SQLite's.
 pub fn exists(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT 1 FROM device_templates WHERE id = ?1")?.exists([id])
 }
 
 /// How many devices a template is assigned to, and the first of them.
-///
-/// # Errors
-/// SQLite's.
 pub fn assignments(connection: &Connection, id: &str) -> rusqlite::Result<(u64, Option<String>)> {
     connection
         .prepare_cached("SELECT count(*), min(id) FROM devices WHERE template = ?1")?
@@ -183,9 +169,6 @@ pub const LISTED: Listed = Listed {
 };
 
 /// The templates that a list asks for, and where its next page begins.
-///
-/// # Errors
-/// SQLite's.
 pub fn select(
     connection: &Connection,
     selection: &Selection,
@@ -194,9 +177,6 @@ pub fn select(
 }
 
 /// Forgets a template; false when there was none.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
     Ok(connection.prepare_cached("DELETE FROM device_templates WHERE id = ?1")?.execute([id])? == 1)
 }

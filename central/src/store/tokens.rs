@@ -9,9 +9,6 @@ use crate::token::{Grant, Role, RoleAssignment};
 const COLUMNS: &str = "name, role, created_ms, expires_ms, used_ms";
 
 /// Keeps a token by its hash. Returns false, and keeps nothing, when another one has its name.
-///
-/// # Errors
-/// SQLite's.
 pub fn insert(connection: &Connection, hash: &str, grant: &Grant) -> rusqlite::Result<bool> {
     let added = connection
         .prepare_cached(
@@ -29,9 +26,6 @@ pub fn insert(connection: &Connection, hash: &str, grant: &Grant) -> rusqlite::R
 }
 
 /// What the token with this hash grants.
-///
-/// # Errors
-/// SQLite's.
 pub fn find(connection: &Connection, hash: &str) -> rusqlite::Result<Option<Grant>> {
     let mut statement =
         connection.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens WHERE hash = ?1"))?;
@@ -39,9 +33,6 @@ pub fn find(connection: &Connection, hash: &str) -> rusqlite::Result<Option<Gran
 }
 
 /// The token with this name.
-///
-/// # Errors
-/// SQLite's.
 pub fn get(connection: &Connection, name: &str) -> rusqlite::Result<Option<Grant>> {
     let mut statement =
         connection.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens WHERE name = ?1"))?;
@@ -49,9 +40,6 @@ pub fn get(connection: &Connection, name: &str) -> rusqlite::Result<Option<Grant
 }
 
 /// At most `limit` tokens with names after `after`, by name.
-///
-/// # Errors
-/// SQLite's.
 pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Grant>> {
     let query = format!("SELECT {COLUMNS} FROM tokens WHERE name > ?1 ORDER BY name LIMIT ?2");
     let mut statement = connection.prepare_cached(&query)?;
@@ -59,18 +47,12 @@ pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resul
 }
 
 /// Revokes a token. Returns false when none has the name.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     connection.prepare_cached("DELETE FROM token_roles WHERE name = ?1")?.execute([name])?;
     Ok(connection.prepare_cached("DELETE FROM tokens WHERE name = ?1")?.execute([name])? == 1)
 }
 
 /// Notes the roles that a token was made with, as its maker wrote them.
-///
-/// # Errors
-/// SQLite's.
 pub fn put_roles(connection: &Connection, name: &str, roles: &[RoleAssignment]) -> rusqlite::Result<()> {
     let roles = serde_json::json!(roles).to_string();
     connection
@@ -80,9 +62,6 @@ pub fn put_roles(connection: &Connection, name: &str, roles: &[RoleAssignment]) 
 }
 
 /// The roles that a token was made with; none when it has its one role for the whole site alone.
-///
-/// # Errors
-/// SQLite's.
 pub fn roles(connection: &Connection, name: &str) -> rusqlite::Result<Vec<RoleAssignment>> {
     let mut statement = connection.prepare_cached("SELECT name, roles FROM token_roles WHERE name = ?1")?;
     let found = statement.query_row([name], |row| json_column(row, "roles"));
@@ -90,9 +69,6 @@ pub fn roles(connection: &Connection, name: &str) -> rusqlite::Result<Vec<RoleAs
 }
 
 /// Notes when a token was used.
-///
-/// # Errors
-/// SQLite's.
 pub fn used(connection: &Connection, hash: &str, at_ms: u64) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("UPDATE tokens SET used_ms = ?2 WHERE hash = ?1")?;
     statement.execute((hash, integer(at_ms)))?;

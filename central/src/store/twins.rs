@@ -8,7 +8,7 @@ use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::{Section, Twin};
 use serde_json::Map;
 
-use crate::component::{ComponentName, is_component};
+use crate::types::component::{ComponentName, is_component};
 
 use super::columns::{integer, json_column, parsed_column, unsigned};
 use super::unreadable;
@@ -48,9 +48,6 @@ fn module_column(identity: &Identity) -> &str {
 }
 
 /// One section; empty at version 0 when nothing was ever written.
-///
-/// # Errors
-/// SQLite's.
 pub fn section(connection: &Connection, of: &Identity, half: Half) -> rusqlite::Result<StoredSection> {
     let found = connection
         .prepare_cached(
@@ -72,9 +69,6 @@ pub fn section(connection: &Connection, of: &Identity, half: Half) -> rusqlite::
 }
 
 /// Both sections.
-///
-/// # Errors
-/// SQLite's.
 pub fn twin(connection: &Connection, of: &Identity) -> rusqlite::Result<Twin> {
     Ok(Twin {
         desired: section(connection, of, Half::Desired)?.section,
@@ -83,9 +77,6 @@ pub fn twin(connection: &Connection, of: &Identity) -> rusqlite::Result<Twin> {
 }
 
 /// Writes a section in place of the one that stands, and notes which properties changed.
-///
-/// # Errors
-/// SQLite's.
 pub fn write(
     connection: &Connection,
     of: &Identity,
@@ -131,9 +122,6 @@ fn touched(old: &StoredSection, new: &Section, now_ms: u64) -> Touched {
 }
 
 /// The components that the twin of a device or module has, in either section.
-///
-/// # Errors
-/// SQLite's.
 pub fn components(connection: &Connection, of: &Identity) -> rusqlite::Result<BTreeSet<ComponentName>> {
     let twin = twin(connection, of)?;
     let all = twin.desired.properties.iter().chain(&twin.reported.properties);
@@ -141,9 +129,6 @@ pub fn components(connection: &Connection, of: &Identity) -> rusqlite::Result<BT
 }
 
 /// Forgets both sections.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete(connection: &Connection, of: &Identity) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM twins WHERE device = ?1 AND module = ?2")?
@@ -152,9 +137,6 @@ pub fn delete(connection: &Connection, of: &Identity) -> rusqlite::Result<()> {
 }
 
 /// The modules of a device that have a section.
-///
-/// # Errors
-/// SQLite's.
 pub fn modules(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<ModuleId>> {
     let mut statement = connection.prepare_cached(
         "SELECT DISTINCT module FROM twins WHERE device = ?1 AND module <> '' ORDER BY module",

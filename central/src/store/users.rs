@@ -11,17 +11,11 @@ use crate::token::{Role, RoleAssignment};
 const COLUMNS: &str = "id, name, role, password IS NOT NULL AS has_password, created_ms, signed_in_ms";
 
 /// How many there are.
-///
-/// # Errors
-/// SQLite's.
 pub fn count(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("SELECT count(*) FROM users", [], |row| row.get(0))
 }
 
 /// Keeps a new user. Returns false, and keeps nothing, when another one has its id or name.
-///
-/// # Errors
-/// SQLite's.
 pub fn insert(connection: &Connection, user: &User, password: Option<&str>) -> rusqlite::Result<bool> {
     let added = connection
         .prepare_cached(
@@ -40,27 +34,18 @@ pub fn insert(connection: &Connection, user: &User, password: Option<&str>) -> r
 }
 
 /// The user with this id.
-///
-/// # Errors
-/// SQLite's.
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<User>> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM users WHERE id = ?1"))?;
     unreadable::row("users", statement.query_row([id], user))
 }
 
 /// The user who signs in with this name.
-///
-/// # Errors
-/// SQLite's.
 pub fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM users WHERE name = ?1"))?;
     unreadable::row("users", statement.query_row([name], user))
 }
 
 /// The hash of the password of the user who signs in with this name; `None` when there is no such user or password.
-///
-/// # Errors
-/// SQLite's.
 pub fn password_of(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     let mut statement = connection.prepare_cached("SELECT password FROM users WHERE name = ?1")?;
     let found = unreadable::row("users", statement.query_row([name], |row| row.get::<_, Option<String>>(0)))?;
@@ -68,9 +53,6 @@ pub fn password_of(connection: &Connection, name: &str) -> rusqlite::Result<Opti
 }
 
 /// The user of this name, if the password still has this hash.
-///
-/// # Errors
-/// SQLite's.
 pub fn with_password(connection: &Connection, name: &str, hash: &str) -> rusqlite::Result<Option<User>> {
     let query = format!("SELECT {COLUMNS} FROM users WHERE name = ?1 AND password = ?2");
     let mut statement = connection.prepare_cached(&query)?;
@@ -78,9 +60,6 @@ pub fn with_password(connection: &Connection, name: &str, hash: &str) -> rusqlit
 }
 
 /// At most `limit` users with ids after `after`, by id.
-///
-/// # Errors
-/// SQLite's.
 pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<User>> {
     let query = format!("SELECT {COLUMNS} FROM users WHERE id > ?1 ORDER BY id LIMIT ?2");
     let mut statement = connection.prepare_cached(&query)?;
@@ -88,9 +67,6 @@ pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resul
 }
 
 /// Changes name and role. Returns false, and changes nothing, when another user has the name.
-///
-/// # Errors
-/// SQLite's.
 pub fn update(connection: &Connection, user: &User) -> rusqlite::Result<bool> {
     let changed = connection
         .prepare_cached("UPDATE OR IGNORE users SET name = ?2, role = ?3 WHERE id = ?1")?
@@ -99,9 +75,6 @@ pub fn update(connection: &Connection, user: &User) -> rusqlite::Result<bool> {
 }
 
 /// Keeps the role assignments that say more than the role.
-///
-/// # Errors
-/// SQLite's.
 pub fn put_roles(connection: &Connection, id: &UserName, roles: &[RoleAssignment]) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("UPDATE users SET roles = ?2 WHERE id = ?1")?;
     statement.execute((id.as_str(), serde_json::json!(roles).to_string()))?;
@@ -109,9 +82,6 @@ pub fn put_roles(connection: &Connection, id: &UserName, roles: &[RoleAssignment
 }
 
 /// The role assignments that say more than the role; none when there are none.
-///
-/// # Errors
-/// SQLite's.
 pub fn roles(connection: &Connection, id: &UserName) -> rusqlite::Result<Vec<RoleAssignment>> {
     let mut statement = connection.prepare_cached("SELECT id, roles FROM users WHERE id = ?1")?;
     let found = statement.query_row([id.as_str()], |row| json_column(row, "roles"));
@@ -119,26 +89,17 @@ pub fn roles(connection: &Connection, id: &UserName) -> rusqlite::Result<Vec<Rol
 }
 
 /// Sets the hash of a password. Returns false when nobody has the id.
-///
-/// # Errors
-/// SQLite's.
 pub fn set_password(connection: &Connection, id: &UserName, hash: &str) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached("UPDATE users SET password = ?2 WHERE id = ?1")?;
     Ok(statement.execute([id.as_str(), hash])? == 1)
 }
 
 /// Removes a user with its sessions. Returns false when nobody has the id.
-///
-/// # Errors
-/// SQLite's.
 pub fn delete(connection: &Connection, id: &UserName) -> rusqlite::Result<bool> {
     Ok(connection.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute([id.as_str()])? == 1)
 }
 
 /// Notes when a user signed in.
-///
-/// # Errors
-/// SQLite's.
 pub fn signed_in(connection: &Connection, id: &UserName, at_ms: u64) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("UPDATE users SET signed_in_ms = ?2 WHERE id = ?1")?;
     statement.execute((id.as_str(), integer(at_ms)))?;
@@ -146,9 +107,6 @@ pub fn signed_in(connection: &Connection, id: &UserName, at_ms: u64) -> rusqlite
 }
 
 /// How many users beside `id` may do everything and have a password.
-///
-/// # Errors
-/// SQLite's.
 pub fn other_administrators(connection: &Connection, id: &UserName) -> rusqlite::Result<u32> {
     let query = "SELECT count(*) FROM users WHERE role = ?1 AND password IS NOT NULL AND id <> ?2";
     connection.prepare_cached(query)?.query_row([Role::Administrator.as_str(), id.as_str()], |row| row.get(0))

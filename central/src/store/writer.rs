@@ -17,7 +17,7 @@ use super::error::StoreError;
 use super::limits::Keep;
 use super::record::{self, CommitRecord};
 use super::space::{Disk, Space};
-use super::{commands, telemetry};
+use super::{commands, telemetry_retention};
 
 /// Works in one commit: enough to share a sync, few enough that none waits long behind the others.
 const GROUP_MAX: usize = 1000;
@@ -258,7 +258,7 @@ impl Writer<'_> {
                 Err(_) => tracing::error!("a work of the store panicked; what it wrote was undone"),
             }
         }
-        telemetry::trim(&transaction, self.keep.messages)?;
+        telemetry_retention::trim(&transaction, self.keep.messages)?;
         commands::trim(&transaction, self.keep.commands)?;
         if is_space_due {
             self.space.trim(&transaction)?;

@@ -69,7 +69,7 @@ impl Central {
         let new = token::create("central.test", &TokenName::random(), role, now_ms, now_ms + 3_600_000);
         let line = new.line.clone();
         let insert = move |c: &_| Ok::<_, StoreError>(tokens::insert(c, &new.hash, &new.grant)?);
-        self.started.fleet().store.submit(insert).await.unwrap();
+        self.started.store().submit(insert).await.unwrap();
         line
     }
 

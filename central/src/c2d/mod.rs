@@ -1,0 +1,4 @@
+//! Cloud-to-device messages.
+
+pub mod service;
+mod source;

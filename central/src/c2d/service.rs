@@ -1,0 +1,133 @@
+//! Cloud-to-device messages: queued here, sent to a device at central's own listener or handed to its gateway, and ended.
+//!
+//! A message waits here, or at the gateway of its device; who is connected to central's own listener gets it
+//! there. What a gateway has taken is expired here all the same when its time is over, should the gateway never come back.
+
+use std::sync::Arc;
+
+use edge_core::cloud_message;
+use edge_hub::clients::Clients;
+use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
+use futures_util::future::BoxFuture;
+use schemas::cloud_message::{CloudMessage, Settlement, WAITING_MAX};
+use schemas::names::{DeviceId, Identity};
+use tokio_util::sync::CancellationToken;
+
+use super::source::StoredCloudMessages;
+use crate::access::authorize::{Way, authorize};
+use crate::clock::now_ms;
+use crate::error::{ServiceError, no_device};
+use crate::gateway_sync::service::GatewaySync;
+use crate::store::cloud_messages::{self, StoredMessage};
+use crate::store::devices;
+use crate::store::{Store, StoreError};
+
+/// The C2D messages of all devices.
+pub struct C2d {
+    store: Store,
+    clients: Clients,
+    gateway_sync: Arc<GatewaySync>,
+    /// Sends messages to devices at central's own listener.
+    dispatcher: CloudMessageDispatcher<StoredCloudMessages>,
+}
+
+impl C2d {
+    pub fn new(store: Store, clients: Clients, gateway_sync: Arc<GatewaySync>) -> Self {
+        let source = Arc::new(StoredCloudMessages(store.clone()));
+        let dispatcher = CloudMessageDispatcher::new(source, clients.clone());
+        Self { store, clients, gateway_sync, dispatcher }
+    }
+
+    /// Sends what waits for a device that has subscribed at central's own listener.
+    pub(crate) fn wake(&self, device: &DeviceId) {
+        self.dispatcher.wake(device);
+    }
+
+    /// Ends messages that expire, until `stop`.
+    pub(crate) async fn expire(&self, stop: CancellationToken) {
+        self.dispatcher.clone().expire(stop).await;
+    }
+
+    /// Queues a message for a device and sends it.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::Wrong`] with the field, [`ServiceError::TooLarge`], or
+    /// [`ServiceError::QueueFull`] when as many wait as may.
+    pub async fn send(&self, device: DeviceId, message: CloudMessage) -> Result<StoredMessage, ServiceError> {
+        cloud_message::check(&message, &device)?;
+        let of = device.clone();
+        let stored = self.store.submit_then(
+            message.size_bytes() + 1024,
+            move |c| {
+                let device = devices::get(c, &of)?.ok_or_else(|| no_device(&of))?;
+                if device.is_gateway {
+                    return Err(ServiceError::Wrong(format!(
+                        "device `{of}` is a gateway and has no inbox; run a command of it or of a module"
+                    )));
+                }
+                let waiting = cloud_messages::count_waiting(c, &of)?;
+                if waiting >= WAITING_MAX {
+                    return Err(ServiceError::QueueFull(format!(
+                        "{waiting} messages wait for device `{of}` already; wait for it, or purge them"
+                    )));
+                }
+                let sequence = cloud_messages::insert(c, &of, &message)?;
+                let stored = cloud_messages::get(c, sequence)?.ok_or(StoreError::NotCommitted)?;
+                Ok((stored, device.gateway))
+            },
+            |_| {},
+        );
+        let (stored, gateway) = stored.await?;
+        self.deliver(&device, gateway.as_ref(), [stored.sequence]);
+        Ok(stored)
+    }
+
+    /// Sends waiting messages to the device's session at central's own listener, or to its gateway.
+    pub(crate) fn deliver(
+        &self,
+        device: &DeviceId,
+        gateway: Option<&DeviceId>,
+        sequences: impl IntoIterator<Item = u64>,
+    ) {
+        self.dispatcher.wake(device);
+        if let Some(gateway) =
+            gateway.filter(|_| !self.clients.is_connected(&Identity::device(device.clone())))
+        {
+            self.gateway_sync.send_messages(gateway, device, sequences);
+        }
+    }
+
+    /// Purges the messages that wait for a device; returns how many.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`].
+    pub async fn purge(&self, device: DeviceId) -> Result<usize, ServiceError> {
+        let now_ms = now_ms();
+        let purged = self.store.submit(move |c| {
+            let gateway = devices::get(c, &device)?.ok_or_else(|| no_device(&device))?.gateway;
+            Ok::<_, ServiceError>((cloud_messages::purge(c, &device, now_ms)?, device, gateway))
+        });
+        let (count, device, gateway) = purged.await?;
+        if let Some(gateway) = gateway.filter(|_| count > 0) {
+            self.gateway_sync.send_purge(&gateway, &device);
+        }
+        Ok(count)
+    }
+
+    /// Stores how a message ended, as its gateway says.
+    pub(crate) fn settled(
+        &self,
+        gateway: DeviceId,
+        device: DeviceId,
+        sequence: u64,
+        settlement: Settlement,
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
+        self.store.submit(move |c| {
+            authorize(c, &gateway, &Identity::device(device.clone()), Way::Settlement, None)?;
+            if !cloud_messages::end(c, &device, sequence, &settlement)? {
+                tracing::info!(%device, sequence, "a second end of a cloud-to-device message was left out");
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! What operators want of gateways and devices: desired properties, and manifests, which are desired properties too.
+
+pub mod assignment;
+pub mod service;

@@ -1,0 +1,109 @@
+//! What the list of devices needs of the gateways' reports, read again only when a report or a manifest changes.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use rusqlite::Connection;
+use schemas::names::{DeviceId, Identity, ModuleId};
+use schemas::received_report::{ReceivedModule, ReceivedReport};
+
+use crate::diagnosis::device_state::ModuleCounts;
+use crate::store::twins::{self, Half};
+
+/// Reports that are kept; a site has fewer gateways. Beyond, all are read again.
+const KEPT_MAX: usize = 20_000;
+
+/// What a gateway reports, in short.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GatewayReport {
+    /// `None` before it was given a manifest.
+    pub modules: Option<ModuleCounts>,
+    /// What it found wrong with itself, the first error.
+    pub error_finding: Option<String>,
+}
+
+impl GatewayReport {
+    /// Of both sections of `$edgeAgent`.
+    pub fn of(desired: &ReceivedReport, reported: &ReceivedReport) -> Self {
+        let modules = desired.modules.as_ref().map(|wanted| {
+            let mut counts = ModuleCounts::default();
+            for (name, _) in wanted.iter().filter(|(_, module)| module.shall_run()) {
+                counts.wanted += 1;
+                counts.running += u32::from(reported.module(name).is_some_and(ReceivedModule::is_running));
+            }
+            counts
+        });
+        let findings = reported.health.iter().flat_map(|health| &health.findings);
+        let error = findings.into_iter().find(|finding| finding.level == "error");
+        Self { modules, error_finding: error.map(|finding| finding.evidence.clone()) }
+    }
+
+    fn read(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<Self> {
+        Ok(Self::of(&section(c, gateway, Half::Desired)?, &section(c, gateway, Half::Reported)?))
+    }
+}
+
+/// A section of a gateway's `$edgeAgent`, as far as it can be read.
+///
+/// # Errors
+/// Those of the store.
+pub fn section(c: &Connection, gateway: &DeviceId, half: Half) -> rusqlite::Result<ReceivedReport> {
+    let agent = Identity::module(gateway.clone(), ModuleId::edge_agent());
+    Ok(ReceivedReport::of(&twins::section(c, &agent, half)?.section.properties))
+}
+
+/// The versions of both sections of a gateway's `$edgeAgent`; `None` for one that was never written.
+pub type ReportVersions = (Option<i64>, Option<i64>);
+
+/// The reports of gateways, by the versions that they were read at.
+#[derive(Debug, Default)]
+pub struct GatewayReports(Mutex<HashMap<DeviceId, (u64, ReportVersions, GatewayReport)>>);
+
+impl GatewayReports {
+    /// The report of a gateway's generation at `versions`, which are those of `c`'s moment.
+    pub fn get(
+        &self,
+        c: &Connection,
+        gateway: &DeviceId,
+        generation: u64,
+        versions: ReportVersions,
+    ) -> rusqlite::Result<GatewayReport> {
+        if versions == (None, None) {
+            return Ok(GatewayReport::default());
+        }
+        let lock = || self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((of, at, report)) = lock().get(gateway)
+            && (*of, *at) == (generation, versions)
+        {
+            return Ok(report.clone());
+        }
+        let report = GatewayReport::read(c, gateway)?;
+        let mut reports = lock();
+        if reports.len() >= KEPT_MAX {
+            reports.clear();
+        }
+        reports.insert(gateway.clone(), (generation, versions, report.clone()));
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_module_counts_when_it_is_wanted_and_runs_when_its_gateway_says_so() {
+        let of = |desired: Value, reported: Value| {
+            let read = |section: Value| ReceivedReport::of(section.as_object().unwrap());
+            GatewayReport::of(&read(desired), &read(reported))
+        };
+        let wanted = json!({"modules": {"a": {"status": "running"}, "b": {}, "c": {"status": "stopped"}}});
+        let told = json!({"modules": {"a": {"runtimeStatus": "running"}, "b": {"runtimeStatus": "backoff"},
+            "c": {"runtimeStatus": "running"}, "d": {"runtimeStatus": "running"}}});
+        assert_eq!(of(wanted.clone(), told).modules, Some(ModuleCounts { wanted: 2, running: 1 }));
+        assert_eq!(of(wanted, json!({})).modules, Some(ModuleCounts { wanted: 2, running: 0 }));
+        assert_eq!(of(json!({}), json!({"modules": {"a": {}}})), GatewayReport::default());
+        assert_eq!(of(json!({"modules": 5}), json!({"modules": [], "health": 7})), GatewayReport::default());
+    }
+}

@@ -1,0 +1,7 @@
+//! The registry of gateways and devices.
+
+pub mod approval;
+pub mod attest;
+pub mod registration;
+mod relationships;
+pub mod service;

@@ -1,0 +1,87 @@
+//! Retention of telemetry: the oldest messages go, by number and by bytes.
+
+use rusqlite::Connection;
+
+use super::columns::{integer, unsigned};
+use super::{last_values, series};
+
+/// Deletes the oldest messages beyond `keep`.
+pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
+    let newest: Option<i64> =
+        connection.prepare_cached("SELECT max(id) FROM telemetry")?.query_row([], |row| row.get(0))?;
+    let last = newest.unwrap_or(0).saturating_sub(integer(keep));
+    if last > 0 {
+        last_values::reach(connection, last)?;
+        series::reach(connection, last)?;
+        connection.prepare_cached("DELETE FROM telemetry WHERE id <= ?1")?.execute([last])?;
+    }
+    Ok(())
+}
+
+/// Bytes of all telemetry that is kept.
+pub fn bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM telemetry_usage")?
+        .query_row([], |row| row.get(0).map(unsigned))
+}
+
+/// Deletes the oldest messages of each device that has more than `per_device` bytes, and of the devices with the most while all
+/// have more than `total`. Returns the devices and how many of their messages were deleted.
+pub fn trim_bytes(
+    connection: &Connection,
+    per_device: u64,
+    total: u64,
+) -> rusqlite::Result<Vec<(String, usize)>> {
+    let mut trimmed = Vec::new();
+    let over: Vec<(String, u64)> = connection
+        .prepare_cached("SELECT device, bytes FROM telemetry_usage WHERE bytes > ?1")?
+        .query_map([integer(per_device)], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (device, bytes) in over {
+        let gone = delete_oldest(connection, &device, bytes - per_device)?;
+        trimmed.push((device, gone));
+    }
+    let mut beyond = bytes(connection)?.saturating_sub(total);
+    while beyond > 0 {
+        let (device, bytes): (String, u64) = connection
+            .prepare_cached("SELECT device, bytes FROM telemetry_usage ORDER BY bytes DESC LIMIT 1")?
+            .query_row([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
+        let gone = delete_oldest(connection, &device, beyond.min(bytes))?;
+        trimmed.push((device, gone));
+        let left = self::bytes(connection)?.saturating_sub(total);
+        if left >= beyond {
+            break;
+        }
+        beyond = left;
+    }
+    Ok(trimmed)
+}
+
+/// Deletes a device's oldest messages until `bytes` are free.
+fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite::Result<usize> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, length(bag) + length(body) + 128 FROM telemetry WHERE device = ?1 ORDER BY id",
+    )?;
+    let mut rows = statement.query([device])?;
+    let (mut last, mut found) = (None, 0);
+    while found < bytes
+        && let Some(row) = rows.next()?
+    {
+        last = Some(row.get::<_, i64>(0)?);
+        found += unsigned(row.get(1)?);
+    }
+    drop(rows);
+    let Some(last) = last else {
+        // Counted and not there: the count is wrong, and would be found again and again.
+        connection.prepare_cached("DELETE FROM telemetry_usage WHERE device = ?1")?.execute([device])?;
+        return Ok(0);
+    };
+    last_values::reach(connection, last)?;
+    series::reach(connection, last)?;
+    // The newest of all stays, whosever it is: SQLite would give its id again, below what devices were registered after.
+    connection
+        .prepare_cached(
+            "DELETE FROM telemetry WHERE device = ?1 AND id <= ?2 AND id < (SELECT max(id) FROM telemetry)",
+        )?
+        .execute((device, last))
+}

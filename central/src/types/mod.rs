@@ -1,0 +1,7 @@
+//! Types that requests, services and the store share.
+
+pub mod component;
+pub mod organizations;
+pub mod precondition;
+pub mod single_line;
+pub mod update;

@@ -8,11 +8,11 @@ use rusqlite::Connection;
 use schemas::names::Identity;
 use serde_json::{Map, Value};
 
-use crate::types::component::{self, MARKER};
 use crate::error::ServiceError;
 use crate::store::devices;
 use crate::store::templates as stored;
 use crate::templates;
+use crate::types::component::{self, MARKER};
 
 /// The model of a device's template.
 pub struct DeviceModel {

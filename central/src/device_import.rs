@@ -14,15 +14,15 @@ use edge_hub::tasks;
 use rusqlite::Connection;
 use schemas::names::DeviceId;
 
-use crate::registry::attest::is_key;
 use crate::clock::now_ms;
 use crate::error::ServiceError;
-use crate::services::Services;
 use crate::new_device::{new_device, new_key};
-use crate::types::single_line::{DisplayName, TemplateId};
+use crate::registry::attest::is_key;
+use crate::services::Services;
 use crate::store::StoreError;
 use crate::store::devices::{self, Device, Keys, X509};
 use crate::store::operations::{self, OperationFault};
+use crate::types::single_line::{DisplayName, TemplateId};
 
 /// What the operation is called.
 pub const KIND: &str = "importDevices";

@@ -149,7 +149,7 @@ fn serve(data: &DataArgs) -> anyhow::Result<()> {
         let running = server::start(config, stop).await?;
         logging::print(&format!("central ready: {} mqtts://{}", running.http_url(), running.mqtts));
         if let Err(error) = sd_notify::notify(false, &[NotifyState::Ready]) {
-            tracing::warn!(error = %chain(&error), "systemd was not told that central is ready");
+            tracing::warn!(error = %chain(&error), "notifying systemd that central is ready failed");
         }
         running.ended().await
     })

@@ -175,7 +175,7 @@ async fn a_file_that_cannot_be_read_as_a_whole_is_refused_and_a_device_may_be_ca
 async fn an_import_that_central_did_not_end_is_shown_as_interrupted_with_how_far_it_came() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
-    let store = central.started.fleet().store.clone();
+    let store = central.started.store().clone();
     let insert = store.submit(|c| {
         c.execute(
             "INSERT INTO operations (kind, title, who, started_ms, total, done, failed) VALUES ('importDevices', 'a.csv', 'u', 1, 300, 200, 1)",
@@ -201,7 +201,7 @@ async fn only_the_newest_operations_are_kept() {
     }
     let list = central.get("/api/ext/operations").await;
     assert_eq!((list["value"].as_array().unwrap().len(), &list["value"][0]["id"]), (20, &json!(last)));
-    let store = central.started.fleet().store.clone();
+    let store = central.started.store().clone();
     let faults = store.read(|c| {
         Ok::<_, StoreError>(c.query_row(
             "SELECT count(DISTINCT operation) FROM operation_faults",

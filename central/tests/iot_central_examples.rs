@@ -316,7 +316,7 @@ impl Case<'_> {
         }
         // The examples of devices write what the template of the other examples does not have.
         let forget = |c: &_| Ok::<_, StoreError>(templates::delete(c, "dtmi:contoso:testDeviceTemplate;1")?);
-        central.started.fleet().store.submit(forget).await.unwrap();
+        central.started.store().submit(forget).await.unwrap();
         let device = json!({"template": "dtmi:contoso:testDeviceTemplate;1", "organizations": ["seattle"]});
         let gateway = json!({"type": ["iotEdge"]});
         let is_gateway = self.is_of("/modules") || self.is_of("/relationships");

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use central::store::StoreError;
-use central::store::devices::{self, Device, Keys, Relationship};
+use central::store::devices::{self, Device, Keys};
+use central::store::relationships::{self, Relationship};
 use common::{Central, start, start_with};
 use edge_core::access::enrolment;
 use edge_core::link::snapshot::{self, Assembly};
@@ -97,7 +98,7 @@ async fn attach(central: &Central, gateway: &'static str, count: usize) {
                 source: gateway.parse().unwrap(),
                 target: id,
             };
-            devices::put_relationship(c, &relationship)?;
+            relationships::put(c, &relationship)?;
         }
         Ok::<_, StoreError>(())
     });

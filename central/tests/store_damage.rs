@@ -355,7 +355,7 @@ async fn a_backup_made_while_central_runs_restores_the_site_and_the_authority_fr
     let bytes = fs::read(machine.path().join("central.db")).unwrap();
     assert!(!bytes.windows(11).any(|part| part == b"PRIVATE KEY"), "the authority's key stays in its file");
     let restored = start(machine.path()).await.unwrap();
-    assert_eq!(shown(&restored.0.store()).await.unwrap(), had);
+    assert_eq!(shown(restored.0.store()).await.unwrap(), had);
     assert_eq!(restored.0.store().losses(), []);
     end(restored).await;
 
@@ -363,11 +363,11 @@ async fn a_backup_made_while_central_runs_restores_the_site_and_the_authority_fr
     let refused = central(dir.path(), &["restore", name]);
     assert!(!refused.status.success() && text(&refused).contains("--replace"), "{}", text(&refused));
     let running = start(dir.path()).await.unwrap();
-    assert_eq!(shown(&running.0.store()).await.unwrap().len(), 110, "a refused restore changes nothing");
+    assert_eq!(shown(running.0.store()).await.unwrap().len(), 110, "a refused restore changes nothing");
     end(running).await;
     ok(&central(dir.path(), &["restore", "--replace", name]));
     let running = start(dir.path()).await.unwrap();
-    assert_eq!(shown(&running.0.store()).await.unwrap(), had);
+    assert_eq!(shown(running.0.store()).await.unwrap(), had);
     end(running).await;
     let replaced = fs::read_dir(dir.path()).unwrap().map(Result::unwrap);
     let replaced = replaced.filter(|file| file.file_name().to_string_lossy().starts_with("replaced-"));
@@ -379,7 +379,7 @@ async fn a_backup_made_while_central_runs_restores_the_site_and_the_authority_fr
 async fn a_lost_store_comes_back_from_its_backup_or_is_begun_anew_on_purpose() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let running = start(dir.path()).await.unwrap();
-    fill(&running.0.store(), 1..21).await;
+    fill(running.0.store(), 1..21).await;
     let file = other.path().join("site.backup");
     ok(&central(dir.path(), &["backup", file.to_str().unwrap()]));
     end(running).await;
@@ -392,7 +392,7 @@ async fn a_lost_store_comes_back_from_its_backup_or_is_begun_anew_on_purpose() {
     );
     ok(&central(dir.path(), &["restore", file.to_str().unwrap()]));
     let running = start(dir.path()).await.unwrap();
-    assert_eq!(shown(&running.0.store()).await.unwrap().len(), 20);
+    assert_eq!(shown(running.0.store()).await.unwrap().len(), 20);
     end(running).await;
 
     let refused = central(dir.path(), &["new-store"]);
@@ -401,7 +401,7 @@ async fn a_lost_store_comes_back_from_its_backup_or_is_begun_anew_on_purpose() {
     fs::write(dir.path().join("central.db"), "").unwrap();
     ok(&central(dir.path(), &["new-store"]));
     let running = start(dir.path()).await.unwrap();
-    assert_eq!(shown(&running.0.store()).await.unwrap(), []);
+    assert_eq!(shown(running.0.store()).await.unwrap(), []);
     assert_eq!(running.0.store().losses(), []);
     end(running).await;
     assert_eq!(fs::read(dir.path().join("ca.pem")).unwrap(), authority);
@@ -411,8 +411,8 @@ async fn a_lost_store_comes_back_from_its_backup_or_is_begun_anew_on_purpose() {
 async fn a_backup_with_any_byte_changed_is_refused_and_changes_nothing() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let running = start(dir.path()).await.unwrap();
-    fill(&running.0.store(), 1..101).await;
-    let had = shown(&running.0.store()).await.unwrap();
+    fill(running.0.store(), 1..101).await;
+    let had = shown(running.0.store()).await.unwrap();
     let file = other.path().join("site.backup");
     backup::make(dir.path(), &file, 1).unwrap();
     end(running).await;

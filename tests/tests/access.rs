@@ -67,7 +67,7 @@ async fn ends_soon(client: Held, change: impl Future<Output = ()>) -> Duration {
     let since = Instant::now();
     change.await;
     let took = ended.await.unwrap().duration_since(since);
-    println!("the live connection ended {took:?} after the change was asked for");
+    println!("the live connection ended {took:?} after the change was requested");
     assert!(took < ON_A_LOADED_MACHINE, "{took:?}");
     took
 }

@@ -5,7 +5,7 @@
 //! | itself | yes | unless blocked | yes | yes | yes |
 //! | a module of its own, known here | yes | unless blocked | yes | yes | yes |
 //! | a module of its own, unknown here | yes | unless blocked | no | yes | yes |
-//! | a device that stands behind it | yes | yes | yes | yes | yes |
+//! | a device that is behind it | yes | yes | yes | yes | yes |
 //! | a device that was never registered | registers it | no | registers it | registers it | no |
 //! | a device that was deleted | no | no | no | no | no |
 //! | any other device, its modules, another gateway | no | no | no | no | no |
@@ -185,7 +185,7 @@ fn earlier(of: &Identity) -> ServiceError {
     ServiceError::Forbidden(format!("it is of an earlier device or module `{of}`, which was removed since"))
 }
 
-/// Makes sure that what is said of `device`, which stands behind `gateway`, is of this registration and not of an earlier device of
+/// Makes sure that what is said of `device`, which is behind `gateway`, is of this registration and not of an earlier device of
 /// its id. What is of a later one, which was added on the gateway since, makes the claim of the earlier one end.
 fn is_current(
     c: &Connection,
@@ -279,7 +279,7 @@ pub(crate) fn end_claim(c: &Connection, claim: Device) -> Result<Device, Service
     Ok(Device { display_name, template, ..new_device(id) })
 }
 
-/// Makes a claim an operator's device, which stands behind no gateway. Its keys stay at the gateway that claimed it.
+/// Makes a claim an operator's device, which is behind no gateway. Its keys stay at the gateway that claimed it.
 pub(crate) fn adopt_claim(c: &Connection, claim: &mut Device) -> Result<(), ServiceError> {
     if let Some(gateway) = claim.gateway.take() {
         for relationship in relationships::list(c, &gateway)? {

@@ -247,8 +247,9 @@ impl X509Body {
             ));
         }
         let read = |place: &str, certificate: Option<Certificate>| {
-            let told = |why| ApiError::unprocessable(format!("x509.clientCertificates.{place}: {why}"));
-            certificate.map(|certificate| certificate.thumbprint().map_err(told)).transpose()
+            let unprocessable =
+                |why| ApiError::unprocessable(format!("x509.clientCertificates.{place}: {why}"));
+            certificate.map(|certificate| certificate.thumbprint().map_err(unprocessable)).transpose()
         };
         let (primary, primary_sha1) = read("primary", certificates.primary)?.unzip();
         let (secondary, secondary_sha1) = read("secondary", certificates.secondary)?.unzip();

@@ -205,7 +205,7 @@ async fn admit(access: &Access, request: &Parts, address: ClientAddress) -> Resu
         return Err(refused);
     }
     if !is_read(method) {
-        tracing::info!(kind = caller.kind(), name = caller.name(), method = %method, path, "change was asked for");
+        tracing::info!(kind = caller.kind(), name = caller.name(), method = %method, path, "change was requested");
     }
     Ok(admitted)
 }
@@ -238,7 +238,7 @@ fn check(caller: &Caller, request: &Parts) -> Result<(), ApiError> {
 fn check_origin(request: &Parts) -> Result<(), ApiError> {
     if !is_read(&request.method) && is_of_foreign_page(&request.headers) {
         return Err(ApiError::forbidden(
-            "a page of another origin asked for this change; changes come from programs, or from pages of this server",
+            "a page of another origin requested this change; changes come from programs, or from pages of this server",
         ));
     }
     Ok(())
@@ -261,7 +261,7 @@ fn check_json(request: &Parts) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::unsupported_media_type(format!(
-        "Content-Type: found `{}`; a change that is asked for without a token is application/json",
+        "Content-Type: found `{}`; a change that is requested without a token is application/json",
         media_type.escape_debug()
     )))
 }

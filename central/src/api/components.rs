@@ -230,8 +230,15 @@ pub(super) async fn put_properties(
     body: JsonBytes,
 ) -> Answer<(StatusCode, Json<Properties>)> {
     let identity = Identity::device(of.device_id);
-    desire(&services, identity, Some(of.component_name), DesiredChange::Replace, unmodeled.is_taken(), &body.0)
-        .await
+    desire(
+        &services,
+        identity,
+        Some(of.component_name),
+        DesiredChange::Replace,
+        unmodeled.is_taken(),
+        &body.0,
+    )
+    .await
 }
 
 /// The properties of a component of a module.

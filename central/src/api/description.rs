@@ -32,7 +32,7 @@ const OF_NAMED: [(&str, &str); 1] = [("404", "there is no such thing")];
 /// Answers of those that take a body.
 const OF_BODIES: [(&str, &str); 4] = [
     ("408", "the body did not arrive in time"),
-    ("409", "it contradicts what stands"),
+    ("409", "it contradicts what is stored"),
     ("413", "the body is too large"),
     ("422", "the body is wrong; the message names the field, what was found and what is allowed"),
 ];
@@ -102,7 +102,7 @@ const FORMS: [(&str, &str); 4] = [
     ("group_id", r"^[A-Za-z0-9._-]{1,128}$"),
 ];
 
-/// Fields of requests that may be `null`: it takes away what stands ([`Update`](crate::types::update::Update)).
+/// Fields of requests that may be `null`: it takes away what is stored ([`Update`](crate::types::update::Update)).
 const NULLABLE: [&str; 3] = ["template", "organizations", "deploymentManifest"];
 
 /// Takes `null` off the fields of bodies that are sent: it is refused there ([`strict`](super::strict)), and answers leave such a field

@@ -18,13 +18,13 @@ use super::extract::{Body, StrictPath, UnrecordedBody};
 use crate::audit::entry::EntryKind;
 use crate::device_import::{self, RunningImport};
 use crate::error::ServiceError;
-use crate::services::Services;
-use crate::store::Store;
 use crate::people::caller::Caller;
 use crate::people::service::People;
-use crate::types::single_line::{SingleLine, TemplateId};
+use crate::services::Services;
+use crate::store::Store;
 use crate::store::operations::{self, Operation, OperationFault};
 use crate::token::Role;
+use crate::types::single_line::{SingleLine, TemplateId};
 
 /// Faults in an answer to a preview.
 const PREVIEW_FAULTS_MAX: usize = 1000;
@@ -210,7 +210,8 @@ pub(super) async fn import(
 ) -> Answer<(StatusCode, Json<BegunBody>)> {
     let (import, _) = prepare(&request)?;
     let title = request.file_name.map_or_else(|| "devices.csv".to_owned(), Into::into);
-    let operation = device_import::begin(&services, &running, import, title, caller.name().to_owned()).await?;
+    let operation =
+        device_import::begin(&services, &running, import, title, caller.name().to_owned()).await?;
     // The row of this request has no body, which may hold keys: this one names what has the result of each line.
     let path = format!("/api/ext/operations/{operation}");
     let entry = audited::entry(Some(&caller), EntryKind::Created, &Method::POST, &path, address);

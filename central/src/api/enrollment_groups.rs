@@ -102,7 +102,7 @@ struct KeysRequest {
 
 impl GroupRequest {
     /// The group that is wished for, in place of the one that stands.
-    fn group(self, id: String, standing: Option<Group>) -> Result<Group, ServiceError> {
+    fn group(self, id: String, stored: Option<Group>) -> Result<Group, ServiceError> {
         let wrong = |why: String| Err(ServiceError::Wrong(why));
         if let Some(other) = self.id.filter(|other| *other != id) {
             return wrong(format!("id: found `{other}`; the path says `{id}`"));
@@ -113,8 +113,8 @@ impl GroupRequest {
         {
             return wrong(format!("id: found `{id}`; write 1 to 128 letters, digits and - _ ."));
         }
-        let is_new = standing.is_none();
-        let mut group = match standing {
+        let is_new = stored.is_none();
+        let mut group = match stored {
             Some(group) => group,
             None => {
                 let Some(request) = &self.attestation else {
@@ -183,9 +183,9 @@ impl AttestationRequest {
     }
 
     /// What stands, changed by this request.
-    fn over(self, standing: GroupAttestation) -> Result<GroupAttestation, ServiceError> {
+    fn over(self, stored: GroupAttestation) -> Result<GroupAttestation, ServiceError> {
         let wrong = |why: &str| Err(ServiceError::Wrong(why.to_owned()));
-        match (self.empty()?, standing) {
+        match (self.empty()?, stored) {
             (GroupAttestation::Keys(_), GroupAttestation::Keys(mut keys)) => {
                 if self.x509.is_some() {
                     return wrong("attestation.x509: the group's devices prove themselves by keys");
@@ -411,8 +411,8 @@ async fn write(
 ) -> Answer<Json<GroupBody>> {
     let precondition = precondition.with_body(request.etag.take());
     let written = services.store.submit(move |c| {
-        let standing = enrollments::group(c, &id)?;
-        if standing.is_none() {
+        let stored = enrollments::group(c, &id)?;
+        if stored.is_none() {
             if must_exist {
                 return Err(no_group(&id));
             }
@@ -422,8 +422,8 @@ async fn write(
                 )));
             }
         }
-        precondition.check(standing.as_ref().map(Group::etag).as_deref())?;
-        let group = request.group(id, standing)?;
+        precondition.check(stored.as_ref().map(Group::etag).as_deref())?;
+        let group = request.group(id, stored)?;
         for gateway in &group.gateways {
             if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
                 return Err(ServiceError::Wrong(format!(
@@ -447,9 +447,9 @@ pub(super) async fn delete(
     precondition: Precondition,
 ) -> Answer<StatusCode> {
     let deleted = store.submit(move |c| {
-        let standing = enrollments::group(c, &of.group_id)?;
-        if let Some(standing) = &standing {
-            precondition.check(Some(&standing.etag()))?;
+        let stored = enrollments::group(c, &of.group_id)?;
+        if let Some(stored) = &stored {
+            precondition.check(Some(&stored.etag()))?;
         }
         let is_deleted = enrollments::delete_group(c, &of.group_id)?;
         is_deleted.then_some(()).ok_or_else(|| no_group(&of.group_id))

@@ -2,9 +2,9 @@
 //!
 //! | | of a read | of a change |
 //! |---|---|---|
-//! | `If-Match` | - | 412 unless it names what stands; `*` is anything that stands |
-//! | `If-None-Match` | 304 when it names what stands | 412 when it names what stands; with `*` only something new is made |
-//! | `etag` in the body | - | 412 unless it is that of what stands |
+//! | `If-Match` | - | 412 unless it names what is stored; `*` is anything that stands |
+//! | `If-None-Match` | 304 when it names what is stored | 412 when it names what is stored; with `*` only something new is made |
+//! | `etag` in the body | - | 412 unless it is that of what is stored |
 //!
 //! [`CONDITIONAL`] has the paths for which this holds: their handlers check a [`Precondition`] where they write. At all other paths a
 //! change that names a state is refused, because nobody would compare it.
@@ -105,8 +105,8 @@ pub(super) fn describe(description: &mut OpenApi) {
         let is_conditional = CONDITIONAL.contains(&path.as_str());
         let PathItem { get, put, post, patch, delete, .. } = item;
         if let Some(get) = get.as_mut().filter(|_| is_conditional) {
-            add(get, &[("If-None-Match", "An etag that the caller has: 304 when it still stands.")]);
-            let unchanged = ResponseBuilder::new().description("it stands as `If-None-Match` says");
+            add(get, &[("If-None-Match", "An etag that the caller has: 304 when it is still current.")]);
+            let unchanged = ResponseBuilder::new().description("`If-None-Match` has the current etag");
             get.responses.responses.insert("304".into(), RefOr::T(unchanged.build()));
         }
         for change in [put, post, patch, delete].into_iter().flatten() {

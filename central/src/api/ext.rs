@@ -130,17 +130,17 @@ pub(super) async fn status(
         let module = Identity::module(device.id.clone(), name.clone());
         let since = services.connections.since(&module, Some(&device.id));
         let of = |section: &ReceivedReport| section.module(name.as_str()).cloned().unwrap_or_default();
-        let (wanted, told) = (of(&desired), of(&reported));
+        let (desired, reported) = (of(&desired), of(&reported));
         ModuleStatus {
             name: name.to_string(),
             connected: since.is_some(),
             since: since.map(rfc3339),
-            desired_status: wanted.status,
-            status: told.runtime_status.unwrap_or_else(|| "notReported".to_owned()),
-            reason: told.status_description,
-            next_try: told.next_try_utc,
-            restarts: told.restart_count,
-            image: told.settings.image.or(wanted.settings.image),
+            desired_status: desired.status,
+            status: reported.runtime_status.unwrap_or_else(|| "notReported".to_owned()),
+            reason: reported.status_description,
+            next_try: reported.next_try_utc,
+            restarts: reported.restart_count,
+            image: reported.settings.image.or(desired.settings.image),
         }
     });
     let modules: Vec<ModuleStatus> = modules.collect();
@@ -169,12 +169,12 @@ pub(super) struct StatusBody {
     /// Null when it was never heard of.
     #[schema(format = DateTime)]
     last_seen: Option<String>,
-    /// The gateway that it stands behind; null for gateways and for devices of central's own listener.
+    /// The gateway that it is behind; null for gateways and for devices of central's own listener.
     gateway: Option<String>,
     /// Null unless two clients use the identity.
     identity_conflict: Option<ConflictBody>,
     modules: Vec<ModuleStatus>,
-    /// Null of a device, and of a gateway that has not told.
+    /// Null of a device, and of a gateway that has not reported.
     health: Option<HealthReport>,
     /// Parts of a gateway's manifest in force that have no effect, or another one than its author may think, each with its field.
     manifest_warnings: Vec<String>,
@@ -190,7 +190,7 @@ struct ModuleStatus {
     #[schema(format = DateTime)]
     since: Option<String>,
     desired_status: Option<String>,
-    /// `notReported` when the gateway has not told of it.
+    /// `notReported` when the gateway has not reported of it.
     status: String,
     /// Why it is so.
     reason: Option<String>,

@@ -169,7 +169,7 @@ pub struct ApiVersion {
     #[serde(rename = "api-version")]
     #[allow(
         dead_code,
-        reason = "checked for all paths at once, before the handler; stands here for the description"
+        reason = "checked for all paths at once, before the handler; here for the description"
     )]
     pub api_version: String,
 }

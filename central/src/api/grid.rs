@@ -103,7 +103,7 @@ struct GridRow {
     kind: RowKind,
     /// Null for none.
     template: Option<String>,
-    /// The gateway that it stands behind.
+    /// The gateway that it is behind.
     gateway: Option<String>,
     organization: &'static str,
     state: DeviceState,

@@ -102,16 +102,16 @@ impl CertificateRequest {
     /// What stands, changed by this request; `field` is for the error.
     pub(super) fn over(
         self,
-        standing: Option<SigningCertificate>,
+        stored: Option<SigningCertificate>,
         field: &str,
     ) -> Result<Option<SigningCertificate>, ServiceError> {
         let wrong = |why: String| ServiceError::Wrong(format!("{field}.certificate: {why}"));
         let given_back = Precondition::default().with_body(self.etag);
-        given_back.check(standing.as_ref().map(etag).as_deref())?;
+        given_back.check(stored.as_ref().map(etag).as_deref())?;
         let Some(text) = self.certificate else {
-            let standing = standing.ok_or_else(|| wrong("missing".to_owned()))?;
-            let is_verified = self.verified.unwrap_or(standing.is_verified);
-            return Ok(Some(SigningCertificate { is_verified, ..standing }));
+            let stored = stored.ok_or_else(|| wrong("missing".to_owned()))?;
+            let is_verified = self.verified.unwrap_or(stored.is_verified);
+            return Ok(Some(SigningCertificate { is_verified, ..stored }));
         };
         let der = read(&text).map_err(wrong)?;
         let now_secs = now_ms() / 1000;
@@ -119,7 +119,7 @@ impl CertificateRequest {
         Authorities::new(&[der.as_slice().into()]).map_err(|why| wrong(why.to_string()))?;
         let certificate = STANDARD.encode(&der);
         // The same one again stays verified.
-        let was_verified = standing.is_some_and(|old| old.is_verified && old.certificate == certificate);
+        let was_verified = stored.is_some_and(|old| old.is_verified && old.certificate == certificate);
         let is_verified = self.verified.unwrap_or(false) || was_verified;
         Ok(Some(SigningCertificate { certificate, is_verified, code: None }))
     }
@@ -258,8 +258,8 @@ pub(super) async fn delete(
     precondition: Precondition,
 ) -> Answer<StatusCode> {
     change(&store, of, move |of, entry| {
-        let standing = entry.take().ok_or_else(|| none(of))?;
-        precondition.check(Some(&etag(&standing)))
+        let stored = entry.take().ok_or_else(|| none(of))?;
+        precondition.check(Some(&etag(&stored)))
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -296,7 +296,7 @@ pub(super) async fn verify(
     let proof = read(&proof.certificate).map_err(wrong)?;
     change(&store, of, move |of, entry| {
         let certificate = entry.as_mut().ok_or_else(|| none(of))?;
-        let no_code = || wrong("no code was asked for; POST …/generateVerificationCode first".to_owned());
+        let no_code = || wrong("no code was generated; POST …/generateVerificationCode first".to_owned());
         let code = certificate.code.as_deref().ok_or_else(no_code)?;
         let authority = STANDARD.decode(&certificate.certificate).unwrap_or_default();
         x509::check_possession(&authority, &proof, code, now_ms() / 1000)

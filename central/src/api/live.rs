@@ -50,7 +50,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 #[into_params(parameter_in = Query)]
 #[allow(
     dead_code,
-    reason = "read from the query itself, in which a list stands as often as it has items; here for the description"
+    reason = "read from the query itself, which repeats a list once for each item; here for the description"
 )]
 pub struct EventsQuery {
     /// A device, up to 100 of them: its messages, state, commands and properties. Of all devices the states, when left out.

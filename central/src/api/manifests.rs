@@ -178,9 +178,9 @@ pub(super) async fn delete(
     store
         .submit(move |c| {
             let id = &of.manifest_id;
-            let stands = manifests::get(c, id)?;
-            if let Some(stands) = &stands {
-                precondition.check(Some(&stands.etag()))?;
+            let found = manifests::get(c, id)?;
+            if let Some(found) = &found {
+                precondition.check(Some(&found.etag()))?;
             }
             if let (gateways, Some(first)) = manifests::assignments(c, id)? {
                 return Err(ServiceError::Conflict(format!(

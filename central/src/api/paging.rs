@@ -20,7 +20,7 @@ pub struct Paging {
     #[serde(rename = "api-version")]
     #[allow(
         dead_code,
-        reason = "checked for all paths at once, before the handler; stands here for the description"
+        reason = "checked for all paths at once, before the handler; here for the description"
     )]
     api_version: String,
     /// Items on a page, 1 to 100; 25 when left out.

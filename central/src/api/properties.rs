@@ -24,9 +24,9 @@ use crate::conformance::{self, Parts};
 use crate::deployments::service::DesiredChange;
 use crate::error::ServiceError;
 use crate::lookup::require;
-use crate::store::cloud_properties;
 use crate::services::Services;
 use crate::store::Store;
+use crate::store::cloud_properties;
 use crate::store::twins::{self, Half, StoredSection};
 use crate::types::component::{self, ComponentName};
 
@@ -152,7 +152,7 @@ pub(super) async fn desire(
     takes_unmodeled: bool,
     body: &[u8],
 ) -> Answer<(StatusCode, Json<Properties>)> {
-    let properties = wish(component.as_ref(), change, body)?;
+    let properties = requested(component.as_ref(), change, body)?;
     let is_whole = change == DesiredChange::Replace && component.is_none();
     let target = of.clone();
     let split = move |c: &Connection| match conformance::of_target(c, &target)? {
@@ -216,8 +216,7 @@ pub(super) async fn shown(
     component: Option<&ComponentName>,
 ) -> Answer<Json<Properties>> {
     let has_cloud = of.module.is_none() && component.is_none();
-    let (desired, reported, cloud) = fleet
-        .store
+    let (desired, reported, cloud) = store
         .read(move |c| {
             require(c, &of)?;
             let half = |half| twins::section(c, &of, half);
@@ -264,11 +263,11 @@ impl<'a> Level<'a> {
 
     fn shown(self) -> Properties {
         let nothing = Map::new();
-        let wanted = self.properties(self.desired).unwrap_or(&nothing);
-        let told = self.properties(self.reported).unwrap_or(&nothing);
+        let desired = self.properties(self.desired).unwrap_or(&nothing);
+        let reported = self.properties(self.reported).unwrap_or(&nothing);
         let (mut values, mut metadata) = (BTreeMap::new(), BTreeMap::new());
-        for name in wanted.keys().chain(told.keys().filter(|name| !wanted.contains_key(*name))) {
-            let halves = [wanted.get(name), told.get(name)];
+        for name in desired.keys().chain(reported.keys().filter(|name| !desired.contains_key(*name))) {
+            let halves = [desired.get(name), reported.get(name)];
             if self.component.is_none() && halves.into_iter().flatten().any(component::is_component) {
                 let inner = Level { component: Some(name), ..self }.shown();
                 values.insert(name.clone(), inner.into());
@@ -285,19 +284,19 @@ impl<'a> Level<'a> {
     }
 
     /// The value of a property, and what `$metadata` says of it.
-    fn property(&self, name: &str, [wanted, told]: [Option<&Value>; 2]) -> (Value, PropertyMetadata) {
+    fn property(&self, name: &str, [desired, reported]: [Option<&Value>; 2]) -> (Value, PropertyMetadata) {
         let at = |section| self.touched(section, name);
         let last = [at(self.reported), at(self.desired)].into_iter().flatten().max();
         let version = at(self.desired).map_or(self.desired.section.version, |(_, version)| version);
         let about = PropertyMetadata {
             last_update_time: last.map(|(at_ms, _)| rfc3339(at_ms)),
-            desired_value: wanted.cloned(),
-            desired_version: wanted.map(|_| version),
+            desired_value: desired.cloned(),
+            desired_version: desired.map(|_| version),
             ..PropertyMetadata::default()
         };
-        match told {
-            Some(told) => plain_value(told, about),
-            None => (wanted.cloned().unwrap_or_default(), about),
+        match reported {
+            Some(reported) => plain_value(reported, about),
+            None => (desired.cloned().unwrap_or_default(), about),
         }
     }
 }
@@ -309,12 +308,14 @@ impl From<Properties> for Value {
 }
 
 /// The value inside an acknowledgement, whose other fields go to `about`; any other value as it is.
-fn plain_value(told: &Value, about: PropertyMetadata) -> (Value, PropertyMetadata) {
-    let (Some(value), Some(code)) = (told.get("value"), told.get("ac")) else { return (told.clone(), about) };
+fn plain_value(reported: &Value, about: PropertyMetadata) -> (Value, PropertyMetadata) {
+    let (Some(value), Some(code)) = (reported.get("value"), reported.get("ac")) else {
+        return (reported.clone(), about);
+    };
     let about = PropertyMetadata {
         ack_code: Some(code.clone()),
-        ack_version: told.get("av").cloned(),
-        ack_description: told.get("ad").cloned(),
+        ack_version: reported.get("av").cloned(),
+        ack_description: reported.get("ad").cloned(),
         ..about
     };
     (value.clone(), about)

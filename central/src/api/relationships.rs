@@ -1,4 +1,4 @@
-//! `/api/devices/{device}/relationships`: which devices stand behind a gateway, seen from the gateway and from each of them.
+//! `/api/devices/{device}/relationships`: which devices are behind a gateway, seen from the gateway and from each of them.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ pub struct RelationshipChange {
     target: Option<DeviceId>,
 }
 
-/// Refuses a body that contradicts its path or what stands.
+/// Refuses a body that contradicts its path or what is stored.
 fn check_same(field: &str, found: Option<&str>, expected: &str) -> Result<(), ApiError> {
     match found.filter(|found| *found != expected) {
         Some(found) => {
@@ -95,7 +95,7 @@ impl From<Relationship> for RelationshipBody {
     }
 }
 
-/// Lists the devices behind a gateway, and the gateway that a device stands behind.
+/// Lists the devices behind a gateway, and the gateway that a device is behind.
 #[utoipa::path(get, path = "/api/devices/{device_id}/relationships", tag = "relationships",
     params(OfDevice, Paging), security(("token" = [])),
     responses((status = 200, body = Page<RelationshipBody>), (status = 404, body = ErrorBody)))]
@@ -124,10 +124,10 @@ pub(super) async fn get(
     State(store): State<Store>,
     StrictPath(of): StrictPath<OfRelationship>,
 ) -> Answer<Json<RelationshipBody>> {
-    Ok(Json(standing(&store, of).await?.into()))
+    Ok(Json(stored(&store, of).await?.into()))
 }
 
-async fn standing(store: &Store, of: OfRelationship) -> Result<Relationship, ApiError> {
+async fn stored(store: &Store, of: OfRelationship) -> Result<Relationship, ApiError> {
     let read = move |c: &rusqlite::Connection| {
         relationships::get_at(c, &of.device_id, &of.relationship_id)?
             .ok_or_else(|| no_relationship(&of.device_id, &of.relationship_id))
@@ -168,13 +168,13 @@ pub(super) async fn patch(
     StrictPath(of): StrictPath<OfRelationship>,
     Body(change): Body<RelationshipChange>,
 ) -> Answer<Json<RelationshipBody>> {
-    let standing = standing(&services.store, of).await?;
-    check_same("id", change.id.as_deref(), &standing.id)?;
-    check_same("source", change.source.as_ref().map(DeviceId::as_str), standing.source.as_str())?;
+    let stored = stored(&services.store, of).await?;
+    check_same("id", change.id.as_deref(), &stored.id)?;
+    check_same("source", change.source.as_ref().map(DeviceId::as_str), stored.source.as_str())?;
     let relationship = Relationship {
-        name: change.name.map_or(standing.name, Into::into),
-        target: change.target.unwrap_or(standing.target),
-        ..standing
+        name: change.name.map_or(stored.name, Into::into),
+        target: change.target.unwrap_or(stored.target),
+        ..stored
     };
     Ok(Json(services.registry.attach(relationship).await?.into()))
 }

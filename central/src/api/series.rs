@@ -39,7 +39,7 @@ const TIME_MAX_MS: u64 = 221_845_392_000_000;
 #[into_params(parameter_in = Query)]
 #[allow(
     dead_code,
-    reason = "read from the query itself, in which a list stands as often as it has items; here for the description"
+    reason = "read from the query itself, which repeats a list once for each item; here for the description"
 )]
 pub struct SeriesParameters {
     /// A name, 1 to 20 times.

@@ -51,7 +51,7 @@ impl<'de> Deserializer<'de> for Strict {
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0 {
             Value::Null => {
-                Err(Error::custom("found null; leave it out to keep what stands, or write a value"))
+                Err(Error::custom("found null; leave it out to keep the stored value, or write a value"))
             }
             _ => visitor.visit_some(self),
         }

@@ -187,15 +187,15 @@ pub(super) async fn patch(
     let new_name = request.email.as_deref().map(name).transpose()?;
     let new_role = request.roles.as_deref().map(roles::highest).transpose()?;
     let patch = move |c: &Connection| {
-        let standing = accounts::get(c, id.as_str())?;
+        let stored = accounts::get(c, id.as_str())?;
         let kept = match request.roles {
             Some(assignments) => roles::beside(assignments),
-            None => users::roles(c, &standing.id)?,
+            None => users::roles(c, &stored.id)?,
         };
         let account = Account {
-            name: new_name.unwrap_or(standing.name),
-            role: new_role.unwrap_or(standing.role),
-            id: standing.id,
+            name: new_name.unwrap_or(stored.name),
+            role: new_role.unwrap_or(stored.role),
+            id: stored.id,
             roles: kept,
         };
         let user = accounts::put(c, &account)?;

@@ -45,8 +45,8 @@ fn add(data: &DataArgs, id: DeviceId, ca: Option<&Path>) -> anyhow::Result<()> {
     let gateway = gateway.with_context(|| {
         format!("device `{name}` is registered and is not a gateway; choose another id, or delete that device first")
     })?;
-    let word = join::word(&config, &gateway, ca)?;
-    logging::print(&format!("edge-agent init --join {word}"));
+    let text = join::word(&config, &gateway, ca)?;
+    logging::print(&format!("edge-agent init --join {text}"));
     Ok(())
 }
 

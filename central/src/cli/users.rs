@@ -93,7 +93,7 @@ fn add(data: &DataArgs, name: UserName, role: Role, file: Option<&Path>) -> anyh
     let (password, made) = password(file, &name)?;
     let hash = password.hash()?;
     let limits = config.keep.audit_limits();
-    let told = name.clone();
+    let named = name.clone();
     in_store_with(&config, move |c| {
         let user = accounts::add(c, &name, role, &hash)?;
         note(c, &limits, "central user add", EntryKind::Created, format!("/api/users/{}", user.id))
@@ -101,7 +101,7 @@ fn add(data: &DataArgs, name: UserName, role: Role, file: Option<&Path>) -> anyh
     setup_code::remove_code(&config.data_dir)?;
     match made {
         Some(password) => logging::print(&password),
-        None => logging::print(&format!("user `{told}` is added")),
+        None => logging::print(&format!("user `{named}` is added")),
     }
     Ok(())
 }
@@ -125,13 +125,13 @@ fn list(data: &DataArgs) -> anyhow::Result<()> {
 fn remove(data: &DataArgs, user: String) -> anyhow::Result<()> {
     let config = data.config_for_existing()?;
     let limits = config.keep.audit_limits();
-    let told = user.clone();
+    let named = user.clone();
     in_store_with(&config, move |c| {
         let user = accounts::find(c, &user)?;
         accounts::remove(c, user.id.as_str())?;
         note(c, &limits, "central user remove", EntryKind::Deleted, format!("/api/users/{}", user.id))
     })?;
-    logging::print(&format!("user `{told}` is removed"));
+    logging::print(&format!("user `{named}` is removed"));
     Ok(())
 }
 
@@ -141,7 +141,7 @@ fn set_password(data: &DataArgs, user: String, file: Option<&Path>) -> anyhow::R
     let user = in_store_with(&config, move |c| accounts::find(c, &user))?;
     let (password, made) = password(file, &user.name)?;
     let hash = password.hash()?;
-    let told = user.name.clone();
+    let named = user.name.clone();
     in_store_with(&config, move |c| {
         accounts::set_hash(c, user.id.as_str(), &hash)?;
         let path = format!("/api/ext/users/{}/password", user.id);
@@ -149,7 +149,7 @@ fn set_password(data: &DataArgs, user: String, file: Option<&Path>) -> anyhow::R
     })?;
     match made {
         Some(password) => logging::print(&password),
-        None => logging::print(&format!("the password of user `{told}` is set")),
+        None => logging::print(&format!("the password of user `{named}` is set")),
     }
     Ok(())
 }

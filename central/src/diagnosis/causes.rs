@@ -35,7 +35,7 @@ pub struct DiagnosisFacts {
     pub last_seen_ms: Option<u64>,
     /// When its last message was received.
     pub last_message_ms: Option<u64>,
-    /// The gateway that it stands behind.
+    /// The gateway that it is behind.
     pub gateway: Option<CarrierKnown>,
     /// Its attempts to connect that were refused, the last ones first.
     pub attempts: Vec<Attempt>,
@@ -58,7 +58,6 @@ pub struct DiagnosisFacts {
 /// The gateway of a device.
 #[derive(Debug, Clone, Default)]
 pub struct CarrierKnown {
-    /// Its id.
     pub id: String,
     /// An operator blocked it.
     pub is_blocked: bool,
@@ -82,7 +81,6 @@ pub struct ConflictKnown {
 /// A module that should run.
 #[derive(Debug, Clone, Default)]
 pub struct StoppedModule {
-    /// Its name.
     pub name: String,
     /// As its gateway reports it; `notReported` when it has not.
     pub status: String,
@@ -121,7 +119,6 @@ pub struct KnownLoss {
 /// A body that cannot be charted.
 #[derive(Debug, Clone, Default)]
 pub struct Undecodable {
-    /// The message.
     pub message: i64,
     /// When it was accepted.
     pub at_ms: u64,
@@ -285,7 +282,7 @@ fn carrier(facts: &DiagnosisFacts) -> Option<Cause> {
     };
     let state = if gateway.is_blocked { "blocked" } else { "not connected" };
     let sentence =
-        format!("Its gateway `{id}` is {state}, so central hears nothing of what stands behind it.");
+        format!("Its gateway `{id}` is {state}, so central receives nothing from what is behind it.");
     let shown = match gateway.last_seen_ms {
         Some(_) => "the gateway was last seen",
         None => "the gateway has never connected",

@@ -17,7 +17,7 @@ pub struct StateFacts<'a> {
     pub connected_since_ms: Option<u64>,
     /// When it last came or went; `None` when it never did.
     pub last_seen_ms: Option<u64>,
-    /// The gateway that it stands behind.
+    /// The gateway that it is behind.
     pub gateway: Option<CarrierFacts<'a>>,
     /// What a gateway reports; `None` of a device, and of a gateway that has no manifest.
     pub modules: Option<ModuleCounts>,
@@ -30,7 +30,6 @@ pub struct StateFacts<'a> {
 /// The gateway that carries a device's messages.
 #[derive(Debug, Clone, Copy)]
 pub struct CarrierFacts<'a> {
-    /// Its id.
     pub id: &'a str,
     /// Whether central hears it, and with it of the devices behind it.
     pub is_connected: bool,

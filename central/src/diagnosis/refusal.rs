@@ -105,7 +105,7 @@ impl Refusal {
             Self::Form => (
                 "credentials-form",
                 "Its user name, client id or password has not the form that is expected.",
-                "Take the values of its connect page as they stand.",
+                "Take the values of its connect page unchanged.",
             ),
             Self::Certificate => (
                 "certificate",
@@ -127,7 +127,7 @@ impl Refusal {
                 "It tries to connect more often than is allowed.",
                 "Have it wait longer after each failure, up to a minute, with some chance.",
             ),
-            Self::Other => ("refused", "It was refused.", "The evidence has the listener's words."),
+            Self::Other => ("refused", "It was refused.", "The evidence has the listener's message."),
         }
     }
 }

@@ -133,14 +133,14 @@ fn add_report(c: &Connection, gateway: &GridDevice, facts: &mut DiagnosisFacts) 
     let reported = gateway_report::section(c, &gateway.id, Half::Reported)?;
     let desired = gateway_report::section(c, &gateway.id, Half::Desired)?;
     let wanted = desired.modules.unwrap_or_default();
-    for name in wanted.into_iter().filter(|(_, module)| module.shall_run()).map(|(name, _)| name) {
-        let told = reported.module(&name).cloned().unwrap_or_default();
-        if !told.is_running() {
+    for name in wanted.into_iter().filter(|(_, desired)| desired.shall_run()).map(|(name, _)| name) {
+        let module = reported.module(&name).cloned().unwrap_or_default();
+        if !module.is_running() {
             facts.stopped_modules.push(StoppedModule {
                 name,
-                status: told.runtime_status.unwrap_or_else(|| "notReported".to_owned()),
-                reason: told.status_description,
-                next_try: told.next_try_utc,
+                status: module.runtime_status.unwrap_or_else(|| "notReported".to_owned()),
+                reason: module.status_description,
+                next_try: module.next_try_utc,
             });
         }
     }

@@ -1,4 +1,4 @@
-//! Whether a device that enrols itself may change the gateway that it stands behind, and the change.
+//! Whether a device that enrols itself may change the gateway that it is behind, and the change.
 //!
 //! | Stands behind another gateway, or behind none | Token | Certificate, at central | Certificate, sent by a gateway |
 //! |---|---|---|---|
@@ -62,10 +62,10 @@ pub(crate) fn place(
             device.id
         )))
     };
-    let standing = relationship_of(c, device)?;
-    if let Some(standing) = standing.as_ref().filter(|standing| standing.name != ENROLLED) {
+    let stored = relationship_of(c, device)?;
+    if let Some(stored) = stored.as_ref().filter(|stored| stored.name != ENROLLED) {
         return match via {
-            Some(_) => refused(&format!("an operator put it behind gateway `{}`", standing.source)),
+            Some(_) => refused(&format!("an operator put it behind gateway `{}`", stored.source)),
             None => Ok(Vec::new()),
         };
     }
@@ -79,10 +79,10 @@ pub(crate) fn place(
         _ => {}
     }
     let mut changed = Vec::new();
-    if let Some(standing) = standing {
-        relationships::delete(c, &standing.source, &standing.id)?;
+    if let Some(stored) = stored {
+        relationships::delete(c, &stored.source, &stored.id)?;
         cloud_messages::taken_back(c, &device.id)?;
-        changed.push(standing.source);
+        changed.push(stored.source);
     }
     if let Some(gateway) = via {
         put_behind(c, gateway, &device.id, ENROLLED)?;
@@ -91,7 +91,7 @@ pub(crate) fn place(
     Ok(changed)
 }
 
-/// Puts a device that stands behind no gateway behind this one, by a new relationship.
+/// Puts a device that is behind no gateway behind this one, by a new relationship.
 ///
 /// # Errors
 /// [`ServiceError::Wrong`] when the gateway has no room; [`ServiceError::Conflict`] when it has a relationship of that id, which is

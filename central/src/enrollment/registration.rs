@@ -43,18 +43,18 @@ pub(super) fn register(
 ) -> Result<Registered, ServiceError> {
     let (id, now_ms) = (&shown.registration_id, site.now_ms);
     let Proven { source, evidence, .. } = prove(c, shown, site, via)?;
-    let mut standing = devices::get(c, id)?;
+    let mut stored = devices::get(c, id)?;
     let mut claimant = None;
-    if let Some(claim) = standing.take_if(|device| device.is_claim) {
+    if let Some(claim) = stored.take_if(|device| device.is_claim) {
         claimant = claim.gateway.clone();
-        standing = Some(end_claim(c, claim)?);
+        stored = Some(end_claim(c, claim)?);
     }
     let (group, device) = match source {
-        Source::Own => (String::new(), standing.clone()),
+        Source::Own => (String::new(), stored.clone()),
         Source::Group { id: group, is_edge, auto_approve, given } => {
-            let is_gateway = standing.as_ref().filter(|device| device.revision > 0);
+            let is_gateway = stored.as_ref().filter(|device| device.revision > 0);
             let is_gateway = is_gateway.map_or(is_edge, |device| device.is_gateway);
-            let device = standing.clone().unwrap_or_else(|| new_device(id.clone()));
+            let device = stored.clone().unwrap_or_else(|| new_device(id.clone()));
             // Once approved a device stays so, whatever its group asks of later ones.
             let is_waiting = if device.revision == 0 { !auto_approve } else { device.is_waiting };
             let revision = device.revision + 1;

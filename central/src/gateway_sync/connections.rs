@@ -10,10 +10,10 @@ use edge_core::link::snapshot::{Assembly, OutOfOrder};
 use schemas::link::{CHILDREN_MAX, Presence};
 use schemas::names::{DeviceId, Identity};
 
-/// Clients of one gateway that are noted: the devices that may stand behind it, and its modules.
+/// Clients of one gateway that are noted: the devices that may be behind it, and its modules.
 const CLIENTS_MAX: usize = CHILDREN_MAX + 1000;
 
-/// The connections. What a gateway tells counts for the devices that stand behind it when it is asked for.
+/// The connections. What a gateway tells counts for the devices that are behind it when it is asked for.
 #[derive(Debug, Default)]
 pub struct Connections(Mutex<Inner>);
 

@@ -19,7 +19,7 @@ pub(super) enum Update {
     Stored,
     /// The devices behind it: a gateway knows a device before it gets its desired section.
     Children,
-    /// A device that stands behind it or did so.
+    /// A device that is behind it or did so.
     Child(DeviceId),
     Desired(Identity),
     /// The cloud-to-device messages that were taken back.

@@ -49,7 +49,7 @@ pub struct Reader {
     /// Devices whose states are to be made: those, and the devices behind gateways among them.
     pending: BTreeSet<DeviceId>,
     /// Hashes of the states that were told.
-    told: HashMap<DeviceId, u64>,
+    last_hashes: HashMap<DeviceId, u64>,
 }
 
 /// What one reading of the store gives.
@@ -65,7 +65,13 @@ struct Moment {
 impl Reader {
     /// Begins with what changes after its first reading.
     pub fn new(states: DeviceStates) -> Self {
-        Self { states, up_to: None, due: HashSet::new(), pending: BTreeSet::new(), told: HashMap::new() }
+        Self {
+            states,
+            up_to: None,
+            due: HashSet::new(),
+            pending: BTreeSet::new(),
+            last_hashes: HashMap::new(),
+        }
     }
 
     /// Notes devices whose connections changed, as [`crate::gateway_sync::connections::Connections::take_changed`] gives them.
@@ -83,15 +89,15 @@ impl Reader {
         (self.up_to, self.pending) = (Some(moment.up_to), moment.pending);
         self.due.clear();
         let mut found = Found { has_gap: moment.has_gap, events: Vec::new() };
-        if self.told.len() > REMEMBERED_MAX {
-            self.told.clear();
+        if self.last_hashes.len() > REMEMBERED_MAX {
+            self.last_hashes.clear();
         }
         for (device, state) in moment.states {
             let data = json!({"device": device, "state": state}).to_string();
             let mut hasher = DefaultHasher::new();
             data.hash(&mut hasher);
             let hash = hasher.finish();
-            if self.told.insert(device.clone(), hash) != Some(hash) {
+            if self.last_hashes.insert(device.clone(), hash) != Some(hash) {
                 found.events.push((EventKind::State, device, data));
             }
         }
@@ -251,16 +257,16 @@ mod tests {
 
     #[test]
     fn a_message_is_told_with_the_values_of_its_object_and_another_one_as_undecodable() {
-        let told = data(json!({(system::COMPONENT): "pump"}), br#"{"t": 1.5, "on": true, "t": 2}"#);
-        assert_eq!(told["values"], json!({"t": 2, "on": true}));
+        let event = data(json!({(system::COMPONENT): "pump"}), br#"{"t": 1.5, "on": true, "t": 2}"#);
+        assert_eq!(event["values"], json!({"t": 2, "on": true}));
         assert_eq!(
-            (&told["component"], &told["module"], &told["message"]),
+            (&event["component"], &event["module"], &event["message"]),
             (&json!("pump"), &json!("m"), &json!(7))
         );
-        assert_eq!(told["at"], "2027-01-15T08:00:00.000Z");
+        assert_eq!(event["at"], "2027-01-15T08:00:00.000Z");
         for body in [&b"[1]"[..], b"7", b"{", b"", b"\xff\xfe{}"] {
-            let told = data(json!({}), body);
-            assert_eq!((&told["values"], &told["undecodable"]), (&json!({}), &json!(true)), "{body:?}");
+            let event = data(json!({}), body);
+            assert_eq!((&event["values"], &event["undecodable"]), (&json!({}), &json!(true)), "{body:?}");
         }
     }
 

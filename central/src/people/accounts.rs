@@ -86,15 +86,15 @@ pub fn put(c: &Connection, account: &Account) -> Result<User, PeopleError> {
             }
             user
         }
-        Some(standing) => {
+        Some(stored) => {
             if account.role != Role::Administrator {
-                check_not_last(c, &standing)?;
+                check_not_last(c, &stored)?;
             }
-            let changed = User { name: account.name.clone(), role: account.role, ..standing.clone() };
+            let changed = User { name: account.name.clone(), role: account.role, ..stored.clone() };
             if !users::update(c, &changed)? {
                 return Err(taken());
             }
-            if changed.role != standing.role {
+            if changed.role != stored.role {
                 sessions::delete_of(c, &changed.id)?;
             }
             changed

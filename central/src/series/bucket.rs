@@ -15,7 +15,6 @@ pub struct Bucket {
     /// All of them together.
     pub sum: f64,
     pub count: u64,
-    /// The last one.
     pub last: f64,
     /// When it was made.
     pub last_at_ms: u64,

@@ -321,8 +321,8 @@ mod tests {
         assert!(!end(&c, &device, sequence, &settled(End::Purged)).unwrap());
         assert!(end(&c, &device, sequence, &settled(End::Delivered)).unwrap());
         assert!(!end(&c, &device, sequence, &settled(End::Expired)).unwrap());
-        let told: Vec<_> = feedback(&c, 0, 10).unwrap().into_iter().map(|f| f.settlement.end).collect();
-        assert_eq!(told, [End::Expired, End::Delivered]);
+        let ends: Vec<_> = feedback(&c, 0, 10).unwrap().into_iter().map(|f| f.settlement.end).collect();
+        assert_eq!(ends, [End::Expired, End::Delivered]);
         assert_eq!(count_waiting(&c, &device).unwrap(), 0);
     }
 

@@ -83,7 +83,7 @@ pub fn modules(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<
     unreadable::rows("commands", named).collect()
 }
 
-/// Forgets the commands of one target, and those that wait for it.
+/// Deletes the commands of one target, and those that wait for it.
 pub fn delete(connection: &Connection, target: &Identity) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM commands WHERE device = ?1 AND module = ?2")?
@@ -239,7 +239,7 @@ pub fn taken_here(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
     unreadable::rows("commands", statement.query_map([], read)?).collect()
 }
 
-/// Forgets the oldest commands beyond `keep`, but none that waits.
+/// Deletes the oldest commands beyond `keep`, but none that waits.
 pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
     connection
         .prepare_cached(

@@ -1,4 +1,4 @@
-//! The registry: gateways and devices, their keys, and which device stands behind which gateway.
+//! The registry: gateways and devices, their keys, and which device is behind which gateway.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use schemas::names::DeviceId;
@@ -44,7 +44,7 @@ pub struct Device {
     pub revision: i64,
     /// When it last came or went, in milliseconds since the Unix epoch.
     pub last_seen_ms: Option<u64>,
-    /// The gateway that it stands behind.
+    /// The gateway that it is behind.
     pub gateway: Option<DeviceId>,
     /// Whether nothing but a gateway's word registered it. An enrolment or an operator takes its id over.
     pub is_claim: bool,
@@ -256,7 +256,7 @@ pub fn children_ids(connection: &Connection, gateway: &DeviceId) -> rusqlite::Re
     unreadable::rows("relationships", rows).collect()
 }
 
-/// How many devices stand behind a gateway.
+/// How many devices are behind a gateway.
 pub fn children_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<usize> {
     let count: i64 = connection
         .prepare_cached("SELECT count(*) FROM relationships WHERE source = ?1")?
@@ -365,7 +365,7 @@ pub fn manifest_renamed(connection: &Connection, manifest_id: &str) -> rusqlite:
     Ok(())
 }
 
-/// Forgets a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, its last values and series,
+/// Deletes a device, its twins, its place behind a gateway, its command history, its cloud-to-device messages, its last values and series,
 /// and (of a gateway) its modules and watermarks. Its telemetry messages and losses stay until newer ones push them out, and are not shown
 /// of the next device of its id; its sums of losses stay without its name.
 pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> {

@@ -175,7 +175,7 @@ pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Forgets a group; its devices stay registered.
+/// Deletes a group; its devices stay registered.
 pub fn delete_group(c: &Connection, id: &str) -> rusqlite::Result<bool> {
     Ok(c.prepare_cached("DELETE FROM enrollment_groups WHERE id = ?1")?.execute([id])? == 1)
 }

@@ -27,7 +27,7 @@ pub struct GridDevice {
     pub generation: u64,
     /// When it last came or went.
     pub last_seen_ms: Option<u64>,
-    /// The gateway that it stands behind, and whether that is not blocked.
+    /// The gateway that it is behind, and whether that is not blocked.
     pub gateway: Option<(DeviceId, bool)>,
     /// Of a gateway's `$edgeAgent`.
     pub report_versions: ReportVersions,
@@ -150,7 +150,6 @@ pub enum GridPlace {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GridQuery {
     pub filter: GridFilter,
-    /// In which order.
     pub order: GridOrder,
     /// The other way round.
     pub is_descending: bool,

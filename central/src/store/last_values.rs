@@ -3,7 +3,7 @@
 //! Newest is what was made last, whatever arrives last: messages are ordered by [`Order`]. A row is right after any order of
 //! arrivals.
 //!
-//! Rows are written behind the messages (see `derived.rs`): [`write_tail`] writes what is newest of some messages. Who asks for a
+//! Rows are written behind the messages (see `derived.rs`): [`write_tail`] writes what is newest of some messages. Whoever reads for a
 //! value gets the newer of its row and the messages that are not in the rows yet.
 
 use std::collections::{BTreeMap, HashMap};
@@ -259,7 +259,7 @@ fn in_message(connection: &Connection, message: i64, name: &str) -> rusqlite::Re
     Ok(value.and_then(|(_, value)| RawValue::from_string(value.to_owned()).ok()))
 }
 
-/// Forgets the values of a device and its modules.
+/// Deletes the values of a device and its modules.
 pub fn delete_device(connection: &Connection, device: &DeviceId) -> rusqlite::Result<()> {
     for table in ["last_values", "last_value_counts"] {
         let delete = format!("DELETE FROM {table} WHERE device = ?1");
@@ -268,7 +268,7 @@ pub fn delete_device(connection: &Connection, device: &DeviceId) -> rusqlite::Re
     LAST_VALUES.set_floor(connection, device.as_str(), ALL_MODULES)
 }
 
-/// Forgets the values of a module, or of a device without its modules.
+/// Deletes the values of a module, or of a device without its modules.
 pub fn delete(connection: &Connection, of: &Identity) -> rusqlite::Result<()> {
     let (device, module) = columns(of);
     for table in ["last_values", "last_value_counts"] {

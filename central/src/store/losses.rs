@@ -18,7 +18,7 @@ pub const COUNT_MAX: u64 = (1 << 53) - 1;
 const QUEUE_BYTES_MAX: usize = 256;
 const CAUSE_BYTES_MAX: usize = 32;
 
-/// What a gateway could not have told of its own queues.
+/// What a gateway could not have report of its own queues.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WrongLosses {
     /// An empty or too long text, or one with control characters.
@@ -38,18 +38,18 @@ pub enum WrongLosses {
     Range { first: u64, last: u64 },
 }
 
-/// Checks what a gateway told, apart from whom it names as senders. Counts above [`COUNT_MAX`] are lowered to it.
+/// Checks what a gateway report, apart from whom it names as senders. Counts above [`COUNT_MAX`] are lowered to it.
 ///
 /// # Errors
 /// [`WrongLosses`].
-pub fn check(told: &mut Losses) -> Result<(), WrongLosses> {
+pub fn check(report: &mut Losses) -> Result<(), WrongLosses> {
     let text = |field, text: &str, max| {
         let is_wrong = text.is_empty() || text.len() > max || text.chars().any(char::is_control);
         if is_wrong { Err(WrongLosses::Text { field, bytes: text.len(), max }) } else { Ok(()) }
     };
-    text("queue", &told.queue, QUEUE_BYTES_MAX)?;
-    text("name", &told.name, QUEUE_BYTES_MAX)?;
-    for loss in &mut told.losses {
+    text("queue", &report.queue, QUEUE_BYTES_MAX)?;
+    text("name", &report.name, QUEUE_BYTES_MAX)?;
+    for loss in &mut report.losses {
         text("cause", &loss.cause, CAUSE_BYTES_MAX)?;
         for (field, value) in [("number", loss.number), ("first", loss.first), ("last", loss.last)] {
             if i64::try_from(value).is_err() {
@@ -105,27 +105,32 @@ pub struct Total {
 }
 
 /// Stores what is new of it. False when the gateway brings more queues than one may have.
-pub fn insert(c: &Connection, gateway: &DeviceId, told: &Losses, received_ms: u64) -> rusqlite::Result<bool> {
+pub fn insert(
+    c: &Connection,
+    gateway: &DeviceId,
+    report: &Losses,
+    received_ms: u64,
+) -> rusqlite::Result<bool> {
     let highest: Option<i64> = c
         .prepare_cached("SELECT number FROM loss_marks WHERE gateway = ?1 AND queue = ?2")?
-        .query_row([gateway.as_str(), &told.queue], |row| row.get(0))
+        .query_row([gateway.as_str(), &report.queue], |row| row.get(0))
         .optional()?;
-    if highest.is_none() && !queues::may_add(c, Marks::Losses, gateway, &told.queue, 0)? {
+    if highest.is_none() && !queues::may_add(c, Marks::Losses, gateway, &report.queue, 0)? {
         return Ok(false);
     }
     let mut mark = highest.map_or(0, unsigned);
-    for loss in &told.losses {
+    for loss in &report.losses {
         if loss.number > mark {
             mark = loss.number;
-            insert_one(c, gateway, &told.name, loss, received_ms)?;
+            insert_one(c, gateway, &report.name, loss, received_ms)?;
         }
     }
     c.prepare_cached(
         "INSERT OR REPLACE INTO loss_marks (gateway, queue, number, moved) VALUES (?1, ?2, ?3, ?4)",
     )?
-    .execute((gateway.as_str(), &told.queue, integer(mark), integer(received_ms)))?;
+    .execute((gateway.as_str(), &report.queue, integer(mark), integer(received_ms)))?;
     if highest.is_none() {
-        queues::forget_oldest(c, Marks::Losses, gateway, &told.queue)?;
+        queues::forget_oldest(c, Marks::Losses, gateway, &report.queue)?;
     }
     c.prepare_cached("DELETE FROM losses WHERE id <= (SELECT max(id) FROM losses) - ?1")?
         .execute([integer(KEPT_MAX)])?;
@@ -314,7 +319,7 @@ mod tests {
         }
     }
 
-    fn told(losses: Vec<Loss>) -> Losses {
+    fn report(losses: Vec<Loss>) -> Losses {
         Losses { queue: "id-1".into(), name: "upstream@3".into(), losses }
     }
 
@@ -324,7 +329,7 @@ mod tests {
         let (c, gateway) = (schema::open(&dir.path().join("central.db")).unwrap(), "gw".parse().unwrap());
         let counts = [i64::MAX as u64, i64::MAX as u64, u64::MAX, 1, COUNT_MAX, 0];
         for (index, count) in counts.into_iter().enumerate() {
-            let mut losses = told(vec![loss(index as u64 + 1, "press-1", "expired", count)]);
+            let mut losses = report(vec![loss(index as u64 + 1, "press-1", "expired", count)]);
             check(&mut losses).unwrap();
             assert!(insert(&c, &gateway, &losses, 9).unwrap());
             let sum = totals(&c, &gateway).unwrap()[0].count;
@@ -349,9 +354,9 @@ mod tests {
             |l| l.losses[0].last = u64::MAX,
             |l| l.losses[0].last = l.losses[0].first - 1,
         ];
-        check(&mut told(vec![loss(1, "press-1", "expired", 4)])).unwrap();
+        check(&mut report(vec![loss(1, "press-1", "expired", 4)])).unwrap();
         for (index, change) in wrong.into_iter().enumerate() {
-            let mut losses = told(vec![loss(1, "press-1", "expired", 4)]);
+            let mut losses = report(vec![loss(1, "press-1", "expired", 4)]);
             change(&mut losses);
             assert!(check(&mut losses).is_err(), "{index}: {losses:?}");
         }
@@ -361,16 +366,16 @@ mod tests {
     fn a_loss_that_is_told_again_counts_once_and_the_sums_outlive_it() {
         let dir = tempfile::tempdir().unwrap();
         let (c, gateway) = (schema::open(&dir.path().join("central.db")).unwrap(), "gw".parse().unwrap());
-        let first = told(vec![loss(1, "press-1", "expired", 4), loss(2, "gw/filter", "evicted", 2)]);
+        let first = report(vec![loss(1, "press-1", "expired", 4), loss(2, "gw/filter", "evicted", 2)]);
         assert!(insert(&c, &gateway, &first, 9).unwrap());
         // The gateway was killed before it heard of the acknowledgement, and has lost more since.
-        let again = told(vec![
+        let again = report(vec![
             loss(1, "press-1", "expired", 4),
             loss(2, "gw/filter", "evicted", 2),
             loss(3, "press-1", "expired", 1),
         ]);
         assert!(insert(&c, &gateway, &again, 10).unwrap());
-        let other = Losses { queue: "id-2".into(), ..told(vec![loss(1, "press-1", "expired", 8)]) };
+        let other = Losses { queue: "id-2".into(), ..report(vec![loss(1, "press-1", "expired", 8)]) };
         assert!(insert(&c, &gateway, &other, 11).unwrap(), "another queue counts by itself");
 
         let counts: Vec<_> = page(&c, &gateway, 0, 100).unwrap().iter().map(|loss| loss.count).collect();

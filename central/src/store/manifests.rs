@@ -102,7 +102,7 @@ pub fn assigned<T: DeserializeOwned>(
     unreadable::row("assigned_manifests", found)
 }
 
-/// Forgets the manifest that a gateway was given.
+/// Deletes the manifest that a gateway was given.
 pub fn delete_assigned(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM assigned_manifests WHERE device = ?1")?
@@ -165,7 +165,7 @@ pub fn select(
     selection.rows(connection, &LISTED, read_text)
 }
 
-/// Forgets a manifest; false when there was none.
+/// Deletes a manifest; false when there was none.
 pub fn delete(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
     Ok(connection.prepare_cached("DELETE FROM manifests WHERE id = ?1")?.execute([id])? == 1)
 }

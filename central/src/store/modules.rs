@@ -21,7 +21,7 @@ pub fn add(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite::R
     series::delete(c, &of)
 }
 
-/// Forgets a module that left its manifest, with its last values and series.
+/// Deletes a module that left its manifest, with its last values and series.
 pub fn delete(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite::Result<()> {
     c.prepare_cached("DELETE FROM modules WHERE device = ?1 AND module = ?2")?
         .execute([gateway.as_str(), module.as_str()])?;

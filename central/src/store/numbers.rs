@@ -6,7 +6,7 @@ use edge_core::metrics::histogram::Distribution;
 
 use super::error::StoreError;
 use super::handle::Store;
-use super::{series, telemetry};
+use super::{series, telemetry_retention};
 
 /// Counts since the store was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +33,10 @@ impl Store {
     }
 
     /// Reads how much telemetry and how many bytes of series are kept.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store cannot be read.
     pub async fn kept_bytes(&self) -> Result<KeptBytes, StoreError> {
         let read = |c: &_| {
             let (series, _points) = series::usage(c)?;
-            Ok::<_, StoreError>(KeptBytes { telemetry: telemetry::bytes(c)?, series })
+            Ok::<_, StoreError>(KeptBytes { telemetry: telemetry_retention::bytes(c)?, series })
         };
         self.read(read).await
     }

@@ -59,7 +59,7 @@ pub fn may_add(
     Ok(logs as usize + more < LOGS_MAX)
 }
 
-/// Forgets the epochs of a queue's log that moved longest ago, beyond [`EPOCHS_MAX`].
+/// Deletes the epochs of a queue's log that moved longest ago, beyond [`EPOCHS_MAX`].
 pub fn forget_oldest(c: &Connection, marks: Marks, gateway: &DeviceId, queue: &str) -> rusqlite::Result<()> {
     let (table, log) = (marks.table(), log_of(queue));
     let over: Vec<String> = c
@@ -97,8 +97,8 @@ mod tests {
         let mut now_ms = 0;
         let mut tell = |queue: String| {
             now_ms += 1;
-            let told = Losses { queue, name: "upstream".into(), losses: Vec::new() };
-            losses::insert(&c, &gateway, &told, now_ms).unwrap()
+            let report = Losses { queue, name: "upstream".into(), losses: Vec::new() };
+            losses::insert(&c, &gateway, &report, now_ms).unwrap()
         };
         // Names that begin like the log's are other logs.
         for other in ["log", "log-2.e", "lo.e", "logs"] {

@@ -68,7 +68,7 @@ pub fn get_at(
 /// Puts a device behind a gateway, in place of the relationship with this id.
 ///
 /// # Errors
-/// SQLite's; a constraint when the device stands behind a gateway already.
+/// SQLite's; a constraint when the device is behind a gateway already.
 pub fn put(connection: &Connection, relationship: &Relationship) -> rusqlite::Result<()> {
     let generation = next_generation(connection)?;
     connection

@@ -238,7 +238,7 @@ pub(super) fn reach(connection: &Connection, message: i64) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Forgets the series of a device and its modules.
+/// Deletes the series of a device and its modules.
 pub fn delete_device(connection: &Connection, device: &DeviceId) -> rusqlite::Result<()> {
     let device = device.as_str();
     connection
@@ -252,7 +252,7 @@ pub fn delete_device(connection: &Connection, device: &DeviceId) -> rusqlite::Re
     SERIES.set_floor(connection, device, ALL_MODULES)
 }
 
-/// Forgets the series of a module, or of a device without its modules.
+/// Deletes the series of a module, or of a device without its modules.
 pub fn delete(connection: &Connection, of: &Identity) -> rusqlite::Result<()> {
     let (device, module) = columns(of);
     let (bytes, points): (i64, i64) = connection

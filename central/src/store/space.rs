@@ -17,12 +17,12 @@ use crate::clock::now_ms;
 /// Between two looks at the quotas and the disk: what comes meanwhile is beyond them.
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 /// Between two log lines about one device.
-const TELL_AFTER: Duration = Duration::from_secs(3600);
+const LOG_AFTER: Duration = Duration::from_secs(3600);
 /// Left free on large disks when nothing else is configured.
 const FREE_BYTES_MAX: u64 = 512 << 20;
 const DAY_MS: u64 = 24 * 3600 * 1000;
-/// Devices about which was told.
-const TOLD_MAX: usize = 10_000;
+/// Devices about which was logged.
+const LOGGED_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Disk {
@@ -41,7 +41,7 @@ pub(super) struct Space {
     series_bytes: u64,
     series_days: Option<u32>,
     looked: Option<Instant>,
-    told: HashMap<String, Instant>,
+    logged: HashMap<String, Instant>,
     was_low: bool,
 }
 
@@ -62,7 +62,7 @@ impl Space {
             series_bytes: quotas.series_bytes.unwrap_or(size / 4),
             series_days: quotas.series_days,
             looked: None,
-            told: HashMap::new(),
+            logged: HashMap::new(),
             was_low: false,
         }
     }
@@ -113,8 +113,8 @@ impl Space {
             telemetry_retention::trim_bytes(connection, self.device_bytes, self.total_bytes)?
         {
             let now = Instant::now();
-            self.told.retain(|_, at| now.duration_since(*at) < TELL_AFTER);
-            if self.told.len() < TOLD_MAX && !self.told.contains_key(&device) {
+            self.logged.retain(|_, at| now.duration_since(*at) < LOG_AFTER);
+            if self.logged.len() < LOGGED_MAX && !self.logged.contains_key(&device) {
                 tracing::warn!(
                     device,
                     messages,
@@ -122,7 +122,7 @@ impl Space {
                     total_bytes = self.total_bytes,
                     "telemetry of a device is beyond its quota; its oldest messages give way"
                 );
-                self.told.insert(device, now);
+                self.logged.insert(device, now);
             }
         }
         series_compaction::trim_bytes(connection, self.device_bytes, self.series_bytes)?;

@@ -4,10 +4,7 @@ use rusqlite::{Connection, Row};
 use schemas::names::{DeviceId, Identity, ModuleId};
 
 use super::columns::{integer, json_column, parsed_column, unsigned};
-use super::unreadable;
-
-/// Bytes of bodies in one page; the rest comes with the next.
-const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+use super::{page, unreadable};
 
 /// A message that is stored.
 #[derive(Debug, Clone, PartialEq)]

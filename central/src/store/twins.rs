@@ -128,7 +128,7 @@ pub fn components(connection: &Connection, of: &Identity) -> rusqlite::Result<BT
     Ok(all.filter(|(_, value)| is_component(value)).filter_map(|(name, _)| name.parse().ok()).collect())
 }
 
-/// Forgets both sections.
+/// Deletes both sections.
 pub fn delete(connection: &Connection, of: &Identity) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM twins WHERE device = ?1 AND module = ?2")?

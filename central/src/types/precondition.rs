@@ -63,15 +63,15 @@ impl Precondition {
         Self { of_body: etag.map(|etag| Tags::These(vec![plain(&etag)])), ..self }
     }
 
-    /// Checks it against the etag of what stands; `None` when there is nothing. Within the work that makes the change.
+    /// Checks it against the etag of what current_state; `None` when there is nothing. Within the work that makes the change.
     ///
     /// # Errors
     /// [`ServiceError::PreconditionFailed`].
     pub fn check(&self, current: Option<&str>) -> Result<(), ServiceError> {
         let failed = |what: &str| {
-            let stands = current.map_or("nothing".to_owned(), |current| format!("etag {current}"));
+            let current_state = current.map_or("nothing".to_owned(), |current| format!("etag {current}"));
             Err(ServiceError::PreconditionFailed(format!(
-                "{what}: found {stands}; read it again, and change what stands now"
+                "{what}: found {current_state}; read it again, and change the current state"
             )))
         };
         if self.if_match.as_ref().is_some_and(|tags| !tags.name(current)) {

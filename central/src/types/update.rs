@@ -17,9 +17,9 @@ pub enum Update<T> {
 
 impl<T> Update<T> {
     /// What stands after it.
-    pub fn over(self, standing: Option<T>) -> Option<T> {
+    pub fn over(self, stored: Option<T>) -> Option<T> {
         match self {
-            Self::Keep => standing,
+            Self::Keep => stored,
             Self::Clear => None,
             Self::Set(new) => Some(new),
         }

@@ -161,7 +161,7 @@ export interface components {
              */
             children: number;
             displayName: string;
-            /** @description The gateway that it stands behind. */
+            /** @description The gateway that it is behind. */
             gateway?: string | null;
             id: string;
             kind: components["schemas"]["RowKind"];
@@ -367,7 +367,7 @@ export interface components {
         /** @description Where a gateway or device is. */
         StatusBody: {
             connected: boolean;
-            /** @description The gateway that it stands behind; null for gateways and for devices of central's own listener. */
+            /** @description The gateway that it is behind; null for gateways and for devices of central's own listener. */
             gateway?: string | null;
             health?: components["schemas"]["HealthReport"] | null;
             id: string;

@@ -407,7 +407,7 @@ async fn a_stream_ends_when_the_token_or_session_ends_that_opened_it_whichever_w
             let insert = move |c: &_| {
                 Ok::<_, central::store::StoreError>(central::store::tokens::insert(c, &new.hash, &new.grant)?)
             };
-            central.started.fleet().store.submit(insert).await.unwrap();
+            central.started.store().submit(insert).await.unwrap();
             Reader::open(&central, &line, "", None).await
         } else {
             central.put(&format!("/api/users/{name}"), user.clone()).await;
@@ -430,7 +430,7 @@ async fn a_stream_ends_when_the_token_or_session_ends_that_opened_it_whichever_w
                 let revoke = move |c: &_| {
                     Ok::<_, central::store::StoreError>(central::store::tokens::delete(c, &name)?)
                 };
-                assert!(central.started.fleet().store.submit(revoke).await.unwrap());
+                assert!(central.started.store().submit(revoke).await.unwrap());
             }
             End::UserDeleted => {
                 central.ok(Method::DELETE, &format!("/api/users/{name}"), None).await;

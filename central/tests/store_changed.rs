@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use central::config::Config;
 use central::server::{self, Started};
-use central::store::telemetry::{self, NewMessage, Writing};
-use central::store::{self, Keep, Store, StoreError, backup, devices};
+use central::store::telemetry::{NewMessage, Writing};
+use central::store::{self, Keep, Store, StoreError, backup, devices, telemetry_reading};
 use tokio_util::sync::CancellationToken;
 
 /// A busy machine, and a checkpoint every five seconds.
@@ -68,7 +68,7 @@ async fn put(store: &Store, number: u64) -> Result<(), StoreError> {
 
 async fn read_all(store: &Store) -> Result<usize, StoreError> {
     let read = store.read(|c| {
-        let page = telemetry::page(c, &"press-1".parse().unwrap(), 0, 100_000)?;
+        let page = telemetry_reading::page(c, &"press-1".parse().unwrap(), 0, 100_000)?;
         Ok::<_, StoreError>(page.len())
     });
     read.await
@@ -121,7 +121,7 @@ async fn a_store_that_is_harmed_while_central_runs_takes_nothing_more_and_health
     for (what, harm, is_found_alone) in HARMS {
         let dir = tempfile::tempdir().unwrap();
         let (started, stop) = start(dir.path()).await;
-        let store = started.fleet().store.clone();
+        let store = started.store().clone();
         register(&store).await;
         for number in 1..=600 {
             put(&store, number).await.unwrap();
@@ -143,7 +143,9 @@ async fn a_store_that_is_harmed_while_central_runs_takes_nothing_more_and_health
             assert!(read.is_err(), "{what}: {read:?}");
         }
         assert!(matches!(put(&store, 602).await, Err(StoreError::NotCommitted)), "{what}");
-        let report = central::health::Health::default().report(started.fleet()).await;
+        let report = central::diagnosis::health::Health::default()
+            .report(&store, &central::telemetry::ingest::Ingest::new(store.clone()))
+            .await;
         assert!(!report.is_well, "{what}: health is well");
         let body = serde_json::to_string(&report.body).unwrap();
         assert!(body.contains("the store is damaged"), "{what}: {body}");
@@ -175,7 +177,7 @@ async fn a_restore_that_is_killed_leaves_the_former_store_or_the_new_one_or_is_r
     let (master, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = other.path().join("site.backup");
     let running = start(master.path()).await;
-    let store = running.0.fleet().store.clone();
+    let store = running.0.store().clone();
     register(&store).await;
     put(&store, 1).await.unwrap();
     backup::make(master.path(), &file, 1).unwrap();
@@ -222,7 +224,7 @@ async fn a_restore_that_is_killed_leaves_the_former_store_or_the_new_one_or_is_r
                 end(start(dir.path()).await).await;
             }
             Ok(running) => {
-                let count = read_all(&running.0.fleet().store).await.unwrap();
+                let count = read_all(&running.0.store()).await.unwrap();
                 assert!(count == 1 || count == 2, "after {after_ms}: {count} messages");
                 end(running).await;
             }

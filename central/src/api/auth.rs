@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use edge_hub::http_server::Proof;
 use percent_encoding::percent_decode_str;
+use tokio_util::sync::CancellationToken;
 
 use super::answers::{Answers, Identity};
 use super::caller::ClientAddress;

@@ -156,9 +156,8 @@ async fn store(
         data: request.data,
         organizations: request.organizations,
     };
-    let stored = deployments
-        .store_manifest(id, change, must_exist, precondition.with_body(request.etag))
-        .await?;
+    let stored =
+        deployments.store_manifest(id, change, must_exist, precondition.with_body(request.etag)).await?;
     let data = serde_json::value::to_raw_value(&stored.data)
         .map_err(|_| ApiError::internal("the manifest that was stored could not be written"))?;
     let StoredManifest { id, display_name, organizations, revision, .. } = stored;

@@ -10,11 +10,16 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::error::is_damage;
+use rusqlite::ErrorCode;
 
 thread_local! {
     /// What SQLite said of damage to the work that this thread does now.
     static SEEN: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Returns true if SQLite says that the file itself is damaged.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Notes an error of a statement if it says that the file itself is damaged.

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
-
-use super::damage;
+use super::damage::{self, is_damage};
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +78,4 @@ impl StoreError {
             Self::Open { path, source }
         }
     }
-}
-
-/// Returns true if SQLite says that the file itself is damaged.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }

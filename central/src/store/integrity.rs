@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::error::{StoreError, is_damage};
+use super::damage::is_damage;
+use super::error::StoreError;
 use super::paths::RESTORING_FILE;
 
 /// Findings that are told; one damaged page causes many.

@@ -9,7 +9,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relat
 
 # Only root can install packages, start a Docker Engine, mount file systems and make network namespaces.
 IS_ROOT := $(filter 0,$(shell id -u))
-TEST_PACKAGES := busybox-static docker-registry chromium eatmydata e2fsprogs fonts-dejavu-core iproute2 curl libfaketime microsocks mosquitto mosquitto-clients tinyproxy
+TEST_PACKAGES := busybox-static docker-registry chromium eatmydata e2fsprogs fonts-dejavu-core iproute2 curl libfaketime microsocks mosquitto mosquitto-clients prometheus tinyproxy
 
 .PHONY: compiler build web images demo test attack faults fuzz check lint bench clean
 
@@ -30,7 +30,7 @@ demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 prove
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/demo $(if $(ONCE),--once)
 
 test: $(if $(IS_ROOT),images) ## every test, on real parts; an ordinary user's are those that need none, with a list of the others
-	$(if $(IS_ROOT),scripts/ensure-packages.sh $(TEST_PACKAGES))
+	$(if $(IS_ROOT),scripts/ensure-packages.sh --no-services $(TEST_PACKAGES))
 	$(if $(IS_ROOT),scripts/ensure-clients.sh)
 	scripts/test.sh $(CURDIR)/$(BIN)
 

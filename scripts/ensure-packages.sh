@@ -1,6 +1,13 @@
 #!/usr/bin/env bash
-# Installs those of the named Debian packages that are missing, and says so: ensure-packages.sh PACKAGE…
+# Installs those of the named Debian packages that are missing, and says so: ensure-packages.sh [--no-services] PACKAGE…
+# With --no-services, services of the packages that it installs are neither started now nor at the next boot.
 set -euo pipefail
+
+services=yes
+if [[ ${1:-} == --no-services ]]; then
+    services=no
+    shift
+fi
 
 if ! command -v dpkg-query >/dev/null; then
     echo "ensure-packages: this is no Debian; install by hand what is missing of: $*" >&2
@@ -22,7 +29,15 @@ fi
 
 echo "Installing ${missing[*]} with apt-get."
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+# Debian's invoke-rc.d asks this file before it starts a service; 101 forbids it. Images of containers have one already.
+readonly POLICY=/usr/sbin/policy-rc.d
+if [[ $services == no && ! -e $POLICY ]]; then
+    trap 'rm -f "$log" "$POLICY"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod 755 "$POLICY"
+else
+    trap 'rm -f "$log"' EXIT
+fi
 install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null
 }
@@ -31,4 +46,10 @@ if ! install && ! { apt-get update >"$log" 2>&1 && install; }; then
     tail -n 20 "$log" >&2
     echo "ensure-packages: apt-get could not install ${missing[*]}; its last words are above" >&2
     exit 1
+fi
+if [[ $services == no ]] && command -v systemctl >/dev/null; then
+    for package in "${missing[@]}"; do
+        dpkg-query --listfiles "$package" | sed -n 's|.*/systemd/system/\([^/@]*\.service\)$|\1|p' |
+            xargs --no-run-if-empty systemctl disable --quiet 2>>"$log" || true
+    done
 fi

@@ -48,6 +48,38 @@ fn the_page_lists_every_metric_with_its_type_unit_labels_and_meaning() {
     );
 }
 
+/// The names of metrics in a query; those of a histogram's series are the histogram's.
+fn metrics_of(query: &str) -> BTreeSet<&str> {
+    let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let prefixes = ["edgehub_", "edgeAgent_", "lineside_", "process_"];
+    let metrics = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
+    let suffixes = ["_bucket", "_sum", "_count"];
+    metrics.map(|name| suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)).collect()
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_of_the_program_that_its_panel_shows() {
+    let dashboard = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operating/grafana-dashboard.json");
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dashboard).unwrap()).unwrap();
+    let mut queries = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let query = target["expr"].as_str().unwrap();
+            let program = if query.contains("$gateway") { Exposer::EdgeAgent } else { Exposer::Central };
+            assert!(program == Exposer::EdgeAgent || query.contains("$central"), "{query}");
+            let metrics = metrics_of(query);
+            assert_eq!(metrics.len(), 1, "{query}");
+            let is_known = |name: &&str| {
+                ALL.iter().any(|metric| metric.name == *name && metric.exposer.includes(program))
+            };
+            assert!(metrics.iter().all(is_known), "{program:?} does not expose {metrics:?}: {query}");
+            queries += 1;
+        }
+    }
+    assert!(queries > 40, "{queries}");
+}
+
 #[test]
 fn names_follow_the_rules_of_prometheus_and_are_given_once() {
     let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();

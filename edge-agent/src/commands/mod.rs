@@ -29,6 +29,7 @@ use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use self::daemon::DaemonMethods;
 pub use self::journal::{Answer, Counts};
@@ -156,7 +157,8 @@ impl Commands {
 
     /// As [`Commands::run`]; a panic is no answer, since each command gets one.
     async fn run_guarded(&self, id: &str, target: &Identity, request: &MethodRequest) -> Answer {
-        let ran = tasks::guard("call of a target", self.run(id, target, request)).await;
+        let span = tracing::info_span!("command", command = %id, %target);
+        let ran = tasks::guard("call of a target", self.run(id, target, request).instrument(span)).await;
         ran.unwrap_or_else(|_| Err(no_answer(target, request)))
     }
 

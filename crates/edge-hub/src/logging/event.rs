@@ -1,10 +1,12 @@
-//! An event as the text of one line: its message, then its fields, all escaped.
+//! An event as the text of one line: its message, then its fields, then those that only the spans around it have, all escaped.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
 
-use tracing::Event;
 use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
 
 use super::escape::Escaper;
 
@@ -25,10 +27,37 @@ pub(super) struct Line {
     pub(super) target: Option<String>,
 }
 
+/// The fields of a span, escaped, which its extensions keep.
+#[derive(Default)]
+pub(super) struct SpanFields(Vec<(&'static str, String)>);
+
+impl Visit for SpanFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.push((field.name(), escaped(format_args!("{value:?}"), VALUE_BYTES_MAX)));
+    }
+}
+
+fn escaped(value: fmt::Arguments<'_>, bytes_max: usize) -> String {
+    let mut text = String::new();
+    let mut escaper = Escaper::new(&mut text, bytes_max);
+    let _ = escaper.write_fmt(value);
+    escaper.finish();
+    text
+}
+
 impl Line {
-    pub(super) fn of(event: &Event<'_>) -> Self {
+    pub(super) fn of<S>(event: &Event<'_>, context: &Context<'_, S>) -> Self
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
         let mut fields = Fields::default();
         event.record(&mut fields);
+        // The innermost span first: it knows best.
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(SpanFields(of_span)) = span.extensions().get::<SpanFields>() {
+                of_span.iter().for_each(|(name, text)| fields.add_missing(name, text));
+            }
+        }
         let mut text = fields.message;
         text.push_str(&fields.rest);
         Self { text, identity: fields.identity, target: fields.target }
@@ -41,9 +70,29 @@ struct Fields {
     rest: String,
     identity: String,
     target: Option<String>,
+    names: Vec<&'static str>,
 }
 
 impl Fields {
+    fn add_missing(&mut self, name: &'static str, text: &str) {
+        if !self.names.contains(&name) {
+            self.put(name, text);
+        }
+    }
+
+    fn put(&mut self, name: &'static str, text: &str) {
+        self.names.push(name);
+        if IDENTITY_FIELDS.contains(&name) {
+            let who = match name {
+                "peer" | "address" => text.rsplit_once(':').map_or(text, |(host, _)| host),
+                _ => text,
+            };
+            self.identity.push_str(who);
+            self.identity.push(' ');
+        }
+        let _ = write!(self.rest, " {name}={}", Quoted(text));
+    }
+
     fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         match field.name() {
             "message" => {
@@ -52,26 +101,11 @@ impl Fields {
                 escaper.finish();
             }
             "log.target" => {
-                let mut target = String::new();
-                let _ = Escaper::new(&mut target, VALUE_BYTES_MAX).write_fmt(value);
+                let target = escaped(value, VALUE_BYTES_MAX);
                 self.target = Some(target.trim_matches('"').to_owned());
             }
             name if name.starts_with("log.") => {}
-            name => {
-                let mut text = String::new();
-                let mut escaper = Escaper::new(&mut text, VALUE_BYTES_MAX);
-                let _ = escaper.write_fmt(value);
-                escaper.finish();
-                if IDENTITY_FIELDS.contains(&name) {
-                    let who = match name {
-                        "peer" | "address" => text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host),
-                        _ => &text,
-                    };
-                    self.identity.push_str(who);
-                    self.identity.push(' ');
-                }
-                let _ = write!(self.rest, " {name}={}", Quoted(&text));
-            }
+            name => self.put(name, &escaped(value, VALUE_BYTES_MAX)),
         }
     }
 }

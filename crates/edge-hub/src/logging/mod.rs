@@ -2,6 +2,8 @@
 //!
 //! - Every text is escaped here, once ([`escape`]): an event never starts a second line and never moves a terminal's cursor.
 //! - Repeated events of one kind and identity are limited, and counted in a summary ([`rate`]).
+//! - A line has the fields of the spans around it that it lacks. Spans of what happens seldom (a command, a step of a deployment) have
+//!   the level info. Those of tasks that run for each message (a connection) have the level debug: at the default level they cost nothing.
 //! - Lines are written by a thread of their own through a bounded buffer ([`writer`]): a reader that is gone or does not read
 //!   costs log lines, never the program.
 
@@ -20,12 +22,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use schemas::timestamp::rfc3339;
+use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber, error};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use event::Line;
+use event::{Line, SpanFields};
 use rate::{Limiter, Verdict};
 use writer::Writer;
 
@@ -90,8 +94,8 @@ pub fn start() -> std::io::Result<Logging> {
     Ok(Logging(log))
 }
 
-/// Levels by target, as `warn,edge_hub=debug`; `info` when none or wrong ones are given. Not `EnvFilter`, which knows spans and
-/// fields too: no event here has any, and it brings an engine for regular expressions.
+/// Levels by target, as `warn,edge_hub=debug`; `info` when none or wrong ones are given. Not `EnvFilter`, which selects by spans and
+/// fields too, and brings an engine for regular expressions.
 fn levels(given: Option<&str>) -> Targets {
     let given = given.filter(|given| !given.trim().is_empty()).and_then(|given| given.parse().ok());
     given.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
@@ -170,10 +174,18 @@ fn head(level: Level, target: &str, is_terminal: bool) -> String {
 
 struct LogLayer(Arc<Log>);
 
-impl<S: Subscriber> Layer<S> for LogLayer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = SpanFields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().replace(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
-        let line = Line::of(event);
+        let line = Line::of(event, &context);
         let target = line.target.as_deref().unwrap_or(metadata.target());
         let kind =
             rate::Kind { callsite: metadata.callsite(), target: metadata.target(), level: *metadata.level() };

@@ -254,3 +254,35 @@ fn levels_are_taken_by_target_and_are_info_without_any() {
         }
     }
 }
+
+#[test]
+fn a_line_has_the_fields_of_the_spans_around_it_that_it_lacks() {
+    let text = logged(|| {
+        let command = tracing::info_span!("command", command = %"c-1", target = %"gw/filter").entered();
+        let module = tracing::info_span!("step", module = %"fil\nter", target = %"inner").entered();
+        warn!(module = %"own", "something failed");
+        drop(module);
+        warn!("something else failed");
+        drop(command);
+        warn!("nobody's");
+    });
+    let lines: Vec<&str> = text.lines().map(|line| line.split_once("tests: ").unwrap().1).collect();
+    assert_eq!(
+        lines,
+        [
+            "something failed module=own target=inner command=c-1",
+            "something else failed command=c-1 target=gw/filter",
+            "nobody's",
+        ]
+    );
+    let text = logged(|| tracing::info_span!("step", module = %"a\nb c").in_scope(|| warn!("it failed")));
+    assert_eq!(text.lines().count(), 1);
+    assert!(text.contains("module=\"a\\nb c\""), "{text}");
+}
+
+#[test]
+fn spans_of_connections_are_off_and_those_of_commands_are_on_at_the_default_level() {
+    let levels = levels(None);
+    assert!(!levels.would_enable("edge_hub::session", &Level::DEBUG));
+    assert!(levels.would_enable("edge_agent::commands", &Level::INFO));
+}

@@ -32,9 +32,11 @@ use mqtt::codec::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Level, debug_span, enabled};
 
 use crate::connection_slots::ConnectionSlot;
 use crate::mqtt_server::MqttServer;
+use crate::sanitized::Sanitized;
 use crate::service::{Service, Transport};
 use end::End;
 use state::Session;
@@ -56,20 +58,22 @@ pub(crate) async fn hold<S, T>(
     // What a connection does once is boxed: its task is as large as what it waits in for days.
     let begun = Box::pin(begin(server, stream, peer, transport, &slot, deadline, stop)).await;
     let Some(mut session) = begun else { return };
-    let end = if slot.is_proven() {
+    let end = if slot.is_proven() && !enabled!(Level::DEBUG) {
         session.run().await
     } else {
-        // A device that enrols itself.
-        Box::pin(async {
+        // Off at the default level: a span would be entered for each message.
+        let span = debug_span!("connection", client = %Sanitized(session.client_id()), %peer);
+        let run = async {
             tokio::select! {
                 end = session.run() => end,
-                () = slot.evicted() => {
+                // A device that enrols itself.
+                () = slot.evicted(), if !slot.is_proven() => {
                     session.server.evicted(peer);
                     End::Closed("others need its slot more".to_owned(), Reason::SERVER_BUSY)
                 }
             }
-        })
-        .await
+        };
+        Box::pin(run.instrument(span)).await
     };
     Box::pin(session.finish(end)).await;
 }

@@ -11,6 +11,7 @@ use edge_hub::tasks;
 use schemas::names::ModuleId;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::deployment::docker::executor::Executor;
 
@@ -48,7 +49,9 @@ impl Steps {
     /// Begins the steps of a module of which none is being done. They end after the present one when `stop` is cancelled.
     pub(super) fn begin(&mut self, executor: Arc<Executor>, batch: Batch, stop: CancellationToken) {
         let Batch { module, kind, actions } = batch;
-        let task = tasks::spawn_in(&mut self.tasks, "module steps", run(executor, actions, stop));
+        let span = tracing::info_span!("steps", %module);
+        let steps = run(executor, actions, stop).instrument(span);
+        let task = tasks::spawn_in(&mut self.tasks, "module steps", steps);
         self.by_task.insert(task.id(), module.clone());
         self.lock_busy().insert(module.clone());
         self.running.insert(module, kind);

@@ -20,7 +20,9 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use edge_core::health::finding::{Finding, Level};
 use edge_hub::logging;
 use edge_hub::terminal::{Output, Tone};
+use schemas::control::{Applied, CallRequest};
 use schemas::gateway_status::{GatewayStatus, RefusalList};
+use schemas::method::{MethodRequest, MethodResponse};
 use serde_json::{Value, json};
 
 use access::{Device, User};
@@ -163,15 +165,15 @@ impl Cli {
             Command::Plan { file } => plan(options, file).await?,
             Command::Apply { file, wait } => apply(options, file, *wait).await?,
             Command::Status => {
-                let (answer, status) = options.read::<GatewayStatus>("/status").await?;
+                let (answer, status) = options.answer::<GatewayStatus>("GET", "/status", None).await?;
                 options.print(&answer, || status_text(&status, Output::of_stdout()))?;
             }
             Command::List => {
-                let (answer, status) = options.read::<GatewayStatus>("/status").await?;
+                let (answer, status) = options.answer::<GatewayStatus>("GET", "/status", None).await?;
                 options.print(&answer["modules"], || modules_text(&status.modules, Output::of_stdout()))?;
             }
             Command::Refusals => {
-                let (answer, list) = options.read::<RefusalList>("/refusals").await?;
+                let (answer, list) = options.answer::<RefusalList>("GET", "/refusals", None).await?;
                 options.print(&answer["refusals"], || refusals_text(&list.refusals))?;
             }
             Command::Logs(logs) => logs.run(options).await?,
@@ -185,11 +187,16 @@ impl Cli {
                     None => Value::Null,
                     Some(text) => schemas::json::from_outside(text.as_bytes()).context("PAYLOAD")?,
                 };
-                let body = json!({
-                    "target": target, "methodName": method, "payload": payload, "responseTimeoutInSeconds": timeout,
-                });
-                let answer = options.ask("POST", "/call", Some(&body)).await?;
-                options.print(&answer, || format!("{} {}", answer["status"], answer["payload"]))?;
+                let request = MethodRequest {
+                    method_name: method.clone(),
+                    payload,
+                    response_timeout_in_seconds: *timeout,
+                    connect_timeout_in_seconds: 0,
+                };
+                let body = json!(CallRequest { target: target.clone(), request });
+                let (answer, response) =
+                    options.answer::<MethodResponse>("POST", "/call", Some(&body)).await?;
+                options.print(&answer, || format!("{} {}", response.status, response.payload))?;
             }
             Command::Device(device) => access::device(options, device).await?,
             Command::User(user) => access::user(options, user).await?,
@@ -246,9 +253,9 @@ async fn apply(options: &GlobalOptions, file: &Path, wait: Option<u64>) -> Resul
         Some(secs) => format!("/apply?wait={secs}"),
         None => "/apply".to_owned(),
     };
-    let answer = options.ask("POST", &path, Some(&document)).await?;
+    let (answer, applied) = options.answer::<Applied>("POST", &path, Some(&document)).await?;
     options.print(&answer, || {
-        if answer["settled"] == true {
+        if applied.settled {
             "applied: its modules run".to_owned()
         } else {
             "applied: `edge-agent status` shows how far it is".to_owned()

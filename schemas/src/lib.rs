@@ -8,6 +8,7 @@ pub mod bag;
 pub mod body;
 pub mod cloud_message;
 pub mod connection_string;
+pub mod control;
 pub mod gateway_status;
 pub mod generation;
 pub mod host_name;

@@ -3,11 +3,15 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use edge_hub::input_file;
+use schemas::control::{
+    AddedLeafDevice, AddedUser, DeviceLogin, LeafDevice, LeafDeviceDetails, LeafDeviceList, LocalUser,
+    NewLeafDevice, NewUser, UserList,
+};
 use schemas::names::{DeviceId, UserName};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::global_options::GlobalOptions;
-use super::text::{encoded, text_of};
+use super::text::{encoded, or_dash};
 
 /// Leaf devices.
 #[derive(Subcommand)]
@@ -88,32 +92,31 @@ pub(super) async fn device(options: &GlobalOptions, command: &Device) -> Result<
     let path = |id: &str, verb: &str| format!("/devices/{}{verb}", encoded(id));
     match command {
         Device::Add { id, key, x509_thumbprint, x509_ca, password } => {
-            let body = json!({
-                "id": id,
-                "key": key,
-                "x509Thumbprints": x509_thumbprint,
-                "x509Ca": x509_ca,
-                "password": password,
+            let body = json!(NewLeafDevice {
+                id: id.clone(),
+                key: key.clone(),
+                x509_thumbprints: x509_thumbprint.clone(),
+                x509_ca: *x509_ca,
+                password: *password,
             });
-            let answer = options.ask("POST", "/devices", Some(&body)).await?;
-            options.print(&answer, || added_text(&answer))
+            let (answer, added) = options.answer("POST", "/devices", Some(&body)).await?;
+            options.print(&answer, || added_text(&added))
         }
         Device::Token { id, valid } => {
-            let answer = options.ask("GET", &path(id, &format!("/token?valid={valid}")), None).await?;
+            let path = path(id, &format!("/token?valid={valid}"));
+            let (answer, login) = options.answer::<DeviceLogin>("GET", &path, None).await?;
             options.print(&answer, || {
-                lines(
-                    &answer,
-                    &[("client id", "clientId"), ("user name", "userName"), ("password", "password")],
-                )
+                let DeviceLogin { client_id, user_name, password } = login;
+                lines(&[("client id", client_id), ("user name", user_name), ("password", password)])
             })
         }
         Device::List => {
-            let answer = options.ask("GET", "/devices", None).await?;
-            options.print(&answer, || devices_text(&answer))
+            let (answer, list) = options.answer("GET", "/devices", None).await?;
+            options.print(&answer, || devices_text(&list))
         }
         Device::Show { id } => {
-            let answer = options.ask("GET", &path(id, ""), None).await?;
-            options.print(&answer, || shown_text(&answer))
+            let (answer, details) = options.answer("GET", &path(id, ""), None).await?;
+            options.print(&answer, || shown_text(&details))
         }
         Device::Block { id } => {
             let answer = options.ask("POST", &path(id, "/block"), None).await?;
@@ -122,9 +125,9 @@ pub(super) async fn device(options: &GlobalOptions, command: &Device) -> Result<
             })
         }
         Device::Unblock { id } => {
-            let answer = options.ask("POST", &path(id, "/unblock"), None).await?;
+            let (answer, device) = options.answer::<LeafDevice>("POST", &path(id, "/unblock"), None).await?;
             options.print(&answer, || {
-                if answer["enabled"] == true {
+                if device.enabled {
                     format!("unblocked {id}")
                 } else {
                     format!("unblocked {id} here; it is still blocked at central, or not known any more")
@@ -142,13 +145,14 @@ pub(super) async fn user(options: &GlobalOptions, command: &User) -> Result<()> 
     match command {
         User::Add { name, password_stdin, device } => {
             let password = if *password_stdin { Some(read_password()?) } else { None };
-            let body = json!({"name": name, "password": password, "device": device});
-            let answer = options.ask("POST", "/users", Some(&body)).await?;
-            options.print(&answer, || user_text(&answer))
+            let device = device.as_ref().map(ToString::to_string);
+            let body = json!(NewUser { name: name.clone(), password, device });
+            let (answer, added) = options.answer("POST", "/users", Some(&body)).await?;
+            options.print(&answer, || user_text(&added))
         }
         User::List => {
-            let answer = options.ask("GET", "/users", None).await?;
-            options.print(&answer, || users_text(&answer))
+            let (answer, list) = options.answer("GET", "/users", None).await?;
+            options.print(&answer, || users_text(&list))
         }
         User::Remove { name } => {
             let answer = options.ask("DELETE", &format!("/users/{}", encoded(name.as_str())), None).await?;
@@ -170,89 +174,77 @@ fn read_password() -> Result<String> {
     Ok(password.to_owned())
 }
 
-fn lines(answer: &Value, fields: &[(&str, &str)]) -> String {
-    let line = |(name, key): &(&str, &str)| format!("{name:<12} {}", text_of(&answer[*key]));
-    fields.iter().map(line).collect::<Vec<_>>().join("\n")
+fn lines(fields: &[(&str, String)]) -> String {
+    fields.iter().map(|(name, text)| format!("{name:<12} {text}")).collect::<Vec<_>>().join("\n")
 }
 
 /// Of a device with a key the connection string alone, for `$(…)`.
-fn added_text(answer: &Value) -> String {
-    let mut text = text_of(&answer["connectionString"]);
-    if !answer["user"].is_null() {
-        text = format!("{text}\n{}", user_text(&answer["user"]));
+fn added_text(added: &AddedLeafDevice) -> String {
+    match &added.user {
+        None => added.connection_string.clone(),
+        Some(user) => format!("{}\n{}", added.connection_string, user_text(user)),
     }
-    text
 }
 
-fn user_text(user: &Value) -> String {
-    let mut fields = vec![("server", "gatewayHostName"), ("user name", "name")];
-    if !user["password"].is_null() {
-        fields.push(("password", "password"));
-    }
-    if !user["device"].is_null() {
-        fields.push(("telemetry of", "device"));
-    }
-    lines(user, &fields)
+fn user_text(user: &AddedUser) -> String {
+    let mut fields = vec![("server", user.gateway_host_name.clone()), ("user name", user.name.clone())];
+    fields.extend(user.password.clone().map(|password| ("password", password)));
+    fields.extend(user.device.clone().map(|device| ("telemetry of", device)));
+    lines(&fields)
 }
 
-fn shown_text(device: &Value) -> String {
-    let state = match (device["enabled"] == true, device["blockedHere"] == true) {
+fn shown_text(details: &LeafDeviceDetails) -> String {
+    let LeafDeviceDetails { device, since, thumbprints, users } = details;
+    let state = match (device.enabled, device.blocked_here) {
         (true, _) => "allowed",
         (false, true) => "BLOCKED on this gateway",
         (false, false) => "BLOCKED at central",
     };
-    let connected = match &device["since"] {
-        Value::Null => "away".to_owned(),
-        since => format!("connected since {}", text_of(since)),
+    let connected = match since {
+        None => "away".to_owned(),
+        Some(since) => format!("connected since {since}"),
     };
-    let joined = |list: &Value| {
-        let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
-        list.iter().map(text_of).collect::<Vec<_>>().join(", ")
-    };
-    let mut text = vec![
-        format!("device       {}", text_of(&device["id"])),
-        format!("from         {}", from_text(device)),
-        format!("proven by    {}", text_of(&device["attestation"])),
-        format!("state        {state}, {connected}"),
+    let mut fields = vec![
+        ("device", device.id.clone()),
+        ("from", from_text(device).to_owned()),
+        ("proven by", device.attestation.clone()),
+        ("state", format!("{state}, {connected}")),
     ];
-    for (name, list) in [("thumbprints", &device["thumbprints"]), ("users", &device["users"])] {
-        if list.as_array().is_some_and(|list| !list.is_empty()) {
-            text.push(format!("{name:<12} {}", joined(list)));
+    for (name, list) in [("thumbprints", thumbprints), ("users", users)] {
+        if !list.is_empty() {
+            fields.push((name, list.join(", ")));
         }
     }
-    text.join("\n")
+    lines(&fields)
 }
 
-fn from_text(device: &Value) -> &'static str {
-    if device["addedHere"] == true { "added here" } else { "from central" }
+fn from_text(device: &LeafDevice) -> &'static str {
+    if device.added_here { "added here" } else { "from central" }
 }
 
-fn devices_text(answer: &Value) -> String {
-    let devices = answer["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let line = |device: &Value| {
-        let state = match (device["enabled"] == true, device["connected"] == true) {
+fn devices_text(list: &LeafDeviceList) -> String {
+    if list.devices.is_empty() {
+        return "no leaf devices".to_owned();
+    }
+    let line = |device: &LeafDevice| {
+        let state = match (device.enabled, device.connected) {
             (false, _) => "BLOCKED",
             (true, true) => "connected",
             (true, false) => "away",
         };
-        format!("{:<32} {state:<10} {}", text_of(&device["id"]), from_text(device))
+        format!("{:<32} {state:<10} {}", device.id, from_text(device))
     };
-    match devices {
-        [] => "no leaf devices".to_owned(),
-        devices => devices.iter().map(line).collect::<Vec<_>>().join("\n"),
-    }
+    list.devices.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn users_text(answer: &Value) -> String {
-    let users = answer["users"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let line = |user: &Value| {
-        let connections = text_of(&user["connections"]);
-        let (name, device) = (text_of(&user["name"]), text_of(&user["device"]));
-        let more = if user["anonymous"] == true { "anonymous, on loopback" } else { &device };
-        format!("{name:<32} {connections:>3} connected  {more}")
-    };
-    match users {
-        [] => "no users".to_owned(),
-        users => users.iter().map(line).collect::<Vec<_>>().join("\n"),
+fn users_text(list: &UserList) -> String {
+    if list.users.is_empty() {
+        return "no users".to_owned();
     }
+    let line = |user: &LocalUser| {
+        let device = or_dash(&user.device);
+        let more = if user.anonymous { "anonymous, on loopback" } else { device };
+        format!("{:<32} {:>3} connected  {more}", user.name, user.connections)
+    };
+    list.users.iter().map(line).collect::<Vec<_>>().join("\n")
 }

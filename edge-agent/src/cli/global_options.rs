@@ -34,8 +34,13 @@ impl GlobalOptions {
     }
 
     /// What the daemon answers: the whole of it, for `--json`, and what this version reads of it.
-    pub(super) async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<(Value, T)> {
-        let answer = self.ask("GET", path, None).await?;
+    pub(super) async fn answer<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(Value, T)> {
+        let answer = self.ask(method, path, body).await?;
         let read = T::deserialize(&answer).context("reading the daemon's answer")?;
         Ok((answer, read))
     }

@@ -2,10 +2,11 @@
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use schemas::control::{QuarantinePage, QuarantinedDetails, QuarantinedMessage};
+use serde_json::json;
 
 use super::global_options::GlobalOptions;
-use super::text::text_of;
+use super::text::or_dash;
 
 /// Messages that upstream rejected because of their content.
 #[derive(Subcommand)]
@@ -44,13 +45,13 @@ pub(super) struct Which {
 pub(super) async fn quarantine(options: &GlobalOptions, command: &Quarantine) -> Result<()> {
     match command {
         Quarantine::List { after, limit } => {
-            let answer =
-                options.ask("GET", &format!("/quarantine?after={after}&limit={limit}"), None).await?;
-            options.print(&answer, || list_text(&answer))
+            let path = format!("/quarantine?after={after}&limit={limit}");
+            let (answer, page) = options.answer("GET", &path, None).await?;
+            options.print(&answer, || list_text(&page))
         }
         Quarantine::Show { number } => {
-            let answer = options.ask("GET", &format!("/quarantine/{number}"), None).await?;
-            options.print(&answer, || show_text(&answer))
+            let (answer, details) = options.answer("GET", &format!("/quarantine/{number}"), None).await?;
+            options.print(&answer, || show_text(&details))
         }
         Quarantine::Replay(which) => each(options, which, "POST", "/replay", "replayed").await,
         Quarantine::Drop(which) => each(options, which, "DELETE", "", "dropped").await,
@@ -63,10 +64,10 @@ async fn each(options: &GlobalOptions, which: &Which, method: &str, verb: &str, 
     if which.all {
         let mut after = Some(0);
         while let Some(from) = after {
-            let page = options.ask("GET", &format!("/quarantine?after={from}&limit=1000"), None).await?;
-            let messages = page["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-            numbers.extend(messages.iter().filter_map(|message| message["number"].as_u64()));
-            after = page["nextAfter"].as_u64();
+            let path = format!("/quarantine?after={from}&limit=1000");
+            let (_, page) = options.answer::<QuarantinePage>("GET", &path, None).await?;
+            numbers.extend(page.messages.iter().map(|message| message.number));
+            after = page.next_after;
         }
     }
     numbers.sort_unstable();
@@ -83,44 +84,36 @@ async fn each(options: &GlobalOptions, which: &Which, method: &str, verb: &str, 
     options.print(&json!({done: all}), || format!("{done}: {count} messages"))
 }
 
-fn list_text(answer: &Value) -> String {
-    let messages = answer["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if messages.is_empty() {
+fn list_text(page: &QuarantinePage) -> String {
+    if page.messages.is_empty() {
         return "no messages in quarantine".to_owned();
     }
     let mut lines =
         vec![format!("{:>8}  {:<24}  {:<24}  {:>7}  WHY", "NUMBER", "SENDER", "REFUSED", "BYTES")];
-    for message in messages {
-        lines.push(format!(
-            "{:>8}  {:<24}  {:<24}  {:>7}  {}",
-            text_of(&message["number"]),
-            text_of(&message["sender"]),
-            text_of(&message["refusedAt"]),
-            text_of(&message["bytes"]),
-            text_of(&message["why"])
-        ));
+    for message in &page.messages {
+        let bytes = message.bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+        let QuarantinedMessage { number, refused_at, why, .. } = message;
+        let sender = or_dash(&message.sender);
+        lines.push(format!("{number:>8}  {sender:<24}  {refused_at:<24}  {bytes:>7}  {why}"));
     }
-    if let Some(after) = answer["nextAfter"].as_u64() {
-        lines.push(format!("of {}; more with --after {after}", answer["count"]));
+    if let Some(after) = page.next_after {
+        lines.push(format!("of {}; more with --after {after}", page.count));
     }
     lines.join("\n")
 }
 
-fn show_text(message: &Value) -> String {
-    let code = message["code"].as_u64().map(|code| format!(" (reason code {code:#04x})")).unwrap_or_default();
-    let body = match &message["bodyBase64"] {
-        Value::String(base64) => format!("base64 {base64}"),
-        _ => text_of(&message["body"]),
+fn show_text(details: &QuarantinedDetails) -> String {
+    let QuarantinedDetails { message, topic, body, body_base64 } = details;
+    let code = message.code.map(|code| format!(" (reason code {code:#04x})")).unwrap_or_default();
+    let body = match body_base64 {
+        Some(base64) => format!("base64 {base64}"),
+        None => or_dash(body).to_owned(),
     };
+    let sender = or_dash(&message.sender);
+    let QuarantinedMessage { number, enqueued_at, refused_at, why, queue, sequence, .. } = message;
     format!(
-        "number    {}\nsender    {}\naccepted  {}\nrefused   {}\nwhy       {}{code}\nqueue     {}, sequence {}\ntopic     {}\nbody      {body}",
-        text_of(&message["number"]),
-        text_of(&message["sender"]),
-        text_of(&message["enqueuedAt"]),
-        text_of(&message["refusedAt"]),
-        text_of(&message["why"]),
-        text_of(&message["queue"]),
-        text_of(&message["sequence"]),
-        text_of(&message["topic"]),
+        "number    {number}\nsender    {sender}\naccepted  {enqueued_at}\nrefused   {refused_at}\nwhy       {why}{code}\n\
+         queue     {queue}, sequence {sequence}\ntopic     {}\nbody      {body}",
+        or_dash(topic),
     )
 }

@@ -8,6 +8,8 @@ use schemas::gateway_status::{
     QueueState, RefusedClient, SpentBytes, UnroutedCounts, UpstreamStatus,
 };
 
+use super::text::or_dash;
+
 pub(super) fn modules_text(modules: &BTreeMap<String, ModuleState>, output: Output) -> String {
     if modules.is_empty() {
         return "no modules".to_owned();
@@ -85,10 +87,6 @@ pub(super) fn status_text(status: &GatewayStatus, output: Output) -> String {
     let mut lines: Vec<String> = lines.iter().map(|line| alarming(output, line)).collect();
     lines.push(modules_text(&status.modules, output));
     lines.join("\n")
-}
-
-fn or_dash(text: &Option<String>) -> &str {
-    text.as_deref().unwrap_or("-")
 }
 
 fn upstream_line(upstream: Option<&UpstreamStatus>) -> String {

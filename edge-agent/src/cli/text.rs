@@ -1,18 +1,13 @@
 //! Parts of texts that several commands print.
 
 use edge_hub::terminal::{Output, Tone};
-use serde_json::Value;
 
 pub(super) fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-pub(super) fn text_of(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    }
+pub(super) fn or_dash(text: &Option<String>) -> &str {
+    text.as_deref().unwrap_or("-")
 }
 
 /// A line with its first word in the colour of a tone.

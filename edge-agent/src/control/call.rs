@@ -5,26 +5,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use schemas::method::{MethodFailure, MethodRequest};
+use schemas::control::CallRequest;
+use schemas::method::{MethodFailure, MethodResponse};
 use schemas::names::Identity;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::context::Control;
 use super::failure::{Failure, shallow};
 
-#[derive(Deserialize)]
-pub(super) struct Call {
-    /// A module of this gateway, or `device/…` for a leaf device.
-    target: String,
-    #[serde(flatten)]
-    request: MethodRequest,
-}
-
 pub(super) async fn call(
     State(control): State<Arc<Control>>,
-    Json(call): Json<Call>,
-) -> Result<Json<Value>, Failure> {
+    Json(call): Json<CallRequest>,
+) -> Result<Json<MethodResponse>, Failure> {
     let target = match call.target.strip_prefix("device/") {
         Some(device) => device.parse().map(Identity::device),
         None => call.target.parse().map(|module| Identity::module(control.gateway.clone(), module)),
@@ -33,7 +24,7 @@ pub(super) async fn call(
         target.map_err(|error| Failure(StatusCode::UNPROCESSABLE_ENTITY, format!("target: {error}")))?;
     shallow(&call.request.payload)?;
     match control.commands.call(&target, &call.request).await {
-        Ok(response) => Ok(Json(json!(response))),
+        Ok(response) => Ok(Json(response)),
         Err(failure @ MethodFailure::NotConnected { .. }) => {
             Err(Failure(StatusCode::NOT_FOUND, failure.to_string()))
         }

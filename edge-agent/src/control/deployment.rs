@@ -7,9 +7,10 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use edge_core::error_chain::chain;
+use schemas::control::Applied;
 use schemas::names::ModuleId;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::context::Control;
 use super::failure::{Failure, shallow};
@@ -35,7 +36,7 @@ pub(super) async fn apply(
     State(control): State<Arc<Control>>,
     Query(query): Query<ApplyQuery>,
     Json(document): Json<Value>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Applied>, Failure> {
     shallow(&document)?;
     let (version, changes) = control.deployments.apply(&document).await.map_err(|error| match error {
         ApplyError::Refused(_) => Failure(StatusCode::UNPROCESSABLE_ENTITY, chain(&error).to_string()),
@@ -46,12 +47,12 @@ pub(super) async fn apply(
     for (identity, change) in changes {
         control.clients.send_desired(&identity, change.version, &change.patch);
     }
-    let Some(wait) = query.wait else { return Ok(Json(json!({"version": version, "settled": false}))) };
+    let Some(wait) = query.wait else { return Ok(Json(Applied { version, settled: false })) };
     let wait = Duration::from_secs(wait).min(WAIT_MAX);
     let mut reconciler = control.reconciler.clone();
     let is_settled = |status: &ReconcilerStatus| status.version == Some(version) && status.is_settled;
     match tokio::time::timeout(wait, reconciler.wait_for(is_settled)).await {
-        Ok(Ok(_)) => Ok(Json(json!({"version": version, "settled": true}))),
+        Ok(Ok(_)) => Ok(Json(Applied { version, settled: true })),
         Ok(Err(_)) => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".into())),
         Err(_) => {
             let status = control.reconciler.borrow().clone();

@@ -8,9 +8,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schemas::control::{Dropped, QuarantinePage, QuarantinedDetails, QuarantinedMessage, Replayed};
 use schemas::timestamp::rfc3339;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::context::Control;
 use super::failure::Failure;
@@ -45,57 +45,59 @@ pub(super) struct Page {
 pub(super) async fn list(
     State(control): State<Arc<Control>>,
     Query(page): Query<Page>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<QuarantinePage>, Failure> {
     let limit = page.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let entries = control.quarantine.list(page.after.unwrap_or(0), limit).await?;
-    let after = (entries.len() == limit).then(|| entries.last().map(|entry| entry.number)).flatten();
-    let entries: Vec<Value> = entries.iter().map(about).collect();
-    Ok(Json(json!({"messages": entries, "count": control.quarantine.stats().records, "nextAfter": after})))
+    Ok(Json(QuarantinePage {
+        messages: entries.iter().map(about).collect(),
+        count: control.quarantine.stats().records,
+        next_after: entries.last().filter(|_| entries.len() == limit).map(|entry| entry.number),
+    }))
 }
 
 pub(super) async fn show(
     State(control): State<Arc<Control>>,
     Path(number): Path<u64>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<QuarantinedDetails>, Failure> {
     let entry = control.quarantine.show(number).await?;
-    let mut answer = about(&entry);
+    let mut details = QuarantinedDetails { message: about(&entry), ..QuarantinedDetails::default() };
     if let Some((topic, body)) = entry.decoded() {
-        answer["topic"] = topic.into();
+        details.topic = Some(topic.to_owned());
         match shown(&body) {
-            Some(text) => answer["body"] = text.into(),
-            None => answer["bodyBase64"] = STANDARD.encode(&body).into(),
+            Some(text) => details.body = Some(text.into()),
+            None => details.body_base64 = Some(STANDARD.encode(&body)),
         }
     }
-    Ok(Json(answer))
+    Ok(Json(details))
 }
 
 pub(super) async fn replay(
     State(control): State<Arc<Control>>,
     Path(number): Path<u64>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Replayed>, Failure> {
     control.quarantine.replay(number, &control.queues).await?;
-    Ok(Json(json!({"replayed": [number]})))
+    Ok(Json(Replayed { replayed: vec![number] }))
 }
 
 pub(super) async fn drop_one(
     State(control): State<Arc<Control>>,
     Path(number): Path<u64>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Dropped>, Failure> {
     control.quarantine.drop_one(number, &control.queues).await?;
-    Ok(Json(json!({"dropped": [number]})))
+    Ok(Json(Dropped { dropped: vec![number] }))
 }
 
 /// An entry without its message.
-fn about(entry: &Entry) -> Value {
-    json!({
-        "number": entry.number,
-        "sender": entry.sender(),
-        "bytes": entry.decoded().map(|(_, body)| body.len()),
-        "enqueuedAt": rfc3339(shown_ms(entry.enqueued_ms)),
-        "refusedAt": rfc3339(entry.refused_ms),
-        "code": entry.reason.code,
-        "why": entry.reason.why,
-        "queue": entry.queue.to_string(),
-        "sequence": entry.sequence,
-    })
+fn about(entry: &Entry) -> QuarantinedMessage {
+    QuarantinedMessage {
+        number: entry.number,
+        sender: entry.sender(),
+        bytes: entry.decoded().map(|(_, body)| body.len() as u64),
+        enqueued_at: rfc3339(shown_ms(entry.enqueued_ms)),
+        refused_at: rfc3339(entry.refused_ms),
+        code: entry.reason.code,
+        why: entry.reason.why.clone(),
+        queue: entry.queue.to_string(),
+        sequence: entry.sequence,
+    }
 }

@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use schemas::control::{AddedUser, LocalUser, NewUser, UserList};
 use schemas::names::{DeviceId, Identity, UserName};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::context::Control;
@@ -21,35 +21,28 @@ use crate::access::users::{User, UserError};
 const PASSWORD_BYTES_MIN: usize = 8;
 const PASSWORD_BYTES_MAX: usize = 1024;
 
-pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<Value> {
+pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<UserList> {
     let connected = control.clients.connected();
+    let connections = |name: &UserName| {
+        connected.iter().filter(|(who, _)| who.user_name().as_ref() == Some(name)).count() as u64
+    };
+    let user = |name: &UserName, device: Option<DeviceId>, anonymous| LocalUser {
+        name: name.to_string(),
+        device: device.map(String::from),
+        anonymous,
+        connections: connections(name),
+    };
     let users = control.authorizer.users.list();
-    let connections =
-        |name: &UserName| connected.iter().filter(|(who, _)| who.user_name().as_ref() == Some(name)).count();
-    let mut users: Vec<Value> = users
-        .into_iter()
-        .map(|(name, user)| json!({"name": name, "device": user.device, "connections": connections(&name)}))
-        .collect();
-    if let Some(name) = control.authorizer.users.anonymous() {
-        users.push(json!({"name": name, "anonymous": true, "connections": connections(name)}));
-    }
-    Json(json!({"users": users}))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewUser {
-    name: String,
-    /// Made when left out.
-    password: Option<String>,
-    /// Whose telemetry it may publish.
-    device: Option<String>,
+    let mut users: Vec<LocalUser> =
+        users.into_iter().map(|(name, of)| user(&name, of.device.clone(), false)).collect();
+    users.extend(control.authorizer.users.anonymous().map(|name| user(name, None, true)));
+    Json(UserList { users })
 }
 
 pub(super) async fn add(
     State(control): State<Arc<Control>>,
     Json(new): Json<NewUser>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<AddedUser>, Failure> {
     let device = new.device.as_deref().map(read_id).transpose()?;
     if let Some(device) = &device
         && control.authorizer.devices.get(device).is_none()
@@ -82,7 +75,7 @@ pub(super) async fn new_user(
     name: &str,
     given: Option<String>,
     device: Option<DeviceId>,
-) -> Result<Value, Failure> {
+) -> Result<AddedUser, Failure> {
     let name = read_name(name)?;
     let made = given.is_none();
     let password = given.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>()));
@@ -103,11 +96,12 @@ pub(super) async fn new_user(
         .await
         .map_err(failure)?;
     tracing::info!(user = %name, device = ?device, "user added");
-    let mut answer = json!({"name": name, "device": device, "gatewayHostName": control.hostname});
-    if made {
-        answer["password"] = password.into();
-    }
-    Ok(answer)
+    Ok(AddedUser {
+        name: name.to_string(),
+        device: device.map(String::from),
+        gateway_host_name: control.hostname.clone(),
+        password: made.then_some(password),
+    })
 }
 
 pub(super) async fn remove(

@@ -1,0 +1,266 @@
+//! Bodies of the daemon's control socket, beside [`crate::gateway_status`]: what `edge-agent` asks its daemon and prints with `--json`.
+//!
+//! Requests are strict: an unknown member is an error. Answers may come from another version: unknown members are left out, and missing ones
+//! have their default.
+
+use serde::{Deserialize, Serialize};
+
+use crate::method::MethodRequest;
+
+/// `POST /devices`: how a new leaf device shall prove itself, by at most one of these; a key is made when none is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewLeafDevice {
+    /// Its id.
+    pub id: String,
+    /// Its symmetric key in base64.
+    pub key: Option<String>,
+    /// One or two, SHA-1 or SHA-256 in hexadecimal digits.
+    #[serde(default)]
+    pub x509_thumbprints: Vec<String>,
+    /// A certificate of a certificate authority in `[tls] device_ca`.
+    #[serde(default)]
+    pub x509_ca: bool,
+    /// Whether a local user of its name is made that may publish its telemetry.
+    #[serde(default)]
+    pub password: bool,
+}
+
+/// The answer to [`NewLeafDevice`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AddedLeafDevice {
+    /// Its id.
+    pub id: String,
+    /// `symmetricKey`, `x509Thumbprint` or `x509Ca`.
+    pub attestation: String,
+    /// The hub's name.
+    pub host_name: String,
+    /// The gateway's.
+    pub gateway_host_name: String,
+    /// As an Azure SDK takes it.
+    pub connection_string: String,
+    /// The local user of its name, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<AddedUser>,
+}
+
+/// `GET /devices`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeafDeviceList {
+    /// Those that the gateway knows.
+    pub devices: Vec<LeafDevice>,
+}
+
+/// A leaf device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LeafDevice {
+    /// Its id.
+    pub id: String,
+    /// Added on the gateway; the others are from central.
+    pub added_here: bool,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// As in [`AddedLeafDevice`].
+    pub attestation: String,
+    /// Neither central nor this gateway blocks it.
+    pub enabled: bool,
+    /// This gateway blocks it.
+    pub blocked_here: bool,
+}
+
+/// `GET /devices/{id}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeafDeviceDetails {
+    /// As in the list.
+    #[serde(flatten)]
+    pub device: LeafDevice,
+    /// Since when it is connected, RFC 3339; `None` while it is not.
+    pub since: Option<String>,
+    /// Of its certificates, where it proves itself by those.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub thumbprints: Vec<String>,
+    /// Local users that may publish its telemetry.
+    pub users: Vec<String>,
+}
+
+/// `POST /devices/{id}/block` and `/unblock`. Read it as a [`LeafDevice`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum BlockAnswer {
+    /// How it is now.
+    Known(LeafDevice),
+    /// The gateway does not know it.
+    Unknown(UnknownDevice),
+}
+
+/// A device that the gateway does not know, and that it may block all the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnknownDevice {
+    /// Its id.
+    pub id: String,
+    /// This gateway blocks it.
+    pub blocked_here: bool,
+}
+
+/// `DELETE /devices/{id}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemovedLeafDevice {
+    /// Its local users, removed with it.
+    pub users: Vec<String>,
+}
+
+/// `GET /devices/{id}/token`: what a plain MQTT client connects with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeviceLogin {
+    /// MQTT client id.
+    pub client_id: String,
+    /// MQTT user name.
+    pub user_name: String,
+    /// A SAS token.
+    pub password: String,
+}
+
+/// `POST /users`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// Its name.
+    pub name: String,
+    /// Made when left out.
+    pub password: Option<String>,
+    /// The leaf device whose telemetry it may publish.
+    pub device: Option<String>,
+}
+
+/// The answer to [`NewUser`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AddedUser {
+    /// Its name.
+    pub name: String,
+    /// The leaf device whose telemetry it may publish.
+    pub device: Option<String>,
+    /// The gateway's.
+    pub gateway_host_name: String,
+    /// If it was made; it is never told again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// `GET /users`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserList {
+    /// The local users.
+    pub users: Vec<LocalUser>,
+}
+
+/// A local user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LocalUser {
+    /// Its name.
+    pub name: String,
+    /// The leaf device whose telemetry it may publish.
+    pub device: Option<String>,
+    /// Clients on loopback that give no name.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
+    /// Clients that are connected.
+    pub connections: u64,
+}
+
+/// `GET /quarantine`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QuarantinePage {
+    /// Oldest first.
+    pub messages: Vec<QuarantinedMessage>,
+    /// All that the quarantine holds.
+    pub count: u64,
+    /// Where the next page begins; `None` at the end.
+    pub next_after: Option<u64>,
+}
+
+/// A message that upstream rejected because of its content.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QuarantinedMessage {
+    /// Its number in the quarantine.
+    pub number: u64,
+    /// The device or module that sent it; `None` of a message that cannot be read.
+    pub sender: Option<String>,
+    /// Length of its body; `None` of a message that cannot be read.
+    pub bytes: Option<u64>,
+    /// When the gateway took it, RFC 3339.
+    pub enqueued_at: String,
+    /// When upstream rejected it, RFC 3339.
+    pub refused_at: String,
+    /// MQTT 5's reason code, where upstream gave one.
+    pub code: Option<u8>,
+    /// Why upstream rejected it.
+    pub why: String,
+    /// Its queue's id.
+    pub queue: String,
+    /// Its sequence number there.
+    pub sequence: u64,
+}
+
+/// `GET /quarantine/{number}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QuarantinedDetails {
+    /// As in the list.
+    #[serde(flatten)]
+    pub message: QuarantinedMessage,
+    /// Its topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Its body, where that is text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Its body, where that is no text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+}
+
+/// `POST /quarantine/{number}/replay`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Numbers of the messages.
+    pub replayed: Vec<u64>,
+}
+
+/// `DELETE /quarantine/{number}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Numbers of the messages.
+    pub dropped: Vec<u64>,
+}
+
+/// `POST /apply`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Applied {
+    /// Of the desired section.
+    pub version: u64,
+    /// All its modules run.
+    pub settled: bool,
+}
+
+/// `POST /call`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallRequest {
+    /// A module of the gateway, or `device/…` for a leaf device.
+    pub target: String,
+    /// What to call.
+    #[serde(flatten)]
+    pub request: MethodRequest,
+}

@@ -44,7 +44,7 @@ fn broker() -> (SocketAddr, SocketAddr) {
     };
     let config = Config { router, v4: listener("v4", v4), v5: listener("v5", v5), ..Config::default() };
     let mut broker = Broker::new(config);
-    std::thread::spawn(move || broker.start());
+    std::thread::spawn(move || broker.start().unwrap());
     (v4, v5)
 }
 

@@ -16,7 +16,7 @@ pub struct RestartRequests {
 #[derive(Debug)]
 pub struct RestartRequest {
     pub module: ModuleId,
-    /// To be told how it ended.
+    /// Gets how it ended.
     pub answer: oneshot::Sender<Result<(), RestartError>>,
 }
 

@@ -116,7 +116,7 @@ async fn no_answer_of_any_path_holds_the_async_threads_and_none_is_larger_than_a
     }
     asking.join().unwrap();
     assert!(worst.0 < AT_ONCE_MAX, "{worst:?}");
-    let lengths = longest.lock().unwrap();
+    let lengths = longest.lock().unwrap().clone();
     let (largest, status, path) = lengths.iter().max().unwrap();
     // A page, its last row, and what stands around both.
     assert!(*largest < 4 << 20, "{largest} bytes of {path}");

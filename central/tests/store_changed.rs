@@ -224,7 +224,7 @@ async fn a_restore_that_is_killed_leaves_the_former_store_or_the_new_one_or_is_r
                 end(start(dir.path()).await).await;
             }
             Ok(running) => {
-                let count = read_all(&running.0.store()).await.unwrap();
+                let count = read_all(running.0.store()).await.unwrap();
                 assert!(count == 1 || count == 2, "after {after_ms}: {count} messages");
                 end(running).await;
             }

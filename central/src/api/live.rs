@@ -58,6 +58,9 @@ pub struct EventsQuery {
     device: Option<Vec<String>>,
 }
 
+/// Who reads a stream, by what, and from where.
+type Reader = (Extension<Caller>, Extension<Credential>, Extension<ClientAddress>);
+
 /// What changes from now on, as server-sent events. `state` when a device comes, goes, is registered, blocked or deleted, and when a
 /// gateway's report changes; of the devices that are named also `telemetry`, `command` and `properties`. With the header
 /// `Last-Event-ID` the stream goes on behind that event; when central has not all that came since, and when a reader takes too
@@ -67,14 +70,13 @@ pub struct EventsQuery {
 pub(super) async fn events(
     State(services): State<Services>,
     Extension(feed): Extension<LiveFeed>,
-    Extension(caller): Extension<Caller>,
-    Extension(credential): Extension<Credential>,
-    Extension(credentials): Extension<Credentials>,
-    Extension(answers): Extension<Answers>,
-    Extension(address): Extension<ClientAddress>,
+    reader: Reader,
+    shared: (Extension<Credentials>, Extension<Answers>),
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Answer<Response> {
+    let (Extension(caller), Extension(credential), Extension(address)) = reader;
+    let (Extension(credentials), Extension(answers)) = shared;
     let devices = devices(query.as_deref().unwrap_or(""))?;
     let last = headers.get(LAST_EVENT_ID).map(|last| last.to_str().unwrap_or(""));
     let identity = Identity::of(&caller);

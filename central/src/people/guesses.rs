@@ -38,6 +38,9 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Held by the one whose turn it is.
+type Line = Arc<tokio::sync::Mutex<()>>;
+
 /// The failures since central started.
 #[derive(Debug)]
 pub(super) struct Guesses {
@@ -45,7 +48,7 @@ pub(super) struct Guesses {
     /// Counts of names that nobody has, which wait as others do. Apart, so that names made up push out no count of a user's.
     strangers: Mutex<Throttle>,
     /// Those who wait, by user and address.
-    lines: Mutex<HashMap<(IpAddr, String), Arc<tokio::sync::Mutex<()>>>>,
+    lines: Mutex<HashMap<(IpAddr, String), Line>>,
     since: Instant,
 }
 

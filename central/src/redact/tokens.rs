@@ -136,7 +136,8 @@ fn of_line(line: &str) -> Vec<Range<usize>> {
             let Some(attached) = written.strip_prefix(option) else { continue };
             // `--username` is not `--user`, and long options follow one dash too: `-progress` is not `-p`.
             let is_long = option.starts_with("--");
-            let own = (!attached.is_empty() && !(is_long && !attached.starts_with('=')))
+            let is_own = !attached.is_empty() && (!is_long || attached.starts_with('='));
+            let own = is_own
                 .then_some(word.end - attached.len() + usize::from(attached.starts_with('='))..word.end);
             let next = (attached.is_empty() && *takes != Takes::Attached)
                 .then(|| words.get(index + 1).cloned())

@@ -117,8 +117,8 @@ async fn who_signs_in_wrong_is_not_told_what_was_wrong() {
         (ADMIN, ""),
         ("", PASSWORD),
         ("a/b\u{1b}[0m", PASSWORD),
-        (ADMIN, &"x".repeat(100_000)),
-        (&"x".repeat(100_000), PASSWORD),
+        (ADMIN, &"x".repeat(10_000)),
+        (&"x".repeat(10_000), PASSWORD),
     ] {
         let mut browser = central.browser();
         let (status, answer) = browser.sign_in(user, password).await;

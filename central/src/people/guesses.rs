@@ -26,7 +26,7 @@ pub(super) struct Claim {
 }
 
 /// Attempts for one user from one address that wait. With the longest wait of each, the last of them waits for less than clients do.
-const WAITING_MAX: usize = 16;
+const WAITING_MAX: usize = 8;
 /// After how long an attempt asks for its place again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -76,7 +76,7 @@ impl Guesses {
     }
 
     /// The line of this user at this address; `None` when it is as long as it may be.
-    fn line(&self, claim: &Claim) -> Option<Arc<tokio::sync::Mutex<()>>> {
+    fn line(&self, claim: &Claim) -> Option<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|_, line| Arc::strong_count(line) > 1);
         let line = lines.entry((network(claim.from), claim.name.clone())).or_default();
@@ -132,7 +132,7 @@ mod tests {
         let settings = ThrottleSettings { first_ms: 5, longest_ms: 20, ..ThrottleSettings::default() };
         let guesses = Arc::new(Guesses::new(&settings));
         let claim = Claim { name: "opal".into(), is_user: true, from: IpAddr::from([192, 0, 2, 1]) };
-        let guessing: Vec<_> = (0..8)
+        let guessing: Vec<_> = (0..WAITING_MAX / 2)
             .map(|_| {
                 let (guesses, claim) = (guesses.clone(), claim.clone());
                 tokio::spawn(async move {

@@ -2,12 +2,18 @@
 
 use super::unreadable;
 
+/// Levels of a stored JSON text that are read: what an answer puts around it stays within serde_json's 127.
+const STORED_DEPTH_MAX: usize = 120;
+
 /// Reads a JSON column.
 pub(super) fn json_column<T: serde::de::DeserializeOwned>(
     row: &rusqlite::Row<'_>,
     column: &str,
 ) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
+    // A text that is passed on as it is would not be read by those who get it.
+    let checked = schemas::json::check_text(text.as_bytes(), STORED_DEPTH_MAX);
+    checked.map_err(|error| unreadable::column(row, column, error.into()))?;
     serde_json::from_str(&text).map_err(|error| unreadable::column(row, column, error.into()))
 }
 

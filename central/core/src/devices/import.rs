@@ -60,7 +60,9 @@ pub fn read(text: &str) -> Result<DeviceFile, InvalidFile> {
     let columns = Columns::of(&header)?;
     let mut file = DeviceFile { lines: Vec::new(), ignored: columns.ignored.clone() };
     let mut taken: HashMap<String, usize> = HashMap::new();
-    for record in records {
+    // Spreadsheets write rows without a field that is filled.
+    let is_blank = |record: &Record| record.fields.iter().all(|field| field.trim().is_empty());
+    for record in records.filter(|record| !record.as_ref().is_ok_and(is_blank)) {
         if file.lines.len() >= DEVICES_MAX {
             return Err(InvalidFile::TooLong);
         }

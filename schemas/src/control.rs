@@ -11,7 +11,7 @@ use crate::method::MethodRequest;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewLeafDevice {
-    /// Its id.
+    /// 1 to 128 characters, as IoT Hub has it.
     pub id: String,
     /// Its symmetric key in base64.
     pub key: Option<String>,
@@ -30,7 +30,7 @@ pub struct NewLeafDevice {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AddedLeafDevice {
-    /// Its id.
+    /// 1 to 128 characters, as IoT Hub has it.
     pub id: String,
     /// `symmetricKey`, `x509Thumbprint` or `x509Ca`.
     pub attestation: String,
@@ -53,11 +53,11 @@ pub struct LeafDeviceList {
     pub devices: Vec<LeafDevice>,
 }
 
-/// A leaf device.
+/// One of [`LeafDeviceList`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LeafDevice {
-    /// Its id.
+    /// 1 to 128 characters, as IoT Hub has it.
     pub id: String,
     /// Added on the gateway; the others are from central.
     pub added_here: bool,
@@ -101,7 +101,7 @@ pub enum BlockAnswer {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnknownDevice {
-    /// Its id.
+    /// 1 to 128 characters, as IoT Hub has it.
     pub id: String,
     /// This gateway blocks it.
     pub blocked_here: bool,
@@ -131,7 +131,7 @@ pub struct DeviceLogin {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
-    /// Its name.
+    /// What its clients give as the user name of CONNECT.
     pub name: String,
     /// Made when left out.
     pub password: Option<String>,
@@ -143,7 +143,7 @@ pub struct NewUser {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AddedUser {
-    /// Its name.
+    /// What its clients give as the user name of CONNECT.
     pub name: String,
     /// The leaf device whose telemetry it may publish.
     pub device: Option<String>,
@@ -162,11 +162,11 @@ pub struct UserList {
     pub users: Vec<LocalUser>,
 }
 
-/// A local user.
+/// One of [`UserList`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LocalUser {
-    /// Its name.
+    /// What its clients give as the user name of CONNECT.
     pub name: String,
     /// The leaf device whose telemetry it may publish.
     pub device: Option<String>,
@@ -220,7 +220,7 @@ pub struct QuarantinedDetails {
     /// As in the list.
     #[serde(flatten)]
     pub message: QuarantinedMessage,
-    /// Its topic.
+    /// The topic that it was published to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
     /// Its body, where that is text.

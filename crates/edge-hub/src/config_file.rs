@@ -232,7 +232,11 @@ mod tests {
                 vec![],
                 "a.toml: line 4: `inner.list`: invalid type",
             ),
-            ("name = \"n\"\n[inner]\ntext = 1979-05-27", vec![], "a.toml: line 3: `inner.text`: a date"),
+            (
+                "name = \"n\"\n[inner]\ntext = 1979-05-27",
+                vec![],
+                "a.toml: line 3: `inner.text`: found a date",
+            ),
             ("name = \"n\"\nname = \"m\"", vec![], "a.toml: line 2: "),
             ("name = \"SECRET", vec![], "a.toml: line 1: "),
             (named, vec![("A__INNER__NUMBR", "1")], "A__INNER__NUMBR: `inner.numbr`: no such key"),

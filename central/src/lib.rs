@@ -10,6 +10,7 @@ pub mod api;
 pub mod ask;
 pub mod audit;
 pub mod c2d;
+pub(crate) mod checking;
 pub mod clock;
 pub mod commands;
 pub mod config;

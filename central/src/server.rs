@@ -307,6 +307,11 @@ impl Started {
         &self.services.store
     }
 
+    /// The services; for tests that look behind the servers.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
     /// Waits for the stop, then until every connection has ended and everything taken in is committed.
     ///
     /// # Errors

@@ -10,12 +10,12 @@ use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity};
 use serde_json::{Map, Value};
 
+use crate::checking::{self, Checked, TRIES_MAX, changed_meanwhile};
 use crate::error::{ServiceError, no_device};
-use crate::store::Store;
-use crate::store::devices;
 use crate::store::last_values;
 use crate::store::templates::{self, DeviceTemplate, TemplateDocument};
 use crate::store::twins::{self, Half};
+use crate::store::{Store, devices, etag};
 use crate::types::component;
 use crate::types::precondition::Precondition;
 
@@ -28,7 +28,7 @@ const KINDS: [&str; 3] = ["DeviceModel", "EdgeModel", "GatewayModel"];
 const VERSIONS_MAX: u32 = 1000;
 
 /// A change of a template; `None` leaves what stands.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct TemplateChange {
     pub types: Option<Vec<String>>,
     pub context: Option<Value>,
@@ -70,20 +70,65 @@ pub async fn store(
     write: TemplateWrite,
     precondition: Precondition,
 ) -> Result<DeviceTemplate, ServiceError> {
-    store
-        .submit(move |c| {
-            let stands = templates::get(c, &id)?;
-            if write == TemplateWrite::Merge && stands.is_none() {
-                return Err(no_template(&id));
-            }
-            precondition.check(stands.as_ref().map(DeviceTemplate::etag).as_deref())?;
+    for _ in 0..TRIES_MAX {
+        let of = id.clone();
+        let read = move |c: &Connection| {
+            Ok::<_, ServiceError>((templates::get(c, &of)?, templates::revision(c, &of)?))
+        };
+        let (stands, revision) = store.read(read).await?;
+        if write == TemplateWrite::Merge && stands.is_none() {
+            return Err(no_template(&id));
+        }
+        precondition.check(stands.as_ref().map(DeviceTemplate::etag).as_deref())?;
+        let (of, change) = (id.clone(), change.clone());
+        let checked = checking::check(move || {
             let document = match stands {
                 Some(stands) => changed(stands.document, change, write),
-                None => new(&id, change)?,
+                None => new(&of, change)?,
             };
-            write_checked(c, id, document)
-        })
-        .await
+            CheckedTemplate::of(of, document)
+        });
+        let checked = checked.await?;
+        let written = store.submit_then(checked.text.len(), move |c| checked.write(c, revision), |_| {});
+        if let Checked::Written(template) = written.await? {
+            return Ok(template);
+        }
+    }
+    Err(changed_meanwhile("the device template"))
+}
+
+/// A template that is right and is not stored yet.
+struct CheckedTemplate {
+    id: String,
+    document: TemplateDocument,
+    /// The document as it is stored.
+    text: String,
+}
+
+impl CheckedTemplate {
+    fn of(id: String, document: TemplateDocument) -> Result<Self, ServiceError> {
+        check_id(&id)?;
+        check_types(&document.types)?;
+        let wrong = |problems: Problems| ServiceError::Wrong(format!("capabilityModel: {problems}"));
+        model_of(&document).map_err(wrong)?;
+        let text = templates::text(&document);
+        Ok(Self { id, document, text })
+    }
+
+    /// Writes it, if the one in place of which it stands has this revision; `None`: none is stored.
+    fn write(self, c: &Connection, revision: Option<i64>) -> Result<Checked<DeviceTemplate>, ServiceError> {
+        let Self { id, document, text } = self;
+        if templates::revision(c, &id)? != revision {
+            return Ok(Checked::Outdated);
+        }
+        if revision.is_none() && templates::count(c)? >= TEMPLATES_MAX {
+            return Err(ServiceError::Forbidden(format!(
+                "{TEMPLATES_MAX} device templates are stored, the most that are allowed; delete one first"
+            )));
+        }
+        let revision = templates::put(c, &id, &document.display_name, &text)?;
+        Ok(Checked::Written(DeviceTemplate { id, document, revision }))
+    }
 }
 
 fn new(id: &str, change: TemplateChange) -> Result<TemplateDocument, ServiceError> {
@@ -119,24 +164,6 @@ fn changed(mut document: TemplateDocument, change: TemplateChange, write: Templa
         }
     }
     document
-}
-
-fn write_checked(
-    c: &Connection,
-    id: String,
-    document: TemplateDocument,
-) -> Result<DeviceTemplate, ServiceError> {
-    check_id(&id)?;
-    check_types(&document.types)?;
-    let wrong = |problems: Problems| ServiceError::Wrong(format!("capabilityModel: {problems}"));
-    model_of(&document).map_err(wrong)?;
-    if !templates::exists(c, &id)? && templates::count(c)? >= TEMPLATES_MAX {
-        return Err(ServiceError::Forbidden(format!(
-            "{TEMPLATES_MAX} device templates are stored, the most that are allowed; delete one first"
-        )));
-    }
-    let revision = templates::put(c, &id, &document)?;
-    Ok(DeviceTemplate { id, document, revision })
 }
 
 fn check_id(id: &str) -> Result<(), ServiceError> {
@@ -205,13 +232,9 @@ pub fn preview(c: &Connection, id: &str, change: TemplateChange) -> Result<Previ
 /// [`ServiceError::NotFound`], [`ServiceError::PreconditionFailed`], or [`ServiceError::Conflict`] with the first device that has it.
 pub async fn remove(store: &Store, id: String, precondition: Precondition) -> Result<(), ServiceError> {
     let work = move |c: &Connection| {
-        let stands = templates::get(c, &id)?;
-        if let Some(stands) = &stands {
-            precondition.check(Some(&stands.etag()))?;
-        }
-        if !templates::exists(c, &id)? {
-            return Err(no_template(&id));
-        }
+        // Without the document, which may be large.
+        let revision = templates::revision(c, &id)?.ok_or_else(|| no_template(&id))?;
+        precondition.check(Some(&etag::of_revision(revision)))?;
         if let (devices, Some(first)) = templates::assignments(c, &id)? {
             return Err(ServiceError::Conflict(format!(
                 "device template `{id}` is assigned to {devices} devices, `{first}` among them; assign another to them first, \
@@ -235,45 +258,73 @@ pub async fn make_from_device(
     id: Option<String>,
     display_name: Option<String>,
 ) -> Result<MadeTemplate, ServiceError> {
-    let work = move |c: &Connection| {
-        let mut device = devices::get(c, &of)?.ok_or_else(|| no_device(&of))?;
-        if let Some(template) = &device.template {
-            return Err(ServiceError::Conflict(format!(
-                "device `{of}` has the template `{template}`; take it away first with \"template\": null"
-            )));
-        }
-        let id = match id {
-            Some(id) if templates::exists(c, &id)? => {
-                return Err(ServiceError::Conflict(format!("@id: device template `{id}` is stored already")));
+    for _ in 0..TRIES_MAX {
+        let (of, id, display_name) = (of.clone(), id.clone(), display_name.clone());
+        let made = store.read(move |c| make(c, &of, id, display_name)).await?;
+        let Made { mut device, skipped, template } = made;
+        let size_bytes = template.text.len();
+        let work = move |c: &Connection| {
+            let stands = devices::get(c, &device.id)?.map(|stands| stands.revision);
+            if stands != Some(device.revision) {
+                return Ok(Checked::Outdated);
             }
-            Some(id) => id,
-            None => free_id(c, &of)?,
+            let Checked::Written(template) = template.write(c, None)? else { return Ok(Checked::Outdated) };
+            device.template = Some(template.id.clone());
+            device.revision += 1;
+            devices::put(c, &device)?;
+            Ok::<_, ServiceError>(Checked::Written(MadeTemplate { template, skipped }))
         };
-        let display_name = display_name.unwrap_or_else(|| device.display_name.clone());
-        let observations = observations(c, &of)?;
-        let Generated { model, skipped } = generate(&of_model(&id), &display_name, &observations);
-        let Value::Object(model) = model else { return Err(no_template(&id)) };
-        if model["contents"].as_array().is_none_or(Vec::is_empty) {
-            return Err(ServiceError::Conflict(format!(
-                "device `{of}` has sent and reported nothing that can be modelled"
-            )));
+        if let Checked::Written(made) = store.submit_then(size_bytes, work, |_| {}).await? {
+            tracing::info!(template = made.template.id, "a device template was made from what a device sent");
+            return Ok(made);
         }
-        let document = TemplateDocument {
-            types: vec![DEFINITION.to_owned(), KINDS[0].to_owned()],
-            context: None,
-            display_name,
-            description: None,
-            capability_model: model,
-        };
-        let template = write_checked(c, id, document)?;
-        device.template = Some(template.id.clone());
-        device.revision += 1;
-        devices::put(c, &device)?;
-        Ok(MadeTemplate { template, skipped })
+    }
+    Err(changed_meanwhile("the device"))
+}
+
+/// A template for a device that is not stored yet.
+struct Made {
+    device: devices::Device,
+    skipped: Vec<Skipped>,
+    template: CheckedTemplate,
+}
+
+fn make(
+    c: &Connection,
+    of: &DeviceId,
+    id: Option<String>,
+    display_name: Option<String>,
+) -> Result<Made, ServiceError> {
+    let device = devices::get(c, of)?.ok_or_else(|| no_device(of))?;
+    if let Some(template) = &device.template {
+        return Err(ServiceError::Conflict(format!(
+            "device `{of}` has the template `{template}`; take it away first with \"template\": null"
+        )));
+    }
+    let id = match id {
+        Some(id) if templates::revision(c, &id)?.is_some() => {
+            return Err(ServiceError::Conflict(format!("@id: device template `{id}` is stored already")));
+        }
+        Some(id) => id,
+        None => free_id(c, of)?,
     };
-    let made = store.submit(work).await?;
-    tracing::info!(template = made.template.id, "a device template was made from what a device sent");
-    Ok(made)
+    let display_name = display_name.unwrap_or_else(|| device.display_name.clone());
+    let observations = observations(c, of)?;
+    let Generated { model, skipped } = generate(&of_model(&id), &display_name, &observations);
+    let Value::Object(model) = model else { return Err(no_template(&id)) };
+    if model["contents"].as_array().is_none_or(Vec::is_empty) {
+        return Err(ServiceError::Conflict(format!(
+            "device `{of}` has sent and reported nothing that can be modelled"
+        )));
+    }
+    let document = TemplateDocument {
+        types: vec![DEFINITION.to_owned(), KINDS[0].to_owned()],
+        context: None,
+        display_name,
+        description: None,
+        capability_model: model,
+    };
+    Ok(Made { device, skipped, template: CheckedTemplate::of(id, document)? })
 }
 
 /// `dtmi:lineside:press_1;1`, in the first version that is free.

@@ -366,3 +366,64 @@ fn a_long_name_or_identifier_is_not_multiplied_by_the_elements_in_it() {
     let rules = refused(&interface(json!([content])));
     assert!(rules.contains(&"documentTooLarge"), "{rules:?}");
 }
+
+/// What is checked grows with the document: interfaces that are met again and again, ways that lead back, definitions in each other.
+#[test]
+fn documents_that_multiply_themselves_are_read_in_time_that_grows_with_their_size() {
+    let interface = |id: String, rest: Value| {
+        let mut interface = json!({"@context": "dtmi:dtdl:context;2", "@id": id, "@type": "Interface"});
+        interface.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        interface
+    };
+    let id = |n: usize| format!("dtmi:a:i{n};1");
+    // More than two that are extended is wrong; what they extend is not followed for each.
+    let wide = (0..600).map(|n| {
+        let level = n / 60 + 1;
+        let next: Vec<String> = (level * 60..(level * 60 + 60)).filter(|n| *n < 600).map(id).collect();
+        interface(id(n), json!({"extends": next}))
+    });
+    // Each extends the two before it, over ten levels, in many towers without contents.
+    let towers = (0..40_000).map(|n| {
+        let below: Vec<String> =
+            [n + 1, n + 2].into_iter().filter(|below| below % 10 > n % 10).map(id).collect();
+        interface(id(n), json!({"extends": below}))
+    });
+    // A chain in which each leads back to the first.
+    let rings = (0..10_000).map(|n| interface(id(n), json!({"extends": [id((n + 1) % 10_000), id(0)]})));
+    // Components in components.
+    let nested = {
+        let mut inner = interface(id(0), json!({"comment": "x".repeat(400)}));
+        for n in 1..30 {
+            let mut contents = vec![json!({"@type": "Component", "name": "c", "schema": inner})];
+            contents.extend(
+                (0..300).map(|n| json!({"@type": "Telemetry", "name": format!("t{n}"), "schema": "double"})),
+            );
+            inner = interface(id(n), json!({"contents": contents}));
+        }
+        inner
+    };
+    let documents: [(&str, Value); 4] = [
+        ("wide", wide.collect()),
+        ("towers", towers.collect()),
+        ("rings", rings.collect()),
+        ("nested", nested),
+    ];
+    for (what, document) in documents {
+        for options in [Options::DTDL, Options::IOT_CENTRAL] {
+            let since = std::time::Instant::now();
+            let read = parse_documents(std::slice::from_ref(&document), &options);
+            // Seconds on a busy machine, without optimization; many minutes for what grows with the square of the size.
+            assert!(since.elapsed().as_secs() < 60, "{what}: {:?}", since.elapsed());
+            let problems = read.unwrap_err();
+            let rules: BTreeSet<&str> = problems.told.iter().map(|problem| problem.rule.as_str()).collect();
+            let expected = match what {
+                "wide" => "objectCountAboveMax",
+                "towers" => "documentTooLarge",
+                "rings" => "recursiveStructureNarrow",
+                _ => "excludedType",
+            };
+            assert!(rules.contains(expected), "{what}: {rules:?}");
+            println!("{what}: {:?}", since.elapsed());
+        }
+    }
+}

@@ -112,7 +112,7 @@ pub fn authorize(
 }
 
 /// A speaker for itself or a module of its own.
-fn own(
+pub(crate) fn own(
     c: &Connection,
     speaker: &DeviceId,
     module: Option<&ModuleId>,
@@ -136,15 +136,25 @@ fn own(
     if !device.is_gateway {
         return Err(ServiceError::Forbidden(format!("device `{speaker}` is no gateway and has no modules")));
     }
-    if let Some(Generation { number, counter: Counter::Central, .. }) = generation
-        && number < modules::generation(c, speaker, module)?
-    {
-        return Err(earlier(&Identity::module(speaker.clone(), module.clone())));
-    }
+    is_current_module(c, speaker, module, generation)?;
     if way == Way::Reported && !is_known(c, speaker, module)? {
         return Err(ServiceError::Forbidden(format!(
             "gateway `{speaker}` has no module `{module}`: neither its manifest nor its own report names it"
         )));
+    }
+    Ok(())
+}
+
+pub(crate) fn is_current_module(
+    c: &Connection,
+    gateway: &DeviceId,
+    module: &ModuleId,
+    generation: Option<Generation>,
+) -> Result<(), ServiceError> {
+    if let Some(Generation { number, counter: Counter::Central, .. }) = generation
+        && number < modules::generation(c, gateway, module)?
+    {
+        return Err(earlier(&Identity::module(gateway.clone(), module.clone())));
     }
     Ok(())
 }
@@ -224,9 +234,6 @@ fn remove(c: &Connection, claim: &Device) -> Result<(), ServiceError> {
 
 /// As [`remove`], when a gateway tells that a device which was added on it was removed. False when it is registered no more, is
 /// another one, or was taken over by an operator.
-///
-/// # Errors
-/// [`ServiceError::Store`].
 pub(crate) fn remove_claim(
     c: &Connection,
     gateway: &DeviceId,

@@ -33,6 +33,10 @@ use crate::store::{Store, StoreError};
 
 /// Commands that may wait for one target, as many as IoT Hub keeps messages for one device.
 const WAITING_MAX: usize = 50;
+/// Bytes of the commands that may wait for one device and its modules, so many modules as it may have.
+const WAITING_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of the commands that may wait in all.
+const ALL_WAITING_BYTES_MAX: u64 = 64 << 20;
 /// How long a command may wait, in seconds: a week.
 const VALID_MAX: u64 = 7 * 24 * 3600;
 /// What a device that listens did not take is tried again after this time.
@@ -102,6 +106,19 @@ impl WaitingCommands {
                 if waiting >= WAITING_MAX {
                     return Err(ServiceError::QueueFull(format!(
                         "{waiting} commands wait for `{target}` already; wait for it"
+                    )));
+                }
+                let (of_device, of_all) = commands::waiting_bytes(c, &target.device)?;
+                if of_device >= WAITING_BYTES_MAX {
+                    return Err(ServiceError::QueueFull(format!(
+                        "the commands that wait for `{}` and its modules take {of_device} bytes; {WAITING_BYTES_MAX} are \
+                         allowed; wait for it",
+                        target.device
+                    )));
+                }
+                if of_all >= ALL_WAITING_BYTES_MAX {
+                    return Err(ServiceError::QueueFull(format!(
+                        "the commands that wait for all devices take {of_all} bytes; {ALL_WAITING_BYTES_MAX} are allowed"
                     )));
                 }
                 let command = Command {

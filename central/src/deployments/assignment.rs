@@ -8,7 +8,9 @@ use schemas::names::{Identity, ModuleId};
 use schemas::twin::Section;
 use serde_json::{Map, Value};
 
+use crate::checking;
 use crate::error::{ServiceError, no_manifest};
+use crate::store::Store;
 use crate::store::devices::Device;
 use crate::store::manifests;
 use crate::store::modules;
@@ -58,7 +60,30 @@ pub(super) fn check_manifest(data: &Value) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Writes a manifest's sections into the twins of a gateway's modules; returns those that changed. What is kept of a module
+/// Checks the manifest that a gateway shall run, before it is handed to the writer.
+pub(crate) async fn check_assignment(
+    store: &Store,
+    manifest: Assignment,
+) -> Result<Assignment, ServiceError> {
+    match manifest {
+        Assignment::Stored(id) => {
+            let of = id.clone();
+            let read = move |c: &Connection| Ok::<_, ServiceError>(manifests::get(c, &of)?);
+            let stored = store.read(read).await?.ok_or_else(|| no_manifest(&id))?;
+            // What an earlier version took may be wrong for this one.
+            checking::check(move || check_manifest(&stored.data)).await?;
+            Ok(Assignment::Stored(id))
+        }
+        Assignment::Given(data) => {
+            checking::check(move || check_manifest(&data).map(|()| Assignment::Given(data))).await
+        }
+        Assignment::Named(id, data) => {
+            checking::check(move || check_manifest(&data).map(|()| Assignment::Named(id, data))).await
+        }
+    }
+}
+
+/// Writes a checked manifest's sections into the twins of a gateway's modules; returns those that changed. What is kept of a module
 /// that is not in the manifest is deleted: the next one of its name is another module. `$edgeHub` without a section has no routes.
 pub(crate) fn assign(
     c: &Connection,
@@ -73,7 +98,6 @@ pub(crate) fn assign(
             gateway.id
         )));
     }
-    check_manifest(&data)?;
     let mut sections = Manifest::sections(&data)?;
     manifests::put_assigned(c, &gateway.id, &data)?;
     gateway.manifest_id = id;

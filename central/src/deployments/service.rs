@@ -10,6 +10,7 @@ use schemas::twin::Section;
 use serde_json::{Map, Value};
 
 use super::assignment::{Assignment, check_manifest};
+use crate::checking;
 use crate::clock::now_ms;
 use crate::error::{ServiceError, no_manifest};
 use crate::gateway_sync::service::GatewaySync;
@@ -91,8 +92,9 @@ impl Deployments {
         must_exist: bool,
         precondition: Precondition,
     ) -> Result<StoredManifest, ServiceError> {
-        if let Some(data) = &change.data {
-            check_manifest(data)?;
+        let mut change = change;
+        if let Some(data) = change.data.take() {
+            change.data = Some(checking::check(move || check_manifest(&data).map(|()| data)).await?);
         }
         self.store.submit(move |c| store_manifest(c, id, change, must_exist, &precondition)).await
     }

@@ -5,3 +5,5 @@ mod messages;
 mod outbox;
 pub mod reports;
 pub mod service;
+mod speaker;
+mod turns;

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use edge_core::error_chain::chain;
 use edge_hub::clients::Clients;
-use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use rusqlite::Connection;
 use schemas::generation::{Counter, Generation};
-use schemas::link::{Losses, Presence, RemovedDevice, Reported};
+use schemas::link::{ClientPresence, Losses, Presence, RemovedDevice, Reported};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Section;
 
 use super::connections::Connections;
+use super::speaker::Speaker;
+use super::turns::Turns;
 use crate::access::authenticator::Authenticator;
 use crate::access::authorize::{Way, authorize, remove_claim};
 use crate::clock::now_ms;
@@ -21,6 +23,8 @@ use crate::store::{Store, devices, losses};
 
 /// The largest reported section of a system module: a gateway's report on a manifest of some hundred modules.
 const REPORT_BYTES_MAX: usize = 256 * 1024;
+/// Clients of which one work of the writer looks up who they are: some hundredths of a second.
+const PRESENCE_PART_MAX: usize = 250;
 
 /// Stores the reports of gateways.
 pub struct GatewayReports {
@@ -28,6 +32,8 @@ pub struct GatewayReports {
     clients: Clients,
     connections: Arc<Connections>,
     authenticator: Arc<Authenticator>,
+    /// Of lists in which a sender is looked up for each client or loss.
+    turns: Turns,
 }
 
 impl GatewayReports {
@@ -37,7 +43,7 @@ impl GatewayReports {
         connections: Arc<Connections>,
         authenticator: Arc<Authenticator>,
     ) -> Self {
-        Self { store, clients, connections, authenticator }
+        Self { store, clients, connections, authenticator, turns: Turns::default() }
     }
 
     /// Stores a reported section of `of`.
@@ -80,7 +86,10 @@ impl GatewayReports {
         removed: RemovedDevice,
     ) -> BoxFuture<'static, Result<(), ServiceError>> {
         let (store, authenticator) = (self.store.clone(), self.authenticator.clone());
+        // Behind the lists that were sent before it, which may name the device.
+        let mut turn = self.turns.take(&gateway);
         Box::pin(async move {
+            turn.come().await;
             let id = removed.device_id.clone();
             let is_removed = store.submit(move |c| remove_claim(c, &gateway, &removed)).await?;
             if is_removed {
@@ -101,6 +110,7 @@ impl GatewayReports {
             return std::future::ready(Err(ServiceError::Wrong(error.to_string()))).boxed();
         }
         let now_ms = now_ms();
+        let (store, mut turn) = (self.store.clone(), self.turns.take(&gateway));
         let work = move |c: &Connection| {
             check_senders(c, &gateway, &mut losses)?;
             if losses::insert(c, &gateway, &losses, now_ms)? {
@@ -113,10 +123,13 @@ impl GatewayReports {
                 Err(ServiceError::Forbidden("the gateway brings more queues than one may have".into()))
             }
         };
-        self.store.submit_then(size_bytes, work, |()| {})
+        Box::pin(async move {
+            turn.come().await;
+            store.submit_then(size_bytes, work, |()| {}).await
+        })
     }
 
-    /// Notes which clients are connected to a gateway.
+    /// Notes which clients are connected to a gateway: in parts, with the works of others between two.
     pub(crate) fn presence(
         &self,
         gateway: DeviceId,
@@ -124,37 +137,51 @@ impl GatewayReports {
         mut presence: Presence,
         size_bytes: usize,
     ) -> BoxFuture<'static, Result<(), ServiceError>> {
-        let (connections, clients, now_ms) = (self.connections.clone(), self.clients.clone(), now_ms());
-        let noted = self.store.submit_then(
-            size_bytes,
-            move |c| {
-                check_clients(c, &gateway, &mut presence, now_ms)?;
-                Ok((gateway, presence))
-            },
-            move |(gateway, presence)| {
-                if let Err(error) = connections.note_presence(gateway, connection, presence) {
-                    // It begins again on its next connection.
-                    tracing::error!(%gateway, error = %chain(&error), "the gateway's list of clients was rejected");
-                    let gateway = Identity::device(gateway.clone());
-                    clients.disconnect(&gateway, "a part of its list of clients is missing");
-                }
-            },
-        );
-        noted.map_ok(|_| ()).boxed()
+        let (store, connections, clients) =
+            (self.store.clone(), self.connections.clone(), self.clients.clone());
+        let (now_ms, mut turn) = (now_ms(), self.turns.take(&gateway));
+        Box::pin(async move {
+            turn.come().await;
+            let mut unchecked = std::mem::take(&mut presence.clients);
+            while unchecked.len() > PRESENCE_PART_MAX {
+                let part = unchecked.drain(..PRESENCE_PART_MAX).collect();
+                let of = gateway.clone();
+                let known =
+                    store.submit_then(size_bytes, move |c| known_clients(c, &of, part, now_ms), |_| {});
+                presence.clients.extend(known.await?);
+            }
+            let last = store.submit_then(
+                size_bytes,
+                move |c| {
+                    presence.clients.extend(known_clients(c, &gateway, unchecked, now_ms)?);
+                    Ok::<_, ServiceError>((gateway, presence))
+                },
+                move |(gateway, presence)| {
+                    if let Err(error) = connections.note_presence(gateway, connection, presence) {
+                        // It begins again on its next connection.
+                        tracing::error!(%gateway, error = %chain(&error), "the gateway's list of clients was rejected");
+                        let gateway = Identity::device(gateway.clone());
+                        clients.disconnect(&gateway, "a part of its list of clients is missing");
+                    }
+                },
+            );
+            last.await.map(drop)
+        })
     }
 }
 
-/// Leaves clients out for whom the gateway does not speak, and notes when the others were seen.
-fn check_clients(
+/// Returns the clients for whom a gateway speaks, and notes when the devices among them were seen.
+fn known_clients(
     c: &Connection,
     gateway: &DeviceId,
-    presence: &mut Presence,
+    clients: Vec<ClientPresence>,
     now_ms: u64,
-) -> Result<(), ServiceError> {
-    let mut known = Vec::with_capacity(presence.clients.len());
+) -> Result<Vec<ClientPresence>, ServiceError> {
+    let mut known = Vec::with_capacity(clients.len());
     let (mut left_out, mut why) = (0, None);
-    for client in std::mem::take(&mut presence.clients) {
-        match authorize(c, gateway, &client.identity, Way::Presence, client.generation) {
+    let mut speaker = Speaker::new(c, gateway, Way::Presence);
+    for client in clients {
+        match speaker.authorize(&client.identity, client.generation) {
             Ok(()) => {
                 if client.identity.device != *gateway {
                     devices::seen(c, &client.identity.device, now_ms)?;
@@ -171,17 +198,17 @@ fn check_clients(
     if let Some(error) = why {
         tracing::warn!(%gateway, clients = left_out, error = %chain(&error), "clients for whom the gateway does not speak were left out");
     }
-    presence.clients = known;
-    Ok(())
+    Ok(known)
 }
 
 /// Leaves senders out of losses for whom the gateway does not speak: the messages are lost all the same, and nobody else has
 /// lost them.
 fn check_senders(c: &Connection, gateway: &DeviceId, losses: &mut Losses) -> Result<(), ServiceError> {
     let (mut left_out, mut why) = (0, None);
+    let mut speaker = Speaker::new(c, gateway, Way::Loss);
     for loss in losses.losses.iter_mut().filter(|loss| !loss.sender.is_empty()) {
         let may = match loss.sender.parse::<Identity>() {
-            Ok(of) => authorize(c, gateway, &of, Way::Loss, loss.generation),
+            Ok(of) => speaker.authorize(&of, loss.generation),
             Err(error) => Err(ServiceError::Wrong(format!("sender: {error}"))),
         };
         match may {
@@ -218,3 +245,6 @@ fn check_report(of: &Identity, section: &Section) -> Result<(), ServiceError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use super::registration::{Registered, Registration, register};
 use super::relationships::{Attached, attach, detach};
 use crate::access::authenticator::Authenticator;
 use crate::clock::now_ms;
+use crate::deployments::assignment::check_assignment;
 use crate::error::{ServiceError, no_device};
 use crate::gateway_sync::service::GatewaySync;
 use crate::redelivery::Redelivery;
@@ -17,6 +18,7 @@ use crate::store::Store;
 use crate::store::devices::{self, Device};
 use crate::store::relationships::Relationship;
 use crate::types::precondition::Precondition;
+use crate::types::update::Update;
 
 /// The registered gateways and devices.
 pub struct Registry {
@@ -50,6 +52,10 @@ impl Registry {
         precondition: Precondition,
     ) -> Result<Device, ServiceError> {
         let now_ms = now_ms();
+        let mut request = request;
+        if let Update::Set(manifest) = request.manifest {
+            request.manifest = Update::Set(check_assignment(&self.store, manifest).await?);
+        }
         let registered =
             self.store.submit(move |c| register(c, id, request, must_exist, &precondition, now_ms)).await?;
         let Registered { device, changed, claimant } = registered;

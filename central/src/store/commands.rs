@@ -10,6 +10,13 @@ use schemas::names::{DeviceId, Identity, ModuleId};
 use super::columns::{integer, json_column, parsed_column, unsigned};
 use super::{page, unreadable};
 
+/// Bytes of the history of a device and its modules; the oldest commands that have ended go.
+pub const DEVICE_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of the history of all devices.
+pub const ALL_BYTES_MAX: u64 = 256 << 20;
+/// What a command takes. Counted from the row's header, without a look into the texts.
+const BYTES: &str = "octet_length(request) + ifnull(octet_length(outcome), 0) + 256";
+
 /// How a command ended.
 pub type Outcome = Result<MethodResponse, MethodFailure>;
 
@@ -72,7 +79,36 @@ pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<u6
             integer(command.deadline_ms),
             command.valid_until_ms.map(integer),
         ))?;
-    Ok(unsigned(connection.last_insert_rowid()))
+    let row = unsigned(connection.last_insert_rowid());
+    trim_bytes(connection, "WHERE device = ?2", command.target.device.as_str(), DEVICE_BYTES_MAX)?;
+    trim_bytes(connection, "WHERE ?2 = ''", "", ALL_BYTES_MAX)?;
+    Ok(row)
+}
+
+/// Forgets the oldest commands that have ended and are beyond `most` bytes.
+fn trim_bytes(connection: &Connection, of: &str, device: &str, most: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(&format!(
+            "DELETE FROM commands WHERE row IN (SELECT row FROM
+                 (SELECT row, outcome IS NOT NULL AS has_ended, sum({BYTES}) OVER (ORDER BY row DESC) AS bytes
+                  FROM commands {of})
+             WHERE bytes > ?1 AND has_ended)"
+        ))?
+        .execute((integer(most), device))?;
+    Ok(())
+}
+
+/// Bytes of the commands that wait for a device and its modules, and of those that wait for anybody.
+///
+/// # Errors
+/// SQLite's.
+pub fn waiting_bytes(connection: &Connection, device: &DeviceId) -> rusqlite::Result<(u64, u64)> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT ifnull(sum(CASE WHEN device = ?1 THEN {BYTES} END), 0), ifnull(sum({BYTES}), 0) FROM commands
+             WHERE outcome IS NULL AND valid_until_ms IS NOT NULL"
+        ))?
+        .query_row([device.as_str()], |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))))
 }
 
 /// The modules of a gateway that have a command in the history.
@@ -294,6 +330,33 @@ mod tests {
         assert_eq!(running(&c).unwrap().len(), 1);
         trim(&c, 1).unwrap();
         assert!(get(&c, "1").unwrap().is_none() && get(&c, "3").unwrap().is_some());
+    }
+
+    #[test]
+    fn the_oldest_commands_that_ended_go_when_the_history_of_a_device_takes_too_many_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
+        let failed: Outcome = Err(MethodFailure::NoAnswer { target: "gw/sensor".into(), seconds: 10 });
+        let large = |n: u32, target: &str| {
+            let mut command = command(&n.to_string(), "reset");
+            command.target = target.parse().unwrap();
+            command.request.payload = "x".repeat(120_000).into();
+            command
+        };
+        insert(&c, &large(1000, "other")).unwrap();
+        end(&c, "1000", &failed, 1).unwrap();
+        insert(&c, &large(1001, "gw")).unwrap();
+        for n in 0..200 {
+            insert(&c, &large(n, if n % 2 == 0 { "gw" } else { "gw/sensor" })).unwrap();
+            end(&c, &n.to_string(), &failed, 1).unwrap();
+        }
+        let bytes: i64 = c
+            .query_row("SELECT sum(length(request)) FROM commands WHERE device = 'gw'", [], |row| row.get(0))
+            .unwrap();
+        assert!(unsigned(bytes) <= DEVICE_BYTES_MAX + 2 * 128 * 1024, "{bytes}");
+        assert!(get(&c, "199").unwrap().is_some() && get(&c, "0").unwrap().is_none());
+        assert!(get(&c, "1000").unwrap().is_some(), "another device's");
+        assert!(get(&c, "1001").unwrap().is_some(), "it has not ended");
     }
 
     #[test]

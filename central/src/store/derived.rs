@@ -1,11 +1,11 @@
 //! Tables that are filled from the messages behind their commits, so that no message waits for its body to be read.
 //!
 //! ```text
-//! messages ──read_tail, on a connection of its own──> tail ──advance, in one commit with what is written──> state
+//! messages ──read_tail, on a connection of its own──> tail, in parts ──a commit for each part──> rows, and the state with the last
 //! ```
-//! The state says how far the rows go. Who reads the rows also reads the messages that are not in them yet ([`newest`]), of one
-//! moment; so nothing is missed, also after a kill. When a sender is deleted, a floor is set: its messages up to there are not
-//! those of a later sender of the name.
+//! The writer of the store gets a tail in parts, so that no other work waits for more than one. The state says how far the rows go. Who
+//! reads the rows also reads the messages that are not in them yet ([`newest`]), of one moment; so nothing is missed, also after a
+//! kill. When a sender is deleted, a floor is set: its messages up to there are not those of a later sender of the name.
 
 use std::collections::HashMap;
 
@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row};
 use schemas::names::{Identity, ModuleId};
 
 use super::columns::{json_column, parsed_column, unsigned};
+use super::tail_bounds::{TailBounds, TailRead};
 use super::unreadable;
 use crate::telemetry::message_values::Stamp;
 
@@ -26,8 +27,6 @@ pub(super) struct Derived {
     pub(super) state_table: &'static str,
     /// The id of the last message before each deletion of a sender.
     pub(super) floors_table: &'static str,
-    /// Messages that are read at once.
-    pub(super) messages_max: u32,
 }
 
 /// How far derived tables go.
@@ -36,15 +35,16 @@ pub(super) struct State {
     /// The id of the last message that they know.
     pub(super) up_to: i64,
     /// How often floors were set.
-    floors: i64,
+    pub(super) floors: i64,
 }
 
 /// Messages that were read and are not in the tables yet.
 #[derive(Debug)]
 pub(super) struct Tail {
     /// The state when they were read.
-    read_at: State,
-    up_to: i64,
+    pub(super) read_at: State,
+    /// The id of the last of them.
+    pub(super) up_to: i64,
     /// How many messages there are behind these.
     pub(super) left: u64,
 }
@@ -91,14 +91,14 @@ impl Derived {
             .query_row([], |row| Ok(State { up_to: row.get(0)?, floors: row.get(1)? }))
     }
 
-    /// Reads some messages that are not in the tables yet, oldest first; `None` when there are none.
-    ///
-    /// # Errors
-    /// SQLite's, or that of `take`.
+    /// Reads some messages that are not in the tables yet, oldest first, within bounds, or those up to `until`; `None` when there
+    /// are none. `take` returns how many values a message has.
     pub(super) fn read_tail(
         &self,
         connection: &Connection,
-        mut take: impl FnMut(&StoredMessage),
+        bounds: TailBounds,
+        until: Option<i64>,
+        mut take: impl FnMut(&StoredMessage) -> usize,
     ) -> rusqlite::Result<Option<Tail>> {
         let read_at = self.state(connection)?;
         let (first, last): (Option<i64>, Option<i64>) = connection
@@ -108,18 +108,21 @@ impl Derived {
             .query_row([read_at.up_to], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
         // Ids have gaps only where old messages were deleted.
-        let up_to = (first - 1).saturating_add(self.messages_max.into()).min(last);
+        let within = (first - 1).saturating_add(bounds.messages.into()).min(last);
+        let mut up_to = until.unwrap_or(within);
         let mut statement = connection.prepare_cached(
             "SELECT telemetry.id, device, module, enqueued_ms, received_ms, bag, body FROM telemetry
              JOIN devices ON devices.id = telemetry.device WHERE telemetry.id > ?1 AND telemetry.id <= ?2
              ORDER BY telemetry.id",
         )?;
-        let mut floors = Floors::of(self);
+        let (mut floors, mut read) = (Floors::of(self), TailRead::within(bounds));
         let rows = statement.query_map((read_at.up_to, up_to), StoredMessage::read)?;
         for message in unreadable::rows("telemetry", rows) {
             let message = message?;
-            if floors.is_above(connection, &message)? {
-                take(&message);
+            let values = if floors.is_above(connection, &message)? { take(&message) } else { 0 };
+            if read.is_full(values, message.body.len()) && until.is_none() {
+                up_to = message.id;
+                break;
             }
         }
         Ok(Some(Tail { read_at, up_to, left: unsigned(last - up_to) }))
@@ -149,18 +152,15 @@ impl Derived {
         Ok(())
     }
 
-    /// Returns false if a sender was deleted since a tail was read, or somebody else wrote it: it must be read again then.
-    pub(super) fn is_current(&self, connection: &Connection, tail: &Tail) -> rusqlite::Result<bool> {
-        Ok(self.state(connection)? == tail.read_at)
-    }
-
-    /// Stores that the tables know a tail. In the transaction that writes it.
-    pub(super) fn advance(&self, connection: &Connection, tail: &Tail) -> rusqlite::Result<()> {
-        let Self { state_table, floors_table, .. } = self;
-        connection.prepare_cached(&format!("UPDATE {state_table} SET up_to = ?1"))?.execute([tail.up_to])?;
+    /// Stores that the tables know all messages up to this one. In the transaction that writes the last of them.
+    pub(super) fn advance(&self, connection: &Connection, up_to: i64) -> rusqlite::Result<()> {
+        let Self { state_table, floors_table } = self;
+        connection
+            .prepare_cached(&format!("UPDATE {state_table} SET up_to = max(up_to, ?1)"))?
+            .execute([up_to])?;
         connection
             .prepare_cached(&format!("DELETE FROM {floors_table} WHERE message <= ?1"))?
-            .execute([tail.up_to])?;
+            .execute([up_to])?;
         Ok(())
     }
 
@@ -171,7 +171,7 @@ impl Derived {
         device: &str,
         module: &str,
     ) -> rusqlite::Result<()> {
-        let Self { state_table, floors_table, .. } = self;
+        let Self { state_table, floors_table } = self;
         connection
             .prepare_cached(&format!(
                 "INSERT OR REPLACE INTO {floors_table} (device, module, message)

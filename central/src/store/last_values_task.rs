@@ -6,8 +6,8 @@ use edge_core::error_chain::chain;
 use tokio::sync::watch;
 
 use super::error::StoreError;
-use super::handle::WeakStore;
-use super::last_values;
+use super::handle::{Store, WeakStore};
+use super::last_values::{self, ValuesTail};
 
 /// How long the rows of last values wait for messages.
 const LAST_VALUES_AFTER: Duration = Duration::from_secs(1);
@@ -34,8 +34,7 @@ pub(super) async fn keep_last_values(weak: WeakStore, mut ended: watch::Receiver
             Ok(Some(tail)) => {
                 let took = since.elapsed();
                 let left = tail.left();
-                let written = store.submit(move |c| Ok::<_, StoreError>(last_values::write_tail(c, &tail)?));
-                match written.await {
+                match write(&store, tail).await {
                     Ok(()) if left == 0 => LAST_VALUES_AFTER,
                     Ok(()) if left > LAST_VALUES_BEHIND_MAX => Duration::ZERO,
                     Ok(()) => (took * LAST_VALUES_REST).min(LAST_VALUES_AFTER),
@@ -52,4 +51,12 @@ pub(super) async fn keep_last_values(weak: WeakStore, mut ended: watch::Receiver
             }
         };
     }
+}
+
+/// Writes a tail part by part; other works have their turn between two.
+async fn write(store: &Store, tail: ValuesTail) -> Result<(), StoreError> {
+    for slice in tail.into_slices() {
+        store.submit(move |c| Ok::<_, StoreError>(last_values::write_slice(c, &slice)?)).await?;
+    }
+    Ok(())
 }

@@ -119,10 +119,13 @@ pub fn insert(
         return Ok(false);
     }
     let mut mark = highest.map_or(0, unsigned);
+    // Counted once: a gateway has many sums, and reports many losses at once.
+    let mut totals = count(c, "loss_totals", gateway)?;
     for loss in &report.losses {
         if loss.number > mark {
             mark = loss.number;
-            insert_one(c, gateway, &report.name, loss, received_ms)?;
+            let has_room = totals < TOTALS_MAX;
+            totals += u32::from(insert_one(c, gateway, &report.name, loss, received_ms, has_room)?);
         }
     }
     c.prepare_cached(
@@ -142,13 +145,15 @@ fn count(c: &Connection, table: &str, gateway: &DeviceId) -> rusqlite::Result<u3
         .query_row([gateway.as_str()], |row| row.get(0))
 }
 
+/// Returns true when it made a sum that was not there.
 fn insert_one(
     c: &Connection,
     gateway: &DeviceId,
     queue: &str,
     loss: &Loss,
     received_ms: u64,
-) -> rusqlite::Result<()> {
+    has_room: bool,
+) -> rusqlite::Result<bool> {
     let (device, module) = loss.sender.split_once('/').unwrap_or((&loss.sender, ""));
     c.prepare_cached(
         "INSERT INTO losses (gateway, queue, device, module, cause, first, last, count, from_ms, until_ms, received_ms)
@@ -167,14 +172,9 @@ fn insert_one(
         integer(loss.until_ms),
         integer(received_ms),
     ))?;
-    let (device, module) = if has_total(c, gateway, queue, (device, module), &loss.cause)?
-        || count(c, "loss_totals", gateway)? < TOTALS_MAX
-    {
-        (device, module)
-    } else {
-        // Further senders share one sum.
-        ("", "")
-    };
+    let is_known = has_total(c, gateway, queue, (device, module), &loss.cause)?;
+    // Further senders share one sum.
+    let (device, module) = if is_known || has_room { (device, module) } else { ("", "") };
     c.prepare_cached(
         "INSERT INTO loss_totals (gateway, queue, device, module, cause, count, from_ms, until_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -192,7 +192,7 @@ fn insert_one(
         integer(loss.until_ms),
         integer(COUNT_MAX),
     ))?;
-    Ok(())
+    Ok(!is_known && has_room)
 }
 
 fn has_total(

@@ -6,7 +6,8 @@
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::columns::{integer, unsigned};
-use super::series::{Added, COMPACT, LOOSE, ROW_BYTES, account, insert};
+use super::series::{Added, COMPACT, LOOSE, ROW_BYTES, account};
+use super::series_chunks::insert;
 use super::series_reading::points_of;
 use crate::series::chunk::POINTS_MAX;
 use crate::series::point::{Point, merge};

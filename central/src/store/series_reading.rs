@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::Connection;
-use schemas::names::Identity;
+use schemas::names::{Identity, ModuleId};
 
 use super::columns::{integer, unsigned};
 use super::derived::StoredMessage;
-use super::series::{COMPACT, LOOSE, SERIES, add_points, find};
+use super::series::{COMPACT, Gathering, LOOSE, SERIES, SeriesKey, SeriesState, find};
 use super::unreadable;
 use crate::series::bucket::{Bucket, buckets, together};
 use crate::series::chunk;
@@ -53,11 +53,21 @@ fn late(connection: &Connection, query: &SeriesQuery) -> rusqlite::Result<BTreeM
             messages.push(message);
         }
     })?;
-    let wants = |component: &str, name: &str| {
-        component == query.component && query.names.iter().any(|wanted| wanted == name)
-    };
-    let mut senders = HashMap::new();
-    messages.iter().rev().for_each(|message| add_points(&mut senders, message, wants));
+    let state = SeriesState::read(connection)?;
+    let module = query.of.module.as_ref().map_or("", ModuleId::as_str);
+    let mut wanted: HashMap<&str, i64> = HashMap::new();
+    for name in &query.names {
+        let key: SeriesKey =
+            (query.of.device.to_string(), module.into(), query.component.clone(), name.clone());
+        wanted.insert(name, state.known_to(&key));
+    }
+    let mut gathering = Gathering::default();
+    for message in messages.iter().rev() {
+        gathering.add(message, |component, name| {
+            component == query.component && wanted.get(name).is_some_and(|known| message.id > *known)
+        });
+    }
+    let mut senders = gathering.senders;
     let names = senders.remove(&query.of).and_then(|mut components| components.remove(&query.component));
     let sorted = |(name, mut points): (String, Vec<Point>)| {
         points.sort_by_key(|point| point.at_ms);

@@ -64,12 +64,14 @@ async fn once(store: &Store, loose: &mut Option<Loose>) -> Result<Left, StoreErr
     };
     let mut messages = 0;
     if let Some(tail) = store.read(|c| Ok::<_, StoreError>(series::read_tail(c)?)).await? {
-        messages = tail.left();
-        let written = store.submit(move |c| Ok::<_, StoreError>(series::write_tail(c, &tail)?));
-        let written = written.await?;
-        let points = written.iter().map(|added| added.points as u64).sum();
-        store.shared.points.fetch_add(points, Ordering::Relaxed);
-        known.add(&written);
+        messages = tail.left;
+        for slice in tail.slices {
+            let written = store.submit(move |c| Ok::<_, StoreError>(series::write_slice(c, &slice)?));
+            let written = written.await?;
+            let points = written.iter().map(|added| added.points as u64).sum();
+            store.shared.points.fetch_add(points, Ordering::Relaxed);
+            known.add(&written);
+        }
     }
     let due = known.take(COMPACTED_AT_ONCE);
     if !due.is_empty() {

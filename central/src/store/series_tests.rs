@@ -11,10 +11,9 @@ use schemas::timestamp::rfc3339;
 use super::super::series_compaction::{compact, compact_with, trim_age, trim_bytes};
 use super::super::series_reading::{SeriesQuery, read};
 use super::super::telemetry::{NewMessage, Writing};
-use super::super::{devices, modules, schema, telemetry_retention};
+use super::super::{devices, modules, schema, telemetry_retention, unreadable};
 use super::*;
 use crate::series::bucket::Bucket;
-use std::collections::BTreeMap;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
@@ -287,6 +286,12 @@ fn a_kill_between_any_two_steps_of_a_compaction_loses_nothing_and_takes_nothing_
     let loose: i64 =
         c.query_row("SELECT count(*) FROM series_chunks WHERE level = 0", [], |row| row.get(0)).unwrap();
     assert_eq!(loose, 0);
+}
+
+fn write_tail(c: &Connection, tail: &SeriesTail) -> rusqlite::Result<Vec<Added>> {
+    let written =
+        tail.slices.iter().map(|slice| write_slice(c, slice)).collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(written.concat())
 }
 
 #[test]

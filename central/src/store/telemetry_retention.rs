@@ -11,11 +11,16 @@ pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
         connection.prepare_cached("SELECT max(id) FROM telemetry")?.query_row([], |row| row.get(0))?;
     let last = newest.unwrap_or(0).saturating_sub(integer(keep));
     if last > 0 {
-        last_values::reach(connection, last)?;
-        series::reach(connection, last)?;
+        let last = reached(connection, last)?;
         connection.prepare_cached("DELETE FROM telemetry WHERE id <= ?1")?.execute([last])?;
     }
     Ok(())
+}
+
+/// The last message up to `last` that values and points were taken from. What they have not reached yet stays, and goes with a later
+/// commit: the works of all others would wait until they have.
+fn reached(connection: &Connection, last: i64) -> rusqlite::Result<i64> {
+    Ok(last.min(last_values::reach(connection, last)?).min(series::reach(connection, last)?))
 }
 
 /// Bytes of all telemetry that is kept.
@@ -76,8 +81,7 @@ fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite:
         connection.prepare_cached("DELETE FROM telemetry_usage WHERE device = ?1")?.execute([device])?;
         return Ok(0);
     };
-    last_values::reach(connection, last)?;
-    series::reach(connection, last)?;
+    let last = reached(connection, last)?;
     // The newest of all stays, whosever it is: SQLite would give its id again, below what devices were registered after.
     connection
         .prepare_cached(

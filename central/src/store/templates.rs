@@ -1,6 +1,6 @@
 //! Device templates: what devices of one kind send, take and do.
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -48,16 +48,28 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DeviceTemplate> {
     })
 }
 
+/// A document as [`put`] stores it.
+pub fn text(document: &TemplateDocument) -> String {
+    serde_json::json!(document).to_string()
+}
+
 /// Stores a template in place of the one with its id; gives its new revision.
-pub fn put(connection: &Connection, id: &str, document: &TemplateDocument) -> rusqlite::Result<i64> {
-    let text = serde_json::json!(document).to_string();
+pub fn put(connection: &Connection, id: &str, display_name: &str, text: &str) -> rusqlite::Result<i64> {
     connection
         .prepare_cached(
             "INSERT INTO device_templates (id, display_name, document, revision) VALUES (?1, ?2, ?3, 1)
              ON CONFLICT (id) DO UPDATE SET display_name = ?2, document = ?3, revision = revision + 1
              RETURNING revision",
         )?
-        .query_row((id, &document.display_name, text), |row| row.get(0))
+        .query_row((id, display_name, text), |row| row.get(0))
+}
+
+/// The revision of a template, also of one that cannot be read; `None` when none is stored.
+pub fn revision(connection: &Connection, id: &str) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT revision FROM device_templates WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()
 }
 
 /// The template with this id; none when it cannot be read.

@@ -1,6 +1,6 @@
 //! How deep elements stand in each other, without recursion: a document can chain a hundred thousand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::element::Element;
 
@@ -25,6 +25,8 @@ struct Visit<'e> {
     edges: Vec<Edge<'e>>,
     next: usize,
     levels: usize,
+    /// The first place on the way that one of its ways down leads back to.
+    back_to: Option<usize>,
 }
 
 /// The height of each element. Edges to what is no node are of no depth.
@@ -33,32 +35,39 @@ pub fn heights<'e>(
     edges: impl Fn(&'e Element) -> Vec<Edge<'e>>,
 ) -> BTreeMap<&'e str, Height> {
     let mut heights: BTreeMap<&str, Height> = BTreeMap::new();
-    let visit = |id: &'e str| Visit { id, edges: edges(nodes[id]), next: 0, levels: 0 };
+    let visit = |id: &'e str| Visit { id, edges: edges(nodes[id]), next: 0, levels: 0, back_to: None };
     for start in nodes.keys().copied() {
         if heights.contains_key(start) {
             continue;
         }
-        let mut open: BTreeSet<&str> = BTreeSet::from([start]);
+        // Where each stands on the way.
+        let mut open: BTreeMap<&str, usize> = BTreeMap::from([(start, 0)]);
         let mut way = vec![visit(start)];
         while let Some(last) = way.last() {
             let Some(edge) = last.edges.get(last.next).copied() else {
-                let done = way.pop().map(|visit| (visit.id, visit.levels));
-                if let Some((id, levels)) = done {
-                    open.remove(id);
-                    heights.entry(id).or_insert(Height::Levels(levels));
+                if let Some(done) = way.pop() {
+                    open.remove(done.id);
+                    let back_to = done.back_to.filter(|place| *place <= way.len());
+                    let height = back_to.map_or(Height::Levels(done.levels), |_| Height::InItself);
+                    heights.insert(done.id, height);
+                    // Whoever stands between there and here is in itself too. Told from one to the next, so that many ways back
+                    // take no longer than one.
+                    let place = way.len();
+                    if let (Some(back_to), Some(above)) =
+                        (back_to.filter(|back_to| *back_to < place), way.last_mut())
+                    {
+                        above.back_to = Some(above.back_to.map_or(back_to, |other| other.min(back_to)));
+                    }
                 }
                 continue;
             };
             let known = edge.to.and_then(|id| nodes.get_key_value(id)).map(|(id, _)| *id);
             let below = match known {
                 None => Some(0),
-                Some(id) if open.contains(id) => {
-                    let round = way.iter().rev().map(|visit| visit.id);
-                    for on_it in round {
-                        heights.insert(on_it, Height::InItself);
-                        if on_it == id {
-                            break;
-                        }
+                Some(id) if open.contains_key(id) => {
+                    let place = open[id];
+                    if let Some(last) = way.last_mut() {
+                        last.back_to = Some(last.back_to.map_or(place, |other| other.min(place)));
                     }
                     Some(0)
                 }
@@ -66,7 +75,7 @@ pub fn heights<'e>(
                     Some(Height::Levels(levels)) => Some(*levels),
                     Some(Height::InItself) => Some(0),
                     None => {
-                        open.insert(id);
+                        open.insert(id, way.len());
                         way.push(visit(id));
                         None
                     }

@@ -34,7 +34,7 @@ pub struct Reader<'o> {
     pub elements: Elements,
     pub problems: Problems,
     /// The JSON of each element, while definitions are compared.
-    sources: BTreeMap<String, Value>,
+    sources: BTreeMap<String, Option<&'o Map<String, Value>>>,
     /// Bytes of identifiers that were made.
     made_bytes: usize,
 }
@@ -50,7 +50,7 @@ impl<'o> Reader<'o> {
     }
 
     /// Reads a document: an interface, or an array of such.
-    pub fn read_document(&mut self, document: &Value) {
+    pub fn read_document(&mut self, document: &'o Value) {
         match document {
             Value::Object(object) => self.read_top(object, ""),
             Value::Array(items) => {
@@ -76,7 +76,7 @@ impl<'o> Reader<'o> {
         }
     }
 
-    fn read_top(&mut self, object: &Map<String, Value>, path: &str) {
+    fn read_top(&mut self, object: &'o Map<String, Value>, path: &str) {
         let id = object.get("@id").and_then(Value::as_str);
         if object.contains_key("@graph") {
             self.problems.add(
@@ -157,7 +157,7 @@ impl<'o> Reader<'o> {
     fn read_inner(
         &mut self,
         outer: &Context,
-        object: &Map<String, Value>,
+        object: &'o Map<String, Value>,
         path: &str,
         parent: &Parent<'_>,
     ) -> Option<Target> {
@@ -227,7 +227,7 @@ impl<'o> Reader<'o> {
     fn read_typed(
         &mut self,
         context: &Context,
-        object: &Map<String, Value>,
+        object: &'o Map<String, Value>,
         id: &str,
         path: &str,
         classes: &'static [Class],
@@ -263,7 +263,7 @@ impl<'o> Reader<'o> {
             element.defined_in = parent.defined_in.to_owned();
         }
         // Kept before what is in it is read: an element that holds itself is a repetition.
-        let source = if self.is_iot_central() { Value::Object(object.clone()) } else { Value::Null };
+        let source = Some(object).filter(|_| self.is_iot_central());
         self.sources.insert(id.to_owned(), source);
         self.read_properties(context, object, &mut element);
         self.elements.by_id.insert(id.to_owned(), element);
@@ -278,7 +278,7 @@ impl<'o> Reader<'o> {
         path: &str,
         parent: Option<&Parent<'_>>,
     ) -> bool {
-        if self.is_iot_central() && self.sources.get(id).and_then(Value::as_object) == Some(object) {
+        if self.is_iot_central() && self.sources.get(id).copied().flatten() == Some(object) {
             return true;
         }
         match parent.filter(|_| !object.contains_key("@id")) {
@@ -299,7 +299,7 @@ impl<'o> Reader<'o> {
         false
     }
 
-    fn read_properties(&mut self, context: &Context, object: &Map<String, Value>, element: &mut Element) {
+    fn read_properties(&mut self, context: &Context, object: &'o Map<String, Value>, element: &mut Element) {
         let specs = vocabulary::properties(element.class);
         let mut seen: Vec<&'static str> = Vec::new();
         for (written, value) in object.iter().filter(|(name, _)| !name.starts_with('@')) {
@@ -380,7 +380,7 @@ impl<'o> Reader<'o> {
         &mut self,
         context: &Context,
         spec: &PropertySpec,
-        value: &Value,
+        value: &'o Value,
         path: &str,
         element: &mut Element,
     ) {
@@ -420,7 +420,7 @@ impl<'o> Reader<'o> {
     }
 
     /// IoT Central writes the interfaces of modules out where a relationship names its target.
-    fn read_targets(&mut self, context: &Context, value: &Value, path: &str, element: &mut Element) {
+    fn read_targets(&mut self, context: &Context, value: &'o Value, path: &str, element: &mut Element) {
         const TARGETS: Links = Links {
             classes: &[Class::Interface],
             schemas: false,
@@ -438,7 +438,7 @@ impl<'o> Reader<'o> {
         context: &Context,
         property: &'static str,
         links: &Links,
-        value: &Value,
+        value: &'o Value,
         path: &str,
         element: &mut Element,
     ) {

@@ -17,6 +17,10 @@ const SCHEMA_DEPTH_MAX: usize = 5;
 const EXTENDS_DEPTH_MAX: usize = 10;
 /// Contents of an interface with those that it inherits.
 const CONTENTS_MAX: usize = 300;
+/// Interfaces that one interface extends. Of more, which is a problem by itself, no further one is followed.
+const EXTENDS_MAX: usize = 2;
+/// Interfaces of all documents, each with all that it extends: extending multiplies what a document is to be checked for.
+pub const EXTENDED_MAX: usize = 50_000;
 
 /// Checks all elements of a document against each other.
 pub fn check(elements: &Elements, problems: &mut Problems) {
@@ -228,6 +232,7 @@ fn check_interfaces(elements: &Elements, problems: &mut Problems) {
         let edges = element.links_of("extends").filter_map(target_id);
         edges.map(|id| graph::Edge { to: Some(id), weight: 1 }).collect()
     });
+    let mut extended = 0;
     for (id, height) in &heights {
         let element = interfaces[id];
         match height {
@@ -242,7 +247,16 @@ fn check_interfaces(elements: &Elements, problems: &mut Problems) {
                 problems.add(Some(id), &element.path, Rule::ExtendsTooDeep, message);
             }
             Height::Levels(_) => {
-                check_contents(element, elements, problems);
+                let lineage = lineage(element, elements);
+                extended += lineage.len();
+                if extended > EXTENDED_MAX {
+                    let message = format!(
+                        "the interfaces, each with all that it extends, are more than {EXTENDED_MAX}, the most that is allowed"
+                    );
+                    problems.add(Some(id), &element.path, Rule::TooLarge, message);
+                    return;
+                }
+                check_contents(element, &lineage, elements, problems);
             }
         }
     }
@@ -269,7 +283,7 @@ pub fn lineage<'e>(element: &'e Element, elements: &'e Elements) -> Vec<&'e Elem
     let mut next = 0;
     while let Some(element) = lineage.get(next).copied() {
         next += 1;
-        for (_, target) in members(element, "extends", elements) {
+        for (_, target) in members(element, "extends", elements).take(EXTENDS_MAX) {
             if seen.insert(target.id.as_str()) {
                 lineage.push(target);
             }
@@ -278,12 +292,12 @@ pub fn lineage<'e>(element: &'e Element, elements: &'e Elements) -> Vec<&'e Elem
     lineage
 }
 
-fn check_contents(element: &Element, elements: &Elements, problems: &mut Problems) {
+fn check_contents(element: &Element, lineage: &[&Element], elements: &Elements, problems: &mut Problems) {
     if element.links_of("extends").next().is_none() {
         return;
     }
     let mut names: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
-    for of in lineage(element, elements) {
+    for of in lineage {
         for (_, content) in members(of, "contents", elements) {
             let Some(name) = content.name() else { continue };
             let earlier = names.insert(name, (content.id.as_str(), of.id.as_str()));

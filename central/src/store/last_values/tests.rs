@@ -54,7 +54,7 @@ fn register(connection: &Connection, id: &str) {
 /// Brings the rows to where the messages are.
 fn fold(connection: &Connection) {
     while let Some(tail) = read_tail(connection).unwrap() {
-        write_tail(connection, &tail).unwrap();
+        tail.into_slices().iter().for_each(|slice| write_slice(connection, slice).unwrap());
     }
 }
 
@@ -274,7 +274,7 @@ fn what_an_earlier_device_or_module_sent_is_no_value_of_the_next_one_whenever_it
         assert_eq!(found, [true, false, true]);
         devices::delete(&connection, &"d".parse().unwrap()).unwrap();
         register(&connection, "d");
-        write_tail(&connection, &unwritten).unwrap();
+        unwritten.into_slices().iter().for_each(|slice| write_slice(&connection, slice).unwrap());
         assert_eq!(senders.map(|from| value(&connection, from, None, "t")), [None, None, None]);
         fold(&connection);
         assert_eq!(senders.map(|from| value(&connection, from, None, "t")), [None, None, None]);

@@ -508,11 +508,13 @@ CREATE TABLE operation_faults (
     "
 -- what central keeps of a device and never sends to it; value: JSON
 CREATE TABLE cloud_properties (
-    device TEXT NOT NULL,
-    name TEXT NOT NULL,
-    value TEXT NOT NULL,
-    changed_ms INTEGER NOT NULL,
+    device TEXT NOT NULL, name TEXT NOT NULL,
+    value TEXT NOT NULL, changed_ms INTEGER NOT NULL,
     PRIMARY KEY (device, name)
 ) WITHOUT ROWID;
+",
+    "
+-- of messages that are written in parts: the last of them, and the last series that knows it, as JSON; NULL: there are none
+ALTER TABLE series_state ADD COLUMN part_up_to INTEGER; ALTER TABLE series_state ADD COLUMN part_series TEXT;
 ",
 ];

@@ -439,7 +439,10 @@ async fn a_client_without_a_name_is_the_anonymous_user_on_loopback_alone_and_whe
     client.publish("floor/x", QoS::AtLeastOnce, false, "hello").await.unwrap();
     until_acknowledged(&mut events).await;
     let listed = agent(&site, &["user", "list"]).await;
-    assert_eq!(listed["users"][0], json!({"name": "floor", "device": null, "anonymous": true, "connections": 1}));
+    assert_eq!(
+        listed["users"][0],
+        json!({"name": "floor", "device": null, "anonymous": true, "connections": 1})
+    );
     // What its rules do not allow, and what is a device's.
     for topic in ["other/x", "devices/floor/messages/events/", "$iothub/twin/GET/?$rid=1"] {
         let (client, mut events) = nobody(site.gateway_mqtt, "panel 2");

@@ -33,6 +33,8 @@ user=$(sed -n 's/^User=//p' "$unit")
 directory=$(sed -n 's/^StateDirectory=//p' "$unit")
 [[ -z $directory ]] || install -d -m 700 -o "$user" -g "$user" "/var/lib/$directory"
 log=/var/log/$3.log
+# The program is started beside this script, and may come to its log later than what reads it.
+: >"$log"
 setsid ${user:+runuser -u "$user" --} $command >"$log" 2>&1 </dev/null &
 # Ends when the line is there, when the program has ended, or after a minute.
 if ! timeout 60 grep -qm1 "$3 ready" <(exec tail -n +1 -f --pid=$! "$log" 2>/dev/null); then

@@ -90,12 +90,22 @@ impl Credentials {
         state.watched.insert(id, Watched { credential, role, ended: ended.clone() });
         if !state.is_running {
             state.is_running = true;
-            tasks::spawn("credentials of streams", self.clone().run());
+            let credentials = self.clone();
+            tasks::spawn_recovering(None, "credentials of streams", self.clone().run(), move || {
+                credentials.end_all();
+            });
         }
         drop(state);
         // It may have ended since it was asked for.
         self.may_have_changed();
         Watch { credentials: self.clone(), id, ended }
+    }
+
+    /// Ends every stream: nobody watches their credentials any more. Their readers come again.
+    fn end_all(&self) {
+        let mut state = self.state();
+        state.is_running = false;
+        state.watched.values().for_each(|watched| watched.ended.cancel());
     }
 
     /// Asks while anything is watched.

@@ -58,7 +58,6 @@ pub(crate) const CENTRAL: &[&str] = &[
     "certificate",
     "checkpoints of the store",
     "command",
-    "credentials of streams",
     "end of a connection",
     "expiry of cloud-to-device messages",
     "expiry of waiting commands",
@@ -79,12 +78,13 @@ pub(crate) const CENTRAL: &[&str] = &[
     "waiting commands",
 ];
 
-/// Those that a site without containers, without another upstream and without a fault of its own does not run; and what runs only in the
+/// Those that a site without containers, event streams, another upstream and a fault of its own does not run; and what runs only in the
 /// command line, or while a program stops.
 pub(crate) const ELSEWHERE: &[&str] = &[
     "audit row",
     "connection to the daemon",
     "connection to upstream",
+    "credentials of streams",
     "end of a command",
     "image pull",
     "import of devices",

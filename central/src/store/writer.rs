@@ -196,8 +196,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Commits a group if the store is whole before and after it: what is committed to a file that is gone, or damaged, must not
-    /// be confirmed. The works of a store that is not whole are not done.
+    /// Commits a group, and confirms it if the store is whole afterwards: what is committed to a file that is gone, or damaged, must
+    /// not be confirmed. Once it was found not to be whole, works are not done any more.
     fn commit_whole(
         &mut self,
         group: Vec<(Work, OwnedSemaphorePermit)>,
@@ -205,16 +205,14 @@ impl Writer<'_> {
         finishes: &mut Vec<(Finish, OwnedSemaphorePermit)>,
     ) -> Result<(u64, u64), StoreError> {
         let shared = self.shared;
-        let whole = |file: &OpenedFile| {
-            if let Some(gone) = file.gone() {
-                shared.damage.report(gone);
-            }
-            shared.damage.found().map_or(Ok(()), |_| Err(StoreError::NotCommitted))
-        };
-        whole(&self.file)?;
+        let check = || shared.damage.found().map_or(Ok(()), |_| Err(StoreError::NotCommitted));
+        check()?;
         let committed =
             shared.damage.watch(|| self.commit(group, is_space_due, finishes).map_err(StoreError::from));
-        whole(&self.file)?;
+        if let Some(gone) = self.file.gone() {
+            shared.damage.report(gone);
+        }
+        check()?;
         committed
     }
 

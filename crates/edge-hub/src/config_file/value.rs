@@ -201,10 +201,12 @@ impl<'de> SeqAccess<'de> for Items {
     }
 }
 
-/// Numbers: the text of a variable is read as the type that is asked for.
 /// The largest whole number of any key, 2^53: a thousand times of it, as milliseconds of seconds are, fits into 64 bits too.
 const INTEGER_MAX: u64 = 1 << 53;
+/// What to write instead of a larger one.
+const INTEGER: &str = "a whole number up to 9007199254740992";
 
+/// Numbers: the text of a variable is read as the type that is asked for.
 macro_rules! numbers {
     ($($method:ident, $visit:ident, $type:ty, $write:literal;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -228,7 +230,7 @@ impl<'de> Deserializer<'de> for Value {
             Data::Array(items) => visitor.visit_seq(Items(items.into_iter())),
             Data::Text(text) | Data::Any(text) => visitor.visit_string(text),
             Data::Integer(number) if u64::try_from(number).is_ok_and(|number| number > INTEGER_MAX) => {
-                Err(Fault::found(&number.to_string(), "a whole number up to 9007199254740992"))
+                Err(Fault::found(&number.to_string(), INTEGER))
             }
             Data::Integer(number) => visitor.visit_i64(number),
             Data::Float(number) => visitor.visit_f64(number),
@@ -256,7 +258,7 @@ impl<'de> Deserializer<'de> for Value {
         match &self.data {
             Data::Any(text) => match text.trim().parse::<u64>() {
                 Ok(number) if number <= INTEGER_MAX => visitor.visit_u64(number),
-                Ok(_) => Err(Fault::found(text, "a whole number up to 9007199254740992")),
+                Ok(_) => Err(Fault::found(text, INTEGER)),
                 Err(_) => Err(Fault::found(text, "a whole number from 0 on")),
             },
             _ => self.deserialize_any(visitor),

@@ -3,38 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
+mod started;
+
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use central::config::Config;
-use central::server::{self, Started};
 use central::store::telemetry::{NewMessage, Writing};
 use central::store::{self, Keep, Store, StoreError, backup, devices, telemetry_reading};
-use tokio_util::sync::CancellationToken;
+use started::{end, start};
 
 /// A busy machine, and a checkpoint every five seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn start(dir: &Path) -> (Started, CancellationToken) {
-    try_start(dir).await.unwrap()
-}
-
-async fn try_start(dir: &Path) -> anyhow::Result<(Started, CancellationToken)> {
-    let any = ([127, 0, 0, 1], 0).into();
-    let mut config =
-        Config { hostname: "central.test".into(), data_dir: dir.to_owned(), ..Config::default() };
-    (config.http.listen, config.mqtt.mqtts, config.metrics.listen) = (any, any, None);
-    let stop = CancellationToken::new();
-    Ok((server::start(config, stop.clone()).await?, stop))
-}
-
-async fn end((started, stop): (Started, CancellationToken)) {
-    stop.cancel();
-    started.ended().await.unwrap();
-}
 
 async fn register(store: &Store) {
     let register = store.submit(|c| {
@@ -120,7 +102,7 @@ fn overwrite(dir: &Path, byte: u8) {
 async fn a_store_that_is_harmed_while_central_runs_takes_nothing_more_and_health_says_why() {
     for (what, harm, is_found_alone) in HARMS {
         let dir = tempfile::tempdir().unwrap();
-        let (started, stop) = start(dir.path()).await;
+        let (started, stop) = start(dir.path()).await.unwrap();
         let store = started.store().clone();
         register(&store).await;
         for number in 1..=600 {
@@ -158,7 +140,7 @@ async fn a_store_that_is_harmed_while_central_runs_takes_nothing_more_and_health
 async fn a_restore_that_was_cut_is_refused_until_it_is_made_again() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = other.path().join("site.backup");
-    end(start(dir.path()).await).await;
+    end(start(dir.path()).await.unwrap()).await;
     backup::make(dir.path(), &file, 1).unwrap();
     // As a restore leaves it that was cut between two of its steps.
     fs::write(dir.path().join("restore-unfinished"), "").unwrap();
@@ -167,7 +149,7 @@ async fn a_restore_that_was_cut_is_refused_until_it_is_made_again() {
     let no_backup = backup::make(dir.path(), &other.path().join("second.backup"), 3).unwrap_err().to_string();
     assert!(no_backup.contains("was cut"), "{no_backup}");
     backup::restore(dir.path(), &file, true, 4).unwrap();
-    end(start(dir.path()).await).await;
+    end(start(dir.path()).await.unwrap()).await;
 }
 
 /// At whatever moment a restore is killed, central starts on what was there, on what was in the backup, or not at all: never on
@@ -176,7 +158,7 @@ async fn a_restore_that_was_cut_is_refused_until_it_is_made_again() {
 async fn a_restore_that_is_killed_leaves_the_former_store_or_the_new_one_or_is_refused() {
     let (master, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = other.path().join("site.backup");
-    let running = start(master.path()).await;
+    let running = start(master.path()).await.unwrap();
     let store = running.0.store().clone();
     register(&store).await;
     put(&store, 1).await.unwrap();
@@ -216,12 +198,12 @@ async fn a_restore_that_is_killed_leaves_the_former_store_or_the_new_one_or_is_r
         std::thread::sleep(Duration::from_millis(after_ms * 2));
         let _ended_before = restore.kill();
         restore.wait().unwrap();
-        match try_start(dir.path()).await {
+        match start(dir.path()).await {
             Err(error) => {
                 refused += 1;
                 assert!(format!("{error:#}").contains("restore"), "{error:#}");
                 backup::restore(dir.path(), &file, true, 9).unwrap();
-                end(start(dir.path()).await).await;
+                end(start(dir.path()).await.unwrap()).await;
             }
             Ok(running) => {
                 let count = read_all(running.0.store()).await.unwrap();

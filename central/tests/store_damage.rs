@@ -2,34 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
+mod started;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use central::config::Config;
-use central::server::{self, Started};
 use central::store::telemetry::{NewMessage, Place, Writing};
 use central::store::telemetry_reading;
 use central::store::{self, Keep, Store, StoreError, backup, devices, record};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio_util::sync::CancellationToken;
+use started::{end, start};
 
 const KEEP: Keep = Keep { messages: 100_000, commands: 100 };
-
-async fn start(dir: &Path) -> anyhow::Result<(Started, CancellationToken)> {
-    let any = ([127, 0, 0, 1], 0).into();
-    let mut config =
-        Config { hostname: "central.test".into(), data_dir: dir.to_owned(), ..Config::default() };
-    (config.http.listen, config.mqtt.mqtts, config.metrics.listen) = (any, any, None);
-    let stop = CancellationToken::new();
-    Ok((server::start(config, stop.clone()).await?, stop))
-}
-
-async fn end((started, stop): (Started, CancellationToken)) {
-    stop.cancel();
-    started.ended().await.unwrap();
-}
 
 fn message(device: &str, sequence: u64) -> NewMessage {
     let mut bag = schemas::bag::PropertyBag::new();

@@ -22,6 +22,12 @@ fn waiting(method: &str, seconds: u64) -> CommandDown {
     CommandDown { request: request(method), valid_for_in_seconds: Some(seconds) }
 }
 
+/// The commands of the gateway `gw`, at which no module can be restarted.
+fn load(state: State) -> Commands {
+    let daemon = DaemonMethods::new(RestartRequests::channel().0);
+    Commands::load(state, Clients::new(), "gw".parse().unwrap(), daemon).unwrap()
+}
+
 async fn next(commands: &Commands) -> (String, Answer) {
     loop {
         commands.has_unsent().await;
@@ -34,15 +40,8 @@ async fn next(commands: &Commands) -> (String, Answer) {
 #[tokio::test]
 async fn an_answer_is_kept_over_a_restart_until_central_has_it_and_a_repeated_command_is_not_run_again() {
     let dir = tempfile::tempdir().unwrap();
-    let gateway: DeviceId = "gw".parse().unwrap();
     let state = State::open(dir.path()).unwrap();
-    let commands = Commands::load(
-        state.clone(),
-        Clients::new(),
-        gateway.clone(),
-        DaemonMethods::new(RestartRequests::channel().0),
-    )
-    .unwrap();
+    let commands = load(state.clone());
     commands.take("1".into(), "gw/$edgeAgent".parse().unwrap(), now("ping"), || true).await.unwrap();
     let (id, answer) = next(&commands).await;
     assert_eq!((id.as_str(), answer.unwrap().status), ("1", 200));
@@ -53,13 +52,7 @@ async fn an_answer_is_kept_over_a_restart_until_central_has_it_and_a_repeated_co
     state.close().await;
 
     let state = State::open(dir.path()).unwrap();
-    let commands = Commands::load(
-        state.clone(),
-        Clients::new(),
-        gateway,
-        DaemonMethods::new(RestartRequests::channel().0),
-    )
-    .unwrap();
+    let commands = load(state.clone());
     assert_eq!(next(&commands).await.0, "1");
     assert!(commands.next_unsent().is_none());
     // Repeated: answered from the journal. `gw/away` would be NotConnected if it were called.
@@ -78,13 +71,7 @@ async fn a_command_that_ran_when_the_daemon_died_has_no_answer_and_is_not_run_ag
     state.put(Namespace::Commands, "7", &running).durable().await.unwrap();
     state.close().await;
     let state = State::open(dir.path()).unwrap();
-    let commands = Commands::load(
-        state,
-        Clients::new(),
-        "gw".parse().unwrap(),
-        DaemonMethods::new(RestartRequests::channel().0),
-    )
-    .unwrap();
+    let commands = load(state);
     let (id, answer) = next(&commands).await;
     assert_eq!(id, "7");
     assert_eq!(answer, Err(MethodFailure::NoAnswer { target: "gw/filter".into(), seconds: 30 }));
@@ -93,15 +80,8 @@ async fn a_command_that_ran_when_the_daemon_died_has_no_answer_and_is_not_run_ag
 #[tokio::test]
 async fn a_command_that_waits_is_there_after_a_restart_and_ends_when_it_is_valid_no_more() {
     let dir = tempfile::tempdir().unwrap();
-    let gateway: DeviceId = "gw".parse().unwrap();
     let state = State::open(dir.path()).unwrap();
-    let commands = Commands::load(
-        state.clone(),
-        Clients::new(),
-        gateway.clone(),
-        DaemonMethods::new(RestartRequests::channel().0),
-    )
-    .unwrap();
+    let commands = load(state.clone());
     commands.take("1".into(), "leaf".parse().unwrap(), waiting("reset", 1), || true).await.unwrap();
     commands.take("2".into(), "gone".parse().unwrap(), waiting("reset", 3600), || true).await.unwrap();
     commands.take("2".into(), "gone".parse().unwrap(), waiting("reset", 3600), || true).await.unwrap();
@@ -111,13 +91,7 @@ async fn a_command_that_waits_is_there_after_a_restart_and_ends_when_it_is_valid
     state.close().await;
 
     let state = State::open(dir.path()).unwrap();
-    let commands = Commands::load(
-        state.clone(),
-        Clients::new(),
-        gateway,
-        DaemonMethods::new(RestartRequests::channel().0),
-    )
-    .unwrap();
+    let commands = load(state.clone());
     let stop = CancellationToken::new();
     let expiring = tokio::spawn({
         let (commands, stop) = (commands.clone(), stop.clone());
@@ -141,13 +115,7 @@ async fn a_command_that_waits_is_there_after_a_restart_and_ends_when_it_is_valid
 async fn what_waits_for_the_daemon_runs_at_once_and_a_copy_that_comes_after_its_end_does_not_run() {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(dir.path()).unwrap();
-    let commands = Commands::load(
-        state,
-        Clients::new(),
-        "gw".parse().unwrap(),
-        DaemonMethods::new(RestartRequests::channel().0),
-    )
-    .unwrap();
+    let commands = load(state);
     for id in ["1", "2"] {
         commands.take(id.into(), "gw".parse().unwrap(), waiting("ping", 60), || true).await.unwrap();
         let (answered, answer) = next(&commands).await;
@@ -163,13 +131,7 @@ async fn what_waits_for_the_daemon_runs_at_once_and_a_copy_that_comes_after_its_
 async fn the_journal_keeps_a_thousand_that_wait_and_runs_others_beside_them() {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(dir.path()).unwrap();
-    let commands = Commands::load(
-        state,
-        Clients::new(),
-        "gw".parse().unwrap(),
-        DaemonMethods::new(RestartRequests::channel().0),
-    )
-    .unwrap();
+    let commands = load(state);
     let taken: Vec<_> = (0..1000)
         .map(|n| commands.take(n.to_string(), "leaf".parse().unwrap(), waiting("reset", 60), || true))
         .collect();

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use edge_hub::config_file::{self, ConfigFileError};
-use edge_hub::input_file;
 use edge_hub::limits::Limits;
+use edge_tls::input_file;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};

@@ -10,9 +10,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use axum::http::Uri;
-use edge_hub::tls::keep::{CertificateLocation, KeepError, KeepOptions, Keeper};
-use edge_hub::tls::together::{self, NewFile, TogetherError};
-use edge_hub::tls::{self, Authority};
+use edge_tls::error::TlsError;
+use edge_tls::issue::{Authority, issue_ca};
+use edge_tls::keep::{CertificateLocation, KeepError, KeepOptions, Keeper};
+use edge_tls::new_files::{self, NewFile, NewFilesError};
 
 use crate::config::Config;
 
@@ -29,10 +30,10 @@ pub enum IdentityError {
     Half { found: PathBuf, missing: PathBuf },
     /// The two files were not written.
     #[error("writing the certificate authority")]
-    Write(#[from] TogetherError),
+    Write(#[from] NewFilesError),
     /// The authority was not made.
     #[error("making the certificate authority")]
-    Tls(#[from] tls::TlsError),
+    Tls(#[from] TlsError),
     /// There is no certificate to serve.
     #[error("the server's certificate")]
     Keep(#[from] KeepError),
@@ -86,12 +87,12 @@ fn names(config: &Config) -> Vec<String> {
 
 fn authority(data_dir: &Path) -> Result<Authority, IdentityError> {
     let (cert_path, key_path) = (data_dir.join("ca.pem"), data_dir.join("ca-key.pem"));
-    together::recover(&[key_path.clone(), cert_path.clone()])?;
+    new_files::recover(&[key_path.clone(), cert_path.clone()])?;
     match (read(&cert_path)?, read(&key_path)?) {
         (Some(cert_pem), Some(key_pem)) => Ok(Authority { cert_pem, key_pem }),
         (None, None) => {
-            let made = tls::issue_ca("Lineside central")?;
-            together::write(&[
+            let made = issue_ca("Lineside central")?;
+            new_files::write(&[
                 NewFile { path: key_path, bytes: made.key_pem.as_bytes(), mode: 0o600 },
                 NewFile { path: cert_path.clone(), bytes: made.cert_pem.as_bytes(), mode: 0o644 },
             ])?;
@@ -113,8 +114,11 @@ fn read(path: &Path) -> Result<Option<String>, IdentityError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    use edge_tls::issue::issue_server;
+
+    use super::*;
 
     #[test]
     fn the_authority_is_made_once_its_key_is_private_and_half_of_it_is_refused() {
@@ -137,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_first_start_that_was_cut_between_the_authoritys_files_is_completed_or_begun_anew() {
-        let made = tls::issue_ca("Lineside central").unwrap();
+        let made = issue_ca("Lineside central").unwrap();
         for is_renamed in [false, true] {
             let dir = tempfile::tempdir().unwrap();
             let key = if is_renamed { "ca-key.pem" } else { "ca-key.pem.new" };
@@ -172,8 +176,8 @@ mod tests {
     #[test]
     fn an_operators_own_certificate_is_served_and_named_when_it_cannot_be() {
         let dir = tempfile::tempdir().unwrap();
-        let works = tls::issue_ca("works").unwrap();
-        let issued = tls::issue_server(&works, &["central.example".to_owned()]).unwrap();
+        let works = issue_ca("works").unwrap();
+        let issued = issue_server(&works, &["central.example".to_owned()]).unwrap();
         let (cert, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
         fs::write(&cert, &issued.chain_pem).unwrap();
         let tls = crate::config::Tls { cert: Some(cert), key: Some(key.clone()), ..Default::default() };

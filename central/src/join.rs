@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use edge_hub::input_file;
+use edge_tls::config::client_config;
+use edge_tls::input_file;
 use rusqlite::Connection;
 use schemas::connection_string::ConnectionString;
 use schemas::host_name::HostName;
@@ -41,7 +42,7 @@ pub fn word(config: &Config, gateway: &Device, ca: Option<&Path>) -> anyhow::Res
     };
     let ca_pem = input_file::read_text(ca, input_file::SMALL_BYTES_MAX)
         .with_context(|| format!("reading the certificate authority {}", ca.display()))?;
-    edge_hub::tls::client_config(ca_pem.as_bytes())
+    client_config(ca_pem.as_bytes())
         .with_context(|| format!("{} is no certificate authority", ca.display()))?;
     let keys = gateway.keys.as_ref().with_context(|| {
         format!("gateway `{}` proves itself by certificate and has no key to paste", gateway.id)
@@ -62,12 +63,14 @@ pub fn word(config: &Config, gateway: &Device, ca: Option<&Path>) -> anyhow::Res
 
 #[cfg(test)]
 mod tests {
+    use edge_tls::issue::issue_ca;
+
     use super::*;
 
     #[test]
     fn an_ipv6_address_stands_in_brackets_before_the_port() {
         let dir = tempfile::tempdir().unwrap();
-        let authority = edge_hub::tls::issue_ca("central").unwrap();
+        let authority = issue_ca("central").unwrap();
         std::fs::write(dir.path().join("ca.pem"), authority.cert_pem).unwrap();
         let gateway = new_device("gw-1".parse().unwrap());
         for (hostname, shown) in [("fd00::1", "[fd00::1]:8884"), ("central.test", "central.test:8884")] {

@@ -1,6 +1,7 @@
 //! Starts everything in order, and stops it in order.
 
 use edge_core::error_chain::chain;
+use edge_tls::config::{https_config_for, server_config_for};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use edge_hub::private_files::make_private;
 use edge_hub::sessions::Sessions;
 use edge_hub::settings::MqttServerSettings;
 use edge_hub::tasks::Tasks;
-use edge_hub::tls::keep::Keeper;
-use edge_hub::tls::trust::TrustKeeper;
+use edge_tls::keep::Keeper;
+use edge_tls::trust::TrustKeeper;
 use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -165,12 +166,12 @@ struct Certificates {
 impl Certificates {
     fn open(config: &Config) -> anyhow::Result<Self> {
         let keeper = crate::identity::keeper(config)?;
-        let mqtt_tls = edge_hub::tls::server_config_for(keeper.served())?;
+        let mqtt_tls = server_config_for(keeper.served())?;
         let http_keeper = crate::identity::http_keeper(config)?;
         let http_tls = match (config.http.tls, &http_keeper) {
             (false, _) => None,
-            (true, None) => Some(edge_hub::tls::https_config_for(keeper.served())?),
-            (true, Some(own)) => Some(edge_hub::tls::https_config_for(own.served())?),
+            (true, None) => Some(https_config_for(keeper.served())?),
+            (true, Some(own)) => Some(https_config_for(own.served())?),
         };
         Ok(Self { keeper, mqtt_tls, http_keeper, http_tls })
     }

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use central::token::Role;
 use common::{Central, Mqtt, start};
 use edge_core::access::thumbprint::Thumbprint;
+use edge_tls::pem::certificates;
 use reqwest::Method;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, MqttOptions, QoS, TlsConfiguration, Transport,
@@ -66,7 +67,7 @@ impl Ca {
 /// A client that shows a certificate, and those that came with it, and has no password.
 fn client(central: &Central, dir: &Path, user: String, id: &str, ca: &Ca, leaf: &Leaf) -> Mqtt {
     let mut roots = rustls::RootCertStore::empty();
-    for der in edge_hub::tls::certificates(&std::fs::read(dir.join("ca.pem")).unwrap()).unwrap() {
+    for der in certificates(&std::fs::read(dir.join("ca.pem")).unwrap()).unwrap() {
         roots.add(der).unwrap();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -134,7 +135,7 @@ async fn a_device_enrols_by_a_verified_authority_and_connects_by_its_certificate
     enrolling.is_refused("press-1", &line, &leaf).await;
 
     // Uploaded as IoT Central's guide has it, base64 of DER; nobody enrols by it until it is verified.
-    let der = edge_hub::tls::certificates(root.pem.as_bytes()).unwrap()[0].to_vec();
+    let der = certificates(root.pem.as_bytes()).unwrap()[0].to_vec();
     let primary = format!("{GROUP}/certificates/primary");
     let put = central.put(&primary, json!({"verified": false, "certificate": STANDARD.encode(&der)})).await;
     assert_eq!(put["verified"], false);

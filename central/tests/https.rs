@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use central::config::Config;
 use common::{Central, STEP, start_with};
-use edge_hub::tls::{Authority, client_config, issue_ca, issue_server};
+use edge_tls::config::client_config;
+use edge_tls::issue::{Authority, issue_ca, issue_server};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};

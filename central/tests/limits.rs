@@ -16,6 +16,7 @@ use common::{Central, start, start_with};
 use edge_core::access::enrolment;
 use edge_core::link::snapshot::{self, Assembly};
 use edge_hub::limits::Limits;
+use edge_tls::config::client_config;
 use mqtt::client::{self, ClientOptions, Incoming};
 use reqwest::Method;
 use rumqttc::{Packet, QoS, SubscribeReasonCode};
@@ -125,7 +126,7 @@ async fn ten_thousand_devices_with_long_ids_are_told_both_ways_in_parts_and_one_
     let key = central.get("/api/devices/gw/credentials").await["symmetricKey"]["primaryKey"].clone();
     let key = STANDARD.decode(key.as_str().unwrap()).unwrap();
     let expires = central::clock::now_ms() / 1000 + 600;
-    let tls = edge_hub::tls::client_config(&std::fs::read(dir.path().join("ca.pem")).unwrap()).unwrap();
+    let tls = client_config(&std::fs::read(dir.path().join("ca.pem")).unwrap()).unwrap();
     let options = ClientOptions {
         host: "localhost".into(),
         port: central.started.mqtts.port(),

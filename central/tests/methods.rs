@@ -7,6 +7,7 @@ mod common;
 
 use central::token::Role;
 use common::start_with;
+use edge_tls::config::client_config;
 use reqwest::Method;
 use rumqttc::{Event, Packet, QoS};
 use serde_json::json;
@@ -53,7 +54,7 @@ async fn operators_call_devices_by_the_api_and_nobody_calls_at_the_front_door() 
     );
 
     // The HTTPS listener speaks WebSocket and nothing else, whoever asks.
-    let tls = edge_hub::tls::client_config(&std::fs::read(dir.path().join("ca.pem")).unwrap()).unwrap();
+    let tls = client_config(&std::fs::read(dir.path().join("ca.pem")).unwrap()).unwrap();
     for path in ["/twins/press-1/methods", "/twins/gw/modules/m/methods?api-version=2019-10-01"] {
         let tcp = tokio::net::TcpStream::connect(central.started.wss.unwrap()).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(tls.clone());

@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use edge_hub::config_file::{self, ConfigFileError};
-use edge_hub::input_file;
 use edge_hub::limits::Limits;
+use edge_tls::input_file;
 use schemas::host_name::HostName;
 use schemas::names::{DeviceId, UserName};
 

@@ -23,7 +23,8 @@ use edge_core::health::finding::{CheckId, Finding, Level};
 use edge_core::health::findings;
 use edge_hub::http_server::{HttpLimits, HttpServer};
 use edge_hub::private_files::make_private;
-use edge_hub::tls::{self, Authority};
+use edge_tls::config::server_config;
+use edge_tls::issue::{Authority, issue_ca, issue_server};
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,7 @@ impl Scene {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
-        let authority = tls::issue_ca("central").unwrap();
+        let authority = issue_ca("central").unwrap();
         let central = serve_tls(&authority);
         let ca = dir.path().join("central-ca.pem");
         std::fs::write(&ca, &authority.cert_pem).unwrap();
@@ -232,8 +233,8 @@ fn serve(listener: UnixListener, router: Router, stop: &CancellationToken) {
 
 /// Completes TLS handshakes as `localhost`, for as long as the test runs.
 fn serve_tls(authority: &Authority) -> SocketAddr {
-    let issued = tls::issue_server(authority, &["localhost".to_owned()]).unwrap();
-    let config = tls::server_config(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+    let issued = issue_server(authority, &["localhost".to_owned()]).unwrap();
+    let config = server_config(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -504,16 +505,14 @@ fn rows() -> Vec<Row> {
             CheckId::CaKey,
             "ca-key.pem is of another CA",
             Error,
-            Real(|scene| {
-                std::fs::write(scene.data("ca-key.pem"), tls::issue_ca("x").unwrap().key_pem).unwrap()
-            }),
+            Real(|scene| std::fs::write(scene.data("ca-key.pem"), issue_ca("x").unwrap().key_pem).unwrap()),
         ),
         row(
             CheckId::ServerCertificate,
             "server-key.pem is of another certificate",
             Error,
             Real(|scene| {
-                let other = tls::issue_server(&tls::issue_ca("x").unwrap(), &["localhost".into()]).unwrap();
+                let other = issue_server(&issue_ca("x").unwrap(), &["localhost".into()]).unwrap();
                 std::fs::write(scene.data("server-key.pem"), other.key_pem).unwrap();
             }),
         ),
@@ -555,8 +554,7 @@ fn rows() -> Vec<Row> {
             "`[upstream] ca` is another CA than central's",
             Error,
             Real(|scene| {
-                std::fs::write(scene.data("upstream-ca.pem"), tls::issue_ca("central").unwrap().cert_pem)
-                    .unwrap();
+                std::fs::write(scene.data("upstream-ca.pem"), issue_ca("central").unwrap().cert_pem).unwrap();
             }),
         ),
         row(

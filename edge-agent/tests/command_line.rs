@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use edge_agent::config::Config;
+use edge_tls::issue::issue_ca;
 use schemas::join::JoinWord;
 
 fn edge_agent(dir: &Path, arguments: &[&str]) -> Output {
@@ -24,7 +25,7 @@ fn text(bytes: &[u8]) -> String {
 fn join_word() -> String {
     let word = JoinWord {
         upstream: "HostName=central.test:8884;DeviceId=gw-1;SharedAccessKey=YWJj".parse().unwrap(),
-        ca_pem: edge_hub::tls::issue_ca("central").unwrap().cert_pem,
+        ca_pem: issue_ca("central").unwrap().cert_pem,
     };
     word.to_string()
 }

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::proof::Fingerprint;
 use edge_core::access::thumbprint::Thumbprint;
+use edge_tls::pem::certificates;
 use reqwest::Method;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS,
@@ -369,7 +370,7 @@ fn by_certificate(
 ) -> (AsyncClient, EventLoop) {
     let trusted = trust(&std::fs::read(site.gateway_ca()).unwrap()).unwrap();
     let mut roots = rustls::RootCertStore::empty();
-    for der in edge_hub::tls::certificates(&std::fs::read(site.gateway_ca()).unwrap()).unwrap() {
+    for der in certificates(&std::fs::read(site.gateway_ca()).unwrap()).unwrap() {
         roots.add(der).unwrap();
     }
     let config = rustls::ClientConfig::builder_with_provider(trusted.crypto_provider().clone())

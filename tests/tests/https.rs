@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::sas;
+use edge_tls::pem::certificates;
 use rumqttc::{Event, Packet, QoS};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -273,10 +274,10 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
     let url = "http://workload.sock/modules/caller/certificate/identity";
     let made: Value = http.post(url).send().await.unwrap().json().await.unwrap();
     let pem = |value: &Value| value.as_str().unwrap().as_bytes().to_vec();
-    let chain = edge_hub::tls::certificates(&pem(&made["certificate"])).unwrap();
+    let chain = certificates(&pem(&made["certificate"])).unwrap();
     let key = PrivateKeyDer::from_pem_slice(&pem(&made["privateKey"]["bytes"])).unwrap();
     let mut roots = rustls::RootCertStore::empty();
-    for der in edge_hub::tls::certificates(&std::fs::read(site.gateway_ca()).unwrap()).unwrap() {
+    for der in certificates(&std::fs::read(site.gateway_ca()).unwrap()).unwrap() {
         roots.add(der).unwrap();
     }
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());

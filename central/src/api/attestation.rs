@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::proof::Fingerprint;
 use edge_core::access::thumbprint::{Thumbprint, ThumbprintError};
+use edge_tls::pem::certificates;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -273,7 +274,7 @@ impl Certificate {
         };
         match (self.certificate, parse(info.sha256_thumbprint)?, parse(info.sha1_thumbprint)?) {
             (Some(text), None, None) => {
-                let der = match edge_hub::tls::certificates(text.as_bytes()) {
+                let der = match certificates(text.as_bytes()) {
                     Ok(pem) => pem.first().map(|der| der.to_vec()).unwrap_or_default(),
                     Err(_) => STANDARD.decode(text.trim()).unwrap_or_default(),
                 };

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use edge_core::access::proof::Fingerprint;
 use edge_core::access::thumbprint::Thumbprint;
 use edge_core::access::x509::{self, Authorities};
+use edge_tls::pem::certificates;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -89,7 +90,7 @@ pub struct ProofRequest {
 fn read(text: &str) -> Result<Vec<u8>, String> {
     let decoded = STANDARD.decode(text.split_whitespace().collect::<String>());
     let bytes = decoded.as_deref().unwrap_or(text.as_bytes());
-    match edge_hub::tls::certificates(bytes) {
+    match certificates(bytes) {
         Ok(pem) => match pem.as_slice() {
             [one] => Ok(one.to_vec()),
             many => Err(format!("found {} certificates; write one", many.len())),

@@ -9,7 +9,8 @@ use central::clock;
 use central::store::tokens;
 use central::token::{self, Role, TokenName};
 use clap::Subcommand;
-use edge_hub::{input_file, logging};
+use edge_hub::logging;
+use edge_tls::input_file;
 use schemas::names::DeviceId;
 use serde_json::{Value, json};
 

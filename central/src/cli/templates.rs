@@ -8,8 +8,9 @@ use central_core::model::options::Options;
 use central_core::model::parse::{parse, parse_documents};
 use central_core::model::types::Model;
 use clap::Subcommand;
+use edge_hub::logging;
 use edge_hub::terminal::{Table, Tone};
-use edge_hub::{input_file, logging};
+use edge_tls::input_file;
 use serde_json::{Value, json};
 
 use super::data::{DataArgs, in_store};

@@ -13,7 +13,8 @@ use central::people::setup_code;
 use central::store::{audit, users};
 use central::token::Role;
 use clap::Subcommand;
-use edge_hub::{input_file, logging};
+use edge_hub::logging;
+use edge_tls::input_file;
 use rusqlite::Connection;
 use schemas::timestamp::rfc3339;
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edge_hub::data_lock::{DataLock, LockError};
-use edge_hub::tls::together::{self, NewFile, TogetherError};
+use edge_tls::new_files::{self, NewFile, NewFilesError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
@@ -41,7 +41,7 @@ pub enum BackupError {
     Lock(#[from] LockError),
     /// The authority's files were not written.
     #[error(transparent)]
-    Identity(#[from] TogetherError),
+    Identity(#[from] NewFilesError),
     /// Something is there already.
     #[error("{path} is there already; choose another name")]
     Exists { path: PathBuf },
@@ -254,7 +254,7 @@ pub fn restore(dir: &Path, file: &Path, replace: bool, now_ms: u64) -> Result<Co
         .iter()
         .map(|(name, mode, bytes)| NewFile { path: dir.join(name), bytes, mode: *mode })
         .collect();
-    together::write(&identity)?;
+    new_files::write(&identity)?;
     let path = dir.join(FILE);
     fs::rename(&new, &path).map_err(io_failed(&path))?;
     sync_parent(&path)?;
@@ -267,7 +267,7 @@ pub fn restore(dir: &Path, file: &Path, replace: bool, now_ms: u64) -> Result<Co
 fn prepare(dir: &Path, file: &Path, new: &Path, replace: bool, now_ms: u64) -> Result<Backup, BackupError> {
     remove_leftover(new)?;
     make_private(new)?;
-    let mut source = edge_hub::input_file::open(file).map_err(io_failed(file))?;
+    let mut source = edge_tls::input_file::open(file).map_err(io_failed(file))?;
     let mut copy = OpenOptions::new().write(true).open(new).map_err(io_failed(new))?;
     io::copy(&mut source, &mut copy).map_err(io_failed(new))?;
     drop(copy);
@@ -342,7 +342,7 @@ fn strip(path: &Path, now_ms: u64) -> rusqlite::Result<()> {
 }
 
 fn recover_identity(dir: &Path) -> Result<(), BackupError> {
-    together::recover(&IDENTITY.map(|(name, _)| dir.join(name)))?;
+    new_files::recover(&IDENTITY.map(|(name, _)| dir.join(name)))?;
     Ok(())
 }
 

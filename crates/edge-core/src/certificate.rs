@@ -1,52 +1,51 @@
-//! When a certificate that the gateway or central made for itself is made anew.
+//! When a server certificate is renewed.
 //!
-//! A certificate of somebody else is never replaced, only told of. One that is not valid yet was made by a clock that was ahead,
-//! or is looked at by one that is behind: [`crate::clock`] says why it is replaced in either case.
+//! A certificate of another authority (CA) is never replaced; an operator is warned. One that is not valid yet was made by a clock
+//! that was ahead, or is checked by one that is behind: [`crate::clock`] says why it is replaced in either case.
 
 use std::fmt;
 
 use crate::clock::is_before_build;
 
-/// What is known of a certificate that is served. Times are seconds since the Unix epoch.
+/// The certificate that a server serves. Times are seconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
-    /// Its first second.
+    /// First second of validity.
     pub not_before_secs: u64,
-    /// Its last second.
+    /// Last second of validity.
     pub not_after_secs: u64,
-    /// DNS names and addresses that it is for.
+    /// DNS names and IP addresses of the subject alternative name.
     pub names: Vec<String>,
-    /// Whether the site's own authority, whose key is here, signed it.
+    /// Whether the site's own CA signed it.
     pub is_own: bool,
 }
 
 /// What to do with a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Renewal {
-    /// Nothing before this time (seconds since the Unix epoch).
+    /// Nothing to do yet.
     Keep {
-        /// When it is due.
+        /// When it is due, in seconds since the Unix epoch.
         until_secs: u64,
     },
     /// Make a new one now.
     Renew(RenewalReason),
-    /// Tell an operator: it is somebody else's and ends.
-    Tell {
-        /// Its last second.
+    /// Warn an operator: it is due, and another CA signed it.
+    Warn {
+        /// Last second of validity.
         not_after_secs: u64,
     },
 }
 
-/// Why a certificate is made anew.
+/// Why a certificate is renewed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RenewalReason {
-    /// Two thirds of its time are over.
+    /// Two thirds of its validity are over.
     Due,
-    /// All of it is.
     Expired,
-    /// It begins later than now: a clock that was ahead made it.
+    /// Its validity begins later than now: it was made while the clock was ahead.
     NotYetValid,
-    /// It is not for this name.
+    /// It lacks this name.
     Name(String),
 }
 
@@ -61,19 +60,19 @@ impl fmt::Display for RenewalReason {
     }
 }
 
-/// When two thirds of a certificate's time are over: early enough that a gateway which is off for weeks comes back in
-/// time, late enough that clients see few changes.
+/// When two thirds of the validity are over: early enough for a gateway that is switched off for weeks, late enough that clients see
+/// few new certificates.
 fn due_secs(served: &Served) -> u64 {
     let life = served.not_after_secs.saturating_sub(served.not_before_secs);
     served.not_after_secs - life / 3
 }
 
-/// Checks a certificate that must be for all of `names` (compared without case).
+/// Decides whether a certificate that must have all of `names` (compared without case) is renewed.
 pub fn renewal(served: &Served, names: &[String], now_secs: u64) -> Renewal {
     let due_secs = due_secs(served);
     if !served.is_own {
         return if now_secs >= due_secs {
-            Renewal::Tell { not_after_secs: served.not_after_secs }
+            Renewal::Warn { not_after_secs: served.not_after_secs }
         } else {
             Renewal::Keep { until_secs: due_secs }
         };
@@ -90,29 +89,29 @@ pub fn renewal(served: &Served, names: &[String], now_secs: u64) -> Renewal {
     }
 }
 
-/// From when on an operator is told that the site's own authority ends: whoever plans once a year hears of it in time.
-const AUTHORITY_NOTICE_SECS: u64 = 365 * 24 * 3_600;
+/// An operator is warned this long before the site's own CA expires: a year, so that a yearly maintenance sees the warning.
+const CA_NOTICE_SECS: u64 = 365 * 24 * 3_600;
 
-/// What is to be said of the site's own authority, which nothing makes anew: every device and module trusts it by a file
-/// that somebody has to replace.
+/// State of the site's own CA. It is not renewed automatically, because every device trusts it by a file that an operator must replace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CaRenewal {
-    Good,
-    /// It ends within a year.
-    Ends {
+    /// It is valid for more than a year.
+    Keep,
+    /// It expires within a year.
+    Expires {
         /// Whole days until then.
         days_left: u64,
     },
-    /// It has ended: clients refuse what it signed.
-    Over,
+    /// It has expired: clients reject every certificate that it signed.
+    Expired,
 }
 
-/// Checks the site's own authority by its last second.
-pub fn judge_authority(not_after_secs: u64, now_secs: u64) -> CaRenewal {
+/// Checks the site's own CA by the last second of its validity.
+pub fn ca_renewal(not_after_secs: u64, now_secs: u64) -> CaRenewal {
     match not_after_secs.checked_sub(now_secs) {
-        None => CaRenewal::Over,
-        Some(left) if left <= AUTHORITY_NOTICE_SECS => CaRenewal::Ends { days_left: left / 86_400 },
-        Some(_) => CaRenewal::Good,
+        None => CaRenewal::Expired,
+        Some(left) if left <= CA_NOTICE_SECS => CaRenewal::Expires { days_left: left / 86_400 },
+        Some(_) => CaRenewal::Keep,
     }
 }
 
@@ -146,16 +145,16 @@ mod tests {
     fn the_certificate_of_another_authority_is_told_of_and_never_replaced() {
         let names = ["edge2".to_owned()];
         assert_eq!(renewal(&served(false), &names, 2_999), Renewal::Keep { until_secs: 3_000 });
-        assert_eq!(renewal(&served(false), &names, 9_000), Renewal::Tell { not_after_secs: 4_000 });
+        assert_eq!(renewal(&served(false), &names, 9_000), Renewal::Warn { not_after_secs: 4_000 });
     }
 
     #[test]
     fn an_authority_is_told_of_a_year_before_it_ends() {
         let year = 365 * 86_400;
-        assert_eq!(judge_authority(10 * year, 9 * year - 1), CaRenewal::Good);
-        assert_eq!(judge_authority(10 * year, 9 * year), CaRenewal::Ends { days_left: 365 });
-        assert_eq!(judge_authority(10 * year, 10 * year - 1), CaRenewal::Ends { days_left: 0 });
-        assert_eq!(judge_authority(10 * year, 10 * year + 1), CaRenewal::Over);
+        assert_eq!(ca_renewal(10 * year, 9 * year - 1), CaRenewal::Keep);
+        assert_eq!(ca_renewal(10 * year, 9 * year), CaRenewal::Expires { days_left: 365 });
+        assert_eq!(ca_renewal(10 * year, 10 * year - 1), CaRenewal::Expires { days_left: 0 });
+        assert_eq!(ca_renewal(10 * year, 10 * year + 1), CaRenewal::Expired);
     }
 
     const DAY: u64 = 86_400;

@@ -2,16 +2,17 @@
 //! certificates its clients may show.
 
 use edge_core::error_chain::chain;
+use edge_tls::issue::Authority;
+use edge_tls::pem::certificates;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use edge_core::access::x509::Authorities;
-use edge_hub::input_file::{self, SMALL_BYTES_MAX};
-use edge_hub::tls::keep::{CertificateLocation, KeepOptions, Keeper};
-use edge_hub::tls::trust::TrustKeeper;
-use edge_hub::tls::{Authority, certificates};
+use edge_tls::input_file::{self, SMALL_BYTES_MAX};
+use edge_tls::keep::{CertificateLocation, KeepOptions, Keeper};
+use edge_tls::trust::TrustKeeper;
 
 use crate::config::Config;
 

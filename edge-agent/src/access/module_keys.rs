@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use edge_core::access::sas;
-use edge_hub::input_file;
+use edge_tls::input_file;
 use schemas::names::{DeviceId, Identity, ModuleId};
 
 use crate::access::module_generations::ModuleNumbers;

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result};
 use edge_hub::tasks::Tasks;
-use edge_hub::tls::Authority;
-use edge_hub::tls::keep::Keeper;
-use edge_hub::tls::trust::TrustKeeper;
+use edge_tls::issue::Authority;
+use edge_tls::keep::Keeper;
+use edge_tls::trust::TrustKeeper;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::certificate;

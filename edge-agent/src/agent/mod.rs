@@ -20,6 +20,7 @@ use edge_hub::mqtt_server::MqttServer;
 use edge_hub::private_files::{make_new_files_private, make_private};
 use edge_hub::sessions::Sessions;
 use edge_hub::tasks::{Tasks, guard};
+use edge_tls::config::server_config_for;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -117,7 +118,7 @@ impl Daemon {
         let settings = config.limits.settings(config.listen.connections_max);
         let sessions = Sessions::open(&config.data_dir.join("mqtt"), settings).await?;
         let (parts, certificates) = Parts::load(Arc::new(config), sessions.clients()).await?;
-        let tls = edge_hub::tls::server_config_for(certificates.keeper.served())?;
+        let tls = server_config_for(certificates.keeper.served())?;
         let (server, listeners) = server::open(&parts, sessions, tls, &stop_listeners).await?;
         parts.sweep().await?;
 

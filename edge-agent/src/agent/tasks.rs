@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use edge_hub::metrics::listener;
 use edge_hub::tasks::Tasks;
-use edge_hub::tls::Authority;
+use edge_tls::issue::Authority;
 use futures_util::FutureExt as _;
 use schemas::status::HealthReport;
 use tokio::sync::watch;

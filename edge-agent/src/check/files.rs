@@ -6,8 +6,12 @@ use std::path::Path;
 use edge_core::certificate::{Renewal, renewal};
 use edge_core::error_chain::chain;
 use edge_core::health::facts::{CaFacts, CertificateFacts, Probe, ServerCertificateFacts};
-use edge_hub::input_file::{self, SMALL_BYTES_MAX};
-use edge_hub::tls::{self, Authority, ServedCertificate, TlsError};
+use edge_tls::error::TlsError;
+use edge_tls::input_file::{self, SMALL_BYTES_MAX};
+use edge_tls::inspect::{inspect, not_after_secs};
+use edge_tls::issue::Authority;
+use edge_tls::pem;
+use edge_tls::served::ServedCertificate;
 
 use super::look::{blocking, is_plausible};
 use crate::access::certificate::server_names;
@@ -89,8 +93,8 @@ fn ca_file(path: &Path) -> Probe<CaFacts> {
         Ok(pem) => pem,
         Err(probe) => return probe,
     };
-    let ends = tls::certificates(&pem)
-        .and_then(|all| all.iter().map(|der| tls::not_after_secs(der)).collect::<Result<Vec<u64>, _>>());
+    let ends = pem::certificates(&pem)
+        .and_then(|all| all.iter().map(|der| not_after_secs(der)).collect::<Result<Vec<u64>, _>>());
     match ends {
         Ok(ends) => Probe::Found(CaFacts {
             path: path.display().to_string(),
@@ -131,7 +135,7 @@ pub(super) fn server(tls: &TlsSection, hostname: &str, now_secs: u64) -> Probe<S
         (Ok(cert), Ok(key)) => (cert, key),
         (Err(probe), _) | (_, Err(probe)) => return probe,
     };
-    let known = ServedCertificate::new(&cert, &key).and_then(|_| tls::inspect(&cert, authority.as_ref()));
+    let known = ServedCertificate::new(&cert, &key).and_then(|_| inspect(&cert, authority.as_ref()));
     let known = match known {
         Ok(known) => known,
         Err(error) => return broken(&tls.cert, &error),
@@ -142,7 +146,7 @@ pub(super) fn server(tls: &TlsSection, hostname: &str, now_secs: u64) -> Probe<S
         path: tls.cert.display().to_string(),
         not_after_secs: known.not_after_secs,
         is_own: known.is_own,
-        is_due: matches!(judged, Some(Renewal::Tell { .. })),
+        is_due: matches!(judged, Some(Renewal::Warn { .. })),
         renewal: match judged {
             Some(Renewal::Renew(reason)) => Some(reason.to_string()),
             _ => None,

@@ -4,6 +4,7 @@ use std::time::Duration;
 use edge_core::health::facts::Facts;
 use edge_core::health::finding::{CheckId, Finding, Level};
 use edge_core::health::findings;
+use edge_tls::issue::{CertificateSpec, Purpose, issue, issue_ca};
 
 use super::*;
 use crate::access::certificate::server_names;
@@ -49,16 +50,11 @@ async fn a_ca_is_warned_of_months_before_it_ends_and_only_the_gateways_own_certi
     assert_eq!(at(10 * 365 + 1).await.0.level, Level::Error);
 
     // Of another CA, which the daemon never overwrites.
-    let works = edge_hub::tls::issue_ca("works").unwrap();
+    let works = issue_ca("works").unwrap();
     let (names, lifetime) = (server_names("edge"), Duration::from_secs(90 * day));
-    let wanted = edge_hub::tls::Wanted {
-        common_name: "edge",
-        names: &names,
-        uris: &[],
-        purpose: edge_hub::tls::Purpose::Server,
-        lifetime,
-    };
-    let issued = edge_hub::tls::issue(&works, &wanted).unwrap();
+    let spec =
+        CertificateSpec { common_name: "edge", names: &names, uris: &[], purpose: Purpose::Server, lifetime };
+    let issued = issue(&works, &spec).unwrap();
     std::fs::write(&config.tls.cert, issued.chain_pem).unwrap();
     std::fs::write(&config.tls.key, issued.key_pem).unwrap();
     assert_eq!(at(0).await.1.level, Level::Ok);

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
-use edge_hub::input_file;
+use edge_tls::input_file;
 use schemas::control::{
     AddedLeafDevice, AddedUser, DeviceLogin, LeafDevice, LeafDeviceDetails, LeafDeviceList, LocalUser,
     NewLeafDevice, NewUser, UserList,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use edge_core::dialect::template::TopicTemplate;
 use edge_core::link::budget::Limits;
-use edge_hub::input_file;
+use edge_tls::input_file;
 use mqtt::client::Proxy;
 use mqtt::codec::packet::Version;
 use schemars::JsonSchema;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use edge_hub::clients::Clients;
-use edge_hub::input_file;
+use edge_tls::input_file;
 use notify::{RecursiveMode, Watcher as _};
 use schemas::manifest::DOCUMENT_BYTES_MAX;
 use tokio::sync::Notify;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use edge_core::health::facts::LinkFailure;
-use edge_hub::input_file;
-use edge_hub::tls;
+use edge_tls::config;
+use edge_tls::input_file;
 use mqtt::client::{self, ClientOptions};
 use mqtt::codec::packet::Version;
 use tokio::sync::watch;
@@ -95,10 +95,10 @@ fn client_config(upstream: &Upstream) -> Result<Arc<rustls::ClientConfig>> {
         _ => None,
     };
     match shown {
-        None => tls::client_config(&ca).context("[upstream] ca"),
+        None => config::client_config(&ca).context("[upstream] ca"),
         Some((cert, key)) => {
             let (cert, key) = (read("cert", cert)?, read("key", key)?);
-            tls::client_config_showing(&ca, &cert, &key).context("[upstream] ca, cert and key")
+            config::client_config_showing(&ca, &cert, &key).context("[upstream] ca, cert and key")
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edge_hub::tls::{self, Purpose, SERVER_LIFETIME, Wanted};
+use edge_tls::issue::{CertificateSpec, Purpose, SERVER_LIFETIME, issue, issue_ca, issue_server};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
@@ -32,16 +32,16 @@ impl Broker {
     /// Starts one; `settings` are lines for its listener with TLS.
     pub(crate) async fn start(dir: &Path, settings: &str) -> Self {
         std::fs::create_dir_all(dir).unwrap();
-        let ca = tls::issue_ca("broker").unwrap();
-        let server = tls::issue_server(&ca, &["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        let wanted = Wanted {
+        let ca = issue_ca("broker").unwrap();
+        let server = issue_server(&ca, &["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let spec = CertificateSpec {
             common_name: "gateway",
             names: &[],
             uris: &[],
             purpose: Purpose::Client,
             lifetime: SERVER_LIFETIME,
         };
-        let client = tls::issue(&ca, &wanted).unwrap();
+        let client = issue(&ca, &spec).unwrap();
         for (name, text) in [
             ("ca.pem", &ca.cert_pem),
             ("server.pem", &server.chain_pem),
@@ -185,9 +185,9 @@ pub(crate) async fn look(plain: u16) -> (mpsc::UnboundedReceiver<Arrived>, watch
 }
 
 /// Waits until the looker is there, or knows that it is not.
-pub(crate) async fn is_now(there: &mut watch::Receiver<bool>, wanted: bool) {
-    let waited = tokio::time::timeout(STEP, there.wait_for(|there| *there == wanted)).await;
-    waited.unwrap_or_else(|_| panic!("the looker is not {}", if wanted { "there" } else { "away" })).unwrap();
+pub(crate) async fn is_now(there: &mut watch::Receiver<bool>, spec: bool) {
+    let waited = tokio::time::timeout(STEP, there.wait_for(|there| *there == spec)).await;
+    waited.unwrap_or_else(|_| panic!("the looker is not {}", if spec { "there" } else { "away" })).unwrap();
 }
 
 /// The next `count` messages.

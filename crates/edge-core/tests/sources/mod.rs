@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 
 /// The folders of every crate that is part of a program or of a module.
-pub(crate) const CRATES: [&str; 11] = [
+pub(crate) const CRATES: [&str; 12] = [
     "schemas",
     "crates/mqtt",
+    "crates/tls",
     "crates/edge-core",
     "crates/edge-buffer",
     "crates/edge-hub",

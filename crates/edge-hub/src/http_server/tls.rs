@@ -60,6 +60,9 @@ mod tests {
     use std::net::SocketAddr;
 
     use axum::routing::get;
+    use edge_tls::config::{client_config, https_config_for};
+    use edge_tls::issue::{issue_ca, issue_server};
+    use edge_tls::served::ServedCertificate;
     use rustls::ClientConfig;
     use rustls::pki_types::ServerName;
     use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -71,7 +74,6 @@ mod tests {
 
     use super::super::{HttpLimits, HttpServer};
     use super::*;
-    use crate::tls::{ServedCertificate, client_config, https_config_for, issue_ca, issue_server};
 
     const STEP: Duration = Duration::from_secs(20);
 

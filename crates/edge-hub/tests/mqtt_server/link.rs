@@ -5,7 +5,8 @@ use std::time::Duration;
 use edge_core::dialect::client::Subscribe;
 use edge_core::dialect::link::{LinkDown, LinkUp};
 use edge_hub::settings::MqttServerSettings;
-use edge_hub::tls;
+use edge_tls::config::{client_config, server_config};
+use edge_tls::issue::{issue_ca, issue_server};
 use mqtt::client::{self, ClientOptions, ConnectError, Incoming, ReceiveError, Transport};
 use mqtt::codec::packet::Version;
 use mqtt::codec::reason::Reason;
@@ -14,14 +15,14 @@ use schemas::topics;
 use crate::site::{PATIENCE, Seen, Site};
 
 async fn site() -> (Site, ClientOptions) {
-    let ca = tls::issue_ca("test site").unwrap();
-    let issued = tls::issue_server(&ca, &["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-    let server = tls::server_config(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+    let ca = issue_ca("test site").unwrap();
+    let issued = issue_server(&ca, &["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let server = server_config(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
     let site = Site::open_with(MqttServerSettings::default(), Some(server)).await;
     let options = ClientOptions {
         host: "127.0.0.1".into(),
         port: site.address.port(),
-        transport: Transport::Tls(tls::client_config(ca.cert_pem.as_bytes()).unwrap()),
+        transport: Transport::Tls(client_config(ca.cert_pem.as_bytes()).unwrap()),
         proxy: None,
         version: Version::V5,
         client_id: "gw".into(),
@@ -93,8 +94,8 @@ async fn a_gateway_learns_why_it_is_not_let_in() {
         client::connect(&early).await,
         Err(ConnectError::Refused { reason: Reason::SERVER_UNAVAILABLE, .. })
     ));
-    let other_ca = tls::issue_ca("another").unwrap();
-    let stranger = tls::client_config(other_ca.cert_pem.as_bytes()).unwrap();
+    let other_ca = issue_ca("another").unwrap();
+    let stranger = client_config(other_ca.cert_pem.as_bytes()).unwrap();
     let untrusting = ClientOptions { transport: Transport::Tls(stranger), ..options.clone() };
     assert!(matches!(client::connect(&untrusting).await, Err(ConnectError::Tls(_))));
     site.close().await;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use edge_hub::settings::MqttServerSettings;
-use edge_hub::tls::{self, Authority, Issued, ServedCertificate};
+use edge_tls::config::server_config_for;
+use edge_tls::issue::{Authority, Issued, issue_ca, issue_server};
+use edge_tls::served::ServedCertificate;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
@@ -30,7 +32,7 @@ fn first(pem: &[u8]) -> &str {
 }
 
 pub(crate) fn issue(ca: &Authority) -> Issued {
-    tls::issue_server(ca, &["localhost".to_owned()]).unwrap()
+    issue_server(ca, &["localhost".to_owned()]).unwrap()
 }
 
 /// Shows a certificate as it is told; rustls itself would look at it first.
@@ -90,14 +92,14 @@ async fn site(ca: &Authority) -> (Site, Arc<ServedCertificate>) {
     let issued = issue(ca);
     let served = ServedCertificate::new(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
     let served = Arc::new(served);
-    let config = tls::server_config_for(served.clone()).unwrap();
+    let config = server_config_for(served.clone()).unwrap();
     (Site::open_with(MqttServerSettings::default(), Some(config)).await, served)
 }
 
 #[tokio::test]
 async fn a_client_may_show_a_certificate_of_anybody_or_none_in_both_versions_of_tls() {
-    let ca = tls::issue_ca("site").unwrap();
-    let stranger = issue(&tls::issue_ca("somebody else").unwrap());
+    let ca = issue_ca("site").unwrap();
+    let stranger = issue(&issue_ca("somebody else").unwrap());
     let stranger = format!("{}{}", stranger.chain_pem, stranger.key_pem);
     let (site, _) = site(&ca).await;
     for version in [&version::TLS12, &version::TLS13] {
@@ -115,7 +117,7 @@ async fn a_client_may_show_a_certificate_of_anybody_or_none_in_both_versions_of_
 
 #[tokio::test]
 async fn a_certificate_without_its_key_ends_the_handshake() {
-    let ca = tls::issue_ca("site").unwrap();
+    let ca = issue_ca("site").unwrap();
     let (site, _) = site(&ca).await;
     let own_key = issue(&ca).key_pem;
     let stolen = issue(&ca).chain_pem;
@@ -140,7 +142,7 @@ async fn a_certificate_without_its_key_ends_the_handshake() {
 
 #[tokio::test]
 async fn a_new_certificate_is_for_new_connections_and_the_old_ones_go_on() {
-    let (old_ca, new_ca) = (tls::issue_ca("old").unwrap(), tls::issue_ca("new").unwrap());
+    let (old_ca, new_ca) = (issue_ca("old").unwrap(), issue_ca("new").unwrap());
     let (site, served) = site(&old_ca).await;
     let mut before = open(&site, client(&old_ca, &version::TLS13, None)).await;
     let new = issue(&new_ca);

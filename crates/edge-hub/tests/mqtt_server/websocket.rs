@@ -6,7 +6,8 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use edge_hub::https::Caller;
 use edge_hub::settings::MqttServerSettings;
-use edge_hub::tls::{self, Authority};
+use edge_tls::config::server_config;
+use edge_tls::issue::{Authority, issue_ca};
 use rustls::version::TLS13;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -26,9 +27,9 @@ const PINGREQ: &[u8] = b"\xc0\0";
 const PINGRESP: &[u8] = b"\xd0\0";
 
 async fn open(settings: MqttServerSettings) -> (Site, Authority) {
-    let ca = tls::issue_ca("site").unwrap();
+    let ca = issue_ca("site").unwrap();
     let issued = issue(&ca);
-    let config = tls::server_config(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+    let config = server_config(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
     let api = Router::new().route(
         "/who",
         post(|Extension(caller): Extension<Caller>, body: String| async move {

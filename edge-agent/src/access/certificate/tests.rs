@@ -7,6 +7,7 @@ use crate::access::module_keys::ModuleKeys;
 use crate::check::files;
 use crate::cli::init::gateway::{InitOptions, UpstreamCa, init};
 use edge_core::health::facts::{CertificateFacts, Probe};
+use edge_tls::issue::issue_ca;
 
 /// What happens to a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,7 +80,7 @@ fn hurt(path: &Path, whole: &[u8], damage: Damage) {
 
 /// A gateway with every file that there can be.
 fn gateway(dir: &Path) -> Config {
-    let ca = edge_hub::tls::issue_ca("central").unwrap().cert_pem;
+    let ca = issue_ca("central").unwrap().cert_pem;
     init(InitOptions {
         device_id: "gw".parse().unwrap(),
         hostname: "edge".into(),

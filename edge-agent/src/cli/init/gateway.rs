@@ -4,9 +4,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use edge_core::clock::is_before_build;
-use edge_hub::input_file::{self, SMALL_BYTES_MAX};
-use edge_hub::tls::together::{self, NewFile, TogetherError};
-use edge_hub::tls::{self, TlsError};
+use edge_tls::config::client_config;
+use edge_tls::error::TlsError;
+use edge_tls::input_file::{self, SMALL_BYTES_MAX};
+use edge_tls::issue::{issue_ca, issue_server};
+use edge_tls::new_files::{self, NewFile, NewFilesError};
 use schemas::connection_string::ConnectionString;
 use schemas::names::DeviceId;
 use schemas::timestamp::rfc3339;
@@ -90,7 +92,7 @@ pub enum InitError {
     },
     /// The files were not written.
     #[error(transparent)]
-    Write(#[from] TogetherError),
+    Write(#[from] NewFilesError),
     /// Certificates were not made.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -121,13 +123,13 @@ fn init_at(options: InitOptions, now_secs: u64) -> Result<(), InitError> {
         .map(&file)
         .chain([options.config.clone()])
         .collect();
-    together::recover(&paths)?;
+    new_files::recover(&paths)?;
     if let Some(path) = paths.into_iter().find(|path| path.exists()) {
         return Err(InitError::Exists { path });
     }
     let upstream_ca = upstream_ca(&options)?;
-    let authority = tls::issue_ca(&format!("{} edge CA", options.device_id))?;
-    let server = tls::issue_server(&authority, &server_names(&options.hostname))?;
+    let authority = issue_ca(&format!("{} edge CA", options.device_id))?;
+    let server = issue_server(&authority, &server_names(&options.hostname))?;
 
     // Whoever mounts a module's socket is the Docker Engine, which may pass through.
     make_dir(&data_dir, 0o700)?;
@@ -150,7 +152,7 @@ fn init_at(options: InitOptions, now_secs: u64) -> Result<(), InitError> {
     if let Some(ca) = &upstream_ca {
         files.push(NewFile { path: file("upstream-ca.pem"), bytes: ca, mode: 0o644 });
     }
-    Ok(together::write(&files)?)
+    Ok(new_files::write(&files)?)
 }
 
 fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
@@ -166,7 +168,7 @@ fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
     let path = match &options.upstream_ca {
         None => return Ok(None),
         Some(UpstreamCa::Pem(pem)) => {
-            tls::client_config(pem).map_err(InitError::JoinCa)?;
+            client_config(pem).map_err(InitError::JoinCa)?;
             return Ok(Some(pem.clone()));
         }
         Some(UpstreamCa::File(path)) => path,
@@ -176,7 +178,7 @@ fn upstream_ca(options: &InitOptions) -> Result<Option<Vec<u8>>, InitError> {
         doing: "read it",
         source,
     })?;
-    tls::client_config(&ca).map_err(|source| InitError::Ca { path: path.clone(), source })?;
+    client_config(&ca).map_err(|source| InitError::Ca { path: path.clone(), source })?;
     Ok(Some(ca))
 }
 
@@ -214,12 +216,15 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), InitError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use edge_tls::config::server_config;
+    use edge_tls::inspect::inspect;
+
     use super::*;
     use crate::config::Config;
 
     fn options(dir: &Path) -> InitOptions {
         let ca = dir.join("central-ca.pem");
-        std::fs::write(&ca, tls::issue_ca("central").unwrap().cert_pem).unwrap();
+        std::fs::write(&ca, issue_ca("central").unwrap().cert_pem).unwrap();
         InitOptions {
             device_id: "gw".parse().unwrap(),
             hostname: "edge".into(),
@@ -238,7 +243,7 @@ mod tests {
         assert_eq!(config.hostname, "edge");
         assert_eq!(config.upstream.unwrap().address(), ("c".to_owned(), 1));
         let cert = std::fs::read(&config.tls.cert).unwrap();
-        tls::server_config(&cert, &std::fs::read(&config.tls.key).unwrap()).unwrap();
+        server_config(&cert, &std::fs::read(&config.tls.key).unwrap()).unwrap();
         module_keys::ModuleKeys::load(&config.data_dir).unwrap();
         for secret in ["data/ca-key.pem", "data/server-key.pem", "data/module-key", "etc/edge.toml"] {
             let mode = std::fs::metadata(dir.path().join(secret)).unwrap().permissions().mode();
@@ -254,7 +259,7 @@ mod tests {
         let config = Config::load(&dir.path().join("etc/edge.toml")).unwrap();
         assert_eq!(config.hostname, "fd00::1");
         let cert = std::fs::read(&config.tls.cert).unwrap();
-        let known = tls::inspect(&cert, None).unwrap();
+        let known = inspect(&cert, None).unwrap();
         assert!(known.names.contains(&"fd00::1".to_owned()));
     }
 

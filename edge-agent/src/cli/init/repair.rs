@@ -8,8 +8,9 @@ use edge_core::clock::is_before_build;
 use edge_core::error_chain::chain;
 use edge_hub::data_lock::DataLock;
 use edge_hub::private_files::make_private;
-use edge_hub::tls;
-use edge_hub::tls::together::{self, NewFile};
+use edge_tls::inspect::inspect;
+use edge_tls::issue::issue_ca;
+use edge_tls::new_files::{self, NewFile};
 use schemas::timestamp::rfc3339;
 
 use crate::access::certificate;
@@ -69,7 +70,7 @@ pub fn repair(config: &Config) -> Result<Vec<Repair>> {
 
 fn module_keys(dir: &Path) -> Result<Option<Repair>> {
     let paths = [dir.join(module_keys::FILE), dir.join(module_keys::CHECKSUM_FILE)];
-    together::recover(&paths)?;
+    new_files::recover(&paths)?;
     let [secret_path, checksum_path] = paths;
     match ModuleKeys::load(dir) {
         Ok(_) if checksum_path.exists() => return Ok(None),
@@ -102,7 +103,7 @@ fn module_keys(dir: &Path) -> Result<Option<Repair>> {
 
 fn authority(config: &Config) -> Result<Option<Repair>> {
     let (cert, key) = (&config.tls.ca, &config.tls.ca_key);
-    together::recover(&[key.clone(), cert.clone()])?;
+    new_files::recover(&[key.clone(), cert.clone()])?;
     match (cert.exists(), key.exists()) {
         (true, true) => {
             let fits = certificate::authority(config).is_some();
@@ -126,7 +127,7 @@ fn authority(config: &Config) -> Result<Option<Repair>> {
             key.display()
         )))),
         (false, false) => {
-            let made = tls::issue_ca(&format!("{} edge CA", config.device_id))?;
+            let made = issue_ca(&format!("{} edge CA", config.device_id))?;
             write(&[
                 NewFile { path: key.clone(), bytes: made.key_pem.as_bytes(), mode: 0o600 },
                 NewFile { path: cert.clone(), bytes: made.cert_pem.as_bytes(), mode: 0o644 },
@@ -142,7 +143,7 @@ fn server(config: &Config) -> Result<Option<Repair>> {
     let authority = certificate::authority(config);
     if cert.exists() && key.exists() {
         let cert_pem = std::fs::read(cert).with_context(|| format!("reading {}", cert.display()))?;
-        let is_own = tls::inspect(&cert_pem, authority.as_ref()).is_ok_and(|known| known.is_own);
+        let is_own = inspect(&cert_pem, authority.as_ref()).is_ok_and(|known| known.is_own);
         let why = format!(
             "[tls] cert: {} is not of this gateway's CA; if it is no other CA's on purpose, move it and its key away and run this \
              again",
@@ -166,7 +167,7 @@ fn server(config: &Config) -> Result<Option<Repair>> {
 }
 
 fn write(files: &[NewFile<'_>]) -> Result<()> {
-    Ok(together::write(files)?)
+    Ok(new_files::write(files)?)
 }
 
 /// Renames a file to the first free one of `NAME.lost-1`, `NAME.lost-2`, …

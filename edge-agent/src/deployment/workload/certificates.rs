@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use edge_hub::tls::{self, Authority, Issued, Purpose, TlsError, Wanted};
+use edge_tls::error::TlsError;
+use edge_tls::issue::{Authority, CertificateSpec, Issued, Purpose, issue};
 use schemas::names::{DeviceId, ModuleId};
 
 /// How long a module's certificates are valid: they ask again at each start and before the end that they are told.
@@ -31,8 +32,8 @@ impl ModuleCertificates {
         let mut names = vec![common_name.to_owned(), module.to_string()];
         names.dedup();
         let purpose = Purpose::Server;
-        let wanted = Wanted { common_name, names: &names, uris: &[], purpose, lifetime: LIFETIME };
-        tls::issue(&self.authority, &wanted)
+        let spec = CertificateSpec { common_name, names: &names, uris: &[], purpose, lifetime: LIFETIME };
+        issue(&self.authority, &spec)
     }
 
     /// For a module that shows who it is. Its URI is IoT Edge's.
@@ -41,13 +42,13 @@ impl ModuleCertificates {
     /// [`TlsError`].
     pub(super) fn identity(&self, module: &ModuleId) -> Result<Issued, TlsError> {
         let uri = format!("azureiot://{}/devices/{}/modules/{module}", self.hub_name, self.gateway);
-        let wanted = Wanted {
+        let spec = CertificateSpec {
             common_name: module.as_str(),
             names: &[],
             uris: &[uri],
             purpose: Purpose::Client,
             lifetime: LIFETIME,
         };
-        tls::issue(&self.authority, &wanted)
+        issue(&self.authority, &spec)
     }
 }

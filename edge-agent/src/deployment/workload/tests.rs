@@ -2,7 +2,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use edge_core::access::sas;
-use edge_hub::tls::{self, ServedCertificate};
+use edge_tls::inspect::inspect;
+use edge_tls::issue::issue_ca;
+use edge_tls::served::ServedCertificate;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
@@ -39,7 +41,7 @@ fn workload(dir: &FilePath, trust_bundle: &str, has_authority: bool) -> (Workloa
     std::fs::write(dir.join(crate::access::module_keys::FILE), [1; 32]).unwrap();
     let keys = ModuleKeys::load(dir).unwrap();
     let certificates = has_authority.then(|| ModuleCertificates {
-        authority: tls::issue_ca("gw edge CA").unwrap(),
+        authority: issue_ca("gw edge CA").unwrap(),
         gateway: "gw".parse().unwrap(),
         hub_name: "hub.example".into(),
     });
@@ -202,7 +204,7 @@ async fn a_module_gets_a_certificate_to_serve_with_and_one_that_says_who_it_is()
         let certificate = body["certificate"].as_str().unwrap();
         let key = body["privateKey"]["bytes"].as_str().unwrap();
         ServedCertificate::new(certificate.as_bytes(), key.as_bytes()).unwrap();
-        let seen = tls::inspect(certificate.as_bytes(), authority.as_ref()).unwrap();
+        let seen = inspect(certificate.as_bytes(), authority.as_ref()).unwrap();
         assert!(seen.is_own);
         assert_eq!(seen.names, names);
         let expiration = body["expiration"].as_str().unwrap();

@@ -1,4 +1,4 @@
-//! Tells when files of certificates changed.
+//! Notices changes of certificate files.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-/// Why changes of files would not be noticed.
+/// Why changes of files cannot be noticed.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The directory of a file cannot be watched.
@@ -19,22 +19,22 @@ pub enum WatchError {
         #[source]
         source: notify::Error,
     },
-    /// SIGHUP would not be heard.
+    /// No handler for SIGHUP could be installed.
     #[error("listening for SIGHUP")]
     Signal(#[source] io::Error),
 }
 
-/// Files are read when nothing has happened beside them for so long: a certificate and its key are two files.
-pub(super) const QUIET: Duration = Duration::from_millis(300);
+/// Files are read after this long without a change: a certificate and its key are two files, and are replaced one after the other.
+pub(crate) const QUIET: Duration = Duration::from_millis(300);
 
-/// Tells `changed` when something happens in the directories of the files: whoever replaces a file renames another one
-/// onto it. Holds until it is dropped.
-pub(super) fn watch(files: &[&Path], changed: &Arc<Notify>) -> Result<RecommendedWatcher, WatchError> {
-    let told = changed.clone();
+/// Notifies `changed` of every change in the directories of the files, until the watcher is dropped. The directories are watched and not
+/// the files, because a watch of a file ends when another file is renamed onto it.
+pub(crate) fn watch(files: &[&Path], changed: &Arc<Notify>) -> Result<RecommendedWatcher, WatchError> {
+    let notified = changed.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
         Ok(event) if event.kind.is_access() => {}
-        // An event that was lost counts as one.
-        Ok(_) | Err(_) => told.notify_one(),
+        // After an error events may be missing.
+        Ok(_) | Err(_) => notified.notify_one(),
     });
     let path = files.first().map_or_else(PathBuf::new, |file| directory(file));
     let mut watcher = watcher.map_err(|source| WatchError::Directory { path, source })?;
@@ -46,13 +46,12 @@ pub(super) fn watch(files: &[&Path], changed: &Arc<Notify>) -> Result<Recommende
     Ok(watcher)
 }
 
-/// Waits, after a change, until the files are whole again.
-pub(super) async fn quiet(changed: &Notify) {
+/// Waits until nothing has changed for [`QUIET`].
+pub(crate) async fn quiet(changed: &Notify) {
     while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
 }
 
-/// The directory of a file.
-pub(super) fn directory(file: &Path) -> PathBuf {
+pub(crate) fn directory(file: &Path) -> PathBuf {
     match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),

@@ -1,4 +1,4 @@
-//! A site's own certificate authority and what it signs. All keys are ECDSA P-256.
+//! A site's own certificate authority (CA), and certificates that it signs. All keys are ECDSA P-256.
 
 use std::time::Duration as Lifetime;
 
@@ -12,19 +12,19 @@ use rustls::pki_types::pem::PemObject as _;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::error::TlsError;
-use super::pem::certificates;
+use crate::error::TlsError;
+use crate::pem::certificates;
 
-/// How long an authority is valid.
+/// Validity of a CA.
 const CA_LIFETIME: Duration = Duration::days(10 * 365);
-/// How long a server certificate of the site's own authority is valid. Some clients refuse longer ones.
+/// Validity of a server certificate of the site's own CA. Apple's platforms reject ones of more than 825 days.
 pub const SERVER_LIFETIME: Lifetime = Lifetime::from_secs(365 * 24 * 3_600);
-/// Validity begins this much in the past, or a tenth of the lifetime when that is less: clocks of devices differ.
+/// Validity begins this much in the past, or a tenth of the lifetime if that is less: clocks of devices differ.
 const CLOCK_SKEW: Duration = Duration::hours(24);
-/// A common name has at most 64 characters (RFC 5280 ub-common-name); a longer one is left to the other names.
+/// RFC 5280, `ub-common-name`. A longer name is in the subject alternative names only.
 const COMMON_NAME_MAX: usize = 64;
 
-/// A certificate authority of our own. The key signs server certificates and must stay secret.
+/// A site's own CA with its private key.
 #[derive(Clone)]
 pub struct Authority {
     pub cert_pem: String,
@@ -33,10 +33,10 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Whether the key is the certificate's.
+    /// Checks that the key belongs to the certificate.
     ///
     /// # Errors
-    /// [`TlsError::NotAPair`], or what cannot be read.
+    /// [`TlsError::NotAPair`], or why one of them cannot be read.
     pub fn check(&self) -> Result<(), TlsError> {
         let key = key_pair(&self.key_pem)?;
         let ca = certificates(self.cert_pem.as_bytes())?;
@@ -46,38 +46,38 @@ impl Authority {
     }
 }
 
-/// A certificate and its key.
+/// A new certificate and its private key.
 #[derive(Clone)]
 pub struct Issued {
-    /// The certificate, then the authority's: SDKs that are given only the root need the whole chain.
+    /// The certificate, then the CA's: clients that are given only the root need the whole chain.
     pub chain_pem: String,
     /// PKCS #8.
     pub key_pem: String,
-    /// Its last second, since the Unix epoch.
+    /// Last second of validity, since the Unix epoch.
     pub not_after_secs: u64,
 }
 
-/// What a certificate may be used for.
+/// Extended key usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Server,
     Client,
 }
 
-/// A certificate to be made.
+/// What a new certificate shall contain.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// Left out of the certificate when it is longer than 64 characters.
+pub struct CertificateSpec<'a> {
+    /// `lineside` is written instead if this is empty or longer than 64 characters.
     pub common_name: &'a str,
-    /// DNS names and addresses.
+    /// DNS names and IP addresses, as subject alternative names.
     pub names: &'a [String],
     pub uris: &'a [String],
     pub purpose: Purpose,
-    /// How long; shorter when the authority itself ends earlier.
+    /// Validity from now on; cut to that of the CA.
     pub lifetime: Lifetime,
 }
 
-/// Makes an authority, valid for 10 years.
+/// Makes a CA with a new key, valid for 10 years, that may sign no other CA.
 ///
 /// # Errors
 /// [`TlsError::Made`].
@@ -93,35 +93,35 @@ pub fn issue_ca(common_name: &str) -> Result<Authority, TlsError> {
     Ok(Authority { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
 }
 
-/// Makes a server certificate for DNS names and IP addresses, the first one as its common name; valid for a year.
+/// Makes a server certificate for DNS names and IP addresses, valid for [`SERVER_LIFETIME`]. The first name is also the common name.
 ///
 /// # Errors
-/// [`TlsError::Made`] when a name cannot stand in a certificate, or the authority cannot be read.
+/// [`TlsError::Made`] if a name is no DNS name or address, or the CA cannot be parsed; [`TlsError::AuthorityCurve`].
 pub fn issue_server(authority: &Authority, names: &[String]) -> Result<Issued, TlsError> {
     let common_name = names.first().map_or("", String::as_str);
     let purpose = Purpose::Server;
-    issue(authority, &Wanted { common_name, names, uris: &[], purpose, lifetime: SERVER_LIFETIME })
+    issue(authority, &CertificateSpec { common_name, names, uris: &[], purpose, lifetime: SERVER_LIFETIME })
 }
 
-/// Makes a certificate.
+/// Makes a certificate with a new key, signed by `authority`.
 ///
 /// # Errors
-/// [`TlsError::Made`] when a name cannot stand in a certificate, or the authority cannot be read.
-pub fn issue(authority: &Authority, wanted: &Wanted<'_>) -> Result<Issued, TlsError> {
+/// [`TlsError::Made`] if a name is no DNS name or address, or the CA cannot be parsed; [`TlsError::AuthorityCurve`].
+pub fn issue(authority: &Authority, spec: &CertificateSpec<'_>) -> Result<Issued, TlsError> {
     let issuer = Issuer::from_ca_cert_pem(&authority.cert_pem, key_pair(&authority.key_pem)?)?;
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(wanted.names.to_vec())?;
-    for uri in wanted.uris {
+    let mut params = CertificateParams::new(spec.names.to_vec())?;
+    for uri in spec.uris {
         params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
     }
-    params.distinguished_name = subject(wanted.common_name);
+    params.distinguished_name = subject(spec.common_name);
     let (now, lifetime) =
-        (OffsetDateTime::now_utc(), Duration::try_from(wanted.lifetime).unwrap_or(CA_LIFETIME));
+        (OffsetDateTime::now_utc(), Duration::try_from(spec.lifetime).unwrap_or(CA_LIFETIME));
     params.not_before = now - CLOCK_SKEW.min(lifetime / 10);
-    // Nobody would accept it longer than its authority.
+    // Verifiers reject a certificate as soon as one of its chain has expired.
     params.not_after = (now + lifetime).min(not_after(authority)?);
     params.use_authority_key_identifier_extension = true;
-    (params.key_usages, params.extended_key_usages) = match wanted.purpose {
+    (params.key_usages, params.extended_key_usages) = match spec.purpose {
         Purpose::Server => (
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment],
             vec![ExtendedKeyUsagePurpose::ServerAuth],
@@ -138,7 +138,6 @@ pub fn issue(authority: &Authority, wanted: &Wanted<'_>) -> Result<Issued, TlsEr
     })
 }
 
-/// The key of an authority.
 fn key_pair(pem: &str) -> Result<KeyPair, TlsError> {
     KeyPair::from_pem(pem).map_err(|error| {
         let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok();

@@ -1,10 +1,9 @@
-//! Client certificates as TLS sees them: asked for, never demanded, and only ever proof that the client has the key.
+//! Client certificates during the TLS handshake: requested, never required, and only proof that the client has the private key.
 //!
-//! Whose certificate it is, is checked at CONNECT, where the client says who it is: a self-signed one by its thumbprint, one
-//! of an authority by its chain. Nothing but the handshake's signature is verified here, so that a stranger's
-//! certificate gets the same answer as a wrong password. The key is taken from the certificate without reading the rest
-//! of it: webpki reads X.509 v3 only, and `openssl x509 -req -signkey`, with which Azure's guides make device
-//! certificates, writes v1.
+//! Which identity a certificate proves is decided at CONNECT, where the client names one: a self-signed certificate by its
+//! thumbprint, one of a certificate authority by its chain. The handshake verifies the client's signature and nothing else, so
+//! that an unknown certificate gets the same answer as a wrong password. The public key is taken from the certificate without
+//! webpki, which reads X.509 v3 only: `openssl x509 -req -signkey`, with which Azure's guides make device certificates, writes v1.
 
 use edge_core::access::p521;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -17,14 +16,14 @@ use rustls::{
 use webpki::RawPublicKeyEntity;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// Lets every client in that has the key of the certificate it shows, and every client that shows none.
+/// Accepts every client that has the private key of the certificate it presents, and every client that presents none.
 #[derive(Debug)]
-pub(super) struct OptionalClientCertificate {
+pub(crate) struct OptionalClientCertificate {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl OptionalClientCertificate {
-    pub(super) fn new(algorithms: WebPkiSupportedAlgorithms) -> Self {
+    pub(crate) fn new(algorithms: WebPkiSupportedAlgorithms) -> Self {
         Self { algorithms }
     }
 }
@@ -32,7 +31,7 @@ impl OptionalClientCertificate {
 fn public_key<'a>(certificate: &'a CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'a>, Error> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    // Said as what it is: to TLS it would be a bad signature.
+    // Checked here for its own message: the handshake would report a bad signature.
     p521::check_key(parsed.public_key())
         .map_err(|unsupported| Error::General(format!("the client's certificate: {unsupported}")))?;
     Ok(SubjectPublicKeyInfoDer::from(parsed.tbs_certificate.subject_pki.raw))
@@ -43,7 +42,7 @@ impl ClientCertVerifier for OptionalClientCertificate {
         false
     }
 
-    /// No hints: clients would leave out a certificate of an authority that is not named.
+    /// Names no authorities: a client whose certificate is of another one would present none.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -66,7 +65,7 @@ impl ClientCertVerifier for OptionalClientCertificate {
         let key = public_key(certificate)?;
         let key = RawPublicKeyEntity::try_from(&key)
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        // TLS 1.2 does not fix the curve of an ECDSA scheme: any algorithm of the scheme may be the key's.
+        // In TLS 1.2 an ECDSA scheme fixes the hash and not the curve (RFC 8446, section 4.2.3): try each curve of the scheme.
         let (_, algorithms) = self
             .algorithms
             .mapping

@@ -1,7 +1,7 @@
-//! The authorities whose certificates a server's clients may show, read again when their files change or at SIGHUP.
+//! The certificate authorities (CAs) of client certificates, reloaded when their files change or at SIGHUP.
 //!
-//! Files that cannot be used change nothing and are named in the log. Whoever holds the receiver has every client authorized again
-//! when it changes: a client that an authority proved which is not there any more may not stay.
+//! If the files cannot be used, the current authorities stay and the log names the file. The holder of the receiver authorizes every
+//! client again after a change: a client whose CA was removed may not stay connected.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,29 +15,27 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::error::TlsError;
-use super::pem::certificates;
-use super::watch::{WatchError, quiet};
+use crate::error::TlsError;
 use crate::input_file::{self, SMALL_BYTES_MAX};
+use crate::pem::certificates;
+use crate::watch::{WatchError, quiet};
 
-/// Why the authorities cannot be used.
+/// Why authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file cannot be read.
     #[error("{path}: could not read it")]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// It holds no certificates.
     #[error("{path}")]
     Pem {
         path: PathBuf,
         #[source]
         source: TlsError,
     },
-    /// A certificate in it can be nobody's authority.
+    /// A certificate in the file is no CA's.
     #[error("{path}: {why}")]
     Authority {
         path: PathBuf,
@@ -46,21 +44,21 @@ pub enum TrustError {
     },
 }
 
-/// Keeps the authorities of a server.
+/// The authorities of a server; [`TrustKeeper::run`] reloads them.
 pub struct TrustKeeper {
     files: Vec<PathBuf>,
     modules: Authorities,
-    /// What the files held when they were used last.
+    /// Contents of the files that `trust` was made from.
     contents: Vec<Vec<u8>>,
     trust: watch::Sender<Arc<Trust>>,
 }
 
 impl TrustKeeper {
-    /// Reads the PEM files of the authorities of devices. `modules` is the gateway's own. A file that cannot be used is left out,
-    /// which the log says: who shows a certificate of it is refused until the file is mended, and nobody else is.
+    /// Reads the PEM files of the CAs of devices; `modules` is the gateway's own CA. A file that cannot be used is left out and logged:
+    /// only clients with certificates of its CAs are rejected until it is corrected.
     ///
     /// # Errors
-    /// [`TrustError`] when the files cannot be used together.
+    /// [`TrustError`]: the usable files cannot be used together.
     pub fn open(files: Vec<PathBuf>, modules: Authorities) -> Result<Self, TrustError> {
         let mut usable = Vec::new();
         for path in &files {
@@ -77,15 +75,15 @@ impl TrustKeeper {
         Ok(Self { files, modules, contents, trust })
     }
 
-    /// The authorities of now, and a word when they are others.
+    /// The current authorities and their changes.
     pub fn trust(&self) -> watch::Receiver<Arc<Trust>> {
         self.trust.subscribe()
     }
 
-    /// Reads the files again whenever they change, until `stop`.
+    /// Reloads the files when they change, until `stop`.
     ///
     /// # Errors
-    /// [`WatchError`] when changes cannot be noticed.
+    /// [`WatchError`]: changes of the files cannot be noticed.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WatchError> {
         if self.files.is_empty() {
             stop.cancelled().await;
@@ -94,8 +92,8 @@ impl TrustKeeper {
         let mut hangup = signal(SignalKind::hangup()).map_err(WatchError::Signal)?;
         let changed = Arc::new(Notify::new());
         let files: Vec<_> = self.files.iter().map(PathBuf::as_path).collect();
-        let _watcher = super::watch::watch(&files, &changed)?;
-        // What changed since `open` was not watched.
+        let _watcher = crate::watch::watch(&files, &changed)?;
+        // Changes between `open` and here were not watched.
         self.reload();
         loop {
             tokio::select! {
@@ -146,7 +144,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::tls::issue_ca;
+    use crate::issue::issue_ca;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -168,7 +166,7 @@ mod tests {
         changed(&mut trust).await;
         // What is no certificate is not taken, and what is written after it is.
         fs::write(&first, "-----BEGIN CERTIF").unwrap();
-        tokio::time::sleep(super::super::watch::QUIET * 3).await;
+        tokio::time::sleep(crate::watch::QUIET * 3).await;
         assert!(!trust.has_changed().unwrap());
         fs::write(&first, issue_ca("devices").unwrap().cert_pem).unwrap();
         changed(&mut trust).await;

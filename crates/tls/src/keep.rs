@@ -1,10 +1,9 @@
-//! Keeps the server's certificate fresh: reads its files again when they change or at SIGHUP, and makes a new one in time
-//! when it is the site's own. Sessions never notice.
+//! Keeps the server certificate valid: reloads its files when they change or at SIGHUP, and renews it in time if the site's own
+//! authority (CA) signed it. Established connections are not affected.
 //!
-//! Files that cannot be used change nothing: the certificate served before is kept, and the log names the file. A
-//! certificate that another authority signed is never overwritten.
+//! If the files cannot be used, the current certificate stays and the log names the file. A certificate of another CA is never
+//! overwritten.
 
-use edge_core::error_chain::chain;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -13,69 +12,67 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_core::certificate::{self, CaRenewal, Renewal, RenewalReason};
+use edge_core::error_chain::chain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::inspect::is_damaged_own;
-use super::watch::{WatchError, directory, quiet};
-use super::{
-    Authority, Issued, Purpose, SERVER_LIFETIME, ServedCertificate, TlsError, Wanted, inspect, issue, watch,
-};
 use crate::clock::now_secs;
+use crate::error::TlsError;
 use crate::input_file::{self, SMALL_BYTES_MAX};
+use crate::inspect::{inspect, is_damaged_own};
+use crate::issue::{Authority, CertificateSpec, Issued, Purpose, SERVER_LIFETIME, issue};
+use crate::served::ServedCertificate;
+use crate::watch::{WatchError, directory, quiet, watch};
 
-/// How often a certificate is looked at. The wall clock may jump, so nothing waits for months in one piece.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long a renewal that failed waits, and how often an operator is reminded.
-const REMIND_EVERY: Duration = Duration::from_secs(3_600);
-/// How often an operator is reminded that the authority ends: that takes months to mend.
-const REMIND_AUTHORITY_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// How often the certificate's validity is compared with the clock. A timer until the renewal would miss jumps of the wall clock.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between attempts of a renewal that fails, and between warnings that an operator must renew.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(3_600);
+/// Time between warnings that the CA expires. Replacing it takes months, since every device trusts it by a file.
+const CA_REMINDER_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 
 /// Where the certificate is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateLocation {
-    /// In two PEM files: the chain, and the key of its first certificate.
+    /// Two PEM files: the chain, and the private key of its first certificate.
     Files { cert: PathBuf, key: PathBuf },
-    /// In memory only, made anew at each start.
+    /// Memory only; made at each start.
     Memory,
 }
 
-/// What certificate the server is to serve.
+/// Which certificate a server serves, and how it is renewed.
 #[derive(Clone)]
 pub struct KeepOptions {
-    pub place: CertificateLocation,
-    /// The site's own authority with its key, where it is on this machine.
+    pub location: CertificateLocation,
+    /// The site's own CA. Without it nothing is made or renewed.
     pub authority: Option<Authority>,
-    /// DNS names and addresses that the site's own certificate is for, the first as its common name.
+    /// DNS names and IP addresses of the server. If the site's own certificate lacks one, it is renewed. The first is its common name.
     pub names: Vec<String>,
-    /// How long the site's own certificate is valid.
+    /// Validity of a certificate that is made here.
     pub lifetime: Duration,
-    /// How often it is looked at.
-    pub look_every: Duration,
+    pub check_interval: Duration,
 }
 
 impl KeepOptions {
-    /// With the usual times.
-    pub fn new(place: CertificateLocation, authority: Option<Authority>, names: Vec<String>) -> Self {
-        Self { place, authority, names, lifetime: SERVER_LIFETIME, look_every: LOOK_EVERY }
+    /// With [`SERVER_LIFETIME`], checked every 10 s.
+    pub fn new(location: CertificateLocation, authority: Option<Authority>, names: Vec<String>) -> Self {
+        Self { location, authority, names, lifetime: SERVER_LIFETIME, check_interval: CHECK_INTERVAL }
     }
 }
 
-/// Why there is no certificate to serve.
+/// Why no certificate can be served.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
-    /// A file cannot be read or written.
     #[error("{path}: could not {doing}")]
     File {
         path: PathBuf,
-        /// What was being done.
+        /// What failed: "could not …".
         doing: &'static str,
         #[source]
         source: io::Error,
     },
-    /// The files hold no certificate that can be used.
     #[error("{cert} with its key {key}")]
     Files {
         cert: PathBuf,
@@ -83,33 +80,30 @@ pub enum KeepError {
         #[source]
         source: TlsError,
     },
-    /// There is no authority to make one with.
     #[error("no certificate authority of this site's own is here to make a certificate with")]
     NoAuthority,
-    /// It was not made.
     #[error("making the server's certificate")]
     Made(#[source] TlsError),
-    /// Changes of the files would not be noticed.
     #[error(transparent)]
     Watch(#[from] WatchError),
 }
 
-/// The certificate of a server and what keeps it fresh.
+/// The certificate of a server; [`Keeper::run`] reloads and renews it.
 pub struct Keeper {
     options: KeepOptions,
     served: Arc<ServedCertificate>,
     known: certificate::Served,
-    /// When an operator was told last that the site's own authority ends.
-    authority_told_secs: u64,
+    /// When the log last warned that the CA expires, in seconds since the Unix epoch; 0 for never.
+    ca_reminder_secs: u64,
 }
 
 impl Keeper {
-    /// Reads or makes the certificate; one of the site's own that is due, expired or lacks a name is made anew at once.
+    /// Reads the certificate, or makes one if there is none. The site's own is renewed now if it is due, has expired or lacks a name.
     ///
     /// # Errors
-    /// [`KeepError`]: there is none to serve.
+    /// [`KeepError`].
     pub fn open(options: KeepOptions) -> Result<Self, KeepError> {
-        let (cert_pem, key_pem, known) = match &options.place {
+        let (cert_pem, key_pem, known) = match &options.location {
             CertificateLocation::Memory => make(&options)?,
             CertificateLocation::Files { cert, key } => match found(&options, cert, key)? {
                 Some(found) => found,
@@ -117,24 +111,24 @@ impl Keeper {
             },
         };
         let served = ServedCertificate::new(&cert_pem, &key_pem).map_err(|source| options.failed(source))?;
-        Ok(Self { options, served: Arc::new(served), known, authority_told_secs: 0 })
+        Ok(Self { options, served: Arc::new(served), known, ca_reminder_secs: 0 })
     }
 
-    /// What new handshakes get.
+    /// The certificate of new handshakes, to configure a server with.
     pub fn served(&self) -> Arc<ServedCertificate> {
         self.served.clone()
     }
 
-    /// Keeps it fresh until `stop`.
+    /// Reloads and renews the certificate until `stop`.
     ///
     /// # Errors
-    /// [`WatchError`] when changes cannot be noticed.
+    /// [`WatchError`]: changes of the files cannot be noticed.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WatchError> {
         let mut hangup = signal(SignalKind::hangup()).map_err(WatchError::Signal)?;
         let changed = Arc::new(Notify::new());
-        let _watcher = self.options.place.watch(&changed)?;
-        let mut looks = tokio::time::interval(self.options.look_every);
-        let mut told_at: Option<tokio::time::Instant> = None;
+        let _watcher = self.options.location.watch(&changed)?;
+        let mut checks = tokio::time::interval(self.options.check_interval);
+        let mut reminded_at: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -146,20 +140,19 @@ impl Keeper {
                     info!("SIGHUP: the certificate's files are read again");
                     self.reload();
                 }
-                _ = looks.tick() => {
-                    self.look_at_authority();
-                    if told_at.is_some_and(|at| at.elapsed() < REMIND_EVERY) {
+                _ = checks.tick() => {
+                    self.check_ca();
+                    if reminded_at.is_some_and(|at| at.elapsed() < REMINDER_INTERVAL) {
                         continue;
                     }
-                    told_at = self.look().then(tokio::time::Instant::now);
+                    reminded_at = self.check().then(tokio::time::Instant::now);
                 }
             }
         }
     }
 
-    /// Reads the files again.
     fn reload(&mut self) {
-        let CertificateLocation::Files { cert, key } = &self.options.place else { return };
+        let CertificateLocation::Files { cert, key } = &self.options.location else { return };
         let read = read(cert).and_then(|cert| Ok((cert, read(key)?)));
         let replaced = read.and_then(|(cert_pem, key_pem)| {
             let known = inspect(&cert_pem, self.options.authority.as_ref());
@@ -184,20 +177,20 @@ impl Keeper {
         }
     }
 
-    /// Tells an operator once a day that the site's own authority ends: nothing makes it anew, and every device trusts it.
-    fn look_at_authority(&mut self) {
+    /// Warns once a day while the CA is about to expire or has: it is not renewed here, because every device trusts it by a file.
+    fn check_ca(&mut self) {
         let Some(authority) = &self.options.authority else { return };
         let now_secs = now_secs();
-        if now_secs.saturating_sub(self.authority_told_secs) < REMIND_AUTHORITY_EVERY.as_secs() {
+        if now_secs.saturating_sub(self.ca_reminder_secs) < CA_REMINDER_INTERVAL.as_secs() {
             return;
         }
         let Ok(known) = inspect(authority.cert_pem.as_bytes(), None) else { return };
-        let days_left = match certificate::judge_authority(known.not_after_secs, now_secs) {
-            CaRenewal::Good => return,
-            CaRenewal::Ends { days_left } => days_left,
-            CaRenewal::Over => {
+        let days_left = match certificate::ca_renewal(known.not_after_secs, now_secs) {
+            CaRenewal::Keep => return,
+            CaRenewal::Expires { days_left } => days_left,
+            CaRenewal::Expired => {
                 error!("the site's own authority has ended: clients refuse what it signed; make a new one");
-                self.authority_told_secs = now_secs;
+                self.ca_reminder_secs = now_secs;
                 return;
             }
         };
@@ -205,14 +198,14 @@ impl Keeper {
             days_left,
             "the site's own authority ends: plan a new one, and bring it to every device and module before"
         );
-        self.authority_told_secs = now_secs;
+        self.ca_reminder_secs = now_secs;
     }
 
-    /// Makes a new certificate when it is time; `true` when that failed or somebody else must.
-    fn look(&mut self) -> bool {
+    /// Renews the certificate if it is due. Returns true if an operator must act: renewal failed, or another CA signed the certificate.
+    fn check(&mut self) -> bool {
         match certificate::renewal(&self.known, &self.options.names, now_secs()) {
             Renewal::Keep { .. } => false,
-            Renewal::Tell { not_after_secs } => {
+            Renewal::Warn { not_after_secs } => {
                 let seconds_left = not_after_secs.saturating_sub(now_secs());
                 warn!(
                     seconds_left,
@@ -233,7 +226,7 @@ impl Keeper {
     fn renew(&mut self, reason: &RenewalReason) -> Result<(), KeepError> {
         let (cert_pem, key_pem, known) = make(&self.options)?;
         if known.not_after_secs < now_secs() {
-            // Its authority has ended. ReasonProperties as often as other renewals that fail, and not made every minute.
+            // The CA has expired. An error, so that the next attempt is an hour from now and not at the next check.
             return Err(KeepError::Made(TlsError::Expired));
         }
         self.served.replace(&cert_pem, &key_pem).map_err(KeepError::Made)?;
@@ -245,7 +238,7 @@ impl Keeper {
 
 type Found = (Vec<u8>, Vec<u8>, certificate::Served);
 
-/// The certificate of the files, unless it must be made anew.
+/// The certificate of the files; `None` if a new one must be made.
 fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>, KeepError> {
     if options.authority.is_some() && !(cert.exists() && key.exists()) {
         info!(file = %cert.display(), "the server's certificate is made: there is none");
@@ -260,7 +253,7 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
     };
     let known = match inspected {
         Ok(known) => known,
-        // Nobody can tell whose it was, or it was made here: it is kept beside the new one.
+        // It may be of another CA, whose owner has no other copy: it is renamed, not overwritten.
         Err(error) if own.is_some() => {
             set_aside(cert)?;
             error!(file = %cert.display(), error = %chain(&error), "the server's certificate is damaged: it was renamed to .damaged and is made anew");
@@ -269,7 +262,7 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
         Err(source) => return Err(options.failed(source)),
     };
     if known.is_own && ServedCertificate::new(&cert_pem, &key_pem).is_err() {
-        // The power went between the two renames.
+        // `make` replaces two files. A power cut between the renames leaves the new key beside the old certificate.
         warn!(file = %cert.display(), "the server's certificate is made anew: its key is another one's");
         return Ok(None);
     }
@@ -280,7 +273,7 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
     Ok(Some((cert_pem, key_pem, known)))
 }
 
-/// Keeps a damaged file for an operator.
+/// Renames a damaged file to `.damaged`, for an operator to look at.
 fn set_aside(path: &Path) -> Result<(), KeepError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
@@ -292,19 +285,19 @@ fn set_aside(path: &Path) -> Result<(), KeepError> {
     })
 }
 
-/// Makes a certificate and puts it where it belongs.
+/// Makes a certificate and writes it to its files.
 fn make(options: &KeepOptions) -> Result<Found, KeepError> {
     let authority = options.authority.as_ref().ok_or(KeepError::NoAuthority)?;
-    let wanted = Wanted {
+    let spec = CertificateSpec {
         common_name: options.names.first().map_or("", String::as_str),
         names: &options.names,
         uris: &[],
         purpose: Purpose::Server,
         lifetime: options.lifetime,
     };
-    let Issued { chain_pem, key_pem, .. } = issue(authority, &wanted).map_err(KeepError::Made)?;
+    let Issued { chain_pem, key_pem, .. } = issue(authority, &spec).map_err(KeepError::Made)?;
     let known = inspect(chain_pem.as_bytes(), Some(authority)).map_err(KeepError::Made)?;
-    if let CertificateLocation::Files { cert, key } = &options.place {
+    if let CertificateLocation::Files { cert, key } = &options.location {
         write(key, key_pem.as_bytes(), 0o600)?;
         write(cert, chain_pem.as_bytes(), 0o644)?;
     }
@@ -313,7 +306,7 @@ fn make(options: &KeepOptions) -> Result<Found, KeepError> {
 
 impl KeepOptions {
     fn failed(&self, source: TlsError) -> KeepError {
-        match &self.place {
+        match &self.location {
             CertificateLocation::Files { cert, key } => {
                 KeepError::Files { cert: cert.clone(), key: key.clone(), source }
             }
@@ -325,7 +318,7 @@ impl KeepOptions {
 impl CertificateLocation {
     fn watch(&self, changed: &Arc<Notify>) -> Result<Option<notify::RecommendedWatcher>, WatchError> {
         match self {
-            Self::Files { cert, key } => watch::watch(&[cert, key], changed).map(Some),
+            Self::Files { cert, key } => watch(&[cert, key], changed).map(Some),
             Self::Memory => Ok(None),
         }
     }
@@ -339,13 +332,13 @@ fn read(path: &Path) -> Result<Vec<u8>, KeepError> {
     })
 }
 
-/// Replaces a file whole: a power cut leaves the old one or the new one.
+/// Replaces a file atomically: a power cut leaves the old or the new one.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeepError> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
     let written = || {
-        // A file that a power cut left may have another mode.
+        // A `.new` that a power cut left may have another mode, which `mode` below would not change.
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -12,16 +12,18 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use super::client_certificate::OptionalClientCertificate;
-use super::provider::provider;
-use super::*;
+use crate::client_certificate::OptionalClientCertificate;
+use crate::config::{client_config_showing, server_config};
+use crate::issue::{Authority, issue_ca, issue_server};
+use crate::pem::certificates;
+use crate::provider::provider;
 
-const CA: &[u8] = include_bytes!("../../../edge-core/testdata/p521/ca.pem");
-const SERVER: &[u8] = include_bytes!("../../../edge-core/testdata/p521/server.pem");
-const SERVER_KEY: &[u8] = include_bytes!("../../../edge-core/testdata/p521/server.key.pem");
-const SERVER_KEY_SEC1: &[u8] = include_bytes!("../../../edge-core/testdata/p521/server.sec1.pem");
-const DEVICE: &[u8] = include_bytes!("../../../edge-core/testdata/p521/device.sha512.pem");
-const DEVICE_KEY: &[u8] = include_bytes!("../../../edge-core/testdata/p521/device.key.pem");
+const CA: &[u8] = include_bytes!("../../edge-core/testdata/p521/ca.pem");
+const SERVER: &[u8] = include_bytes!("../../edge-core/testdata/p521/server.pem");
+const SERVER_KEY: &[u8] = include_bytes!("../../edge-core/testdata/p521/server.key.pem");
+const SERVER_KEY_SEC1: &[u8] = include_bytes!("../../edge-core/testdata/p521/server.sec1.pem");
+const DEVICE: &[u8] = include_bytes!("../../edge-core/testdata/p521/device.sha512.pem");
+const DEVICE_KEY: &[u8] = include_bytes!("../../edge-core/testdata/p521/device.key.pem");
 
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -34,8 +36,8 @@ fn client(version: &'static SupportedProtocolVersion, cert: &[u8], key: &[u8]) -
     builder.with_root_certificates(roots).with_client_auth_cert(certificates(cert).unwrap(), key).unwrap()
 }
 
-/// Shakes hands without a network; gives what the client showed.
-fn shake(
+/// Performs a handshake without a network; returns the certificates that the client presented.
+fn handshake(
     client: ClientConfig,
     server: Arc<ServerConfig>,
 ) -> Result<Vec<CertificateDer<'static>>, rustls::Error> {
@@ -70,7 +72,7 @@ fn a_server_and_a_client_with_keys_on_p521_prove_themselves_to_each_other_in_bot
     for version in VERSIONS {
         for key in [SERVER_KEY, SERVER_KEY_SEC1] {
             let server = server_config(SERVER, key).unwrap();
-            let shown = shake(client(version, DEVICE, DEVICE_KEY), server).unwrap();
+            let shown = handshake(client(version, DEVICE, DEVICE_KEY), server).unwrap();
             assert_eq!(shown, certificates(DEVICE).unwrap(), "{version:?}");
         }
     }
@@ -79,7 +81,7 @@ fn a_server_and_a_client_with_keys_on_p521_prove_themselves_to_each_other_in_bot
 }
 
 #[test]
-fn a_client_on_another_curve_than_its_certificate_says_is_not_let_in() {
+fn a_client_whose_signature_is_on_another_curve_than_its_certificate_is_rejected() {
     // The certificate of a P-521 key, and a signature of a P-256 key.
     let own = issue_ca("other").unwrap();
     let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).unwrap();
@@ -88,14 +90,14 @@ fn a_client_on_another_curve_than_its_certificate_says_is_not_let_in() {
     for version in VERSIONS {
         let mut client = client(version, DEVICE, DEVICE_KEY);
         client.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified.clone()));
-        assert!(shake(client, server_config(SERVER, SERVER_KEY).unwrap()).is_err(), "{version:?}");
+        assert!(handshake(client, server_config(SERVER, SERVER_KEY).unwrap()).is_err(), "{version:?}");
     }
 }
 
 #[test]
-fn an_authority_on_p521_is_not_asked_to_sign_and_the_error_names_the_curve() {
+fn an_authority_on_p521_signs_nothing_and_the_error_names_the_curve() {
     let text = |pem: &[u8]| String::from_utf8(pem.to_vec()).unwrap();
-    let key = include_bytes!("../../../edge-core/testdata/p521/ca.key.pem");
+    let key = include_bytes!("../../edge-core/testdata/p521/ca.key.pem");
     let authority = Authority { cert_pem: text(CA), key_pem: text(key) };
     for error in [authority.check().err(), issue_server(&authority, &["gw".to_owned()]).err()] {
         let why = error.unwrap().to_string();
@@ -105,7 +107,7 @@ fn an_authority_on_p521_is_not_asked_to_sign_and_the_error_names_the_curve() {
 
 #[test]
 fn a_client_certificate_with_a_key_that_nothing_checks_is_refused_with_its_curve() {
-    let of_k1 = include_bytes!("../../../edge-core/testdata/p521/secp256k1.pem");
+    let of_k1 = include_bytes!("../../edge-core/testdata/p521/secp256k1.pem");
     let verifier = OptionalClientCertificate::new(provider().signature_verification_algorithms);
     let der = certificates(of_k1).unwrap().remove(0);
     let now = rustls::pki_types::UnixTime::now();

@@ -4,14 +4,16 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::*;
-use crate::tls::watch::QUIET;
-use crate::tls::{certificates, issue_ca, issue_server};
+use crate::issue::{issue_ca, issue_server};
+use crate::pem::certificates;
+use crate::watch::QUIET;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn options(dir: &Path, authority: Option<Authority>) -> KeepOptions {
-    let place = CertificateLocation::Files { cert: dir.join("server.pem"), key: dir.join("server-key.pem") };
-    KeepOptions::new(place, authority, vec!["edge1".to_owned(), "127.0.0.1".to_owned()])
+    let location =
+        CertificateLocation::Files { cert: dir.join("server.pem"), key: dir.join("server-key.pem") };
+    KeepOptions::new(location, authority, vec!["edge1".to_owned(), "127.0.0.1".to_owned()])
 }
 
 fn put(dir: &Path, issued: &Issued) {
@@ -59,14 +61,14 @@ fn a_missing_an_expired_or_a_foreign_key_and_a_new_host_name_are_mended_at_the_s
     Keeper::open(options(dir.path(), Some(ca.clone()))).unwrap();
 
     let names = ["edge1".to_owned(), "127.0.0.1".to_owned()];
-    let wanted = Wanted {
+    let spec = CertificateSpec {
         common_name: "edge1",
         names: &names,
         uris: &[],
         purpose: Purpose::Server,
         lifetime: Duration::ZERO,
     };
-    put(dir.path(), &issue(&ca, &wanted).unwrap());
+    put(dir.path(), &issue(&ca, &spec).unwrap());
     let keeper = Keeper::open(options(dir.path(), Some(ca))).unwrap();
     assert!(keeper.known.not_after_secs > now_secs() + 300 * 24 * 3_600);
 }
@@ -78,7 +80,7 @@ fn a_certificate_of_another_authority_is_served_as_it_is_and_never_overwritten()
     put(dir.path(), &theirs);
     let mut keeper = Keeper::open(options(dir.path(), Some(issue_ca("site").unwrap()))).unwrap();
     keeper.known.not_after_secs = 1;
-    assert!(keeper.look(), "an operator is told");
+    assert!(keeper.check(), "an operator is warned");
     assert_eq!(served_pem(dir.path()), theirs.chain_pem);
     fs::write(dir.path().join("server-key.pem"), "nothing").unwrap();
     let error = Keeper::open(options(dir.path(), None)).map(|_| ()).unwrap_err();
@@ -121,7 +123,7 @@ async fn a_short_lived_certificate_is_made_anew_again_and_again_before_it_ends()
     let ca = issue_ca("site").unwrap();
     let options = KeepOptions {
         lifetime: Duration::from_secs(8),
-        look_every: Duration::from_millis(50),
+        check_interval: Duration::from_millis(50),
         ..KeepOptions::new(CertificateLocation::Memory, Some(ca), vec!["edge1".to_owned()])
     };
     let keeper = Keeper::open(options).unwrap();

@@ -1,4 +1,4 @@
-//! The certificate that new handshakes are answered with. It can be replaced at any time; sessions go on.
+//! The certificate that new handshakes are answered with. It can be replaced at any time; established connections keep theirs.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -7,27 +7,27 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::error::TlsError;
-use super::pem::certificates;
-use super::provider::provider;
+use crate::error::TlsError;
+use crate::pem::certificates;
+use crate::provider::provider;
 
-/// A certificate, its chain and its key, as the server serves them now.
+/// A certificate, its chain and its private key.
 #[derive(Debug)]
 pub struct ServedCertificate(RwLock<Arc<CertifiedKey>>);
 
 impl ServedCertificate {
-    /// Reads a chain and the key of its first certificate, both PEM.
+    /// Parses a chain and the private key of its first certificate, both PEM.
     ///
     /// # Errors
-    /// [`TlsError`] when the PEM cannot be read, or certificate and key do not fit.
+    /// [`TlsError`] if one of them cannot be parsed, or they are no pair.
     pub fn new(cert_pem: &[u8], key_pem: &[u8]) -> Result<Self, TlsError> {
         Ok(Self(RwLock::new(Arc::new(read(cert_pem, key_pem)?))))
     }
 
-    /// Serves another certificate from now on; `false` when it is the one served already.
+    /// Serves another certificate to new handshakes. Returns false if it is the one served already.
     ///
     /// # Errors
-    /// [`TlsError`] as for [`ServedCertificate::new`]; the one served before is kept.
+    /// [`TlsError`] as for [`ServedCertificate::new`]; the current certificate stays.
     pub fn replace(&self, cert_pem: &[u8], key_pem: &[u8]) -> Result<bool, TlsError> {
         let new = read(cert_pem, key_pem)?;
         let mut served = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +36,7 @@ impl ServedCertificate {
         Ok(is_new)
     }
 
-    pub(super) fn current(&self) -> Arc<CertifiedKey> {
+    pub(crate) fn current(&self) -> Arc<CertifiedKey> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -1,5 +1,5 @@
-//! Files that belong together (a certificate and its key, all that `init` writes) appear all, or none: a kill or power cut
-//! between two of them is completed or undone at the next start.
+//! Writes files that belong together (a certificate and its key, all that `init` writes): all of them or none. A write that a kill or a
+//! power cut interrupted is completed or undone at the next start.
 //!
 //! ```text
 //! each file written to NAME.new and synced ──► all renamed, in order
@@ -15,18 +15,18 @@ use std::path::{Path, PathBuf};
 /// A file to write.
 #[derive(Debug)]
 pub struct NewFile<'a> {
-    /// Where it goes. Nothing may be there.
+    /// Must not exist yet.
     pub path: PathBuf,
     pub bytes: &'a [u8],
     pub mode: u32,
 }
 
-/// Why files were not written.
+/// A file that could not be written, renamed or removed.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: could not {doing}")]
-pub struct TogetherError {
+pub struct NewFilesError {
     pub path: PathBuf,
-    /// What was being done.
+    /// What failed: "could not …".
     pub doing: &'static str,
     #[source]
     pub source: io::Error,
@@ -43,45 +43,45 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn rename_into_place(path: &Path) -> Result<(), TogetherError> {
+fn rename_into_place(path: &Path) -> Result<(), NewFilesError> {
     let renamed = fs::rename(new_name(path), path).and_then(|()| sync_directory(path));
-    renamed.map_err(|source| TogetherError { path: path.to_owned(), doing: "put it in its place", source })
+    renamed.map_err(|source| NewFilesError { path: path.to_owned(), doing: "put it in its place", source })
 }
 
-/// Writes new files together. Call [`recover`] with the same paths before it, at the next start at the latest.
+/// Writes new files. Call [`recover`] with the same paths first, and again at the next start.
 ///
 /// # Errors
-/// [`TogetherError`]; none of the files is in its place then, unless the last renames failed.
-pub fn write(files: &[NewFile<'_>]) -> Result<(), TogetherError> {
+/// [`NewFilesError`]. Unless it was a rename that failed, none of the files exists under its name then.
+pub fn write(files: &[NewFile<'_>]) -> Result<(), NewFilesError> {
     for file in files {
         let new = new_name(&file.path);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(file.mode);
+        // Everything is on disk before the first rename: `recover` relies on it when it finds one file in place.
         let written = options
             .open(&new)
             .and_then(|mut open| open.write_all(file.bytes).and_then(|()| open.sync_all()))
             .and_then(|()| sync_directory(&new));
-        written.map_err(|source| TogetherError { path: file.path.clone(), doing: "write it", source })?;
+        written.map_err(|source| NewFilesError { path: file.path.clone(), doing: "write it", source })?;
     }
     files.iter().try_for_each(|file| rename_into_place(&file.path))
 }
 
-/// Completes or undoes a [`write`] that was cut. True when it was completed: all the files that it wrote are in their
-/// place now.
+/// Completes or undoes an interrupted [`write`]. Returns true if it was completed: all its files exist now.
 ///
 /// # Errors
-/// [`TogetherError`].
-pub fn recover(paths: &[PathBuf]) -> Result<bool, TogetherError> {
+/// [`NewFilesError`].
+pub fn recover(paths: &[PathBuf]) -> Result<bool, NewFilesError> {
     let pending: Vec<&PathBuf> = paths.iter().filter(|path| new_name(path).exists()).collect();
     let is_complete = !pending.is_empty() && paths.iter().any(|path| path.exists());
     for path in &pending {
-        // A file in its place beside its own `.new` is an operator's: it was put there after the cut, and stays.
+        // If a file exists beside its own `.new`, an operator put it there after the interruption. It stays.
         if is_complete && !path.exists() {
             rename_into_place(path)?;
             continue;
         }
         let removed = fs::remove_file(new_name(path));
-        removed.map_err(|source| TogetherError {
+        removed.map_err(|source| NewFilesError {
             path: new_name(path),
             doing: "remove what an interrupted start left",
             source,

@@ -1,5 +1,5 @@
-//! Files that somebody names: read up to a limit, and only when they are files, so that a device or a pipe neither fills the
-//! memory nor holds the program up for ever.
+//! Reads files that an operator names, in a configuration or on a command line: certificates, keys, passwords, manifests. Only regular
+//! files up to a size limit are read, so that neither `/dev/zero` fills the memory nor a named pipe blocks the program.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -8,16 +8,16 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Certificates, keys, passwords and configurations: a bundle of all public authorities has a quarter of it.
+/// Limit for certificates, keys, passwords and configurations, in bytes. A bundle of all public certificate authorities has a quarter of it.
 pub const SMALL_BYTES_MAX: u64 = 1 << 20;
 
-/// Why what a path names is not read.
+/// Why a file is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotRead {
-    /// It is something else than a file.
+    /// It is no regular file.
     #[error("it is {0}, and not a regular file")]
     Kind(&'static str),
-    /// It is longer than is allowed.
+    /// It exceeds the limit, which this holds in bytes.
     #[error("it has more than {0} bytes, which is the limit")]
     TooLong(u64),
 }
@@ -31,9 +31,9 @@ impl From<NotRead> for io::Error {
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// The system's, or [`NotRead::Kind`] as its source.
+/// Those of the system; for anything but a regular file one with [`NotRead::Kind`] as its source.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Opening a named pipe would wait for its writer.
+    // Without O_NONBLOCK, opening a named pipe waits for a writer. Regular files ignore it.
     let file =
         OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     let kind = file.metadata()?.file_type();
@@ -50,7 +50,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Reads a regular file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// The system's, or [`NotRead`] as its source.
+/// Those of the system; or one with [`NotRead`] as its source.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     bounded(open(path)?, bytes_max)
 }
@@ -72,10 +72,10 @@ pub fn read_or_stdin(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     if path == Path::new("-") { bounded(io::stdin().lock(), bytes_max) } else { read(path, bytes_max) }
 }
 
-/// Reads to the end, which comes before `bytes_max` bytes are exceeded.
+/// Reads to the end, at most `bytes_max` bytes.
 ///
 /// # Errors
-/// The source's, or [`NotRead::TooLong`] as its source.
+/// Those of `source`; or one with [`NotRead::TooLong`] as its source if there are more bytes.
 pub fn bounded(source: impl Read, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! The cryptography of TLS: *ring*'s, and keys on the curve P-521 beside it.
+//! The cryptography of TLS: *ring*'s, extended by keys on the curve P-521 (`docs/decisions/0046-keys-on-p521.md`).
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,12 +17,12 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider { signature_verification_algorithms, key_provider: &Keys, ..ring })
 });
 
-/// The cryptography of every connection.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     PROVIDER.clone()
 }
 
-/// Which algorithms a scheme of TLS may mean. TLS 1.3 means the first; TLS 1.2 names a hash alone, and the key may be on any curve.
+/// The algorithms of each TLS signature scheme. rustls uses the first of a row for TLS 1.3. In TLS 1.2 a scheme fixes the hash only, so
+/// a row lists every curve.
 static MAPPING: LazyLock<Vec<(SignatureScheme, Algorithms)>> = LazyLock::new(|| {
     let of_ring = rustls::crypto::ring::default_provider().signature_verification_algorithms.mapping;
     let others = of_ring.iter().filter(|(scheme, _)| ECDSA.iter().all(|(known, _)| known != scheme));
@@ -52,7 +52,6 @@ impl KeyProvider for Keys {
     }
 }
 
-/// A private key on P-521, with which a server or client proves its certificate.
 struct P521Key(Arc<p521::PrivateKey>);
 
 impl std::fmt::Debug for P521Key {

@@ -1,4 +1,4 @@
-//! What a certificate says of itself, as far as its keeper must know.
+//! The contents of a certificate that renewal depends on: validity, names, issuer.
 
 use std::net::IpAddr;
 
@@ -7,14 +7,14 @@ use edge_core::certificate::Served;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::error::TlsError;
-use super::issue::Authority;
-use super::pem::certificates;
+use crate::error::TlsError;
+use crate::issue::Authority;
+use crate::pem::certificates;
 
-/// Reads the first certificate of a PEM text; `authority` is the site's own.
+/// Reads the first certificate of a PEM text. `is_own` of the result says whether `authority`, the site's own, signed it.
 ///
 /// # Errors
-/// [`TlsError::NoCertificate`] or [`TlsError::Pem`].
+/// [`TlsError::NoCertificate`] (also for a certificate that cannot be parsed) or [`TlsError::Pem`].
 pub fn inspect(cert_pem: &[u8], authority: Option<&Authority>) -> Result<Served, TlsError> {
     let chain = certificates(cert_pem)?;
     let der = chain.first().ok_or(TlsError::NoCertificate)?;
@@ -34,9 +34,9 @@ pub fn inspect(cert_pem: &[u8], authority: Option<&Authority>) -> Result<Served,
     })
 }
 
-/// Whether a chain ends in the site's own authority, which did not sign its first certificate: that one was, and is damaged. A chain of
-/// an earlier authority, also one of the same name, ends in that one.
-pub(super) fn is_damaged_own(cert_pem: &[u8], authority: &Authority) -> bool {
+/// Returns true if the chain ends in the site's own authority but that authority did not sign its first certificate: the certificate
+/// was altered. A chain of an earlier authority, even of the same name, ends in that authority, so it does not count.
+pub(crate) fn is_damaged_own(cert_pem: &[u8], authority: &Authority) -> bool {
     let (Ok(chain), Ok(ca)) = (certificates(cert_pem), certificates(authority.cert_pem.as_bytes())) else {
         return false;
     };
@@ -44,7 +44,7 @@ pub(super) fn is_damaged_own(cert_pem: &[u8], authority: &Authority) -> bool {
     chain.get(1).is_some_and(|issuer| ca.first() == Some(issuer)) && !is_signed
 }
 
-/// The last second of a certificate, DER, since the Unix epoch.
+/// Last second of validity of a certificate in DER, in seconds since the Unix epoch.
 ///
 /// # Errors
 /// [`TlsError::NoCertificate`].

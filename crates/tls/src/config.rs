@@ -1,4 +1,4 @@
-//! The settings of rustls for each side of a connection: which versions, whom to trust, what to show.
+//! Configurations of rustls for each end of a connection: TLS versions, trusted authorities, certificates to present.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 
-use super::client_certificate::OptionalClientCertificate;
-use super::error::TlsError;
-use super::pem::certificates;
-use super::provider::provider;
-use super::served::ServedCertificate;
+use crate::client_certificate::OptionalClientCertificate;
+use crate::error::TlsError;
+use crate::pem::certificates;
+use crate::provider::provider;
+use crate::served::ServedCertificate;
 
-/// The server's side for one certificate that stays. See [`server_config_for`].
+/// Server end with a certificate that is never replaced. See [`server_config_for`].
 ///
 /// # Errors
 /// [`TlsError`] when the PEM cannot be read, or certificate and key do not fit.
@@ -21,8 +21,8 @@ pub fn server_config(cert_pem: &[u8], key_pem: &[u8]) -> Result<Arc<ServerConfig
     server_config_for(Arc::new(ServedCertificate::new(cert_pem, key_pem)?))
 }
 
-/// The server's side, TLS 1.2 (Azure's Python SDK speaks nothing newer) and 1.3. A client certificate is asked for and
-/// may be left out; who its owner is, the server's service decides.
+/// Server end for MQTT: TLS 1.2 (the newest that Azure's Python SDK offers) and 1.3. Clients may present a certificate; which
+/// identity it proves is decided at CONNECT.
 ///
 /// # Errors
 /// [`TlsError::Unusable`] when the crypto library offers no such protocol version.
@@ -36,8 +36,8 @@ pub fn server_config_for(certificate: Arc<ServedCertificate>) -> Result<Arc<Serv
     Ok(Arc::new(config))
 }
 
-/// The server's side of HTTPS for people's programs and browsers: HTTP/1.1 by ALPN, TLS 1.2 and 1.3. No client certificate is
-/// asked for, since browsers would ask their users for one.
+/// Server end for HTTPS: HTTP/1.1 by ALPN, TLS 1.2 and 1.3. Requests no client certificate, because browsers would show their
+/// users a dialog to choose one.
 ///
 /// # Errors
 /// As for [`server_config_for`].
@@ -50,7 +50,7 @@ pub fn https_config_for(certificate: Arc<ServedCertificate>) -> Result<Arc<Serve
     Ok(Arc::new(config))
 }
 
-/// The client's side: trusts the authorities given and no other, and shows no certificate.
+/// Client end that trusts only the authorities in `ca_pem` and presents no certificate.
 ///
 /// # Errors
 /// [`TlsError`] when the PEM holds no usable certificate.
@@ -58,7 +58,7 @@ pub fn client_config(ca_pem: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(trusting(ca_pem)?.with_no_client_auth()))
 }
 
-/// As [`client_config`], and shows a certificate with its chain.
+/// As [`client_config`], and presents a certificate with its chain.
 ///
 /// # Errors
 /// [`TlsError`] when the PEM holds no usable certificate or key, or they are no pair.
@@ -83,7 +83,7 @@ fn trusting(ca_pem: &[u8]) -> Result<ConfigBuilder<ClientConfig, WantsClientCert
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::{issue_ca, issue_server};
+    use crate::issue::{issue_ca, issue_server};
 
     #[test]
     fn a_made_chain_serves_and_a_wrong_key_does_not() {

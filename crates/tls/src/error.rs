@@ -1,6 +1,6 @@
-//! Why a certificate or a key is not served, trusted or made.
+//! Errors of reading, making and using certificates.
 
-/// Why certificates or keys could not be read or made.
+/// Why certificates or keys could not be read, made or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The text holds no certificate.
@@ -9,19 +9,17 @@ pub enum TlsError {
     /// The text is not PEM, or holds no key.
     #[error("reading PEM")]
     Pem(#[from] rustls::pki_types::pem::Error),
-    /// Key and certificate do not fit, or neither is usable.
+    /// rustls accepts the certificate or the key not at all, or not together.
     #[error("using the certificate")]
     Unusable(#[from] rustls::Error),
-    /// The certificate is of the site's own authority and was changed since.
-    #[error("the signature of the site's own authority does not fit the certificate")]
+    /// The chain ends in the site's own authority, which did not sign the certificate: it was altered.
+    #[error("the certificate is not signed by the site's own authority, which its chain names")]
     Signature,
-    /// The key is another one's.
     #[error("certificate and key are no pair")]
     NotAPair,
-    /// Nobody would accept it.
     #[error("the certificate has expired")]
     Expired,
-    /// Certificates are not signed with it.
+    /// rcgen signs with P-256 and P-384 only.
     #[error(
         "the authority's key is on the curve P-521, with which certificates are not made here; give an authority with a key on P-256 \
              or P-384, or a certificate that it signed"

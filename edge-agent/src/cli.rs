@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use edge_core::health::finding::{Finding, Level};
+use edge_core::route::sample::SampleMessage;
 use edge_hub::logging;
 use edge_hub::terminal::{Output, Tone};
 use schemas::control::{Applied, CallRequest};
@@ -268,10 +269,11 @@ async fn test_routes(options: &GlobalOptions, file: &Path, message: &str) -> Res
     let ManifestFile { routes, warnings, .. } = manifest::read(options, file).await?;
     warn(&warnings);
     let wrong = |error: anyhow::Error| Exit(2, error.context("--message"));
-    let asked = schemas::json::from_outside(message.as_bytes()).map_err(|error| wrong(error.into()))?;
+    let sample: SampleMessage =
+        schemas::json::from_outside(message.as_bytes()).map_err(|error| wrong(error.into()))?;
     // Which modules are its own, when this is a gateway.
     let gateway = options.load().ok().map(|config| config.device_id);
-    let told = routes_test::ask(&routes, &asked, gateway).map_err(|error| wrong(error.into()))?;
+    let told = sample.explain(&routes, gateway).map_err(|error| wrong(error.into()))?;
     options.print(&routes_test::to_json(&told), || routes_test::to_text(&told))?;
     Ok(())
 }

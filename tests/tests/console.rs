@@ -54,6 +54,9 @@ async fn play(site: &Site, script: &str, more: Value) {
         "ca": site.central_ca(), "hostname": site.central_name, "gateway": GATEWAY, "gatewayName": "Gateway of this site",
         "device": {"host": "localhost", "port": site.central_mqtts},
         "manifest": manifest(&json!({})),
+        "brokenManifest": manifest(&json!({"vision": {"version": "1.0", "type": "docker", "status": "running",
+            "restartPolicy": "always", "imagePullPolicy": "never",
+            "settings": {"image": "lineside-no-such-image:1", "createOptions": "{}"}}})),
         "badManifest": manifest(&json!({"vision": {"version": "1.0", "type": "docker", "status": "running",
             "restartPolicy": "on-failed", "settings": {"image": "vision:1", "createOptions": "{}"}}})),
     });

@@ -42,6 +42,8 @@ pub struct CountsQuery {
     template: Option<String>,
     /// Those behind this gateway.
     gateway: Option<String>,
+    /// Gateways that were given the stored manifest of this id.
+    manifest: Option<String>,
 }
 
 /// Which rows, and which page of them.
@@ -59,6 +61,8 @@ pub struct GridParameters {
     template: Option<String>,
     /// Those behind this gateway.
     gateway: Option<String>,
+    /// Gateways that were given the stored manifest of this id.
+    manifest: Option<String>,
     /// `id`, `name`, `lastSeen` or `verdict` (what needs a person first); `id` when left out.
     sort: Option<String>,
     /// `asc` or `desc`; `asc` when left out.
@@ -158,7 +162,13 @@ impl CountsQuery {
         });
         let search = self.search.filter(|search| !search.is_empty());
         Ok((
-            GridFilter { kind, search, template: self.template, gateway: self.gateway },
+            GridFilter {
+                kind,
+                search,
+                template: self.template,
+                gateway: self.gateway,
+                manifest: self.manifest,
+            },
             verdict.transpose()?,
         ))
     }
@@ -227,8 +237,9 @@ struct Reading {
 
 impl Reading {
     fn of(request: GridParameters) -> Result<Self, ApiError> {
-        let GridParameters { kind, search, verdict, template, gateway, sort, order, cursor, limit } = request;
-        let (filter, verdict) = CountsQuery { kind, search, verdict, template, gateway }.read()?;
+        let GridParameters { kind, search, verdict, template, gateway, manifest, sort, order, cursor, limit } =
+            request;
+        let (filter, verdict) = CountsQuery { kind, search, verdict, template, gateway, manifest }.read()?;
         let limit = match limit.unwrap_or(ROWS) {
             limit @ 1..=ROWS_MAX => limit as usize,
             limit => return Err(wrong("limit", &limit.to_string(), &format!("1 to {ROWS_MAX}"))),

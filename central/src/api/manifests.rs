@@ -35,6 +35,12 @@ pub struct OfManifest {
     manifest_id: String,
 }
 
+impl OfManifest {
+    pub(super) fn id(&self) -> &str {
+        &self.manifest_id
+    }
+}
+
 /// A deployment manifest as it is stored.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

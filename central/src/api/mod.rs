@@ -32,6 +32,7 @@ pub mod links;
 pub mod list;
 pub mod live;
 pub mod losses;
+pub mod manifest_previews;
 pub mod manifests;
 pub mod names;
 pub mod overview;
@@ -42,6 +43,7 @@ mod query;
 pub mod relationships;
 pub mod request_counts;
 mod roles;
+pub mod rollouts;
 pub mod series;
 pub mod session;
 pub mod shown;
@@ -170,6 +172,9 @@ pub fn described() -> (Router<Services>, OpenApi) {
         .routes(routes!(commands::history_of_module, commands::run_of_module))
         .routes(routes!(manifests::list))
         .routes(routes!(manifests::get, manifests::put, manifests::patch, manifests::delete))
+        .routes(routes!(manifest_previews::preview))
+        .routes(routes!(manifest_previews::test_routes))
+        .routes(routes!(rollouts::get))
         .routes(routes!(device_templates::list))
         .routes(routes!(
             device_templates::get,

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity};
 
 use crate::diagnosis::device_state::{CarrierFacts, DeviceState, StateFacts};
-use crate::diagnosis::gateway_report::GatewayReports;
+use crate::diagnosis::gateway_report::{GatewayReport, GatewayReports};
 use crate::gateway_sync::connections::Connections;
 use crate::store::grid::GridDevice;
 
@@ -37,15 +37,16 @@ impl DeviceStates {
         self.connections.since(&Identity::device(device.clone()), None).is_some()
     }
 
+    /// What a gateway that was read by `c` reports, in short.
+    pub fn report(&self, c: &Connection, gateway: &GridDevice) -> rusqlite::Result<GatewayReport> {
+        self.reports.get(c, &gateway.id, gateway.generation, gateway.report_versions)
+    }
+
     /// The state of a device that was read by `c`.
     pub fn of(&self, c: &Connection, device: &GridDevice) -> rusqlite::Result<DeviceState> {
         let identity = Identity::device(device.id.clone());
         let gateway = device.gateway.as_ref();
-        let report = if device.is_gateway {
-            Some(self.reports.get(c, &device.id, device.generation, device.report_versions)?)
-        } else {
-            None
-        };
+        let report = if device.is_gateway { Some(self.report(c, device)?) } else { None };
         let connections = &self.connections;
         let carrier = gateway.map(|(id, is_enabled)| CarrierFacts {
             id: id.as_str(),

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::received_report::{ReceivedModule, ReceivedReport};
 
+use crate::deployments::rollout::RolloutProgress;
 use crate::diagnosis::device_state::ModuleCounts;
 use crate::store::twins::{self, Half};
 
@@ -20,11 +21,13 @@ pub struct GatewayReport {
     pub modules: Option<ModuleCounts>,
     /// What it found wrong with itself, the first error.
     pub error_finding: Option<String>,
+    /// How far it is with its manifest.
+    pub rollout: RolloutProgress,
 }
 
 impl GatewayReport {
-    /// Of both sections of `$edgeAgent`.
-    pub fn of(desired: &ReceivedReport, reported: &ReceivedReport) -> Self {
+    /// Of both sections of `$edgeAgent`, and the version of the desired one.
+    pub fn of(desired_version: u64, desired: &ReceivedReport, reported: &ReceivedReport) -> Self {
         let modules = desired.modules.as_ref().map(|wanted| {
             let mut counts = ModuleCounts::default();
             for (name, _) in wanted.iter().filter(|(_, module)| module.shall_run()) {
@@ -35,11 +38,17 @@ impl GatewayReport {
         });
         let findings = reported.health.iter().flat_map(|health| &health.findings);
         let error = findings.into_iter().find(|finding| finding.level == "error");
-        Self { modules, error_finding: error.map(|finding| finding.evidence.clone()) }
+        Self {
+            modules,
+            error_finding: error.map(|finding| finding.evidence.clone()),
+            rollout: RolloutProgress::of(desired_version, desired, reported),
+        }
     }
 
-    fn read(c: &Connection, gateway: &DeviceId) -> rusqlite::Result<Self> {
-        Ok(Self::of(&section(c, gateway, Half::Desired)?, &section(c, gateway, Half::Reported)?))
+    fn read(c: &Connection, gateway: &DeviceId, versions: ReportVersions) -> rusqlite::Result<Self> {
+        let desired_version = versions.0.map_or(0, i64::cast_unsigned);
+        let (desired, reported) = (section(c, gateway, Half::Desired)?, section(c, gateway, Half::Reported)?);
+        Ok(Self::of(desired_version, &desired, &reported))
     }
 }
 
@@ -77,7 +86,7 @@ impl GatewayReports {
         {
             return Ok(report.clone());
         }
-        let report = GatewayReport::read(c, gateway)?;
+        let report = GatewayReport::read(c, gateway, versions)?;
         let mut reports = lock();
         if reports.len() >= KEPT_MAX {
             reports.clear();
@@ -96,14 +105,15 @@ mod tests {
     fn a_module_counts_when_it_is_wanted_and_runs_when_its_gateway_says_so() {
         let of = |desired: Value, reported: Value| {
             let read = |section: Value| ReceivedReport::of(section.as_object().unwrap());
-            GatewayReport::of(&read(desired), &read(reported))
+            GatewayReport::of(0, &read(desired), &read(reported))
         };
         let wanted = json!({"modules": {"a": {"status": "running"}, "b": {}, "c": {"status": "stopped"}}});
         let told = json!({"modules": {"a": {"runtimeStatus": "running"}, "b": {"runtimeStatus": "backoff"},
             "c": {"runtimeStatus": "running"}, "d": {"runtimeStatus": "running"}}});
         assert_eq!(of(wanted.clone(), told).modules, Some(ModuleCounts { wanted: 2, running: 1 }));
         assert_eq!(of(wanted, json!({})).modules, Some(ModuleCounts { wanted: 2, running: 0 }));
-        assert_eq!(of(json!({}), json!({"modules": {"a": {}}})), GatewayReport::default());
-        assert_eq!(of(json!({"modules": 5}), json!({"modules": [], "health": 7})), GatewayReport::default());
+        assert_eq!(of(json!({}), json!({"modules": {"a": {}}})).modules, None);
+        let unreadable = of(json!({"modules": 5}), json!({"modules": [], "health": 7}));
+        assert_eq!((unreadable.modules, unreadable.error_finding), (None, None));
     }
 }

@@ -87,6 +87,8 @@ pub struct GridFilter {
     pub template: Option<String>,
     /// Those behind this gateway.
     pub gateway: Option<String>,
+    /// Gateways that were given this stored manifest.
+    pub manifest: Option<String>,
 }
 
 impl GridFilter {
@@ -109,6 +111,10 @@ impl GridFilter {
         if let Some(gateway) = &self.gateway {
             conditions.push("relationships.source = ?".to_owned());
             parameters.push(SqlValue::Text(gateway.clone()));
+        }
+        if let Some(manifest) = &self.manifest {
+            conditions.push("devices.manifest_id = ?".to_owned());
+            parameters.push(SqlValue::Text(manifest.clone()));
         }
         (conditions, parameters)
     }
@@ -364,7 +370,7 @@ mod tests {
                 expected.reverse();
             }
             let expected: Vec<String> = expected.iter().map(|device| device.id.to_string()).collect();
-            let filter = GridFilter { kind, search, template, gateway };
+            let filter = GridFilter { kind, search, template, gateway, manifest: None };
             let query = GridQuery { filter, order, is_descending, after: None };
             prop_assert_eq!(pages(&c, &query, limit), expected);
         });

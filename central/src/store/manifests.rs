@@ -1,5 +1,7 @@
 //! Deployment manifests as operators stored them.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, Row};
 use schemas::names::DeviceId;
 use serde::de::DeserializeOwned;
@@ -115,6 +117,20 @@ pub fn assignments(connection: &Connection, id: &str) -> rusqlite::Result<(u64, 
     connection
         .prepare_cached("SELECT count(*), min(id) FROM devices WHERE manifest_id = ?1")?
         .query_row([id], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))
+}
+
+/// The gateways that were given another text than the manifest of this id has now.
+///
+/// # Errors
+/// SQLite's.
+pub fn out_of_date(connection: &Connection, id: &str) -> rusqlite::Result<HashSet<String>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT devices.id FROM devices
+         LEFT JOIN manifests ON manifests.id = devices.manifest_id
+         LEFT JOIN assigned_manifests ON assigned_manifests.device = devices.id
+         WHERE devices.manifest_id = ?1 AND NOT ifnull(manifests.data = assigned_manifests.data, 0)",
+    )?;
+    statement.query_map([id], |row| row.get(0))?.collect()
 }
 
 /// The manifest with this id; none when it cannot be read.

@@ -515,6 +515,10 @@ function answer(method, segments, query, body) {
   if (segments[1] === "users" || path.startsWith("/api/ext/users")) return ofUsers(method, segments, body);
   if (segments[1] === "apiTokens") return ofTokens(method, segments[2]);
   if (segments[1] === "deploymentManifests") return ofManifests(method, segments[2], body);
+  if (path === "/api/ext/routes/test") return [200, ROUTE_TEST];
+  if (segments[2] === "deploymentManifests") return [200, rollout(segments[3], query)];
+  if (segments[2] === "devices" && segments[4] === "deploymentManifest")
+    return [200, preview(need(segments[3]))];
   if (segments[1] === "ext" && segments[2] === "devices") return ofExtDevice(segments.slice(3), query);
   if (segments[1] === "devices") return ofDevice(method, segments.slice(2), body);
   throw new Refused(404, `there is no path ${path}`);
@@ -571,6 +575,100 @@ function ofTokens(method, id) {
     { ...made, token: `SharedAccessSignature sr=central&sig=${randomUUID()}&skn=${id}&se=1811111111` },
   ];
 }
+const ROLLOUT_ORDER = ["failed", "outOfDate", "notDelivered", "applying", "running"];
+function rollout(id, query) {
+  if (!manifests.has(id)) throw new Refused(404, `there is no manifest ${id}`);
+  const counts = Object.fromEntries(ROLLOUT_ORDER.map((name) => [name, 0]));
+  const rows = [...devices.values()]
+    .filter((row) => row.manifest?.id === id)
+    .map((row, at) => {
+      const isFailed = row.id === "gw-line-07";
+      const isAway = row.state.connectivity !== "connected";
+      const is = isFailed
+        ? "failed"
+        : !row.manifest.upToDate
+          ? "outOfDate"
+          : isAway
+            ? "notDelivered"
+            : at % 5 === 4
+              ? "applying"
+              : "running";
+      counts[is] += 1;
+      const reason = isFailed
+        ? "vision-filter: ended with code 137, because memory ran out; attempt 14"
+        : is === "applying"
+          ? "images are being pulled"
+          : null;
+      return {
+        gateway: row.id,
+        displayName: row.displayName,
+        state: is,
+        reason,
+        upToDate: row.manifest.upToDate,
+        desiredVersion: 4,
+        takenVersion: is === "notDelivered" ? 3 : 4,
+        gatewayState: row.state,
+      };
+    })
+    .sort((one, other) => ROLLOUT_ORDER.indexOf(one.state) - ROLLOUT_ORDER.indexOf(other.state));
+  const value = rows.filter((row) => !query.get("state") || row.state === query.get("state"));
+  return { counts, total: rows.length, value, nextCursor: null };
+}
+
+/** Something of each kind, whatever is asked. */
+function preview(gateway) {
+  const field = (name, from, to, replaces) => ({ field: name, from, to, replaces });
+  const image = field(
+    "settings.image",
+    "registry.plant.example/vision-filter:2.4.0",
+    "registry.plant.example/vision-filter:2.4.1",
+    true,
+  );
+  const secret = (name) => field(name, null, null, true);
+  const modules = [
+    {
+      module: "vision-filter",
+      effect: "replace",
+      fields: [image, secret("env.BATCH"), secret("settings.createOptions.HostConfig.Memory")],
+      steps: ["pull", "replace"],
+    },
+    { module: "tool-wear", effect: "create", fields: [], steps: ["pull", "create", "start"] },
+    {
+      module: "label-feed",
+      effect: "change",
+      fields: [field("restartPolicy", "always", "on-failure", false)],
+      steps: [],
+    },
+    { module: "old-bridge", effect: "remove", fields: [], steps: ["stop", "remove"] },
+    { module: "spindle-bridge", effect: "leave", fields: [], steps: [] },
+    { module: "opc-reader", effect: "leave", fields: [], steps: [] },
+  ];
+  const counts = { create: 1, replace: 1, change: 1, remove: 1, leave: 2, unknown: 0 };
+  const routes = [
+    { name: "upstream", from: "FROM /messages/* INTO $upstream", to: "FROM /* INTO $upstream" },
+  ];
+  const away =
+    gateway.state.connectivity === "connected"
+      ? []
+      : ["The gateway is not connected: this is by its last report, and nothing happens until it is back."];
+  const last =
+    "Whether images can be pulled, and whether the gateway's own limits allow each module, is decided on the gateway.";
+  return { counts, modules, routes, twins: ["tool-wear"], warnings: [], unknown: [...away, last] };
+}
+
+const ROUTE_TEST = {
+  goesTo: [{ sink: "$upstream", route: "upstream", priority: null, timeToLiveSecs: null }],
+  routes: [
+    {
+      name: "hot",
+      sink: 'BrokeredEndpoint("/modules/vision-filter/inputs/hot")',
+      verdict: "condition false",
+      reason: "$body.temperature is 21.5",
+    },
+    { name: "upstream", sink: "$upstream", verdict: "matches", reason: "it has no condition" },
+  ],
+};
+
 function ofManifests(method, id, body) {
   if (!id) return [200, { value: [...manifests.values()] }];
   if (method === "PUT" || method === "PATCH") return store(id, body, method);
@@ -653,7 +751,17 @@ function ofExtDevice([id, what, more], query) {
       throw new Refused(404, `there is no ${what} of a device`);
   }
 }
-function ofDevice(method, [id, what, name], body) {
+const LOG = [
+  "2026-11-30T03:11:02Z loading model press.onnx, 214 MB",
+  "2026-11-30T03:11:04Z batch of 8 frames",
+  "2026-11-30T03:11:05Z Killed",
+].join("\n");
+function ofModule(row, method, body) {
+  const [status, command] = run(row, method, body);
+  const response = method === "GetModuleLogs" ? [{ id: "module", payload: LOG, payloadBytes: null }] : null;
+  return [status, { ...command, module: "$edgeAgent", response }];
+}
+function ofDevice(method, [id, what, name, ...rest], body) {
   if (!what && method === "PUT") return registered(id, body);
   const row = need(id);
   if (!what) {
@@ -676,6 +784,7 @@ function ofDevice(method, [id, what, name], body) {
     return [202, properties(row)];
   }
   if (what === "commands") return run(row, name, body);
+  if (what === "modules") return ofModule(row, rest.at(-1), body);
   if (what === "relationships" && method === "GET")
     return [
       200,

@@ -1,119 +1,8 @@
 //! `edge-agent routes test`: where a message would go and why, asked of a manifest's routes and of nothing else.
 
-use edge_core::route::{Kind, Message, RouteResult, RouteTable, Verdict, system_on_the_wire};
-use schemas::bag::{PropertyBag, system};
+use edge_core::route::{RouteResult, Verdict};
 use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
-use schemas::names::{DeviceId, Identity, NameError};
-use schemas::twin::Twin;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
-/// A message as it is written on the command line.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Asked {
-    /// `device`, or `device/module`.
-    from: String,
-    /// The output of a module.
-    output: Option<String>,
-    /// A free topic: then it is no telemetry.
-    topic: Option<String>,
-    /// A patch of reported properties: then it is a twin change.
-    twin_change: Option<Map<String, Value>>,
-    /// Application properties; numbers and booleans become text, as on the wire.
-    #[serde(default)]
-    properties: Map<String, Value>,
-    /// System properties, by their names in conditions or on the wire.
-    #[serde(default)]
-    system_properties: Map<String, Value>,
-    /// A text is the body as it is; anything else is its JSON.
-    #[serde(default)]
-    body: Value,
-    #[serde(default)]
-    twin: AskedTwin,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AskedTwin {
-    #[serde(default)]
-    desired: Map<String, Value>,
-    #[serde(default)]
-    reported: Map<String, Value>,
-}
-
-/// What is wrong with a message.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AskError {
-    #[error("from")]
-    From(#[source] NameError),
-    #[error("{list}.{name}: write a text")]
-    NoText { list: &'static str, name: String },
-    #[error("systemProperties.{0}: there is no such property that a sender writes")]
-    Property(String),
-    #[error("topic, twinChange: write one of them")]
-    TopicAndTwinChange,
-}
-
-/// What each route makes of a message, in the order in which they are evaluated. Without a gateway, a module is one of its own
-/// device.
-///
-/// # Errors
-/// [`AskError`].
-pub(super) fn ask(
-    table: &RouteTable,
-    asked: &Asked,
-    gateway: Option<DeviceId>,
-) -> Result<Vec<RouteResult>, AskError> {
-    let from: Identity = asked.from.parse().map_err(AskError::From)?;
-    let gateway = gateway.unwrap_or_else(|| from.device.clone());
-    let mut bag = PropertyBag::new();
-    for (name, value) in &asked.properties {
-        bag.set(
-            name,
-            text_of(value).ok_or_else(|| AskError::NoText { list: "properties", name: name.clone() })?,
-        );
-    }
-    for (name, value) in &asked.system_properties {
-        let wire = system_on_the_wire(name).ok_or_else(|| AskError::Property(name.clone()))?;
-        bag.set(
-            wire,
-            text_of(value)
-                .ok_or_else(|| AskError::NoText { list: "systemProperties", name: name.clone() })?,
-        );
-    }
-    if let Some(output) = &asked.output {
-        bag.set(system::OUTPUT_NAME, output);
-    }
-    let body = match &asked.body {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        json => json.to_string(),
-    };
-    let patch = asked.twin_change.clone().map(Value::Object);
-    let kind = match (&asked.topic, &patch) {
-        (Some(_), Some(_)) => return Err(AskError::TopicAndTwinChange),
-        (Some(topic), None) => Kind::Free { topic },
-        (None, Some(patch)) => Kind::TwinChange { patch },
-        (None, None) => Kind::Telemetry,
-    };
-    let twin_of = |_: &Identity| {
-        let mut twin = Twin::default();
-        twin.desired.properties.clone_from(&asked.twin.desired);
-        twin.reported.properties.clone_from(&asked.twin.reported);
-        twin
-    };
-    Ok(table.explain(&Message::new(kind, &from, &gateway, &bag, body.as_bytes(), &twin_of)))
-}
-
-fn text_of(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        _ => None,
-    }
-}
+use serde_json::{Value, json};
 
 pub(super) fn to_json(told: &[RouteResult]) -> Value {
     let priority =
@@ -177,14 +66,16 @@ pub(super) fn to_text(told: &[RouteResult]) -> String {
 #[cfg(test)]
 mod tests {
     use edge_core::error_chain::chain;
+    use edge_core::route::RouteTable;
+    use edge_core::route::sample::SampleMessage;
 
     use super::*;
 
     fn ask_of(routes: &[(&str, &str)], message: Value) -> Result<Vec<RouteResult>, String> {
         let (table, refused) = RouteTable::parse(routes.iter().copied());
         assert!(refused.is_empty(), "{refused:?}");
-        let asked = serde_json::from_value(message).map_err(|error| error.to_string())?;
-        ask(&table, &asked, None).map_err(|error| chain(&error).to_string())
+        let sample: SampleMessage = serde_json::from_value(message).map_err(|error| error.to_string())?;
+        sample.explain(&table, None).map_err(|error| chain(&error).to_string())
     }
 
     #[test]

@@ -225,13 +225,27 @@ async function manifest(page) {
   await page.getByText("as stored").first().waitFor();
   said("a manifest with an error is refused with its place, and one without is stored");
 
+  await page.getByRole("tab", { name: "Route tester" }).click();
+  await page.getByLabel("From").fill(DEVICE);
+  await page.getByRole("button", { name: "Test the routes" }).click();
+  const goes = page.getByRole("region", { name: "Where it goes" });
+  await goes.locator('[data-route="press"]').getByText("matches").waitFor();
+  await page.getByRole("tab", { name: "Preview" }).click();
+  const preview = page.getByRole("region", { name: /^Preview for/ });
+  await preview.getByText("Add route press").waitFor();
+  await preview.getByText(/decided on the gateway/).waitFor();
+  said("the page says where a message would go, and what the gateway would do");
+
   await page.getByRole("button", { name: "Assign to gateways" }).click();
   const assign = page.getByRole("dialog", { name: "Assign to gateways" });
   await assign.getByLabel(new RegExp(given.gateway)).check();
   await assign.getByText(/will run the modules of/).waitFor();
   await assign.getByRole("button", { name: "Assign", exact: true }).click();
   await assign.waitFor({ state: "detached" });
-  await page.getByRole("link", { name: new RegExp(given.gatewayName) }).click();
+  const row = page.locator(`tr[data-gateway="${given.gateway}"]`);
+  await row.getByText("Running").waitFor();
+  said("the rollout shows the gateway running it without a reload");
+  await row.getByRole("link", { name: new RegExp(given.gatewayName) }).click();
   await page.getByText("In force").waitFor();
   said("it is assigned, and the gateway's page says that it is in force");
 
@@ -240,7 +254,39 @@ async function manifest(page) {
   await write({ ...given.manifest, modulesContent: { ...given.manifest.modulesContent, other: { "properties.desired": { rate: 5 } } } });
   await page.getByRole("button", { name: /^Save/ }).click();
   await page.getByText("Out of date on 1 gateway").waitFor();
+  await row.getByText("Out of date").waitFor();
   said("a manifest that was changed since is out of date on its gateway");
+  await brokenModule(page, write, row);
+}
+
+/** A module whose image is not there: seen before it is assigned, in the rollout, and on the gateway's page. */
+async function brokenModule(page, write, row) {
+  await page.getByRole("tab", { name: "Preview" }).click();
+  await write(given.brokenManifest);
+  await page.locator('[data-effect="create"][data-module="vision"]').waitFor();
+  await page.getByRole("button", { name: /^Save/ }).click();
+  await page.getByText("as stored").first().waitFor();
+  await page.getByRole("button", { name: "Assign to gateways" }).click();
+  const assign = page.getByRole("dialog", { name: "Assign to gateways" });
+  await assign.locator('[data-module="vision"]').getByText("Create").waitFor();
+  await assign.getByRole("button", { name: "Assign", exact: true }).click();
+  await assign.waitFor({ state: "detached" });
+  await row.getByText("Failed", { exact: true }).waitFor();
+  await row.getByText(/image/).waitFor();
+  said("the preview was right, and the rollout says why it failed");
+
+  await row.getByRole("link", { name: new RegExp(given.gatewayName) }).click();
+  await page.waitForURL(`**/gateways/${given.gateway}/modules`);
+  await page.getByRole("button", { name: "Restart", exact: true }).click();
+  const restart = page.getByRole("dialog", { name: "Restart vision?" });
+  await restart.getByRole("button", { name: "Restart", exact: true }).click();
+  // The gateway's own words: there is no container yet.
+  await restart.getByRole("alert").filter({ hasText: "vision" }).waitFor();
+  await page.keyboard.press("Escape");
+  await restart.waitFor({ state: "detached" });
+  await page.goto(`${given.base}/gateways/${given.gateway}/commands`);
+  await page.getByRole("button", { name: "RestartModule", exact: true }).waitFor();
+  said("a module is asked to restart, the gateway says why it cannot, and the command is in the history");
 }
 
 inBrowser("day", async (page) => {

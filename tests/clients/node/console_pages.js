@@ -22,15 +22,21 @@ const PAGES = [
   ["raw-data", "/devices/press-1/raw", (page) => page.getByText('"pressure"').first()],
   ["properties", "/devices/press-1/properties", (page) => page.locator('[data-property="mode"]')],
   ["commands", "/devices/press-1/commands", (page) => page.getByRole("button", { name: "openValve", exact: true })],
+  ["connect-qr", "/devices/press-2/connect?qr=connection", (page) => page.getByRole("img", { name: "QR code of the connection string" })],
   ["connect", "/devices/press-2/connect", (page) => page.getByLabel("the lines for mosquitto")],
   ["health", "/devices/press-3/health", (page) => page.getByRole("heading", { name: "Losses" })],
   ["gateway", () => `/gateways/${given.gateway}`, (page) => page.getByText("stored up to").or(page.getByText("no message stored"))],
   ["gateway-devices", () => `/gateways/${given.gateway}/devices`, (page) => page.getByText(/No device stands behind it|Device ID/).first()],
   ["gateway-deployment", () => `/gateways/${given.gateway}/deployment`, (page) => page.getByRole("heading", { name: "Assigned" })],
+  ["gateway-modules", () => `/gateways/${given.gateway}/modules`, (page) => page.getByRole("button", { name: "Restart", exact: true })],
+  ["gateway-restart", () => `/gateways/${given.gateway}/modules?restart=vision`, (page) => page.getByRole("dialog", { name: "Restart vision?" })],
   ["gateway-system", () => `/gateways/${given.gateway}/system`, (page) => page.getByRole("heading", { name: "System" })],
   ["gateway-connect", () => `/gateways/${given.gateway}/connect`, (page) => page.getByLabel("the line", { exact: true })],
   ["manifests", "/manifests", (page) => page.getByRole("link", { name: "Press line" })],
-  ["manifest", "/manifests/line-press", (page) => page.getByRole("textbox", { name: "The manifest as JSON" })],
+  ["manifest", "/manifests/line-press", (page) => page.locator(`tr[data-gateway="${given.gateway}"]`).getByText("Failed", { exact: true })],
+  ["manifest-preview", "/manifests/line-press?side=preview", (page) => page.getByRole("region", { name: /^Preview for/ }).getByText(/decided on the gateway/)],
+  ["manifest-routes", "/manifests/line-press?side=routes", testRoutes],
+  ["gateway-join-qr", () => `/gateways/${given.gateway}/connect?qr=join`, (page) => page.getByRole("img", { name: "QR code of the join line" })],
   ["assign", "/manifests/line-press?do=assign", (page) => page.getByRole("dialog", { name: "Assign to gateways" }).getByText(given.gatewayName)],
   ["templates", "/templates", (page) => page.getByRole("link", { name: "Hydraulic press" })],
   ["template", "/templates/dtmi%3Aplant%3Ahydraulics%3B1", (page) => page.locator('[data-capability="oilTemperature"]')],
@@ -51,6 +57,16 @@ const PAGES = [
   ["about", "/administration/about", (page) => page.getByRole("heading", { name: "For programs" })],
   ["not-found", "/nowhere", (page) => page.getByRole("heading", { name: "There is no such page" })],
 ];
+
+/** Fills in the route tester; gives what is there when it has answered. */
+function testRoutes(page) {
+  const answered = async () => {
+    await page.getByLabel("From").fill("press-1");
+    await page.getByRole("button", { name: "Test the routes" }).click();
+    await page.getByRole("region", { name: "Where it goes" }).waitFor();
+  };
+  return { waitFor: answered };
+}
 
 /** What a press of this plant sends, keeps and does. */
 function hydraulics() {
@@ -73,7 +89,8 @@ async function fill(page) {
   const put = (address, body) => api(page, "PUT", `${address}?${VERSION}`, body);
   await put("/api/deviceTemplates/dtmi:plant:hydraulics;1", hydraulics());
   for (const number of [1, 2, 3]) await put(`/api/devices/press-${number}`, { displayName: `Press ${number}`, template: "dtmi:plant:hydraulics;1" });
-  await put("/api/deploymentManifests/line-press", { displayName: "Press line", data: given.manifest });
+  await put("/api/deploymentManifests/line-press", { displayName: "Press line", data: given.brokenManifest });
+  await api(page, "POST", `/api/devices/${given.gateway}/applyDeploymentManifest?${VERSION}`, { id: "line-press" });
   const how = (id, key) => ({ ...given.device, username: `${given.hostname}/${id}/?api-version=2021-04-12`, password: sas(key, id), ca: fs.readFileSync(given.ca), clientId: id, topic: `devices/${id}/messages/events/` });
   const { symmetricKey } = await api(page, "GET", `/api/devices/press-1/credentials?${VERSION}`);
   await connectRefused(how("press-3", symmetricKey.primaryKey));

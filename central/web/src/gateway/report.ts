@@ -10,6 +10,7 @@ export type ModuleReport = {
   exitedAt: string | null;
   exitCode: number | null;
   restartPolicy: string | null;
+  restartedAt: string | null;
 };
 
 type Json = Record<string, unknown>;
@@ -36,6 +37,7 @@ export function moduleReports(twin: Twin | null): Map<string, ModuleReport> {
       exitedAt: time(told.lastExitTimeUtc),
       exitCode: typeof told.exitCode === "number" ? told.exitCode : null,
       restartPolicy: text(told.restartPolicy) ?? text(wanted.restartPolicy),
+      restartedAt: time(told.lastRestartTimeUtc),
     });
   }
   return reports;

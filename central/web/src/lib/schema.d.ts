@@ -336,12 +336,126 @@ export interface components {
          * @enum {string}
          */
         OperationState: "running" | "done" | "interrupted";
+        /** @description What assigning a manifest to a gateway would do. */
+        PreviewBody: {
+            /** @description How many modules each effect has. */
+            counts: {
+                [key: string]: number;
+            };
+            modules: components["schemas"]["ModulePreviewBody"][];
+            routes: components["schemas"]["RouteChangeBody"][];
+            /** @description Modules whose desired properties change. */
+            twins: string[];
+            /** @description What this preview assumes, and what is decided on the gateway alone. */
+            unknown: string[];
+            /** @description Parts of the manifest that have no effect, or another one than its author may think, each with its field. */
+            warnings: string[];
+        };
+        /** @description What would become of a module. */
+        ModulePreviewBody: {
+            /** @description `create`, `replace`, `change`, `remove`, `leave`, or `unknown`. */
+            effect: string;
+            fields: components["schemas"]["ChangedFieldBody"][];
+            module: string;
+            /** @description `pull`, `create`, `start`, `replace`, `stop`, `remove`, in order. */
+            steps: string[];
+        };
+        /** @description A field that differs. Environment values and create options are named and not shown. */
+        ChangedFieldBody: {
+            /** @description From the module on: `settings.image`, `env.BATCH`. */
+            field: string;
+            from?: string | null;
+            /** @description Whether it makes the gateway replace the container. */
+            replaces: boolean;
+            to?: string | null;
+        };
+        /** @description A route that changes, without a restart. */
+        RouteChangeBody: {
+            /** @description Null for a new one. */
+            from?: string | null;
+            name: string;
+            /** @description Null for one that is removed. */
+            to?: string | null;
+        };
         /** @description A command with its name and its target. */
         RecentCommand: components["schemas"]["CommandBody"] & {
             /** @description The module that was to run it; null for the device itself. */
             module?: string | null;
             /** @description What was to be run; of a component, `{component}*{name}`. */
             name: string;
+        };
+        /** @description The gateways of a manifest, those first that need a person. */
+        RolloutBody: {
+            /** @description All gateways that the manifest is assigned to, by state. */
+            counts: {
+                [key: string]: number;
+            };
+            /** @description Where the next page begins; null at the end. */
+            nextCursor?: string | null;
+            /**
+             * Format: int64
+             * @description How many that are.
+             */
+            total: number;
+            value: components["schemas"]["RolloutRow"][];
+        };
+        /** @description A gateway with the manifest. */
+        RolloutRow: {
+            /**
+             * Format: int64
+             * @description `$version` of the desired section of `$edgeAgent`.
+             */
+            desiredVersion: number;
+            displayName: string;
+            gateway: string;
+            /** @description How the gateway is. */
+            gatewayState: components["schemas"]["DeviceState"];
+            /** @description As the gateway reports it; null when it reports none. */
+            reason?: string | null;
+            state: components["schemas"]["RolloutState"];
+            /**
+             * Format: int64
+             * @description `$version` of the desired section that the gateway looked at last; 0 for none.
+             */
+            takenVersion: number;
+            /** @description Whether the gateway was given the manifest as it is stored now. */
+            upToDate: boolean;
+        };
+        /**
+         * @description How far a gateway is. Ordered by how much it needs a person.
+         * @enum {string}
+         */
+        RolloutState: "failed" | "outOfDate" | "notDelivered" | "applying" | "running";
+        /** @description Where a message would go, and why. */
+        RouteTestBody: {
+            /** @description Empty: it would be acknowledged and dropped. */
+            goesTo: components["schemas"]["RouteTargetBody"][];
+            /** @description In the order in which they are evaluated. */
+            routes: components["schemas"]["RouteResultBody"][];
+        };
+        /** @description A place that the message reaches. */
+        RouteTargetBody: {
+            /**
+             * Format: int32
+             * @description 0 (first) to 9; null without one.
+             */
+            priority?: number | null;
+            /** @description By which route. */
+            route: string;
+            sink: string;
+            /**
+             * Format: int64
+             * @description Null: as long as the gateway keeps messages.
+             */
+            timeToLiveSecs?: number | null;
+        };
+        /** @description What a route makes of the message. */
+        RouteResultBody: {
+            name: string;
+            reason: string;
+            sink: string;
+            /** @description `matches`, `matches as well`, `other source`, `condition false` or `condition undefined`. */
+            verdict: string;
         };
         /** @description A session, as its user sees it. */
         SessionBody: {
@@ -456,7 +570,7 @@ export interface components {
              * @description Null while it is not connected.
              */
             since?: string | null;
-            /** @description `notReported` when the gateway has not told of it. */
+            /** @description `notReported` when the gateway has not reported of it. */
             status: string;
         };
         /** @description A device template, as IoT Central gives it. */

@@ -143,6 +143,15 @@ export type OverviewAnswer = {
 };
 
 export type Manifest = Schemas["ManifestBody"];
+export type Preview = Answer<"PreviewBody">;
+export type ModulePreview = Answer<"ModulePreviewBody">;
+export type RolloutState = Schemas["RolloutState"];
+export type RolloutRow = Omit<Answer<"RolloutRow">, "gatewayState"> & { gatewayState: State };
+export type Rollout = Omit<Answer<"RolloutBody">, "value" | "counts"> & {
+  counts: Record<RolloutState, number>;
+  value: RolloutRow[];
+};
+export type RouteTest = Schemas["RouteTestBody"];
 export type Page<T> = { value: T[]; nextLink?: string | null };
 export type Credentials = {
   idScope?: string;

@@ -5,6 +5,7 @@ pub mod desired;
 pub mod observed;
 pub mod plan;
 pub mod policy;
+pub mod preview;
 pub mod report;
 pub mod restart;
 pub mod schedule;

@@ -12,7 +12,7 @@ pub struct Observed {
     pub replacements: BTreeMap<ModuleId, ObservedModule>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedModule {
     pub container_id: String,
     /// The image it was created from, as the manifest named it then.
@@ -32,8 +32,9 @@ pub struct ObservedModule {
 }
 
 /// How a container is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ContainerState {
+    #[default]
     Created,
     Running,
     /// Docker's own restart policy is at work.

@@ -2,6 +2,7 @@
 
 mod grammar;
 mod message;
+pub mod sample;
 mod source;
 pub mod table;
 #[cfg(test)]

@@ -1,1 +1,0 @@
-import"./disclose-version-tE8FbNOn.js";import{t as e}from"./GridPage-Bsire8EO.js";function t(t){e(t,{kind:`gateways`})}export{t as default};

@@ -170,11 +170,7 @@ pub fn described() -> (Router<Services>, OpenApi) {
         .routes(routes!(commands::history, commands::run))
         .routes(routes!(commands::recent))
         .routes(routes!(commands::history_of_module, commands::run_of_module))
-        .routes(routes!(manifests::list))
-        .routes(routes!(manifests::get, manifests::put, manifests::patch, manifests::delete))
-        .routes(routes!(manifest_previews::preview))
-        .routes(routes!(manifest_previews::test_routes))
-        .routes(routes!(rollouts::get))
+        .merge(deployments())
         .routes(routes!(device_templates::list))
         .routes(routes!(
             device_templates::get,
@@ -241,6 +237,16 @@ pub fn described() -> (Router<Services>, OpenApi) {
     description::complete(&mut description);
     etags::describe(&mut description);
     (router, description)
+}
+
+/// The paths of deployment manifests.
+fn deployments() -> OpenApiRouter<Services> {
+    OpenApiRouter::new()
+        .routes(routes!(manifests::list))
+        .routes(routes!(manifests::get, manifests::put, manifests::patch, manifests::delete))
+        .routes(routes!(manifest_previews::preview))
+        .routes(routes!(manifest_previews::test_routes))
+        .routes(routes!(rollouts::get))
 }
 
 /// Describes this API as OpenAPI 3.1.

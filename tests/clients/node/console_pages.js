@@ -27,7 +27,7 @@ const PAGES = [
   ["health", "/devices/press-3/health", (page) => page.getByRole("heading", { name: "Losses" })],
   ["gateway", () => `/gateways/${given.gateway}`, (page) => page.getByText("stored up to").or(page.getByText("no message stored"))],
   ["gateway-devices", () => `/gateways/${given.gateway}/devices`, (page) => page.getByText(/No device stands behind it|Device ID/).first()],
-  ["gateway-deployment", () => `/gateways/${given.gateway}/deployment`, (page) => page.getByRole("heading", { name: "Assigned" })],
+  ["gateway-deployment", () => `/gateways/${given.gateway}/deployment`, (page) => page.getByRole("heading", { name: "Assigned", exact: true })],
   ["gateway-modules", () => `/gateways/${given.gateway}/modules`, (page) => page.getByRole("button", { name: "Restart", exact: true })],
   ["gateway-restart", () => `/gateways/${given.gateway}/modules?restart=vision`, (page) => page.getByRole("dialog", { name: "Restart vision?" })],
   ["gateway-system", () => `/gateways/${given.gateway}/system`, (page) => page.getByRole("heading", { name: "System" })],

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use edge_buffer::Fence;
 use edge_core::access::authorization::Rights;
 use edge_core::access::enrolment;
 use edge_core::dialect::client::Subscribe;
@@ -167,6 +168,7 @@ impl Service for CentralService {
         from: Identity,
         bag: PropertyBag,
         payload: Bytes,
+        _fence: Option<&Fence>,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         let carrier = self.is_gateway(client).then(|| GatewayConnection {
             gateway: client.identity.device.clone(),

@@ -142,8 +142,15 @@ enum Routes {
 }
 
 impl Cli {
-    /// Runs the command.
-    pub async fn run(self) -> ExitCode {
+    /// Runs the command that the process was given.
+    pub async fn start() -> ExitCode {
+        match Self::try_parse() {
+            Ok(cli) => cli.run().await,
+            Err(told) => exit::of_arguments(&told),
+        }
+    }
+
+    async fn run(self) -> ExitCode {
         let printed = || match logging::stdout_failure() {
             None => Ok(()),
             Some(error) => Err(Exit(1, anyhow::Error::new(error).context("writing to standard output"))),

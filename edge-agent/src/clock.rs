@@ -45,8 +45,23 @@ fn ages() -> MutexGuard<'static, AgeClock> {
     ages.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Goes on with the clock of ages that the data directory keeps, before anything is stamped. Blocking.
-pub fn resume(data_dir: &Path) {
+/// Set when the saved clock was found removed.
+static REMOVED: OnceLock<&'static str> = OnceLock::new();
+
+/// What became of the clock of ages when its file was removed; `None` when it was not.
+pub fn removed() -> Option<&'static str> {
+    REMOVED.get().copied()
+}
+
+/// Goes on with the clock of ages that the data directory keeps, before anything is stamped. Blocking. `has_run`: there was one.
+pub fn resume(data_dir: &Path, has_run: bool) {
+    if has_run && !file::is_there(data_dir) {
+        note_removed(
+            data_dir,
+            "clock.json was missing at the start: the ages of messages that waited then may be wrong",
+        );
+    }
+    edge_hub::clock::measure_ages_with(steady_ms);
     let clock = AgeClock::start(file::read(data_dir), &machine(), now_ms());
     if AGES.set(Mutex::new(clock)).is_err() {
         tracing::error!(
@@ -54,6 +69,11 @@ pub fn resume(data_dir: &Path) {
         );
     }
     save(data_dir);
+}
+
+fn note_removed(data_dir: &Path, told: &'static str) {
+    tracing::error!(dir = %data_dir.display(), "{told}");
+    let _first = REMOVED.set(told);
 }
 
 fn save(data_dir: &Path) {
@@ -73,7 +93,14 @@ pub async fn keep(data_dir: std::path::PathBuf, stop: CancellationToken) {
         }
         let now_ms = stamp_ms();
         let jumps = ages().jumps();
-        if jumps > saved_jumps || Duration::from_millis(now_ms.saturating_sub(saved_ms)) >= SAVE_EVERY {
+        let is_gone = !file::is_there(&data_dir);
+        if is_gone {
+            note_removed(&data_dir, "clock.json was removed while the daemon ran, and was written again");
+        }
+        if is_gone
+            || jumps > saved_jumps
+            || Duration::from_millis(now_ms.saturating_sub(saved_ms)) >= SAVE_EVERY
+        {
             (saved_ms, saved_jumps) = (now_ms, jumps);
             let dir = data_dir.clone();
             let _ended = tokio::task::spawn_blocking(move || save(&dir)).await;

@@ -216,6 +216,7 @@ mod tests {
     use super::*;
     use edge_core::deploy::policy::{Permitted, Policy};
     use edge_core::error_chain::chain;
+    use edge_hub::config_file::keys::{self, Kind};
     use schemas::manifest::WhenFull;
 
     #[test]
@@ -335,6 +336,84 @@ mod tests {
             let error = read(&text, &overrides).unwrap_err();
             for part in parts {
                 assert!(error.contains(part), "{error} should name {part}");
+            }
+        }
+    }
+
+    /// Numbers that no key takes, as a variable has them.
+    const NO_NUMBERS: &[&str] = &[
+        "-1",
+        "-9223372036854775808",
+        "9007199254740993",
+        "9223372036854775807",
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+        "1.5",
+        "1e9",
+        "1e400",
+        "NaN",
+        "nan",
+        "-nan",
+        "inf",
+        "-inf",
+        "0x10",
+        "1_000",
+        "1,000",
+        "1 000",
+        "--1",
+        "\u{663}",
+        "\u{ff17}",
+        "\u{b2}",
+        " ",
+        "null",
+        "true",
+    ];
+    /// Of these, what TOML reads as a number that may be one.
+    const NUMBERS_IN_TOML: &[&str] = &["0x10", "1_000"];
+
+    #[test]
+    fn what_is_no_number_is_refused_by_each_key_that_takes_one_and_the_key_is_named() {
+        let keys = keys::keys::<File>();
+        let numbers: Vec<_> =
+            keys.iter().filter(|key| matches!(key.kind, Kind::Integer | Kind::Number)).collect();
+        assert!(numbers.len() > 25, "{}", numbers.len());
+        let upstream =
+            "connection_string = \"HostName=hub:8884;DeviceId=gw;SharedAccessKey=YQ==\"\nca = \"/ca.pem\"\n";
+        for key in numbers {
+            let path = key.path.replace(".NAME.", ".upstream.");
+            let variable = key.variable(OVERRIDE).replace("__NAME__", "__UPSTREAM__");
+            let (section, name) = path.rsplit_once('.').unwrap_or(("", &path));
+            let in_file = |value: &str| {
+                let (own, more) = match section {
+                    "upstream" => ("", format!("[upstream]\n{upstream}{name} = {value}\n")),
+                    section => (upstream, format!("[{section}]\n{name} = {value}\n")),
+                };
+                let own = if own.is_empty() { String::new() } else { format!("[upstream]\n{own}") };
+                read(&format!("{TEXT}{own}{more}"), &[])
+            };
+            for value in NO_NUMBERS {
+                let error = read(&format!("{TEXT}[upstream]\n{upstream}"), &[(&variable, value)]);
+                let error = error.expect_err(&format!("{variable}={value}"));
+                assert!(error.contains(&variable) && error.contains(name), "{variable}={value}: {error}");
+                if NUMBERS_IN_TOML.contains(value) {
+                    continue;
+                }
+                let error = in_file(value).expect_err(&format!("{path} = {value}"));
+                let is_named = error.contains(name) || error.contains("line");
+                assert!(is_named && error.contains("edge.toml"), "{path} = {value}: {error}");
+                // As a text, it is no number either.
+                let error = in_file(&format!("\"{value}\"")).expect_err(&format!("{path} = \"{value}\""));
+                assert!(error.contains(name), "{path} = \"{value}\": {error}");
+            }
+            for value in ["0", "1", "4294967296", "9007199254740992"] {
+                // Taken in one way is taken in the other, or the key is named.
+                let by_file = in_file(value);
+                let by_variable = read(&format!("{TEXT}[upstream]\n{upstream}"), &[(&variable, value)]);
+                assert_eq!(by_file.is_ok(), by_variable.is_ok(), "{path} = {value}");
+                for error in [by_file.err(), by_variable.err()].into_iter().flatten() {
+                    assert!(error.contains(name), "{path} = {value}: {error}");
+                }
             }
         }
     }

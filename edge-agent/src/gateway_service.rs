@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use edge_buffer::Fence;
 use edge_core::access::attestation::Circumstances;
 use edge_core::access::authorization::Rights;
 use edge_core::access::claim::{Claim, claim};
@@ -195,8 +196,9 @@ impl Service for GatewayService {
         from: Identity,
         bag: PropertyBag,
         payload: Bytes,
+        fence: Option<&Fence>,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        self.router.telemetry(&from, bag, &payload)
+        self.router.telemetry(&from, bag, &payload, fence)
     }
 
     fn telemetry_will(
@@ -209,7 +211,7 @@ impl Service for GatewayService {
         if let Err(denied) = self.authorizer.may_send(left_by, &from) {
             return Box::pin(std::future::ready(Err(Rejected::Wrong(403, denied.to_string()))));
         }
-        self.router.telemetry(&from, bag, &payload)
+        self.router.telemetry(&from, bag, &payload, None)
     }
 
     fn may_leave_will(&self, left_by: &Identity, topic: &str) -> Result<(), Denied> {
@@ -230,8 +232,9 @@ impl Service for GatewayService {
         topic: &str,
         bag: PropertyBag,
         payload: Bytes,
+        fence: Option<&Fence>,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        self.router.free(&client.identity, topic, bag, &payload)
+        self.router.free(&client.identity, topic, bag, &payload, fence)
     }
 
     fn free_will(
@@ -241,7 +244,7 @@ impl Service for GatewayService {
         bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        self.router.free(of, topic, bag, &payload)
+        self.router.free(of, topic, bag, &payload, None)
     }
 
     async fn twin(self: &Arc<Self>, client: &Client) -> Result<Twin, Rejected> {

@@ -3,12 +3,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use edge_hub::logging;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     // Without a log the daemon would not say what it loses.
     let Ok(_logging) = logging::start() else { return ExitCode::FAILURE };
-    edge_agent::cli::Cli::parse().run().await
+    edge_agent::cli::Cli::start().await
 }

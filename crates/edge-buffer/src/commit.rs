@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::answers::Answers;
 use crate::error::AppendError;
 use crate::error::chain;
+use crate::fence::Fence;
 use crate::format::{
     SEGMENT_HEADER, SegmentHeader, UNFINISHED, encode_frame, frame_len, frame_seed, segment_name,
 };
@@ -127,6 +128,8 @@ impl Committer {
                     state.failing.failed(&error);
                     batch.extend(std::mem::take(&mut state.queue));
                     state.queue_bytes = 0;
+                    // Before anybody can hand in the next one, which needs the lock of the state.
+                    batch.iter().filter_map(|pending| pending.fence.as_ref()).for_each(Fence::set);
                     drop(state);
                     self.shared.has_taken(0);
                     for pending in batch.drain(..) {

@@ -71,6 +71,9 @@ pub enum AppendError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// The disk failed an earlier record of the same producer ([`crate::Fence`]).
+    #[error("an earlier message of the same sender was not written; send again from that one on")]
+    Fenced,
     /// The log was closed.
     #[error("the queue is closed")]
     Closed,

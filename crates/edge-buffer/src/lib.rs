@@ -16,7 +16,8 @@
 //!   ledger that stands elsewhere ([`LogOptions::mirror`]), and within about a second while records are appended.
 //! - Damage costs the records that it hits: the log opens, and the segment is set aside for analysis.
 //! - Logs of one [`Pool`] keep to its bytes together, and the least important is dropped first.
-//! - A full or failing disk fails the appends that it hits; the log goes on by itself when the disk does.
+//! - A full or failing disk fails the appends that it hits; the log goes on by itself when the disk does. After a failure it takes
+//!   nothing further of the same producer ([`Fence`]), so that records that are handed in again keep their order.
 //!
 //! # Assumptions
 //! - The disk keeps what it confirmed (`fdatasync`), and one process has the directory: a second open is refused.
@@ -33,6 +34,7 @@ mod epochs;
 mod error;
 mod expire;
 mod failures;
+mod fence;
 mod format;
 mod given_out;
 mod ledger;
@@ -59,6 +61,7 @@ mod watch;
 mod writer;
 
 pub use error::{AppendError, OpenError};
+pub use fence::Fence;
 pub use format::{Epoch, Record};
 pub use ledger::{Gap, Lost};
 pub use limits::{Full, LogOptions, RECORD_BYTES_MAX, Tag};

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::commit::Committer;
 use crate::error::{AppendError, OpenError};
+use crate::fence::Fence;
 use crate::format::Epoch;
 use crate::ledger::Gap;
 use crate::limits::{Full, LogOptions};
@@ -115,8 +116,19 @@ impl Log {
     /// writes and syncs on its own thread instead of waiting for another, whose turn would cost as much as half a sync.
     /// Nothing is written before it is polled, handed over or dropped.
     pub fn append_awaited(&self, record: Bytes, now_ms: u64, expires_ms: Option<u64>) -> Append {
+        self.append_fenced(record, now_ms, expires_ms, None)
+    }
+
+    /// As [`Log::append_awaited`], for a producer that appends again what failed: refused when its `fence` is set.
+    pub fn append_fenced(
+        &self,
+        record: Bytes,
+        now_ms: u64,
+        expires_ms: Option<u64>,
+        fence: Option<Fence>,
+    ) -> Append {
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { record, enqueued_ms: now_ms, expires_ms, reply };
+        let pending = Pending { record, enqueued_ms: now_ms, expires_ms, fence, reply };
         match self.hand_in(pending) {
             Ok(has_leader) => {
                 let untold = has_leader.then(|| self.handle.clone());
@@ -143,7 +155,7 @@ impl Log {
                 let may_be_led = state.may_be_led();
                 (Ok(may_be_led), !may_be_led && state.has_news())
             }
-            Err((AppendError::Closed, _)) => (Err(AppendError::Closed), false),
+            Err((error @ (AppendError::Closed | AppendError::Fenced), _)) => (Err(error), false),
             Err((error, Pending { record, .. })) => {
                 state.refuse(self.shared().options.refused_tag(&record).as_deref());
                 (Err(error), true)

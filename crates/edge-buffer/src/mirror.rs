@@ -36,6 +36,10 @@ impl Mirror {
         (Self { path: path.to_owned(), file, is_behind: false }, slot)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// As [`LedgerFile::end_of`].
     pub(crate) fn end_of(&self, id: Uuid) -> u64 {
         self.file.as_ref().map_or(0, |file| file.end_of(id))
@@ -87,6 +91,9 @@ impl Mirror {
             self.file.as_ref().is_some_and(|file| there.is_some() && file.identity().ok() == there);
         if is_there {
             return false;
+        }
+        if self.file.is_some() {
+            tracing::error!(file = %self.path.display(), "the copy of a queue's ledger was removed while the daemon runs; it is made again");
         }
         let generation = self.file.as_ref().map_or(0, |file| file.generation);
         self.file = open(&self.path).ok().map(|(file, _)| file);

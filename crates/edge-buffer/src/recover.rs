@@ -64,6 +64,9 @@ pub(crate) fn recover(storage: &dyn Storage, mirror: Option<&Path>) -> Result<Re
     };
     let (mut mirror, copy) =
         mirror.map(Mirror::open).map_or((None, None), |(mirror, copy)| (Some(mirror), copy));
+    if let Some(mirror) = mirror.as_ref().filter(|_| copy.is_none() && slot.is_some()) {
+        tracing::warn!(dir = %storage.path().display(), file = %mirror.path().display(), "the copy of a queue's ledger is missing or damaged; it is made again");
+    }
     let Chosen { slot, is_copy, orphaned } = choose(storage.path(), slot, copy, &found, mirror.as_ref());
     if slot.is_none() && (file.is_some() || !found.is_empty()) {
         tracing::error!(dir = %storage.path().display(), "a queue's ledger is damaged or missing: what was done with is read again");

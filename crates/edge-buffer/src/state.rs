@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::error::AppendError;
 use crate::failures::Failures;
+use crate::fence::Fence;
 use crate::format::{Epoch, frame_len};
 use crate::given_out::GivenOut;
 use crate::ledger::{Gap, Ledger};
@@ -28,6 +29,7 @@ pub(crate) struct Pending {
     pub(crate) record: Bytes,
     pub(crate) enqueued_ms: u64,
     pub(crate) expires_ms: Option<u64>,
+    pub(crate) fence: Option<Fence>,
     pub(crate) reply: oneshot::Sender<Result<u64, AppendError>>,
 }
 
@@ -127,6 +129,9 @@ impl State {
     ) -> Result<(), (AppendError, Pending)> {
         if self.is_closing {
             return Err((AppendError::Closed, pending));
+        }
+        if pending.fence.as_ref().is_some_and(Fence::is_set) {
+            return Err((AppendError::Fenced, pending));
         }
         let bytes = frame_len(pending.record.len());
         if self.queue_bytes > 0 && self.queue_bytes + bytes > waiting_bytes_max {

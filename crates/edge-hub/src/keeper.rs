@@ -8,24 +8,27 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::broker::Broker;
-use crate::clock::now_ms;
+use crate::clock::age_ms;
 
 /// How often expired messages are looked for, retained ones and those that wait for a client. They are not given to anybody
 /// meanwhile.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
+/// How often the files of the journal are looked after.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a snapshot that failed waits before the next one, which no event announces.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Keeps a broker until it is told to stop.
 pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
     let mut expiry_at = Instant::now() + EXPIRY_EVERY;
-    let mut snapshot_at = Instant::now();
+    let (mut snapshot_at, mut look_at) = (Instant::now(), Instant::now() + LOOK_EVERY);
     let mut is_snapshot_due = false;
     loop {
-        let tick_ms = now_ms();
+        let tick_ms = age_ms();
         let in_ms = broker.tick(tick_ms).map(|next_ms| next_ms.saturating_sub(tick_ms));
         let mut wake_at =
             in_ms.map_or(expiry_at, |ms| expiry_at.min(Instant::now() + Duration::from_millis(ms)));
+        wake_at = wake_at.min(look_at);
         if is_snapshot_due {
             wake_at = wake_at.min(snapshot_at);
         }
@@ -37,8 +40,12 @@ pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
         }
         if Instant::now() >= expiry_at {
             expiry_at = Instant::now() + EXPIRY_EVERY;
-            broker.drop_expired_retained(now_ms());
-            broker.drop_expired_queued(now_ms());
+            broker.drop_expired_retained(age_ms());
+            broker.drop_expired_queued(age_ms());
+        }
+        if Instant::now() >= look_at {
+            look_at = Instant::now() + LOOK_EVERY;
+            broker.journal.look_after_files().await;
         }
         if is_snapshot_due && Instant::now() >= snapshot_at {
             is_snapshot_due = false;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use edge_buffer::Fence;
 use edge_core::access::attestation::Evidence;
 use edge_core::access::authorization::Rights;
 use edge_core::access::proof::Proof;
@@ -198,13 +199,16 @@ pub trait Service: Send + Sync + 'static {
     /// Takes one telemetry message. The future ends when the message is on disk, and only then is it acknowledged.
     ///
     /// Order: whatever fixes a message's place in a queue must be done before this method returns, not when the future
-    /// is first polled; a session calls it once for each message in the order of arrival and keeps many futures.
+    /// is first polled; a session calls it once for each message in the order of arrival and keeps many futures. After one
+    /// that failed, nothing further of the connection may be stored: the client sends all of it again. `fence` is the
+    /// connection's; a session that finds it set takes nothing more.
     fn telemetry(
         self: &Arc<Self>,
         client: &Client,
         from: Identity,
         bag: PropertyBag,
         payload: Bytes,
+        fence: Option<&Fence>,
     ) -> BoxFuture<'static, Result<(), Rejected>>;
 
     /// Takes the will of a client that is gone, on a telemetry topic that [`Service::may_speak_for`] allowed it at CONNECT;
@@ -237,13 +241,15 @@ pub trait Service: Send + Sync + 'static {
     }
 
     /// Takes a message on a free topic, which its subscribers get all the same; `bag` has its MQTT 5 properties. Same rules
-    /// as for [`Service::telemetry`]: its acknowledgement waits for the future. One with QoS 0 waits for nothing.
+    /// as for [`Service::telemetry`]: its acknowledgement waits for the future. One with QoS 0 waits for nothing, and its
+    /// failure ends no connection: it has no fence.
     fn free(
         self: &Arc<Self>,
         _client: &Client,
         _topic: &str,
         _bag: PropertyBag,
         _payload: Bytes,
+        _fence: Option<&Fence>,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -35,7 +35,7 @@ impl Sessions {
     /// [`OpenError`] when `dir` cannot be used, or another program uses it.
     pub async fn open(dir: &Path, settings: MqttServerSettings) -> Result<Self, OpenError> {
         let max = JournalMax { bytes: settings.journal_bytes_max, keep_free_bytes: settings.keep_free_bytes };
-        let recovered = Journal::open(dir, max).await?;
+        let recovered = Journal::open(dir, settings.journal_ledger_copy.as_deref(), max).await?;
         let (broker, due_wills) = Broker::restore(recovered.journal, &recovered.state, settings.clone());
         add(&broker.counts.records_skipped, recovered.skipped);
         let broker = Arc::new(broker);

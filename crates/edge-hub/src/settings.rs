@@ -1,5 +1,6 @@
 //! The bounds of an MQTT server.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use edge_core::access::throttle::ThrottleSettings;
@@ -89,6 +90,8 @@ pub struct MqttServerSettings {
     pub retained_bytes_max: usize,
     /// Bytes of the journal's files; beyond, what has to be kept is refused.
     pub journal_bytes_max: u64,
+    /// A file outside of the journal's directory that tells what was in it when that is gone; `None` for none.
+    pub journal_ledger_copy: Option<PathBuf>,
     /// Bytes that the journal leaves free on its file system.
     pub keep_free_bytes: u64,
     /// How long the will of a client waits at least that was connected when the program ended: it gets the time to come
@@ -138,6 +141,7 @@ impl Default for MqttServerSettings {
             retained_messages_max: 10_000,
             retained_bytes_max: 32 << 20,
             journal_bytes_max: 1 << 30,
+            journal_ledger_copy: None,
             keep_free_bytes: 64 << 20,
             will_grace: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),

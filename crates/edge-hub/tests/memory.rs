@@ -2,24 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "tests; the leave for them does not reach helper functions")]
 
+mod idle_program;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use edge_core::access::authorization::Rights;
-use edge_core::access::proof::Proof;
 use edge_hub::mqtt_server::MqttServer;
-use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Rejected, Service};
 use edge_hub::sessions::Sessions;
 use edge_hub::settings::MqttServerSettings;
-use futures_util::future::BoxFuture;
-use schemas::bag::PropertyBag;
-use schemas::names::Identity;
-use schemas::twin::Twin;
-use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use idle_program::{Program, memory_bytes};
 
 /// Promised: at most 4 kB for each connected client that is idle and plain, which the benchmark holds a program with optimizations to.
 /// This build measures 3.97 kB, and the rest is for pages that the process needs for something else meanwhile.
@@ -27,59 +22,6 @@ const BYTES_MAX: usize = 4_096;
 const CLIENTS: usize = 200;
 /// Batches of clients that are measured together: tables that grow do so in one of them.
 const BATCHES: usize = 3;
-
-struct Program;
-
-impl Service for Program {
-    type Denied = std::convert::Infallible;
-
-    fn may_leave_will(&self, _left_by: &Identity, _topic: &str) -> Result<(), Self::Denied> {
-        Ok(())
-    }
-
-    async fn authenticate(self: &Arc<Self>, request: ConnectRequest) -> Result<Admitted, Refusal> {
-        let identity = request.client_id.parse().unwrap();
-        Ok(Admitted { identity, proof: Proof::IdentityAlone, ends_at: None, generation: 0 })
-    }
-
-    fn authorize(&self, _identity: &Identity, _login: &Login) -> Result<Rights, Self::Denied> {
-        Ok(Rights::all())
-    }
-
-    fn telemetry(
-        self: &Arc<Self>,
-        _client: &Client,
-        _from: Identity,
-        _bag: PropertyBag,
-        _payload: Bytes,
-    ) -> BoxFuture<'static, Result<(), Rejected>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn telemetry_will(
-        self: &Arc<Self>,
-        _left_by: &Identity,
-        _from: Identity,
-        _bag: PropertyBag,
-        _payload: Bytes,
-    ) -> BoxFuture<'static, Result<(), Rejected>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    async fn twin(self: &Arc<Self>, _client: &Client) -> Result<Twin, Rejected> {
-        Ok(Twin::default())
-    }
-
-    async fn report(self: &Arc<Self>, _client: &Client, _patch: Map<String, Value>) -> Result<u64, Rejected> {
-        Ok(1)
-    }
-}
-
-fn memory_bytes() -> usize {
-    let smaps = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
-    let line = smaps.lines().find(|line| line.starts_with("Private_Dirty:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-}
 
 fn connect(address: SocketAddr, first: usize) -> Vec<TcpStream> {
     (first..first + CLIENTS)

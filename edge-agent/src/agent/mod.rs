@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::parts::Parts;
+use self::parts::{LEDGERS, Parts};
 use self::tasks::restarted;
 use crate::access::module_keys;
 use crate::check;
@@ -61,7 +61,7 @@ pub async fn run(config: Config) -> Result<()> {
     let _lock = DataLock::acquire(&config.data_dir, "lock", "edge-agent")?;
     make_data_private(&config.data_dir)?;
     // Before anything is stamped by it.
-    crate::clock::resume(&config.data_dir);
+    crate::clock::resume(&config.data_dir, config.data_dir.join(LEDGERS).exists());
     let mut daemon = Daemon::start(config).await?;
     tracing::info!("edge-agent ready");
     if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
@@ -115,7 +115,8 @@ struct Daemon {
 impl Daemon {
     async fn start(config: Config) -> Result<Self> {
         let (stop, stop_listeners) = (CancellationToken::new(), CancellationToken::new());
-        let settings = config.limits.settings(config.listen.connections_max);
+        let mut settings = config.limits.settings(config.listen.connections_max);
+        settings.journal_ledger_copy = Some(config.data_dir.join(LEDGERS).join("mqtt.ledger"));
         let sessions = Sessions::open(&config.data_dir.join("mqtt"), settings).await?;
         let (parts, certificates) = Parts::load(Arc::new(config), sessions.clients()).await?;
         let tls = server_config_for(certificates.keeper.served())?;

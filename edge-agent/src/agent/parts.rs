@@ -36,6 +36,9 @@ use crate::state::State;
 use crate::upstream::meter::Meter;
 use crate::upstream::presence::PresenceChanges;
 
+/// Copies of what the logs say of themselves, in the data directory: each outside of its log's directory.
+pub(super) const LEDGERS: &str = "ledgers";
+
 pub(super) struct Parts {
     pub(super) config: Arc<Config>,
     /// The hub's name in tokens and connection strings.
@@ -158,8 +161,8 @@ impl Parts {
 async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queues>, Arc<Quarantine>)> {
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
-        let (data_dir, ledgers) = (&config.data_dir, config.data_dir.join("ledgers"));
-        let state = State::open(&data_dir.join("state"))?;
+        let (data_dir, ledgers) = (&config.data_dir, config.data_dir.join(LEDGERS));
+        let state = State::open_with(&data_dir.join("state"), Some(&ledgers.join("state.ledger")))?;
         let quarantine = Quarantine::open(
             &data_dir.join("quarantine/upstream"),
             config.buffer.keep_free_bytes,

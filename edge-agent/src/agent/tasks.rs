@@ -45,6 +45,10 @@ pub(super) fn start(tasks: &mut Tasks, parts: &Parts, stop: &CancellationToken) 
     let removals = parts.authorizer.removals.clone();
     restarted(tasks, "removals", stop, removals, |removals, stop| removals.run(stop));
     restarted(tasks, "expiry of queues", stop, parts.queues.clone(), |queues, stop| queues.expire(stop));
+    let quarantine = parts.quarantine.clone();
+    restarted(tasks, "files of the quarantine", stop, quarantine, |quarantine, stop| {
+        quarantine.look_after_files(stop)
+    });
     restarted(tasks, "clock of ages", stop, parts.config.data_dir.clone(), crate::clock::keep);
     let dispatcher = parts.dispatcher.clone();
     restarted(tasks, "end of messages", stop, dispatcher, |dispatcher, stop| async move {

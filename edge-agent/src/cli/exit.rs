@@ -1,5 +1,9 @@
 //! The exit codes of the command line.
 
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
 
 use crate::control::client::CallError;
@@ -16,5 +20,17 @@ impl From<anyhow::Error> for Exit {
             .downcast_ref::<CallError>()
             .is_some_and(|e| matches!(e, CallError::Refused { status: 422, .. }));
         Self(if refused { 2 } else { 1 }, error)
+    }
+}
+
+/// Prints what clap has to say instead of running a command: help, the version, or what is wrong with the arguments.
+pub(super) fn of_arguments(told: &clap::Error) -> ExitCode {
+    let code = ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(1));
+    match told.print() {
+        Err(error) if !told.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
+            logging::print_error(&format!("edge-agent: writing to standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => code,
     }
 }

@@ -1,9 +1,9 @@
 //! `edge-agent logs`.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::global_options::GlobalOptions;
@@ -38,6 +38,7 @@ impl Logs {
         let config = options.load()?;
         let mut out = std::io::stdout();
         let is_terminal = out.is_terminal();
+        let mut failure = None;
         stream(&config.data_dir, &self.path(), |part| {
             let written = if is_terminal {
                 out.write_all(printable(&String::from_utf8_lossy(part)).as_bytes())
@@ -46,11 +47,14 @@ impl Logs {
             };
             match written.and_then(|()| out.flush()) {
                 Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
+                Err(error) => {
+                    failure = Some(error).filter(|error| error.kind() != ErrorKind::BrokenPipe);
+                    ControlFlow::Break(())
+                }
             }
         })
         .await?;
-        Ok(())
+        failure.map_or(Ok(()), |error| Err(error).context("writing to standard output"))
     }
 
     fn path(&self) -> String {

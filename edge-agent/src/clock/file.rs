@@ -26,6 +26,11 @@ pub(super) fn read(data_dir: &Path) -> Option<SavedClock> {
     }
 }
 
+/// Returns true when there is one.
+pub(super) fn is_there(data_dir: &Path) -> bool {
+    data_dir.join(NAME).exists()
+}
+
 /// Replaces it; on disk when this returns.
 pub(super) fn write(data_dir: &Path, saved: &SavedClock) -> io::Result<()> {
     let unfinished = data_dir.join(UNFINISHED);

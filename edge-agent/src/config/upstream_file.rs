@@ -136,6 +136,17 @@ impl FileUpstream {
     /// # Errors
     /// What is wrong, naming the key.
     pub(super) fn read(self, device_id: &DeviceId) -> Result<Option<Upstream>, SettingError> {
+        let keep_alive_secs = self.keep_alive_secs.unwrap_or(KEEP_ALIVE_SECS_DEFAULT);
+        if !KEEP_ALIVE_SECS.contains(&keep_alive_secs) {
+            return Err(SettingError::new(
+                "[upstream] keep_alive_secs",
+                format!(
+                    "found {keep_alive_secs}; write {} to {}",
+                    KEEP_ALIVE_SECS.start(),
+                    KEEP_ALIVE_SECS.end()
+                ),
+            ));
+        }
         let kind = match self.kind {
             KindName::Central if self.connection_string.is_none() => {
                 return match self.foreign() {
@@ -169,17 +180,6 @@ impl FileUpstream {
             KindName::Mqtt => Kind::Mqtt(Box::new(self.broker(device_id)?)),
         };
         let transport = self.transport(&kind)?;
-        let keep_alive_secs = self.keep_alive_secs.unwrap_or(KEEP_ALIVE_SECS_DEFAULT);
-        if !KEEP_ALIVE_SECS.contains(&keep_alive_secs) {
-            return Err(SettingError::new(
-                "[upstream] keep_alive_secs",
-                format!(
-                    "found {keep_alive_secs}; write {} to {}",
-                    KEEP_ALIVE_SECS.start(),
-                    KEEP_ALIVE_SECS.end()
-                ),
-            ));
-        }
         let keep_alive = Duration::from_secs(keep_alive_secs);
         Ok(Some(Upstream {
             keep_alive,

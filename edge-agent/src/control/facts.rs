@@ -17,7 +17,8 @@ use schemas::timestamp::rfc3339;
 
 use super::context::Control;
 use super::status::losses;
-use crate::clock::{now_ms, steady_ms, upstream_offset};
+use crate::clock::{self, now_ms, steady_ms, upstream_offset};
+use crate::state::RemovedState;
 
 /// Senders of messages without a route that are named.
 const UNROUTED_SENDERS_MAX: usize = 5;
@@ -64,6 +65,11 @@ fn failing(stats: &Stats) -> Option<String> {
         |number| std::io::Error::from_raw_os_error(number).to_string(),
     );
     Some(format!("could not {} for {} s: {why}", failing.doing, failing.for_ms / 1000))
+}
+
+/// What was found removed of what keeps no numbers of its own.
+fn removed_files(state: Option<RemovedState>) -> Vec<String> {
+    state.map(RemovedState::told).into_iter().chain(clock::removed()).map(str::to_owned).collect()
 }
 
 impl Control {
@@ -126,6 +132,7 @@ impl Control {
                 .chain(journals.iter().map(|(.., stats)| stats))
                 .map(|stats| stats.set_aside)
                 .sum(),
+            removed_files: removed_files(self.state.removed()),
             journals: journals
                 .iter()
                 .map(|(name, of, stats)| journal_facts(name, of, stats))

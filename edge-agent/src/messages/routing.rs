@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use edge_buffer::{Append, AppendError};
+use edge_buffer::{Append, AppendError, Fence};
 use edge_core::route::{Kind, Message, QueueClass, RouteTable, Sink, TOPIC_PROPERTY, TWIN_CHANGE_SCHEMA};
 use edge_hub::service::Rejected;
 use futures_util::future::{BoxFuture, join_all};
@@ -65,22 +65,44 @@ struct Goes {
     time_to_live_ms: Option<u64>,
 }
 
+/// Who sends a message.
+struct Sender<'a> {
+    from: &'a Identity,
+    /// Whose message central gets.
+    as_whom: &'a Identity,
+    fence: Option<&'a Fence>,
+}
+
 /// Ends when the queues that a message goes to have it on disk. Where some have no space, and others took it, it is stored: the
 /// copies that were refused stand in the ledgers of their queues (docs/decisions, "One acknowledgement for several routes").
 pub type Stored = BoxFuture<'static, Result<(), Rejected>>;
 
 impl Router {
-    /// Routes telemetry. Its place in the queues is fixed when this returns.
-    pub fn telemetry(&self, from: &Identity, mut bag: PropertyBag, payload: &Bytes) -> Stored {
+    /// Routes telemetry. Its place in the queues is fixed when this returns. `fence` is its connection's, as in
+    /// [`Log::append_fenced`](edge_buffer::Log::append_fenced).
+    pub fn telemetry(
+        &self,
+        from: &Identity,
+        mut bag: PropertyBag,
+        payload: &Bytes,
+        fence: Option<&Fence>,
+    ) -> Stored {
         // What the gateway alone may say of a message.
         for key in GATEWAY_KEYS {
             bag.remove(key);
         }
-        self.route(Kind::Telemetry, from, from, &bag, payload)
+        self.route(Kind::Telemetry, Sender { from, as_whom: from, fence }, &bag, payload)
     }
 
     /// Routes a message on a free topic. To central it is telemetry of whoever published it, with the topic as a property.
-    pub fn free(&self, from: &Identity, topic: &str, mut bag: PropertyBag, payload: &Bytes) -> Stored {
+    pub fn free(
+        &self,
+        from: &Identity,
+        topic: &str,
+        mut bag: PropertyBag,
+        payload: &Bytes,
+        fence: Option<&Fence>,
+    ) -> Stored {
         let is_taken = self.routing.borrow().table.as_ref().is_some_and(|table| table.takes_topic(topic));
         if !is_taken {
             return Box::pin(std::future::ready(Ok(())));
@@ -101,7 +123,7 @@ impl Router {
                 Identity::device(self.gateway.clone())
             }
         };
-        self.route(Kind::Free { topic }, from, &as_whom, &bag, payload)
+        self.route(Kind::Free { topic }, Sender { from, as_whom: &as_whom, fence }, &bag, payload)
     }
 
     /// Routes a change of reported properties, as a message of the hub's (edgeHub's form): the patch is its body, and
@@ -119,18 +141,16 @@ impl Router {
         let patch = Value::Object(patch.clone());
         let hub = Identity::module(self.gateway.clone(), ModuleId::edge_hub());
         let body = Bytes::from(patch.to_string());
-        self.route(Kind::TwinChange { patch: &patch }, from, &hub, &bag, &body)
+        self.route(
+            Kind::TwinChange { patch: &patch },
+            Sender { from, as_whom: &hub, fence: None },
+            &bag,
+            &body,
+        )
     }
 
-    /// `as_whom`: whose message central gets.
-    fn route(
-        &self,
-        kind: Kind<'_>,
-        from: &Identity,
-        as_whom: &Identity,
-        bag: &PropertyBag,
-        payload: &Bytes,
-    ) -> Stored {
+    fn route(&self, kind: Kind<'_>, sender: Sender<'_>, bag: &PropertyBag, payload: &Bytes) -> Stored {
+        let Sender { from, as_whom, fence } = sender;
         let routing = self.routing.borrow().clone();
         if !matches!(kind, Kind::TwinChange { .. }) {
             routing.received.count(from, &self.gateway);
@@ -158,7 +178,7 @@ impl Router {
                 Sink::Input { module, input } => self.input_record(from, module, input, bag, payload),
             };
             match record {
-                Ok(record) => appends.extend(self.queues.append(&sink, class, record, expires_ms)),
+                Ok(record) => appends.extend(self.queues.append(&sink, class, record, expires_ms, fence)),
                 Err(rejected) => return Box::pin(std::future::ready(Err(rejected))),
             }
         }
@@ -194,17 +214,20 @@ impl Router {
 /// What the sender is told of a message that was handed to some queues.
 fn outcome(stored: Vec<Result<u64, AppendError>>, unrouted: &Unrouted) -> Result<(), Rejected> {
     let is_taken = stored.iter().any(Result::is_ok);
-    let mut full = None;
+    let (mut full, mut too_long) = (None, None);
     for error in stored.into_iter().filter_map(Result::err) {
         match error {
             AppendError::Full { .. } | AppendError::Busy => full = Some(error),
-            // It will never fit, however often it is sent.
-            AppendError::TooLong { .. } => return Err(Rejected::Wrong(413, error.to_string())),
-            // Nothing is known of this copy: the sender is to send it again.
-            AppendError::Write { .. } | AppendError::Closed => {
+            AppendError::TooLong { .. } => too_long = Some(error),
+            // Nothing is known of this copy: the sender is to send it again, whatever became of the others.
+            AppendError::Write { .. } | AppendError::Fenced | AppendError::Closed => {
                 return Err(Rejected::Temporary(503, error.to_string()));
             }
         }
+    }
+    if let Some(error) = too_long {
+        // It will never fit, however often it is sent.
+        return Err(Rejected::Wrong(413, error.to_string()));
     }
     match full {
         None => Ok(()),
@@ -292,7 +315,7 @@ mod tests {
             ("press-1".parse().unwrap(), "line1/press/pressure", "30"),
             (plc, "line1/oven/temperature", "200"),
         ] {
-            router.free(&from, topic, claims.clone(), &Bytes::from(body)).await.unwrap();
+            router.free(&from, topic, claims.clone(), &Bytes::from(body), None).await.unwrap();
         }
         let message = |topic: &str, body: &str| (topic.to_owned(), body.to_owned());
         assert_eq!(
@@ -351,7 +374,7 @@ mod tests {
         let router = router_with(dir.path(), &routes, limited("inputs/m.refuse")).await;
         let press = "press-1".parse().unwrap();
         for _ in 0..20 {
-            router.telemetry(&press, PropertyBag::new(), &Bytes::from(vec![b'x'; 200])).await.unwrap();
+            router.telemetry(&press, PropertyBag::new(), &Bytes::from(vec![b'x'; 200]), None).await.unwrap();
         }
         let stats = router.queues.stats();
         let of = |name: &str| stats.iter().find(|queue| queue.name == name).unwrap();
@@ -371,7 +394,7 @@ mod tests {
         let press = "press-1".parse().unwrap();
         let mut taken = 0;
         let refused = loop {
-            match router.telemetry(&press, PropertyBag::new(), &Bytes::from(vec![b'x'; 200])).await {
+            match router.telemetry(&press, PropertyBag::new(), &Bytes::from(vec![b'x'; 200]), None).await {
                 Ok(()) => taken += 1,
                 Err(refused) => break refused,
             }
@@ -391,7 +414,7 @@ mod tests {
         let router = router(dir.path(), &routes).await;
         for _ in 0..5 {
             let body = Bytes::from_static(b"x");
-            router.telemetry(&"press-1".parse().unwrap(), PropertyBag::new(), &body).await.unwrap();
+            router.telemetry(&"press-1".parse().unwrap(), PropertyBag::new(), &body, None).await.unwrap();
         }
         router.queues.close().await;
         drop(router);
@@ -429,7 +452,10 @@ mod tests {
         bag.set("mqtt-retain", "true");
         bag.set(system::CONNECTION_DEVICE_ID, "somebody-else");
         for from in ["press-1", "press-1", "gw/cam"] {
-            router.telemetry(&from.parse().unwrap(), bag.clone(), &Bytes::from_static(b"x")).await.unwrap();
+            router
+                .telemetry(&from.parse().unwrap(), bag.clone(), &Bytes::from_static(b"x"), None)
+                .await
+                .unwrap();
         }
         let stats = router.queues.all();
         let (_, queue) = stats.iter().find(|(name, _)| name == "inputs/m").unwrap();

@@ -21,6 +21,12 @@ fn paths(dir: &Path) -> [PathBuf; 3] {
     ["export.new", "export", "export.old"].map(|name| dir.join(name))
 }
 
+/// Returns true when there is an export.
+pub(super) fn is_there(dir: &Path) -> bool {
+    let [_, current, old] = paths(dir);
+    current.exists() || old.exists()
+}
+
 /// Writes all values; the export before this one is kept beside it.
 pub(super) fn write(dir: &Path, values: &Values, position: &Position) -> io::Result<()> {
     let [new, current, old] = paths(dir);

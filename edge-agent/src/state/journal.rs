@@ -1,6 +1,6 @@
 //! The journal: every change of the state, in order, on disk before anybody is told that it is saved.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use edge_buffer::{AppendError, Full, Log, LogOptions, OpenError, RECORD_BYTES_MAX};
@@ -22,12 +22,22 @@ const PART_BYTES: usize = RECORD_BYTES_MAX as usize / 2;
 /// Bytes handed to the log before its answers are waited for: half of what it holds in memory.
 const HANDED_IN_MAX: usize = 4 << 20;
 
+fn directory(dir: &Path) -> PathBuf {
+    dir.join("journal")
+}
+
+/// Returns true when there is a journal in `dir`.
+pub(super) fn is_there(dir: &Path) -> bool {
+    let files = std::fs::read_dir(directory(dir)).into_iter().flatten().flatten();
+    files.map(|file| file.file_name()).any(|name| name.to_string_lossy().ends_with(".segment"))
+}
+
 pub(super) struct Journal {
     log: Log,
 }
 
 impl Journal {
-    pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
+    pub(super) fn open(dir: &Path, ledger_copy: Option<&Path>) -> Result<Self, OpenError> {
         let options = LogOptions {
             segment_bytes: SEGMENT_BYTES,
             bytes_max: BYTES_MAX,
@@ -38,9 +48,10 @@ impl Journal {
             pool: None,
             rank: 0,
             tag: None,
+            mirror: ledger_copy.map(Path::to_owned),
             ..LogOptions::default()
         };
-        Ok(Self { log: Log::open(&dir.join("journal"), options)? })
+        Ok(Self { log: Log::open(&directory(dir), options)? })
     }
 
     /// Writes changes, with one sync unless they are large; the answer to each.
@@ -79,6 +90,12 @@ impl Journal {
         }
         settle(&mut waiting, &mut answers);
         answers
+    }
+
+    /// Checks whether somebody removed its files; how many records were found missing since it was opened.
+    pub(super) fn look_after_files(&self) -> u64 {
+        self.log.look_after_files();
+        self.log.stats().damaged
     }
 
     /// The log, for its numbers.

@@ -10,7 +10,7 @@ use edge_buffer::{AppendError, Log, OpenError};
 
 use super::error::StateError;
 use super::export;
-use super::journal::Journal;
+use super::journal::{self, Journal};
 use super::position::Position;
 use super::reserve::{Reserve, is_full};
 use super::store::{OpenFailure, Store, StoreError};
@@ -24,6 +24,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(3600);
 /// Changes that are remembered for sled before the minute is over.
 const CHANGED_BYTES_MAX: usize = 1 << 20;
+/// How often the files are looked after.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How much may be in the journal that is in no export.
 const EXPORT_BYTES: u64 = 4 << 20;
 
@@ -39,11 +41,18 @@ pub(super) struct Keeper {
     changed_since: Option<Instant>,
     exported_at_bytes: u64,
     has_export: bool,
+    /// It began empty where there had been a state.
+    has_begun_anew: bool,
+    looked_at: Instant,
+    /// Records of the journal that were found missing.
+    damaged: u64,
+    /// Files were removed, and are not all made again.
+    must_remake: bool,
 }
 
 impl Keeper {
     /// Everything that was saved, and the keeper of it.
-    pub(super) fn open(dir: &Path) -> Result<(Self, Values), StateError> {
+    pub(super) fn open(dir: &Path, ledger_copy: Option<&Path>) -> Result<(Self, Values), StateError> {
         let failed = |doing| move |source| StateError::Directory { dir: dir.to_owned(), doing, source };
         std::fs::create_dir_all(dir).map_err(failed("making the directory"))?;
         for synced in
@@ -52,12 +61,21 @@ impl Keeper {
             File::open(synced).and_then(|d| d.sync_all()).map_err(failed("syncing the directory"))?;
         }
         let reserve = Reserve::new(dir);
-        let journal = match Journal::open(dir) {
-            Err(error) if is_full_at_open(&error) && reserve.release() => Journal::open(dir),
+        let is_empty = !journal::is_there(dir) && !export::is_there(dir) && !sled_in(dir).exists();
+        let journal = match Journal::open(dir, ledger_copy) {
+            Err(error) if is_full_at_open(&error) && reserve.release() => Journal::open(dir, ledger_copy),
             opened => opened,
         };
         let journal = journal.map_err(|source| StateError::Journal { dir: dir.to_owned(), source })?;
-        let (store, mut values, position) = find(dir, &journal, &reserve)?;
+        let has_begun_anew = is_empty && !journal.is_complete();
+        let (store, mut values, position) = match find(dir, &journal, &reserve) {
+            Err(StateError::Damaged { .. }) if has_begun_anew => {
+                tracing::error!(dir = %dir.display(), "the state was removed: it begins empty; what central knows comes again, local users and devices must be added anew, or the data directory be restored from a backup");
+                (Store::open(&sled_in(dir)).ok().map(|(store, _, _)| store), Values::new(), None)
+            }
+            found => found?,
+        };
+        let damaged = journal.look_after_files();
         let unreadable =
             |source: edge_buffer::ReadError| failed("reading its journal")(std::io::Error::other(source));
         journal.apply_to(&mut values, position.as_ref()).map_err(unreadable)?;
@@ -71,10 +89,80 @@ impl Keeper {
             changed_since: None,
             exported_at_bytes: 0,
             has_export: false,
+            has_begun_anew,
+            looked_at: Instant::now(),
+            damaged,
+            must_remake: false,
         };
         keeper.follow(&values);
         keeper.reserve.restore();
         Ok((keeper, values))
+    }
+
+    /// Returns true when it began empty, where there had been a state.
+    pub(super) fn has_begun_anew(&self) -> bool {
+        self.has_begun_anew
+    }
+
+    /// How long until the files should be looked after.
+    pub(super) fn look_due(&self) -> Duration {
+        LOOK_EVERY.saturating_sub(self.looked_at.elapsed())
+    }
+
+    /// Looks after the files when it is time: what somebody removed is made again from the database, which is open. True when
+    /// files were found removed.
+    pub(super) fn look_when_due(&mut self) -> bool {
+        if !self.look_due().is_zero() {
+            return false;
+        }
+        self.looked_at = Instant::now();
+        let damaged = self.journal.look_after_files();
+        let is_journal_cut = damaged > std::mem::replace(&mut self.damaged, damaged);
+        let is_export_gone = self.has_export && !export::is_there(&self.dir);
+        let is_database_gone = self.store.as_ref().is_some_and(|store| !store.is_at(&sled_in(&self.dir)));
+        let is_removed = is_journal_cut || is_export_gone || is_database_gone;
+        if is_removed {
+            tracing::error!(dir = %self.dir.display(), "files of the state were removed while the daemon runs; they are made again");
+        }
+        if is_removed || self.must_remake {
+            let remade = self.remake();
+            self.must_remake = remade.is_err();
+            if let Err(error) = remade {
+                tracing::error!(dir = %self.dir.display(), error = %chain(&error), "files of the state were not made again");
+            }
+        }
+        is_removed
+    }
+
+    /// Writes all values to an export, and to the database or a new one in its place.
+    fn remake(&mut self) -> Result<(), ReopenError> {
+        let Some(store) = self.store.take() else {
+            return if self.reopen() { Ok(()) } else { Err(ReopenError::Unavailable) };
+        };
+        let mut values = store.all()?;
+        for (name, value) in &self.changed {
+            match value {
+                Some(value) => values.insert(name.clone(), value.clone()),
+                None => values.remove(name),
+            };
+        }
+        let position = self.journal.position();
+        // First what needs nothing else: from here on the values are in a file again.
+        self.export(&values, &position);
+        let path = sled_in(&self.dir);
+        let mut store = if store.is_at(&path) {
+            store
+        } else {
+            drop(store);
+            let _none = std::fs::remove_dir_all(&path);
+            Store::open(&path).map_err(|_| ReopenError::Unavailable)?.0
+        };
+        store.follow(&values, &position)?;
+        self.changed.clear();
+        (self.changed_since, self.changed_bytes) = (None, 0);
+        self.store = Some(store);
+        self.reserve.restore();
+        Ok(())
     }
 
     /// The journal's log, for its numbers.
@@ -220,6 +308,10 @@ impl Keeper {
     }
 }
 
+fn sled_in(dir: &Path) -> PathBuf {
+    dir.join("sled")
+}
+
 /// Why sled is not in use again.
 #[derive(Debug, thiserror::Error)]
 enum ReopenError {
@@ -239,7 +331,7 @@ fn find(
     journal: &Journal,
     reserve: &Reserve,
 ) -> Result<(Option<Store>, Values, Option<Position>), StateError> {
-    let path = dir.join("sled");
+    let path = sled_in(dir);
     let opened = match Store::open(&path) {
         Err(OpenFailure::Unavailable(error)) if error.is_full && reserve.release() => Store::open(&path),
         opened => opened,

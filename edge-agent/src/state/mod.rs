@@ -21,6 +21,7 @@ mod journal;
 mod keeper;
 mod line;
 mod position;
+mod removed;
 mod reserve;
 mod store;
 #[cfg(test)]
@@ -31,8 +32,8 @@ use edge_buffer::AppendError;
 use edge_core::error_chain::chain;
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 
 use edge_hub::tasks;
 use serde::Serialize;
@@ -40,6 +41,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 pub use self::error::StateError;
+pub use self::removed::RemovedState;
 use self::values::Change;
 pub use self::values::Namespace;
 
@@ -59,6 +61,7 @@ pub struct State {
     writes: SyncSender<Write>,
     loaded: Arc<Vec<(Namespace, String, Vec<u8>)>>,
     journal: edge_buffer::Log,
+    removed: Arc<OnceLock<RemovedState>>,
     ended: Arc<tokio::sync::watch::Receiver<()>>,
 }
 
@@ -68,7 +71,20 @@ impl State {
     /// # Errors
     /// [`StateError`] when the directory cannot be used, or too much of it is damaged.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        let (mut keeper, values) = keeper::Keeper::open(dir)?;
+        Self::open_with(dir, None)
+    }
+
+    /// As [`State::open`], with a copy of the journal's ledger outside of `dir`: when `dir` is gone, that is noticed by it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(dir: &Path, ledger_copy: Option<&Path>) -> Result<Self, StateError> {
+        let (mut keeper, values) = keeper::Keeper::open(dir, ledger_copy)?;
+        let removed = Arc::new(OnceLock::new());
+        if keeper.has_begun_anew() {
+            let _first = removed.set(RemovedState::BeforeStart);
+        }
+        let noticed = removed.clone();
         let loaded = Arc::new(values.into_iter().map(|((room, key), value)| (room, key, value)).collect());
         let journal = keeper.log();
         let (writes, incoming) = sync_channel::<Write>(WAITING_MAX);
@@ -77,7 +93,7 @@ impl State {
             .name(tasks::STATE_THREAD.into())
             .spawn(move || {
                 loop {
-                    match incoming.recv_timeout(keeper.checkpoint_due()) {
+                    match incoming.recv_timeout(keeper.checkpoint_due().min(keeper.look_due())) {
                         Ok(first) => {
                             tasks::essential_turn(tasks::STATE_THREAD);
                             // One sync for all that arrived while the last one ran.
@@ -94,6 +110,9 @@ impl State {
                         Err(RecvTimeoutError::Disconnected) => break,
                     }
                     keeper.checkpoint_when_due();
+                    if keeper.look_when_due() {
+                        let _first = noticed.set(RemovedState::WhileRunning);
+                    }
                 }
                 keeper.close();
                 drop(ending);
@@ -103,7 +122,7 @@ impl State {
                 doing: "starting its thread",
                 source,
             })?;
-        Ok(Self { writes, loaded, journal, ended: Arc::new(ended) })
+        Ok(Self { writes, loaded, journal, removed, ended: Arc::new(ended) })
     }
 
     /// What a namespace held when the state was opened, by key. A value that cannot be read is left where it is, told by an ERROR
@@ -115,6 +134,11 @@ impl State {
                 Some((key.clone(), readable(room, key, serde_json::from_slice(value))?))
             })
             .collect()
+    }
+
+    /// What was found removed first since the daemon started, if anything was.
+    pub fn removed(&self) -> Option<RemovedState> {
+        self.removed.get().copied()
     }
 
     /// The numbers of the journal's log.

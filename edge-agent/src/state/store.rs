@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use edge_hub::tasks::caught;
@@ -122,6 +123,13 @@ impl Store {
             }
             _ => Err(OpenFailure::Damaged("some of its values are not what was written".into())),
         }
+    }
+
+    /// Returns true while its files are those in the directory `path`.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let identity = |data: std::fs::Metadata| (data.dev(), data.ino());
+        let there = std::fs::metadata(path.join("db")).map(identity).ok();
+        there.is_some() && there == self.file.metadata().map(identity).ok()
     }
 
     fn read(&self) -> Result<Values, sled::Error> {

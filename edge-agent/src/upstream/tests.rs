@@ -82,7 +82,7 @@ async fn given_up(kind: Kind, behaviour: Behaviour, dir: &Path) -> (String, Dura
     let message = record::encode("devices/gw/messages/events/", &[7; 200_000]).unwrap();
     for _ in 0..60 {
         let queue = gateway.uplink.queues.upstream();
-        queue.append(QueueClass::DEFAULT, message.clone(), None).unwrap().await.unwrap();
+        queue.append(QueueClass::DEFAULT, message.clone(), None, None).unwrap().await.unwrap();
     }
     let address = Address {
         host: "127.0.0.1".into(),

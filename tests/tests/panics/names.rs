@@ -24,6 +24,7 @@ pub(crate) const AGENT: &[&str] = &[
     "end of messages",
     "end of waiting commands",
     "expiry of queues",
+    "files of the quarantine",
     "folder of manifests",
     "health",
     "input of a module",

@@ -5,6 +5,7 @@ mod disk;
 mod epochs;
 mod every_step;
 mod faults;
+mod fence;
 mod gaps;
 mod lead;
 mod limits;

@@ -228,6 +228,8 @@ pub struct DaemonFacts {
     pub partly_refused: u64,
     /// Files of queues that were damaged and set aside.
     pub damaged_files: u64,
+    /// Files of the data directory that were found removed since the daemon started, each with what became of it.
+    pub removed_files: Vec<String>,
     /// The logs on disk: journals and queues.
     pub journals: Vec<JournalFacts>,
     pub clients: usize,

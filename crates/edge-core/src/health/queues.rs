@@ -148,6 +148,13 @@ pub(super) fn damage(facts: &Facts) -> Option<Verdict> {
             )
         },
     ));
+    if found.is_empty() && !daemon.removed_files.is_empty() {
+        return error(
+            daemon.removed_files.join("; "),
+            "find out what removes files in the data directory, and restore it from a backup if something is missing",
+        );
+    }
+    found.extend(daemon.removed_files.iter().cloned());
     if !found.is_empty() {
         return error(
             found.join("; "),

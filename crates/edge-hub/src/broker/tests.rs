@@ -25,7 +25,7 @@ use mqtt::codec::packet::RetainHandling;
 
 async fn broker(dir: &TempDir) -> (Broker, mpsc::UnboundedReceiver<DueWill>) {
     let max = JournalMax { bytes: 64 << 20, keep_free_bytes: 0 };
-    let recovered = Journal::open(dir.path(), max).await.unwrap();
+    let recovered = Journal::open(dir.path(), None, max).await.unwrap();
     Broker::restore(recovered.journal, &recovered.state, MqttServerSettings::default())
 }
 
@@ -59,7 +59,7 @@ fn here(broker: &Broker, client_id: &str, number: u64, expiry_s: u32, filter: &s
 }
 
 fn payloads(client: &Entered) -> Vec<String> {
-    let budget = Budget { window: 100, bytes: 1 << 20, now_ms: 0 };
+    let budget = Budget { window: 100, bytes: 1 << 20, now_ms: || 0 };
     let taken = client.session_queue.take(client.connection, budget).outgoing;
     let text = |outgoing| match outgoing {
         Outgoing::Publish(copy) => String::from_utf8(copy.message.payload.to_vec()).unwrap(),

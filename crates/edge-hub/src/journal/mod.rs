@@ -78,6 +78,8 @@ struct Inner {
     is_full: bool,
     /// An event did not reach the disk: what is there is not what is true until the next snapshot.
     is_behind: bool,
+    /// Records that were found missing.
+    damaged: u64,
 }
 
 /// What a journal takes on its disk.
@@ -98,11 +100,15 @@ pub(crate) struct Recovered {
 }
 
 impl Journal {
-    /// Opens the journal in `dir`, or makes it there, and reads it.
+    /// Opens the journal in `dir`, or makes it there, and reads it. `ledger_copy` is [`LogOptions::mirror`].
     ///
     /// # Errors
     /// [`OpenError`] when the disk says no or another program has it.
-    pub(crate) async fn open(dir: &Path, max: JournalMax) -> Result<Recovered, OpenError> {
+    pub(crate) async fn open(
+        dir: &Path,
+        ledger_copy: Option<&Path>,
+        max: JournalMax,
+    ) -> Result<Recovered, OpenError> {
         let options = LogOptions {
             segment_bytes: 4 << 20,
             // What is beyond `max` is for a snapshot.
@@ -111,6 +117,7 @@ impl Journal {
             // The oldest segment may hold the only word of a session.
             full: Full::Refuse,
             waiting_bytes_max: WAITING_BYTES_MAX,
+            mirror: ledger_copy.map(Path::to_owned),
             ..LogOptions::default()
         };
         let (dir, of_log) = (dir.to_owned(), dir.to_owned());
@@ -128,6 +135,7 @@ impl Journal {
             unseen: LOOK_EVERY,
             is_full: false,
             is_behind: false,
+            damaged: log.stats().damaged,
         };
         let inner = Mutex::new(inner);
         let shared = Shared { log, dir, max, inner, due: Notify::new(), unwritten: AtomicU64::new(0) };
@@ -211,6 +219,25 @@ impl Journal {
     /// Events that did not reach the disk.
     pub(crate) fn unwritten(&self) -> u64 {
         self.shared.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Checks whether somebody removed the files. What was in them is in memory, and is written again as a snapshot.
+    pub(crate) async fn look_after_files(&self) {
+        let log = self.shared.log.clone();
+        let looked = tokio::task::spawn_blocking(move || log.look_after_files()).await;
+        if let Err(failed) = looked
+            && failed.is_panic()
+        {
+            std::panic::resume_unwind(failed.into_panic());
+        }
+        let damaged = self.shared.log.stats().damaged;
+        let mut inner = self.lock();
+        if damaged > inner.damaged {
+            (inner.damaged, inner.is_behind) = (damaged, true);
+            drop(inner);
+            error!(dir = %self.shared.dir.display(), "files of the MQTT journal were removed while the program runs; sessions and retained messages are written again");
+            self.shared.due.notify_one();
+        }
     }
 
     /// Ends when a snapshot is due.

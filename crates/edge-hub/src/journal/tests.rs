@@ -21,7 +21,7 @@ use mqtt::codec::text::Text;
 const MAX: JournalMax = JournalMax { bytes: 64 << 20, keep_free_bytes: 0 };
 
 async fn open(dir: &Path) -> Recovered {
-    Journal::open(dir, MAX).await.unwrap()
+    Journal::open(dir, None, MAX).await.unwrap()
 }
 
 fn message() -> impl Strategy<Value = Arc<Message>> {
@@ -300,7 +300,7 @@ fn a_full_journal_refuses_and_is_whole_again_when_there_is_less_to_keep() {
     run(async {
         let dir = TempDir::new().unwrap();
         let max = JournalMax { bytes: 16 << 20, keep_free_bytes: 0 };
-        let journal = Journal::open(dir.path(), max).await.unwrap().journal;
+        let journal = Journal::open(dir.path(), None, max).await.unwrap().journal;
         journal.note(&Event::Opened { session: 1, client_id: "d".into(), expiry_s: 60 });
         let message =
             Arc::new(Message { payload: vec![7; 10_000].into(), topic: "t".into(), ..Message::empty() });
@@ -334,7 +334,7 @@ fn a_full_journal_refuses_and_is_whole_again_when_there_is_less_to_keep() {
         publish(key + 1).await.unwrap();
         let expected = shown(&journal.state());
         journal.close().await;
-        let read = Journal::open(dir.path(), max).await.unwrap();
+        let read = Journal::open(dir.path(), None, max).await.unwrap();
         assert_eq!((shown(&read.state), read.state.sessions[&1].queue.len()), (expected, 11));
     });
 }

@@ -152,6 +152,7 @@ where
         writer,
         pending: PendingQueue::default(),
         pending_bytes: 0,
+        fence: None,
         requests: VecDeque::new(),
         unanswered: 0,
         subscribing: 0,

@@ -19,7 +19,7 @@ use super::pending::{Reply, Work};
 use super::state::Session;
 use crate::bridge_state;
 use crate::broker::publish::Given;
-use crate::clock::now_ms;
+use crate::clock::age_ms;
 use crate::counts::count;
 use crate::inbox;
 use crate::journal::event::Event;
@@ -68,6 +68,8 @@ where
             // It came before (MQTT-4.3.3-2): only its acknowledgement was lost.
             self.after_what_came(publish.id)
         } else {
+            // A client that publishes nothing has no memory for it.
+            self.fence.get_or_insert_default();
             self.operation(publish)?
         };
         self.answer_after(work, reply, topic, bytes)
@@ -174,7 +176,13 @@ where
                     let why = format!("a property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes");
                     Work::Message(Box::pin(async { Err(Rejected::Wrong(413, why)) }))
                 } else {
-                    Work::Message(service.telemetry(client, from, bag, publish.payload.clone()))
+                    Work::Message(service.telemetry(
+                        client,
+                        from,
+                        bag,
+                        publish.payload.clone(),
+                        self.fence.as_ref(),
+                    ))
                 }
             }
             Meaning::Link(operation) => {
@@ -302,7 +310,9 @@ where
             return Ok(work);
         }
         let topic = std::str::from_utf8(&topic).unwrap_or_default();
-        let taken = self.server.service.free(&self.connection.client, topic, bag, payload);
+        // One with QoS 0 is not sent again: whether it was stored or not, what follows may be.
+        let fence = self.fence.as_ref().filter(|_| qos > 0);
+        let taken = self.server.service.free(&self.connection.client, topic, bag, payload, fence);
         if qos == 0 {
             // It has its slot in the queue, and nobody waits for more.
             return Ok(work);
@@ -410,7 +420,7 @@ fn message(publish: Publish, publisher: u64) -> Message {
         qos: publish.qos,
         retain: publish.retain,
         publisher,
-        expires_ms: expiry_s.map(|seconds| now_ms().saturating_add(u64::from(seconds) * 1_000)),
+        expires_ms: expiry_s.map(|seconds| age_ms().saturating_add(u64::from(seconds) * 1_000)),
         properties: passed_on(publish.properties),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 
+use edge_buffer::Fence;
 use mqtt::codec::packet::Version;
 use mqtt::codec::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,6 +28,10 @@ where
             self.rates.paused_until();
             if let Err(end) = self.take_packets() {
                 return end;
+            }
+            if self.is_fenced() && self.pending.is_empty() {
+                let why = "a message of the client was not stored";
+                return End::Closed(why.to_owned(), Reason::SERVER_BUSY);
             }
             self.send_waiting();
             // Nothing else announces the end of a pause, or of the patience with a full queue.
@@ -74,9 +79,15 @@ where
         &self.connection.session_queue.client_id
     }
 
+    /// Whether a message of the client was not stored.
+    fn is_fenced(&self) -> bool {
+        self.fence.as_ref().is_some_and(Fence::is_set)
+    }
+
     /// Whether more may be taken in from the client.
     pub(super) fn may_take(&self) -> bool {
-        self.pending.len() + self.requests.len() < self.server.settings.pending_max
+        !self.is_fenced()
+            && self.pending.len() + self.requests.len() < self.server.settings.pending_max
             && self.pending_bytes < self.server.settings.pending_bytes_max
             && self.writer.out.len() < OUT_BYTES_MAX
             && !self.rates.is_paused()
@@ -125,6 +136,7 @@ where
                 self.reader.give_back_memory();
                 self.routes = BTreeMap::new();
                 self.pending.give_back_memory();
+                self.fence.take_if(|fence| !fence.is_set() && self.pending.is_empty());
                 self.connection.session_queue.usage.give_back_memory(now);
             }
         }

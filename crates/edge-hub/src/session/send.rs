@@ -10,7 +10,7 @@ use super::gate::Gate;
 use super::state::{Peer, Session};
 use super::wire::OUT_BYTES_MAX;
 use crate::bridge_state;
-use crate::clock::now_ms;
+use crate::clock::age_ms;
 use crate::counts::{add, count};
 use crate::journal::event::Event;
 use crate::sanitized::Sanitized;
@@ -37,17 +37,17 @@ where
             let budget = Budget {
                 window: self.peer.window,
                 bytes: OUT_BYTES_MAX - self.writer.out.len(),
-                now_ms: now_ms(),
+                now_ms: age_ms,
             };
             let taken = self.connection.session_queue.take(self.connection.client.connection, budget);
             if taken.outgoing.is_empty() && taken.expired == 0 {
                 return;
             }
-            self.send(taken, budget.now_ms);
+            self.send(taken);
         }
     }
 
-    fn send(&mut self, taken: Taken, now_ms: u64) {
+    fn send(&mut self, taken: Taken) {
         let session_queue = self.connection.session_queue.clone();
         let broker = self.server.broker.clone();
         if taken.expired > 0 {
@@ -78,7 +78,7 @@ where
             let out = if is_gated { &mut gated } else { &mut self.writer.out };
             match outgoing {
                 Outgoing::Publish(copy) => {
-                    let is_written = write_copy(out, &copy, self.peer, now_ms);
+                    let is_written = write_copy(out, &copy, self.peer);
                     if !is_written {
                         self.pass_over(copy);
                     } else if let Some(done) = copy.done {
@@ -137,7 +137,7 @@ where
 }
 
 /// Writes a message; false when the client does not take one so large.
-fn write_copy(out: &mut BytesMut, copy: &Copy, peer: Peer, now_ms: u64) -> bool {
+fn write_copy(out: &mut BytesMut, copy: &Copy, peer: Peer) -> bool {
     let message = &copy.message;
     let shown = bridge_state::shown(&message.topic);
     let publish = Message {
@@ -148,7 +148,7 @@ fn write_copy(out: &mut BytesMut, copy: &Copy, peer: Peer, now_ms: u64) -> bool 
         dup: copy.is_again && copy.qos > 0,
         retain: copy.retain,
         properties: message.properties.as_deref(),
-        message_expiry: message.expiry_left(now_ms),
+        message_expiry: message.expires_ms.and_then(|_| message.expiry_left(age_ms())),
         topic_alias: None,
         subscription_ids: copy.ids.as_deref().unwrap_or_default(),
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use edge_buffer::Fence;
 use mqtt::codec::packet::Version;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -30,6 +31,8 @@ pub(super) struct Session<S, T> {
     /// Messages that were taken in and are not answered yet, in the order of arrival.
     pub(super) pending: PendingQueue,
     pub(super) pending_bytes: usize,
+    /// Set when one of them was not stored: nothing further is taken in, and the connection ends.
+    pub(super) fence: Option<Fence>,
     /// What is answered when the journal has it.
     pub(super) requests: VecDeque<Request>,
     /// QoS 1 and 2 messages of the client that it has not been told the end of.

@@ -13,7 +13,8 @@ pub(crate) struct Budget {
     pub window: usize,
     /// Bytes at least one message of which is given.
     pub bytes: usize,
-    pub now_ms: u64,
+    /// The clock of ages, read when something can expire.
+    pub now_ms: fn() -> u64,
 }
 
 /// One thing to send.

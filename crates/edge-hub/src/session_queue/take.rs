@@ -31,7 +31,7 @@ impl SessionQueue {
         }
         while bytes < budget.bytes {
             let Some(next) = inner.queue.front() else { break };
-            if next.message.is_expired(budget.now_ms) {
+            if next.message.expires_ms.is_some() && next.message.is_expired((budget.now_ms)()) {
                 taken.expired += 1;
                 if let Some(delivery) = inner.pop()
                     && delivery.key != 0

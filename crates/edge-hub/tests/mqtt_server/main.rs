@@ -5,6 +5,7 @@
 mod access;
 mod bridges;
 mod disk;
+mod failing_disk;
 mod five;
 mod free;
 mod limits;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edge_buffer::OpenError;
+use edge_buffer::{Fence, Log, OpenError};
 use edge_core::access::authorization::Rights;
 use edge_core::access::proof::Proof;
 use edge_core::access::secret::Secret;
@@ -54,6 +54,8 @@ pub(crate) struct Program {
     pub(crate) takes_free: AtomicBool,
     /// Whether wills are taken, or refused for now.
     pub(crate) takes_wills: AtomicBool,
+    /// Where telemetry goes instead.
+    pub(crate) log: Mutex<Option<Log>>,
     twin: Mutex<Twin>,
     /// What the client showed that connected last.
     pub(crate) shown: Mutex<Option<ClientCert>>,
@@ -115,6 +117,7 @@ impl Service for Program {
         from: Identity,
         _bag: PropertyBag,
         payload: Bytes,
+        fence: Option<&Fence>,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         let text = String::from_utf8_lossy(&payload).into_owned();
         match text.as_str() {
@@ -124,6 +127,13 @@ impl Service for Program {
             "panic later" => return Box::pin(async { panic!("injected") }),
             "later" => return Box::pin(async { Err(Rejected::Temporary(503, "disk full".into())) }),
             _ => {}
+        }
+        if let Some(log) = &*self.log.lock().unwrap() {
+            let record = Bytes::from(format!("{from} {text}"));
+            let append = log.append_fenced(record, 0, None, fence.cloned());
+            return Box::pin(async {
+                append.await.map(drop).map_err(|error| Rejected::Temporary(503, error.to_string()))
+            });
         }
         let _ = self.seen.send(Seen::Telemetry(from.to_string(), text));
         let mut disk = self.disk.subscribe();
@@ -170,6 +180,7 @@ impl Service for Program {
         topic: &str,
         _bag: PropertyBag,
         payload: Bytes,
+        _fence: Option<&Fence>,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         assert_ne!(payload, "panic", "injected");
         let text = String::from_utf8_lossy(&payload).into_owned();
@@ -276,6 +287,7 @@ impl Site {
             disk: watch::channel(true).0,
             takes_free: AtomicBool::new(false),
             takes_wills: AtomicBool::new(true),
+            log: Mutex::default(),
             twin: Mutex::default(),
             shown: Mutex::default(),
             rights: Mutex::default(),

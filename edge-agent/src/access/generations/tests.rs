@@ -179,7 +179,7 @@ impl Model {
         let here: Vec<_> = self.here.clone().into_iter().collect();
         let Some((name, generation)) = here.choose(random).copied() else { return };
         let record = record::encode(&format!("devices/{name}/messages/events/"), b"{}").unwrap();
-        let append = daemon.queues.append(&Sink::Upstream, QueueClass::DEFAULT, record, None).unwrap();
+        let append = daemon.queues.append(&Sink::Upstream, QueueClass::DEFAULT, record, None, None).unwrap();
         self.queued.insert(append.await.unwrap(), (name, generation));
     }
 

@@ -163,7 +163,7 @@ async fn nothing_of_a_module_that_left_the_manifest_is_the_next_ones_wherever_th
             running.twins.report(&module, patch.as_object().unwrap(), || true).await.unwrap();
             let sink = Sink::Input { module: "m".parse().unwrap(), input: "i".into() };
             let record = crate::messages::record::encode("devices/gw/modules/m/inputs/i/", b"old").unwrap();
-            let append = running.queues.append(&sink, QueueClass::DEFAULT, record, None).unwrap();
+            let append = running.queues.append(&sink, QueueClass::DEFAULT, record, None, None).unwrap();
             append.await.unwrap();
             assert_eq!(waiting(&running), 1);
 

@@ -17,12 +17,14 @@ use edge_core::error_chain::chain;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use edge_buffer::{AppendError, Epoch, Log, LogOptions, OpenError, ReadError, Stats};
 use edge_core::route::QueueClass;
 use schemas::generation::Generation;
 use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
 
 pub use self::entry::{Entry, Reason};
 use crate::clock::{now_ms, stamp_ms};
@@ -64,6 +66,9 @@ pub enum QuarantineError {
     #[error("quarantine: message {0} has no queue to go back to")]
     NoQueue(u64),
 }
+
+/// How often its files are looked after.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The quarantine of one upstream.
 pub struct Quarantine {
@@ -290,7 +295,7 @@ impl Quarantine {
             number: entry.number,
         };
         let record = record::put_back(&origin, &entry.message);
-        let append = place.append(class, record, None).ok_or(QuarantineError::NoQueue(entry.number))?;
+        let append = place.append(class, record, None, None).ok_or(QuarantineError::NoQueue(entry.number))?;
         append.await?;
         Ok(())
     }
@@ -352,6 +357,19 @@ impl Quarantine {
         }
         *is_settled = true;
         Ok(())
+    }
+
+    /// Checks every few seconds until `stop` whether somebody removed its files: nothing may be written to it for months.
+    pub async fn look_after_files(self: Arc<Self>, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            let log = self.log.clone();
+            match tokio::task::spawn_blocking(move || log.look_after_files()).await {
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The runtime is shutting down.
+                Err(_) => return,
+                Ok(()) => {}
+            }
+        }
     }
 
     /// The numbers of its log: how many wait, how many bytes, how many gave way.

@@ -29,7 +29,7 @@ fn open(dir: &Path, bytes_max: u64) -> Namespaces {
 impl Namespaces {
     async fn message(&self, from: &str, body: &str) -> (Arc<Queue>, u64) {
         let record = record::encode(&format!("devices/{from}/messages/events/"), body.as_bytes()).unwrap();
-        let sequence = self.queues.upstream().append(CLASS, record, None).unwrap().await.unwrap();
+        let sequence = self.queues.upstream().append(CLASS, record, None, None).unwrap().await.unwrap();
         (self.queues.upstream().queues()[0].clone(), sequence)
     }
 
@@ -257,7 +257,7 @@ async fn went_back(parts: &[&str], has_epoch: bool, set_aside: usize) {
             number,
         };
         let record = record::put_back(&origin, &entry.message);
-        rooms.queues.upstream().append(CLASS, record, None).unwrap().await.unwrap();
+        rooms.queues.upstream().append(CLASS, record, None, None).unwrap().await.unwrap();
         if n == 0 {
             rooms.quarantine.log.take_out(number).await.unwrap();
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use edge_buffer::{Append, Log, OpenError, ReadError, Reader, Record};
+use edge_buffer::{Append, Fence, Log, OpenError, ReadError, Reader, Record};
 use edge_core::link::turns::Turns;
 use edge_core::route::QueueClass;
 use futures_util::FutureExt as _;
@@ -115,10 +115,16 @@ impl Destination {
 
     /// Puts a record into a queue, for who awaits that at once; into the last one when routes have just changed and there is
     /// none of that class.
-    pub fn append(&self, class: QueueClass, record: bytes::Bytes, expires_ms: Option<u64>) -> Option<Append> {
+    pub fn append(
+        &self,
+        class: QueueClass,
+        record: bytes::Bytes,
+        expires_ms: Option<u64>,
+        fence: Option<&Fence>,
+    ) -> Option<Append> {
         let (queues, class) = (self.queues.borrow(), self.limits.resolved(class));
         let queue = queues.iter().find(|queue| queue.class == class).or(queues.last())?;
-        Some(queue.log.append_awaited(record, stamp_ms(), expires_ms))
+        Some(queue.log.append_fenced(record, stamp_ms(), expires_ms, fence.cloned()))
     }
 
     /// central has the queues up to these sequences: that much is done with. What it had confirmed and does not have any more
@@ -343,7 +349,7 @@ mod tests {
     }
 
     async fn put(place: &Destination, priority: u32, text: &'static str) {
-        place.append(of(priority), Bytes::from_static(text.as_bytes()), None).unwrap().await.unwrap();
+        place.append(of(priority), Bytes::from_static(text.as_bytes()), None, None).unwrap().await.unwrap();
     }
 
     async fn take(reader: &mut DestinationReader, count: usize) -> Vec<String> {
@@ -473,7 +479,7 @@ mod tests {
         assert_eq!(names, ["upstream@3", "upstream@3.refuse"]);
         for n in 0..6 {
             let class = if n % 2 == 0 { refusing } else { dropping };
-            place.append(class, Bytes::from(n.to_string()), None).unwrap().await.unwrap();
+            place.append(class, Bytes::from(n.to_string()), None, None).unwrap().await.unwrap();
             let now = stamp_ms();
             while stamp_ms() == now {
                 tokio::task::yield_now().await;
@@ -491,7 +497,7 @@ mod tests {
         place.need([PRIORITY_DEFAULT, 0].map(of)).unwrap();
         let soon = steady_ms() + 300;
         let short = Bytes::from_static(b"short");
-        place.append(QueueClass::DEFAULT, short, Some(soon)).unwrap().await.unwrap();
+        place.append(QueueClass::DEFAULT, short, Some(soon), None).unwrap().await.unwrap();
         put(&place, 0, "alarm").await;
         put(&place, 0, "alarm 2").await;
         let mut reader = place.reader();

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use edge_buffer::{Append, AppendError, Gap, OpenError, Stats};
+use edge_buffer::{Append, AppendError, Fence, Gap, OpenError, Stats};
 use edge_core::metrics::histogram::{Histogram, LINK_BOUNDS};
 use edge_core::route::{QueueClass, QueuesNeeded, Sink};
 use edge_hub::clients::Clients;
@@ -119,15 +119,16 @@ impl Queues {
         class: QueueClass,
         record: bytes::Bytes,
         expires_ms: Option<u64>,
+        fence: Option<&Fence>,
     ) -> Option<Append> {
         match sink {
-            Sink::Upstream => self.upstream.append(class, record, expires_ms),
+            Sink::Upstream => self.upstream.append(class, record, expires_ms, fence),
             Sink::Input { module, .. } => self
                 .inputs()
                 .get(module)
                 .filter(|input| input.delivery.is_some())?
                 .place
-                .append(class, record, expires_ms),
+                .append(class, record, expires_ms, fence),
         }
     }
 
@@ -403,7 +404,7 @@ mod tests {
         for sink in [Sink::Upstream, input] {
             for expires_ms in [Some(soon), Some(soon), None] {
                 let record = crate::messages::record::encode("topic", b"body").unwrap();
-                queues.append(&sink, QueueClass::DEFAULT, record, expires_ms).unwrap().await.unwrap();
+                queues.append(&sink, QueueClass::DEFAULT, record, expires_ms, None).unwrap().await.unwrap();
             }
         }
         while steady_ms() <= soon {

@@ -174,7 +174,7 @@ impl Gateway {
         };
         let message = record::encode(&topic, b"{}").unwrap();
         let upstream = self.uplink.queues.upstream();
-        let sequence = upstream.append(QueueClass::DEFAULT, message, None).unwrap().await.unwrap();
+        let sequence = upstream.append(QueueClass::DEFAULT, message, None, None).unwrap().await.unwrap();
         (upstream.queues()[0].clone(), sequence)
     }
 

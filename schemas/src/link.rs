@@ -153,6 +153,10 @@ pub struct Stored {
     /// Names central's store, the same over a restore from a backup; none of an older central.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// Names this opening of central's store, another one after each start: the store may have gone back in time between two. None
+    /// of an older central.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<String>,
     /// Whether central has forgotten no epoch of these queues.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_complete: bool,

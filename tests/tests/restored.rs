@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use reqwest::Method;
+use serde_json::{Value, json};
 use site_tests::five::Device;
 use site_tests::process::run;
 use site_tests::raw::Login;
@@ -130,5 +132,125 @@ async fn what_a_restored_central_has_no_more_is_told_as_lost_and_what_follows_ar
     .await
     .unwrap_or_else(|error| panic!("{error}; {}", site.agent_log()));
     assert_eq!(lost, 30, "acknowledged = arrived + told");
+    site.end(false).await.unwrap();
+}
+
+/// What central knows of: a path, and whether its answer says so.
+type Fact = (&'static str, &'static str, fn(u16, &Value) -> bool);
+
+fn lost(losses: &Value) -> u64 {
+    let counts = losses["value"].as_array().into_iter().flatten().filter_map(|loss| loss["count"].as_u64());
+    counts.sum()
+}
+
+/// Each kind of thing that a gateway tells central once and then forgets, and those that it tells on each connection.
+const FACTS: [Fact; 7] = [
+    ("losses", "/api/ext/devices/told-gateway/losses/totals", |_, v| v["byCause"]["expired"] == 20),
+    ("losses of a device", "/api/ext/devices/press-1/losses", |_, v| lost(v) == 20),
+    ("the answer of a command", "/api/devices/press-1/commands/reset", |_, v| {
+        v["value"][0]["responseCode"] == 201 && v["value"][0]["response"] == "done"
+    }),
+    ("the end of a message", "/api/ext/devices/press-1/messages/devicebound", |_, v| {
+        v["value"][0]["state"] == "delivered"
+    }),
+    ("the removal of a device", "/api/devices/gone-1", |status, _| status == 404),
+    ("reported properties", "/api/devices/press-1/properties", |_, v| v["mode"] == "slow"),
+    ("who is connected", "/api/ext/devices/press-1/status", |_, v| v["connected"] == true),
+];
+
+async fn central_knows_all(site: &Site, when: &str) {
+    let rest = site.rest().unwrap();
+    for (what, path, is_known) in FACTS {
+        let mut last = Value::Null;
+        let known = tokio::time::timeout(STEP, async {
+            loop {
+                if let Ok((status, answer)) = rest.send(Method::GET, path, None).await {
+                    if is_known(status, &answer) {
+                        return;
+                    }
+                    last = answer;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        assert!(known.await.is_ok(), "{when}, central does not know {what}: {last}; {}", site.agent_log());
+    }
+}
+
+/// The next call of a method, answered, or the next message.
+async fn next(device: &mut Device) -> String {
+    let (topic, _) = device.message().await.unwrap();
+    if let Some((method, rid)) = topic.split_once("/?$rid=") {
+        device.publish(&format!("$iothub/methods/res/201/?$rid={rid}"), "\"done\"").await.unwrap();
+        return method.rsplit('/').next().unwrap().to_owned();
+    }
+    "message".to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_gateway_told_once_is_told_again_to_a_central_that_was_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut site, login) = site(dir.path(), "told-gateway").await;
+    let rest = site.rest().unwrap().clone();
+    let added = site.add_here(&["gone-1".to_owned()]).await.unwrap().remove(0);
+    let mut gone = Device::connect(&added, site.gateway_mqtt).await.unwrap();
+    gone.publish("devices/gone-1/messages/events/", "1").await.unwrap();
+    drop(gone);
+    let waits = json!({"validFor": 3600, "request": {}});
+    rest.post("/api/devices/press-1/commands/reset", &waits).await.unwrap();
+    rest.post("/api/ext/devices/press-1/messages/devicebound", &json!({"bodyText": "m"})).await.unwrap();
+    eventually("the gateway has the command, the message, and central the device", STEP, || async {
+        let command = rest.get("/api/devices/press-1/commands/reset").await?;
+        let message = rest.get("/api/ext/devices/press-1/messages/devicebound").await?;
+        let (known, _) = rest.send(Method::GET, "/api/devices/gone-1", None).await?;
+        let has = command["value"][0].get("takenTime").is_some();
+        Ok((has && message["value"][0]["state"] == "atGateway" && known == 200).then_some(()))
+    })
+    .await
+    .unwrap();
+    site.stop_central().await.unwrap();
+    let (central, copied) = (dir.path().join("central"), dir.path().join("copy"));
+    copy(&central, &copied).await;
+
+    // After the backup: each kind of thing is told, acknowledged, and forgotten by the gateway.
+    site.keep_for(1).await.unwrap();
+    publish(&site, &login, 0..20).await;
+    eventually("the messages expire", STEP, || async {
+        let status = site.agent_json(&["status"]).await?;
+        Ok((status["lostByCause"]["expired"] == 20).then_some(()))
+    })
+    .await
+    .unwrap();
+    site.start_central().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let mut device = Device::connect(&login, site.gateway_mqtt).await.unwrap();
+    device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"mode":"slow"}"#).await.unwrap();
+    device.subscribe("$iothub/methods/POST/#").await.unwrap();
+    device.subscribe("devices/press-1/messages/devicebound/#").await.unwrap();
+    let heard = BTreeSet::from([next(&mut device).await, next(&mut device).await]);
+    assert_eq!(heard, BTreeSet::from(["message".to_owned(), "reset".to_owned()]));
+    let (code, _, error) =
+        run(&mut site.agent_command(&["device", "remove", "gone-1"]).unwrap()).await.unwrap();
+    assert_eq!(code, 0, "{error}");
+    central_knows_all(&site, "before the restore").await;
+
+    // Nothing of it is in the backup, and the gateway sends nothing new.
+    site.kill_central().await.unwrap();
+    copy(&copied, &central).await;
+    site.start_central().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    central_knows_all(&site, "after the restore").await;
+
+    // Once more, to a central that has it: nothing counts twice, and no command runs twice, after a restart of the gateway either.
+    site.kill_central().await.unwrap();
+    site.kill_agent().await.unwrap();
+    site.start_central().await.unwrap();
+    site.start_agent().await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
+    let mut device = Device::connect(&login, site.gateway_mqtt).await.unwrap();
+    device.subscribe("$iothub/methods/POST/#").await.unwrap();
+    rest.post("/api/devices/press-1/commands/next", &waits).await.unwrap();
+    assert_eq!(next(&mut device).await, "next");
+    central_knows_all(&site, "after a restart").await;
     site.end(false).await.unwrap();
 }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
 use edge_core::link::snapshot;
 use rusqlite::Connection;
-use schemas::link::{CHILDREN_IN_PARTS, Child, Children, CommandDown, Desired, GENERATIONS, Purges};
+use schemas::link::{CHILDREN_IN_PARTS, Child, Children, CommandDown, Desired, GENERATIONS, Purges, Stored};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Section;
+use uuid::Uuid;
 
 use super::outbox::{Batch, Update};
 use crate::access::admission::Admission;
@@ -33,6 +34,8 @@ pub(super) struct Recipient {
     pub(super) gateway: DeviceId,
     /// The version of the link that it speaks.
     pub(super) link_version: u32,
+    /// The opening of the store that the messages are made of.
+    pub(super) opened: Uuid,
 }
 
 /// Returns everything that a gateway must be sent when it subscribes.
@@ -60,7 +63,7 @@ pub(super) fn messages(
     recipient: &Recipient,
     batch: Batch,
 ) -> Result<Vec<Message>, ServiceError> {
-    let Recipient { gateway, link_version } = recipient;
+    let Recipient { gateway, link_version, opened } = recipient;
     let takes_parts = *link_version >= CHILDREN_IN_PARTS;
     match batch {
         Batch::One(Update::Children) if takes_parts => children_in_parts(c, gateway),
@@ -72,7 +75,8 @@ pub(super) fn messages(
         Batch::One(Update::Child(device)) => changed_children(c, gateway, vec![device]),
         Batch::One(Update::Purge(device)) => purges(c, gateway, Some(vec![device])),
         Batch::One(Update::Stored) => {
-            let stored = telemetry::stored(c, gateway)?;
+            let stored =
+                Stored { opened: Some(opened.simple().to_string()), ..telemetry::stored(c, gateway)? };
             Ok(vec![(LinkDown::Stored, json(&stored))])
         }
         Batch::One(Update::Desired(of)) => Ok(desired(c, recipient, of)?.into_iter().collect()),

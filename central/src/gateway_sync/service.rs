@@ -138,8 +138,11 @@ impl GatewaySync {
                 self.drop_outbox(&gateway);
                 return;
             }
-            let recipient =
-                Recipient { gateway: gateway.clone(), link_version: self.connections.link_version(&gateway) };
+            let recipient = Recipient {
+                gateway: gateway.clone(),
+                link_version: self.connections.link_version(&gateway),
+                opened: self.store.opened(),
+            };
             let messages = match self.store.read(move |c| messages::messages(c, &recipient, batch)).await {
                 Ok(messages) => messages,
                 Err(error) => {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use uuid::Uuid;
 
 use super::error::StoreError;
 use super::record::LostCommits;
@@ -81,6 +82,11 @@ impl Store {
             behind: Arc::default(),
         };
         WeakStore { jobs: self.jobs.downgrade(), with: Box::new(with) }
+    }
+
+    /// Names this opening of the store. Between two openings it may have gone back in time.
+    pub fn opened(&self) -> Uuid {
+        self.shared.opened
     }
 
     /// Why the last commit failed; `None` when it did not.

@@ -11,6 +11,7 @@ use edge_core::metrics::histogram::{DISK_BOUNDS, Histogram};
 use edge_hub::tasks;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use uuid::Uuid;
 
 use super::damage::{Damage, OpenedFile};
 use super::error::StoreError;
@@ -42,6 +43,8 @@ pub(super) enum Job {
 
 /// What the writer and those who hand in works tell each other.
 pub(super) struct Shared {
+    /// Names this opening of the store.
+    pub(super) opened: Uuid,
     failure: Mutex<Option<String>>,
     /// When each work that is not finished was handed in, oldest first.
     waiting: Mutex<VecDeque<Instant>>,
@@ -59,6 +62,7 @@ pub(super) struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         Self {
+            opened: Uuid::new_v4(),
             failure: Mutex::default(),
             waiting: Mutex::default(),
             damage: Damage::default(),

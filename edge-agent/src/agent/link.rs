@@ -23,6 +23,7 @@ use crate::upstream::forward::{Forwarder, UpstreamProfile};
 use crate::upstream::meter::Meter;
 use crate::upstream::reach;
 use crate::upstream::status::LinkStatus;
+use crate::upstream::told_updates::ToldUpdates;
 
 /// Starts it; gives its status, or `None` without an upstream.
 pub(super) fn start(
@@ -108,6 +109,8 @@ fn uplink(
         presence: parts.presence.clone(),
         status,
         central_version: AtomicU32::new(0),
+        // As the state was when it was opened: this is called once.
+        told_updates: ToldUpdates::load(parts.state.clone()),
         is_store_unnamed: AtomicBool::new(false),
     }
 }

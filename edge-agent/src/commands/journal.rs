@@ -16,6 +16,9 @@ const RUNNING_MAX: usize = 1000;
 const WAITING_MAX: usize = 1000;
 /// How long it is remembered that a command was here whose answer central has: by then no copy of it is under way.
 const TOLD_MS: u64 = 3600 * 1000;
+/// The same of a command that waited, which a central that was restored from a backup sends once more while it is valid: a week at
+/// most.
+const TOLD_WAITED_MS: u64 = 8 * 24 * 3600 * 1000;
 /// As many are remembered at the most, the latest.
 const TOLD_MAX: usize = 10_000;
 
@@ -27,17 +30,25 @@ pub type Answer = Result<MethodResponse, MethodFailure>;
 #[serde(rename_all = "camelCase")]
 pub(super) enum Entry {
     Waiting(Waiting),
+    #[serde(rename_all = "camelCase")]
     Running {
         target: String,
         seconds: u64,
+        #[serde(default)]
+        has_waited: bool,
     },
+    #[serde(rename_all = "camelCase")]
     Answered {
         answer: Answer,
+        #[serde(default)]
+        has_waited: bool,
     },
     /// central has the answer. By [`crate::clock::steady_ms`].
     #[serde(rename_all = "camelCase")]
     Told {
         at_ms: u64,
+        #[serde(default)]
+        has_waited: bool,
     },
 }
 
@@ -76,13 +87,18 @@ pub(super) enum Entered {
 
 pub(super) struct Journal {
     entries: BTreeMap<String, Entry>,
-    told: VecDeque<(u64, String)>,
+    told: Told,
+    /// Of commands that waited.
+    told_waited: Told,
     unsent: Vec<String>,
     next_number: u64,
     /// What ends each command that runs.
     running: HashMap<String, (Identity, CancellationToken)>,
     state: State,
 }
+
+/// Commands whose answers central has, oldest first: when it got each.
+type Told = VecDeque<(u64, String)>;
 
 /// A command that ran when the daemon ended: its id, its target, and the seconds that it had.
 type Interrupted = (String, String, u64);
@@ -91,7 +107,8 @@ impl Journal {
     pub(super) fn load(state: State, now_ms: u64) -> Result<(Self, Vec<Interrupted>), StateError> {
         let mut journal = Self {
             entries: BTreeMap::new(),
-            told: VecDeque::new(),
+            told: Told::new(),
+            told_waited: Told::new(),
             unsent: Vec::new(),
             next_number: 0,
             running: HashMap::new(),
@@ -105,15 +122,19 @@ impl Journal {
                     // With a clock that was set back it waits no longer than it was to.
                     waiting.valid_until_ms = waiting.valid_until_ms.min(now_ms + waiting.seconds * 1000);
                 }
-                Entry::Running { target, seconds } => {
+                Entry::Running { target, seconds, .. } => {
                     interrupted.push((id.clone(), target.clone(), *seconds))
                 }
                 Entry::Answered { .. } => {}
-                Entry::Told { at_ms } => journal.told.push_back(((*at_ms).min(now_ms), id.clone())),
+                Entry::Told { at_ms, has_waited } => {
+                    journal.told(*has_waited).push_back(((*at_ms).min(now_ms), id.clone()));
+                }
             }
             journal.entries.insert(id, entry);
         }
-        journal.told.make_contiguous().sort();
+        for has_waited in [false, true] {
+            journal.told(has_waited).make_contiguous().sort();
+        }
         journal.forget_old(now_ms);
         Ok((journal, interrupted))
     }
@@ -158,7 +179,8 @@ impl Journal {
         }
         let seconds = request.connect_timeout_in_seconds + request.response_timeout_in_seconds;
         self.running.insert(id.to_owned(), (target.clone(), CancellationToken::new()));
-        Entered::New(self.put(id, Entry::Running { target: target.to_string(), seconds }))
+        let running = Entry::Running { target: target.to_string(), seconds, has_waited: false };
+        Entered::New(self.put(id, running))
     }
 
     /// Notes a command that waits for its target.
@@ -237,7 +259,8 @@ impl Journal {
             .min_by_key(|(_, waiting)| waiting.number)
             .map(|(id, waiting)| (id.clone(), waiting.clone()))?;
         let seconds = waiting.request.response_timeout_in_seconds;
-        let saved = self.put(&id, Entry::Running { target: target.to_string(), seconds });
+        let running = Entry::Running { target: target.to_string(), seconds, has_waited: true };
+        let saved = self.put(&id, running);
         self.running.insert(id.clone(), (target.clone(), CancellationToken::new()));
         Some((id, waiting, saved))
     }
@@ -272,7 +295,12 @@ impl Journal {
     pub(super) fn answer(&mut self, id: &str, answer: Answer) -> Saved {
         self.running.remove(id);
         self.unsent.push(id.to_owned());
-        self.put(id, Entry::Answered { answer })
+        let has_waited = match self.entries.get(id) {
+            Some(Entry::Waiting(_)) => true,
+            Some(Entry::Running { has_waited, .. } | Entry::Answered { has_waited, .. }) => *has_waited,
+            Some(Entry::Told { .. }) | None => false,
+        };
+        self.put(id, Entry::Answered { answer, has_waited })
     }
 
     pub(super) fn all_unsent(&mut self) {
@@ -284,29 +312,34 @@ impl Journal {
     pub(super) fn next_unsent(&mut self) -> Option<(String, Answer)> {
         let id = self.unsent.pop()?;
         match self.entries.get(&id) {
-            Some(Entry::Answered { answer }) => Some((id, answer.clone())),
+            Some(Entry::Answered { answer, .. }) => Some((id, answer.clone())),
             _ => None,
         }
     }
 
+    fn told(&mut self, has_waited: bool) -> &mut Told {
+        if has_waited { &mut self.told_waited } else { &mut self.told }
+    }
+
     /// central has the answer.
-    pub(super) fn told(&mut self, id: &str, now_ms: u64) {
-        if !matches!(self.entries.get(id), Some(Entry::Answered { .. })) {
-            return;
-        }
-        self.put(id, Entry::Told { at_ms: now_ms }).later();
-        self.told.push_back((now_ms, id.to_owned()));
+    pub(super) fn note_told(&mut self, id: &str, now_ms: u64) {
+        let Some(Entry::Answered { has_waited, .. }) = self.entries.get(id) else { return };
+        let has_waited = *has_waited;
+        self.put(id, Entry::Told { at_ms: now_ms, has_waited }).later();
+        self.told(has_waited).push_back((now_ms, id.to_owned()));
         self.forget_old(now_ms);
     }
 
     fn forget_old(&mut self, now_ms: u64) {
-        while let Some((at_ms, _)) = self.told.front() {
-            if at_ms.saturating_add(TOLD_MS) > now_ms && self.told.len() <= TOLD_MAX {
-                break;
-            }
-            if let Some((_, id)) = self.told.pop_front() {
-                self.entries.remove(&id);
-                self.state.remove(Namespace::Commands, &id).later();
+        for (has_waited, for_ms) in [(false, TOLD_MS), (true, TOLD_WAITED_MS)] {
+            while let Some((at_ms, _)) = self.told(has_waited).front() {
+                if at_ms.saturating_add(for_ms) > now_ms && self.told(has_waited).len() <= TOLD_MAX {
+                    break;
+                }
+                if let Some((_, id)) = self.told(has_waited).pop_front() {
+                    self.entries.remove(&id);
+                    self.state.remove(Namespace::Commands, &id).later();
+                }
             }
         }
     }

@@ -232,7 +232,7 @@ impl Commands {
 
     /// central has the answer; only that the command was here is remembered, for a while.
     pub fn acknowledged(&self, id: &str) {
-        self.journal().told(id, steady_ms());
+        self.journal().note_told(id, steady_ms());
     }
 
     /// The targets of commands that wait.

@@ -67,7 +67,7 @@ async fn an_answer_is_kept_over_a_restart_until_central_has_it_and_a_repeated_co
 async fn a_command_that_ran_when_the_daemon_died_has_no_answer_and_is_not_run_again() {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(dir.path()).unwrap();
-    let running = Entry::Running { target: "gw/filter".into(), seconds: 30 };
+    let running = Entry::Running { target: "gw/filter".into(), seconds: 30, has_waited: false };
     state.put(Namespace::Commands, "7", &running).durable().await.unwrap();
     state.close().await;
     let state = State::open(dir.path()).unwrap();
@@ -109,6 +109,38 @@ async fn a_command_that_waits_is_there_after_a_restart_and_ends_when_it_is_valid
     assert_eq!((id.as_str(), answer), ("2", Err(MethodFailure::NotConnected { target: "gone".into() })));
     stop.cancel();
     expiring.await.unwrap();
+}
+
+/// A central that was restored from a backup has it waiting still.
+#[tokio::test]
+async fn a_command_that_waited_is_not_run_again_as_long_as_it_may_be_sent_again() {
+    const HOUR_MS: u64 = 3600 * 1000;
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(dir.path()).unwrap();
+    let (mut journal, _) = Journal::load(state.clone(), 0).unwrap();
+    let target = "gw/filter".parse().unwrap();
+    for (id, has_waited) in [("live", false), ("waited", true)] {
+        if has_waited {
+            journal.enter_waiting(id, &target, &request("reset"), 7 * 24 * 3600, 0);
+            journal.begin(&target, 0).unwrap();
+        } else {
+            journal.enter_running(id, &target, &request("reset"));
+        }
+        journal.answer(id, Err(MethodFailure::NoAnswer { target: "gw/filter".into(), seconds: 5 })).later();
+        journal.note_told(id, 0);
+    }
+    drop(journal);
+    state.close().await;
+    for (hours, known) in
+        [(0, [true, true]), (2, [false, true]), (7 * 24, [false, true]), (9 * 24, [false, false])]
+    {
+        let state = State::open(dir.path()).unwrap();
+        let (mut journal, _) = Journal::load(state.clone(), hours * HOUR_MS).unwrap();
+        let is_known = ["live", "waited"].map(|id| matches!(journal.known(id), Some(Entered::Known)));
+        assert_eq!(is_known, known, "after {hours} hours");
+        drop(journal);
+        state.close().await;
+    }
 }
 
 #[tokio::test]

@@ -18,10 +18,12 @@ pub enum Namespace {
     Users,
     /// What the link has cost today.
     Budget,
+    /// What central was told once and has acknowledged.
+    Told,
 }
 
 impl Namespace {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Twins,
         Self::Devices,
         Self::Deployment,
@@ -29,6 +31,7 @@ impl Namespace {
         Self::CloudMessages,
         Self::Users,
         Self::Budget,
+        Self::Told,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -40,6 +43,7 @@ impl Namespace {
             Self::CloudMessages => "cloud-messages",
             Self::Users => "users",
             Self::Budget => "budget",
+            Self::Told => "told",
         }
     }
 }

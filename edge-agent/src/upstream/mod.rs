@@ -20,3 +20,4 @@ pub mod reach;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod told_updates;

@@ -29,6 +29,16 @@ pub struct Queue {
     is_used: AtomicBool,
 }
 
+/// Sequences of a queue that central had confirmed and has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostRange {
+    /// The log's id.
+    pub queue: Uuid,
+    pub first: u64,
+    /// Inclusive.
+    pub last: u64,
+}
+
 /// The queues of one place, the highest priority first.
 type Queues = Arc<Vec<Arc<Queue>>>;
 
@@ -127,11 +137,11 @@ impl Destination {
         Some(queue.log.append_fenced(record, stamp_ms(), expires_ms, fence.cloned()))
     }
 
-    /// central has the queues up to these sequences: that much is done with. What it had confirmed and does not have any more
-    /// is a loss; how many messages that were.
-    pub fn is_stored(&self, stored: &Stored) -> u64 {
+    /// central has the queues up to these sequences: that much is done with. Gives what it had confirmed and does not have any
+    /// more, which is counted as lost.
+    pub fn is_stored(&self, stored: &Stored) -> Vec<LostRange> {
         let origin = stored.origin.as_deref().and_then(|origin| origin.parse::<Uuid>().ok());
-        let mut lost = 0;
+        let mut lost = Vec::new();
         for queue in self.queues().iter() {
             let log = &queue.log;
             let name = |epoch| QueueName { id: log.id(), epoch }.to_string();
@@ -153,7 +163,7 @@ impl Destination {
                         last,
                         "central had confirmed messages and lost them; it was restored from a backup"
                     );
-                    lost += last - first + 1;
+                    lost.push(LostRange { queue: log.id(), first, last });
                 }
             }
             log.advance_stored(up_to);
@@ -366,6 +376,11 @@ mod tests {
         Destination::open("upstream".into(), dir.join("upstream"), Limits::default()).unwrap()
     }
 
+    /// How many messages central has lost.
+    fn lost(place: &Destination, stored: &Stored) -> u64 {
+        place.is_stored(stored).iter().map(|lost| lost.last - lost.first + 1).sum()
+    }
+
     /// central's word on the epochs of the default queue.
     fn stored(place: &Destination, origin: &str, up_to: &[(edge_buffer::Epoch, u64)]) -> Stored {
         let id = place.queues()[0].log.id();
@@ -380,26 +395,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = place(dir.path());
         place.need([QueueClass::DEFAULT]).unwrap();
-        assert_eq!(place.is_stored(&stored(&place, one, &[])), 0);
+        assert_eq!(lost(&place, &stored(&place, one, &[])), 0);
         for text in ["1", "2", "3", "4"] {
             put(&place, PRIORITY_DEFAULT, text).await;
         }
         let log = place.queues()[0].log.clone();
         let epoch = log.epoch_of(1).unwrap();
-        assert_eq!(place.is_stored(&stored(&place, one, &[(epoch, 1)])), 0);
+        assert_eq!(lost(&place, &stored(&place, one, &[(epoch, 1)])), 0);
         assert_eq!(log.stats().cursor, 1);
         log.confirm(2, Some(2));
         log.confirm(4, None);
         // It refused the third, so its word ends before that, and it has the fourth.
         let mut refused = stored(&place, one, &[(epoch, 2)]);
         refused.highest = refused.queues.keys().map(|name| (name.clone(), 4)).collect();
-        assert_eq!(place.is_stored(&refused), 0);
-        assert_eq!(place.is_stored(&stored(&place, one, &[(epoch, 1)])), 3, "it was restored");
-        assert_eq!(place.is_stored(&stored(&place, one, &[(epoch, 1)])), 0, "counted once");
+        assert_eq!(lost(&place, &refused), 0);
+        assert_eq!(lost(&place, &stored(&place, one, &[(epoch, 1)])), 3, "it was restored");
+        assert_eq!(lost(&place, &stored(&place, one, &[(epoch, 1)])), 0, "counted once");
         log.confirm(4, Some(4));
-        assert_eq!(place.is_stored(&stored(&place, other, &[(epoch, 1)])), 0, "another one owes nothing");
+        assert_eq!(lost(&place, &stored(&place, other, &[(epoch, 1)])), 0, "another one owes nothing");
         log.confirm(4, None);
-        assert_eq!(place.is_stored(&stored(&place, other, &[])), 0, "the gateway was registered anew");
+        assert_eq!(lost(&place, &stored(&place, other, &[])), 0, "the gateway was registered anew");
         let gaps = log.gaps();
         assert_eq!((gaps.len(), gaps[0].cause.name(), gaps[0].count), (1, "central-restored", 3));
         place.close().await;

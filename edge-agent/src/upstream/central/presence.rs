@@ -94,6 +94,11 @@ impl PresenceOutbox {
         }));
     }
 
+    /// Returns true if parts of a list wait to be sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
     /// central has taken or refused a message.
     pub(super) fn acknowledged(&mut self) {
         self.in_flight -= 1;

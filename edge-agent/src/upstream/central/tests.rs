@@ -46,6 +46,7 @@ use crate::upstream::address::Address;
 use crate::upstream::meter::Meter;
 use crate::upstream::presence::PresenceChanges;
 use crate::upstream::status::LinkStatus;
+use crate::upstream::told_updates::ToldUpdates;
 
 pub(in crate::upstream) struct Gateway {
     pub(in crate::upstream) uplink: Uplink,
@@ -129,6 +130,7 @@ impl Gateway {
             clients,
             status: watch::Sender::new(LinkStatus::connected()),
             central_version: AtomicU32::new(0),
+            told_updates: ToldUpdates::load(state.clone()),
             is_store_unnamed: AtomicBool::new(false),
         };
         Self { uplink, state }

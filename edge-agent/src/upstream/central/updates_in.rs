@@ -35,7 +35,10 @@ impl Uplink {
                 if let Some(stored) = from_json::<Stored>(topic, payload) {
                     self.central_version.store(stored.version, Ordering::Relaxed);
                     self.note_whether_named(&stored);
-                    self.queues.upstream().is_stored(&stored);
+                    for lost in self.queues.upstream().is_stored(&stored) {
+                        self.told_updates.lost_by_central(&lost.queue.to_string(), lost.first, lost.last);
+                    }
+                    self.told_updates.compare(&stored);
                 }
             }
             LinkDown::Children => {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::losses::{Losing, Sent};
 use super::presence::PresenceOutbox;
 use super::uplink::Uplink;
+use crate::upstream::told_updates::{PAYLOAD_BYTES_MAX, ToldUpdate};
 
 /// The status of an answer that is too large, as HTTP has it.
 const PAYLOAD_TOO_LARGE: i64 = 413;
@@ -34,12 +35,36 @@ enum InFlightUpdate {
     Settled((DeviceId, u64)),
     Losses(Sent),
     Removed(RemovedDevice),
+    /// It was told to an earlier opening of central's store.
+    Again,
+}
+
+impl InFlightUpdate {
+    /// Returns true if nothing but [`ToldUpdates`] knows of it once central has acknowledged it. What is told whole on each
+    /// connection is not kept.
+    ///
+    /// [`ToldUpdates`]: crate::upstream::told_updates::ToldUpdates
+    fn is_told_once(&self) -> bool {
+        match self {
+            Self::Answer(_) | Self::Settled(_) | Self::Losses(_) | Self::Removed(_) => true,
+            Self::Once | Self::Section(_) | Self::Presence | Self::Again => false,
+        }
+    }
+}
+
+/// An update that central has not acknowledged, and what is kept of it then.
+type InFlight = (InFlightUpdate, Option<ToldUpdate>);
+/// What a message costs, its topic and payload, and what it tells.
+type NextUpdate = (Cause, String, Vec<u8>, InFlightUpdate);
+
+fn next(cause: Cause, operation: LinkUp, payload: Vec<u8>, told: InFlightUpdate) -> NextUpdate {
+    (cause, operation.to_string(), payload, told)
 }
 
 /// What one connection has told.
 pub(super) struct UpdateSender<'a> {
     link: &'a Uplink,
-    in_flight: HashMap<u16, InFlightUpdate>,
+    in_flight: HashMap<u16, InFlight>,
     presence: PresenceOutbox,
     losing: Losing,
     /// Modules of which central has refused the section. Bounded by the twins.
@@ -96,56 +121,7 @@ impl<'a> UpdateSender<'a> {
             return;
         }
         while self.in_flight.len() < IN_FLIGHT_MAX && sender.room() > 0 {
-            let meter = &self.link.meter;
-            let section_cause = |identity: &Identity| {
-                if identity.module.as_ref().is_some_and(ModuleId::is_system) {
-                    Cause::Deployments
-                } else {
-                    Cause::Twins
-                }
-            };
-            // What has used up its bytes of the day waits where it is.
-            let next_answer = || meter.is_ready(Cause::Commands).then(|| self.link.commands.next_unsent())?;
-            let next_settled =
-                || meter.is_ready(Cause::Messages).then(|| self.link.cloud_messages.next_unsent())?;
-            let next_section =
-                || self.link.twins.next_unsent(|identity| meter.is_ready(section_cause(identity)));
-            let mut next_presence = || self.presence.next_unsent(&self.link.presence, &self.link.clients);
-            let (cause, topic, payload, told) = if let Some(mut presence) = next_presence() {
-                for client in &mut presence.clients {
-                    client.generation = self.link.generation(&client.identity);
-                }
-
-                (Cause::Link, LinkUp::Presence, to_json(&presence), InFlightUpdate::Presence)
-            } else if let Some((id, answer)) = next_answer() {
-                (
-                    Cause::Commands,
-                    LinkUp::Answer { command_id: id.clone() },
-                    to_json(&answer),
-                    InFlightUpdate::Answer(id),
-                )
-            } else if let Some((request_id, enrolment)) = self.link.enrolments.next_unsent() {
-                (Cause::Link, LinkUp::Enrol { request_id }, to_json(&enrolment), InFlightUpdate::Once)
-            } else if let Some((of, settlement)) = next_settled() {
-                let operation = LinkUp::Settled { device: of.0.clone(), sequence: of.1 };
-                (Cause::Messages, operation, to_json(&settlement), InFlightUpdate::Settled(of))
-            } else if let Some((identity, section)) = next_section() {
-                let cause = section_cause(&identity);
-                let told = InFlightUpdate::Section(identity.clone());
-                let generation = self.link.generation(&identity);
-                let reported = Reported { section, generation };
-                (cause, LinkUp::Reported(identity), to_json(&reported), told)
-            } else if let Some((mut losses, sent)) = self.losing.next_unsent() {
-                for loss in &mut losses.losses {
-                    loss.generation = self.link.generation_of_loss(&losses.queue, loss);
-                }
-                (Cause::Link, LinkUp::Losses, to_json(&losses), InFlightUpdate::Losses(sent))
-            } else if let Some(removed) = self.next_removed() {
-                (Cause::Link, LinkUp::Removed, to_json(&removed), InFlightUpdate::Removed(removed))
-            } else {
-                break;
-            };
-            let topic = topic.to_string();
+            let Some((cause, topic, payload, told)) = self.next_update() else { break };
             let message = Outgoing { topic: &topic, payload: &payload, ..Outgoing::default() };
             let too_large = sender.too_large(&message);
             // central would close the connection, now and each time that it is told again.
@@ -161,15 +137,73 @@ impl<'a> UpdateSender<'a> {
                     continue;
                 }
             };
-            meter.count(cause, (topic.len() + payload.len() + PACKET_BYTES) as u64);
+            self.link.meter.count(cause, (topic.len() + payload.len() + PACKET_BYTES) as u64);
             let packet_id = sender.publish(&topic, &payload);
-            self.in_flight.insert(packet_id, told);
+            let kept = told.is_told_once().then(|| kept(&told, topic, payload));
+            self.in_flight.insert(packet_id, (told, kept));
         }
+    }
+
+    /// What central does not know yet and may be told now.
+    fn next_update(&mut self) -> Option<NextUpdate> {
+        let link = self.link;
+        let meter = &link.meter;
+        let section_cause = |identity: &Identity| {
+            if identity.module.as_ref().is_some_and(ModuleId::is_system) {
+                Cause::Deployments
+            } else {
+                Cause::Twins
+            }
+        };
+        if let Some(mut presence) = self.presence.next_unsent(&link.presence, &link.clients) {
+            for client in &mut presence.clients {
+                client.generation = link.generation(&client.identity);
+            }
+            return Some(next(Cause::Link, LinkUp::Presence, to_json(&presence), InFlightUpdate::Presence));
+        }
+        if let Some((request_id, enrolment)) = link.enrolments.next_unsent() {
+            let operation = LinkUp::Enrol { request_id };
+            return Some(next(Cause::Link, operation, to_json(&enrolment), InFlightUpdate::Once));
+        }
+        // What has used up its bytes of the day waits where it is. What is newer than what is told again waits for it: of two
+        // ends of one thing central takes the first, and of losses the ones with higher numbers.
+        let is_telling_again = link.told_updates.is_telling();
+        let is_ready = |cause| meter.is_ready(cause) && !is_telling_again;
+        if let Some((id, answer)) = is_ready(Cause::Commands).then(|| link.commands.next_unsent()).flatten() {
+            let (operation, told) = (LinkUp::Answer { command_id: id.clone() }, InFlightUpdate::Answer(id));
+            return Some(next(Cause::Commands, operation, to_json(&answer), told));
+        }
+        let settled = is_ready(Cause::Messages).then(|| link.cloud_messages.next_unsent()).flatten();
+        if let Some((of, settlement)) = settled {
+            let operation = LinkUp::Settled { device: of.0.clone(), sequence: of.1 };
+            return Some(next(Cause::Messages, operation, to_json(&settlement), InFlightUpdate::Settled(of)));
+        }
+        if let Some((identity, section)) =
+            link.twins.next_unsent(|identity| meter.is_ready(section_cause(identity)))
+        {
+            let (cause, told) = (section_cause(&identity), InFlightUpdate::Section(identity.clone()));
+            let reported = Reported { section, generation: link.generation(&identity) };
+            return Some(next(cause, LinkUp::Reported(identity), to_json(&reported), told));
+        }
+        if is_telling_again {
+            // Behind the devices that it may be about.
+            let update = if self.presence.has_unsent() { None } else { link.told_updates.next_unsent() };
+            let ToldUpdate { topic, payload } = update?;
+            return Some((Cause::Link, topic, payload.into_bytes(), InFlightUpdate::Again));
+        }
+        if let Some((mut losses, sent)) = self.losing.next_unsent() {
+            for loss in &mut losses.losses {
+                loss.generation = link.generation_of_loss(&losses.queue, loss);
+            }
+            return Some(next(Cause::Link, LinkUp::Losses, to_json(&losses), InFlightUpdate::Losses(sent)));
+        }
+        let removed = self.next_removed()?;
+        Some(next(Cause::Link, LinkUp::Removed, to_json(&removed), InFlightUpdate::Removed(removed)))
     }
 
     /// A device that was added here and removed, one at a time: all that it had to send is sent.
     fn next_removed(&self) -> Option<RemovedDevice> {
-        let is_telling = self.in_flight.values().any(|told| matches!(told, InFlightUpdate::Removed(_)));
+        let is_telling = self.in_flight.values().any(|(told, _)| matches!(told, InFlightUpdate::Removed(_)));
         if is_telling || !self.link.takes_generations() {
             return None;
         }
@@ -187,27 +221,34 @@ impl<'a> UpdateSender<'a> {
     /// central will not take something that it was told; false when it is no message of these.
     pub(super) fn refused(&mut self, packet_id: u16) -> bool {
         let module = match self.in_flight.get(&packet_id) {
-            Some(InFlightUpdate::Section(of))
+            Some((InFlightUpdate::Section(of), _))
                 if of.module.as_ref().is_some_and(|module| !module.is_system()) =>
             {
                 Some(of.clone())
             }
             _ => None,
         };
-        let is_told = self.acknowledged(packet_id);
+        let told = self.in_flight.remove(&packet_id);
+        let is_told = told.map(|(told, _)| self.done(told)).is_some();
         self.refused.extend(module);
         is_told
     }
 
     /// Returns true if the acknowledgement was of an update; the part that it came from is told then.
     pub(super) fn acknowledged(&mut self, packet_id: u16) -> bool {
-        let told = self.in_flight.remove(&packet_id);
-        told.map(|told| self.done(told)).is_some()
+        let Some((told, kept)) = self.in_flight.remove(&packet_id) else { return false };
+        // Before its part of the daemon forgets it.
+        if let Some(kept) = kept {
+            self.link.told_updates.keep(kept);
+        }
+        self.done(told);
+        true
     }
 
     fn done(&mut self, told: InFlightUpdate) {
         match told {
             InFlightUpdate::Once => {}
+            InFlightUpdate::Again => self.link.told_updates.acknowledged(),
             InFlightUpdate::Section(of) => {
                 if of.module.as_ref().is_some_and(ModuleId::is_system) {
                     // It may name the modules of which central took no section.
@@ -225,13 +266,30 @@ impl<'a> UpdateSender<'a> {
     }
 }
 
+/// What is kept of a message: of a long answer, that there was one.
+fn kept(told: &InFlightUpdate, topic: String, payload: Vec<u8>) -> ToldUpdate {
+    let bytes = payload.len();
+    let payload = if bytes > PAYLOAD_BYTES_MAX && matches!(told, InFlightUpdate::Answer(_)) {
+        let why = format!(
+            "central had the answer before it went back to a backup; it has {bytes} bytes, more than the gateway keeps"
+        );
+        to_json(&without_payload(why))
+    } else {
+        payload
+    };
+    ToldUpdate { topic, payload: String::from_utf8(payload).expect("JSON is UTF-8") }
+}
+
 /// What central is told in place of a message that it does not take: of an answer, that there was one. A JSON text can have
 /// six times the bytes that the target sent.
 fn in_place_of(told: &InFlightUpdate, bytes: usize) -> Option<Vec<u8>> {
     let InFlightUpdate::Answer(_) = told else { return None };
-    let payload =
-        format!("the answer is not passed on: it has {bytes} bytes, more than central takes").into();
-    Some(to_json(&Ok::<_, MethodFailure>(MethodResponse { status: PAYLOAD_TOO_LARGE, payload })))
+    let why = format!("the answer is not passed on: it has {bytes} bytes, more than central takes");
+    Some(to_json(&without_payload(why)))
+}
+
+fn without_payload(why: String) -> Result<MethodResponse, MethodFailure> {
+    Ok(MethodResponse { status: PAYLOAD_TOO_LARGE, payload: why.into() })
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {

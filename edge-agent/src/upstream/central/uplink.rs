@@ -26,6 +26,7 @@ use crate::upstream::address::Address;
 use crate::upstream::meter::Meter;
 use crate::upstream::presence::PresenceChanges;
 use crate::upstream::status::LinkStatus;
+use crate::upstream::told_updates::ToldUpdates;
 
 /// What the link to central takes from and gives to.
 pub struct Uplink {
@@ -55,6 +56,8 @@ pub struct Uplink {
     pub status: watch::Sender<LinkStatus>,
     /// Version of the link that central speaks, as it told on this connection or the one before.
     pub central_version: AtomicU32,
+    /// What central has acknowledged and nothing else keeps.
+    pub told_updates: ToldUpdates,
     /// central does not say which store it has.
     pub is_store_unnamed: AtomicBool,
 }

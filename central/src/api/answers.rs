@@ -6,7 +6,9 @@
 //! ```
 //!
 //! A caller holds the turns of others for as long as its own answers are made and no longer: while its client reads slowly, only its
-//! own next answers wait.
+//! own next answers wait. Changes take turns for each of their polls (`changes`).
+
+mod changes;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,7 +20,8 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Frame, SizeHint};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::task::JoinError;
 
 use super::error::ApiError;
 use crate::people::caller::{Caller, Who};
@@ -55,6 +58,8 @@ struct Turns {
     making: Arc<Semaphore>,
     waiting: Semaphore,
     units: Arc<Semaphore>,
+    /// Bodies that arrive or are worked on, in the same units.
+    bodies: Arc<Semaphore>,
 }
 
 impl Default for Turns {
@@ -63,7 +68,30 @@ impl Default for Turns {
             making: Arc::new(Semaphore::new(AT_ONCE_OF_CALLER_MAX)),
             waiting: Semaphore::new(WAITING_OF_CALLER_MAX),
             units: Arc::new(Semaphore::new(UNITS_OF_CALLER_MAX as usize)),
+            bodies: Arc::new(Semaphore::new(UNITS_OF_CALLER_MAX as usize)),
         }
+    }
+}
+
+const CLOSED: &str = "the semaphores are never closed";
+
+impl Turns {
+    /// A place to wait for something of this caller's.
+    fn place(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        self.waiting.try_acquire().map_err(|_| {
+            ApiError::too_many_requests(format!(
+                "{WAITING_OF_CALLER_MAX} requests of this caller wait for their answers already; ask for less at once"
+            ))
+        })
+    }
+
+    /// Waits for one of the caller's own turns.
+    async fn own(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        if let Ok(own) = self.making.clone().try_acquire_owned() {
+            return Ok(own);
+        }
+        let _place = self.place()?;
+        Ok(self.making.clone().acquire_owned().await.expect(CLOSED))
     }
 }
 
@@ -113,12 +141,9 @@ impl Answers {
             Ok(made) => made,
             Err(refused) => return refused.into_response(),
         };
-        // A stream of events has no length: it holds nothing of what it tells.
-        let Some(length) = response.body().size_hint().exact() else { return response };
-        let units = u32::try_from(length / UNIT_BYTES as u64).unwrap_or(u32::MAX).min(UNITS_OF_CALLER_MAX);
-        let held = turns.units.clone().acquire_many_owned(units).await;
+        let response = counted(turns, response).await;
         drop(own);
-        response.map(|body| Body::new(Held { body, _turns: turns, _units: held.ok() }))
+        response
     }
 
     async fn run<T: Send + 'static>(
@@ -126,18 +151,7 @@ impl Answers {
         turns: &Turns,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<(T, OwnedSemaphorePermit), ApiError> {
-        const CLOSED: &str = "the semaphores are never closed";
-        let own = match turns.making.clone().try_acquire_owned() {
-            Ok(own) => own,
-            Err(_) => {
-                let _place = turns.waiting.try_acquire().map_err(|_| {
-                    ApiError::too_many_requests(format!(
-                        "{WAITING_OF_CALLER_MAX} requests of this caller wait for their answers already; ask for less at once"
-                    ))
-                })?;
-                turns.making.clone().acquire_owned().await.expect(CLOSED)
-            }
-        };
+        let own = turns.own().await?;
         let of_all = self.making.clone().acquire_owned().await.expect(CLOSED);
         let runtime = Handle::current();
         let made = tokio::task::spawn_blocking(move || {
@@ -146,12 +160,26 @@ impl Answers {
             let done = runtime.block_on(work);
             (done, turns.0)
         });
-        match made.await {
-            Ok(made) => Ok(made),
-            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-            Err(_) => Err(ApiError::internal("central is stopping")),
-        }
+        joined(made.await)
     }
+}
+
+/// The end of work on a blocking thread.
+fn joined<T>(done: Result<T, JoinError>) -> Result<T, ApiError> {
+    match done {
+        Ok(done) => Ok(done),
+        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+        Err(_) => Err(ApiError::internal("central is stopping")),
+    }
+}
+
+/// An answer that counts against its caller until it is sent.
+async fn counted(turns: Arc<Turns>, response: Response) -> Response {
+    // A stream of events has no length: it holds nothing of what it tells.
+    let Some(length) = response.body().size_hint().exact() else { return response };
+    let units = u32::try_from(length / UNIT_BYTES as u64).unwrap_or(u32::MAX).min(UNITS_OF_CALLER_MAX);
+    let held = turns.units.clone().acquire_many_owned(units).await;
+    response.map(|body| Body::new(Held { body, _turns: turns, _units: held.ok() }))
 }
 
 /// A body, with what its caller has left of its bytes while it is sent.

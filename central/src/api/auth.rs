@@ -89,8 +89,7 @@ struct Admitted {
 }
 
 impl Access {
-    /// The answer to a request that may be made, as its maker may see it. Reads are answered beside the async threads; changes are few,
-    /// and some wait for minutes, so only what is shown of them is.
+    /// The answer to a request that may be made, as its maker may see it. It is made beside the async threads.
     async fn answer(&self, admitted: Admitted, mut request: Request, next: Next) -> Response {
         let Admitted { caller, credential } = admitted;
         let (identity, role, path) = (Identity::of(&caller), caller.role, request.uri().path().to_owned());
@@ -103,18 +102,16 @@ impl Access {
         if path == STREAM {
             return next.run(request).await;
         }
+        let changes_credentials = CREDENTIALS.iter().any(|root| path.starts_with(root));
+        let make = |request| async move { shown::to_role(role, &path, next.run(request).await).await };
         if !is_change {
-            let made = async move { shown::to_role(role, &path, next.run(request).await).await };
-            return self.answers.make(&identity, made).await;
+            return self.answers.make(&identity, make(request)).await;
         }
-        let response = next.run(request).await;
-        if CREDENTIALS.iter().any(|root| path.starts_with(root)) {
+        let response = self.answers.change(&identity, request, make).await;
+        if changes_credentials {
             self.credentials.may_have_changed();
         }
-        if role >= Role::Operator {
-            return response;
-        }
-        self.answers.make(&identity, async move { shown::to_role(role, &path, response).await }).await
+        response
     }
 }
 

@@ -58,10 +58,11 @@ pub mod why;
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::response::Response;
-use axum::{Extension, Json, Router, middleware};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router, middleware};
 use edge_hub::mqtt_server::MqttServer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -107,7 +108,7 @@ pub fn router(
         .layer(Extension(people))
         .layer(Extension(live))
         .layer(Extension(states))
-        .layer(Extension(Arc::new(description)))
+        .layer(Extension(DescriptionText::of(&description)))
         .layer(Extension(mqtt_server))
         .layer(Extension(Arc::new(Health::default())))
         .layer(Extension(Arc::new(RunningImport::default())))
@@ -251,6 +252,16 @@ fn deployments() -> OpenApiRouter<Services> {
 
 /// Describes this API as OpenAPI 3.1.
 #[utoipa::path(get, path = "/openapi.json", tag = "page", responses((status = 200, body = BTreeMap<String, serde_json::Value>)))]
-async fn open_api(Extension(description): Extension<Arc<OpenApi>>) -> Json<OpenApi> {
-    Json(OpenApi::clone(&description))
+async fn open_api(Extension(description): Extension<DescriptionText>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], description.0)
+}
+
+/// The description as it is sent: anybody may ask for it as often as he likes.
+#[derive(Clone)]
+struct DescriptionText(Bytes);
+
+impl DescriptionText {
+    fn of(description: &OpenApi) -> Self {
+        Self(serde_json::to_vec(description).expect("a description has a JSON form").into())
+    }
 }

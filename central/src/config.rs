@@ -133,7 +133,7 @@ pub struct KeepConfig {
     pub messages: u64,
     /// Commands of all devices together; beyond, the oldest go.
     pub commands: u64,
-    /// Rows of the audit log for changes and sign-ins; refusals have a tenth of that many beside them. Beyond, the oldest go.
+    /// Rows of the audit log for changes. Refusals, and what people do about themselves, have a tenth of that many each. Beyond, the oldest go.
     pub audit_rows: u64,
     /// Days that a row of the audit log is kept.
     pub audit_days: u32,

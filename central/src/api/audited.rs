@@ -19,6 +19,7 @@ use crate::audit::log::Audit;
 use crate::clock::now_ms;
 use crate::people::caller::{Caller, Who};
 use crate::redact::{self, Named};
+use crate::token::Role;
 
 /// What a read of a document names; all versions show the same of it.
 const VERSION: &str = "api-version=2022-10-31-preview";
@@ -110,7 +111,10 @@ pub(super) async fn record(State(recorder): State<Recorder>, mut request: Reques
     };
     let (before, after) = difference(before.as_ref().filter(|_| is_done), after.as_ref());
     let kind = if status == StatusCode::FORBIDDEN { EntryKind::Refused } else { asked };
-    recorder.audit.end(begun, Outcome { status: status.as_u16(), kind, before, after });
+    recorder.audit.end(
+        begun,
+        Outcome { status: status.as_u16(), kind, is_own: caller.role < Role::Operator, before, after },
+    );
     response
 }
 

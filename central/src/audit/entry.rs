@@ -8,7 +8,8 @@ use crate::clock::now_ms;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditLimits {
     pub rows: u64,
-    /// What was refused: strangers can make such rows, and must not push out the others.
+    /// What was refused, and as many of what people do about themselves: whoever may change nothing can make such rows, and must
+    /// not push out the others.
     pub refused_rows: u64,
     pub age_ms: u64,
 }
@@ -78,6 +79,8 @@ words! {
     /// Rows that give way to each other.
     Class {
         Change = "change",
+        /// What people of any role do about themselves: sign in and out, and set their own password.
+        Own = "own",
         Refused = "refused",
     }
 }
@@ -85,7 +88,13 @@ words! {
 impl EntryKind {
     /// Which rows this one may push out.
     pub fn class(self) -> Class {
-        if self == Self::Refused { Class::Refused } else { Class::Change }
+        match self {
+            Self::Refused => Class::Refused,
+            Self::SignIn | Self::SignOut => Class::Own,
+            Self::Created | Self::Updated | Self::Deleted | Self::Command | Self::Action | Self::Setup => {
+                Class::Change
+            }
+        }
     }
 }
 
@@ -127,10 +136,30 @@ impl Entry {
 pub struct Outcome {
     pub status: u16,
     pub kind: EntryKind,
+    /// Its maker may change nothing but what is its own.
+    pub is_own: bool,
     /// What stood before and does not any more: JSON.
     pub before: Option<String>,
     /// What stands since, or what was sent: JSON.
     pub after: Option<String>,
+}
+
+impl Outcome {
+    /// Which rows this one may push out. What a caller did wrong changed nothing, whatever was asked for.
+    pub fn class(&self) -> Class {
+        if (400..500).contains(&self.status) {
+            Class::Refused
+        } else if self.is_own {
+            Class::Own
+        } else {
+            self.kind.class()
+        }
+    }
+
+    /// Returns true if the request was not looked at, and is to come later.
+    pub fn is_postponed(&self) -> bool {
+        self.status == 429
+    }
 }
 
 /// A row as it is shown.

@@ -55,7 +55,7 @@ impl Audit {
     /// Adds a whole row, behind the answer.
     pub fn note(&self, entry: Entry, status: u16) {
         let (limits, kind) = (self.limits, entry.kind);
-        let outcome = Outcome { status, kind, before: None, after: None };
+        let outcome = Outcome { status, kind, is_own: false, before: None, after: None };
         let added = self.store.submit(move |c| Ok::<_, StoreError>(rows::add(c, &entry, &outcome, &limits)?));
         tasks::spawn("audit row", async move {
             if let Err(error) = added.await {

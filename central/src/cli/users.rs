@@ -85,7 +85,7 @@ fn note(
     kind: EntryKind,
     path: String,
 ) -> Result<(), PeopleError> {
-    let outcome = Outcome { status: 200, kind, before: None, after: None };
+    let outcome = Outcome { status: 200, kind, is_own: false, before: None, after: None };
     Ok(audit::add(c, &Entry::of_command(command, kind, path), &outcome, limits)?)
 }
 

@@ -49,8 +49,12 @@ pub fn begin(connection: &Connection, entry: &Entry, limits: &AuditLimits) -> ru
     Ok(id)
 }
 
-/// Completes a row.
+/// Completes a row. One of a request that was not looked at goes: who asks too often could fill the log with them.
 pub fn end(connection: &Connection, id: i64, outcome: &Outcome) -> rusqlite::Result<()> {
+    if outcome.is_postponed() {
+        connection.prepare_cached("DELETE FROM audit WHERE id = ?1 AND status IS NULL")?.execute([id])?;
+        return Ok(());
+    }
     connection
         .prepare_cached(
             "UPDATE audit SET status = ?2, kind = ?3, class = ?4, before = ?5, after = ?6 WHERE id = ?1 AND status IS NULL",
@@ -59,7 +63,7 @@ pub fn end(connection: &Connection, id: i64, outcome: &Outcome) -> rusqlite::Res
             id,
             outcome.status,
             outcome.kind.as_str(),
-            outcome.kind.class().as_str(),
+            outcome.class().as_str(),
             &outcome.before,
             &outcome.after,
         ))?;
@@ -78,7 +82,11 @@ pub fn add(
 }
 
 fn trim(connection: &Connection, now_ms: u64, limits: &AuditLimits) -> rusqlite::Result<()> {
-    for (class, rows) in [(Class::Change, limits.rows), (Class::Refused, limits.refused_rows)] {
+    for (class, rows) in [
+        (Class::Change, limits.rows),
+        (Class::Own, limits.refused_rows),
+        (Class::Refused, limits.refused_rows),
+    ] {
         connection
             .prepare_cached(
                 "DELETE FROM audit WHERE class = ?1 AND id <=
@@ -164,8 +172,11 @@ mod tests {
     }
 
     fn put(c: &Connection, at_ms: u64, who: &str, kind: EntryKind) {
-        add(c, &entry(at_ms, who, kind), &Outcome { status: 200, kind, before: None, after: None }, &LIMITS)
-            .unwrap();
+        put_with(c, at_ms, who, &Outcome { status: 200, kind, is_own: false, before: None, after: None });
+    }
+
+    fn put_with(c: &Connection, at_ms: u64, who: &str, outcome: &Outcome) {
+        add(c, &entry(at_ms, who, outcome.kind), outcome, &LIMITS).unwrap();
     }
 
     fn all(c: &Connection, who: Option<&str>) -> Vec<StoredEntry> {
@@ -191,6 +202,36 @@ mod tests {
             put(&c, at_ms, "busy", EntryKind::Updated);
         }
         assert!((200..=250).contains(&(all(&c, Some("owner")).len() + all(&c, Some("busy")).len())));
+    }
+
+    /// Every kind of row, of every end, that somebody can make who may change nothing.
+    #[test]
+    fn nothing_but_changes_pushes_out_changes() {
+        use EntryKind::{Action, Command, Created, Deleted, Refused, Setup, SignIn, SignOut, Updated};
+        let dir = tempfile::tempdir().unwrap();
+        let c = schema::open(&dir.path().join("central.db")).unwrap();
+        // Thousands of commits, of which none must outlive this test.
+        c.pragma_update(None, "synchronous", "OFF").unwrap();
+        for at_ms in 0..150 {
+            put(&c, at_ms, "owner", Updated);
+        }
+        let mut at_ms = 150;
+        for kind in [Action, Command, Created, Deleted, Refused, Setup, SignIn, SignOut, Updated] {
+            for (status, is_own) in
+                [200, 403, 409, 422, 429].into_iter().flat_map(|status| [(status, true), (status, false)])
+            {
+                let is_change = status == 200 && !is_own && ![Refused, SignIn, SignOut].contains(&kind);
+                for _ in 0..if is_change { 0 } else { 130 } {
+                    let outcome = Outcome { status, kind, is_own, before: None, after: None };
+                    put_with(&c, at_ms, "viewer", &outcome);
+                    at_ms += 1;
+                }
+                assert_eq!(all(&c, Some("owner")).len(), 150, "{kind:?} {status} {is_own}");
+            }
+        }
+        let kept = all(&c, Some("viewer"));
+        assert!((200..=300).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.iter().all(|row| row.status != Some(429)));
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::telemetry::position::GatewayProperties;
 
 impl From<ServiceError> for Rejected {
     fn from(error: ServiceError) -> Self {
-        let why = error.to_string();
+        let why = chain(&error).to_string();
         match error {
             ServiceError::NotFound(_) => Self::Wrong(404, why),
             ServiceError::Conflict(_) => Self::Wrong(409, why),

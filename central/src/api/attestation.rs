@@ -7,8 +7,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use edge_core::access::error::CertificateError;
 use edge_core::access::proof::Fingerprint;
 use edge_core::access::thumbprint::{Thumbprint, ThumbprintError};
+use edge_core::error_chain::chain;
 use edge_tls::pem::certificates;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -249,7 +251,7 @@ impl X509Body {
         }
         let read = |place: &str, certificate: Option<Certificate>| {
             let unprocessable =
-                |why| ApiError::unprocessable(format!("x509.clientCertificates.{place}: {why}"));
+                |why| ApiError::unprocessable(format!("x509.clientCertificates.{place}: {}", chain(&why)));
             certificate.map(|certificate| certificate.thumbprint().map_err(unprocessable)).transpose()
         };
         let (primary, primary_sha1) = read("primary", certificates.primary)?.unzip();
@@ -264,14 +266,24 @@ impl X509Body {
     }
 }
 
+/// Why a certificate or its thumbprints cannot be registered.
+#[derive(Debug, thiserror::Error)]
+enum RegisteredCertificateError {
+    #[error(transparent)]
+    Thumbprint(#[from] ThumbprintError),
+    #[error("the certificate cannot be used")]
+    Certificate(#[source] CertificateError),
+    #[error("found a certificate and a thumbprint; write one of them")]
+    Both,
+    #[error("found neither a certificate nor a thumbprint")]
+    Neither,
+}
+
 impl Certificate {
     /// The hash by which the certificate is known from now on, and its SHA-1 beside a longer one.
-    fn thumbprint(self) -> Result<(String, Option<String>), String> {
+    fn thumbprint(self) -> Result<(String, Option<String>), RegisteredCertificateError> {
         let info = self.info.unwrap_or_default();
-        let parse = |text: Option<String>| {
-            let parsed = text.map(|text| text.parse::<Thumbprint>());
-            parsed.transpose().map_err(|why: ThumbprintError| why.to_string())
-        };
+        let parse = |text: Option<String>| text.map(|text| text.parse::<Thumbprint>()).transpose();
         match (self.certificate, parse(info.sha256_thumbprint)?, parse(info.sha1_thumbprint)?) {
             (Some(text), None, None) => {
                 let der = match certificates(text.as_bytes()) {
@@ -281,15 +293,15 @@ impl Certificate {
                 // Read once, so that what is no certificate is refused here and not at each CONNECT.
                 edge_core::access::x509::valid_until(&der, crate::clock::now_ms() / 1000)
                     .and_then(|_| edge_core::access::x509::check_key(&der))
-                    .map_err(|why| format!("the certificate cannot be used: {why}"))?;
+                    .map_err(RegisteredCertificateError::Certificate)?;
                 let fingerprint = Fingerprint::of(&der);
                 let sha1 = Thumbprint::Sha1(fingerprint.sha1).to_string();
                 Ok((Thumbprint::Sha256(fingerprint.sha256).to_string(), Some(sha1)))
             }
             (None, Some(counts), sha1) => Ok((counts.to_string(), sha1.map(|sha1| sha1.to_string()))),
             (None, None, Some(counts)) => Ok((counts.to_string(), None)),
-            (Some(_), ..) => Err("found a certificate and a thumbprint; write one of them".to_owned()),
-            (None, None, None) => Err("found neither a certificate nor a thumbprint".to_owned()),
+            (Some(_), ..) => Err(RegisteredCertificateError::Both),
+            (None, None, None) => Err(RegisteredCertificateError::Neither),
         }
     }
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use edge_core::error_chain::chain;
 use schemas::method::MethodFailure;
 use schemas::timestamp::rfc1123;
 use serde::Serialize;
@@ -143,7 +144,7 @@ impl ApiError {
 
 impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
-        let message = error.to_string();
+        let message = chain(&error).to_string();
         let (status, code) = match error {
             ServiceError::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
             ServiceError::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),

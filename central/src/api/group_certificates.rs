@@ -86,16 +86,25 @@ pub struct ProofRequest {
     certificate: String,
 }
 
+/// Why a text is not one certificate.
+#[derive(Debug, thiserror::Error)]
+enum CertificateTextError {
+    #[error("found {found} certificates; write one")]
+    NotOne { found: usize },
+    #[error("found neither PEM nor base64")]
+    NoCertificate,
+}
+
 /// Reads the one certificate of a text.
-fn read(text: &str) -> Result<Vec<u8>, String> {
+fn read(text: &str) -> Result<Vec<u8>, CertificateTextError> {
     let decoded = STANDARD.decode(text.split_whitespace().collect::<String>());
     let bytes = decoded.as_deref().unwrap_or(text.as_bytes());
     match certificates(bytes) {
         Ok(pem) => match pem.as_slice() {
             [one] => Ok(one.to_vec()),
-            many => Err(format!("found {} certificates; write one", many.len())),
+            many => Err(CertificateTextError::NotOne { found: many.len() }),
         },
-        Err(_) => decoded.map_err(|_| "found neither PEM nor base64".to_owned()),
+        Err(_) => decoded.map_err(|_| CertificateTextError::NoCertificate),
     }
 }
 
@@ -114,7 +123,7 @@ impl CertificateRequest {
             let is_verified = self.verified.unwrap_or(stored.is_verified);
             return Ok(Some(SigningCertificate { is_verified, ..stored }));
         };
-        let der = read(&text).map_err(wrong)?;
+        let der = read(&text).map_err(|why| wrong(why.to_string()))?;
         let now_secs = now_ms() / 1000;
         x509::valid_until(&der, now_secs).map_err(|why| wrong(format!("it cannot be used: {why}")))?;
         Authorities::new(&[der.as_slice().into()]).map_err(|why| wrong(why.to_string()))?;
@@ -294,7 +303,7 @@ pub(super) async fn verify(
     Body(proof): Body<ProofRequest>,
 ) -> Answer<StatusCode> {
     let wrong = |why: String| ServiceError::Wrong(format!("certificate: {why}"));
-    let proof = read(&proof.certificate).map_err(wrong)?;
+    let proof = read(&proof.certificate).map_err(|why| wrong(why.to_string()))?;
     change(&store, of, move |of, entry| {
         let certificate = entry.as_mut().ok_or_else(|| none(of))?;
         let no_code = || wrong("no code was generated; POST …/generateVerificationCode first".to_owned());

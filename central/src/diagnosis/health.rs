@@ -3,6 +3,7 @@
 //! A look writes to the store. Looks are shared: who asks while one is made, or within [`FRESH`], gets its result, so that asking
 //! costs nothing however many ask.
 
+use edge_core::error_chain::chain;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -108,13 +109,13 @@ async fn look(store: &Store, telemetry: &Ingest) -> Report {
         Ok::<_, StoreError>(())
     });
     let written = match tokio::time::timeout(WRITE_WITHIN, write).await {
-        Ok(written) => written.map_err(|error| error.to_string()),
+        Ok(written) => written.map_err(|error| chain(&error).to_string()),
         Err(_) => Err(format!("nothing could be written for {WRITE_WITHIN:?}")),
     };
     let write_ms = milliseconds(since.elapsed());
     let read = store.read(|c| Ok::<_, StoreError>(losses::lost_by_restore(c)?));
     let read = match tokio::time::timeout(WRITE_WITHIN, read).await {
-        Ok(read) => read.map_err(|error| error.to_string()),
+        Ok(read) => read.map_err(|error| chain(&error).to_string()),
         Err(_) => Err(format!("nothing could be read for {WRITE_WITHIN:?}")),
     };
     let (works, oldest) = store.waiting();

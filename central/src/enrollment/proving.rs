@@ -10,10 +10,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_core::access::attestation::Attestation;
 use edge_core::access::enrolment;
+use edge_core::access::error::{AccessError, CertificateError};
 use edge_core::access::proof::{Fingerprint, KeyFingerprint};
 use edge_core::access::sas::Token;
 use edge_core::access::thumbprint::Thumbprint;
 use edge_core::access::x509::{self, Authorities, PresentedChain, Trust};
+use edge_core::error_chain::chain as causes;
 use rusqlite::Connection;
 use rustls::pki_types::CertificateDer;
 use schemas::names::DeviceId;
@@ -27,6 +29,43 @@ use crate::error::ServiceError;
 use crate::enrollment::placement::is_behind_by_operator;
 use crate::store::devices::{self, Device, Keys};
 use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
+
+/// Why what a device showed does not enrol it.
+#[derive(Debug, thiserror::Error)]
+enum ProofError {
+    #[error("ID scope `{0}` is not this site's")]
+    Scope(String),
+    #[error("its certificates did not arrive whole")]
+    Incomplete(#[source] base64::DecodeError),
+    #[error(transparent)]
+    Token(#[from] AccessError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("it must show a certificate, and showed none")]
+    NoCertificate,
+    #[error("its certificate is not one of those registered")]
+    OtherCertificate,
+    #[error("it is registered, and its keys are at its gateway")]
+    KeysAtGateway,
+    #[error(
+        "gateway `{gateway}` cannot show central that the device has the certificate's key; put the device behind the gateway by \
+         a relationship, or let it enrol at central"
+    )]
+    OnlyGatewaysWord { gateway: DeviceId },
+    #[error("no enabled enrolment group would take it")]
+    NoGroup,
+    #[error("no enabled enrolment group with a verified certificate would take it")]
+    NoVerifiedGroup,
+    #[error("no group's key made its token")]
+    NoGroupsKey,
+    #[error(
+        "group `{group}` does not let devices enrol by certificate through gateway `{gateway}`; add the gateway to the group's \
+         `gateways`, or let the device enrol at central"
+    )]
+    GatewayNotListed { group: String, gateway: DeviceId },
+    #[error("group `{group}` does not take it")]
+    GroupRefused { group: String, source: CertificateError },
+}
 
 /// Groups of one site.
 pub(crate) const GROUPS_MAX: u32 = 100;
@@ -87,9 +126,10 @@ pub(crate) fn prove(
     via: Option<&DeviceId>,
 ) -> Result<Proven, ServiceError> {
     let id = &shown.registration_id;
-    let refused = |why: String| ServiceError::Forbidden(format!("`{id}` may not enrol: {why}"));
+    let refused =
+        |why: ProofError| ServiceError::Forbidden(format!("`{id}` may not enrol: {}", causes(&why)));
     if shown.id_scope != site.id_scope {
-        return Err(refused(format!("ID scope `{}` is not this site's", shown.id_scope)));
+        return Err(refused(ProofError::Scope(shown.id_scope.clone())));
     }
     let device = devices::get(c, id)?;
     let enrollment = enrollments::enrollment(c, id)?;
@@ -116,10 +156,9 @@ pub(crate) fn prove(
         let ends_at = by_its_own(&device, shown, chain.as_ref(), site).map_err(refused)?;
         let proven = proven(Source::Own, ends_at);
         return match via {
-            Some(gateway) if proven.evidence == Evidence::GatewayWord && !is_placed => Err(refused(format!(
-                "gateway `{gateway}` cannot show central that the device has the certificate's key; put the device behind \
-                 the gateway by a relationship, or let it enrol at central"
-            ))),
+            Some(gateway) if proven.evidence == Evidence::GatewayWord && !is_placed => {
+                Err(refused(ProofError::OnlyGatewaysWord { gateway: gateway.clone() }))
+            }
             _ => Ok(proven),
         };
     }
@@ -141,13 +180,13 @@ struct Chain(Vec<CertificateDer<'static>>);
 
 impl Chain {
     /// `None` for a device that shows a token.
-    fn of(shown: &Enrolment) -> Result<Option<Self>, String> {
+    fn of(shown: &Enrolment) -> Result<Option<Self>, ProofError> {
         if !shown.token.is_empty() || shown.certificates.is_empty() {
             return Ok(None);
         }
         let decode = |text: &String| STANDARD.decode(text).map(CertificateDer::from);
         let chain: Result<_, _> = shown.certificates.iter().map(decode).collect();
-        chain.map(|chain| Some(Self(chain))).map_err(|_| "its certificates did not arrive whole".to_owned())
+        chain.map(|chain| Some(Self(chain))).map_err(ProofError::Incomplete)
     }
 
     fn shown(&self) -> PresentedChain<'_> {
@@ -156,43 +195,42 @@ impl Chain {
     }
 }
 
-fn verify(shown: &Enrolment, site: &Site, keys: &[&[u8]]) -> Result<Token, String> {
+fn verify(shown: &Enrolment, site: &Site, keys: &[&[u8]]) -> Result<Token, AccessError> {
     enrolment::verify(&shown.token, &site.id_scope, &shown.registration_id, keys, site.now_ms / 1000)
-        .map_err(|error| error.to_string())
 }
 
-fn by_its_own(device: &Device, shown: &Enrolment, chain: Option<&Chain>, site: &Site) -> Result<u64, String> {
+fn by_its_own(
+    device: &Device,
+    shown: &Enrolment,
+    chain: Option<&Chain>,
+    site: &Site,
+) -> Result<u64, ProofError> {
     let now_secs = site.now_ms / 1000;
-    let missing = || "it must show a certificate, and showed none".to_owned();
+    let chain = || chain.map(Chain::shown).ok_or(ProofError::NoCertificate);
     match attestation(device) {
-        Attestation::Keys(keys) if keys.is_empty() => {
-            Err("it is registered, and its keys are at its gateway".into())
-        }
+        Attestation::Keys(keys) if keys.is_empty() => Err(ProofError::KeysAtGateway),
         Attestation::Keys(keys) => {
             let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            verify(shown, site, &keys).map(|token| token.ends_at())
+            Ok(verify(shown, site, &keys)?.ends_at())
         }
         Attestation::Thumbprints(thumbprints) => {
-            let found = Fingerprint::of(chain.ok_or_else(missing)?.shown().leaf);
+            let leaf = chain()?.leaf;
+            let found = Fingerprint::of(leaf);
             if thumbprints.iter().any(|thumbprint| thumbprint.names(&found)) {
-                x509::valid_until(chain.ok_or_else(missing)?.shown().leaf, now_secs)
-                    .map_err(|why| why.to_string())
+                Ok(x509::valid_until(leaf, now_secs)?)
             } else {
-                Err("its certificate is not one of those registered".into())
+                Err(ProofError::OtherCertificate)
             }
         }
         Attestation::Authority => {
-            let shown_chain = chain.ok_or_else(missing)?.shown();
-            site.trust
-                .devices
-                .check(&shown_chain, &shown.registration_id, now_secs)
-                .and_then(|_| x509::valid_until(shown_chain.leaf, now_secs))
-                .map_err(|why| why.to_string())
+            let certificates = chain()?;
+            site.trust.devices.check(&certificates, &shown.registration_id, now_secs)?;
+            Ok(x509::valid_until(certificates.leaf, now_secs)?)
         }
     }
 }
 
-fn by_keys(shown: &Enrolment, site: &Site, groups: Vec<Group>) -> Result<(Source, u64), String> {
+fn by_keys(shown: &Enrolment, site: &Site, groups: Vec<Group>) -> Result<(Source, u64), ProofError> {
     let mut derived = Vec::new();
     for group in groups {
         let GroupAttestation::Keys(keys) = &group.attestation else { continue };
@@ -201,14 +239,14 @@ fn by_keys(shown: &Enrolment, site: &Site, groups: Vec<Group>) -> Result<(Source
         derived.push((group, primary, secondary));
     }
     if derived.is_empty() {
-        return Err("no enabled enrolment group would take it".into());
+        return Err(ProofError::NoGroup);
     }
     let keys: Vec<&[u8]> =
         derived.iter().flat_map(|(_, primary, secondary)| [&primary[..], &secondary[..]]).collect();
     let token = verify(shown, site, &keys)?;
     let by = |key: &[u8]| KeyFingerprint::of(key) == token.key;
     let found = derived.into_iter().find(|(_, primary, secondary)| by(primary) || by(secondary));
-    let (group, primary, secondary) = found.ok_or("no group's key made its token")?;
+    let (group, primary, secondary) = found.ok_or(ProofError::NoGroupsKey)?;
     let keys = Keys { primary: STANDARD.encode(primary), secondary: STANDARD.encode(secondary) };
     Ok((Source::of(group, Given::Keys(keys)), token.ends_at()))
 }
@@ -224,27 +262,23 @@ fn by_certificate(
     groups: Vec<Group>,
     chain: &Chain,
     unplaced_via: Option<&DeviceId>,
-) -> Result<(Source, u64), String> {
+) -> Result<(Source, u64), ProofError> {
     let (now_secs, certificates) = (site.now_ms / 1000, chain.shown());
-    let ends_at = x509::valid_until(certificates.leaf, now_secs).map_err(|why| why.to_string())?;
-    let mut why = "no enabled enrolment group with a verified certificate would take it".to_owned();
+    let ends_at = x509::valid_until(certificates.leaf, now_secs)?;
+    let mut why = ProofError::NoVerifiedGroup;
     for group in groups {
         let GroupAttestation::X509(signing) = &group.attestation else { continue };
         let Some(authorities) = verified(signing) else { continue };
         match authorities.check(&certificates, &shown.registration_id, now_secs) {
             Ok(_) => {
                 if let Some(gateway) = unplaced_via.filter(|gateway| !group.gateways.contains(gateway)) {
-                    why = format!(
-                        "group `{}` does not let devices enrol by certificate through gateway `{gateway}`; add the gateway to \
-                         the group's `gateways`, or let the device enrol at central",
-                        group.id
-                    );
+                    why = ProofError::GatewayNotListed { group: group.id, gateway: gateway.clone() };
                     continue;
                 }
                 let thumbprint = Thumbprint::sha256(certificates.leaf);
                 return Ok((Source::of(group, Given::Certificate(thumbprint)), ends_at));
             }
-            Err(error) => why = format!("group `{}` does not take it: {error}", group.id),
+            Err(source) => why = ProofError::GroupRefused { group: group.id, source },
         }
     }
     Err(why)

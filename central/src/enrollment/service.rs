@@ -75,7 +75,7 @@ impl Enrollment {
         let (shown, site) = (enrolment.clone(), self.site());
         let proven = self.store.read(move |c| prove(c, &shown, &site, None)).await;
         let Proven { ends_at, .. } = proven.map_err(|error| match error {
-            ServiceError::Store(_) => Refusal::Unavailable(error.to_string()),
+            ServiceError::Store(_) => Refusal::Unavailable(chain(&error).to_string()),
             error => Refusal::NotAuthorized(error.to_string()),
         })?;
         let identity = self.enrolling.enter(enrolment, None);
@@ -174,7 +174,7 @@ impl Enrollment {
 
 /// The answer of the Device Provisioning Service for an error.
 fn refusal(error: &ServiceError) -> EnrolmentAnswer {
-    let text = error.to_string();
+    let text = chain(error).to_string();
     match error {
         ServiceError::NotFound(_) => EnrolmentAnswer::failure(404, &text),
         ServiceError::Forbidden(_) => EnrolmentAnswer::failure(401, &text),

@@ -43,7 +43,7 @@ pub enum StoreError {
     /// The writer thread could not be started.
     #[error("starting the store's writer")]
     Writer(#[source] std::io::Error),
-    #[error("the store refused a statement: {0}")]
+    #[error("the store refused a statement")]
     Sqlite(#[source] rusqlite::Error),
     /// The file system has less left than `[keep] free_bytes`.
     #[error(

@@ -122,7 +122,7 @@ async fn a_command_that_waited_is_not_run_again_as_long_as_it_may_be_sent_again(
     for (id, has_waited) in [("live", false), ("waited", true)] {
         if has_waited {
             journal.enter_waiting(id, &target, &request("reset"), 7 * 24 * 3600, 0);
-            journal.begin(&target, 0).unwrap();
+            journal.begin(&target, 0).unwrap().2.later();
         } else {
             journal.enter_running(id, &target, &request("reset"));
         }

@@ -192,7 +192,7 @@ impl Writer<'_> {
             Err(_) if self.shared.damage.found().is_some() => {}
             Err(error) => tracing::error!(error = %chain(error), works, "a group was not committed"),
         }
-        *lock(&self.shared.failure) = committed.as_ref().err().map(ToString::to_string);
+        *lock(&self.shared.failure) = committed.as_ref().err().map(|error| chain(error).to_string());
         // Before they are told: who asks then is not told of works that are done.
         lock(&self.shared.waiting).drain(..works);
         for (finish, _permit) in finishes {

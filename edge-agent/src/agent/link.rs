@@ -22,8 +22,8 @@ use crate::upstream::central::uplink::Uplink;
 use crate::upstream::forward::{Forwarder, UpstreamProfile};
 use crate::upstream::meter::Meter;
 use crate::upstream::reach;
+use crate::upstream::sent_updates::SentUpdates;
 use crate::upstream::status::LinkStatus;
-use crate::upstream::told_updates::ToldUpdates;
 
 /// Starts it; gives its status, or `None` without an upstream.
 pub(super) fn start(
@@ -110,7 +110,7 @@ fn uplink(
         status,
         central_version: AtomicU32::new(0),
         // As the state was when it was opened: this is called once.
-        told_updates: ToldUpdates::load(parts.state.clone()),
+        sent_updates: SentUpdates::load(parts.state.clone()),
         is_store_unnamed: AtomicBool::new(false),
     }
 }

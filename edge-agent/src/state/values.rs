@@ -18,8 +18,8 @@ pub enum Namespace {
     Users,
     /// What the link has cost today.
     Budget,
-    /// What central was told once and has acknowledged.
-    Told,
+    /// Reports that central has acknowledged and nothing else keeps.
+    Sent,
 }
 
 impl Namespace {
@@ -31,7 +31,7 @@ impl Namespace {
         Self::CloudMessages,
         Self::Users,
         Self::Budget,
-        Self::Told,
+        Self::Sent,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -43,7 +43,7 @@ impl Namespace {
             Self::CloudMessages => "cloud-messages",
             Self::Users => "users",
             Self::Budget => "budget",
-            Self::Told => "told",
+            Self::Sent => "sent",
         }
     }
 }

@@ -17,7 +17,7 @@ pub mod forward;
 pub mod meter;
 pub mod presence;
 pub mod reach;
+pub mod sent_updates;
 pub mod status;
 #[cfg(test)]
 mod tests;
-pub mod told_updates;

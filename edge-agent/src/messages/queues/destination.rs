@@ -29,13 +29,11 @@ pub struct Queue {
     is_used: AtomicBool,
 }
 
-/// Sequences of a queue that central had confirmed and has lost.
+/// Sequences of a log, both included, that central had confirmed and has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostRange {
-    /// The log's id.
     pub queue: Uuid,
     pub first: u64,
-    /// Inclusive.
     pub last: u64,
 }
 
@@ -376,7 +374,6 @@ mod tests {
         Destination::open("upstream".into(), dir.join("upstream"), Limits::default()).unwrap()
     }
 
-    /// How many messages central has lost.
     fn lost(place: &Destination, stored: &Stored) -> u64 {
         place.is_stored(stored).iter().map(|lost| lost.last - lost.first + 1).sum()
     }

@@ -45,8 +45,8 @@ use crate::state::State;
 use crate::upstream::address::Address;
 use crate::upstream::meter::Meter;
 use crate::upstream::presence::PresenceChanges;
+use crate::upstream::sent_updates::SentUpdates;
 use crate::upstream::status::LinkStatus;
-use crate::upstream::told_updates::ToldUpdates;
 
 pub(in crate::upstream) struct Gateway {
     pub(in crate::upstream) uplink: Uplink,
@@ -130,7 +130,7 @@ impl Gateway {
             clients,
             status: watch::Sender::new(LinkStatus::connected()),
             central_version: AtomicU32::new(0),
-            told_updates: ToldUpdates::load(state.clone()),
+            sent_updates: SentUpdates::load(state.clone()),
             is_store_unnamed: AtomicBool::new(false),
         };
         Self { uplink, state }

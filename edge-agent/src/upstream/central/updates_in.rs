@@ -36,9 +36,9 @@ impl Uplink {
                     self.central_version.store(stored.version, Ordering::Relaxed);
                     self.note_whether_named(&stored);
                     for lost in self.queues.upstream().is_stored(&stored) {
-                        self.told_updates.lost_by_central(&lost.queue.to_string(), lost.first, lost.last);
+                        self.sent_updates.lost_by_central(&lost.queue.to_string(), lost.first, lost.last);
                     }
-                    self.told_updates.compare(&stored);
+                    self.sent_updates.compare(&stored);
                 }
             }
             LinkDown::Children => {

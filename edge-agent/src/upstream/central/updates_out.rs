@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::losses::{Losing, Sent};
 use super::presence::PresenceOutbox;
 use super::uplink::Uplink;
-use crate::upstream::told_updates::{PAYLOAD_BYTES_MAX, ToldUpdate};
+use crate::upstream::sent_updates::{PAYLOAD_BYTES_MAX, SentUpdate};
 
 /// The status of an answer that is too large, as HTTP has it.
 const PAYLOAD_TOO_LARGE: i64 = 413;
@@ -35,15 +35,15 @@ enum InFlightUpdate {
     Settled((DeviceId, u64)),
     Losses(Sent),
     Removed(RemovedDevice),
-    /// It was told to an earlier opening of central's store.
+    /// It was sent to an earlier opening of central's store.
     Again,
 }
 
 impl InFlightUpdate {
-    /// Returns true if nothing but [`ToldUpdates`] knows of it once central has acknowledged it. What is told whole on each
+    /// Returns true if nothing but [`SentUpdates`] knows of it once central has acknowledged it. What is sent whole on each
     /// connection is not kept.
     ///
-    /// [`ToldUpdates`]: crate::upstream::told_updates::ToldUpdates
+    /// [`SentUpdates`]: crate::upstream::sent_updates::SentUpdates
     fn is_told_once(&self) -> bool {
         match self {
             Self::Answer(_) | Self::Settled(_) | Self::Losses(_) | Self::Removed(_) => true,
@@ -53,8 +53,8 @@ impl InFlightUpdate {
 }
 
 /// An update that central has not acknowledged, and what is kept of it then.
-type InFlight = (InFlightUpdate, Option<ToldUpdate>);
-/// What a message costs, its topic and payload, and what it tells.
+type InFlight = (InFlightUpdate, Option<SentUpdate>);
+/// What a message costs, its topic and payload, and what it is.
 type NextUpdate = (Cause, String, Vec<u8>, InFlightUpdate);
 
 fn next(cause: Cause, operation: LinkUp, payload: Vec<u8>, told: InFlightUpdate) -> NextUpdate {
@@ -144,7 +144,7 @@ impl<'a> UpdateSender<'a> {
         }
     }
 
-    /// What central does not know yet and may be told now.
+    /// What central does not know yet and may be sent now.
     fn next_update(&mut self) -> Option<NextUpdate> {
         let link = self.link;
         let meter = &link.meter;
@@ -167,7 +167,7 @@ impl<'a> UpdateSender<'a> {
         }
         // What has used up its bytes of the day waits where it is. What is newer than what is told again waits for it: of two
         // ends of one thing central takes the first, and of losses the ones with higher numbers.
-        let is_telling_again = link.told_updates.is_telling();
+        let is_telling_again = link.sent_updates.is_telling();
         let is_ready = |cause| meter.is_ready(cause) && !is_telling_again;
         if let Some((id, answer)) = is_ready(Cause::Commands).then(|| link.commands.next_unsent()).flatten() {
             let (operation, told) = (LinkUp::Answer { command_id: id.clone() }, InFlightUpdate::Answer(id));
@@ -187,8 +187,8 @@ impl<'a> UpdateSender<'a> {
         }
         if is_telling_again {
             // Behind the devices that it may be about.
-            let update = if self.presence.has_unsent() { None } else { link.told_updates.next_unsent() };
-            let ToldUpdate { topic, payload } = update?;
+            let update = if self.presence.has_unsent() { None } else { link.sent_updates.next_unsent() };
+            let SentUpdate { topic, payload } = update?;
             return Some((Cause::Link, topic, payload.into_bytes(), InFlightUpdate::Again));
         }
         if let Some((mut losses, sent)) = self.losing.next_unsent() {
@@ -239,7 +239,7 @@ impl<'a> UpdateSender<'a> {
         let Some((told, kept)) = self.in_flight.remove(&packet_id) else { return false };
         // Before its part of the daemon forgets it.
         if let Some(kept) = kept {
-            self.link.told_updates.keep(kept);
+            self.link.sent_updates.keep(kept);
         }
         self.done(told);
         true
@@ -248,7 +248,7 @@ impl<'a> UpdateSender<'a> {
     fn done(&mut self, told: InFlightUpdate) {
         match told {
             InFlightUpdate::Once => {}
-            InFlightUpdate::Again => self.link.told_updates.acknowledged(),
+            InFlightUpdate::Again => self.link.sent_updates.acknowledged(),
             InFlightUpdate::Section(of) => {
                 if of.module.as_ref().is_some_and(ModuleId::is_system) {
                     // It may name the modules of which central took no section.
@@ -267,7 +267,7 @@ impl<'a> UpdateSender<'a> {
 }
 
 /// What is kept of a message: of a long answer, that there was one.
-fn kept(told: &InFlightUpdate, topic: String, payload: Vec<u8>) -> ToldUpdate {
+fn kept(told: &InFlightUpdate, topic: String, payload: Vec<u8>) -> SentUpdate {
     let bytes = payload.len();
     let payload = if bytes > PAYLOAD_BYTES_MAX && matches!(told, InFlightUpdate::Answer(_)) {
         let why = format!(
@@ -277,10 +277,10 @@ fn kept(told: &InFlightUpdate, topic: String, payload: Vec<u8>) -> ToldUpdate {
     } else {
         payload
     };
-    ToldUpdate { topic, payload: String::from_utf8(payload).expect("JSON is UTF-8") }
+    SentUpdate { topic, payload: String::from_utf8(payload).expect("JSON is UTF-8") }
 }
 
-/// What central is told in place of a message that it does not take: of an answer, that there was one. A JSON text can have
+/// What is sent in place of a message that central does not take: of an answer, that there was one. A JSON text can have
 /// six times the bytes that the target sent.
 fn in_place_of(told: &InFlightUpdate, bytes: usize) -> Option<Vec<u8>> {
     let InFlightUpdate::Answer(_) = told else { return None };

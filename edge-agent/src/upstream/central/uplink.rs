@@ -25,8 +25,8 @@ use crate::messages::twins::Twins;
 use crate::upstream::address::Address;
 use crate::upstream::meter::Meter;
 use crate::upstream::presence::PresenceChanges;
+use crate::upstream::sent_updates::SentUpdates;
 use crate::upstream::status::LinkStatus;
-use crate::upstream::told_updates::ToldUpdates;
 
 /// What the link to central takes from and gives to.
 pub struct Uplink {
@@ -57,7 +57,7 @@ pub struct Uplink {
     /// Version of the link that central speaks, as it told on this connection or the one before.
     pub central_version: AtomicU32,
     /// What central has acknowledged and nothing else keeps.
-    pub told_updates: ToldUpdates,
+    pub sent_updates: SentUpdates,
     /// central does not say which store it has.
     pub is_store_unnamed: AtomicBool,
 }

@@ -25,16 +25,16 @@ fn loss(number: u64, sender: &str, first: u64, last: u64, count: u64) -> Loss {
     }
 }
 
-fn losses(queue: &str, losses: Vec<Loss>) -> ToldUpdate {
-    ToldUpdate::of(&Losses { queue: queue.into(), name: "upstream".into(), losses })
+fn losses(queue: &str, losses: Vec<Loss>) -> SentUpdate {
+    SentUpdate::of(&Losses { queue: queue.into(), name: "upstream".into(), losses })
 }
 
-fn removed(device: &str) -> ToldUpdate {
-    ToldUpdate { topic: "$ls/removed".into(), payload: format!(r#"{{"deviceId":"{device}"}}"#) }
+fn removed(device: &str) -> SentUpdate {
+    SentUpdate { topic: "$ls/removed".into(), payload: format!(r#"{{"deviceId":"{device}"}}"#) }
 }
 
 /// What an opening of central's store is told again, acknowledged.
-fn told_again(updates: &ToldUpdates, opened: &str) -> Vec<ToldUpdate> {
+fn told_again(updates: &SentUpdates, opened: &str) -> Vec<SentUpdate> {
     updates.compare(&stored(Some(opened)));
     let told: Vec<_> = std::iter::from_fn(|| updates.next_unsent()).collect();
     for _ in &told {
@@ -43,17 +43,17 @@ fn told_again(updates: &ToldUpdates, opened: &str) -> Vec<ToldUpdate> {
     told
 }
 
-async fn restarted(updates: ToldUpdates, dir: &std::path::Path) -> ToldUpdates {
+async fn restarted(updates: SentUpdates, dir: &std::path::Path) -> SentUpdates {
     let state = updates.state.clone();
     drop(updates);
     state.close().await;
-    ToldUpdates::load(State::open(dir).unwrap())
+    SentUpdates::load(State::open(dir).unwrap())
 }
 
 #[tokio::test]
 async fn what_was_told_is_told_again_to_each_opening_of_centrals_store_once() {
     let dir = tempfile::tempdir().unwrap();
-    let updates = ToldUpdates::load(State::open(dir.path()).unwrap());
+    let updates = SentUpdates::load(State::open(dir.path()).unwrap());
     assert!(told_again(&updates, "a").is_empty());
     let all = [removed("press-1"), losses("q.1", vec![loss(1, "press-1", 1, 4, 4)]), removed("press-2")];
     for update in &all {
@@ -83,7 +83,7 @@ async fn another_central_and_one_that_registered_the_gateway_anew_are_told_nothi
     let anew = Stored { queues: BTreeMap::new(), ..stored(Some("a")) };
     for central in [other, anew] {
         let dir = tempfile::tempdir().unwrap();
-        let updates = ToldUpdates::load(State::open(dir.path()).unwrap());
+        let updates = SentUpdates::load(State::open(dir.path()).unwrap());
         updates.compare(&stored(Some("a")));
         updates.keep(removed("press-1"));
         updates.compare(&central);
@@ -95,10 +95,10 @@ async fn another_central_and_one_that_registered_the_gateway_anew_are_told_nothi
 }
 
 /// What a central counts that takes a loss of a queue by its number once, as central does.
-fn counted(before: &BTreeMap<String, u64>, told: &[ToldUpdate]) -> u64 {
+fn counted(before: &BTreeMap<String, u64>, told: &[SentUpdate]) -> u64 {
     let mut marks = before.clone();
     let mut sum = 0;
-    for losses in told.iter().filter_map(ToldUpdate::losses) {
+    for losses in told.iter().filter_map(SentUpdate::losses) {
         let mark = marks.entry(losses.queue).or_default();
         for loss in losses.losses {
             if loss.number > *mark {
@@ -121,7 +121,7 @@ proptest! {
         back_to in 0.0..1.0_f64,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let updates = ToldUpdates::load(State::open(dir.path()).unwrap());
+        let updates = SentUpdates::load(State::open(dir.path()).unwrap());
         updates.compare(&stored(Some("a")));
         let back_to = (told.len() as f64 * back_to) as usize;
         let (mut numbers, mut at_back) = (BTreeMap::<String, u64>::new(), BTreeMap::new());
@@ -153,7 +153,7 @@ proptest! {
 #[tokio::test]
 async fn losses_within_a_range_that_central_lost_are_not_counted_besides_it() {
     let dir = tempfile::tempdir().unwrap();
-    let updates = ToldUpdates::load(State::open(dir.path()).unwrap());
+    let updates = SentUpdates::load(State::open(dir.path()).unwrap());
     updates.compare(&stored(Some("a")));
     let refused = Loss { cause: "refused".into(), ..loss(4, "press-1", 120, 120, 3) };
     updates.keep(losses("q.1", vec![loss(1, "press-1", 50, 60, 11), loss(2, "press-1", 95, 104, 10)]));
@@ -164,7 +164,7 @@ async fn losses_within_a_range_that_central_lost_are_not_counted_besides_it() {
     let again = told_again(&updates, "b");
     let counts: Vec<(u64, u64)> = again
         .iter()
-        .filter_map(ToldUpdate::losses)
+        .filter_map(SentUpdate::losses)
         .flat_map(|losses| losses.losses)
         .map(|loss| (loss.number, loss.count))
         .collect();

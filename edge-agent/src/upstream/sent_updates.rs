@@ -1,14 +1,14 @@
-//! What central was told once, acknowledged, and the gateway would forget: kept for a central whose store goes back in time.
+//! Reports that central has acknowledged and the gateway would forget: kept for a central whose store goes back in time.
 //!
 //! ```text
-//! told ── acknowledged ──► kept ── central's store is opened again ──► told again ── acknowledged ──► kept
+//! sent ── acknowledged ──► kept ── central's store is opened again ──► sent again ── acknowledged ──► kept
 //!                           └── too many: losses are joined, then the oldest are forgotten
 //! ```
 //!
 //! central may be restored from a backup between any two of its starts, also by a copy of files that it knows nothing of. So it names
-//! each opening of its store, and everything here is told again to an opening that has not been told. central takes each of these
+//! each opening of its store, and everything here is sent again to an opening that has not had it. central takes each of these
 //! messages once: a loss by its number, an answer by its command, the end of a message by its sequence, a removal by its
-//! generation. Reported sections, presence and telemetry need no place here: they are told whole on each connection, or
+//! generation. Reported sections, presence and telemetry need no place here: they are sent whole on each connection, or
 //! are kept with a cursor that is compared (`edge-buffer`).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,31 +20,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::{Namespace, State, shaped};
 
-/// Messages that are kept. A queue that loses messages without a pause tells it once a minute: most of a day.
+/// Messages that are kept. A queue that loses messages without a pause reports it once a minute: most of a day.
 const KEPT_MAX: usize = 1024;
 /// Bytes of their topics and payloads.
 const BYTES_MAX: usize = 1 << 20;
-/// The longest payload that is kept. Answers of commands may be longer; of those, that there was one is told again.
+/// The longest payload that is kept. Answers of commands may be longer; of those, that there was one is sent again.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 40 * 1024;
 /// Messages that are joined at one time, the oldest: their records are replaced on disk together.
 const JOINED_AT_ONCE: usize = 64;
 
-/// Keys in the namespace: `told/{number}`, and `store`.
-const TOLD: &str = "told/";
+/// Keys in the namespace: `sent/{number}`, and `store`.
+const SENT: &str = "sent/";
 const STORE: &str = "store";
 /// Refused messages never got a sequence: what central lost of a range of sequences does not contain them.
 const REFUSED: &str = "refused";
 const LOSSES: &str = "$ls/losses";
 
-/// A message as it was told.
+/// A message as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ToldUpdate {
+pub(super) struct SentUpdate {
     pub(super) topic: String,
     /// JSON. As a text, so that its depth is not that of the record.
     pub(super) payload: String,
 }
 
-impl ToldUpdate {
+impl SentUpdate {
     fn size_bytes(&self) -> usize {
         self.topic.len() + self.payload.len()
     }
@@ -53,7 +53,7 @@ impl ToldUpdate {
         let losses = (self.topic == LOSSES).then(|| schemas::json::from_link(self.payload.as_bytes()));
         losses?
             .map_err(
-                |error| tracing::error!(error = %chain(&error), "a loss that was told could not be read"),
+                |error| tracing::error!(error = %chain(&error), "a loss that was sent could not be read"),
             )
             .ok()
     }
@@ -72,7 +72,7 @@ struct Opening {
 }
 
 impl Opening {
-    /// None of an older central, which is not told again.
+    /// None of an older central, to which nothing is sent again.
     fn of(stored: &Stored) -> Option<Self> {
         Some(Self { origin: stored.origin.clone(), opened: stored.opened.clone()? })
     }
@@ -80,12 +80,12 @@ impl Opening {
 
 #[derive(Debug, Default)]
 struct Kept {
-    updates: BTreeMap<u64, ToldUpdate>,
+    updates: BTreeMap<u64, SentUpdate>,
     bytes: usize,
     next: u64,
-    /// The opening that was told all of `updates`.
+    /// The opening that has had all of `updates`.
     opening: Option<Opening>,
-    /// The opening that is being told.
+    /// The opening to which they are being sent.
     telling: Option<Opening>,
     unsent: VecDeque<u64>,
     in_flight: usize,
@@ -93,20 +93,20 @@ struct Kept {
 
 /// The messages that are kept. Cheap to clone.
 #[derive(Clone)]
-pub struct ToldUpdates {
+pub struct SentUpdates {
     kept: Arc<Mutex<Kept>>,
     state: State,
 }
 
-impl ToldUpdates {
+impl SentUpdates {
     /// As last saved.
     pub fn load(state: State) -> Self {
         let mut kept = Kept::default();
-        for (key, value) in state.load::<serde_json::Value>(Namespace::Told) {
+        for (key, value) in state.load::<serde_json::Value>(Namespace::Sent) {
             if key == STORE {
-                kept.opening = shaped(Namespace::Told, &key, value);
-            } else if let Some(number) = key.strip_prefix(TOLD).and_then(|number| number.parse().ok())
-                && let Some(update) = shaped::<ToldUpdate>(Namespace::Told, &key, value)
+                kept.opening = shaped(Namespace::Sent, &key, value);
+            } else if let Some(number) = key.strip_prefix(SENT).and_then(|number| number.parse().ok())
+                && let Some(update) = shaped::<SentUpdate>(Namespace::Sent, &key, value)
             {
                 kept.bytes += update.size_bytes();
                 kept.next = kept.next.max(number + 1);
@@ -120,9 +120,9 @@ impl ToldUpdates {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, kept: &mut Kept, number: u64, update: ToldUpdate) {
-        // What is not saved is not told again; it was told once.
-        self.state.put(Namespace::Told, &format!("{TOLD}{number}"), &update).later();
+    fn put(&self, kept: &mut Kept, number: u64, update: SentUpdate) {
+        // What is not saved is not sent again; it was sent once.
+        self.state.put(Namespace::Sent, &format!("{SENT}{number}"), &update).later();
         kept.bytes += update.size_bytes();
         if let Some(before) = kept.updates.insert(number, update) {
             kept.bytes -= before.size_bytes();
@@ -132,17 +132,17 @@ impl ToldUpdates {
     fn remove(&self, kept: &mut Kept, number: u64) {
         if let Some(update) = kept.updates.remove(&number) {
             kept.bytes -= update.size_bytes();
-            self.state.remove(Namespace::Told, &format!("{TOLD}{number}")).later();
+            self.state.remove(Namespace::Sent, &format!("{SENT}{number}")).later();
         }
     }
 
-    /// central has acknowledged a message that is told no more.
-    pub(super) fn keep(&self, update: ToldUpdate) {
+    /// central has acknowledged a message that nothing else keeps.
+    pub(super) fn keep(&self, update: SentUpdate) {
         let mut kept = self.kept();
         let number = kept.next;
         kept.next += 1;
         self.put(&mut kept, number, update);
-        // While the kept ones are told, their numbers stay.
+        // While the kept ones are sent, their numbers stay.
         if kept.telling.is_none() {
             while kept.updates.len() > KEPT_MAX || kept.bytes > BYTES_MAX {
                 self.shorten(&mut kept);
@@ -159,8 +159,8 @@ impl ToldUpdates {
         let losses = |number: &u64| Some((*number, kept.updates[number].losses()?));
         let losses: Vec<(u64, Losses)> = oldest.iter().filter_map(losses).collect();
         let numbers: Vec<u64> = losses.iter().map(|(number, _)| *number).collect();
-        let joined: Vec<ToldUpdate> =
-            join(losses.into_iter().map(|(_, losses)| losses)).iter().map(ToldUpdate::of).collect();
+        let joined: Vec<SentUpdate> =
+            join(losses.into_iter().map(|(_, losses)| losses)).iter().map(SentUpdate::of).collect();
         let is_short = joined.iter().all(|update| update.payload.len() <= PAYLOAD_BYTES_MAX);
         if is_short && joined.len() * 2 <= numbers.len() {
             for number in &numbers {
@@ -177,7 +177,7 @@ impl ToldUpdates {
         }
     }
 
-    /// central has said which opening of its store it has: everything that this one was not told is to be told again.
+    /// central has said which opening of its store it has: everything that this one has not had is to be sent again.
     pub(super) fn compare(&self, stored: &Stored) {
         let Some(opening) = Opening::of(stored) else { return };
         let mut kept = self.kept();
@@ -188,7 +188,7 @@ impl ToldUpdates {
         if before.is_some_and(|before| before.origin != opening.origin)
             || (before == Some(&opening) && stored.queues.is_empty())
         {
-            // Another central, or the gateway was registered anew: what was told is none of its affairs.
+            // Another central, or the gateway was registered anew: what was sent is none of its affairs.
             let numbers: Vec<u64> = kept.updates.keys().copied().collect();
             for number in numbers {
                 self.remove(&mut kept, number);
@@ -202,13 +202,13 @@ impl ToldUpdates {
         if !kept.unsent.is_empty() {
             tracing::info!(
                 messages = kept.unsent.len(),
-                "central opened its store again; what it was told before is told again"
+                "central opened its store again; what it had been sent before is sent again"
             );
         }
         self.end_when_told(&mut kept);
     }
 
-    /// central has lost what it had confirmed of a queue, and the whole range counts as lost: losses in it are not told besides.
+    /// central has lost what it had confirmed of a queue, and the whole range counts as lost: losses in it are not sent besides.
     pub(super) fn lost_by_central(&self, queue: &str, first: u64, last: u64) {
         let mut kept = self.kept();
         let numbers: Vec<u64> = kept.updates.keys().copied().collect();
@@ -226,13 +226,13 @@ impl ToldUpdates {
             if losses.losses.is_empty() {
                 self.remove(&mut kept, number);
             } else {
-                self.put(&mut kept, number, ToldUpdate::of(&losses));
+                self.put(&mut kept, number, SentUpdate::of(&losses));
             }
         }
     }
 
-    /// The next message to tell again.
-    pub(super) fn next_unsent(&self) -> Option<ToldUpdate> {
+    /// The next message to send again.
+    pub(super) fn next_unsent(&self) -> Option<SentUpdate> {
         let mut kept = self.kept();
         loop {
             let number = kept.unsent.pop_front()?;
@@ -244,7 +244,7 @@ impl ToldUpdates {
         }
     }
 
-    /// Returns true until everything that is to be told again was sent: what is newer waits for it.
+    /// Returns true until everything was sent again: what is newer waits for it.
     pub(super) fn is_telling(&self) -> bool {
         !self.kept().unsent.is_empty()
     }
@@ -261,7 +261,7 @@ impl ToldUpdates {
             && kept.in_flight == 0
             && let Some(opening) = kept.telling.take()
         {
-            self.state.put(Namespace::Told, STORE, &opening).later();
+            self.state.put(Namespace::Sent, STORE, &opening).later();
             kept.opening = Some(opening);
         }
     }

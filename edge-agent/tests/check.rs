@@ -496,8 +496,23 @@ fn rows() -> Vec<Row> {
             InFacts(|facts| {
                 let path = "/var/lib/edge-agent/ca.pem".into();
                 let not_after_secs = facts.now_secs - 86_400;
+                facts.certificates.ca = Probe::Found(edge_core::health::facts::CaFacts {
+                    path,
+                    not_before_secs: 0,
+                    not_after_secs,
+                });
+            }),
+        ),
+        row(
+            CheckId::Ca,
+            "the gateway's CA was made while the clock was ahead",
+            Error,
+            InFacts(|facts| {
+                let path = "/var/lib/edge-agent/ca.pem".into();
+                let not_before_secs = facts.now_secs + 300 * 86_400;
+                let not_after_secs = not_before_secs + 3_650 * 86_400;
                 facts.certificates.ca =
-                    Probe::Found(edge_core::health::facts::CaFacts { path, not_after_secs });
+                    Probe::Found(edge_core::health::facts::CaFacts { path, not_before_secs, not_after_secs });
             }),
         ),
         row(CheckId::CaKey, "ca-key.pem is lost", Warn, Real(|scene| scene.remove("ca-key.pem"))),

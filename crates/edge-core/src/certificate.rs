@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::clock::is_before_build;
+use crate::clock::{BUILT_SECS, is_before_build};
 
 /// The certificate that a server serves. Times are seconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,16 +60,70 @@ impl fmt::Display for RenewalReason {
     }
 }
 
-/// When two thirds of the validity are over: early enough for a gateway that is switched off for weeks, late enough that clients see
-/// few new certificates.
-fn due_secs(served: &Served) -> u64 {
-    let life = served.not_after_secs.saturating_sub(served.not_before_secs);
+/// The last second that a certificate can name, of the year 9999.
+const LAST_SECS: u64 = 253_402_300_799;
+/// A server certificate is valid for at most so long in all: Apple's platforms reject ones of more than 825 days.
+pub const SERVER_VALIDITY_MAX_SECS: u64 = 824 * 24 * 3_600;
+
+/// First and last second of a certificate's validity, since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    pub not_before_secs: u64,
+    pub not_after_secs: u64,
+}
+
+impl Validity {
+    /// Of a certificate that is made now, for `lifetime_secs` from now on. `ca` is that of the CA which signs it; a CA has none.
+    ///
+    /// It begins when the program was built, not now: made while the clock is ahead, it would not be valid yet once the clock is
+    /// right. A clock that is before the build is wrong for certain, and makes nothing end earlier.
+    pub fn of_new(now_secs: u64, lifetime_secs: u64, ca: Option<Self>) -> Self {
+        let ends = now_secs.max(BUILT_SECS).saturating_add(lifetime_secs).min(LAST_SECS);
+        let ca = ca.unwrap_or(Self { not_before_secs: 0, not_after_secs: LAST_SECS });
+        Self {
+            not_before_secs: BUILT_SECS.max(ca.not_before_secs),
+            // Verifiers reject a certificate as soon as one of its chain has expired.
+            not_after_secs: ends.min(ca.not_after_secs),
+        }
+    }
+
+    /// The same end, and a beginning at most so long before.
+    #[must_use]
+    pub fn at_most(self, secs: u64) -> Self {
+        let not_before_secs = self.not_before_secs.max(self.not_after_secs.saturating_sub(secs));
+        Self { not_before_secs, ..self }
+    }
+}
+
+/// How the site's own server certificates are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Issuing {
+    /// For how long from now on.
+    pub lifetime_secs: u64,
+    /// Validity of the CA that signs them.
+    pub ca: Option<Validity>,
+}
+
+impl Issuing {
+    /// Validity of one that is made now.
+    pub fn validity(&self, now_secs: u64) -> Validity {
+        Validity::of_new(now_secs, self.lifetime_secs, self.ca).at_most(SERVER_VALIDITY_MAX_SECS)
+    }
+}
+
+/// When a third of the lifetime is left: early enough for a gateway that is switched off for weeks, late enough that clients see
+/// few new certificates. One of our own begins when the program was built, so its lifetime is what it was made for.
+fn due_secs(served: &Served, issuing: &Issuing) -> u64 {
+    let whole = served.not_after_secs.saturating_sub(served.not_before_secs);
+    let life = if served.is_own { whole.min(issuing.lifetime_secs) } else { whole };
     served.not_after_secs - life / 3
 }
 
 /// Decides whether a certificate that must have all of `names` (compared without case) is renewed.
-pub fn renewal(served: &Served, names: &[String], now_secs: u64) -> Renewal {
-    let due_secs = due_secs(served);
+///
+/// One of our own is only renewed where a new one is better: it may end with its CA.
+pub fn renewal(served: &Served, names: &[String], issuing: &Issuing, now_secs: u64) -> Renewal {
+    let due_secs = due_secs(served, issuing);
     if !served.is_own {
         return if now_secs >= due_secs {
             Renewal::Warn { not_after_secs: served.not_after_secs }
@@ -77,12 +131,18 @@ pub fn renewal(served: &Served, names: &[String], now_secs: u64) -> Renewal {
             Renewal::Keep { until_secs: due_secs }
         };
     }
+    let new = issuing.validity(now_secs);
     let missing = names.iter().find(|name| !served.names.iter().any(|has| has.eq_ignore_ascii_case(name)));
     match missing {
         Some(name) => Renewal::Renew(RenewalReason::Name(name.clone())),
         None if now_secs > served.not_after_secs => Renewal::Renew(RenewalReason::Expired),
-        None if now_secs >= due_secs => Renewal::Renew(RenewalReason::Due),
-        None if now_secs < served.not_before_secs && !is_before_build(now_secs) => {
+        None if now_secs >= due_secs && new.not_after_secs > served.not_after_secs => {
+            Renewal::Renew(RenewalReason::Due)
+        }
+        None if now_secs < served.not_before_secs
+            && !is_before_build(now_secs)
+            && new.not_before_secs < served.not_before_secs =>
+        {
             Renewal::Renew(RenewalReason::NotYetValid)
         }
         None => Renewal::Keep { until_secs: due_secs },
@@ -97,6 +157,11 @@ const CA_NOTICE_SECS: u64 = 365 * 24 * 3_600;
 pub enum CaRenewal {
     /// It is valid for more than a year.
     Keep,
+    /// It is not valid yet: it was made while the clock was ahead, or the clock is behind.
+    NotYetValid {
+        /// Days until then, rounded up.
+        days: u64,
+    },
     /// It expires within a year.
     Expires {
         /// Whole days until then.
@@ -106,8 +171,12 @@ pub enum CaRenewal {
     Expired,
 }
 
-/// Checks the site's own CA by the last second of its validity.
-pub fn ca_renewal(not_after_secs: u64, now_secs: u64) -> CaRenewal {
+/// Checks the site's own CA by its validity.
+pub fn ca_renewal(ca: Validity, now_secs: u64) -> CaRenewal {
+    let Validity { not_before_secs, not_after_secs } = ca;
+    if now_secs < not_before_secs && !is_before_build(now_secs) {
+        return CaRenewal::NotYetValid { days: (not_before_secs - now_secs).div_ceil(86_400) };
+    }
     match not_after_secs.checked_sub(now_secs) {
         None => CaRenewal::Expired,
         Some(left) if left <= CA_NOTICE_SECS => CaRenewal::Expires { days_left: left / 86_400 },
@@ -124,10 +193,12 @@ mod tests {
         Served { not_before_secs: 1_000, not_after_secs: 4_000, names, is_own }
     }
 
+    const ISSUING: Issuing = Issuing { lifetime_secs: 90 * DAY, ca: None };
+
     #[test]
     fn our_own_certificate_is_made_anew_at_two_thirds_of_its_time_or_when_it_lacks_a_name() {
         let names = ["edge1".to_owned()];
-        let renewal = |names: &[String], now| renewal(&served(true), names, now);
+        let renewal = |names: &[String], now| renewal(&served(true), names, &ISSUING, now);
         assert_eq!(renewal(&names, 2_999), Renewal::Keep { until_secs: 3_000 });
         assert_eq!(renewal(&names, 3_000), Renewal::Renew(RenewalReason::Due));
         assert_eq!(renewal(&names, 4_000), Renewal::Renew(RenewalReason::Due));
@@ -138,43 +209,85 @@ mod tests {
 
     #[test]
     fn a_clock_that_woke_up_in_the_past_changes_nothing() {
-        assert_eq!(renewal(&served(true), &[], 0), Renewal::Keep { until_secs: 3_000 });
+        assert_eq!(renewal(&served(true), &[], &ISSUING, 0), Renewal::Keep { until_secs: 3_000 });
     }
 
     #[test]
     fn the_certificate_of_another_authority_is_told_of_and_never_replaced() {
         let names = ["edge2".to_owned()];
-        assert_eq!(renewal(&served(false), &names, 2_999), Renewal::Keep { until_secs: 3_000 });
-        assert_eq!(renewal(&served(false), &names, 9_000), Renewal::Warn { not_after_secs: 4_000 });
+        assert_eq!(renewal(&served(false), &names, &ISSUING, 2_999), Renewal::Keep { until_secs: 3_000 });
+        assert_eq!(renewal(&served(false), &names, &ISSUING, 9_000), Renewal::Warn { not_after_secs: 4_000 });
     }
 
     #[test]
     fn an_authority_is_told_of_a_year_before_it_ends() {
         let year = 365 * 86_400;
-        assert_eq!(ca_renewal(10 * year, 9 * year - 1), CaRenewal::Keep);
-        assert_eq!(ca_renewal(10 * year, 9 * year), CaRenewal::Expires { days_left: 365 });
-        assert_eq!(ca_renewal(10 * year, 10 * year - 1), CaRenewal::Expires { days_left: 0 });
-        assert_eq!(ca_renewal(10 * year, 10 * year + 1), CaRenewal::Expired);
+        let ca = Validity { not_before_secs: 0, not_after_secs: 10 * year };
+        assert_eq!(ca_renewal(ca, 9 * year - 1), CaRenewal::Keep);
+        assert_eq!(ca_renewal(ca, 9 * year), CaRenewal::Expires { days_left: 365 });
+        assert_eq!(ca_renewal(ca, 10 * year - 1), CaRenewal::Expires { days_left: 0 });
+        assert_eq!(ca_renewal(ca, 10 * year + 1), CaRenewal::Expired);
     }
 
     const DAY: u64 = 86_400;
 
-    /// As the programs make it: an hour back, and for 90 days.
     fn made(now_secs: u64) -> Served {
-        let (not_before_secs, not_after_secs) = (now_secs.saturating_sub(3_600), now_secs + 90 * DAY);
+        let Validity { not_before_secs, not_after_secs } = ISSUING.validity(now_secs);
         Served { not_before_secs, not_after_secs, names: Vec::new(), is_own: true }
     }
 
     #[test]
     fn a_certificate_made_while_the_clock_was_ahead_is_made_anew_when_it_is_right() {
         let now = crate::clock::BUILT_SECS + DAY;
-        let ahead = made(now + 300 * DAY);
-        assert_eq!(renewal(&ahead, &[], now), Renewal::Renew(RenewalReason::NotYetValid));
-        let unset = renewal(&made(now), &[], 0);
+        let was_ahead = now + 300 * DAY;
+        // As an earlier version made it.
+        let ahead = Served {
+            not_before_secs: was_ahead - DAY,
+            not_after_secs: was_ahead + 90 * DAY,
+            ..made(was_ahead)
+        };
+        assert_eq!(renewal(&ahead, &[], &ISSUING, now), Renewal::Renew(RenewalReason::NotYetValid));
+        let unset = renewal(&made(now), &[], &ISSUING, 0);
         assert!(matches!(unset, Renewal::Keep { .. }), "a clock in 1970 replaces nothing: {unset:?}");
     }
 
+    #[test]
+    fn a_certificate_that_ends_with_its_ca_is_not_made_anew_at_every_check() {
+        let now = crate::clock::BUILT_SECS + 3_000 * DAY;
+        let ca = Validity { not_before_secs: BUILT_SECS, not_after_secs: now + 10 * DAY };
+        let issuing = Issuing { ca: Some(ca), ..ISSUING };
+        let Validity { not_before_secs, not_after_secs } = issuing.validity(now);
+        assert_eq!(not_after_secs, ca.not_after_secs);
+        let served = Served { not_before_secs, not_after_secs, names: Vec::new(), is_own: true };
+        assert!(matches!(renewal(&served, &[], &issuing, now + DAY), Renewal::Keep { .. }));
+    }
+
+    #[test]
+    fn a_ca_that_is_not_valid_yet_is_told_unless_the_clock_is_wrong_for_certain() {
+        let now = BUILT_SECS + DAY;
+        let ca = Validity { not_before_secs: now + 300 * DAY - 1, not_after_secs: now + 4_000 * DAY };
+        assert_eq!(ca_renewal(ca, now), CaRenewal::NotYetValid { days: 300 });
+        assert_eq!(ca_renewal(ca, 0), CaRenewal::Keep);
+        assert_eq!(ca_renewal(ca, ca.not_before_secs), CaRenewal::Keep);
+    }
+
     proptest::proptest! {
+        /// Whatever the clock says when CA and certificate are made: both are valid by any right clock of their lifetime.
+        #[test]
+        fn what_is_made_by_any_clock_is_valid_by_a_right_one(
+            ca_clock in 0_u64..LAST_SECS, clock in 0_u64..LAST_SECS, right_days in 0_u64..300, lifetime_days in 1_u64..400,
+        ) {
+            let right = BUILT_SECS + right_days * DAY;
+            let ca = Validity::of_new(ca_clock, 3_650 * DAY, None);
+            let made = Validity::of_new(clock, lifetime_days * DAY, Some(ca));
+            proptest::prop_assert!(ca.not_before_secs <= right && right <= ca.not_after_secs);
+            proptest::prop_assert!(made.not_before_secs <= right);
+            // Made by a right clock or by one that is ahead, it lasts; made by one that is behind, it lasts from the build on.
+            let lasts_until = clock.max(BUILT_SECS) + lifetime_days * DAY;
+            proptest::prop_assert!(made.not_after_secs == lasts_until.min(LAST_SECS).min(ca.not_after_secs));
+            proptest::prop_assert!(made.at_most(SERVER_VALIDITY_MAX_SECS).not_after_secs == made.not_after_secs);
+        }
+
         /// Any schedule: the clock is wrong by days for minutes, again and again, with restarts or without, and right at the end. One
         /// look by the right clock is enough, and while the clock can be right what it made is valid by it.
         #[test]
@@ -187,7 +300,7 @@ mod tests {
             for (days, minutes) in wrong.into_iter().chain([right]) {
                 for _ in 0..minutes {
                     let now = real.saturating_add_signed(days * DAY.cast_signed());
-                    if let Renewal::Renew(_) = renewal(&served, &[], now) {
+                    if let Renewal::Renew(_) = renewal(&served, &[], &ISSUING, now) {
                         served = made(now);
                     }
                     let is_valid = (served.not_before_secs..=served.not_after_secs).contains(&now);

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use edge_core::access::p521;
-use edge_core::certificate::Served;
+use edge_core::certificate::{Served, Validity};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::error::TlsError;
 use crate::issue::Authority;
-use crate::pem::certificates;
+use crate::pem::{certificates, validity};
 
 /// Reads the first certificate of a PEM text. `is_own` of the result says whether `authority`, the site's own, signed it.
 ///
@@ -19,7 +19,7 @@ pub fn inspect(cert_pem: &[u8], authority: Option<&Authority>) -> Result<Served,
     let chain = certificates(cert_pem)?;
     let der = chain.first().ok_or(TlsError::NoCertificate)?;
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| TlsError::NoCertificate)?;
-    let secs = |time: i64| u64::try_from(time).unwrap_or_default();
+    let Validity { not_before_secs, not_after_secs } = validity(der)?;
     let names = certificate.subject_alternative_name().ok().flatten();
     let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
@@ -27,8 +27,8 @@ pub fn inspect(cert_pem: &[u8], authority: Option<&Authority>) -> Result<Served,
         _ => None,
     });
     Ok(Served {
-        not_before_secs: secs(certificate.validity().not_before.timestamp()),
-        not_after_secs: secs(certificate.validity().not_after.timestamp()),
+        not_before_secs,
+        not_after_secs,
         names: names.collect(),
         is_own: authority.is_some_and(|authority| is_signed_by(&certificate, authority)),
     })
@@ -42,15 +42,6 @@ pub(crate) fn is_damaged_own(cert_pem: &[u8], authority: &Authority) -> bool {
     };
     let is_signed = inspect(cert_pem, Some(authority)).is_ok_and(|known| known.is_own);
     chain.get(1).is_some_and(|issuer| ca.first() == Some(issuer)) && !is_signed
-}
-
-/// Last second of validity of a certificate in DER, in seconds since the Unix epoch.
-///
-/// # Errors
-/// [`TlsError::NoCertificate`].
-pub fn not_after_secs(der: &[u8]) -> Result<u64, TlsError> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| TlsError::NoCertificate)?;
-    Ok(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default())
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

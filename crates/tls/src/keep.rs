@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_core::certificate::{self, CaRenewal, Renewal, RenewalReason};
+use edge_core::certificate::{
+    self, CaRenewal, Issuing, Renewal, RenewalReason, SERVER_VALIDITY_MAX_SECS, Validity,
+};
 use edge_core::error_chain::chain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -185,8 +187,18 @@ impl Keeper {
             return;
         }
         let Ok(known) = inspect(authority.cert_pem.as_bytes(), None) else { return };
-        let days_left = match certificate::ca_renewal(known.not_after_secs, now_secs) {
+        let ca = Validity { not_before_secs: known.not_before_secs, not_after_secs: known.not_after_secs };
+        let days_left = match certificate::ca_renewal(ca, now_secs) {
             CaRenewal::Keep => return,
+            CaRenewal::NotYetValid { days } => {
+                error!(
+                    days,
+                    "the site's own authority is not valid yet: correct this machine's clock if it is behind; otherwise the authority was \
+                     made while the clock was ahead: make a new one, and bring it to every device and module"
+                );
+                self.ca_reminder_secs = now_secs;
+                return;
+            }
             CaRenewal::Expires { days_left } => days_left,
             CaRenewal::Expired => {
                 error!("the site's own authority has ended: clients refuse what it signed; make a new one");
@@ -203,7 +215,7 @@ impl Keeper {
 
     /// Renews the certificate if it is due. Returns true if an operator must act: renewal failed, or another CA signed the certificate.
     fn check(&mut self) -> bool {
-        match certificate::renewal(&self.known, &self.options.names, now_secs()) {
+        match certificate::renewal(&self.known, &self.options.names, &self.options.issuing(), now_secs()) {
             Renewal::Keep { .. } => false,
             Renewal::Warn { not_after_secs } => {
                 let seconds_left = not_after_secs.saturating_sub(now_secs());
@@ -266,7 +278,9 @@ fn found(options: &KeepOptions, cert: &Path, key: &Path) -> Result<Option<Found>
         warn!(file = %cert.display(), "the server's certificate is made anew: its key is another one's");
         return Ok(None);
     }
-    if let Renewal::Renew(reason) = certificate::renewal(&known, &options.names, now_secs()) {
+    if let Renewal::Renew(reason) =
+        certificate::renewal(&known, &options.names, &options.issuing(), now_secs())
+    {
         info!(file = %cert.display(), %reason, "the server's certificate is made anew");
         return Ok(None);
     }
@@ -294,6 +308,7 @@ fn make(options: &KeepOptions) -> Result<Found, KeepError> {
         uris: &[],
         purpose: Purpose::Server,
         lifetime: options.lifetime,
+        validity_max_secs: Some(SERVER_VALIDITY_MAX_SECS),
     };
     let Issued { chain_pem, key_pem, .. } = issue(authority, &spec).map_err(KeepError::Made)?;
     let known = inspect(chain_pem.as_bytes(), Some(authority)).map_err(KeepError::Made)?;
@@ -305,6 +320,11 @@ fn make(options: &KeepOptions) -> Result<Found, KeepError> {
 }
 
 impl KeepOptions {
+    fn issuing(&self) -> Issuing {
+        let ca = self.authority.as_ref().and_then(|authority| authority.validity().ok());
+        Issuing { lifetime_secs: self.lifetime.as_secs(), ca }
+    }
+
     fn failed(&self, source: TlsError) -> KeepError {
         match &self.location {
             CertificateLocation::Files { cert, key } => {

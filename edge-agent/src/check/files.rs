@@ -3,13 +3,13 @@
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
-use edge_core::certificate::{Renewal, renewal};
+use edge_core::certificate::{Issuing, Renewal, Validity, renewal};
 use edge_core::error_chain::chain;
 use edge_core::health::facts::{CaFacts, CertificateFacts, Probe, ServerCertificateFacts};
 use edge_tls::error::TlsError;
 use edge_tls::input_file::{self, SMALL_BYTES_MAX};
-use edge_tls::inspect::{inspect, not_after_secs};
-use edge_tls::issue::Authority;
+use edge_tls::inspect::inspect;
+use edge_tls::issue::{Authority, SERVER_LIFETIME};
 use edge_tls::pem;
 use edge_tls::served::ServedCertificate;
 
@@ -87,18 +87,19 @@ fn module_keys(data_dir: &Path) -> Probe<()> {
     }
 }
 
-/// A file of CAs, by the first of them to end.
+/// A file of CAs, by the last of them to begin and the first to end.
 fn ca_file(path: &Path) -> Probe<CaFacts> {
     let pem = match read(path) {
         Ok(pem) => pem,
         Err(probe) => return probe,
     };
-    let ends = pem::certificates(&pem)
-        .and_then(|all| all.iter().map(|der| not_after_secs(der)).collect::<Result<Vec<u64>, _>>());
-    match ends {
-        Ok(ends) => Probe::Found(CaFacts {
+    let all = pem::certificates(&pem)
+        .and_then(|all| all.iter().map(|der| pem::validity(der)).collect::<Result<Vec<Validity>, _>>());
+    match all {
+        Ok(all) => Probe::Found(CaFacts {
             path: path.display().to_string(),
-            not_after_secs: ends.into_iter().min().unwrap_or_default(),
+            not_before_secs: all.iter().map(|ca| ca.not_before_secs).max().unwrap_or_default(),
+            not_after_secs: all.iter().map(|ca| ca.not_after_secs).min().unwrap_or_default(),
         }),
         Err(error) => broken(path, &error),
     }
@@ -140,8 +141,10 @@ pub(super) fn server(tls: &TlsSection, hostname: &str, now_secs: u64) -> Probe<S
         Ok(known) => known,
         Err(error) => return broken(&tls.cert, &error),
     };
+    let ca = authority.as_ref().and_then(|authority| authority.validity().ok());
+    let issuing = Issuing { lifetime_secs: SERVER_LIFETIME.as_secs(), ca };
     // A clock that is wrong for certain judges nothing.
-    let judged = is_plausible(now_secs).then(|| renewal(&known, &server_names(hostname), now_secs));
+    let judged = is_plausible(now_secs).then(|| renewal(&known, &server_names(hostname), &issuing, now_secs));
     Probe::Found(ServerCertificateFacts {
         path: tls.cert.display().to_string(),
         not_after_secs: known.not_after_secs,

@@ -52,8 +52,14 @@ async fn a_ca_is_warned_of_months_before_it_ends_and_only_the_gateways_own_certi
     // Of another CA, which the daemon never overwrites.
     let works = issue_ca("works").unwrap();
     let (names, lifetime) = (server_names("edge"), Duration::from_secs(90 * day));
-    let spec =
-        CertificateSpec { common_name: "edge", names: &names, uris: &[], purpose: Purpose::Server, lifetime };
+    let spec = CertificateSpec {
+        common_name: "edge",
+        names: &names,
+        uris: &[],
+        purpose: Purpose::Server,
+        lifetime,
+        validity_max_secs: Some(lifetime.as_secs()),
+    };
     let issued = issue(&works, &spec).unwrap();
     std::fs::write(&config.tls.cert, issued.chain_pem).unwrap();
     std::fs::write(&config.tls.key, issued.key_pem).unwrap();

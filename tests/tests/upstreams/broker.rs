@@ -40,6 +40,7 @@ impl Broker {
             uris: &[],
             purpose: Purpose::Client,
             lifetime: SERVER_LIFETIME,
+            validity_max_secs: None,
         };
         let client = issue(&ca, &spec).unwrap();
         for (name, text) in [

@@ -3,7 +3,7 @@
 use super::facts::{CaFacts, Facts, Probe};
 use super::finding::Level;
 use super::verdict::{Verdict, denied, error, found, ok, warn};
-use crate::certificate::{CaRenewal, ca_renewal};
+use crate::certificate::{CaRenewal, Validity, ca_renewal};
 
 const REPAIR: &str = "run `edge-agent init --repair`: it makes what is missing and touches nothing else";
 
@@ -28,11 +28,21 @@ pub(super) fn module_keys(facts: &Facts) -> Option<Verdict> {
 /// Checks a file of CAs by its end.
 fn ends(ca: &CaFacts, now_secs: u64, next: &str) -> Option<Verdict> {
     let path = &ca.path;
-    match ca_renewal(ca.not_after_secs, now_secs) {
+    let validity = Validity { not_before_secs: ca.not_before_secs, not_after_secs: ca.not_after_secs };
+    match ca_renewal(validity, now_secs) {
         CaRenewal::Keep => {
             let years = ca.not_after_secs.saturating_sub(now_secs) / (365 * 86_400);
             ok(format!("{path} is valid for {years} more years"))
         }
+        CaRenewal::NotYetValid { days } => error(
+            format!(
+                "{path} is not valid yet, for another {days} days: it was made while the clock was ahead, or this gateway's clock is behind"
+            ),
+            format!(
+                "correct this gateway's clock if it is behind; otherwise {}",
+                next.replace(" before the day", "")
+            ),
+        ),
         CaRenewal::Expires { days_left } => warn(format!("{path} ends in {days_left} days"), next),
         CaRenewal::Expired => error(
             format!("{path} has ended: what it signed is refused"),

@@ -120,6 +120,8 @@ pub struct CertificateFacts {
 #[derive(Debug, Clone, Default)]
 pub struct CaFacts {
     pub path: String,
+    /// The beginning of the last to begin, in seconds since the Unix epoch.
+    pub not_before_secs: u64,
     /// The end of the first to end, in seconds since the Unix epoch.
     pub not_after_secs: u64,
 }

@@ -67,6 +67,7 @@ fn a_missing_an_expired_or_a_foreign_key_and_a_new_host_name_are_mended_at_the_s
         uris: &[],
         purpose: Purpose::Server,
         lifetime: Duration::ZERO,
+        validity_max_secs: None,
     };
     put(dir.path(), &issue(&ca, &spec).unwrap());
     let keeper = Keeper::open(options(dir.path(), Some(ca))).unwrap();

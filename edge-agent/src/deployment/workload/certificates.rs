@@ -32,7 +32,14 @@ impl ModuleCertificates {
         let mut names = vec![common_name.to_owned(), module.to_string()];
         names.dedup();
         let purpose = Purpose::Server;
-        let spec = CertificateSpec { common_name, names: &names, uris: &[], purpose, lifetime: LIFETIME };
+        let spec = CertificateSpec {
+            common_name,
+            names: &names,
+            uris: &[],
+            purpose,
+            lifetime: LIFETIME,
+            validity_max_secs: None,
+        };
         issue(&self.authority, &spec)
     }
 
@@ -48,6 +55,7 @@ impl ModuleCertificates {
             uris: &[uri],
             purpose: Purpose::Client,
             lifetime: LIFETIME,
+            validity_max_secs: None,
         };
         issue(&self.authority, &spec)
     }

@@ -27,6 +27,9 @@ pub struct ReceivedReport {
     /// What the gateway finds wrong with itself, and whom it refused.
     #[serde(deserialize_with = "lenient")]
     pub health: Option<HealthReport>,
+    /// How the last deployment ended, or how far it is.
+    #[serde(deserialize_with = "lenient")]
+    pub rollout: ReceivedRollout,
     /// Parts of the manifest in force that have no effect, or another one than its author may think.
     #[serde(deserialize_with = "texts")]
     pub manifest_warnings: Vec<String>,
@@ -42,6 +45,18 @@ pub struct ReceivedStatus {
     /// For the operator.
     #[serde(deserialize_with = "lenient")]
     pub description: Option<String>,
+}
+
+/// The last deployment: [`crate::status::RolloutReport`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReceivedRollout {
+    /// `applying`, `probation`, `verified`, `rolledBack`, `held` or `superseded`.
+    #[serde(deserialize_with = "lenient")]
+    pub state: Option<String>,
+    /// The `$version` of the desired section whose modules run.
+    #[serde(deserialize_with = "lenient")]
+    pub version_in_force: Option<u64>,
 }
 
 /// A module, in the desired section or in the reported one.

@@ -91,7 +91,10 @@ impl DeploymentFacts {
             reported.last_desired_status.code.and_then(|code| u16::try_from(code).ok()),
             Some(code::SUCCESS | code::UNKNOWN | code::FAILED)
         );
-        is_read && self.desired_version > 0 && reported.last_desired_version == Some(self.desired_version)
+        let is_in_force =
+            reported.rollout.version_in_force.is_none_or(|version| version == self.desired_version);
+        let is_looked_at = reported.last_desired_version == Some(self.desired_version);
+        is_read && self.desired_version > 0 && is_looked_at && is_in_force
     }
 
     /// The containers that the gateway reports.
@@ -134,7 +137,7 @@ impl DeploymentFacts {
                 } else if !self.is_taken_up() {
                     let why = status.description.as_deref().filter(|why| !why.is_empty());
                     add(format!(
-                        "The gateway refused the manifest that it was given last{}: it runs an earlier one.",
+                        "The gateway does not run the manifest that it was given last{}, but an earlier one.",
                         why.map(|why| format!(" ({why})")).unwrap_or_default()
                     ));
                 } else if status.code != Some(code::SUCCESS.into()) {
@@ -216,6 +219,8 @@ mod tests {
         let running = json!({"runtimeStatus": "running", "settings": {"image": "b:1"}});
         let crashing = json!({"runtimeStatus": "backoff", "nextTryUtc": "2026-11-30T00:00:00Z", "settings": {"image": "b:1"}});
         let absent = json!({"runtimeStatus": "unknown", "settings": {"image": "b:1"}});
+        let mut rolled_back = reported(3, 500, &running);
+        rolled_back["rollout"] = json!({"state": "rolledBack", "versionInForce": 2});
         #[rustfmt::skip]
         let table = [
             ("never reported", None, [Create, Create], "has not reported"),
@@ -223,7 +228,8 @@ mod tests {
             ("one crashes", Some(reported(3, 500, &crashing)), [Replace, Unknown], "not complete"),
             ("one has no container yet", Some(reported(3, 406, &absent)), [Replace, Create], "not complete"),
             ("an older one", Some(reported(2, 200, &running)), [Unknown, Unknown], "version 3; it has 2"),
-            ("refused", Some(reported(3, 400, &running)), [Unknown, Unknown], "refused the manifest that it was given last (because)"),
+            ("refused", Some(reported(3, 400, &running)), [Unknown, Unknown], "does not run the manifest that it was given last (because)"),
+            ("rolled back", Some(rolled_back), [Unknown, Unknown], "does not run the manifest that it was given last (because)"),
         ];
         for (name, reported, effects, sentence) in table {
             let preview = facts(reported).preview(&next(), 0);

@@ -60,6 +60,9 @@ impl RolloutProgress {
         }
         let status = &reported.last_desired_status;
         let description = status.description.clone().filter(|text| !text.is_empty());
+        if reported.rollout.state.as_deref() == Some("probation") {
+            return progress(RolloutState::Applying, Some("its modules are on probation".to_owned()));
+        }
         let stopped = stopped_module(desired, reported);
         match (status.code.and_then(|code| u16::try_from(code).ok()), stopped) {
             (Some(code::SUCCESS), None) => progress(RolloutState::Running, None),
@@ -128,6 +131,19 @@ mod tests {
             let given = format!("{version} {status} {a}");
             assert_eq!(of(version, status, a), (state, reason.to_owned()), "{given}");
         }
+    }
+
+    #[test]
+    fn modules_on_probation_do_not_count_as_running_yet_and_a_rollback_is_a_failure() {
+        let of = |code: u64, state: &str| {
+            let read = |section: Value| ReceivedReport::of(section.as_object().unwrap());
+            let reported = json!({"lastDesiredVersion": 4, "rollout": {"state": state, "versionInForce": 3},
+                "lastDesiredStatus": {"code": code, "description": "rolled back to version 3: a ended"}});
+            RolloutProgress::of(4, &ReceivedReport::default(), &read(reported)).state
+        };
+        assert_eq!(of(200, "probation"), RolloutState::Applying);
+        assert_eq!(of(200, "verified"), RolloutState::Running);
+        assert_eq!(of(500, "rolledBack"), RolloutState::Failed);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::error::{ServiceError, no_device};
 use crate::store::last_values;
 use crate::store::templates::{self, DeviceTemplate, TemplateDocument};
 use crate::store::twins::{self, Half};
-use crate::store::{Store, devices, etag};
+use crate::store::{Store, devices, etag, overview_tiles};
 use crate::types::component;
 use crate::types::precondition::Precondition;
 
@@ -242,6 +242,7 @@ pub async fn remove(store: &Store, id: String, precondition: Precondition) -> Re
             )));
         }
         templates::delete(c, &id)?;
+        overview_tiles::delete(c, &id)?;
         Ok(())
     };
     store.submit(work).await

@@ -40,6 +40,8 @@ INSERT INTO operations (id, kind, title, who, started_ms, total, done, failed) V
     (1, 'importDevices', 'a.csv', 'u', 1, 2, 2, 1), (2, 'importDevices', 'b.csv', 'u', 1, 2, 2, 1);
 INSERT INTO operation_faults (operation, line, device, why) VALUES (1, 2, 'd', 'w'), (2, 2, 'd', 'w'), (2, 3, 'e', 'w');
 INSERT INTO cloud_properties (device, name, value, changed_ms) VALUES ('d1', 'owner', '"a"', 1), ('d1', 'size', '2', 1);
+INSERT INTO overview_tiles (template, tiles) VALUES
+    ('dtmi:a:t1;1', '[{"kind":"chart","name":"p"}]'), ('dtmi:a:t2;1', '[{"kind":"chart","name":"p"}]');
 INSERT INTO watermarks (gateway, queue, sequence) VALUES ('gw', 'q', 7), ('gw', 'r', 8);
 INSERT INTO cloud_purges (device, up_to) VALUES ('d1', 1), ('d2', 1);
 INSERT INTO cloud_feedback (device, message_id, settlement) VALUES
@@ -62,6 +64,7 @@ const PATHS: &[&str] = &[
     "/api/deviceTemplates/dtmi:a:t2;1",
     "/api/ext/deviceTemplates",
     "/api/ext/deviceTemplates/dtmi:a:t2;1",
+    "/api/ext/deviceTemplates/dtmi:a:t1;1/overview",
     "/api/ext/operations",
     "/api/ext/operations/2",
     "/api/enrollmentGroups",
@@ -89,6 +92,7 @@ const TABLES: &[&str] = &[
     "operations",
     "operation_faults",
     "cloud_properties",
+    "overview_tiles",
     "twins",
     "telemetry",
     "commands",

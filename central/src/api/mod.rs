@@ -36,6 +36,7 @@ pub mod manifest_previews;
 pub mod manifests;
 pub mod names;
 pub mod overview;
+pub mod overview_tiles;
 pub mod paging;
 mod path_text;
 pub mod properties;
@@ -183,6 +184,7 @@ pub fn described() -> (Router<Services>, OpenApi) {
         .routes(routes!(template_views::list))
         .routes(routes!(template_views::get))
         .routes(routes!(template_views::preview))
+        .routes(routes!(overview_tiles::get, overview_tiles::put))
         .routes(routes!(device_files::preview))
         .routes(routes!(device_files::import))
         .routes(routes!(device_files::export))

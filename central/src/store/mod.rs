@@ -35,6 +35,7 @@ pub mod numbers;
 mod opening;
 pub mod operations;
 pub mod overview;
+pub mod overview_tiles;
 pub mod page;
 mod paths;
 pub mod queues;

@@ -2,6 +2,7 @@
 
 pub mod component;
 pub mod organizations;
+pub mod overview_tile;
 pub mod precondition;
 pub mod single_line;
 pub mod update;

@@ -2,7 +2,6 @@ import { expect, test } from "vitest";
 import { DeviceModel } from "../src/lib/model";
 import { Naming } from "../src/lib/naming";
 import type { Capability, TemplateInterface } from "../src/lib/types";
-import { unitSymbol } from "../src/lib/units";
 
 const capability = (name: string, more: object) =>
   ({
@@ -63,10 +62,4 @@ test("values stand in the order of the template, and others behind them", () => 
     of("p"),
   ]);
   expect(names.map((one) => one.name)).toEqual(["p", "oilTemperature", "rpm", "x", "a"]);
-});
-
-test("a unit is its symbol, or its words", () => {
-  expect(
-    ["degreeCelsius", "dtmi:standard:unit:revolutionPerMinute;2", "nauticalMile", "", null].map(unitSymbol),
-  ).toEqual(["°C", "rpm", "nautical mile", "", ""]);
 });

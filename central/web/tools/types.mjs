@@ -16,6 +16,7 @@ const ROOTS = [
   "ManifestBody",
   "MessageBody",
   "OperationDetail",
+  "OverviewTiles",
   "PreviewBody",
   "RecentCommand",
   "RolloutBody",

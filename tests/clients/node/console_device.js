@@ -102,4 +102,13 @@ class Device {
   }
 }
 
-module.exports = { connect, connectRefused, Device, enrol, parseMosquitto };
+/** How a device with this key connects to central. */
+function withKey({ host, port, hostname, ca }, id, key) {
+  const resource = encodeURIComponent(`${hostname}/devices/${id}`);
+  const expires = Math.floor(Date.now() / 1000) + 3600;
+  const signature = createHmac("sha256", Buffer.from(key, "base64")).update(`${resource}\n${expires}`).digest("base64");
+  const password = `SharedAccessSignature sr=${resource}&sig=${encodeURIComponent(signature)}&se=${expires}`;
+  return { host, port, ca, clientId: id, username: `${hostname}/${id}/?api-version=2021-04-12`, password, topic: `devices/${id}/messages/events/` };
+}
+
+module.exports = { connect, connectRefused, Device, enrol, parseMosquitto, withKey };

@@ -1,6 +1,8 @@
 // Forms that a template's model makes: properties by their schemas, cloud properties, and a command's request.
 "use strict";
+const fs = require("fs");
 const { api, given, inBrowser, said, signIn } = require("./console_browser");
+const { Device, withKey } = require("./console_device");
 
 const VERSION = "api-version=2022-10-31-preview";
 const PRESS = "dtmi:plant:press;1";
@@ -9,6 +11,8 @@ function template() {
   const mode = { "@type": "Enum", valueSchema: "integer", enumValues: [{ name: "eco", displayName: "Economy", enumValue: 1 }, { name: "full", enumValue: 2 }] };
   const range = { "@type": "Object", fields: [{ name: "low", schema: "double" }, { name: "high", schema: "double" }] };
   const contents = [
+    { "@type": ["Telemetry", "Pressure"], name: "pressure", displayName: "System pressure", schema: "double", unit: "bar", decimalPlaces: 1 },
+    { "@type": ["Telemetry", "State"], name: "phase", schema: mode },
     { "@type": ["Property", "Pressure"], name: "limit", displayName: "Pressure limit", schema: "integer", unit: "bar", writable: true, maxValue: 300 },
     { "@type": "Property", name: "mode", schema: mode, writable: true },
     { "@type": "Property", name: "range", schema: range, writable: true },
@@ -81,10 +85,46 @@ async function command(page) {
   said("a command's request is a form of its schema");
 }
 
+/** Two values of a device, arranged on its template's page. */
+async function overview(page) {
+  const { symmetricKey } = await api(page, "GET", `/api/devices/press-1/credentials?${VERSION}`);
+  const how = { ...given.device, hostname: given.hostname, ca: fs.readFileSync(given.ca) };
+  const device = await Device.open(withKey(how, "press-1", symmetricKey.primaryKey));
+  await device.send({ pressure: 180.25, phase: 1 });
+  await page.goto(`${given.base}/devices/press-1`);
+  const tile = page.locator('[data-name="pressure"]');
+  await tile.getByRole("heading", { name: "System pressure" }).waitFor();
+  await tile.getByText("180.3").waitFor();
+  await tile.getByText("bar").waitFor();
+  await page.locator('[data-name="phase"]').getByText("Economy").waitFor();
+  said("an overview has the names, units, digits and enum names of the template");
+
+  await page.goto(`${given.base}/templates/${encodeURIComponent(PRESS)}/overview`);
+  await page.getByRole("button", { name: "Begin with that" }).click();
+  await page.locator('[data-tile="lastValue pressure"]').getByLabel("How System pressure is shown").selectOption({ label: "KPI of the range" });
+  const kpi = page.locator('[data-tile="kpi pressure"]');
+  await kpi.getByLabel("Which number of System pressure").selectOption({ label: "Greatest" });
+  await kpi.getByLabel("Title of System pressure").fill("Peak");
+  await page.getByRole("button", { name: "Move Phase up" }).click();
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+  await page.getByText("The overview is arranged.").waitFor();
+  await page.getByRole("link", { name: "See it on Press 1" }).click();
+  const peak = page.locator('[data-kpi="pressure"]');
+  await peak.getByRole("heading", { name: "Peak" }).waitFor();
+  await device.send({ pressure: 191 });
+  await peak.getByText("191.0").waitFor();
+  await page.getByRole("img", { name: /System pressure over time/ }).waitFor();
+  const order = await page.locator("[data-name], [data-kpi], [data-chart]").evaluateAll((all) => all.map((one) => Object.values(one.dataset).join()));
+  if (order.join() !== "phase,pressure,pressure") throw new Error(`tiles: ${order.join()}`);
+  await device.end();
+  said("tiles are arranged on the template's page, and each device's overview has them, live");
+}
+
 inBrowser("model", async (page) => {
   await signIn(page);
   await api(page, "PUT", `/api/deviceTemplates/${PRESS}?${VERSION}`, template());
   await api(page, "PUT", `/api/devices/press-1?${VERSION}`, { displayName: "Press 1", template: PRESS });
   await properties(page);
   await command(page);
+  await overview(page);
 });

@@ -3,7 +3,7 @@
 const fs = require("fs");
 const path = require("path");
 const { api, given, inBrowser, said, signIn } = require("./console_browser");
-const { connectRefused, Device, enrol } = require("./console_device");
+const { connectRefused, Device, enrol, withKey } = require("./console_device");
 
 const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const VERSION = "api-version=2022-10-31-preview";
@@ -18,7 +18,7 @@ const PAGES = [
   ["export", "/devices?do=export", (page) => page.getByRole("dialog", { name: "Export devices" })],
   ["why", "/devices?why=press-3", (page) => page.getByRole("dialog", { name: /Why is press-3/ }).locator('[data-cause="wrong-key"]')],
   ["gateways", "/gateways", (page) => page.getByRole("link", { name: given.gatewayName })],
-  ["device", "/devices/press-1", (page) => page.locator('[data-name="pressure"]')],
+  ["device", "/devices/press-1", (page) => page.locator('[data-kpi="pressure"]')],
   ["raw-data", "/devices/press-1/raw", (page) => page.getByText('"pressure"').first()],
   ["properties", "/devices/press-1/properties", (page) => page.locator('[data-property="mode"]')],
   ["commands", "/devices/press-1/commands", (page) => page.getByRole("button", { name: "openValve", exact: true })],
@@ -40,6 +40,7 @@ const PAGES = [
   ["assign", "/manifests/line-press?do=assign", (page) => page.getByRole("dialog", { name: "Assign to gateways" }).getByText(given.gatewayName)],
   ["templates", "/templates", (page) => page.getByRole("link", { name: "Hydraulic press" })],
   ["template", "/templates/dtmi%3Aplant%3Ahydraulics%3B1", (page) => page.locator('[data-capability="oilTemperature"]')],
+  ["template-overview", "/templates/dtmi%3Aplant%3Ahydraulics%3B1/overview", (page) => page.locator('[data-tile="kpi pressure"]')],
   ["template-edit", "/templates/dtmi%3Aplant%3Ahydraulics%3B1/edit", (page) => page.getByText("No capability changes.")],
   ["template-devices", "/templates/dtmi%3Aplant%3Ahydraulics%3B1/devices", (page) => page.getByRole("link", { name: "Press 3" })],
   ["template-new", "/templates?new=template", (page) => page.getByRole("dialog", { name: "New template" })],
@@ -91,13 +92,15 @@ async function fill(page) {
   for (const number of [1, 2, 3]) await put(`/api/devices/press-${number}`, { displayName: `Press ${number}`, template: "dtmi:plant:hydraulics;1" });
   await put("/api/deploymentManifests/line-press", { displayName: "Press line", data: given.brokenManifest });
   await api(page, "POST", `/api/devices/${given.gateway}/applyDeploymentManifest?${VERSION}`, { id: "line-press" });
-  const how = (id, key) => ({ ...given.device, username: `${given.hostname}/${id}/?api-version=2021-04-12`, password: sas(key, id), ca: fs.readFileSync(given.ca), clientId: id, topic: `devices/${id}/messages/events/` });
+  const how = (id, key) => withKey({ ...given.device, hostname: given.hostname, ca: fs.readFileSync(given.ca) }, id, key);
   const { symmetricKey } = await api(page, "GET", `/api/devices/press-1/credentials?${VERSION}`);
   await connectRefused(how("press-3", symmetricKey.primaryKey));
   const group = await put("/api/enrollmentGroups/line-4", { displayName: "Presses of line 4", attestation: { type: "symmetricKey" } });
   await api(page, "PUT", "/api/ext/enrollmentGroups/line-4/approval", { autoApprove: false });
   for (const id of ["press-8", "press-9"]) await enrol({ ...given.device, ca: fs.readFileSync(given.ca), scope: group.idScope, groupKey: group.attestation.symmetricKey.primaryKey, id });
   await put("/api/enrollmentGroups/line-5", { displayName: "Lathes of line 5", gateways: [given.gateway], attestation: { type: "x509", x509: { signingCertificates: { primary: { certificate: fs.readFileSync(given.ca, "utf8") } } } } });
+  const tiles = [{ kind: "kpi", name: "pressure", title: "Peak pressure", aggregate: "max" }, { kind: "lastValue", name: "pressure" }, { kind: "lastValue", name: "oilTemperature" }, { kind: "state", name: "state" }, { kind: "chart", name: "pressure" }, { kind: "chart", name: "oilTemperature" }];
+  await api(page, "PUT", "/api/ext/deviceTemplates/dtmi:plant:hydraulics;1/overview", { tiles });
   const device = await Device.open(how("press-1", symmetricKey.primaryKey));
   for (let at = 0; at < 30; at += 1) await device.send({ pressure: 180 + 6 * Math.sin(at / 4), oilTemperature: 48 + at / 10, state: at % 9 === 8 ? "Setup" : "Running" });
   await api(page, "PATCH", `/api/devices/press-1/properties?${VERSION}`, { mode: "eco", limit: 210 });
@@ -147,11 +150,3 @@ inBrowser("pages", async (page, context) => {
   await context.clearCookies();
   if (found.length > 0) throw new Error(found.join("\n"));
 });
-
-function sas(key, id) {
-  const { createHmac } = require("crypto");
-  const resource = encodeURIComponent(`${given.hostname}/devices/${id}`);
-  const expires = Math.floor(Date.now() / 1000) + 3600;
-  const signature = createHmac("sha256", Buffer.from(key, "base64")).update(`${resource}\n${expires}`).digest("base64");
-  return `SharedAccessSignature sr=${resource}&sig=${encodeURIComponent(signature)}&se=${expires}`;
-}

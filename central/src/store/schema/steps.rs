@@ -513,8 +513,8 @@ CREATE TABLE cloud_properties (
     PRIMARY KEY (device, name)
 ) WITHOUT ROWID;
 ",
-    "
--- of messages that are written in parts: the last of them, and the last series that knows it, as JSON; NULL: there are none
+    "-- of messages that are written in parts: the last of them, and the last series that knows it, as JSON; NULL: there are none
 ALTER TABLE series_state ADD COLUMN part_up_to INTEGER; ALTER TABLE series_state ADD COLUMN part_series TEXT;
 ",
+    "CREATE TABLE overview_tiles (template TEXT PRIMARY KEY, tiles TEXT NOT NULL) WITHOUT ROWID; -- tiles: types::overview_tile::OverviewTile",
 ];

@@ -2,8 +2,8 @@
 
 import { label, measured, shown } from "./format";
 import type { DeviceModel } from "./model";
+import { unitWord } from "./templates";
 import type { Capability, LastValue } from "./types";
-import { unitSymbol } from "./units";
 
 type Of = Pick<LastValue, "module" | "component" | "name">;
 
@@ -33,7 +33,7 @@ export class Naming {
   unit(of: Of): string {
     const capability = this.capability(of);
     const own = capability?.extension?.displayUnit;
-    return typeof own === "string" && own !== "" ? own : unitSymbol(capability?.unit);
+    return typeof own === "string" && own !== "" ? own : unitWord(capability?.unit);
   }
 
   /** A value without its unit: with the template's digits, and an enum value by its name. */

@@ -336,6 +336,35 @@ export interface components {
          * @enum {string}
          */
         OperationState: "running" | "done" | "interrupted";
+        /** @description The tiles of an overview. */
+        OverviewTiles: {
+            /** @description The version of the template that they were arranged for; null for none. A version without tiles has those of the one before. */
+            template?: string | null;
+            /** @description In their order; empty when none were arranged: then the overview is made of what devices send. */
+            tiles: components["schemas"]["OverviewTile"][];
+        };
+        /** @description A tile: what it shows, and how. */
+        OverviewTile: {
+            /** @description Of a `kpi`; `mean` when it is left out. */
+            aggregate?: components["schemas"]["TileAggregate"];
+            /** @description The component that sends it; the device itself when it is left out. */
+            component?: string;
+            kind: components["schemas"]["TileKind"];
+            /** @description The name of the value that devices send. */
+            name: string;
+            /** @description The template's name of the value when it is left out. */
+            title?: string;
+        };
+        /**
+         * @description How one number is made of those of a range.
+         * @enum {string}
+         */
+        TileAggregate: "mean" | "min" | "max";
+        /**
+         * @description How a tile shows its value.
+         * @enum {string}
+         */
+        TileKind: "lastValue" | "chart" | "kpi" | "state";
         /** @description What assigning a manifest to a gateway would do. */
         PreviewBody: {
             /** @description How many modules each effect has. */

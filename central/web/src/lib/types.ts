@@ -184,6 +184,9 @@ export type TemplateSchema = Schemas["SchemaBody"];
 export type Capability = Schemas["CapabilityBody"];
 export type TemplateInterface = Schemas["InterfaceBody"];
 
+export type OverviewTile = Schemas["OverviewTile"];
+export type OverviewTiles = Schemas["OverviewTiles"];
+
 export type ImportPreview = Schemas["ImportPreview"];
 export type Operation = Schemas["OperationBody"];
 export type OperationDetail = Operation & { faults: Schemas["FaultBody"][] };

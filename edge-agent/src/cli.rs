@@ -1,9 +1,10 @@
-//! The command line. Exit codes: 0 done, 1 failed, 2 the manifest or the command was refused, 70 a part of the daemon failed that
+//! The command line. Exit codes: 0 done, 1 failed, 2 the manifest or the command was refused, 3 the deployment failed, 70 a part of the daemon failed that
 //! it cannot go on without.
 
 mod access;
 mod exit;
 mod global_options;
+mod history;
 pub mod init;
 mod logs;
 mod manifest;
@@ -21,7 +22,7 @@ use edge_core::health::finding::{Finding, Level};
 use edge_core::route::sample::SampleMessage;
 use edge_hub::logging;
 use edge_hub::terminal::{Output, Tone};
-use schemas::control::{Applied, CallRequest};
+use schemas::control::{Applied, CallRequest, DeploymentHistory};
 use schemas::gateway_status::{GatewayStatus, RefusalList};
 use schemas::method::{MethodRequest, MethodResponse};
 use serde_json::{Value, json};
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 use access::{Device, User};
 use exit::Exit;
 use global_options::GlobalOptions;
+use history::history_text;
 use init::Init;
 use logs::Logs;
 use manifest::{ManifestFile, refused, warn};
@@ -45,6 +47,7 @@ const EXIT_CODES: &str = "Exit codes:
   0   done; check: nothing is wrong
   1   failed; the message on standard error tells why
   2   the manifest or the command was refused; the message names the field or the argument
+  3   apply --wait, rollback --wait: the deployment failed; the last verified one is in force again, or it is held
   70  run: a part that the daemon cannot go on without failed; the log tells which
 ";
 
@@ -75,8 +78,18 @@ enum Command {
     Apply {
         /// A deployment manifest; `-` for the standard input.
         file: PathBuf,
-        /// Wait until its modules run, for at most this many seconds.
-        #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "120")]
+        /// Wait until it is verified or rolled back, for at most this many seconds.
+        #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "600")]
+        wait: Option<u64>,
+    },
+    /// List the last deployments: who gave them, what they changed, and how they ended.
+    History,
+    /// Put a deployment of the past in force again, until central changes its own.
+    Rollback {
+        /// Its number in `edge-agent history`; the last verified one before the one in force when left out.
+        number: Option<u64>,
+        /// Wait until it is verified or rolled back, for at most this many seconds.
+        #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "600")]
         wait: Option<u64>,
     },
     /// Show the state of this gateway: connection, modules, queues, losses.
@@ -172,6 +185,17 @@ impl Cli {
             Command::Check => check(options).await?,
             Command::Plan { file } => plan(options, file).await?,
             Command::Apply { file, wait } => apply(options, file, *wait).await?,
+            Command::History => {
+                let (answer, list) = options.answer::<DeploymentHistory>("GET", "/history", None).await?;
+                options
+                    .print(&answer["deployments"], || history_text(&list.deployments, Output::of_stdout()))?;
+            }
+            Command::Rollback { number, wait } => {
+                let pairs = [("number", *number), ("wait", *wait)];
+                let pairs: Vec<String> =
+                    pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", (*value)?))).collect();
+                applied(options, &format!("/rollback?{}", pairs.join("&")), None).await?;
+            }
             Command::Status => {
                 let (answer, status) = options.answer::<GatewayStatus>("GET", "/status", None).await?;
                 options.print(&answer, || status_text(&status, Output::of_stdout()))?;
@@ -261,15 +285,33 @@ async fn apply(options: &GlobalOptions, file: &Path, wait: Option<u64>) -> Resul
         Some(secs) => format!("/apply?wait={secs}"),
         None => "/apply".to_owned(),
     };
-    let (answer, applied) = options.answer::<Applied>("POST", &path, Some(&document)).await?;
-    options.print(&answer, || {
-        if applied.settled {
-            "applied: its modules run".to_owned()
-        } else {
-            "applied: `edge-agent status` shows how far it is".to_owned()
+    applied(options, &path, Some(&document)).await
+}
+
+/// Puts a deployment in force and prints its state; one that failed ends the process with code 3.
+async fn applied(options: &GlobalOptions, path: &str, document: Option<&Value>) -> Result<(), Exit> {
+    let (answer, applied) = options.answer::<Applied>("POST", path, document).await?;
+    let number = applied.deployment;
+    let reason = applied.reason.as_deref().unwrap_or_default();
+    match applied.state.as_str() {
+        "rolledBack" | "held" => {
+            options.print(&answer, String::new)?;
+            let became = if applied.state == "held" {
+                "it stays in force"
+            } else {
+                "the last verified one is in force again"
+            };
+            Err(Exit(3, anyhow::anyhow!("deployment {number} failed; {became}: {reason}")))
         }
-    })?;
-    Ok(())
+        state => {
+            options.print(&answer, || match state {
+                "verified" => format!("deployment {number} verified"),
+                "superseded" => format!("deployment {number} was superseded by another one"),
+                _ => format!("deployment {number} applied: `edge-agent status` shows how far it is"),
+            })?;
+            Ok(())
+        }
+    }
 }
 
 async fn test_routes(options: &GlobalOptions, file: &Path, message: &str) -> Result<(), Exit> {

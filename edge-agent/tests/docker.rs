@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use edge_agent::access::module_keys::{self, ModuleKeys};
 use edge_agent::config::Config;
+use edge_agent::deployment::artifacts::Artifacts;
 use edge_agent::deployment::docker::host_policy::HostPolicy;
 use edge_agent::deployment::docker::logs::{LogRange, logs};
 use edge_agent::deployment::docker::{Engine, ModuleContext};
 use edge_agent::deployment::reconciler::{Reconciler, plan_once};
+use edge_agent::deployment::restart_counts::RestartCounts;
 use edge_agent::deployment::restart_requests::{RestartError, RestartRequests};
 use edge_agent::deployment::status::{Deployment, ReconcilerStatus};
 use edge_agent::deployment::workload::{About, Workload};
@@ -97,6 +99,8 @@ impl Gateway {
             },
             deployments: self.deployments.subscribe(),
             status,
+            artifacts: Artifacts::default(),
+            counts: RestartCounts::default(),
             requests: Arc::new(tokio::sync::Mutex::new(requests)),
         };
         let stop = CancellationToken::new();
@@ -124,7 +128,7 @@ impl Gateway {
         let manifest =
             Manifest::parse(document.to_string().as_bytes()).expect("the tests' manifests are right");
         let (desired, _) = deploy::check(&manifest).expect("the tests' manifests are right");
-        self.deployments.send_replace(Some(Arc::new(Deployment { desired, version })));
+        self.deployments.send_replace(Some(Arc::new(Deployment { desired, version, is_atomic: false })));
     }
 
     async fn until(&mut self, what: &str, is_so: impl Fn(&ReconcilerStatus) -> bool) -> ReconcilerStatus {
@@ -469,7 +473,7 @@ async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_
         .map(|(verb, rest)| (verb, rest.split_whitespace().next().unwrap_or_default()))
         .collect();
     let (name_a, name_b) = (gateway.name("a"), gateway.name("b"));
-    let expected = [("stop", &*name_a), ("remove", &*name_a), ("create", &*name_b), ("start", &*name_b)];
+    let expected = [("create", &*name_b), ("stop", &*name_a), ("remove", &*name_a), ("start", &*name_b)];
     assert_eq!(steps, expected, "{plan}");
     assert_eq!(gateway.container("a"), a, "a was touched");
     assert!(docker(&["inspect", &name_b]).is_err(), "b was made");

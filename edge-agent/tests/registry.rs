@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_agent::access::module_keys::{self, ModuleKeys};
+use edge_agent::deployment::artifacts::Artifacts;
 use edge_agent::deployment::docker::host_policy::HostPolicy;
 use edge_agent::deployment::docker::{Engine, ModuleContext};
 use edge_agent::deployment::reconciler::Reconciler;
+use edge_agent::deployment::restart_counts::RestartCounts;
 use edge_agent::deployment::restart_requests::RestartRequests;
 use edge_agent::deployment::status::{Deployment, ReconcilerStatus};
 use edge_agent::deployment::workload::{About, Workload};
@@ -137,7 +139,7 @@ fn deployment(version: u64, image: &str, address: &str, password: &str) -> Optio
     }}}});
     let manifest = Manifest::parse(document.to_string().as_bytes()).expect("the manifest is right");
     let (desired, _) = deploy::check(&manifest).expect("the manifest is right");
-    Some(Arc::new(Deployment { desired, version }))
+    Some(Arc::new(Deployment { desired, version, is_atomic: false }))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,6 +173,8 @@ async fn an_image_is_pulled_before_each_create_with_the_manifests_login() {
         },
         deployments: receiver,
         status,
+        artifacts: Artifacts::default(),
+        counts: RestartCounts::default(),
         requests: Arc::new(tokio::sync::Mutex::new(requests)),
     };
     let stop = CancellationToken::new();

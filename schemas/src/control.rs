@@ -251,8 +251,52 @@ pub struct Dropped {
 pub struct Applied {
     /// Of the desired section.
     pub version: u64,
-    /// All its modules run.
+    /// It was verified: its modules ran through the time for which they are watched.
     pub settled: bool,
+    /// Its number in the history; 0 when that is not known.
+    pub deployment: u64,
+    /// Its state, as [`PastDeployment::state`].
+    pub state: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `GET /history`, the latest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeploymentHistory {
+    /// The last 20, and those that can be gone back to.
+    pub deployments: Vec<PastDeployment>,
+}
+
+/// A deployment that was put in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PastDeployment {
+    /// From 1 on each gateway.
+    pub number: u64,
+    /// `$version` of `$edgeAgent`'s desired section.
+    pub version: u64,
+    /// RFC 3339.
+    pub at: String,
+    /// Who gave it: `upstream`, `command line` or `watched folder`.
+    pub source: String,
+    /// `applying`, `probation`, `verified`, `rolledBack`, `held` or `superseded`.
+    pub state: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The deployment that was put in force again in its place, by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back_to: Option<u64>,
+    /// When it came to its end, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// What it changes of the one before, one line each.
+    pub changes: Vec<String>,
+    /// Whether its manifest is in force.
+    pub in_force: bool,
 }
 
 /// `POST /call`.

@@ -111,6 +111,12 @@ pub struct DeploymentState {
     pub code: u16,
     /// What went wrong; empty on success.
     pub description: String,
+    /// The latest deployment's number in `edge-agent history`; 0 before there is one.
+    pub number: u64,
+    /// The state of that one, as [`crate::control::PastDeployment::state`]; empty before there is one.
+    pub state: String,
+    /// Why that one failed.
+    pub reason: Option<String>,
     /// The steps that are carried out or wait, as text.
     pub plan: String,
 }

@@ -103,10 +103,30 @@ pub struct EdgeAgentReport {
     /// What is wrong with the gateway. Not in IoT Edge's report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthReport>,
+    /// The latest deployment: whether it was verified, and why not. Not in IoT Edge's report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutReport>,
     /// Parts of the manifest in force that have no effect, or another one than its author may think, each with its field. Not in IoT
     /// Edge's report.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manifest_warnings: Vec<String>,
+}
+
+/// The state of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutReport {
+    /// Its number in the gateway's history.
+    pub number: u64,
+    /// `$version` of `$edgeAgent`'s desired section that it is made of.
+    pub version: u64,
+    /// `applying`, `probation`, `verified`, `rolledBack`, `held` or `superseded`.
+    pub state: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The version that is in force.
+    pub version_in_force: u64,
 }
 
 /// What the gateway finds wrong with itself, and whom it refused.

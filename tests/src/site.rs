@@ -202,6 +202,9 @@ impl Site {
             .env("EDGE_AGENT__LISTEN__MQTT", format!("127.0.0.1:{}", self.gateway_mqtt))
             .env("EDGE_AGENT__LISTEN__METRICS", format!("127.0.0.1:{}", self.gateway_metrics))
             .env("EDGE_AGENT__DOCKER__NETWORK", &self.network)
+            // Modules of these tests are often clients without a container; tests of rollouts are in edge-agent/tests/rollout.
+            .env("EDGE_AGENT__DEPLOY__PROBATION_SECS", "0")
+            .env("EDGE_AGENT__DEPLOY__FAILURE_POLICY", "hold")
             .env("RUST_LOG", self.log_level)
             .envs(self.agent_env.iter().map(|(name, value)| (name, value)));
         Ok(command)

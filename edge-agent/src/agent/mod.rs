@@ -129,6 +129,7 @@ impl Daemon {
         let (health, told_health) = watch::channel(None);
         let reconciler = tasks::start_reconciler(&mut tasks, &parts, authority, told_health, &stop);
         let link = link::start(&mut tasks, &parts, &stop);
+        tasks::start_rollout(&mut tasks, &parts, reconciler.clone(), link.clone(), &stop);
 
         let control = Arc::new(control(&parts, server.clone(), reconciler, link));
         tasks::start_metrics(&mut tasks, &parts, &control, &stop);

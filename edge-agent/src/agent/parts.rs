@@ -24,7 +24,8 @@ use crate::c2d::cloud_message_store::CloudMessageStore;
 use crate::commands::Commands;
 use crate::commands::daemon::DaemonMethods;
 use crate::config::{Config, Kind, Upstream};
-use crate::deployment::deployments::{Deployments, Outputs};
+use crate::deployment::artifacts::Artifacts;
+use crate::deployment::deployments::{DeployPolicy, Deployments, Outputs};
 use crate::deployment::docker::host_policy::HostPolicy;
 use crate::deployment::restart_requests::{RestartRequest, RestartRequests};
 use crate::messages::quarantine::Quarantine;
@@ -59,6 +60,8 @@ pub(super) struct Parts {
     pub(super) cloud_messages: CloudMessageStore,
     pub(super) dispatcher: CloudMessageDispatcher<CloudMessageStore>,
     pub(super) deployments: Arc<Deployments>,
+    /// Images and volumes of deployments.
+    pub(super) artifacts: Artifacts,
     pub(super) outputs: Outputs,
     pub(super) authorizer: Authorizer,
     pub(super) passwords: Passwords,
@@ -94,7 +97,8 @@ impl Parts {
             let (gateway, twins, state) = (config.device_id.clone(), twins.clone(), state.clone());
             let (queues, removals) = (queues.clone(), removals.clone());
             let removal = removals.begin().await;
-            let policy = HostPolicy::new(&config);
+            let policy =
+                DeployPolicy { host: HostPolicy::new(&config), on_failure: config.deploy.failure_policy };
             let load = move || Deployments::load(gateway, twins, state, queues, removals, &removal, policy);
             tokio::task::spawn_blocking(load).await??
         };
@@ -117,6 +121,7 @@ impl Parts {
             rules: outputs.rules.clone(),
             clients: clients.clone(),
         };
+        let artifacts = Artifacts::load(state.clone());
         let parts = Self {
             config,
             hub_name,
@@ -133,6 +138,7 @@ impl Parts {
             cloud_messages,
             dispatcher,
             deployments: Arc::new(deployments),
+            artifacts,
             outputs,
             authorizer,
             passwords: Passwords::start()?,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::deployment::deployments::Judgement;
+use crate::deployment::history::History;
 use crate::deployment::status::{Deployment, ReconcilerStatus};
 use crate::messages::twins::Twins;
 
@@ -25,16 +26,19 @@ pub(super) struct Reporter {
     pub(super) reconciler: watch::Receiver<ReconcilerStatus>,
     pub(super) judgement: watch::Receiver<Judgement>,
     pub(super) health: watch::Receiver<Option<HealthReport>>,
+    pub(super) history: History,
 }
 
 impl Reporter {
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut history = self.history.watch();
         loop {
             self.report();
             let changed = tokio::select! {
                 changed = self.reconciler.changed() => changed,
                 changed = self.judgement.changed() => changed,
                 changed = self.health.changed() => changed,
+                changed = history.changed() => changed,
                 () = stop.cancelled() => return,
             };
             if changed.is_err() {
@@ -53,6 +57,10 @@ impl Reporter {
                 let health = serde_json::to_value(health).expect("a report has a JSON form");
                 section.insert("health".to_owned(), health);
             }
+            if let Some(rollout) = self.history.report() {
+                let rollout = serde_json::to_value(rollout).expect("a report has a JSON form");
+                section.insert("rollout".to_owned(), rollout);
+            }
             report::bounded(section)
         };
         let Some(versions) = judgement.versions else {
@@ -65,7 +73,8 @@ impl Reporter {
         };
         let outcome = |desired_version| match &judgement.problem {
             Some(problem) => {
-                let code = schemas::status::code::REFUSED;
+                use schemas::status::code;
+                let code = if judgement.is_rolled_back { code::FAILED } else { code::REFUSED };
                 report::Outcome { desired_version, code, description: problem.clone() }
             }
             None => report::Outcome {

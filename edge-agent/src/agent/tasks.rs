@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edge_hub::metrics::listener;
 use edge_hub::tasks::Tasks;
@@ -19,11 +19,14 @@ use crate::access::certificate;
 use crate::control::context::Control;
 use crate::deployment::docker::{Engine, ModuleContext};
 use crate::deployment::reconciler::Reconciler;
+use crate::deployment::restart_counts::RestartCounts;
+use crate::deployment::rollout::Rollout;
 use crate::deployment::status::ReconcilerStatus;
 use crate::deployment::watched_folder;
 use crate::deployment::workload::certificates::ModuleCertificates;
 use crate::deployment::workload::{About, Workload};
 use crate::metrics::Metrics;
+use crate::upstream::status::LinkStatus;
 
 /// Runs `run` on a clone of `part` until it is stopped, and again after a panic.
 pub(super) fn restarted<P, F>(
@@ -90,6 +93,7 @@ pub(super) fn start_reconciler(
         reconciler: seen.clone(),
         judgement: parts.outputs.judgement.clone(),
         health,
+        history: parts.deployments.history().clone(),
     };
     restarted(tasks, "report", stop, reporter, |reporter, stop| reporter.run(stop));
     let about = About {
@@ -108,10 +112,34 @@ pub(super) fn start_reconciler(
         context: ModuleContext::new(config, module_keys),
         deployments: parts.outputs.reconciler.clone(),
         status,
+        artifacts: parts.artifacts.clone(),
+        counts: RestartCounts::load(parts.state.clone()),
         requests: parts.restart_requests.clone(),
     };
     restarted(tasks, "reconciler", stop, reconciler, |reconciler, stop| reconciler.run(stop));
     seen
+}
+
+/// Starts what brings deployments to their end.
+pub(super) fn start_rollout(
+    tasks: &mut Tasks,
+    parts: &Parts,
+    reconciler: watch::Receiver<ReconcilerStatus>,
+    link: Option<watch::Receiver<LinkStatus>>,
+    stop: &CancellationToken,
+) {
+    let rollout = Rollout {
+        gateway: parts.config.device_id.clone(),
+        deployments: parts.deployments.clone(),
+        deployment: parts.outputs.reconciler.clone(),
+        reconciler,
+        clients: parts.clients.clone(),
+        link,
+        engine: Engine::new(parts.config.docker.socket.clone()),
+        artifacts: parts.artifacts.clone(),
+        window: Duration::from_secs(parts.config.deploy.probation_secs),
+    };
+    restarted(tasks, "rollout", stop, rollout, |rollout, stop| rollout.run(stop));
 }
 
 /// Starts the listener of the metrics, when there is one. The daemon does its work without it.

@@ -101,7 +101,17 @@ fn upstream_line(upstream: Option<&UpstreamStatus>) -> String {
 fn deployment_line(deployment: &DeploymentState) -> String {
     let in_force = match (deployment.version, &deployment.problem) {
         (None, _) => "none yet".to_owned(),
+        (Some(version), Some(problem)) if deployment.state == "rolledBack" => {
+            format!("version {version} FAILED: {problem}")
+        }
         (Some(version), Some(problem)) => format!("version {version} REFUSED: {problem}"),
+        (Some(version), None) if deployment.state == "held" => {
+            let reason = deployment.reason.as_deref().unwrap_or_default();
+            format!("version {version} FAILED and is held: {reason}")
+        }
+        (Some(version), None) if deployment.settled && deployment.state == "probation" => {
+            format!("version {version}: its modules run and are watched (probation)")
+        }
         (Some(version), None) if deployment.settled => format!("version {version}: everything as wanted"),
         (Some(version), None) => format!("version {version}: {}", deployment.description),
     };
@@ -206,7 +216,8 @@ fn server_line(counts: &BTreeMap<String, u64>) -> Option<String> {
 
 /// A line of `status` in colour, if it tells of something broken: these words are written for no other reason.
 fn alarming(output: Output, line: &str) -> String {
-    let is_bad = ["AWAY since", "REFUSED", "FULL", "USED UP"].iter().any(|word| line.contains(word));
+    let is_bad =
+        ["AWAY since", "REFUSED", "FAILED", "FULL", "USED UP"].iter().any(|word| line.contains(word));
     output.toned(if is_bad { Tone::Bad } else { Tone::Plain }, line)
 }
 

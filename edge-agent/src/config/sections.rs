@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use edge_core::deploy::policy::Policy;
 use schemars::JsonSchema;
-use schemas::manifest::WhenFull;
+use schemas::manifest::{FailurePolicy, WhenFull};
 use serde::Deserialize;
 
 use super::setting_error::SettingError;
@@ -24,11 +24,16 @@ pub struct DockerSection {
 }
 
 /// `[deploy]`
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeploySection {
     /// A folder whose newest manifest is applied.
     pub watch: Option<PathBuf>,
+    /// Seconds for which the modules of a deployment are watched before it is verified; one that fails before is rolled back. 0: it is
+    /// verified as soon as they run.
+    pub probation_secs: u64,
+    /// What becomes of a deployment that fails, unless its manifest says: the last verified one is put in force again, or it is held.
+    pub failure_policy: FailurePolicy,
     /// What manifests may ask of this host.
     pub policy: Policy,
 }
@@ -91,6 +96,17 @@ impl BufferSection {
                 format!("found {bytes}; write at least {QUEUE_BYTES_MIN}"),
             )),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Default for DeploySection {
+    fn default() -> Self {
+        Self {
+            watch: None,
+            probation_secs: 30,
+            failure_policy: FailurePolicy::Rollback,
+            policy: Policy::default(),
         }
     }
 }

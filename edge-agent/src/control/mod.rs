@@ -41,6 +41,8 @@ pub async fn serve(control: Arc<Control>, listener: UnixListener, stop: Cancella
         .route("/refusals", get(facts::refusals))
         .route("/apply", post(deployment::apply))
         .route("/deployment", get(deployment::sections))
+        .route("/history", get(deployment::history))
+        .route("/rollback", post(deployment::rollback))
         .route("/devices", get(devices::list).post(devices::add))
         .route("/devices/{id}", get(devices::show).delete(devices::remove))
         .route("/devices/{id}/block", post(devices::block))

@@ -43,7 +43,7 @@ pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<GatewayS
         hostname: control.hostname.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         upstream: control.link.as_ref().map(|link| upstream(&control, &link.borrow())),
-        deployment: deployment(judgement, &reconciler),
+        deployment: deployment(&control, judgement, &reconciler),
         modules: modules(&control, &reconciler),
         clients: clients(&control.clients),
         commands: CommandCounts {
@@ -67,8 +67,12 @@ pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<GatewayS
     })
 }
 
-fn deployment(judgement: Judgement, reconciler: &ReconcilerStatus) -> DeploymentState {
+fn deployment(control: &Control, judgement: Judgement, reconciler: &ReconcilerStatus) -> DeploymentState {
+    let latest = control.deployments.history().current();
     DeploymentState {
+        number: latest.as_ref().map_or(0, |latest| latest.number),
+        state: latest.as_ref().map_or("", |latest| latest.phase.name()).to_owned(),
+        reason: latest.and_then(|latest| latest.phase.reason().map(str::to_owned)),
         version: judgement.versions.map(|versions| versions.edge_agent),
         problem: judgement.problem,
         routes_refused: judgement.routes_refused,

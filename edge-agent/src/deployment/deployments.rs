@@ -2,7 +2,7 @@
 //!
 //! A manifest that is wrong changes nothing: the last good one stays in force, here and over a restart, and the error
 //! is reported with the path of the field. A route that is wrong leaves the rest in force: it stays as it was in force
-//! last, if ever, and is reported by name.
+//! last, if ever, and is reported by name. One that is right and fails is rolled back, see [`rollouts`].
 
 use edge_core::error_chain::chain;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,17 +11,20 @@ use std::sync::{Arc, MutexGuard};
 
 use edge_buffer::OpenError;
 use edge_core::deploy;
-use schemas::manifest::{Manifest, ManifestError, Route};
+use edge_core::deploy::desired::Desired;
+use edge_core::deploy::rollout::Phase;
+use schemas::manifest::{FailurePolicy, Manifest, ManifestError, Route};
 use schemas::names::{DeviceId, Identity, ModuleId};
-use schemas::twin::Section;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::access::authorizer::Rules;
 use crate::access::identity_state::RemovalError;
 use crate::access::removals::{Removal, Removals};
+use crate::clock::now_ms;
 use crate::deployment::docker::host_policy::HostPolicy;
+use crate::deployment::history::History;
+use crate::deployment::sections::Sections;
 use crate::deployment::status::Deployment;
 use crate::messages::queues::Queues;
 use crate::messages::routing::Routing;
@@ -30,22 +33,10 @@ use crate::state::{Namespace, State, StateError};
 
 const IN_FORCE: &str = "in-force";
 
-/// The two sections of which a deployment is made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sections {
-    edge_agent: Section,
-    edge_hub: Section,
-    /// Routes that are wrong in `edge_hub`, as they were when they were last right.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    kept_routes: BTreeMap<String, Route>,
-}
-
-impl Sections {
-    fn wants_the_same(&self, other: &Self) -> bool {
-        (&self.edge_agent, &self.edge_hub) == (&other.edge_agent, &other.edge_hub)
-    }
-}
+/// Who gave a deployment that came over the link.
+const CENTRAL: &str = "upstream";
+/// Who gave what an older version of the daemon had in force.
+const EARLIER: &str = "in force before there was a history";
 
 /// Whether a deployment is new, or was in force before this start of the daemon.
 ///
@@ -60,6 +51,7 @@ enum Start {
 /// What is in force.
 struct InForce {
     sections: Sections,
+    desired: Desired,
     routes: BTreeMap<String, Route>,
     routes_refused: Vec<String>,
     warnings: Vec<String>,
@@ -83,6 +75,8 @@ pub struct Judgement {
     pub versions: Option<Versions>,
     /// Why it is not in force.
     pub problem: Option<String>,
+    /// Whether it was in force and failed.
+    pub is_rolled_back: bool,
     /// The routes in it that are wrong, and what became of them; the rest is in force.
     pub routes_refused: Vec<String>,
     /// What in it has no effect, or another one than its author may think.
@@ -94,6 +88,7 @@ pub struct Deployments {
     gateway: DeviceId,
     twins: Twins,
     state: State,
+    history: History,
     queues: Arc<Queues>,
     removals: Removals,
     in_force: std::sync::Mutex<Option<InForce>>,
@@ -103,8 +98,24 @@ pub struct Deployments {
     takes_free: Arc<AtomicBool>,
     judgement: watch::Sender<Judgement>,
     policy: HostPolicy,
+    /// For manifests that say nothing.
+    on_failure: FailurePolicy,
     /// Modules were replaced: what is in force is taken up again, though it wants the same.
     must_renew: AtomicBool,
+}
+
+/// What this gateway permits, and does with what fails.
+#[derive(Debug, Clone, Default)]
+pub struct DeployPolicy {
+    pub host: HostPolicy,
+    /// For manifests that say nothing.
+    pub on_failure: FailurePolicy,
+}
+
+impl From<HostPolicy> for DeployPolicy {
+    fn from(host: HostPolicy) -> Self {
+        Self { host, ..Self::default() }
+    }
 }
 
 pub struct Outputs {
@@ -130,18 +141,24 @@ impl Deployments {
         queues: Arc<Queues>,
         removals: Removals,
         removal: &Removal,
-        policy: HostPolicy,
+        policy: impl Into<DeployPolicy>,
     ) -> Result<(Self, Outputs), StateError> {
         let (reconciler, deployer_out) = watch::channel(None);
         let (routing, routing_out) = watch::channel(Arc::default());
         let (rules, rules_out) = watch::channel(Arc::default());
         let (judgement, judgement_out) = watch::channel(Judgement::default());
-        let last: Option<Sections> =
+        let policy: DeployPolicy = policy.into();
+        let history = History::load(state.clone());
+        let of_earlier: Option<Sections> =
             state.load(Namespace::Deployment).into_iter().find(|(key, _)| key == IN_FORCE).map(|(_, s)| s);
+        let recorded = history.in_force().map(|record| record.sections);
+        let is_recorded = recorded.is_some();
+        let last = recorded.or(of_earlier);
         let deployments = Self {
             gateway,
             twins,
             state,
+            history,
             queues,
             removals,
             in_force: std::sync::Mutex::new(None),
@@ -150,7 +167,8 @@ impl Deployments {
             rules,
             takes_free: Arc::default(),
             judgement,
-            policy,
+            policy: policy.host,
+            on_failure: policy.on_failure,
             must_renew: AtomicBool::new(false),
         };
         if let Some(sections) = last
@@ -158,7 +176,10 @@ impl Deployments {
         {
             tracing::error!(error = %chain(&error), "the deployment that was in force cannot be taken up again");
         }
-        deployments.consider(removal);
+        if !is_recorded {
+            deployments.record(EARLIER, &Desired::default(), &Manifest::empty(), Phase::Verified);
+        }
+        deployments.consider(removal, None);
         let outputs = Outputs {
             reconciler: deployer_out,
             routing: routing_out,
@@ -173,25 +194,32 @@ impl Deployments {
         Identity::module(self.gateway.clone(), module)
     }
 
-    /// As [`Deployments::consider`], and removes what modules that left it were kept of.
+    /// As [`Deployments::consider`] for what came over the link, and removes what modules that left it were kept of.
     ///
     /// # Errors
     /// [`RemovalError`] when that was not saved.
     pub async fn take_up(self: &Arc<Self>) -> Result<(), RemovalError> {
+        self.with_removal(|this, removal| this.consider(removal, None)).await
+    }
+
+    /// Runs what may open queues and remove modules, beside the threads that must not block.
+    async fn with_removal(
+        self: &Arc<Self>,
+        run: impl FnOnce(&Self, &Removal) + Send + 'static,
+    ) -> Result<(), RemovalError> {
         let removal = self.removals.begin().await;
         let this = self.clone();
-        let considered = tokio::task::spawn_blocking(move || {
-            this.consider(&removal);
+        let ran = tokio::task::spawn_blocking(move || {
+            run(&this, &removal);
             removal
         });
-        let removal =
-            considered.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        let removal = ran.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
         removal.finish().await
     }
 
-    /// Inspects the desired twins and puts them in force if they are good; notes the modules that leave. Blocking: opens
-    /// queues.
-    fn consider(&self, removal: &Removal) {
+    /// Inspects the desired twins and puts them in force if they are good; notes the modules that leave. `source` is who gives
+    /// them on this gateway; such a one tries a deployment again that failed. Blocking: opens queues.
+    fn consider(&self, removal: &Removal, source: Option<&str>) {
         let wanted = Sections {
             edge_agent: self.twins.get(&self.identity(ModuleId::edge_agent())).desired,
             edge_hub: self.twins.get(&self.identity(ModuleId::edge_hub())).desired,
@@ -205,17 +233,32 @@ impl Deployments {
         let wants_the_same =
             self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&wanted));
         let warned = self.in_force().as_ref().map(|in_force| in_force.warnings.clone()).unwrap_or_default();
-        let is_in_force = wants_the_same && !self.must_renew.swap(false, Ordering::Relaxed);
-        let problem = if is_in_force {
-            self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone())
-        } else {
-            self.put_in_force(wanted, removal, Start::New).err().map(|error| chain(&error).to_string())
+        let is_renewed = self.must_renew.swap(false, Ordering::Relaxed);
+        let rolled_back = if source.is_some() { None } else { self.rolled_back(&wanted) };
+        let (was_desired, was_manifest) = self.compared();
+        let is_in_force = (wants_the_same && !is_renewed) || rolled_back.is_some();
+        let problem = match rolled_back.clone() {
+            Some(reason) => {
+                let sections = self.in_force().as_ref().map(|in_force| in_force.sections.clone());
+                if let (true, Some(sections)) = (is_renewed, sections)
+                    && let Err(error) = self.put_in_force(sections, removal, Start::Again)
+                {
+                    tracing::error!(error = %chain(&error), "the verified deployment cannot be taken up again");
+                }
+                Some(reason)
+            }
+            None if is_in_force => self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone()),
+            None => {
+                self.put_in_force(wanted, removal, Start::New).err().map(|error| chain(&error).to_string())
+            }
         };
         let (routes_refused, warnings) = match self.in_force().as_ref() {
             Some(in_force) => (in_force.routes_refused.clone(), in_force.warnings.clone()),
             None => Default::default(),
         };
-        if let Some(problem) = &problem {
+        if rolled_back.is_some() {
+            tracing::warn!(version, problem, "the wanted deployment failed before and is not put in force");
+        } else if let Some(problem) = &problem {
             tracing::error!(version, problem, "the deployment was refused; the one before it stays in force");
         } else if !is_in_force {
             tracing::info!(version, "deployment in force");
@@ -229,10 +272,13 @@ impl Deployments {
             if let Some(in_force) = self.in_force().as_ref() {
                 self.state.put(Namespace::Deployment, IN_FORCE, &in_force.sections).later();
             }
+            let applying = Phase::Applying { since_ms: now_ms() };
+            self.record(source.unwrap_or(CENTRAL), &was_desired, &was_manifest, applying);
         }
         self.judgement.send_replace(Judgement {
             versions: Some(versions),
             problem,
+            is_rolled_back: rolled_back.is_some(),
             routes_refused,
             warnings,
         });
@@ -335,12 +381,20 @@ impl Deployments {
             authorizations: manifest.edge_hub.authorizations.clone(),
         }));
         let warnings = warnings(&sections, &desired);
-        let deployment = Deployment { desired, version: sections.edge_agent.version };
+        let is_atomic = self.is_atomic(&manifest, start);
+        let version = sections.edge_agent.version;
+        let deployment = Deployment { desired: desired.clone(), version, is_atomic };
         if withheld.is_none() {
             self.reconciler.send_replace(Some(Arc::new(deployment)));
         }
-        *self.in_force() =
-            Some(InForce { sections, routes: manifest.edge_hub.routes, routes_refused, warnings, withheld });
+        *self.in_force() = Some(InForce {
+            sections,
+            desired,
+            routes: manifest.edge_hub.routes,
+            routes_refused,
+            warnings,
+            withheld,
+        });
         Ok(())
     }
 
@@ -363,15 +417,25 @@ impl Deployments {
     pub async fn apply(
         self: &Arc<Self>,
         document: &Value,
+        source: &'static str,
     ) -> Result<(u64, Vec<(Identity, DesiredChange)>), ApplyError> {
         let current = |module: &ModuleId| self.desired(module);
         let document = &Manifest::document(document.to_string().as_bytes())?;
         let manifest = Manifest::parse_over(document, &current)?;
         let (desired, _) = deploy::check(&manifest)?;
         self.policy.check(&desired)?;
+        let sections = Manifest::sections_over(document, &current)?;
+        self.apply_sections(sections, source.to_owned()).await
+    }
+
+    async fn apply_sections(
+        self: &Arc<Self>,
+        sections: BTreeMap<ModuleId, Map<String, Value>>,
+        source: String,
+    ) -> Result<(u64, Vec<(Identity, DesiredChange)>), ApplyError> {
         let mut changes = Vec::new();
         let before = self.rules.borrow().modules.clone();
-        for (module, properties) in Manifest::sections_over(document, &current)? {
+        for (module, properties) in sections {
             let is_system = module.is_system();
             let identity = self.identity(module);
             let (change, saved) = self.twins.desired_from_here(&identity, properties);
@@ -380,7 +444,8 @@ impl Deployments {
                 changes.push((identity, change));
             }
         }
-        self.take_up().await.map_err(|error| ApplyError::Failed(chain(&error).to_string()))?;
+        let taken_up = self.with_removal(move |this, removal| this.consider(removal, Some(&source))).await;
+        taken_up.map_err(|error| ApplyError::Failed(chain(&error).to_string()))?;
         if let Some(problem) = self.judgement.borrow().problem.clone() {
             return Err(ApplyError::Failed(problem));
         }
@@ -421,10 +486,13 @@ pub enum ApplyError {
     /// It was not saved.
     #[error(transparent)]
     State(#[from] StateError),
+    #[error("there is no deployment {number}; `edge-agent history` lists those that there are")]
+    NoSuchDeployment { number: u64 },
     /// It could not be put in force.
     #[error("{0}")]
     Failed(String),
 }
 
+mod rollouts;
 #[cfg(test)]
 mod tests;

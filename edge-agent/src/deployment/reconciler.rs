@@ -13,24 +13,23 @@
 //! what is in [`schedule`]: modules are supervised while images are pulled and while other modules are being stopped. A step
 //! that fails leaves the other modules alone and is tried again after a wait.
 
+mod listener;
 mod pulls;
 mod steps;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bollard::models::EventMessage;
-use bollard::query_parameters::EventsOptions;
 use edge_core::backoff::Backoff;
 use edge_core::deploy::desired::{Desired, generation_of};
 use edge_core::deploy::observed::Observed;
 use edge_core::deploy::plan::{Action, Plan, Reason, plan};
 use edge_core::deploy::restart::{Event, Restarts};
-use edge_core::deploy::schedule::{self, Batch, BatchKind};
+use edge_core::deploy::schedule::{self, Batch, BatchKind, Holds};
 use edge_core::error_chain::chain;
 use edge_hub::tasks;
-use futures_util::StreamExt as _;
 use schemas::manifest::DesiredStatus;
 use schemas::names::ModuleId;
 use schemas::status::code;
@@ -38,14 +37,17 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::listener::{FIRST_WAIT, LONGEST_WAIT, Listener};
 use self::pulls::{Fetch, Pulls};
-use self::steps::{Busy, Ended, Steps};
+use self::steps::{Busy, Ended, Failure, Steps};
 use crate::access::module_keys::ModuleKeys;
 use crate::clock::now_ms;
 use crate::config::Config;
+use crate::deployment::artifacts::Artifacts;
 use crate::deployment::docker::executor::Executor;
 use crate::deployment::docker::observe::observe;
-use crate::deployment::docker::{DockerError, Engine, LABEL_GATEWAY, LABEL_MODULE, ModuleContext};
+use crate::deployment::docker::{DockerError, Engine, ModuleContext};
+use crate::deployment::restart_counts::RestartCounts;
 use crate::deployment::restart_requests::{RestartError, RestartRequest};
 use crate::deployment::status::{Deployment, Outcome, ReconcilerStatus};
 use crate::deployment::workload::Workload;
@@ -54,9 +56,8 @@ use crate::deployment::workload::Workload;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// An engine that takes longer to tell what runs is stuck.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
-/// The engine is away: how long until the next request.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// How long somebody waits for a plan.
+const PLAN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The task that does it.
 #[derive(Clone)]
@@ -68,6 +69,10 @@ pub struct Reconciler {
     /// What is wanted; `None` before there is a deployment.
     pub deployments: watch::Receiver<Option<Arc<Deployment>>>,
     pub status: watch::Sender<ReconcilerStatus>,
+    /// Where the images are noted that were pulled.
+    pub artifacts: Artifacts,
+    /// Restarts of modules that an earlier run of the daemon counted, and where they are kept.
+    pub counts: RestartCounts,
     /// Restarts that somebody asks for. Shared by the runs of this task, which is started again after a panic.
     pub requests: Arc<tokio::sync::Mutex<mpsc::Receiver<RestartRequest>>>,
 }
@@ -78,6 +83,8 @@ struct Memory {
     restarts: Restarts,
     /// The last failure of each module whose steps are tried again.
     problems: BTreeMap<ModuleId, String>,
+    /// Those of them that another try does not end.
+    refused: BTreeSet<ModuleId>,
     pulls: Pulls,
     steps: Steps,
     /// What the last look found to be done and has not begun yet.
@@ -88,6 +95,9 @@ struct Memory {
     requests: Vec<RestartRequest>,
     /// Who waits for the restart that is being done of a module.
     askers: BTreeMap<ModuleId, Vec<oneshot::Sender<Result<(), RestartError>>>>,
+    /// See [`ReconcilerStatus::engine_since_ms`].
+    engine_since_ms: Arc<AtomicU64>,
+    looked_at_ms: u64,
 }
 
 /// What a look found to be done.
@@ -111,29 +121,45 @@ impl Reconciler {
     /// Runs until `stop`. Containers run on.
     pub async fn run(mut self, stop: CancellationToken) {
         let (happened, busy) = (Arc::new(Notify::new()), Busy::default());
+        let engine_since_ms = Arc::new(AtomicU64::new(0));
         // Ends the listener also when this task panics.
         let events_stop = stop.child_token();
         let _end_events = events_stop.clone().drop_guard();
         let gateway = self.context.gateway.to_string();
         let events = tasks::spawn(
             "Docker events",
-            listen(self.engine.clone(), gateway, happened.clone(), busy.clone(), events_stop),
+            Listener {
+                engine: self.engine.clone(),
+                gateway,
+                happened: happened.clone(),
+                busy: busy.clone(),
+                engine_since_ms: engine_since_ms.clone(),
+            }
+            .run(events_stop),
         );
         tokio::select! {
-            () = self.reconcile(&happened, busy, &stop) => {}
+            () = self.reconcile(&happened, busy, engine_since_ms, &stop) => {}
             () = stop.cancelled() => {}
         }
         // A step is never cut in two by its own end: the engine finishes what it was asked.
         let _ = events.await;
     }
 
-    async fn reconcile(&mut self, happened: &Notify, busy: Busy, stop: &CancellationToken) {
+    async fn reconcile(
+        &mut self,
+        happened: &Notify,
+        busy: Busy,
+        engine_since_ms: Arc<AtomicU64>,
+        stop: &CancellationToken,
+    ) {
         let Ok(first) = self.deployments.wait_for(Option::is_some).await.map(|d| d.clone()) else { return };
         let Some(deployment) = first else { return };
+        let counts = self.counts.of(deployment.version);
         let mut memory = Memory {
             deployment,
-            restarts: Restarts::since_boot(booted_at_ms()),
+            restarts: Restarts::since_boot(booted_at_ms()).with_counts(counts),
             problems: BTreeMap::new(),
+            refused: BTreeSet::new(),
             pulls: Pulls::default(),
             steps: Steps::new(busy),
             due: None,
@@ -141,6 +167,8 @@ impl Reconciler {
             network: Arc::default(),
             requests: Vec::new(),
             askers: BTreeMap::new(),
+            engine_since_ms,
+            looked_at_ms: 0,
         };
         let requests = self.requests.clone();
         let mut requests = requests.lock().await;
@@ -152,6 +180,7 @@ impl Reconciler {
             {
                 memory.restarts.handle(now_ms(), Event::Deployed);
                 memory.problems.clear();
+                memory.refused.clear();
                 memory.pulls.deployed(&latest);
                 memory.deployment = latest;
                 look_at = Instant::now();
@@ -166,7 +195,9 @@ impl Reconciler {
                     Err(_) => return,
                 },
                 Some(pulled) = memory.pulls.ended() => {
-                    memory.pulls.note(pulled);
+                    if let Some(image_id) = memory.pulls.note(pulled) {
+                        self.artifacts.pulled(image_id);
+                    }
                     true
                 }
                 Some(ended) = memory.steps.ended() => memory.ended(ended, stop),
@@ -213,6 +244,8 @@ impl Reconciler {
     /// One look, and the steps that follow from it.
     async fn pass(&self, memory: &mut Memory, stop: &CancellationToken) -> Result<Next, DockerError> {
         memory.due = None;
+        // Before the engine is asked: what it answers may have changed by the time of the answer.
+        memory.looked_at_ms = now_ms();
         let deployment = memory.deployment.clone();
         let desired = &deployment.desired;
         let looked = tokio::time::timeout(LOOK_WITHIN, async {
@@ -245,6 +278,7 @@ impl Reconciler {
         let due_ms = planned.earliest().into_iter().chain(interim_due_ms).min();
         let executor = Arc::new(Executor {
             docker,
+            view: self.engine.shared_view().await,
             context: memory.context.clone(),
             workload: self.workload.clone(),
             deployment,
@@ -288,6 +322,7 @@ impl Reconciler {
                 "everything is as the deployment wants it"
             );
         }
+        self.counts.keep(version, &memory.restarts);
         self.status.send_replace(ReconcilerStatus {
             version: Some(version),
             observed,
@@ -296,6 +331,10 @@ impl Reconciler {
             is_settled,
             plan: planned.to_string(),
             problems: memory.problems.clone(),
+            refused: memory.refused.clone(),
+            is_busy: is_fetching || !memory.steps.running().is_empty() || !planned.is_empty(),
+            engine_since_ms: memory.engine_since_ms.load(Ordering::Relaxed),
+            looked_at_ms: memory.looked_at_ms,
             pulling: memory.pulls.under_way(),
             unseen: None,
         });
@@ -324,6 +363,7 @@ impl Memory {
                     tracing::info!(%module, "module is restarted because somebody asked for it");
                     self.restarts.forget(&module);
                     self.problems.remove(&module);
+                    self.refused.remove(&module);
                     let stop = Action::Stop { module: module.clone(), container_id: container_id.clone() };
                     let start = Action::Start { module: module.clone(), container_id: Some(container_id) };
                     batches.push(Batch { module, kind: BatchKind::Restart, actions: vec![stop, start] });
@@ -342,8 +382,12 @@ impl Memory {
     fn begin(&mut self, stop: &CancellationToken) -> bool {
         let Some(due) = &self.due else { return false };
         let desired = &self.deployment.desired;
-        let batches =
-            schedule::due(&due.planned, desired, self.steps.running(), &due.failed, due.is_fetching);
+        let holds = Holds {
+            failed: due.failed.clone(),
+            is_fetching: due.is_fetching,
+            is_refused: self.deployment.is_atomic && !self.refused.is_empty(),
+        };
+        let batches = schedule::due(&due.planned, desired, self.steps.running(), &holds);
         let has_begun = !batches.is_empty();
         for batch in batches {
             self.steps.begin(due.executor.clone(), batch, stop.clone());
@@ -358,13 +402,19 @@ impl Memory {
             self.done(action);
         }
         for asker in self.askers.remove(&ended.module).unwrap_or_default() {
-            let why = ended.failure.clone();
-            let _ = asker.send(why.map_or(Ok(()), |why| Err(RestartError::Failed { why })));
+            let failure = ended.failure.clone();
+            let _ =
+                asker.send(failure.map_or(Ok(()), |failure| Err(RestartError::Failed { why: failure.why })));
         }
         // One that was asked for while the steps were being done can begin.
         let is_asked = self.requests.iter().any(|request| request.module == ended.module);
         if let Some(due) = &mut self.due {
-            due.planned.without(&ended.module);
+            // A look in the middle of what stops or replaces a container has planned for what is not there any more.
+            if ended.failure.is_none() && ended.kind == BatchKind::Prepare {
+                due.planned.done(&ended.done);
+            } else {
+                due.planned.without(&ended.module);
+            }
         }
         match ended.failure {
             Some(problem) => {
@@ -384,10 +434,16 @@ impl Memory {
         self.restarts.handle(now_ms(), event);
     }
 
-    fn failed(&mut self, module: &ModuleId, problem: String) {
+    fn failed(&mut self, module: &ModuleId, failure: Failure) {
+        let problem = failure.why;
         tracing::error!(%module, problem, "step failed; it is tried again after a wait");
         self.restarts.handle(now_ms(), Event::Failed(module));
         self.problems.insert(module.clone(), problem);
+        if failure.is_final {
+            self.refused.insert(module.clone());
+        } else {
+            self.refused.remove(module);
+        }
     }
 
     /// A problem is over when its module neither waits nor has anything to be done.
@@ -396,49 +452,9 @@ impl Memory {
             planned.waiting.iter().any(|waiting| waiting.module == *module)
                 || planned.actions.iter().any(|action| action.module() == module)
         });
+        let problems = &self.problems;
+        self.refused.retain(|module| problems.contains_key(module));
     }
-}
-
-/// Says "look again" at every event of the gateway's containers, and whenever events may have been missed. Those of modules whose
-/// steps are being done say nothing new: when the steps have ended, everything is looked at.
-async fn listen(engine: Engine, gateway: String, happened: Arc<Notify>, busy: Busy, stop: CancellationToken) {
-    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    let filters = HashMap::from([
-        ("label".to_owned(), vec![format!("{LABEL_GATEWAY}={gateway}")]),
-        ("type".to_owned(), vec!["container".to_owned()]),
-    ]);
-    loop {
-        if let Ok(docker) = engine.client().await {
-            let options = EventsOptions { filters: Some(filters.clone()), ..EventsOptions::default() };
-            let mut events = std::pin::pin!(docker.events(Some(options)));
-            happened.notify_one();
-            loop {
-                tokio::select! {
-                    event = events.next() => match event {
-                        Some(Ok(event)) => {
-                            backoff.succeeded();
-                            if !is_of_busy(&event, &busy) {
-                                happened.notify_one();
-                            }
-                        }
-                        Some(Err(_)) | None => break,
-                    },
-                    () = stop.cancelled() => return,
-                }
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.failed(rand::random())) => {}
-            () = stop.cancelled() => return,
-        }
-    }
-}
-
-fn is_of_busy(event: &EventMessage, busy: &Busy) -> bool {
-    let labels = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
-    let module = labels.and_then(|labels| labels.get(LABEL_MODULE));
-    let busy = busy.lock().expect("nothing panics while it holds it");
-    module.is_some_and(|module| busy.iter().any(|busy| busy.as_str() == module))
 }
 
 /// When this host booted, in milliseconds since the Unix epoch; 0 when that is unknown.
@@ -454,8 +470,11 @@ fn booted_at_ms() -> u64 {
 /// # Errors
 /// [`DockerError`] when the engine does not answer.
 pub async fn plan_once(config: &Config, keys: &ModuleKeys, desired: &Desired) -> Result<Plan, DockerError> {
-    let docker = Engine::new(config.docker.socket.clone()).client().await?;
-    let observed = observe(&docker, &ModuleContext::new(config, keys)).await?;
+    let observed = tokio::time::timeout(PLAN_WITHIN, async {
+        let docker = Engine::new(config.docker.socket.clone()).client().await?;
+        observe(&docker, &ModuleContext::new(config, keys)).await
+    });
+    let observed = observed.await.map_err(|_| DockerError::Silent { seconds: PLAN_WITHIN.as_secs() })??;
     // A daemon that runs replaces containers of earlier modules of a name at once; what is there is of the present ones.
     let number = |module: &ModuleId| {
         observed.modules.get(module).map_or(0, |observed| generation_of(&observed.fingerprint))

@@ -15,6 +15,8 @@ pub struct Deployment {
     pub desired: Desired,
     /// `$edgeAgent`'s desired version.
     pub version: u64,
+    /// Whether nothing that runs is touched when one of its modules was refused: there is a deployment to go back to.
+    pub is_atomic: bool,
 }
 
 /// How it went, in one of [`schemas::status::code`] and as text.
@@ -40,6 +42,14 @@ pub struct ReconcilerStatus {
     pub plan: String,
     /// The last failure of each module whose steps are tried again.
     pub problems: BTreeMap<ModuleId, String>,
+    /// Those of them that another try does not end.
+    pub refused: BTreeSet<ModuleId>,
+    /// Whether an image is being fetched, or a step is being done or due.
+    pub is_busy: bool,
+    /// Since when the engine's events have been followed without a break, in milliseconds since the Unix epoch; 0 while they are not.
+    pub engine_since_ms: u64,
+    /// When the containers were looked at, in milliseconds since the Unix epoch.
+    pub looked_at_ms: u64,
     /// Images that are being pulled.
     pub pulling: BTreeSet<String>,
     /// Why the containers cannot be looked at now.
@@ -71,6 +81,10 @@ impl Default for ReconcilerStatus {
             is_settled: false,
             plan: String::new(),
             problems: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            is_busy: false,
+            engine_since_ms: 0,
+            looked_at_ms: 0,
             pulling: BTreeSet::new(),
             unseen: None,
         }

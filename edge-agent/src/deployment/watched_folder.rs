@@ -75,7 +75,7 @@ pub async fn run(
 
 async fn apply(deployments: &Arc<Deployments>, clients: &Clients, text: &[u8]) -> Result<u64> {
     let document = schemas::manifest::Manifest::document(text)?;
-    let (version, changes) = deployments.apply(&document).await?;
+    let (version, changes) = deployments.apply(&document, "watched folder").await?;
     for (identity, change) in changes {
         clients.send_desired(&identity, change.version, &change.patch);
     }

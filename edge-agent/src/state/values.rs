@@ -10,6 +10,8 @@ pub enum Namespace {
     Devices,
     /// The deployment in force.
     Deployment,
+    /// How deployments went, restarts of modules, and what images and volumes they had.
+    Rollouts,
     /// Commands that run, and answers that central has not acknowledged.
     Commands,
     /// Cloud-to-device messages that wait for their devices, and how others ended.
@@ -23,10 +25,11 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Twins,
         Self::Devices,
         Self::Deployment,
+        Self::Rollouts,
         Self::Commands,
         Self::CloudMessages,
         Self::Users,
@@ -39,6 +42,7 @@ impl Namespace {
             Self::Twins => "twins",
             Self::Devices => "devices",
             Self::Deployment => "deployment",
+            Self::Rollouts => "rollouts",
             Self::Commands => "commands",
             Self::CloudMessages => "cloud-messages",
             Self::Users => "users",

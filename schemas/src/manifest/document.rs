@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{ImagePullPolicy, RestartPolicy, WhenFull};
+use super::{FailurePolicy, ImagePullPolicy, RestartPolicy, WhenFull};
 
 /// An Azure IoT Edge deployment manifest, as Lineside reads it.
 #[derive(Serialize, JsonSchema)]
@@ -75,6 +75,8 @@ pub struct EdgeAgentForm {
     pub system_modules: Option<SystemModules>,
     /// The modules that become containers, by name.
     pub modules: Option<BTreeMap<String, ModuleForm>>,
+    /// What becomes of the deployment when its modules do not run or do not stay well. Lineside's own; IoT Edge ignores it.
+    pub failure_policy: Option<FailurePolicy>,
 }
 
 /// The container runtime.

@@ -22,6 +22,6 @@ pub mod warnings;
 pub use error::{ManifestError, ROOT};
 pub use parse::DOCUMENT_BYTES_MAX;
 pub use types::{
-    DesiredStatus, EdgeAgent, EdgeHub, ImagePullPolicy, Manifest, Module, PRIORITY_DEFAULT,
+    DesiredStatus, EdgeAgent, EdgeHub, FailurePolicy, ImagePullPolicy, Manifest, Module, PRIORITY_DEFAULT,
     RegistryCredential, RestartPolicy, Route, WhenFull,
 };

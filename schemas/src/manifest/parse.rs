@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::error::{ManifestError, ROOT};
 use super::read;
 use super::sections::{self, Current};
-use super::types::{EdgeHub, Manifest};
+use super::types::{EdgeAgent, EdgeHub, Manifest};
 use super::warnings::{self, Warning};
 use crate::json::{self, JsonError};
 use crate::names::ModuleId;
@@ -17,6 +17,11 @@ use crate::redaction::{MARK, find_mark, find_mark_in};
 pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl Manifest {
+    /// One that wants nothing.
+    pub fn empty() -> Self {
+        Self { edge_agent: EdgeAgent::default(), edge_hub: EdgeHub::default(), module_twins: BTreeMap::new() }
+    }
+
     /// Reads a whole document, `modulesContent` or `content.modulesContent` on top.
     ///
     /// # Errors

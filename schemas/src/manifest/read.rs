@@ -8,8 +8,8 @@ use super::create_options::{self, Options, Unreadable};
 use super::error::{ManifestError, ROOT};
 use super::field::{Field, Object, kind};
 use super::types::{
-    DesiredStatus, EdgeAgent, EdgeHub, ImagePullPolicy, Module, PRIORITY_DEFAULT, RegistryCredential,
-    RestartPolicy, Route, WhenFull,
+    DesiredStatus, EdgeAgent, EdgeHub, FailurePolicy, ImagePullPolicy, Module, PRIORITY_DEFAULT,
+    RegistryCredential, RestartPolicy, Route, WhenFull,
 };
 use super::{authorization, image};
 use crate::names::ModuleId;
@@ -59,6 +59,9 @@ pub(super) fn edge_agent(members: &Map<String, Value>) -> Result<EdgeAgent, Mani
                 edge_agent.system_modules.insert(name.to_owned(), system_module);
             }
         }
+    }
+    if let Some(policy) = section.get("failurePolicy") {
+        edge_agent.failure_policy = Some(policy.word(FailurePolicy::ALL, FailurePolicy::as_str)?);
     }
     if let Some(modules) = section.object("modules")? {
         for (name, field) in modules.fields() {

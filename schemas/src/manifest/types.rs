@@ -39,6 +39,9 @@ pub struct EdgeAgent {
     pub system_modules: BTreeMap<String, Module>,
     /// The modules that become containers. No name begins with `$`.
     pub modules: BTreeMap<ModuleId, Module>,
+    /// What becomes of the deployment when it fails; as the gateway's configuration says when it is left out. Lineside's own: IoT
+    /// Edge ignores the key.
+    pub failure_policy: Option<FailurePolicy>,
 }
 
 /// A login at a registry.
@@ -138,6 +141,18 @@ words! {
         Unknown = "unknown",
     }
 }
+words! {
+    /// What becomes of a deployment whose modules cannot be created, do not run or do not stay well.
+    #[derive(Default)]
+    FailurePolicy {
+        /// The default: the last verified deployment is put in force again.
+        #[default]
+        Rollback = "rollback",
+        /// It stays in force, and its steps are tried again.
+        Hold = "hold",
+    }
+}
+
 words! {
     /// What is dropped when a queue is full.
     WhenFull {

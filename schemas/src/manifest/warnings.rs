@@ -78,6 +78,7 @@ const AGENT: &[(&str, Known)] = &[
         Known::Object(&[("edgeAgent", Known::Object(MODULE)), ("edgeHub", Known::Object(MODULE))]),
     ),
     ("modules", Known::Map(&Known::Object(MODULE))),
+    ("failurePolicy", Known::Plain),
     ("integrity", Known::Plain),
 ];
 

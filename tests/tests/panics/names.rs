@@ -37,6 +37,7 @@ pub(crate) const AGENT: &[&str] = &[
     "reconciler",
     "removals",
     "report",
+    "rollout",
     "request on a unix socket",
     "state",
     "waiting commands",

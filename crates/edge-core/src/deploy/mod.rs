@@ -1,13 +1,16 @@
-//! From a manifest to what must be done: desired, observed, plan, schedule, restart, report.
+//! From a manifest to what must be done: desired, observed, plan, schedule, restart, rollout, report.
 
 pub mod check;
 pub mod desired;
+pub mod diff;
+pub mod garbage;
 pub mod observed;
 pub mod plan;
 pub mod policy;
 pub mod preview;
 pub mod report;
 pub mod restart;
+pub mod rollout;
 pub mod schedule;
 pub mod transport;
 

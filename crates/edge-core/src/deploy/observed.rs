@@ -17,12 +17,18 @@ pub struct ObservedModule {
     pub container_id: String,
     /// The image it was created from, as the manifest named it then.
     pub image: String,
+    /// The engine's id of that image.
+    pub image_id: String,
+    /// Volumes without a name of their own that the engine made for it.
+    pub anonymous_volumes: Vec<String>,
     /// The fingerprint it was created with, from its label.
     pub fingerprint: String,
     /// Docker's word for how it is.
     pub state: ContainerState,
     /// Whether its health check says so.
     pub is_unhealthy: bool,
+    /// Whether it runs and its health check has not said yet how it is.
+    pub is_starting: bool,
     /// Whether a process of its last run was killed because memory ran out: its own limit, or the host's.
     pub is_out_of_memory: bool,
     /// When it last started, in milliseconds since the Unix epoch; `None` if never.

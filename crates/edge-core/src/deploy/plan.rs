@@ -2,13 +2,14 @@
 //!
 //! Guarantees:
 //! - A module whose container is as wanted is not in the plan.
-//! - Every image is fetched before anything is stopped.
-//! - A container that is to be replaced stays until the engine has taken the new one, and comes back when that does not start.
+//! - Every image is fetched, and every new container is created and checked, before anything is stopped.
+//! - A container that is to be replaced comes back when the new one does not start.
 //! - A replacement that was cut off is finished or undone before anything else is done with its module.
 //! - Modules that are no longer wanted go first; the others follow by `startupOrder`, then by name.
 //! - What could be done but is not yet, or not any more, is in the plan with its reason.
 //!
-//! A plan is data: it changes nothing, and printed it is what `edge-agent plan` shows.
+//! A plan is data: it changes nothing, and printed it is what `edge-agent plan` shows. [`plan`] asks neither engine, disk nor clock:
+//! whoever has a manifest ([`Desired::of`]) and the reported state of a gateway can make the same plan elsewhere, for a preview.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,8 +42,11 @@ pub struct Plan {
 pub enum Action {
     /// Make sure that the image is there: fetch it if it is not.
     Pull { module: ModuleId, image: String },
-    /// Create the module's container.
+    /// Create the module's container, and check what it needs of this machine.
     Create { module: ModuleId, image: String },
+    /// Create the container that shall replace the module's, beside it, and check what it needs of this machine. What runs is not
+    /// touched.
+    Prepare { module: ModuleId, image: String },
     Start {
         module: ModuleId,
         /// `None` when this plan creates it.
@@ -50,9 +54,8 @@ pub enum Action {
     },
     /// Start a container that ended, or stop and start one that is not healthy. Tell [`Restarts`] when it was done.
     Restart { module: ModuleId, container_id: String, attempt: Attempt },
-    /// Create a container beside the module's, stop that one, start the new one if it shall run, remove the old one and give
-    /// its name to the new one. When the engine refuses the new one, the old one stays; when it does not start, the old one runs
-    /// again.
+    /// Stop the module's container, start the one that was prepared if it shall run, remove the old one and give its name to the new
+    /// one. When the new one does not start, the old one runs again.
     Replace {
         module: ModuleId,
         /// The one that is there.
@@ -105,8 +108,14 @@ pub enum Reason {
 
 /// What must be done now. Tell `restarts` first what was observed ([`super::restart::Event::Looked`]).
 pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms: u64) -> Plan {
-    let mut planner =
-        Planner { restarts, now_ms, pulls: Vec::new(), changes: Vec::new(), plan: Plan::default() };
+    let mut planner = Planner {
+        restarts,
+        now_ms,
+        pulls: Vec::new(),
+        preparations: Vec::new(),
+        changes: Vec::new(),
+        plan: Plan::default(),
+    };
     for (module, seen) in &observed.modules {
         if !desired.modules.contains_key(module) && !planner.waits(module) {
             if let Some(replacement) = observed.replacements.get(module) {
@@ -132,7 +141,8 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
             None => planner.module(module, wanted, seen),
         }
     }
-    let Planner { mut pulls, changes, plan, .. } = planner;
+    let Planner { mut pulls, preparations, changes, plan, .. } = planner;
+    pulls.extend(preparations);
     pulls.extend(changes);
     Plan { actions: pulls, ..plan }
 }
@@ -141,6 +151,8 @@ struct Planner<'a> {
     restarts: &'a Restarts,
     now_ms: u64,
     pulls: Vec<Action>,
+    /// What creates containers and touches none.
+    preparations: Vec<Action>,
     changes: Vec<Action>,
     /// Everything but the actions.
     plan: Plan,
@@ -196,8 +208,9 @@ impl Planner<'_> {
         self.changes.push(Action::Remove { module, container_id });
     }
 
-    /// Ends a replacement that was cut off: the new container takes the module's place if it was started already or the old one
-    /// is gone; otherwise it goes, and the replacement begins anew with the next plan.
+    /// Goes on with a replacement: a container that was prepared from what is wanted replaces the old one. Of one that was cut off, the new
+    /// container takes the module's place if it was started already or the old one is gone; otherwise it goes, and the replacement
+    /// begins anew with the next plan.
     fn settle_replacement(
         &mut self,
         module: &ModuleId,
@@ -210,7 +223,16 @@ impl Planner<'_> {
         }
         let is_in_use =
             replacement.state == ContainerState::Running && replacement.fingerprint == wanted.fingerprint;
+        let is_prepared =
+            replacement.state == ContainerState::Created && replacement.fingerprint == wanted.fingerprint;
         match seen {
+            Some(seen)
+                if is_prepared
+                    && seen.fingerprint != wanted.fingerprint
+                    && seen.state != ContainerState::Dead =>
+            {
+                self.replace(module, wanted, seen);
+            }
             Some(_) if !is_in_use => self.remove(module, replacement),
             seen => {
                 if let Some(seen) = seen {
@@ -229,18 +251,27 @@ impl Planner<'_> {
             self.pulls.push(Action::Pull { module: module.clone(), image: image.clone() });
         }
         if let Some(seen) = seen.filter(|seen| seen.state != ContainerState::Dead) {
-            self.keep_meanwhile(module, wanted, seen);
-            let (module, container_id) = (module.clone(), seen.container_id.clone());
-            self.changes.push(Action::Replace { module, container_id, image });
+            self.preparations.push(Action::Prepare { module: module.clone(), image });
+            self.replace(module, wanted, seen);
             return;
         }
-        if let Some(dead) = seen {
-            self.remove(module, dead);
+        let create = Action::Create { module: module.clone(), image };
+        match seen {
+            Some(dead) => {
+                self.remove(module, dead);
+                self.changes.push(create);
+            }
+            None => self.preparations.push(create),
         }
-        self.changes.push(Action::Create { module: module.clone(), image });
         if wanted.spec.status == DesiredStatus::Running {
             self.changes.push(Action::Start { module: module.clone(), container_id: None });
         }
+    }
+
+    fn replace(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
+        self.keep_meanwhile(module, wanted, seen);
+        let (module, container_id) = (module.clone(), seen.container_id.clone());
+        self.changes.push(Action::Replace { module, container_id, image: wanted.spec.image.clone() });
     }
 
     /// What to do with a container that is to be replaced: what its policy says while the module shall run. One that never ran is
@@ -311,10 +342,16 @@ impl Plan {
         self.actions.is_empty()
     }
 
-    /// Takes the steps of a module out: they have been done.
+    /// Takes all steps of a module out: they are not to be done.
     pub fn without(&mut self, module: &ModuleId) {
         self.actions.retain(|action| action.module() != module);
         self.interim.retain(|action| action.module() != module);
+    }
+
+    /// Takes steps out that have been done.
+    pub fn done(&mut self, done: &[Action]) {
+        self.actions.retain(|action| !done.contains(action));
+        self.interim.retain(|action| !done.contains(action));
     }
 
     /// When it is worth looking again though Docker says nothing, in milliseconds since the Unix epoch.
@@ -339,6 +376,7 @@ impl Action {
         match self {
             Self::Pull { module, .. }
             | Self::Create { module, .. }
+            | Self::Prepare { module, .. }
             | Self::Start { module, .. }
             | Self::Restart { module, .. }
             | Self::Replace { module, .. }
@@ -375,6 +413,7 @@ impl Action {
         match self {
             Self::Pull { image, .. } => ("pull", format!("image {image}")),
             Self::Create { image, .. } => ("create", format!("image {image}")),
+            Self::Prepare { image, .. } => ("prepare", format!("image {image}")),
             Self::Start { container_id: None, .. } => ("start", String::new()),
             Self::Start { container_id: Some(id), .. } => ("start", container(id)),
             Self::Restart { container_id, attempt, .. } => {

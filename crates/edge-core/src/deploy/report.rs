@@ -138,6 +138,7 @@ pub fn edge_agent(
         system_modules: [("edgeAgent".into(), this_daemon()), ("edgeHub".into(), this_daemon())].into(),
         modules: modules.collect(),
         health: None,
+        rollout: None,
         manifest_warnings: warnings.to_vec(),
     })
 }

@@ -110,6 +110,23 @@ impl Restarts {
         Self { modules: BTreeMap::new(), booted_at_ms }
     }
 
+    /// The same, with restarts of each module and the time of the last one, as [`Restarts::counts`] gave them before.
+    #[must_use]
+    pub fn with_counts(mut self, counts: BTreeMap<ModuleId, (u32, Option<u64>)>) -> Self {
+        for (module, (restarts, restarted_at_ms)) in counts {
+            self.modules.insert(module, Record { restarts, restarted_at_ms, ..Record::default() });
+        }
+        self
+    }
+
+    /// The restarts of each module that was restarted, and the time of the last one in milliseconds since the Unix epoch.
+    pub fn counts(&self) -> BTreeMap<ModuleId, (u32, Option<u64>)> {
+        let restarted = self.modules.iter().filter(|(_, record)| record.restarts > 0);
+        restarted
+            .map(|(module, record)| (module.clone(), (record.restarts, record.restarted_at_ms)))
+            .collect()
+    }
+
     /// Takes note of what happened.
     pub fn handle(&mut self, now_ms: u64, event: Event<'_>) {
         match event {
@@ -257,10 +274,9 @@ mod tests {
             image: "a:1".into(),
             fingerprint: "f".into(),
             state: ContainerState::Exited { code },
-            is_unhealthy: false,
-            is_out_of_memory: false,
             started_at_ms: Some(started),
             finished_at_ms: Some(finished),
+            ..ObservedModule::default()
         }
     }
 

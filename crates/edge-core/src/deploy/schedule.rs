@@ -3,10 +3,13 @@
 //! Modules are independent of each other: one whose container takes a minute to stop, or whose image takes an hour to come, holds
 //! up nothing but itself and what must come after it. What must come after what:
 //! - A restart of a module that ended or is not healthy waits for nothing.
+//! - New containers are created when no image is being fetched any more, in any order.
+//! - Everything else waits until they are all created: what the engine or this machine refuses is known before anything is stopped.
 //! - A container that exists and has not run since it was created, or since the host booted, starts after those of modules with a
 //!   smaller `startupOrder`.
-//! - Anything else (create, replace, stop, remove) begins when no image is being fetched any more, when modules that are no longer
-//!   wanted are gone, and when modules with a smaller `startupOrder` are done.
+//! - What stops, replaces or removes a container, and the start of a new one, begins when modules that are no longer wanted are gone,
+//!   and when modules with a smaller `startupOrder` are done.
+//! - When a deployment is to be carried out whole or not at all and one of its modules was refused, only restarts begin.
 //! - The steps of one module follow each other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,28 +36,40 @@ pub struct Batch {
 pub enum BatchKind {
     /// Start a container again that ended, or is not healthy.
     Restart,
+    /// Create a container and check what it needs.
+    Prepare,
     /// Start a container that exists.
     Start,
-    /// Create, replace, stop or remove a container.
+    /// Replace, stop or remove a container, or start a new one.
     Change,
 }
 
 /// The steps that are being done, by module.
 pub type Running = BTreeMap<ModuleId, BatchKind>;
 
-/// The batches that may begin now. `failed` has the modules of which nothing may begin because their image could not be fetched;
-/// `is_fetching` says whether an image is being fetched for this plan.
-pub fn due(
-    plan: &Plan,
-    desired: &Desired,
-    running: &Running,
-    failed: &BTreeSet<ModuleId>,
-    is_fetching: bool,
-) -> Vec<Batch> {
-    let is_free = |module: &ModuleId| !running.contains_key(module) && !failed.contains(module);
+/// What keeps batches from beginning, beside those that are being done.
+#[derive(Debug, Clone, Default)]
+pub struct Holds {
+    /// The modules of which nothing may begin because their image could not be fetched.
+    pub failed: BTreeSet<ModuleId>,
+    /// Whether an image is being fetched for this plan.
+    pub is_fetching: bool,
+    /// Whether a module was refused of a deployment that is to be carried out whole or not at all.
+    pub is_refused: bool,
+}
+
+/// The batches that may begin now.
+pub fn due(plan: &Plan, desired: &Desired, running: &Running, holds: &Holds) -> Vec<Batch> {
+    let is_fetching = holds.is_fetching;
+    let is_free = |module: &ModuleId| !running.contains_key(module) && !holds.failed.contains(module);
+    let is_held = |kind: BatchKind| match kind {
+        BatchKind::Restart => false,
+        BatchKind::Start => holds.is_refused,
+        BatchKind::Prepare | BatchKind::Change => holds.is_refused || is_fetching,
+    };
     let mut batches: Vec<Batch> = batches(&plan.actions)
         .into_iter()
-        .filter(|batch| is_free(&batch.module) && !(is_fetching && batch.kind == BatchKind::Change))
+        .filter(|batch| is_free(&batch.module) && !is_held(batch.kind))
         .collect();
     if is_fetching {
         batches.extend(self::batches(&plan.interim).into_iter().filter(|batch| is_free(&batch.module)));
@@ -63,28 +78,32 @@ pub fn due(
     let under_way = running.iter().map(|(module, kind)| (rank(module), *kind));
     let wanted = batches.iter().map(|batch| (rank(&batch.module), batch.kind));
     let all: Vec<(Option<u32>, BatchKind)> = under_way.chain(wanted).collect();
+    let is_preparing = all.iter().any(|(_, kind)| *kind == BatchKind::Prepare);
+    let is_change = |kind: BatchKind| matches!(kind, BatchKind::Prepare | BatchKind::Change);
     let mut changes_left =
-        CHANGES_MAX.saturating_sub(running.values().filter(|kind| **kind == BatchKind::Change).count());
+        CHANGES_MAX.saturating_sub(running.values().filter(|kind| is_change(**kind)).count());
     batches.retain(|batch| {
         let own = rank(&batch.module);
         let waits_for =
             |kinds: &[BatchKind]| all.iter().any(|(rank, kind)| *rank < own && kinds.contains(kind));
-        match batch.kind {
+        let is_due = match batch.kind {
             BatchKind::Restart => true,
-            BatchKind::Start => !waits_for(&[BatchKind::Start]),
-            BatchKind::Change if changes_left == 0 || waits_for(&[BatchKind::Start, BatchKind::Change]) => {
-                false
-            }
+            BatchKind::Start => !is_preparing && !waits_for(&[BatchKind::Start]),
+            BatchKind::Prepare => changes_left > 0,
             BatchKind::Change => {
-                changes_left -= 1;
-                true
+                changes_left > 0 && !is_preparing && !waits_for(&[BatchKind::Start, BatchKind::Change])
             }
+        };
+        if is_due && is_change(batch.kind) {
+            changes_left -= 1;
         }
+        is_due
     });
     batches
 }
 
-/// The steps by module, in the order in which the plan names the modules.
+/// The steps by module, in the order in which the plan names the modules. What creates a module's container is a batch of its own,
+/// unless another one must be removed first; the module's other steps follow when it was done.
 fn batches(actions: &[Action]) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for action in actions {
@@ -92,9 +111,11 @@ fn batches(actions: &[Action]) -> Vec<Batch> {
             Action::Pull { .. } => continue,
             Action::Restart { .. } => BatchKind::Restart,
             Action::Start { container_id: Some(_), .. } => BatchKind::Start,
+            Action::Create { .. } | Action::Prepare { .. } => BatchKind::Prepare,
             _ => BatchKind::Change,
         };
         match batches.iter_mut().find(|batch| batch.module == *action.module()) {
+            Some(batch) if batch.kind == BatchKind::Prepare => {}
             Some(batch) => {
                 batch.actions.push(action.clone());
                 batch.kind = BatchKind::Change;
@@ -150,6 +171,18 @@ mod tests {
         Action::Replace { module: id(name), container_id: name.into(), image: "i:1".into() }
     }
 
+    fn prepare(name: &str) -> Action {
+        Action::Prepare { module: id(name), image: "i:1".into() }
+    }
+
+    fn create(name: &str) -> Action {
+        Action::Create { module: id(name), image: "i:1".into() }
+    }
+
+    fn first_start(name: &str) -> Action {
+        Action::Start { module: id(name), container_id: None }
+    }
+
     fn removal(name: &str) -> [Action; 2] {
         let (module, container_id) = (id(name), name.to_owned());
         [
@@ -166,8 +199,12 @@ mod tests {
         batches.iter().map(|batch| batch.module.as_str()).collect()
     }
 
-    fn none() -> BTreeSet<ModuleId> {
-        BTreeSet::new()
+    fn none() -> Holds {
+        Holds::default()
+    }
+
+    fn fetching() -> Holds {
+        Holds { is_fetching: true, ..Holds::default() }
     }
 
     #[test]
@@ -175,7 +212,7 @@ mod tests {
         let desired = desired(&[("a", 0), ("b", 0), ("c", 9)]);
         let running = Running::from([(id("a"), BatchKind::Change)]);
         let plan = plan(vec![replace("a"), restart("b"), start("c")]);
-        let due = due(&plan, &desired, &running, &none(), false);
+        let due = due(&plan, &desired, &running, &none());
         assert_eq!(names(&due), ["b", "c"]);
     }
 
@@ -184,10 +221,10 @@ mod tests {
         let desired = desired(&[("a", 0), ("b", 0), ("c", 0)]);
         let plan =
             Plan { interim: vec![restart("a")], ..plan(vec![replace("a"), restart("b"), replace("c")]) };
-        let fetching = due(&plan, &desired, &Running::new(), &none(), true);
-        assert_eq!(names(&fetching), ["b", "a"]);
-        assert!(fetching.iter().all(|batch| batch.kind == BatchKind::Restart));
-        let fetched = due(&plan, &desired, &Running::new(), &none(), false);
+        let begun = due(&plan, &desired, &Running::new(), &fetching());
+        assert_eq!(names(&begun), ["b", "a"]);
+        assert!(begun.iter().all(|batch| batch.kind == BatchKind::Restart));
+        let fetched = due(&plan, &desired, &Running::new(), &none());
         assert_eq!(names(&fetched), ["a", "b", "c"]);
         assert_eq!(fetched[0].actions, [replace("a")]);
     }
@@ -201,10 +238,10 @@ mod tests {
         let mut running = Running::new();
         let mut left = plan.clone();
         for expected in [vec!["old"], vec!["b", "c"], vec!["a"]] {
-            let begun = due(&left, &desired, &running, &none(), false);
+            let begun = due(&left, &desired, &running, &none());
             assert_eq!(names(&begun), expected);
             running = begun.iter().map(|batch| (batch.module.clone(), batch.kind)).collect();
-            assert!(due(&left, &desired, &running, &none(), false).is_empty(), "the next ones wait");
+            assert!(due(&left, &desired, &running, &none()).is_empty(), "the next ones wait");
             left.actions.retain(|action| !running.contains_key(action.module()));
             running.clear();
         }
@@ -214,12 +251,41 @@ mod tests {
     fn a_module_whose_image_could_not_be_fetched_holds_up_no_other() {
         let desired = desired(&[("a", 1), ("b", 2)]);
         let plan = plan(vec![replace("a"), replace("b")]);
-        let failed = BTreeSet::from([id("a")]);
-        assert_eq!(names(&due(&plan, &desired, &Running::new(), &failed, false)), ["b"]);
+        let holds = Holds { failed: BTreeSet::from([id("a")]), ..Holds::default() };
+        assert_eq!(names(&due(&plan, &desired, &Running::new(), &holds)), ["b"]);
+    }
+
+    #[test]
+    fn nothing_is_stopped_before_every_new_container_was_created() {
+        let desired = desired(&[("a", 0), ("b", 1), ("c", 9)]);
+        let mut actions = vec![prepare("b"), create("c")];
+        actions.extend(removal("old"));
+        actions.extend([replace("a"), replace("b"), first_start("c"), restart("d")]);
+        let mut plan = plan(actions);
+        let begun = due(&plan, &desired, &Running::new(), &none());
+        assert_eq!(names(&begun), ["b", "c", "d"]);
+        assert_eq!((&begun[0].actions, &begun[1].actions), (&vec![prepare("b")], &vec![create("c")]));
+        plan.done(&[prepare("b"), restart("d")]);
+        let running = Running::from([(id("c"), BatchKind::Prepare)]);
+        assert!(due(&plan, &desired, &running, &none()).is_empty(), "c is being created");
+        plan.done(&[create("c")]);
+        for expected in ["old", "a", "b", "c"] {
+            let begun = due(&plan, &desired, &Running::new(), &none());
+            assert_eq!(names(&begun), [expected]);
+            plan.without(&id(expected));
+        }
+    }
+
+    #[test]
+    fn a_refused_module_holds_up_a_deployment_that_is_carried_out_whole_and_no_restart() {
+        let desired = desired(&[("a", 0), ("b", 1), ("c", 9)]);
+        let plan = plan(vec![prepare("a"), replace("b"), start("c"), restart("d")]);
+        let holds = Holds { is_refused: true, ..Holds::default() };
+        assert_eq!(names(&due(&plan, &desired, &Running::new(), &holds)), ["d"]);
     }
 
     fn step() -> impl Strategy<Value = u8> {
-        0..5_u8
+        0..7_u8
     }
 
     proptest! {
@@ -238,6 +304,8 @@ mod tests {
                     1 => actions.push(restart(name)),
                     2 => actions.push(start(name)),
                     3 => actions.push(replace(name)),
+                    4 => actions.extend([prepare(name), replace(name)]),
+                    5 => actions.extend([create(name), first_start(name)]),
                     _ => {}
                 }
                 if *step != 0 {
@@ -248,8 +316,9 @@ mod tests {
             let rank = |module: &ModuleId| desired.modules.get(module).map(|wanted| wanted.spec.startup_order);
             let mut left = plan(actions.clone());
             let (mut running, mut begun, mut ends) = (Running::new(), Vec::new(), ends.iter());
+            let mut doing: BTreeMap<ModuleId, Vec<Action>> = BTreeMap::new();
             while !left.actions.is_empty() {
-                for batch in due(&left, &desired, &running, &none(), false) {
+                for batch in due(&left, &desired, &running, &none()) {
                     prop_assert!(!running.contains_key(&batch.module), "two batches of {}", batch.module);
                     if batch.kind == BatchKind::Change {
                         let earlier = left.actions.iter().filter(|action| rank(action.module()) < rank(&batch.module));
@@ -257,16 +326,22 @@ mod tests {
                             prop_assert!(matches!(action, Action::Restart { .. }), "{batch:?} before {action}");
                         }
                     }
+                    let creates = |action: &Action| matches!(action, Action::Create { .. } | Action::Prepare { .. });
+                    if matches!(batch.kind, BatchKind::Change | BatchKind::Start) {
+                        prop_assert!(!left.actions.iter().any(creates), "{batch:?} before all were created");
+                    }
                     running.insert(batch.module.clone(), batch.kind);
-                    begun.extend(batch.actions);
+                    begun.extend(batch.actions.clone());
+                    doing.insert(batch.module, batch.actions);
                 }
-                let changes = running.values().filter(|kind| **kind == BatchKind::Change).count();
+                let changes = [BatchKind::Change, BatchKind::Prepare];
+                let changes = running.values().filter(|kind| changes.contains(kind)).count();
                 prop_assert!(changes <= CHANGES_MAX);
                 prop_assert!(!running.is_empty(), "nothing goes on: {left}");
                 let at = ends.next().map_or(0, |index| index.index(running.len()));
                 let ended = running.keys().nth(at).unwrap().clone();
                 running.remove(&ended);
-                left.actions.retain(|action| *action.module() != ended);
+                left.done(&doing.remove(&ended).unwrap_or_default());
             }
             let sorted = |mut actions: Vec<Action>| {
                 actions.sort_by_key(ToString::to_string);

@@ -1,6 +1,7 @@
 //! Deployments through the desired twins that make them, with restarts in between.
 
 use schemas::redaction::MARK;
+use schemas::twin::Section;
 
 use super::*;
 use crate::access::generations::Generations;
@@ -170,7 +171,7 @@ async fn nothing_of_a_module_that_left_the_manifest_is_the_next_ones_wherever_th
             assign(&running, 2 * round + 2, false).await;
             if steps > 0 {
                 let removal = running.removals.begin().await;
-                running.deployments.consider(&removal);
+                running.deployments.consider(&removal, None);
                 if steps > 1 {
                     removal.finish().await.unwrap();
                 }
@@ -243,7 +244,7 @@ async fn a_manifest_given_on_the_gateway_with_a_wrong_route_changes_nothing() {
             "b": "FROM /messages/modules/m/outputs/b INTO $upstream", "z": "FROM /* INTO nowhere"
         }}}
     }});
-    let refused = running.deployments.apply(&document).await.unwrap_err();
+    let refused = running.deployments.apply(&document, "command line").await.unwrap_err();
     assert!(
         refused.to_string().contains("routes.z: found sink \"nowhere\" at line 1, column 14"),
         "{refused}"
@@ -283,7 +284,7 @@ async fn a_manifest_that_the_policy_does_not_permit_changes_nothing_from_whereve
     running.central_wants(1, json!({"a": "FROM /messages/modules/x/outputs/a INTO $upstream"})).await;
     let before = running.twins.get(&running.deployments.identity(ModuleId::edge_agent())).desired;
     let in_force = running.outputs.reconciler.borrow().clone();
-    let error = running.deployments.apply(&privileged()).await.unwrap_err();
+    let error = running.deployments.apply(&privileged(), "command line").await.unwrap_err();
     assert!(matches!(error, ApplyError::Refused(_)) && error.to_string().contains(REFUSED), "{error}");
     let after = running.twins.get(&running.deployments.identity(ModuleId::edge_agent())).desired;
     assert_eq!(before, after);
@@ -306,7 +307,7 @@ async fn a_manifest_that_the_policy_does_not_permit_changes_nothing_from_whereve
 async fn a_policy_made_stricter_leaves_containers_alone_and_lets_telemetry_flow() {
     let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
     let running = gateway.start().await;
-    running.deployments.apply(&privileged()).await.unwrap();
+    running.deployments.apply(&privileged(), "command line").await.unwrap();
     running.stop().await;
 
     let running = gateway.start_with(permits("host_namespaces = [\"ipc\"]")).await;
@@ -346,13 +347,13 @@ async fn a_manifest_with_centrals_mark_of_a_secret_is_refused_by_field_at_every_
     };
     let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
     let running = gateway.start().await;
-    running.deployments.apply(&document("")).await.unwrap();
+    running.deployments.apply(&document(""), "command line").await.unwrap();
     let desired = |module| running.twins.get(&running.deployments.identity(module)).desired;
     let wanted = || running.outputs.reconciler.borrow().clone().map(|deployment| deployment.desired.clone());
     let in_force = wanted();
     for (number, place) in (2..).zip(["username", "password", "createOptions", "value", "a", "apiKey"]) {
         let before = [ModuleId::edge_agent(), ModuleId::edge_hub(), "m".parse().unwrap()].map(desired);
-        let refused = running.deployments.apply(&document(place)).await.unwrap_err();
+        let refused = running.deployments.apply(&document(place), "command line").await.unwrap_err();
         assert!(matches!(refused, ApplyError::Refused(_)), "{refused}");
         let named = refused.to_string();
         assert!(named.contains(&format!("{place}: found `{MARK}`")), "{place}: {named}");
@@ -371,7 +372,7 @@ async fn a_manifest_with_centrals_mark_of_a_secret_is_refused_by_field_at_every_
         let problem = running.judgement().problem.unwrap_or_default();
         assert!(problem.contains(&format!("{place}: found `{MARK}`")), "{place}: {problem}");
         assert_eq!(wanted(), in_force, "{place}");
-        running.deployments.apply(&document("")).await.unwrap();
+        running.deployments.apply(&document(""), "command line").await.unwrap();
     }
     running.stop().await;
 }

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, NetworkCreateRequest};
+use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum, NetworkCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, InspectContainerOptions, InspectNetworkOptions,
     RemoveContainerOptions, RenameContainerOptions, StartContainerOptions, StopContainerOptions,
+    WaitContainerOptions,
 };
 use bollard::{Docker, body_full};
 use edge_core::deploy::desired::{Desired, DesiredModule};
 use edge_core::deploy::plan::Action;
 use edge_core::error_chain::chain;
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::CONTENT_LENGTH;
@@ -23,14 +24,19 @@ use schemas::names::ModuleId;
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
+use super::preflight::Requirements;
 use super::spec::{Own, container, container_name, replacement_name};
-use super::{DockerError, ModuleContext};
+use super::{DockerError, LABEL_MARK, ModuleContext, SharedView};
 use crate::deployment::status::Deployment;
 use crate::deployment::workload::Workload;
+
+/// How long the engine may take to remove a container before its name counts as taken.
+const REMOVED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Where steps are done. Those of several modules may be done at one time.
 pub struct Executor {
     pub docker: Docker,
+    pub view: SharedView,
     /// What containers are told.
     pub context: Arc<ModuleContext>,
     pub workload: Arc<Workload>,
@@ -58,6 +64,7 @@ impl Executor {
         match action {
             Action::Pull { .. } => Ok(()),
             Action::Create { module, .. } => self.create(action, module, &container_name(module)).await,
+            Action::Prepare { module, .. } => self.create(action, module, &replacement_name(module)).await,
             Action::Start { module, container_id } => {
                 // A container that this plan has created has the module's name.
                 self.start(action, container_id.as_deref().unwrap_or(&container_name(module))).await
@@ -108,12 +115,10 @@ impl Executor {
         }
     }
 
-    /// Creates the new container before the old one is touched, and lets the old one run again when the new one does not start:
-    /// ports and devices are taken only when a container starts.
+    /// Lets the old container run again when the one that was prepared does not start: ports and devices are taken only then.
     async fn replace(&self, action: &Action, module: &ModuleId, old: &str) -> Result<(), DockerError> {
         let wanted = self.wanted(module);
         let name = replacement_name(module);
-        self.create(action, module, &name).await?;
         let was_running = self.is_running(action, old).await?;
         self.stop(action, old).await?;
         if wanted.spec.status == DesiredStatus::Running
@@ -151,11 +156,45 @@ impl Executor {
         let workload_dir = self.workload.dir_of(module);
         let own = Own { generation_id: self.workload.generation_id(module), workload_dir: &workload_dir };
         let body = container(module, wanted, &self.context, &own)?;
-        match create_container(&self.docker, name, &body).await {
-            Ok(()) => Ok(()),
-            Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { name: name.to_owned() }),
-            Err(error) => Err(said(action)(error)),
+        let mut created = create_container(&self.docker, name, &body).await;
+        if created.as_ref().is_err_and(|error| is_code(error, 409)) {
+            self.wait_until_gone(action, name).await?;
+            created = create_container(&self.docker, name, &body).await;
         }
+        created.map_err(said(action))?;
+        let requirements = Requirements::of(&body);
+        let image = &wanted.spec.image;
+        let gateway = &self.context.gateway;
+        if let Err(unmet) = requirements.check(&self.docker, self.view, gateway, module.as_str(), image).await
+        {
+            if let Err(left) = self.remove(action, name).await {
+                tracing::warn!(error = %chain(&left), "a container that cannot start was not removed");
+            }
+            return Err(unmet);
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of a container that is being removed, somebody's `docker rm -f` for example.
+    async fn wait_until_gone(&self, action: &Action, name: &str) -> Result<(), DockerError> {
+        let found = match self.docker.inspect_container(name, None::<InspectContainerOptions>).await {
+            Ok(found) => found,
+            Err(error) if is_code(&error, 404) => return Ok(()),
+            Err(error) => return Err(said(action)(error)),
+        };
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        if labels.get(LABEL_MARK) != Some(&self.context.mark) {
+            return Err(DockerError::NameTaken { name: name.to_owned() });
+        }
+        let status = found.state.and_then(|state| state.status);
+        if !matches!(status, Some(ContainerStateStatusEnum::REMOVING | ContainerStateStatusEnum::DEAD)) {
+            return Ok(());
+        }
+        let options = WaitContainerOptions { condition: "removed".to_owned() };
+        let mut removed = std::pin::pin!(self.docker.wait_container(name, Some(options)));
+        // The code that the container ended with says nothing here.
+        let _ended = tokio::time::timeout(REMOVED_WITHIN, removed.next()).await;
+        Ok(())
     }
 
     async fn ensure_network(&self, action: &Action) -> Result<(), DockerError> {
@@ -202,11 +241,16 @@ pub async fn is_present(docker: &Docker, image: &str) -> Result<bool, DockerErro
     }
 }
 
+/// The engine's id of an image; `None` when it is not on this machine, or the engine does not answer.
+pub async fn image_id(docker: &Docker, image: &str) -> Option<String> {
+    docker.inspect_image(image).await.ok().and_then(|image| image.id)
+}
+
 /// Fetches an image with the login of its registry. `first_within` is how long the registry may take to describe the image; `None`
 /// is for as long as the engine waits.
 ///
 /// # Errors
-/// [`DockerError::Said`], and [`DockerError::RegistrySilent`].
+/// [`DockerError::Pull`], and [`DockerError::RegistrySilent`].
 pub async fn pull(
     docker: &Docker,
     desired: &Desired,
@@ -220,7 +264,7 @@ pub async fn pull(
         ..DockerCredentials::default()
     });
     let options = CreateImageOptions { from_image: Some(image.to_owned()), ..CreateImageOptions::default() };
-    let said = |source| DockerError::Said { doing: format!("pull image {image}"), source };
+    let said = |source| DockerError::Pull { image: image.to_owned(), source };
     let mut progress = docker.create_image(Some(options), None, credentials);
     let first = progress.try_next();
     match first_within {

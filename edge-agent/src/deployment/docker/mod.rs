@@ -1,10 +1,11 @@
 //! The Docker Engine: what runs ([`observe`]), how a module becomes a container ([`spec`]), what of the host it may have
-//! ([`host_policy`]), and one step of a plan done ([`apply`]).
+//! ([`host_policy`]), whether this machine has what it needs ([`preflight`]), and one step of a plan done ([`executor`]).
 
 pub mod executor;
 pub mod host_policy;
 pub mod logs;
 pub mod observe;
+pub mod preflight;
 pub mod spec;
 
 use std::path::PathBuf;
@@ -40,7 +41,7 @@ pub enum DockerError {
         #[source]
         source: bollard::errors::Error,
     },
-    #[error("could not {doing}: {}", said(source))]
+    #[error("could not {doing}")]
     Said { doing: String, source: bollard::errors::Error },
     #[error("the Docker Engine has not answered for {seconds} s; check its log, or restart it")]
     Silent {
@@ -53,6 +54,11 @@ pub enum DockerError {
         /// How long was waited.
         seconds: u64,
     },
+    #[error("could not pull image {image}")]
+    Pull { image: String, source: bollard::errors::Error },
+    /// This machine lacks something that a module's container needs.
+    #[error("module `{module}` needs {what}")]
+    Unmet { module: String, what: String },
     /// Somebody else's container has the module's name.
     #[error(
         "the name `{name}` is already in use by a container that is not this gateway's; remove or rename it"
@@ -69,12 +75,68 @@ pub enum DockerError {
     Host { doing: String, why: std::io::Error },
 }
 
+/// Parts of the engine's answers to a pull that another try does not change: the registry has no such image, or gives it to others
+/// only, or this machine cannot hold or run it.
+const PULL_REFUSED: [&str; 8] = [
+    "manifest unknown",
+    "not found",
+    "does not exist",
+    "denied",
+    "unauthorized",
+    "no matching manifest",
+    "invalid reference",
+    "no space left on device",
+];
+/// Parts of errors of an engine that is busy or ends.
+const PASSING: [&str; 5] = ["shutting down", "shutdown", "context canceled", "deadline exceeded", "timeout"];
+
+impl DockerError {
+    /// Whether another try has the same end as long as the manifest and this machine are the same. An engine or a registry that does
+    /// not answer may answer later.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Away { .. } | Self::Silent { .. } | Self::RegistrySilent { .. } | Self::Host { .. } => {
+                false
+            }
+            Self::NameTaken { .. } | Self::Unmet { .. } | Self::CreateOptions { .. } | Self::Policy(_) => {
+                true
+            }
+            Self::Pull { source, .. } => {
+                let answer = said(source).to_lowercase();
+                // Of a host that has no address the resolver says "no such host", and some say "host not found".
+                PULL_REFUSED.iter().any(|part| answer.contains(part)) && !answer.contains("lookup ")
+            }
+            Self::Said { source, .. } => match source {
+                bollard::errors::Error::DockerResponseServerError { status_code, message } => {
+                    let message = message.to_lowercase();
+                    match status_code {
+                        404 => message.contains("image"),
+                        // The container is being removed, or changed by somebody else.
+                        409 => false,
+                        _ => !PASSING.iter().any(|part| message.contains(part)),
+                    }
+                }
+                _ => false,
+            },
+        }
+    }
+}
+
 /// The engine's own text without what bollard puts around them.
 fn said(error: &bollard::errors::Error) -> String {
     match error {
         bollard::errors::Error::DockerResponseServerError { message, .. } => message.clone(),
         other => other.to_string(),
     }
+}
+
+/// What of the machine is the same for this process and for the engine: not everything where one of them runs in a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SharedView {
+    /// Files and devices.
+    pub files: bool,
+    /// Addresses and ports.
+    pub ports: bool,
 }
 
 /// Where the engine is. It may come and go.
@@ -87,6 +149,22 @@ impl Engine {
     /// The engine behind a socket; no request is sent yet.
     pub fn new(socket: PathBuf) -> Self {
         Self { socket }
+    }
+
+    /// What this process sees of the machine as the engine does. Nothing when that is not known.
+    pub async fn shared_view(&self) -> SharedView {
+        let engine =
+            tokio::net::UnixStream::connect(&self.socket).await.and_then(|stream| stream.peer_cred());
+        // Of a process in another namespace of process ids there is none.
+        let Some(pid) = engine.ok().and_then(|peer| peer.pid()).filter(|pid| *pid > 0) else {
+            return SharedView::default();
+        };
+        let is_same = |kind: &str| {
+            let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
+            let own = of("self");
+            own.is_some() && own == of(&pid.to_string())
+        };
+        SharedView { files: is_same("mnt"), ports: is_same("net") }
     }
 
     /// A client that speaks a version of the API that both know.

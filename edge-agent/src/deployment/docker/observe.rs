@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum, MountPoint};
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use edge_core::deploy::observed::{ContainerState, Observed, ObservedModule};
 use schemas::names::ModuleId;
@@ -92,12 +92,21 @@ fn read(container: ContainerInspectResponse) -> Option<(ModuleId, ObservedModule
         ObservedModule {
             container_id: container.id?,
             image: config.image.unwrap_or_default(),
+            image_id: container.image.unwrap_or_default(),
+            anonymous_volumes: container.mounts.into_iter().flatten().filter_map(anonymous_volume).collect(),
             fingerprint: labels.remove(LABEL_FINGERPRINT).unwrap_or_default(),
             state: container_state,
             is_unhealthy: health == Some(HealthStatusEnum::UNHEALTHY),
+            is_starting: health == Some(HealthStatusEnum::STARTING),
             is_out_of_memory: state.oom_killed.unwrap_or(false),
             started_at_ms: time(state.started_at),
             finished_at_ms: time(state.finished_at),
         },
     ))
+}
+
+/// The name of a volume that the engine made for one container: 64 hexadecimal digits.
+fn anonymous_volume(mount: MountPoint) -> Option<String> {
+    let is_generated = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    mount.name.filter(|name| mount.typ.as_deref() == Some("volume") && is_generated(name))
 }

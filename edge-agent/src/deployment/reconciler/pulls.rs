@@ -11,8 +11,9 @@ use edge_hub::tasks;
 use schemas::names::ModuleId;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
+use super::steps::Failure;
 use crate::deployment::docker::DockerError;
-use crate::deployment::docker::executor::{is_present, pull};
+use crate::deployment::docker::executor::{image_id, is_present, pull};
 use crate::deployment::status::Deployment;
 
 /// How long a registry may take to describe an image that is on this machine already.
@@ -20,8 +21,8 @@ const REGISTRY_WITHIN: Duration = Duration::from_secs(30);
 /// Images that are fetched at one time.
 const PULLS_MAX: usize = 3;
 
-/// An image, and whether it was fetched.
-pub(super) type Pulled = (String, Result<(), DockerError>);
+/// An image, and whether it was fetched; the engine's id of it if it was not on this machine before.
+pub(super) type Pulled = (String, Result<Option<String>, DockerError>);
 
 #[derive(Default)]
 pub(super) struct Pulls {
@@ -30,7 +31,7 @@ pub(super) struct Pulls {
     /// The images that the registry gave, or has not, for containers that are still to be created.
     fetched: BTreeSet<String>,
     /// Those that failed since the last look, and why.
-    failed: BTreeMap<String, String>,
+    failed: BTreeMap<String, Failure>,
 }
 
 /// What a plan's images are like.
@@ -38,7 +39,7 @@ pub(super) struct Fetch {
     /// Whether one is still to come.
     pub(super) is_fetching: bool,
     /// The modules whose image could not be fetched and is not on this machine, and why.
-    pub(super) failed: BTreeMap<ModuleId, String>,
+    pub(super) failed: BTreeMap<ModuleId, Failure>,
 }
 
 impl Pulls {
@@ -79,7 +80,11 @@ impl Pulls {
             let is_here = is_present(docker, image).await?;
             match failures.get(image) {
                 Some(problem) if is_here => {
-                    tracing::warn!(image, problem, "image was not pulled; the one on this machine is used");
+                    tracing::warn!(
+                        image,
+                        problem = problem.why,
+                        "image was not pulled; the one on this machine is used"
+                    );
                     self.fetched.insert(image.to_owned());
                 }
                 Some(problem) => {
@@ -104,8 +109,10 @@ impl Pulls {
         let name = image.clone();
         let first_within = is_here.then_some(REGISTRY_WITHIN);
         let task = tasks::spawn_in(&mut self.tasks, "image pull", async move {
+            let before = image_id(&docker, &name).await;
             let pulled = pull(&docker, &deployment.desired, &name, first_within).await;
-            (name, pulled)
+            let now = image_id(&docker, &name).await;
+            (name, pulled.map(|()| now.filter(|now| before.as_ref() != Some(now))))
         });
         self.under_way.insert(image, task);
     }
@@ -130,17 +137,18 @@ impl Pulls {
         self.tasks.join_next().await
     }
 
-    /// Notes how a pull ended.
-    pub(super) fn note(&mut self, ended: Result<Pulled, JoinError>) {
+    /// Notes how a pull ended; gives the engine's id of an image that has come.
+    pub(super) fn note(&mut self, ended: Result<Pulled, JoinError>) -> Option<String> {
         match ended {
-            Ok((image, Ok(()))) => {
+            Ok((image, Ok(image_id))) => {
                 tracing::info!(image, "image pulled");
                 self.under_way.remove(&image);
                 self.fetched.insert(image);
+                return image_id;
             }
             Ok((image, Err(error))) => {
                 self.under_way.remove(&image);
-                self.failed.insert(image, chain(&error).to_string());
+                self.failed.insert(image, Failure::from(&error));
             }
             Err(error) if error.is_cancelled() => {}
             // Which one it was is not known: those that are still needed are asked for again.
@@ -149,5 +157,6 @@ impl Pulls {
                 self.under_way.clear();
             }
         }
+        None
     }
 }

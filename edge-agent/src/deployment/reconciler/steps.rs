@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use edge_core::deploy::plan::Action;
-use edge_core::deploy::schedule::{Batch, Running};
+use edge_core::deploy::schedule::{Batch, BatchKind, Running};
 use edge_core::error_chain::chain;
 use edge_hub::tasks;
 use schemas::names::ModuleId;
@@ -13,15 +13,31 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::deployment::docker::DockerError;
 use crate::deployment::docker::executor::Executor;
 
 /// How the steps of one module ended.
 pub(super) struct Ended {
     pub(super) module: ModuleId,
+    pub(super) kind: BatchKind,
     /// Those that were done, in order.
     pub(super) done: Vec<Action>,
     /// Why the one after them was not.
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<Failure>,
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) why: String,
+    /// Whether another try has the same end as long as the manifest is the same.
+    pub(super) is_final: bool,
+}
+
+impl From<&DockerError> for Failure {
+    fn from(error: &DockerError) -> Self {
+        Self { why: chain(error).to_string(), is_final: error.is_final() }
+    }
 }
 
 /// The modules whose steps are being done, for those who hear of their containers meanwhile.
@@ -29,7 +45,7 @@ pub(super) type Busy = Arc<Mutex<BTreeSet<ModuleId>>>;
 
 #[derive(Default)]
 pub(super) struct Steps {
-    tasks: JoinSet<(Vec<Action>, Option<String>)>,
+    tasks: JoinSet<(Vec<Action>, Option<Failure>)>,
     by_task: BTreeMap<Id, ModuleId>,
     running: Running,
     busy: Busy,
@@ -62,13 +78,16 @@ impl Steps {
         let ended = self.tasks.join_next_with_id().await?;
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let module = self.by_task.remove(&id).expect("each task has a module");
-        self.running.remove(&module);
+        let kind = self.running.remove(&module).expect("what is being done is noted");
         self.lock_busy().remove(&module);
         let (done, failure) = match ended {
             Ok((_, ended)) => ended,
-            Err(error) => (Vec::new(), Some(chain(&error).to_string())),
+            Err(error) => {
+                let why = chain(&error).to_string();
+                (Vec::new(), Some(Failure { why, is_final: false }))
+            }
         };
-        Some(Ended { module, done, failure })
+        Some(Ended { module, kind, done, failure })
     }
 
     fn lock_busy(&self) -> std::sync::MutexGuard<'_, BTreeSet<ModuleId>> {
@@ -80,14 +99,14 @@ async fn run(
     executor: Arc<Executor>,
     actions: Vec<Action>,
     stop: CancellationToken,
-) -> (Vec<Action>, Option<String>) {
+) -> (Vec<Action>, Option<Failure>) {
     let mut done = Vec::with_capacity(actions.len());
     for action in actions {
         if stop.is_cancelled() {
             break;
         }
         if let Err(error) = executor.apply(&action).await {
-            return (done, Some(chain(&error).to_string()));
+            return (done, Some(Failure::from(&error)));
         }
         tracing::info!(step = %action, "step done");
         done.push(action);

@@ -28,10 +28,8 @@ fn running(desired: &Desired, name: &str) -> ObservedModule {
         image: wanted.spec.image.clone(),
         fingerprint: wanted.fingerprint.clone(),
         state: ContainerState::Running,
-        is_unhealthy: false,
-        is_out_of_memory: false,
         started_at_ms: Some(NOW - 1000),
-        finished_at_ms: None,
+        ..ObservedModule::default()
     }
 }
 
@@ -60,12 +58,22 @@ impl Docker {
                         image: image.clone(),
                         fingerprint: desired.modules[module].fingerprint.clone(),
                         state: ContainerState::Created,
-                        is_unhealthy: false,
-                        is_out_of_memory: false,
-                        started_at_ms: None,
-                        finished_at_ms: None,
+                        ..ObservedModule::default()
                     };
                     self.observed.modules.insert(module.clone(), container);
+                }
+                Action::Prepare { module, image } => {
+                    assert!(replacement.is_none(), "{module} is being replaced already");
+                    assert!(slot.is_some(), "{module} has nothing to replace");
+                    self.created += 1;
+                    let container = ObservedModule {
+                        container_id: format!("created-{}", self.created),
+                        image: image.clone(),
+                        fingerprint: desired.modules[module].fingerprint.clone(),
+                        state: ContainerState::Created,
+                        ..ObservedModule::default()
+                    };
+                    self.observed.replacements.insert(module.clone(), container);
                 }
                 Action::Start { module, container_id } => {
                     let seen = slot.expect("started what is there");
@@ -83,22 +91,13 @@ impl Docker {
                     restarts.handle(now_ms, Event::Restarted(module));
                 }
                 Action::Replace { module, container_id, image } => {
-                    assert!(replacement.is_none(), "{module} is being replaced already");
                     let seen = slot.expect("replaced what is there");
                     assert_eq!(*container_id, seen.container_id);
-                    self.created += 1;
-                    let wanted = &desired.modules[module];
-                    let shall_run = wanted.spec.status == DesiredStatus::Running;
-                    *seen = ObservedModule {
-                        container_id: format!("created-{}", self.created),
-                        image: image.clone(),
-                        fingerprint: wanted.fingerprint.clone(),
-                        state: if shall_run { ContainerState::Running } else { ContainerState::Created },
-                        is_unhealthy: false,
-                        is_out_of_memory: false,
-                        started_at_ms: shall_run.then_some(now_ms),
-                        finished_at_ms: None,
-                    };
+                    *seen = self.observed.replacements.remove(module).expect("it was prepared");
+                    assert_eq!(*image, seen.image);
+                    if desired.modules[module].spec.status == DesiredStatus::Running {
+                        (seen.state, seen.started_at_ms) = (ContainerState::Running, Some(now_ms));
+                    }
                     restarts.handle(now_ms, Event::Started(module));
                 }
                 Action::Rename { module, container_id } => {
@@ -162,9 +161,10 @@ fn a_plan_prints_as_one_line_for_each_step() {
         plan.to_string(),
         "\
 pull     sensor  image lineside/simulated-sensor:2
+create   filter  image lineside/threshold-filter:1
+prepare  sensor  image lineside/simulated-sensor:2
 stop     gone    container 0123456789ab
 remove   gone    container 0123456789ab
-create   filter  image lineside/threshold-filter:1
 start    filter
 replace  sensor  container sensor-conta, image lineside/simulated-sensor:2
 restart  back    container back-contain, restart 1
@@ -343,7 +343,7 @@ proptest! {
     }
 
     #[test]
-    fn images_come_before_stops_removals_before_creations_and_lower_orders_first(
+    fn images_and_preparations_come_before_stops_removals_next_and_then_lower_orders_first(
         wanted in manifest(),
         observed in containers(),
     ) {
@@ -353,8 +353,10 @@ proptest! {
             .iter()
             .map(|action| match (action, wanted.modules.get(action.module())) {
                 (Action::Pull { .. }, _) => (0, 0),
-                (_, None) => (1, 0),
-                (_, Some(module)) => (2, module.spec.startup_order),
+                (Action::Prepare { .. }, _) => (1, 0),
+                (Action::Create { module, .. }, _) if !observed.modules.contains_key(module) => (1, 0),
+                (_, None) => (2, 0),
+                (_, Some(module)) => (3, module.spec.startup_order),
             })
             .collect();
         prop_assert!(ranks.is_sorted(), "{plan}");

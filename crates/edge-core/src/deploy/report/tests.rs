@@ -34,9 +34,9 @@ fn seen(state: ContainerState, is_unhealthy: bool) -> Observed {
         fingerprint: "f".into(),
         state,
         is_unhealthy,
-        is_out_of_memory: false,
         started_at_ms: Some(NOW - 2000),
         finished_at_ms: matches!(state, ContainerState::Exited { .. }).then_some(NOW - 1000),
+        ..ObservedModule::default()
     };
     Observed { modules: [("m".parse().unwrap(), module)].into(), ..Observed::default() }
 }

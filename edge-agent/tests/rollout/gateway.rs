@@ -1,0 +1,249 @@
+//! A gateway with its daemon as a process, its own network, and modules on the real engine.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use edge_agent::cli::init::gateway::{InitOptions, init};
+use serde_json::{Map, Value, json};
+use toml::Table;
+
+use crate::idle_image::{self, IMAGE};
+
+pub(crate) const SOCKET: &str = "/var/run/docker.sock";
+/// What a module does: nothing, until it is asked to end.
+pub(crate) const IDLE: &str = "trap 'exit 0' TERM; /bin/busybox sleep 100000 & wait";
+/// A busy two-core machine, and the planner's first waits of 10 and 20 s.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs `docker` and gives what it printed.
+pub(crate) fn docker(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(arguments).output().expect("the docker command is installed");
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// Asks until there is an answer.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub(crate) struct Gateway {
+    id: String,
+    dir: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Gateway {
+    /// `id` is part of everything that is made.
+    pub(crate) fn new(id: &str, probation_secs: i64) -> Self {
+        clean(id);
+        idle_image::make();
+        let dir = tempfile::tempdir().expect("there is room for a directory");
+        init(InitOptions {
+            device_id: id.parse().expect("the tests' ids are right"),
+            hostname: "localhost".into(),
+            data_dir: dir.path().join("data"),
+            config: dir.path().join("edge.toml"),
+            upstream: None,
+            upstream_ca: None,
+        })
+        .expect("a gateway is made");
+        let gateway = Self { id: id.to_owned(), dir, daemon: None };
+        let mut text: Table =
+            std::fs::read_to_string(gateway.config()).expect("it was written").parse().expect("it is TOML");
+        for (section, key, value) in [
+            ("docker", "socket", SOCKET.into()),
+            ("docker", "network", id.into()),
+            ("listen", "mqtts", "127.0.0.1:0".into()),
+            ("listen", "mqtt", "".into()),
+            ("listen", "https", "".into()),
+            ("listen", "metrics", "".into()),
+            ("listen", "connections_max", 64.into()),
+            ("deploy", "probation_secs", toml::Value::Integer(probation_secs)),
+        ] {
+            let section = text.entry(section).or_insert_with(|| Table::new().into());
+            section.as_table_mut().expect("it is one").insert(key.into(), value);
+        }
+        std::fs::write(gateway.config(), text.to_string()).expect("it can be written");
+        gateway
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("edge.toml")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Starts the daemon and waits until it answers. The engine is behind `socket`.
+    pub(crate) fn start(&mut self, socket: &str) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log"));
+        let daemon = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
+            .args(["run", "--config"])
+            .arg(self.config())
+            .env("EDGE_AGENT__DOCKER__SOCKET", socket)
+            .stdin(Stdio::null())
+            .stdout(log.as_ref().expect("the log can be written").try_clone().expect("a file is shared"))
+            .stderr(log.expect("the log can be written"))
+            .spawn();
+        self.daemon = Some(daemon.expect("edge-agent starts"));
+        until("the daemon answers", || self.agent(&["status", "--json"]).ok());
+    }
+
+    /// The daemon's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("it runs").id()
+    }
+
+    /// Waits for the end of a daemon that somebody kills; false if it runs on.
+    pub(crate) fn has_ended(&mut self, within: Duration) -> bool {
+        let end = Instant::now() + within;
+        let daemon = self.daemon.as_mut().expect("it was started");
+        while Instant::now() < end {
+            if daemon.try_wait().expect("it is a child").is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ended_already = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+
+    /// Runs a command of `edge-agent`: what it printed, or its exit code and its message.
+    pub(crate) fn agent(&self, arguments: &[&str]) -> Result<String, (i32, String)> {
+        self.agent_with(arguments, &[])
+    }
+
+    /// As [`Gateway::agent`], with variables of the environment.
+    pub(crate) fn agent_with(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<String, (i32, String)> {
+        let output = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config())
+            .envs(variables.iter().copied())
+            .output()
+            .expect("edge-agent starts");
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err((output.status.code().unwrap_or(-1), message))
+        }
+    }
+
+    /// What it prints for machines.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let printed = self.agent(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&printed.expect("it is answered")).expect("it is JSON")
+    }
+
+    /// The container's name of a module: its module id.
+    pub(crate) fn name(&self, module: &str) -> String {
+        format!("{}-{module}", self.id)
+    }
+
+    /// Writes a manifest of these modules and gives its file.
+    pub(crate) fn manifest(&self, agent: Value, modules: &[(&str, Value)]) -> String {
+        let modules: Map<String, Value> =
+            modules.iter().map(|(name, module)| (self.name(name), module.clone())).collect();
+        let mut section = json!({"schemaVersion": "1.1", "modules": modules});
+        section.as_object_mut().expect("it is one").extend(agent.as_object().expect("it is one").clone());
+        let document = json!({"modulesContent": {
+            "$edgeAgent": {"properties.desired": section},
+            "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {}}}
+        }});
+        let file = self.dir.path().join("manifest.json");
+        std::fs::write(&file, document.to_string()).expect("it can be written");
+        file.display().to_string()
+    }
+
+    /// Applies a manifest of these modules and waits for its end.
+    pub(crate) fn apply(&self, modules: &[(&str, Value)]) -> Result<String, (i32, String)> {
+        self.agent(&["apply", &self.manifest(json!({}), modules), "--wait"])
+    }
+
+    /// The container's id, when it was started last, and its environment.
+    pub(crate) fn container(&self, module: &str) -> Result<String, String> {
+        docker(&["inspect", "-f", "{{.Id}} {{.State.StartedAt}} {{.Config.Env}}", &self.name(module)])
+    }
+
+    pub(crate) fn is_running(&self, module: &str) -> bool {
+        docker(&["inspect", "-f", "{{.State.Running}}", &self.name(module)]).as_deref() == Ok("true")
+    }
+
+    /// The modules that have containers, sorted; a replacement's name ends in `.next`.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        let filter = format!("label=lineside.gateway={}", self.id);
+        let listed = docker(&["ps", "-a", "--format", "{{.Names}}", "--filter", &filter]);
+        let listed = listed.expect("the engine answers");
+        let prefix = format!("{}-", self.id);
+        let mut names: Vec<String> =
+            listed.lines().map(|name| name.strip_prefix(&prefix).unwrap_or(name).to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        clean(&self.id);
+    }
+}
+
+/// Removes what a test of this gateway id made, or an earlier run of it that was killed.
+pub(crate) fn clean(id: &str) {
+    let listed = docker(&["ps", "-aq", "--filter", &format!("name=^/{id}-")]).expect("the engine answers");
+    for container in listed.lines() {
+        let _gone_already = docker(&["rm", "-f", "-v", container]);
+    }
+    let _never_made = docker(&["network", "rm", id]);
+}
+
+/// A module that does nothing, with these create options and other members beside.
+pub(crate) fn module(options: Value, extra: Value) -> Value {
+    let mut all = json!({"Cmd": [IDLE]});
+    all.as_object_mut().expect("it is one").extend(options.as_object().expect("it is one").clone());
+    let mut module = json!({
+        "imagePullPolicy": "never",
+        "restartPolicy": "always",
+        "settings": {"image": IMAGE, "createOptions": all.to_string()},
+    });
+    module.as_object_mut().expect("it is one").extend(extra.as_object().expect("it is one").clone());
+    module
+}
+
+/// A module that does nothing; another level is another container.
+pub(crate) fn idle(level: u32) -> Value {
+    module(json!({}), json!({"env": {"LEVEL": {"value": level}}}))
+}

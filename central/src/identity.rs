@@ -23,6 +23,12 @@ pub enum IdentityError {
     /// A file of the authority cannot be read or written.
     #[error("the certificate authority's file {path}")]
     File { path: PathBuf, source: std::io::Error },
+    /// The files are gone, and there are devices that trust what was in them.
+    #[error(
+        "ca.pem and ca-key.pem are missing in {dir}, and the store has devices that trust them; restore both files from a backup, or \
+         make a new certificate authority on purpose with `central new-authority`, which every gateway and device must be given"
+    )]
+    Missing { dir: PathBuf },
     /// One of the two files is there without the other.
     #[error(
         "{missing} is missing beside {found}; restore it from a backup, or remove {found} to begin with a new authority"
@@ -44,9 +50,9 @@ pub enum IdentityError {
 ///
 /// # Errors
 /// [`IdentityError`], naming the file.
-pub fn keeper(config: &Config) -> Result<Keeper, IdentityError> {
+pub fn keeper(config: &Config, is_trusted: bool) -> Result<Keeper, IdentityError> {
     // Gateways may still trust it: it is there in any case.
-    let authority = authority(&config.data_dir)?;
+    let authority = authority(&config.data_dir, is_trusted)?;
     let names = names(config);
     let place = match (&config.tls.cert, &config.tls.key) {
         (Some(cert), Some(key)) => CertificateLocation::Files { cert: cert.clone(), key: key.clone() },
@@ -85,11 +91,20 @@ fn names(config: &Config) -> Vec<String> {
     names
 }
 
-fn authority(data_dir: &Path) -> Result<Authority, IdentityError> {
+/// Makes a certificate authority where there is none.
+///
+/// # Errors
+/// [`IdentityError`], naming the file.
+pub fn make_authority(data_dir: &Path) -> Result<(), IdentityError> {
+    authority(data_dir, false).map(drop)
+}
+
+fn authority(data_dir: &Path, is_trusted: bool) -> Result<Authority, IdentityError> {
     let (cert_path, key_path) = (data_dir.join("ca.pem"), data_dir.join("ca-key.pem"));
     new_files::recover(&[key_path.clone(), cert_path.clone()])?;
     match (read(&cert_path)?, read(&key_path)?) {
         (Some(cert_pem), Some(key_pem)) => Ok(Authority { cert_pem, key_pem }),
+        (None, None) if is_trusted => Err(IdentityError::Missing { dir: data_dir.to_owned() }),
         (None, None) => {
             let made = issue_ca("Lineside central")?;
             new_files::write(&[
@@ -128,14 +143,14 @@ mod tests {
             data_dir: dir.path().to_owned(),
             ..Config::default()
         };
-        keeper(&config("central.example")).unwrap();
+        keeper(&config("central.example"), false).unwrap();
         let first = fs::read(dir.path().join("ca.pem")).unwrap();
-        keeper(&config("another.example")).unwrap();
+        keeper(&config("another.example"), false).unwrap();
         assert_eq!(fs::read(dir.path().join("ca.pem")).unwrap(), first);
         let key = dir.path().join("ca-key.pem");
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         fs::remove_file(key).unwrap();
-        let refused = keeper(&config("central.example")).map(|_| ()).unwrap_err().to_string();
+        let refused = keeper(&config("central.example"), false).map(|_| ()).unwrap_err().to_string();
         assert!(refused.contains("ca-key.pem") && refused.contains("backup"), "{refused}");
     }
 
@@ -148,7 +163,7 @@ mod tests {
             fs::write(dir.path().join(key), &made.key_pem).unwrap();
             fs::write(dir.path().join("ca.pem.new"), &made.cert_pem).unwrap();
             let config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
-            keeper(&config).unwrap();
+            keeper(&config, false).unwrap();
             let kept = fs::read_to_string(dir.path().join("ca.pem")).unwrap() == made.cert_pem;
             assert_eq!(kept, is_renamed);
         }
@@ -182,9 +197,9 @@ mod tests {
         fs::write(&cert, &issued.chain_pem).unwrap();
         let tls = crate::config::Tls { cert: Some(cert), key: Some(key.clone()), ..Default::default() };
         let config = Config { data_dir: dir.path().to_owned(), tls, ..Config::default() };
-        let refused = keeper(&config).map(|_| ()).unwrap_err();
+        let refused = keeper(&config, false).map(|_| ()).unwrap_err();
         assert!(std::error::Error::source(&refused).unwrap().to_string().contains("k.pem"), "{refused:?}");
         fs::write(&key, &issued.key_pem).unwrap();
-        keeper(&config).unwrap();
+        keeper(&config, false).unwrap();
     }
 }

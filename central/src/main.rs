@@ -60,6 +60,8 @@ enum Command {
     },
     /// Creates an empty store beside the existing certificate authority: gateways and devices must be registered again.
     NewStore,
+    /// Makes a new certificate authority where its files are missing: every gateway and device must be given the new ca.pem.
+    NewAuthority,
     /// Manage gateways.
     Gateway {
         #[command(subcommand)]
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Command::Backup { file } => store::back_up(&data, &file),
         Command::Restore { file, replace } => store::restore(&data, &file, replace),
         Command::NewStore => store::new_store(&data),
+        Command::NewAuthority => store::new_authority(&data),
         Command::Gateway { command } => gateways::run(&data, command),
         Command::Device { command } => devices::run(&data, command),
         Command::Template { command } => templates::run(&data, command),

@@ -33,7 +33,7 @@ use crate::mqtt_service::CentralService;
 use crate::people::service::People;
 use crate::services::{Services, SiteNames};
 use crate::store::integrity::{self, Checked, Depth};
-use crate::store::{self, LOCK_FILE, Store};
+use crate::store::{self, LOCK_FILE, Store, StoreError, devices};
 
 /// How long requests and connections may take to end before they are cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -92,7 +92,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
     }
     // Before anything is written: an authority without its store must be seen as what it is.
     let store = open_store(&config).await?;
-    let certificates = Certificates::open(&config)?;
+    let is_trusted = store.read(|c| Ok::<_, StoreError>(devices::trust_authority(c)?)).await?;
+    let certificates = Certificates::open(&config, is_trusted)?;
+    store.submit(|c| Ok::<_, StoreError>(devices::note_authority(c)?)).await?;
     let sessions =
         Sessions::open(&config.data_dir.join("mqtt"), mqtt_settings(&config, connections_max)).await?;
     let trust =
@@ -164,8 +166,8 @@ struct Certificates {
 }
 
 impl Certificates {
-    fn open(config: &Config) -> anyhow::Result<Self> {
-        let keeper = crate::identity::keeper(config)?;
+    fn open(config: &Config, is_trusted: bool) -> anyhow::Result<Self> {
+        let keeper = crate::identity::keeper(config, is_trusted)?;
         let mqtt_tls = server_config_for(keeper.served())?;
         let http_keeper = crate::identity::http_keeper(config)?;
         let http_tls = match (config.http.tls, &http_keeper) {

@@ -424,3 +424,33 @@ async fn a_backup_with_any_byte_changed_is_refused_and_changes_nothing() {
     backup::restore(dir.path(), &file, true, 2).unwrap_err();
     end(start(dir.path()).await.unwrap()).await;
 }
+
+/// No gateway would trust an authority that is made anew, and nobody would see why.
+#[tokio::test]
+async fn a_store_with_devices_without_its_authority_is_refused_until_an_operator_makes_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let remove = || {
+        for name in ["ca.pem", "ca-key.pem"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+    };
+    end(start(dir.path()).await.unwrap()).await;
+    // As a first start leaves it that was killed: nobody trusts anything yet.
+    remove();
+    let running = start(dir.path()).await.unwrap();
+    let register = running.0.store().submit(|c| {
+        let device = devices::Device::new("press-1".parse().unwrap());
+        devices::put(c, &devices::Device { revision: 1, ..device })?;
+        Ok::<_, StoreError>(())
+    });
+    register.await.unwrap();
+    end(running).await;
+    remove();
+    let refused = format!("{:#}", start(dir.path()).await.err().unwrap());
+    for part in ["ca.pem and ca-key.pem are missing", "restore", "central new-authority"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert!(!dir.path().join("ca.pem").exists(), "nothing was made");
+    ok(&central(dir.path(), &["new-authority"]));
+    end(start(dir.path()).await.unwrap()).await;
+}

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use central::clock;
-use central::store::{backup, enrollments};
+use central::identity;
+use central::store::{LOCK_FILE, backup, enrollments};
+use edge_hub::data_lock::DataLock;
 use edge_hub::logging;
 
 use super::data::{DataArgs, in_store};
@@ -37,6 +39,18 @@ pub(crate) fn restore(data: &DataArgs, file: &Path, replace: bool) -> anyhow::Re
         schemas::timestamp::rfc3339(restored.made_ms),
         restored.position.commits,
         restored.position.messages
+    ));
+    Ok(())
+}
+
+pub(crate) fn new_authority(data: &DataArgs) -> anyhow::Result<()> {
+    let config = data.config_for_existing()?;
+    let _lock = DataLock::acquire(&config.data_dir, LOCK_FILE, "central")?;
+    identity::make_authority(&config.data_dir)?;
+    let path = config.data_dir.join("ca.pem");
+    logging::print(&format!(
+        "{} is the certificate authority that gateways and devices must trust",
+        path.display()
     ));
     Ok(())
 }

@@ -241,6 +241,20 @@ pub fn select(
     selection.marked_rows(connection, &LISTED, read)
 }
 
+/// Whether devices are registered that trust a certificate authority with which central served.
+pub fn trust_authority(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM devices, settings WHERE settings.name = 'has_authority'")?
+        .exists([])
+}
+
+/// Notes that central serves with its certificate authority.
+pub fn note_authority(connection: &Connection) -> rusqlite::Result<()> {
+    let mut note = connection
+        .prepare_cached("INSERT OR IGNORE INTO settings (name, value) VALUES ('has_authority', '1')")?;
+    note.execute([]).map(drop)
+}
+
 /// The devices behind a gateway, by id.
 pub fn children(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<Vec<Device>> {
     let mut statement = connection.prepare_cached(&format!(

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
+use crate::logging::escape::is_unsafe;
+
 /// How standard output is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -109,7 +111,7 @@ impl Table {
 }
 
 fn shown(mut text: String, c: char) -> String {
-    if c.is_control() {
+    if is_unsafe(c) {
         text.extend(c.escape_default())
     } else {
         text.push(c)

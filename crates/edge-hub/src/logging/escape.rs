@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 /// Characters that a log line must not hold as they are: C0 and C1 controls, DEL, the separators of lines and paragraphs, and
 /// format characters that reorder or hide text (Unicode TR 36, "Trojan source").
-fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

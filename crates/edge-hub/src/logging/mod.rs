@@ -7,7 +7,7 @@
 //! - Lines are written by a thread of their own through a bounded buffer ([`writer`]): a reader that is gone or does not read
 //!   costs log lines, never the program.
 
-mod escape;
+pub(crate) mod escape;
 mod event;
 mod rate;
 mod writer;
@@ -122,6 +122,11 @@ pub fn print(text: &str) {
     {
         *STDOUT_FAILURE.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
+}
+
+/// As [`print`], for lines with text of somebody else: nothing in it steers the terminal or hides what is behind it.
+pub fn print_foreign(text: &str) {
+    print(&escape::lines(text));
 }
 
 /// Why what was printed is not all where it should be, for example on a full disk.

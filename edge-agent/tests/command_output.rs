@@ -22,7 +22,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("status", &["--json"]),
     ("list", &[]),
     ("logs", &["filter"]),
-    ("restart", &["filter"]),
+    // Without its argument: a module would be waited for, since there is no engine.
+    ("restart", &[]),
     ("call", &["filter", "ping", "--timeout", "5"]),
     ("device add", &["press-{n}"]),
     ("device token", &["press"]),

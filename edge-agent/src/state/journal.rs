@@ -1,6 +1,6 @@
 //! The journal: every change of the state, in order, on disk before anybody is told that it is saved.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use edge_buffer::{AppendError, Full, Log, LogOptions, OpenError, RECORD_BYTES_MAX};
@@ -22,16 +22,6 @@ const PART_BYTES: usize = RECORD_BYTES_MAX as usize / 2;
 /// Bytes handed to the log before its answers are waited for: half of what it holds in memory.
 const HANDED_IN_MAX: usize = 4 << 20;
 
-fn directory(dir: &Path) -> PathBuf {
-    dir.join("journal")
-}
-
-/// Returns true when there is a journal in `dir`.
-pub(super) fn is_there(dir: &Path) -> bool {
-    let files = std::fs::read_dir(directory(dir)).into_iter().flatten().flatten();
-    files.map(|file| file.file_name()).any(|name| name.to_string_lossy().ends_with(".segment"))
-}
-
 pub(super) struct Journal {
     log: Log,
 }
@@ -51,7 +41,7 @@ impl Journal {
             mirror: ledger_copy.map(Path::to_owned),
             ..LogOptions::default()
         };
-        Ok(Self { log: Log::open(&directory(dir), options)? })
+        Ok(Self { log: Log::open(&dir.join("journal"), options)? })
     }
 
     /// Writes changes, with one sync unless they are large; the answer to each.

@@ -10,7 +10,7 @@ use edge_buffer::{AppendError, Log, OpenError};
 
 use super::error::StateError;
 use super::export;
-use super::journal::{self, Journal};
+use super::journal::Journal;
 use super::position::Position;
 use super::reserve::{Reserve, is_full};
 use super::store::{OpenFailure, Store, StoreError};
@@ -61,16 +61,17 @@ impl Keeper {
             File::open(synced).and_then(|d| d.sync_all()).map_err(failed("syncing the directory"))?;
         }
         let reserve = Reserve::new(dir);
-        let is_empty = !journal::is_there(dir) && !export::is_there(dir) && !sled_in(dir).exists();
+        // Neither is damaged: they were removed, perhaps with the beginning of the journal.
+        let has_no_copies = !export::is_there(dir) && !sled_in(dir).exists();
         let journal = match Journal::open(dir, ledger_copy) {
             Err(error) if is_full_at_open(&error) && reserve.release() => Journal::open(dir, ledger_copy),
             opened => opened,
         };
         let journal = journal.map_err(|source| StateError::Journal { dir: dir.to_owned(), source })?;
-        let has_begun_anew = is_empty && !journal.is_complete();
+        let has_begun_anew = has_no_copies && !journal.is_complete();
         let (store, mut values, position) = match find(dir, &journal, &reserve) {
             Err(StateError::Damaged { .. }) if has_begun_anew => {
-                tracing::error!(dir = %dir.display(), "the state was removed: it begins empty; what central knows comes again, local users and devices must be added anew, or the data directory be restored from a backup");
+                tracing::error!(dir = %dir.display(), "the state was removed: it begins with what its journal still has; what central knows comes again, local users and devices must be added anew, or the data directory be restored from a backup");
                 (Store::open(&sled_in(dir)).ok().map(|(store, _, _)| store), Values::new(), None)
             }
             found => found?,
@@ -110,7 +111,7 @@ impl Keeper {
     }
 
     /// Looks after the files when it is time: what somebody removed is made again from the database, which is open. True when
-    /// files were found removed.
+    /// that was done.
     pub(super) fn look_when_due(&mut self) -> bool {
         if !self.look_due().is_zero() {
             return false;
@@ -124,14 +125,15 @@ impl Keeper {
         if is_removed {
             tracing::error!(dir = %self.dir.display(), "files of the state were removed while the daemon runs; they are made again");
         }
-        if is_removed || self.must_remake {
-            let remade = self.remake();
-            self.must_remake = remade.is_err();
-            if let Err(error) = remade {
-                tracing::error!(dir = %self.dir.display(), error = %chain(&error), "files of the state were not made again");
-            }
+        if !is_removed && !self.must_remake {
+            return false;
         }
-        is_removed
+        let remade = self.remake();
+        self.must_remake = remade.is_err();
+        if let Err(error) = &remade {
+            tracing::error!(dir = %self.dir.display(), error = %chain(error), "files of the state were not made again");
+        }
+        remade.is_ok()
     }
 
     /// Writes all values to an export, and to the database or a new one in its place.

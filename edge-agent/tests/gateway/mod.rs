@@ -1,5 +1,9 @@
 //! A gateway as a process, without an upstream and without an engine.
 
+#[allow(unreachable_pub, reason = "it is a part of the library of the tests of a site")]
+#[path = "../../../tests/src/port.rs"]
+mod port;
+
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,9 +49,7 @@ impl Gateway {
         let dir = tempfile::tempdir().unwrap();
         let made = init(dir.path()).output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let port = port::free_port().unwrap();
         let mut gateway = Self { dir, port, daemon: None };
         gateway.start_again();
         gateway

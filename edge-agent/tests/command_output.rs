@@ -18,6 +18,9 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("check", &[]),
     ("plan", &["MANIFEST"]),
     ("apply", &["MANIFEST"]),
+    ("history", &[]),
+    // No such deployment.
+    ("rollback", &["999"]),
     ("status", &[]),
     ("status", &["--json"]),
     ("list", &[]),

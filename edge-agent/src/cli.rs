@@ -15,6 +15,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -194,7 +195,8 @@ impl Cli {
                 let pairs = [("number", *number), ("wait", *wait)];
                 let pairs: Vec<String> =
                     pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", (*value)?))).collect();
-                applied(options, &format!("/rollback?{}", pairs.join("&")), None).await?;
+                let wait = Duration::from_secs(wait.unwrap_or_default());
+                applied(options, &format!("/rollback?{}", pairs.join("&")), None, wait).await?;
             }
             Command::Status => {
                 let (answer, status) = options.answer::<GatewayStatus>("GET", "/status", None).await?;
@@ -211,7 +213,7 @@ impl Cli {
             Command::Logs(logs) => logs.run(options).await?,
             Command::Restart { module } => {
                 let answer =
-                    options.ask("POST", &format!("/modules/{}/restart", encoded(module)), None).await?;
+                    options.request("POST", &format!("/modules/{}/restart", encoded(module)), None).await?;
                 options.print(&answer, || format!("module `{module}` was restarted"))?;
             }
             Command::Call { target, method, payload, timeout } => {
@@ -226,8 +228,9 @@ impl Cli {
                     connect_timeout_in_seconds: 0,
                 };
                 let body = json!(CallRequest { target: target.clone(), request });
+                let wait = Duration::from_secs(*timeout);
                 let (answer, response) =
-                    options.answer::<MethodResponse>("POST", "/call", Some(&body)).await?;
+                    options.answer_after::<MethodResponse>(wait, "POST", "/call", Some(&body)).await?;
                 options.print(&answer, || format!("{} {}", response.status, response.payload))?;
             }
             Command::Device(device) => access::device(options, device).await?,
@@ -285,12 +288,18 @@ async fn apply(options: &GlobalOptions, file: &Path, wait: Option<u64>) -> Resul
         Some(secs) => format!("/apply?wait={secs}"),
         None => "/apply".to_owned(),
     };
-    applied(options, &path, Some(&document)).await
+    let wait = Duration::from_secs(wait.unwrap_or_default());
+    applied(options, &path, Some(&document), wait).await
 }
 
 /// Puts a deployment in force and prints its state; one that failed ends the process with code 3.
-async fn applied(options: &GlobalOptions, path: &str, document: Option<&Value>) -> Result<(), Exit> {
-    let (answer, applied) = options.answer::<Applied>("POST", path, document).await?;
+async fn applied(
+    options: &GlobalOptions,
+    path: &str,
+    document: Option<&Value>,
+    wait: Duration,
+) -> Result<(), Exit> {
+    let (answer, applied) = options.answer_after::<Applied>(wait, "POST", path, document).await?;
     let number = applied.deployment;
     let reason = applied.reason.as_deref().unwrap_or_default();
     match applied.state.as_str() {

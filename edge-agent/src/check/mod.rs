@@ -15,6 +15,7 @@ use edge_core::health::facts::{ConfigFacts, DaemonFacts, DockerFacts, Facts, Pro
 use edge_core::health::finding::Finding;
 use edge_core::health::findings;
 use mqtt::client::ConnectError;
+use unix_http::RequestError;
 
 use self::look::{LOOK_WITHIN, blocking};
 use crate::clock::now_ms;
@@ -102,10 +103,9 @@ fn unread(error: &ConfigError) -> Probe<()> {
 
 /// Asks the daemon; within a bounded time, since one that was stopped accepts connections and never answers.
 async fn ask(config: &Config) -> Probe<DaemonFacts> {
-    let asked = request(&config.data_dir, "GET", "/facts", None);
-    let answer = match tokio::time::timeout(LOOK_WITHIN, asked).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(CallError::Away { socket, source })) => {
+    let answer = match request(&config.data_dir, "GET", "/facts", None, LOOK_WITHIN).await {
+        Ok(answer) => answer,
+        Err(CallError::Away { socket, source }) => {
             return match files::of_io(&socket, &source) {
                 // Its file outlives a daemon that was killed.
                 Probe::Failed(_) => Probe::Missing(format!("nobody listens on {}", socket.display())),
@@ -113,12 +113,12 @@ async fn ask(config: &Config) -> Probe<DaemonFacts> {
             };
         }
         // An older daemon knows no facts.
-        Ok(Err(CallError::Refused { status: 404, .. })) => return Probe::Found(DaemonFacts::default()),
-        Ok(Err(error)) => return Probe::Failed(chain(&error).to_string()),
-        Err(_) => {
-            let secs = LOOK_WITHIN.as_secs();
+        Err(CallError::Refused { status: 404, .. }) => return Probe::Found(DaemonFacts::default()),
+        Err(CallError::Broken(RequestError::Timeout(after))) => {
+            let secs = after.as_secs();
             return Probe::Failed(format!("no answer within {secs} s; it may be stopped or stuck"));
         }
+        Err(error) => return Probe::Failed(chain(&error).to_string()),
     };
     match serde_json::from_value(answer) {
         Ok(daemon) => Probe::Found(daemon),

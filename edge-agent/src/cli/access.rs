@@ -119,7 +119,7 @@ pub(super) async fn device(options: &GlobalOptions, command: &Device) -> Result<
             options.print(&answer, || shown_text(&details))
         }
         Device::Block { id } => {
-            let answer = options.ask("POST", &path(id, "/block"), None).await?;
+            let answer = options.request("POST", &path(id, "/block"), None).await?;
             options.print(&answer, || {
                 format!("blocked {id}: it stays out until `edge-agent device unblock {id}`")
             })
@@ -135,7 +135,7 @@ pub(super) async fn device(options: &GlobalOptions, command: &Device) -> Result<
             })
         }
         Device::Remove { id } => {
-            let answer = options.ask("DELETE", &path(id, ""), None).await?;
+            let answer = options.request("DELETE", &path(id, ""), None).await?;
             options.print(&answer, || format!("removed {id}"))
         }
     }
@@ -155,7 +155,8 @@ pub(super) async fn user(options: &GlobalOptions, command: &User) -> Result<()> 
             options.print(&answer, || users_text(&list))
         }
         User::Remove { name } => {
-            let answer = options.ask("DELETE", &format!("/users/{}", encoded(name.as_str())), None).await?;
+            let answer =
+                options.request("DELETE", &format!("/users/{}", encoded(name.as_str())), None).await?;
             options.print(&answer, || format!("removed {name}"))
         }
     }

@@ -1,6 +1,7 @@
 //! The options that every command has.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -9,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::control::client::request;
+use crate::control::client::{ANSWER_TIMEOUT, request};
 
 const DEFAULT_CONFIG: &str = "/etc/edge-agent/edge.toml";
 
@@ -28,19 +29,34 @@ impl GlobalOptions {
         Ok(Config::load(&self.config)?)
     }
 
-    pub(super) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+    /// Sends a request to the daemon and returns the JSON of its answer.
+    pub(super) async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
         let config = self.load()?;
-        Ok(request(&config.data_dir, method, path, body).await?)
+        Ok(request(&config.data_dir, method, path, body, ANSWER_TIMEOUT).await?)
     }
 
-    /// What the daemon answers: the whole of it, for `--json`, and what this version reads of it.
+    /// As [`Self::request`], and also the answer in the type that this version reads. The JSON, which `--json` prints, has what a
+    /// newer daemon adds.
     pub(super) async fn answer<T: DeserializeOwned>(
         &self,
         method: &str,
         path: &str,
         body: Option<&Value>,
     ) -> Result<(Value, T)> {
-        let answer = self.ask(method, path, body).await?;
+        self.answer_after(Duration::ZERO, method, path, body).await
+    }
+
+    /// As [`Self::answer`], for a request that the daemon may take `wait` to carry out.
+    pub(super) async fn answer_after<T: DeserializeOwned>(
+        &self,
+        wait: Duration,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(Value, T)> {
+        let config = self.load()?;
+        let timeout = wait.saturating_add(ANSWER_TIMEOUT);
+        let answer = request(&config.data_dir, method, path, body, timeout).await?;
         let read = T::deserialize(&answer).context("reading the daemon's answer")?;
         Ok((answer, read))
     }

@@ -26,7 +26,7 @@ pub(super) struct ManifestFile {
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads a manifest; a wrong one ends the process with code 2. The daemon is asked only for what a layer is laid over.
+/// Reads a manifest; a wrong one ends the process with code 2. The daemon is needed only for a layered manifest, which it has the base of.
 pub(super) async fn read(options: &GlobalOptions, file: &Path) -> Result<ManifestFile, Exit> {
     let text = input_file::read_or_stdin(file, DOCUMENT_BYTES_MAX as u64)
         .with_context(|| format!("reading {}", file.display()))?;
@@ -36,7 +36,7 @@ pub(super) async fn read(options: &GlobalOptions, file: &Path) -> Result<Manifes
         fill(&mut document, "manifest", &variable).map_err(|error| refused(file, error))?;
     }
     let has = if Manifest::has_layer(&document) {
-        options.ask("GET", "/deployment", None).await?
+        options.request("GET", "/deployment", None).await?
     } else {
         Value::Null
     };

@@ -74,7 +74,7 @@ async fn each(options: &GlobalOptions, which: &Which, method: &str, verb: &str, 
     numbers.dedup();
     let mut all = Vec::new();
     for number in numbers {
-        match options.ask(method, &format!("/quarantine/{number}{verb}"), None).await {
+        match options.request(method, &format!("/quarantine/{number}{verb}"), None).await {
             Ok(_) => all.push(number),
             Err(error) if !all.is_empty() => bail!("{error:#} ({} messages were {done} before)", all.len()),
             Err(error) => return Err(error),

@@ -214,7 +214,7 @@ fn server_line(counts: &BTreeMap<String, u64>) -> Option<String> {
     (!counts.is_empty()).then(|| format!("MQTT server {}", counts.join(", ")))
 }
 
-/// A line of `status` in colour, if it tells of something broken: these words are written for no other reason.
+/// A line of `status` in colour, if it reports something broken: its first word occurs in no other line.
 fn alarming(output: Output, line: &str) -> String {
     let is_bad =
         ["AWAY since", "REFUSED", "FAILED", "FULL", "USED UP"].iter().any(|word| line.contains(word));

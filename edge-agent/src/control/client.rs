@@ -1,16 +1,19 @@
-//! The command line's end of the daemon's socket.
+//! The command line's end of the control socket.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::task::JoinHandle;
+use unix_http::{Limits, Request, RequestError, Response, send};
 
 use super::socket::socket;
+
+/// Longest wait for an answer, unless the request itself says how long the daemon may take. The slowest other answer is that of a
+/// restart, which waits for Docker to stop a container.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(180);
+/// Largest answer: a manifest, or a page of devices; a manifest has at most 8 MiB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Why the daemon did not answer, or what it answered.
 #[derive(Debug, thiserror::Error)]
@@ -21,55 +24,45 @@ pub enum CallError {
         #[source]
         source: std::io::Error,
     },
-    #[error("edge-agent ended the connection")]
-    Broken(#[source] hyper::Error),
-    /// The answer is no HTTP or JSON of ours.
-    #[error("edge-agent's answer could not be read: {0}")]
-    Unreadable(String),
-    /// The daemon says no.
+    #[error("no answer from edge-agent")]
+    Broken(#[source] RequestError),
+    /// The answer is not JSON.
+    #[error("edge-agent's answer could not be read")]
+    Unreadable(#[source] serde_json::Error),
+    /// The daemon refused the request.
     #[error("{message}")]
     Refused {
-        /// As HTTP has it.
+        /// Status code of HTTP.
         status: u16,
         message: String,
     },
 }
 
-/// A request that is sent, and the task that drives its connection.
-async fn send(
-    data_dir: &Path,
-    method: &str,
-    path: &str,
-    body: Option<&Value>,
-) -> Result<(Response<Incoming>, AbortOnDrop), CallError> {
-    let socket = socket(data_dir);
-    let stream = tokio::net::UnixStream::connect(&socket)
-        .await
-        .map_err(|source| CallError::Away { socket: socket.clone(), source })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
-    let driver = AbortOnDrop(edge_hub::tasks::spawn("connection to the daemon", connection));
-    let body = body.map(|body| body.to_string()).unwrap_or_default();
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("Host", "localhost")
-        .header("Content-Type", "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| CallError::Unreadable(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(CallError::Broken)?;
-    if response.status().is_success() {
-        return Ok((response, driver));
+impl From<RequestError> for CallError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Connect { socket, source } => Self::Away { socket, source },
+            error => Self::Broken(error),
+        }
     }
-    let status = response.status().as_u16();
-    let bytes = response.into_body().collect().await.map_err(CallError::Broken)?.to_bytes();
-    let answer = serde_json::from_slice::<Value>(&bytes);
+}
+
+/// Sends a request; an answer other than success is an error with the daemon's message.
+async fn open(data_dir: &Path, request: Request<'_>, timeout: Duration) -> Result<Response, CallError> {
+    let limits = Limits { timeout, body_bytes_max: ANSWER_BYTES_MAX };
+    let response = send(&socket(data_dir), request, limits).await?;
+    if response.is_success() {
+        return Ok(response);
+    }
+    let status = response.status();
+    let body = response.body().await?;
+    let answer = serde_json::from_slice::<Value>(&body);
     let message = answer.ok().and_then(|answer| Some(answer.get("message")?.as_str()?.to_owned()));
-    let text = || String::from_utf8_lossy(&bytes).into_owned();
+    let text = || String::from_utf8_lossy(&body).into_owned();
     Err(CallError::Refused { status, message: message.unwrap_or_else(text) })
 }
 
-/// One request; gives the JSON of the answer.
+/// Sends a request and returns the JSON of its answer.
 ///
 /// # Errors
 /// [`CallError`].
@@ -78,13 +71,15 @@ pub async fn request(
     method: &str,
     path: &str,
     body: Option<&Value>,
+    timeout: Duration,
 ) -> Result<Value, CallError> {
-    let (response, _driver) = send(data_dir, method, path, body).await?;
-    let bytes = response.into_body().collect().await.map_err(CallError::Broken)?.to_bytes();
-    serde_json::from_slice(&bytes).map_err(|error| CallError::Unreadable(error.to_string()))
+    let json = body.map(Value::to_string);
+    let response = open(data_dir, Request { method, path, json: json.as_deref() }, timeout).await?;
+    serde_json::from_slice(&response.body().await?).map_err(CallError::Unreadable)
 }
 
-/// A GET whose answer is handed on part by part as it comes, until `part` says that it wants no more.
+/// Sends a GET and passes each part of the answer to `part` as it arrives, until the end or until `part` breaks. Only the head of the
+/// answer has a time limit: a log that is followed has none.
 ///
 /// # Errors
 /// [`CallError`].
@@ -93,22 +88,11 @@ pub async fn stream(
     path: &str,
     mut part: impl FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<(), CallError> {
-    let (response, _driver) = send(data_dir, "GET", path, None).await?;
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(CallError::Broken)?;
-        if frame.data_ref().is_some_and(|data| part(data).is_break()) {
+    let mut response = open(data_dir, Request { method: "GET", path, json: None }, ANSWER_TIMEOUT).await?;
+    while let Some(data) = response.next_part().await? {
+        if part(&data).is_break() {
             break;
         }
     }
     Ok(())
-}
-
-/// Ends a task when nobody needs it any more.
-struct AbortOnDrop(JoinHandle<Result<(), hyper::Error>>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -6,34 +6,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
+use unix_http::{Limits, Request, RequestError, send};
 
 use crate::settings::Settings;
 
-/// How long one request may take: the gateway may have to ask its container engine who is calling.
-const ANSWER: Duration = Duration::from_secs(30);
-/// The largest answer: a trust bundle of some hundred certificates.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bounds of one request. The gateway may have to ask its container engine who is calling; the largest answer is a trust bundle of some
+/// hundred certificates.
+const LIMITS: Limits = Limits { timeout: Duration::from_secs(30), body_bytes_max: 1 << 20 };
 /// Characters that stay as they are: RFC 3986 "unreserved".
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why the gateway's workload API did not help.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkloadError {
-    #[error("no connection to the workload socket {socket}; is it mounted in the container?")]
-    Socket { socket: String, source: std::io::Error },
+    #[error("workload API: is its socket mounted in the container?")]
+    Socket(#[source] RequestError),
     #[error("workload API: {path} failed")]
-    Http { path: String, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("workload API: {path} had no answer within {} s", ANSWER.as_secs())]
-    NoAnswer { path: String },
+    Http { path: String, source: RequestError },
     #[error("workload API: {path} answered {status}: {message}")]
     Refused { path: String, status: u16, message: String },
     #[error("workload API: {path} answered without {field}")]
@@ -45,7 +38,7 @@ pub(crate) enum WorkloadError {
 /// A client configuration that trusts what the gateway says is to be trusted, and nothing else.
 pub(crate) async fn trust(settings: &Settings) -> Result<Arc<rustls::ClientConfig>, WorkloadError> {
     let path = format!("/trust-bundle?api-version={}", settings.api_version);
-    let answer = call(settings, Method::GET, path.clone(), None).await?;
+    let answer = call(settings, "GET", path.clone(), None).await?;
     let pem = answer["certificate"].as_str().ok_or(WorkloadError::Field { path, field: "certificate" })?;
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok));
@@ -74,7 +67,7 @@ pub(crate) async fn token(settings: &Settings) -> Result<String, WorkloadError> 
     );
     let data = STANDARD.encode(format!("{resource}\n{expiry}"));
     let request = json!({"keyId": "primary", "algo": "HMACSHA256", "data": data});
-    let answer = call(settings, Method::POST, path.clone(), Some(request)).await?;
+    let answer = call(settings, "POST", path.clone(), Some(request)).await?;
     let digest = answer["digest"].as_str().ok_or(WorkloadError::Field { path, field: "digest" })?;
     Ok(format!(
         "SharedAccessSignature sr={resource}&sig={}&se={expiry}",
@@ -90,54 +83,27 @@ fn resource(settings: &Settings) -> String {
 
 async fn call(
     settings: &Settings,
-    method: Method,
+    method: &str,
     path: String,
     body: Option<Value>,
 ) -> Result<Value, WorkloadError> {
-    match tokio::time::timeout(ANSWER, exchange(settings, method, &path, body)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(WorkloadError::NoAnswer { path }),
-    }
-}
-
-async fn exchange(
-    settings: &Settings,
-    method: Method,
-    path: &str,
-    body: Option<Value>,
-) -> Result<Value, WorkloadError> {
-    let http = |source| WorkloadError::Http { path: path.to_owned(), source };
-    let stream = UnixStream::connect(&settings.workload_socket).await.map_err(|source| {
-        WorkloadError::Socket { socket: settings.workload_socket.display().to_string(), source }
-    })?;
-    let (mut requests, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| http(e.into()))?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("Host", "localhost")
-        .header("Content-Type", "application/json")
-        .body(Full::new(Bytes::from(body.map_or_else(String::new, |body| body.to_string()))))
-        .map_err(|e| http(e.into()))?;
+    let json = body.map(|body| body.to_string());
+    let request = Request { method, path: &path, json: json.as_deref() };
     let answer = async {
-        let answer = requests.send_request(request).await.map_err(|e| http(e.into()))?;
-        let status = answer.status();
-        let body =
-            Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(http)?.to_bytes();
-        Ok((status, body))
+        let response = send(&settings.workload_socket, request, LIMITS).await?;
+        Ok((response.status(), response.is_success(), response.body().await?))
     };
-    tokio::pin!(connection, answer);
-    // The connection does the reading and writing; when it ends first, the answer says why it never came.
-    let (status, body) = tokio::select! {
-        answer = &mut answer => answer?,
-        _ = &mut connection => answer.await?,
+    let (status, is_success, body) = match answer.await {
+        Ok(answer) => answer,
+        Err(source @ RequestError::Connect { .. }) => return Err(WorkloadError::Socket(source)),
+        Err(source) => return Err(WorkloadError::Http { path, source }),
     };
     let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    if status.is_success() {
+    if is_success {
         return Ok(value);
     }
     let message = value["message"].as_str().map_or_else(|| "no message".to_owned(), str::to_owned);
-    Err(WorkloadError::Refused { path: path.to_owned(), status: status.as_u16(), message })
+    Err(WorkloadError::Refused { path, status, message })
 }
 
 #[cfg(test)]

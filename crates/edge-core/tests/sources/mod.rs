@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 
 /// The folders of every crate that is part of a program or of a module.
-pub(crate) const CRATES: [&str; 12] = [
+pub(crate) const CRATES: [&str; 13] = [
     "schemas",
     "crates/mqtt",
     "crates/tls",
+    "crates/unix-http",
     "crates/edge-core",
     "crates/edge-buffer",
     "crates/edge-hub",

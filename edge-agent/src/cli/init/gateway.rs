@@ -19,7 +19,7 @@ use crate::access::module_keys;
 use crate::clock::now_ms;
 use crate::config::HTTPS_DEFAULT;
 
-/// What a new gateway is told.
+/// Options of a new gateway.
 pub struct InitOptions {
     /// Its id at central.
     pub device_id: DeviceId,

@@ -1,10 +1,11 @@
-//! Opens the connection of a client that has proven itself: its session, its subscriptions, CONNACK.
+//! Opens the connection of a client that has proven its identity: its session, its subscriptions, CONNACK.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edge_core::access::authorization::Rights;
+use edge_core::dialect::client::Subscribe;
 use schemas::names::Identity;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -12,15 +13,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::connect::{FIXED_HEADER_BYTES_MAX, Proven};
-use super::pending::PendingQueue;
 use super::publish::{passed_on, receive_max};
-use super::rate::Rates;
 use super::state::{Peer, Session};
 use super::subscribe::meaning_of;
 use super::wire::{Reader, Writer};
 use crate::bridge_state;
-use crate::broker::presence::Arrival;
+use crate::broker::presence::{Arrival, Entered};
 use crate::broker::will::Will;
+use crate::clients::Connection;
 use crate::clock;
 use crate::close_handle::CloseHandle;
 use crate::counts::count;
@@ -28,12 +28,47 @@ use crate::message::{FOR_EVER, Message};
 use crate::mqtt_server::MqttServer;
 use crate::sanitized::Sanitized;
 use crate::service::{Client, Service};
+use crate::settings::MqttServerSettings;
 use mqtt::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Version};
 use mqtt::codec::reason::Reason;
 use mqtt::codec::text::Text;
 use mqtt::codec::write;
 
-/// Writes the CONNACK and opens the connection: the client has its session, old or new.
+/// What a CONNECT asks for that concerns the session, within what the client's identity may have.
+struct Requested {
+    client_id: String,
+    /// The client id that CONNACK names, if the client sent none.
+    assigned_client_id: Option<Text>,
+    is_clean: bool,
+    /// Seconds that the session shall outlive the connection.
+    expiry_s: u32,
+    will: Option<Box<Will>>,
+}
+
+impl Requested {
+    fn new(connect: &mut Connect, is_assigned: bool, identity: &Identity) -> Self {
+        // Nothing of a device that enrols itself outlives its connection: it may not even have proven its identity yet.
+        let is_enrolling = identity.registration_id().is_some();
+        let is_clean = connect.is_clean || is_enrolling;
+        let client_id = std::mem::take(&mut connect.client_id);
+        let will = connect.will.take().filter(|_| !is_enrolling);
+        Self {
+            assigned_client_id: is_assigned.then(|| Text::from(&*client_id)),
+            // A local user chooses its client id, which must reach neither the connection nor the session of a device.
+            client_id: if identity.is_local() { identity.to_string() } else { client_id },
+            is_clean,
+            expiry_s: match connect.version {
+                Version::V4 if is_clean => 0,
+                Version::V4 => FOR_EVER,
+                Version::V5 if is_enrolling => 0,
+                Version::V5 => connect.properties.session_expiry.unwrap_or(0),
+            },
+            will: will.map(|will| Box::new(will_of(will, identity))),
+        }
+    }
+}
+
+/// Opens the connection of a client with its session, old or new, and writes CONNACK.
 pub(super) fn open<S, T>(
     server: Arc<MqttServer<S>>,
     proven: Proven,
@@ -46,139 +81,128 @@ where
     S: Service,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Proven { connect, is_assigned, admitted, login, held: connection_held } = proven;
-    let Connect { version, client_id, is_clean, is_bridge, keep_alive, will, properties, .. } = connect;
-    // Nothing of a device that enrols itself outlives its connection: it may not even be proven yet.
-    let is_enrolling = admitted.identity.registration_id().is_some();
-    let (is_clean, will) = (is_clean || is_enrolling, will.filter(|_| !is_enrolling));
-    let assigned_client_id = is_assigned.then(|| Text::from(&*client_id));
-    let client_id = if admitted.identity.is_local() {
-        // Its client id must not meet a device's: neither its connection nor its session.
-        admitted.identity.to_string()
-    } else {
-        client_id
-    };
-    let asked_expiry_s = match version {
-        Version::V4 if is_clean => 0,
-        Version::V4 => FOR_EVER,
-        Version::V5 if is_enrolling => 0,
-        Version::V5 => properties.session_expiry.unwrap_or(0),
-    };
-    let will = will.map(|will| Box::new(will_of(will, &admitted.identity)));
-    let number = || server.clients.number();
+    let Proven { mut connect, is_assigned, admitted, login, held } = proven;
+    let requested = Requested::new(&mut connect, is_assigned, &admitted.identity);
     let close = Arc::new(CloseHandle::new(stop));
     let arrival = Arrival {
-        client_id: &client_id,
-        is_clean,
-        expiry_s: asked_expiry_s,
-        will: will.as_deref(),
+        client_id: &requested.client_id,
+        is_clean: requested.is_clean,
+        expiry_s: requested.expiry_s,
+        will: requested.will.as_deref(),
         close: close.clone(),
     };
-    let entered = server.broker.enter(number, arrival);
+    // From here on an older connection of this client id has lost the session and is being closed.
+    let entered = server.broker.enter(|| server.clients.number(), arrival);
     let client = Client { identity: admitted.identity, connection: entered.connection, peer, login };
-    let connection = server.clients.enter(client, version, entered.session_queue.clone(), close);
-    // What the session's filters mean, and whether the client may still have them, is authenticated anew; those that it may not
-    // have are dropped before anybody is closed for holding one. Who may not stay is closed, and its session stays as it is.
+    let connection = server.clients.enter(client, connect.version, entered.session_queue.clone(), close);
+    // Rights may have changed since the client proved its identity. The connection is among those that a review checks by now, so no
+    // change falls between the two.
     let rights = connection.authorize(|identity, login| server.service.authorize(identity, login));
-    // Who was deleted between its proof and now leaves no session behind that the next client of its name would find.
+    // A client that was deleted since then leaves no session behind that the next client of its name would find.
     let outlives_s = if rights.is_none() && !entered.is_present { 0 } else { entered.expiry_s };
-    let client = &connection.client;
+    let granted = restore_subscriptions(&server, &connection, rights.as_deref());
+    let (client, version) = (Sanitized(&requested.client_id), connect.version);
+    let (is_present, session_expiry_s, filters) = (entered.is_present, entered.expiry_s, granted.len());
+    info!(%client, %peer, ?version, is_present, session_expiry_s, filters, "client connected");
+    reader.version = version;
+    let connack = connack(&server.settings, version, &requested, &entered);
+    write::connack(&mut writer.out, version, &connack);
 
-    let held = if rights.is_some() { connection.session_queue.held().clone() } else { Vec::new() };
+    server.clients.changed();
+    count(&server.broker.counts.connects);
+    server.service.connected(&connection.client);
+    for meaning in granted {
+        server.service.subscribed(&connection.client, &meaning);
+    }
+    let peer = Peer { expiry_s: outlives_s, ..peer_of(&connect, server.settings.in_flight_max) };
+    // MQTT-3.1.2-22 (3.1.1): one and a half times the keep-alive; 0 turns it off.
+    let silence_max = Duration::from_millis(1_500) * u32::from(connect.keep_alive);
+    Session {
+        will: requested.will,
+        silence_max: Some(silence_max).filter(|max| !max.is_zero()),
+        ends_at: admitted.ends_at.map(from_now),
+        _held: held,
+        ..Session::new(server, connection, peer, reader, writer)
+    }
+}
+
+/// Authorizes the filters and the queued messages that a resumed session holds. What the client may not have any more is removed, before a
+/// review closes the client for holding it. Returns the meaning of each filter that stays. The session of a client without any rights is
+/// left as it is: the client is being closed.
+fn restore_subscriptions<S: Service>(
+    server: &MqttServer<S>,
+    connection: &Connection,
+    rights: Option<&Rights>,
+) -> Vec<Subscribe> {
+    let Some(rights) = rights else { return Vec::new() };
+    let session_queue = &connection.session_queue;
+    let held = session_queue.held().clone();
     let mut granted = Vec::new();
     for held in held {
-        match meaning_of(&server, &connection, &held.filter) {
+        match meaning_of(server, connection, &held.filter) {
             Ok(meaning) => granted.push(meaning),
             Err((_, why)) => {
-                let (client, topic, why) = (Sanitized(&client_id), Sanitized(&held.filter), Sanitized(&why));
+                let (client, peer) = (Sanitized(&session_queue.client_id), connection.client.peer);
+                let (topic, why) = (Sanitized(&held.filter), Sanitized(&why));
                 warn!(%client, %topic, %peer, "subscription of an earlier connection refused: {why}");
-                if let Some(Some(stored)) = server.broker.unsubscribe(&connection.session_queue, &held.filter)
-                {
+                if let Some(Some(stored)) = server.broker.unsubscribe(session_queue, &held.filter) {
+                    // No answer depends on it, so nothing waits for the disk.
                     stored.unawaited();
                 }
             }
         }
     }
-    if let Some(rights) = rights {
-        // What waits was queued for filters that it may have had then.
-        let may_read = |topic: &str| bridge_state::is_kept(topic) || rights.may_subscribe(topic);
-        server.broker.take_back(&connection.session_queue, may_read);
-    }
-    let is_present = entered.is_present;
-    let session_expiry_s = entered.expiry_s;
-    info!(client = %Sanitized(&client_id), %peer, version = ?version, is_present, session_expiry_s, filters = granted.len(), "client connected");
-    reader.version = version;
-    let settings = &server.settings;
-    let properties_out = match version {
+    // Messages were queued by the rights of that time.
+    server
+        .broker
+        .take_back(session_queue, |topic| bridge_state::is_kept(topic) || rights.may_subscribe(topic));
+    granted
+}
+
+fn connack(
+    settings: &MqttServerSettings,
+    version: Version,
+    requested: &Requested,
+    entered: &Entered,
+) -> ConnAck {
+    let properties = match version {
         Version::V4 => ConnAckProperties::default(),
         Version::V5 => ConnAckProperties {
-            session_expiry: (entered.expiry_s != asked_expiry_s).then_some(entered.expiry_s),
+            // MQTT 5, 3.2.2.3.2: named only if it is not the one that the client asked for.
+            session_expiry: (entered.expiry_s != requested.expiry_s).then_some(entered.expiry_s),
             receive_max: Some(receive_max(settings)),
             packet_bytes_max: u32::try_from(settings.packet_bytes_max + FIXED_HEADER_BYTES_MAX).ok(),
             topic_alias_max: Some(settings.topic_aliases_max),
-            assigned_client_id,
+            assigned_client_id: requested.assigned_client_id.clone(),
             ..ConnAckProperties::default()
         },
     };
-    let connack =
-        ConnAck { is_session_present: is_present, reason: Reason::SUCCESS, properties: properties_out };
-    write::connack(&mut writer.out, version, &connack);
+    ConnAck { is_session_present: entered.is_present, reason: Reason::SUCCESS, properties }
+}
 
-    server.clients.changed();
-    count(&server.broker.counts.connects);
-    server.service.connected(client);
-    for meaning in granted {
-        server.service.subscribed(client, &meaning);
-    }
-    let now = Instant::now();
-    let silence_max = Some(Duration::from_millis(1_500) * u32::from(keep_alive)).filter(|max| !max.is_zero());
-    let asked_window = properties.receive_max.map_or(usize::MAX, usize::from);
-    let peer = Peer {
-        version,
-        is_bridge,
-        expiry_s: outlives_s,
-        window: settings.in_flight_max.min(asked_window),
+/// What the client said of itself in CONNECT.
+fn peer_of(connect: &Connect, in_flight_max: usize) -> Peer {
+    let properties = &connect.properties;
+    Peer {
+        version: connect.version,
+        is_bridge: connect.is_bridge,
+        expiry_s: 0,
+        window: in_flight_max.min(properties.receive_max.map_or(usize::MAX, usize::from)),
         packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
         wants_reasons: properties.wants_problem_information,
-    };
-    Session {
-        rates: Rates::default(),
-        stall_check_at: now + server.settings.write_timeout,
-        server,
-        connection,
-        peer,
-        will,
-        reader,
-        writer,
-        pending: PendingQueue::default(),
-        pending_bytes: 0,
-        fence: None,
-        requests: VecDeque::new(),
-        unanswered: 0,
-        subscribing: 0,
-        twin_turn: None,
-        gate: None,
-        routes: BTreeMap::new(),
-        aliases: BTreeMap::new(),
-        silence_max,
-        ends_at: admitted.ends_at.map(from_now),
-        last_read: now,
-        written_at_check: None,
-        full_since: None,
-        _held: connection_held,
     }
 }
 
-/// When a time of the wall clock will be.
+/// The instant of a time of the wall clock.
 fn from_now(unix_secs: u64) -> Instant {
-    // Farther than any connection lives, and an Instant cannot hold all that a token can say.
+    // No connection lives for a year, and an `Instant` cannot hold every time that a token can name.
     const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
     Instant::now() + Duration::from_secs(unix_secs).saturating_sub(clock::since_epoch()).min(FAR)
 }
 
 fn will_of(will: packet::Will, identity: &Identity) -> Will {
     let properties = will.properties.map(|properties| {
-        // Its expiry counts from its publication on.
+        // The expiry of a will counts from its publication (MQTT 5, 3.1.3.2.4), so it is not one of the message yet.
         let message_expiry = properties.message_expiry;
         let mut properties = passed_on(Some(properties)).unwrap_or_default();
         properties.message_expiry = message_expiry;

@@ -35,7 +35,7 @@ pub(super) struct Session<S, T> {
     pub(super) fence: Option<Fence>,
     /// What is answered when the journal has it.
     pub(super) requests: VecDeque<Request>,
-    /// QoS 1 and 2 messages of the client that it has not been told the end of.
+    /// QoS 1 and 2 messages of the client that are not acknowledged to it yet.
     pub(super) unanswered: usize,
     /// SUBSCRIBEs that wait for their SUBACK. Nothing is taken from the queue meanwhile.
     pub(super) subscribing: usize,
@@ -61,6 +61,45 @@ pub(super) struct Session<S, T> {
     pub(super) full_since: Option<Instant>,
     /// Its identity's share of connections.
     pub(super) _held: Option<Used>,
+}
+
+impl<S, T> Session<S, T> {
+    /// A session that has received nothing yet: without a will, a limit of silence, or an end of its proof.
+    pub(super) fn new(
+        server: Arc<MqttServer<S>>,
+        connection: Arc<Connection>,
+        peer: Peer,
+        reader: Reader<T>,
+        writer: Writer<T>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            stall_check_at: now + server.settings.write_timeout,
+            server,
+            connection,
+            peer,
+            will: None,
+            reader,
+            writer,
+            pending: PendingQueue::default(),
+            pending_bytes: 0,
+            fence: None,
+            requests: VecDeque::new(),
+            unanswered: 0,
+            subscribing: 0,
+            twin_turn: None,
+            gate: None,
+            routes: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            silence_max: None,
+            rates: Rates::default(),
+            ends_at: None,
+            last_read: now,
+            written_at_check: None,
+            full_since: None,
+            _held: None,
+        }
+    }
 }
 
 /// What a client said of itself in its CONNECT.

@@ -23,7 +23,7 @@ pub struct DeviceModel {
 /// What a write of properties is made of.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// What the device is told.
+    /// The answer to the device.
     pub desired: Map<String, Value>,
     /// What central keeps for itself.
     pub cloud: Map<String, Value>,
@@ -45,7 +45,7 @@ pub fn of_target(c: &Connection, target: &Identity) -> Result<Option<DeviceModel
 }
 
 impl DeviceModel {
-    /// Checks properties that are to be written, and tells what of them is for central alone. A component stands under its name.
+    /// Checks properties that are to be written, and returns which of them are for central alone. A component is under its name.
     ///
     /// # Errors
     /// [`ServiceError::Wrong`] with every property that does not fit.

@@ -79,7 +79,7 @@ fn names(config: &Config) -> Vec<String> {
     if config.http.tls {
         let public = config.http.public_url.as_ref().and_then(|url| url.parse::<Uri>().ok());
         let host = public.as_ref().and_then(Uri::host);
-        // An IPv6 address stands in brackets in a URL, and without them in a certificate.
+        // An IPv6 address is in brackets in a URL, and without them in a certificate.
         names.extend(host.map(|host| host.trim_matches(['[', ']']).to_owned()));
         let listen = config.http.listen.ip();
         if !listen.is_unspecified() {

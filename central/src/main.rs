@@ -89,7 +89,7 @@ enum Command {
     },
     /// Prints completions for a shell, for example: central completions bash > /etc/bash_completion.d/central
     Completions {
-        /// The shell.
+        /// The shell to print completions for.
         shell: clap_complete::Shell,
     },
     /// Writes a man page for each command.

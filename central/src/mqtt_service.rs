@@ -17,7 +17,7 @@ use schemas::bag::PropertyBag;
 use schemas::json::JsonError;
 use schemas::link::Hello;
 use schemas::names::{DeviceId, Identity};
-use schemas::provisioning::{EnrolmentAnswer, Wish};
+use schemas::provisioning::{EnrolmentAnswer, EnrolmentRequest};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
 
@@ -237,7 +237,7 @@ impl Service for CentralService {
         }
     }
 
-    async fn enrol(self: &Arc<Self>, client: &Client, request: Wish) -> EnrolmentAnswer {
+    async fn enrol(self: &Arc<Self>, client: &Client, request: EnrolmentRequest) -> EnrolmentAnswer {
         self.0.enrollment.answer(&client.identity, request).await
     }
 

@@ -83,7 +83,7 @@ enum Place {
     /// Secrets are known by their names and forms.
     Plain,
     Secret,
-    /// The environment of a module: its texts are hidden, and whatever stands as a `value`.
+    /// The environment of a module: its texts are hidden, and every `value`.
     Environment,
     /// `registryCredentials`: hidden, except addresses.
     Registries,
@@ -92,7 +92,7 @@ enum Place {
 }
 
 impl Place {
-    /// The place of what stands under `name`, which may be a path with dots, as in the flat keys of layered manifests.
+    /// Position of what is under `name`, which may be a path with dots, as in the flat keys of layered manifests.
     fn under(self, name: &str) -> Self {
         name.split('.').fold(self, |place, name| place.under_segment(name))
     }
@@ -171,7 +171,7 @@ struct Rewritten<'t> {
 }
 
 impl Rewritten<'_> {
-    /// Writes a text in place of what stands there; places are given in their order.
+    /// Writes a text in place of what is there; places are given in their order.
     fn replace(&mut self, place: &Range<usize>, by: &str) {
         self.written.push_str(&self.text[self.up_to..place.start]);
         self.written.push_str(&Value::from(by).to_string());
@@ -341,7 +341,7 @@ impl Walk<'_> {
     }
 }
 
-/// The shortest base64 that is looked into: `pw=x` has six characters, and words of prose are shorter.
+/// The shortest base64 that is looked into: `pw=x` has six characters, and prose has shorter ones.
 const BASE64_MIN: usize = 6;
 /// Where base64 may begin inside a run of its own characters, as in `path/BASE64`: so many places are tried.
 const BASE64_STARTS_MAX: usize = 16;
@@ -354,7 +354,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Characters that tell most words from base64 of a text, before anything is allocated: a multiple of four.
+/// Characters that distinguish most prose from base64 of a text, before anything is allocated: a multiple of four.
 const BASE64_LOOK: usize = 16;
 
 /// The text that base64 of either alphabet stands for, with line breaks or without.
@@ -386,7 +386,7 @@ fn is_variable(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// The text under `name` of an object, which names what stands beside it.
+/// The text under `name` of an object, which names the value beside it.
 fn row_name(spans: &Spans<'_>, object: &Range<usize>) -> Option<String> {
     let mut found = None;
     let mut at = spans.first(object);
@@ -401,7 +401,7 @@ fn row_name(spans: &Spans<'_>, object: &Range<usize>) -> Option<String> {
 }
 
 /// Create options that a manifest carries in parts (`createOptions01`, …) are one text: no part says anything alone. By the begin of
-/// each part what stands in its place: of the first one the whole text, of the others nothing.
+/// for each part its replacement: of the first one the whole text, of the others nothing.
 fn option_parts(spans: &Spans<'_>, object: &Range<usize>) -> Vec<(usize, String)> {
     let mut parts: Vec<(String, String, Range<usize>)> = Vec::new();
     let mut at = spans.first(object);

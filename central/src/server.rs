@@ -319,10 +319,10 @@ impl Started {
     ///
     /// # Errors
     /// A server or the store's writer that ends by itself ends all of central: acknowledging nothing is better than a
-    /// central that looks well and stores nothing.
+    /// central that seems well and stores nothing.
     pub async fn ended(mut self) -> anyhow::Result<()> {
         let ended = tokio::select! {
-            // First: told to stop, the servers end too, and that is no fault.
+            // First: at a stop the servers end too, and that is no fault.
             biased;
             () = self.stop.cancelled() => Ok(()),
             failure = self.tasks.failed() => Err(failure.into()),

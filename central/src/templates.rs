@@ -27,7 +27,7 @@ const KINDS: [&str; 3] = ["DeviceModel", "EdgeModel", "GatewayModel"];
 /// How many versions of a made template are tried before its id counts as taken.
 const VERSIONS_MAX: u32 = 1000;
 
-/// A change of a template; `None` leaves what stands.
+/// A change of a template; `None` leaves the current value.
 #[derive(Debug, Clone, Default)]
 pub struct TemplateChange {
     pub types: Option<Vec<String>>,
@@ -37,7 +37,7 @@ pub struct TemplateChange {
     pub capability_model: Option<Map<String, Value>>,
 }
 
-/// What becomes of the capability model that stands.
+/// What to do with the current capability model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TemplateWrite {
     /// Another one takes its place. The template may be new.
@@ -115,7 +115,7 @@ impl CheckedTemplate {
         Ok(Self { id, document, text })
     }
 
-    /// Writes it, if the one in place of which it stands has this revision; `None`: none is stored.
+    /// Writes it, if the one that it replaces has this revision; `None`: none is stored.
     fn write(self, c: &Connection, revision: Option<i64>) -> Result<Checked<DeviceTemplate>, ServiceError> {
         let Self { id, document, text } = self;
         if templates::revision(c, &id)? != revision {
@@ -201,7 +201,7 @@ pub fn model_of(document: &TemplateDocument) -> Result<Model, Problems> {
 pub struct Preview {
     /// The model as it would be, or what is wrong with it.
     pub model: Result<Model, Problems>,
-    /// The model that stands; `None` when the template is new or the stored model cannot be read any more.
+    /// The current model; `None` when the template is new or the stored model cannot be read any more.
     pub before: Option<Model>,
     pub is_new: bool,
     /// Devices that have the template.
@@ -331,7 +331,7 @@ fn make(
 /// `dtmi:lineside:press_1;1`, in the first version that is free.
 fn free_id(c: &Connection, of: &DeviceId) -> Result<String, ServiceError> {
     let letters = of.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
-    // A segment begins with a letter and does not end with an underscore; 60 characters leave room for what stands behind it.
+    // A segment begins with a letter and does not end with an underscore; 60 characters leave space for what follows.
     let segment: String = "d_".chars().chain(letters).take(60).collect();
     let segment = segment.trim_end_matches('_');
     for version in 1..=VERSIONS_MAX {
@@ -380,7 +380,7 @@ fn observations(c: &Connection, of: &DeviceId) -> Result<Vec<Observation>, Servi
 }
 
 fn property(component: Option<&str>, name: String, value: Value, half: Half) -> Observation {
-    // What a device acknowledges stands in `value`.
+    // What a device acknowledges is in `value`.
     let acknowledged = value.get("ac").and(value.get("value")).cloned();
     let writable = acknowledged.is_some() || half == Half::Desired;
     let value = acknowledged.unwrap_or(value);

@@ -115,7 +115,7 @@ pub fn steady_ms() -> u64 {
     ages().at(since_boot_ms())
 }
 
-/// [`steady_ms`], for a stamp that is kept and told later by [`corrected_ms`].
+/// [`steady_ms`], for a stamp that is stored and converted later by [`corrected_ms`].
 pub fn stamp_ms() -> u64 {
     let (wall_ms, since_boot_ms) = (now_ms(), since_boot_ms());
     let mut ages = ages();

@@ -37,7 +37,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where it listens.
     pub listen: Listen,
-    /// Where telemetry goes; `None` for a gateway that stands alone.
+    /// Where telemetry goes; `None` for a gateway without an upstream.
     pub upstream: Option<Upstream>,
     /// The Docker Engine.
     pub docker: DockerSection,

@@ -20,7 +20,7 @@ use edge_hub::service::{Admitted, Client, ConnectRequest, Login, Refusal, Reject
 use futures_util::future::BoxFuture;
 use schemas::bag::PropertyBag;
 use schemas::names::{DeviceId, Identity, UserName};
-use schemas::provisioning::{EnrolmentAnswer, Wish};
+use schemas::provisioning::{EnrolmentAnswer, EnrolmentRequest};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -266,8 +266,8 @@ impl Service for GatewayService {
         Ok(version)
     }
 
-    async fn enrol(self: &Arc<Self>, client: &Client, wish: Wish) -> EnrolmentAnswer {
-        self.enrolments.answer(&client.identity, wish, client.peer.ip()).await
+    async fn enrol(self: &Arc<Self>, client: &Client, request: EnrolmentRequest) -> EnrolmentAnswer {
+        self.enrolments.answer(&client.identity, request, client.peer.ip()).await
     }
 
     fn connected(self: &Arc<Self>, client: &Client) {

@@ -2,7 +2,7 @@
 //! system's. Source: IoT Hub MQTT support ("Send device-to-cloud messages"), and the SDKs on the wire: values are
 //! percent-encoded once, a plus sign is a plus sign, a key may stand without a value.
 //!
-//! The gateway, central, modules and upstreams all read bags here, so they read the same: of a key that stands twice the last
+//! The gateway, central, modules and upstreams all read bags here, so they read the same: of a key that occurs twice the last
 //! value counts, and what does not decode to a text stays as it is written.
 
 use std::fmt;
@@ -30,7 +30,7 @@ pub mod system {
     pub const TO: &str = "$.to";
     /// When a message is of no use any more, RFC 3339.
     pub const EXPIRY_TIME: &str = "$.exp";
-    /// Which ends of a cloud-to-device message its sender wants to be told; no `$.` before it.
+    /// Which ends of a cloud-to-device message its sender requests feedback about; no `$.` before it.
     pub const ACK: &str = "iothub-ack";
     /// Output name of a module's message.
     pub const OUTPUT_NAME: &str = "$.on";
@@ -60,7 +60,7 @@ pub mod system {
 /// refuses more at its listener). What is longer would be refused by upstream after it was acknowledged.
 pub const MESSAGE_BYTES_MAX: usize = 262_144;
 
-/// An ordered property bag. `Display` writes it as it stands in a topic.
+/// An ordered property bag. `Display` writes it as in a topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PropertyBag(Vec<(String, Option<String>)>);
 
@@ -74,7 +74,7 @@ impl PropertyBag {
     /// bag: a trailing slash that is the only one, since they encode those of keys and values.
     ///
     /// Every text is a bag. Percent-encoded bytes that are no UTF-8, and `%00`, stay as they are written, as .NET's
-    /// `Uri.UnescapeDataString` leaves them. Of a key that stands twice, the last value counts.
+    /// `Uri.UnescapeDataString` leaves them. Of a key that occurs twice, the last value counts.
     pub fn parse(text: &str) -> Self {
         let text = text.strip_prefix('?').unwrap_or(text);
         match text.strip_suffix('/') {
@@ -100,7 +100,7 @@ impl PropertyBag {
         self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_deref().unwrap_or(""))
     }
 
-    /// Sets a pair: in place where the key stands, at the end otherwise.
+    /// Sets a pair: in place if the key exists, at the end otherwise.
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
         self.put(key, Some(value.into()));
     }

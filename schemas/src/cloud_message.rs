@@ -34,7 +34,7 @@ pub struct CloudMessage {
     /// For example `utf-8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
-    /// Whether the sender wants to be told how it ends.
+    /// Which feedback the sender requests.
     #[serde(default)]
     pub ack: Ack,
     /// Application properties.
@@ -59,7 +59,7 @@ impl CloudMessage {
     }
 }
 
-/// Which ends of a message its sender wants to be told (IoT Hub's `iothub-ack`).
+/// Which feedback about a message its sender requests (IoT Hub's `iothub-ack`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Ack {
@@ -75,7 +75,7 @@ pub enum Ack {
 }
 
 impl Ack {
-    /// As it stands in a property bag.
+    /// As written in a property bag.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -85,7 +85,7 @@ impl Ack {
         }
     }
 
-    /// Whether the sender wants to be told of such an end.
+    /// Whether the sender requests feedback about such an end.
     pub fn asks_for(self, end: &End) -> bool {
         match self {
             Self::None => false,

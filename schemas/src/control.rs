@@ -149,7 +149,7 @@ pub struct AddedUser {
     pub device: Option<String>,
     /// The gateway's.
     pub gateway_host_name: String,
-    /// If it was made; it is never told again.
+    /// Present if the server generated it; it is shown only once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
 }

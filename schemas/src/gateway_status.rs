@@ -59,7 +59,7 @@ pub struct UpstreamStatus {
     pub why: String,
     /// What the connection has cost today.
     pub budget: BudgetStatus,
-    /// How far the gateway's clock is from central's; `None` until central told its time.
+    /// How far the gateway's clock is from central's; `None` until central has sent its time.
     pub clock: Option<ClockOffset>,
 }
 

@@ -1,4 +1,4 @@
-//! The name or address of a machine, without a port: what stands in certificates, connection strings and URLs.
+//! The name or address of a machine, without a port: as in certificates, connection strings and URLs.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -41,7 +41,7 @@ impl HostName {
 /// Splits `host`, `host:port`, `[IPv6]`, `[IPv6]:port` or `IPv6` into the host, without brackets, and the port.
 ///
 /// # Errors
-/// [`HostNameError`] when what stands behind the host is no port.
+/// [`HostNameError`] if the part after the host is no port.
 pub fn split_port(text: &str) -> Result<(&str, Option<u16>), HostNameError> {
     let wrong = || HostNameError { found: text.to_owned(), why: "what follows the host is no port" };
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

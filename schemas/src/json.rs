@@ -34,7 +34,7 @@ pub const DEPTH_MAX: usize = 32;
 /// Levels that are accepted on the link between a gateway and central.
 pub const LINK_DEPTH_MAX: usize = 48;
 
-/// Reads JSON that a client, an operator, a module or a file gave. Of a key that stands twice the last value counts, as at Azure.
+/// Reads JSON that a client, an operator, a module or a file gave. Of a key that occurs twice the last value counts, as at Azure.
 ///
 /// # Errors
 /// As [`check_outside`]; [`JsonError::Wrong`] for JSON that has another shape.
@@ -43,7 +43,7 @@ pub fn from_outside<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
     Ok(serde_json::from_slice(text)?)
 }
 
-/// As [`from_outside`], for what an operator writes: a key that stands twice is refused, since one of its values would be lost.
+/// As [`from_outside`], for what an operator writes: a key that occurs twice is rejected, since one of its values would be lost.
 ///
 /// # Errors
 /// As [`from_outside`].

@@ -165,7 +165,7 @@ pub struct Stored {
     pub version: u32,
 }
 
-/// What one queue of a gateway has lost since central was told last.
+/// What one queue of a gateway has lost since its last report to central.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Losses {
     /// The id of the queue, made with it, and the epoch of the numbers: with a loss's number it names the loss for ever.
@@ -176,7 +176,7 @@ pub struct Losses {
     pub losses: Vec<Loss>,
 }
 
-/// Messages that were lost for one cause, of one sender. It never changes once it was told.
+/// Messages that were lost for one cause, of one sender. It does not change once it was reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Loss {
@@ -228,7 +228,7 @@ pub struct Presence {
     pub clients: Vec<ClientPresence>,
 }
 
-/// Where a message stands in a snapshot of a list that is too long for one message. Parts arrive in order, on one connection.
+/// Position of a message in a snapshot of a list that is too long for one message. Parts arrive in order, on one connection.
 /// With the last part, what no part has named is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

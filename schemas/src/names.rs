@@ -45,7 +45,7 @@ pub enum NameError {
 }
 
 /// IoT Hub's identity alphabet (IoT Hub identity registry, "deviceId"), less `+` and `#`: those are MQTT's wildcards,
-/// and a device named `+` could neither publish under its own topics nor be told from a filter for all of them.
+/// and a device named `+` could neither publish under its own topics nor be distinguished from a filter for all of them.
 const ALLOWED: &str = "letters, digits and - : . % _ * ? ! ( ) , = @ $ '";
 
 /// How the device part of a local user's identity begins; no device id may.
@@ -91,7 +91,7 @@ macro_rules! name {
         pub struct $type(String);
 
         impl $type {
-            /// The name as it stands on the wire.
+            /// The name as sent on the wire.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -159,7 +159,7 @@ impl ModuleId {
 pub struct UserName(String);
 
 impl UserName {
-    /// The name as it stands on the wire.
+    /// The name as sent on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }

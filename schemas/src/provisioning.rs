@@ -1,4 +1,4 @@
-//! How a device enrols itself: what it shows and asks for, and what it is told. Sources: Azure Device Provisioning Service
+//! How a device enrols itself: what it proves and requests, and what it is answered. Sources: Azure Device Provisioning Service
 //! over MQTT (`$dps/registrations/…`), as the Azure SDKs speak it; the link's two messages are ours.
 
 use serde::{Deserialize, Serialize};
@@ -22,38 +22,39 @@ pub struct Enrolment {
     /// its own was proven there, to whoever passes this on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<String>,
-    /// What it asks for.
-    pub wish: Wish,
+    /// Operation that the device requests; `wish` on the link, as earlier versions have it.
+    #[serde(rename = "wish")]
+    pub request: EnrolmentRequest,
 }
 
 impl std::fmt::Debug for Enrolment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Enrolment({}, {:?}, token not shown)", self.registration_id, self.wish)
+        write!(f, "Enrolment({}, {:?}, token not shown)", self.registration_id, self.request)
     }
 }
 
-/// What an enrolling device asks for.
+/// Operation of a device that enrols itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Wish {
-    /// To be admitted: nothing is changed.
+pub enum EnrolmentRequest {
+    /// Check the proof, change nothing.
     Prove,
-    /// An assignment to a hub, which makes the device known.
+    /// Register the device and assign it to a hub.
     Register,
-    /// To hear how its registration went.
+    /// Get the state of a registration.
     Status {
         /// From the answer to its registration.
         operation_id: String,
     },
 }
 
-/// What it is told.
+/// Sent in reply to an [`EnrolmentRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EnrolmentAnswer {
     /// HTTP-like: 200, 202, 401, 404, 503.
     pub status: u16,
-    /// Seconds after which it may ask again.
+    /// Seconds after which the device may repeat the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
     /// The body; `null` for an empty one.

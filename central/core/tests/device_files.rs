@@ -51,7 +51,7 @@ fn each_wrong_line_is_named_with_its_number_and_the_others_are_read() {
     let expected = [
         (2, "a"),
         (4, "-: IOTC_DEVICEID is empty"),
-        (5, "a: device `a` stands on line 2 already"),
+        (5, "a: device `a` is on line 2 already"),
         (6, "b: 7 fields where the first line names 6 columns"),
         (
             7,

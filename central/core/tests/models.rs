@@ -297,7 +297,7 @@ fn a_problem_says_where_what_and_which_rule() {
         [
             "contents[2].schema (dtmi:a:b:_contents:__p;1): `schema` names dtmi:a:missing;1, which is not defined in the \
              document [undefinedIdentifier]",
-            "contents[3].schema (dtmi:a:b:_contents:__c;1): `schema` is the interface in which the component stands \
+            "contents[3].schema (dtmi:a:b:_contents:__c;1): `schema` is the interface that contains the component \
              [recursiveStructureNarrow]",
         ]
     );

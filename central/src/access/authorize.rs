@@ -1,4 +1,4 @@
-//! Who may speak for whom at central: one function decides for every way in.
+//! Who may speak for whom at central: one function decides for every kind of connection.
 //!
 //! | Speaks for | Telemetry | Will | Reported section | Presence | Answer, settlement, loss |
 //! |---|---|---|---|---|---|

@@ -74,6 +74,8 @@ pub(super) struct CredentialsBody {
 }
 
 impl CredentialsBody {
+    /// The credentials with which a device connects, as IoT Central returns them.
+    ///
     /// # Errors
     /// [`ServiceError::NotFound`] for a device whose gateway has its keys.
     pub(super) fn of(device: Device, id_scope: String) -> Result<Self, ServiceError> {

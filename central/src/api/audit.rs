@@ -65,7 +65,7 @@ pub(super) struct AuditRow {
     /// What stood before and does not any more, without secrets.
     #[schema(value_type = Option<Value>)]
     before: Option<Value>,
-    /// What stands since, or what was sent, without secrets.
+    /// The value since then, or what was sent, without secrets.
     #[schema(value_type = Option<Value>)]
     after: Option<Value>,
     organization: String,

@@ -14,7 +14,7 @@ use tower_service::Service as _;
 use super::caller::ClientAddress;
 use super::error::ApiError;
 use crate::audit::difference::difference;
-use crate::audit::entry::{ActorKind, Entry, EntryKind, Outcome};
+use crate::audit::entry::{ActorKind, ChangeOutcome, Entry, EntryKind};
 use crate::audit::log::Audit;
 use crate::clock::now_ms;
 use crate::people::caller::{Caller, Who};
@@ -113,7 +113,7 @@ pub(super) async fn record(State(recorder): State<Recorder>, mut request: Reques
     let kind = if status == StatusCode::FORBIDDEN { EntryKind::Refused } else { asked };
     recorder.audit.end(
         begun,
-        Outcome { status: status.as_u16(), kind, is_own: caller.role < Role::Operator, before, after },
+        ChangeOutcome { status: status.as_u16(), kind, is_own: caller.role < Role::Operator, before, after },
     );
     response
 }

@@ -82,7 +82,7 @@ impl Access {
     }
 }
 
-/// Who was let in, and by what.
+/// Who was admitted, and by which credential.
 struct Admitted {
     caller: Caller,
     credential: Credential,

@@ -1,5 +1,5 @@
 //! `/api/ext/devices/{device_id}/messages/devicebound`: cloud-to-device messages, which IoT Central has no path for. The
-//! words are those of IoT Hub.
+//! terms are those of IoT Hub.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -202,7 +202,7 @@ pub(super) async fn feedback(
     Ok(Json(Page::whole(records.iter().map(body).collect())))
 }
 
-/// The end of a message, in IoT Hub's words.
+/// The end of a message, in IoT Hub's terms.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct FeedbackBody {
@@ -262,7 +262,7 @@ pub(super) struct CloudMessageBody {
     reason: Option<String>,
 }
 
-/// Which ends of a message its sender wants to be told.
+/// Which feedback about a message its sender requests.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 #[allow(dead_code, reason = "describes schemas::cloud_message::Ack")]

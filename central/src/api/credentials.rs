@@ -1,7 +1,7 @@
 //! The tokens and sessions of open streams: a stream ends when what opened it ends, whoever ended it.
 //!
 //! A change through this API is looked at as soon as it is made. The command line writes to the store beside a central that serves, so
-//! the store is asked every second too, while there is a stream.
+//! the store is read every second too, while there is a stream.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use crate::clock::now_ms;
 use crate::store::{Store, StoreError, sessions, tokens};
 use crate::token::Role;
 
-/// How often the store is asked.
+/// How often the store is read.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What a request was let in by.
+/// The credential that admitted a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Credential {
     /// An API token, by its hash.
@@ -76,12 +76,12 @@ impl Credentials {
         self.0.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the store asked now: a credential may have been changed.
+    /// Has the store read now: a credential may have been changed.
     pub(super) fn may_have_changed(&self) {
         self.0.changed.notify_one();
     }
 
-    /// Watches a credential that a request was let in by with `role`.
+    /// Watches the credential that admitted a request with `role`.
     pub(super) fn watch(&self, credential: Credential, role: Role) -> Watch {
         let ended = CancellationToken::new();
         let mut state = self.state();
@@ -143,7 +143,7 @@ impl Credentials {
                         .filter_map(|id| state.watched.get(id))
                         .for_each(|watched| watched.ended.cancel());
                 }
-                // Asked again in a second.
+                // It is read again in a second.
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "the credentials of open streams were not read");
                 }

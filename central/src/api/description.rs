@@ -1,4 +1,4 @@
-//! What every operation of `/openapi.json` has in common: its id, and the answers that are given before its handler is asked, or in
+//! What every operation of `/openapi.json` has in common: its id, and the answers that are given before its handler is called, or in
 //! place of its own.
 
 use std::collections::BTreeSet;
@@ -37,7 +37,7 @@ const OF_BODIES: [(&str, &str); 4] = [
     ("422", "the body is wrong; the message names the field, what was found and what is allowed"),
 ];
 
-/// Completes the description that stands beside the handlers.
+/// Completes the description that is written beside the handlers.
 pub(super) fn complete(description: &mut OpenApi) {
     // Not the router's own, which it takes from its crate.
     description.info = InfoBuilder::new()

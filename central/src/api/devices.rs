@@ -33,7 +33,7 @@ use crate::types::precondition::Precondition;
 use crate::types::single_line::{DisplayName, TemplateId};
 use crate::types::update::Update;
 
-/// Words for a gateway in `type`: IoT Central's, and those of earlier versions of this API.
+/// Values for a gateway in `type`: IoT Central's, and those of earlier versions of this API.
 const GATEWAY_KINDS: [&str; 3] = ["iotEdge", "edge", "gateway"];
 
 /// A gateway or device, as IoT Central gives it.

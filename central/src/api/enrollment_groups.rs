@@ -101,7 +101,7 @@ struct KeysRequest {
 }
 
 impl GroupRequest {
-    /// The group that is wished for, in place of the one that stands.
+    /// The group that is requested, in place of the stored one.
     fn group(self, id: String, stored: Option<Group>) -> Result<Group, ServiceError> {
         let wrong = |why: String| Err(ServiceError::Wrong(why));
         if let Some(other) = self.id.filter(|other| *other != id) {
@@ -182,7 +182,7 @@ impl AttestationRequest {
         }
     }
 
-    /// What stands, changed by this request.
+    /// The stored value, changed by this request.
     fn over(self, stored: GroupAttestation) -> Result<GroupAttestation, ServiceError> {
         let wrong = |why: &str| Err(ServiceError::Wrong(why.to_owned()));
         match (self.empty()?, stored) {

@@ -42,7 +42,7 @@ struct ErrorDetail {
     code: &'static str,
     /// For people: what, where, and the next step.
     message: String,
-    /// Stands in central's log too.
+    /// It is in central's log too.
     request_id: String,
     /// RFC 1123, as IoT Central writes it here.
     #[schema(example = "Mon, 23 Nov 2026 16:11:52 GMT")]

@@ -2,7 +2,7 @@
 //!
 //! | | of a read | of a change |
 //! |---|---|---|
-//! | `If-Match` | - | 412 unless it names what is stored; `*` is anything that stands |
+//! | `If-Match` | - | 412 unless it names what is stored; `*` is anything that exists |
 //! | `If-None-Match` | 304 when it names what is stored | 412 when it names what is stored; with `*` only something new is made |
 //! | `etag` in the body | - | 412 unless it is that of what is stored |
 //!

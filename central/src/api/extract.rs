@@ -1,4 +1,4 @@
-//! What handlers take from a request; what is wrong with it is told in IoT Central's shape and names the field.
+//! What handlers take from a request; an error has IoT Central's shape and names the field.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
             .map_err(|_| ApiError::timeout(format!("the body did not arrive within {BODY_WITHIN:?}")))?
             .map_err(|error| ApiError::bad_request("InvalidBody", error.body_text()))?;
         if !bytes.is_empty() {
-            // Whatever passes is given back as it was written: a value of a key that stands twice would be lost.
+            // Whatever passes is given back as it was written: a value of a key that occurs twice would be lost.
             check_outside(&bytes, Twice::Refused).map_err(|error| match error {
                 JsonError::Wrong(why) => {
                     ApiError::bad_request("InvalidBody", format!("the body is not JSON: {why}"))
@@ -75,7 +75,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
 
 /// Refuses a document that a viewer has read and somebody else writes back: it would destroy the secrets that it hides.
 fn check_no_mark(bytes: &[u8]) -> Result<(), ApiError> {
-    // Escaped, or cut between two parts of create options, it is not found as it stands.
+    // Escaped, or cut between two parts of create options, a search of the text does not find it.
     let has = |text: &str| bytes.windows(text.len()).any(|part| part.eq_ignore_ascii_case(text.as_bytes()));
     if ![MARK, "\\u", "createoptions0"].into_iter().any(has) {
         return Ok(());

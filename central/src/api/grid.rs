@@ -88,7 +88,7 @@ pub(super) struct GridPage {
 pub(super) enum RowKind {
     /// A leaf device.
     Device,
-    /// A gateway.
+    /// A device that runs `edge-agent`.
     Gateway,
 }
 

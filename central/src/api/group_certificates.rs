@@ -2,7 +2,7 @@
 //! Central's paths.
 //!
 //! Nobody enrols by an authority that is not verified. Whoever uploads one says so himself (`verified`), or proves it:
-//! asks for a code, signs a certificate of that name with the authority's key, and hands it in.
+//! asks for a code, signs a certificate of that name with the authority's key, and sends it.
 
 use axum::Json;
 use axum::extract::State;
@@ -109,7 +109,7 @@ fn read(text: &str) -> Result<Vec<u8>, CertificateTextError> {
 }
 
 impl CertificateRequest {
-    /// What stands, changed by this request; `field` is for the error.
+    /// The stored value, changed by this request; `field` is for the error.
     pub(super) fn over(
         self,
         stored: Option<SigningCertificate>,

@@ -43,7 +43,7 @@ impl PublicAddress {
         self.is_behind_proxy
     }
 
-    /// What stands before the path of an address; empty when the client named no host, as one of HTTP/1.0 need not.
+    /// What precedes the path of an address; empty when the client named no host, as one of HTTP/1.0 need not.
     fn base(&self, headers: &HeaderMap) -> String {
         if let Some(url) = &self.url {
             return url.clone();
@@ -74,7 +74,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ListAddress {
 }
 
 impl ListAddress {
-    /// The same list, with all that the client asked of it, from behind `last_id` on.
+    /// The same list, with all parameters of the client's request, from behind `last_id` on.
     pub(super) fn after(&self, last_id: &str) -> String {
         let encode = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
         let pairs = QueryPairs::parse(self.uri.query().unwrap_or("")).unwrap_or_default();

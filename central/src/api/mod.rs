@@ -82,7 +82,7 @@ use links::PublicAddress;
 use query::DescribedParameters;
 use request_counts::RequestCounts;
 
-/// The largest body: the largest manifest, and what stands around it.
+/// The largest body: the largest manifest, and the JSON around it.
 const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
 
 /// Everything that central answers over HTTP.

@@ -46,7 +46,7 @@ pub(super) struct NameBody {
     /// When its message was accepted.
     #[schema(format = DateTime)]
     enqueued_at: String,
-    /// As it was written; null too when it is longer than 4096 bytes, and stands in its message only.
+    /// As it was written; null too when it is longer than 4096 bytes, and is in its message only.
     #[schema(value_type = Value)]
     value: Option<Box<RawValue>>,
     is_number: bool,

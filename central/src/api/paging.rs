@@ -1,4 +1,4 @@
-//! What lists are asked with: which page, and of some lists which items in which order.
+//! Parameters of lists: which page, and of some lists which items in which order.
 //!
 //! IoT Central's pages write the names with `$` and its API without: both are taken, one of them at a time.
 
@@ -43,7 +43,7 @@ pub struct Paging {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Conditions {
-    /// A condition on the items in OData's words: `id eq 'press-1'`, with `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or`, `not`,
+    /// A condition on the items in OData's syntax: `id eq 'press-1'`, with `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or`, `not`,
     /// parentheses, `contains(displayName,'press')` and `indexof(displayName,'press') ge 0`.
     filter: Option<String>,
     /// Another name of `filter`.

@@ -10,7 +10,7 @@ use schemas::names;
 use super::error::ApiError;
 use crate::types::single_line::check_characters;
 
-/// Refuses ids with characters that hide something, and those that clients and proxies take for a folder. What an earlier version let in is still read and deleted.
+/// Refuses ids with characters that hide something, and those that clients and proxies take for a folder. What an earlier version accepted is still read and deleted.
 pub(super) async fn check(
     parameters: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,

@@ -191,7 +191,7 @@ fn requested(
             let mut properties = twin::parse_patch(body)?;
             component::mark(&mut properties)?;
             let whole = Map::from_iter([(name.to_string(), Value::Object(properties))]);
-            // Once more: it stands one level deeper.
+            // Once more: it is one level deeper.
             twin::parse_patch(Value::Object(whole).to_string().as_bytes())?
         }
     };

@@ -91,7 +91,7 @@ pub(super) struct OfRole {
     role_id: String,
 }
 
-/// A role.
+/// One of the roles of IoT Central that central has.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RoleBody {

@@ -72,7 +72,7 @@ pub(super) struct SeriesBody {
     step_ms: u64,
     /// In the order in which the names were asked for.
     series: Vec<OneSeries>,
-    /// What was lost on its way in that time.
+    /// What was lost on the way to central in that time.
     losses: Vec<SeriesLoss>,
 }
 

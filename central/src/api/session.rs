@@ -95,7 +95,7 @@ pub(super) struct SessionBody {
     /// It ends then unless it is used.
     #[schema(format = DateTime)]
     expires_at: String,
-    /// Always null: changes are told from those of foreign pages by `Sec-Fetch-Site`, `Origin` and their content type.
+    /// Always null: changes are distinguished from those of foreign pages by `Sec-Fetch-Site`, `Origin` and their content type.
     csrf: Option<String>,
 }
 

@@ -22,7 +22,7 @@ pub(super) enum CapabilityKind {
     Property,
     /// A property that central keeps and never sends to the device.
     CloudProperty,
-    /// The device can be told to do something.
+    /// The device offers a command.
     Command,
     /// Another interface under a name.
     Component,

@@ -82,7 +82,7 @@ pub(super) struct UserUpdate {
     roles: Option<Vec<RoleAssignment>>,
 }
 
-/// A user.
+/// A user with its role, as IoT Central shows it; never the password.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserBody {

@@ -76,7 +76,7 @@ words! {
 }
 
 words! {
-    /// Rows that give way to each other.
+    /// Rows of one kind; the oldest of a kind are deleted for newer ones.
     Class {
         Change = "change",
         /// What people of any role do about themselves: sign in and out, and set their own password.
@@ -133,18 +133,18 @@ impl Entry {
 
 /// What is known with the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ChangeOutcome {
     pub status: u16,
     pub kind: EntryKind,
     /// Its maker may change nothing but what is its own.
     pub is_own: bool,
     /// What stood before and does not any more: JSON.
     pub before: Option<String>,
-    /// What stands since, or what was sent: JSON.
+    /// The value since then, or what was sent: JSON.
     pub after: Option<String>,
 }
 
-impl Outcome {
+impl ChangeOutcome {
     /// Which rows this one may push out. What a caller did wrong changed nothing, whatever was asked for.
     pub fn class(&self) -> Class {
         if (400..500).contains(&self.status) {
@@ -171,9 +171,9 @@ pub struct StoredEntry {
     pub entry: Entry,
     /// `None`: no answer was given, or none as yet.
     pub status: Option<u16>,
-    /// Of [`Outcome`].
+    /// Of [`ChangeOutcome`].
     pub before: Option<Value>,
-    /// Of [`Outcome`].
+    /// Of [`ChangeOutcome`].
     pub after: Option<Value>,
     /// What the row belongs to.
     pub organization: String,

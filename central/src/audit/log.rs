@@ -5,7 +5,7 @@ use edge_hub::tasks;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 
-use super::entry::{AuditLimits, Entry, Outcome};
+use super::entry::{AuditLimits, ChangeOutcome, Entry};
 use crate::store::{Store, StoreError, audit as rows};
 
 /// A row that waits for its outcome.
@@ -24,7 +24,7 @@ impl Audit {
         Self { store, limits }
     }
 
-    /// Hands in the row of a change; what is submitted to the store after this call is not committed before it.
+    /// Submits the row of a change; what is submitted to the store after this call is not committed before it.
     ///
     /// # Errors
     /// [`StoreError`] when the store does not take it: then the change must not be made.
@@ -39,7 +39,7 @@ impl Audit {
     }
 
     /// Completes a row, behind the answer.
-    pub fn end(&self, begun: Begun, outcome: Outcome) {
+    pub fn end(&self, begun: Begun, outcome: ChangeOutcome) {
         let store = self.store.clone();
         tasks::spawn("outcome of an audit row", async move {
             let ended = async {
@@ -55,7 +55,7 @@ impl Audit {
     /// Adds a whole row, behind the answer.
     pub fn note(&self, entry: Entry, status: u16) {
         let (limits, kind) = (self.limits, entry.kind);
-        let outcome = Outcome { status, kind, is_own: false, before: None, after: None };
+        let outcome = ChangeOutcome { status, kind, is_own: false, before: None, after: None };
         let added = self.store.submit(move |c| Ok::<_, StoreError>(rows::add(c, &entry, &outcome, &limits)?));
         tasks::spawn("audit row", async move {
             if let Err(error) = added.await {

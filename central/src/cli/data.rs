@@ -73,7 +73,7 @@ where
     T: Send + 'static,
     E: std::error::Error + From<StoreError> + Send + Sync + 'static,
 {
-    // The store looks at its file now and then.
+    // The store checks its file at intervals.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.context("starting the async runtime")?;
     runtime.block_on(async {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use central::audit::entry::{AuditLimits, Entry, EntryKind, Outcome};
+use central::audit::entry::{AuditLimits, ChangeOutcome, Entry, EntryKind};
 use central::people::accounts;
 use central::people::error::PeopleError;
 use central::people::names::UserName;
@@ -85,7 +85,7 @@ fn note(
     kind: EntryKind,
     path: String,
 ) -> Result<(), PeopleError> {
-    let outcome = Outcome { status: 200, kind, is_own: false, before: None, after: None };
+    let outcome = ChangeOutcome { status: 200, kind, is_own: false, before: None, after: None };
     Ok(audit::add(c, &Entry::of_command(command, kind, path), &outcome, limits)?)
 }
 

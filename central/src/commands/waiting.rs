@@ -1,7 +1,7 @@
 //! Commands that wait for a target that is away, for as long as they are valid.
 //!
 //! ```text
-//! asked ──► waits here ──── the gateway has it on disk ──► waits there ──► called, answered ──► ended
+//! requested ──► waits here ── the gateway has it on disk ──► waits there ──► called, answered ──► ended
 //!               │└─ the device listens at central's own listener ──► called ───────────────────────►│
 //!               └── not valid any more ─────────────────────────────────────────────────────────┘
 //! ```
@@ -41,7 +41,7 @@ const ALL_WAITING_BYTES_MAX: u64 = 64 << 20;
 const VALID_MAX: u64 = 7 * 24 * 3600;
 /// What a device that listens did not take is tried again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// The longest time between two looks at the clock, which may jump.
+/// The longest time between two readings of the clock, which may jump.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Commands that wait for their targets.
@@ -70,7 +70,7 @@ impl WaitingCommands {
         Self { store, clients, commands, gateway_sync, runs: SingleFlight::default(), changed, stop }
     }
 
-    /// Takes a command that waits up to `valid_for` seconds for its target, and gives it as it stands now. Its end is in the
+    /// Takes a command that waits up to `valid_for` seconds for its target, and returns its current state. Its end is in the
     /// history. Commands of one target run one after the other, in the order in which they were asked for.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ impl RolloutState {
     pub const ALL: [Self; 5] =
         [Self::Failed, Self::OutOfDate, Self::NotDelivered, Self::Applying, Self::Running];
 
-    /// As it stands in JSON and in queries.
+    /// As written in JSON and in queries.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Failed => "failed",

@@ -1,6 +1,6 @@
 //! Why is it silent? One function from facts to causes, each with its evidence and what mends it.
 //!
-//! Pure: no clock, no I/O. The API, the console and `central device why` give what [`causes`] makes. What decides alone stands first.
+//! Pure: no clock, no I/O. The API, the console and `central device why` give what [`causes`] makes. What decides alone comes first.
 
 #[cfg(test)]
 mod tests;
@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 
 use super::refusal::{Attempt, Refusal};
 
-/// Causes of one kind that are told one by one.
+/// Causes of one kind that are listed one by one.
 const SAME_MAX: usize = 5;
-/// A connected device that has sent nothing for so long is asked about.
+/// A connected device that has sent nothing for so long is reported.
 const QUIET_MS: u64 = 3_600_000;
 
 /// What is known of a device, for the question why nothing comes from it.
@@ -84,7 +84,7 @@ pub struct StoppedModule {
     pub name: String,
     /// As its gateway reports it; `notReported` when it has not.
     pub status: String,
-    /// Why, in the gateway's words.
+    /// The gateway's text of the reason.
     pub reason: Option<String>,
     /// When it is started again, in RFC 3339.
     pub next_try: Option<String>,
@@ -299,7 +299,7 @@ fn carrier(facts: &DiagnosisFacts) -> Option<Cause> {
 fn attempts(facts: &DiagnosisFacts) -> Vec<Cause> {
     let mut kinds = Vec::new();
     let recent = facts.attempts.iter().filter(|attempt| Some(attempt.last_ms) > facts.last_seen_ms);
-    // Told above, or of a time before it was unblocked or approved.
+    // Listed above, or of a time before it was unblocked or approved.
     let is_past = |attempt: &&Attempt| matches!(attempt.refusal, Refusal::Blocked | Refusal::NotApproved);
     for attempt in recent.filter(|attempt| !is_past(attempt)) {
         if !kinds.contains(&attempt.refusal) {

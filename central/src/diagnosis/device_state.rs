@@ -1,4 +1,4 @@
-//! How a gateway or device is, in the words of the console: one function from facts to a state.
+//! How a gateway or device is, in the terms of the console: one function from facts to a state.
 //!
 //! Pure: no clock, no I/O. The list, the device's page and the event stream give what [`DeviceState::of`] makes.
 
@@ -60,7 +60,7 @@ pub enum Connectivity {
     Unknown,
 }
 
-/// Where a registration stands: IoT Central's words.
+/// State of a registration, in IoT Central's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub enum Lifecycle {
     /// It has never connected.
@@ -96,7 +96,7 @@ impl Verdict {
     pub const ALL: [Self; 6] =
         [Self::Offline, Self::Degraded, Self::Waiting, Self::Unknown, Self::Blocked, Self::Ok];
 
-    /// As it stands in JSON and in queries.
+    /// As written in JSON and in queries.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Offline => "offline",
@@ -123,7 +123,7 @@ pub struct DeviceState {
     /// When that began; null when it never connected.
     #[schema(format = DateTime)]
     pub since: Option<String>,
-    /// Where its registration stands.
+    /// State of its registration.
     pub lifecycle: Lifecycle,
     /// All of it in one word.
     pub verdict: Verdict,

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity};
 
 use crate::diagnosis::device_state::{CarrierFacts, DeviceState, StateFacts};
-use crate::diagnosis::gateway_report::{GatewayReport, GatewayReports};
+use crate::diagnosis::gateway_report::{GatewayReport, ReportCache};
 use crate::gateway_sync::connections::Connections;
 use crate::store::grid::GridDevice;
 
@@ -16,7 +16,7 @@ use crate::store::grid::GridDevice;
 pub struct DeviceStates {
     clients: Clients,
     connections: Arc<Connections>,
-    reports: Arc<GatewayReports>,
+    reports: Arc<ReportCache>,
 }
 
 impl DeviceStates {

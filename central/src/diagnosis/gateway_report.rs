@@ -66,9 +66,9 @@ pub type ReportVersions = (Option<i64>, Option<i64>);
 
 /// The reports of gateways, by the versions that they were read at.
 #[derive(Debug, Default)]
-pub struct GatewayReports(Mutex<HashMap<DeviceId, (u64, ReportVersions, GatewayReport)>>);
+pub struct ReportCache(Mutex<HashMap<DeviceId, (u64, ReportVersions, GatewayReport)>>);
 
-impl GatewayReports {
+impl ReportCache {
     /// The report of a gateway's generation at `versions`, which are those of `c`'s moment.
     pub fn get(
         &self,

@@ -1,6 +1,6 @@
 //! Whether central does what it is for: it can write and read, takes telemetry, and keeps up.
 //!
-//! A look writes to the store. Looks are shared: who asks while one is made, or within [`FRESH`], gets its result, so that asking
+//! A check writes to the store. Checks are shared: a request while one is made, or within [`FRESH`], gets its result, so that asking
 //! costs nothing however many ask.
 
 use edge_core::error_chain::chain;

@@ -1,4 +1,4 @@
-//! Why a client was refused, from the words that this project's listeners say it in.
+//! Why a client was refused, from the texts of this project's listeners.
 
 /// Why a client was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     pub refusal: Refusal,
-    /// In the listener's words.
+    /// The listener's text.
     pub why: String,
     pub from: String,
     /// `central`, or the gateway.
@@ -52,7 +52,7 @@ impl Attempt {
 }
 
 impl Refusal {
-    /// Reads the words of a listener.
+    /// Reads a listener's text.
     pub fn of(why: &str) -> Self {
         let has = |part: &str| why.contains(part);
         if has("operator's approval") {

@@ -24,7 +24,7 @@ use crate::store::twins::Half;
 use crate::store::{enrollments, grid, losses, series};
 use crate::telemetry::message_values::{Stamp, members};
 
-/// Losses of so long are asked about.
+/// Losses of so long ago are reported.
 const LOSSES_MS: u64 = 24 * 3_600_000;
 /// Losses that are read.
 const LOSSES_MAX: u32 = 200;

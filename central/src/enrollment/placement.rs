@@ -1,6 +1,6 @@
 //! Whether a device that enrols itself may change the gateway that it is behind, and the change.
 //!
-//! | Stands behind another gateway, or behind none | Token | Certificate, at central | Certificate, sent by a gateway |
+//! | Is behind another gateway, or behind none | Token | Certificate, at central | Certificate, sent by a gateway |
 //! |---|---|---|---|
 //! | put there by an operator | no | stays there | no |
 //! | never enrolled | yes | yes | yes |
@@ -18,7 +18,7 @@ use crate::error::ServiceError;
 use crate::lookup::check_capacity;
 use crate::store::cloud_messages;
 use crate::store::devices::Device;
-use crate::store::enrollments::Enrollment;
+use crate::store::enrollments::EnrollmentRecord;
 use crate::store::relationships::{self, Relationship};
 
 /// Name of a relationship that an enrolment made.
@@ -45,12 +45,12 @@ pub(crate) fn is_behind_by_operator(
 /// enrols at central. Returns the gateways whose devices changed.
 ///
 /// # Errors
-/// [`ServiceError::Forbidden`] when the device may not move; [`ServiceError::Wrong`] when the gateway has no room.
+/// [`ServiceError::Forbidden`] when the device may not move; [`ServiceError::Wrong`] if the gateway cannot have more devices.
 pub(crate) fn place(
     c: &Connection,
     device: &Device,
     via: Option<&DeviceId>,
-    before: Option<&Enrollment>,
+    before: Option<&EnrollmentRecord>,
     evidence: Evidence,
 ) -> Result<Vec<DeviceId>, ServiceError> {
     if device.gateway.as_ref() == via {
@@ -94,7 +94,7 @@ pub(crate) fn place(
 /// Puts a device that is behind no gateway behind this one, by a new relationship.
 ///
 /// # Errors
-/// [`ServiceError::Wrong`] when the gateway has no room; [`ServiceError::Conflict`] when it has a relationship of that id, which is
+/// [`ServiceError::Wrong`] if the gateway cannot have more devices; [`ServiceError::Conflict`] when it has a relationship of that id, which is
 /// another device's.
 pub(crate) fn put_behind(
     c: &Connection,

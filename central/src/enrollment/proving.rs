@@ -70,7 +70,7 @@ enum ProofError {
 /// Groups of one site.
 pub(crate) const GROUPS_MAX: u32 = 100;
 
-/// What devices are judged by beside the store.
+/// What decides about devices beside the store.
 pub(crate) struct Site {
     pub(crate) id_scope: String,
     /// The authorities of devices.

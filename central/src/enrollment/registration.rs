@@ -14,7 +14,7 @@ use crate::access::authorize::end_claim;
 use crate::error::ServiceError;
 use crate::new_device::new_device;
 use crate::store::devices::{self, Device, X509};
-use crate::store::enrollments::{self, Enrollment};
+use crate::store::enrollments::{self, EnrollmentRecord};
 
 /// How long a registration is under way while its device waits for approval.
 pub(super) const APPROVAL_WAIT_MS: u64 = 10 * 60 * 1000;
@@ -89,7 +89,7 @@ pub(super) fn register(
     devices::put(c, &device)?;
     let before = enrollments::enrollment(c, id)?;
     let token_ends_at = before.as_ref().map_or(0, |before| before.token_ends_at);
-    let enrollment = Enrollment {
+    let enrollment = EnrollmentRecord {
         group,
         operation_id: format!("{}.{}", site.id_scope, uuid::Uuid::new_v4()),
         is_bound: evidence != Evidence::GatewayWord || before.as_ref().is_some_and(|before| before.is_bound),
@@ -119,7 +119,7 @@ pub(super) fn status(
     let enrollment = enrollment.ok_or_else(unknown)?;
     let device = devices::get(c, id)?.ok_or_else(unknown)?;
     if let Err(why) = device.admission().check() {
-        // An operator who stands beside it approves it within minutes; a device that nobody looks at must not hold a place
+        // An operator who is there approves it within minutes; a device that nobody attends to must not hold a place
         // among those that enrol for hours. Its program registers again, as with IoT Central, which does not let it wait at all.
         return if why == NotAdmitted::Waiting
             && now_ms.saturating_sub(enrollment.updated_ms) < APPROVAL_WAIT_MS

@@ -11,7 +11,7 @@ use edge_hub::service::{Admitted, Refusal};
 use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity};
-use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
+use schemas::provisioning::{Enrolment, EnrolmentAnswer, EnrolmentRequest};
 
 use super::proving::{Proven, Site, prove};
 use super::registration::{Registered, assigning, register, status};
@@ -85,8 +85,8 @@ impl Enrollment {
     }
 
     /// Answers a request of a device that enrols at central's own listener.
-    pub(crate) async fn answer(&self, client: &Identity, request: Wish) -> EnrolmentAnswer {
-        match self.enrolling.asks(client, request) {
+    pub(crate) async fn answer(&self, client: &Identity, request: EnrolmentRequest) -> EnrolmentAnswer {
+        match self.enrolling.request_of(client, request) {
             Some(enrolment) => self.enroll(enrolment, None).await,
             None => EnrolmentAnswer::failure(401, "the registration took too long; connect again"),
         }
@@ -123,8 +123,8 @@ impl Enrollment {
     /// Answers a device that enrols itself, at central's own listener or through the gateway `via`.
     async fn enroll(&self, enrolment: Enrolment, via: Option<DeviceId>) -> EnrolmentAnswer {
         let (site, id) = (self.site(), enrolment.registration_id.clone());
-        let done = match enrolment.wish.clone() {
-            Wish::Prove => {
+        let done = match enrolment.request.clone() {
+            EnrolmentRequest::Prove => {
                 let read = move |c: &Connection| prove(c, &enrolment, &site, via.as_ref());
                 self.store.read(read).await.map(|_| EnrolmentAnswer {
                     status: 200,
@@ -132,7 +132,7 @@ impl Enrollment {
                     body: serde_json::Value::Null,
                 })
             }
-            Wish::Status { operation_id } => {
+            EnrolmentRequest::Status { operation_id } => {
                 let hub = self.hub.clone();
                 let read = move |c: &Connection| {
                     prove(c, &enrolment, &site, via.as_ref())?;
@@ -140,7 +140,7 @@ impl Enrollment {
                 };
                 self.store.read(read).await
             }
-            Wish::Register => self.register(enrolment, site, via).await,
+            EnrolmentRequest::Register => self.register(enrolment, site, via).await,
         };
         done.unwrap_or_else(|error| {
             tracing::warn!(device = %id, error = %chain(&error), "enrolment of a device was rejected");

@@ -6,7 +6,7 @@ use edge_core::access::{enrolment, sas};
 
 use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity};
-use schemas::provisioning::{Enrolment, EnrolmentAnswer, Wish};
+use schemas::provisioning::{Enrolment, EnrolmentAnswer, EnrolmentRequest};
 
 use super::proving::Site;
 use super::registration::{APPROVAL_WAIT_MS, Registered, register, status};
@@ -192,7 +192,7 @@ impl World {
             registration_id: id(device),
             token,
             certificates: certificate.map(|der| STANDARD.encode(der)).into_iter().collect(),
-            wish: Wish::Register,
+            request: EnrolmentRequest::Register,
         }
     }
 

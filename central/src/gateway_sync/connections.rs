@@ -26,7 +26,7 @@ struct Inner {
     changed: Option<HashSet<DeviceId>>,
 }
 
-/// What one gateway told on its connection.
+/// What one gateway sent on its connection.
 #[derive(Debug, Default)]
 struct Behind {
     /// The version of the link that it speaks.
@@ -125,7 +125,7 @@ impl Connections {
         next
     }
 
-    /// A gateway told of its clients on one of its connections; an older one than the current changes nothing.
+    /// A gateway has reported its clients on one of its connections; an older one than the current changes nothing.
     ///
     /// # Errors
     /// [`OutOfOrder`] for a part of a snapshot that does not follow the one before it.
@@ -171,7 +171,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Since when an identity is connected, to central itself or to `gateway`, behind which it stands; `None` when it is not.
+    /// Since when an identity is connected, to central itself or to `gateway`, behind which it is; `None` when it is not.
     pub fn since(&self, who: &Identity, gateway: Option<&DeviceId>) -> Option<u64> {
         let inner = self.inner();
         let direct = inner.direct.get(who).map(|(_, since)| *since);

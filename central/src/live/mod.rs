@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::diagnosis::device_states::DeviceStates;
 use crate::store::Store;
 use reading::Reader;
-use ring::{Batch, Position, Ring};
+use ring::{Batch, Ring, StreamPosition};
 use shares::{NoPlace, Shares, Subscriber};
 
 /// How often changes are read while somebody watches.
@@ -170,7 +170,7 @@ impl LiveFeed {
 /// A subscriber. Dropping it ends the subscription.
 pub struct Subscription {
     feed: LiveFeed,
-    position: Position,
+    position: StreamPosition,
     head: watch::Receiver<u64>,
     subscriber: Subscriber,
 }

@@ -1,6 +1,6 @@
 //! What the live stream reads: changes since the last time become events.
 //!
-//! It looks at what is: of several changes of a device between two readings its state now is told, once.
+//! It reads states, not changes: of several changes of a device between two readings its state now is sent, once.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -25,7 +25,7 @@ const STATES_MAX: usize = 2000;
 const NAMES_MAX: usize = 200;
 /// Bytes of their values.
 const VALUES_BYTES_MAX: usize = 64 * 1024;
-/// Devices whose last states are remembered, so that none is told twice.
+/// Devices whose last states are remembered, so that none is sent twice.
 const REMEMBERED_MAX: usize = 200_000;
 
 /// An event that is not numbered yet.
@@ -48,7 +48,7 @@ pub struct Reader {
     due: HashSet<DeviceId>,
     /// Devices whose states are to be made: those, and the devices behind gateways among them.
     pending: BTreeSet<DeviceId>,
-    /// Hashes of the states that were told.
+    /// Hashes of the states that were sent.
     last_hashes: HashMap<DeviceId, u64>,
 }
 
@@ -228,7 +228,7 @@ fn telemetry_data(message: &LiveMessage, skipped: u64) -> Value {
             data.insert("truncated".into(), true.into());
             break;
         }
-        // Numbers that no double holds are told as the nearest; the message has them as they were written.
+        // Numbers that no double holds are sent as the nearest; the message has them as they were written.
         if let Ok(value) = serde_json::from_str::<Value>(value) {
             values.insert(name.into_owned(), value);
         }

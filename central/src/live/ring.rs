@@ -1,11 +1,11 @@
 //! The newest events of the live stream, and who watches what: a subscriber reads at its own pace, and one that falls behind what is
-//! kept is told to read everything anew.
+//! kept is instructed to read everything again.
 //!
 //! Pure: the caller passes the time.
 //!
 //! # Guarantees
-//! - A subscriber gets each event that it wants once, in the order of their numbers, or is told [`Batch::is_resync`].
-//! - A subscriber that resumes behind its last event misses none: it is told to resync when central has not recorded its devices
+//! - A subscriber gets each event that it wants once, in the order of their numbers, or gets [`Batch::is_resync`].
+//! - A subscriber that resumes behind its last event misses none: it is instructed to resync when central has not recorded its devices
 //!   all the time since.
 //! - What is kept does not grow with the number of subscribers or with how slow they are.
 
@@ -68,14 +68,14 @@ pub struct Event {
 
 /// Which events, and where the reading is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub struct StreamPosition {
     /// `None`: the states of all devices.
     devices: Option<BTreeSet<DeviceId>>,
     next: u64,
     must_resync: bool,
 }
 
-impl Position {
+impl StreamPosition {
     /// The number behind which it reads.
     pub fn behind(&self) -> u64 {
         self.next - 1
@@ -178,11 +178,11 @@ impl Ring {
     }
 
     /// Begins to record for a subscriber, who has seen everything up to `last`, an id of this stream, if there is one.
-    pub fn subscribe(&mut self, devices: Option<BTreeSet<DeviceId>>, last: Option<&str>) -> Position {
+    pub fn subscribe(&mut self, devices: Option<BTreeSet<DeviceId>>, last: Option<&str>) -> StreamPosition {
         let resumed = last.map(|last| self.resumed(last, devices.as_ref()));
         let is_watched = |device| self.devices.contains_key(device);
         if self.states.is_none() || !devices.iter().flatten().all(is_watched) {
-            // Ids from before are told from those behind which everything is recorded.
+            // Distinguishes ids from before from those after which everything is recorded.
             self.next += 1;
         }
         let next = self.next;
@@ -192,9 +192,9 @@ impl Ring {
             self.devices.entry(device.clone()).or_insert_with(watch).subscribers += 1;
         }
         match resumed {
-            None => Position { devices, next, must_resync: false },
-            Some(Some(next)) => Position { devices, next, must_resync: false },
-            Some(None) => Position { devices, next, must_resync: true },
+            None => StreamPosition { devices, next, must_resync: false },
+            Some(Some(next)) => StreamPosition { devices, next, must_resync: false },
+            Some(None) => StreamPosition { devices, next, must_resync: true },
         }
     }
 
@@ -211,7 +211,7 @@ impl Ring {
         all.then_some(next)
     }
 
-    pub fn leave(&mut self, position: &Position, now: Instant) {
+    pub fn leave(&mut self, position: &StreamPosition, now: Instant) {
         let watches = position.devices.iter().flatten();
         let leave = |watch: &mut Watch| {
             watch.subscribers = watch.subscribers.saturating_sub(1);
@@ -245,7 +245,7 @@ impl Ring {
     }
 
     /// What a subscriber takes next.
-    pub fn read(&self, position: &mut Position) -> Batch {
+    pub fn read(&self, position: &mut StreamPosition) -> Batch {
         if position.must_resync || position.next < self.lost_before {
             (position.must_resync, position.next) = (false, self.next);
             return Batch { is_resync: true, events: Vec::new(), up_to: self.head() };
@@ -279,7 +279,7 @@ mod tests {
         Some(devices.iter().map(|device| id(device)).collect())
     }
 
-    fn take(ring: &Ring, position: &mut Position) -> Vec<String> {
+    fn take(ring: &Ring, position: &mut StreamPosition) -> Vec<String> {
         let batch = ring.read(position);
         assert!(!batch.is_resync);
         batch.events.iter().map(|event| event.data.clone()).collect()

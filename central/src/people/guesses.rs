@@ -2,7 +2,7 @@
 //! addresses wait from which that user never signed in. Other users behind the same address do not wait.
 //!
 //! Attempts for one user from one address are looked at one after the other, in the order in which they came: who knows the password
-//! is let in behind those who guess it.
+//! is admitted behind those who guess it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -37,7 +37,7 @@ impl std::str::FromStr for UserName {
     fn from_str(text: &str) -> Result<Self, InvalidUserName> {
         let is_name = (1..=LENGTH_MAX).contains(&text.len())
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-+@".contains(c))
-            // A path segment of dots alone is taken for a folder by what stands between.
+            // A path segment of dots alone is taken for a folder by proxies in between.
             && text.contains(|c: char| c != '.');
         if is_name {
             Ok(Self(text.to_owned()))

@@ -126,7 +126,7 @@ impl Hasher {
         acquire(semaphore).await
     }
 
-    /// Whether nothing is hashed in the lane of those who are not known.
+    /// Whether nothing is hashed for those who are not known.
     #[cfg(test)]
     pub(super) fn is_free(&self) -> bool {
         self.unknown.available_permits() > 0

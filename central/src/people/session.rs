@@ -14,7 +14,7 @@ pub const IDLE_MS: u64 = 12 * 3600 * 1000;
 /// A session ends so long after the sign-in.
 pub const LIFE_MS: u64 = 7 * 24 * 3600 * 1000;
 
-/// A session that stands.
+/// A valid session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// What the store finds it by.
@@ -26,7 +26,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Until when it stands if it is not used again.
+    /// Until when it is valid if it is not used again.
     pub fn expires_ms(&self) -> u64 {
         self.used_ms.saturating_add(IDLE_MS).min(self.created_ms.saturating_add(LIFE_MS))
     }

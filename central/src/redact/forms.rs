@@ -101,7 +101,7 @@ fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_-.$".contains(c)
 }
 
-/// From the end of the next name to its value: `=`, `:`, `%3D` or `%3A` with what stands around it, or the blank after
+/// From the end of the next name to its value: `=`, `:`, `%3D` or `%3A` with the characters around it, or the blank after
 /// `--name`.
 fn next_separator(text: &str) -> Option<std::ops::Range<usize>> {
     for (at, character) in text.char_indices() {

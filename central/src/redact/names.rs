@@ -17,7 +17,7 @@ const SECRET_PARTS: &[&str] = &[
     "sharedaccess",
     "authorization",
 ];
-/// Words that are secret on their own.
+/// Parts of names that are secret on their own.
 const SECRET_WORDS: &[&str] = &[
     "pw",
     "psk",
@@ -47,14 +47,14 @@ const SECRET_WORDS: &[&str] = &[
     "license",
     "licence",
 ];
-/// Whole names that are secret, written without separators; in longer names the same words say when somebody came, for example.
+/// Whole names that are secret, written without separators; in longer names the same parts say when somebody came, for example.
 const SECRET_NAMES: &[&str] = &["session", "sessionid", "sid", "login", "p12"];
 /// What makes the `code` behind it in the same name a secret: `unlockCode`. Alone a code says why a program ended.
 const CODE_STEMS: &[&str] =
     &["unlock", "access", "activation", "recovery", "verification", "pairing", "security", "setup", "backup"];
-/// Ends of words that are secret: `apikey`, `DBPASS`.
+/// Ends of names that are secret: `apikey`, `DBPASS`.
 const SECRET_ENDS: &[&str] = &["key", "keys", "pass"];
-/// What stands before such an end, in the same word or in another one, and makes it harmless: `publicKey`, `bypass`.
+/// What precedes such an end, in the same part of the name or in another one, and makes it harmless: `publicKey`, `bypass`.
 const HARMLESS_STEMS: &[&str] = &[
     "public",
     "partition",
@@ -111,7 +111,7 @@ pub(super) fn letters(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// The words of `camelCase`, `snake_case`, `kebab-case` and `HTTPServer`, in lower case and without digits at their ends.
+/// The parts of `camelCase`, `snake_case`, `kebab-case` and `HTTPServer`, in lower case and without digits at their ends.
 fn words(name: &str) -> Vec<String> {
     let characters: Vec<char> = name.chars().collect();
     let mut words = vec![String::new()];

@@ -41,7 +41,7 @@ const HOOKS: &[&str] = &[
     "api.telegram.org/bot",
 ];
 
-/// Where the secret stands that an option takes.
+/// Position of the secret that an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     /// The next word, or the rest of the option's own.
@@ -52,7 +52,7 @@ enum Takes {
     Behind(char),
 }
 
-/// How programs' names begin, their option, and where its secret stands.
+/// How programs' names begin, their option, and the position of its secret.
 const OPTIONS: &[(&str, &str, Takes)] = &[
     ("curl", "-u", Takes::Behind(':')),
     ("curl", "-U", Takes::Behind(':')),
@@ -169,7 +169,7 @@ fn words(line: &str) -> Vec<Range<usize>> {
     words
 }
 
-/// A text with the mark in place of what stands at these places, which may overlap.
+/// A text with the mark in place of these ranges, which may overlap.
 fn without(text: &str, mut secrets: Vec<Range<usize>>) -> Option<String> {
     if secrets.is_empty() {
         return None;

@@ -7,7 +7,7 @@ pub struct Point {
     pub at_ms: u64,
     /// When its message was accepted.
     pub enqueued_ms: u64,
-    /// Whether its sender told the time. Of two points of one stated time the later one corrects the other; points whose time is
+    /// Whether its sender sent the time. Of two points of one stated time the later one corrects the other; points whose time is
     /// that of their messages are all kept, since many may come in one millisecond.
     pub is_stated: bool,
     /// `None`: the name had a value there that is no number.

@@ -1,13 +1,13 @@
-//! The audit log: rows are added and completed, never changed otherwise, and the oldest give way.
+//! The audit log: rows are added and completed, never changed otherwise, and the oldest are deleted for new ones.
 
 use rusqlite::{Connection, Row, params_from_iter};
 use serde_json::Value;
 
 use super::columns::{integer, parsed_column, unsigned};
 use super::unreadable;
-use crate::audit::entry::{ActorKind, AuditLimits, Class, Entry, EntryKind, Outcome, StoredEntry};
+use crate::audit::entry::{ActorKind, AuditLimits, ChangeOutcome, Class, Entry, EntryKind, StoredEntry};
 
-/// Rows between two looks at the bounds.
+/// Rows between two checks of the bounds.
 const TRIM_EVERY: i64 = 50;
 /// Rows that go by their age at one look: a clock that is far ahead for a moment does not empty the log.
 const BY_AGE_MAX: u32 = 100;
@@ -50,7 +50,7 @@ pub fn begin(connection: &Connection, entry: &Entry, limits: &AuditLimits) -> ru
 }
 
 /// Completes a row. One of a request that was not looked at goes: who asks too often could fill the log with them.
-pub fn end(connection: &Connection, id: i64, outcome: &Outcome) -> rusqlite::Result<()> {
+pub fn end(connection: &Connection, id: i64, outcome: &ChangeOutcome) -> rusqlite::Result<()> {
     if outcome.is_postponed() {
         connection.prepare_cached("DELETE FROM audit WHERE id = ?1 AND status IS NULL")?.execute([id])?;
         return Ok(());
@@ -74,7 +74,7 @@ pub fn end(connection: &Connection, id: i64, outcome: &Outcome) -> rusqlite::Res
 pub fn add(
     connection: &Connection,
     entry: &Entry,
-    outcome: &Outcome,
+    outcome: &ChangeOutcome,
     limits: &AuditLimits,
 ) -> rusqlite::Result<()> {
     let id = begin(connection, entry, limits)?;
@@ -172,10 +172,15 @@ mod tests {
     }
 
     fn put(c: &Connection, at_ms: u64, who: &str, kind: EntryKind) {
-        put_with(c, at_ms, who, &Outcome { status: 200, kind, is_own: false, before: None, after: None });
+        put_with(
+            c,
+            at_ms,
+            who,
+            &ChangeOutcome { status: 200, kind, is_own: false, before: None, after: None },
+        );
     }
 
-    fn put_with(c: &Connection, at_ms: u64, who: &str, outcome: &Outcome) {
+    fn put_with(c: &Connection, at_ms: u64, who: &str, outcome: &ChangeOutcome) {
         add(c, &entry(at_ms, who, outcome.kind), outcome, &LIMITS).unwrap();
     }
 
@@ -222,7 +227,7 @@ mod tests {
             {
                 let is_change = status == 200 && !is_own && ![Refused, SignIn, SignOut].contains(&kind);
                 for _ in 0..if is_change { 0 } else { 130 } {
-                    let outcome = Outcome { status, kind, is_own, before: None, after: None };
+                    let outcome = ChangeOutcome { status, kind, is_own, before: None, after: None };
                     put_with(&c, at_ms, "viewer", &outcome);
                     at_ms += 1;
                 }

@@ -18,7 +18,7 @@ use super::columns::{integer, unsigned};
 use super::error::StoreError;
 use super::integrity::{self, Depth};
 use super::paths::{FILE, LOCK_FILE, RESTORING_FILE};
-use super::record::{self, CommitRecord, Position};
+use super::record::{self, CommitRecord, StorePosition};
 use super::schema;
 
 /// The authority's files and their modes; the key first, as [`crate::identity`] writes them.
@@ -67,7 +67,7 @@ pub struct Contents {
     /// When it was made, in milliseconds since the Unix epoch.
     pub made_ms: u64,
     /// How far the store was.
-    pub position: Position,
+    pub position: StorePosition,
 }
 
 fn io_failed(path: &Path) -> impl Fn(io::Error) -> BackupError {
@@ -313,7 +313,7 @@ fn unmark(marker: &Path) -> Result<(), BackupError> {
     sync_parent(marker)
 }
 
-fn begin_record(dir: &Path, path: &Path) -> Result<Position, BackupError> {
+fn begin_record(dir: &Path, path: &Path) -> Result<StorePosition, BackupError> {
     let store = schema::open(path)?;
     let position = record::position(&store).map_err(sqlite_failed(path))?;
     CommitRecord::open(dir, &position)?;

@@ -30,7 +30,7 @@ pub struct StoredMessage {
     pub ended: Option<Settlement>,
 }
 
-/// What a sender asked to be told.
+/// Which feedback a sender requested.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Feedback {
     pub id: u64,
@@ -146,7 +146,7 @@ pub fn attempted(c: &Connection, sequence: u64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Ends a message; false when it has ended already, or is not known. The first end stands, with one exception: central
+/// Ends a message; false when it has ended already, or is not known. The first end counts, with one exception: central
 /// takes a message for expired when its time is over, and the gateway that had delivered it in time may tell so later.
 pub fn end(
     c: &Connection,
@@ -159,7 +159,7 @@ pub fn end(
         .query_row((integer(sequence), device.as_str()), |row| row.get(0))
         .optional()?;
     let Some(is_open) = is_open else { return Ok(false) };
-    // One that cannot be read ends too, and nobody is told: whom to tell stands in it.
+    // One that cannot be read ends too, and there is no feedback: who requested it is in it.
     let stored = get(c, sequence)?;
     let ended = stored.as_ref().and_then(|stored| stored.ended.as_ref());
     let is_late_delivery =

@@ -1,4 +1,4 @@
-//! Commands: what was asked of whom, and the one way in which each ended.
+//! Commands: what was requested of whom, and how each ended.
 //!
 //! A command that was given a time to be valid waits for a target that is away: here until its gateway has taken it, or until
 //! the target listens at central's own listener.
@@ -133,7 +133,7 @@ pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Command
     unreadable::row("commands", statement.query_row([id], read))
 }
 
-/// Ends a command; false when it has ended already, or is not known. The first end stands, but for a command that waited at a
+/// Ends a command; false when it has ended already, or is not known. The first end counts, but for a command that waited at a
 /// gateway whose line was down when central gave it up: the target's own answer is the truth then.
 pub fn end(connection: &Connection, id: &str, outcome: &Outcome, now_ms: u64) -> rusqlite::Result<bool> {
     let Some(command) = get(connection, id)? else { return Ok(false) };

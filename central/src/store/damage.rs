@@ -31,7 +31,7 @@ pub(super) fn note(error: &rusqlite::Error) {
     }
 }
 
-/// What was noted on this thread since it was asked last.
+/// What was noted on this thread since the last call.
 fn noted() -> Option<String> {
     SEEN.with_borrow_mut(Option::take)
 }

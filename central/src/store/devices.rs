@@ -169,7 +169,7 @@ const ORGANIZATION: &str =
 const COLUMNS: &str = "devices.*, relationships.source AS gateway, relationships.generation AS attachment";
 const TABLES: &str = "devices LEFT JOIN relationships ON relationships.target = devices.id";
 
-/// A registration stands whatever its columns hold: without it the link of its gateway would not. What cannot be read lets nobody
+/// A registration is valid whatever its columns hold: without it the link of its gateway would not. What cannot be read lets nobody
 /// in.
 fn read(row: &Row<'_>) -> rusqlite::Result<Device> {
     let text = |column: &str| -> rusqlite::Result<Option<String>> {

@@ -75,14 +75,14 @@ pub struct SigningCertificate {
     /// Whether it is certain that whoever uploaded it has its key. Nobody enrols by one that is not.
     #[serde(default)]
     pub is_verified: bool,
-    /// What a certificate must be called that proves it; of the last time that somebody asked.
+    /// What a certificate must be called that proves it; of the last request for a code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
 }
 
 /// How a device came to be registered, when it enrolled itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enrollment {
+pub struct EnrollmentRecord {
     /// The group; empty for a device that has keys of its own.
     pub group: String,
     /// Of its last registration.
@@ -203,10 +203,10 @@ pub fn group_counts(c: &Connection) -> rusqlite::Result<HashMap<String, GroupCou
 }
 
 /// How a device enrolled; `None` when it never did.
-pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<Enrollment>> {
+pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<EnrollmentRecord>> {
     let mut statement = c.prepare_cached("SELECT * FROM enrollments WHERE device = ?1")?;
     let found = statement.query_row([device.as_str()], |row| {
-        Ok(Enrollment {
+        Ok(EnrollmentRecord {
             group: row.get("group_id")?,
             operation_id: row.get("operation_id")?,
             is_bound: row.get("is_bound")?,
@@ -219,7 +219,11 @@ pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<
 }
 
 /// Notes how a device enrolled.
-pub fn put_enrollment(c: &Connection, device: &DeviceId, enrollment: &Enrollment) -> rusqlite::Result<()> {
+pub fn put_enrollment(
+    c: &Connection,
+    device: &DeviceId,
+    enrollment: &EnrollmentRecord,
+) -> rusqlite::Result<()> {
     c.prepare_cached(
         "INSERT OR REPLACE INTO enrollments (device, group_id, operation_id, created_ms, updated_ms,
              is_bound, token_ends_at)

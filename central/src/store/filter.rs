@@ -10,7 +10,7 @@
 //! literal    = text | flag | "null" | whole number
 //! ```
 //!
-//! Texts stand in single quotes, `''` is a quote inside. Names and words may be in any case. IoT Central's pages write `index` and
+//! Texts are in single quotes, `''` is a quote inside. Names and keywords may be in any case. IoT Central's pages write `index` and
 //! `contains` beside `indexof`: all three are taken. A field without a value is `null`: not equal to any text, and neither less nor
 //! greater.
 
@@ -56,7 +56,7 @@ pub enum InvalidFilter {
     /// It is nested too deep.
     #[error("found parentheses nested deeper than {DEPTH_MAX} levels")]
     TooDeep,
-    /// Something else stands where a part of it should.
+    /// Something else is where a part of it should be.
     #[error("found {found} at character {at}; expected {expected}")]
     Unexpected {
         found: String,
@@ -185,7 +185,7 @@ enum Operand {
     Id,
     Text,
     Flag,
-    /// Where one text stands in another.
+    /// Position of one text in another.
     Place,
 }
 

@@ -33,16 +33,16 @@ pub struct GridDevice {
     pub report_versions: ReportVersions,
 }
 
-/// Columns of a [`GridDevice`]. A twin's version stands before its properties, which are not read.
+/// Columns of a [`GridDevice`]. A twin's version precedes its properties, which are not read.
 const SELECT: &str = "SELECT devices.id, devices.display_name, devices.template, devices.is_gateway, devices.enabled,
-        devices.is_waiting, devices.generation, devices.last_seen_ms, relationships.source AS gateway, carriers.enabled AS gateway_enabled,
+        devices.is_waiting, devices.generation, devices.last_seen_ms, relationships.source AS gateway, gateways.enabled AS gateway_enabled,
         CASE WHEN devices.is_gateway THEN (SELECT version FROM twins
             WHERE device = devices.id AND module = '$edgeAgent' AND section = 'desired') END AS desired,
         CASE WHEN devices.is_gateway THEN (SELECT version FROM twins
             WHERE device = devices.id AND module = '$edgeAgent' AND section = 'reported') END AS reported
     FROM devices
     LEFT JOIN relationships ON relationships.target = devices.id
-    LEFT JOIN devices AS carriers ON carriers.id = relationships.source";
+    LEFT JOIN devices AS gateways ON gateways.id = relationships.source";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<GridDevice> {
     let gateway: Option<String> = row.get("gateway")?;
@@ -135,7 +135,7 @@ impl Search {
 pub enum GridOrder {
     #[default]
     Id,
-    /// By display name, whatever the case of ASCII letters, and then by id.
+    /// By display name, without regard to the case of ASCII, and then by id.
     Name,
     /// By the time last seen, and then by id; those that never came first.
     LastSeen,

@@ -1,4 +1,4 @@
-//! The handle to the store: hands works to the writer, and lends connections that read.
+//! The handle to the store: submits writes to the writer thread, and lends connections for reading.
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -131,7 +131,7 @@ impl Store {
         let _ = self.ended.clone().changed().await;
     }
 
-    /// Hands work to the writer. `size_bytes` is what the work holds in memory while it waits. `after` runs on the
+    /// Submits work to the writer. `size_bytes` is what the work holds in memory while it waits. `after` runs on the
     /// writer's thread once the work is committed, in the order of commits: what must not overtake (messages about a
     /// version, say) is sent from there. It must not block.
     ///

@@ -10,12 +10,12 @@ use super::damage::is_damage;
 use super::error::StoreError;
 use super::paths::RESTORING_FILE;
 
-/// Findings that are told; one damaged page causes many.
+/// Findings that are listed; one damaged page causes many.
 const FINDINGS_MAX: u32 = 10;
 /// Stores up to this size are checked whole, indexes against tables too; that takes about a second.
 const WHOLE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// What a check looks at.
+/// What a check reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// The structure of every page, and the contents of indexes in all but large stores.

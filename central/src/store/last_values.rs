@@ -84,7 +84,7 @@ impl Folding {
         count
     }
 
-    /// Forgets the oldest values that the rows have no room for: so many names as they come need neither memory nor the writer.
+    /// Forgets the oldest values beyond the limit of rows: so many names as they come need neither memory nor the writer.
     fn bound(&mut self, from: &Identity, added: u64) {
         let of_device = entry(&mut self.names, &from.device);
         *of_device += added;
@@ -136,7 +136,7 @@ fn keep_newest(mut senders: Vec<&mut HashMap<String, HashMap<String, Newest>>>, 
         return 0;
     }
     let (_, threshold, newer) = orders.select_nth_unstable(oldest);
-    // All values of a message have one order: of those at the threshold, as many stay as there is room for.
+    // All values of a message have one order: of those at the threshold, as many stay as fit.
     let (threshold, mut room) =
         (*threshold, most - newer.iter().filter(|order| **order > *threshold).count() as u64);
     let before = orders.len();

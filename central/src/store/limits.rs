@@ -12,9 +12,9 @@ pub struct Keep {
 /// How many bytes telemetry may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
-    /// Of one device with its modules; its own oldest messages give way.
+    /// Of one device with its modules; its own oldest messages are deleted for new ones.
     pub device_bytes: u64,
-    /// Of all devices; the oldest of the device with the most give way. `None`: half of the file system.
+    /// Of all devices; the oldest of the device with the most are deleted for new ones. `None`: half of the file system.
     pub total_bytes: Option<u64>,
     /// Left free on the file system: with less, telemetry is refused, and gateways keep it. `None`: a twentieth of the file
     /// system, 512 MB at most.

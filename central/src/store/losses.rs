@@ -14,7 +14,7 @@ const KEPT_MAX: u64 = 100_000;
 const TOTALS_MAX: u32 = 50_000;
 /// The highest count, of one loss and of a sum: what a JSON number holds exactly. Beyond, counts stay there.
 pub const COUNT_MAX: u64 = (1 << 53) - 1;
-/// The longest id or name of a queue. A gateway's own names have a module's name of 128 characters and some words.
+/// The longest id or name of a queue. A gateway's own names have a module's name of 128 characters and a few more.
 const QUEUE_BYTES_MAX: usize = 256;
 const CAUSE_BYTES_MAX: usize = 32;
 

@@ -14,7 +14,7 @@ use super::handle::{Store, StoreParts};
 use super::last_values_task::keep_last_values;
 use super::limits::{Keep, Quotas};
 use super::paths::FILE;
-use super::record::{self, CommitRecord, Recorded, Verdict};
+use super::record::{self, CommitRecord, RecordCheck, Recorded};
 use super::series_task::keep_series;
 use super::space::Space;
 use super::writer::{CHECKPOINT_AFTER, Job, Shared, Writer};
@@ -96,19 +96,19 @@ fn reconcile(
     let failed = |source| StoreError::opening(path, source);
     let found = record::position(connection).map_err(failed)?;
     match record::compare(recorded, &found) {
-        Verdict::Complete => {}
-        Verdict::Unknown => tracing::warn!(
+        RecordCheck::Complete => {}
+        RecordCheck::Unknown => tracing::warn!(
             path = %record::path(dir).display(),
             "the commit record is missing or damaged; whether the store lost commits cannot be said"
         ),
-        Verdict::OtherStore { recorded } => tracing::error!(
+        RecordCheck::OtherStore { recorded } => tracing::error!(
             store = found.store,
             expected = recorded.store,
             commits = recorded.commits,
             messages = recorded.messages,
             "central.db is another store than the one that was here: all commits of that one are missing"
         ),
-        Verdict::Lost(lost) => {
+        RecordCheck::Lost(lost) => {
             tracing::error!(
                 commits = lost.commits,
                 messages = lost.messages,

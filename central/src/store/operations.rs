@@ -8,7 +8,7 @@ use super::unreadable;
 /// Operations that are kept.
 pub const OPERATIONS_MAX: u32 = 20;
 
-/// An operation.
+/// Long work that a client started, such as an import, with its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
     pub id: i64,

@@ -26,7 +26,7 @@ const VERSION: &str = "central-commits 1";
 
 /// How far a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub struct StorePosition {
     /// Random id of the store, made with it.
     pub store: String,
     /// Commits since the store was made.
@@ -43,7 +43,7 @@ pub enum Recorded {
     /// The file is not a record.
     Damaged,
     /// The store was at least here.
-    At(Position),
+    At(StorePosition),
 }
 
 /// Commits that the store had and has not any more.
@@ -56,13 +56,13 @@ pub struct LostCommits {
 
 /// What the record says against the store that was opened.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RecordCheck {
     Complete,
     /// There is no record, or it cannot be read: nothing can be said.
     Unknown,
     /// The record is of another store.
     OtherStore {
-        recorded: Position,
+        recorded: StorePosition,
     },
     /// The store is behind.
     Lost(LostCommits),
@@ -87,11 +87,11 @@ pub fn read(dir: &Path) -> Result<Recorded, StoreError> {
 }
 
 /// How far an open store is.
-pub fn position(c: &Connection) -> rusqlite::Result<Position> {
+pub fn position(c: &Connection) -> rusqlite::Result<StorePosition> {
     let store: Option<String> =
         c.query_row("SELECT value FROM settings WHERE name = 'store_id'", [], |row| row.get(0)).optional()?;
     let commits: i64 = c.query_row("SELECT count FROM commits", [], |row| row.get(0))?;
-    Ok(Position { store: store.unwrap_or_default(), commits: unsigned(commits), messages: messages(c)? })
+    Ok(StorePosition { store: store.unwrap_or_default(), commits: unsigned(commits), messages: messages(c)? })
 }
 
 /// Counts a commit within its transaction.
@@ -109,19 +109,19 @@ fn messages(c: &Connection) -> rusqlite::Result<u64> {
 }
 
 /// Compares the record with the store.
-pub fn compare(recorded: &Recorded, found: &Position) -> Verdict {
+pub fn compare(recorded: &Recorded, found: &StorePosition) -> RecordCheck {
     match recorded {
         // A store that has never been written is as new as its record.
-        Recorded::Nothing if found.commits == 0 => Verdict::Complete,
-        Recorded::Nothing | Recorded::Damaged => Verdict::Unknown,
+        Recorded::Nothing if found.commits == 0 => RecordCheck::Complete,
+        Recorded::Nothing | Recorded::Damaged => RecordCheck::Unknown,
         Recorded::At(recorded) if recorded.store != found.store => {
-            Verdict::OtherStore { recorded: recorded.clone() }
+            RecordCheck::OtherStore { recorded: recorded.clone() }
         }
-        Recorded::At(recorded) if recorded.commits > found.commits => Verdict::Lost(LostCommits {
+        Recorded::At(recorded) if recorded.commits > found.commits => RecordCheck::Lost(LostCommits {
             commits: recorded.commits - found.commits,
             messages: recorded.messages.saturating_sub(found.messages),
         }),
-        Recorded::At(_) => Verdict::Complete,
+        Recorded::At(_) => RecordCheck::Complete,
     }
 }
 
@@ -161,7 +161,7 @@ impl CommitRecord {
     ///
     /// # Errors
     /// When the file cannot be opened or written.
-    pub fn open(dir: &Path, at: &Position) -> Result<Self, StoreError> {
+    pub fn open(dir: &Path, at: &StorePosition) -> Result<Self, StoreError> {
         let path = path(dir);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
@@ -210,7 +210,7 @@ fn line(store: &str, commits: u64, messages: u64) -> String {
     format!("{text} {sum:08x}\n")
 }
 
-fn parse(bytes: &[u8]) -> Option<Position> {
+fn parse(bytes: &[u8]) -> Option<StorePosition> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (text, sum) = text.strip_suffix('\n')?.rsplit_once(' ')?;
     if u32::from_str_radix(sum, 16).ok()? != crc32c::crc32c(text.as_bytes()) {
@@ -219,7 +219,7 @@ fn parse(bytes: &[u8]) -> Option<Position> {
     let mut parts = text.strip_prefix(VERSION)?.strip_prefix(' ')?.split(' ');
     let store = parts.next()?.to_owned();
     let position =
-        Position { store, commits: parts.next()?.parse().ok()?, messages: parts.next()?.parse().ok()? };
+        StorePosition { store, commits: parts.next()?.parse().ok()?, messages: parts.next()?.parse().ok()? };
     parts.next().is_none().then_some(position)
 }
 
@@ -227,8 +227,8 @@ fn parse(bytes: &[u8]) -> Option<Position> {
 mod tests {
     use super::*;
 
-    fn at(commits: u64, messages: u64) -> Position {
-        Position { store: "ab".repeat(16), commits, messages }
+    fn at(commits: u64, messages: u64) -> StorePosition {
+        StorePosition { store: "ab".repeat(16), commits, messages }
     }
 
     #[test]
@@ -255,14 +255,14 @@ mod tests {
     #[test]
     fn a_store_that_is_behind_its_record_has_lost_what_lies_between() {
         let recorded = Recorded::At(at(10, 500));
-        let lost = |commits, messages| Verdict::Lost(LostCommits { commits, messages });
-        assert_eq!(compare(&recorded, &at(10, 500)), Verdict::Complete);
-        assert_eq!(compare(&recorded, &at(11, 500)), Verdict::Complete);
+        let lost = |commits, messages| RecordCheck::Lost(LostCommits { commits, messages });
+        assert_eq!(compare(&recorded, &at(10, 500)), RecordCheck::Complete);
+        assert_eq!(compare(&recorded, &at(11, 500)), RecordCheck::Complete);
         assert_eq!(compare(&recorded, &at(8, 300)), lost(2, 200));
         assert_eq!(compare(&recorded, &at(0, 0)), lost(10, 500));
-        assert_eq!(compare(&Recorded::Nothing, &at(0, 0)), Verdict::Complete);
-        assert_eq!(compare(&Recorded::Nothing, &at(1, 0)), Verdict::Unknown);
-        let other = Position { store: "cd".repeat(16), ..at(99, 9) };
-        assert!(matches!(compare(&recorded, &other), Verdict::OtherStore { .. }));
+        assert_eq!(compare(&Recorded::Nothing, &at(0, 0)), RecordCheck::Complete);
+        assert_eq!(compare(&Recorded::Nothing, &at(1, 0)), RecordCheck::Unknown);
+        let other = StorePosition { store: "cd".repeat(16), ..at(99, 9) };
+        assert!(matches!(compare(&recorded, &other), RecordCheck::OtherStore { .. }));
     }
 }

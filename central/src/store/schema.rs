@@ -12,7 +12,7 @@ use steps::STEPS;
 
 use super::error::StoreError;
 
-/// Counts the steps in [`STEPS`]; stands in the file as `user_version`.
+/// Counts the steps in [`STEPS`]; the file has it as `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
 
 /// Pages (4 KB) in the log before they are moved into the file: what a busy site writes again and again, the ends of its

@@ -44,12 +44,11 @@ struct After {
     id: String,
 }
 
-/// What a list was asked for was not possible.
+/// Why a list cannot be filtered or ordered as requested.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSelection {
     #[error("filter: {0}")]
     Filter(#[from] InvalidFilter),
-    /// In the order.
     #[error("orderby: found `{found}`; write one of {allowed}, and `asc` or `desc` behind it")]
     Order {
         /// What was asked for.

@@ -117,7 +117,7 @@ impl Gathering {
         count
     }
 
-    /// The chunks to write, in the order of their series; what its sender has no room for is left out.
+    /// The chunks to write, in the order of their series; what exceeds the limit of its sender is left out.
     fn into_chunks(
         mut self,
         connection: &Connection,

@@ -95,7 +95,7 @@ pub(super) fn compact_with(
     let mut sources = Vec::with_capacity(ids.len());
     let mut writing = Rewriting { connection, series, bytes: 0, points: 0 };
     for id in ids {
-        // One that cannot be read stays, and is told whenever it is met.
+        // One that cannot be read stays, and is logged whenever it is met.
         if let Some(points) = points_of(connection, id)? {
             sources.push(points);
             step(connection);
@@ -232,7 +232,7 @@ pub(super) fn trim_age(connection: &Connection, before_ms: u64) -> rusqlite::Res
     Ok(())
 }
 
-/// Makes the oldest chunks of a device give way that has beyond `per_device` bytes, and those of the devices with the most that all have
+/// Deletes the oldest chunks of a device that has more than `per_device` bytes, and those of the devices with the most that all have
 /// beyond `total`.
 pub(super) fn trim_bytes(connection: &Connection, per_device: u64, total: u64) -> rusqlite::Result<()> {
     let over: Vec<(String, u64)> = connection

@@ -76,7 +76,7 @@ fn late(connection: &Connection, query: &SeriesQuery) -> rusqlite::Result<BTreeM
     Ok(names.unwrap_or_default().into_iter().map(sorted).collect())
 }
 
-/// Where a chunk stands.
+/// Position of a chunk.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     id: i64,

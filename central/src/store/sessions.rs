@@ -7,7 +7,7 @@ use super::{unreadable, users};
 use crate::people::names::UserName;
 use crate::people::session::{IDLE_MS, LIFE_MS, Session};
 
-/// Of one user; the one that was not used for longest gives way.
+/// Of one user; the one that was not used for longest is deleted for a new one.
 const PER_USER_MAX: u32 = 20;
 
 /// Keeps a new session. Those that are over go.
@@ -33,7 +33,7 @@ pub fn insert(connection: &Connection, session: &Session) -> rusqlite::Result<()
     Ok(())
 }
 
-/// The session with this hash, if it stands at `now_ms`, with its user.
+/// The session with this hash, if it is valid at `now_ms`, with its user.
 pub fn find(connection: &Connection, hash: &str, now_ms: u64) -> rusqlite::Result<Option<Session>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, name, role, password IS NOT NULL AS has_password, users.created_ms AS created_ms, signed_in_ms,

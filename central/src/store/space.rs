@@ -1,7 +1,7 @@
 //! Disk space: how much telemetry may take, and when no more is taken.
 //!
-//! History has quotas of bytes, and gives way within them. When the file system itself gets full, nothing that was acknowledged
-//! gives way: new telemetry is refused, and gateways keep it (docs/decisions/0020).
+//! History has quotas of bytes: its oldest rows are deleted for new ones. When the file system itself gets full, nothing that was acknowledged
+//! is deleted: new telemetry is refused, and gateways keep it (docs/decisions/0020).
 
 use edge_core::error_chain::chain;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use super::limits::Quotas;
 use super::{series_compaction, telemetry_retention};
 use crate::clock::now_ms;
 
-/// Between two looks at the quotas and the disk: what comes meanwhile is beyond them.
+/// Between two checks of the quotas and the disk: what comes meanwhile is beyond them.
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 /// Between two log lines about one device.
 const LOG_AFTER: Duration = Duration::from_secs(3600);
@@ -72,7 +72,7 @@ impl Space {
         self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AFTER)
     }
 
-    /// Looks at the disk.
+    /// Reads how much of the disk is free.
     pub(super) fn look(&mut self, connection: &Connection) -> Disk {
         self.looked = Some(Instant::now());
         let disk = match self.free(connection) {
@@ -107,7 +107,7 @@ impl Space {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(within.unsigned_abs()))
     }
 
-    /// Makes history give way that is beyond its quotas. Within the writer's transaction.
+    /// Deletes history that is beyond its quotas. Within the writer's transaction.
     pub(super) fn trim(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         for (device, messages) in
             telemetry_retention::trim_bytes(connection, self.device_bytes, self.total_bytes)?
@@ -120,7 +120,7 @@ impl Space {
                     messages,
                     device_bytes = self.device_bytes,
                     total_bytes = self.total_bytes,
-                    "telemetry of a device is beyond its quota; its oldest messages give way"
+                    "telemetry of a device is beyond its quota; its oldest messages are deleted"
                 );
                 self.logged.insert(device, now);
             }

@@ -35,7 +35,7 @@ pub struct NewMessage {
     pub body: Vec<u8>,
     /// Its place in a gateway's queue; none when the device is connected to central itself.
     pub place: Option<Place>,
-    /// Which of the devices or modules of its name sent it, as a gateway told.
+    /// Which of the devices or modules of its name sent it, according to its gateway.
     pub generation: Option<Generation>,
 }
 
@@ -216,7 +216,7 @@ impl<'c> Writing<'c> {
     }
 }
 
-/// A bag as it stands in the table: a JSON object, a property without a value is `null`.
+/// A bag as stored in the table: a JSON object, a property without a value is `null`.
 fn json(bag: &PropertyBag) -> String {
     let mut text = Vec::with_capacity(64);
     let mut writer = serde_json::Serializer::new(&mut text);
@@ -231,7 +231,7 @@ fn was_refused(connection: &Connection, place: &Place) -> rusqlite::Result<bool>
     Ok(statement.execute(of)? == 1)
 }
 
-/// How far the queues of a gateway are stored, of the [`QUEUES_MAX`] that moved last: what the gateway is told.
+/// How far the queues of a gateway are stored, of the [`QUEUES_MAX`] that moved last: which the gateway is sent.
 pub fn stored(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<link::Stored> {
     let mut statement = connection.prepare_cached(
         "SELECT queue, sequence, (SELECT min(refused.sequence) - 1 FROM refused

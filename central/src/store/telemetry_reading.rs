@@ -124,7 +124,7 @@ pub fn newest_live(
     unreadable::rows("telemetry", rows).collect()
 }
 
-/// Time of which the rate is told.
+/// Time over which the rate is measured.
 const RATE_MS: u64 = 10_000;
 /// Messages that are counted for it; of more, the time that they took counts.
 const RATE_MESSAGES: i64 = 50_000;

@@ -174,7 +174,7 @@ pub const LISTED: Listed = Listed {
     id: "id",
     fields: &[
         Field { name: "id", sql: "id", kind: Kind::Id },
-        // As it stands in a template.
+        // As written in a template.
         Field { name: "@id", sql: "id", kind: Kind::Id },
         Field { name: "displayName", sql: "display_name", kind: Kind::Text },
     ],

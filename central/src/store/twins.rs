@@ -76,7 +76,7 @@ pub fn twin(connection: &Connection, of: &Identity) -> rusqlite::Result<Twin> {
     })
 }
 
-/// Writes a section in place of the one that stands, and notes which properties changed.
+/// Writes a section in place of the stored one, and notes which properties changed.
 pub fn write(
     connection: &Connection,
     of: &Identity,

@@ -1,4 +1,4 @@
-//! Values in the store that cannot be read: they are told and left out where they stand, and stop nothing else.
+//! Values in the store that cannot be read: they are logged and left out, and stop nothing else.
 //!
 //! What is written can be read (docs/protocol.md has the limits). What cannot was damaged, or changed by hand.
 

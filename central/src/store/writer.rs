@@ -91,7 +91,7 @@ impl Shared {
         (waiting.len(), waiting.front().copied())
     }
 
-    /// Hands in a work by `send`; its time is noted in the order in which the writer gets the works.
+    /// Submits a work by `send`; its time is noted in the order in which the writer gets the works.
     pub(super) fn hand_in<E>(&self, send: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let mut waiting = lock(&self.waiting);
         send()?;
@@ -150,6 +150,7 @@ impl Writer<'_> {
             Some(Job::Close) | None => return false,
         }
         let mut is_open = true;
+        // One transaction, and so one sync, for all that came while the last one was committed.
         while group.len() < GROUP_MAX {
             match jobs.try_recv() {
                 Ok(Job::Work(work, permit)) => group.push((work, permit)),
@@ -185,6 +186,7 @@ impl Writer<'_> {
         let committed = self.commit_whole(group, is_space_due, &mut finishes);
         match &committed {
             Ok((commits, messages)) => {
+                // After the commit: the record must never claim more than the file has.
                 self.record.committed(*commits, *messages);
                 self.is_log_ahead = true;
             }
@@ -193,7 +195,7 @@ impl Writer<'_> {
             Err(error) => tracing::error!(error = %chain(error), works, "a group was not committed"),
         }
         *lock(&self.shared.failure) = committed.as_ref().err().map(|error| chain(error).to_string());
-        // Before they are told: who asks then is not told of works that are done.
+        // Before they are notified: a count that is read then does not include works that are done.
         lock(&self.shared.waiting).drain(..works);
         for (finish, _permit) in finishes {
             finish(committed.is_ok());
@@ -213,6 +215,7 @@ impl Writer<'_> {
         check()?;
         let committed =
             shared.damage.watch(|| self.commit(group, is_space_due, finishes).map_err(StoreError::from));
+        // SQLite writes on to a file that was removed or replaced, and reports no error.
         if let Some(gone) = self.file.gone() {
             shared.damage.report(gone);
         }
@@ -247,6 +250,7 @@ impl Writer<'_> {
         let mut transaction = Self::begin(&self.connection, self.shared)?;
         let begun = Instant::now();
         for (work, permit) in group {
+            // Each work is undone alone: a refused write must not undo those of others in the group.
             let savepoint = transaction.savepoint()?;
             // A fault in one work must not end the writer, on which all others depend.
             match catch_unwind(AssertUnwindSafe(|| work(&savepoint))) {
@@ -265,6 +269,7 @@ impl Writer<'_> {
         if is_space_due {
             self.space.trim(&transaction)?;
         }
+        // In the same transaction: the number of commits and what they wrote are on disk together.
         let position = record::count(&transaction)?;
         transaction.commit()?;
         self.shared.commit_times.observe(begun.elapsed());
@@ -287,6 +292,7 @@ impl Writer<'_> {
     }
 
     fn move_log(&mut self) -> rusqlite::Result<bool> {
+        // For this statement alone: works wait meanwhile, so readers get little time to end.
         self.connection.busy_timeout(READERS_MAX)?;
         let is_busy = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0));
         self.connection.busy_timeout(LOCKED_TRY)?;

@@ -63,7 +63,7 @@ struct WaitingMessages {
 struct Arrived {
     message: NewMessage,
     /// None when the device is connected to central itself.
-    carrier: Option<GatewayConnection>,
+    via: Option<GatewayConnection>,
     /// Of a will: who left it.
     left_by: Option<DeviceId>,
     stored: oneshot::Sender<Result<(), ServiceError>>,
@@ -99,9 +99,9 @@ impl Ingest {
     pub fn put(
         &self,
         message: NewMessage,
-        carrier: Option<GatewayConnection>,
+        via: Option<GatewayConnection>,
     ) -> BoxFuture<'static, Result<(), ServiceError>> {
-        self.put_from(message, carrier, None)
+        self.put_from(message, via, None)
     }
 
     /// Stores a will of `left_by`, if it may still speak for the message's sender when that is written.
@@ -119,25 +119,27 @@ impl Ingest {
     fn put_from(
         &self,
         message: NewMessage,
-        carrier: Option<GatewayConnection>,
+        via: Option<GatewayConnection>,
         left_by: Option<DeviceId>,
     ) -> BoxFuture<'static, Result<(), ServiceError>> {
         let (stored, outcome) = oneshot::channel();
         let bytes = message.body.len() + OVERHEAD_BYTES;
         let mut waiting = self.waiting();
-        if carrier.as_ref().is_some_and(|carrier| waiting.fences.holds(carrier)) {
+        if via.as_ref().is_some_and(|via| waiting.fences.holds(via)) {
             return std::future::ready(Err(StoreError::NotCommitted.into())).boxed();
         }
         let is_full = waiting.messages.len() >= WAITING_MAX || waiting.bytes + bytes > WAITING_BYTES_MAX;
         let may = if is_full { Err(StoreError::Busy) } else { self.store.check_disk() };
         if let Err(refused) = may {
-            if let Some(carrier) = &carrier {
-                waiting.fences.put(carrier);
+            if let Some(via) = &via {
+                // Refused here, a message is sent again on the next connection; what comes after it on this one must not be stored before.
+                waiting.fences.put(via);
             }
             return std::future::ready(Err(refused.into())).boxed();
         }
         waiting.bytes += bytes;
-        waiting.messages.push_back(Arrived { message, carrier, left_by, stored, at: Instant::now() });
+        waiting.messages.push_back(Arrived { message, via, left_by, stored, at: Instant::now() });
+        // One work takes everything that has come by the time it runs, in the order of arrival.
         let is_first = !std::mem::replace(&mut waiting.is_handed_in, true);
         drop(waiting);
         if is_first {
@@ -146,7 +148,7 @@ impl Ingest {
         async move { outcome.await.unwrap_or_else(|_| Err(StoreError::NotCommitted.into())) }.boxed()
     }
 
-    /// Hands in a work that takes what waits; `is_handed_in` is set and the lock is free. A work that is refused, or dropped
+    /// Submits a work that takes what waits; `is_handed_in` is set and the lock is free. A work that is refused, or dropped
     /// before it ran, gives up what waits when it is dropped.
     fn hand_in(&self) {
         let handed_in = HandedIn { ingest: self.clone(), is_taken: false };
@@ -184,6 +186,7 @@ impl HandedIn {
         waiting.is_handed_in = !waiting.messages.is_empty();
         let has_more = waiting.is_handed_in;
         drop(waiting);
+        // Another work for the rest: a group has works of others in between.
         if has_more {
             self.ingest.hand_in();
         }
@@ -201,8 +204,8 @@ impl Drop for HandedIn {
         waiting.bytes = 0;
         // The channels close, which ends the wait of each.
         for arrived in std::mem::take(&mut waiting.messages) {
-            if let Some(carrier) = &arrived.carrier {
-                waiting.fences.put(carrier);
+            if let Some(via) = &arrived.via {
+                waiting.fences.put(via);
             }
         }
     }
@@ -212,7 +215,7 @@ impl Drop for HandedIn {
 /// or the work itself failed, it fences every connection that brought one.
 struct Outcome {
     ingest: Ingest,
-    carriers: Vec<GatewayConnection>,
+    connections: Vec<GatewayConnection>,
     results: Mutex<Option<Vec<MessageResult>>>,
 }
 
@@ -221,13 +224,13 @@ type MessageResult = (oneshot::Sender<Result<(), ServiceError>>, Result<(), Serv
 
 impl Outcome {
     fn new(ingest: Ingest, batch: &[Arrived]) -> Self {
-        let mut carriers: Vec<GatewayConnection> = Vec::new();
-        for carrier in batch.iter().filter_map(|arrived| arrived.carrier.as_ref()) {
-            if carriers.last() != Some(carrier) && !carriers.contains(carrier) {
-                carriers.push(carrier.clone());
+        let mut connections: Vec<GatewayConnection> = Vec::new();
+        for via in batch.iter().filter_map(|arrived| arrived.via.as_ref()) {
+            if connections.last() != Some(via) && !connections.contains(via) {
+                connections.push(via.clone());
             }
         }
-        Self { ingest, carriers, results: Mutex::new(Some(Vec::with_capacity(batch.len()))) }
+        Self { ingest, connections, results: Mutex::new(Some(Vec::with_capacity(batch.len()))) }
     }
 
     fn results(&self) -> MutexGuard<'_, Option<Vec<MessageResult>>> {
@@ -260,7 +263,7 @@ impl Drop for Outcome {
     fn drop(&mut self) {
         if self.results().is_some() {
             let mut waiting = self.ingest.waiting();
-            self.carriers.iter().for_each(|carrier| waiting.fences.put(carrier));
+            self.connections.iter().for_each(|via| waiting.fences.put(via));
         }
     }
 }
@@ -271,16 +274,16 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
     let mut writing = Writing::new(connection)?;
     let mut proven = ProvenSenders::default();
     for arrived in batch {
-        let fence = |carrier: &GatewayConnection| ingest.waiting().fences.put(carrier);
-        let is_fenced = |carrier: &GatewayConnection| ingest.waiting().fences.holds(carrier);
-        let result = if arrived.carrier.as_ref().is_some_and(is_fenced) {
+        let fence = |via: &GatewayConnection| ingest.waiting().fences.put(via);
+        let is_fenced = |via: &GatewayConnection| ingest.waiting().fences.holds(via);
+        let result = if arrived.via.as_ref().is_some_and(is_fenced) {
             Err(StoreError::NotCommitted.into())
         } else {
             match store_one(connection, &mut writing, &mut proven, &arrived) {
                 Err(ServiceError::Store(error)) => return Err(error.into()),
                 // It may pass: the gateway sends it again, and nothing of its connection may be stored before it.
                 Err(error @ (ServiceError::Busy(_) | ServiceError::Stopping(_))) => {
-                    arrived.carrier.iter().for_each(fence);
+                    arrived.via.iter().for_each(fence);
                     Err(error)
                 }
                 result => result,
@@ -303,7 +306,7 @@ fn store_one(
     proven: &mut ProvenSenders,
     arrived: &Arrived,
 ) -> Result<(), ServiceError> {
-    let Arrived { message, carrier, left_by, .. } = arrived;
+    let Arrived { message, via, left_by, .. } = arrived;
     let place = message.place.as_ref();
     // A resend stays known when its device was moved in the meantime.
     if let Some(place) = place
@@ -311,8 +314,8 @@ fn store_one(
     {
         return Ok(());
     }
-    let carried_by = carrier.as_ref().map(|carrier| &carrier.gateway);
-    let speaker = carried_by.or(left_by.as_ref()).unwrap_or(&message.from.device);
+    let of_gateway = via.as_ref().map(|via| &via.gateway);
+    let speaker = of_gateway.or(left_by.as_ref()).unwrap_or(&message.from.device);
     let may = match left_by {
         Some(_) => authorize(connection, speaker, &message.from, Way::Will, message.generation),
         None => proven.authorize(connection, speaker, message),

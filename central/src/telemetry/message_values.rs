@@ -14,12 +14,12 @@ use serde_json::value::RawValue;
 
 /// The longest name, and component, in bytes (IoT Hub: 1 KB for a twin's key).
 pub(crate) const NAME_BYTES_MAX: usize = 1024;
-/// How far a clock may be ahead of the one that is asked next.
+/// How far a clock may be ahead of the next one in line.
 const AHEAD_MS: u64 = 10 * 60 * 1000;
 /// 2000-01-01. Earlier times come from clocks that were never set.
 const SET_SINCE_MS: u64 = 946_684_800_000;
 
-/// Where a message stands among others of its sender.
+/// Position of a message among others of its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Order {
     /// When it was made.
@@ -29,7 +29,7 @@ pub(crate) struct Order {
     pub(crate) message: i64,
 }
 
-/// What of a stored message says where it stands.
+/// The fields of a stored message that decide its position.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stamp<'m> {
     enqueued_ms: u64,
@@ -56,7 +56,7 @@ impl<'m> Stamp<'m> {
         }
     }
 
-    /// The time that its sender told, when it is not believed.
+    /// The time that its sender sent, if it is not believed.
     pub(crate) fn disbelieved(&self) -> Option<&'m str> {
         let (_, is_stated) = self.order_and_stated();
         self.created.filter(|_| !is_stated)
@@ -66,7 +66,7 @@ impl<'m> Stamp<'m> {
         self.order_and_stated().0
     }
 
-    /// Where it stands, and whether its sender told when it was made.
+    /// Its position, and whether its sender sent the time of its creation.
     pub(crate) fn order_and_stated(&self) -> (Order, bool) {
         let is_set =
             |at_ms: &u64, clock_ms: u64| (SET_SINCE_MS..=clock_ms.saturating_add(AHEAD_MS)).contains(at_ms);

@@ -37,7 +37,7 @@ pub(crate) enum GatewayPropertyError {
 
 impl GatewayProperties {
     /// Takes the link's properties out of a bag. They count only from a gateway; from others they are left out. If a property
-    /// stands there several times, the last counts, which the gateway put behind whatever the device had written: a device could
+    /// occurs several times, the last counts, which the gateway put behind whatever the device had written: a device could
     /// make later messages look like resends otherwise.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 pub const MARKER: &str = "__t";
 /// What the marker is.
 const MARKED: &str = "c";
-/// The longest name; with a method's it stands in one name of 100 characters (IoT Hub).
+/// The longest name; together with a method's name it has at most 100 characters (IoT Hub).
 const NAME_CHARS_MAX: usize = 98;
 
 /// The name of a component: a twin's key that may stand before a `*`.
@@ -95,7 +95,7 @@ pub struct InvalidMarker(String);
 /// Marks an object as a component.
 ///
 /// # Errors
-/// [`InvalidMarker`] when it has a property where the marker stands.
+/// [`InvalidMarker`] if it has a property in place of the marker.
 pub fn mark(component: &mut Map<String, Value>) -> Result<(), InvalidMarker> {
     match component.insert(MARKER.to_owned(), MARKED.into()) {
         Some(other) if other != MARKED => Err(InvalidMarker(other.to_string())),

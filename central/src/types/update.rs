@@ -11,12 +11,12 @@ pub enum Update<T> {
     #[default]
     Keep,
     Clear,
-    /// This stands from now on.
+    /// The new value.
     Set(T),
 }
 
 impl<T> Update<T> {
-    /// What stands after it.
+    /// The value after it.
     pub fn over(self, stored: Option<T>) -> Option<T> {
         match self {
             Self::Keep => stored,

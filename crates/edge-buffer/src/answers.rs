@@ -32,6 +32,7 @@ impl Answers {
     /// Answers records that are on disk, with sequences from `first` on; those of a large batch at [`Answers::give_held`].
     pub(crate) fn give(&mut self, batch: impl ExactSizeIterator<Item = Pending>, first: u64) {
         self.give_held();
+        // A thread change costs more than a few answers.
         if batch.len() < MANY {
             batch.zip(first..).for_each(|(pending, sequence)| answer(pending, sequence));
             return;
@@ -48,6 +49,7 @@ impl Answers {
     pub(crate) fn give_held(&mut self) {
         let Some(written) = self.held.take() else { return };
         let unsent = match self.sender() {
+            // Blocks while `WAITING_MAX` batches wait: answers that nobody takes must not use up the memory.
             Some(sender) => sender.send(written).err().map(|unsent| unsent.0),
             None => Some(written),
         };

@@ -30,10 +30,12 @@ const AHEAD_MIN: u64 = 64 << 10;
 pub(crate) fn create_segment(storage: &dyn Storage, header: SegmentHeader) -> io::Result<Arc<dyn File>> {
     let name = segment_name(header.first);
     let unfinished = format!("{name}{UNFINISHED}");
+    // Under another name until its header is on disk: a segment that has its name has a header that can be read.
     let file = storage.create(&unfinished)?;
     file.write_all_at(&header.encode(), 0)?;
     file.sync_data()?;
     storage.rename(&unfinished, &name)?;
+    // Before the first record in it is acknowledged: a power cut would otherwise lose the name, and the records with it.
     storage.sync_dir()?;
     Ok(file)
 }
@@ -101,6 +103,7 @@ impl Committer {
         while let Some(first) = batch.front() {
             let (need, now_ms) = (frame_len(first.record.len()), first.enqueued_ms);
             let header = if self.must_roll(need) { SEGMENT_HEADER } else { 0 };
+            // Space before anything is written: a full disk refuses this record and damages nothing.
             let written = self.make_room(need + header, now_ms).and_then(|room| {
                 if self.must_roll(need) {
                     self.roll(now_ms)?;
@@ -111,6 +114,7 @@ impl Committer {
                 Ok(()) => {}
                 Err(full @ AppendError::Full { .. }) => {
                     self.note_room(Headroom::Refusing);
+                    // This record alone: a shorter one behind it may fit.
                     if let Some(refused) = batch.pop_front() {
                         let tag = self.shared.options.refused_tag(&refused.record);
                         self.shared.state().refuse(tag.as_deref());
@@ -140,6 +144,7 @@ impl Committer {
         }
         let mut state = self.shared.state();
         state.failing.busy_since = None;
+        // Held only while another batch waits, whose sync they can overlap with.
         state.are_answers_held = state.has_company() && self.answers.are_held();
         if !state.are_answers_held {
             drop(state);
@@ -156,6 +161,7 @@ impl Committer {
     /// Writes as many of the batch as fit into the segment and the free space, syncs, and answers them.
     fn write_run(&mut self, batch: &mut VecDeque<Pending>, room: u64) -> Result<(), AppendError> {
         let left = self.shared.options.segment_len_max().saturating_sub(self.active.len).min(room);
+        // One large batch must not keep its memory for as long as the log is open.
         let kept = KEPT_CAPACITY.max(self.bytes.len());
         if self.bytes.capacity() > 4 * kept {
             self.bytes.shrink_to(kept);
@@ -163,6 +169,7 @@ impl Committer {
         self.bytes.clear();
         let mut count = 0;
         for pending in batch.iter() {
+            // At least one: a record that is longer than a segment gets a segment of its own.
             if count > 0 && self.bytes.len() as u64 + frame_len(pending.record.len()) > left {
                 break;
             }
@@ -171,11 +178,13 @@ impl Committer {
             encode_frame(&mut self.bytes, self.active.seed, sequence, *enqueued_ms, *expires_ms, record);
             count += 1;
         }
+        // Before the write: what `allocate` was granted, the write cannot be refused for want of space.
         self.allocate(room)?;
         let begun = Instant::now();
         let Active { file, len, .. } = &self.active;
         let written =
             file.write_all_at(&self.bytes, *len).map_err(|source| ("write records", source)).and_then(|()| {
+                // Only now: the disk is busy, and the thread of the answers takes the core from nobody.
                 self.answers.give_held();
                 file.sync_data().map_err(|source| ("sync records to the disk", source))
             });
@@ -190,6 +199,8 @@ impl Committer {
         }
         let took = begun.elapsed();
         let end = self.next_sequence + count as u64;
+        // After the sync, so that it never names a record that is not on disk. Not synced itself: after a power cut it may be a
+        // second old, and a loss behind it is then counted too low (docs/decisions/0051).
         self.ledger.write_end(self.shared.id, end);
         if let Some(mirror) = &mut self.mirror {
             mirror.write_end(self.shared.id, end);
@@ -211,6 +222,7 @@ impl Committer {
 
     /// Makes sure that what is about to be written finds its space, and some ahead of it within `room`.
     fn allocate(&mut self, room: u64) -> Result<(), AppendError> {
+        // Ahead, so that most batches change no metadata: fdatasync then writes the data alone.
         let Active { file, len, allocated, is_one_of_many, .. } = &self.active;
         let end = len + self.bytes.len() as u64;
         if end <= *allocated || !self.can_allocate {
@@ -234,6 +246,7 @@ impl Committer {
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                // Tried once: such a file system refuses it always.
                 self.can_allocate = false;
                 Ok(())
             }
@@ -277,6 +290,7 @@ impl Committer {
         state.wrote(SEGMENT_HEADER);
         drop(state);
         if let Some(mirror) = &self.mirror {
+            // Once for each segment, since syncing it with every batch would double the syncs.
             mirror.sync();
         }
         self.active = Active {
@@ -284,6 +298,7 @@ impl Committer {
             seed: frame_seed(id, first),
             len: SEGMENT_HEADER,
             allocated: SEGMENT_HEADER,
+            // A file that was given up after an error says nothing about the load.
             is_one_of_many: !self.active.is_abandoned,
             is_abandoned: false,
         };
@@ -340,6 +355,7 @@ impl Committer {
             tracing::warn!(dir = %self.shared.storage.path().display(), error = chain(&error), cursor, "a queue's ledger was not written");
             return Err(error);
         }
+        // Only below the cursor that was written: with a newer one a crash now would count what is between as lost.
         let done = state.segments.drop_below(cursor);
         drop(state);
         if let Some(mirror) = &mut self.mirror {

@@ -1,7 +1,7 @@
 //! Finds what has expired in a log that nobody reads.
 //!
 //! A reader passes over what it finds expired. Where a reader waits for a module that never starts, or for a link that is
-//! down, nobody would find it: the records would be told as lost when they are read at last.
+//! down, nobody would find it: the records would be reported as lost when they are read at last.
 
 use std::io;
 

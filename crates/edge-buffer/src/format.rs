@@ -53,7 +53,7 @@
 //! known from elsewhere (file name, other segments, cursor).
 //!
 //! **Reading.** A frame that does not check is followed by a search for the next mark with a frame that does and a
-//! sequence that fits; the sequences between are lost and told as damaged. In the last segment, when no frame follows
+//! sequence that fits; the sequences between are lost and counted as damaged. In the last segment, when no frame follows
 //! and neither ledger nor end record knows of one, it is the torn end of a batch that was never acknowledged, and is cut off at open. In an
 //! earlier segment, frames at or above the first sequence of the next segment belong to a batch that failed, and do not
 //! count. Sectors that the disk cannot read count as zeros. A segment in which something was missing is set aside as
@@ -72,7 +72,7 @@
 //!  36  8  cursor
 //!  44  8  next sequence: records below it were on disk when this was written
 //!  52  8  number of the newest gap
-//!  60  8  gaps below this number are being told upstream and do not grow
+//!  60  8  gaps below this number are being reported upstream and do not grow
 //!  68 40  records lost since the log was made: expired, evicted, damaged, refused, dropped
 //! 108  2  count of gaps
 //! 110  2  count of passed ranges
@@ -97,7 +97,7 @@
 //! 32  4  checksum of bytes 0..32
 //! ```
 //!
-//! Version 1 has neither epochs nor what stands with them: its records and gaps are of epoch 0.
+//! Version 1 has neither epochs nor the fields beside them: its records and gaps are of epoch 0.
 //!
 //! A newer version keeps magic, version and the meaning of the checksum: a program that is too old can tell a newer file
 //! from a damaged one, and refuses it.

@@ -1,4 +1,4 @@
-//! What is done with and what was lost, as it stands on disk.
+//! The cursor and the losses of a log, as stored on disk.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::scan::read_around_bad_sectors;
 use crate::storage::{File, Storage};
 
 pub(crate) const SLOT: u64 = 48 << 10;
-/// Where the end record stands, behind both slots: in a sector of its own, so that no write of a slot touches it.
+/// Offset of the end record, behind both slots: in a sector of its own, so that no write of a slot touches it.
 const END_AT: u64 = 2 * SLOT;
 const FILE_BYTES: u64 = END_AT + SECTOR as u64;
 const END_MAGIC: &[u8; 8] = b"LSLOGEND";
@@ -36,7 +36,7 @@ const GAPS_BYTES_MAX: usize = SLOT as usize
     - RECEIVER_BYTES
     - EPOCHS_WRITTEN_MAX * EPOCH_BYTES
     - SPARE_BYTES;
-/// One more gap for each cause, without a tag, told and growing.
+/// One more gap for each cause, without a tag: one that is being reported and one that grows.
 const SPARE_BYTES: usize = 2 * Cause::ALL.len() * GAP_BYTES;
 
 /// Records that were lost for one cause, of one sender.
@@ -57,7 +57,7 @@ pub struct Gap {
     pub last: u64,
     /// How many in that range; the others in between were not lost, or are in other gaps.
     pub count: u64,
-    /// When the first of them was lost, ms of Unix time, as the log was told the time last.
+    /// When the first of them was lost, ms of Unix time, by the time that the log was given last.
     pub from_ms: u64,
     /// When the last of them was lost, likewise.
     pub until_ms: u64,
@@ -124,9 +124,9 @@ impl Ledger {
         let growing = |gap: &Gap| gap.number >= telling_below && gap.cause == cause;
         // With too many senders, those that come late share one gap for their cause.
         let is_same = |gap: &Gap| growing(gap) && (gap.tag == tag || (is_full && gap.tag.is_empty()));
-        // One that an earlier open began may have been told already, by whoever has a copy of this log: it does not grow.
+        // One that an earlier open began may have been reported already, by a copy of this log: it does not grow.
         let same = self.gaps.iter().position(|gap| is_same(gap) && gap.epoch == epoch);
-        // Where there is no room for another one, it gets a new number: what it had may be told twice then, and is not lost.
+        // If there is no space for another one, it gets a new number: its losses may be counted twice then, and none is missing.
         let renumbered = || self.gaps.iter().position(|gap| is_full && is_same(gap));
         let same = same.or_else(renumbered);
         if let Some(at) = same {
@@ -160,7 +160,7 @@ impl Ledger {
 
     /// What was lost up to now will not grow any more, as far as there is space. Returns true if it grew since.
     pub(crate) fn tell(&mut self) -> bool {
-        // The others have room for as many bytes.
+        // The others have space for as many bytes.
         let mut bytes = 0;
         let beyond = self.gaps.iter().find(|gap| {
             bytes += gap.bytes();
@@ -173,7 +173,7 @@ impl Ledger {
         is_news
     }
 
-    /// Forgets the gaps up to `number` that were told. True when there were any.
+    /// Forgets the gaps up to `number` that were reported. Returns true if there were any.
     pub(crate) fn told(&mut self, number: u64) -> bool {
         let before = self.gaps.len();
         self.gaps.retain(|gap| gap.number > number || gap.number >= self.telling_below);

@@ -8,7 +8,7 @@ use crate::pool::Pool;
 /// The longest record. Sixteen times the largest telemetry message of the dialect (256 KiB).
 pub const RECORD_BYTES_MAX: u64 = 4 << 20;
 
-/// Says whose record it is, from the record's bytes: losses are told by it. It runs for records that are lost only.
+/// Says whose record it is, from the record's bytes, by which losses are counted. It runs for records that are lost only.
 pub type Tag = fn(&[u8]) -> Option<String>;
 
 /// The limits of a log.
@@ -33,13 +33,13 @@ pub struct LogOptions {
     pub pool: Option<Pool>,
     /// How little it matters among those: a higher rank is dropped first, and a log is never evicted from for one of a higher rank.
     pub rank: u32,
-    /// Whose a record is; without it losses are told by cause only.
+    /// Whose a record is; without it losses are counted by cause only.
     pub tag: Option<Tag>,
     /// Whether an append that is refused is a loss. Not where whoever appends keeps the record and tries again.
     pub is_refused_lost: bool,
     /// How many records readers can have given out at once without knowing whether they arrived; 0: they always know. Such
     /// records, also those of an earlier run, do not expire before [`Log::settle`](crate::Log::settle): they may have arrived,
-    /// and would be told as lost.
+    /// and would be counted as lost.
     pub unsettled_max: u64,
     /// A file outside of the log's directory that keeps a copy of its ledger: by it an open knows what was there when the
     /// directory, or files in it, are gone. Without it a directory that is gone is a new log.

@@ -60,7 +60,7 @@ impl Log {
     /// commit thread.
     ///
     /// # Errors
-    /// [`OpenError`]. Damage inside of segments is not one: it is told by [`Log::losses`] when it is found.
+    /// [`OpenError`]. Damage inside of segments is not one: [`Log::losses`] counts it when it is found.
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, OpenError> {
         let storage = Directory::open(dir).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.to_owned() },
@@ -138,7 +138,7 @@ impl Log {
         }
     }
 
-    /// Whether it may be written by who awaits it: nobody has been told of it then.
+    /// Whether the task that awaits it may write it itself: the commit thread has not been notified of it then.
     fn hand_in(&self, pending: Pending) -> Result<bool, AppendError> {
         let (bytes, max) = (pending.record.len() as u64, self.shared().options.record_bytes_max());
         let mut state = self.shared().state();
@@ -262,7 +262,7 @@ impl Log {
         state.ledger.epochs.all(state.stats().next_sequence)
     }
 
-    /// Takes one record out, wherever it stands: it is not pending any more, and it is no loss. Ends when that is on disk;
+    /// Takes one record out, wherever it is in the log: it is not pending any more, and it is no loss. Ends when that is on disk;
     /// false when it is not pending, or when so many were taken out between others that no more can be remembered.
     ///
     /// # Errors
@@ -333,19 +333,19 @@ impl Log {
         self.shared().state().stats()
     }
 
-    /// What was lost and has not been told upstream yet, by cause and sender: it survives restarts, and is bounded by
+    /// What was lost and has not been reported upstream yet, by cause and sender: it survives restarts, and is bounded by
     /// joining the gaps of senders.
     pub fn gaps(&self) -> Vec<Gap> {
         self.shared().state().ledger.gaps().to_vec()
     }
 
-    /// Whether anything was lost that has not been told upstream yet.
+    /// Whether anything was lost that has not been reported upstream yet.
     pub fn has_gaps(&self) -> bool {
         !self.shared().state().ledger.gaps().is_empty()
     }
 
     /// The gaps to tell upstream. They are on disk and do not grow any more: later losses are in other gaps, so that a
-    /// gap that is told twice can be known by its number. Those told but not yet [`Log::gaps_told`] are among them.
+    /// gap that is reported twice is recognized by its number. Those reported but not yet passed to [`Log::gaps_told`] are among them.
     ///
     /// # Errors
     /// [`AppendError`] when the disk failed or the log was closed.
@@ -434,7 +434,7 @@ impl std::fmt::Debug for Log {
 #[must_use = "the record is on disk only when this has ended"]
 pub struct Append {
     waiting: Waiting,
-    /// Whoever writes has not been told of it yet.
+    /// The writer has not been notified of it yet.
     untold: Option<Arc<Handle>>,
 }
 

@@ -1,4 +1,4 @@
-//! What was lost, told in ranges: the material of gap records.
+//! Losses in ranges of sequences, of which gap records are made.
 
 use std::collections::BTreeMap;
 

@@ -23,7 +23,7 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 /// Why there is no next record.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The disk said no. The reader stands where it stood: calling again tries again.
+    /// Reading failed. The reader has not moved: calling again tries again.
     #[error("queue {dir}: could not read {file}; check the disk and the system log")]
     Io {
         /// The log's directory.

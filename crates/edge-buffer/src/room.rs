@@ -34,6 +34,7 @@ impl Committer {
             let is_oldest_expired = state.has_expired_segment(now_ms);
             let has_set_aside = state.set_aside > 0;
             drop(state);
+            // Allocated by this segment already: the file system counts it as used, and the next frames go there.
             let ahead = self.active.allocated.saturating_sub(self.active.len);
             let free = free.saturating_add(dropped).saturating_add(ahead);
             let on_disk = free.saturating_sub(options.keep_free_bytes);
@@ -46,6 +47,8 @@ impl Committer {
             }
             // What follows takes time.
             self.answers.give_held();
+            // In the order that docs/protocol.md promises: expired records of this log, of the others, what was set aside, then the
+            // oldest records of the least important log.
             if is_oldest_expired && let Some(bytes) = self.give_way(Cause::Expired, now_ms) {
                 dropped += bytes;
                 continue;
@@ -65,9 +68,10 @@ impl Committer {
                 None => total,
                 Some(pool) => pool.in_reach(options.rank).max(total),
             };
+            // If not even dropping everything would make space, other programs have filled the disk: nothing is dropped in vain.
             let is_out_of_reach =
                 options.keep_free_bytes.saturating_add(need + SEGMENT_HEADER) > free.saturating_add(in_reach);
-            // Where this log alone is at its limit, it alone gives way.
+            // Where this log alone is at its limit, only its own records are dropped.
             if let Some(pool) = pool.filter(|_| own >= need && !has_one_done && !is_out_of_reach) {
                 match pool.evict(self.shared.pool_number, options.rank, now_ms) {
                     Some(Given::Bytes(bytes)) => {
@@ -75,6 +79,7 @@ impl Committer {
                         room_was = Headroom::Evicting;
                         continue;
                     }
+                    // This log is the least important one itself.
                     Some(Given::Ours) => {}
                     None => return Err(full()),
                 }
@@ -178,6 +183,7 @@ impl Committer {
             );
         }
         // Failing, it was logged, and is tried again; the space is needed now.
+        // The ledger before the file: a loss that is not in the ledger would be found as damage at the next open.
         let _retried = self.write_ledger();
         // Evicted with damage in it: space counts more than the trace.
         self.remove(&[Segment { is_damaged: false, ..segment.clone() }]);

@@ -40,7 +40,7 @@ pub(crate) struct Scan {
     pub(crate) until: u64,
     chunk: Bytes,
     chunk_at: u64,
-    /// Stands behind a hole that has been told.
+    /// The position is behind a hole that has been counted.
     found: Option<Record>,
 }
 
@@ -115,7 +115,7 @@ impl Scan {
         Ok(frame.and_then(|frame| decode_frame(self.seed, self.epoch, &frame)))
     }
 
-    /// Where the next mark stands, from `from` on.
+    /// Offset of the next mark, from `from` on.
     fn find_mark(&mut self, mut from: u64) -> io::Result<Option<u64>> {
         while from + FRAME_HEADER as u64 <= self.end {
             let len = CHUNK.min(self.end - from);

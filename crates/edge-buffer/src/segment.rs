@@ -71,6 +71,7 @@ impl Segment {
 
     /// The last mark at or before `sequence`.
     pub(crate) fn mark_before(&self, sequence: u64) -> IndexEntry {
+        // The first mark is the place behind the header, so there is one before every sequence of the segment.
         let at = self.marks.partition_point(|mark| mark.sequence <= sequence);
         self.marks[at.saturating_sub(1)]
     }

@@ -37,6 +37,7 @@ impl Segments {
         let mut looked_at = self.iter_mut().zip(ends);
         let (segment, end) =
             looked_at.find(|(segment, end)| *end > from && segment.first_gone_ms <= now_ms)?;
+        // Whoever reads it now reports the earliest record that stays (`stays`); until then it must not be searched again.
         segment.first_gone_ms = u64::MAX;
         let start = from.max(segment.first);
         (start < end).then_some(start)

@@ -79,6 +79,7 @@ impl Shared {
 
     /// Appends that waited are on their way to the disk; so many bytes still wait.
     pub(crate) fn has_taken(&self, still_waiting: u64) {
+        // A figure for metrics and for who waits for space; the bound itself is kept under the lock.
         self.waiting_bytes.store(still_waiting, Ordering::Relaxed);
         self.taken.notify_waiters();
     }

@@ -81,7 +81,7 @@ pub(crate) struct State {
     given_out: GivenOut,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
     pub(crate) head: VecDeque<(u64, u64)>,
-    /// The time as it was told last, ms of Unix time: losses are dated by it.
+    /// The time that was given last, ms of Unix time: losses are dated by it.
     pub(crate) now_ms: u64,
     losses: Losses,
     pub(crate) counters: Counters,
@@ -399,7 +399,7 @@ impl State {
     }
 
     /// The first segment with a record, at or above `from`, that may be gone by now. Whoever takes it reads it: what is
-    /// found there is told by [`State::stays`].
+    /// found there is returned by [`State::stays`].
     pub(crate) fn take_expiring(&mut self, from: u64, now_ms: u64) -> Option<Stretch> {
         let start = self.segments.take_expiring(from, now_ms, self.next_sequence)?;
         self.stretch(start)

@@ -152,7 +152,7 @@ fn identity_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
     }
 }
 
-/// Opens a file that stands by itself, or makes it.
+/// Opens a file outside of the log's directory, or creates it.
 pub(crate) fn file_at(path: &Path) -> io::Result<Arc<dyn File>> {
     let mut options = fs::OpenOptions::new();
     Ok(Arc::new(options.read(true).write(true).create(true).truncate(false).open(path)?))

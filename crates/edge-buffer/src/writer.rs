@@ -56,6 +56,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.is_closing = true;
+        // Dropped outside of the lock: dropping an append ends the future of its caller.
         let unanswered = std::mem::take(&mut state.queue);
         drop(state);
         drop(unanswered);
@@ -71,6 +72,7 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.writer = Writer::Nobody;
+        // What a panic left in memory is unknown, and on disk all is whole: nothing more is appended until the next open.
         state.is_closing |= std::thread::panicking();
         let has_set_timer = state.is_ledger_behind && state.ledger_due.is_none();
         if has_set_timer {
@@ -94,6 +96,7 @@ impl Writers {
     /// Takes the oldest segment for the sake of another log of the pool; the bytes given back. `None` when this log is being
     /// written to, or has nothing to give.
     fn give_way(&self, cause: Cause, now_ms: u64) -> Option<u64> {
+        // Never waits: two logs of a pool that both need space would wait for each other.
         let mut committer = self.committer.try_lock().ok()?;
         committer.as_mut()?.give_way(cause, now_ms)
     }
@@ -105,7 +108,7 @@ impl Writers {
         }
     }
 
-    /// Looks after the files. Blocking.
+    /// Maintains the files. Blocking.
     pub(crate) fn look_after_files(&self) {
         if let Some(committer) = self.committer.lock().expect(UNPOISONED).as_mut() {
             committer.look_after_files();
@@ -120,9 +123,11 @@ impl Writers {
             let is_closing = self.wait(&mut batch);
             let mut committer = self.committer.lock().expect(UNPOISONED);
             let Some(committer_now) = committer.as_mut() else { break };
+            // Here tests make the thread panic.
             threads::turn(threads::COMMIT);
             committer_now.commit(&mut batch);
             committer_now.expire_segments();
+            // After the batch: its answers do not wait for the sync of the ledger.
             committer_now.persist(is_closing);
             if is_closing {
                 committer_now.seal();
@@ -177,7 +182,7 @@ impl Writers {
     }
 
     /// Sees to an append that somebody waits for: writes it here and now, on the caller's thread, when nobody is writing
-    /// and it comes alone; otherwise whoever writes is told. `on`: what else the caller's thread has to do.
+    /// and it comes alone; otherwise the writer is notified. `on`: what else the caller's thread has to do.
     pub(crate) fn see_to(&self, on: Thread) {
         let mut state = self.shared.state();
         let Some(lent) = state.may_be_led().then(|| on.lend(state.last_sync)).flatten() else {
@@ -189,6 +194,7 @@ impl Writers {
             return;
         };
         state.writer = Writer::Leader;
+        // Lock order: the state is released before the committer is taken, and taken again by it in short steps.
         let mut batch = VecDeque::new();
         state.take_batch(&mut batch);
         drop(state);

@@ -2,7 +2,7 @@
 //!
 //! - A clock before [`BUILT_SECS`] is wrong for certain: nothing is made that lasts by it.
 //! - Any other clock is plausible, not proven. What is right but for the time is not refused for good: a client whose token or
-//!   certificate only the time speaks against is told to come back later. A certificate of the site's own that is not valid yet
+//!   certificate only the time speaks against is asked for again later. A certificate of the site's own that is not valid yet
 //!   is made anew at once: if the clock is behind, the new one is valid now and is renewed when the clock was set.
 //! - No age is measured by it: see [`ages`].
 
@@ -69,7 +69,7 @@ impl UpstreamTime {
         Self { best: None, asked: None, questions: 0 }
     }
 
-    /// Notes that upstream is asked now, and gives the question's number.
+    /// Notes that a request for the time is sent now, and returns its number.
     pub fn ask(&mut self, steady: u64) -> u64 {
         self.questions += 1;
         self.asked = Some((self.questions, steady));

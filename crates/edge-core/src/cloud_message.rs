@@ -6,7 +6,7 @@ use schemas::cloud_message::{BYTES_MAX, CloudMessage, DELIVERIES_MAX, End, TIME_
 use schemas::names::DeviceId;
 use schemas::timestamp::rfc3339;
 
-/// The longest property bag as it stands in a topic. IoT Hub bounds message and properties together only, at 64 KB, which
+/// The longest property bag as written in a topic. IoT Hub bounds message and properties together only, at 64 KB, which
 /// is more than the topic of an MQTT packet holds; this is what a topic can hold beside the longest device id.
 const BAG_BYTES_MAX: usize = 65_535 - 512;
 /// A message id or correlation id (IoT Hub: up to 128 characters).

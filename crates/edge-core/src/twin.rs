@@ -112,7 +112,7 @@ fn check_keys(object: &Map<String, Value>, depth: usize, is_in_array: bool) -> R
     Ok(())
 }
 
-/// Checks a value that stands `depth` levels deep; `key` is the nearest, for the error.
+/// Checks a value at `depth` levels of nesting; `key` is the nearest, for the error.
 fn check_value(key: &str, value: &Value, depth: usize, is_in_array: bool) -> Result<(), PatchError> {
     match value {
         // An array is replaced as a whole: nothing in it is merged, so that nothing in it can be deleted.

@@ -45,7 +45,7 @@ struct Inner {
     running_calls: Mutex<HashMap<u64, (Identity, CancellationToken)>>,
     next_connection: AtomicU64,
     next_call: AtomicU64,
-    /// Told when somebody connects or subscribes.
+    /// Notified when somebody connects or subscribes.
     changed: watch::Sender<()>,
     /// Their sessions; `None` without a server.
     broker: Option<Arc<Broker>>,
@@ -84,7 +84,7 @@ impl Connection {
         self.close.close(why, reason);
     }
 
-    /// Puts a message to a reserved topic in the queue; the receiver is told when it was acknowledged.
+    /// Puts a message to a reserved topic in the queue; the receiver gets a value when it was acknowledged.
     pub(crate) fn send(&self, topic: String, payload: Bytes) -> Result<oneshot::Receiver<()>, NotDelivered> {
         // No subscription covers what is no topic; the longest one that is fits in a packet.
         let qos = filter::check_topic(&topic).ok().and_then(|()| self.session_queue.granted(&topic));

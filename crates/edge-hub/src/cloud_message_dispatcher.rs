@@ -46,7 +46,7 @@ pub struct WaitingMessage {
     pub message: CloudMessage,
 }
 
-/// Where a program keeps cloud-to-device messages. A failure is told in the program's own log; the message then stays as it
+/// Where a program keeps cloud-to-device messages. A failure is logged by the program itself; the message then stays as it
 /// was, and the next round finds it.
 pub trait CloudMessageSource: Send + Sync + 'static {
     /// The messages of a device with sequences above `after`, oldest first, at most `limit`.
@@ -57,7 +57,7 @@ pub trait CloudMessageSource: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Vec<WaitingMessage>> + Send;
 
-    /// A message has ended. The first end of a message stands.
+    /// A message has ended. The first end of a message counts.
     fn ended(&self, device: &DeviceId, sequence: u64, end: End) -> impl Future<Output = ()> + Send;
 
     /// A message was given to its device, and the connection ended before its acknowledgement.

@@ -1,5 +1,5 @@
 //! One program for each data directory: a lock that is taken before anything in the directory is touched, by the daemons and by
-//! commands that replace what stands there. Commands that only read or add need none.
+//! commands that replace its contents. Commands that only read or add need none.
 //!
 //! The kernel releases the lock when the process ends, however it ends, so a leftover file never blocks a start.
 

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use edge_core::access::enrolment::EnrolmentClaim;
 use edge_core::access::secret::Secret;
 use schemas::names::Identity;
-use schemas::provisioning::{Enrolment, Wish};
+use schemas::provisioning::{Enrolment, EnrolmentRequest};
 
 use crate::service::{ConnectRequest, Refusal};
 
@@ -18,7 +18,7 @@ use crate::service::{ConnectRequest, Refusal};
 const DEVICES_MAX: usize = 100;
 /// Those of one address that nobody has proven: central is away, or checks them with each question.
 const UNPROVEN_OF_ADDRESS_MAX: usize = 20;
-/// Beyond it a device is forgotten when there is no space: it never asked, or waits for an operator's approval. It connects again.
+/// Beyond it a device is forgotten when there is no space: it never sent a request, or waits for an operator's approval. It connects again.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Certificates that a device may show, its own and those up to its group's; more makes no chain that anybody has.
@@ -48,7 +48,7 @@ pub fn shown(claim: EnrolmentClaim, request: &ConnectRequest) -> Result<Enrolmen
     }
     let certificates = certificates.into_iter().map(|der| STANDARD.encode(der)).collect();
     let EnrolmentClaim { id_scope, registration_id } = claim;
-    Ok(Enrolment { id_scope, registration_id, token, certificates, wish: Wish::Prove })
+    Ok(Enrolment { id_scope, registration_id, token, certificates, request: EnrolmentRequest::Prove })
 }
 
 /// The devices that enrol at one program's MQTT servers.
@@ -93,9 +93,9 @@ impl Enrolling {
         Some(identity)
     }
 
-    /// What a device showed, with what it asks for now.
-    pub fn asks(&self, who: &Identity, wish: Wish) -> Option<Enrolment> {
-        self.lock().get(who).map(|device| Enrolment { wish, ..device.enrolment.clone() })
+    /// The proof that a device connected with, together with its new request.
+    pub fn request_of(&self, who: &Identity, request: EnrolmentRequest) -> Option<Enrolment> {
+        self.lock().get(who).map(|device| Enrolment { request, ..device.enrolment.clone() })
     }
 
     /// A connection ended; true when it was one of a device that enrols.
@@ -117,7 +117,7 @@ mod tests {
             registration_id: format!("d-{n}").parse().unwrap(),
             token: "t".into(),
             certificates: Vec::new(),
-            wish: Wish::Prove,
+            request: EnrolmentRequest::Prove,
         }
     }
 
@@ -128,7 +128,10 @@ mod tests {
             (0..DEVICES_MAX).map(|n| enrolling.enter(enrolment(n), None).unwrap()).collect();
         assert!(enrolling.enter(enrolment(DEVICES_MAX), None).is_none());
         assert!(enrolling.enter(enrolment(0), None).is_some(), "one that comes again has its place");
-        assert_eq!(enrolling.asks(&identities[5], Wish::Register).unwrap().wish, Wish::Register);
+        assert_eq!(
+            enrolling.request_of(&identities[5], EnrolmentRequest::Register).unwrap().request,
+            EnrolmentRequest::Register
+        );
         assert!(enrolling.leave(&identities[5]));
         assert!(!enrolling.leave(&"d-6".parse().unwrap()), "a device is not one that enrols");
         assert!(enrolling.enter(enrolment(DEVICES_MAX), None).is_some());

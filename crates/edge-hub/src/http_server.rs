@@ -114,7 +114,7 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// `name` stands in the log.
+    /// `name` is for the log.
     pub fn new(name: impl Into<String>, limits: HttpLimits) -> Self {
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         Self { name: name.into(), limits, connections, shared: None }

@@ -70,7 +70,7 @@ pub(crate) async fn hold<S: Service>(
 ) {
     let peer = caller.peer;
     let upgrade = Arc::new(Mutex::new(None));
-    // In a box of its own: a session that lasts for months shall not keep its room.
+    // Boxed: the future of a session that lasts for months must not keep this one's memory.
     let serving = Box::pin(serve(&server, stream, caller.clone(), api, upgrade.clone(), deadline, &stop));
     tokio::select! {
         () = serving => {}

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! IoT Hub's MQTT 5 preview had other topics; here the topics are those of MQTT 3.1.1, and what a client of MQTT 5 says in
-//! properties counts as if it stood in the bag. What stands in the bag already stays.
+//! properties counts as if it were in the bag. A key that is in the bag already stays.
 
 use schemas::bag::{PropertyBag, system};
 

@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a snapshot that failed waits before the next one, which no event announces.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 
-/// Keeps a broker until it is told to stop.
+/// Maintains a broker until it is stopped.
 pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
     let mut expiry_at = Instant::now() + EXPIRY_EVERY;
     let (mut snapshot_at, mut look_at) = (Instant::now(), Instant::now() + LOOK_EVERY);

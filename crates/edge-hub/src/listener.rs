@@ -1,4 +1,4 @@
-//! The listener: accepts connections up to a bound, gives each a session, and ends when told to and all of them ended.
+//! The listener: accepts connections up to a bound, gives each a session, and ends when it is stopped and all of them have ended.
 
 use edge_core::error_chain::chain;
 use std::fmt;

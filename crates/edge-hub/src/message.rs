@@ -109,7 +109,7 @@ pub(crate) struct Delivery {
     pub key: u64,
     pub ids: Option<Arc<[u32]>>,
     pub share: Option<Arc<Share>>,
-    /// Told when the client acknowledged (QoS 0: when it was written); dropped when that will never be.
+    /// Gets a value when the client acknowledged (QoS 0: when it was written); dropped when that will never be.
     pub done: Option<oneshot::Sender<()>>,
 }
 

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use rustls::pki_types::CertificateDer;
 use schemas::bag::PropertyBag;
 use schemas::names::Identity;
-use schemas::provisioning::{EnrolmentAnswer, Wish};
+use schemas::provisioning::{EnrolmentAnswer, EnrolmentRequest};
 use schemas::twin::Twin;
 use serde_json::{Map, Value};
 
@@ -145,7 +145,7 @@ pub enum Refusal {
 
 /// Why an operation was not done. A telemetry message rejected as [`Rejected::Temporary`] gets no PUBACK and its
 /// connection is closed, so that the client sends it again; one rejected for good is acknowledged, counted and logged. For
-/// one that there is no space for, a client of MQTT 5 is told so (0x97) and the connection stays; a client of MQTT 3.1.1 gets
+/// one that there is no space for, a client of MQTT 5 gets reason code 0x97 and the connection stays; a client of MQTT 3.1.1 gets
 /// no PUBACK, goes on, and is closed after `MqttServerSettings::full_timeout`, so that it sends again what was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
@@ -222,7 +222,7 @@ pub trait Service: Send + Sync + 'static {
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>>;
 
-    /// Whether a client that is gone may still publish its will on this free topic: asked when the will is due, before its
+    /// Whether a client that is gone may still publish its will on this free topic: called when the will is due, before its
     /// subscribers get it. Its user may have been removed since, the device blocked, or the rules changed.
     ///
     /// # Errors
@@ -276,7 +276,7 @@ pub trait Service: Send + Sync + 'static {
         patch: Map<String, Value>,
     ) -> impl Future<Output = Result<u64, Rejected>> + Send;
 
-    /// Whether `client` may publish telemetry of `other`: a gateway for the devices behind it. Itself is never asked.
+    /// Whether `client` may publish telemetry of `other`: a gateway for the devices behind it. Never called for `client` itself.
     fn may_speak_for(&self, _client: &Client, _other: &Identity) -> bool {
         false
     }
@@ -300,7 +300,7 @@ pub trait Service: Send + Sync + 'static {
     fn enrol(
         self: &Arc<Self>,
         _client: &Client,
-        _wish: Wish,
+        _request: EnrolmentRequest,
     ) -> impl Future<Output = EnrolmentAnswer> + Send {
         async { EnrolmentAnswer::failure(404, "nobody can enrol here") }
     }

@@ -44,7 +44,7 @@ const BYTES_SOFT: usize = 1024 * 1024;
 const SOFT: Load = Load { messages: MESSAGES_SOFT, bytes: BYTES_SOFT };
 /// How far QoS 1 and 2 publishers, each of which waits for space, may go over the soft bounds together.
 const HARD_TIMES: usize = 8;
-/// What a client is told that is closed for being slow.
+/// Reason string for a client that is closed for being slow.
 const TOO_SLOW: &str = "the client takes too slowly what is published for it";
 /// A queue that is empty keeps space for so many messages.
 const KEPT_MESSAGES: usize = 32;
@@ -153,6 +153,7 @@ impl SessionQueue {
     ) {
         let mut inner = self.lock();
         queue.for_each(|delivery| inner.push(delivery));
+        // Lock order: the queue, then what is in flight, as everywhere in this file.
         self.flight().restore(sent, last_id);
         inner.received = received;
     }
@@ -174,6 +175,7 @@ impl SessionQueue {
     /// had it.
     pub(crate) fn attach(&self, connection: u64, close: Arc<CloseHandle>) -> u64 {
         let mut inner = self.lock();
+        // An older connection may not have been detached yet; what must not outlive it goes here.
         self.forget_volatile(&mut inner);
         inner.holder = Some(Holder { number: connection, close, is_slow: false });
         let dropped = std::mem::take(&mut inner.dropped);
@@ -201,6 +203,7 @@ impl SessionQueue {
 
     fn forget_volatile(&self, inner: &mut Inner) {
         inner.retain(|delivery| delivery.qos > 0 && !delivery.is_reserved);
+        // A burst must not keep its memory while the client is away.
         inner.queue.shrink_to(KEPT_MESSAGES);
         let mut flight = self.flight();
         flight.retain(|delivery| !delivery.is_reserved);
@@ -222,7 +225,7 @@ impl SessionQueue {
 
     /// From where on publishers wait.
     fn full(&self) -> Load {
-        // One that was away comes back with what it was allowed to keep, and room beside that: or it would hold up publishers
+        // One that was away comes back with what it was allowed to keep, and space beside that: otherwise it would hold up publishers
         // at once, and be closed again before it has taken anything.
         if self.is_durable { self.kept().plus(SOFT) } else { SOFT }
     }
@@ -325,6 +328,7 @@ impl SessionQueue {
         if !is_here && !is_kept {
             return Err(NotDelivered::NotConnected);
         }
+        // Retained messages that the client subscribed to come at once and are bounded by `is_beyond_replay`.
         if is_here && bound == Bound::Soft && !delivery.is_replayed && inner.load.reaches(SOFT) {
             return Err(NotDelivered::Busy);
         }
@@ -343,6 +347,7 @@ impl SessionQueue {
                 inner.wait = Some(Box::new(Wait { since, until: since + self.usage.wait_left(since) }));
             }
         }
+        // The task of the connection wakes at once and takes the lock.
         drop(inner);
         if was_empty {
             self.arrived.notify_one();
@@ -405,16 +410,17 @@ impl SessionQueue {
     }
 
     /// Ends when publishers need not wait: there is space, or nobody reads the queue any more. A connection that makes no
-    /// room in the time for which publishers may wait is closed; gives the journal keys of what the session may not keep
+    /// space in the time for which publishers may wait is closed; gives the journal keys of what the session may not keep
     /// then.
     pub(crate) async fn room(&self) -> Option<Vec<u64>> {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
+            // Registered before the look at `wait`: space that is freed in between is not missed.
             room.as_mut().enable();
             let until = self.lock().wait.as_ref()?.until;
             if timeout_at(until, room).await.is_err() {
                 let mut inner = self.lock();
-                // Others may have closed it, or room was made and used up again meanwhile.
+                // Others may have closed it, or space was freed and used up again meanwhile.
                 if inner.wait.as_ref().is_some_and(|wait| wait.until <= Instant::now()) {
                     return self.close_as_slow(&mut inner);
                 }

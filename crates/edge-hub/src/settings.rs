@@ -36,7 +36,7 @@ impl Default for IdentitySettings {
             subscription_bytes_max: 8 << 20,
             // More than one client can send in a second on the machines that gateways are.
             packets_per_second: 400_000,
-            // All the filters of five clients at once. Each changes the table that every publisher looks into.
+            // All the filters of five clients at once. Each changes the table that every publisher reads.
             filters_per_second: 500,
         }
     }
@@ -64,7 +64,7 @@ pub struct MqttServerSettings {
     pub packet_bytes_max: usize,
     /// Messages per session that are not acknowledged yet; beyond, the session stops reading.
     pub pending_max: usize,
-    /// The receive maximum that a client of MQTT 5 is told; `pending_max` when it is left out. What is on a long line is in
+    /// The receive maximum that is sent to a client of MQTT 5; `pending_max` when it is left out. What is on a long line is in
     /// flight for its client, and here not yet.
     pub receive_max: Option<u16>,
     /// Their bytes; beyond, the session stops reading.

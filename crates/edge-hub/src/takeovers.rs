@@ -1,7 +1,7 @@
 //! Tells two clients of one identity, such as a cloned gateway beside its original, from a client that reconnects.
 //!
 //! MQTT gives a session to whoever connected last. Two clients with one identity therefore end each other's connection for
-//! ever, and each reconnect looks as if a line had broken. A client whose line broke does not come back to the connection
+//! ever, and each reconnect seems to follow a broken connection. A client whose line broke does not come back to the connection
 //! that it left; of two clients, the one that was taken over does.
 
 use std::collections::{HashMap, VecDeque};

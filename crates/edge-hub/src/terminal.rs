@@ -66,7 +66,7 @@ impl Table {
         Self { rows: vec![columns.iter().map(|name| (Tone::Heading, (*name).to_owned())).collect()] }
     }
 
-    /// Adds a row. Control characters of a cell are shown by their codes: what stands in it may come from elsewhere.
+    /// Adds a row. Control characters of a cell are shown by their codes: its text may come from elsewhere.
     pub fn row(&mut self, cells: impl IntoIterator<Item = (Tone, String)>) {
         let shown = |(tone, text): (Tone, String)| (tone, text.chars().fold(String::new(), shown));
         self.rows.push(cells.into_iter().map(shown).collect());

@@ -55,7 +55,7 @@ pub struct Authorizer {
 pub enum Out {
     #[error("{0}")]
     Refused(String),
-    /// central has not told yet.
+    /// central has not sent yet.
     #[error("central has not sent the list of leaf devices yet")]
     NotYet,
     /// What an earlier identity of its name has left is still being removed.
@@ -127,7 +127,7 @@ impl Authorizer {
     /// [`Denied`]: it may not stay.
     pub fn authorize(&self, identity: &Identity, login: &Login) -> Result<Rights, Denied> {
         if identity.registration_id().is_some() {
-            // It enrols itself, which needs no right; central judges it with each of its questions.
+            // It enrols itself, which needs no right; central decides with each of its requests.
             return Ok(Rights::default());
         }
         if self.removals.is_since(identity, login.generation) {
@@ -151,7 +151,7 @@ impl Authorizer {
         match self.demand(identity) {
             Ok(demand) if demand.stands(proof, &self.trust.borrow()) => Ok(None),
             Ok(_) => Err(Denied::ProofInvalid),
-            // It came in when central had told; it stays until central says otherwise.
+            // It was admitted when central had sent its list; it stays until central sends another.
             Err(Out::NotYet) => Ok(None),
             Err(out @ (Out::Refused(_) | Out::Removing)) => Err(out.into()),
         }
@@ -203,7 +203,7 @@ impl Authorizer {
             return self.users.get(&name).map(Some).ok_or(Denied::UserRemoved(name));
         }
         match self.demand(client) {
-            // It came in when central had told; it stays until central says otherwise.
+            // It was admitted when central had sent its list; it stays until central sends another.
             Ok(_) | Err(Out::NotYet) => Ok(None),
             Err(out @ (Out::Refused(_) | Out::Removing)) => Err(out.into()),
         }

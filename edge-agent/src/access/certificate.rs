@@ -47,7 +47,7 @@ pub fn authority(config: &Config) -> Option<Authority> {
     }
 }
 
-/// The certificates that modules are told to trust, in PEM: those of `[tls] ca`; when that file cannot be used, those that the
+/// The certificates that modules get as their trust bundle, in PEM: those of `[tls] ca`; when that file cannot be used, those that the
 /// served chain has behind the server's own, which is where `init` puts the same CA.
 pub fn trust_bundle(config: &Config) -> String {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";

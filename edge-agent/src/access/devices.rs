@@ -119,7 +119,7 @@ fn attestation<'a>(
 #[derive(Default)]
 struct Known {
     from_central: BTreeMap<DeviceId, Child>,
-    /// Whether central has told its list once.
+    /// Whether central has sent its list once.
     is_told: bool,
     /// The list on disk is that of an older version.
     is_former: bool,
@@ -152,7 +152,7 @@ impl Known {
     }
 }
 
-/// What central told, in force and on its way to the disk.
+/// What central sent, in force and on its way to the disk.
 #[must_use = "it is promised to central when it is on disk"]
 pub struct ToldDevices {
     state: State,
@@ -161,7 +161,7 @@ pub struct ToldDevices {
     /// The list is complete for the first time, or since an older version.
     is_first: bool,
     /// The devices that are not here any more, or are others of their ids, but for those that were added here. With their
-    /// generations, where central told them.
+    /// generations, where central sent them.
     pub left: Vec<(DeviceId, Option<Generation>)>,
 }
 
@@ -237,7 +237,7 @@ impl Devices {
         self.read(|known| known.get(id))
     }
 
-    /// Whether central has told its list at least once.
+    /// Whether central has sent its list at least once.
     pub fn is_told(&self) -> bool {
         self.read(|known| known.is_told)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use edge_hub::enrolling::Enrolling;
 use schemas::names::Identity;
-use schemas::provisioning::{Enrolment, EnrolmentAnswer, RETRY_AFTER_SECS, Wish};
+use schemas::provisioning::{Enrolment, EnrolmentAnswer, EnrolmentRequest, RETRY_AFTER_SECS};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 
@@ -52,8 +52,8 @@ impl Enrolments {
         self.0.questions.lock().expect("nothing panics while it holds the questions")
     }
 
-    /// Admits a device that enrols itself, if central takes what it shows. Without central it is admitted unproven: it can do
-    /// nothing but be told to ask again, and central checks what it shows when it asks.
+    /// Admits a device that enrols itself, if central accepts its proof. Without central it is admitted unproven: it can
+    /// only get the answer to try again, and central checks its proof with each request.
     ///
     /// # Errors
     /// Why it is not admitted; true when it may try again.
@@ -76,15 +76,15 @@ impl Enrolments {
     }
 
     /// Answers a device that enrols itself.
-    pub async fn answer(&self, who: &Identity, wish: Wish, from: IpAddr) -> EnrolmentAnswer {
-        let Some(enrolment) = self.0.enrolling.asks(who, wish) else {
+    pub async fn answer(&self, who: &Identity, request: EnrolmentRequest, from: IpAddr) -> EnrolmentAnswer {
+        let Some(enrolment) = self.0.enrolling.request_of(who, request) else {
             return EnrolmentAnswer::failure(401, "the registration took too long; connect again");
         };
         let id = enrolment.registration_id.clone();
         let mut answer = self.ask(enrolment, from).await;
         if let Some(state) = answer.body.get_mut("registrationState") {
             if self.0.devices.get(&id).is_none() {
-                // central has told that the device stands behind this gateway, and the word is on its way.
+                // central has assigned the device to this gateway, and the update is on its way.
                 let body = json!({"operationId": answer.body["operationId"], "status": "assigning"});
                 return EnrolmentAnswer { status: 202, retry_after: Some(RETRY_AFTER_SECS), body };
             }
@@ -124,7 +124,7 @@ impl Enrolments {
         }
     }
 
-    /// The link is up, or down: then nothing that was asked is answered any more.
+    /// The link is up, or down: then no request is answered any more.
     pub fn linked(&self, is_linked: bool) {
         let mut questions = self.questions();
         questions.is_linked = is_linked;
@@ -144,7 +144,7 @@ impl Enrolments {
 
     pub fn answered(&self, request_id: &str, answer: EnrolmentAnswer) {
         if let Some((waiting, _)) = self.questions().waiting.remove(request_id) {
-            // Whoever asked may have gone.
+            // The requester may have gone.
             let _ = waiting.send(answer);
         }
     }
@@ -165,7 +165,7 @@ mod tests {
             registration_id: "press-1".parse().unwrap(),
             token: "t".into(),
             certificates: Vec::new(),
-            wish: Wish::Prove,
+            request: EnrolmentRequest::Prove,
         }
     }
 
@@ -176,7 +176,7 @@ mod tests {
         let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
         let enrolments = Enrolments::new("gw.local".into(), devices.clone());
         let who = enrolments.admit(enrolment(), FROM).await.unwrap();
-        let away = enrolments.answer(&who, Wish::Register, FROM).await;
+        let away = enrolments.answer(&who, EnrolmentRequest::Register, FROM).await;
         assert_eq!((away.status, away.retry_after), (503, Some(RETRY_AFTER_SECS)));
 
         enrolments.linked(true);
@@ -185,9 +185,9 @@ mod tests {
             enrolments.has_unsent().await;
             let (id, asked) = enrolments.next_unsent().unwrap();
             enrolments.answered(&id, EnrolmentAnswer { status: 200, retry_after: None, body });
-            asked.wish
+            asked.request
         };
-        let status = || Wish::Status { operation_id: "o".into() };
+        let status = || EnrolmentRequest::Status { operation_id: "o".into() };
         let (answer, asked) =
             tokio::join!(enrolments.answer(&who, status(), FROM), central(assigned.clone()));
         assert_eq!((answer.status, &answer.body["status"], asked), (202, &json!("assigning"), status()));

@@ -1,6 +1,6 @@
 //! Which of the devices of its name a message in a queue is of.
 //!
-//! Queues hold names. When a device is removed, everything that stands in the queues under its name is its own: how far that
+//! Queues hold names. When a device is removed, everything in the queues under its name is its own: how far that
 //! reaches is noted with its [`Generation`], and stays noted until the queues are beyond. So publishing costs nothing, and messages
 //! that an older version stored are known too.
 //!

@@ -30,7 +30,7 @@ pub struct ModuleNumbers(Arc<RwLock<BTreeMap<Identity, u64>>>);
 pub struct ModuleGenerations {
     state: State,
     numbers: ModuleNumbers,
-    /// As central told them last. Of a module that was removed since, until central tells others.
+    /// As central sent them last; of a module that was removed since, until central sends others.
     of_central: Arc<RwLock<BTreeMap<ModuleId, u64>>>,
 }
 
@@ -57,7 +57,7 @@ impl ModuleGenerations {
         Self { state, numbers, of_central: Arc::new(RwLock::new(of_central.unwrap_or_default())) }
     }
 
-    /// central's number of a module; `None` when it told none.
+    /// central's number of a module; `None` if it sent none.
     pub fn of_central(&self, module: &ModuleId) -> Option<u64> {
         self.of_central.read().expect(UNPOISONED).get(module).copied()
     }

@@ -151,7 +151,7 @@ fn run(mut waiting: mpsc::Receiver<Job>, took_us: &AtomicU64) {
         let mut next = Some(first);
         while let Some(job) = next {
             let since = Instant::now();
-            // Whoever asked is refused; others are not.
+            // Only this requester is refused.
             let hashed = catch_unwind(AssertUnwindSafe(|| {
                 tasks::isolated_turn(THREAD);
                 job.run(&mut memory)
@@ -172,7 +172,7 @@ impl Job {
     fn run(self, memory: &mut Memory) -> bool {
         match self {
             Self::Hash { password, hashed } => {
-                // Whoever asked may have gone.
+                // The requester may have gone.
                 let _ = hashed.send(password::hash(&password, rand::random(), memory));
                 true
             }

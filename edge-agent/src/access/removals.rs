@@ -214,7 +214,7 @@ impl Removal {
         self.removals.0.state.put(Namespace::Devices, PENDING, &texts).later();
     }
 
-    /// As [`Removal::note`], of devices whose generation is known: what queues hold of them is told from what the next ones of
+    /// As [`Removal::note`], of devices whose generation is known: what queues hold of them is distinguished from what the next ones of
     /// their names send.
     pub fn note_devices(&self, devices: impl IntoIterator<Item = (DeviceId, Option<Generation>)>) {
         let devices = devices.into_iter().map(|(device, generation)| {

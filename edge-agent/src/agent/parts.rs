@@ -82,7 +82,7 @@ impl Parts {
         let enrolments = Enrolments::new(config.hostname.clone(), devices.clone());
         let dispatcher = CloudMessageDispatcher::new(Arc::new(cloud_messages.clone()), clients.clone());
         let users = Users::load(state.clone(), config.listen.anonymous_user.clone())?;
-        // Everything that keeps something by identity: what stands here forgets with a removal, and nothing else does.
+        // Everything that keeps something by identity: what is listed here forgets with a removal, and nothing else does.
         let kept: Vec<Box<dyn IdentityState>> = vec![
             Box::new(clients.clone()),
             Box::new(twins.clone()),

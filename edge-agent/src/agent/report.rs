@@ -64,7 +64,7 @@ impl Reporter {
             report::bounded(section)
         };
         let Some(versions) = judgement.versions else {
-            // What is wrong with a gateway is told before it has a manifest, too.
+            // What is wrong with a gateway is reported before it has a manifest, too.
             if health.is_some() {
                 let agent = Identity::module(self.gateway.clone(), ModuleId::edge_agent());
                 self.twins.replace_reported(&agent, with_health(Map::new()));

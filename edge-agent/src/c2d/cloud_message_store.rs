@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Sequences ascend per device: what is not above the highest one taken is known. When it neither waits nor ended a moment ago,
-//! central or its clock went back in time: then it is rejected, so that nobody waits for it. The first end of a message stands.
+//! central or its clock went back in time: then it is rejected, so that nobody waits for it. The first end of a message counts.
 //! Messages with their bodies are held in memory too, within [`BYTES_MAX`].
 
 use edge_core::error_chain::chain;
@@ -25,7 +25,7 @@ use crate::access::identity_state::{IdentityState, RemovalError, Removed};
 use crate::clock::now_ms;
 use crate::state::{Namespace, State, StateError, shaped};
 
-/// Bytes of all messages that wait here. Beyond it a message is rejected, and central told.
+/// Bytes of all messages that wait here. Beyond it a message is rejected, and central notified.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Keys in the namespace: `high/{device}`, `wait/{device}/{sequence}`, `end/{device}/{sequence}`.
@@ -250,7 +250,7 @@ impl CloudMessageStore {
         };
         self.settled.notify_one();
         if let Err(error) = saved.durable().await {
-            // It is told to central from memory; a restart before that delivers the message once more.
+            // It is reported to central from memory; a restart before that delivers the message once more.
             tracing::error!(%device, sequence, error = %chain(&error), "the end of a cloud-to-device message was not saved");
         }
     }

@@ -143,7 +143,7 @@ pub(super) fn server(tls: &TlsSection, hostname: &str, now_secs: u64) -> Probe<S
     };
     let ca = authority.as_ref().and_then(|authority| authority.validity().ok());
     let issuing = Issuing { lifetime_secs: SERVER_LIFETIME.as_secs(), ca };
-    // A clock that is wrong for certain judges nothing.
+    // Nothing is decided by a clock that is certainly wrong.
     let judged = is_plausible(now_secs).then(|| renewal(&known, &server_names(hostname), &issuing, now_secs));
     Probe::Found(ServerCertificateFacts {
         path: tls.cert.display().to_string(),

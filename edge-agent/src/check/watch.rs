@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Checks are at least so far apart, however often things change.
 const AT_LEAST: Duration = Duration::from_secs(5);
 
-/// Checks, and publishes what central is to be told, until `stop`.
+/// Checks, and publishes the report for central, until `stop`.
 pub async fn run(
     control: Arc<Control>,
     config: Arc<Config>,

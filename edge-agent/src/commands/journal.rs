@@ -80,7 +80,7 @@ pub(super) enum Entered {
     New(Saved),
     /// It is under way, or central has its answer.
     Known,
-    /// It has its answer, which is told again.
+    /// It has its answer, which is sent again.
     Answered,
     Not(MethodFailure),
 }

@@ -30,7 +30,7 @@ use crate::gateway_service::GatewayService;
 const CALLS_MAX: usize = 200;
 /// The largest payload: IoT Hub's 128 KB.
 const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
-/// The largest body: the payload and what stands around it.
+/// The largest body: the payload and the JSON around it.
 const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 4 * 1024;
 /// How long a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);

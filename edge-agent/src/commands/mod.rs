@@ -1,7 +1,7 @@
 //! Commands from central: each is called once and gets exactly one answer, the target's own or why there is none.
 //!
 //! ```text
-//! central ─► waiting ── its target listens ──► running ── answer, or none by the deadline ──► answered ─► told
+//! central ─► waiting ── its target listens ──► running ── answer, or none by the deadline ──► answered ─► reported
 //!               └── not valid any more, or its device left ───────────────────────────────────►┘
 //! ```
 //!
@@ -44,7 +44,7 @@ pub struct Commands {
     gateway: DeviceId,
     journal: Arc<Mutex<Journal>>,
     answered: Arc<Notify>,
-    /// Told when the next command to expire may be another one.
+    /// Notified when the next command to expire may be another one.
     waiting_changed: Arc<Notify>,
     /// Targets whose waiting commands are being run.
     rounds: Arc<SingleFlight<Identity>>,

@@ -19,7 +19,7 @@ pub(super) struct File {
     /// The gateway's device id, as central knows it.
     #[schemars(with = "String")]
     pub(super) device_id: DeviceId,
-    /// DNS name or address under which leaf devices and modules reach the gateway. It stands in its certificate.
+    /// DNS name or address under which leaf devices and modules reach the gateway. Its certificate has this name.
     pub(super) hostname: String,
     /// Directory of keys, state and queues.
     pub(super) data_dir: PathBuf,

@@ -21,7 +21,7 @@ pub struct Upstream {
     pub ca: Option<PathBuf>,
     /// What is spoken on TCP.
     pub transport: Transport,
-    /// What stands in between.
+    /// Proxy in between.
     pub proxy: ProxyChoice,
     /// `[upstream.budget]`
     pub budget: Limits,
@@ -66,7 +66,7 @@ pub struct Broker {
 /// A password, or the file that holds it.
 #[derive(Clone, PartialEq)]
 pub enum Password {
-    /// As it stands in the configuration.
+    /// As written in the configuration.
     Text(String),
     /// A file with one line.
     File(PathBuf),
@@ -102,7 +102,7 @@ pub enum Transport {
     Plain,
 }
 
-/// What stands between here and the upstream.
+/// Proxy between here and the upstream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProxyChoice {
     /// What `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.

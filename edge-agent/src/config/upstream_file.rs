@@ -54,13 +54,13 @@ enum TransportName {
     Plain,
 }
 
-/// As it stands in the file.
+/// As written in the file.
 #[derive(Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FileUpstream {
     /// What is upstream: central, any MQTT broker, or IoT Hub.
     kind: KindName,
-    /// `HostName=…;DeviceId=…;SharedAccessKey=…` of the gateway at central or IoT Hub. Without it the gateway stands alone.
+    /// `HostName=…;DeviceId=…;SharedAccessKey=…` of the gateway at central or IoT Hub. Without it the gateway has no upstream.
     connection_string: Option<String>,
     /// Certificate authorities of the upstream, PEM file; needed wherever TLS is spoken.
     ca: Option<PathBuf>,
@@ -131,7 +131,7 @@ struct FileBudget {
 }
 
 impl FileUpstream {
-    /// The upstream; `None` for a gateway that stands alone.
+    /// The upstream; `None` for a gateway without an upstream.
     ///
     /// # Errors
     /// What is wrong, naming the key.
@@ -315,7 +315,7 @@ impl FileUpstream {
         match self.proxy.as_deref() {
             None => Ok(ProxyChoice::Environment),
             Some("none") => Ok(ProxyChoice::None),
-            // Its text may hold a password: it is not told.
+            // Its text may hold a password: it is not shown.
             Some(text) => Proxy::parse(text).map(ProxyChoice::Named).map_err(|error| {
                 SettingError::new(
                     "[upstream] proxy",

@@ -137,7 +137,7 @@ pub(super) async fn add(
     }))
 }
 
-/// What an Azure SDK takes. One with a certificate is told so, and reads the certificate from its program.
+/// What an Azure SDK takes. One with a certificate gets a text that says so, and reads the certificate from its program.
 fn connection_string(control: &Control, id: &DeviceId, attestation: &Attestation) -> String {
     match attestation {
         Attestation::Keys(keys) => ConnectionString {

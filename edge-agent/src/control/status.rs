@@ -206,7 +206,7 @@ fn budget(meter: &Meter) -> BudgetStatus {
     BudgetStatus { spent: spent.collect(), resets_in_seconds: meter.resets_in_ms().div_ceil(1000) }
 }
 
-/// A loss that central has not been told yet.
+/// A loss that was not reported to central yet.
 fn untold(gap: &Gap) -> UntoldLoss {
     UntoldLoss {
         cause: gap.cause.name().to_owned(),

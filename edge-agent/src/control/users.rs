@@ -69,7 +69,7 @@ pub(super) fn check_name(control: &Control, name: &str) -> Result<(), Failure> {
     }
 }
 
-/// Adds a user; gives its name and, when it was made here, its password. It is never told again.
+/// Adds a user; gives its name and, if it was generated here, its password, which is shown only once.
 pub(super) async fn new_user(
     control: &Control,
     name: &str,

@@ -305,7 +305,7 @@ impl Deployments {
         removal.finish().await?;
         if !replaced.is_empty() {
             self.must_renew.store(true, Ordering::Relaxed);
-            // central tells everything again: what it told before of a module of the name was for this one.
+            // central sends everything again: what it sent before for a module of the name was for this one.
             self.removals.removed_here();
         }
         Ok(!replaced.is_empty())

@@ -64,7 +64,7 @@ const PLAN_WITHIN: Duration = Duration::from_secs(10);
 pub struct Reconciler {
     pub engine: Engine,
     pub workload: Arc<Workload>,
-    /// What containers are told.
+    /// What every container gets.
     pub context: ModuleContext,
     /// What is wanted; `None` before there is a deployment.
     pub deployments: watch::Receiver<Option<Arc<Deployment>>>,
@@ -141,7 +141,7 @@ impl Reconciler {
             () = self.reconcile(&happened, busy, engine_since_ms, &stop) => {}
             () = stop.cancelled() => {}
         }
-        // A step is never cut in two by its own end: the engine finishes what it was asked.
+        // A step is never cut in two by its own end: the engine finishes a request.
         let _ = events.await;
     }
 
@@ -214,7 +214,7 @@ impl Reconciler {
         }
     }
 
-    /// Looks, begins what is due, and gives how long nothing more is to be done if nothing happens.
+    /// Observes Docker, begins the steps that are due, and returns how long to wait if no event comes.
     async fn look(&self, memory: &mut Memory, away: &mut Backoff, stop: &CancellationToken) -> Duration {
         match self.pass(memory, stop).await {
             Ok(next) => {

@@ -31,7 +31,7 @@ pub enum RestartError {
     NoContainer { module: ModuleId },
     #[error("{why}")]
     Failed {
-        /// In the engine's words.
+        /// The engine's error text.
         why: String,
     },
     #[error("the daemon is stopping, or no deployment is in force")]

@@ -1,7 +1,7 @@
 //! A folder of manifests on the gateway: whoever puts a file there deploys it, as `edge-agent apply` does.
 //!
 //! The folder's newest `*.json` counts. Its checksum is remembered, so that a restart of the daemon does not bring an old
-//! file back over what central has wanted since. A wrong manifest is told in the log and changes nothing.
+//! file back over what central has wanted since. A wrong manifest is logged and changes nothing.
 
 use edge_core::error_chain::chain;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! A message as it stands in a queue: version 1, the length of its topic (u16, little endian), the topic, the body. One that
+//! A message as stored in a queue: version 1, the length of its topic (u16, little endian), the topic, the body. One that
 //! was put back from a quarantine has before it: version 3, the quarantine's id, the epoch of the entry's number and the number
 //! (u64, little endian); version 2 is the same without an epoch.
 
@@ -90,7 +90,7 @@ pub fn put_back(origin: &Origin, record: &[u8]) -> Bytes {
     marked.freeze()
 }
 
-/// The generation key as it stands in a topic.
+/// The generation key as written in a topic.
 const GENERATION: &str = "%24.ls-g=";
 
 /// Which of the devices of its name sent a record, where that is written in it.
@@ -120,7 +120,7 @@ fn topic(record: &[u8]) -> Option<&str> {
     std::str::from_utf8(record.get(HEAD_BYTES..end)?).ok()
 }
 
-/// Whose message it is, as its topic names it, `device` or `device/module`: what losses in a queue are told by.
+/// Whose message it is, as its topic names it, `device` or `device/module`: losses in a queue are counted by it.
 pub fn sender(record: &[u8]) -> Option<String> {
     let topic = topic(record)?;
     // A module's input: the topic is the module's, and the bag says who sent it.

@@ -103,6 +103,7 @@ impl Router {
         payload: &Bytes,
         fence: Option<&Fence>,
     ) -> Stored {
+        // First, because most free topics have no route: their messages are not copied.
         let is_taken = self.routing.borrow().table.as_ref().is_some_and(|table| table.takes_topic(topic));
         if !is_taken {
             return Box::pin(std::future::ready(Ok(())));
@@ -127,7 +128,7 @@ impl Router {
     }
 
     /// Routes a change of reported properties, as a message of the hub's (edgeHub's form): the patch is its body, and
-    /// whoever reported it stands in the properties of the sender.
+    /// the properties of the sender name who reported it.
     pub fn twin_change(&self, from: &Identity, patch: &Map<String, Value>) -> Stored {
         let takes = self.routing.borrow().table.as_ref().is_some_and(RouteTable::takes_twin_changes);
         if !takes {
@@ -151,6 +152,7 @@ impl Router {
 
     fn route(&self, kind: Kind<'_>, sender: Sender<'_>, bag: &PropertyBag, payload: &Bytes) -> Stored {
         let Sender { from, as_whom, fence } = sender;
+        // One version of the routes for the whole message, also if a deployment changes them meanwhile.
         let routing = self.routing.borrow().clone();
         if !matches!(kind, Kind::TwinChange { .. }) {
             routing.received.count(from, &self.gateway);
@@ -172,6 +174,7 @@ impl Router {
         let mut appends = Vec::with_capacity(goes.len());
         for Goes { sink, class, time_to_live_ms } in goes {
             let time_to_live_ms = time_to_live_ms.or(routing.time_to_live_ms);
+            // On the clock that is never set: a corrected wall clock must expire nothing (docs/decisions/0066).
             let expires_ms = time_to_live_ms.map(|ms| steady_ms().saturating_add(ms));
             let record = match &sink {
                 Sink::Upstream => encode(&schemas::topics::telemetry(as_whom, bag), payload),
@@ -202,7 +205,7 @@ impl Router {
         payload: &[u8],
     ) -> Result<Bytes, Rejected> {
         let mut bag = bag.clone();
-        // edgeHub hands on the sender and what the sender set. The output is not the receiver's: a module that sends a message
+        // edgeHub passes on the sender and what the sender set. The output is not the receiver's: a module that sends a message
         // on with its properties would send it to two outputs.
         bag.remove(system::OUTPUT_NAME);
         name_sender(&mut bag, from);
@@ -211,8 +214,9 @@ impl Router {
     }
 }
 
-/// What the sender is told of a message that was handed to some queues.
+/// The answer to the sender of a message that was given to some queues.
 fn outcome(stored: Vec<Result<u64, AppendError>>, unrouted: &Unrouted) -> Result<(), Rejected> {
+    // The worst failure decides, except that a full queue is no reason to repeat what another queue has.
     let is_taken = stored.iter().any(Result::is_ok);
     let (mut full, mut too_long) = (None, None);
     for error in stored.into_iter().filter_map(Result::err) {
@@ -231,6 +235,7 @@ fn outcome(stored: Vec<Result<u64, AppendError>>, unrouted: &Unrouted) -> Result
     }
     match full {
         None => Ok(()),
+        // Acknowledged: sent again, it would be stored twice where it was taken (docs/decisions/0011).
         Some(_) if is_taken => {
             unrouted.count_partly();
             Ok(())

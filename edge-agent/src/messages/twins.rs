@@ -46,7 +46,7 @@ struct Kept {
     twin: Twin,
     /// Version of central's section that was received last.
     central_version: Option<u64>,
-    /// Its properties, while a local change stands in their place in `twin`.
+    /// Its properties, while a local change replaces them in `twin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     central_properties: Option<Map<String, Value>>,
 }

@@ -74,7 +74,7 @@ fn parse(bytes: &[u8]) -> Option<Export> {
     loop {
         let line = lines.next()??;
         let Some(end) = line.strip_prefix("end ") else {
-            // Of a room that this version does not know.
+            // Of a namespace that this version does not know.
             let Some(Change { room, key, value }) = line::parse(line) else { continue };
             values.insert((room, key), value?);
             continue;

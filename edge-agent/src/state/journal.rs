@@ -1,4 +1,4 @@
-//! The journal: every change of the state, in order, on disk before anybody is told that it is saved.
+//! The journal: every change of the state, in order, on disk before a change counts as saved.
 
 use std::path::Path;
 

@@ -110,7 +110,7 @@ impl Keeper {
         LOOK_EVERY.saturating_sub(self.looked_at.elapsed())
     }
 
-    /// Looks after the files when it is time: what somebody removed is made again from the database, which is open. True when
+    /// Maintains the files when it is time: what somebody removed is made again from the database, which is open. True when
     /// that was done.
     pub(super) fn look_when_due(&mut self) -> bool {
         if !self.look_due().is_zero() {

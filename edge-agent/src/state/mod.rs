@@ -102,7 +102,7 @@ impl State {
                                 .map(|write| (write.change, write.saved))
                                 .unzip();
                             for (result, saved) in keeper.save(changes).into_iter().zip(answers) {
-                                // A caller that did not wait for the disk is not told.
+                                // A caller that did not wait for the disk gets no result.
                                 let _ = saved.send(result);
                             }
                         }
@@ -125,7 +125,7 @@ impl State {
         Ok(Self { writes, loaded, journal, removed, ended: Arc::new(ended) })
     }
 
-    /// What a namespace held when the state was opened, by key. A value that cannot be read is left where it is, told by an ERROR
+    /// What a namespace held when the state was opened, by key. A value that cannot be read is left where it is, reported by an ERROR
     /// in the log, and left out: it must stop neither the start nor what does not depend on it.
     pub fn load<T: DeserializeOwned>(&self, room: Namespace) -> Vec<(String, T)> {
         let values = self.loaded.iter().filter(|(of, _, _)| *of == room);

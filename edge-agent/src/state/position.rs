@@ -60,7 +60,7 @@ impl Position {
         holds(other, self) && !holds(self, other)
     }
 
-    /// As it stands in an export: ` epoch:sequence` for each.
+    /// As written in an export: ` epoch:sequence` for each.
     pub(super) fn epochs_text(&self) -> String {
         self.epochs.iter().map(|(epoch, last)| format!(" {:x}:{last}", epoch.number())).collect()
     }
@@ -73,7 +73,7 @@ impl Position {
         words.map(parse).collect()
     }
 
-    /// As it stands in sled's stamp: 16 bytes for each.
+    /// As stored in sled's stamp: 16 bytes for each.
     pub(super) fn epochs_bytes(&self) -> Vec<u8> {
         let numbers = self.epochs.iter().flat_map(|(epoch, last)| [epoch.number(), *last]);
         numbers.flat_map(u64::to_le_bytes).collect()

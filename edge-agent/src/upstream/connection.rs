@@ -1,7 +1,7 @@
 //! One MQTT connection to an upstream, from the CONNACK to its end.
 //!
 //! One task writes and listens, and neither waits for the other: an upstream that reads nothing more is still listened to. The task
-//! waits for whatever comes first: a packet from upstream, room to write, something of the gateway's to send, or the time to ping.
+//! waits for whatever comes first: a packet from upstream, space to write, something of the gateway's to send, or the time to ping.
 
 use std::error::Error;
 use std::future::Future;

@@ -89,8 +89,10 @@ pub(super) async fn run<U: Upstream>(
                 let began = Instant::now();
                 let outcome = tokio::select! {
                     outcome = Box::pin(upstream.carry(connection, stop)) => outcome,
+                    // `carry` ends by itself after a stop, in order; this is for one that cannot.
                     () = stopped_long_ago(stop) => return,
                 };
+                // A connection that works for a while ends a row of failures; one that is closed at once does not.
                 backoff.lasted(began.elapsed());
                 outcome
             }
@@ -98,6 +100,7 @@ pub(super) async fn run<U: Upstream>(
         };
         let Err(why) = outcome else { return };
         let Retry::Later { at_most } = upstream.ended(&why) else { continue };
+        // With jitter: after a power cut every gateway of a site connects at the same moment.
         let wait = backoff.failed(rand::random()).min(at_most);
         let failure = match &why {
             ConnectionError::Connect(error) => link_failure(error),

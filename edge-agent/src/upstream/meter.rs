@@ -120,7 +120,7 @@ impl Meter {
         self.changed.subscribe()
     }
 
-    /// Looks at the clocks and saves now and then, until `stop`.
+    /// Reads the clocks and saves at intervals, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
             let wait = LOOKS_EVERY.min(Duration::from_millis(self.resets_in_ms() + 1));

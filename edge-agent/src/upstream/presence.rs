@@ -1,4 +1,4 @@
-//! Which clients came or went since central was told last.
+//! Which clients connected or disconnected since the last report to central.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,15 +7,15 @@ use schemas::link::CHILDREN_MAX;
 use schemas::names::Identity;
 use tokio::sync::Notify;
 
-/// Identities that are noted one by one; with more, or without anybody who takes them, everybody is told anew.
+/// Identities that are noted one by one; with more, or without a receiver, the whole list is reported again.
 const NOTED_MAX: usize = CHILDREN_MAX;
 
-/// What central is to be told of who is connected.
+/// Changes of the connected clients to report to central.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changes {
     /// These came or went.
     Of(BTreeSet<Identity>),
-    /// So many that all who are connected are told.
+    /// So many that the whole list is reported.
     Everybody,
 }
 

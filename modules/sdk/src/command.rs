@@ -34,7 +34,7 @@ pub(crate) enum Waiting {
 pub(crate) struct Telemetry {
     pub(crate) topic: String,
     pub(crate) payload: Bytes,
-    /// Told at the PUBACK; dropped untold when the module stops before.
+    /// Gets a value at the PUBACK; dropped if the module stops before.
     pub(crate) done: oneshot::Sender<()>,
     /// Its place among what may be unanswered.
     pub(crate) _slot: OwnedSemaphorePermit,

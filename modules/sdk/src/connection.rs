@@ -91,7 +91,7 @@ impl Connection {
                 Ok((sender, receiver)) => {
                     let since = Instant::now();
                     let ended = self.serve(sender, receiver, stop.as_mut()).await;
-                    // A gateway that lets the module in and soon throws it out is not asked faster for it.
+                    // A gateway that accepts the module and soon disconnects it gets no more attempts for it.
                     if since.elapsed() >= BACKOFF_CAP {
                         failures = 0;
                     }
@@ -117,7 +117,7 @@ impl Connection {
         info!(unacknowledged = self.outbox.len(), "module stopped");
     }
 
-    /// Waits for something while not connected, and takes what the module says meanwhile. `None` when told to stop.
+    /// Waits for something while not connected, and takes the module's requests meanwhile. `None` if the module stops.
     async fn while_away<T>(
         &mut self,
         mut stop: Pin<&mut impl Future<Output = ()>>,

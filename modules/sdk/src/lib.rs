@@ -21,7 +21,7 @@
 //! - What [`module::Module::send`] acknowledged is on the gateway's disk. What a cut left unacknowledged is sent again:
 //!   at least once, in order.
 //! - An input is acknowledged only when the module asks for the next event. What a module was killed over comes again.
-//! - Desired properties are always told whole: after every connect and after every change.
+//! - Desired properties are always given whole: after every connect and after every change.
 //! - The gateway may be away for as long as it likes: the module waits, and connects with backoff.
 
 #![warn(missing_docs)]

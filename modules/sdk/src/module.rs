@@ -38,7 +38,7 @@ pub struct Module {
     task: JoinHandle<()>,
 }
 
-/// What a module is told.
+/// What a module receives.
 #[derive(Debug)]
 pub enum Event {
     /// A message on an input. Asking for the next event acknowledges it.
@@ -47,7 +47,7 @@ pub enum Event {
     Desired(Section),
     /// A call that wants an answer.
     Method(MethodCall),
-    /// The module was told to stop (SIGTERM or SIGINT), and has said goodbye to the gateway. Nothing follows.
+    /// The module got SIGTERM or SIGINT, and has disconnected from the gateway. Nothing follows.
     Stop,
 }
 
@@ -106,7 +106,7 @@ impl Module {
     /// a `select!`.
     pub async fn next(&mut self) -> Event {
         if self.receipt.is_some() {
-            // The room first: when this future is dropped while it waits, the receipt must still be here.
+            // The space first: if this future is dropped while it waits, the receipt must still be here.
             if let Ok(room) = self.commands.reserve().await
                 && let Some(receipt) = self.receipt.take()
             {
@@ -130,7 +130,7 @@ impl Module {
                             return Event::Input(input);
                         }
                         Some(Waiting::Method(call)) if call.connection == present => return Event::Method(call),
-                        // From a connection that has ended: the gateway sends an input again, a caller is told.
+                        // From a connection that has ended: the gateway sends an input again, and a caller gets an error.
                         Some(Waiting::Input(_) | Waiting::Method(_)) => {}
                     }
                 }

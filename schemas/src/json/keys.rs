@@ -13,7 +13,7 @@ const RESERVED: &str = "$serde_json::private::";
 /// Characters of a key in an error.
 const SHOWN: usize = 40;
 
-/// What becomes of an object in which a key stands twice.
+/// What to do with an object in which a key occurs twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Twice {
     /// The last value counts, as Azure's services have it.

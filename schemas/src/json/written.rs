@@ -1,7 +1,7 @@
 //! A document that is changed in places and written again, with every other number as it was.
 //!
 //! serde_json holds a number as a 64-bit integer or a double: it would write `12345678901234567890123` as
-//! `1.2345678901234568e22`, and refuses `1e999`. Here such a number stands in the document as a text that nobody else writes, and is put
+//! `1.2345678901234568e22`, and refuses `1e999`. Here such a number is kept in the document as a text that nobody else writes, and is put
 //! back when the document is written.
 
 use std::borrow::Cow;
@@ -76,7 +76,7 @@ fn without_numbers<'t>(text: &'t str, mark: &str, numbers: &mut Vec<String>) -> 
     Cow::Owned(replaced)
 }
 
-/// Whether this is a number, and serde_json would not write it as it stands.
+/// Whether this is a number, and serde_json would not write it unchanged.
 fn is_written_otherwise(literal: &str) -> bool {
     match serde_json::from_str::<Value>(literal) {
         Ok(value) => {

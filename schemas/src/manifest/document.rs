@@ -1,7 +1,7 @@
 //! The manifest as its authors write it: these types exist for their JSON Schema, `schemas/json/manifest.json`, which
 //! editors and central's API description use. [`super::Manifest::parse`] is what decides; a test holds the two together.
 
-// Nothing constructs these: only their shape and their words matter.
+// Nothing constructs these: only their shape and their texts matter.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;

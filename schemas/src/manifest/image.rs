@@ -7,7 +7,7 @@ pub(super) const ALLOWED: &str =
 /// Said of `$upstream:443/name`, which in IoT Edge is an image at the parent gateway.
 pub(super) const NO_PARENT: &str = "gateways have no parent here, write the registry's own host";
 
-/// Said of `${MODULES.sensor}`, which stands in templates.
+/// For `${MODULES.sensor}`, which templates contain.
 pub(super) const TEMPLATE: &str = "this is a template; `edge-agent plan` and `apply` replace ${VARIABLE} from the environment in files with the \
      key $schema-template or named *.template.json; ${MODULES.…} is replaced by the image's own name, or build the \
      template with `iotedgedev genconfig`";

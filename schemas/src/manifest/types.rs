@@ -113,7 +113,7 @@ macro_rules! words {
             /// Every one of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// As it stands in a manifest.
+            /// As written in a manifest.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)+

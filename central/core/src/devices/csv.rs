@@ -11,14 +11,14 @@ pub struct Record {
 
 /// Why a file is not CSV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum CsvFault {
     /// A quote that is never closed.
     OpenQuote,
     /// Something behind the closing quote of a field.
     BehindQuote,
 }
 
-impl Fault {
+impl CsvFault {
     pub fn text(self) -> &'static str {
         match self {
             Self::OpenQuote => "a field begins with a quote (\") that is not closed",
@@ -45,7 +45,7 @@ pub fn records(text: &str) -> Records<'_> {
 }
 
 impl Iterator for Records<'_> {
-    type Item = Result<Record, (usize, Fault)>;
+    type Item = Result<Record, (usize, CsvFault)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -69,7 +69,7 @@ impl Records<'_> {
         is_return || is_feed
     }
 
-    fn record(&mut self) -> Result<Vec<String>, Fault> {
+    fn record(&mut self) -> Result<Vec<String>, CsvFault> {
         let mut fields = Vec::new();
         loop {
             let field = match self.rest.next_if_eq(&'"') {
@@ -90,7 +90,7 @@ impl Records<'_> {
                 return Ok(fields);
             }
             while !self.line_end() && self.rest.next().is_some() {}
-            return Err(Fault::BehindQuote);
+            return Err(CsvFault::BehindQuote);
         }
     }
 
@@ -104,11 +104,11 @@ impl Records<'_> {
         field
     }
 
-    fn quoted(&mut self) -> Result<String, Fault> {
+    fn quoted(&mut self) -> Result<String, CsvFault> {
         let mut field = String::new();
         loop {
             match self.rest.next() {
-                None => return Err(Fault::OpenQuote),
+                None => return Err(CsvFault::OpenQuote),
                 Some('"') if self.rest.next_if_eq(&'"').is_none() => return Ok(field),
                 Some(c) => {
                     // CR LF is one end of a line.
@@ -120,7 +120,7 @@ impl Records<'_> {
     }
 }
 
-/// Writes one record with its end. A field that a reader could take for something else stands in quotes.
+/// Writes one record with its end. A field that a reader could take for something else is quoted.
 pub fn write(out: &mut String, fields: &[&str]) {
     for (index, field) in fields.iter().enumerate() {
         if index > 0 {

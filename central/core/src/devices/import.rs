@@ -72,7 +72,7 @@ pub fn read(text: &str) -> Result<DeviceFile, InvalidFile> {
         };
         file.lines.push(line.and_then(|line| match taken.get(&line.id) {
             Some(first) => {
-                let why = format!("device `{}` stands on line {first} already", line.id);
+                let why = format!("device `{}` is on line {first} already", line.id);
                 Err(WrongLine { line: line.line, id: Some(line.id), why })
             }
             None => {
@@ -106,7 +106,7 @@ impl std::fmt::Display for InvalidFile {
                 "line 1: no column {}; the first line names the columns, separated by commas",
                 COLUMNS[0]
             ),
-            Self::Twice(column) => write!(f, "line 1: the column {column} stands there twice"),
+            Self::Twice(column) => write!(f, "line 1: the column {column} occurs twice"),
             Self::TooLong => write!(f, "the file has more than {DEVICES_MAX} devices; split it"),
         }
     }

@@ -136,7 +136,7 @@ impl<'e> Builder<'e> {
         })
     }
 
-    /// The schema that a property names. What stands in each other is at most five deep: the elements were checked.
+    /// The schema that a property names. Schemas are nested at most five deep: the elements were checked.
     fn schema_of(&mut self, element: &'e Element, property: &str) -> Arc<Schema> {
         match element.links_of(property).next().map(|link| &link.target) {
             Some(Target::Schema(term)) => Arc::new(standard(term)),

@@ -13,7 +13,7 @@ const VERSION: &str = "2";
 /// Later versions, which are known by name alone.
 const LATER: [&str; 2] = ["dtmi:dtdl:context;3", "dtmi:dtdl:context;4"];
 /// Extensions that are known, by context and version. Of all but IoT Central's only the names of types are known: those are
-/// for later versions of the language, and a model of this version that has them is told so.
+/// for later versions of the language, and a model of this version that has them gets an error that says so.
 const EXTENSIONS: [(&str, &[&str]); 4] = [
     (IOT_CENTRAL, &["2"]),
     ("dtmi:dtdl:extension:historization", &["1", "2"]),

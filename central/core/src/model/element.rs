@@ -35,7 +35,7 @@ pub struct Element {
     /// The interface in which it is defined; of an interface itself its own.
     pub defined_in: String,
     pub semantic_types: Vec<&'static SemanticType>,
-    /// Types that are not known: of an unknown extension, or words of whoever wrote the model.
+    /// Types that are not known: of an unknown extension, or made up by the model's author.
     pub other_types: Vec<String>,
     pub unit: Option<&'static str>,
     pub literals: BTreeMap<&'static str, Literal>,

@@ -91,7 +91,7 @@ fn read_cotype(context: &Context, text: &str, element: &mut Element, allowed: &s
             Some(TypeTerm::BesideUnit) => {
                 (Rule::InvalidCotype, format!("`@type` has {text:?}, which units alone have"))
             }
-            // Told when the class is known.
+            // Reported when the class is known.
             Some(TypeTerm::LaterVersion) => return,
             None if text.starts_with("dtmi:") && !dtmi::is_user(text) => {
                 (Rule::TypeInvalidDtmi, format!("`@type` has {text:?}, which is no DTMI"))
@@ -129,7 +129,7 @@ fn check_cotypes(element: &Element, class: Class, problems: &mut Problems) {
     }
 }
 
-/// The strings in `@type`; what is none stands as "".
+/// The strings in `@type`; what is none becomes "".
 pub fn written(object: &Map<String, Value>) -> Option<Vec<&str>> {
     let types = object.get("@type")?;
     Some(match types {

@@ -40,7 +40,7 @@ pub fn heights<'e>(
         if heights.contains_key(start) {
             continue;
         }
-        // Where each stands on the way.
+        // Position of each on the path.
         let mut open: BTreeMap<&str, usize> = BTreeMap::from([(start, 0)]);
         let mut way = vec![visit(start)];
         while let Some(last) = way.last() {
@@ -50,7 +50,7 @@ pub fn heights<'e>(
                     let back_to = done.back_to.filter(|place| *place <= way.len());
                     let height = back_to.map_or(Height::Levels(done.levels), |_| Height::InItself);
                     heights.insert(done.id, height);
-                    // Whoever stands between there and here is in itself too. Told from one to the next, so that many ways back
+                    // Every one between there and here is in itself too. Passed from one to the next, so that many ways back
                     // take no longer than one.
                     let place = way.len();
                     if let (Some(back_to), Some(above)) =

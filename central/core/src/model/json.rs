@@ -34,7 +34,7 @@ pub fn read(text: &[u8], problems: &mut Problems) -> Option<Value> {
         }
         Ok(value) => {
             for member in repeated {
-                let message = format!("the member {member:?} stands twice in one object");
+                let message = format!("the member {member:?} occurs twice in one object");
                 problems.add(None, "", Rule::RepeatedMember, message);
             }
             problems.is_empty().then_some(value)

@@ -26,7 +26,7 @@ pub enum Literal {
     Localized(Localized),
 }
 
-/// Where a property stands, and who is told what is wrong with it.
+/// Position of a property, and the list for its problems.
 pub struct Place<'p> {
     pub element: &'p str,
     pub property: &'static str,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// More problems than this are counted, not told: a document of a megabyte can have a hundred thousand.
+/// More problems than this are counted, not listed: a document of a megabyte can have a hundred thousand.
 pub const PROBLEMS_MAX: usize = 100;
 
 macro_rules! rules {
@@ -147,7 +147,7 @@ rules! {
 pub struct Problem {
     /// The `@id` of the element, its own or one that was made for it; `None` where there is none yet.
     pub element: Option<String>,
-    /// Where the element or its property stands in the document: `contents[2].schema`.
+    /// Position of the element or its property in the document: `contents[2].schema`.
     pub path: String,
     #[serde(serialize_with = "as_name")]
     pub rule: Rule,
@@ -174,7 +174,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The problems of a document, the first [`PROBLEMS_MAX`] of them in words.
+/// The problems of a document, the first [`PROBLEMS_MAX`] of them with a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     pub told: Vec<Problem>,
@@ -196,7 +196,7 @@ impl Problems {
         self.told.is_empty()
     }
 
-    /// How many there are, told or not.
+    /// How many there are, listed or not.
     pub fn count(&self) -> usize {
         self.told.len() + self.more
     }

@@ -21,7 +21,7 @@ pub const ELEMENTS_MAX: usize = 100_000;
 /// Bytes of identifiers that are made for elements, all together: each repeats that of the element around it, of up to 2 kB.
 const MADE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Where an element stands.
+/// Position of an element.
 struct Parent<'p> {
     id: &'p str,
     defined_in: &'p str,
@@ -153,7 +153,7 @@ impl<'o> Reader<'o> {
         Some(id.to_owned())
     }
 
-    /// Reads an element that stands as a value of a property, and gives its identifier.
+    /// Reads an element that is a value of a property, and gives its identifier.
     fn read_inner(
         &mut self,
         outer: &Context,
@@ -223,7 +223,7 @@ impl<'o> Reader<'o> {
     }
 
     /// Reads an element whose identifier is known. Returns false when it is none of `classes`.
-    #[expect(clippy::too_many_arguments, reason = "what is known of the element and of where it stands")]
+    #[expect(clippy::too_many_arguments, reason = "what is known of the element and of its position")]
     fn read_typed(
         &mut self,
         context: &Context,

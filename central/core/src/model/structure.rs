@@ -325,7 +325,7 @@ fn check_components(elements: &Elements, interfaces: &BTreeMap<&str, &Element>, 
         let Some(link) = component.links_of("schema").next() else { continue };
         let Some(interface) = target_id(link).and_then(|id| interfaces.get(id)) else { continue };
         if interface.id == component.defined_in {
-            let message = "`schema` is the interface in which the component stands";
+            let message = "`schema` is the interface that contains the component";
             problems.add(Some(&component.id), &link.path, Rule::RecursiveExtends, message);
             continue;
         }

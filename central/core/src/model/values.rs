@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::calendar;
 use super::types::{Field, Geometry, Primitive, Schema};
 
-/// More faults of one value than this are not told.
+/// More faults of one value than this are not listed.
 const FAULTS_MAX: usize = 20;
 
 /// One place of a value that does not conform.

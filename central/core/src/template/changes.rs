@@ -60,7 +60,7 @@ fn capabilities(model: &Model) -> BTreeMap<Key<'_>, &Content> {
     found
 }
 
-/// What a capability is, in IoT Central's words.
+/// What a capability is, in IoT Central's terms.
 fn word(content: &Content) -> &'static str {
     match &content.kind {
         ContentKind::Telemetry { .. } => "Telemetry",

@@ -1,7 +1,7 @@
 //! A capability model from what a device has sent and reported.
 //!
 //! IoT Central makes one from the values at the root of messages; here components and objects are modelled too. Numbers are
-//! `double`, since a device that sent `20` sends `20.5` next. What cannot be modelled is told, not left out in silence.
+//! `double`, since a device that sent `20` sends `20.5` next. What cannot be modelled is reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -159,7 +159,7 @@ CREATE TABLE loss_totals (
     PRIMARY KEY (gateway, queue, device, module, cause)
 ) WITHOUT ROWID;
 CREATE INDEX loss_totals_by_device ON loss_totals (device);
--- the highest number stored of each gateway's queue, by the queue's id: what makes a loss that is told again known
+-- the highest number stored of each gateway's queue, by the queue's id: by which a loss that is reported again is recognized
 CREATE TABLE loss_marks (
     gateway TEXT NOT NULL,
     queue TEXT NOT NULL,
@@ -290,7 +290,7 @@ CREATE TABLE modules (
 ",
     "
 -- the newest value of each name that a device or module has sent, behind the messages; see last_values.rs. module '': the device
--- itself; component '': none. value: JSON as it was sent; NULL: too long, it stands in its message
+-- itself; component '': none. value: JSON as it was sent; NULL: too long, it is in its message
 CREATE TABLE last_values (
     device TEXT NOT NULL,
     module TEXT NOT NULL,
@@ -351,7 +351,7 @@ CREATE TABLE sessions (
     used_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX sessions_by_user ON sessions (user, used_ms);
--- who asked for which change, and sign-ins; see audit. class: rows of one class give way to each other only;
+-- who made which change, and sign-ins; see audit. class: rows are deleted for new ones of their class only;
 -- status: NULL: no answer was given
 CREATE TABLE audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

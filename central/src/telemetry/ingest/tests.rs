@@ -16,7 +16,7 @@ fn message(from: &str, sequence: u64) -> NewMessage {
     }
 }
 
-fn carrier(connection: u64) -> GatewayConnection {
+fn via(connection: u64) -> GatewayConnection {
     GatewayConnection { gateway: "gw".parse().unwrap(), connection }
 }
 
@@ -42,7 +42,7 @@ async fn site(dir: &std::path::Path) -> (Store, Ingest) {
 async fn many_at_once_are_stored_in_their_order_each_once_and_a_refused_one_refuses_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let (store, ingest) = site(dir.path()).await;
-    let gateway = carrier(1);
+    let gateway = via(1);
     let count = BATCH_MAX as u64 * 2 + 7;
     let mut told = Vec::new();
     for sequence in 1..=count {
@@ -167,13 +167,13 @@ async fn nothing_is_lost_with(seed: u64) {
     while next <= COUNT {
         let until = (next + random.random_range(1..60)).min(COUNT + 1);
         let mut sent: Vec<_> =
-            (next..until).map(|n| ingest.put(message("press-1", n), Some(carrier(connection)))).collect();
+            (next..until).map(|n| ingest.put(message("press-1", n), Some(via(connection)))).collect();
         if faults < 12 && random.random_bool(0.7) {
             inject(FAULTS[random.random_range(0..FAULTS.len())], &store, dir.path()).await;
             faults += 1;
             // The gateway has sent more before it hears of the fault.
             let more = (until + random.random_range(0..40)).min(COUNT + 1);
-            sent.extend((until..more).map(|n| ingest.put(message("press-1", n), Some(carrier(connection)))));
+            sent.extend((until..more).map(|n| ingest.put(message("press-1", n), Some(via(connection)))));
         }
         let mut is_failed = false;
         for stored in sent {
@@ -202,12 +202,12 @@ async fn a_watermark_has_no_holes_whatever_fails_at_whichever_moment() {
 async fn after_a_failed_commit_nothing_of_the_connection_is_stored_until_the_gateway_comes_again() {
     let dir = tempfile::tempdir().unwrap();
     let (store, ingest) = site(dir.path()).await;
-    ingest.put(message("press-1", 1), Some(carrier(1))).await.unwrap();
+    ingest.put(message("press-1", 1), Some(via(1))).await.unwrap();
     // In one group with what makes its commit fail.
-    let first = ingest.put(message("press-1", 2), Some(carrier(1)));
+    let first = ingest.put(message("press-1", 2), Some(via(1)));
     fail_a_commit(&store).await;
     let first = first.await;
-    let later = ingest.put(message("press-1", 3), Some(carrier(1))).await;
+    let later = ingest.put(message("press-1", 3), Some(via(1))).await;
     match first {
         Ok(()) => later.unwrap(),
         Err(_) => {
@@ -217,7 +217,7 @@ async fn after_a_failed_commit_nothing_of_the_connection_is_stored_until_the_gat
     let far = watermark(&store).await;
     assert_eq!(stored_sequences(&store).await, (1..=far).collect::<Vec<_>>());
     for sequence in far + 1..=4 {
-        ingest.put(message("press-1", sequence), Some(carrier(2))).await.unwrap();
+        ingest.put(message("press-1", sequence), Some(via(2))).await.unwrap();
     }
     assert_eq!(stored_sequences(&store).await, [1, 2, 3, 4]);
 }
@@ -228,7 +228,7 @@ async fn another_program_that_holds_the_store_for_seconds_stops_nothing_for_ever
     let (store, ingest) = site(dir.path()).await;
     let other = Connection::open(dir.path().join("central.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let stored = ingest.put(message("press-1", 1), Some(carrier(1)));
+    let stored = ingest.put(message("press-1", 1), Some(via(1)));
     // Longer than SQLite's own wait of 5 s.
     let release = tokio::task::spawn_blocking(move || {
         std::thread::sleep(std::time::Duration::from_secs(8));
@@ -236,6 +236,6 @@ async fn another_program_that_holds_the_store_for_seconds_stops_nothing_for_ever
     });
     stored.await.unwrap();
     release.await.unwrap();
-    ingest.put(message("press-1", 2), Some(carrier(1))).await.unwrap();
+    ingest.put(message("press-1", 2), Some(via(1))).await.unwrap();
     assert_eq!(watermark(&store).await, 2);
 }

@@ -1,4 +1,4 @@
-//! What an identity must show to be admitted, and whether a connection still stands after that has changed.
+//! What an identity must prove to be admitted, and whether a connection may stay after that has changed.
 
 use schemas::names::Identity;
 
@@ -71,6 +71,7 @@ impl Attestation {
             }
             Self::Thumbprints(thumbprints) => {
                 let (shown, ends_at) = shown()?;
+                // By thumbprint alone: a self-signed certificate has no chain, as at IoT Hub.
                 let found = Fingerprint::of(shown.leaf);
                 if thumbprints.iter().any(|thumbprint| thumbprint.names(&found)) {
                     Ok((Proof::Certificate(found), ends_at))
@@ -96,6 +97,7 @@ impl Attestation {
                 thumbprints.iter().any(|thumbprint| thumbprint.names(found))
             }
             (Self::Authority, Proof::Authority(mark)) => trust.devices.has(mark),
+            // Another kind of proof than the identity needs now, after its attestation was changed.
             _ => false,
         }
     }
@@ -147,6 +149,7 @@ impl Demand {
             AccessError::Expired { .. } => true,
             AccessError::Certificate { .. } => {
                 let middle = evidence.certificate.as_ref().and_then(|shown| x509::middle_of_life(shown.leaf));
+                // At a moment when the certificate itself is valid: if it fails then too, the clock was not the reason.
                 middle.is_some_and(|now_secs| {
                     self.prove(identity, evidence, &Circumstances { now_secs, ..*under }).is_ok()
                 })

@@ -46,7 +46,7 @@ enum Hash {
 struct Ecdsa(Hash);
 
 impl Hash {
-    /// The hash as a number of the curve's field: a shorter one stands at the low end of it (SEC 1, section 4.1.4).
+    /// The hash as a number of the curve's field: a shorter one is at its low end (SEC 1, section 4.1.4).
     fn of(self, message: &[u8]) -> [u8; FIELD_BYTES] {
         let mut field = [0; FIELD_BYTES];
         let mut put = |hash: &[u8]| field[FIELD_BYTES - hash.len()..].copy_from_slice(hash);

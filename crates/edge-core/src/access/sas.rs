@@ -22,7 +22,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// A token that proves its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
-    /// As it stands in the token, in seconds since the Unix epoch.
+    /// As written in the token, in seconds since the Unix epoch.
     pub expires_at: u64,
     /// Of the key that it was made with.
     pub key: KeyFingerprint,

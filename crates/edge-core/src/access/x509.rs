@@ -97,6 +97,7 @@ impl Authorities {
         let mark = self.chain(shown, now_secs)?;
         let (_, leaf) = X509Certificate::from_der(shown.leaf)?;
         let usage = leaf.extended_key_usage()?;
+        // The same authority signs server certificates for modules, which must not prove an identity.
         if !usage.is_some_and(|usage| usage.value.client_auth) {
             return Err(CertificateError::NotForClients);
         }
@@ -122,6 +123,7 @@ impl Authorities {
         let leaf = CertificateDer::from(shown.leaf);
         let certificate = webpki::EndEntityCert::try_from(&leaf)
             .map_err(|why| CertificateError::Unreadable(why.to_string()))?;
+        // No revocation lists (the two `None`): a device is blocked in the registry, which takes effect at once.
         let path = certificate
             .verify_for_usage(
                 p521::ALL.as_slice(),
@@ -203,6 +205,7 @@ pub fn valid_until(leaf: &[u8], now_secs: u64) -> Result<u64, CertificateError> 
     let (_, certificate) = X509Certificate::from_der(leaf)?;
     let validity = certificate.validity();
     let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
+    // A negative time is before 1970: always past.
     let begins = seconds(validity.not_before.timestamp());
     let ends = seconds(validity.not_after.timestamp()).saturating_add(CLOCK_SKEW_SECS);
     match (now_secs.saturating_add(CLOCK_SKEW_SECS) < begins, ends < now_secs) {

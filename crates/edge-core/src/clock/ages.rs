@@ -127,7 +127,7 @@ impl AgeClock {
     /// - what the clock cannot have been (before the build, or later than now) is corrected when the clock was set later in the
     ///   same boot, and is `None` otherwise;
     /// - what is plausible is corrected when the clock was set forward by an hour or more after it, and stays otherwise;
-    /// - while the clock itself stands before the build date, nothing is known better.
+    /// - while the clock itself is before the build date, nothing is known better.
     pub fn wall_of(&self, stamp_ms: u64, since_boot_ms: u64) -> Option<u64> {
         let last = self.settings.last()?;
         let now_wall_ms = self.at(since_boot_ms).saturating_add_signed(last.ahead_ms);

@@ -20,7 +20,7 @@ pub(super) enum Token {
     Braced(String),
     /// `+ - * / % || < <= > >= = != <> ?? ( ) ,`
     Symbol(&'static str),
-    /// The end, or the word that ends a condition where it stands in a longer text.
+    /// The end, or the word that ends a condition within a longer text.
     End,
 }
 
@@ -180,7 +180,7 @@ fn bracketed(text: &str, offset: usize) -> Result<(Token, usize), Wrong> {
     }
 }
 
-/// A number at the beginning; `None` when a name or something else stands there.
+/// A number at the beginning; `None` if there is a name or something else.
 fn number(text: &str, offset: usize) -> Result<Option<(f64, usize)>, Wrong> {
     let digits = |from: usize| text[from..].bytes().take_while(u8::is_ascii_digit).count();
     let byte = |at: usize| text.as_bytes().get(at).copied().unwrap_or(0);

@@ -51,7 +51,7 @@ impl Condition {
         parse_expr(text).map(|expr| Self { expr: eval::fold(expr) })
     }
 
-    /// Reads the condition that stands in a longer text, from a byte to the word that ends it; gives that word's place.
+    /// Reads the condition within a longer text, from a byte to the word that ends it; gives that word's place.
     pub(crate) fn parse_part(text: &str, from: usize, stop: &str) -> Result<(Self, usize), Wrong> {
         let (expr, end) = parser::parse(text, from, Some(stop))?;
         Ok((Self { expr: eval::fold(expr) }, end))

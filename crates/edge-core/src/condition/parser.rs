@@ -53,7 +53,7 @@ impl Parser<'_> {
         Ok(std::mem::replace(&mut self.word, next))
     }
 
-    /// The word in front, as it stands in the text.
+    /// The next word, as written in the text.
     fn found(&self) -> String {
         match (&self.word.token, self.stop) {
             (Token::End, _) if self.word.start >= self.text.len() => "the end".to_owned(),
@@ -193,7 +193,7 @@ impl Parser<'_> {
         Err(Wrong::new(start, format!("{} beside {word}", described(part)), allowed))
     }
 
-    /// Reads one part, with what stands before it.
+    /// Reads one part with the operators before it.
     fn operand(&mut self) -> Result<Deep, Wrong> {
         const OPERAND: &str = "write a property, $body.path, a text in quotes, a number, or a function";
         if self.depth > DEPTH_MAX {
@@ -325,7 +325,7 @@ impl Parser<'_> {
         Ok((Expr::Call(function, arguments), depth + 1))
     }
 
-    /// `twin_change_includes` takes a path as it stands, not an expression.
+    /// `twin_change_includes` takes a literal path, not an expression.
     fn twin_change(&mut self, open: usize) -> Result<Deep, Wrong> {
         const FORM: &str = "write twin_change_includes(properties.reported.name)";
         let Token::Name(text) = self.word.token.clone() else { return Err(self.unexpected(FORM)) };
@@ -369,7 +369,7 @@ fn incomparable(left: &Expr, right: &Expr, at: usize) -> Wrong {
     Wrong::new(at, found, allowed)
 }
 
-/// Where what stands behind a `$` leads.
+/// What the name after a `$` refers to.
 fn place(inside: &str, offset: usize) -> Result<DollarReference, Wrong> {
     const TWIN: &str =
         "write $twin.properties.desired.name, $twin.properties.reported.name or $twin.tags.name";

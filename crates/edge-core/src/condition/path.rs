@@ -49,7 +49,7 @@ impl Path {
         self.0.iter().all(|step| matches!(step, Step::Member(name) if is_plain(name)))
     }
 
-    /// Reads what stands behind `$body` or `$twin`, or all of it: `text` begins at `offset` of the whole.
+    /// Reads what follows `$body` or `$twin`, or all of it: `text` begins at `offset` of the whole.
     pub(super) fn parse(text: &str, offset: usize) -> Result<Self, Wrong> {
         let mut steps = Vec::new();
         let mut at = 0;

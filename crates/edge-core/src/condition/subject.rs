@@ -17,7 +17,7 @@ pub enum TwinSection {
 }
 
 impl TwinSection {
-    /// As it stands in a condition, behind `$twin.`.
+    /// As written in a condition, after `$twin.`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Desired => "properties.desired",

@@ -1,7 +1,7 @@
 //! The whole validation of a manifest, routes included.
 //!
 //! Two ways, because two people ask. Whoever gives a manifest (`apply`, central's API) can mend it: the first wrong route
-//! refuses all of it, and nothing has changed. A gateway that is told one can not: it takes the good routes and tells the
+//! refuses all of it, and nothing has changed. A gateway that receives one cannot: it takes the good routes and reports the
 //! wrong ones (docs/decisions/0008-a-bad-route-alone-is-left-out.md).
 
 use std::collections::BTreeMap;

@@ -132,6 +132,7 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
     }
     let mut by_order: BTreeMap<(u32, &ModuleId), &DesiredModule> = BTreeMap::new();
     for (module, wanted) in &desired.modules {
+        // By name within one order, so that a plan of the same facts is the same plan.
         by_order.insert((wanted.spec.startup_order, module), wanted);
     }
     for ((_, module), wanted) in by_order {
@@ -142,6 +143,7 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
         }
     }
     let Planner { mut pulls, preparations, changes, plan, .. } = planner;
+    // All images before the first change: nothing is stopped for an image that cannot be fetched.
     pulls.extend(preparations);
     pulls.extend(changes);
     Plan { actions: pulls, ..plan }

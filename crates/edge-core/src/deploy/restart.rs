@@ -54,7 +54,7 @@ struct Record {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
-    /// Docker was asked: to be told before every plan. Modules that neither exist nor shall exist are forgotten, those
+    /// The state of Docker's containers; pass it before every plan. Modules that neither exist nor shall exist are forgotten, those
     /// that ran long enough are well, and failures of those that are as wanted are over.
     Looked(&'a Desired, &'a Observed),
     /// An [`super::plan::Action::Start`] of this module was done.

@@ -155,7 +155,7 @@ pub fn parse_subscribe(text: &str) -> Result<Subscribe, DialectError> {
         let (of, rest) = parse_identity(text, rest)?;
         let is_inbox = match of.module {
             None => rest == "messages/devicebound/#",
-            // The last one is asked for by Azure's Java SDK, for a module that was not told of a gateway: IoT Hub takes it
+            // The last one is asked for by Azure's Java SDK, for a module that knows of no gateway: IoT Hub takes it
             // and sends nothing there, and the SDK does not open without it.
             Some(_) => matches!(rest, "inputs/#" | "#" | "messages/devicebound/#"),
         };

@@ -23,7 +23,7 @@
 //! children, every desired section, the purges, every cloud-to-device message and every command that waits when the gateway
 //! subscribes to `$ls/#`; the first once, of the others afterwards what changed. A gateway says hello first. A gateway sends telemetry when it knows how far.
 //!
-//! What a queue has lost is told until central has acknowledged it, and central keeps a loss of one queue and number once.
+//! What a queue has lost is reported until central has acknowledged it, and central keeps a loss of one queue and number once.
 //!
 //! The sequences of cloud-to-device messages ascend per device: a gateway knows what it has taken before, and central
 //! takes the first settlement of a message. A gateway tells a settlement until central has acknowledged it.

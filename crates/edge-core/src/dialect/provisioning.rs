@@ -7,7 +7,7 @@
 //! | `$dps/registrations/res/{status}/?$rid={id}[&retry-after={seconds}]` | here |
 
 use percent_encoding::percent_decode_str;
-use schemas::provisioning::Wish;
+use schemas::provisioning::EnrolmentRequest;
 
 use super::query::query_value;
 
@@ -17,25 +17,27 @@ pub const RESPONSES: &str = "$dps/registrations/res/#";
 /// A question of an enrolling device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Returned in the answer, as it stands.
+    /// Returned in the answer unchanged.
     pub request_id: String,
     /// What it asks for.
-    pub wish: Wish,
+    pub request: EnrolmentRequest,
 }
 
 /// Reads a topic after its `$dps/`; `None` when it is not one of these.
 pub(super) fn parse(rest: &str) -> Option<Request> {
     let (path, query) = rest.strip_prefix("registrations/")?.split_once("/?")?;
     let request_id = query_value(query, "$rid")?;
-    let wish = match path {
-        "PUT/iotdps-register" => Wish::Register,
+    let request = match path {
+        "PUT/iotdps-register" => EnrolmentRequest::Register,
         "GET/iotdps-get-operationstatus" => {
             let operation_id = query_value(query, "operationId")?;
-            Wish::Status { operation_id: percent_decode_str(&operation_id).decode_utf8().ok()?.into_owned() }
+            EnrolmentRequest::Status {
+                operation_id: percent_decode_str(&operation_id).decode_utf8().ok()?.into_owned(),
+            }
         }
         _ => return None,
     };
-    Some(Request { request_id, wish })
+    Some(Request { request_id, request })
 }
 
 /// Where a question is answered.
@@ -55,11 +57,14 @@ mod tests {
         let request = |text: &str| parse(text);
         assert_eq!(
             request("registrations/PUT/iotdps-register/?$rid=4d2-1"),
-            Some(Request { request_id: "4d2-1".into(), wish: Wish::Register })
+            Some(Request { request_id: "4d2-1".into(), request: EnrolmentRequest::Register })
         );
         assert_eq!(
             request("registrations/GET/iotdps-get-operationstatus/?$rid=7&operationId=5.a%2Fb"),
-            Some(Request { request_id: "7".into(), wish: Wish::Status { operation_id: "5.a/b".into() } })
+            Some(Request {
+                request_id: "7".into(),
+                request: EnrolmentRequest::Status { operation_id: "5.a/b".into() }
+            })
         );
         for wrong in [
             "registrations/PUT/iotdps-register/",

@@ -1,6 +1,6 @@
 //! The query part of a topic: `k=v&k2=v2`.
 
-/// The value of one key of a `k=v&k2=v2` query, as it stands.
+/// The value of one key of a `k=v&k2=v2` query, not decoded.
 pub(super) fn query_value(query: &str, key: &str) -> Option<String> {
     query
         .split('&')

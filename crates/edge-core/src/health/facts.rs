@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Refused clients that central and `check` are told of; `edge-agent refusals` shows all that are kept.
+/// Refused clients that are reported to central and `check`; `edge-agent refusals` shows all that are kept.
 pub const REFUSALS_TOLD_MAX: usize = 24;
 
 /// What a look at one thing gave.
@@ -159,7 +159,7 @@ pub struct EngineFacts {
     pub version: String,
     /// The driver of containers' logs.
     pub logging_driver: String,
-    /// Whether the daemon.json of the engine bounds logs; `None` when it cannot be told.
+    /// Whether the daemon.json of the engine bounds logs; `None` if that is not known.
     pub logs_are_bounded: Option<bool>,
 }
 

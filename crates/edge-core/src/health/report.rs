@@ -1,4 +1,4 @@
-//! What central is told of a gateway's health, and when: at once when a level changes, of anything else once in a while.
+//! What is reported to central of a gateway's health, and when: at once when a level changes, of anything else once in a while.
 
 use schemas::status::{FindingReport, HealthReport, RefusalReport};
 use schemas::timestamp::rfc3339;
@@ -6,12 +6,12 @@ use schemas::timestamp::rfc3339;
 use super::facts::RefusalFacts;
 use super::finding::{Finding, Level};
 
-/// Texts that change (counts, times) are told again after so long: a link may be paid for by the byte.
+/// Texts that change (counts, times) are reported again after so long: a link may be paid for by the byte.
 pub const TEXTS_EVERY_MS: u64 = 300_000;
 /// A text of a report is cut after so many characters: all of them together stay below 64 kB.
 const TEXT_CHARS_MAX: usize = 400;
 
-/// What is told of these findings: those that are not `ok`.
+/// The findings to report: those that are not `ok`.
 pub fn report(findings: &[Finding], refusals: &[RefusalFacts], now_ms: u64) -> HealthReport {
     let cut = |text: &str| text.chars().take(TEXT_CHARS_MAX).collect::<String>();
     let level = |level| match level {
@@ -47,7 +47,7 @@ pub fn report(findings: &[Finding], refusals: &[RefusalFacts], now_ms: u64) -> H
     }
 }
 
-/// Whether `new` is told in place of `told`, which was told at `told_ms`.
+/// Whether `new` is reported in place of `told`, which was reported at `told_ms`.
 pub fn is_due(told: &HealthReport, told_ms: u64, new: &HealthReport, now_ms: u64) -> bool {
     let levels = |report: &HealthReport| {
         report.findings.iter().map(|finding| (finding.id.clone(), finding.level.clone())).collect::<Vec<_>>()

@@ -67,7 +67,7 @@ pub struct Limits {
     pub reset_hour: u8,
 }
 
-/// What stands on disk.
+/// The state on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     /// The day that the wall clock showed when this one began, in days since the Unix epoch.

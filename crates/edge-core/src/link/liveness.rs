@@ -1,7 +1,7 @@
 //! Whether the other end of the link is still there: a line that drops everything reports nothing, and no error either.
 //!
 //! ```text
-//! heard ── nothing heard for half a keep-alive ──► asked (PINGREQ) ── nothing for another half ──► dead
+//! heard ── nothing heard for half a keep-alive ──► PINGREQ sent ── nothing for another half ──► dead
 //!   ▲                                                │
 //!   └────────────────── anything heard ──────────────┘
 //! ```
@@ -30,7 +30,7 @@ pub enum Next {
 }
 
 impl Liveness {
-    /// Of a connection that begins now, with the keep-alive that was told to the server.
+    /// Of a connection that begins now, with the keep-alive that was sent to the server.
     pub fn new(keep_alive: Duration) -> Self {
         Self { keep_alive, heard: Duration::ZERO, said: Duration::ZERO, asked: None }
     }

@@ -393,7 +393,7 @@ impl RetransmitQueue {
     }
 }
 
-/// Where a message stands that was sent alone.
+/// Position of a message that was sent alone.
 enum SuspectPosition {
     /// It is the first of all.
     Front,

@@ -1,6 +1,6 @@
 //! Lists on the link that grow with a site, cut into messages of bounded size.
 //!
-//! A list is told as a snapshot when a connection begins and as changes afterwards. [`split`] cuts either by bytes; [`parts`]
+//! A list is sent as a snapshot when a connection begins and as changes afterwards. [`split`] cuts either by bytes; [`parts`]
 //! numbers the parts of a snapshot; [`Assembly`] is the receiver's side and says, with the last part, what the snapshot named.
 //!
 //! # Guarantees

@@ -17,7 +17,7 @@ pub enum Sink {
     },
 }
 
-/// As it stands in a route.
+/// As written in a route.
 impl std::fmt::Display for Sink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -46,6 +46,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, SyntaxError> {
 }
 
 fn read(text: &str) -> Result<Parsed, Wrong> {
+    // First: everything below walks through the text.
     if text.len() > TEXT_BYTES_MAX {
         return Err(Wrong::new(0, format!("{} bytes", text.len()), format!("{TEXT_BYTES_MAX} are allowed")));
     }

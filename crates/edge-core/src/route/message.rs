@@ -34,7 +34,7 @@ pub struct Message<'a> {
     bag: &'a PropertyBag,
     body: &'a [u8],
     twin_of: &'a dyn Fn(&Identity) -> Twin,
-    // Dear, and asked for by few routes: read when the first one looks.
+    // Expensive, and few routes need it: parsed when the first one reads it.
     json: OnceCell<Result<Json, BodyError>>,
     twin: OnceCell<Twin>,
 }

@@ -1,6 +1,6 @@
 //! What a route takes: the part behind FROM.
 //!
-//! Sources match by segment, where Azure's edgeHub matches by prefix and takes module `camera1` for `cam`. A `*` stands
+//! Sources match by segment, where Azure's edgeHub matches by prefix and takes module `camera1` for `cam`. A `*` is
 //! for a whole segment, at the end for all that follows; at the end of a name it makes a prefix of it.
 //!
 //! | source | takes |

@@ -97,7 +97,7 @@ pub struct QueuesNeeded {
 }
 
 impl RouteTable {
-    /// Reads all routes, given by name. A blank text is no route, as in edgeHub. A wrong one is left out and told; the
+    /// Reads all routes, given by name. A blank text is no route, as in edgeHub. A wrong one is left out and reported; the
     /// others hold.
     pub fn parse<'a, R: Into<RouteText<'a>>>(
         routes: impl IntoIterator<Item = (&'a str, R)>,
@@ -131,7 +131,7 @@ impl RouteTable {
         let mut targets: Vec<Target<'_>> = Vec::new();
         for route in &self.routes {
             let sink = &route.parsed.sink;
-            // What would change nothing is not asked: a condition may have to read the body.
+            // A condition whose result changes nothing is not evaluated: it may have to parse the body.
             if targets.iter().any(|target| target.sink == sink) || !route.parsed.source.takes(message) {
                 continue;
             }

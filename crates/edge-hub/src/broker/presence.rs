@@ -54,6 +54,8 @@ impl Broker {
     /// gets the session, so that of two at once the one with the higher number has it.
     pub(crate) fn enter(&self, number: impl FnOnce() -> u64, arrival: Arrival<'_>) -> Entered {
         let Arrival { client_id, is_clean, expiry_s, will, close } = arrival;
+        // Under the lock of all sessions: the events of two connections of one client id reach the journal in the order in which they
+        // got the session.
         let mut sessions = self.sessions();
         let connection = number();
         let waiting_will = sessions.take_will(client_id);
@@ -100,6 +102,7 @@ impl Broker {
             warn!(%client, messages = dropped, "the oldest messages for the client gave way while it was away");
         }
         if let Some(ended) = ended {
+            // Outside of the lock: ending a session gives shared messages to other members, which takes their locks.
             self.end(&ended.session_queue);
         }
         if let Some(message) = due_will {
@@ -206,6 +209,7 @@ impl Broker {
     pub(crate) fn forget(&self, client_id: &str) -> Stored {
         let mut sessions = self.sessions();
         sessions.take_will(client_id);
+        // A will that is being published just now is voided too: authorizing it may take a while.
         sessions.void(client_id);
         let ended = sessions.leave(client_id);
         drop(sessions);

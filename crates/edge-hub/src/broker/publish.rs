@@ -55,12 +55,14 @@ impl Broker {
         publisher: &Arc<Usage>,
     ) -> Given {
         let mut given = Given::default();
+        // Held to the end: of two messages on one topic, the one that is retained must also be the later one in the journal.
         let _retaining = message.retain.then(|| self.retaining());
         // A subscription that was entered since the route was looked up has what was retained before.
         let is_stale = message.retain && !self.table.is_current(route);
         let newer = is_stale.then(|| self.table.route(message.topic()));
         let route = newer.as_ref().unwrap_or(route);
         let mut is_stored = message.retain || received.is_some();
+        // A QoS 0 message that nobody keeps needs no look at its receivers before it is given to them.
         if message.qos > 0 || is_stored || !route.groups.is_empty() {
             for receiver in &route.receivers {
                 let Some(served) = receiver.serves(message.publisher) else { continue };
@@ -174,6 +176,7 @@ impl Broker {
         let mut key = 0;
         let is_queued = !targets.is_empty();
         if is_queued || retained != Kept::Not || received.is_some() {
+            // Before the queues: a receiver that acknowledges at once must find the key in the journal.
             let (new_key, stored) = self.write(message, targets, retained, received);
             key = new_key;
             given.stored = Some(stored.and(given.stored.take()));
@@ -188,6 +191,7 @@ impl Broker {
                 lost.extend(share);
             }
         }
+        // After the message was taken: its publisher is not the one who holds too much.
         if is_queued && self.journal.bytes() > self.settings.queued_bytes_max {
             self.relieve();
         }
@@ -209,6 +213,7 @@ impl Broker {
     /// False when the session does not take it: it has ended, or is away and the message is not kept, or it is full.
     fn put(&self, session_queue: &Arc<SessionQueue>, delivery: Delivery, given: &mut Given) -> bool {
         let qos = delivery.qos;
+        // MQTT lets a server drop QoS 0; a QoS 1 or 2 message that was taken may only be lost with its connection.
         let bound = if qos == 0 { Bound::Soft } else { Bound::Hard };
         match session_queue.push(delivery, bound) {
             Ok(pushed) => {

@@ -73,7 +73,7 @@ impl Broker {
     }
 }
 
-/// Publishes wills as they become due. Told to stop, it goes on with those that are due already, for as long as `finish`.
+/// Publishes wills as they become due. When stopped, it goes on with those that are due already, for as long as `finish`.
 pub(crate) async fn publish<S: Service>(
     broker: Arc<Broker>,
     service: Arc<S>,

@@ -125,7 +125,7 @@ fn default(field: &Value) -> Option<String> {
 }
 
 impl Key {
-    /// What stands in brackets above it; empty at the top of the file.
+    /// Name of its section, in brackets above it; empty at the top of the file.
     pub fn section(&self) -> &str {
         self.path.rsplit_once('.').map_or("", |(section, _)| section)
     }

@@ -110,7 +110,7 @@ impl Data {
     }
 }
 
-/// Why a value cannot be read, and where it stands.
+/// Why a value cannot be read, and its position.
 #[derive(Debug)]
 pub(super) struct Fault {
     /// Innermost first.
@@ -155,7 +155,7 @@ impl de::Error for Fault {
         Self { keys: Vec::new(), origin: None, why: why.to_string() }
     }
 
-    /// The key itself is named by the table that it stands in.
+    /// The key itself is named by its table.
     fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
         let known: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
         Self::custom(format!("no such key; there are {}", known.join(", ")))

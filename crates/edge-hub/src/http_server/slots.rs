@@ -1,8 +1,8 @@
 //! The slots of connections: which one is closed for a newcomer when there are too many.
 //!
-//! A connection has shown nothing until its request is here, with its body, or is let in. Of those the first goes that comes first
-//! here: of an address that was not let in lately, without a whole head, of the address that has the most, and the oldest. So half
-//! requests keep out those who send them, and nobody who was let in. A request that is being answered is never closed for others.
+//! A connection has shown nothing until its request is here, with its body, or is admitted. Of those the first goes that comes first
+//! here: of an address from which nothing was admitted lately, without a whole head, of the address that has the most, and the oldest. So half
+//! requests keep out those who send them, and nobody who was admitted. A request that is being answered is never closed for others.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection_slots::host;
 
-/// How long an address is known after a request of it was let in.
+/// How long an address is known after a request of it was admitted.
 const KNOWN_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Addresses that are known; beyond, the one that was let in longest ago is forgotten.
+/// Addresses that are known; beyond, the one whose admission is longest ago is forgotten.
 const KNOWN_MAX: usize = 4_096;
 
 /// The slots of a listener. Cheap to clone.
@@ -41,7 +41,7 @@ struct State {
     all: usize,
     /// Those that have shown nothing, by number.
     waiting: HashMap<u64, Waiting>,
-    /// When a request of an address was let in last.
+    /// When a request of an address was admitted last.
     known: HashMap<IpAddr, Instant>,
 }
 
@@ -180,7 +180,7 @@ impl Proof {
         Self(slot)
     }
 
-    /// The request was let in.
+    /// The request was admitted.
     pub fn is_given(&self) {
         let mut state = self.0.slots.state();
         state.waiting.remove(&self.0.number);

@@ -161,10 +161,13 @@ impl Journal {
     pub(crate) fn write(&self, event: &Event) -> Stored {
         let record = record::of_event(event);
         let bytes = record.len() as u64;
+        // State and log change under one lock: the order in the log is the order in which events became true.
         let mut inner = self.lock();
+        // Also if the log refuses it below: the session goes on, and the next snapshot writes what is true.
         inner.state.apply(event);
         inner.written += bytes;
         inner.unseen += bytes;
+        // Reading the sizes of the files costs a lock of the log: not for each event, but for each while it is full.
         if inner.is_full || inner.unseen > LOOK_EVERY {
             inner.unseen = 0;
             inner.is_full = self.shared.log.stats().bytes > self.shared.max.bytes;
@@ -174,6 +177,7 @@ impl Journal {
         } else {
             self.shared.log.append(record, now_ms())
         };
+        // In proportion to what is held: a snapshot of much state must not be due again at once.
         let limit = SNAPSHOT_BYTES.max(SNAPSHOT_TIMES * inner.state.bytes() as u64);
         let is_due = inner.written > limit;
         drop(inner);
@@ -251,7 +255,7 @@ impl Journal {
     /// [`AppendError`]; what was written of the snapshot is then ignored.
     pub(crate) async fn snapshot(&self) -> Result<(), AppendError> {
         if self.lock().is_full {
-            // One that is not finished would use up the room of those that come after it.
+            // One that is not finished would use up the space of those that come after it.
             let state = self.lock().state.clone();
             let bytes: u64 =
                 state.events().map(|event| record::of_part(&event).len() as u64 + FRAME_BYTES).sum();
@@ -260,26 +264,31 @@ impl Journal {
                 return Err(self.full());
             }
         }
+        // Copied under the lock in which the beginning is appended: every event is either in the copy or behind the beginning.
         let (state, begun, unwritten) = {
             let mut inner = self.lock();
             inner.written = 0;
             let begun = self.shared.log.append(record::SNAPSHOT_BEGUN, now_ms());
             (inner.state.clone(), begun, self.unwritten())
         };
+        // Before the parts: without a beginning on disk they would be read as events.
         let begun = begun.await?;
         let mut ahead = 0;
         for event in state.events() {
             let part = record::of_part(&event);
             ahead += part.len();
             let append = self.shared.log.append(part, now_ms());
+            // Few bytes at once: events of clients wait behind them in the same log.
             if ahead >= SNAPSHOT_AHEAD {
                 ahead = 0;
                 append.await?;
             }
         }
         self.shared.log.append(record::SNAPSHOT_ENDED, now_ms()).await?;
+        // Only now is the snapshot whole, and what is before it not needed any more.
         self.shared.log.advance(begun - 1);
         let mut inner = self.lock();
+        // An event that failed while the snapshot was written may be missing from it.
         if inner.is_behind && unwritten == self.unwritten() {
             inner.is_behind = false;
             warn!("MQTT journal is whole again");
@@ -311,7 +320,7 @@ impl Stored {
 
     /// For an event that nobody waits for.
     pub(crate) fn unawaited(self) {
-        // An append that is refused says so at once; one that the disk fails is told to those who wait for others. It is not
+        // An append that is refused says so at once; one that the disk fails is reported to those that wait for others. It is not
         // polled: whoever polls may have to write, and locks may be held here.
         for stored in [Some(&self), self.before.as_deref()].into_iter().flatten() {
             if let Some(why) = stored.append.refusal() {

@@ -27,7 +27,7 @@ pub(crate) struct State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stored {
     message: Arc<Message>,
-    /// The queues that it stands in.
+    /// The queues that hold it.
     places: usize,
 }
 
@@ -261,7 +261,7 @@ impl State {
         sessions.chain(messages).chain(sent).chain(retained).chain(wills)
     }
 
-    /// Every message that stands in a queue, with the queues, by key.
+    /// Every message of a queue, with the queues that hold it, by key.
     fn stored(&self) -> Vec<(u64, Arc<Message>, Vec<Target>)> {
         let mut targets: BTreeMap<u64, Vec<Target>> = BTreeMap::new();
         for (number, session) in &self.sessions {

@@ -38,7 +38,7 @@ use crate::tasks;
 
 /// How long the end of the program, or a panic, waits for a log reader that does not read.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
-/// How often suppressed events are told.
+/// How often suppressed events are logged.
 const SUMMARY_EVERY: Duration = Duration::from_secs(10);
 
 /// Writes out what is buffered when it is dropped, at the end of `main`.

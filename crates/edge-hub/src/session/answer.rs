@@ -39,6 +39,7 @@ where
         topic: Bytes,
         bytes: usize,
     ) -> Result<(), End> {
+        // Nothing waits before it: a QoS 0 message on an idle connection allocates nothing.
         if self.pending.is_empty() && matches!(work, Work::Ready) {
             return self.settle(Done { result: Ok(None), reply, bytes: 0, topic });
         }
@@ -50,6 +51,7 @@ where
 
     /// Answers a packet when the journal has what it did.
     pub(super) fn answer_stored(&mut self, stored: Option<Stored>, reply: Reply) -> Result<(), End> {
+        // Answers leave in the order of the requests, also when this one has nothing to store.
         if stored.is_none() && self.requests.is_empty() {
             return self.reply(reply, None);
         }
@@ -68,6 +70,7 @@ where
     /// Settles what has ended, and everything behind it that has ended too: their answers leave in one write.
     pub(super) fn settle_ready(&mut self, done: Done) -> Result<(), End> {
         self.settle(done)?;
+        // One sync ends many messages at once: their PUBACKs share a write.
         while let Some(Some(done)) = self.pending.next().now_or_never() {
             self.settle(done)?;
         }
@@ -192,9 +195,10 @@ where
     }
 }
 
-/// What a client of MQTT 5 is told of an HTTP-like status.
+/// Reason string for a client of MQTT 5, of an HTTP-like status.
 fn reason_of(status: u16) -> Reason {
     match status {
+        // MQTT 5 has no codes for most of these; a client that knows only the code still sees whether to try again.
         401 | 403 => Reason::NOT_AUTHORIZED,
         404 => Reason::TOPIC_NAME_INVALID,
         413 | 429 => Reason::QUOTA_EXCEEDED,

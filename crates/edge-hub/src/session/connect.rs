@@ -51,7 +51,7 @@ pub(super) struct Proven {
 
 impl Proven {
     /// Gives the connection the slot of one that has proven itself, within what its identity may have; false when there is
-    /// none and the client was told, or when it lost its slot meanwhile.
+    /// none and the client was answered so, or when it lost its slot meanwhile.
     pub(super) fn has_place<S: Service, T>(
         &mut self,
         server: &MqttServer<S>,

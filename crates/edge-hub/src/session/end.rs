@@ -9,7 +9,7 @@ pub(super) enum End {
     Disconnected,
     /// The connection broke, or the client closed it without a word, or asked for its will.
     Lost(String),
-    /// Closed from here; a client of MQTT 5 is told the reason.
+    /// Closed by the server; a client of MQTT 5 is sent the reason.
     Closed(String, Reason),
     Stopped,
 }

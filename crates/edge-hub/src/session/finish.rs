@@ -20,7 +20,7 @@ use mqtt::codec::packet::{Disconnect, Version};
 use mqtt::codec::text::Text;
 use mqtt::codec::write;
 
-/// How long a client that was told "nothing follows" may take to close its side.
+/// How long a client that was sent "nothing follows" may take to close its side.
 const DRAIN: Duration = Duration::from_secs(2);
 
 impl<S, T> Session<S, T>
@@ -73,7 +73,7 @@ where
                 // Nothing behind a message that was not acknowledged may be.
                 return;
             }
-            // A client that is gone cannot be told; its messages are stored all the same.
+            // A client that is gone gets no answer; its messages are stored all the same.
             let _ = timeout_at(deadline, self.writer.write()).await;
         }
         if !self.pending.is_empty() {

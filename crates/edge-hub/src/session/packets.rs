@@ -142,7 +142,7 @@ where
         self.answer_stored(stored, Reply::PubRel(ack.id, reason))
     }
 
-    /// PUBREL: the client lets a packet id go, and may use it for another message when it is told that this is known.
+    /// PUBREL: the client lets a packet id go, and may use it for another message after PUBCOMP.
     fn released(&mut self, id: u16) -> Result<(), End> {
         let session_queue = self.connection.session_queue.clone();
         let was_here = session_queue.release(id);

@@ -20,7 +20,7 @@ use mqtt::codec::reason::Reason;
 pub(super) enum Work {
     /// Nothing: only its slot in the order of answers counts.
     Ready,
-    /// It was refused; a client of MQTT 5 is told.
+    /// It was refused; a client of MQTT 5 gets the reason.
     Refused(Reason, String),
     /// A message is being stored, or waits for space in a subscriber's queue.
     Message(BoxFuture<'static, Result<(), Rejected>>),
@@ -64,6 +64,7 @@ pub(super) async fn ready(requests: &mut VecDeque<Request>) -> Result<Reply, App
     match requests.front_mut() {
         None => std::future::pending().await,
         Some(Request { stored: Some(stored), .. }) => stored.await?,
+        // It had nothing to store, and waited only for those before it.
         Some(Request { stored: None, .. }) => {}
     }
     Ok(requests.pop_front().map_or(Reply::Nothing, |request| request.reply))

@@ -45,6 +45,7 @@ where
     pub(super) fn publish(&mut self, mut publish: Publish) -> Result<(), End> {
         if publish.qos > 0 {
             self.unanswered += 1;
+            // MQTT-3.3.4-7 of MQTT 5. MQTT 3.1.1 has no such limit: there, reading stops while too much is pending.
             if self.peer.version == Version::V5 && self.unanswered > self.receive_max() {
                 return Err(
                     self.refuse(Reason::RECEIVE_MAXIMUM_EXCEEDED, "more messages at once than allowed")
@@ -75,7 +76,7 @@ where
         self.answer_after(work, reply, topic, bytes)
     }
 
-    /// QoS 1 and 2 messages that a client of MQTT 5 may send before it is told the end of one.
+    /// QoS 1 and 2 messages that a client of MQTT 5 may send before one of them is acknowledged.
     pub(super) fn receive_max(&self) -> usize {
         receive_max(&self.server.settings).into()
     }
@@ -92,6 +93,7 @@ where
         if alias > self.server.settings.topic_aliases_max {
             return Err(self.refuse(Reason::TOPIC_ALIAS_INVALID, "a topic alias beyond the maximum"));
         }
+        // A topic and an alias: the alias names this topic from now on (MQTT 5, section 3.3.2.3.4).
         if !publish.topic.is_empty() {
             self.aliases.insert(alias, Bytes::copy_from_slice(&publish.topic));
             return Ok(());
@@ -119,6 +121,7 @@ where
     }
 
     fn operation(&mut self, publish: Publish) -> Result<Work, End> {
+        // Every PUBLISH is parsed and authorized here, by topic alone; only the branches below know the service.
         let topic = publish.topic();
         let meaning = match parse_publish(topic) {
             Ok(meaning) => meaning,
@@ -146,6 +149,7 @@ where
             Meaning::Free => return self.publish_free(publish),
             Meaning::BridgeState => return self.publish_bridge_state(publish),
             Meaning::Telemetry { from, mut bag } => {
+                // A gateway sends for the devices behind it, and nobody else may name another sender.
                 if from != client.identity && !service.may_speak_for(client, &from) {
                     return self.may_not(
                         &publish,
@@ -154,7 +158,7 @@ where
                     );
                 }
                 if from == client.identity {
-                    // As edgeHub does: the flags are told and have no effect.
+                    // As edgeHub does: the flags are forwarded and have no effect.
                     for (key, _) in [("mqtt-retain", publish.retain), ("mqtt-dup", publish.dup)]
                         .into_iter()
                         .filter(|(_, is_set)| *is_set)
@@ -234,6 +238,7 @@ where
         let (session_queue, journal) =
             (self.connection.session_queue.clone(), self.server.broker.journal.clone());
         let remember = async move || {
+            // In memory first: a repetition that comes before the sync must find the id.
             session_queue.receive(id);
             if !session_queue.is_durable {
                 return Ok(());
@@ -406,7 +411,7 @@ where
     }
 }
 
-/// QoS 1 and 2 messages that a client of MQTT 5 may send before it is told the end of one.
+/// QoS 1 and 2 messages that a client of MQTT 5 may send before one of them is acknowledged.
 pub(super) fn receive_max(settings: &MqttServerSettings) -> u16 {
     settings.receive_max.unwrap_or_else(|| u16::try_from(settings.pending_max).unwrap_or(u16::MAX)).max(1)
 }
@@ -456,8 +461,8 @@ async fn enrol<S: Service>(
     client: Client,
     request: provisioning::Request,
 ) -> Option<(String, Bytes)> {
-    let provisioning::Request { request_id, wish } = request;
-    let answer = service.enrol(&client, wish).await;
+    let provisioning::Request { request_id, request } = request;
+    let answer = service.enrol(&client, request).await;
     let body = match &answer.body {
         Value::Null => Bytes::new(),
         body => body.to_string().into(),

@@ -47,7 +47,7 @@ pub struct ClientOptions {
     pub port: u16,
     /// What lies between TCP and MQTT.
     pub transport: Transport,
-    /// What stands between here and the server; `None` for nothing.
+    /// Proxy between here and the server, if any.
     pub proxy: Option<Proxy>,
     /// MQTT 5 tells why a message was refused; 3.1.1 is what IoT Hub speaks.
     pub version: Version,

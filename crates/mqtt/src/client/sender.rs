@@ -15,7 +15,7 @@ use crate::codec::reason::Reason;
 use crate::codec::text::UserProperties;
 use crate::codec::write::{self, AckKind};
 
-/// The writing half. What it is told waits in a buffer until [`Sender::flush`].
+/// The writing half. Packets wait in a buffer until [`Sender::flush`].
 pub struct Sender {
     out: BytesMut,
     /// TLS may still hold what was taken from `out`.

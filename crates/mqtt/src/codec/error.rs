@@ -3,7 +3,7 @@
 use super::reason::Reason;
 
 /// Why the bytes are no packet. The connection is closed (MQTT 3.1.1 section 4.8, MQTT 5.0 section 4.13); a client of
-/// MQTT 5 is told [`ReadError::reason`] first.
+/// MQTT 5 is sent [`ReadError::reason`] first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// A CONNECT of another protocol level.
@@ -21,7 +21,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// What a client of MQTT 5 is told.
+    /// Reason code for a client of MQTT 5.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Level(_) => Reason::UNSUPPORTED_PROTOCOL_VERSION,

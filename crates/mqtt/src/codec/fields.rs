@@ -90,7 +90,7 @@ impl Fields {
     }
 }
 
-/// What stands at the front of some bytes where a variable byte integer should.
+/// Result of reading a variable byte integer from the front of some bytes.
 pub(super) enum Variable {
     Whole { value: u32, bytes: usize, is_minimal: bool },
     Cut,

@@ -70,7 +70,7 @@ reasons! {
 }
 
 impl Reason {
-    /// The code as it stands in a packet, whether the specification knows it or not.
+    /// The code as in a packet, whether the specification knows it or not.
     pub const fn from_code(code: u8) -> Self {
         Self(code)
     }

@@ -1,4 +1,4 @@
-//! Adds packets to a buffer; PUBLISH stands in [`super::message`].
+//! Adds packets to a buffer; PUBLISH is in [`super::message`].
 
 use bytes::{BufMut as _, BytesMut};
 
@@ -42,7 +42,7 @@ pub fn ack(out: &mut BytesMut, version: Version, kind: AckKind, ack: &Ack) {
     }
 }
 
-/// Writes a CONNECT of the version that stands in it.
+/// Writes a CONNECT of the version that it names.
 pub fn connect(out: &mut BytesMut, connect: &Connect) {
     connect::write(out, connect);
 }

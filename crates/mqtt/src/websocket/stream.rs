@@ -61,7 +61,7 @@ enum Reading {
         mask: [u8; 4],
         payload: Vec<u8>,
     },
-    /// The client breaks the protocol and is being told.
+    /// The client has broken the protocol and is being sent a close frame.
     Failing {
         why: &'static str,
         until: Pin<Box<Sleep>>,
@@ -73,7 +73,7 @@ impl Reading {
     const HEADER: Self = Self::Header { bytes: [0; HEADER_BYTES_MAX], length: 0 };
 }
 
-/// What a client did wrong, and the code that it is told.
+/// What a client did wrong, and the close code for it.
 struct Wrong(CloseCode, &'static str);
 
 impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {

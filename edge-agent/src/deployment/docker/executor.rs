@@ -37,11 +37,11 @@ const REMOVED_WITHIN: Duration = Duration::from_secs(60);
 pub struct Executor {
     pub docker: Docker,
     pub view: SharedView,
-    /// What containers are told.
+    /// What every container gets.
     pub context: Arc<ModuleContext>,
     pub workload: Arc<Workload>,
     pub deployment: Arc<Deployment>,
-    /// Held while the modules' network is looked for and made: the engine makes two of one name when it is asked twice.
+    /// Held while the modules' network is looked up and created: the engine creates two of one name for two requests.
     pub network: Arc<Mutex<()>>,
 }
 
@@ -93,6 +93,7 @@ impl Executor {
     /// The container's own time to end applies: the engine's default is 10 s.
     async fn stop(&self, action: &Action, container: &str) -> Result<(), DockerError> {
         match self.docker.stop_container(container, None::<StopContainerOptions>).await {
+            // 404: somebody removed it, which is what the plan wants.
             Err(error) if !is_code(&error, 404) => Err(said(action)(error)),
             _ => Ok(()),
         }
@@ -133,6 +134,7 @@ impl Executor {
             }
             return Err(error);
         }
+        // Removed before the rename: the new one takes its name.
         self.remove(action, old).await?;
         self.rename(action, &name, module).await
     }
@@ -257,6 +259,7 @@ pub async fn pull(
     image: &str,
     first_within: Option<Duration>,
 ) -> Result<(), DockerError> {
+    // The login goes along with each pull. The engine stores none of it.
     let credentials = desired.credential_for(image).map(|login| DockerCredentials {
         username: Some(login.username.clone()),
         password: Some(login.password.clone()),

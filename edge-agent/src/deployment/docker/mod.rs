@@ -179,7 +179,7 @@ impl Engine {
     }
 }
 
-/// What every container of this gateway is told.
+/// What every container of this gateway gets.
 #[derive(Debug, Clone)]
 pub struct ModuleContext {
     pub gateway: DeviceId,

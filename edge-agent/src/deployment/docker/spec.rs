@@ -1,4 +1,4 @@
-//! A module of the manifest as the engine is told to create it. Pure.
+//! A module of the manifest as a request to the engine to create its container. Pure.
 //!
 //! The manifest's create options are passed through as they are; what the gateway must add is added, and nothing that the
 //! operator wrote is taken away. Names, environment and mount are IoT Edge's, so that its module images run unchanged.

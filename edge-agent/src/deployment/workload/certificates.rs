@@ -10,7 +10,7 @@ use edge_tls::error::TlsError;
 use edge_tls::issue::{Authority, CertificateSpec, Issued, Purpose, issue};
 use schemas::names::{DeviceId, ModuleId};
 
-/// How long a module's certificates are valid: they ask again at each start and before the end that they are told.
+/// How long a module's certificates are valid: they request new ones at each start and before the expiry in the answer.
 const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 
 /// Makes the certificates of this gateway's modules.

@@ -1,4 +1,4 @@
-//! An entry of the quarantine as it stands on disk: version 1, the length of its head (u32, little endian), the head as
+//! An entry of the quarantine as stored on disk: version 1, the length of its head (u32, little endian), the head as
 //! JSON, the record of the queue.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -126,7 +126,7 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (version == VERSION).then(|| rest.split_at_checked(length))?
 }
 
-/// Whose message it is: what losses of the quarantine are told by. Its generation stands before a space, where it is known: the end of a
+/// Whose message it is: losses of the quarantine are counted by it. Its generation precedes a space, where it is known: the end of a
 /// long tag is cut.
 pub(super) fn tag(bytes: &[u8]) -> Option<String> {
     let message = split(bytes)?.1;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It is a log of its own with a limit of its own. Beyond the limit the oldest are dropped, and are counted as evicted by sender
-//! in its ledger; what an operator drops is counted there as dropped. central is told both like the losses of any queue.
+//! in its ledger; what an operator drops is counted there as dropped. Both are reported to central like the losses of any queue.
 //!
 //! A message is in its queue or in here, never in both: one of which a kill left the queue's record behind is not sent
 //! again, and before an entry goes its queue has forgotten the message on disk.
@@ -150,7 +150,7 @@ impl Quarantine {
             log.records().find(|record| record.as_ref().map_or(true, |record| record.sequence >= sequence))
         });
         let Some(record) = found.await?.transpose()?.filter(|record| record.sequence == sequence) else {
-            // It expired or gave way in the meantime, and was counted there.
+            // It expired or was dropped in the meantime, and was counted there.
             return Ok(());
         };
         let entry = Entry {

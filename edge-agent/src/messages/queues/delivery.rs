@@ -46,6 +46,7 @@ impl Delivery {
         let mut in_flight_bytes = 0;
         loop {
             tokio::select! {
+                // Acknowledgements before new messages: they free the window.
                 biased;
                 () = self.stop.cancelled() => return,
                 Some((queue, sequence, bytes, delivered)) = in_flight.next(), if !in_flight.is_empty() => match delivered {
@@ -68,12 +69,14 @@ impl Delivery {
                             Some((topic, body)) => self.clients.deliver(&self.to, topic.to_owned(), body),
                             None => {
                                 tracing::error!(module = %self.to, sequence = next.sequence, "a queued message could not be read and was skipped");
+                                // Nothing will ever read it. It is counted as lost, so that it does not block the queue.
                                 queue.log.pass_damaged(next.sequence);
                                 continue;
                             }
                         };
                         let bytes = next.payload.len();
                         in_flight_bytes += bytes;
+                        // In order, as FuturesOrdered ends them: the cursor never passes a message that is not acknowledged.
                         in_flight.push_back(Box::pin(async move { (queue, next.sequence, bytes, delivery.await) }));
                     }
                     Err(error) => {
@@ -90,7 +93,7 @@ impl Delivery {
         tokio::select! {
             () = self.stop.cancelled() => false,
             () = self.wake.notified() => true,
-            // A queue of the session that was full says nothing when it has room again.
+            // A queue of the session that was full says nothing when it has space again.
             () = tokio::time::sleep(SLOW_MODULE), if is_slow => true,
         }
     }

@@ -12,7 +12,7 @@ pub(super) struct Expiry {
     seen: BTreeMap<String, u64>,
     last_ms: Option<u64>,
     warned_ms: Option<u64>,
-    /// What no line has told yet, by queue.
+    /// What no log line has reported yet, by queue.
     untold: BTreeMap<String, u64>,
 }
 

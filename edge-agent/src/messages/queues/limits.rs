@@ -95,7 +95,7 @@ impl Limits {
 
     /// The options of the log of one queue.
     pub fn options(&self, name: &str, class: QueueClass) -> LogOptions {
-        // The lower a priority, the sooner its queues give way to others.
+        // The lower a priority, the sooner its queues lose messages for others.
         let mut options = LogOptions { rank: class.priority, ..self.options.clone() };
         if name.starts_with(UPSTREAM) {
             options.unsettled_max = self.upstream_unsettled_max;
@@ -119,7 +119,7 @@ fn full(wanted: WhenFull) -> Full {
     }
 }
 
-/// What stands behind the name of a place in that of one of its queues: `@3` for priority 3, `.refuse` or `.drop-oldest`
+/// What follows the name of a destination in the name of one of its queues: `@3` for priority 3, `.refuse` or `.drop-oldest`
 /// for one that does otherwise than the gateway does.
 pub fn suffix(class: QueueClass) -> String {
     let priority = match class.priority {

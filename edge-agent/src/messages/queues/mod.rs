@@ -146,6 +146,7 @@ impl Queues {
     /// [`OpenError`] naming the directory; the queues opened before it stay.
     pub fn route_to(&self, needed: &QueuesNeeded) -> Result<(), OpenError> {
         self.upstream.need(needed.upstream.iter().copied().chain([QueueClass::DEFAULT]))?;
+        // Held while files are opened: a message that is routed meanwhile waits for its queue instead of finding none.
         let mut inputs = self.inputs();
         for module in self.modules_on_disk() {
             if !inputs.contains_key(&module) && !needed.modules.contains_key(&module) {
@@ -154,6 +155,7 @@ impl Queues {
             }
         }
         for (module, input) in inputs.iter_mut().filter(|(module, _)| !needed.modules.contains_key(*module)) {
+            // Stopped before its messages are given up: none of them may be on its way to the module then.
             if let Some(delivery) = input.delivery.take() {
                 delivery.stop.cancel();
             }
@@ -212,6 +214,7 @@ impl Queues {
         let (this, of) = (self.clone(), module.clone());
         let given_up = tokio::task::spawn_blocking(move || {
             let mut inputs = this.inputs();
+            // The lock was free while the task ended: the routes may have changed.
             let Some(input) = inputs.get_mut(&of) else { return (0, Vec::new()) };
             let waiting = input.place.give_up();
             if input.delivery.is_some() {
@@ -226,6 +229,7 @@ impl Queues {
             tracing::warn!(%module, waiting, "the module was removed; what waited for it was dropped");
         }
         for queue in queues {
+            // The loss must be on disk before the removal counts as done, or a restart would deliver to the next module of the name.
             queue.log.written().await?;
         }
         Ok(())
@@ -242,7 +246,7 @@ impl Queues {
         let entries =
             [Some(inputs), ledgers].into_iter().flatten().filter_map(|dir| std::fs::read_dir(dir).ok());
         let names = entries.flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        // Behind `@` or `.` stands the class of the queue; a module's own are encoded.
+        // After `@` or `.` comes the class of the queue; a module's own are encoded.
         let modules = names.filter_map(|name| {
             let name = name.split(['@', '.']).next()?.to_owned();
             percent_encoding::percent_decode_str(&name).decode_utf8().ok()?.parse().ok()

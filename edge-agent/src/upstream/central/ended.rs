@@ -7,7 +7,7 @@ pub(crate) enum Ended {
     Queue(#[from] edge_buffer::ReadError),
     #[error("a message could not be set aside")]
     Quarantine(#[from] crate::messages::quarantine::QuarantineError),
-    #[error("what central told could not be saved")]
+    #[error("saving an update of central failed")]
     State(#[from] crate::state::StateError),
     #[error("central's list of devices")]
     Devices(#[from] edge_core::link::snapshot::OutOfOrder),

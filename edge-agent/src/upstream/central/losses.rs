@@ -1,6 +1,6 @@
 //! What the queues and the quarantine have lost, on its way to central: every gap of a ledger, until central has it on its disk.
 //!
-//! A first loss is told within a second. While a queue goes on losing, it is told in ever longer pauses, each time as one
+//! A first loss is reported within a second. While a queue goes on losing, it is reported at ever longer intervals, each time as one
 //! gap for each cause and sender: the ledger joins them meanwhile.
 
 use edge_core::error_chain::chain;
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The longest pause of a queue that goes on losing.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// How central is told of the quarantine.
+/// How losses of the quarantine are reported to central.
 const QUARANTINE: &str = "quarantine";
 
 /// Gaps of a log that do not grow any more.
@@ -42,7 +42,7 @@ pub(super) struct Sent {
     number: u64,
 }
 
-/// When a log that has told something tells again.
+/// When a log that has reported something reports again.
 struct Pause {
     length: Duration,
     until: Instant,
@@ -60,7 +60,7 @@ pub(super) struct Losing {
 }
 
 impl Losing {
-    /// Of a new connection: what was told on the last one and not acknowledged is told again.
+    /// Of a new connection: what was sent on the last one and not acknowledged is sent again.
     pub(super) fn new() -> Self {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -139,7 +139,7 @@ async fn ask(due: Vec<(String, Log)>) -> Vec<Found> {
             Ok(gaps) => found.push(Found { log, name, gaps }),
             // They stay in the ledger, and are looked at again.
             Err(error) => {
-                tracing::warn!(queue = name, error = %chain(&error), "what a queue lost could not be told")
+                tracing::warn!(queue = name, error = %chain(&error), "reporting the losses of a queue failed")
             }
         }
     }

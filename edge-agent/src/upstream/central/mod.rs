@@ -1,14 +1,14 @@
 //! The link to central: one MQTT connection over TLS, kept up for ever.
 //!
 //! ```text
-//! away ── connected ──► told everything ──► in step ── connection lost ──► away (waits, longer each time)
+//! away ── connected ──► everything sent ──► in step ── connection lost ──► away (waits, longer each time)
 //! ```
 //!
 //! [`traffic`] is what one connection carries; its parts stand in the files beside it, and what they read and write in [`uplink`].
 //!
 //! Telemetry goes out from the queue's cursor in a window of unacknowledged messages; a message leaves the disk when
 //! central has acknowledged it. Everything else that central must know (reported sections, who is connected, answers to
-//! commands) is told whole on every new connection and again when it changes, and what queues have lost until central has it. What central tells (children, desired
+//! commands) is sent whole on every new connection and again when it changes, and what queues have lost until central has it. What central sends (children, desired
 //! sections, commands) is acknowledged when it is on this gateway's disk.
 
 mod ended;

@@ -31,7 +31,7 @@ impl Connected for Clients {
     }
 }
 
-/// What one connection has told of who is connected.
+/// What one connection has reported of the connected clients.
 #[derive(Default)]
 pub(super) struct PresenceOutbox {
     unsent: VecDeque<Presence>,
@@ -47,9 +47,9 @@ impl PresenceOutbox {
         changes: &PresenceChanges,
         clients: &impl Connected,
     ) -> Option<Presence> {
-        // Changes are read when they can be sent: somebody who came and went meanwhile is told once.
+        // Changes are read when they can be sent: a client that came and went meanwhile is reported once.
         if self.unsent.is_empty() && self.in_flight == 0 {
-            // Taken before the clients are looked at: whoever comes or goes after that is told again.
+            // Taken before the clients are read: one that comes or goes after that is reported again.
             match changes.take() {
                 Changes::Of(noted) if self.generation > 0 => {
                     let changed = noted.into_iter().map(|identity| {

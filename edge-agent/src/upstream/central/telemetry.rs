@@ -59,6 +59,7 @@ impl Telemetry {
 
     /// How many messages may be sent now.
     pub(super) fn free(&self) -> usize {
+        // Not before central has said what it has: messages that arrived before the last connection ended would be sent twice.
         if self.is_resumed { self.window.free() } else { 0 }
     }
 
@@ -112,11 +113,13 @@ impl Telemetry {
                 self.topic.len()
             )));
         }
+        // Checked before sending: central closes the connection for a larger packet, and would do so for ever.
         if let Some(bytes) = sender.too_large(&message) {
             return Err(Reason::because(format!(
                 "its packet would be {bytes} bytes, which central does not take"
             )));
         }
+        // Last, since bytes that were spent are not given back.
         if !may_spend((self.topic.len() + body.len() + PACKET_BYTES) as u64) {
             return Ok(false);
         }
@@ -145,6 +148,7 @@ impl Telemetry {
         let (key, sequence, age) = self.window.find_with_age(packet_id, now)?;
         let done = self.window.acknowledged(packet_id, now).map(|(_, done)| done);
         if let Some(queue) = self.queues.get(&key) {
+            // Acknowledgements come in any order; the cursor moves over those that have none before them open.
             queue.log.confirm(sequence, done);
         }
         Some(age)

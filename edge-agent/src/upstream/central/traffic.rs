@@ -1,4 +1,4 @@
-//! What one connection to central carries: telemetry from the queues while the window has room, what central is to be told, and what
+//! What one connection to central carries: telemetry from the queues while the window has space, updates for central, and what
 //! central tells.
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) struct LinkTraffic<'a> {
     budget: watch::Receiver<()>,
     /// Another message may be taken from the queues.
     may_take: bool,
-    /// Whoever subscribes is told everything by central.
+    /// central sends everything to a connection that subscribes.
     must_subscribe: bool,
     /// central has answered the last question for its time.
     is_time_told: bool,
@@ -115,8 +115,9 @@ impl<'a> LinkTraffic<'a> {
         tracing::info!(?round_trip, per_second, window = pace.window(), "the connection to central ended");
     }
 
-    /// How many messages may be sent now: as the window says and central takes, with places left for what is told.
+    /// How many messages may be sent now: as the window says and central takes, with places left for updates.
     fn room(&self, sender: &Sender) -> usize {
+        // Half at most: a central that takes few messages at once must not stop telemetry for updates.
         let kept = IN_FLIGHT_MAX.min(sender.publishes_max() / 2);
         self.telemetry.free().min(sender.room().saturating_sub(kept))
     }
@@ -128,6 +129,7 @@ impl<'a> LinkTraffic<'a> {
         queue: Arc<Queue>,
         next: edge_buffer::Record,
     ) -> Result<(), Ended> {
+        // It was set aside before, and the daemon was killed before the cursor was on disk.
         if self.link.quarantine.holds(&queue, next.sequence) {
             self.telemetry.passed(&queue, next.sequence);
             return Ok(());
@@ -157,7 +159,7 @@ impl<'a> LinkTraffic<'a> {
         Ok(link.quarantine.put_of(queue, sequence, reason, generation).await?)
     }
 
-    /// central will never take a message: telemetry is set aside, and what was told is told again when it changes.
+    /// central will never take a message: telemetry is set aside, and an update is sent again when it changes.
     async fn refused(
         &mut self,
         packet_id: u16,
@@ -165,7 +167,7 @@ impl<'a> LinkTraffic<'a> {
         why: String,
     ) -> Result<(), Ended> {
         if self.telling.refused(packet_id) {
-            tracing::error!(%reason, why, "central refused what it was told");
+            tracing::error!(%reason, why, "central rejected an update");
         } else if let Some((queue, sequence)) = self.telemetry.find(packet_id) {
             let why = if why.is_empty() { reason.to_string() } else { why };
             Self::set_aside(self.link, &queue, sequence, Reason { code: Some(reason.code()), why }).await?;
@@ -186,6 +188,7 @@ impl Traffic for LinkTraffic<'_> {
         }
         self.ask_time(sender);
         self.send_telemetry(sender).await?;
+        // After telemetry, which leaves packet ids for it (`room`): an update never waits for a backlog.
         self.telling.tell(sender);
         self.may_take =
             self.next.is_none() && self.room(sender) > 0 && sender.waiting_bytes() < OUT_BYTES_MAX;
@@ -226,11 +229,12 @@ impl Traffic for LinkTraffic<'_> {
                         self.telemetry.resume();
                         self.telling.resume();
                     }
-                    // An older central never answers, and is not asked again.
+                    // An older central never answers, and gets no second request.
                     Some(LinkDown::Time) => self.is_time_told = true,
                     _ => {}
                 }
                 if let Some(packet_id) = packet_id {
+                    // Only now is it saved: central sends again what was not acknowledged.
                     sender.acknowledge(packet_id);
                 }
             }

@@ -87,13 +87,13 @@ impl Uplink {
         Ok(())
     }
 
-    /// Says once when central is from before stores had names: its losses by a restore from a backup cannot be told from messages that
+    /// Says once when central is from before stores had names: its losses by a restore from a backup cannot be distinguished from messages that
     /// it never had. What waits here is kept until it has it, all the same.
     fn note_whether_named(&self, stored: &Stored) {
         let is_unnamed = stored.origin.is_none();
         if !self.is_store_unnamed.swap(is_unnamed, Ordering::Relaxed) && is_unnamed {
             tracing::warn!(
-                "central is of an older version: messages that it loses when it is restored from a backup are not told as lost; update central"
+                "central is of an older version: messages that it loses when it is restored from a backup are not reported as lost; update central"
             );
         }
     }
@@ -113,7 +113,7 @@ impl Uplink {
             );
             return Ok(());
         }
-        // Before the section is saved: it is not told again.
+        // Before the section is saved, because it is not sent again.
         let has_replaced =
             self.is_own_system_module(&identity) && self.deployments.replace_modules(&generations).await?;
         let is_here = || self.authorizer.is_here(&identity);
@@ -163,7 +163,7 @@ pub(super) fn cause(topic: &str) -> Cause {
 fn from_json<T: serde::de::DeserializeOwned>(topic: &str, payload: &Bytes) -> Option<T> {
     schemas::json::from_link(payload)
         .map_err(
-            |error| tracing::error!(topic, error = %chain(&error), "what central told could not be read"),
+            |error| tracing::error!(topic, error = %chain(&error), "an update of central could not be read"),
         )
         .ok()
 }

@@ -1,4 +1,4 @@
-//! What central is told beside telemetry: reported sections, who is connected, answers to commands, how messages ended,
+//! What is sent to central beside telemetry: reported sections, who is connected, answers to commands, how messages ended,
 //! what queues have lost.
 //!
 //! Each part of the daemon knows what central has not acknowledged; a new connection sends all of it again.
@@ -61,7 +61,7 @@ fn next(cause: Cause, operation: LinkUp, payload: Vec<u8>, told: InFlightUpdate)
     (cause, operation.to_string(), payload, told)
 }
 
-/// What one connection has told.
+/// What one connection has sent.
 pub(super) struct UpdateSender<'a> {
     link: &'a Uplink,
     in_flight: HashMap<u16, InFlight>,
@@ -76,7 +76,7 @@ pub(super) struct UpdateSender<'a> {
 }
 
 impl<'a> UpdateSender<'a> {
-    /// Of a new connection, on which everything is to be told.
+    /// Of a new connection, on which everything is to be sent.
     pub(super) fn all(link: &'a Uplink) -> Self {
         link.twins.all_unsent();
         link.commands.all_unsent();
@@ -92,12 +92,12 @@ impl<'a> UpdateSender<'a> {
         }
     }
 
-    /// Central has told how far it has the queues, and which version of the link it speaks.
+    /// central has sent how far it has the queues, and which version of the link it speaks.
     pub(super) fn resume(&mut self) {
         self.is_resumed = true;
     }
 
-    /// Waits until there is something to tell, and room to tell it.
+    /// Waits until there is something to send, and space to send it.
     pub(super) async fn due(&mut self) {
         let link = self.link;
         let has_room = self.is_resumed && self.in_flight.len() < IN_FLIGHT_MAX;
@@ -115,7 +115,7 @@ impl<'a> UpdateSender<'a> {
         }
     }
 
-    /// Writes what central does not know yet, as far as there is room.
+    /// Writes what central does not know yet, as far as there is space.
     pub(super) fn tell(&mut self, sender: &mut Sender) {
         if !self.is_resumed {
             return;
@@ -124,15 +124,19 @@ impl<'a> UpdateSender<'a> {
             let Some((cause, topic, payload, told)) = self.next_update() else { break };
             let message = Outgoing { topic: &topic, payload: &payload, ..Outgoing::default() };
             let too_large = sender.too_large(&message);
-            // central would close the connection, now and each time that it is told again.
+            // central would close the connection, now and each time that it is sent again.
             let payload = match too_large.map(|bytes| (bytes, in_place_of(&told, bytes))) {
                 None => payload,
                 Some((bytes, Some(shorter))) => {
-                    tracing::error!(topic, bytes, "central takes no message of this size, and is told so");
+                    tracing::error!(
+                        topic,
+                        bytes,
+                        "central takes no message of this size; it gets a short one that says so"
+                    );
                     shorter
                 }
                 Some((bytes, None)) => {
-                    tracing::error!(topic, bytes, "central is not told: it takes no message of this size");
+                    tracing::error!(topic, bytes, "update not sent: central takes no message of this size");
                     self.done(told);
                     continue;
                 }
@@ -165,7 +169,7 @@ impl<'a> UpdateSender<'a> {
             let operation = LinkUp::Enrol { request_id };
             return Some(next(Cause::Link, operation, to_json(&enrolment), InFlightUpdate::Once));
         }
-        // What has used up its bytes of the day waits where it is. What is newer than what is told again waits for it: of two
+        // What has used up its bytes of the day waits where it is. What is newer than an update that is sent again waits for it: of two
         // ends of one thing central takes the first, and of losses the ones with higher numbers.
         let is_telling_again = link.sent_updates.is_telling();
         let is_ready = |cause| meter.is_ready(cause) && !is_telling_again;
@@ -218,7 +222,7 @@ impl<'a> UpdateSender<'a> {
         Some(removed)
     }
 
-    /// central will not take something that it was told; false when it is no message of these.
+    /// central will not take an update that it was sent; returns false if the message is none of these.
     pub(super) fn refused(&mut self, packet_id: u16) -> bool {
         let module = match self.in_flight.get(&packet_id) {
             Some((InFlightUpdate::Section(of), _))
@@ -234,7 +238,7 @@ impl<'a> UpdateSender<'a> {
         is_told
     }
 
-    /// Returns true if the acknowledgement was of an update; the part that it came from is told then.
+    /// Returns true if the acknowledgement was of an update; the part that it came from is notified then.
     pub(super) fn acknowledged(&mut self, packet_id: u16) -> bool {
         let Some((told, kept)) = self.in_flight.remove(&packet_id) else { return false };
         // Before its part of the daemon forgets it.
@@ -293,7 +297,7 @@ fn without_payload(why: String) -> Result<MethodResponse, MethodFailure> {
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).expect("words of the link have a JSON form")
+    serde_json::to_vec(value).expect("messages of the link have a JSON form")
 }
 
 #[cfg(test)]

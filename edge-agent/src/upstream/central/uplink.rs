@@ -54,7 +54,7 @@ pub struct Uplink {
     pub presence: PresenceChanges,
     /// Whether central can be reached.
     pub status: watch::Sender<LinkStatus>,
-    /// Version of the link that central speaks, as it told on this connection or the one before.
+    /// Version of the link that central speaks, as it said on this connection or the one before.
     pub central_version: AtomicU32,
     /// What central has acknowledged and nothing else keeps.
     pub sent_updates: SentUpdates,

@@ -1,4 +1,4 @@
-//! Takes messages out of the queues in their order, hands each to the connection of its identity, and moves the cursors over what
+//! Takes messages out of the queues in their order, gives each to the connection of its identity, and moves the cursors over what
 //! is done with.
 
 use edge_core::error_chain::chain;
@@ -44,7 +44,7 @@ pub struct Forwarder {
     pub quarantine: Arc<Quarantine>,
     /// What the link may cost.
     pub meter: Meter,
-    /// Whether the upstream can be reached: told by the gateway's own connection.
+    /// Whether the upstream can be reached, as seen by the gateway's own connection.
     pub status: watch::Sender<LinkStatus>,
 }
 
@@ -160,7 +160,7 @@ impl Forwarder {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Hands a message to its connection; gives it back when it must wait for the budget.
+    /// Gives a message to its connection; returns it if it must wait for the budget.
     async fn hand_over(
         &self,
         taken: &mut Taken,

@@ -31,7 +31,7 @@ const CAREFUL_WAIT_MAX: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(300);
 /// Messages that are taken at once.
 const BATCH: usize = 128;
-/// How often an identity may be refused, while the gateway's own is let in, before its messages are set aside.
+/// How often an identity may be refused, while the gateway's own is admitted, before its messages are set aside.
 const REFUSALS: u32 = 3;
 
 /// A message to carry.
@@ -206,7 +206,7 @@ impl ForwardUpstream {
         tracing::warn!(identity = %self.identity, messages = tickets.len(), why, "upstream does not let an identity in");
         for ticket in tickets {
             messages.line.remove(ticket);
-            messages.attribute_fault(ticket, format!("{} is not let in: {why}", self.identity));
+            messages.attribute_fault(ticket, format!("{} is not admitted: {why}", self.identity));
         }
     }
 }

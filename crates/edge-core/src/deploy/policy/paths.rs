@@ -19,7 +19,7 @@ pub struct HostPaths<'a> {
 
 impl HostPaths<'_> {
     /// Everything that a path may mean: the engine cleans it before the kernel follows its links, the local volume driver
-    /// leaves all of it to the kernel. `None` for what cannot be told, and for a path that is not absolute.
+    /// leaves all of it to the kernel. `None` if it cannot be determined, and for a path that is not absolute.
     pub(super) fn meanings(&self, path: &str) -> Option<Vec<String>> {
         if !path.starts_with('/') || path.contains('\0') {
             return None;

@@ -27,7 +27,7 @@ pub(crate) use error::Wrong;
 pub use error::{Position, SyntaxError};
 pub use explain::Explanation;
 pub use functions::Function;
-pub use path::{Path, Step};
+pub use path::{Path, PathStep};
 pub use subject::{Subject, TwinSection};
 pub use value::Value;
 

@@ -396,10 +396,10 @@ fn place(inside: &str, offset: usize) -> Result<DollarReference, Wrong> {
 
 /// IoT Hub's `properties.desired`, and `desired` alone.
 fn twin_path(path: &Path) -> Option<(TwinSection, Path)> {
-    use super::path::Step;
+    use super::path::PathStep;
     let steps = path.steps();
     let name = |index: usize| match steps.get(index) {
-        Some(Step::Member(name)) => name.as_str(),
+        Some(PathStep::Member(name)) => name.as_str(),
         _ => "",
     };
     let (section, taken) = match (name(0), name(1)) {

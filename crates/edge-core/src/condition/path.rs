@@ -9,10 +9,10 @@ use super::lexer::{is_name_char, quote, read_text};
 
 /// The steps from a document to a value in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Path(Vec<Step>);
+pub struct Path(Vec<PathStep>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum PathStep {
     /// To a member of an object. The case matters.
     Member(String),
     /// To an element of an array, from 0.
@@ -23,11 +23,11 @@ const FORM: &str = "write a path such as .name, [0] or ['a name']";
 
 impl Path {
     /// A path of these steps.
-    pub fn new(steps: Vec<Step>) -> Self {
+    pub fn new(steps: Vec<PathStep>) -> Self {
         Self(steps)
     }
 
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &[PathStep] {
         &self.0
     }
 
@@ -39,14 +39,14 @@ impl Path {
     /// The value that it leads to from an object.
     pub fn walk_members<'a>(&self, members: &'a Map<String, Json>) -> Option<&'a Json> {
         match self.0.split_first()? {
-            (Step::Member(name), rest) => walk(rest, members.get(name)?),
-            (Step::Index(_), _) => None,
+            (PathStep::Member(name), rest) => walk(rest, members.get(name)?),
+            (PathStep::Index(_), _) => None,
         }
     }
 
     /// Whether a property's name could be written the same way.
     pub(super) fn is_plain(&self) -> bool {
-        self.0.iter().all(|step| matches!(step, Step::Member(name) if is_plain(name)))
+        self.0.iter().all(|step| matches!(step, PathStep::Member(name) if is_plain(name)))
     }
 
     /// Reads what follows `$body` or `$twin`, or all of it: `text` begins at `offset` of the whole.
@@ -70,26 +70,26 @@ impl Path {
             if end == 0 {
                 return Err(Wrong::new(offset + at, "a path with a dot too many", FORM));
             }
-            steps.push(Step::Member(name[..end].to_owned()));
+            steps.push(PathStep::Member(name[..end].to_owned()));
             at += rest.len() - name.len() + end;
         }
         Ok(Self(steps))
     }
 }
 
-fn walk<'a>(steps: &[Step], document: &'a Json) -> Option<&'a Json> {
+fn walk<'a>(steps: &[PathStep], document: &'a Json) -> Option<&'a Json> {
     steps.iter().try_fold(document, |value, step| match step {
-        Step::Member(name) => value.get(name.as_str()),
-        Step::Index(index) => value.get(*index),
+        PathStep::Member(name) => value.get(name.as_str()),
+        PathStep::Index(index) => value.get(*index),
     })
 }
 
 /// Reads `0]` or `'name']`; gives its length too.
-fn bracket(inside: &str, offset: usize) -> Result<(Step, usize), Wrong> {
+fn bracket(inside: &str, offset: usize) -> Result<(PathStep, usize), Wrong> {
     let (step, length) = match inside.chars().next() {
         Some('"' | '\'') => {
             let (name, length) = read_text(inside, offset)?;
-            (Step::Member(name), length)
+            (PathStep::Member(name), length)
         }
         _ => {
             let digits = inside.bytes().take_while(u8::is_ascii_digit).count();
@@ -97,7 +97,7 @@ fn bracket(inside: &str, offset: usize) -> Result<(Step, usize), Wrong> {
                 let found = inside.split(']').next().unwrap_or_default();
                 Wrong::new(offset, format!("[{found}]"), "write an index from 0, or a name in quotes")
             })?;
-            (Step::Index(index), digits)
+            (PathStep::Index(index), digits)
         }
     };
     if inside[length..].starts_with(']') {
@@ -118,9 +118,9 @@ fn is_plain(name: &str) -> bool {
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|step| match step {
-            Step::Member(name) if is_plain(name) => write!(f, ".{name}"),
-            Step::Member(name) => write!(f, "[{}]", quote(name)),
-            Step::Index(index) => write!(f, "[{index}]"),
+            PathStep::Member(name) if is_plain(name) => write!(f, ".{name}"),
+            PathStep::Member(name) => write!(f, "[{}]", quote(name)),
+            PathStep::Index(index) => write!(f, "[{index}]"),
         })
     }
 }

@@ -776,9 +776,9 @@ fn expr() -> impl Strategy<Value = Expr> {
         "\\PC{0,6}|[\\x00-\\x1f'\"\\\\]{0,4}".prop_map(|text| Value::Text(text.into())),
     ];
     let step = prop_oneof![
-        "[a-z][a-z0-9_-]{0,4}".prop_map(Step::Member),
-        "\\PC{0,4}".prop_map(Step::Member),
-        (0usize..100).prop_map(Step::Index),
+        "[a-z][a-z0-9_-]{0,4}".prop_map(PathStep::Member),
+        "\\PC{0,4}".prop_map(PathStep::Member),
+        (0usize..100).prop_map(PathStep::Index),
     ];
     let path = || proptest::collection::vec(step.clone(), 0..3).prop_map(Path::new);
     let section =

@@ -244,7 +244,7 @@ impl Reconciler {
     /// One look, and the steps that follow from it.
     async fn pass(&self, memory: &mut Memory, stop: &CancellationToken) -> Result<Next, DockerError> {
         memory.due = None;
-        // Before the engine is asked: what it answers may have changed by the time of the answer.
+        // Before the request to the engine: its answer may be out of date by the time of the answer.
         memory.looked_at_ms = now_ms();
         let deployment = memory.deployment.clone();
         let desired = &deployment.desired;

@@ -60,7 +60,7 @@ impl Listener {
                     }
                 }
                 self.engine_since_ms.store(0, Ordering::Relaxed);
-                // What is told of the engine from now on says so.
+                // Every status of the engine from now on says so.
                 self.happened.notify_one();
             }
             tokio::select! {

@@ -266,7 +266,32 @@ impl Recovering<'_> {
         for (first, last) in holes {
             state.pass(first, last, Cause::Damaged, "");
         }
+        self.see_oldest(&mut state);
         Ok((state, active))
+    }
+
+    /// Reads when the oldest pending record was enqueued: without a reader nothing else would tell before the cursor moves.
+    /// Reads one segment at most, if its records are whole.
+    fn see_oldest(&self, state: &mut State) {
+        let oldest = state.cursor + 1;
+        let behind = state.segments.partition_point(|segment| segment.first <= oldest);
+        for segment in state.segments.range(behind.saturating_sub(1)..) {
+            let mark = segment.mark_before(oldest);
+            let Ok(file) = self.storage.open(&segment_name(segment.first)) else { continue };
+            let seed = frame_seed(self.id, segment.first);
+            let mut scan =
+                Scan::new(file, seed, segment.epoch, mark.offset, mark.sequence, segment.len, u64::MAX);
+            // What cannot be read here is found, and counted, by the reader.
+            while let Ok(step) = scan.step() {
+                match step {
+                    Step::Record(record) if record.sequence >= oldest => {
+                        return state.see(record.sequence, record.enqueued_ms);
+                    }
+                    Step::Record(_) | Step::Hole { .. } => {}
+                    Step::End => break,
+                }
+            }
+        }
     }
 
     /// Finds where the last segment ends and cuts off what is behind; its file, the next sequence, and when the last record

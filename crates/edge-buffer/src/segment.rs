@@ -64,6 +64,11 @@ impl Segment {
     }
 
     pub(crate) fn mark(&mut self, mark: IndexEntry) {
+        // The first segment of a log is made before any time is known.
+        if mark.sequence == self.first && self.created_ms == 0 {
+            self.created_ms = mark.enqueued_ms;
+            self.marks[0].enqueued_ms = mark.enqueued_ms;
+        }
         if self.marks.last().is_none_or(|last| mark.offset >= last.offset + MARK_BYTES) {
             self.marks.push(mark);
         }

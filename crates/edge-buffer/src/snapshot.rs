@@ -11,7 +11,8 @@ impl State {
             if pending == 0 { 0 } else { pending - self.ledger.passed.count(self.cursor + 1, last) };
         let oldest = || {
             let start = self.stretch(self.cursor + 1).map(|stretch| stretch.start.enqueued_ms);
-            self.head.front().map(|(_, enqueued_ms)| *enqueued_ms).or(start)
+            // 0: nobody has read the first record of a segment that was made before the time was known.
+            self.head.front().map(|(_, enqueued_ms)| *enqueued_ms).or(start.filter(|at_ms| *at_ms > 0))
         };
         Stats {
             records,

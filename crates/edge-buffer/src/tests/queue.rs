@@ -55,6 +55,25 @@ async fn what_is_done_with_is_counted_without_what_was_lost_and_not_again_after_
 }
 
 #[tokio::test]
+async fn the_oldest_pending_record_is_as_old_after_a_restart_as_before() {
+    for done in [0, 1, 7, 8, 9, 50, 99] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), options()).unwrap();
+        fill(&log, 100, 100).await;
+        log.advance(done);
+        log.close().await;
+        // A second restart finds no more than the first.
+        for _ in 0..2 {
+            let log = Log::open(dir.path(), options()).unwrap();
+            assert_eq!(log.stats().oldest_ms, Some(done + 1), "{done} records done with");
+            fill(&log, 1, 100).await;
+            assert_eq!(log.stats().oldest_ms, Some(done + 1), "{done} records done with, and more appended");
+            log.close().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn each_sync_of_records_is_counted_by_the_time_that_it_took() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), options()).unwrap();

@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use rusqlite::{Connection, Row};
 use schemas::names::{Identity, ModuleId};
 
-use super::columns::{json_column, parsed_column, unsigned};
+use super::columns::{parsed_column, unsigned};
 use super::tail_bounds::{TailBounds, TailRead};
 use super::unreadable;
-use crate::telemetry::message_values::Stamp;
+use crate::telemetry::message_values::{Stamp, StampProperties};
 
 /// A floor of a device and all its modules, in place of a module's name.
 pub(super) const ALL_MODULES: &str = "/";
@@ -55,27 +55,49 @@ pub(super) struct StoredMessage {
     pub(super) from: Identity,
     pub(super) enqueued_ms: u64,
     received_ms: u64,
-    bag: serde_json::Map<String, serde_json::Value>,
+    properties: StampProperties,
     pub(super) body: Vec<u8>,
 }
 
 impl StoredMessage {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let module: Option<String> = row.get("module")?;
-        let module = module.map(|_| parsed_column(row, "module")).transpose()?;
-        Ok(Self {
-            id: row.get("id")?,
-            from: Identity { device: parsed_column(row, "device")?, module },
-            enqueued_ms: unsigned(row.get("enqueued_ms")?),
-            received_ms: unsigned(row.get("received_ms")?),
-            bag: json_column(row, "bag")?,
-            body: row.get("body")?,
+    pub(super) fn stamp(&self) -> Stamp<'_> {
+        Stamp::new(self.enqueued_ms, self.received_ms, self.id).with(|name| self.properties.get(name))
+    }
+}
+
+/// The columns that [`MessageReader`] reads, in its order. The id comes first: an unreadable row is told by it.
+const MESSAGE_COLUMNS: &str = "telemetry.id, device, module, enqueued_ms, received_ms, bag, body";
+
+/// Reads rows of [`MESSAGE_COLUMNS`]. Each message is read once for each derived table, and most have the sender of the one before,
+/// so a sender is parsed only when it is another one.
+#[derive(Default)]
+struct MessageReader {
+    last: Option<Identity>,
+}
+
+impl MessageReader {
+    fn read(&mut self, row: &Row<'_>) -> rusqlite::Result<StoredMessage> {
+        Ok(StoredMessage {
+            id: row.get(0)?,
+            from: self.sender(row)?.clone(),
+            enqueued_ms: unsigned(row.get(3)?),
+            received_ms: unsigned(row.get(4)?),
+            properties: StampProperties::read(row.get_ref(5)?.as_str()?)
+                .map_err(|error| unreadable::column(row, "bag", error.into()))?,
+            body: row.get(6)?,
         })
     }
 
-    pub(super) fn stamp(&self) -> Stamp<'_> {
-        let property = |name: &str| self.bag.get(name).map(|value| value.as_str().unwrap_or_default());
-        Stamp::new(self.enqueued_ms, self.received_ms, self.id).with(property)
+    fn sender(&mut self, row: &Row<'_>) -> rusqlite::Result<&Identity> {
+        let (device, module) = (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str_or_null()?);
+        let is_last = |last: &Identity| {
+            last.device.as_str() == device && last.module.as_ref().map(ModuleId::as_str) == module
+        };
+        if !self.last.as_ref().is_some_and(is_last) {
+            let module = module.map(|_| parsed_column(row, "module")).transpose()?;
+            self.last = Some(Identity { device: parsed_column(row, "device")?, module });
+        }
+        Ok(self.last.as_ref().expect("it was set just now"))
     }
 }
 
@@ -110,13 +132,12 @@ impl Derived {
         // Ids have gaps only where old messages were deleted.
         let within = (first - 1).saturating_add(bounds.messages.into()).min(last);
         let mut up_to = until.unwrap_or(within);
-        let mut statement = connection.prepare_cached(
-            "SELECT telemetry.id, device, module, enqueued_ms, received_ms, bag, body FROM telemetry
-             JOIN devices ON devices.id = telemetry.device WHERE telemetry.id > ?1 AND telemetry.id <= ?2
-             ORDER BY telemetry.id",
-        )?;
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT {MESSAGE_COLUMNS} FROM telemetry WHERE id > ?1 AND id <= ?2 ORDER BY id"
+        ))?;
         let (mut floors, mut read) = (Floors::of(self), TailRead::within(bounds));
-        let rows = statement.query_map((read_at.up_to, up_to), StoredMessage::read)?;
+        let mut reader = MessageReader::default();
+        let rows = statement.query_map((read_at.up_to, up_to), |row| reader.read(row))?;
         for message in unreadable::rows("telemetry", rows) {
             let message = message?;
             let values = if floors.is_above(connection, &message)? { take(&message) } else { 0 };
@@ -137,12 +158,11 @@ impl Derived {
         mut take: impl FnMut(StoredMessage),
     ) -> rusqlite::Result<()> {
         let State { up_to, .. } = self.state(connection)?;
-        let mut statement = connection.prepare_cached(
-            "SELECT id, device, module, enqueued_ms, received_ms, bag, body FROM telemetry
-             WHERE device = ?1 AND id > ?2 ORDER BY id DESC LIMIT ?3",
-        )?;
-        let mut floors = Floors::of(self);
-        let rows = statement.query_map((device, up_to, limit), StoredMessage::read)?;
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT {MESSAGE_COLUMNS} FROM telemetry WHERE device = ?1 AND id > ?2 ORDER BY id DESC LIMIT ?3"
+        ))?;
+        let (mut floors, mut reader) = (Floors::of(self), MessageReader::default());
+        let rows = statement.query_map((device, up_to, limit), |row| reader.read(row))?;
         for message in unreadable::rows("telemetry", rows) {
             let message = message?;
             if floors.is_above(connection, &message)? {
@@ -183,7 +203,7 @@ impl Derived {
     }
 }
 
-/// The floors of senders, each read once.
+/// The floors of senders, each read once. All messages of a device that is not registered are below its floor.
 struct Floors<'d> {
     derived: &'d Derived,
     known: HashMap<Identity, i64>,
@@ -202,9 +222,11 @@ impl<'d> Floors<'d> {
         let floors_table = self.derived.floors_table;
         let floor: i64 = connection
             .prepare_cached(&format!(
-                "SELECT coalesce(max(message), 0) FROM {floors_table} WHERE device = ?1 AND module IN (?2, ?3)"
+                "SELECT CASE WHEN EXISTS (SELECT 1 FROM devices WHERE id = ?1) THEN
+                     (SELECT coalesce(max(message), 0) FROM {floors_table} WHERE device = ?1 AND module IN (?2, ?3))
+                 ELSE ?4 END"
             ))?
-            .query_row((device, module, ALL_MODULES), |row| row.get(0))?;
+            .query_row((device, module, ALL_MODULES, i64::MAX), |row| row.get(0))?;
         self.known.insert(message.from.clone(), floor);
         Ok(message.id > floor)
     }

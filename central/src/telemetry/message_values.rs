@@ -9,7 +9,8 @@ use schemas::bag::system;
 use schemas::json::written::is_json;
 use schemas::json::{DEPTH_MAX, check_text};
 use schemas::timestamp::parse_rfc3339;
-use serde::de::{Deserialize, Deserializer as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// The longest name, and component, in bytes (IoT Hub: 1 KB for a twin's key).
@@ -29,6 +30,57 @@ pub(crate) struct Order {
     pub(crate) message: i64,
 }
 
+/// The properties of a message that a [`Stamp`] has.
+const STAMP_PROPERTIES: [&str; 4] =
+    [system::CREATION_TIME_UTC, system::CREATION_TIME, system::COMPONENT, system::CONTENT_ENCODING];
+
+/// The values of [`STAMP_PROPERTIES`], read from the JSON object that a message's properties are stored as. The others are not kept.
+#[derive(Debug, Default)]
+pub(crate) struct StampProperties([Option<String>; STAMP_PROPERTIES.len()]);
+
+impl StampProperties {
+    /// # Errors
+    /// When the text is not a JSON object.
+    pub(crate) fn read(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// The value of a property; empty when it has none, or one that is no text.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let index = STAMP_PROPERTIES.iter().position(|known| *known == name)?;
+        self.0[index].as_deref()
+    }
+}
+
+impl<'de> Deserialize<'de> for StampProperties {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Properties;
+
+        impl<'de> Visitor<'de> for Properties {
+            type Value = StampProperties;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut found = StampProperties::default();
+                while let Some(Name(name)) = map.next_key()? {
+                    let Some(index) = STAMP_PROPERTIES.iter().position(|known| *known == name) else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    let value: Value = map.next_value()?;
+                    found.0[index] = Some(value.as_str().unwrap_or_default().to_owned());
+                }
+                Ok(found)
+            }
+        }
+
+        deserializer.deserialize_map(Properties)
+    }
+}
+
 /// The fields of a stored message that decide its position.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stamp<'m> {
@@ -46,12 +98,13 @@ impl<'m> Stamp<'m> {
         Self { enqueued_ms, received_ms, message, created: None, component: None, encoding: None }
     }
 
-    /// With what the properties of a message say.
+    /// With what the properties of a message say: those of [`STAMP_PROPERTIES`].
     pub(crate) fn with(self, property: impl Fn(&str) -> Option<&'m str>) -> Self {
+        let [created_utc, created, component, encoding] = STAMP_PROPERTIES.map(property);
         Self {
-            created: property(system::CREATION_TIME_UTC).or_else(|| property(system::CREATION_TIME)),
-            component: property(system::COMPONENT).filter(|component| component.len() <= NAME_BYTES_MAX),
-            encoding: property(system::CONTENT_ENCODING),
+            created: created_utc.or(created),
+            component: component.filter(|component| component.len() <= NAME_BYTES_MAX),
+            encoding,
             ..self
         }
     }

@@ -16,7 +16,7 @@ use edge_hub::mqtt_server::MqttServer;
 use edge_hub::private_files::make_private;
 use edge_hub::sessions::Sessions;
 use edge_hub::settings::MqttServerSettings;
-use edge_hub::tasks::Tasks;
+use edge_hub::tasks::{self, TaskFailure, Tasks};
 use edge_tls::keep::Keeper;
 use edge_tls::trust::TrustKeeper;
 use futures_util::FutureExt as _;
@@ -147,12 +147,19 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<St
 }
 
 fn mqtt_settings(config: &Config, connections_max: usize) -> MqttServerSettings {
+    let limits = config.limits.settings(connections_max);
     MqttServerSettings {
         // A gateway has as many in flight as its window holds; what is read and not stored yet is bounded below.
         receive_max: Some(u16::MAX),
         // Two of the writer's batches: one is written, the other is read meanwhile.
         pending_max: 2 * crate::telemetry::ingest::BATCH_MAX,
-        ..config.limits.settings(connections_max)
+        // Something of the disk is left for sessions when telemetry is refused.
+        keep_free_bytes: config
+            .keep
+            .free_bytes
+            .map_or(limits.keep_free_bytes, |free| free / 2)
+            .min(limits.keep_free_bytes),
+        ..limits
     }
 }
 
@@ -327,7 +334,8 @@ impl Started {
             () = self.stop.cancelled() => Ok(()),
             failure = self.tasks.failed() => Err(failure.into()),
             () = self.services.store.ended() => {
-                Err(anyhow::anyhow!("the store's writer ended by itself; the log tells why"))
+                let cause = "ended by itself; the log tells why".to_owned();
+                Err(TaskFailure { task: tasks::STORE_THREAD.to_owned(), cause }.into())
             }
         };
         if let Err(error) = &ended {

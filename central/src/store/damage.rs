@@ -3,6 +3,10 @@
 //! A store whose file was deleted, replaced or damaged while central runs must take nothing more: what it confirmed would be gone
 //! with the next start. The first sign of it, from whatever statement, ends writing until central is started again, which checks
 //! the whole file and says how to go on.
+//!
+//! SQLite also says that the file is damaged when the disk could not read it once (`IOERR_CORRUPTFS` becomes `CORRUPT`). So central
+//! ends by itself after such a sign: its next start finds the store whole and goes on, or refuses it. While a file is gone central
+//! stays, and shows what it still has open.
 
 use std::cell::RefCell;
 use std::fs;
@@ -39,21 +43,41 @@ fn noted() -> Option<String> {
 /// The first sign of damage; it holds until central ends.
 #[derive(Debug, Default)]
 pub(super) struct Damage {
-    found: OnceLock<String>,
+    found: OnceLock<Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    what: String,
+    sign: Sign,
+}
+
+/// Where damage was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// SQLite said so of a statement. Only a check of the whole file tells whether it is so.
+    Statement,
+    /// The file is not in its place any more.
+    Gone,
 }
 
 impl Damage {
     /// What was found; `None` when nothing was.
     pub(super) fn found(&self) -> Option<&str> {
-        self.found.get().map(String::as_str)
+        self.found.get().map(|found| found.what.as_str())
+    }
+
+    /// Returns true when only a new start can tell whether the store is whole.
+    pub(super) fn wants_check(&self) -> bool {
+        self.found.get().is_some_and(|found| found.sign == Sign::Statement)
     }
 
     /// Keeps the first sign and logs it.
-    pub(super) fn report(&self, found: String) {
+    pub(super) fn report(&self, what: String, sign: Sign) {
         let mut is_first = false;
         self.found.get_or_init(|| {
             is_first = true;
-            found
+            Found { what, sign }
         });
         if is_first {
             tracing::error!(
@@ -69,7 +93,7 @@ impl Damage {
         let _former = noted();
         let done = work();
         if let Some(found) = noted() {
-            self.report(found);
+            self.report(found, Sign::Statement);
         }
         done
     }

@@ -1,4 +1,9 @@
-//! How much the store keeps.
+//! How much the store keeps, and how long it waits.
+
+use std::time::Duration;
+
+/// One of the waits for another program that holds the file; a stop of central is noticed between two.
+pub(super) const LOCKED_TRY: Duration = Duration::from_millis(200);
 
 /// How much history is kept; the oldest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,7 @@ pub mod integrity;
 pub mod last_values;
 mod last_values_task;
 mod limits;
+mod log;
 pub mod losses;
 pub mod manifests;
 pub mod modules;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use edge_hub::tasks;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::{mpsc, watch};
 
 use super::damage::OpenedFile;
@@ -13,6 +14,7 @@ use super::error::StoreError;
 use super::handle::{Store, StoreParts};
 use super::last_values_task::keep_last_values;
 use super::limits::{Keep, Quotas};
+use super::log::WriteAheadLog;
 use super::paths::FILE;
 use super::record::{self, CommitRecord, RecordCheck, Recorded};
 use super::series_task::keep_series;
@@ -43,11 +45,14 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
     let path = dir.join(FILE);
     integrity::present(dir, &path)?;
     let recorded = record::read(dir)?;
-    let connection = schema::open(&path)?;
+    let mut connection = schema::open(&path)?;
     let record = reconcile(dir, &path, &connection, &recorded)?;
     let file = OpenedFile::of(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
     let losses = record::losses(&connection).map_err(|source| StoreError::opening(&path, source))?;
     let readers = (0..READERS).map(|_| schema::open(&path)).collect::<Result<Vec<_>, _>>()?;
+    let failed = |source| StoreError::opening(&path, source);
+    [&connection].into_iter().chain(&readers).try_for_each(keep_log_at_close).map_err(failed)?;
+    let log = WriteAheadLog::watch(&mut connection).map_err(failed)?;
     let (jobs, waiting) = mpsc::channel(WAITING_WORKS_MAX);
     let shared = Arc::new(Shared::default());
     let (ending, ended) = watch::channel(());
@@ -59,8 +64,7 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
         .spawn(move || {
             // Dropped however the thread ends.
             let _ending = ending;
-            let writer =
-                Writer { connection, keep, space, shared: &its_shared, record, file, is_log_ahead: true };
+            let writer = Writer { connection, keep, space, shared: &its_shared, record, file, log };
             writer.run(waiting);
         })
         .map_err(StoreError::Writer)?;
@@ -71,6 +75,11 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
         tasks::spawn_essential("series", keep_series(store.downgrade(), ended)),
     ]);
     Ok(store)
+}
+
+/// Leaves the log as it is when the connection is closed: whether it may be moved into the file, the writer alone knows.
+fn keep_log_at_close(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 /// Reminds the writer of checkpoints until the store is gone.
@@ -86,6 +95,7 @@ async fn remind(jobs: mpsc::WeakSender<Job>) {
         }
     }
 }
+
 /// Compares a store with its record, says and notes what was lost, and brings the record to where the store is.
 fn reconcile(
     dir: &Path,

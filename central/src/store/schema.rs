@@ -15,14 +15,11 @@ use super::error::StoreError;
 /// Counts the steps in [`STEPS`]; the file has it as `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
 
-/// Pages (4 KB) in the log before they are moved into the file: what a busy site writes again and again, the ends of its
-/// indexes, is moved once in so many commits and not after each. What is in the log alone, one flipped bit takes back; so
-/// the writer also moves it every few seconds.
-const LOG_PAGES: u32 = 4096;
 /// The writer's pages in memory, the readers' as far as they read: the ends of all indexes that telemetry grows.
 const CACHE_KB: u32 = 16 * 1024;
 
-/// Opens a connection and brings the file to this version's tables.
+/// Opens a connection and brings the file to this version's tables. Its commits do not move the log into the file: SQLite hides
+/// the errors of a move that it makes behind a commit, and the disk reports a lost page only once (see `writer.rs`).
 ///
 /// # Errors
 /// [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Newer`].
@@ -35,7 +32,7 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
     connection
         .execute_batch(&format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-             PRAGMA wal_autocheckpoint = {LOG_PAGES}; PRAGMA cache_size = -{CACHE_KB};"
+             PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -{CACHE_KB};"
         ))
         .map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);

@@ -13,9 +13,10 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
-use super::damage::{Damage, OpenedFile};
+use super::damage::{Damage, OpenedFile, Sign};
 use super::error::StoreError;
-use super::limits::Keep;
+use super::limits::{Keep, LOCKED_TRY};
+use super::log::{LogBroken, LogMove, WriteAheadLog};
 use super::record::{self, CommitRecord};
 use super::space::{Disk, Space};
 use super::{commands, telemetry_retention};
@@ -24,10 +25,6 @@ use super::{commands, telemetry_retention};
 const GROUP_MAX: usize = 1000;
 /// How long works wait for another program that holds the file; then they fail, and gateways send again.
 const LOCKED_MAX: Duration = Duration::from_secs(60);
-/// One of the waits for another program that holds the file; a stop of central is noticed between two.
-const LOCKED_TRY: Duration = Duration::from_millis(200);
-/// How long a checkpoint waits for readers of older states. The next one is [`CHECKPOINT_AFTER`] away.
-const READERS_MAX: Duration = Duration::from_millis(50);
 /// How long a commit may be in the log alone.
 pub(super) const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
 
@@ -127,8 +124,7 @@ pub(super) struct Writer<'a> {
     pub(super) record: CommitRecord,
     /// The file that `connection` has open.
     pub(super) file: OpenedFile,
-    /// Whether anything was committed since the last checkpoint.
-    pub(super) is_log_ahead: bool,
+    pub(super) log: WriteAheadLog,
 }
 
 impl Writer<'_> {
@@ -137,10 +133,14 @@ impl Writer<'_> {
             tracing::warn!(error = %chain(&error), "setting how long the writer waits for a lock failed");
         }
         while self.group(&mut jobs) {}
+        if self.shared.damage.found().is_none() {
+            // What is not moved is in the log, and is moved by the next start.
+            let _moved = self.log.move_into_file(&self.connection, LogMove::AtClose);
+        }
         self.record.sync();
     }
 
-    /// Takes what waits and commits it; false when the store is closed.
+    /// Takes what waits and commits it; false when the store is closed, or when the disk lost what was in its log.
     fn group(&mut self, jobs: &mut mpsc::Receiver<Job>) -> bool {
         let mut group = Vec::new();
         let mut is_due = false;
@@ -171,13 +171,24 @@ impl Writer<'_> {
             self.commit_and_tell(group, is_space_due);
         }
         if is_due && let Some(gone) = self.file.gone() {
-            self.shared.damage.report(gone);
+            self.shared.damage.report(gone, Sign::Gone);
+        }
+        if self.shared.damage.wants_check() {
+            tracing::error!("central ends: its next start checks whether the store is damaged");
+            return false;
         }
         // A damaged page that is moved from the log may destroy one that is whole.
-        if is_due && is_open && self.is_log_ahead && self.shared.damage.found().is_none() {
-            self.checkpoint();
+        if !is_open || self.shared.damage.found().is_some() {
+            return is_open;
         }
-        is_open
+        let moved = if is_due && self.log.is_ahead {
+            self.checkpoint()
+        } else if self.log.is_long() {
+            self.log.move_into_file(&self.connection, LogMove::WhatIsFree).map(drop)
+        } else {
+            Ok(())
+        };
+        moved.is_ok()
     }
 
     fn commit_and_tell(&mut self, group: Vec<(Work, OwnedSemaphorePermit)>, is_space_due: bool) {
@@ -188,7 +199,7 @@ impl Writer<'_> {
             Ok((commits, messages)) => {
                 // After the commit: the record must never claim more than the file has.
                 self.record.committed(*commits, *messages);
-                self.is_log_ahead = true;
+                self.log.is_ahead = true;
             }
             // Said once, when it was found.
             Err(_) if self.shared.damage.found().is_some() => {}
@@ -217,7 +228,7 @@ impl Writer<'_> {
             shared.damage.watch(|| self.commit(group, is_space_due, finishes).map_err(StoreError::from));
         // SQLite writes on to a file that was removed or replaced, and reports no error.
         if let Some(gone) = self.file.gone() {
-            shared.damage.report(gone);
+            shared.damage.report(gone, Sign::Gone);
         }
         check()?;
         committed
@@ -278,32 +289,22 @@ impl Writer<'_> {
 
     /// Moves what the log holds into the file, and begins the log anew: SQLite would take frames that stand before a
     /// damaged one for newer than the file, also when the file has had all of them.
-    fn checkpoint(&mut self) {
-        let moved = self.move_log();
-        match moved {
-            Ok(true) => self.is_log_ahead = false,
-            // Readers of older states need the log; the next checkpoint is soon.
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "moving the store's log into its file failed")
-            }
+    fn checkpoint(&mut self) -> Result<(), LogBroken> {
+        if self.log.move_into_file(&self.connection, LogMove::Whole)?
+            && let Err(error) = self.begin_log()
+        {
+            tracing::warn!(error = %chain(&error), "beginning the store's log anew failed");
         }
         self.record.sync();
+        Ok(())
     }
 
-    fn move_log(&mut self) -> rusqlite::Result<bool> {
-        // For this statement alone: works wait meanwhile, so readers get little time to end.
-        self.connection.busy_timeout(READERS_MAX)?;
-        let is_busy = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0));
-        self.connection.busy_timeout(LOCKED_TRY)?;
-        if is_busy? {
-            return Ok(false);
-        }
+    fn begin_log(&mut self) -> rusqlite::Result<()> {
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let (commits, messages) = record::count(&transaction)?;
         transaction.commit()?;
         self.record.committed(commits, messages);
-        Ok(true)
+        Ok(())
     }
 }
 

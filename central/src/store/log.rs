@@ -1,0 +1,120 @@
+//! The store's log (SQLite's WAL) on its way into the store's file.
+//!
+//! SQLite copies frames of the log into the file, syncs the file, and only then writes over the log. It does not sync when readers keep
+//! it from copying all, and counts the copied frames as moved all the same. If the disk loses such pages, the kernel says so once, to
+//! the next sync of the file, and takes the pages for written. SQLite's next move then copies only the frames behind them, and the log
+//! that still had them is written over: the file has lost pages that were committed.
+//!
+//! # Guarantees
+//! - The log is moved by the writer only, where the error of each move is seen. Neither a commit nor the end of a connection moves it.
+//! - After a move that failed for the disk nothing is committed or moved by this process. The next start opens the log anew, and
+//!   then SQLite copies all of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use edge_core::error_chain::chain;
+use rusqlite::{Connection, ErrorCode};
+
+use super::limits::LOCKED_TRY;
+
+/// Pages (4 KB) in the log before they are moved into the file: what a busy site writes again and again, the ends of its
+/// indexes, is moved once in so many commits and not after each. What is in the log alone, one flipped bit takes back; so
+/// the writer also moves it every few seconds.
+const PAGES_MAX: i32 = 4096;
+/// How long a move waits for readers of older states. The next one is soon.
+const READERS_MAX: Duration = Duration::from_millis(50);
+
+/// What the writer knows of the log.
+#[derive(Debug)]
+pub(super) struct WriteAheadLog {
+    /// Pages in it after the last commit.
+    pages: Arc<AtomicI32>,
+    /// Whether anything was committed since it was moved whole. The log of an earlier process may not have been.
+    pub(super) is_ahead: bool,
+    /// A move failed for the disk.
+    is_broken: bool,
+}
+
+/// How far the log is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogMove {
+    /// As far as readers let it, without a wait.
+    WhatIsFree,
+    /// Whole, and begun anew by the next commit.
+    Whole,
+    /// Whole, and cut to nothing: central stops.
+    AtClose,
+}
+
+/// The disk failed while the log was moved.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the disk failed while the store's log was moved into its file; the next start moves all of it again"
+)]
+pub(super) struct LogBroken;
+
+impl WriteAheadLog {
+    /// Counts the pages of the log from now on.
+    pub(super) fn watch(connection: &mut Connection) -> rusqlite::Result<Self> {
+        let pages = Arc::new(AtomicI32::new(0));
+        let count = pages.clone();
+        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            count.store(pages, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self { pages, is_ahead: true, is_broken: false })
+    }
+
+    /// Returns true when so much is in the log that it shall be moved before the next reminder.
+    pub(super) fn is_long(&self) -> bool {
+        self.pages.load(Ordering::Relaxed) >= PAGES_MAX
+    }
+
+    /// Moves the log; true if all of it was moved.
+    ///
+    /// # Errors
+    /// [`LogBroken`] when the disk failed, now or before. An error that may pass is logged.
+    pub(super) fn move_into_file(
+        &mut self,
+        connection: &Connection,
+        how: LogMove,
+    ) -> Result<bool, LogBroken> {
+        if self.is_broken {
+            return Err(LogBroken);
+        }
+        match checkpoint(connection, how) {
+            Ok(is_whole) => {
+                // Frames that stand before damaged ones are read again as long as the log was not begun anew.
+                self.is_ahead &= !is_whole || how == LogMove::WhatIsFree;
+                Ok(is_whole)
+            }
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => {
+                self.is_broken = true;
+                tracing::error!(error = %chain(&error), "the disk failed while the store's log was moved into its file");
+                Err(LogBroken)
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "moving the store's log into its file failed");
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Returns true if all of the log was moved.
+fn checkpoint(connection: &Connection, how: LogMove) -> rusqlite::Result<bool> {
+    let mode = match how {
+        LogMove::WhatIsFree => "PASSIVE",
+        LogMove::Whole => "RESTART",
+        LogMove::AtClose => "TRUNCATE",
+    };
+    connection.busy_timeout(READERS_MAX)?;
+    let moved = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        let (is_busy, pages, moved): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(!is_busy && pages == moved)
+    });
+    connection.busy_timeout(LOCKED_TRY)?;
+    moved
+}

@@ -492,7 +492,10 @@ impl Future for Append {
         match &mut self.waiting {
             Waiting::Refused(error) => Poll::Ready(Err(error.take().unwrap_or(AppendError::Closed))),
             Waiting::Answer(answer) => {
-                Pin::new(answer).poll(context).map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+                let answer = std::task::ready!(Pin::new(answer).poll(context));
+                // It may be polled once more by whoever tidies up.
+                self.waiting = Waiting::Refused(None);
+                Poll::Ready(answer.unwrap_or(Err(AppendError::Closed)))
             }
         }
     }

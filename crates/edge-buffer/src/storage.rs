@@ -1,7 +1,7 @@
 //! The few things that the log asks of a disk, so that a test can be a disk that fails.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,7 +79,7 @@ impl Handles {
         let directory = fs::File::open(path)?;
         // The directory itself, too: its lock stays when the file is removed. Not every file system has it (NFS).
         if let Err(fs::TryLockError::WouldBlock) = directory.try_lock() {
-            return Err(io::ErrorKind::WouldBlock.into());
+            return Err(ErrorKind::WouldBlock.into());
         }
         Ok(Self { directory, lock })
     }
@@ -143,11 +143,11 @@ impl Storage for Directory {
     }
 }
 
-/// Device and number of what has this path; `None` when nothing has.
+/// Device and number of what has this path; `None` when nothing has, also because a file stands in the place of a directory.
 fn identity_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -173,7 +173,7 @@ impl File for fs::File {
             match std::os::unix::fs::FileExt::read_at(self, &mut into[read..], offset + read as u64) {
                 Ok(0) => break,
                 Ok(n) => read += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }

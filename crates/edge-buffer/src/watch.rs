@@ -2,7 +2,7 @@
 //! nothing of them is left after the next start.
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, ErrorKind};
 
 use crate::commit::Committer;
 use crate::error::chain;
@@ -24,7 +24,16 @@ impl Committer {
 
     fn look(&mut self) -> io::Result<()> {
         let storage = self.shared.storage.clone();
-        let is_remade = storage.remake()?;
+        let remade = storage.remake();
+        if let Err(error) = &remade {
+            // Whatever is in the place of the directory: no start finds the open file there, so the next append makes one, or is
+            // refused.
+            self.active.is_abandoned = true;
+            if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory) {
+                self.count_removed_segments()?;
+            }
+        }
+        let is_remade = remade?;
         if is_remade {
             tracing::error!(dir = %storage.path().display(), "the directory of a queue was removed while the daemon runs; it was made again");
         }
@@ -44,7 +53,10 @@ impl Committer {
 
     fn count_removed_segments(&mut self) -> io::Result<()> {
         let storage = &self.shared.storage;
-        let names: HashSet<String> = storage.names()?.into_iter().collect();
+        let names: HashSet<String> = match storage.names() {
+            Err(error) if error.kind() == ErrorKind::NotADirectory => HashSet::new(),
+            names => names?.into_iter().collect(),
+        };
         let mut state = self.shared.state();
         let active = state.active().first;
         drop(state);

@@ -19,6 +19,7 @@ use edge_hub::data_lock::DataLock;
 use edge_hub::mqtt_server::MqttServer;
 use edge_hub::private_files::{make_new_files_private, make_private};
 use edge_hub::sessions::Sessions;
+use edge_hub::settings::MqttServerSettings;
 use edge_hub::tasks::{Tasks, guard};
 use edge_tls::config::server_config_for;
 use tokio::signal::unix::{SignalKind, signal};
@@ -115,8 +116,12 @@ struct Daemon {
 impl Daemon {
     async fn start(config: Config) -> Result<Self> {
         let (stop, stop_listeners) = (CancellationToken::new(), CancellationToken::new());
-        let mut settings = config.limits.settings(config.listen.connections_max);
-        settings.journal_ledger_copy = Some(config.data_dir.join(LEDGERS).join("mqtt.ledger"));
+        let settings = MqttServerSettings {
+            // Something of the disk is left for sessions when the queues have filled theirs.
+            keep_free_bytes: config.buffer.keep_free_bytes / 2,
+            journal_ledger_copy: Some(config.data_dir.join(LEDGERS).join("mqtt.ledger")),
+            ..config.limits.settings(config.listen.connections_max)
+        };
         let sessions = Sessions::open(&config.data_dir.join("mqtt"), settings).await?;
         let (parts, certificates) = Parts::load(Arc::new(config), sessions.clients()).await?;
         let tls = server_config_for(certificates.keeper.served())?;

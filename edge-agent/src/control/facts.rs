@@ -44,6 +44,9 @@ pub(super) async fn refusals(State(control): State<Arc<Control>>) -> Json<Refusa
 /// A write that takes so long will not end by itself.
 const STALLED_MS: u64 = 10_000;
 
+/// What a journal says that refuses.
+const JOURNAL_FULL: &str = "its limit of bytes, or that of free disk space, is reached";
+
 fn journal_facts(name: &str, of: &str, stats: &Stats) -> JournalFacts {
     JournalFacts {
         name: name.to_owned(),
@@ -135,7 +138,12 @@ impl Control {
             removed_files: removed_files(self.state.removed()),
             journals: journals
                 .iter()
-                .map(|(name, of, stats)| journal_facts(name, of, stats))
+                .map(|(name, of, stats)| {
+                    let facts = journal_facts(name, of, stats);
+                    // A queue that is full is told as one; of a journal that is, nothing else tells.
+                    let full = || (stats.room == Headroom::Refusing).then(|| JOURNAL_FULL.to_owned());
+                    JournalFacts { failing: facts.failing.or_else(full), ..facts }
+                })
                 .chain(
                     stats.iter().map(|queue| {
                         journal_facts(&format!("buffer/{}", queue.name), "telemetry", &queue.stats)

@@ -203,3 +203,17 @@ async fn a_reader_keeps_up_with_appends_and_deletions() {
     log.close().await;
     assert_eq!((log.stats().records, log.losses()), (0, Vec::new()));
 }
+
+/// A session that ends waits again for what it waited for; an append that was answered must not end the program for that.
+#[tokio::test]
+async fn an_append_that_was_answered_may_be_awaited_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), options()).unwrap();
+    let mut append = log.append(payload(1, 100), 1);
+    assert_eq!((&mut append).await.unwrap(), 1);
+    assert!((&mut append).await.is_err());
+    log.close().await;
+    let mut refused = log.append(payload(2, 100), 2);
+    assert!((&mut refused).await.is_err());
+    assert!((&mut refused).await.is_err());
+}

@@ -200,3 +200,32 @@ async fn a_copy_that_is_gone_is_made_again_and_one_that_cannot_be_made_keeps_not
     fill(&log, 5, 100).await;
     assert_eq!(close_and_read(&log).await.len(), 5);
 }
+
+#[tokio::test]
+async fn a_file_in_the_place_of_a_directory_refuses_records_and_counts_those_that_it_hides() {
+    for replaced in ["buffer/upstream", "buffer"] {
+        let site = Site(tempfile::tempdir().unwrap());
+        let log = site.open();
+        fill(&log, 24, 100).await;
+        let path = site.0.path().join(replaced);
+        fs::remove_dir_all(&path).unwrap();
+        fs::write(&path, "no directory").unwrap();
+        for _ in 0..2 {
+            log.look_after_files();
+            assert_eq!(log.stats().damaged, 24, "{replaced}");
+            let refused = log.append(payload(25, 100), 25).await;
+            assert!(refused.is_err(), "{replaced}: {refused:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        log.look_after_files();
+        fill(&log, 3, 100).await;
+        let log = {
+            log.close().await;
+            site.open()
+        };
+        let records = close_and_read(&log).await;
+        assert_eq!(records.len(), 3, "{replaced}");
+        let gaps = log.gaps();
+        assert_eq!(gaps.iter().map(|gap| gap.count).sum::<u64>(), 24, "{replaced}: {gaps:?}");
+    }
+}

@@ -59,15 +59,19 @@ pub(super) struct Request {
     pub reply: Reply,
 }
 
-/// Ends when the first request may be answered.
+/// Ends when the first request may be answered, or will not be; it is taken out then.
+///
+/// # Errors
+/// When the journal does not have it.
 pub(super) async fn ready(requests: &mut VecDeque<Request>) -> Result<Reply, AppendError> {
-    match requests.front_mut() {
-        None => std::future::pending().await,
-        Some(Request { stored: Some(stored), .. }) => stored.await?,
+    let Some(first) = requests.front_mut() else { return std::future::pending().await };
+    let stored = match &mut first.stored {
+        Some(stored) => stored.await.map(drop),
         // It had nothing to store, and waited only for those before it.
-        Some(Request { stored: None, .. }) => {}
-    }
-    Ok(requests.pop_front().map_or(Reply::Nothing, |request| request.reply))
+        None => Ok(()),
+    };
+    let reply = requests.pop_front().map_or(Reply::Nothing, |request| request.reply);
+    stored.map(|()| reply)
 }
 
 /// One message of the client; ends when it may be answered.

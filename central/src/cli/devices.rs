@@ -75,7 +75,7 @@ fn why(data: &DataArgs, id: &DeviceId) -> anyhow::Result<()> {
     let id = percent_encoding::utf8_percent_encode(id.as_str(), percent_encoding::NON_ALPHANUMERIC);
     let path = format!("/api/ext/devices/{id}/why");
     let answer = ask_serving(data, Role::Operator, |listen, line| central::ask::get(listen, &path, line))?;
-    logging::print_foreign(answer["text"].as_str().unwrap_or("the answer has no text"));
+    logging::print(answer["text"].as_str().unwrap_or("the answer has no text"));
     Ok(())
 }
 

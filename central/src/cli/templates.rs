@@ -67,7 +67,7 @@ fn export(data: &DataArgs, id: String) -> anyhow::Result<()> {
     })?;
     let mut document = json!(template.document);
     document["@id"] = template.id.into();
-    logging::print(&serde_json::to_string_pretty(&document)?);
+    logging::print_json(&document);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-use crate::logging::escape::is_unsafe;
+use crate::logging::is_unsafe;
 
 /// How standard output is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -62,8 +62,11 @@ impl GlobalOptions {
     }
 
     pub(super) fn print(&self, json: &Value, text: impl FnOnce() -> String) -> Result<()> {
-        let out = if self.json { format!("{json:#}") } else { text() };
-        logging::print(out.trim_end());
+        if self.json {
+            logging::print_json(json)
+        } else {
+            logging::print(text().trim_end())
+        }
         Ok(())
     }
 }

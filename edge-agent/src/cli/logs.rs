@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use edge_hub::logging;
 
 use super::global_options::GlobalOptions;
 use super::text::encoded;
@@ -75,7 +76,7 @@ impl Logs {
 }
 
 fn printable(text: &str) -> String {
-    let is_shown = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    let is_shown = |c: &char| !logging::is_unsafe(*c) || matches!(c, '\n' | '\t');
     text.chars().map(|c| if is_shown(&c) { c } else { '\u{fffd}' }).collect()
 }
 

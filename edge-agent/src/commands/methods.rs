@@ -3,9 +3,10 @@
 //!
 //! Answers: 200 with the target's own status and payload, whatever they say; 400 for a wrong request, 401 for a caller that
 //! is no module of this gateway, 404 for a target that is not connected or does not listen, 504 for one that did not
-//! answer, 429 beyond [`CALLS_MAX`]. The daemon's own methods (`$edgeAgent`) are not for modules: 404.
+//! answer, 429 beyond [`MODULE_CALLS_MAX`] and [`CALLS_MAX`]. The daemon's own methods (`$edgeAgent`) are not for modules: 404.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -28,6 +29,8 @@ use crate::gateway_service::GatewayService;
 
 /// Calls of modules that run at once.
 const CALLS_MAX: usize = 200;
+/// Those of one module: one whose calls get no answers leaves three quarters to the others.
+const MODULE_CALLS_MAX: usize = 50;
 /// The largest payload: IoT Hub's 128 KB.
 const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 /// The largest body: the payload and the JSON around it.
@@ -46,11 +49,48 @@ struct Methods {
     front: Arc<GatewayService>,
     clients: Clients,
     places: Semaphore,
+    shares: CallShares,
+}
+
+/// Calls that run now, by the module that makes them.
+#[derive(Default)]
+struct CallShares(Mutex<HashMap<Identity, usize>>);
+
+/// A call in its caller's share, until it is dropped.
+struct RunningCall<'s> {
+    shares: &'s CallShares,
+    caller: Identity,
+}
+
+impl CallShares {
+    /// `None` when the caller has no share left.
+    fn take(&self, caller: &Identity) -> Option<RunningCall<'_>> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = running.get(caller).copied().unwrap_or(0);
+        if count >= MODULE_CALLS_MAX {
+            return None;
+        }
+        running.insert(caller.clone(), count + 1);
+        Some(RunningCall { shares: self, caller: caller.clone() })
+    }
+}
+
+impl Drop for RunningCall<'_> {
+    fn drop(&mut self) {
+        let mut running = self.shares.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.caller);
+            }
+        }
+    }
 }
 
 /// What the HTTPS listener serves beside WebSockets.
 pub fn router(front: Arc<GatewayService>, clients: Clients) -> Router {
-    let methods = Methods { front, clients, places: Semaphore::new(CALLS_MAX) };
+    let methods =
+        Methods { front, clients, places: Semaphore::new(CALLS_MAX), shares: CallShares::default() };
     Router::new()
         .route("/twins/{device}/methods", post(of_device))
         .route("/twins/{device}/modules/{module}/methods", post(of_module))
@@ -105,11 +145,17 @@ impl Methods {
     ) -> Result<Json<MethodResponse>, Failure> {
         let (head, body) = request.into_parts();
         let module = self.prove(&head.headers, caller).await?;
-        let Ok(_place) = self.places.try_acquire() else {
-            let message = format!("{CALLS_MAX} calls run already; try again later");
+        let too_many = |message: String| {
             tracing::warn!(%module, %target, "method not called: {message}");
-            return Err(Failure(StatusCode::TOO_MANY_REQUESTS, message));
+            Failure(StatusCode::TOO_MANY_REQUESTS, message)
         };
+        let _share = self.shares.take(&module).ok_or_else(|| {
+            too_many(format!("{MODULE_CALLS_MAX} calls of this module run already; try again later"))
+        })?;
+        let _place = self
+            .places
+            .try_acquire()
+            .map_err(|_| too_many(format!("{CALLS_MAX} calls run already; try again later")))?;
         let request = read(body).await?;
         let answer = self.clients.call(&target, &request).await;
         let method = request.method_name.as_str();
@@ -256,5 +302,19 @@ mod tests {
             assert!(error.starts_with(field), "{error}");
         }
         check(json!({"methodName": "é".repeat(100), "responseTimeoutInSeconds": 300})).unwrap();
+    }
+
+    #[test]
+    fn a_module_whose_calls_get_no_answers_leaves_the_others_their_share() {
+        let shares = CallShares::default();
+        let module = |name: &str| Identity::module("gw".parse().unwrap(), name.parse().unwrap());
+        let (one, other) = (module("m1"), module("m2"));
+        let mut waiting: Vec<_> = (0..MODULE_CALLS_MAX).map(|_| shares.take(&one).unwrap()).collect();
+        assert!(shares.take(&one).is_none());
+        assert!(shares.take(&other).is_some());
+        waiting.pop();
+        drop(shares.take(&one).unwrap());
+        waiting.clear();
+        assert!(shares.0.lock().unwrap().is_empty(), "ended calls leave nothing behind");
     }
 }

@@ -256,16 +256,19 @@ impl Reconciler {
         let looked = looked.await.map_err(|_| DockerError::Silent { seconds: LOOK_WITHIN.as_secs() });
         let (docker, observed) = looked??;
         // A module may run already: it must be served before anything else is done.
+        let mut unserved = BTreeMap::new();
         for module in observed.modules.keys().chain(desired.modules.keys()) {
-            self.workload.open(module).map_err(|why| DockerError::Host {
-                doing: format!("open the workload socket of module `{module}`"),
-                why,
-            })?;
+            if let Err(why) = self.workload.open(module) {
+                let doing = format!("open the workload socket of module `{module}`");
+                unserved.insert(module.clone(), Failure::from(&DockerError::Host { doing, why }));
+            }
         }
         memory.restarts.handle(now_ms(), Event::Looked(desired, &observed));
         let planned = plan(desired, &observed, &memory.restarts, now_ms());
         memory.forget_solved(&planned);
-        let Fetch { is_fetching, failed } = memory.pulls.fetch(&docker, &planned, &deployment).await?;
+        let Fetch { is_fetching, mut failed } = memory.pulls.fetch(&docker, &planned, &deployment).await?;
+        // One that is to be removed needs no socket.
+        failed.extend(unserved.into_iter().filter(|(module, _)| desired.modules.contains_key(module)));
         for (module, problem) in &failed {
             memory.failed(module, problem.clone());
         }

@@ -7,7 +7,7 @@
 //! - Lines are written by a thread of their own through a bounded buffer ([`writer`]): a reader that is gone or does not read
 //!   costs log lines, never the program.
 
-pub(crate) mod escape;
+mod escape;
 mod event;
 mod rate;
 mod writer;
@@ -29,6 +29,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+pub use escape::is_unsafe;
 use event::{Line, SpanFields};
 use rate::{Limiter, Verdict};
 use writer::Writer;
@@ -114,19 +115,20 @@ fn log_panics(log: Arc<Log>) {
     }));
 }
 
-/// Prints to standard output. A reader that is gone (`| head -1`) is no failure.
+/// Prints to standard output; characters that would steer a terminal or hide text are escaped. A reader that is gone (`| head -1`)
+/// is no failure.
 pub fn print(text: &str) {
     let mut out = std::io::stdout();
-    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+    if let Err(error) = writeln!(out, "{}", escape::printed(text)).and_then(|()| out.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         *STDOUT_FAILURE.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }
 
-/// As [`print`], for lines with text of somebody else: nothing in it steers the terminal or hides what is behind it.
-pub fn print_foreign(text: &str) {
-    print(&escape::lines(text));
+/// Prints JSON to standard output in several lines, as [`print`] does.
+pub fn print_json(json: &serde_json::Value) {
+    print(&escape::json(&format!("{json:#}")));
 }
 
 /// Why what was printed is not all where it should be, for example on a full disk.

@@ -82,7 +82,9 @@ pub fn container(
     limit(host);
     // As a mount and not as a bind's text: a path may hold a colon.
     let workload_dir = own.workload_dir.display().to_string();
-    list(host, "Mounts").push(json!({"Type": "bind", "Source": workload_dir, "Target": WORKLOAD_DIR}));
+    // Read-only: a socket is connected to all the same, and a module cannot put anything in the socket's place.
+    list(host, "Mounts")
+        .push(json!({"Type": "bind", "Source": workload_dir, "Target": WORKLOAD_DIR, "ReadOnly": true}));
     // With the host's own network the gateway is on loopback, and the engine refuses extra networks.
     let network_mode = host.get("NetworkMode").and_then(Value::as_str).unwrap_or_default();
     let gateway_address = if network_mode == "host" { "127.0.0.1" } else { "host-gateway" };
@@ -254,8 +256,8 @@ mod tests {
         assert_eq!(host["Binds"], json!(["/srv:/srv:ro"]));
         let mount = &host["Mounts"][0];
         assert_eq!(
-            (&mount["Source"], &mount["Target"]),
-            (&json!("/data/workload/m"), &json!("/var/run/iotedge"))
+            (&mount["Source"], &mount["Target"], &mount["ReadOnly"]),
+            (&json!("/data/workload/m"), &json!("/var/run/iotedge"), &json!(true))
         );
         assert_eq!(host["ExtraHosts"], json!(["plc:10.0.0.7", "edge:host-gateway"]));
         for kept in ["Memory", "PortBindings", "CapAdd", "LogConfig"] {

@@ -3,14 +3,19 @@
 //! A module's socket lies in a directory of its own, and it is the directory that its container mounts: a daemon that
 //! was restarted makes a new socket there, which the container that runs on sees. Whoever reaches the socket is that
 //! module: it signs for nobody else.
+//!
+//! Containers mount it read-only; those of earlier versions may write to it. So nothing in it is trusted: the socket is made
+//! elsewhere and renamed into it, and what stands in its place is moved out before it is removed.
 
 mod about;
 mod api;
 pub mod certificates;
 mod encryption;
+mod removal;
 
 use edge_core::error_chain::chain;
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -72,15 +77,15 @@ impl Workload {
         std::fs::create_dir_all(&dir)?;
         // Only the module's container sees this directory; any user in it may connect. Others on this machine may not
         // look into the directory above it.
-        std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o700))?;
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755))?;
-        let path = dir.join(SOCKET);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+        std::fs::set_permissions(&self.dir, Permissions::from_mode(0o700))?;
+        std::fs::set_permissions(&dir, Permissions::from_mode(0o755))?;
+        // Where no module can put a link in its place before its mode is set. No module's name begins with a dot.
+        let made = self.dir.join(format!(".new-{module}"));
+        removal::remove(&self.dir, &made)?;
+        let listener = UnixListener::bind(&made)?;
+        std::fs::set_permissions(&made, Permissions::from_mode(0o666))?;
+        removal::remove(&self.dir, &dir.join(SOCKET))?;
+        std::fs::rename(&made, dir.join(SOCKET))?;
         let router = api::router(module.clone(), self.about.clone());
         let stop = CancellationToken::new();
         let server =
@@ -97,12 +102,8 @@ impl Workload {
         if let Some(stop) = stop {
             stop.cancel();
         }
-        let dir = self.dir_of(module);
-        match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%module, error = %chain(&error), "the module's workload directory was not removed");
-            }
-            _ => {}
+        if let Err(error) = removal::remove(&self.dir, &self.dir_of(module)) {
+            tracing::warn!(%module, error = %chain(&error), "the module's workload directory was not removed");
         }
     }
 

@@ -320,3 +320,34 @@ async fn the_container_of_an_earlier_module_of_the_name_signs_and_encrypts_nothi
     }
     state.close().await;
 }
+
+/// What a module can put in the place of its socket: a directory that is not empty, and a link to a file of the host.
+#[tokio::test]
+async fn what_a_module_puts_in_its_sockets_place_keeps_it_from_nothing_and_harms_nothing_outside() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let sensor: ModuleId = "sensor".parse().unwrap();
+    let socket = dir.path().join(DIR).join("sensor").join(SOCKET);
+    let outside = dir.path().join("outside");
+    std::fs::write(&outside, "secret").unwrap();
+    std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let harms: [fn(&FilePath, &FilePath); 3] = [
+        |socket, _| std::fs::create_dir_all(socket.join("x/y")).unwrap(),
+        |socket, outside| std::os::unix::fs::symlink(outside, socket).unwrap(),
+        |socket, _| std::fs::write(socket, "no socket").unwrap(),
+    ];
+    for harm in harms {
+        workload(dir.path(), "PEM", true).0.open(&sensor).unwrap();
+        std::fs::remove_file(&socket).unwrap();
+        harm(&socket, &outside);
+        // The daemon is started again.
+        let (workload, _) = workload(dir.path(), "PEM", true);
+        workload.open(&sensor).unwrap();
+        let (status, answer) = ask(&socket, "GET", "/trust-bundle?api-version=2020-07-07", "").await;
+        assert_eq!((status, &answer["certificate"]), (200, &json!("PEM")));
+        let kept = std::fs::metadata(&outside).unwrap();
+        assert_eq!((kept.permissions().mode() & 0o777, kept.len()), (0o600, 6));
+        workload.close(&sensor);
+        assert!(!socket.parent().unwrap().exists());
+    }
+}

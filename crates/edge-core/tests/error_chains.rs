@@ -17,8 +17,6 @@ const SOURCES: [&str; 6] = [
     "../../central/src",
     "src",
 ];
-/// Functions of central that still fail with a text instead of a type. It may only become smaller.
-const UNTYPED_IN_CENTRAL: usize = 0;
 /// Variants of central's errors that show their source in their own text.
 const SOURCES_SHOWN_IN_CENTRAL: usize = 5;
 
@@ -45,7 +43,6 @@ fn no_log_line_shows_an_error_without_its_causes() {
 /// A caller can act differently on a variant, not on a text.
 #[test]
 fn no_function_of_the_product_fails_with_a_text() {
-    let mut in_central = 0;
     let mut wrong = Vec::new();
     for name in CRATES {
         for (file, text) in product_files(name) {
@@ -58,16 +55,11 @@ fn no_function_of_the_product_fails_with_a_text() {
                 if !fails_with_text(&compact) {
                     continue;
                 }
-                if file.starts_with("central/") {
-                    in_central += 1;
-                } else {
-                    wrong.push(format!("{file}:{}: {}", number + 1, line.trim()));
-                }
+                wrong.push(format!("{file}:{}: {}", number + 1, line.trim()));
             }
         }
     }
     assert!(wrong.is_empty(), "make an enum of the error:\n{}", wrong.join("\n"));
-    assert!(in_central <= UNTYPED_IN_CENTRAL, "{in_central} in central, at most {UNTYPED_IN_CENTRAL}");
 }
 
 /// Whether a line without blanks has a `Result` whose error is `String`.

@@ -138,7 +138,11 @@ impl Committer {
             let newest =
                 state.segments.back().and_then(|active| active.marks.last()).map(|mark| mark.enqueued_ms);
             let oldest_end = state.segments.get(1).map(|next| next.created_ms);
+            let may_have_arrived = state.may_oldest_have_arrived();
             drop(state);
+            if may_have_arrived {
+                return;
+            }
             match (newest, oldest_end) {
                 (Some(newest), Some(end)) if end.saturating_add(age_max_ms) <= newest => {
                     self.drop_oldest(Cause::Expired, newest);

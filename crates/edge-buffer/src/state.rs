@@ -481,10 +481,15 @@ impl State {
 
     /// The oldest segment holds something, and nothing that anybody still wants.
     pub(crate) fn has_expired_segment(&self, now_ms: u64) -> bool {
-        let unsettled = self.given_out.unsettled();
-        let may_have_arrived = |oldest: &Segment| oldest.first <= unsettled && self.cursor < unsettled;
-        let oldest = self.segments.front().filter(|oldest| !may_have_arrived(oldest));
+        let oldest = self.segments.front().filter(|_| !self.may_oldest_have_arrived());
         oldest.is_some_and(|oldest| !oldest.is_empty() && oldest.expires_ms <= now_ms)
+    }
+
+    /// Records of the oldest segment were given out, and upstream has not said yet whether it has them: they must not be told as
+    /// expired.
+    pub(crate) fn may_oldest_have_arrived(&self) -> bool {
+        let unsettled = self.given_out.unsettled();
+        self.cursor < unsettled && self.segments.front().is_some_and(|oldest| oldest.first <= unsettled)
     }
 
     /// Whether there is a record that is not done with.

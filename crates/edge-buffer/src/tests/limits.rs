@@ -136,6 +136,28 @@ async fn what_may_have_arrived_does_not_expire_before_upstream_has_said_how_far_
     assert_eq!((log.expire(3000).unwrap(), log.stats().records), (2, 0));
 }
 
+#[tokio::test]
+async fn segments_that_may_have_arrived_do_not_expire_for_their_age_before_upstream_has_said_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let options =
+        LogOptions { unsettled_max: 100, segment_bytes: 1_000, age_max_ms: Some(1_000), ..options() };
+    let log = Log::open(dir.path(), options.clone()).unwrap();
+    fill(&log, 40, 100).await;
+    log.close().await;
+    drop(log);
+    // An earlier run may have given out all of them. New records come, and upstream is away.
+    let log = Log::open(dir.path(), options).unwrap();
+    for n in 41..=60 {
+        log.append(payload(n, 100), 10_000).await.unwrap();
+    }
+    assert_eq!((log.stats().records, log.stats().expired), (60, 0));
+    // It had them.
+    log.advance(40);
+    log.settle();
+    log.append(payload(61, 100), 10_000).await.unwrap();
+    assert_eq!((log.stats().records, log.stats().expired), (21, 0));
+}
+
 /// What happens to a log whose upstream tells at each new connection how far it has it.
 #[derive(Debug, Clone)]
 enum Away {
@@ -165,11 +187,13 @@ proptest! {
     #[test]
     fn no_record_that_arrived_is_told_as_expired(
         steps in prop::collection::vec(away(), 1..100), bytes_max in prop_oneof![Just(1u64 << 20), Just(8_000)],
+        age_max_ms in prop_oneof![Just(None), (20u64..200).prop_map(Some)],
     ) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
-            let limits = LogOptions { segment_bytes: 1_000, unsettled_max: 100, bytes_max, ..options() };
+            let limits =
+                LogOptions { segment_bytes: 1_000, unsettled_max: 100, bytes_max, age_max_ms, ..options() };
             let mut log = Log::open(dir.path(), limits.clone()).unwrap();
             let mut reader = None;
             let (mut now, mut all) = (1_000, 0);

@@ -208,12 +208,16 @@ pub struct Preview {
     pub devices: u64,
 }
 
-/// Says what [`store`] with [`TemplateWrite::Replace`] would do, and changes nothing.
+/// Says what [`store`] with [`TemplateWrite::Replace`] would do to a template that so many devices have. `stands`: as it is stored.
 ///
 /// # Errors
 /// [`ServiceError::Wrong`] for what is wrong beside the model.
-pub fn preview(c: &Connection, id: &str, change: TemplateChange) -> Result<Preview, ServiceError> {
-    let stands = templates::get(c, id)?;
+pub fn preview(
+    stands: Option<DeviceTemplate>,
+    devices: u64,
+    id: &str,
+    change: TemplateChange,
+) -> Result<Preview, ServiceError> {
     let is_new = stands.is_none();
     let before = stands.as_ref().and_then(|stands| model_of(&stands.document).ok());
     let document = match stands {
@@ -222,7 +226,6 @@ pub fn preview(c: &Connection, id: &str, change: TemplateChange) -> Result<Previ
     };
     check_id(id)?;
     check_types(&document.types)?;
-    let (devices, _) = templates::assignments(c, id)?;
     Ok(Preview { model: model_of(&document), before, is_new, devices })
 }
 

@@ -48,6 +48,7 @@ pub mod rollouts;
 pub mod series;
 pub mod session;
 pub mod shown;
+mod shown_models;
 mod state;
 mod strict;
 pub mod telemetry;
@@ -81,6 +82,7 @@ use error::ApiError;
 use links::PublicAddress;
 use query::DescribedParameters;
 use request_counts::RequestCounts;
+use shown_models::ShownModels;
 
 /// The largest body: the largest manifest, and the JSON around it.
 const BODY_BYTES_MAX: usize = schemas::manifest::DOCUMENT_BYTES_MAX + 64 * 1024;
@@ -113,6 +115,7 @@ pub fn router(
         .layer(Extension(mqtt_server))
         .layer(Extension(Arc::new(Health::default())))
         .layer(Extension(Arc::new(RunningImport::default())))
+        .layer(Extension(Arc::new(ShownModels::default())))
         .fallback(assets::fallback)
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

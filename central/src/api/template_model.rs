@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use central_core::model::literals::Localized;
+use central_core::model::problem::{Problem, Problems};
 use central_core::model::types::{Content, ContentKind, Field, Interface, Model, Payload, Schema};
 use central_core::template::changes::schema_word;
 use serde::Serialize;
@@ -252,5 +253,53 @@ impl Writer {
             display_name: text(&field.label.display_name),
             schema: self.schema(&field.schema),
         })
+    }
+}
+
+/// Something that is wrong with a model.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ProblemBody {
+    /// The `@id` of the element, its own or one that was made for it; null where it has none.
+    element: Option<String>,
+    /// Where in the capability model: `contents[2].schema`.
+    path: String,
+    /// As Microsoft's parser names it.
+    rule: &'static str,
+    /// What is wrong and what is allowed.
+    message: String,
+}
+
+impl From<Problem> for ProblemBody {
+    fn from(of: Problem) -> Self {
+        Self { element: of.element, path: of.path, rule: of.rule.as_str(), message: of.message }
+    }
+}
+
+/// A model in parts, or what is wrong with it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ModelBody {
+    interfaces: Vec<InterfaceBody>,
+    /// False when the model has more parts than an answer has.
+    is_complete: bool,
+    problems: Vec<ProblemBody>,
+    /// How many problems there are beside those.
+    more_problems: usize,
+}
+
+impl From<&Result<Model, Problems>> for ModelBody {
+    fn from(of: &Result<Model, Problems>) -> Self {
+        match of {
+            Ok(model) => {
+                let (interfaces, is_complete) = interfaces(model);
+                Self { interfaces, is_complete, problems: Vec::new(), more_problems: 0 }
+            }
+            Err(problems) => Self {
+                interfaces: Vec::new(),
+                is_complete: true,
+                problems: problems.told.iter().cloned().map(Into::into).collect(),
+                more_problems: problems.more,
+            },
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! `/api/ext/deviceTemplates`: device templates as the console shows them, with the devices that have them, and what storing one would do.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::State;
-use central_core::model::problem::{Problem, Problems};
-use central_core::model::types::Model;
+use axum::{Extension, Json};
 use central_core::template::changes::{self, Change};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::device_templates::{OfTemplate, TemplateUpdate};
 use super::error::{Answer, ErrorBody};
 use super::extract::{Body, StrictPath, StrictQuery};
-use super::template_model::{InterfaceBody, interfaces};
+use super::shown_models::{ShownModel, ShownModels};
+use super::template_model::ModelBody;
+use crate::checking;
 use crate::error::ServiceError;
 use crate::store::Store;
 use crate::store::templates::{self as stored, TemplateSummary};
@@ -73,54 +75,6 @@ pub(super) struct TemplateList {
     not_stored: Vec<NamedTemplate>,
 }
 
-/// Something that is wrong with a model.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ProblemBody {
-    /// The `@id` of the element, its own or one that was made for it; null where it has none.
-    element: Option<String>,
-    /// Where in the capability model: `contents[2].schema`.
-    path: String,
-    /// As Microsoft's parser names it.
-    rule: &'static str,
-    /// What is wrong and what is allowed.
-    message: String,
-}
-
-impl From<Problem> for ProblemBody {
-    fn from(of: Problem) -> Self {
-        Self { element: of.element, path: of.path, rule: of.rule.as_str(), message: of.message }
-    }
-}
-
-/// A model in parts, or what is wrong with it.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct ModelBody {
-    interfaces: Vec<InterfaceBody>,
-    /// False when the model has more parts than an answer has.
-    is_complete: bool,
-    problems: Vec<ProblemBody>,
-    /// How many problems there are beside those.
-    more_problems: usize,
-}
-
-impl From<&Result<Model, Problems>> for ModelBody {
-    fn from(of: &Result<Model, Problems>) -> Self {
-        match of {
-            Ok(model) => {
-                let (interfaces, is_complete) = interfaces(model);
-                Self { interfaces, is_complete, problems: Vec::new(), more_problems: 0 }
-            }
-            Err(problems) => Self {
-                interfaces: Vec::new(),
-                is_complete: true,
-                problems: problems.told.iter().cloned().map(Into::into).collect(),
-                more_problems: problems.more,
-            },
-        }
-    }
-}
-
 /// A device template with its devices and versions.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -135,7 +89,8 @@ pub(super) struct TemplateView {
     devices: u64,
     /// All stored versions, this one included.
     versions: Vec<TemplateRow>,
-    model: ModelBody,
+    #[schema(value_type = ModelBody)]
+    model: ShownModel,
 }
 
 /// How a capability would change.
@@ -198,25 +153,33 @@ fn versions(c: &Connection, id: &str) -> Result<Vec<TemplateRow>, ServiceError> 
     security(("token" = [])), responses((status = 200, body = TemplateView), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     State(store): State<Store>,
+    Extension(models): Extension<Arc<ShownModels>>,
     StrictPath(of): StrictPath<OfTemplate>,
 ) -> Answer<Json<TemplateView>> {
     let read = move |c: &Connection| {
         let template = stored::get(c, &of.template_id)?.ok_or_else(|| no_template(&of.template_id))?;
         let versions = versions(c, &template.id)?;
-        let own = versions.iter().find(|row| row.id == template.id);
-        let organization = own.map(|row| row.organization.clone()).unwrap_or_default();
-        Ok::<_, ServiceError>(TemplateView {
-            devices: own.map_or(0, |row| row.devices),
-            organization,
-            versions,
-            model: (&templates::model_of(&template.document)).into(),
-            id: template.id,
-            display_name: template.document.display_name,
-            description: template.document.description,
-            types: template.document.types,
-        })
+        Ok::<_, ServiceError>((template, versions))
     };
-    Ok(Json(store.read(read).await?))
+    let (template, versions) = store.read(read).await?;
+    // Without a connection of the store, for which others wait.
+    let shown = checking::check(move || {
+        let model = models.of(&template);
+        Ok((template, model))
+    });
+    let (template, model) = shown.await?;
+    let own = versions.iter().find(|row| row.id == template.id);
+    let organization = own.map(|row| row.organization.clone()).unwrap_or_default();
+    Ok(Json(TemplateView {
+        devices: own.map_or(0, |row| row.devices),
+        organization,
+        versions,
+        model,
+        id: template.id,
+        display_name: template.document.display_name,
+        description: template.document.description,
+        types: template.document.types,
+    }))
 }
 
 /// Says what storing a device template as `PUT /api/deviceTemplates/{template_id}` does would change, and for how many devices. Changes
@@ -229,19 +192,26 @@ pub(super) async fn preview(
     Body(update): Body<TemplateUpdate>,
 ) -> Answer<Json<TemplatePreview>> {
     let change = update.change(&of.template_id)?;
+    let id = of.template_id.clone();
     let read = move |c: &Connection| {
-        let preview = templates::preview(c, &of.template_id, change)?;
+        let (devices, _) = stored::assignments(c, &id)?;
+        Ok::<_, ServiceError>((stored::get(c, &id)?, devices, versions(c, &id)?))
+    };
+    let (stands, devices, versions) = store.read(read).await?;
+    // Without a connection of the store, for which others wait.
+    let previewed = checking::check(move || {
+        let preview = templates::preview(stands, devices, &of.template_id, change)?;
         let changes = match (&preview.before, &preview.model) {
             (Some(before), Ok(after)) => changes::changes(before, after),
             _ => Vec::new(),
         };
-        Ok::<_, ServiceError>(TemplatePreview {
+        Ok(TemplatePreview {
             is_new: preview.is_new,
             devices: preview.devices,
-            versions: versions(c, &of.template_id)?,
+            versions,
             changes: changes.into_iter().map(Into::into).collect(),
             model: (&preview.model).into(),
         })
-    };
-    Ok(Json(store.read(read).await?))
+    });
+    Ok(Json(previewed.await?))
 }

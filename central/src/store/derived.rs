@@ -65,7 +65,7 @@ impl StoredMessage {
     }
 }
 
-/// The columns that [`MessageReader`] reads, in its order. The id comes first: an unreadable row is told by it.
+/// The columns that [`MessageReader`] reads, in its order. The id comes first: the log names an unreadable row by it.
 const MESSAGE_COLUMNS: &str = "telemetry.id, device, module, enqueued_ms, received_ms, bag, body";
 
 /// Reads rows of [`MESSAGE_COLUMNS`]. Each message is read once for each derived table, and most have the sender of the one before,

@@ -9,6 +9,8 @@
 //! - The log is moved by the writer only, where the error of each move is seen. Neither a commit nor the end of a connection moves it.
 //! - After a move that failed for the disk nothing is committed or moved by this process. The next start opens the log anew, and
 //!   then SQLite copies all of it.
+//! - After a commit that failed for the disk nothing is moved either, and central ends as soon as a commit succeeds: what was moved while
+//!   the disk failed may be lost without an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -17,6 +19,7 @@ use std::time::Duration;
 use edge_core::error_chain::chain;
 use rusqlite::{Connection, ErrorCode};
 
+use super::error::StoreError;
 use super::limits::LOCKED_TRY;
 
 /// Pages (4 KB) in the log before they are moved into the file: what a busy site writes again and again, the ends of its
@@ -35,6 +38,8 @@ pub(super) struct WriteAheadLog {
     pub(super) is_ahead: bool,
     /// A move failed for the disk.
     is_broken: bool,
+    /// A commit failed for the disk: what was moved lately may not be in the file.
+    is_doubted: bool,
 }
 
 /// How far the log is moved.
@@ -64,12 +69,34 @@ impl WriteAheadLog {
             count.store(pages, Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Self { pages, is_ahead: true, is_broken: false })
+        Ok(Self { pages, is_ahead: true, is_broken: false, is_doubted: false })
     }
 
     /// Returns true when so much is in the log that it shall be moved before the next reminder.
     pub(super) fn is_long(&self) -> bool {
         self.pages.load(Ordering::Relaxed) >= PAGES_MAX
+    }
+
+    /// Notes that a commit failed.
+    pub(super) fn commit_failed(&mut self, error: &StoreError) {
+        let of_disk = |source: &rusqlite::Error| is_of_disk(source);
+        self.is_doubted |= matches!(error, StoreError::Sqlite(source) if of_disk(source));
+    }
+
+    /// Notes that a commit succeeded.
+    ///
+    /// # Errors
+    /// [`LogBroken`] when one had failed for the disk before.
+    pub(super) fn committed(&mut self) -> Result<(), LogBroken> {
+        self.is_ahead = true;
+        if self.is_doubted {
+            tracing::error!(
+                "the disk failed and works again; central ends, so that its next start moves all of the store's log"
+            );
+            self.is_broken = true;
+            return Err(LogBroken);
+        }
+        Ok(())
     }
 
     /// Moves the log; true if all of it was moved.
@@ -84,13 +111,16 @@ impl WriteAheadLog {
         if self.is_broken {
             return Err(LogBroken);
         }
+        if self.is_doubted {
+            return Ok(false);
+        }
         match checkpoint(connection, how) {
             Ok(is_whole) => {
                 // Frames that stand before damaged ones are read again as long as the log was not begun anew.
                 self.is_ahead &= !is_whole || how == LogMove::WhatIsFree;
                 Ok(is_whole)
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => {
+            Err(error) if is_of_disk(&error) => {
                 self.is_broken = true;
                 tracing::error!(error = %chain(&error), "the disk failed while the store's log was moved into its file");
                 Err(LogBroken)
@@ -101,6 +131,10 @@ impl WriteAheadLog {
             }
         }
     }
+}
+
+fn is_of_disk(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
 }
 
 /// Returns true if all of the log was moved.

@@ -167,8 +167,9 @@ impl Writer<'_> {
         if is_space_due {
             self.shared.set_disk(self.space.look(&self.connection));
         }
-        if !group.is_empty() {
-            self.commit_and_tell(group, is_space_due);
+        let committed = if group.is_empty() { Ok(()) } else { self.commit_and_tell(group, is_space_due) };
+        if committed.is_err() {
+            return false;
         }
         if is_due && let Some(gone) = self.file.gone() {
             self.shared.damage.report(gone, Sign::Gone);
@@ -191,19 +192,31 @@ impl Writer<'_> {
         moved.is_ok()
     }
 
-    fn commit_and_tell(&mut self, group: Vec<(Work, OwnedSemaphorePermit)>, is_space_due: bool) {
+    /// Commits a group and tells those who wait.
+    ///
+    /// # Errors
+    /// [`LogBroken`] when nothing may be committed any more by this process.
+    fn commit_and_tell(
+        &mut self,
+        group: Vec<(Work, OwnedSemaphorePermit)>,
+        is_space_due: bool,
+    ) -> Result<(), LogBroken> {
         let works = group.len();
         let mut finishes = Vec::with_capacity(works);
         let committed = self.commit_whole(group, is_space_due, &mut finishes);
+        let mut goes_on = Ok(());
         match &committed {
             Ok((commits, messages)) => {
                 // After the commit: the record must never claim more than the file has.
                 self.record.committed(*commits, *messages);
-                self.log.is_ahead = true;
+                goes_on = self.log.committed();
             }
             // Said once, when it was found.
             Err(_) if self.shared.damage.found().is_some() => {}
-            Err(error) => tracing::error!(error = %chain(error), works, "a group was not committed"),
+            Err(error) => {
+                self.log.commit_failed(error);
+                tracing::error!(error = %chain(error), works, "a group was not committed");
+            }
         }
         *lock(&self.shared.failure) = committed.as_ref().err().map(|error| chain(error).to_string());
         // Before they are notified: a count that is read then does not include works that are done.
@@ -211,6 +224,7 @@ impl Writer<'_> {
         for (finish, _permit) in finishes {
             finish(committed.is_ok());
         }
+        goes_on
     }
 
     /// Commits a group, and confirms it if the store is whole afterwards: what is committed to a file that is gone, or damaged, must

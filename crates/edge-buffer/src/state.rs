@@ -485,8 +485,8 @@ impl State {
         oldest.is_some_and(|oldest| !oldest.is_empty() && oldest.expires_ms <= now_ms)
     }
 
-    /// Records of the oldest segment were given out, and upstream has not said yet whether it has them: they must not be told as
-    /// expired.
+    /// Records of the oldest segment were given out, and upstream has not said yet whether it has them: they must not be counted
+    /// as expired.
     pub(crate) fn may_oldest_have_arrived(&self) -> bool {
         let unsettled = self.given_out.unsettled();
         self.cursor < unsettled && self.segments.front().is_some_and(|oldest| oldest.first <= unsettled)

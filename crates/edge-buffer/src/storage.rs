@@ -143,7 +143,7 @@ impl Storage for Directory {
     }
 }
 
-/// Device and number of what has this path; `None` when nothing has, also because a file stands in the place of a directory.
+/// Device and number of what has this path; `None` when nothing has, also because a file is in the place of a directory.
 fn identity_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),

@@ -140,7 +140,7 @@ impl Control {
                 .iter()
                 .map(|(name, of, stats)| {
                     let facts = journal_facts(name, of, stats);
-                    // A queue that is full is told as one; of a journal that is, nothing else tells.
+                    // A full queue has a finding of its own; a full journal has not.
                     let full = || (stats.room == Headroom::Refusing).then(|| JOURNAL_FULL.to_owned());
                     JournalFacts { failing: facts.failing.or_else(full), ..facts }
                 })

@@ -63,7 +63,7 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// What a command prints, with its lines, tabs and colours as they are: what stands in it may come from elsewhere.
+/// What a command prints, with its lines, tabs and colours as they are: parts of it may come from elsewhere.
 pub(super) fn printed(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

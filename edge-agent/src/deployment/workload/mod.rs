@@ -5,7 +5,7 @@
 //! module: it signs for nobody else.
 //!
 //! Containers mount it read-only; those of earlier versions may write to it. So nothing in it is trusted: the socket is made
-//! elsewhere and renamed into it, and what stands in its place is moved out before it is removed.
+//! elsewhere and renamed into it, and what is in its place is moved out before it is removed.
 
 mod about;
 mod api;

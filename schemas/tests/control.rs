@@ -40,7 +40,7 @@ fn every_body_has_the_names_that_it_had() {
         "connectionString": "HostName=hub;DeviceId=press-1;SharedAccessKey=a2V5;GatewayHostName=gw.local",
     });
     type Again = fn(&Value) -> Value;
-    let cases: [(Again, Value); 21] = [
+    let cases: [(Again, Value); 22] = [
         (again::<LeafDeviceList>, json!({"devices": [device]})),
         (again::<LeafDeviceDetails>, with(&device, json!({"since": null, "users": []}))),
         (
@@ -68,7 +68,11 @@ fn every_body_has_the_names_that_it_had() {
         (again::<QuarantinedDetails>, with(&message, json!({"topic": "t", "bodyBase64": "/w=="}))),
         (again::<Replayed>, json!({"replayed": [4]})),
         (again::<Dropped>, json!({"dropped": [4]})),
-        (again::<Applied>, json!({"version": 7, "settled": true})),
+        (again::<Applied>, json!({"version": 7, "settled": true, "deployment": 3, "state": "verified"})),
+        (
+            again::<Applied>,
+            json!({"version": 7, "settled": false, "deployment": 3, "state": "rolledBack", "reason": "module a ended"}),
+        ),
         (
             again::<RefusalList>,
             json!({"refusals": [{"identity": "press-1", "why": "wrong key", "from": "10.0.0.7", "protocol": "MQTT 5",

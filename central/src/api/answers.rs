@@ -56,6 +56,8 @@ impl Identity {
 #[derive(Debug)]
 struct Turns {
     making: Arc<Semaphore>,
+    /// Polls of changes.
+    changing: Arc<Semaphore>,
     waiting: Semaphore,
     units: Arc<Semaphore>,
     /// Bodies that arrive or are worked on, in the same units.
@@ -66,6 +68,7 @@ impl Default for Turns {
     fn default() -> Self {
         Self {
             making: Arc::new(Semaphore::new(AT_ONCE_OF_CALLER_MAX)),
+            changing: Arc::new(Semaphore::new(AT_ONCE_OF_CALLER_MAX)),
             waiting: Semaphore::new(WAITING_OF_CALLER_MAX),
             units: Arc::new(Semaphore::new(UNITS_OF_CALLER_MAX as usize)),
             bodies: Arc::new(Semaphore::new(UNITS_OF_CALLER_MAX as usize)),
@@ -85,13 +88,13 @@ impl Turns {
         })
     }
 
-    /// Waits for one of the caller's own turns.
-    async fn own(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        if let Ok(own) = self.making.clone().try_acquire_owned() {
+    /// Waits for one of the caller's own turns, which are those of answers or of changes.
+    async fn own(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+        if let Ok(own) = turns.clone().try_acquire_owned() {
             return Ok(own);
         }
         let _place = self.place()?;
-        Ok(self.making.clone().acquire_owned().await.expect(CLOSED))
+        Ok(turns.clone().acquire_owned().await.expect(CLOSED))
     }
 }
 
@@ -99,12 +102,19 @@ impl Turns {
 #[derive(Debug, Clone)]
 pub(super) struct Answers {
     making: Arc<Semaphore>,
+    /// Polls of changes. They have turns of their own: an answer keeps its turn while it waits, for a connection of the store say, and
+    /// that may be promised to a change that waits for its next turn.
+    changing: Arc<Semaphore>,
     of: Arc<Mutex<HashMap<Identity, Arc<Turns>>>>,
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { making: Arc::new(Semaphore::new(AT_ONCE_MAX)), of: Arc::default() }
+        Self {
+            making: Arc::new(Semaphore::new(AT_ONCE_MAX)),
+            changing: Arc::new(Semaphore::new(AT_ONCE_MAX)),
+            of: Arc::default(),
+        }
     }
 }
 
@@ -151,7 +161,7 @@ impl Answers {
         turns: &Turns,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<(T, OwnedSemaphorePermit), ApiError> {
-        let own = turns.own().await?;
+        let own = turns.own(&turns.making).await?;
         let of_all = self.making.clone().acquire_owned().await.expect(CLOSED);
         let runtime = Handle::current();
         let made = tokio::task::spawn_blocking(move || {

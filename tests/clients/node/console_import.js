@@ -37,7 +37,7 @@ async function importThousand(page) {
   await dialog.getByText("997 devices can be added.").waitFor();
   await dialog.getByText("3 lines can't:").waitFor();
   for (const line of ["18", "501", "1,001"]) await dialog.getByRole("cell", { name: line, exact: true }).waitFor();
-  await dialog.getByRole("cell", { name: /stands on line 2 already/ }).waitFor();
+  await dialog.getByRole("cell", { name: /is on line 2 already/ }).waitFor();
   said("the file is looked at first: 997 devices, and the three bad lines with their causes");
   await dialog.getByRole("button", { name: "Import 997" }).click();
   const panel = page.getByRole("dialog", { name: "Device operations" });

@@ -55,9 +55,9 @@ impl Answers {
     ) -> Result<T, ApiError> {
         let woken = Arc::new(Woken::default());
         let mut work: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(work);
-        let mut own = turns.own().await?;
+        let mut own = turns.own(&turns.changing).await?;
         loop {
-            let of_all = self.making.clone().acquire_owned().await.expect(CLOSED);
+            let of_all = self.changing.clone().acquire_owned().await.expect(CLOSED);
             let waker = Waker::from(woken.clone());
             let polled = tokio::task::spawn_blocking(move || {
                 let turns = (own, of_all);
@@ -70,7 +70,7 @@ impl Answers {
                 (Poll::Pending, rest) => work = rest,
             }
             woken.0.notified().await;
-            own = turns.making.clone().acquire_owned().await.expect(CLOSED);
+            own = turns.changing.clone().acquire_owned().await.expect(CLOSED);
         }
     }
 }
@@ -175,7 +175,7 @@ mod tests {
             }));
             tokio::task::yield_now().await;
         }
-        while answers.making.available_permits() < AT_ONCE_MAX {
+        while answers.changing.available_permits() < AT_ONCE_MAX {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // The same caller reads meanwhile.
@@ -186,6 +186,59 @@ mod tests {
         for change in changes {
             assert_eq!(change.await.unwrap(), StatusCode::NO_CONTENT);
         }
+    }
+
+    /// As a connection of the store is promised to who waits for it first.
+    #[tokio::test]
+    async fn answers_that_wait_for_what_is_promised_to_a_change_do_not_keep_the_change_from_its_turn() {
+        let answers = Answers::default();
+        let connection = Arc::new(tokio::sync::Semaphore::new(0));
+        let waits = |connection: &Arc<tokio::sync::Semaphore>| {
+            let connection = connection.clone();
+            async move {
+                let _held = connection.acquire().await.unwrap();
+                StatusCode::OK.into_response()
+            }
+        };
+        let (of, work) = (answers.clone(), waits(&connection));
+        let (begin, begun) = oneshot::channel();
+        let work = async move {
+            begin.send(()).unwrap();
+            work.await
+        };
+        let change = tokio::spawn(async move {
+            of.change(&token("a"), put(Body::empty(), Some(0)), |_| work).await.status()
+        });
+        // The change waits for it first.
+        tokio::time::timeout(STEP, begun).await.unwrap().unwrap();
+        tokio::time::timeout(STEP, async {
+            while answers.changing.available_permits() < AT_ONCE_MAX {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .unwrap();
+        let reads: Vec<_> = (0..AT_ONCE_OF_CALLER_MAX)
+            .map(|_| {
+                let (of, work) = (answers.clone(), waits(&connection));
+                tokio::spawn(async move { of.make(&token("a"), work).await.status() })
+            })
+            .collect();
+        tokio::time::timeout(STEP, async {
+            while answers.of(&token("a")).making.available_permits() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .unwrap();
+        connection.add_permits(1);
+        let all = async {
+            assert_eq!(change.await.unwrap(), StatusCode::OK);
+            for read in reads {
+                assert_eq!(read.await.unwrap(), StatusCode::OK);
+            }
+        };
+        tokio::time::timeout(STEP, all).await.unwrap();
     }
 
     #[tokio::test]

@@ -48,27 +48,30 @@ fn broker() -> (SocketAddr, SocketAddr) {
     (v4, v5)
 }
 
-/// Connects as soon as the broker listens.
+/// Connects as soon as the broker listens. rumqttd at times closes a connection that comes just after another one ended, and panics when
+/// the same client id comes again; so each try has one of its own.
 async fn connect(address: SocketAddr, version: Version) -> (Sender, Receiver) {
-    let options = ClientOptions {
+    let mut options = ClientOptions {
         host: address.ip().to_string(),
         port: address.port(),
         transport: Transport::Plain,
         proxy: None,
         version,
-        client_id: format!("client-{version:?}"),
+        client_id: String::new(),
         user_name: None,
         password: None,
         keep_alive: Duration::from_secs(60),
         connect_timeout: STEP,
     };
     let connected = async {
-        loop {
+        for number in 1.. {
+            options.client_id = format!("client-{version:?}-{number}");
             match client::connect(&options).await {
                 Err(ConnectError::Io(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
                 connected => return connected.unwrap(),
             }
         }
+        unreachable!("the numbers do not end")
     };
     timeout(STEP, connected).await.unwrap()
 }

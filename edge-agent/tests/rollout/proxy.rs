@@ -71,9 +71,9 @@ impl Proxy {
         self.shared.pid.store(pid, Ordering::SeqCst);
     }
 
-    /// Kills nobody any more.
-    pub(crate) fn disarm(&self) {
-        self.shared.pid.store(0, Ordering::SeqCst);
+    /// Kills nobody any more; whether it has killed, or has begun to.
+    pub(crate) fn disarm(&self) -> bool {
+        self.shared.pid.swap(0, Ordering::SeqCst) == 0
     }
 }
 

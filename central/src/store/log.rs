@@ -79,8 +79,7 @@ impl WriteAheadLog {
 
     /// Notes that a commit failed.
     pub(super) fn commit_failed(&mut self, error: &StoreError) {
-        let of_disk = |source: &rusqlite::Error| is_of_disk(source);
-        self.is_doubted |= matches!(error, StoreError::Sqlite(source) if of_disk(source));
+        self.is_doubted |= matches!(error, StoreError::Sqlite(source) if is_of_disk(source));
     }
 
     /// Notes that a commit succeeded.

@@ -44,6 +44,18 @@ fn settled(gateway: &Gateway, at: &str) -> usize {
     })
 }
 
+/// Disarms the proxy, and starts the daemon again if the proxy has killed it; whether it has. The kill of a late call may still be
+/// on its way.
+fn started_again_if_killed(gateway: &mut Gateway, proxy: &Proxy, at: &str) -> bool {
+    let is_killed = proxy.disarm();
+    if is_killed {
+        assert!(gateway.has_ended(KILLED_WITHIN), "{at}: the kill comes");
+        gateway.kill();
+        gateway.start(&proxy.socket());
+    }
+    is_killed
+}
+
 #[test]
 fn a_daemon_that_is_killed_at_any_call_of_a_rollout_ends_it_verified_or_rolled_back() {
     if !test_needs::has(&NEEDS) {
@@ -65,14 +77,8 @@ fn a_daemon_that_is_killed_at_any_call_of_a_rollout_ends_it_verified_or_rolled_b
         // The daemon may be killed before it answers.
         let _ = gateway.agent(&["apply", &file, "--wait"]);
         gateway.has_ended(Duration::from_millis(100));
-        // The kill of a late call may still be on its way.
-        let is_killed = proxy.disarm();
-        if is_killed {
-            kills += 1;
-            assert!(gateway.has_ended(KILLED_WITHIN), "{at}: the kill comes");
-            gateway.kill();
-            gateway.start(&proxy.socket());
-        }
+        let is_killed = started_again_if_killed(&mut gateway, &proxy, &at);
+        kills += u32::from(is_killed);
         now = settled(&gateway, &at);
         assert_eq!(gateway.container("same").unwrap(), same, "{at}: it did not change and was touched");
         if !is_killed {
@@ -110,13 +116,8 @@ fn a_daemon_that_is_killed_while_it_rolls_back_has_rolled_back_in_the_end() {
                 break;
             }
         }
-        let is_killed = proxy.disarm();
-        if is_killed {
-            kills += 1;
-            assert!(gateway.has_ended(KILLED_WITHIN), "{at}: the kill comes");
-            gateway.kill();
-            gateway.start(&proxy.socket());
-        }
+        let is_killed = started_again_if_killed(&mut gateway, &proxy, &at);
+        kills += u32::from(is_killed);
         assert_eq!(settled(&gateway, &at), 0, "{at}");
         assert_eq!(gateway.container("same").unwrap(), same, "{at}: it did not change and was touched");
         if !is_killed {

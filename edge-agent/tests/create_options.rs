@@ -5,6 +5,7 @@
 
 mod idle_image;
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -90,6 +91,13 @@ fn inspected(name: &str) -> Value {
         let name = entry.as_str().unwrap_or_default().split('=').next().unwrap_or_default().to_owned();
         name.starts_with("IOTEDGE_") || ["ClientTransportType", "UpstreamProtocol"].contains(&&*name)
     });
+    // The daemon merges variables by name; of one that is written twice the engine, too, uses the last value.
+    if let Some(entries) = config["Env"].as_array() {
+        let entries = entries.iter().filter_map(Value::as_str);
+        let by_name: BTreeMap<&str, &str> =
+            entries.map(|entry| (entry.split('=').next().unwrap_or_default(), entry)).collect();
+        config["Env"] = by_name.into_values().collect();
+    }
     without(&mut host["Mounts"], &|mount| mount["Target"] == "/var/run/iotedge");
     without(&mut host["ExtraHosts"], &|entry| entry.as_str().is_some_and(|entry| entry.starts_with("edge:")));
     without(&mut host["SecurityOpt"], &|option| option == "no-new-privileges");
@@ -302,6 +310,57 @@ fn host_members() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// Values in the forms that manifests of the field have them in, beside the one of each member above.
+fn forms() -> Vec<Value> {
+    let host = |key: &str, value: Value| json!({"HostConfig": {key: value}});
+    let ports = |key: &str, port: &str| host("PortBindings", json!({key: [{"HostPort": port}]}));
+    let device = |cgroup: &str| json!({"PathOnHost": "/dev/null", "PathInContainer": "/dev/x", "CgroupPermissions": cgroup});
+    let mut all: Vec<Value> = ["rw", "z", "ro,rslave", "nocopy", "rw,Z", "ro,rprivate,z"]
+        .map(|options| host("Binds", json!([format!("/tmp:/host:{options}")])))
+        .to_vec();
+    all.extend([
+        host("Binds", json!(["/anonymous"])),
+        host("Binds", json!([])),
+        ports("80/tcp", "18080-18090"),
+        ports("80-82/tcp", "18080-18082"),
+        ports("80", "18080"),
+        ports("80/sctp", ""),
+        host("PortBindings", json!({"80/tcp": [{"HostIp": "::1", "HostPort": "1"}, {"HostPort": "2"}], "81/udp": null})),
+        host("Devices", [device("r"), device("rw"), device("")].into_iter().collect()),
+        host("Devices", json!([{"PathOnHost": "/dev/null"}])),
+        host("DeviceRequests", json!([{"Driver": "nvidia", "DeviceIDs": ["0", "GPU-1"], "Capabilities": [["gpu", "compute"], ["utility"]]}])),
+        host("Ulimits", json!([{"Name": "core", "Soft": 0, "Hard": 0}, {"Name": "memlock", "Soft": -1, "Hard": -1}])),
+        host("Tmpfs", json!({"/a": "", "/b": "size=1m,mode=1777"})),
+        host("LogConfig", json!({"Type": "local", "Config": {"max-size": "5m"}})),
+        host("LogConfig", json!({"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1", "compress": "false", "labels": "line"}})),
+        host("Sysctls", json!({"net.core.somaxconn": "1024", "net.ipv4.tcp_syncookies": "0"})),
+        host("ExtraHosts", json!(["plc:10.0.0.7", "plc:fe80::1", "host.docker.internal:host-gateway"])),
+        host("Mounts", json!([{"Type": "volume", "Target": "/anonymous"}, {"Type": "tmpfs", "Target": "/t"}])),
+        host("Mounts", json!([{"Type": "bind", "Source": "/tmp", "Target": "/h", "BindOptions": {"NonRecursive": true}, "Consistency": "cached"}])),
+        host("RestartPolicy", json!({"Name": "unless-stopped"})),
+        host("RestartPolicy", json!({"Name": "", "MaximumRetryCount": 0})),
+        host("CapAdd", json!(["CAP_SYS_NICE", "sys_rawio", "ALL"])),
+        host("IpcMode", json!("shareable")),
+        host("CgroupnsMode", json!("private")),
+        host("SecurityOpt", json!(["seccomp=unconfined", "apparmor=unconfined"])),
+        host("ShmSize", json!(0)),
+        host("Init", json!(false)),
+        json!({"Healthcheck": {"Test": ["NONE"]}}),
+        json!({"Healthcheck": {"Test": []}}),
+        json!({"Healthcheck": {"Test": ["CMD-SHELL", "true || exit 1"], "Interval": 0}}),
+        json!({"Env": ["EMPTY=", "A=1", "A=2"]}),
+        json!({"Entrypoint": [], "Cmd": ["true"]}),
+        json!({"Cmd": null, "Entrypoint": null, "Labels": null}),
+        json!({"User": "", "WorkingDir": "", "StopTimeout": 0}),
+        // Several networks at once are refused by engines before 25, by name of both.
+        json!({"NetworkingConfig": {"EndpointsConfig": {NETWORK: {}, "bridge": {}}}, "HostConfig": {"NetworkMode": NETWORK}}),
+        json!({"NetworkingConfig": {"EndpointsConfig": {NETWORK: null}}, "HostConfig": {"NetworkMode": NETWORK}}),
+        json!({"NetworkingConfig": {"EndpointsConfig": {}}}),
+        json!({"NetworkingConfig": {"EndpointsConfig": {"host": {}}}, "HostConfig": {"NetworkMode": "host"}}),
+    ]);
+    all
+}
+
 /// Where two answers differ.
 fn difference(path: &str, ours: &Value, engines: &Value, lines: &mut Vec<String>) {
     match (ours, engines) {
@@ -411,8 +470,11 @@ async fn a_container_is_what_the_engine_makes_of_the_same_create_options() {
 
     let whole = body_members().into_iter().map(|(key, value)| json!({key: value}));
     let host = host_members().into_iter().map(|(key, value)| json!({"HostConfig": {key: value}}));
-    let all: Vec<Value> =
-        whole.chain(host).chain([endpoint(), json!({"Memory": 67_108_864, "HostConfig": {}})]).collect();
+    let all: Vec<Value> = whole
+        .chain(host)
+        .chain(forms())
+        .chain([endpoint(), json!({"Memory": 67_108_864, "HostConfig": {}})])
+        .collect();
     let spellings: [fn(&str) -> String; 4] =
         [str::to_owned, str::to_ascii_lowercase, str::to_ascii_uppercase, camel];
     let mut table: Vec<(String, String)> = Vec::new();

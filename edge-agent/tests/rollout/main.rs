@@ -4,6 +4,7 @@
 //! Needs the engine on /var/run/docker.sock and /bin/busybox as one static file. Every test has its own gateway id, network and
 //! module names, and removes its containers and network.
 
+mod engine;
 mod gateway;
 #[path = "../idle_image/mod.rs"]
 mod idle_image;

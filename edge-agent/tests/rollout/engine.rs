@@ -1,0 +1,181 @@
+//! An engine that is stopped, held or started again under a running daemon: one of the test's own, beside the machine's.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use test_needs::Need;
+
+use super::IMAGE;
+use super::gateway::{Gateway, SOCKET, docker, idle, until};
+
+/// What these tests need of the machine.
+const NEEDS: [Need; 4] =
+    [Need::Docker, Need::Root, Need::File("/bin/busybox"), Need::File("/usr/sbin/dockerd")];
+/// Promised of what an operator reads, whatever the engine does.
+const ANSWER_WITHIN: Duration = Duration::from_millis(200);
+/// A busy machine may delay a process; what waits for the engine is late every time.
+const TRIES: usize = 10;
+
+struct PrivateEngine {
+    dir: tempfile::TempDir,
+    dockerd: Option<Child>,
+}
+
+impl PrivateEngine {
+    fn new() -> Self {
+        let mut engine =
+            Self { dir: tempfile::tempdir().expect("there is space for a directory"), dockerd: None };
+        engine.start();
+        let archive = engine.dir.path().join("image.tar").display().to_string();
+        docker(&["save", "-o", &archive, IMAGE]).expect("the machine's engine has the image");
+        engine.docker(&["load", "-i", &archive]).expect("the image is loaded");
+        engine
+    }
+
+    fn socket(&self) -> String {
+        self.dir.path().join("docker.sock").display().to_string()
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Result<String, String> {
+        docker(&[&["-H", &format!("unix://{}", self.socket())], arguments].concat())
+    }
+
+    /// In a network namespace of its own: without a bridge it would remove that of the machine's engine, and with one share its address.
+    fn start(&mut self) {
+        let at = |name: &str| self.dir.path().join(name).display().to_string();
+        let log = std::fs::File::options().create(true).append(true).open(at("log")).expect("a log is made");
+        // One that was killed leaves its pid file, and another process may have the number by now.
+        let _never_made = std::fs::remove_file(at("pid"));
+        let dockerd = Command::new("unshare")
+            .args(["--net", "/usr/sbin/dockerd"])
+            .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")])
+            .args(["--host", &format!("unix://{}", self.socket()), "--bridge", "none"])
+            .args(["--iptables=false", "--ip-forward=false", "--ip-masq=false", "--userland-proxy=false"])
+            .args(["--host-gateway-ip", "127.0.0.1"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file is shared"))
+            .stderr(log)
+            .spawn();
+        self.dockerd = Some(dockerd.expect("dockerd starts"));
+        until("the private engine answers", || self.docker(&["version"]).ok());
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.dockerd.as_ref().expect("it runs").id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().expect("kill is installed");
+        assert!(sent.success());
+    }
+
+    /// Ends the engine, which stops its containers first.
+    fn end(&mut self) {
+        self.signal("-TERM");
+        self.dockerd.take().expect("it runs").wait().expect("it is a child");
+    }
+}
+
+impl Drop for PrivateEngine {
+    fn drop(&mut self) {
+        if let Some(mut dockerd) = self.dockerd.take() {
+            for signal in ["-CONT", "-TERM"] {
+                let _ended = Command::new("kill").args([signal, &dockerd.id().to_string()]).status();
+            }
+            let _ended = dockerd.wait();
+        }
+        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        if std::thread::panicking() {
+            let last: Vec<&str> = log.lines().rev().take(20).collect();
+            eprintln!("the private engine's log, last line first:\n{}", last.join("\n"));
+        }
+        end_containerd(self.dir.path());
+    }
+}
+
+/// Ends the containerd that a dockerd started which was killed.
+fn end_containerd(dir: &Path) {
+    if let Ok(pid) = std::fs::read_to_string(dir.join("exec/containerd/containerd.pid")) {
+        let _ended_with_dockerd = Command::new("kill").arg(pid.trim()).stderr(Stdio::null()).status();
+    }
+}
+
+/// The fastest answer of a command to an operator.
+fn fastest(gateway: &Gateway, command: &str) -> Duration {
+    let one = || {
+        let start = Instant::now();
+        gateway.agent(&[command]).expect("the daemon answers");
+        start.elapsed()
+    };
+    (0..TRIES).map(|_| one()).find(|took| *took < ANSWER_WITHIN).unwrap_or_else(one)
+}
+
+#[test]
+fn modules_run_again_whatever_happens_to_the_engine_and_operators_are_answered_meanwhile() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-engine", 1);
+    let mut engine = PrivateEngine::new();
+    gateway.start(&engine.socket());
+    gateway.apply(&[("a", idle(1)), ("b", idle(1))]).unwrap();
+    let names = [gateway.name("a"), gateway.name("b")];
+    let states = |gateway: &Gateway| {
+        let list = gateway.json(&["list"]);
+        names.each_ref().map(|name| list[name]["status"].clone())
+    };
+    let ids = |engine: &PrivateEngine| {
+        names.each_ref().map(|name| engine.docker(&["inspect", "-f", "{{.Id}} {{.State.Running}}", name]))
+    };
+    let before = ids(&engine);
+    for happening in ["-TERM", "-STOP"] {
+        if happening == "-STOP" {
+            engine.signal(happening);
+        } else {
+            engine.end();
+            until("the daemon reports that the engine is away", || {
+                (states(&gateway) == [json!("unknown"), json!("unknown")]).then_some(())
+            });
+        }
+        for command in ["status", "list"] {
+            let took = fastest(&gateway, command);
+            assert!(took < ANSWER_WITHIN, "{happening}: {command} took {took:?}");
+        }
+        if happening == "-STOP" {
+            engine.signal("-CONT");
+        } else {
+            engine.start();
+        }
+        until("both modules run, in the same containers", || {
+            (ids(&engine) == before && states(&gateway) == [json!("running"), json!("running")]).then_some(())
+        });
+    }
+    let history = gateway.json(&["history"]);
+    assert_eq!(history.as_array().map(Vec::len), Some(1), "no deployment was made of it: {history}");
+    let all: Vec<String> = names.iter().map(String::clone).collect();
+    let listed = engine.docker(&["ps", "-a", "--format", "{{.Names}}"]).unwrap();
+    let mut listed: Vec<&str> = listed.lines().collect();
+    listed.sort_unstable();
+    assert_eq!(listed, all);
+    gateway.kill();
+    engine.docker(&["rm", "-f", &names[0], &names[1]]).unwrap();
+}
+
+#[test]
+fn containers_that_somebody_stops_run_again_and_a_foreign_one_is_left_alone() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-by-hand", 1);
+    gateway.start(SOCKET);
+    gateway.apply(&[("a", idle(1)), ("b", idle(1))]).unwrap();
+    let unchanged = gateway.container("b").unwrap();
+    docker(&["stop", &gateway.name("a")]).unwrap();
+    until("a runs again", || gateway.is_running("a").then_some(()));
+    let foreign = gateway.name("c");
+    docker(&["run", "-d", "--name", &foreign, IMAGE, super::gateway::IDLE]).unwrap();
+    let before = gateway.container("c").unwrap();
+    let (code, message) = gateway.apply(&[("a", idle(1)), ("b", idle(1)), ("c", idle(1))]).unwrap_err();
+    assert!(code == 3 && message.contains("is not this gateway's"), "{code} {message}");
+    assert_eq!(gateway.container("c").unwrap(), before, "the foreign container was touched");
+    assert_eq!(gateway.container("b").unwrap(), unchanged, "b was touched");
+}

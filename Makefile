@@ -40,7 +40,7 @@ faults: images ## the long form of the tests that break things: as root, about t
 	cargo test -p edge-buffer --lib -- --nocapture every_step power damage faults
 	cargo test -p edge-agent --lib -- --nocapture state
 	cargo test -p edge-agent --test disk -- --nocapture --test-threads=1
-	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test storms --test audit --test full_disk --test line \
+	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test storms --test audit --test full_disk --test failing_disk --test line \
 	    -- --nocapture --test-threads=1
 	LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) cargo test -p site-tests --test upstreams -- --nocapture --test-threads=1 kills
 	LINESIDE_OVERLOAD_SECS=60 LINESIDE_BIN_DIR=$(CURDIR)/$(BIN) \

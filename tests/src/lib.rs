@@ -20,3 +20,4 @@ pub mod process;
 pub mod raw;
 pub mod rest;
 pub mod site;
+pub mod thin_disk;

@@ -129,6 +129,13 @@ impl Process {
         }
     }
 
+    /// Waits until it ends by itself, which a caller may stop waiting for; gives its exit code.
+    pub async fn wait(&mut self) -> Result<i32> {
+        let status = self.child.wait().await?;
+        self.output_read().await;
+        status.code().with_context(|| format!("{} ended by a signal", self.name))
+    }
+
     /// SIGTERM, and the wait for its orderly end.
     pub async fn stop(mut self, within: Duration) -> Result<()> {
         let id = self.id()?;

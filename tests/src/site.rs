@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use schemas::timestamp::rfc3339;
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use crate::crowd::each;
 use crate::leaf::LeafOptions;
@@ -347,6 +348,23 @@ impl Site {
     /// Waits until central ends by itself; gives its exit code.
     pub async fn central_ends(&mut self, within: Duration) -> Result<i32> {
         self.central.take().context("central does not run")?.ended(within).await
+    }
+
+    /// Starts central again whenever it ends, as a service manager does, until `until`; gives its exit codes.
+    pub async fn keep_central_running(&mut self, until: Instant) -> Vec<i32> {
+        let mut codes = Vec::new();
+        while Instant::now() < until {
+            let Some(central) = &mut self.central else {
+                // Why it did not start is in its log, and may pass.
+                let _tried = self.start_central().await;
+                continue;
+            };
+            if let Ok(code) = tokio::time::timeout_at(until, central.wait()).await {
+                codes.extend(code.ok());
+                self.central = None;
+            }
+        }
+        codes
     }
 
     /// Speaks with the daemon's control socket, as its command line does.

@@ -9,6 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::damage::is_damage;
 use super::error::StoreError;
 use super::paths::RESTORING_FILE;
+use super::schema::keep_log_at_close;
 
 /// Findings that are listed; one damaged page causes many.
 const FINDINGS_MAX: u32 = 10;
@@ -64,6 +65,7 @@ pub fn check(path: &Path, depth: Depth, within: Duration) -> Result<Checked, Sto
     )
     .map_err(failed)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    keep_log_at_close(&connection).map_err(failed)?;
     let size = std::fs::metadata(path).map_or(0, |file| file.len());
     let is_whole = depth == Depth::Whole || size <= WHOLE_BYTES_MAX;
     let checked = tables(&connection).and_then(|tables| {

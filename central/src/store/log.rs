@@ -12,6 +12,7 @@
 //! - After a commit that failed for the disk nothing is moved either, and central ends as soon as a commit succeeds: what was moved while
 //!   the disk failed may be lost without an error.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -32,6 +33,7 @@ const READERS_MAX: Duration = Duration::from_millis(50);
 /// What the writer knows of the log.
 #[derive(Debug)]
 pub(super) struct WriteAheadLog {
+    path: PathBuf,
     /// Pages in it after the last commit.
     pages: Arc<AtomicI32>,
     /// Whether anything was committed since it was moved whole. The log of an earlier process may not have been.
@@ -61,15 +63,15 @@ pub(super) enum LogMove {
 pub(super) struct LogBroken;
 
 impl WriteAheadLog {
-    /// Counts the pages of the log from now on.
-    pub(super) fn watch(connection: &mut Connection) -> rusqlite::Result<Self> {
+    /// Counts the pages of the log of `store` from now on.
+    pub(super) fn watch(connection: &mut Connection, store: &Path) -> rusqlite::Result<Self> {
         let pages = Arc::new(AtomicI32::new(0));
         let count = pages.clone();
         connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
             count.store(pages, Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Self { pages, is_ahead: true, is_broken: false, is_doubted: false })
+        Ok(Self { path: of_store(store), pages, is_ahead: true, is_broken: false, is_doubted: false })
     }
 
     /// Returns true when so much is in the log that it shall be moved before the next reminder.
@@ -77,9 +79,16 @@ impl WriteAheadLog {
         self.pages.load(Ordering::Relaxed) >= PAGES_MAX
     }
 
-    /// Notes that a commit failed.
+    /// Notes that a commit failed. The next one writes to the same places of the log.
     pub(super) fn commit_failed(&mut self, error: &StoreError) {
-        self.is_doubted |= matches!(error, StoreError::Sqlite(source) if is_of_disk(source));
+        if !matches!(error, StoreError::Sqlite(source) if is_of_disk(source)) {
+            return;
+        }
+        self.is_doubted = true;
+        // SQLite has no locks on the log's file that closing it would release.
+        if let Err(error) = edge_buffer::forget_cached(&self.path) {
+            tracing::error!(error = %chain(&error), path = %self.path.display(), "the store's log, of which a part could not be written, stays in memory");
+        }
     }
 
     /// Notes that a commit succeeded.
@@ -134,6 +143,32 @@ impl WriteAheadLog {
 
 fn is_of_disk(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+}
+
+/// Has the kernel forget what it remembers of a store, so that its files are read as the disk has them. To be called by whoever has the
+/// store alone, before SQLite opens it: closing a file releases the locks that this process has on it (fcntl(2)).
+///
+/// A commit that failed, and was never confirmed, may look whole to the next process. Were it moved into the file, or followed by commits
+/// that are confirmed, then after the next power cut the log would end before it: what follows would be lost, and the file would
+/// have parts of what the log has no more. Were pages written again that could not be written before, the disk might lose them.
+///
+/// # Errors
+/// [`StoreError::File`] when a file cannot be opened.
+pub(super) fn forget_cached(store: &Path) -> Result<(), StoreError> {
+    for path in [store.to_owned(), of_store(store)] {
+        match edge_buffer::forget_cached(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            forgotten => forgotten.map_err(|source| StoreError::File { path, source })?,
+        }
+    }
+    Ok(())
+}
+
+/// The log of a store.
+fn of_store(store: &Path) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push("-wal");
+    PathBuf::from(path)
 }
 
 /// Returns true if all of the log was moved.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use edge_hub::tasks;
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 use tokio::sync::{mpsc, watch};
 
 use super::damage::OpenedFile;
@@ -14,7 +13,7 @@ use super::error::StoreError;
 use super::handle::{Store, StoreParts};
 use super::last_values_task::keep_last_values;
 use super::limits::{Keep, Quotas};
-use super::log::WriteAheadLog;
+use super::log::{self, WriteAheadLog};
 use super::paths::FILE;
 use super::record::{self, CommitRecord, RecordCheck, Recorded};
 use super::series_task::keep_series;
@@ -44,6 +43,7 @@ pub fn open(dir: &Path, keep: Keep) -> Result<Store, StoreError> {
 pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreError> {
     let path = dir.join(FILE);
     integrity::present(dir, &path)?;
+    log::forget_cached(&path)?;
     let recorded = record::read(dir)?;
     let mut connection = schema::open(&path)?;
     let record = reconcile(dir, &path, &connection, &recorded)?;
@@ -51,8 +51,7 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
     let losses = record::losses(&connection).map_err(|source| StoreError::opening(&path, source))?;
     let readers = (0..READERS).map(|_| schema::open(&path)).collect::<Result<Vec<_>, _>>()?;
     let failed = |source| StoreError::opening(&path, source);
-    [&connection].into_iter().chain(&readers).try_for_each(keep_log_at_close).map_err(failed)?;
-    let log = WriteAheadLog::watch(&mut connection).map_err(failed)?;
+    let log = WriteAheadLog::watch(&mut connection, &path).map_err(failed)?;
     let (jobs, waiting) = mpsc::channel(WAITING_WORKS_MAX);
     let shared = Arc::new(Shared::default());
     let (ending, ended) = watch::channel(());
@@ -75,11 +74,6 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
         tasks::spawn_essential("series", keep_series(store.downgrade(), ended)),
     ]);
     Ok(store)
-}
-
-/// Leaves the log as it is when the connection is closed: whether it may be moved into the file, the writer alone knows.
-fn keep_log_at_close(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 /// Reminds the writer of checkpoints until the store is gone.

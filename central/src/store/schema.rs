@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use steps::STEPS;
 
@@ -35,10 +36,16 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
              PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -{CACHE_KB};"
         ))
         .map_err(failed)?;
+    keep_log_at_close(&connection).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     known(&connection, path)?;
     upgrade(&mut connection).map_err(failed)?;
     Ok(connection)
+}
+
+/// Leaves the log as it is when the connection is closed: whether it may be moved into the file, the writer alone knows.
+pub(super) fn keep_log_at_close(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 /// Refuses a file that a newer central wrote.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::chain;
 use crate::format::LOCK_FILE;
+use crate::page_cache;
 
 /// A file that is open for reading and writing at offsets.
 pub(crate) trait File: Send + Sync {
@@ -101,7 +102,9 @@ impl Storage for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(fs::OpenOptions::new().read(true).write(true).open(self.path.join(name))?))
+        let file = fs::OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        forget_cached(&file, &self.path.join(name));
+        Ok(Arc::new(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -155,7 +158,16 @@ fn identity_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
 /// Opens a file outside of the log's directory, or creates it.
 pub(crate) fn file_at(path: &Path) -> io::Result<Arc<dyn File>> {
     let mut options = fs::OpenOptions::new();
-    Ok(Arc::new(options.read(true).write(true).create(true).truncate(false).open(path)?))
+    let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+    forget_cached(&file, path);
+    Ok(Arc::new(file))
+}
+
+/// What is read of the file from now on is what the disk has.
+fn forget_cached(file: &fs::File, path: &Path) {
+    if let Err(error) = page_cache::forget(file) {
+        tracing::warn!(error = %chain(&error), path = %path.display(), "the kernel does not forget what it remembers of a file; it is read as it is");
+    }
 }
 
 /// The name of a new file is on disk when this returns.
@@ -202,6 +214,9 @@ impl File for fs::File {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        fs::File::sync_data(self)
+        fs::File::sync_data(self).inspect_err(|_| {
+            // What is written to the same place next must not meet a page that the kernel takes for written.
+            let _sync_failed_already = page_cache::forget(self);
+        })
     }
 }

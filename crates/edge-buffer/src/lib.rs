@@ -13,7 +13,8 @@
 //! - Whatever else becomes of an acknowledged record (expired, evicted, damaged) is counted, by cause, sender and range of
 //!   sequences, exactly once, in a ledger on disk: [`Log::gaps`].
 //! - Files that somebody removes, the whole directory among them, are a loss that is counted: at the next open by a copy of the
-//!   ledger in another place ([`LogOptions::mirror`]), and within about a second while records are appended.
+//!   ledger in another place ([`LogOptions::mirror`]), and within about a second while records are appended. Where upstream says
+//!   how far it has the log ([`LogOptions::unsettled_max`]), what arrived of them is no loss: also when both ledgers are old ones.
 //! - Damage costs the records that it hits: the log opens, and the segment is set aside for analysis.
 //! - Logs of one [`Pool`] keep to its bytes together, and the least important is dropped first.
 //! - A full or failing disk fails the appends that it hits; the log goes on by itself when the disk does. After a failure it takes
@@ -30,6 +31,7 @@
 
 mod answers;
 mod commit;
+mod confirmed;
 mod epochs;
 mod error;
 mod expire;

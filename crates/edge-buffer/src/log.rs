@@ -70,7 +70,7 @@ impl Log {
     }
 
     pub(crate) fn open_on(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
-        let recovered = recover(&*storage, options.mirror.as_deref())?;
+        let recovered = recover(&*storage, &options)?;
         let dir = storage.path().to_owned();
         let shared = Arc::new(Shared::new(storage, recovered.id, recovered.epoch, options, recovered.state));
         let committer = Committer::new(shared.clone(), recovered.active, recovered.ledger, recovered.mirror);

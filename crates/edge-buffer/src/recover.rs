@@ -15,6 +15,7 @@ use crate::format::{
     frame_seed, segment_first, segment_name,
 };
 use crate::ledger::{LedgerFile, Slot};
+use crate::limits::LogOptions;
 use crate::losses::Cause;
 use crate::mirror::Mirror;
 use crate::scan::{Scan, Step, read_around_bad_sectors};
@@ -39,7 +40,7 @@ struct Found {
     header: Option<SegmentHeader>,
 }
 
-pub(crate) fn recover(storage: &dyn Storage, mirror: Option<&Path>) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(storage: &dyn Storage, options: &LogOptions) -> Result<Recovered, OpenError> {
     let told = |doing: String| move |source| OpenError::Io { dir: storage.path().to_owned(), doing, source };
     let names = storage.names().map_err(told("list its files".into()))?;
     for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
@@ -62,8 +63,11 @@ pub(crate) fn recover(storage: &dyn Storage, mirror: Option<&Path>) -> Result<Re
     } else {
         (None, None)
     };
-    let (mut mirror, copy) =
-        mirror.map(Mirror::open).map_or((None, None), |(mirror, copy)| (Some(mirror), copy));
+    let (mut mirror, copy) = options
+        .mirror
+        .as_deref()
+        .map(Mirror::open)
+        .map_or((None, None), |(mirror, copy)| (Some(mirror), copy));
     if let Some(mirror) = mirror.as_ref().filter(|_| copy.is_none() && slot.is_some()) {
         tracing::warn!(dir = %storage.path().display(), file = %mirror.path().display(), "the copy of a queue's ledger is missing or damaged; it is made again");
     }
@@ -78,8 +82,18 @@ pub(crate) fn recover(storage: &dyn Storage, mirror: Option<&Path>) -> Result<Re
     let is_known = slot.is_some() || of_header.is_some();
     let ends = [file.as_ref().map(|file| file.end_of(id)), mirror.as_ref().map(|mirror| mirror.end_of(id))];
     let acknowledged_end = ends.into_iter().flatten().max().unwrap_or(0);
-    let mut recovering =
-        Recovering { storage, id, epoch: Epoch::random(), found, slot, is_copy, acknowledged_end, set_aside };
+    let does_upstream_say = options.unsettled_max > 0;
+    let mut recovering = Recovering {
+        storage,
+        id,
+        epoch: Epoch::random(),
+        found,
+        slot,
+        is_copy,
+        acknowledged_end,
+        set_aside,
+        does_upstream_say,
+    };
     let strangers =
         recovering.set_strangers_aside(is_known).map_err(|(doing, source)| told(doing)(source))?;
     let (mut state, active) = recovering.recover().map_err(|(doing, source)| told(doing)(source))?;
@@ -92,7 +106,7 @@ pub(crate) fn recover(storage: &dyn Storage, mirror: Option<&Path>) -> Result<Re
         state.lose(next, next, orphaned, Cause::Damaged, "");
     }
     state.set_aside = recovering.set_aside;
-    let missing = state.stats().damaged;
+    let missing = state.stats().damaged + state.unproven_count();
     if missing > 0 {
         tracing::error!(dir = %storage.path().display(), missing, "acknowledged records of a log are missing: their segments were removed, cut off or damaged; check for a disk fault, or for another program that changed the files");
     }
@@ -177,6 +191,8 @@ struct Recovering<'a> {
     /// Records below it were acknowledged, by the end record; 0 when it is not known.
     acknowledged_end: u64,
     set_aside: u64,
+    /// Upstream says how far it has the log: what is missing here may have arrived, and counts as lost after that only.
+    does_upstream_say: bool,
 }
 
 /// What was being done when the disk said no.
@@ -254,17 +270,26 @@ impl Recovering<'_> {
         let has_ledger = self.slot.is_some();
         let latest_ms = segments.iter().map(|segment| segment.created_ms).fold(latest_ms, u64::max);
         ledger.epochs.follow(&segments, end, self.epoch, next_sequence);
+        if has_ledger {
+            // A segment is deleted after the ledger says why; this one went otherwise, or the ledger was set back.
+            holes.push((cursor + 1, oldest - 1));
+            if self.does_upstream_say && cursor + 1 < oldest {
+                let epoch = ledger.epochs.of(cursor + 1).unwrap_or(Epoch::NONE);
+                segments.push_front(Segment::missing(cursor + 1, epoch));
+            }
+        }
         let mut state = State::new(segments, next_sequence, ledger);
         state.now_ms = latest_ms;
-        if has_ledger {
-            // A segment is deleted after the ledger says why; this one went otherwise.
-            state.pass(cursor + 1, oldest - 1, Cause::Damaged, "");
-        } else {
+        if !has_ledger {
             // Nobody knows what became of those before: the cursor is gone.
             state.advance(oldest - 1);
         }
-        for (first, last) in holes {
-            state.pass(first, last, Cause::Damaged, "");
+        if self.does_upstream_say {
+            state.unproven = holes;
+        } else {
+            for (first, last) in holes {
+                state.pass(first, last, Cause::Damaged, "");
+            }
         }
         self.see_oldest(&mut state);
         Ok((state, active))

@@ -160,7 +160,9 @@ impl Committer {
         let next_first = state.segments.get(1).map(|next| next.first);
         drop(state);
         let (Some(oldest), Some(next_first)) = (oldest, next_first) else { return 0 };
-        let tally = if next_first <= cursor + 1 {
+        // One without a file has nothing to read: space is needed before upstream could say what of it arrived.
+        let cause = if oldest.is_missing { Cause::Damaged } else { cause };
+        let tally = if next_first <= cursor + 1 || oldest.is_missing {
             None
         } else {
             self.tally(&oldest, next_first, cause, now_ms)

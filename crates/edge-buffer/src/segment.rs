@@ -28,6 +28,8 @@ pub(crate) struct Segment {
     pub(crate) allocated: u64,
     /// Something that should stand in it does not.
     pub(crate) is_damaged: bool,
+    /// It had no file when the log was opened: upstream says which of its records arrived, and a reader counts the others.
+    pub(crate) is_missing: bool,
     /// From when on nobody wants any of its records.
     pub(crate) expires_ms: u64,
     /// None of its records expires before that; 0 when they have to be read to know.
@@ -46,11 +48,17 @@ impl Segment {
             len,
             allocated: len,
             is_damaged: false,
+            is_missing: false,
             expires_ms: 0,
             first_gone_ms: u64::MAX,
             created_ms,
             marks: vec![start],
         }
+    }
+
+    /// One of which only the sequences are known, from `first` to that of the next segment.
+    pub(crate) fn missing(first: u64, epoch: Epoch) -> Self {
+        Self { is_missing: true, expires_ms: u64::MAX, ..Self::new(first, epoch, 0, 0) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -26,6 +26,7 @@ impl State {
             expired: self.counters.expired,
             evicted: self.counters.evicted,
             damaged: self.counters.damaged,
+            unproven: self.unproven_count(),
             refused: self.counters.refused,
             lost: self.ledger.lost,
             payload_bytes: self.counters.payload_bytes,

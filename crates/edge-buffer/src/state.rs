@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use crate::error::AppendError;
 use crate::failures::Failures;
 use crate::fence::Fence;
-use crate::format::{Epoch, frame_len};
+use crate::format::frame_len;
 use crate::given_out::GivenOut;
 use crate::ledger::{Gap, Ledger};
 use crate::losses::{Cause, Loss, Losses};
@@ -77,6 +76,8 @@ pub(crate) struct State {
     /// Who wants to tell the gaps upstream, once they are on disk.
     pub(crate) telling: Vec<oneshot::Sender<Result<Vec<Gap>, AppendError>>>,
     pub(crate) set_aside: u64,
+    /// Ranges that were missing at open, until upstream says which of them arrived. A reader counts what is left of them.
+    pub(crate) unproven: Vec<(u64, u64)>,
     pub(crate) room: Headroom,
     given_out: GivenOut,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
@@ -111,6 +112,7 @@ impl State {
             ledger,
             telling: Vec::new(),
             set_aside: 0,
+            unproven: Vec::new(),
             room: Headroom::Enough,
             given_out: GivenOut::default(),
             head: VecDeque::new(),
@@ -295,46 +297,6 @@ impl State {
         }
     }
 
-    /// Upstream says by epoch up to where it has all of it: that much is done with. Its word on one epoch says nothing of
-    /// the sequences of another, so it goes from epoch to epoch.
-    pub(crate) fn advance_stored(&mut self, stored: impl Fn(Epoch) -> Option<u64>) {
-        while self.has_pending() {
-            let Some(epoch) = self.ledger.epochs.of(self.cursor + 1) else { return };
-            let last = self.ledger.epochs.last_of(epoch).unwrap_or(0);
-            let Some(up_to) = stored(epoch).filter(|up_to| *up_to > self.cursor) else { return };
-            self.finish(up_to.min(last));
-            if up_to < last {
-                return;
-            }
-        }
-    }
-
-    /// Upstream has confirmed a record, and what is up to `done` is done with.
-    pub(crate) fn confirm(&mut self, sequence: u64, done: Option<u64>) {
-        self.ledger.epochs.confirm(sequence);
-        self.is_ledger_behind = true;
-        if let Some(done) = done {
-            self.finish(done);
-        }
-    }
-
-    /// Counts what upstream had confirmed and does not have any more; the ranges of it.
-    pub(crate) fn reconcile(
-        &mut self,
-        receiver: Uuid,
-        has: impl Fn(Epoch) -> Option<u64>,
-        is_complete: bool,
-        now_ms: u64,
-    ) -> Vec<(u64, u64)> {
-        let lost = self.ledger.epochs.reconcile(receiver, has, is_complete);
-        self.now_ms = now_ms;
-        self.is_ledger_behind = true;
-        for (first, last) in &lost {
-            self.lose(*first, *last, last - first + 1, Cause::Restored, "");
-        }
-        lost
-    }
-
     pub(crate) fn is_pending(&self, sequence: u64) -> bool {
         sequence > self.cursor && sequence < self.next_sequence && !self.ledger.passed.holds(sequence)
     }
@@ -378,6 +340,7 @@ impl State {
     /// Upstream has said how far it has the log: what is left of the records that were given out has not arrived.
     pub(crate) fn settle(&mut self) {
         let highest = self.given_out.settle();
+        self.unproven.clear();
         self.segments.look_again(highest);
     }
 

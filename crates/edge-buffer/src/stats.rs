@@ -29,6 +29,8 @@ pub struct Stats {
     pub evicted: u64,
     /// Records found damaged or missing since the log was opened, at open or by a reader.
     pub damaged: u64,
+    /// Records that were missing at open, until upstream says which of them arrived; they count as pending.
+    pub unproven: u64,
     /// Appends refused since the log was opened: no space, queue full, or too long.
     pub refused: u64,
     /// Records lost since the log was made, however often it was opened.

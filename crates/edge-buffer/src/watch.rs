@@ -66,7 +66,10 @@ impl Committer {
         let firsts: Vec<u64> = state.segments.iter().map(|segment| segment.first).collect();
         let next_sequence = state.next_sequence;
         let ends = firsts.iter().copied().skip(1).chain([next_sequence]);
-        let gone = firsts.iter().copied().zip(ends).filter(|(first, _)| {
+        let is_known: HashSet<u64> =
+            state.segments.iter().filter(|segment| segment.is_missing).map(|segment| segment.first).collect();
+        let gone = firsts.iter().copied().zip(ends).filter(|(first, _)| !is_known.contains(first));
+        let gone = gone.filter(|(first, _)| {
             if *first == active { is_active_gone } else { !names.contains(&segment_name(*first)) }
         });
         let before = state.stats().damaged;

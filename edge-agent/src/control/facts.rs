@@ -51,7 +51,7 @@ fn journal_facts(name: &str, of: &str, stats: &Stats) -> JournalFacts {
     JournalFacts {
         name: name.to_owned(),
         of: of.to_owned(),
-        damaged: stats.damaged,
+        damaged: stats.damaged + stats.unproven,
         damaged_ever: stats.lost.damaged,
         failing: failing(stats),
     }

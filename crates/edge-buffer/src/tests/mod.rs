@@ -13,6 +13,7 @@ mod pool;
 mod power;
 mod queue;
 mod removed;
+mod set_back;
 
 use std::future::Future;
 use std::pin::pin;

@@ -64,7 +64,11 @@ impl Log {
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, OpenError> {
         let storage = Directory::open(dir).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.to_owned() },
-            _ => OpenError::Io { dir: dir.to_owned(), doing: "make and lock it".into(), source },
+            _ => OpenError::Io {
+                dir: dir.to_owned(),
+                doing: "make it, or lock its file `lock`".into(),
+                source,
+            },
         })?;
         Self::open_on(Arc::new(storage), options)
     }

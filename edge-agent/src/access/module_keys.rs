@@ -40,9 +40,9 @@ pub enum KeysError {
     },
     /// The file was damaged.
     #[error(
-        "{path}: its checksum does not fit: the file is damaged; restore it from a backup, modules cannot read what they encrypted otherwise"
+        "{path}: the checksum in {checksum} does not fit: one of the two files is damaged; restore both from a backup, modules cannot read what they encrypted otherwise"
     )]
-    Damaged { path: std::path::PathBuf },
+    Damaged { path: std::path::PathBuf, checksum: std::path::PathBuf },
     /// The file holds something else.
     #[error(
         "{path}: found {found} bytes; the secret of the modules' keys has {SECRET_BYTES}; restore it from a backup"
@@ -72,7 +72,9 @@ impl ModuleKeys {
         }
         let checksum_path = data_dir.join(CHECKSUM_FILE);
         match read(&checksum_path) {
-            Ok(found) if found != checksum(&secret) => Err(KeysError::Damaged { path }),
+            Ok(found) if found != checksum(&secret) => {
+                Err(KeysError::Damaged { path, checksum: checksum_path })
+            }
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(KeysError::Checksum { path: checksum_path, source })
             }

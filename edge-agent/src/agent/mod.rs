@@ -143,7 +143,13 @@ impl Daemon {
             check::watch::run(control, config, health, stop)
         });
         // Before anybody hears that the daemon is ready.
-        let listener = socket::listen(&parts.config.data_dir).context("listening for the command line")?;
+        let listener = socket::listen(&parts.config.data_dir).with_context(|| {
+            let path = socket::socket(&parts.config.data_dir);
+            format!(
+                "listening for the command line at {} failed; remove what is there, or give its directory back to this user",
+                path.display()
+            )
+        })?;
         let stop_control = stop.clone();
         tasks.essential("command line", async move {
             control::serve(control, listener, stop_control).await;

@@ -57,6 +57,11 @@ impl Gateway {
 
     /// Starts the daemon and waits until it answers.
     pub(crate) fn start_again(&mut self) {
+        self.try_start().unwrap_or_else(|log| panic!("the daemon ended: {log}"));
+    }
+
+    /// As [`Gateway::start_again`]; the log when it ends instead.
+    pub(crate) fn try_start(&mut self) -> Result<(), String> {
         let log = OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let daemon = program()
             .args(["run", "--config"])
@@ -71,11 +76,17 @@ impl Gateway {
             .spawn()
             .unwrap();
         self.daemon = Some(daemon);
-        until("the daemon answers", || {
-            let daemon = self.daemon.as_mut().unwrap();
-            assert!(daemon.try_wait().unwrap().is_none(), "the daemon ended: {}", self.log());
-            self.command(&["status"]).output().unwrap().status.success()
+        let mut is_over = false;
+        until("the daemon answers or ends", || {
+            is_over = !self.is_running();
+            is_over || self.command(&["status"]).output().unwrap().status.success()
         });
+        if is_over { Err(self.log()) } else { Ok(()) }
+    }
+
+    /// Whether the daemon has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.daemon.as_mut().unwrap().try_wait().unwrap().is_none()
     }
 
     fn config(&self) -> PathBuf {

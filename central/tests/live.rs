@@ -197,26 +197,26 @@ async fn a_stream_goes_on_over_a_dropped_connection_and_tells_to_resync_over_a_r
     central.put("/api/devices/press-1", json!({})).await;
     let mut device = central.client("press-1").await;
     let mut page = Reader::open(&central, &central.token, "?device=press-1", None).await;
-    let mut told = Vec::new();
+    let mut values = Vec::new();
     for n in 0..60 {
         device.publish("devices/press-1/messages/events/", json!({"n": n}).to_string()).await;
         if n % 20 == 7 {
             // Some of it is read, some waits in the connection that is dropped now.
-            told.push(page.next("telemetry").await["values"]["n"].as_i64().unwrap());
+            values.push(page.next("telemetry").await["values"]["n"].as_i64().unwrap());
             let last = page.last.clone();
             drop(page);
             page = Reader::open(&central, &central.token, "?device=press-1", Some(&last)).await;
         }
     }
-    while told.last() != Some(&59) {
+    while values.last() != Some(&59) {
         let event = page.event().await.unwrap();
         assert_ne!(event.name, "resync");
         if event.name == "telemetry" {
             assert!(event.id.contains('-'));
-            told.push(event.data["values"]["n"].as_i64().unwrap());
+            values.push(event.data["values"]["n"].as_i64().unwrap());
         }
     }
-    assert!(told.iter().copied().eq(0..60), "{told:?}");
+    assert!(values.iter().copied().eq(0..60), "{values:?}");
     // Of a device that was not recorded nobody knows what was missed.
     let mut wider =
         Reader::open(&central, &central.token, "?device=press-1&device=d", Some(&page.last)).await;

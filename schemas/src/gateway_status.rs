@@ -34,6 +34,7 @@ pub struct GatewayStatus {
     /// What all queues and the quarantine have lost since they were made.
     pub lost_by_cause: LossCounts,
     /// Lost messages that central does not know of yet.
+    #[serde(rename = "lostNotTold")]
     pub lost_not_told: u64,
     /// Messages that no route takes.
     pub unrouted: UnroutedCounts,
@@ -176,6 +177,7 @@ pub struct CommandCounts {
     /// Their targets have them.
     pub running: u64,
     /// Answers that central does not have.
+    #[serde(rename = "answersNotTold")]
     pub answers_not_told: u64,
 }
 
@@ -188,6 +190,7 @@ pub struct QueueState {
     /// 0 (first) to 9; `None` for routes without one, which come last.
     pub priority: Option<u32>,
     /// `enough`, `evicting` or `refusing`.
+    #[serde(rename = "room")]
     pub room: String,
     /// Messages that wait.
     pub messages: u64,
@@ -206,6 +209,7 @@ pub struct QueueState {
     /// Since the queue was made.
     pub lost: LossCounts,
     /// Losses that central does not know of yet.
+    #[serde(rename = "gaps")]
     pub gaps: Vec<UntoldLoss>,
     /// Bytes written to disk for each byte of a message; `None` before the first.
     pub written_per_payload_byte: Option<f64>,
@@ -285,6 +289,7 @@ pub struct QuarantineState {
     /// Put back into their queue, since it was made.
     pub replayed: u64,
     /// Losses that central does not know of yet.
+    #[serde(rename = "gaps")]
     pub gaps: Vec<UntoldLoss>,
 }
 

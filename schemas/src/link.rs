@@ -32,6 +32,7 @@ pub struct Hello {
     pub version: u32,
     /// Asks for central's time under this number. None of an older gateway, and none is answered by an older central.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "asksTime")]
     pub asks_time: Option<u64>,
 }
 
@@ -40,6 +41,7 @@ pub struct Hello {
 #[serde(rename_all = "camelCase")]
 pub struct CentralTime {
     /// Number of the question.
+    #[serde(rename = "asksTime")]
     pub asks_time: u64,
     /// Milliseconds since the Unix epoch, read between the question's arrival and this answer.
     pub now_ms: u64,

@@ -22,7 +22,7 @@ pub struct Enrolment {
     /// its own was proven there, to whoever passes this on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<String>,
-    /// Operation that the device requests; `wish` on the link, as earlier versions have it.
+    /// Operation that the device requests; on the link it keeps the name that earlier versions gave it.
     #[serde(rename = "wish")]
     pub request: EnrolmentRequest,
 }

@@ -81,6 +81,7 @@ pub(super) async fn mqtt_server(
 
 /// Connections to central's MQTT server, its limits, and what it refused.
 #[derive(Serialize, ToSchema)]
+#[schema(as = DoorBody)]
 pub(super) struct DoorBody {
     /// Number of clients that are connected now.
     clients: u64,

@@ -130,6 +130,7 @@ pub struct DeviceState {
     /// Why the verdict is not `ok`, in one sentence; null when it is.
     pub reason: Option<String>,
     /// Modules that a gateway's manifest wants running; null of others.
+    #[serde(rename = "modulesWanted")]
     pub modules_wanted: Option<u32>,
     /// Those of them that run.
     pub modules_running: Option<u32>,

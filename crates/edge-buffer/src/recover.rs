@@ -345,7 +345,7 @@ impl Recovering<'_> {
                     newest_ms = record.enqueued_ms;
                     let offset = scan.offset - frame_len(record.payload.len());
                     segment.expires_ms = segment.expires_ms.max(record.expires_ms.unwrap_or(u64::MAX));
-                    segment.mark(IndexEntry {
+                    segment.add_entry(IndexEntry {
                         sequence: record.sequence,
                         offset,
                         enqueued_ms: record.enqueued_ms,

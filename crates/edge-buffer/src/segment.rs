@@ -71,7 +71,7 @@ impl Segment {
         self.marks = self.marks.iter().copied().step_by(MARKS_KEPT).collect();
     }
 
-    pub(crate) fn mark(&mut self, mark: IndexEntry) {
+    pub(crate) fn add_entry(&mut self, mark: IndexEntry) {
         // The first segment of a log is made before any time is known.
         if mark.sequence == self.first && self.created_ms == 0 {
             self.created_ms = mark.enqueued_ms;

@@ -251,7 +251,7 @@ impl State {
             let len = frame_len(record.len());
             let sequence = self.next_sequence;
             let segment = self.active();
-            segment.mark(IndexEntry { sequence, offset: segment.len, enqueued_ms });
+            segment.add_entry(IndexEntry { sequence, offset: segment.len, enqueued_ms });
             segment.len += len;
             segment.expires_ms = segment.expires_ms.max(expires_ms.unwrap_or(u64::MAX));
             let too_old_ms = age_max_ms.map_or(u64::MAX, |max| enqueued_ms.saturating_add(max));

@@ -46,6 +46,7 @@ struct Former {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ends: Option<BTreeMap<String, End>>,
     /// Central knows that it was removed, or registered it itself.
+    #[serde(rename = "is_told")]
     is_told: bool,
 }
 
@@ -166,7 +167,7 @@ impl Generations {
     }
 
     /// Central knows that a device was removed here.
-    pub fn told(&self, removed: &RemovedDevice) {
+    pub fn acknowledged(&self, removed: &RemovedDevice) {
         let identity = Identity::device(removed.device_id.clone());
         let mut former = self.former();
         let Some(of) = former.get_mut(&identity) else { return };

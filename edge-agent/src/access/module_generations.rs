@@ -63,18 +63,18 @@ impl ModuleGenerations {
     }
 
     /// The modules of which central means others than it did. Those that are new here are none.
-    pub fn replaced(&self, told: &BTreeMap<ModuleId, u64>) -> BTreeSet<ModuleId> {
+    pub fn replaced(&self, numbers: &BTreeMap<ModuleId, u64>) -> BTreeSet<ModuleId> {
         let known = self.of_central.read().expect(UNPOISONED);
         let is_other =
             |(module, number): &(&ModuleId, &u64)| known.get(*module).is_some_and(|known| known != *number);
-        told.iter().filter(is_other).map(|(module, _)| module.clone()).collect()
+        numbers.iter().filter(is_other).map(|(module, _)| module.clone()).collect()
     }
 
     /// Takes central's numbers over. What follows from them is noted before.
-    pub fn told(&self, told: &BTreeMap<ModuleId, u64>) {
+    pub fn told(&self, numbers: &BTreeMap<ModuleId, u64>) {
         let mut known = self.of_central.write().expect(UNPOISONED);
-        if *known != *told {
-            known.clone_from(told);
+        if *known != *numbers {
+            known.clone_from(numbers);
             // Under the lock: the disk gets them in the order of the memory.
             self.state.put(Namespace::Devices, OF_CENTRAL, &*known).later();
         }

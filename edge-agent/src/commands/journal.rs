@@ -44,7 +44,7 @@ pub(super) enum Entry {
         has_waited: bool,
     },
     /// central has the answer. By [`crate::clock::steady_ms`].
-    #[serde(rename_all = "camelCase")]
+    #[serde(rename = "told", rename_all = "camelCase")]
     Told {
         at_ms: u64,
         #[serde(default)]

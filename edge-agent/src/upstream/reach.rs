@@ -84,7 +84,7 @@ pub async fn attempt(upstream: &Upstream, transport: client::Transport) -> Resul
         keep_alive: CONNECT_TIMEOUT,
         connect_timeout: CONNECT_TIMEOUT,
     };
-    client::reach(&options).await
+    client::probe(&options).await
 }
 
 fn client_config(upstream: &Upstream) -> Result<Arc<rustls::ClientConfig>> {

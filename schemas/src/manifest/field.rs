@@ -92,7 +92,7 @@ impl<'a> Field<'a> {
         as_str: impl Fn(T) -> &'static str,
     ) -> Result<T, ManifestError> {
         let found = self.value.as_str().unwrap_or_default();
-        all.iter().copied().find(|word| as_str(*word).eq_ignore_ascii_case(found)).ok_or_else(|| {
+        all.iter().copied().find(|value| as_str(*value).eq_ignore_ascii_case(found)).ok_or_else(|| {
             let allowed: Vec<_> = all.iter().copied().map(as_str).collect();
             let verb = if allowed.len() == 1 { "is" } else { "are" };
             self.refuse(self.quoted(), format!("allowed {verb} {}", allowed.join(", ")))

@@ -81,7 +81,7 @@ fn module_name(name: &str, field: &Field<'_>) -> Result<ModuleId, ManifestError>
 }
 
 fn check_type(object: &Object<'_>) -> Result<(), ManifestError> {
-    object.get("type").map(|field| field.word(&["docker"], |word| word)).transpose()?;
+    object.get("type").map(|field| field.word(&["docker"], |kind| kind)).transpose()?;
     Ok(())
 }
 
@@ -104,7 +104,6 @@ fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Re
     check_type(object)?;
     let settings = object.require("settings", "write an object with an image")?.object()?;
     let image = settings.require("image", image::ALLOWED)?;
-    let word = |key| object.get(key);
     let Options { members, misfit, .. } = create_options(&settings)?.unwrap_or_default();
     let options_path = settings.path_of("createOptions");
     Ok(Module {
@@ -124,15 +123,15 @@ fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Re
             allowed: misfit.allowed.to_owned(),
         }),
         env: environment(object)?,
-        status: match word("status") {
+        status: match object.get("status") {
             Some(field) => status(&field)?,
             None => DesiredStatus::Running,
         },
-        restart_policy: match word("restartPolicy") {
+        restart_policy: match object.get("restartPolicy") {
             Some(field) => field.word(RestartPolicy::ALL, RestartPolicy::as_str)?,
             None => RestartPolicy::OnUnhealthy,
         },
-        image_pull_policy: match word("imagePullPolicy") {
+        image_pull_policy: match object.get("imagePullPolicy") {
             Some(field) => field.word(ImagePullPolicy::ALL, ImagePullPolicy::as_str)?,
             None => ImagePullPolicy::OnCreate,
         },
@@ -145,7 +144,7 @@ fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Re
 }
 
 fn status(field: &Field<'_>) -> Result<DesiredStatus, ManifestError> {
-    let is_other = |word: &str| field.value.as_str().is_some_and(|found| found.eq_ignore_ascii_case(word));
+    let is_other = |other: &str| field.value.as_str().is_some_and(|found| found.eq_ignore_ascii_case(other));
     if ["backoff", "unhealthy", "failed"].into_iter().any(is_other) {
         return Ok(DesiredStatus::Unknown);
     }

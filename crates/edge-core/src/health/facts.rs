@@ -215,6 +215,7 @@ pub struct DaemonFacts {
     /// Messages lost since the queues were made, by cause; only causes with losses.
     pub lost: Vec<(String, u64)>,
     /// Of these, losses that central does not know yet.
+    #[serde(rename = "lostNotTold")]
     pub lost_not_told: u64,
     /// When messages expired last, if any did since the daemon started.
     pub expired_secs_ago: Option<u64>,
@@ -326,6 +327,7 @@ pub struct QueueFacts {
     /// How long the oldest waits, by a clock that nobody sets.
     pub oldest_secs: Option<u64>,
     /// `enough`, `evicting` or `refusing`.
+    #[serde(rename = "room")]
     pub room: String,
 }
 

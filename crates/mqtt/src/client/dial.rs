@@ -5,7 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::options::{ClientOptions, ConnectError, Transport};
-use super::reach::reach;
+use super::tcp;
 use super::websocket;
 
 /// What a connection is read from and written to.
@@ -19,7 +19,7 @@ pub(super) async fn dial(options: &ClientOptions) -> Result<Stream, ConnectError
     let tcp = match &options.proxy {
         // TLS and MQTT need their time too.
         None => {
-            let reached = reach(&options.host, options.port, options.connect_timeout / 2).await;
+            let reached = tcp::connect(&options.host, options.port, options.connect_timeout / 2).await;
             reached.map_err(ConnectError::Io)?
         }
         Some(proxy) => {

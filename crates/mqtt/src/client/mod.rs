@@ -8,9 +8,9 @@
 mod dial;
 mod options;
 mod proxy;
-mod reach;
 mod receiver;
 mod sender;
+mod tcp;
 mod websocket;
 
 use std::io;
@@ -53,7 +53,7 @@ async fn connect_with(options: &ClientOptions, is_clean: bool) -> Result<(Sender
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn reach(options: &ClientOptions) -> Result<(), ConnectError> {
+pub async fn probe(options: &ClientOptions) -> Result<(), ConnectError> {
     match tokio::time::timeout(options.connect_timeout, dial::dial(options)).await {
         Ok(reached) => reached.map(drop),
         Err(_) => Err(ConnectError::TimedOut),

@@ -101,11 +101,11 @@ async fn the_list_of_an_older_version_is_known_and_kept_anew_with_centrals_next_
     let former = serde_json::json!({"children": [child("a", "k", true), child("b", "k", true)]});
     state.put(Namespace::Devices, FORMER_LIST, &former).durable().await.unwrap();
     state.close().await;
-    for told in [true, false] {
+    for is_known in [true, false] {
         let state = State::open(dir.path()).unwrap();
         let devices = Devices::load(state.clone()).unwrap();
         assert!(devices.is_told() && devices.get(&id("b")).is_some());
-        assert_eq!(devices.get(&id("a")).is_some(), told);
+        assert_eq!(devices.get(&id("a")).is_some(), is_known);
         let list = part(1, 0, true, vec![child("b", "k", true)]);
         devices.told(list).unwrap().durable().await.unwrap();
         drop(devices);

@@ -152,12 +152,12 @@ impl Model {
         loop {
             let steps = random.random_range(0..=4);
             let removal = daemon.removals.begin().await;
-            let told = daemon.devices.told(change.clone()).unwrap();
-            removal.note_devices(told.left.iter().cloned());
+            let taken = daemon.devices.told(change.clone()).unwrap();
+            removal.note_devices(taken.left.iter().cloned());
             if steps > 0 {
-                told.durable().await.unwrap();
+                taken.durable().await.unwrap();
             } else {
-                drop(told);
+                drop(taken);
             }
             if steps > 1 {
                 removal.finish().await.unwrap();
@@ -203,7 +203,7 @@ impl Model {
                 !self.queued.values().any(|of| of.0 == name && of.1.ended() == generation),
                 "{name} has more"
             );
-            generations.told(&removed);
+            generations.acknowledged(&removed);
         }
         // What others have sent before stands before the end, too.
         let waits = |of: &(&str, Generation, u64)| self.queued.keys().any(|sequence| *sequence < of.2);

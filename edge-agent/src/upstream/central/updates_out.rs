@@ -57,8 +57,8 @@ type InFlight = (InFlightUpdate, Option<SentUpdate>);
 /// What a message costs, its topic and payload, and what it is.
 type NextUpdate = (Cause, String, Vec<u8>, InFlightUpdate);
 
-fn next(cause: Cause, operation: LinkUp, payload: Vec<u8>, told: InFlightUpdate) -> NextUpdate {
-    (cause, operation.to_string(), payload, told)
+fn next(cause: Cause, operation: LinkUp, payload: Vec<u8>, update: InFlightUpdate) -> NextUpdate {
+    (cause, operation.to_string(), payload, update)
 }
 
 /// What one connection has sent.
@@ -121,11 +121,11 @@ impl<'a> UpdateSender<'a> {
             return;
         }
         while self.in_flight.len() < IN_FLIGHT_MAX && sender.room() > 0 {
-            let Some((cause, topic, payload, told)) = self.next_update() else { break };
+            let Some((cause, topic, payload, update)) = self.next_update() else { break };
             let message = Outgoing { topic: &topic, payload: &payload, ..Outgoing::default() };
             let too_large = sender.too_large(&message);
             // central would close the connection, now and each time that it is sent again.
-            let payload = match too_large.map(|bytes| (bytes, in_place_of(&told, bytes))) {
+            let payload = match too_large.map(|bytes| (bytes, in_place_of(&update, bytes))) {
                 None => payload,
                 Some((bytes, Some(shorter))) => {
                     tracing::error!(
@@ -137,14 +137,14 @@ impl<'a> UpdateSender<'a> {
                 }
                 Some((bytes, None)) => {
                     tracing::error!(topic, bytes, "update not sent: central takes no message of this size");
-                    self.done(told);
+                    self.done(update);
                     continue;
                 }
             };
             self.link.meter.count(cause, (topic.len() + payload.len() + PACKET_BYTES) as u64);
             let packet_id = sender.publish(&topic, &payload);
-            let kept = told.is_told_once().then(|| kept(&told, topic, payload));
-            self.in_flight.insert(packet_id, (told, kept));
+            let kept = update.is_told_once().then(|| kept(&update, topic, payload));
+            self.in_flight.insert(packet_id, (update, kept));
         }
     }
 
@@ -174,8 +174,8 @@ impl<'a> UpdateSender<'a> {
         let is_telling_again = link.sent_updates.is_telling();
         let is_ready = |cause| meter.is_ready(cause) && !is_telling_again;
         if let Some((id, answer)) = is_ready(Cause::Commands).then(|| link.commands.next_unsent()).flatten() {
-            let (operation, told) = (LinkUp::Answer { command_id: id.clone() }, InFlightUpdate::Answer(id));
-            return Some(next(Cause::Commands, operation, to_json(&answer), told));
+            let (operation, update) = (LinkUp::Answer { command_id: id.clone() }, InFlightUpdate::Answer(id));
+            return Some(next(Cause::Commands, operation, to_json(&answer), update));
         }
         let settled = is_ready(Cause::Messages).then(|| link.cloud_messages.next_unsent()).flatten();
         if let Some((of, settlement)) = settled {
@@ -185,9 +185,9 @@ impl<'a> UpdateSender<'a> {
         if let Some((identity, section)) =
             link.twins.next_unsent(|identity| meter.is_ready(section_cause(identity)))
         {
-            let (cause, told) = (section_cause(&identity), InFlightUpdate::Section(identity.clone()));
+            let (cause, update) = (section_cause(&identity), InFlightUpdate::Section(identity.clone()));
             let reported = Reported { section, generation: link.generation(&identity) };
-            return Some(next(cause, LinkUp::Reported(identity), to_json(&reported), told));
+            return Some(next(cause, LinkUp::Reported(identity), to_json(&reported), update));
         }
         if is_telling_again {
             // Behind the devices that it may be about.
@@ -207,8 +207,9 @@ impl<'a> UpdateSender<'a> {
 
     /// A device that was added here and removed, one at a time: all that it had to send is sent.
     fn next_removed(&self) -> Option<RemovedDevice> {
-        let is_telling = self.in_flight.values().any(|(told, _)| matches!(told, InFlightUpdate::Removed(_)));
-        if is_telling || !self.link.takes_generations() {
+        let is_removing =
+            self.in_flight.values().any(|(update, _)| matches!(update, InFlightUpdate::Removed(_)));
+        if is_removing || !self.link.takes_generations() {
             return None;
         }
         let generations = self.link.authorizer.removals.generations();
@@ -216,7 +217,7 @@ impl<'a> UpdateSender<'a> {
         let now = self.link.authorizer.devices.generation(&removed.device_id);
         if now.map(Generation::ended) == Some(removed.generation) {
             // The daemon was killed before the device left the list: it is still here.
-            generations.told(&removed);
+            generations.acknowledged(&removed);
             return None;
         }
         Some(removed)
@@ -232,25 +233,25 @@ impl<'a> UpdateSender<'a> {
             }
             _ => None,
         };
-        let told = self.in_flight.remove(&packet_id);
-        let is_told = told.map(|(told, _)| self.done(told)).is_some();
+        let update = self.in_flight.remove(&packet_id);
+        let is_told = update.map(|(update, _)| self.done(update)).is_some();
         self.refused.extend(module);
         is_told
     }
 
     /// Returns true if the acknowledgement was of an update; the part that it came from is notified then.
     pub(super) fn acknowledged(&mut self, packet_id: u16) -> bool {
-        let Some((told, kept)) = self.in_flight.remove(&packet_id) else { return false };
+        let Some((update, kept)) = self.in_flight.remove(&packet_id) else { return false };
         // Before its part of the daemon forgets it.
         if let Some(kept) = kept {
             self.link.sent_updates.keep(kept);
         }
-        self.done(told);
+        self.done(update);
         true
     }
 
-    fn done(&mut self, told: InFlightUpdate) {
-        match told {
+    fn done(&mut self, update: InFlightUpdate) {
+        match update {
             InFlightUpdate::Once => {}
             InFlightUpdate::Again => self.link.sent_updates.acknowledged(),
             InFlightUpdate::Section(of) => {
@@ -265,15 +266,15 @@ impl<'a> UpdateSender<'a> {
             InFlightUpdate::Answer(id) => self.link.commands.acknowledged(&id),
             InFlightUpdate::Settled(of) => self.link.cloud_messages.acknowledged(&of),
             InFlightUpdate::Losses(sent) => self.losing.acknowledged(sent),
-            InFlightUpdate::Removed(removed) => self.link.authorizer.removals.generations().told(&removed),
+            InFlightUpdate::Removed(removed) => self.link.authorizer.removals.generations().acknowledged(&removed),
         }
     }
 }
 
 /// What is kept of a message: of a long answer, that there was one.
-fn kept(told: &InFlightUpdate, topic: String, payload: Vec<u8>) -> SentUpdate {
+fn kept(update: &InFlightUpdate, topic: String, payload: Vec<u8>) -> SentUpdate {
     let bytes = payload.len();
-    let payload = if bytes > PAYLOAD_BYTES_MAX && matches!(told, InFlightUpdate::Answer(_)) {
+    let payload = if bytes > PAYLOAD_BYTES_MAX && matches!(update, InFlightUpdate::Answer(_)) {
         let why = format!(
             "central had the answer before it went back to a backup; it has {bytes} bytes, more than the gateway keeps"
         );
@@ -286,8 +287,8 @@ fn kept(told: &InFlightUpdate, topic: String, payload: Vec<u8>) -> SentUpdate {
 
 /// What is sent in place of a message that central does not take: of an answer, that there was one. A JSON text can have
 /// six times the bytes that the target sent.
-fn in_place_of(told: &InFlightUpdate, bytes: usize) -> Option<Vec<u8>> {
-    let InFlightUpdate::Answer(_) = told else { return None };
+fn in_place_of(update: &InFlightUpdate, bytes: usize) -> Option<Vec<u8>> {
+    let InFlightUpdate::Answer(_) = update else { return None };
     let why = format!("the answer is not passed on: it has {bytes} bytes, more than central takes");
     Some(to_json(&without_payload(why)))
 }
